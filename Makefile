@@ -1,0 +1,64 @@
+# Every command installs what it needs into .venv; only Python >= 3.11 has to be there.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONTRACTS := $(wildcard proto/aurum/v1/*.proto)
+BUILD := pyproject.toml hatch_build.py $(CONTRACTS)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench docs lock clean doctor
+
+help:  ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit("AurumAI needs Python >= 3.11; this is " + sys.version.split()[0] + ". Name another with make PYTHON=...") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: requirements/run.txt $(BUILD) | $(VENV)/.made
+	@echo "Installing AurumAI into $(VENV) (once; about a minute)"
+	@$(PIP_INSTALL) -r requirements/run.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "Installing the development tools into $(VENV) (once)"
+	@$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@
+
+setup: $(VENV)/.dev  ## Make .venv with everything for development
+
+run: $(VENV)/.run  ## Start the whole platform with its simulators on this machine
+	@exec $(BIN)/aurum up
+
+test: $(VENV)/.dev  ## Run the tests that need nothing but Python
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## Check style, types and that generated files are current
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/aurum settings --check docs/settings.md
+
+format: $(VENV)/.dev  ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
+	@set -e; for benchmark in ingest predict platform; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+
+docs: $(VENV)/.run  ## Write the generated documentation
+	@$(BIN)/aurum settings --write docs/settings.md
+
+doctor: $(VENV)/.run  ## Say which services are up and what they lack
+	@$(BIN)/aurum doctor
+
+lock:  ## Resolve the dependencies anew and write the locks (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade --quiet --extra all --group build pyproject.toml -o requirements/run.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade --quiet --extra all --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+clean:  ## Remove the platform's state and caches (not .venv)
+	@rm -rf .aurum .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,1 @@
+"""The ingestion service: keeps readings and answers questions about them."""

@@ -1,0 +1,67 @@
+"""Reducing a series to so many points that no spike is lost: mean, min, max and count of equal intervals."""
+
+import numpy as np
+
+from aurum.ingestion.store import Points
+from aurum.readings.batch import Timestamps, Values
+
+
+def merge(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
+    """One sorted series of parts that may overlap; of readings at the same time the one of the later part stays."""
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.float64)
+    timestamps = np.concatenate([part[0] for part in parts])
+    values = np.concatenate([part[1] for part in parts])
+    steps = np.diff(timestamps)
+    if (steps > 0).all():
+        return timestamps, values
+    order = np.argsort(timestamps, kind="stable")
+    timestamps, values = timestamps[order], values[order]
+    last_of_time = np.append(np.diff(timestamps) != 0, True)
+    return timestamps[last_of_time], values[last_of_time]
+
+
+class Reducer:
+    """Takes sorted chunks of a series in [start, end) and gives `points` intervals. NaN values count for nothing."""
+
+    def __init__(self, start_us: int, end_us: int, points: int) -> None:
+        self._start = start_us
+        self._width = max(1, -(-(end_us - start_us) // points))  # microseconds of an interval, rounded up
+        self._points = points
+        self._sums = np.zeros(points)
+        self._counts = np.zeros(points, np.int64)
+        self._minima = np.full(points, np.inf)
+        self._maxima = np.full(points, -np.inf)
+
+    def add(self, timestamps: Timestamps, values: Values) -> None:
+        present = ~np.isnan(values)
+        timestamps, values = timestamps[present], values[present]
+        if not len(values):
+            return
+        index = np.minimum((timestamps - self._start) // self._width, self._points - 1)
+        self._counts += np.bincount(index, minlength=self._points)
+        self._sums += np.bincount(index, weights=values, minlength=self._points)
+        edges = np.flatnonzero(np.append(True, np.diff(index) != 0))
+        occupied = index[edges]
+        self._minima[occupied] = np.minimum(self._minima[occupied], np.minimum.reduceat(values, edges))
+        self._maxima[occupied] = np.maximum(self._maxima[occupied], np.maximum.reduceat(values, edges))
+
+    def result(self) -> Points:
+        occupied = np.flatnonzero(self._counts)
+        counts = self._counts[occupied]
+        return Points(
+            timestamps=self._start + occupied.astype(np.int64) * self._width,
+            values=self._sums[occupied] / counts,
+            minima=self._minima[occupied],
+            maxima=self._maxima[occupied],
+            counts=counts,
+        )
+
+
+def reduce_points(timestamps: Timestamps, values: Values, start_us: int, end_us: int, points: int) -> Points:
+    """The series as it is if it has no more than `points` readings (0: any number), else reduced to as many."""
+    if not points or len(timestamps) <= points:
+        return Points(timestamps, values)
+    reducer = Reducer(start_us, end_us, points)
+    reducer.add(timestamps, values)
+    return reducer.result()

@@ -1,0 +1,156 @@
+"""The latest state of every machine, in memory: built from the store at the start, then from what becomes durable."""
+
+import asyncio
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from aurum.ingestion.store import MachineRecord, SeriesSummary
+from aurum.ingestion.tail import SeriesTail
+from aurum.readings.batch import Batch
+from aurum.runtime import metrics
+from aurum.runtime.errors import NotFoundError, ResourceExhaustedError
+from aurum.v1 import ingestion_pb2
+
+
+@dataclass(slots=True)
+class MachineState:
+    """One machine now. sensors: name → (time, value) of the last reading."""
+
+    record: MachineRecord
+    first_seen_us: int = 0
+    last_seen_us: int = 0
+    sensors: dict[str, tuple[int, float]] = field(default_factory=dict)
+    tails: dict[str, SeriesTail] = field(default_factory=dict)
+    version: int = 0
+
+    def message(self) -> ingestion_pb2.Machine:
+        return ingestion_pb2.Machine(
+            machine_id=self.record.machine_id,
+            machine_type=self.record.machine_type,
+            site=self.record.site,
+            registered_us=self.record.registered_us,
+            first_seen_us=self.first_seen_us,
+            last_seen_us=self.last_seen_us,
+            sensors=[
+                ingestion_pb2.SensorState(sensor=sensor, timestamp_us=at, value=value)
+                for sensor, (at, value) in sorted(self.sensors.items())
+            ],
+        )
+
+
+class Plant:
+    """All machines. For one event loop."""
+
+    def __init__(self, max_machines: int, tail_readings: int) -> None:
+        self._max_machines = max_machines
+        self._tail_readings = tail_readings
+        self._states: OrderedDict[str, MachineState] = OrderedDict()  # the ones changed last at the end
+        self._ids: list[str] = []  # sorted
+        self._version = 0
+        self._changed = asyncio.Event()
+
+    def load(self, machines: list[MachineRecord], summaries: list[SeriesSummary]) -> None:
+        """Takes over what the store has."""
+        for record in machines:
+            self._add(record)
+        for each in summaries:
+            state = self._states[each.machine_id]
+            state.first_seen_us = min(state.first_seen_us or each.first_us, each.first_us)
+            state.last_seen_us = max(state.last_seen_us, each.last_us)
+            state.sensors[each.sensor] = (each.last_us, each.last_value)
+            state.tails[each.sensor] = SeriesTail(self._tail_readings, each.last_us + 1)
+
+    def check_room(self, batch: Batch) -> None:
+        """Raises ResourceExhaustedError if the batch would bring more machines than are allowed."""
+        if len(self._states) + len(batch.series) <= self._max_machines:
+            return
+        new = {series.machine_id for series in batch.series} - self._states.keys()
+        if new and len(self._states) + len(new) > self._max_machines:
+            raise ResourceExhaustedError(
+                f"{len(self._states)} machines are known and {self._max_machines} allowed "
+                f"(AURUM_INGESTION_MAX_MACHINES); {min(new)} cannot be added",
+                reason="TOO_MANY_MACHINES",
+            )
+
+    def apply(self, batch: Batch, now: int) -> None:
+        """Takes over a batch that has become durable."""
+        for series in batch.series:
+            state = self._states.get(series.machine_id)
+            if state is None:
+                state = self._add(MachineRecord(series.machine_id, "", "", now, ""))
+            newest = int(series.timestamps.max())
+            oldest = int(series.timestamps.min())
+            tail = state.tails.get(series.sensor)
+            if tail is None:
+                tail = state.tails[series.sensor] = SeriesTail(self._tail_readings, 0)
+            tail.append(series.timestamps, series.values)
+            known = state.sensors.get(series.sensor)
+            if known is None or newest >= known[0]:
+                position = len(series.timestamps) - 1 - int(series.timestamps[::-1].argmax())
+                state.sensors[series.sensor] = (newest, float(series.values[position]))
+            state.first_seen_us = min(state.first_seen_us or oldest, oldest)
+            state.last_seen_us = max(state.last_seen_us, newest)
+            self._touch(state)
+
+    def registered(self, record: MachineRecord) -> MachineState:
+        """Takes over a registration that has become durable."""
+        state = self._states.get(record.machine_id) or self._add(record)
+        state.record = record
+        self._touch(state)
+        return state
+
+    def get(self, machine_id: str) -> MachineState:
+        """Raises NotFoundError."""
+        state = self._states.get(machine_id)
+        if state is None:
+            raise NotFoundError(
+                f"machine {machine_id!r} is not known: it was not registered and has sent no reading",
+                reason="MACHINE_NOT_FOUND",
+                metadata={"machine_id": machine_id},
+            )
+        return state
+
+    def page(self, after: str, size: int, machine_type: str, site: str) -> tuple[list[MachineState], str]:
+        """Up to `size` machines that match, in the order of their ids, after the id `after`; and the next `after`."""
+        found: list[MachineState] = []
+        for index in range(bisect_right(self._ids, after) if after else 0, len(self._ids)):
+            state = self._states[self._ids[index]]
+            if (machine_type and state.record.machine_type != machine_type) or (site and state.record.site != site):
+                continue
+            if len(found) == size:
+                return found, found[-1].record.machine_id
+            found.append(state)
+        return found, ""
+
+    @property
+    def version(self) -> int:
+        """Grows with each change."""
+        return self._version
+
+    def changed_since(self, version: int) -> Iterator[MachineState]:
+        """Machines that changed after `version`, the latest first."""
+        for state in reversed(self._states.values()):
+            if state.version <= version:
+                return
+            yield state
+
+    async def wait_for_change(self, version: int) -> None:
+        """Returns as soon as something has changed after `version`."""
+        while self._version <= version:
+            await self._changed.wait()
+
+    def _add(self, record: MachineRecord) -> MachineState:
+        state = self._states[record.machine_id] = MachineState(record)
+        insort(self._ids, record.machine_id)
+        self._touch(state)
+        metrics.ingestion_machines.set(len(self._states))
+        return state
+
+    def _touch(self, state: MachineState) -> None:
+        self._version += 1
+        state.version = self._version
+        self._states.move_to_end(state.record.machine_id)
+        self._changed.set()
+        self._changed = asyncio.Event()

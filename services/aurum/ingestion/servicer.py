@@ -1,0 +1,204 @@
+"""The IngestionService over a store."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from typing import Any
+
+from opentelemetry.trace import SpanKind
+
+from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.plant import MachineState, Plant
+from aurum.ingestion.store import MachineRecord, Points, Store, Written
+from aurum.readings.batch import Batch, decode, machine_id_problem, now_us
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, InvalidArgumentError
+from aurum.runtime.logging import set_request_context
+from aurum.runtime.tracing import context_of, set_span_attributes, traced_operation
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+
+_ACKNOWLEDGE_EVERY = 16  # batches of a stream at most, when many are ready at once
+_UNACKNOWLEDGED = 64  # batches of a stream that may be on their way to the disk; then it is read no further
+_NAME_LENGTH = 64
+_PAGE, _MAX_PAGE = 100, 1000
+_MAX_MACHINES_OF_QUERY = 1000
+_MAX_POINTS = 100_000
+_END = object()
+
+
+class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
+    def __init__(self, store: Store, plant: Plant) -> None:
+        self._store = store
+        self._plant = plant
+
+    async def Ingest(  # noqa: N802
+        self, request_iterator: AsyncIterator[ingestion_pb2.IngestRequest], context: Any
+    ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+        pending: asyncio.Queue[Any] = asyncio.Queue(_UNACKNOWLEDGED)
+        reader = asyncio.create_task(self._read(request_iterator, pending), name="ingest-reader")
+        acknowledged = duplicates = 0
+        try:
+            while (item := await pending.get()) is not _END:
+                if isinstance(item, Exception):
+                    raise item
+                written: Written = await item
+                acknowledged += 1
+                duplicates += written.duplicate > 0
+                if pending.empty() or acknowledged % _ACKNOWLEDGE_EVERY == 0:  # one answer for what one commit stored
+                    yield ingestion_pb2.IngestResponse(acknowledged=acknowledged, duplicates=duplicates)
+        finally:
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+
+    async def Write(self, request: ingestion_pb2.WriteRequest, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
+        set_span_attributes({"aurum.source_id": request.batch.source_id, "aurum.sequence": request.batch.sequence})
+        written = await (await self._accept(request.batch, "batch", "unary", wait=False))
+        return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
+
+    async def Query(  # noqa: N802
+        self, request: ingestion_pb2.QueryRequest, context: Any
+    ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:
+        if not 1 <= len(request.machine_ids) <= _MAX_MACHINES_OF_QUERY:
+            raise InvalidArgumentError.of("machine_ids", f"must name 1 to {_MAX_MACHINES_OF_QUERY} machines")
+        for field in ("points", "last"):
+            if getattr(request, field) > _MAX_POINTS:
+                raise InvalidArgumentError.of(field, f"must be at most {_MAX_POINTS}")
+        if request.start_us < 0 or request.end_us < 0 or 0 < request.end_us <= request.start_us:
+            raise InvalidArgumentError.of("end_us", "must be after start_us")
+        if len(request.machine_ids) == 1:
+            set_request_context(machine_id=request.machine_ids[0])
+        states = [self._plant.get(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
+        for state in sorted(states, key=lambda each: each.record.machine_id):
+            wanted = sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
+            for sensor in wanted:
+                points = await self._points(state, sensor, request)
+                if len(points.timestamps):
+                    yield _series_message(state.record.machine_id, sensor, points)
+
+    async def RegisterMachine(  # noqa: N802
+        self, request: ingestion_pb2.RegisterMachineRequest, context: Any
+    ) -> ingestion_pb2.RegisterMachineResponse:
+        if problem := machine_id_problem(request.machine_id):
+            raise InvalidArgumentError.of("machine_id", problem)
+        for field, least in (("machine_type", 1), ("site", 0)):
+            if not least <= len(getattr(request, field)) <= _NAME_LENGTH:
+                raise InvalidArgumentError.of(field, f"must have {least} to {_NAME_LENGTH} characters")
+        record = MachineRecord(
+            request.machine_id, request.machine_type, request.site, now_us(), request.request_id[:200]
+        )
+        state = self._plant.registered(await self._store.register(record))
+        return ingestion_pb2.RegisterMachineResponse(machine=state.message())
+
+    async def GetMachine(  # noqa: N802
+        self, request: ingestion_pb2.GetMachineRequest, context: Any
+    ) -> ingestion_pb2.GetMachineResponse:
+        return ingestion_pb2.GetMachineResponse(machine=self._plant.get(request.machine_id).message())
+
+    async def ListMachines(  # noqa: N802
+        self, request: ingestion_pb2.ListMachinesRequest, context: Any
+    ) -> ingestion_pb2.ListMachinesResponse:
+        if request.page_size > _MAX_PAGE:
+            raise InvalidArgumentError.of("page_size", f"must be at most {_MAX_PAGE}")
+        states, token = self._plant.page(
+            request.page_token, request.page_size or _PAGE, request.machine_type, request.site
+        )
+        return ingestion_pb2.ListMachinesResponse(machines=[state.message() for state in states], next_page_token=token)
+
+    async def Watch(  # noqa: N802
+        self, request: ingestion_pb2.WatchRequest, context: Any
+    ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
+        interval = max(100, request.interval_ms or 500) / 1000
+        only = set(request.machine_ids)
+        seen = -1
+        with metrics.ingestion_watchers.track_inprogress():
+            while True:
+                version = self._plant.version
+                # Only the latest state is sent, so a slow reader costs no memory.
+                states = [
+                    state for state in self._plant.changed_since(seen) if not only or state.record.machine_id in only
+                ]
+                seen = version
+                for start in range(0, len(states), _MAX_PAGE):
+                    yield ingestion_pb2.WatchResponse(
+                        machines=[state.message() for state in states[start : start + _MAX_PAGE]]
+                    )
+                await asyncio.sleep(interval)
+                await self._plant.wait_for_change(seen)
+
+    async def _read(self, requests: AsyncIterator[ingestion_pb2.IngestRequest], pending: "asyncio.Queue[Any]") -> None:
+        """Queues the writes of a stream in their order; an error ends it, after what came before."""
+        position = 0
+        try:
+            async for request in requests:
+                batch = request.batch
+                with traced_operation(
+                    "aurum.v1.IngestionService/Ingest batch",
+                    {"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence},
+                    kind=SpanKind.CONSUMER,
+                    context=context_of(request.traceparent),
+                ):
+                    writing = await self._accept(batch, f"requests[{position}].batch", "stream", wait=True)
+                await pending.put(asyncio.ensure_future(writing))
+                position += 1
+            await pending.put(_END)
+        except AurumError as error:
+            error.metadata.setdefault("position", str(position))
+            await pending.put(error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # the stream's own end has to say it
+            await pending.put(error)
+
+    async def _accept(
+        self, message: ingestion_pb2.Batch, field: str, transport: str, *, wait: bool
+    ) -> Awaitable[Written]:
+        """Checks a batch and queues it; what comes back ends when it is durable and shown."""
+        started = time.perf_counter()
+        try:
+            batch = decode(message, field=field)
+            self._plant.check_room(batch)
+            writing = await self._store.append(batch, wait=wait)
+        except AurumError as error:
+            error.metadata |= {"source_id": message.source_id, "sequence": str(message.sequence)}
+            metrics.track_ingestion_error(error.reason, transport)
+            raise
+        return asyncio.ensure_future(self._finish(batch, writing, transport, started))
+
+    async def _finish(self, batch: Batch, writing: Awaitable[Written], transport: str, started: float) -> Written:
+        try:
+            written = await writing
+        except AurumError as error:
+            metrics.track_ingestion_error(error.reason, transport)
+            raise
+        if written.accepted:
+            self._plant.apply(batch, now_us())
+        metrics.track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
+        return written
+
+    async def _points(self, state: MachineState, sensor: str, request: ingestion_pb2.QueryRequest) -> Points:
+        start = request.start_us or state.first_seen_us
+        end = request.end_us or state.last_seen_us + 1
+        if end <= start:
+            return Points(*merge([]))
+        tail = state.tails.get(sensor)
+        held = None
+        if tail is not None:
+            held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
+        if held is not None:
+            return reduce_points(*held, start, end, request.points)
+        return await self._store.read(
+            state.record.machine_id, sensor, start, end, points=request.points, last=request.last
+        )
+
+
+def _series_message(machine_id: str, sensor: str, points: Points) -> ingestion_pb2.QueryResponse:
+    message = ingestion_pb2.QueryResponse(
+        machine_id=machine_id, sensor=sensor, timestamps_us=points.timestamps.tolist(), values=points.values.tolist()
+    )
+    if points.minima is not None and points.maxima is not None and points.counts is not None:
+        message.minima.extend(points.minima.tolist())
+        message.maxima.extend(points.maxima.tolist())
+        message.counts.extend(points.counts.tolist())
+    return message

@@ -1,0 +1,77 @@
+"""What a store of readings does, whatever it is made of."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aurum.readings.batch import Batch, Timestamps, Values
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRecord:
+    """A machine as it is registered; machine_type and site are empty if it is known only from its readings."""
+
+    machine_id: str
+    machine_type: str
+    site: str
+    registered_us: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesSummary:
+    """What is kept of a series: the times of its first and last reading, and the last value."""
+
+    machine_id: str
+    sensor: str
+    first_us: int
+    last_us: int
+    last_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a batch was taken: `accepted` readings stored, or all of them `duplicate`."""
+
+    accepted: int
+    duplicate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """A series as asked for; the last three are set if it was reduced, `values` then being means."""
+
+    timestamps: Timestamps
+    values: Values
+    minima: Values | None = None
+    maxima: Values | None = None
+    counts: Timestamps | None = None
+
+
+class Store(Protocol):
+    """Keeps segments of readings and the registry of machines. All times are microseconds since the epoch."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None:
+        """Writes what is queued, then ends."""
+
+    def problem(self) -> str | None:
+        """Why nothing can be written at the moment, or None."""
+
+    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+        """Queues a batch; the result's await ends when it is durable. wait: for room, else ResourceExhaustedError."""
+
+    async def machines(self) -> list[MachineRecord]: ...
+
+    async def summaries(self) -> list[SeriesSummary]: ...
+
+    async def register(self, machine: MachineRecord) -> MachineRecord:
+        """Raises AlreadyExistsError if it is registered, unless by the same request with the same content."""
+
+    async def read(
+        self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> Points:
+        """Readings in [start_us, end_us), sorted; see QueryRequest for points and last."""

@@ -1,0 +1,80 @@
+"""The latest readings of each series in memory, so that questions about now do not go to the disk."""
+
+import numpy as np
+
+from aurum.readings.batch import Timestamps, Values
+
+_NEVER = 2**62
+
+
+class SeriesTail:
+    """Every reading of one series from `complete_from` on; at least the last `capacity` once that many have come."""
+
+    __slots__ = ("_capacity", "_end", "_timestamps", "_values", "complete_from")
+
+    def __init__(self, capacity: int, complete_from: int) -> None:
+        self._capacity = capacity
+        self._timestamps = np.empty(min(16, 2 * capacity), np.int64)
+        self._values = np.empty(min(16, 2 * capacity), np.float64)
+        self._end = 0
+        self.complete_from = complete_from
+
+    def append(self, timestamps: Timestamps, values: Values) -> None:
+        """Takes readings in any order. What comes late, or again, is left to the store, and so is what is before it."""
+        if len(timestamps) > 1 and not (np.diff(timestamps) > 0).all():
+            order = np.argsort(timestamps, kind="stable")
+            timestamps, values = timestamps[order], values[order]
+            last_of_time = np.append(np.diff(timestamps) != 0, True)
+            timestamps, values = timestamps[last_of_time], values[last_of_time]
+        newest = self._timestamps[self._end - 1] if self._end else self.complete_from - 1
+        late = int(np.searchsorted(timestamps, newest, side="right"))
+        if late and timestamps[late - 1] >= self.complete_from:
+            self._drop_through(int(timestamps[late - 1]))
+        timestamps, values = timestamps[late:][-self._capacity :], values[late:][-self._capacity :]
+        count = len(timestamps)
+        if late + count < late or not count:
+            return
+        self._make_room(count)
+        self._timestamps[self._end : self._end + count] = timestamps
+        self._values[self._end : self._end + count] = values
+        self._end += count
+
+    def between(self, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
+        """Readings in [start_us, end_us), or None if some of them may be only in the store."""
+        if start_us < self.complete_from:
+            return None
+        low, high = np.searchsorted(self._timestamps[: self._end], [start_us, end_us])
+        return self._timestamps[low:high].copy(), self._values[low:high].copy()
+
+    def last(self, count: int, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
+        """The last `count` readings in the range, or None if some of them may be only in the store."""
+        low, high = np.searchsorted(self._timestamps[: self._end], [start_us, end_us])
+        if high - low < count and start_us < self.complete_from:
+            return None
+        low = max(low, high - count)
+        return self._timestamps[low:high].copy(), self._values[low:high].copy()
+
+    def _drop_through(self, at: int) -> None:
+        keep = int(np.searchsorted(self._timestamps[: self._end], at, side="right"))
+        self._shift(keep)
+        self.complete_from = at + 1
+
+    def _make_room(self, count: int) -> None:
+        if self._end + count <= len(self._timestamps):
+            return
+        surplus = self._end + count - self._capacity
+        if surplus > 0:
+            surplus = min(surplus, self._end)
+            self.complete_from = max(self.complete_from, int(self._timestamps[surplus - 1]) + 1)
+            self._shift(surplus)
+        needed = self._end + count
+        if needed > len(self._timestamps):
+            size = min(2 * self._capacity, max(needed, 2 * len(self._timestamps)))
+            self._timestamps = np.resize(self._timestamps, size)
+            self._values = np.resize(self._values, size)
+
+    def _shift(self, count: int) -> None:
+        left = self._end - count
+        self._timestamps[:left] = self._timestamps[count : self._end].copy()
+        self._values[:left] = self._values[count : self._end].copy()
+        self._end = left

@@ -1,0 +1,26 @@
+"""Timeouts by phase of a call, in seconds."""
+
+from dataclasses import dataclass
+
+import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutConfig:
+    """Seconds to wait: connect for a connection, read for data, write for room to send, pool for a free connection,
+    db for a statement of the store."""
+
+    connect: float = 5.0
+    read: float = 30.0
+    write: float = 30.0
+    pool: float = 5.0
+    db: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "read", "write", "pool", "db"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"timeout {name} must be above 0 seconds, not {getattr(self, name)}")
+
+    def to_httpx(self) -> httpx.Timeout:
+        """The same, as httpx takes it (which knows no db)."""
+        return httpx.Timeout(connect=self.connect, read=self.read, write=self.write, pool=self.pool)

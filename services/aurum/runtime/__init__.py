@@ -1,0 +1,1 @@
+"""What every service stands on: settings, logs, metrics, traces, health, gRPC server and channel."""

@@ -1,0 +1,43 @@
+"""Whether a service may get work: it has started, is not stopping, and nothing that it needs is missing."""
+
+from collections.abc import Callable
+
+Check = Callable[[], str | None]
+
+
+class Health:
+    """The state of one service. A check returns None, or a sentence that says what is missing."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+        self._started = False
+        self._stopping = False
+        self._listeners: list[Callable[[bool], None]] = []
+
+    def add_check(self, name: str, check: Check) -> None:
+        self._checks[name] = check
+
+    def on_change(self, listener: Callable[[bool], None]) -> None:
+        """Tells `listener` when the service starts (True) or stops (False) to take work."""
+        self._listeners.append(listener)
+
+    def started(self) -> None:
+        self._started = True
+        self._tell(True)
+
+    def stopping(self) -> None:
+        self._stopping = True
+        self._tell(False)
+
+    def missing(self) -> dict[str, str]:
+        """What keeps the service from taking work, by check; empty when it is ready."""
+        if self._stopping:
+            return {"service": "is stopping"}
+        if not self._started:
+            return {"service": "is starting"}
+        found = ((name, check()) for name, check in self._checks.items())
+        return {name: problem for name, problem in found if problem}
+
+    def _tell(self, serving: bool) -> None:
+        for listener in self._listeners:
+            listener(serving)

@@ -1,0 +1,66 @@
+"""Sockets to listen on, and an HTTP server that leaves signals to the service."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+import uvicorn
+
+
+class PortInUseError(OSError):
+    """A port that should be listened on is taken; the message names it and its setting."""
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """A listening TCP socket. Raises PortInUseError or OSError with a sentence that names the setting."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                f"port {port} on {host} is in use by another program; stop it or set {setting} to a free port"
+            ) from error
+        raise OSError(f"cannot listen on {host}:{port} ({setting}): {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield  # the service handles signals, for all of its servers together
+
+
+@contextlib.asynccontextmanager
+async def http_server(app: Any, listener: socket.socket, grace: float) -> AsyncGenerator[None]:
+    """Serves `app` on `listener` for the time of the block; then requests in progress get `grace` seconds."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=max(1, int(grace)),
+        server_header=False,
+        timeout_keep_alive=30,
+        limit_concurrency=2000,
+        h11_max_incomplete_event_size=65_536,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]), name=f"http:{listener.getsockname()[1]}")
+    try:
+        while not server.started and not task.done():
+            await asyncio.sleep(0.005)
+        if task.done():
+            await task
+        yield
+    finally:
+        server.should_exit = True
+        await task

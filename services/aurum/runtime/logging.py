@@ -1,0 +1,135 @@
+"""JSON logs on stdout: one object a line, with the trace and the request that it belongs to."""
+
+import contextvars
+import logging
+import logging.handlers
+import sys
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from opentelemetry import trace
+from pythonjsonlogger.json import JsonFormatter
+
+from aurum import __version__
+from aurum.runtime.settings import Settings, get_settings
+
+APP_NAME = "AurumAI Platform"
+_CONTEXT_FIELDS = ("request_id", "machine_id", "user_id")
+_request: contextvars.ContextVar[dict[str, str]] = contextvars.ContextVar("aurum_request", default={})
+_ECS_NAMES = {
+    "timestamp": "@timestamp",
+    "severity": "log.level",
+    "logger": "log.logger",
+    "environment": "service.environment",
+    "service": "service.name",
+    "app_version": "service.version",
+    "trace_id": "trace.id",
+    "span_id": "span.id",
+    "user_id": "user.id",
+    "request_id": "http.request.id",
+    "exc_info": "error.stack_trace",
+    "error_type": "error.type",
+}
+
+
+def set_request_context(
+    *, request_id: str | None = None, machine_id: str | None = None, user_id: str | None = None
+) -> contextvars.Token[dict[str, str]]:
+    """Puts any of the three into every log line of the current request; the token undoes it."""
+    given = zip(_CONTEXT_FIELDS, (request_id, machine_id, user_id), strict=True)
+    return _request.set(_request.get() | {name: value for name, value in given if value is not None})
+
+
+def reset_request_context(token: contextvars.Token[dict[str, str]]) -> None:
+    _request.reset(token)
+
+
+def get_request_context() -> dict[str, str]:
+    return dict(_request.get())
+
+
+class ContextualJSONFormatter(JsonFormatter):
+    """Adds when, where and in which request and trace a line was logged. ecs: use Elastic Common Schema names."""
+
+    def __init__(
+        self, *, service: str = "aurum", environment: str = "development", ecs: bool = False, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._constant = {
+            "environment": environment,
+            "app_name": APP_NAME,
+            "app_version": __version__,
+            "service": service,
+        }
+        self._ecs = ecs
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        super().add_fields(log_data, record, message_dict)
+        extra = dict(log_data)
+        log_data.clear()
+        moment = datetime.fromtimestamp(record.created, UTC)
+        log_data["timestamp"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        log_data["severity"] = record.levelname
+        log_data["logger"] = record.name
+        log_data["message"] = extra.pop("message", record.getMessage())
+        log_data.update(self._constant)
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            log_data["trace_id"] = format(span.trace_id, "032x")
+            log_data["span_id"] = format(span.span_id, "016x")
+        log_data.update(_request.get())
+        if record.exc_info and record.exc_info[0]:
+            log_data["error_type"] = record.exc_info[0].__name__
+        log_data.update({name: value for name, value in extra.items() if name not in log_data})
+        if self._ecs:
+            for name, ecs_name in _ECS_NAMES.items():
+                if name in log_data:
+                    log_data[ecs_name] = log_data.pop(name)
+            log_data["ecs.version"] = "8.11"
+
+
+def setup_logging(service: str = "aurum", settings: Settings | None = None) -> None:
+    """Sends the logs of this process, those of uvicorn, grpc and warnings included, to stdout (and a file, if set)."""
+    settings = settings or get_settings()
+    formatter: logging.Formatter
+    if settings.log_format == "text":
+        formatter = logging.Formatter(f"%(asctime)s %(levelname)-7s {service} %(name)s: %(message)s")
+    else:
+        formatter = ContextualJSONFormatter(
+            service=service, environment=settings.environment, ecs=settings.log_format == "ecs"
+        )
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if settings.log_to_file:
+        settings.log_file_path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(
+            logging.handlers.RotatingFileHandler(
+                settings.log_file_path,
+                maxBytes=settings.log_file_max_bytes,
+                backupCount=settings.log_file_backups,
+                encoding="utf-8",
+            )
+        )
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+    root.setLevel(settings.log_level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "grpc"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in ("httpx", "httpcore", "uvicorn.error", "asyncio"):  # chatty at INFO
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+
+
+def get_logger(name: str) -> logging.Logger:
+    return logging.getLogger(name)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    logging.getLogger("aurum").critical("uncaught error: %s", error, exc_info=(kind, error, traceback))

@@ -1,0 +1,241 @@
+"""Every metric of the platform, and the functions that record them. Base units: seconds and bytes.
+
+No label takes a machine id, a path or anything else without a bound: `endpoint` is the route's template, and labels
+that come from data pass through `bounded`.
+"""
+
+import platform
+import threading
+
+from opentelemetry import trace
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+from aurum import __version__
+from aurum.resilience import events
+from aurum.resilience.circuit_breaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+system_info = Info("system", "What runs here.")
+
+http_requests_total = Counter("http_requests_total", "HTTP requests.", ["method", "endpoint", "status_code"])
+http_request_duration_seconds = Histogram(
+    "http_request_duration_seconds", "Time to answer an HTTP request.", ["method", "endpoint"], buckets=_FAST
+)
+http_requests_in_progress = Gauge("http_requests_in_progress", "HTTP requests being answered.")
+
+rpc_server_requests_total = Counter("rpc_server_requests_total", "gRPC calls answered.", ["method", "code"])
+rpc_server_duration_seconds = Histogram(
+    "rpc_server_duration_seconds", "Time to answer a gRPC call.", ["method"], buckets=_FAST
+)
+rpc_server_in_progress = Gauge("rpc_server_in_progress", "gRPC calls being answered.", ["method"])
+rpc_client_requests_total = Counter("rpc_client_requests_total", "gRPC calls made.", ["method", "code"])
+rpc_client_duration_seconds = Histogram(
+    "rpc_client_duration_seconds", "Time until a gRPC call was answered.", ["method"], buckets=_FAST
+)
+
+db_queries_total = Counter("db_queries_total", "Statements of the store.", ["operation", "status"])
+db_query_duration_seconds = Histogram(
+    "db_query_duration_seconds", "Time of a statement of the store.", ["operation"], buckets=_FAST
+)
+db_connections_active = Gauge("db_connections_active", "Open connections to the store.")
+
+ml_predictions_total = Counter("ml_predictions_total", "Predictions.", ["machine_type", "model_version", "degraded"])
+ml_prediction_duration_seconds = Histogram(
+    "ml_prediction_duration_seconds", "Time of the model for one call.", ["machine_type"], buckets=_FAST
+)
+ml_prediction_risk_score = Histogram(
+    "ml_prediction_risk_score",
+    "Risk scores that were predicted.",
+    ["machine_type"],
+    buckets=(0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
+prediction_drift = Gauge(
+    "prediction_drift",
+    "Largest population stability index of the model's main features against its training data.",
+    ["machine_type"],
+)
+
+data_ingestion_total = Counter("data_ingestion_total", "Readings received.", ["transport", "result"])
+data_ingestion_errors_total = Counter("data_ingestion_errors_total", "Batches refused.", ["transport", "reason"])
+data_ingestion_duration_seconds = Histogram(
+    "data_ingestion_duration_seconds", "Time from a batch's arrival until it is durable.", ["transport"], buckets=_FAST
+)
+ingestion_queue_bytes = Gauge("ingestion_queue_bytes", "Bytes of batches waiting to be stored.")
+ingestion_machines = Gauge("ingestion_machines", "Machines known.")
+ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")
+
+circuit_breaker_state = Gauge("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", ["name"])
+circuit_breaker_failures_total = Counter("circuit_breaker_failures_total", "Failures that breakers counted.", ["name"])
+circuit_breaker_rejections_total = Counter("circuit_breaker_rejections_total", "Calls that breakers refused.", ["name"])
+retry_attempts_total = Counter("retry_attempts_total", "Attempts after the first.", ["name"])
+retry_exhausted_total = Counter("retry_exhausted_total", "Calls that failed in every attempt.", ["name"])
+retry_budget_tokens = Gauge("retry_budget_tokens", "Retries that the budget still allows.", ["name"])
+retry_budget_exhausted_total = Counter(
+    "retry_budget_exhausted_total", "Retries that the budget did not allow.", ["name"]
+)
+concurrency_limit = Gauge("concurrency_limit", "Calls allowed at a time.", ["name"])
+concurrency_limit_rejections_total = Counter(
+    "concurrency_limit_rejections_total", "Calls refused because as many as allowed were in progress.", ["name"]
+)
+policy_generation = Gauge("policy_generation", "Generation of the policy document in force; 0 is the built-in one.")
+
+edge_spool_bytes = Gauge("edge_spool_bytes", "Bytes of batches in the spool.")
+edge_spool_batches = Gauge("edge_spool_batches", "Batches in the spool.")
+edge_spool_oldest_age_seconds = Gauge("edge_spool_oldest_age_seconds", "Age of the oldest batch in the spool.")
+edge_spool_seconds_until_full = Gauge(
+    "edge_spool_seconds_until_full", "At the rate of the last minute; +Inf while the spool does not grow."
+)
+edge_spool_accepted_total = Counter("edge_spool_accepted_total", "Batches accepted from devices.")
+edge_spool_forwarded_total = Counter("edge_spool_forwarded_total", "Batches that the uplink acknowledged.")
+edge_spool_refused_total = Counter("edge_spool_refused_total", "Batches refused because the spool was full.")
+edge_spool_dropped_total = Counter("edge_spool_dropped_total", "Batches given up.", ["reason"])
+
+simulator_readings_total = Counter("simulator_readings_total", "Readings that the simulators made.", ["result"])
+simulator_buffer_batches = Gauge("simulator_buffer_batches", "Batches that the devices still hold.")
+
+errors_total = Counter("errors_total", "Errors.", ["type"])
+spans_dropped_total = Counter("spans_dropped_total", "Spans that could not be exported.")
+
+for _reason in ("expired", "invalid"):
+    edge_spool_dropped_total.labels(_reason)
+for _result in ("accepted", "duplicate"):
+    for _transport in ("stream", "unary"):
+        data_ingestion_total.labels(_transport, _result)
+edge_spool_seconds_until_full.set(float("inf"))
+
+_seen: dict[str, set[str]] = {}
+_seen_lock = threading.Lock()
+
+
+def bounded(label: str, value: str, limit: int = 50) -> str:
+    """`value`, or "other" once `limit` different values of `label` were seen: a label set cannot grow without end."""
+    with _seen_lock:
+        values = _seen.setdefault(label, set())
+        if value in values:
+            return value
+        if len(values) >= limit:
+            return "other"
+        values.add(value)
+        return value
+
+
+def exemplar() -> dict[str, str] | None:
+    """The current trace, for an exemplar; None if it is not recorded and thus cannot be looked up."""
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid or not span.trace_flags.sampled:
+        return None
+    return {"trace_id": format(span.trace_id, "032x"), "span_id": format(span.span_id, "016x")}
+
+
+def describe_system(service: str, environment: str) -> None:
+    system_info.info(
+        {"service": service, "version": __version__, "environment": environment, "python": platform.python_version()}
+    )
+
+
+def track_request(method: str, endpoint: str, status_code: int | str) -> None:
+    http_requests_total.labels(bounded("method", method), endpoint, str(status_code)).inc(exemplar=exemplar())
+
+
+def track_request_duration(method: str, endpoint: str, seconds: float) -> None:
+    http_request_duration_seconds.labels(bounded("method", method), endpoint).observe(seconds, exemplar())
+
+
+def track_rpc_server(method: str, code: str, seconds: float) -> None:
+    rpc_server_requests_total.labels(method, code).inc(exemplar=exemplar())
+    rpc_server_duration_seconds.labels(method).observe(seconds, exemplar())
+
+
+def track_rpc_client(method: str, code: str, seconds: float) -> None:
+    rpc_client_requests_total.labels(method, code).inc(exemplar=exemplar())
+    rpc_client_duration_seconds.labels(method).observe(seconds, exemplar())
+
+
+def track_prediction(
+    machine_type: str, model_version: str, duration: float, risk_score: float, degraded: bool = False
+) -> None:
+    kind = bounded("machine_type", machine_type)
+    version = bounded("model_version", model_version, limit=200)
+    ml_predictions_total.labels(kind, version, str(degraded).lower()).inc(exemplar=exemplar())
+    ml_prediction_duration_seconds.labels(kind).observe(duration, exemplar())
+    ml_prediction_risk_score.labels(kind).observe(risk_score, exemplar())
+
+
+def track_drift(machine_type: str, psi: float) -> None:
+    prediction_drift.labels(bounded("machine_type", machine_type)).set(psi)
+
+
+def track_ingestion(readings: int, duration: float, transport: str = "unary", duplicates: int = 0) -> None:
+    """`readings` stored and `duplicates` recognised after `duration` seconds."""
+    data_ingestion_total.labels(transport, "accepted").inc(readings, exemplar())
+    if duplicates:
+        data_ingestion_total.labels(transport, "duplicate").inc(duplicates, exemplar())
+    data_ingestion_duration_seconds.labels(transport).observe(duration, exemplar())
+
+
+def track_ingestion_error(reason: str, transport: str = "unary") -> None:
+    data_ingestion_errors_total.labels(transport, bounded("reason", reason)).inc(exemplar=exemplar())
+
+
+def track_db_query(operation: str, seconds: float, status: str = "ok") -> None:
+    db_queries_total.labels(operation, status).inc(exemplar=exemplar())
+    db_query_duration_seconds.labels(operation).observe(seconds, exemplar())
+
+
+def track_db_connections(change: int) -> None:
+    db_connections_active.inc(change)
+
+
+def track_circuit_breaker_state(name: str, state: str) -> None:
+    circuit_breaker_state.labels(name).set({STATE_CLOSED: 0, STATE_OPEN: 1, STATE_HALF_OPEN: 2}[state])
+
+
+def track_circuit_breaker_failure(name: str) -> None:
+    circuit_breaker_failures_total.labels(name).inc(exemplar=exemplar())
+
+
+def track_retry(name: str) -> None:
+    retry_attempts_total.labels(name).inc(exemplar=exemplar())
+
+
+def track_error(kind: str) -> None:
+    errors_total.labels(bounded("error", kind, limit=100)).inc(exemplar=exemplar())
+
+
+def initialise_target(name: str) -> None:
+    """Shows a dependency's metrics from the start, not only after its first failure."""
+    circuit_breaker_state.labels(name).set(0)
+    for counter in (
+        circuit_breaker_failures_total,
+        circuit_breaker_rejections_total,
+        retry_attempts_total,
+        retry_exhausted_total,
+        retry_budget_exhausted_total,
+    ):
+        counter.labels(name)
+
+
+def _on_resilience_event(event: events.Event) -> None:
+    match event.kind:
+        case "breaker_state":
+            track_circuit_breaker_state(event.policy, event.value)
+        case "breaker_failure":
+            track_circuit_breaker_failure(event.policy)
+        case "breaker_rejection":
+            circuit_breaker_rejections_total.labels(event.policy).inc(exemplar=exemplar())
+        case "retry":
+            track_retry(event.policy)
+        case "retry_exhausted":
+            retry_exhausted_total.labels(event.policy).inc(exemplar=exemplar())
+        case "budget_exhausted":
+            retry_budget_exhausted_total.labels(event.policy).inc(exemplar=exemplar())
+        case "budget_tokens":
+            retry_budget_tokens.labels(event.policy).set(float(event.value))
+        case "limit_rejection":
+            concurrency_limit_rejections_total.labels(event.policy).inc(exemplar=exemplar())
+        case "limit_change":
+            concurrency_limit.labels(event.policy).set(int(event.value))
+
+
+events.subscribe(_on_resilience_event)

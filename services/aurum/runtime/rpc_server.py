@@ -1,0 +1,216 @@
+"""The gRPC server of a service: health, reflection, traces, metrics, request context, deadlines, error details."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry import trace
+from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+from opentelemetry.trace import Status, StatusCode
+
+from aurum.resilience import ConcurrencyLimit, LimitExceededError, deadline_scope
+from aurum.runtime import metrics
+from aurum.runtime.errors import DETAILS_KEY, AurumError, InternalError, ResourceExhaustedError, to_status
+from aurum.runtime.health import Health
+from aurum.runtime.listening import PortInUseError
+from aurum.runtime.logging import reset_request_context, set_request_context
+from aurum.runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+# These outlive any request, so a span for each would say nothing; Ingest makes one for each batch instead.
+_ENDLESS = ("Ingest", "Watch", "ServerReflectionInfo", "Check")
+
+
+class _CallInterceptor(grpc.aio.ServerInterceptor):
+    """Runs each call in its request context and deadline, measures it, and turns errors into status details."""
+
+    def __init__(self, calls: ConcurrencyLimit, streams: ConcurrencyLimit) -> None:
+        self._calls = calls
+        self._streams = streams
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith("/grpc."):
+            return handler
+        streaming = bool(handler.request_streaming)
+        limit = self._streams if streaming or method.endswith("/Watch") else self._calls
+        if handler.response_streaming:
+            behaviour = handler.stream_stream if streaming else handler.unary_stream
+            make = grpc.stream_stream_rpc_method_handler if streaming else grpc.unary_stream_rpc_method_handler
+            wrapped: Any = self._streamed(method, limit, behaviour)
+        else:
+            behaviour = handler.stream_unary if streaming else handler.unary_unary
+            make = grpc.stream_unary_rpc_method_handler if streaming else grpc.unary_unary_rpc_method_handler
+            wrapped = self._single(method, limit, behaviour)
+        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+
+    def _single(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]]) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            outcome = _Outcome(method)
+            try:
+                with _request_scope(context), outcome.measured(), limit.slot():
+                    return await behaviour(request, context)
+            except Exception as error:
+                await outcome.abort(context, error)
+
+        return call
+
+    def _streamed(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., AsyncIterator[Any]]) -> Any:
+        async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
+            outcome = _Outcome(method)
+            try:
+                # A generator's body runs in its caller's context, which is this call's own task throughout.
+                with _request_scope(context), outcome.measured(), limit.slot():
+                    async for response in behaviour(request, context):
+                        yield response
+            except Exception as error:
+                await outcome.abort(context, error)
+
+        return call
+
+
+class _Outcome:
+    """How one call ended."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    @contextlib.contextmanager
+    def measured(self) -> Generator[None]:
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        in_progress = metrics.rpc_server_in_progress.labels(self._method)
+        in_progress.inc()
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            code = _domain_error(error).code
+            raise
+        finally:
+            in_progress.dec()
+            metrics.track_rpc_server(self._method, code.name, time.perf_counter() - started)
+
+    async def abort(self, context: Any, error: Exception) -> None:
+        """Ends the call with the error's status; an error that nobody expected is logged and not told."""
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        domain_error = _domain_error(error)
+        metrics.track_error(domain_error.reason)
+        span = trace.get_current_span()
+        span.set_attribute("error.type", domain_error.reason)
+        if domain_error.code in _SERVER_FAULTS:
+            span.set_status(Status(StatusCode.ERROR, domain_error.message))
+        if isinstance(domain_error, InternalError):
+            span.record_exception(error)
+            logger.exception("%s failed", self._method)
+        else:
+            logger.info("%s refused: %s", self._method, domain_error.message, extra={"code": domain_error.code.name})
+        details = to_status(domain_error).SerializeToString()
+        await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
+
+
+def _domain_error(error: Exception) -> AurumError:
+    if isinstance(error, AurumError):
+        return error
+    if isinstance(error, LimitExceededError):
+        return ResourceExhaustedError(str(error), reason="CONCURRENCY_LIMIT", retry_after=0.1)
+    return InternalError("something went wrong in the service; its log says more")
+
+
+@contextlib.contextmanager
+def _request_scope(context: Any) -> Generator[None]:
+    metadata = dict(context.invocation_metadata() or ())
+    token = set_request_context(request_id=metadata.get("x-request-id"), user_id=metadata.get("x-user-id"))
+    try:
+        with deadline_scope(context.time_remaining()):
+            yield
+    finally:
+        with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
+            reset_request_context(token)
+
+
+@contextlib.asynccontextmanager
+async def rpc_server(
+    register: Callable[[grpc.aio.Server], None],
+    service_names: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    setting: str,
+    settings: Settings,
+    health_state: Health,
+    limits: tuple[ConcurrencyLimit, ConcurrencyLimit],
+) -> AsyncGenerator[int]:
+    """Serves for the time of the block; yields the port. Calls in progress then get the shutdown grace."""
+    server = grpc.aio.server(
+        interceptors=[
+            aio_server_interceptor(
+                filter_=filters.negate(filters.any_of(*(filters.method_name(name) for name in _ENDLESS)))
+            ),
+            _CallInterceptor(*limits),
+        ],
+        options=[
+            ("grpc.so_reuseport", 0),  # a second process on the port is an error, not a share of the load
+            ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),
+            ("grpc.max_send_message_length", settings.rpc_max_message_bytes),
+            ("grpc.max_metadata_size", 16_384),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ],
+    )
+    register(server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = ["", *service_names]
+    for name in names:
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    tasks: set[asyncio.Task[None]] = set()
+
+    def tell(serving: bool) -> None:
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in names:
+            task = asyncio.get_running_loop().create_task(health_servicer.set(name, state))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    health_state.on_change(tell)
+    reflection.enable_server_reflection([*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    try:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise PortInUseError(
+            f"port {port} on {host} is in use by another program or not to be had; stop it or set {setting}"
+        ) from error
+    await server.start()
+    try:
+        yield bound
+    finally:
+        await server.stop(settings.shutdown_grace)

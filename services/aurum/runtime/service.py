@@ -1,0 +1,163 @@
+"""One call that gives a service its logs, metrics, traces, health, admin server, policies and an orderly end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would write lines to stderr that are not JSON
+
+import grpc
+from opentelemetry.sdk.trace import TracerProvider
+
+from aurum import __version__
+from aurum.runtime import metrics
+from aurum.runtime.admin import admin_app
+from aurum.runtime.health import Health
+from aurum.runtime.listening import http_server, listen
+from aurum.runtime.logging import setup_logging
+from aurum.runtime.policies import Policies
+from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.rpc_server import rpc_server
+from aurum.runtime.settings import Settings, load_settings, warn_of_unknown
+from aurum.runtime.tracing import setup_tracing
+
+logger = logging.getLogger(__name__)
+
+_LAST_RESORT = 9.5  # seconds after which a stop that hangs is cut short; supervisors kill at 10
+
+
+class Service:
+    """A running service, as its body sees it."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.settings = settings
+        self.health = Health()
+        self.policies = Policies(name, settings)
+        self._stack = contextlib.AsyncExitStack()
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failed = False
+
+    def stop(self) -> None:
+        """Asks the service to end."""
+        self._stop.set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Runs background work; if it fails the service ends, to be restarted, rather than live on without it."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def dependency(self, server: str, target: str) -> Dependency:
+        """A service that this one calls; its channel is closed when this service ends."""
+        dependency = Dependency(self.name, server, target, self.policies, self.settings.rpc_max_message_bytes)
+        self._stack.push_async_callback(dependency.close)
+        return dependency
+
+    def rpc_server(
+        self,
+        register: Callable[[grpc.aio.Server], None],
+        service_names: Sequence[str],
+        host: str,
+        port: int,
+        setting: str,
+    ) -> AbstractAsyncContextManager[int]:
+        """A gRPC server for the time of a block."""
+        return rpc_server(
+            register,
+            service_names,
+            host=host,
+            port=port,
+            setting=setting,
+            settings=self.settings,
+            health_state=self.health,
+            limits=(
+                self.policies.limit(f"{self.name}/calls", self.settings.rpc_concurrency_limit),
+                self.policies.limit(f"{self.name}/streams", self.settings.rpc_max_streams),
+            ),
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """For the time of the block background work and dependencies live."""
+        async with self._stack:
+            try:
+                yield
+            finally:
+                for task in list(self._tasks):
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def wait_for_stop(self) -> None:
+        await self._stop.wait()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.critical("%s failed, the service ends", task.get_name(), exc_info=error)
+            metrics.track_error(type(error).__name__)
+            self.failed = True
+            self._stop.set()
+
+
+Body = Callable[[Service], AbstractAsyncContextManager[None]]
+
+
+def run_service(name: str, body: Body, settings: Settings | None = None) -> int:
+    """Runs a service until SIGTERM or SIGINT; returns its exit code.
+
+    `body` is entered before the service counts as ready, and left to drain: requests first, then what they wrote.
+    Raises SettingsError, PolicyError or OSError, with a sentence, if it cannot start.
+    """
+    settings = settings or load_settings()
+    setup_logging(name, settings)
+    warn_of_unknown()
+    metrics.describe_system(name, settings.environment)
+    provider = setup_tracing(name, settings)
+    try:
+        return asyncio.run(_run(name, body, settings))
+    finally:
+        _flush(provider)
+        logging.shutdown()
+
+
+async def _run(name: str, body: Body, settings: Settings) -> int:
+    service = Service(name, settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.stop)
+    listener = listen(settings.admin_host, settings.admin_port_of(name), "AURUM_ADMIN_PORT")
+    app = admin_app(name, service.health, service.policies.state)
+    async with http_server(app, listener, 1.0), service.running(), body(service):
+        service.health.started()
+        logger.info("%s %s is ready", name, __version__, extra={"admin_port": listener.getsockname()[1]})
+        await service.wait_for_stop()
+        logger.info("%s is stopping", name)
+        watchdog = threading.Timer(_LAST_RESORT, _cut_short, [name])
+        watchdog.daemon = True
+        watchdog.start()
+        service.health.stopping()
+    logger.info("%s has stopped", name)
+    return 1 if service.failed else 0
+
+
+def _flush(provider: TracerProvider | None) -> None:
+    """Exports the last spans, but does not wait long for a collector that is down."""
+    if provider:
+        thread = threading.Thread(target=provider.shutdown, name="trace-shutdown", daemon=True)
+        thread.start()
+        thread.join(2.0)
+
+
+def _cut_short(name: str) -> None:
+    logger.critical("%s did not stop within %s s and is cut short", name, _LAST_RESORT)
+    logging.shutdown()
+    os._exit(1)

@@ -1,0 +1,269 @@
+"""Every setting of the platform, with its default and unit. docs/settings.md is generated from here.
+
+Sources, the first that has a value wins: the environment with the prefix (AURUM_LOG_LEVEL), for the settings that the
+platform before had also without it (LOG_LEVEL), the OpenTelemetry standard's name where there is one, the default.
+"""
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, AliasGenerator, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "AURUM_"
+_EARLIER = ("log_", "tracing_", "retry_", "circuit_breaker_", "timeout_")
+_STANDARD = {
+    "tracing_otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "tracing_sample_ratio": "OTEL_TRACES_SAMPLER_ARG",
+    "environment": "DEPLOYMENT_ENVIRONMENT",
+}
+ADMIN_PORTS = {
+    "api": 9100,
+    "ingestion": 9101,
+    "prediction": 9102,
+    "edge": 9103,
+    "iot-sim": 9104,
+    "edge-sim": 9105,
+}
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it."""
+
+
+def environment_names(field: str) -> tuple[str, ...]:
+    """The environment variables that set a field, the strongest first."""
+    names = [PREFIX + field.upper()]
+    if field.startswith(_EARLIER):
+        names.append(field.upper())
+    if field in _STANDARD:
+        names.append(_STANDARD[field])
+    return tuple(names)
+
+
+class Settings(BaseSettings):
+    """The settings of all services; each reads those that concern it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(*environment_names(name))),
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        protected_namespaces=(),
+    )
+
+    environment: str = Field("development", description="Name of the deployment, in logs, traces and /health.")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severity that is logged."
+    )
+    log_format: Literal["json", "ecs", "text"] = Field(
+        "json", description="json; ecs (the same with the field names of the Elastic Common Schema); text for people."
+    )
+    log_to_file: bool = Field(False, description="Also write the log to a file.")
+    log_file_path: Path = Field(Path(".aurum/aurum.log"), description="That file.")
+    log_file_max_bytes: int = Field(10_000_000, ge=10_000, description="Size in bytes at which that file is rotated.")
+    log_file_backups: int = Field(3, ge=0, le=100, description="Rotated files that are kept.")
+
+    tracing_enabled: bool = Field(True, description="Make spans. Without, there are no trace ids either.")
+    tracing_otlp_endpoint: str | None = Field(
+        None, description="Where spans are sent by OTLP/gRPC, such as http://localhost:4317; nowhere if unset."
+    )
+    tracing_console_export: bool = Field(False, description="Write spans to stderr, for debugging.")
+    tracing_sample_ratio: float = Field(1.0, ge=0, le=1, description="Share of new traces that are recorded.")
+    tracing_queue_spans: int = Field(2048, ge=16, description="Spans waiting for export; more are dropped and counted.")
+
+    retry_max_attempts: int = Field(3, ge=1, le=10, description="Calls to a dependency in all, the first one included.")
+    retry_base_delay: float = Field(0.1, ge=0, description="Bound of the first backoff, in seconds.")
+    retry_max_delay: float = Field(2.0, ge=0, description="Largest bound of a backoff, in seconds.")
+    circuit_breaker_enabled: bool = Field(True, description="Refuse calls to a dependency that keeps failing.")
+    circuit_breaker_fail_max: int = Field(5, ge=1, description="Failures in a row that open a breaker.")
+    circuit_breaker_timeout: float = Field(5.0, ge=0, description="Seconds that a breaker stays open.")
+    timeout_connect: float = Field(5.0, gt=0, description="Seconds to wait for a connection.")
+    timeout_read: float = Field(
+        2.0,
+        gt=0,
+        description="Seconds to wait for an answer, in each attempt; all attempts together get 2.5 times that.",
+    )
+    timeout_write: float = Field(5.0, gt=0, description="Seconds to wait for room to send.")
+    timeout_pool: float = Field(5.0, gt=0, description="Seconds to wait for a free connection.")
+    timeout_db: float = Field(10.0, gt=0, description="Seconds to wait for the store.")
+    policy_file: Path | None = Field(None, description="Policy document (YAML); without, the settings above apply.")
+
+    feature_predictive: bool = Field(True, description="Predictions are offered.")
+    feature_carbon: bool = Field(True, description="Carbon accounting is offered.")
+    feature_energy: bool = Field(True, description="Energy accounting is offered.")
+    feature_water: bool = Field(False, description="Water accounting is offered.")
+    feature_analytics: bool = Field(True, description="Features and explanations are offered.")
+
+    state_dir: Path = Field(Path(".aurum"), description="Where everything that is kept on disk goes by default.")
+    store_url: str | None = Field(
+        None, description="The store: sqlite:///PATH. By default a file below the state directory."
+    )
+    model_dir: Path | None = Field(None, description="Models; by default models below the state directory.")
+
+    api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    api_port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
+    api_max_body_bytes: int = Field(16_000_000, ge=1024, description="Largest request body, in bytes.")
+    api_refresh_interval: float = Field(
+        2.0, ge=0.2, description="Seconds between two looks at the plant, for risk in lists and the console."
+    )
+    api_max_event_streams: int = Field(200, ge=1, description="Open /api/events streams; more are refused.")
+    ingestion_host: str = Field("127.0.0.1", description="Address that ingestion listens on.")
+    ingestion_port: int = Field(50051, ge=1, le=65535, description="Port of ingestion (gRPC).")
+    ingestion_target: str = Field("127.0.0.1:50051", description="Where the others find ingestion.")
+    ingestion_queue_bytes: int = Field(
+        64_000_000, ge=1_000_000, description="Bytes of batches waiting to be stored; more are refused."
+    )
+    ingestion_max_machines: int = Field(100_000, ge=1, description="Machines kept; readings of more are refused.")
+    ingestion_tail_readings: int = Field(
+        256, ge=1, le=65_536, description="Latest readings of each series held in memory, for fast queries."
+    )
+    prediction_host: str = Field("127.0.0.1", description="Address that prediction listens on.")
+    prediction_port: int = Field(50052, ge=1, le=65535, description="Port of prediction (gRPC).")
+    prediction_target: str = Field("127.0.0.1:50052", description="Where the others find prediction.")
+    prediction_model_poll: float = Field(2.0, ge=0.1, description="Seconds between two looks for new models on disk.")
+    edge_host: str = Field("127.0.0.1", description="Address that the edge gateway listens on.")
+    edge_port: int = Field(50053, ge=1, le=65535, description="Port of the edge gateway (gRPC).")
+    edge_target: str = Field("127.0.0.1:50053", description="Where devices find the edge gateway.")
+    edge_uplink_target: str | None = Field(None, description="Where a gateway forwards to; ingestion by default.")
+    edge_spool_path: Path | None = Field(None, description="The spool; edge-spool.db below the state directory.")
+    edge_spool_max_bytes: int = Field(
+        1_000_000_000, ge=1_000_000, description="Bytes of batches in the spool; devices are held back at that."
+    )
+    edge_spool_max_age: float = Field(
+        7 * 86400.0, gt=0, description="Age in seconds at which a spooled batch is given up, counted and logged."
+    )
+
+    admin_host: str = Field("127.0.0.1", description="Address of the admin server: metrics, health, policy.")
+    admin_port: int | None = Field(
+        None, ge=1, le=65535, description="Its port; by default 9100 (api) to 9105, by service."
+    )
+    admin_targets: str = Field(
+        ",".join(f"{service}=127.0.0.1:{port}" for service, port in ADMIN_PORTS.items()),
+        description="Admin servers that /api/resilience and `aurum doctor` ask, as name=host:port,…",
+    )
+    rpc_max_message_bytes: int = Field(16_000_000, ge=65_536, description="Largest gRPC message, in bytes.")
+    rpc_concurrency_limit: int = Field(
+        256, ge=1, description="Unary calls that a gRPC server handles at a time; more are refused."
+    )
+    rpc_max_streams: int = Field(1000, ge=1, description="Streams that a gRPC server serves at a time.")
+    shutdown_grace: float = Field(6.0, gt=0, le=9, description="Seconds that calls in progress get when stopping.")
+    faults_enabled: bool = Field(False, description="Allow faults to be injected, for tests and demonstrations.")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("tracing_otlp_endpoint")
+    @classmethod
+    def _endpoint_has_scheme(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} must start with http:// or https://, such as http://localhost:4317")
+        return value or None
+
+    @field_validator("store_url")
+    @classmethod
+    def _store_is_known(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("sqlite:///"):
+            raise ValueError(f"{value!r} is not supported; use sqlite:///PATH")
+        return value
+
+    @field_validator("admin_targets")
+    @classmethod
+    def _targets_have_names(cls, value: str) -> str:
+        for target in filter(None, value.split(",")):
+            if "=" not in target or ":" not in target:
+                raise ValueError(f"{target!r} is not name=host:port")
+        return value
+
+    @model_validator(mode="after")
+    def _delays_in_order(self) -> "Settings":
+        if self.retry_base_delay > self.retry_max_delay:
+            raise ValueError(
+                f"AURUM_RETRY_BASE_DELAY ({self.retry_base_delay} s) is above AURUM_RETRY_MAX_DELAY "
+                f"({self.retry_max_delay} s)"
+            )
+        return self
+
+    @property
+    def store_path(self) -> Path:
+        """The SQLite file of the store."""
+        return Path(self.store_url.removeprefix("sqlite:///")) if self.store_url else self.state_dir / "store.db"
+
+    @property
+    def models_path(self) -> Path:
+        return self.model_dir or self.state_dir / "models"
+
+    @property
+    def spool_path(self) -> Path:
+        return self.edge_spool_path or self.state_dir / "edge-spool.db"
+
+    @property
+    def uplink_target(self) -> str:
+        return self.edge_uplink_target or self.ingestion_target
+
+    def admin_port_of(self, service: str) -> int:
+        return self.admin_port or ADMIN_PORTS.get(service, 9106)
+
+    @property
+    def admin_addresses(self) -> dict[str, str]:
+        """The admin servers of the platform: service → host:port."""
+        pairs = (target.split("=", 1) for target in self.admin_targets.split(",") if target)
+        return {name.strip(): address.strip() for name, address in pairs}
+
+
+def load_settings(**values: object) -> Settings:
+    """The settings from the environment and `values`. Raises SettingsError that names the first wrong one."""
+    try:
+        return Settings(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
+        known = field.removeprefix(PREFIX).lower()
+        name = environment_names(known)[0] if known in Settings.model_fields else field
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{name}: {message}" if name else message) from error
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()
+
+
+def warn_of_unknown(environ: Mapping[str, str] = os.environ) -> None:
+    """Logs a warning for each AURUM_ variable that is no setting: most likely one with a typing error."""
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known and not name.startswith(("AURUM_IOT_", "AURUM_EDGE_SIM_")):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            logging.getLogger(__name__).warning("%s is not a setting of AurumAI%s", name, hint)
+
+
+def settings_table() -> str:
+    """docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Generated by `make docs` from `aurum.runtime.settings`. Each setting is an environment variable. Where several",
+        "names are given the first one that is set wins: ours, the name without prefix that the platform before used,",
+        "the OpenTelemetry standard's. A value that cannot be used stops the start and is named.",
+        "",
+        "| variable | default | what |",
+        "| --- | --- | --- |",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "unset" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        names = ", ".join(f"`{variable}`" for variable in environment_names(name))
+        lines.append(f"| {names} | {shown} | {field.description} |")
+    return "\n".join(lines) + "\n"

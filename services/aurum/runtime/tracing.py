@@ -1,0 +1,141 @@
+"""OpenTelemetry traces: set-up, and the few calls that other code needs."""
+
+import os
+import sys
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # read when instrumentations are imported
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    ConsoleSpanExporter,
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+
+from aurum import __version__
+from aurum.runtime import metrics
+from aurum.runtime.settings import Settings
+
+AttributeValue = str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
+
+
+class _CountedExporter(SpanExporter):
+    """Counts the spans that its exporter could not deliver."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            metrics.spans_dropped_total.inc(len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
+    """Makes the process's tracer provider; None if tracing is switched off.
+
+    Export happens on a thread of its own from a bounded queue: a collector that is down or slow costs a request nothing.
+    """
+    if not settings.tracing_enabled:
+        return None
+    resource = Resource.create(
+        {
+            "service.name": service,
+            "service.namespace": "aurumai",
+            "service.version": __version__,
+            "deployment.environment.name": settings.environment,
+        }
+    )
+    provider = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(settings.tracing_sample_ratio))
+    if settings.tracing_otlp_endpoint:
+        exporter = OTLPSpanExporter(
+            endpoint=settings.tracing_otlp_endpoint,
+            insecure=settings.tracing_otlp_endpoint.startswith("http://"),
+            timeout=2,
+        )
+        provider.add_span_processor(
+            BatchSpanProcessor(
+                _CountedExporter(exporter),
+                max_queue_size=settings.tracing_queue_spans,
+                max_export_batch_size=min(512, settings.tracing_queue_spans),
+                schedule_delay_millis=1000,
+            )
+        )
+    if settings.tracing_console_export:
+        provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def get_tracer(name: str) -> Tracer:
+    return trace.get_tracer(name, __version__)
+
+
+def set_span_attributes(attributes: Mapping[str, AttributeValue]) -> None:
+    """Sets attributes of the current span."""
+    trace.get_current_span().set_attributes(dict(attributes))
+
+
+@contextmanager
+def traced_operation(
+    name: str,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    context: Context | None = None,
+    **more: AttributeValue,
+) -> Generator[Span]:
+    """Runs the block in a span of its own; an exception marks the span as failed and goes on."""
+    with get_tracer("aurum").start_as_current_span(
+        name, context=context, kind=kind, attributes={**(attributes or {}), **more}, set_status_on_exception=False
+    ) as span:
+        try:
+            yield span
+        except Exception as error:
+            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+            raise
+
+
+@asynccontextmanager
+async def traced_async_operation(
+    name: str, attributes: Mapping[str, AttributeValue] | None = None, **more: Any
+) -> AsyncGenerator[Span]:
+    """traced_operation for `async with`."""
+    with traced_operation(name, attributes, **more) as span:
+        yield span
+
+
+def current_trace_id() -> str:
+    """The trace of the current span as 32 hexadecimal digits; empty without one."""
+    span = trace.get_current_span().get_span_context()
+    return format(span.trace_id, "032x") if span.is_valid else ""
+
+
+def traceparent() -> str:
+    """The current context as a W3C traceparent; empty without a span."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+def context_of(parent: str) -> Context:
+    """The context that a W3C traceparent stands for."""
+    return propagate.extract({"traceparent": parent})

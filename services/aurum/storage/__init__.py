@@ -1,0 +1,1 @@
+"""Durable storage on one machine: packed segments, and one SQLite writer that commits in groups."""

@@ -1,0 +1,64 @@
+"""SQLite databases that survive a kill: write-ahead log, synced at each commit, schemas with a version."""
+
+import sqlite3
+from pathlib import Path
+
+from aurum.runtime import metrics
+
+
+class NewerDatabaseError(Exception):
+    """The file was made by a newer version of this software; it is left as it is."""
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection for use by one thread at a time; transactions are begun and ended by hand."""
+    uri = f"file:{path}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
+    connection.execute("PRAGMA busy_timeout = 10000")
+    connection.execute("PRAGMA cache_size = -8000")
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA journal_size_limit = 64000000")
+    metrics.track_db_connections(+1)
+    return connection
+
+
+def close(connection: sqlite3.Connection) -> None:
+    connection.close()
+    metrics.track_db_connections(-1)
+
+
+def prepare(path: Path, application: str, version: int, schema: str) -> None:
+    """Makes the database, or checks that it is one of ours that this version can read.
+
+    Raises NewerDatabaseError, or sqlite3.DatabaseError with a sentence for a file that is something else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = connect(path, read_only=True) if path.exists() else connect(path)
+    try:
+        try:
+            found_version = connection.execute("PRAGMA user_version").fetchone()[0]
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+            marked = connection.execute("SELECT name FROM application").fetchone() if "application" in tables else None
+        except sqlite3.DatabaseError as error:
+            raise sqlite3.DatabaseError(f"{path} is not a database that can be read: {error}") from error
+    finally:
+        close(connection)
+    if found_version > version:
+        raise NewerDatabaseError(
+            f"{path} was made by a newer version (its format is {found_version}, this one knows {version}); "
+            f"it is left untouched: start the newer version, or set another path"
+        )
+    if tables and (marked is None or marked[0] != application):
+        raise sqlite3.DatabaseError(f"{path} is a database, but not {application} of AurumAI; set another path")
+    if not tables:
+        connection = connect(path)
+        try:
+            connection.executescript(
+                f"BEGIN; CREATE TABLE application (name TEXT NOT NULL); {schema} "
+                f"INSERT INTO application VALUES ('{application}'); PRAGMA user_version = {int(version)}; COMMIT;"  # noqa: S608
+            )
+        finally:
+            close(connection)

@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from grpc_tools import protoc
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
@@ -20,8 +21,6 @@ class ProtobufBuildHook(BuildHookInterface[Any]):
 
 def generate(root: Path) -> None:
     """Writes `aurum/v1/*_pb2*.py[i]` below `root/services`. Raises RuntimeError if protoc refuses a contract."""
-    from grpc_tools import protoc
-
     sources = sorted((root / "proto").rglob("*.proto"))
     out = root / "services"
     scripts = Path(sys.executable).parent

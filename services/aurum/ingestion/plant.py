@@ -137,9 +137,14 @@ class Plant:
             yield state
 
     async def wait_for_change(self, version: int) -> None:
-        """Returns as soon as something has changed after `version`."""
-        while self._version <= version:
+        """Returns as soon as something has changed after `version`, or `wake` is called."""
+        if self._version <= version:
             await self._changed.wait()
+
+    def wake(self) -> None:
+        """Ends every wait for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _add(self, record: MachineRecord) -> MachineState:
         state = self._states[record.machine_id] = MachineState(record)
@@ -152,5 +157,4 @@ class Plant:
         self._version += 1
         state.version = self._version
         self._states.move_to_end(state.record.machine_id)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.wake()

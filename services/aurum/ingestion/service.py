@@ -28,6 +28,7 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
         servicer = IngestionServicer(store, plant)
+        service.health.on_change(lambda serving: None if serving else servicer.stop())
         async with service.rpc_server(
             lambda server: ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server),
             [SERVICE_NAME],

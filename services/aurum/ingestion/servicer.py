@@ -1,56 +1,45 @@
 """The IngestionService over a store."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any
 
-from opentelemetry.trace import SpanKind
-
 from aurum.ingestion.downsample import merge, reduce_points
 from aurum.ingestion.plant import MachineState, Plant
-from aurum.ingestion.store import MachineRecord, Points, Store, Written
+from aurum.ingestion.store import MachineRecord, Points, Store
 from aurum.readings.batch import Batch, decode, machine_id_problem, now_us
+from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
-from aurum.runtime.tracing import context_of, set_span_attributes, traced_operation
+from aurum.runtime.tracing import set_span_attributes
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
-_ACKNOWLEDGE_EVERY = 16  # batches of a stream at most, when many are ready at once
-_UNACKNOWLEDGED = 64  # batches of a stream that may be on their way to the disk; then it is read no further
 _NAME_LENGTH = 64
 _PAGE, _MAX_PAGE = 100, 1000
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_POINTS = 100_000
-_END = object()
 
 
 class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     def __init__(self, store: Store, plant: Plant) -> None:
         self._store = store
         self._plant = plant
+        self._streams = IngestStreams(self._accept_streamed)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Ends the streams: what they have sent is still stored and acknowledged."""
+        self._streams.stop()
+        self._stopping = True
+        self._plant.wake()
 
     async def Ingest(  # noqa: N802
         self, request_iterator: AsyncIterator[ingestion_pb2.IngestRequest], context: Any
     ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
-        pending: asyncio.Queue[Any] = asyncio.Queue(_UNACKNOWLEDGED)
-        reader = asyncio.create_task(self._read(request_iterator, pending), name="ingest-reader")
-        acknowledged = duplicates = 0
-        try:
-            while (item := await pending.get()) is not _END:
-                if isinstance(item, Exception):
-                    raise item
-                written: Written = await item
-                acknowledged += 1
-                duplicates += written.duplicate > 0
-                if pending.empty() or acknowledged % _ACKNOWLEDGE_EVERY == 0:  # one answer for what one commit stored
-                    yield ingestion_pb2.IngestResponse(acknowledged=acknowledged, duplicates=duplicates)
-        finally:
-            reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reader
+        async for response in self._streams.serve(request_iterator):
+            yield response
 
     async def Write(self, request: ingestion_pb2.WriteRequest, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
         set_span_attributes({"aurum.source_id": request.batch.source_id, "aurum.sequence": request.batch.sequence})
@@ -113,7 +102,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         only = set(request.machine_ids)
         seen = -1
         with metrics.ingestion_watchers.track_inprogress():
-            while True:
+            while not self._stopping:
                 version = self._plant.version
                 # Only the latest state is sent, so a slow reader costs no memory.
                 states = [
@@ -127,29 +116,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 await asyncio.sleep(interval)
                 await self._plant.wait_for_change(seen)
 
-    async def _read(self, requests: AsyncIterator[ingestion_pb2.IngestRequest], pending: "asyncio.Queue[Any]") -> None:
-        """Queues the writes of a stream in their order; an error ends it, after what came before."""
-        position = 0
-        try:
-            async for request in requests:
-                batch = request.batch
-                with traced_operation(
-                    "aurum.v1.IngestionService/Ingest batch",
-                    {"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence},
-                    kind=SpanKind.CONSUMER,
-                    context=context_of(request.traceparent),
-                ):
-                    writing = await self._accept(batch, f"requests[{position}].batch", "stream", wait=True)
-                await pending.put(asyncio.ensure_future(writing))
-                position += 1
-            await pending.put(_END)
-        except AurumError as error:
-            error.metadata.setdefault("position", str(position))
-            await pending.put(error)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # the stream's own end has to say it
-            await pending.put(error)
+    async def _accept_streamed(self, request: ingestion_pb2.IngestRequest, position: int) -> Awaitable[Written]:
+        return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
 
     async def _accept(
         self, message: ingestion_pb2.Batch, field: str, transport: str, *, wait: bool

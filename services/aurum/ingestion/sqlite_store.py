@@ -16,8 +16,9 @@ import numpy as np
 
 from aurum.ingestion import ledger
 from aurum.ingestion.downsample import Reducer, merge, reduce_points
-from aurum.ingestion.store import DAY_US, MachineRecord, Points, SeriesSummary, Written
+from aurum.ingestion.store import DAY_US, MachineRecord, Points, SeriesSummary
 from aurum.readings.batch import Batch, Series, Timestamps, Values, now_us
+from aurum.readings.ingest_stream import Written
 from aurum.runtime import metrics
 from aurum.runtime.errors import AlreadyExistsError, InvalidArgumentError, UnavailableError
 from aurum.storage.database import close, connect, prepare
@@ -30,7 +31,8 @@ VERSION = 1
 _SCHEMA = """
 CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
     registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE series (id INTEGER PRIMARY KEY, machine_id TEXT NOT NULL, sensor TEXT NOT NULL, UNIQUE (machine_id, sensor));
+CREATE TABLE series (id INTEGER PRIMARY KEY, machine_id TEXT NOT NULL, sensor TEXT NOT NULL,
+    UNIQUE (machine_id, sensor));
 CREATE TABLE sources (id INTEGER PRIMARY KEY AUTOINCREMENT, source_id TEXT NOT NULL UNIQUE, seen_us INTEGER NOT NULL);
 CREATE TABLE received (source INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (source, first)) WITHOUT ROWID;
@@ -48,7 +50,7 @@ class SqliteStore:
     """A Store in one file."""
 
     def __init__(self, path: Path, queue_bytes: int, timeout: float) -> None:
-        """Raises NewerDatabaseError or sqlite3.DatabaseError, each with a sentence, and leaves such a file untouched."""
+        """Raises NewerDatabaseError or sqlite3.DatabaseError, with a sentence, and leaves such a file untouched."""
         self._path = path
         self._queue_bytes = queue_bytes
         self._timeout = timeout

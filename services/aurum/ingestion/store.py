@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aurum.readings.batch import Batch, Timestamps, Values
+from aurum.readings.ingest_stream import Written
 
 DAY_US = 86_400_000_000
 
@@ -29,14 +30,6 @@ class SeriesSummary:
     first_us: int
     last_us: int
     last_value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """How a batch was taken: `accepted` readings stored, or all of them `duplicate`."""
-
-    accepted: int
-    duplicate: int
 
 
 @dataclass(frozen=True, slots=True)

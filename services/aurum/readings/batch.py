@@ -59,7 +59,7 @@ def machine_id_problem(machine_id: str) -> str | None:
     """What is wrong with a machine id, or None."""
     if _MACHINE_ID.fullmatch(machine_id):
         return None
-    return f"{machine_id[:140]!r} is no machine id; use 1 to 128 letters, digits and . _ : - starting with a letter or digit"
+    return f"{machine_id[:140]!r} is no machine id; use 1 to 128 letters, digits and . _ : -, a letter or digit first"
 
 
 @lru_cache(maxsize=65_536)
@@ -74,7 +74,7 @@ def source_id_problem(source_id: str) -> str | None:
     """What is wrong with a source id, or None."""
     if _SOURCE_ID.fullmatch(source_id):
         return None
-    return f"{source_id[:220]!r} is no source id; use 1 to 200 letters, digits and . _ : / - starting with a letter or digit"
+    return f"{source_id[:220]!r} is no source id; use 1 to 200 letters, digits and . _ : / -, a letter or digit first"
 
 
 def decode(message: ingestion_pb2.Batch, now: int | None = None, field: str = "batch") -> Batch:

@@ -29,7 +29,7 @@ class ResilientCircuitBreaker:
     way. Calls that it refuses raise pybreaker's CircuitBreakerError.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the first three are positional in the calls of earlier code
         self,
         name: str = "default",
         fail_max: int = 5,

@@ -29,8 +29,8 @@ def any_error(error: BaseException) -> bool:
 class RetryPolicy:
     """How often and when to try again.
 
-    max_attempts: calls in all, 3 by default. base_delay and max_delay: bounds of the backoff in seconds, 1.0 and 10.0 by
-    default; the n-th wait is drawn evenly from 0 to min(max_delay, base_delay * 2**n). retryable: which errors are
+    max_attempts: calls in all, 3 by default. base_delay and max_delay: bounds of the backoff in seconds, 1.0 and 10.0
+    by default; the n-th wait is drawn evenly from 0 to min(max_delay, base_delay * 2**n). retryable: which errors are
     worth it. retry_after: seconds that an error asks to wait, or None. budget: shared with the other calls, or None.
     """
 
@@ -57,7 +57,7 @@ class RetryPolicy:
             except Exception as error:
                 if not self._again(error, attempt):
                     raise
-                delay = self._delay(error, attempt)
+                delay = self.delay(error, attempt)
             time.sleep(delay)
         raise AssertionError("unreachable")
 
@@ -70,7 +70,7 @@ class RetryPolicy:
             except Exception as error:
                 if not self._again(error, attempt):
                     raise
-                delay = self._delay(error, attempt)
+                delay = self.delay(error, attempt)
             await asyncio.sleep(delay)
         raise AssertionError("unreachable")
 
@@ -91,7 +91,7 @@ class RetryPolicy:
         events.emit("retry", self.name, type(error).__name__)
         return True
 
-    def _delay(self, error: BaseException, attempt: int) -> float:
+    def delay(self, error: BaseException, attempt: int) -> float:
         """Seconds to wait after attempt number `attempt`, by tenacity's strategy and within the deadline."""
         state = tenacity.RetryCallState(retry_object=_NO_RETRYING, fn=None, args=(), kwargs={})
         state.attempt_number = attempt

@@ -56,7 +56,7 @@ async def http_server(app: Any, listener: socket.socket, grace: float) -> AsyncG
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name=f"http:{listener.getsockname()[1]}")
     try:
-        while not server.started and not task.done():
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         if task.done():
             await task

@@ -4,8 +4,9 @@ import contextvars
 import logging
 import logging.handlers
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from opentelemetry import trace
@@ -16,7 +17,8 @@ from aurum.runtime.settings import Settings, get_settings
 
 APP_NAME = "AurumAI Platform"
 _CONTEXT_FIELDS = ("request_id", "machine_id", "user_id")
-_request: contextvars.ContextVar[dict[str, str]] = contextvars.ContextVar("aurum_request", default={})
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_request: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("aurum_request", default=_NOTHING)
 _ECS_NAMES = {
     "timestamp": "@timestamp",
     "severity": "log.level",
@@ -35,13 +37,13 @@ _ECS_NAMES = {
 
 def set_request_context(
     *, request_id: str | None = None, machine_id: str | None = None, user_id: str | None = None
-) -> contextvars.Token[dict[str, str]]:
+) -> contextvars.Token[Mapping[str, str]]:
     """Puts any of the three into every log line of the current request; the token undoes it."""
     given = zip(_CONTEXT_FIELDS, (request_id, machine_id, user_id), strict=True)
-    return _request.set(_request.get() | {name: value for name, value in given if value is not None})
+    return _request.set({**_request.get()} | {name: value for name, value in given if value is not None})
 
 
-def reset_request_context(token: contextvars.Token[dict[str, str]]) -> None:
+def reset_request_context(token: contextvars.Token[Mapping[str, str]]) -> None:
     _request.reset(token)
 
 

@@ -8,11 +8,13 @@ import platform
 import threading
 
 from opentelemetry import trace
-from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client import Counter, Gauge, Histogram, Info, disable_created_metrics
 
 from aurum import __version__
 from aurum.resilience import events
 from aurum.resilience.circuit_breaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN
+
+disable_created_metrics()  # they would double the series and say little
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

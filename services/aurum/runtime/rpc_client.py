@@ -1,4 +1,4 @@
-"""Calls to another service: one channel, every call under the policies of its target, errors as the server meant them."""
+"""Calls to another service: one channel, each call under the policies of its target, errors as the server meant."""
 
 import asyncio
 import time

@@ -21,8 +21,10 @@ from aurum.runtime.health import Health
 from aurum.runtime.listening import PortInUseError
 from aurum.runtime.logging import reset_request_context, set_request_context
 from aurum.runtime.settings import Settings
+from aurum.runtime.tracing import current_trace_id, traced_operation
 
 logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("aurum.access")
 
 _SERVER_FAULTS = frozenset(
     {
@@ -113,12 +115,21 @@ class _Outcome:
             raise
         finally:
             in_progress.dec()
-            metrics.track_rpc_server(self._method, code.name, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            metrics.track_rpc_server(self._method, code.name, seconds)
+            if current_trace_id():
+                access_logger.info(
+                    "%s %s", self._method, code.name, extra={"code": code.name, "duration_ms": round(seconds * 1e3, 3)}
+                )
 
     async def abort(self, context: Any, error: Exception) -> None:
         """Ends the call with the error's status; an error that nobody expected is logged and not told."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
+        with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{self._method} ended"):
+            await self._abort(context, error)
+
+    async def _abort(self, context: Any, error: Exception) -> None:
         domain_error = _domain_error(error)
         metrics.track_error(domain_error.reason)
         span = trace.get_current_span()

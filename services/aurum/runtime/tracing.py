@@ -52,7 +52,7 @@ class _CountedExporter(SpanExporter):
 def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
     """Makes the process's tracer provider; None if tracing is switched off.
 
-    Export happens on a thread of its own from a bounded queue: a collector that is down or slow costs a request nothing.
+    Export happens on its own thread from a bounded queue: a collector that is down or slow costs a request nothing.
     """
     if not settings.tracing_enabled:
         return None

@@ -56,9 +56,9 @@ def prepare(path: Path, application: str, version: int, schema: str) -> None:
     if not tables:
         connection = connect(path)
         try:
-            connection.executescript(
-                f"BEGIN; CREATE TABLE application (name TEXT NOT NULL); {schema} "
-                f"INSERT INTO application VALUES ('{application}'); PRAGMA user_version = {int(version)}; COMMIT;"  # noqa: S608
-            )
+            connection.executescript(f"BEGIN; CREATE TABLE application (name TEXT NOT NULL); {schema}")
+            connection.execute("INSERT INTO application VALUES (?)", (application,))
+            connection.execute(f"PRAGMA user_version = {int(version)}")
+            connection.execute("COMMIT")
         finally:
             close(connection)

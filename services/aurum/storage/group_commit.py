@@ -119,26 +119,27 @@ class GroupCommitWriter:
             for item in items:
                 if not item.done.set_running_or_notify_cancel():
                     continue  # nobody waits for it any more
-                outcomes.append((item, *_run_in_savepoint(connection, item.work)))
+                result, refusal = _run_in_savepoint(connection, item.work)
+                if refusal:
+                    self._on_rollback()
+                outcomes.append((item, result, refusal))
             connection.execute("COMMIT")
         except Exception as error:  # the disk, the file: nothing of the group is durable
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             self._on_rollback()
-            self._fail(items, outcomes, error)
+            self._fail(items, error)
             metrics.track_db_query("commit", time.perf_counter() - started, "error")
             return
         self.problem = None
         metrics.track_db_query("commit", time.perf_counter() - started)
-        if any(error for _, _, error in outcomes):
-            self._on_rollback()
-        for item, result, error in outcomes:
-            if error is None:
+        for item, result, refusal in outcomes:
+            if refusal is None:
                 item.done.set_result(result)
             else:
-                item.done.set_exception(error)
+                item.done.set_exception(refusal)
 
-    def _fail(self, items: list[_Item], outcomes: list[tuple[_Item, Any, Exception | None]], error: Exception) -> None:
+    def _fail(self, items: list[_Item], error: Exception) -> None:
         self.problem = f"cannot be written: {error}"
         logger.error("%s: a group of %d could not be committed: %s", self._name, len(items), error)
         metrics.track_error(type(error).__name__)

@@ -1,0 +1,196 @@
+"""The `aurum` command. The only module that knows all others; it imports each only when it is called."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aurum import __version__
+
+if TYPE_CHECKING:
+    from aurum.runtime.service import Body
+    from aurum.runtime.settings import Settings
+
+app = typer.Typer(
+    name="aurum",
+    help="Predictive maintenance, energy and carbon for industrial machines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_SERVICES = "Services"
+_SIMULATORS = "Simulators"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aurum {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    _state["debug"] = debug
+
+
+_state = {"debug": False}
+
+
+def _serve(name: str, body: "Body", settings: "Settings | None" = None) -> None:
+    from aurum.runtime.service import run_service
+
+    raise typer.Exit(run_service(name, body, settings))
+
+
+@app.command(rich_help_panel=_SERVICES)
+def ingestion() -> None:
+    """Run the ingestion service: keeps readings and answers questions about them."""
+    from aurum.ingestion.service import ingestion as body
+
+    _serve("ingestion", body)
+
+
+@app.command(rich_help_panel=_SERVICES)
+def prediction() -> None:
+    """Run the prediction service: which machines will fail, when, and why."""
+    from aurum.prediction.service import prediction as body
+
+    _serve("prediction", body)
+
+
+@app.command(rich_help_panel=_SERVICES)
+def api() -> None:
+    """Run the API: HTTP for browsers, scripts and Grafana, and the console."""
+    from aurum.api.service import api as body
+
+    _serve("api", body)
+
+
+@app.command(rich_help_panel=_SERVICES)
+def edge() -> None:
+    """Run an edge gateway: takes readings from devices, keeps them, passes them on in order."""
+    from aurum.edge.gateway import edge as body
+
+    _serve("edge", body)
+
+
+def _machines(variable: str) -> Any:
+    return typer.Option(min=1, max=100_000, envvar=variable, help="Machines, spread over the types.")
+
+
+def _speed_up(variable: str) -> Any:
+    return typer.Option(min=0.1, max=100_000, envvar=variable, help="Seconds of machine life per second.")
+
+
+Rate = Annotated[float, typer.Option(min=0.01, max=1000, help="Readings per second of each sensor.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same fleet.")]
+Backfill = Annotated[int, typer.Option(min=0, max=100_000, help="Earlier readings of each sensor for new machines.")]
+
+
+@app.command("iot-sim", rich_help_panel=_SIMULATORS)
+def iot_sim(
+    machines: Annotated[int, _machines("AURUM_IOT_MACHINES")] = 40,
+    rate: Rate = 1.0,
+    speed_up: Annotated[float, _speed_up("AURUM_IOT_SPEED_UP")] = 600.0,
+    seed: Seed = 7,
+    site: Annotated[str, typer.Option(help="Site of the machines.")] = "plant-a",
+    machine_type: Annotated[list[str] | None, typer.Option(help="Only these types; may be repeated.")] = None,
+    backfill: Backfill = 120,
+    to: Annotated[str, typer.Option(help="edge, ingestion, or the host:port of either.")] = "edge",
+) -> None:
+    """Simulate the devices of a plant: machines that wear, fail and are repaired."""
+    from aurum.runtime.settings import load_settings
+    from aurum_sim.iot import FleetOptions
+    from aurum_sim.iot import iot_sim as body
+
+    settings = load_settings()
+    address = {"edge": settings.edge_target, "ingestion": settings.ingestion_target}.get(to, to)
+    if ":" not in address:
+        raise typer.BadParameter(f"{to!r} is neither edge, ingestion nor host:port", param_hint="--to")
+    fleet = FleetOptions(machines, rate, speed_up, seed, site, backfill=backfill, types=tuple(machine_type or ()))
+    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address), settings)
+
+
+@app.command("edge-sim", rich_help_panel=_SIMULATORS)
+def edge_sim(
+    machines: Annotated[int, _machines("AURUM_EDGE_SIM_MACHINES")] = 10,
+    rate: Rate = 1.0,
+    speed_up: Annotated[float, _speed_up("AURUM_EDGE_SIM_SPEED_UP")] = 600.0,
+    seed: Seed = 11,
+    site: Annotated[str, typer.Option(help="Site of the machines.")] = "plant-b",
+    backfill: Backfill = 120,
+    port: Annotated[int, typer.Option(envvar="AURUM_EDGE_SIM_PORT", help="Port of its gateway (gRPC).")] = 50054,
+    up: Annotated[float, typer.Option(min=1, help="Seconds that the uplink holds.")] = 90.0,
+    down: Annotated[float, typer.Option(min=0, help="Seconds that it then fails; 0 for never.")] = 15.0,
+) -> None:
+    """Simulate a gateway with its own section of the plant and an uplink that fails on a schedule."""
+    from aurum.runtime.settings import load_settings
+    from aurum_sim.edge import OutageOptions
+    from aurum_sim.edge import edge_sim as body
+    from aurum_sim.iot import FleetOptions
+
+    settings = load_settings()
+    settings = settings.model_copy(
+        update={"edge_port": port, "edge_spool_path": settings.state_dir / "edge-sim-spool.db"}
+    )
+    fleet = FleetOptions(machines, rate, speed_up, seed, site, prefix="b-", backfill=backfill)
+    _serve("edge-sim", body(fleet, OutageOptions(up, down)), settings)
+
+
+@app.command()
+def settings(
+    write: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Fail if this file is not the table.")] = None,
+) -> None:
+    """Show every setting with its default."""
+    from aurum.runtime.settings import settings_table
+
+    table = settings_table()
+    if write:
+        write.write_text(table, encoding="utf-8")
+    elif check:
+        if not check.exists() or check.read_text(encoding="utf-8") != table:
+            _fail(f"{check} is not current; run `make docs`", 1)
+    else:
+        typer.echo(table)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"aurum: {sentence}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Runs the command; errors become one sentence on stderr and an exit code: 1 failed, 2 wrong usage or settings."""
+    try:
+        app()
+    except Exception as error:
+        if _state["debug"]:
+            traceback.print_exc()
+        sentence, code = _explain(error)
+        print(f"aurum: {sentence}", file=sys.stderr)  # noqa: T201
+        sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    from aurum.resilience import PolicyError
+    from aurum.runtime.settings import SettingsError
+
+    if isinstance(error, (SettingsError, PolicyError)):
+        return str(error), 2
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if not _state["debug"] and not isinstance(error, (OSError, ValueError)):
+        sentence += " (aurum --debug shows where)"
+    return sentence, 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The edge gateway: the IngestionService for devices, before a spool and an uplink."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from aurum.edge.spool import Spool
+from aurum.readings.batch import decode
+from aurum.readings.ingest_stream import IngestStreams, Written
+from aurum.readings.uplink import Uplink
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, from_rpc_error
+from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.service import Service
+from aurum.runtime.tracing import traceparent
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+
+T = TypeVar("T")
+
+SERVICE_NAME = "aurum.v1.IngestionService"
+
+
+class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
+    """What devices write is spooled; everything else goes through to ingestion."""
+
+    def __init__(self, spool: Spool, upstream: Dependency) -> None:
+        self._spool = spool
+        self._upstream = upstream
+        self._stub = ingestion_pb2_grpc.IngestionServiceStub(upstream.channel)
+        self._streams = IngestStreams(self._accept_streamed)
+
+    def stop(self) -> None:
+        self._streams.stop()
+
+    async def Ingest(  # noqa: N802
+        self, request_iterator: AsyncIterator[ingestion_pb2.IngestRequest], context: Any
+    ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+        async for response in self._streams.serve(request_iterator):
+            yield response
+
+    async def Write(self, request: ingestion_pb2.WriteRequest, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
+        written = await (await self.accept(request.batch, "batch", "unary", wait=False))
+        return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
+
+    async def RegisterMachine(  # noqa: N802
+        self, request: ingestion_pb2.RegisterMachineRequest, context: Any
+    ) -> ingestion_pb2.RegisterMachineResponse:
+        return await self._pass_on("RegisterMachine", self._stub.RegisterMachine, request, bool(request.request_id))
+
+    async def GetMachine(  # noqa: N802
+        self, request: ingestion_pb2.GetMachineRequest, context: Any
+    ) -> ingestion_pb2.GetMachineResponse:
+        return await self._pass_on("GetMachine", self._stub.GetMachine, request)
+
+    async def ListMachines(  # noqa: N802
+        self, request: ingestion_pb2.ListMachinesRequest, context: Any
+    ) -> ingestion_pb2.ListMachinesResponse:
+        return await self._pass_on("ListMachines", self._stub.ListMachines, request)
+
+    async def Query(  # noqa: N802
+        self, request: ingestion_pb2.QueryRequest, context: Any
+    ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:
+        async def attempt(timeout: float) -> list[ingestion_pb2.QueryResponse]:
+            return [response async for response in self._stub.Query(request, timeout=timeout)]
+
+        for response in await self._upstream.call("Query", attempt):
+            yield response
+
+    async def Watch(  # noqa: N802
+        self, request: ingestion_pb2.WatchRequest, context: Any
+    ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
+        try:
+            async for response in self._stub.Watch(request):
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def _pass_on(
+        self, method: str, call: Callable[..., Awaitable[T]], request: Any, idempotent: bool = True
+    ) -> T:
+        async def attempt(timeout: float) -> T:
+            return await call(request, timeout=timeout)
+
+        return await self._upstream.call(method, attempt, idempotent=idempotent)
+
+    async def _accept_streamed(self, request: ingestion_pb2.IngestRequest, position: int) -> Awaitable[Written]:
+        return await self.accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
+
+    async def accept(
+        self, message: ingestion_pb2.Batch, field: str, transport: str, *, wait: bool
+    ) -> Awaitable[Written]:
+        """Checks and spools a batch; what comes back ends when it is durable."""
+        started = time.perf_counter()
+        try:
+            batch = decode(message, field=field)
+            writing = await self._spool.put(batch, message.SerializeToString(), traceparent(), wait=wait)
+        except AurumError as error:
+            error.metadata |= {"source_id": message.source_id, "sequence": str(message.sequence)}
+            metrics.track_ingestion_error(error.reason, transport)
+            raise
+        return asyncio.ensure_future(_measured(writing, transport, started))
+
+
+async def _measured(writing: Awaitable[Written], transport: str, started: float) -> Written:
+    written = await writing
+    metrics.track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
+    return written
+
+
+@contextlib.asynccontextmanager
+async def gateway(service: Service, upstream_target: str | None = None) -> AsyncGenerator[EdgeServicer]:
+    """A gateway for the time of the block: its spool, its uplink, its gRPC server."""
+    settings = service.settings
+    spool = await asyncio.to_thread(
+        Spool, settings.spool_path, settings.edge_spool_max_bytes, settings.edge_spool_max_age
+    )
+    await spool.start()
+    try:
+        upstream = service.dependency("ingestion", upstream_target or settings.uplink_target)
+        uplink = Uplink(spool, upstream, service.policies)
+        service.health.add_check("spool", spool.problem)
+        servicer = EdgeServicer(spool, upstream)
+        service.health.on_change(lambda serving: None if serving else servicer.stop())
+        work = [
+            service.spawn(uplink.run(), "uplink"),
+            service.spawn(spool.expire(), "spool-expiry"),
+            service.spawn(spool.observe(), "spool-gauges"),
+        ]
+        try:
+            async with service.rpc_server(
+                lambda server: ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server),
+                [SERVICE_NAME],
+                settings.edge_host,
+                settings.edge_port,
+                "AURUM_EDGE_PORT",
+            ):
+                yield servicer
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+    finally:
+        await spool.close()
+
+
+@contextlib.asynccontextmanager
+async def edge(service: Service) -> AsyncGenerator[None]:
+    """The edge service."""
+    async with gateway(service):
+        yield

@@ -1,0 +1,171 @@
+"""The sender's side of Ingest: one stream at a time, in order, opened again when it breaks."""
+
+import asyncio
+import collections
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import grpc
+
+from aurum.resilience import CircuitBreakerError, Pipeline
+from aurum.runtime import metrics
+from aurum.runtime.errors import InvalidArgumentError, from_rpc_error
+from aurum.runtime.policies import Policies
+from aurum.runtime.rpc_client import Dependency, is_failure, is_retryable, retry_after
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+_WINDOW = 64  # batches sent and not yet acknowledged
+_IDLE = 1.0  # seconds between two looks at an empty outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A batch that waits to be sent. id: grows in the order of sending. data: the serialized aurum.v1.Batch."""
+
+    id: int
+    traceparent: str
+    data: bytes
+
+
+class Outbox(Protocol):
+    """Batches that wait to be sent, and stay until they are acknowledged."""
+
+    @property
+    def batches(self) -> int:
+        """How many wait."""
+
+    async def after(self, last: int, batches: int) -> list[Waiting]:
+        """Up to so many batches that follow the id `last`, in their order."""
+
+    async def wait_for_more(self, seconds: float) -> None:
+        """Returns when a batch has come, or after so many seconds."""
+
+    async def forwarded(self, last: int) -> None:
+        """Forgets the batches up to the id `last`: they are durable further on."""
+
+    async def refused(self, id_: int, reason: str) -> None:
+        """Puts a batch aside that the server will never take."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One stream: the ids of the batches that were sent and not acknowledged, and how many were."""
+
+    in_flight: collections.deque[int] = field(default_factory=collections.deque)
+    acknowledged: int = 0
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Uplink:
+    """Sends what is in the outbox for as long as `run` runs."""
+
+    def __init__(self, outbox: Outbox, dependency: Dependency, policies: Policies) -> None:
+        self._outbox = outbox
+        self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
+        self._pipeline: Pipeline = policies.pipeline(
+            dependency.client,
+            dependency.server,
+            "Ingest",
+            is_failure=is_failure,
+            is_retryable=is_retryable,
+            retry_after=retry_after,
+        )
+        self._server = dependency.server
+        self.problem: str | None = None
+
+    async def run(self) -> None:
+        """Streams until cancelled. A stream that breaks is opened again after a backoff, under the circuit breaker."""
+        attempt = 0
+        while True:
+            stream = _Stream()
+            try:
+                while not self._outbox.batches:
+                    await self._outbox.wait_for_more(_IDLE)
+                await self._forward(stream)
+            except CircuitBreakerError:
+                await asyncio.sleep(min(1.0, self._pipeline.policy.circuit_breaker.open_seconds / 4))
+                continue
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                attempt = 1 if stream.acknowledged else attempt + 1
+                self.problem = f"{self._pipeline.name}: {_sentence(error)}"
+                await self._put_aside(stream, error)
+                metrics.track_retry(self._pipeline.name)
+                delay = self._pipeline.retry.delay(error, min(attempt, 20))
+                logger.warning("the stream to %s broke: %s; again in %.2f s", self._server, _sentence(error), delay)
+                await asyncio.sleep(delay)
+
+    async def _forward(self, stream: _Stream) -> None:
+        """One stream, until it ends. Raises AioRpcError, CircuitBreakerError, or TimeoutError if answers stay out.
+
+        The breaker sees a stream succeed with its first acknowledgement: it may then go on for months.
+        """
+        call = self._stub.Ingest(self._requests(stream))
+        responses = call.__aiter__()
+        try:
+            with self._pipeline.breaker.guard() if self._pipeline.breaker else contextlib.nullcontext():
+                going_on = await self._acknowledge(stream, responses)
+            while going_on:
+                going_on = await self._acknowledge(stream, responses)
+        finally:
+            call.cancel()
+
+    async def _acknowledge(self, stream: _Stream, responses: AsyncIterator[ingestion_pb2.IngestResponse]) -> bool:
+        """Takes the next acknowledgement; False at the end of the stream."""
+        waiting = asyncio.ensure_future(anext(responses, None))
+        waiting.add_done_callback(lambda task: task.cancelled() or task.exception())  # also if nobody asks any more
+        try:
+            while not waiting.done():
+                sent = len(stream.in_flight)
+                done, _ = await asyncio.wait([waiting], timeout=self._pipeline.policy.timeout.deadline_seconds)
+                if not done and sent:
+                    raise TimeoutError("acknowledgements stay out")
+            response = waiting.result()
+        finally:
+            waiting.cancel()
+        if response is None:
+            return False
+        last = 0
+        for _ in range(response.acknowledged - stream.acknowledged):
+            last = stream.in_flight.popleft()
+        stream.acknowledged = response.acknowledged
+        stream.room.set()
+        self.problem = None
+        await self._outbox.forwarded(last)
+        return True
+
+    async def _requests(self, stream: _Stream) -> AsyncGenerator[ingestion_pb2.IngestRequest]:
+        sent = 0
+        while True:
+            while len(stream.in_flight) >= _WINDOW:
+                stream.room.clear()
+                await stream.room.wait()
+            waiting = await self._outbox.after(sent, _WINDOW - len(stream.in_flight))
+            for each in waiting:
+                sent = each.id
+                stream.in_flight.append(each.id)
+                yield ingestion_pb2.IngestRequest(
+                    batch=ingestion_pb2.Batch.FromString(each.data), traceparent=each.traceparent
+                )
+            if not waiting:
+                await self._outbox.wait_for_more(_IDLE)
+
+    async def _put_aside(self, stream: _Stream, error: BaseException) -> None:
+        """A batch that the server will never take must not hold up the others."""
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return
+        refusal = from_rpc_error(error)
+        if not isinstance(refusal, InvalidArgumentError) or "position" not in refusal.metadata:
+            return
+        index = int(refusal.metadata["position"]) - stream.acknowledged
+        if 0 <= index < len(stream.in_flight):
+            logger.error("a batch was refused and put aside: %s", refusal.message)
+            await self._outbox.refused(stream.in_flight[index], refusal.message)
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)

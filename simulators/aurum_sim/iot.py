@@ -1,0 +1,129 @@
+"""iot-sim: the devices of a simulated plant, sending to a gateway or straight to ingestion."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from aurum.readings.batch import now_us
+from aurum.readings.uplink import Uplink
+from aurum.runtime.errors import AurumError
+from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.service import Body, Service
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from aurum_sim.fleet import Fleet
+from aurum_sim.outbox import MemoryOutbox
+
+logger = logging.getLogger(__name__)
+
+_BUFFERED_BATCHES = 2000
+_REGISTRATIONS_AT_ONCE = 16
+_MOST_CATCH_UP = 30  # readings that are made up for at once after the process was held up
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """machines: how many. rate: readings per second and sensor. speed_up: seconds of machine life per second.
+    backfill: readings of each sensor from before the start, for machines that are new. types: all if empty."""
+
+    machines: int = 40
+    rate: float = 1.0
+    speed_up: float = 600.0
+    seed: int = 7
+    site: str = "plant-a"
+    prefix: str = ""
+    backfill: int = 120
+    types: tuple[str, ...] = field(default=())
+
+
+@contextlib.asynccontextmanager
+async def devices(service: Service, target: Dependency, options: FleetOptions) -> AsyncGenerator[Fleet]:
+    """The devices of a fleet send for the time of the block. Raises ValueError for options that cannot be."""
+    source_id = f"{service.name}-{time.time_ns() // 1_000_000:x}"  # sequences start anew, so the source is new too
+    fleet = Fleet(options.machines, options.seed, source_id, options.prefix, options.types)
+    outbox = MemoryOutbox(_BUFFERED_BATCHES)
+    uplink = Uplink(outbox, target, service.policies)
+    service.health.add_check("uplink", lambda: uplink.problem)
+    service.spawn(uplink.run(), "device-uplink")
+    service.spawn(_produce(fleet, outbox, target, options), "devices")
+    yield fleet
+
+
+async def _produce(fleet: Fleet, outbox: MemoryOutbox, target: Dependency, options: FleetOptions) -> None:
+    hours = options.speed_up / options.rate / 3600
+    period_us = int(1e6 / options.rate)
+    unregistered, newest_us = await _register(fleet.machines, target, options.site)
+    registering: asyncio.Task[None] | None = None
+    if unregistered:
+        registering = asyncio.create_task(_register_rest(unregistered, target, options.site))
+    else:
+        _backfill(fleet, outbox, options, hours, newest_us)
+    next_us = now_us()
+    while True:
+        due = min(_MOST_CATCH_UP, max(1, (now_us() - next_us) // period_us + 1))
+        stamps = [next_us + index * period_us for index in range(due)]
+        for made in fleet.advance(hours, stamps):
+            outbox.put(made.message, made.readings)
+            await asyncio.sleep(0)
+        next_us = max(stamps[-1] + period_us, now_us() - _MOST_CATCH_UP * period_us)
+        await asyncio.sleep(max(0.0, (next_us - now_us()) / 1e6))
+        if registering and registering.done():
+            registering.result()
+            registering = None
+
+
+def _backfill(fleet: Fleet, outbox: MemoryOutbox, options: FleetOptions, hours: float, newest_us: int) -> None:
+    period_us = int(1e6 / options.rate)
+    now = now_us()
+    count = min(options.backfill, max(0, (now - newest_us) // period_us - 1))
+    stamps = [now - (count - index) * period_us for index in range(count)]
+    if stamps:
+        for made in fleet.advance(hours, stamps):
+            outbox.put(made.message, made.readings)
+
+
+async def _register(
+    machines: list[tuple[str, str]], target: Dependency, site: str
+) -> tuple[list[tuple[str, str]], int]:
+    """Registers machines; returns those that could not be, and the time of the newest reading of the others."""
+    stub = ingestion_pb2_grpc.IngestionServiceStub(target.channel)
+    gate = asyncio.Semaphore(_REGISTRATIONS_AT_ONCE)
+
+    async def register(machine_id: str, machine_type: str) -> int | None:
+        request = ingestion_pb2.RegisterMachineRequest(
+            machine_id=machine_id, machine_type=machine_type, site=site, request_id=f"simulated-{machine_id}"
+        )
+
+        async def attempt(timeout: float) -> ingestion_pb2.RegisterMachineResponse:
+            return await stub.RegisterMachine(request, timeout=timeout)
+
+        try:
+            async with gate:
+                response = await target.call("RegisterMachine", attempt)
+        except AurumError as error:
+            logger.warning("machine %s could not be registered yet: %s", machine_id, error.message)
+            return None
+        return response.machine.last_seen_us
+
+    seen = await asyncio.gather(*(register(*machine) for machine in machines))
+    failed = [machine for machine, last_seen in zip(machines, seen, strict=True) if last_seen is None]
+    return failed, max((last_seen for last_seen in seen if last_seen is not None), default=0)
+
+
+async def _register_rest(machines: list[tuple[str, str]], target: Dependency, site: str) -> None:
+    while machines:
+        await asyncio.sleep(2.0)
+        machines, _ = await _register(machines, target, site)
+
+
+def iot_sim(options: FleetOptions, server: str, address: str) -> Body:
+    """The body of the iot-sim service. server: "edge" or "ingestion", at `address`."""
+
+    @contextlib.asynccontextmanager
+    async def body(service: Service) -> AsyncGenerator[None]:
+        async with devices(service, service.dependency(server, address), options):
+            yield
+
+    return body

@@ -1,0 +1,68 @@
+"""What a simulated device holds until it is acknowledged: a bounded buffer in memory, as small devices have."""
+
+import asyncio
+import collections
+import logging
+
+from aurum.readings.uplink import Waiting
+from aurum.runtime import metrics
+from aurum.v1 import ingestion_pb2
+
+logger = logging.getLogger(__name__)
+
+
+class MemoryOutbox:
+    """An Outbox of at most `capacity` batches. In a full one the oldest gives way: a device cannot stop its machine."""
+
+    def __init__(self, capacity: int) -> None:
+        self._waiting: collections.deque[tuple[Waiting, int]] = collections.deque()
+        self._capacity = capacity
+        self._next_id = 1
+        self._more = asyncio.Event()
+        for result in ("made", "acknowledged", "dropped", "refused"):
+            metrics.simulator_readings_total.labels(result)
+
+    @property
+    def batches(self) -> int:
+        return len(self._waiting)
+
+    def put(self, batch: ingestion_pb2.Batch, readings: int) -> None:
+        if len(self._waiting) >= self._capacity:
+            _, lost = self._waiting.popleft()
+            metrics.simulator_readings_total.labels("dropped").inc(lost)
+        self._waiting.append((Waiting(self._next_id, "", batch.SerializeToString()), readings))
+        self._next_id += 1
+        metrics.simulator_readings_total.labels("made").inc(readings)
+        metrics.simulator_buffer_batches.set(len(self._waiting))
+        self._more.set()
+
+    async def after(self, last: int, batches: int) -> list[Waiting]:
+        found: list[Waiting] = []
+        for waiting, _ in self._waiting:
+            if len(found) == batches:
+                break
+            if waiting.id > last:
+                found.append(waiting)
+        return found
+
+    async def wait_for_more(self, seconds: float) -> None:
+        self._more.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._more.wait()
+        except TimeoutError:
+            return
+
+    async def forwarded(self, last: int) -> None:
+        while self._waiting and self._waiting[0][0].id <= last:
+            _, readings = self._waiting.popleft()
+            metrics.simulator_readings_total.labels("acknowledged").inc(readings)
+        metrics.simulator_buffer_batches.set(len(self._waiting))
+
+    async def refused(self, id_: int, reason: str) -> None:
+        for index, (waiting, readings) in enumerate(self._waiting):
+            if waiting.id == id_:
+                del self._waiting[index]
+                metrics.simulator_readings_total.labels("refused").inc(readings)
+                logger.error("a batch of %d readings was refused: %s", readings, reason)
+                return

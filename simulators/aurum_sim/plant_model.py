@@ -1,0 +1,198 @@
+"""A plant whose machines wear, fail and are repaired, computed for all machines of a type at once.
+
+Time advances in steps of operating time. Wear w of each failure mode grows by
+dw = dt/life · (load/nominal)^exponent · (0.4 + 1.2·w), since damage feeds damage (at nominal load it lasts 1.16 times
+its life), times a lognormal factor of the unit, its quality. A mode at 1 stops the machine: its fault signal is 1 until
+it is repaired, which takes some hours; planned maintenance comes before that for some. Both set wear and the counter of
+operating hours since overhaul back to 0.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.readings.history import FAULT, HOUR_US, OPERATING_HOURS, Run
+from aurum_sim.machine_types import MachineType
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+_IDLE_LOAD = 0.15
+_QUALITY_SPREAD = 0.22  # sigma of the lognormal factor between units
+_REPAIR_HOURS = 6.0
+_PLANNED_SHARE = 0.35  # of lives end by planned maintenance
+_DROPOUT_RATE = 0.0008  # of a sensor, per reading; lasts 10 readings on average
+_DROPOUT_END = 0.1
+_SPIKE_RATE = 0.0004  # per reading
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Readings of all machines at one instant: values[machine, sensor], and which of them there are."""
+
+    values: Floats
+    present: Bools
+
+
+class MachineGroup:
+    """All machines of one type. Every random draw comes from `rng`, so a seed determines a history."""
+
+    def __init__(
+        self,
+        kind: MachineType,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        worn: float = 0.0,
+        planned_maintenance: bool = True,
+    ) -> None:
+        """worn: machines start with up to that share of their life behind them."""
+        self.kind = kind
+        self.count = count
+        self.sensors = (*(sensor.name for sensor in kind.sensors), OPERATING_HOURS, FAULT)
+        self._rng = rng
+        self._planned = planned_maintenance
+        self._life = np.array([mode.life_hours for mode in kind.modes])
+        self._exponent = np.array([mode.load_exponent for mode in kind.modes])
+        self._base = np.array([sensor.base for sensor in kind.sensors])
+        self._noise = np.array([sensor.noise for sensor in kind.sensors]) * self._base
+        self._gains = np.array([[sensor.gains.get(mode.name, 0.0) for mode in kind.modes] for sensor in kind.sensors])
+        self._of_kind = {
+            name: np.array([index for index, sensor in enumerate(kind.sensors) if sensor.kind == name], dtype=np.intp)
+            for name in ("level", "thermal", "vibration", "power", "output", "head")
+        }
+        modes = len(kind.modes)
+        self.wear: Floats = np.zeros((count, modes))
+        self.hours: Floats = np.zeros(count)
+        self.clock_hours = float(rng.uniform(0, 168))
+        self._quality = np.ones((count, modes))
+        self._planned_at = np.full(count, np.inf)
+        self._down_until: Floats = np.full(count, -np.inf)
+        self._phase = rng.uniform(0, 8, count)
+        self._load_drift = np.zeros(count)
+        relative = np.array([sensor.noise for sensor in kind.sensors])
+        self._calibration = 1 + 0.7 * relative * rng.standard_normal((count, len(kind.sensors)))
+        self._dropped = np.zeros((count, len(kind.sensors)), dtype=bool)
+        self._overhaul(np.ones(count, dtype=bool))
+        if worn:
+            share = rng.uniform(0, worn, count)
+            self.hours = share * (self._life / self._quality).min(axis=1)
+            self.wear = self._worn_by(self.hours)
+
+    @property
+    def faulty(self) -> Bools:
+        """Which machines stand still, waiting for repair."""
+        return self._down_until > self.clock_hours
+
+    def step(self, hours: float) -> Step:
+        """Advances by so many hours and reads every sensor."""
+        self.clock_hours += hours
+        self._repair()
+        load = self._load()
+        running = ~self.faulty
+        growth = load[:, None] ** self._exponent / 0.75**self._exponent * (0.4 + 1.2 * self.wear)
+        self.wear = np.where(
+            running[:, None], np.minimum(1.0, self.wear + hours * self._quality / self._life * growth), self.wear
+        )
+        self.hours = np.where(running, self.hours + hours, self.hours)
+        failed = running & (self.wear >= 1.0).any(axis=1)
+        self._down_until = np.where(failed, self.clock_hours + max(_REPAIR_HOURS, hours), self._down_until)
+        planned = running & ~failed & (self.hours >= self._planned_at)
+        if planned.any():
+            self._overhaul(planned)
+        return self._read(np.where(self.faulty, 0.0, load))
+
+    def _load(self) -> Floats:
+        """Load by shift, with a slow drift and fast noise; 0.05 to 1."""
+        in_shift = ((self.clock_hours + self._phase) % 24) < 8 * self.kind.shifts
+        weekend = (self.clock_hours % 168) >= 144
+        nominal = np.where(in_shift & ~(weekend and self.kind.shifts < 3), 0.85, _IDLE_LOAD)
+        self._load_drift += 0.1 * (-self._load_drift) + 0.02 * self._rng.standard_normal(self.count)
+        noise = 0.03 * self._rng.standard_normal(self.count)
+        load: Floats = np.clip(nominal + self._load_drift + noise, 0.05, 1.0)
+        return load
+
+    def _read(self, load: Floats) -> Step:
+        ambient = 21 + 5 * np.sin(2 * np.pi * (self.clock_hours - 9) / 24) + 0.3 * self._rng.standard_normal(self.count)
+        wear_by_kind = {
+            "vibration": np.expm1(3 * self.wear) / np.expm1(3.0),
+            "output": self.wear**2,
+        }
+        shape = (self.count, len(self.kind.sensors))
+        values: Floats = np.empty(shape)
+        for kind, index in self._of_kind.items():
+            effect = 1 + wear_by_kind.get(kind, self.wear) @ self._gains[index].T
+            base = self._base[index]
+            column = load[:, None]
+            match kind:
+                case "thermal":
+                    values[:, index] = ambient[:, None] + base * (0.35 + 0.65 * column**2) * effect
+                case "vibration":
+                    values[:, index] = base * (0.6 + 0.4 * column) * effect
+                case "power":
+                    values[:, index] = base * (0.25 + 0.75 * column) * effect
+                case "output":
+                    values[:, index] = base * column * effect
+                case "head":
+                    values[:, index] = base * (0.8 + 0.2 * column) * effect
+                case _:
+                    values[:, index] = base * effect
+        values = values * self._calibration + self._noise * self._rng.standard_normal(shape)
+        values = np.maximum(values, 0.0)
+        spikes = self._rng.random(shape) < _SPIKE_RATE
+        values = np.where(spikes, values * self._rng.uniform(1.5, 3.0, shape), values)
+        drawn = self._rng.random(shape)
+        self._dropped = np.where(self._dropped, drawn > _DROPOUT_END, drawn < _DROPOUT_RATE)
+        signals = np.column_stack([self.hours, self.faulty.astype(np.float64)])
+        return Step(
+            values=np.hstack([values, signals]),
+            present=np.hstack([~self._dropped, np.ones((self.count, 2), dtype=bool)]),
+        )
+
+    def _repair(self) -> None:
+        repaired = np.isfinite(self._down_until) & (self._down_until <= self.clock_hours)
+        if repaired.any():
+            self._down_until[repaired] = -np.inf
+            self._overhaul(repaired)
+
+    def _overhaul(self, which: Bools) -> None:
+        count = int(which.sum())
+        self.wear[which] = 0.0
+        self.hours[which] = 0.0
+        self._quality[which] = np.exp(_QUALITY_SPREAD * self._rng.standard_normal((count, len(self.kind.modes))))
+        planned = self._rng.uniform(0.45, 0.95, count) * self._life.min()
+        never = self._rng.random(count) >= (_PLANNED_SHARE if self._planned else 0.0)
+        self._planned_at[which] = np.where(never, np.inf, planned)
+
+    def _worn_by(self, hours: Floats) -> Floats:
+        """Wear after so many hours at nominal load: the solution of dw/dt = q/life · (0.4 + 1.2·w), w(0) = 0."""
+        rate = self._quality / self._life
+        wear: Floats = np.clip((np.exp(1.2 * rate * hours[:, None]) - 1) / 3, 0, 0.97)
+        return wear
+
+
+def run_to_failure(kind: MachineType, machines: int, seed: int, step_hours: float = 1.0) -> list[Run]:
+    """Histories of so many machines, each from new to failure."""
+    rng = np.random.default_rng([seed, sum(map(ord, kind.name))])
+    group = MachineGroup(kind, machines, rng, planned_maintenance=False)
+    steps: list[Step] = []
+    ended = np.zeros(machines, dtype=bool)
+    lengths = np.zeros(machines, dtype=np.intp)
+    limit = int(20 * max(mode.life_hours for mode in kind.modes) / step_hours)
+    while not ended.all() and len(steps) < limit:
+        steps.append(group.step(step_hours))
+        lengths[~ended] = len(steps)
+        ended |= group.faulty
+    values = np.stack([step.values for step in steps])
+    present = np.stack([step.present for step in steps])
+    values = np.where(present, values, np.nan)
+    return [
+        Run(
+            machine_id=f"{kind.name}-{machine:03d}",
+            failed=bool(ended[machine]),
+            timestamps=(np.arange(lengths[machine]) * (step_hours * HOUR_US)).astype(np.int64),
+            columns={sensor: values[: lengths[machine], machine, index] for index, sensor in enumerate(group.sensors)},
+        )
+        for machine in range(machines)
+    ]

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,20 @@ app = typer.Typer(
 )
 _SERVICES = "Services"
 _SIMULATORS = "Simulators"
+_HERE = "On this machine"
+_DATA = "Data and models"
+
+
+class ImportFormat(StrEnum):
+    cmapss = "cmapss"
+    csv = "csv"
+
+
+class TrainFormat(StrEnum):
+    plant = "plant"
+    cmapss = "cmapss"
+    csv = "csv"
+    store = "store"
 
 
 def _version(wanted: bool) -> None:
@@ -143,6 +158,106 @@ def edge_sim(
     )
     fleet = FleetOptions(machines, rate, speed_up, seed, site, prefix="b-", backfill=backfill)
     _serve("edge-sim", body(fleet, OutageOptions(up, down)), settings)
+
+
+@app.command(rich_help_panel=_HERE)
+def up(
+    procfile: Annotated[Path, typer.Option(help="What to run.")] = Path("Procfile"),
+) -> None:
+    """Run the whole platform on this machine; `make run` does this."""
+    import asyncio
+
+    from aurum.commands.up import Supervisor
+    from aurum.runtime.settings import load_settings
+
+    async def run() -> None:
+        await Supervisor(load_settings(), procfile).run()
+
+    asyncio.run(run())
+
+
+@app.command(rich_help_panel=_HERE)
+def doctor() -> None:
+    """Say which services are up, what each is missing, and where to look."""
+    from aurum.commands.doctor import examine, show
+    from aurum.runtime.settings import load_settings
+
+    settings = load_settings()
+    raise typer.Exit(0 if show(examine(settings), settings) else 1)
+
+
+@app.command("import", rich_help_panel=_DATA)
+def import_(
+    file: Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False, readable=True)],
+    format_: Annotated[ImportFormat, typer.Option("--format", help="What the file is.")],
+    machine_type: Annotated[str | None, typer.Option(help="Register the machines with this type.")] = None,
+    site: Annotated[str, typer.Option(help="And with this site.")] = "",
+    prefix: Annotated[
+        str | None, typer.Option(help="cmapss: start of the machine ids; the file's name if absent.")
+    ] = None,
+    api: Annotated[str | None, typer.Option(help="URL of the API to import through.")] = None,
+    ingestion: Annotated[str | None, typer.Option(help="host:port of the ingestion service.")] = None,
+) -> None:
+    """Import readings from a file. Safe to repeat: what is there already is recognised."""
+    import asyncio
+
+    from aurum.commands.importing import grpc_target, http_target, import_file
+    from aurum.runtime.settings import load_settings
+
+    if api and ingestion:
+        raise typer.BadParameter("give either --api or --ingestion, not both")
+    settings = load_settings()
+
+    async def run() -> None:
+        opened = http_target(api, settings) if api else grpc_target(ingestion or settings.ingestion_target, settings)
+        async with opened as target:
+            result = await import_file(file, format_.value, target, machine_type=machine_type, site=site, prefix=prefix)
+        known = f", {result.known:,} were there already" if result.known else ""
+        typer.echo(f"{file.name}: {result.stored:,} readings of {result.machines} machines imported{known}")
+
+    asyncio.run(run())
+
+
+@app.command(rich_help_panel=_DATA)
+def train(
+    files: Annotated[list[Path] | None, typer.Argument(help="Files, for --format cmapss, csv and store.")] = None,
+    format_: Annotated[
+        TrainFormat, typer.Option("--format", help="plant: simulated histories; store: by default this platform's.")
+    ] = TrainFormat.plant,
+    out: Annotated[Path | None, typer.Option(help="Where models go; by default where prediction looks.")] = None,
+    machine_type: Annotated[
+        list[str] | None, typer.Option(help="The machines' type; for plant and store only these, may be repeated.")
+    ] = None,
+    run_to_failure: Annotated[
+        bool, typer.Option("--run-to-failure", help="Each machine's last reading is its failure.")
+    ] = False,
+    horizon: Annotated[
+        float | None, typer.Option(min=0, help="risk_score is the probability of a failure within this; unit of life.")
+    ] = None,
+    rul_cap: Annotated[float | None, typer.Option(min=0, help="RUL above this is told as this.")] = None,
+    machines: Annotated[int, typer.Option(min=6, max=1000, help="plant: simulated machines of each type.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 7,
+) -> None:
+    """Train a model for each machine type on histories that end in failures."""
+    from aurum.commands.training import train_all
+    from aurum.prediction.training import TrainingOptions
+    from aurum.runtime.settings import load_settings
+
+    settings = load_settings()
+    if format_ in (TrainFormat.cmapss, TrainFormat.csv) and not files:
+        raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
+    for file in files or ():
+        if not file.is_file():
+            raise typer.BadParameter(f"{file} does not exist", param_hint="FILES")
+    train_all(
+        format_.value,
+        files or [settings.store_path],
+        out or settings.models_path,
+        machine_type or [],
+        run_to_failure,
+        machines,
+        TrainingOptions(seed, horizon, rul_cap),
+    )
 
 
 @app.command()

@@ -7,7 +7,7 @@ highest sequence. A segment never spans two days (UTC), so that a range finds it
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -313,3 +313,28 @@ def _read_last(
         before = day
     timestamps, values = merge(parts)
     return timestamps[-last:], values[-last:]
+
+
+def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[Timestamps, Values]]]]:
+    """Every machine of a store with all its readings, for training. Reads only, also while a service writes.
+
+    Raises FileNotFoundError, NewerDatabaseError or sqlite3.DatabaseError.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a store, such as .aurum/store.db")
+    prepare(path, "store", VERSION, _SCHEMA)
+    connection = connect(path, read_only=True)
+    try:
+        for record in _read_machines(connection):
+            columns = {}
+            series = connection.execute(
+                "SELECT id, sensor FROM series WHERE machine_id = ?", (record.machine_id,)
+            ).fetchall()
+            for series_id, sensor in series:
+                points = _read_range(connection, series_id, 0, 2**62, 0)
+                if len(points.timestamps):
+                    columns[sensor] = (points.timestamps, points.values)
+            if columns:
+                yield record, columns
+    finally:
+        close(connection)

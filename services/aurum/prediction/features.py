@@ -92,7 +92,7 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
         edges = np.flatnonzero(np.append(True, np.diff(steps) != 0))
         counts = np.diff(np.append(edges, len(steps)))
         means[steps[edges] - first, index] = np.add.reduceat(values, edges) / counts
-    ages: Values = (np.arange(first, last + 1) + 1.0) * spec.step
+    ages: Values = np.arange(first + 1, last + 2, dtype=np.float64) * spec.step
     return Steps(ages, means, spec.axis != TIME)
 
 

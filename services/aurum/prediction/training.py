@@ -28,7 +28,7 @@ from aurum.readings.history import AXES, HOUR_US, LABELS, Run, axis_of
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Progress = Callable[[str, float], None]
+Progress = Callable[[float, str], None]
 
 _FOLDS = 3
 _MOST_ROWS = 20_000  # of a machine type; longer histories are thinned out evenly
@@ -88,7 +88,7 @@ def train(
             f"needed to train and check a model; add histories that do, with a fault column that is 1 at the failure"
         )
     spec, dropped = _specify(failed)
-    progress("features", 0.0)
+    progress(0.0, "features")
     table = _tabulate(failed, spec)
     lives = np.array([_life(run, spec) for run in failed])
     median_life = float(np.median(lives))
@@ -105,13 +105,13 @@ def train(
     fold_of_row = folds[table.group]
     rul_out, score_out = np.zeros(len(capped)), np.zeros(len(capped))
     for fold in range(_FOLDS):
-        progress("cross-validation", (fold + 0.1) / (_FOLDS + 1))
+        progress((fold + 0.1) / (_FOLDS + 1), "cross-validation")
         held_out = fold_of_row == fold
         rul_part = _fit(table.features[~held_out], capped[~held_out], "regression", options)
         risk_part = _fit(table.features[~held_out], soon[~held_out], "binary", options)
         rul_out[held_out] = np.clip(np.asarray(rul_part.predict(table.features[held_out])), 0, cap)
         score_out[held_out] = np.asarray(risk_part.predict(table.features[held_out], raw_score=True))
-    progress("final model", _FOLDS / (_FOLDS + 1))
+    progress(_FOLDS / (_FOLDS + 1), "final model")
     rul = _fit(table.features, capped, "regression", options)
     risk = _fit(table.features, soon, "binary", options)
     risk_calibration = calibrate_risk(score_out, soon)
@@ -162,7 +162,7 @@ def train(
         drift=_drift(table.features, spec, strongest),
         files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},
     )
-    progress("done", 1.0)
+    progress(1.0, "done")
     return assemble(card, risk, rul), {CARD: card.model_dump_json(indent=1), **files}
 
 

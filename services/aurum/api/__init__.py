@@ -1,0 +1,1 @@
+"""The API: HTTP for browsers, scripts and Grafana, and the console."""

@@ -1,0 +1,86 @@
+"""The services behind the API, as plain coroutines: every call is under the resilience policies."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from aurum.runtime.rpc_client import Dependency
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+
+
+class IngestionBackend:
+    def __init__(self, dependency: Dependency) -> None:
+        self._dependency = dependency
+        self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
+
+    async def write(self, batch: ingestion_pb2.Batch) -> ingestion_pb2.WriteResponse:
+        request = ingestion_pb2.WriteRequest(batch=batch)
+
+        async def attempt(timeout: float) -> ingestion_pb2.WriteResponse:
+            return await self._stub.Write(request, timeout=timeout)
+
+        # Safe to repeat: the store knows the batch by its source and sequence.
+        return await self._dependency.call("Write", attempt)
+
+    async def query(self, request: ingestion_pb2.QueryRequest) -> list[ingestion_pb2.QueryResponse]:
+        async def attempt(timeout: float) -> list[ingestion_pb2.QueryResponse]:
+            return [response async for response in self._stub.Query(request, timeout=timeout)]
+
+        return await self._dependency.call("Query", attempt)
+
+    async def register(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
+        async def attempt(timeout: float) -> ingestion_pb2.RegisterMachineResponse:
+            return await self._stub.RegisterMachine(request, timeout=timeout)
+
+        response = await self._dependency.call("RegisterMachine", attempt, idempotent=bool(request.request_id))
+        return response.machine
+
+    async def machine(self, machine_id: str) -> ingestion_pb2.Machine:
+        request = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
+
+        async def attempt(timeout: float) -> ingestion_pb2.GetMachineResponse:
+            return await self._stub.GetMachine(request, timeout=timeout)
+
+        return (await self._dependency.call("GetMachine", attempt)).machine
+
+    async def machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
+        async def attempt(timeout: float) -> ingestion_pb2.ListMachinesResponse:
+            return await self._stub.ListMachines(request, timeout=timeout)
+
+        return await self._dependency.call("ListMachines", attempt)
+
+    def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
+        """The state of all machines, then what changes, without end. Raises AioRpcError when the stream breaks."""
+        return self._stub.Watch(ingestion_pb2.WatchRequest(interval_ms=interval_ms)).__aiter__()
+
+
+class PredictionBackend:
+    def __init__(self, dependency: Dependency) -> None:
+        self._dependency = dependency
+        self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
+
+    async def predict(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
+        async def attempt(timeout: float) -> prediction_pb2.PredictResponse:
+            return await self._stub.Predict(request, timeout=timeout)
+
+        return await self._dependency.call("Predict", attempt)
+
+    async def predict_batch(self, machine_ids: Sequence[str]) -> list[prediction_pb2.PredictBatchItem]:
+        request = prediction_pb2.PredictBatchRequest(
+            requests=[prediction_pb2.PredictRequest(machine_id=machine_id) for machine_id in machine_ids]
+        )
+
+        async def requests() -> AsyncIterator[prediction_pb2.PredictBatchRequest]:
+            await asyncio.sleep(0)
+            yield request
+
+        async def attempt(timeout: float) -> list[prediction_pb2.PredictBatchItem]:
+            call = self._stub.PredictBatch(requests(), timeout=timeout)
+            return [item async for response in call for item in response.items]
+
+        return await self._dependency.call("PredictBatch", attempt)
+
+    async def explain(self, request: prediction_pb2.ExplainRequest) -> prediction_pb2.ExplainResponse:
+        async def attempt(timeout: float) -> prediction_pb2.ExplainResponse:
+            return await self._stub.Explain(request, timeout=timeout)
+
+        return await self._dependency.call("Explain", attempt)

@@ -1,0 +1,49 @@
+"""What every route needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from aurum.api.backends import IngestionBackend, PredictionBackend
+from aurum.api.plant_view import PlantView
+from aurum.runtime.errors import UnimplementedError
+from aurum.runtime.health import Health
+from aurum.runtime.policies import Policies
+from aurum.runtime.settings import Settings
+
+
+@dataclass(slots=True)
+class ApiContext:
+    """source_id and next_sequence identify what this process writes on behalf of callers that name no source."""
+
+    settings: Settings
+    health: Health
+    policies: Policies
+    ingestion: IngestionBackend
+    prediction: PredictionBackend
+    plant: PlantView
+    source_id: str
+    next_sequence: Callable[[], int]
+    event_streams: int = 0
+
+
+def _context(request: Request) -> ApiContext:
+    context: ApiContext = request.app.state.context
+    return context
+
+
+Context = Annotated[ApiContext, Depends(_context)]
+
+
+def require_feature(name: str) -> Callable[[ApiContext], None]:
+    """A dependency that answers 501 when a feature is switched off."""
+
+    def check(context: Context) -> None:
+        if not getattr(context.settings, f"feature_{name}"):
+            raise UnimplementedError(
+                f"the feature {name} is switched off here (AURUM_FEATURE_{name.upper()})", reason="FEATURE_OFF"
+            )
+
+    return check

@@ -1,0 +1,165 @@
+"""What the API knows of the plant without asking: the state of each machine and its latest prediction.
+
+Kept current in the background, for risk in lists, for the console and for a fallback; bounded by the number of
+machines that ingestion keeps.
+"""
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import grpc
+
+from aurum.api.backends import IngestionBackend, PredictionBackend
+from aurum.runtime.errors import AurumError
+from aurum.runtime.tracing import traced_operation
+from aurum.v1 import ingestion_pb2, prediction_pb2
+
+logger = logging.getLogger(__name__)
+
+_WATCH_INTERVAL_MS = 1000
+_SCORED_AT_ONCE = 200  # machines in one round; the others have their turn in the next
+_REACHED_WITHIN = 15.0  # seconds, for a service to count as reached
+_BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
+
+
+@dataclass(slots=True)
+class MachineView:
+    machine: ingestion_pb2.Machine
+    prediction: prediction_pb2.PredictResponse | None = None
+    predicted_at: float = 0.0  # time.time()
+    scored_us: int = 0  # last_seen_us when it was last tried
+    version: int = 0
+
+
+@dataclass(slots=True)
+class _Reached:
+    """When each service was last heard of, by time.monotonic()."""
+
+    ingestion: float = field(default=-1e9)
+    prediction: float = field(default=-1e9)
+
+
+class PlantView:
+    def __init__(self, ingestion: IngestionBackend, prediction: PredictionBackend, refresh_interval: float) -> None:
+        self._ingestion = ingestion
+        self._prediction = prediction
+        self._refresh_interval = refresh_interval
+        self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # changed last at the end
+        self._version = 0
+        self._changed = asyncio.Event()
+        self._reached = _Reached()
+        self.closed = False
+
+    def close(self) -> None:
+        """Ends every wait, so that streams can end."""
+        self.closed = True
+        self._wake()
+
+    def prediction_of(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
+        view = self._views.get(machine_id)
+        return view.prediction if view else None
+
+    def last_good(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
+        """The latest prediction of a machine and its age in seconds."""
+        view = self._views.get(machine_id)
+        return (view.prediction, time.time() - view.predicted_at) if view and view.prediction else None
+
+    def note_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
+        """Takes over a prediction that was asked for."""
+        self._reached.prediction = time.monotonic()
+        view = self._views.get(machine_id)
+        if view:
+            view.prediction, view.predicted_at = prediction, time.time()
+            self._touch(view)
+
+    @property
+    def machines(self) -> int:
+        return len(self._views)
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def changed_since(self, version: int) -> Iterator[MachineView]:
+        """What changed after `version`, the latest first."""
+        for view in reversed(self._views.values()):
+            if view.version <= version:
+                return
+            yield view
+
+    async def wait_for_change(self, version: int, seconds: float) -> None:
+        """Returns when something changed after `version`, at the latest after so many seconds."""
+        if self._version <= version and not self.closed:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    def unreachable(self) -> list[str]:
+        """The services that were not heard of lately."""
+        since = time.monotonic() - _REACHED_WITHIN
+        found = {"ingestion": self._reached.ingestion, "prediction": self._reached.prediction}
+        return [name for name, at in found.items() if at < since]
+
+    async def follow(self) -> None:
+        """Follows the state of all machines, for as long as it runs."""
+        backoff = _BACKOFF
+        while True:
+            try:
+                async for response in self._ingestion.watch(_WATCH_INTERVAL_MS):
+                    backoff = _BACKOFF
+                    self._reached.ingestion = time.monotonic()
+                    for machine in response.machines:
+                        self._take(machine)
+            except grpc.aio.AioRpcError as error:
+                logger.warning("machines are not followed at the moment: %s", error.details())
+            await asyncio.sleep(backoff)
+            backoff = min(_MAX_BACKOFF, 2 * backoff)
+
+    async def score(self) -> None:
+        """Predicts for the machines that have new readings, those first that wait longest; for as long as it runs."""
+        while True:
+            started = time.monotonic()
+            due = [view for view in self._views.values() if view.machine.last_seen_us > view.scored_us]
+            due.sort(key=lambda view: view.scored_us)
+            part = due[:_SCORED_AT_ONCE]
+            try:
+                await self._score(part)
+            except AurumError as error:
+                logger.warning("machines are not scored at the moment: %s", error.message)
+            await asyncio.sleep(max(0.2, self._refresh_interval - (time.monotonic() - started)))
+
+    async def _score(self, views: list[MachineView]) -> None:
+        if not views:
+            return
+        with traced_operation("score machines", {"aurum.machines": len(views)}):
+            items = await self._prediction.predict_batch([view.machine.machine_id for view in views])
+        self._reached.prediction = time.monotonic()
+        for view, item in zip(views, items, strict=True):
+            view.scored_us = view.machine.last_seen_us
+            if item.HasField("prediction"):
+                view.prediction, view.predicted_at = item.prediction, time.time()
+                self._touch(view)
+        self._wake()
+
+    def _take(self, machine: ingestion_pb2.Machine) -> None:
+        view = self._views.get(machine.machine_id)
+        if view is None:
+            view = self._views[machine.machine_id] = MachineView(machine)
+        view.machine = machine
+        self._touch(view)
+        self._wake()
+
+    def _touch(self, view: MachineView) -> None:
+        self._version += 1
+        view.version = self._version
+        self._views.move_to_end(view.machine.machine_id)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

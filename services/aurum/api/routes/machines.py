@@ -1,0 +1,108 @@
+"""Machines and their readings over time."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from aurum.api.context import Context
+from aurum.api.convert import machine_detail, machine_out, series_out
+from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
+from aurum.readings.tables import parse_timestamp
+from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.logging import set_request_context
+from aurum.v1 import ingestion_pb2
+
+router = APIRouter(prefix="/api/machines", tags=["machines"])
+
+IdempotencyKey = Annotated[str | None, Header(max_length=150, pattern=r"^[A-Za-z0-9._:\-]+$")]
+
+
+@router.get("")
+async def list_machines(
+    context: Context,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(description="next_cursor of the page before.")] = None,
+    machine_type: str = "",
+    site: str = "",
+) -> MachinePage:
+    """Machines in the order of their ids, with the risk of the latest background prediction."""
+    response = await context.ingestion.machines(
+        ingestion_pb2.ListMachinesRequest(
+            page_size=limit, page_token=_token(cursor), machine_type=machine_type, site=site
+        )
+    )
+    return MachinePage(
+        items=[machine_out(machine, context.plant.prediction_of(machine.machine_id)) for machine in response.machines],
+        next_cursor=_cursor(response.next_page_token),
+    )
+
+
+@router.post("", status_code=201)
+async def register_machine(
+    context: Context, machine: MachineIn, response: Response, idempotency_key: IdempotencyKey = None
+) -> MachineOut:
+    """Registers a machine. With an Idempotency-Key a retry succeeds again; else 409 if it is registered."""
+    set_request_context(machine_id=machine.machine_id)
+    registered = await context.ingestion.register(
+        ingestion_pb2.RegisterMachineRequest(
+            machine_id=machine.machine_id,
+            machine_type=machine.machine_type,
+            site=machine.site,
+            request_id=idempotency_key or "",
+        )
+    )
+    response.headers["Location"] = f"/api/machines/{registered.machine_id}"
+    return machine_out(registered, context.plant.prediction_of(registered.machine_id))
+
+
+@router.get("/{machine_id}")
+async def get_machine(context: Context, machine_id: str) -> MachineDetail:
+    """One machine with the last reading of each of its sensors."""
+    set_request_context(machine_id=machine_id)
+    machine = await context.ingestion.machine(machine_id)
+    return machine_detail(machine, context.plant.prediction_of(machine_id))
+
+
+@router.get("/{machine_id}/metrics")
+async def machine_metrics(  # noqa: PLR0917 - query parameters
+    context: Context,
+    machine_id: str,
+    sensor: Annotated[list[str] | None, Query(description="May be repeated; all if absent.")] = None,
+    start: Annotated[str | None, Query(description="ISO 8601 or a number since 1970; inclusive.")] = None,
+    end: Annotated[str | None, Query(description="Likewise; exclusive.")] = None,
+    points: Annotated[int, Query(ge=0, le=10_000, description="0 for every reading.")] = 500,
+) -> MetricsOut:
+    """Readings of a machine. More than `points` are reduced to mean, minimum, maximum and count of intervals."""
+    set_request_context(machine_id=machine_id)
+    responses = await context.ingestion.query(
+        ingestion_pb2.QueryRequest(
+            machine_ids=[machine_id],
+            sensors=sensor or [],
+            start_us=_time("start", start),
+            end_us=_time("end", end),
+            points=points,
+        )
+    )
+    return MetricsOut(machine_id=machine_id, series=series_out(responses))
+
+
+def _time(name: str, text: str | None) -> int:
+    if not text:
+        return 0
+    try:
+        return max(0, parse_timestamp(text.replace(" ", "+")))  # a + in a query may arrive as a space
+    except ValueError as error:
+        raise InvalidArgumentError.of(name, str(error)) from error
+
+
+def _cursor(token: str) -> str | None:
+    return base64.urlsafe_b64encode(token.encode()).decode() if token else None
+
+
+def _token(cursor: str | None) -> str:
+    try:
+        return base64.urlsafe_b64decode(cursor or "").decode()
+    except (binascii.Error, ValueError) as error:
+        raise InvalidArgumentError.of("cursor", "is none that this API gave out") from error

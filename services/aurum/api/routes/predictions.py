@@ -1,0 +1,102 @@
+"""Predictions, what moved them, and the features that went in."""
+
+import logging
+import math
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from aurum.api.context import ApiContext, Context, require_feature
+from aurum.api.convert import finite, optional_moment, prediction_out
+from aurum.api.schemas import ExplanationOut, FactorOut, FeaturesOut, PredictIn, PredictionOut
+from aurum.runtime.errors import DeadlineError, InvalidArgumentError, UnavailableError
+from aurum.runtime.logging import set_request_context
+from aurum.runtime.tracing import set_span_attributes
+from aurum.v1 import prediction_pb2
+
+router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("predictive"))])
+logger = logging.getLogger(__name__)
+
+
+@router.post("/api/predict")
+async def predict(context: Context, body: PredictIn) -> PredictionOut:
+    """Risk, remaining useful life and anomaly: of a machine by its latest readings, or of features that are given."""
+    if body.machine_id is not None:
+        if body.features is not None:
+            raise InvalidArgumentError.of("features", "must not be given together with machine_id")
+        return await _predict_machine(context, body.machine_id)
+    if body.machine_type is None or not body.features:
+        raise InvalidArgumentError.of("machine_id", "or machine_type and features must be given")
+    features = {name: math.nan if value is None else value for name, value in body.features.items()}
+    request = prediction_pb2.PredictRequest(machine_type=body.machine_type, features=features)
+    return prediction_out(await context.prediction.predict(request))
+
+
+@router.post("/api/machines/{machine_id}/predict")
+async def predict_machine(context: Context, machine_id: str) -> PredictionOut:
+    """The same for one machine."""
+    return await _predict_machine(context, machine_id)
+
+
+@router.get("/api/machines/{machine_id}/explanation", dependencies=[Depends(require_feature("analytics"))])
+async def explain_machine(
+    context: Context, machine_id: str, top: Annotated[int, Query(ge=1, le=50)] = 5
+) -> ExplanationOut:
+    """The features that moved the prediction most, with their signed contributions."""
+    response = await _explain(context, machine_id, top)
+    return ExplanationOut(
+        prediction=prediction_out(response.prediction),
+        factors=[
+            FactorOut(
+                feature=factor.feature,
+                sensor=factor.sensor,
+                value=finite(factor.value),
+                contribution=factor.contribution,
+            )
+            for factor in response.factors
+        ],
+    )
+
+
+@router.get("/api/machines/{machine_id}/features", dependencies=[Depends(require_feature("analytics"))])
+async def machine_features(context: Context, machine_id: str) -> FeaturesOut:
+    """The model's features of a machine now; null where the readings give none."""
+    response = await _explain(context, machine_id, 1)
+    prediction = response.prediction
+    return FeaturesOut(
+        machine_id=machine_id,
+        machine_type=prediction.machine_type,
+        model_version=prediction.model_version or None,
+        as_of=optional_moment(prediction.as_of_us),
+        features={name: finite(value) for name, value in sorted(response.features.items())},
+    )
+
+
+async def _predict_machine(context: ApiContext, machine_id: str) -> PredictionOut:
+    set_request_context(machine_id=machine_id)
+    try:
+        response = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
+    except (UnavailableError, DeadlineError) as error:
+        known = context.plant.last_good(machine_id)
+        if known is None:
+            raise
+        return prediction_out(_degraded(*known, error.message))
+    context.plant.note_prediction(machine_id, response)
+    return prediction_out(response)
+
+
+def _degraded(prediction: prediction_pb2.PredictResponse, age: float, reason: str) -> prediction_pb2.PredictResponse:
+    logger.warning("the last prediction stands in: %s", reason, extra={"prediction_age_seconds": round(age, 1)})
+    set_span_attributes({"aurum.degraded": True})
+    answer = prediction_pb2.PredictResponse()
+    answer.CopyFrom(prediction)
+    answer.degraded = True
+    answer.degraded_reason = f"the last prediction, {age:.0f} s old, stands in: {reason}"
+    return answer
+
+
+async def _explain(context: ApiContext, machine_id: str, top: int) -> prediction_pb2.ExplainResponse:
+    set_request_context(machine_id=machine_id)
+    return await context.prediction.explain(
+        prediction_pb2.ExplainRequest(request=prediction_pb2.PredictRequest(machine_id=machine_id), top=top)
+    )

@@ -1,0 +1,100 @@
+"""Readings over HTTP: for scripts, tests and devices without gRPC."""
+
+import asyncio
+import io
+import json
+import math
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+
+from aurum.api.context import Context
+from aurum.api.routes.machines import IdempotencyKey
+from aurum.api.schemas import ReadingsIn, ReadingsOut
+from aurum.readings.batch import MAX_READINGS, encode, source_id_problem
+from aurum.readings.tables import Rows, TableError, parse_timestamp, read_csv, to_series
+from aurum.runtime.errors import InvalidArgumentError
+from aurum.v1 import ingestion_pb2
+
+router = APIRouter(prefix="/api/readings", tags=["readings"])
+
+_BODIES: dict[str, Any] = {
+    "application/json": {"schema": ReadingsIn.model_json_schema()},
+    "text/csv": {"schema": {"type": "string"}, "example": "machine_id,timestamp,sensor,value\npump-1,…"},
+}
+
+
+@router.post("", openapi_extra={"requestBody": {"required": True, "content": _BODIES}})
+async def write_readings(request: Request, context: Context, idempotency_key: IdempotencyKey = None) -> ReadingsOut:
+    """Stores readings, all or none; the answer comes when they are durable.
+
+    JSON, or CSV: long (machine_id,timestamp,sensor,value) or wide (machine_id,timestamp, then one column a sensor).
+    """
+    body = await request.body()
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind in ("text/csv", "application/csv"):
+        source_id, sequence, message = await asyncio.to_thread(_from_csv, body)
+    elif kind in ("application/json", ""):
+        source_id, sequence, message = await asyncio.to_thread(_from_json, body)
+    else:
+        raise InvalidArgumentError.of("Content-Type", f"{kind!r} is neither application/json nor text/csv")
+    if source_id is not None:
+        message.source_id, message.sequence = source_id, sequence or 0
+    elif idempotency_key:
+        message.source_id, message.sequence = f"key/{idempotency_key}", 1
+    else:
+        message.source_id, message.sequence = context.source_id, context.next_sequence()
+    written = await context.ingestion.write(message)
+    return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate)
+
+
+def _from_json(body: bytes) -> tuple[str | None, int | None, ingestion_pb2.Batch]:
+    try:
+        payload = ReadingsIn.model_validate_json(body)
+    except ValidationError as error:
+        raise _json_problem(error) from error
+    if (payload.source_id is None) != (payload.sequence is None):
+        raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
+    if payload.source_id is not None and (problem := source_id_problem(payload.source_id)):
+        raise InvalidArgumentError.of("source_id", problem)
+    rows = Rows()
+    for row, reading in enumerate(payload.readings):
+        try:
+            timestamp = parse_timestamp(str(reading.timestamp))
+        except ValueError as error:
+            raise TableError(row, "timestamp", str(error)) from error
+        value = math.nan if reading.value is None else reading.value
+        rows.add(row, reading.machine_id, reading.sensor, timestamp, value)
+    return payload.source_id, payload.sequence, _batch(rows, "value")
+
+
+def _from_csv(body: bytes) -> tuple[None, None, ingestion_pb2.Batch]:
+    rows = Rows()
+    text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
+    for block in read_csv(text, MAX_READINGS + 1):
+        if len(rows):
+            break
+        rows = block
+    header = body.split(b"\n", 1)[0]
+    return None, None, _batch(rows, "value" if b"sensor" in header.split(b",") else "")
+
+
+def _batch(rows: Rows, value_column: str) -> ingestion_pb2.Batch:
+    if not len(rows):
+        raise InvalidArgumentError.of("readings", "are none")
+    if len(rows) > MAX_READINGS:
+        raise InvalidArgumentError.of("readings", f"are more than {MAX_READINGS}; send them in parts")
+    return encode("api", 1, to_series(rows, value_column=value_column))
+
+
+def _json_problem(error: ValidationError) -> Exception:
+    """Names the row and the field of the first mistake."""
+    first: Any = error.errors(include_url=False, include_input=False)[0]
+    location = first["loc"]
+    message = first["msg"]
+    if first["type"] == "json_invalid":
+        return InvalidArgumentError.of("body", f"is not JSON: {json.dumps(message)[1:-1]}")
+    if len(location) >= 2 and location[0] == "readings" and isinstance(location[1], int):
+        return TableError(location[1], ".".join(str(part) for part in location[2:3]), message)
+    return InvalidArgumentError.of(".".join(str(part) for part in location) or "body", message)

@@ -1,0 +1,83 @@
+"""Health, probes, metrics, the resilience of the platform."""
+
+import asyncio
+from typing import Any
+
+import httpx
+from fastapi import APIRouter, Response
+
+from aurum import __version__
+from aurum.api.context import ApiContext, Context
+from aurum.api.schemas import Features, HealthResponse, Observability
+from aurum.runtime.admin import metrics_response, readiness_response
+from aurum.runtime.logging import APP_NAME
+from aurum.runtime.policies import Policies
+
+router = APIRouter()
+
+_ASK_TIMEOUT = 1.0  # seconds for the answer of one admin server
+
+
+@router.get("/health", tags=["system"])
+async def health(context: Context) -> HealthResponse:
+    """Whether the platform can do its work: degraded without one of its services, unhealthy without any."""
+    settings = context.settings
+    unreachable = context.plant.unreachable()
+    return HealthResponse(
+        status="healthy" if not unreachable else "degraded" if len(unreachable) == 1 else "unhealthy",
+        app_name=APP_NAME,
+        app_version=__version__,
+        environment=settings.environment,
+        features=Features(
+            predictive=settings.feature_predictive,
+            carbon=settings.feature_carbon,
+            energy=settings.feature_energy,
+            water=settings.feature_water,
+            analytics=settings.feature_analytics,
+        ),
+        observability=Observability(
+            logging=settings.log_format, tracing_enabled=settings.tracing_enabled, prometheus_enabled=True
+        ),
+    )
+
+
+@router.get("/livez", tags=["system"])
+async def livez() -> dict[str, str]:
+    return {"status": "alive", "service": "api"}
+
+
+@router.get("/readyz", tags=["system"])
+async def readyz(context: Context) -> Response:
+    return readiness_response(context.health)
+
+
+@router.get("/metrics", tags=["system"])
+async def metrics() -> Response:
+    """This process's metrics in the OpenMetrics format; each service has its own on its admin port."""
+    return metrics_response()
+
+
+@router.get("/api/resilience", tags=["system"])
+async def resilience(context: Context) -> dict[str, Any]:
+    """Live breakers, budgets and limits of every service, and the policy generation that each has loaded."""
+    addresses = context.settings.admin_addresses
+    async with httpx.AsyncClient(timeout=_ASK_TIMEOUT, trust_env=False) as client:
+        states = await asyncio.gather(
+            *(_state(client, context, service, address) for service, address in addresses.items())
+        )
+    return {"services": states}
+
+
+async def _state(client: httpx.AsyncClient, context: ApiContext, service: str, address: str) -> dict[str, Any]:
+    if service == "api":
+        return {"reachable": True, "address": address, **_own(context.policies)}
+    try:
+        response = await client.get(f"http://{address}/policy")
+        response.raise_for_status()
+        return {"reachable": True, "address": address, **response.json()}
+    except (httpx.HTTPError, ValueError) as error:
+        return {"service": service, "reachable": False, "address": address, "reason": str(error) or "no answer"}
+
+
+def _own(policies: Policies) -> dict[str, Any]:
+    return policies.state()

@@ -1,0 +1,152 @@
+"""What the API takes and gives, as JSON."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["new", "running", "fault", "stale", "offline"]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Features(BaseModel):
+    predictive: bool
+    carbon: bool
+    energy: bool
+    water: bool
+    analytics: bool
+
+
+class Observability(BaseModel):
+    logging: str
+    tracing_enabled: bool
+    prometheus_enabled: bool
+
+
+class HealthResponse(BaseModel):
+    status: Literal["healthy", "degraded", "unhealthy"]
+    app_name: str
+    app_version: str
+    environment: str
+    features: Features
+    observability: Observability
+
+
+class MachineIn(_In):
+    machine_id: str = Field(examples=["pump-017"])
+    machine_type: str = Field(examples=["pump"])
+    site: str = Field("", examples=["plant-a"])
+
+
+class SensorValue(BaseModel):
+    value: float | None
+    timestamp: datetime
+
+
+class RulOut(BaseModel):
+    estimate: float
+    lower: float
+    upper: float
+    unit: str
+
+
+class MachineOut(BaseModel):
+    machine_id: str
+    machine_type: str
+    site: str
+    status: Status = Field(
+        description="new: no reading yet; stale: none for 60 s; offline: none for 1 h; fault: its fault signal is on."
+    )
+    risk_score: float | None = Field(description="Of the latest background prediction; null if there is none yet.")
+    rul: RulOut | None = None
+    degraded: bool = Field(False, description="The prediction is the rule's, not a model's.")
+    registered_at: datetime
+    first_seen: datetime | None
+    last_seen: datetime | None
+
+
+class MachineDetail(MachineOut):
+    sensors: dict[str, SensorValue]
+
+
+class MachinePage(BaseModel):
+    items: list[MachineOut]
+    next_cursor: str | None
+
+
+class ReadingIn(_In):
+    machine_id: str
+    sensor: str
+    timestamp: str | float | int = Field(
+        description="ISO 8601, or a number since 1970 in seconds (from 1e11 milliseconds, from 1e14 microseconds)."
+    )
+    value: float | None
+
+
+class ReadingsIn(_In):
+    source_id: str | None = Field(None, description="With sequence: makes a retry safe. So does an Idempotency-Key.")
+    sequence: int | None = Field(None, ge=1)
+    readings: list[ReadingIn] = Field(min_length=1)
+
+
+class ReadingsOut(BaseModel):
+    accepted: int
+    duplicate: int
+
+
+class SeriesOut(BaseModel):
+    """One sensor. minima, maxima and counts are there if the series was reduced to points; values are then means."""
+
+    sensor: str
+    timestamps: list[datetime]
+    values: list[float | None]
+    minima: list[float] | None = None
+    maxima: list[float] | None = None
+    counts: list[int] | None = None
+
+
+class MetricsOut(BaseModel):
+    machine_id: str
+    series: list[SeriesOut]
+
+
+class PredictIn(_In):
+    machine_id: str | None = None
+    machine_type: str | None = None
+    features: dict[str, float | None] | None = None
+
+
+class PredictionOut(BaseModel):
+    machine_id: str | None
+    machine_type: str
+    model_version: str | None = Field(description="null if no model took part.")
+    risk_score: float = Field(description="Calibrated probability of a failure within the model's horizon.")
+    rul: RulOut | None
+    anomaly_score: float
+    degraded: bool
+    degraded_reason: str | None
+    as_of: datetime | None = Field(description="Time of the latest reading that took part.")
+    trace_id: str
+
+
+class FactorOut(BaseModel):
+    feature: str
+    sensor: str
+    value: float | None
+    contribution: float = Field(description="Signed: what it adds to the log-odds of failure, or to the rule's score.")
+
+
+class ExplanationOut(BaseModel):
+    prediction: PredictionOut
+    factors: list[FactorOut]
+
+
+class FeaturesOut(BaseModel):
+    machine_id: str
+    machine_type: str
+    model_version: str | None
+    as_of: datetime | None
+    features: dict[str, float | None]

@@ -1,0 +1,1 @@
+"""What the commands of `aurum` do that are no services."""

@@ -1,0 +1,83 @@
+"""`aurum doctor`: which services are up, what each is missing, and where to look. One screen."""
+
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from aurum.runtime.settings import Settings
+
+_TIMEOUT = 2.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    name: str
+    state: str  # "ready", "not ready", "down"
+    missing: str
+    look: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Asks each service's admin server, and looks at what is on disk."""
+    findings = [_service(settings, name, address) for name, address in settings.admin_addresses.items()]
+    models = sorted(path.parent.name for path in settings.models_path.glob("*/active.json"))
+    findings.append(
+        Finding(
+            "models",
+            "ready" if models else "not ready",
+            "" if models else f"no model in {settings.models_path}; train with `aurum train`",
+            ", ".join(models) or str(settings.models_path),
+        )
+    )
+    store = settings.store_path
+    findings.append(
+        Finding(
+            "store",
+            "ready" if store.exists() else "not ready",
+            "" if store.exists() else "no file yet; ingestion makes it at its first start",
+            f"{store} ({store.stat().st_size / 1e6:.1f} MB)" if store.exists() else str(store),
+        )
+    )
+    return findings
+
+
+def show(findings: list[Finding], settings: Settings) -> bool:
+    """Prints the findings; whether all is well."""
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for column in ("part", "state", "missing", "where to look"):
+        table.add_column(column, overflow="fold")
+    colours = {"ready": "green", "not ready": "yellow", "down": "red"}
+    for finding in findings:
+        state = f"[{colours[finding.state]}]{finding.state}[/]"
+        table.add_row(finding.name, state, finding.missing, finding.look)
+    console.print(table)
+    well = all(finding.state == "ready" for finding in findings)
+    down = sum(finding.state == "down" for finding in findings)
+    if well:
+        console.print(f"All is well. The console is at http://{settings.api_host}:{settings.api_port}/")
+    elif down == len(settings.admin_addresses):
+        console.print("Nothing runs here; start it with `make run`.")
+    return well
+
+
+def _service(settings: Settings, name: str, address: str) -> Finding:
+    log = settings.state_dir / "logs" / f"{name}.log"
+    look = f"http://{address}/metrics" + (f", {log}" if log.exists() else "")
+    try:
+        with urllib.request.urlopen(f"http://{address}/readyz", timeout=_TIMEOUT) as response:
+            answer = json.load(response)
+    except urllib.error.HTTPError as error:
+        try:
+            answer = json.load(error)
+        except ValueError:
+            return Finding(name, "not ready", f"http://{address} is not its admin server ({error.code})", look)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return Finding(name, "down", f"its admin server does not answer: {reason}", look)
+    missing = "; ".join(f"{check}: {what}" for check, what in answer.get("missing", {}).items())
+    return Finding(name, "not ready" if missing else "ready", missing, look)

@@ -1,0 +1,102 @@
+"""Where training data comes from: the plant model, C-MAPSS files, CSV files, a store. Machine type → runs."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aurum.ingestion.sqlite_store import read_histories
+from aurum.readings.batch import Timestamps, Values
+from aurum.readings.history import FAULT, Run, split_runs
+from aurum.readings.tables import Rows, cmapss_prefix, read_cmapss, read_csv, to_series
+from aurum_sim.machine_types import MACHINE_TYPES
+from aurum_sim.plant_model import run_to_failure
+
+_BLOCK = 1_000_000  # readings held as Python objects at a time
+Columns = dict[str, tuple[Timestamps, Values]]
+
+
+class HistoryError(ValueError):
+    """Files that give no history; the message says what would do."""
+
+
+def from_plant(types: Sequence[str], machines: int, seed: int) -> dict[str, list[Run]]:
+    """Simulated histories. Raises HistoryError for an unknown type."""
+    unknown = sorted(set(types) - MACHINE_TYPES.keys())
+    if unknown:
+        raise HistoryError(f"machine type {unknown[0]!r} is not simulated; there are {', '.join(MACHINE_TYPES)}")
+    return {name: run_to_failure(MACHINE_TYPES[name], machines, seed) for name in types or MACHINE_TYPES}
+
+
+def from_cmapss(files: Sequence[Path], machine_type: str) -> dict[str, list[Run]]:
+    """Every unit of a training file runs until it fails. Raises TableError."""
+    machines: dict[str, Columns] = {}
+    for file in files:
+        with file.open(encoding="ascii", errors="replace") as lines:
+            _gather(machines, read_cmapss(lines, cmapss_prefix(file), _BLOCK), "")
+    return {machine_type: _runs(machines, ends_in_failure=True)}
+
+
+def from_csv(files: Sequence[Path], machine_type: str, ends_in_failure: bool) -> dict[str, list[Run]]:
+    """Raises TableError, HistoryError."""
+    machines: dict[str, Columns] = {}
+    for file in files:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            _gather(machines, read_csv(lines, _BLOCK), "value")
+    return {machine_type: _runs(machines, ends_in_failure)}
+
+
+def from_store(files: Sequence[Path], only_type: str | None, ends_in_failure: bool) -> dict[str, list[Run]]:
+    """The machines of a store, by the types that they were registered with."""
+    types: dict[str, dict[str, Columns]] = {}
+    for file in files:
+        for record, columns in read_histories(file):
+            if record.machine_type and only_type in (None, record.machine_type):
+                types.setdefault(record.machine_type, {})[record.machine_id] = columns
+    if not types:
+        raise HistoryError(
+            f"{', '.join(map(str, files))} has no machine {f'of type {only_type!r}' if only_type else 'with a type'}"
+        )
+    return {machine_type: _runs(machines, ends_in_failure) for machine_type, machines in types.items()}
+
+
+def digest(files: Iterable[Path]) -> str:
+    """What the files are called in a model card."""
+    return ", ".join(f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]})" for file in files)
+
+
+def _gather(machines: dict[str, Columns], blocks: Iterable[Rows], value_column: str) -> None:
+    for block in blocks:
+        for series in to_series(block, value_column=value_column):
+            columns = machines.setdefault(series.machine_id, {})
+            known = columns.get(series.sensor)
+            columns[series.sensor] = (
+                (series.timestamps, series.values)
+                if known is None
+                else (np.append(known[0], series.timestamps), np.append(known[1], series.values))
+            )
+
+
+def _runs(machines: Mapping[str, Columns], ends_in_failure: bool) -> list[Run]:
+    runs = []
+    for machine_id, columns in machines.items():
+        timestamps, aligned = _align(columns)
+        runs.extend(split_runs(machine_id, timestamps, aligned, ends_in_failure=ends_in_failure))
+    if not any(run.failed for run in runs) and not any(FAULT in run.columns for run in runs):
+        raise HistoryError(
+            f"nothing in the data of {len(machines)} machines says when they failed: add a column or sensor `{FAULT}` "
+            f"that is 1 at a failure, or say --run-to-failure if each machine's last reading is its failure"
+        )
+    return runs
+
+
+def _align(columns: Columns) -> tuple[Timestamps, dict[str, Values]]:
+    """All sensors on the times at which any of them has a reading."""
+    timestamps = np.unique(np.concatenate([times for times, _ in columns.values()]))
+    aligned = {}
+    for sensor, (times, values) in columns.items():
+        column = np.full(len(timestamps), np.nan)
+        column[np.searchsorted(timestamps, times)] = values
+        aligned[sensor] = column
+    return timestamps, aligned

@@ -1,0 +1,256 @@
+"""`aurum import`: files into a running platform, over gRPC or HTTP. Safe to repeat: what is there is recognised.
+
+The file is sent in blocks. A block is identified by its content, so after an error, or when the file has grown, the
+same command sends everything again and only what is new is stored.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TextIO
+
+import httpx
+
+from aurum.commands.progress import Update, progress_bar
+from aurum.readings.batch import Series, encode
+from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, read_csv, to_series
+from aurum.resilience import RetryPolicy
+from aurum.runtime.errors import AlreadyExistsError, AurumError, FailedPreconditionError, UnavailableError
+from aurum.runtime.policies import Policies
+from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.settings import Settings
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+
+_BLOCK = 10_000  # readings
+_AT_ONCE = 4  # blocks on their way
+CMAPSS_TYPE = "turbofan-cmapss"
+
+
+class ImportFailedError(Exception):
+    """A file that could not be imported to its end; the message says from where and what to do."""
+
+
+@dataclass(slots=True)
+class Imported:
+    stored: int = 0
+    known: int = 0
+    machines: int = 0
+
+
+class Target(Protocol):
+    """Where readings go."""
+
+    async def register(self, machine_id: str, machine_type: str, site: str) -> None:
+        """Raises FailedPreconditionError if the machine has another type."""
+
+    async def write(self, source_id: str, series: list[Series]) -> tuple[int, int]:
+        """Stores one block; returns how many readings were stored, and how many had been."""
+
+
+async def import_file(
+    path: Path, form: str, target: Target, *, machine_type: str | None, site: str, prefix: str | None = None
+) -> Imported:
+    """Imports a file; form: cmapss or csv. Raises ImportFailedError, FileNotFoundError, AurumError."""
+    if form == "cmapss":
+        machine_type = machine_type or CMAPSS_TYPE
+    result = Imported()
+    registered: set[str] = set()
+    size = max(1, path.stat().st_size)
+    with path.open(encoding="utf-8-sig", errors="strict", newline="") as text, progress_bar(path.name) as update:
+        blocks = _blocks(text, form, prefix or cmapss_prefix(path))
+        pending: set[asyncio.Task[tuple[int, int]]] = set()
+        try:
+            for series in _checked(blocks, path, form):
+                for machine_id in {each.machine_id for each in series} - registered:
+                    registered.add(machine_id)
+                    if machine_type:
+                        await target.register(machine_id, machine_type, site)
+                pending.add(asyncio.create_task(target.write(_identity(series), series)))
+                if len(pending) >= _AT_ONCE:
+                    pending = await _settle(pending, result, asyncio.FIRST_COMPLETED)
+                _show(update, text, size, result)
+        finally:
+            # Also after an error: what was sent before it is kept, so it has to be waited for.
+            while pending:
+                pending = await _settle(pending, result, asyncio.ALL_COMPLETED)
+    result.machines = len(registered)
+    return result
+
+
+@asynccontextmanager
+async def grpc_target(address: str, settings: Settings) -> AsyncIterator[Target]:
+    """An ingestion service or an edge gateway."""
+    policies = Policies("import", settings)
+    dependency = Dependency("import", "ingestion", address, policies, settings.rpc_max_message_bytes)
+    try:
+        yield _GrpcTarget(dependency)
+    finally:
+        await dependency.close()
+
+
+@asynccontextmanager
+async def http_target(url: str, settings: Settings) -> AsyncIterator[Target]:
+    """An API."""
+    async with httpx.AsyncClient(base_url=url, timeout=30.0) as client:
+        yield _HttpTarget(client, settings)
+
+
+class _GrpcTarget:
+    def __init__(self, dependency: Dependency) -> None:
+        self._dependency = dependency
+        self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
+
+    async def register(self, machine_id: str, machine_type: str, site: str) -> None:
+        request = ingestion_pb2.RegisterMachineRequest(
+            machine_id=machine_id,
+            machine_type=machine_type,
+            site=site,
+            request_id=_registration(machine_id, machine_type, site),
+        )
+
+        async def attempt(timeout: float) -> object:
+            return await self._stub.RegisterMachine(request, timeout=timeout)
+
+        async def ask(timeout: float) -> ingestion_pb2.GetMachineResponse:
+            return await self._stub.GetMachine(ingestion_pb2.GetMachineRequest(machine_id=machine_id), timeout=timeout)
+
+        try:
+            await self._dependency.call("RegisterMachine", attempt)
+        except AlreadyExistsError:
+            response = await self._dependency.call("GetMachine", ask)
+            _check_type(machine_id, response.machine.machine_type, machine_type)
+
+    async def write(self, source_id: str, series: list[Series]) -> tuple[int, int]:
+        request = ingestion_pb2.WriteRequest(batch=encode(source_id, 1, series))
+
+        async def attempt(timeout: float) -> ingestion_pb2.WriteResponse:
+            return await self._stub.Write(request, timeout=timeout)
+
+        response = await self._dependency.call("Write", attempt)
+        return response.accepted, response.duplicate
+
+
+class _HttpTarget:
+    def __init__(self, client: httpx.AsyncClient, settings: Settings) -> None:
+        self._client = client
+        self._retry = RetryPolicy(
+            settings.retry_max_attempts,
+            settings.retry_base_delay,
+            settings.retry_max_delay,
+            "import/api",
+            retryable=lambda error: isinstance(error, (UnavailableError, httpx.TransportError)),
+        )
+
+    async def register(self, machine_id: str, machine_type: str, site: str) -> None:
+        async def attempt() -> httpx.Response:
+            body = {"machine_id": machine_id, "machine_type": machine_type, "site": site}
+            key = _registration(machine_id, machine_type, site)
+            return _accepted(
+                await self._client.post("/api/machines", json=body, headers={"Idempotency-Key": key}), also=409
+            )
+
+        if (await self._call(attempt)).status_code == 409:
+            found = await self._call(lambda: self._client.get(f"/api/machines/{machine_id}"))
+            _check_type(machine_id, str(_accepted(found).json()["machine_type"]), machine_type)
+
+    async def write(self, source_id: str, series: list[Series]) -> tuple[int, int]:
+        readings = [
+            {"machine_id": each.machine_id, "sensor": each.sensor, "timestamp": at / 1e6, "value": value}
+            for each in series
+            for at, value in zip(each.timestamps.tolist(), each.values.tolist(), strict=True)
+        ]
+        body = {"source_id": source_id, "sequence": 1, "readings": readings}
+
+        async def attempt() -> httpx.Response:
+            return _accepted(await self._client.post("/api/readings", json=body))
+
+        answer = (await self._call(attempt)).json()
+        return int(answer["accepted"]), int(answer["duplicate"])
+
+    async def _call(self, attempt: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+        try:
+            return await self._retry.call_async(attempt)
+        except httpx.TransportError as error:
+            raise UnavailableError(f"the API at {self._client.base_url} cannot be reached: {error}") from error
+
+
+def _accepted(response: httpx.Response, also: int = 200) -> httpx.Response:
+    if response.is_success or response.status_code == also:
+        return response
+    try:
+        detail = str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        detail = response.text[:200]
+    if response.status_code in (429, 503, 504):
+        raise UnavailableError(f"the API refuses: {detail}")
+    raise FailedPreconditionError(f"the API answers {response.status_code}: {detail}")
+
+
+def _blocks(text: TextIO, form: str, prefix: str) -> Iterator[Rows]:
+    return read_cmapss(text, prefix, _BLOCK) if form == "cmapss" else read_csv(text, _BLOCK)
+
+
+def _checked(blocks: Iterator[Rows], path: Path, form: str) -> Iterator[list[Series]]:
+    last = 0
+    try:
+        for block in blocks:
+            yield to_series(block, value_column="" if form == "cmapss" else "value")
+            last = block.rows[-1]
+    except (TableError, UnicodeDecodeError) as error:
+        wrong = f"{path}, {error}" if isinstance(error, TableError) else f"{path} is not text: {error}"
+        raise ImportFailedError(
+            f"{wrong}; nothing after row {last} was stored. Correct the file and run the same command again: "
+            f"what is stored already is recognised"
+        ) from error
+
+
+async def _settle(
+    pending: set[asyncio.Task[tuple[int, int]]], result: Imported, until: str
+) -> set[asyncio.Task[tuple[int, int]]]:
+    done, pending = await asyncio.wait(pending, return_when=until)
+    failure: BaseException | None = None
+    for task in done:
+        if error := task.exception():
+            failure = error
+            continue
+        stored, known = task.result()
+        result.stored += stored
+        result.known += known
+    if failure:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        if isinstance(failure, AurumError):
+            raise ImportFailedError(
+                f"{failure.message}; {result.stored} readings were stored. Run the same command again to go on"
+            ) from failure
+        raise failure
+    return pending
+
+
+def _show(update: Update, text: TextIO, size: int, result: Imported) -> None:
+    position = text.buffer.tell() if hasattr(text, "buffer") else 0  # a little ahead, by what is buffered
+    update(min(1.0, position / size), f"{result.stored + result.known:,} readings")
+
+
+def _identity(series: list[Series]) -> str:
+    digest = hashlib.sha256()
+    for each in series:
+        digest.update(f"{each.machine_id}\0{each.sensor}\0".encode())
+        digest.update(each.timestamps.astype("<i8").tobytes())
+        digest.update(each.values.astype("<f8").tobytes())
+    return f"import/{digest.hexdigest()[:32]}"
+
+
+def _registration(machine_id: str, machine_type: str, site: str) -> str:
+    return f"import-{hashlib.sha256(f'{machine_id}/{machine_type}/{site}'.encode()).hexdigest()[:24]}"
+
+
+def _check_type(machine_id: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise FailedPreconditionError(
+            f"machine {machine_id} is registered as {found!r}, not {wanted!r}; import with --machine-type {found}"
+        )

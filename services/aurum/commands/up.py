@@ -1,0 +1,233 @@
+"""`aurum up`: the platform of a Procfile on this machine, each process started again if it ends.
+
+honcho reads the Procfile; its own runner ends everything when one process ends, and here a killed service has to come
+back. Each process logs to its own bounded file below the state directory; the terminal shows what a person needs.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from honcho.environ import parse_procfile
+
+from aurum.commands.doctor import examine
+from aurum.runtime.settings import Settings
+from aurum_sim.machine_types import MACHINE_TYPES
+
+_READY_WITHIN = 60.0  # seconds
+_STOP_WITHIN = 11.0  # seconds; services end by themselves within 10
+_BACKOFF, _MAX_BACKOFF = 0.3, 10.0  # seconds before a process is started again
+_SETTLED = 30.0  # seconds after which a start counts as a success
+_LOG_BYTES = 10_000_000  # of one log file; one older file is kept
+_KEPT_LINES = 20
+_PR_SET_PDEATHSIG = 1
+
+
+class UpFailedError(Exception):
+    """The platform could not be started; the message says why and what to do."""
+
+
+@dataclass(slots=True)
+class _Log:
+    """A bounded log file. Lines that are not JSON are wrapped, so that each line of it is an object."""
+
+    path: Path
+    name: str
+
+    def write(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip("\n")
+        if not text:
+            return
+        try:
+            is_object = isinstance(json.loads(text), dict)
+        except ValueError:
+            is_object = False
+        if not is_object:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            text = json.dumps(
+                {"timestamp": now, "severity": "ERROR", "logger": "stderr", "message": text, "service": self.name}
+            )
+        if self.path.exists() and self.path.stat().st_size > _LOG_BYTES:
+            os.replace(self.path, self.path.with_suffix(".log.1"))
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+class Supervisor:
+    def __init__(self, settings: Settings, procfile: Path) -> None:
+        """Raises UpFailedError if the Procfile cannot be read."""
+        self._settings = settings
+        self._logs = settings.state_dir / "logs"
+        try:
+            self._commands: dict[str, str] = dict(parse_procfile(procfile.read_text(encoding="utf-8")).processes)
+        except OSError as error:
+            raise UpFailedError(f"{procfile} cannot be read: {error.strerror}; run this where it is") from error
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._last_words: dict[str, list[str]] = {}
+        self._stop = asyncio.Event()
+        self._failure: str | None = None
+
+    async def run(self) -> None:
+        """Runs until SIGINT or SIGTERM. Raises UpFailedError if the platform cannot be started."""
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop.set)
+        self._check_ports()
+        self._logs.mkdir(parents=True, exist_ok=True)
+        await self._train()
+        keepers = [asyncio.create_task(self._keep(name, command)) for name, command in self._commands.items()]
+        try:
+            if await self._wait_until_ready():
+                url = f"http://{self._settings.api_host}:{self._settings.api_port}/"
+                _say(f"AurumAI runs at {url} (ready in {time.monotonic() - started:.0f} s; logs in {self._logs}/)")
+            await self._stop.wait()
+        finally:
+            self._stop.set()
+            await self._end()
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+        if self._failure:
+            raise UpFailedError(self._failure)
+        _say("AurumAI has stopped")
+
+    def _check_ports(self) -> None:
+        settings = self._settings
+        ports = {
+            "AURUM_API_PORT": settings.api_port,
+            "AURUM_INGESTION_PORT": settings.ingestion_port,
+            "AURUM_PREDICTION_PORT": settings.prediction_port,
+            "AURUM_EDGE_PORT": settings.edge_port,
+            "AURUM_EDGE_SIM_PORT": int(os.environ.get("AURUM_EDGE_SIM_PORT", "50054")),
+        }
+        ports |= {f"admin server of {name}": settings.admin_port_of(name) for name in self._commands}
+        for setting, port in ports.items():
+            with contextlib.closing(socket.socket()) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    raise UpFailedError(
+                        f"port {port} ({setting}) is in use by another program; is AurumAI running already? "
+                        f"Stop it, or set another port"
+                    ) from None
+
+    async def _train(self) -> None:
+        """Trains the models of the simulated machine types, if they are not there."""
+        missing = [name for name in MACHINE_TYPES if not (self._settings.models_path / name / "active.json").exists()]
+        if not missing:
+            return
+        _say(f"Training models for {len(missing)} machine types on simulated histories (once; half a minute)")
+        types = [argument for name in missing for argument in ("--machine-type", name)]
+        process = await asyncio.create_subprocess_exec(*_aurum("train"), *types)
+        waiting = asyncio.create_task(process.wait())
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not waiting.done():
+            process.terminate()
+            await waiting
+        elif process.returncode != 0:
+            raise UpFailedError("the models could not be trained; the message is above")
+
+    async def _keep(self, name: str, command: str) -> None:
+        """Keeps one process running."""
+        log = _Log(self._logs / f"{name}.log", name)
+        backoff = _BACKOFF
+        while not self._stop.is_set():
+            started = time.monotonic()
+            program, *arguments = command.split()
+            executable = [*_aurum(*arguments)] if program == "aurum" else [program, *arguments]
+            process = await asyncio.create_subprocess_exec(
+                *executable,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the supervisor, which then ends the services in order
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                limit=1_000_000,
+            )
+            self._processes[name] = process
+            await self._pump(process, log, name)
+            code = await process.wait()
+            if self._stop.is_set():
+                return
+            lived = time.monotonic() - started
+            ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            if code == 2 or (code == 1 and lived < _SETTLED and backoff > _BACKOFF):
+                words = self._last_words.get(name) or ["its log says more"]
+                self._failure = f"{name} cannot start: {words[-1]}"
+                self._stop.set()
+                return
+            backoff = _BACKOFF if lived > _SETTLED else min(_MAX_BACKOFF, 2 * backoff)
+            _say(f"{name} {ended}; it is started again")
+            await asyncio.sleep(backoff)
+
+    async def _pump(self, process: asyncio.subprocess.Process, log: _Log, name: str) -> None:
+        if process.stdout is None:
+            return
+        words = self._last_words[name] = []
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than any line of ours
+                continue
+            if not line:
+                return
+            if line.startswith(b"aurum: "):
+                words.append(line.decode("utf-8", "replace").removeprefix("aurum: ").strip())
+                del words[:-_KEPT_LINES]
+            log.write(line)
+
+    async def _wait_until_ready(self) -> bool:
+        deadline = time.monotonic() + _READY_WITHIN
+        waiting: list[str] = []
+        while not self._stop.is_set() and time.monotonic() < deadline:
+            findings = await asyncio.to_thread(examine, self._settings)
+            waiting = [
+                f"{each.name} ({each.missing})"
+                for each in findings
+                if each.state != "ready" and each.name in self._commands
+            ]
+            if not waiting:
+                return True
+            await asyncio.sleep(0.2)
+        if not self._stop.is_set():
+            _say(f"Not ready after {_READY_WITHIN:.0f} s: {', '.join(waiting)}. `make doctor` says more.")
+        return False
+
+    async def _end(self) -> None:
+        running = [process for process in self._processes.values() if process.returncode is None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        waits = [asyncio.create_task(process.wait()) for process in running]
+        if waits:
+            await asyncio.wait(waits, timeout=_STOP_WITHIN)
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+def _aurum(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "aurum.cli", *arguments)
+
+
+def _die_with_parent() -> None:
+    """Between fork and exec: a supervisor that is killed must not leave its services behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)

@@ -1,0 +1,288 @@
+"""Predictions for machines: their latest readings, the features of these, the model of their type or the rule."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.prediction.drift import DriftMonitor
+from aurum.prediction.features import LEAST_STEPS, Column, features_of_windows, steps_of, window_of
+from aurum.prediction.model import Model
+from aurum.prediction.reader import MachineReadings, ReadingsReader
+from aurum.prediction.registry import ModelRegistry
+from aurum.prediction.rule import LEAST_READINGS, RuleResult, assess
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, FailedPreconditionError, InvalidArgumentError
+from aurum.runtime.tracing import traced_operation
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+_LEAST_SENSORS = 0.5  # share of a model's sensors that a machine must have
+_SEVERAL_AT_ONCE = 64  # machines in one query
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer. rul and its bounds in `unit`, None when no model took part; then degraded_reason says why."""
+
+    machine_id: str
+    machine_type: str
+    risk_score: float
+    anomaly_score: float = 0.0
+    model_version: str = ""
+    rul: tuple[float, float, float] | None = None
+    unit: str = ""
+    degraded_reason: str = ""
+    as_of_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    feature: str
+    sensor: str
+    value: float
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    prediction: Prediction
+    factors: list[Factor]
+    features: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A machine to be predicted: by a model from a row of features, or by the rule."""
+
+    machine_id: str
+    machine_type: str
+    model: Model | None = None
+    features: Floats = field(default_factory=lambda: np.empty(0))
+    rule: RuleResult | None = None
+    reason: str = ""
+    as_of_us: int = 0
+
+
+class Predictor:
+    def __init__(self, reader: ReadingsReader, registry: ModelRegistry) -> None:
+        self._reader = reader
+        self._registry = registry
+        self._drift: dict[str, tuple[Model, DriftMonitor]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+
+    async def predict(self, machine_ids: Sequence[str]) -> list[Prediction | AurumError]:
+        """A prediction for each machine, or why there is none."""
+        cases = await self._cases(machine_ids)
+        known = [case for case in cases if isinstance(case, _Case)]
+        answers = iter(await self._compute(lambda: self._answer(known)))
+        return [next(answers) if isinstance(case, _Case) else case for case in cases]
+
+    async def predict_features(self, machine_type: str, features: Mapping[str, float]) -> Prediction:
+        """A prediction from features given by name. Raises InvalidArgumentError, FailedPreconditionError."""
+        case = self._given(machine_type, features)
+        return (await self._compute(lambda: self._answer([case])))[0]
+
+    async def explain(self, machine_id: str, top: int) -> Explanation:
+        """What moved the prediction of a machine. Raises AurumError."""
+        case = (await self._cases([machine_id]))[0]
+        if isinstance(case, AurumError):
+            raise case
+        return await self._compute(lambda: self._explain(case, top))
+
+    async def explain_features(self, machine_type: str, features: Mapping[str, float], top: int) -> Explanation:
+        """The same for features given by name."""
+        case = self._given(machine_type, features)
+        return await self._compute(lambda: self._explain(case, top))
+
+    async def _compute(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _cases(self, machine_ids: Sequence[str]) -> list[_Case | AurumError]:
+        types = await self._reader.machine_types(machine_ids)
+        cases: dict[str, _Case | AurumError] = {}
+        by_type: dict[str, list[str]] = {}
+        for machine_id, machine_type in zip(machine_ids, types, strict=True):
+            if isinstance(machine_type, AurumError):
+                cases[machine_id] = machine_type
+            elif isinstance(machine_type, BaseException):
+                raise machine_type
+            else:
+                by_type.setdefault(machine_type, []).append(machine_id)
+        for machine_type, members in by_type.items():
+            model = self._registry.active(machine_type)
+            for start in range(0, len(members), _SEVERAL_AT_ONCE):
+                part = members[start : start + _SEVERAL_AT_ONCE]
+                cases |= await self._cases_of_type(part, machine_type, model)
+        return [cases[machine_id] for machine_id in machine_ids]
+
+    async def _cases_of_type(
+        self, machine_ids: list[str], machine_type: str, model: Model | None
+    ) -> dict[str, _Case | AurumError]:
+        readings = await self._reader.latest(machine_ids, model.spec if model else None)
+        cases: dict[str, _Case | AurumError] = {}
+        by_rule: dict[str, str] = {}
+        if model is None:
+            named = f"machine type {machine_type!r}" if machine_type else "a machine that was never registered"
+            by_rule = dict.fromkeys(machine_ids, f"there is no model for {named}; the rule for such machines answered")
+        else:
+            with traced_operation("features", {"aurum.machines": len(machine_ids)}):
+                cases, by_rule = await self._compute(lambda: _featurise(machine_ids, machine_type, model, readings))
+            if by_rule:
+                readings = await self._reader.latest(list(by_rule), None)
+        for machine_id, reason in by_rule.items():
+            found = readings.get(machine_id) or MachineReadings(machine_id, {})
+            rule = assess(found.columns)
+            cases[machine_id] = (
+                _Case(machine_id, machine_type, rule=rule, reason=reason, as_of_us=found.as_of_us)
+                if rule
+                else _too_few(machine_id, f"{LEAST_READINGS} readings of one sensor")
+            )
+        return cases
+
+    def _given(self, machine_type: str, features: Mapping[str, float]) -> _Case:
+        model = self._registry.active(machine_type)
+        if model is None:
+            raise FailedPreconditionError(
+                f"there is no model for machine type {machine_type!r}; there are models for "
+                f"{', '.join(self._registry.types) or 'no type'}: train one with `aurum train`",
+                reason="MODEL_NOT_FOUND",
+            )
+        names = model.spec.names
+        unknown = sorted(set(features) - set(names))
+        if unknown:
+            raise InvalidArgumentError.of(
+                f"features.{unknown[0]}", f"is no feature of model {machine_type} {model.card.version}"
+            )
+        row = np.array([features.get(name, np.nan) for name in names], dtype=np.float64)
+        if np.isnan(row).all():
+            raise InvalidArgumentError.of("features", "has no value that is a number")
+        if np.isinf(row).any():
+            raise InvalidArgumentError.of(f"features.{names[int(np.isinf(row).argmax())]}", "is infinite")
+        return _Case("", machine_type, model, row)
+
+    def _answer(self, cases: list[_Case]) -> list[Prediction]:
+        """On the model's thread."""
+        answers: dict[int, Prediction] = {}
+        by_model: dict[int, list[int]] = {}
+        for index, case in enumerate(cases):
+            if case.rule:
+                answers[index] = Prediction(
+                    case.machine_id,
+                    case.machine_type,
+                    case.rule.risk,
+                    case.rule.risk,
+                    degraded_reason=case.reason,
+                    as_of_us=case.as_of_us,
+                )
+                metrics.track_prediction(case.machine_type or "unknown", "rule", 0.0, case.rule.risk, degraded=True)
+            else:
+                by_model.setdefault(id(case.model), []).append(index)
+        for indices in by_model.values():
+            model = cases[indices[0]].model
+            if model is not None:
+                answers |= self._answer_by(model, {index: cases[index] for index in indices})
+        return [answers[index] for index in range(len(cases))]
+
+    def _answer_by(self, model: Model, cases: dict[int, _Case]) -> dict[int, Prediction]:
+        features = np.stack([case.features for case in cases.values()])
+        started = time.perf_counter()
+        result = model.predict(features)
+        seconds = (time.perf_counter() - started) / len(cases)
+        self._monitor(model).add(features)
+        answers = {}
+        for row, (index, case) in enumerate(cases.items()):
+            answers[index] = Prediction(
+                case.machine_id,
+                case.machine_type,
+                float(result.risk[row]),
+                float(result.anomaly[row]),
+                model.card.version,
+                (float(result.rul[row]), float(result.lower[row]), float(result.upper[row])),
+                model.card.unit,
+                as_of_us=case.as_of_us,
+            )
+            metrics.track_prediction(case.machine_type, model.card.version, seconds, float(result.risk[row]))
+        return answers
+
+    def _explain(self, case: _Case, top: int) -> Explanation:
+        """On the model's thread."""
+        prediction = self._answer([case])[0]
+        if case.model is None:
+            shifts = case.rule.shifts if case.rule else {}
+            total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
+            factors = [
+                Factor(sensor, sensor, value, prediction.risk_score * shift / total)
+                for sensor, (value, shift) in list(shifts.items())[:top]
+            ]
+            return Explanation(prediction, factors, {sensor: value for sensor, (value, _) in shifts.items()})
+        names = case.model.spec.names
+        contributions = case.model.contributions(case.features[None, :])
+        strongest = np.argsort(-np.abs(contributions), kind="stable")[:top]
+        return Explanation(
+            prediction,
+            [
+                Factor(
+                    names[index],
+                    names[index].rpartition(".")[0] or names[index],
+                    float(case.features[index]),
+                    float(contributions[index]),
+                )
+                for index in strongest
+            ],
+            dict(zip(names, case.features.tolist(), strict=True)),
+        )
+
+    def _monitor(self, model: Model) -> DriftMonitor:
+        known = self._drift.get(model.card.machine_type)
+        if known is None or known[0] is not model:
+            known = self._drift[model.card.machine_type] = (model, DriftMonitor(model))
+        return known[1]
+
+
+def _featurise(
+    machine_ids: list[str], machine_type: str, model: Model, readings: dict[str, MachineReadings]
+) -> tuple[dict[str, _Case | AurumError], dict[str, str]]:
+    """The cases of machines that the model fits, and why it does not fit the others."""
+    cases: dict[str, _Case | AurumError] = {}
+    reasons: dict[str, str] = {}
+    windows: dict[str, tuple[float, Floats]] = {}
+    for machine_id in machine_ids:
+        columns: dict[str, Column] = readings[machine_id].columns if machine_id in readings else {}
+        there = sum(sensor in columns for sensor in model.spec.sensors)
+        if there < _LEAST_SENSORS * len(model.spec.sensors) or model.spec.axis not in {*columns, "time"}:
+            missing = next((sensor for sensor in model.spec.queried if sensor not in columns), "")
+            reasons[machine_id] = (
+                f"model {machine_type} {model.card.version} needs sensors that this machine lacks, such as {missing}; "
+                f"the rule for machines without a model answered"
+            )
+            continue
+        steps = steps_of(columns, model.spec)
+        if len(steps.ages) < LEAST_STEPS:
+            cases[machine_id] = _too_few(machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.spec.unit}")
+            continue
+        windows[machine_id] = window_of(steps)
+    if windows:
+        rows = features_of_windows(list(windows.values()))
+        for row, machine_id in enumerate(windows):
+            cases[machine_id] = _Case(
+                machine_id, machine_type, model, rows[row], as_of_us=readings[machine_id].as_of_us
+            )
+    return cases, reasons
+
+
+def _too_few(machine_id: str, needed: str) -> AurumError:
+    return FailedPreconditionError(
+        f"machine {machine_id} has too few readings for a prediction, which needs {needed}; try again with more",
+        reason="NOT_ENOUGH_READINGS",
+        metadata={"machine_id": machine_id},
+    )

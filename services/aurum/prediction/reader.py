@@ -1,0 +1,146 @@
+"""Fetches from ingestion the readings that a prediction needs: as far back as its window reaches."""
+
+import asyncio
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from aurum.prediction.features import TIME, WINDOW, Column, FeatureSpec
+from aurum.readings.history import HOUR_US
+from aurum.runtime.rpc_client import Dependency
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+
+T = TypeVar("T")
+
+_LAST = 256  # readings of each sensor that are asked for at first
+_POINTS = 512  # to which a longer range is reduced
+_MARGIN = 1.1
+_REMEMBERED = 100_000  # machines
+
+
+@dataclass(frozen=True, slots=True)
+class MachineReadings:
+    """columns: sensor → (times in µs, values). as_of_us: time of the latest."""
+
+    machine_id: str
+    columns: dict[str, Column]
+
+    @property
+    def as_of_us(self) -> int:
+        return max((int(times[-1]) for times, _ in self.columns.values()), default=0)
+
+
+class ReadingsReader:
+    """Reads through the ingestion service. Remembers machine types, and how far back each machine's window reaches."""
+
+    def __init__(self, ingestion: Dependency) -> None:
+        self._ingestion = ingestion
+        self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
+        self._types: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._reach: collections.OrderedDict[str, int] = collections.OrderedDict()  # µs; only where _LAST is too short
+
+    async def machine_type(self, machine_id: str) -> str:
+        """The type of a machine; empty if it was not registered. Raises NotFoundError."""
+        known = self._types.get(machine_id)
+        if known is not None:
+            return known
+
+        async def attempt(timeout: float) -> ingestion_pb2.GetMachineResponse:
+            return await self._stub.GetMachine(ingestion_pb2.GetMachineRequest(machine_id=machine_id), timeout=timeout)
+
+        response = await self._ingestion.call("GetMachine", attempt)
+        if response.machine.machine_type:
+            _remember(self._types, machine_id, response.machine.machine_type)
+        return response.machine.machine_type
+
+    async def machine_types(self, machine_ids: Sequence[str]) -> list[str | BaseException]:
+        """The type of each, or why it is not known."""
+        gate = asyncio.Semaphore(16)
+
+        async def one(machine_id: str) -> str:
+            async with gate:
+                return await self.machine_type(machine_id)
+
+        return await asyncio.gather(*(one(machine_id) for machine_id in machine_ids), return_exceptions=True)
+
+    async def latest(self, machine_ids: Sequence[str], spec: FeatureSpec | None) -> dict[str, MachineReadings]:
+        """The readings of machines as far back as the window of `spec` reaches; without, the last of all sensors."""
+        short = [machine_id for machine_id in machine_ids if machine_id not in self._reach or spec is None]
+        found = await self._query(short, spec, last=_LAST) if short else {}
+        if spec is None:
+            return found
+        for machine_id in machine_ids:
+            reach = self._reach.get(machine_id) or self._missing_reach(found.get(machine_id), spec)
+            while reach:
+                readings = await self._range(machine_id, spec, reach)
+                found[machine_id] = readings
+                _remember(self._reach, machine_id, reach)
+                wider = self._missing_reach(readings, spec, reach)
+                if not wider or wider <= reach:
+                    break
+                reach = wider
+        return found
+
+    def _missing_reach(self, readings: MachineReadings | None, spec: FeatureSpec, reached: int = 0) -> int | None:
+        """How far back to read for a whole window, if what was read is less and there may be more."""
+        if readings is None:
+            return None
+        if spec.axis == TIME:
+            wanted = int(spec.step * WINDOW * HOUR_US)
+            longest = max((len(values) for _, values in readings.columns.values()), default=0)
+            return wanted if not reached and longest >= _LAST else None
+        times, life = readings.columns.get(spec.axis, (np.empty(0, np.int64), np.empty(0)))
+        if len(times) < 2 or (not reached and len(times) < _LAST) or (np.diff(life) < 0).any():
+            return None  # all there is was read, or the run began within it
+        covered, needed = float(life[-1] - life[0]), spec.step * WINDOW
+        if covered >= needed or covered <= 0 or life[0] <= spec.step:
+            return None
+        span = int(times[-1] - times[0])
+        if reached and span < 0.5 * reached:
+            return None  # there is nothing further back
+        return int(span * needed / covered * _MARGIN)
+
+    async def _range(self, machine_id: str, spec: FeatureSpec, reach: int) -> MachineReadings:
+        newest = await self._query([machine_id], spec, last=1)
+        as_of = newest[machine_id].as_of_us if machine_id in newest else 0
+        found = await self._query([machine_id], spec, start_us=max(1, as_of - reach), points=_POINTS)
+        return found.get(machine_id) or MachineReadings(machine_id, {})
+
+    async def _query(
+        self,
+        machine_ids: Sequence[str],
+        spec: FeatureSpec | None,
+        *,
+        last: int = 0,
+        start_us: int = 0,
+        points: int = 0,
+    ) -> dict[str, MachineReadings]:
+        request = ingestion_pb2.QueryRequest(
+            machine_ids=machine_ids,
+            sensors=spec.queried if spec else (),
+            last=last,
+            start_us=start_us,
+            points=points,
+        )
+
+        async def attempt(timeout: float) -> list[ingestion_pb2.QueryResponse]:
+            return [response async for response in self._stub.Query(request, timeout=timeout)]
+
+        found: dict[str, MachineReadings] = {}
+        for series in await self._ingestion.call("Query", attempt):
+            readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
+            readings.columns[series.sensor] = (
+                np.array(series.timestamps_us, dtype=np.int64),
+                np.array(series.values, dtype=np.float64),
+            )
+        return found
+
+
+def _remember(memory: "collections.OrderedDict[str, T]", key: str, value: T) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

@@ -1,0 +1,48 @@
+"""The rule for machines without a model: how far the latest readings have moved from the machine's own beginning.
+
+For each sensor z = |mean of the last 8 readings - mean of the first 30 %| / standard deviation of the first 30 %; the
+risk is z/(z + 6) for the mean z of the three sensors that moved most. It is no probability and says nothing of time,
+so every answer of the rule is marked as degraded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aurum.prediction.features import Column
+from aurum.readings.history import AXES, LABELS
+
+LEAST_READINGS = 12
+_BASELINE_SHARE = 0.3
+_LATEST = 8
+_STRONGEST = 3
+_HALF_RISK = 6.0  # standard deviations at which the risk is 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """risk: 0 to 1. shifts: sensor → (latest mean, signed z), the strongest first."""
+
+    risk: float
+    shifts: dict[str, tuple[float, float]]
+
+
+def assess(columns: Mapping[str, Column]) -> RuleResult | None:
+    """The rule's answer; None if no sensor has enough readings."""
+    shifts: dict[str, tuple[float, float]] = {}
+    for sensor, (_, values) in columns.items():
+        known = values[~np.isnan(values)]
+        if sensor in AXES or sensor in LABELS or len(known) < LEAST_READINGS:
+            continue
+        baseline = known[: max(4, int(len(known) * _BASELINE_SHARE))]
+        spread = float(baseline.std())
+        latest = float(known[-_LATEST:].mean())
+        scale = max(spread, 1e-3 * abs(float(baseline.mean())), 1e-12)
+        shifts[sensor] = (latest, (latest - float(baseline.mean())) / scale)
+    if not shifts:
+        return None
+    ordered = dict(sorted(shifts.items(), key=lambda item: -abs(item[1][1])))
+    strongest = [abs(shift) for _, shift in list(ordered.values())[:_STRONGEST]]
+    moved = float(np.mean(strongest))
+    return RuleResult(moved / (moved + _HALF_RISK), ordered)

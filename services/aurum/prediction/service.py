@@ -1,0 +1,49 @@
+"""The prediction service: its models, its gRPC server, its readiness."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+
+from aurum.prediction.predictor import Predictor
+from aurum.prediction.reader import ReadingsReader
+from aurum.prediction.registry import ModelRegistry
+from aurum.prediction.servicer import PredictionServicer
+from aurum.runtime.service import Service
+from aurum.v1 import prediction_pb2_grpc
+
+SERVICE_NAME = "aurum.v1.PredictionService"
+logger = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def prediction(service: Service) -> AsyncGenerator[None]:
+    """Serves the models. Raises CorruptModelError, which names the file, if an active one cannot be loaded."""
+    settings = service.settings
+    registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
+    logger.info("models are loaded", extra={"machine_types": registry.types})
+    ingestion = service.dependency("ingestion", settings.ingestion_target)
+    predictor = Predictor(ReadingsReader(ingestion), registry)
+    servicer = PredictionServicer(predictor, registry)
+    service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
+    try:
+        async with service.rpc_server(
+            lambda server: prediction_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server),
+            [SERVICE_NAME],
+            settings.prediction_host,
+            settings.prediction_port,
+            "AURUM_PREDICTION_PORT",
+        ):
+            yield
+    finally:
+        predictor.close()
+
+
+async def _watch_models(registry: ModelRegistry, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        for model in await asyncio.to_thread(registry.refresh):
+            logger.info(
+                "a new model serves",
+                extra={"machine_type": model.card.machine_type, "model_version": model.card.version},
+            )

@@ -1,0 +1,152 @@
+"""The PredictionService over a predictor and a model registry."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import datetime
+from typing import Any
+
+from aurum.prediction.predictor import Explanation, Prediction, Predictor
+from aurum.prediction.registry import ModelEntry, ModelRegistry
+from aurum.readings.batch import machine_id_problem
+from aurum.runtime.errors import AurumError, InvalidArgumentError
+from aurum.runtime.logging import set_request_context
+from aurum.runtime.tracing import set_span_attributes
+from aurum.v1 import prediction_pb2, prediction_pb2_grpc
+
+_FACTORS, _MAX_FACTORS = 5, 200
+_MAX_BATCH = 1000
+
+
+class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, predictor: Predictor, registry: ModelRegistry) -> None:
+        self._predictor = predictor
+        self._registry = registry
+
+    async def Predict(  # noqa: N802
+        self, request: prediction_pb2.PredictRequest, context: Any
+    ) -> prediction_pb2.PredictResponse:
+        _check(request, "")
+        if request.machine_id:
+            set_request_context(machine_id=request.machine_id)
+            answer = (await self._predictor.predict([request.machine_id]))[0]
+            if isinstance(answer, AurumError):
+                raise answer
+        else:
+            answer = await self._predictor.predict_features(request.machine_type, request.features)
+        set_span_attributes({"aurum.machine_type": answer.machine_type, "aurum.degraded": bool(answer.degraded_reason)})
+        return _response(answer)
+
+    async def PredictBatch(  # noqa: N802
+        self, request_iterator: AsyncIterator[prediction_pb2.PredictBatchRequest], context: Any
+    ) -> AsyncGenerator[prediction_pb2.PredictBatchResponse]:
+        async for request in request_iterator:
+            if not 1 <= len(request.requests) <= _MAX_BATCH:
+                raise InvalidArgumentError.of("requests", f"must be 1 to {_MAX_BATCH}")
+            for index, each in enumerate(request.requests):
+                _check(each, f"requests[{index}].")
+            machine_ids = list(dict.fromkeys(each.machine_id for each in request.requests if each.machine_id))
+            answers = dict(zip(machine_ids, await self._predictor.predict(machine_ids), strict=True))
+            items = []
+            for each in request.requests:
+                answer: Prediction | AurumError
+                if each.machine_id:
+                    answer = answers[each.machine_id]
+                else:
+                    try:
+                        answer = await self._predictor.predict_features(each.machine_type, each.features)
+                    except AurumError as error:
+                        answer = error
+                items.append(_item(answer))
+            yield prediction_pb2.PredictBatchResponse(items=items)
+
+    async def Explain(  # noqa: N802
+        self, request: prediction_pb2.ExplainRequest, context: Any
+    ) -> prediction_pb2.ExplainResponse:
+        _check(request.request, "request.")
+        top = request.top or _FACTORS
+        if top > _MAX_FACTORS:
+            raise InvalidArgumentError.of("top", f"must be at most {_MAX_FACTORS}")
+        explanation: Explanation
+        if request.request.machine_id:
+            set_request_context(machine_id=request.request.machine_id)
+            explanation = await self._predictor.explain(request.request.machine_id, top)
+        else:
+            explanation = await self._predictor.explain_features(
+                request.request.machine_type, request.request.features, top
+            )
+        return prediction_pb2.ExplainResponse(
+            prediction=_response(explanation.prediction),
+            factors=[
+                prediction_pb2.Factor(
+                    feature=factor.feature,
+                    sensor=factor.sensor,
+                    value=factor.value,
+                    contribution=factor.contribution,
+                )
+                for factor in explanation.factors
+            ],
+            features=explanation.features,
+        )
+
+    async def GetModel(  # noqa: N802
+        self, request: prediction_pb2.GetModelRequest, context: Any
+    ) -> prediction_pb2.GetModelResponse:
+        entry = await asyncio.to_thread(self._registry.get, request.machine_type, request.version)
+        return prediction_pb2.GetModelResponse(model=_model(entry))
+
+    async def ListModels(  # noqa: N802
+        self, request: prediction_pb2.ListModelsRequest, context: Any
+    ) -> prediction_pb2.ListModelsResponse:
+        entries = await asyncio.to_thread(self._registry.list)
+        return prediction_pb2.ListModelsResponse(models=[_model(entry) for entry in entries])
+
+    async def ActivateModel(  # noqa: N802
+        self, request: prediction_pb2.ActivateModelRequest, context: Any
+    ) -> prediction_pb2.ActivateModelResponse:
+        if not request.version:
+            raise InvalidArgumentError.of("version", "must name the version to activate")
+        entry = await asyncio.to_thread(self._registry.activate, request.machine_type, request.version)
+        return prediction_pb2.ActivateModelResponse(model=_model(entry))
+
+
+def _check(request: prediction_pb2.PredictRequest, prefix: str) -> None:
+    if request.machine_id:
+        if problem := machine_id_problem(request.machine_id):
+            raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
+        if request.features:
+            raise InvalidArgumentError.of(f"{prefix}features", "must not be given together with machine_id")
+    elif not request.machine_type or not request.features:
+        raise InvalidArgumentError.of(f"{prefix}machine_id", "or machine_type and features must be given")
+
+
+def _item(answer: Prediction | AurumError) -> prediction_pb2.PredictBatchItem:
+    if isinstance(answer, AurumError):
+        return prediction_pb2.PredictBatchItem(error=answer.message)
+    return prediction_pb2.PredictBatchItem(prediction=_response(answer))
+
+
+def _response(prediction: Prediction) -> prediction_pb2.PredictResponse:
+    response = prediction_pb2.PredictResponse(
+        machine_id=prediction.machine_id,
+        machine_type=prediction.machine_type,
+        model_version=prediction.model_version,
+        risk_score=prediction.risk_score,
+        anomaly_score=prediction.anomaly_score,
+        degraded=bool(prediction.degraded_reason),
+        degraded_reason=prediction.degraded_reason,
+        as_of_us=prediction.as_of_us,
+    )
+    if prediction.rul:
+        estimate, lower, upper = prediction.rul
+        response.rul.CopyFrom(prediction_pb2.Rul(estimate=estimate, lower=lower, upper=upper, unit=prediction.unit))
+    return response
+
+
+def _model(entry: ModelEntry) -> prediction_pb2.Model:
+    return prediction_pb2.Model(
+        machine_type=entry.card.machine_type,
+        version=entry.card.version,
+        active=entry.active,
+        trained_us=int(datetime.fromisoformat(entry.card.created).timestamp() * 1e6),
+        card_json=entry.card.model_dump_json(),
+    )

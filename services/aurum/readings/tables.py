@@ -1,0 +1,255 @@
+"""Readings from tables: CSV (long or wide), C-MAPSS text files, JSON rows. A wrong cell is named by row and column."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from aurum.readings.batch import MAX_AHEAD_US, Series, machine_id_problem, now_us, sensor_problem
+from aurum.readings.history import HOUR_US
+
+LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
+_ABSENT = frozenset({"", "na", "nan", "null", "none"})
+_MOST_COLUMNS = 500
+_MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14  # a plain number this large is not in seconds
+
+CMAPSS_SENSORS = ("setting_1", "setting_2", "setting_3", *(f"sensor_{number}" for number in range(1, 22)))
+CMAPSS_COLUMNS = 2 + len(CMAPSS_SENSORS)
+CMAPSS_EPOCH_US = int(datetime(2008, 10, 6, tzinfo=UTC).timestamp()) * 1_000_000  # of the PHM08 challenge
+"""A C-MAPSS file has cycles and no times: cycle n is taken to be n hours after this."""
+
+
+class TableError(ValueError):
+    """A cell that cannot be read. row: as the source counts, from 1. column: its name; empty for the whole row."""
+
+    def __init__(self, row: int, column: str, description: str) -> None:
+        super().__init__(f"row {row}{f', {column}' if column else ''}: {description}")
+        self.row = row
+        self.column = column
+        self.description = description
+
+
+@dataclass(slots=True)
+class Rows:
+    """Readings one by one, as they stand in a table, and the row that each stands in."""
+
+    machine_ids: list[str] = field(default_factory=list)
+    sensors: list[str] = field(default_factory=list)
+    timestamps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+
+    def add(self, row: int, machine_id: str, sensor: str, timestamp_us: int, value: float) -> None:
+        self.machine_ids.append(machine_id)
+        self.sensors.append(sensor)
+        self.timestamps.append(timestamp_us)
+        self.values.append(value)
+        self.rows.append(row)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value") -> list[Series]:
+    """Groups readings by machine and sensor. Raises TableError for the first row that breaks a rule of batches.
+
+    value_column: what to call the value's column in errors; empty if each sensor has its own (a wide table).
+    """
+    latest = (now_us() if now is None else now) + MAX_AHEAD_US
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, key in enumerate(zip(rows.machine_ids, rows.sensors, strict=True)):
+        group = groups.get(key)
+        if group is None:
+            machine_id, sensor = key
+            if problem := machine_id_problem(machine_id):
+                raise TableError(rows.rows[index], "machine_id", problem)
+            if problem := sensor_problem(sensor):
+                raise TableError(rows.rows[index], "sensor", problem)
+            group = groups[key] = []
+        group.append(index)
+        value, timestamp = rows.values[index], rows.timestamps[index]
+        if math.isinf(value):
+            raise TableError(rows.rows[index], value_column or key[1], "is infinite")
+        if timestamp > latest:
+            ahead = (timestamp - latest + MAX_AHEAD_US) / 1e6
+            raise TableError(
+                rows.rows[index], "timestamp", f"is {ahead:.0f} s in the future; at most 300 s are allowed"
+            )
+        if timestamp < 0:
+            raise TableError(rows.rows[index], "timestamp", "is before 1970")
+    timestamps = np.array(rows.timestamps, dtype=np.int64)
+    values = np.array(rows.values, dtype=np.float64)
+    series = []
+    for (machine_id, sensor), indices in groups.items():
+        part = values[indices]
+        if np.isnan(part).all():
+            raise TableError(
+                rows.rows[indices[0]],
+                value_column or sensor,
+                f"machine {machine_id}, sensor {sensor} has no value that is a number",
+            )
+        series.append(Series(machine_id, sensor, timestamps[indices], part))
+    return series
+
+
+def parse_timestamp(text: str) -> int:
+    """Microseconds since the epoch. Raises ValueError.
+
+    text: ISO 8601 (UTC if it names no zone), or a number since 1970: seconds, from 1e11 milliseconds, from 1e14
+    microseconds.
+    """
+    text = text.strip()
+    try:
+        number = float(text)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"{text[:40]!r} is no time; use ISO 8601 such as 2026-05-04T12:00:00Z") from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        return (seconds.days * 86_400 + seconds.seconds) * 1_000_000 + seconds.microseconds
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]!r} is no time")
+    if abs(number) >= _MICROSECONDS_FROM:
+        return int(number)
+    return round(number * (1_000 if abs(number) >= _MILLISECONDS_FROM else 1_000_000))
+
+
+def parse_value(text: str) -> float:
+    """A number; NaN for an absent one. Raises ValueError."""
+    text = text.strip()
+    if text.lower() in _ABSENT:
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no number") from None
+
+
+def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
+    """Blocks of about `block` readings of a CSV table with a header.
+
+    Either long (machine_id, timestamp, sensor, value) or wide (machine_id, timestamp, then one column a sensor). Rows
+    count from 1 with the header. Raises TableError; what stood in the block of the wrong row is not given out.
+    """
+    reader = csv.reader(lines, strict=True)
+    rows = Rows()
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        long = _check_header(header)
+        for cells in reader:
+            if not cells:
+                continue
+            _add_cells(rows, reader.line_num, cells, header, long)
+            if len(rows) >= block:
+                yield rows
+                rows = Rows()
+    except csv.Error as error:
+        raise TableError(reader.line_num, "", f"is not CSV: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TableError(reader.line_num + 1, "", "is not UTF-8 text") from error
+    if len(rows):
+        yield rows
+
+
+def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]:
+    """Blocks of whole lines of a C-MAPSS file as NASA publishes them: unit, cycle, 3 settings, 21 sensors.
+
+    Unit n is machine `prefix`-00n; its cycle counter is a sensor too. Raises TableError.
+    """
+    rows = Rows()
+    ended = True
+    for number, line in enumerate(lines, start=1):
+        cells = line.split()
+        ended = line.endswith("\n")
+        if not cells:
+            continue
+        if len(cells) != CMAPSS_COLUMNS:
+            raise TableError(
+                number,
+                f"column {min(len(cells), CMAPSS_COLUMNS) + 1}",
+                f"has {len(cells)} columns, and a C-MAPSS line has {CMAPSS_COLUMNS}; "
+                f"{'the file is cut off here' if not ended else 'is it another file?'}",
+            )
+        unit, cycle = (_whole(cells[index], number, name) for index, name in enumerate(("unit", "cycle")))
+        machine_id = f"{prefix}-{unit:03d}"
+        timestamp = CMAPSS_EPOCH_US + cycle * HOUR_US
+        rows.add(number, machine_id, "cycle", timestamp, float(cycle))
+        for index, sensor in enumerate(CMAPSS_SENSORS):
+            try:
+                value = float(cells[index + 2])
+            except ValueError:
+                raise TableError(
+                    number, f"column {index + 3} ({sensor})", f"{cells[index + 2]!r} is no number"
+                ) from None
+            rows.add(number, machine_id, sensor, timestamp, value)
+        if len(rows) >= block:
+            yield rows
+            rows = Rows()
+    if len(rows):
+        yield rows
+
+
+def cmapss_prefix(path: Path) -> str:
+    """What machines of a C-MAPSS file are called: by the file, so that several can be imported."""
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in path.stem)
+    return name.strip("._-") or "cmapss"
+
+
+def _check_header(header: Sequence[str]) -> bool:
+    """Whether the table is long. Raises TableError if it is neither that nor wide."""
+    if len(header) > _MOST_COLUMNS:
+        raise TableError(1, "", f"has {len(header)} columns; {_MOST_COLUMNS} are allowed")
+    if sorted(header) == sorted(LONG_COLUMNS):
+        return True
+    for name in ("machine_id", "timestamp"):
+        if name not in header:
+            raise TableError(
+                1, name, "is missing; the header is machine_id,timestamp,sensor,value or machine_id,timestamp,SENSOR,…"
+            )
+    sensors = [name for name in header if name not in ("machine_id", "timestamp")]
+    if not sensors:
+        raise TableError(1, "", "names no sensor beside machine_id and timestamp")
+    for name in sensors:
+        if problem := sensor_problem(name):
+            raise TableError(1, name, problem)
+        if header.count(name) > 1:
+            raise TableError(1, name, "stands in the header twice")
+    return False
+
+
+def _add_cells(rows: Rows, row: int, cells: Sequence[str], header: Sequence[str], long: bool) -> None:
+    if len(cells) != len(header):
+        column = header[len(cells)] if len(cells) < len(header) else f"column {len(header) + 1}"
+        raise TableError(row, column, f"has {len(cells)} cells, and the header {len(header)}; is the file cut off?")
+    named = dict(zip(header, cells, strict=True))
+    machine_id = named.pop("machine_id").strip()
+    try:
+        timestamp = parse_timestamp(named.pop("timestamp"))
+    except ValueError as error:
+        raise TableError(row, "timestamp", str(error)) from None
+    if long:
+        named = {named["sensor"].strip(): named["value"]}
+    for sensor, text in named.items():
+        try:
+            value = parse_value(text)
+        except ValueError as error:
+            raise TableError(row, "value" if long else sensor, str(error)) from None
+        if long or not math.isnan(value):
+            rows.add(row, machine_id, sensor, timestamp, value)
+
+
+def _whole(text: str, row: int, name: str) -> int:
+    try:
+        number = float(text)
+    except ValueError:
+        raise TableError(row, name, f"{text[:40]!r} is no number") from None
+    if not 0 < number < 1e7 or number != int(number):
+        raise TableError(row, name, f"{text[:40]!r} is no whole number from 1 on")
+    return int(number)

@@ -302,7 +302,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, (SettingsError, PolicyError)):
         return str(error), 2
     sentence = " ".join(str(error).split()) or type(error).__name__
-    if not _state["debug"] and not isinstance(error, (OSError, ValueError)):
+    if not _state["debug"] and not type(error).__module__.startswith("aurum") and not isinstance(error, OSError):
         sentence += " (aurum --debug shows where)"
     return sentence, 1
 

@@ -95,13 +95,9 @@ async def _register(
         request = ingestion_pb2.RegisterMachineRequest(
             machine_id=machine_id, machine_type=machine_type, site=site, request_id=f"simulated-{machine_id}"
         )
-
-        async def attempt(timeout: float) -> ingestion_pb2.RegisterMachineResponse:
-            return await stub.RegisterMachine(request, timeout=timeout)
-
         try:
             async with gate:
-                response = await target.call("RegisterMachine", attempt)
+                response = await target.unary(stub.RegisterMachine, request)
         except AurumError as error:
             logger.warning("machine %s could not be registered yet: %s", machine_id, error.message)
             return None

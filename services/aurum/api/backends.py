@@ -1,6 +1,5 @@
 """The services behind the API, as plain coroutines: every call is under the resilience policies."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from aurum.runtime.rpc_client import Dependency
@@ -13,40 +12,25 @@ class IngestionBackend:
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
 
     async def write(self, batch: ingestion_pb2.Batch) -> ingestion_pb2.WriteResponse:
-        request = ingestion_pb2.WriteRequest(batch=batch)
+        """Safe to repeat: the store knows the batch by its source and sequence."""
+        return await self._dependency.unary(self._stub.Write, ingestion_pb2.WriteRequest(batch=batch))
 
-        async def attempt(timeout: float) -> ingestion_pb2.WriteResponse:
-            return await self._stub.Write(request, timeout=timeout)
-
-        # Safe to repeat: the store knows the batch by its source and sequence.
-        return await self._dependency.call("Write", attempt)
-
-    async def query(self, request: ingestion_pb2.QueryRequest) -> list[ingestion_pb2.QueryResponse]:
-        async def attempt(timeout: float) -> list[ingestion_pb2.QueryResponse]:
-            return [response async for response in self._stub.Query(request, timeout=timeout)]
-
-        return await self._dependency.call("Query", attempt)
+    async def query(self, request: ingestion_pb2.QueryRequest) -> list[ingestion_pb2.QueriedSeries]:
+        responses = await self._dependency.stream(self._stub.Query, request)
+        return [series for response in responses for series in response.series]
 
     async def register(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
-        async def attempt(timeout: float) -> ingestion_pb2.RegisterMachineResponse:
-            return await self._stub.RegisterMachine(request, timeout=timeout)
-
-        response = await self._dependency.call("RegisterMachine", attempt, idempotent=bool(request.request_id))
+        response = await self._dependency.unary(
+            self._stub.RegisterMachine, request, idempotent=bool(request.request_id)
+        )
         return response.machine
 
     async def machine(self, machine_id: str) -> ingestion_pb2.Machine:
         request = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
-
-        async def attempt(timeout: float) -> ingestion_pb2.GetMachineResponse:
-            return await self._stub.GetMachine(request, timeout=timeout)
-
-        return (await self._dependency.call("GetMachine", attempt)).machine
+        return (await self._dependency.unary(self._stub.GetMachine, request)).machine
 
     async def machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
-        async def attempt(timeout: float) -> ingestion_pb2.ListMachinesResponse:
-            return await self._stub.ListMachines(request, timeout=timeout)
-
-        return await self._dependency.call("ListMachines", attempt)
+        return await self._dependency.unary(self._stub.ListMachines, request)
 
     def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         """The state of all machines, then what changes, without end. Raises AioRpcError when the stream breaks."""
@@ -59,10 +43,7 @@ class PredictionBackend:
         self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
 
     async def predict(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
-        async def attempt(timeout: float) -> prediction_pb2.PredictResponse:
-            return await self._stub.Predict(request, timeout=timeout)
-
-        return await self._dependency.call("Predict", attempt)
+        return await self._dependency.unary(self._stub.Predict, request)
 
     async def predict_batch(self, machine_ids: Sequence[str]) -> list[prediction_pb2.PredictBatchItem]:
         request = prediction_pb2.PredictBatchRequest(
@@ -70,17 +51,10 @@ class PredictionBackend:
         )
 
         async def requests() -> AsyncIterator[prediction_pb2.PredictBatchRequest]:
-            await asyncio.sleep(0)
             yield request
 
-        async def attempt(timeout: float) -> list[prediction_pb2.PredictBatchItem]:
-            call = self._stub.PredictBatch(requests(), timeout=timeout)
-            return [item async for response in call for item in response.items]
-
-        return await self._dependency.call("PredictBatch", attempt)
+        responses = await self._dependency.stream(self._stub.PredictBatch, requests)
+        return [item for response in responses for item in response.items]
 
     async def explain(self, request: prediction_pb2.ExplainRequest) -> prediction_pb2.ExplainResponse:
-        async def attempt(timeout: float) -> prediction_pb2.ExplainResponse:
-            return await self._stub.Explain(request, timeout=timeout)
-
-        return await self._dependency.call("Explain", attempt)
+        return await self._dependency.unary(self._stub.Explain, request)

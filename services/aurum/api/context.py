@@ -1,6 +1,6 @@
 """What every route needs."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -29,7 +29,7 @@ class ApiContext:
     event_streams: int = 0
 
 
-def _context(request: Request) -> ApiContext:
+async def _context(request: Request) -> ApiContext:
     context: ApiContext = request.app.state.context
     return context
 
@@ -37,10 +37,10 @@ def _context(request: Request) -> ApiContext:
 Context = Annotated[ApiContext, Depends(_context)]
 
 
-def require_feature(name: str) -> Callable[[ApiContext], None]:
+def require_feature(name: str) -> Callable[[ApiContext], Awaitable[None]]:
     """A dependency that answers 501 when a feature is switched off."""
 
-    def check(context: Context) -> None:
+    async def check(context: Context) -> None:
         if not getattr(context.settings, f"feature_{name}"):
             raise UnimplementedError(
                 f"the feature {name} is switched off here (AURUM_FEATURE_{name.upper()})", reason="FEATURE_OFF"

@@ -14,6 +14,7 @@ from aurum.api.schemas import (
     SeriesOut,
     Status,
 )
+from aurum.readings.batch import with_times
 from aurum.readings.history import FAULT
 from aurum.runtime.tracing import current_trace_id
 from aurum.v1 import ingestion_pb2, prediction_pb2
@@ -93,15 +94,17 @@ def prediction_out(prediction: prediction_pb2.PredictResponse) -> PredictionOut:
     )
 
 
-def series_out(responses: Iterable[ingestion_pb2.QueryResponse]) -> list[SeriesOut]:
-    return [
-        SeriesOut(
-            sensor=series.sensor,
-            timestamps=[moment(us) for us in series.timestamps_us],
-            values=[finite(value) for value in series.values],
-            minima=list(series.minima) or None,
-            maxima=list(series.maxima) or None,
-            counts=list(series.counts) or None,
+def series_out(found: Iterable[ingestion_pb2.QueriedSeries]) -> list[SeriesOut]:
+    result: list[SeriesOut] = []
+    for series, times in with_times(found):
+        result.append(
+            SeriesOut(
+                sensor=series.sensor,
+                timestamps=[moment(us) for us in times.tolist()],
+                values=[finite(value) for value in series.values],
+                minima=list(series.minima) or None,
+                maxima=list(series.maxima) or None,
+                counts=list(series.counts) or None,
+            )
         )
-        for series in responses
-    ]
+    return result

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_MS = 1000
 _SCORED_AT_ONCE = 200  # machines in one round; the others have their turn in the next
+_MACHINES_PER_CALL = 8  # few, so that scoring never holds up a prediction that somebody waits for
 _REACHED_WITHIN = 15.0  # seconds, for a service to count as reached
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
 
@@ -135,17 +136,17 @@ class PlantView:
             await asyncio.sleep(max(0.2, self._refresh_interval - (time.monotonic() - started)))
 
     async def _score(self, views: list[MachineView]) -> None:
-        if not views:
-            return
-        with traced_operation("score machines", {"aurum.machines": len(views)}):
-            items = await self._prediction.predict_batch([view.machine.machine_id for view in views])
-        self._reached.prediction = time.monotonic()
-        for view, item in zip(views, items, strict=True):
-            view.scored_us = view.machine.last_seen_us
-            if item.HasField("prediction"):
-                view.prediction, view.predicted_at = item.prediction, time.time()
-                self._touch(view)
-        self._wake()
+        for start in range(0, len(views), _MACHINES_PER_CALL):
+            part = views[start : start + _MACHINES_PER_CALL]
+            with traced_operation("score machines", {"aurum.machines": len(part)}):
+                items = await self._prediction.predict_batch([view.machine.machine_id for view in part])
+            self._reached.prediction = time.monotonic()
+            for view, item in zip(part, items, strict=True):
+                view.scored_us = view.machine.last_seen_us
+                if item.HasField("prediction"):
+                    view.prediction, view.predicted_at = item.prediction, time.time()
+                    self._touch(view)
+            self._wake()
 
     def _take(self, machine: ingestion_pb2.Machine) -> None:
         view = self._views.get(machine.machine_id)

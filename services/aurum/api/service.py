@@ -7,9 +7,6 @@ from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
 
-from aurum.runtime import tracing  # isort: skip - before the instrumentation, which reads what it sets
-from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-
 from aurum import __version__
 from aurum.api import problems
 from aurum.api.backends import IngestionBackend, PredictionBackend
@@ -21,7 +18,8 @@ from aurum.runtime.listening import http_server, listen
 from aurum.runtime.logging import APP_NAME
 from aurum.runtime.service import Service
 
-_UNTRACED = "livez,readyz,metrics,api/events"  # probes, scrapes, and streams that outlive any request
+# Probes, scrapes, and streams that outlive any request:
+_UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/api/events"})
 
 
 def create_app(context: ApiContext) -> FastAPI:
@@ -31,14 +29,19 @@ def create_app(context: ApiContext) -> FastAPI:
         version=__version__,
         summary="Predictive maintenance, energy and carbon for industrial machines",
         redoc_url=None,
+        telemetry={
+            "tracing": context.settings.tracing_enabled,
+            "metrics": False,  # ours are in aurum.runtime.metrics
+            "logs": False,
+            "operation_spans": False,
+            "exclude": lambda scope: scope["path"] in _UNTRACED,
+        },
     )
     app.state.context = context
     for module in (system, machines, readings, predictions, planned, events):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(RequestMiddleware, max_body_bytes=context.settings.api_max_body_bytes)
-    if context.settings.tracing_enabled:
-        FastAPIInstrumentor.instrument_app(app, excluded_urls=_UNTRACED, exclude_spans=["send", "receive"])
     return app
 
 
@@ -66,6 +69,3 @@ async def api(service: Service) -> AsyncGenerator[None]:
         service.spawn(plant.score(), "scoring")
     async with http_server(create_app(context), listener, settings.shutdown_grace):
         yield
-
-
-__all__ = ["api", "create_app", "tracing"]

@@ -110,26 +110,16 @@ class _GrpcTarget:
             site=site,
             request_id=_registration(machine_id, machine_type, site),
         )
-
-        async def attempt(timeout: float) -> object:
-            return await self._stub.RegisterMachine(request, timeout=timeout)
-
-        async def ask(timeout: float) -> ingestion_pb2.GetMachineResponse:
-            return await self._stub.GetMachine(ingestion_pb2.GetMachineRequest(machine_id=machine_id), timeout=timeout)
-
         try:
-            await self._dependency.call("RegisterMachine", attempt)
+            await self._dependency.unary(self._stub.RegisterMachine, request)
         except AlreadyExistsError:
-            response = await self._dependency.call("GetMachine", ask)
+            ask = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
+            response = await self._dependency.unary(self._stub.GetMachine, ask)
             _check_type(machine_id, response.machine.machine_type, machine_type)
 
     async def write(self, source_id: str, series: list[Series]) -> tuple[int, int]:
         request = ingestion_pb2.WriteRequest(batch=encode(source_id, 1, series))
-
-        async def attempt(timeout: float) -> ingestion_pb2.WriteResponse:
-            return await self._stub.Write(request, timeout=timeout)
-
-        response = await self._dependency.call("Write", attempt)
+        response = await self._dependency.unary(self._stub.Write, request)
         return response.accepted, response.duplicate
 
 

@@ -7,6 +7,7 @@ back. Each process logs to its own bounded file below the state directory; the t
 import asyncio
 import contextlib
 import ctypes
+import io
 import json
 import os
 import signal
@@ -42,24 +43,23 @@ class _Log:
 
     path: Path
     name: str
+    file: io.FileIO | None = None
 
     def write(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip("\n")
-        if not text:
+        if not line.strip():
             return
-        try:
-            is_object = isinstance(json.loads(text), dict)
-        except ValueError:
-            is_object = False
-        if not is_object:
+        if not (line.startswith(b'{"') and line.endswith(b"}\n")):
             now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            text = json.dumps(
-                {"timestamp": now, "severity": "ERROR", "logger": "stderr", "message": text, "service": self.name}
-            )
-        if self.path.exists() and self.path.stat().st_size > _LOG_BYTES:
+            text = line.decode("utf-8", "replace").rstrip("\n")
+            record = {"timestamp": now, "severity": "ERROR", "logger": "stderr", "message": text, "service": self.name}
+            line = json.dumps(record).encode() + b"\n"
+        if self.file is not None and self.file.tell() > _LOG_BYTES:
+            self.file.close()
+            self.file = None
             os.replace(self.path, self.path.with_suffix(".log.1"))
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        if self.file is None:
+            self.file = self.path.open("ab", buffering=0)
+        self.file.write(line)
 
 
 class Supervisor:

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from typing import Any
 
 import grpc
 
@@ -18,8 +18,6 @@ from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.tracing import traceparent
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
-
-T = TypeVar("T")
 
 SERVICE_NAME = "aurum.v1.IngestionService"
 
@@ -49,25 +47,23 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
     ) -> ingestion_pb2.RegisterMachineResponse:
-        return await self._pass_on("RegisterMachine", self._stub.RegisterMachine, request, bool(request.request_id))
+        idempotent = bool(request.request_id)
+        return await self._upstream.unary(self._stub.RegisterMachine, request, idempotent=idempotent)
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
-        return await self._pass_on("GetMachine", self._stub.GetMachine, request)
+        return await self._upstream.unary(self._stub.GetMachine, request)
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
     ) -> ingestion_pb2.ListMachinesResponse:
-        return await self._pass_on("ListMachines", self._stub.ListMachines, request)
+        return await self._upstream.unary(self._stub.ListMachines, request)
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:
-        async def attempt(timeout: float) -> list[ingestion_pb2.QueryResponse]:
-            return [response async for response in self._stub.Query(request, timeout=timeout)]
-
-        for response in await self._upstream.call("Query", attempt):
+        for response in await self._upstream.stream(self._stub.Query, request):
             yield response
 
     async def Watch(  # noqa: N802
@@ -78,14 +74,6 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 yield response
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-
-    async def _pass_on(
-        self, method: str, call: Callable[..., Awaitable[T]], request: Any, idempotent: bool = True
-    ) -> T:
-        async def attempt(timeout: float) -> T:
-            return await call(request, timeout=timeout)
-
-        return await self._upstream.call(method, attempt, idempotent=idempotent)
 
     async def _accept_streamed(self, request: ingestion_pb2.IngestRequest, position: int) -> Awaitable[Written]:
         return await self.accept(request.batch, f"requests[{position}].batch", "stream", wait=True)

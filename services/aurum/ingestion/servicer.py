@@ -5,10 +5,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any
 
+import numpy as np
+
 from aurum.ingestion.downsample import merge, reduce_points
 from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.store import MachineRecord, Points, Store
-from aurum.readings.batch import Batch, decode, machine_id_problem, now_us
+from aurum.readings.batch import Batch, Timestamps, decode, machine_id_problem, now_us
 from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
@@ -20,6 +22,7 @@ _NAME_LENGTH = 64
 _PAGE, _MAX_PAGE = 100, 1000
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_POINTS = 100_000
+_POINTS_PER_MESSAGE = 4000
 
 
 class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
@@ -59,12 +62,24 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
         states = [self._plant.get(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
+        response, gathered = ingestion_pb2.QueryResponse(), 0
+        times: Timestamps | None = None  # of the series before in the response
         for state in sorted(states, key=lambda each: each.record.machine_id):
             wanted = sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
             for sensor in wanted:
                 points = await self._points(state, sensor, request)
-                if len(points.timestamps):
-                    yield _series_message(state.record.machine_id, sensor, points)
+                if not len(points.timestamps):
+                    continue
+                same = times is not None and np.array_equal(times, points.timestamps)
+                response.series.append(_series_message(state.record.machine_id, sensor, points, with_times=not same))
+                times = points.timestamps
+                gathered += len(times)
+                if gathered >= _POINTS_PER_MESSAGE:
+                    yield response
+                    response, gathered, times = ingestion_pb2.QueryResponse(), 0, None
+                    await asyncio.sleep(0)  # a long answer does not hold up the others
+        if gathered:
+            yield response
 
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
@@ -156,15 +171,19 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
         if held is not None:
             return reduce_points(*held, start, end, request.points)
-        return await self._store.read(
+        late = tail.late if tail else 0
+        points = await self._store.read(
             state.record.machine_id, sensor, start, end, points=request.points, last=request.last
         )
+        if tail is not None and points.counts is None and end > state.last_seen_us:
+            tail.prepend(points.timestamps, points.values, late)  # the next question like this one stays in memory
+        return points
 
 
-def _series_message(machine_id: str, sensor: str, points: Points) -> ingestion_pb2.QueryResponse:
-    message = ingestion_pb2.QueryResponse(
-        machine_id=machine_id, sensor=sensor, timestamps_us=points.timestamps.tolist(), values=points.values.tolist()
-    )
+def _series_message(machine_id: str, sensor: str, points: Points, *, with_times: bool) -> ingestion_pb2.QueriedSeries:
+    message = ingestion_pb2.QueriedSeries(machine_id=machine_id, sensor=sensor, values=points.values.tolist())
+    if with_times:
+        message.timestamps_us.extend(points.timestamps.tolist())
     if points.minima is not None and points.maxima is not None and points.counts is not None:
         message.minima.extend(points.minima.tolist())
         message.maxima.extend(points.maxima.tolist())

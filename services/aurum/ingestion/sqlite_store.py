@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from aurum.ingestion import ledger
+from aurum.ingestion.compaction import Compactor
 from aurum.ingestion.downsample import Reducer, merge, reduce_points
 from aurum.ingestion.store import DAY_US, MachineRecord, Points, SeriesSummary
 from aurum.readings.batch import Batch, Series, Timestamps, Values, now_us
@@ -37,7 +38,7 @@ CREATE TABLE sources (id INTEGER PRIMARY KEY AUTOINCREMENT, source_id TEXT NOT N
 CREATE TABLE received (source INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (source, first)) WITHOUT ROWID;
 CREATE TABLE segments (series INTEGER NOT NULL, start_us INTEGER NOT NULL, source INTEGER NOT NULL,
-    sequence INTEGER NOT NULL, count INTEGER NOT NULL, data BLOB NOT NULL,
+    sequence INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (series, start_us, source, sequence)) WITHOUT ROWID;
 """
 _READERS = 4  # threads that answer queries
@@ -62,6 +63,7 @@ class SqliteStore:
         self._series_ids: dict[tuple[str, str], int] = {}
         self._known_machines: set[str] = set()
         self._sources: dict[str, tuple[int, list[ledger.Range]]] = {}
+        self._compactor = Compactor()
         self._pruned = time.monotonic()
 
     async def start(self) -> None:
@@ -143,6 +145,7 @@ class SqliteStore:
         self._series_ids.clear()
         self._known_machines.clear()
         self._sources.clear()
+        self._compactor.forget()
 
     def _append(self, connection: sqlite3.Connection, batch: Batch) -> Written:
         source, ranges = self._source(connection, batch.source_id)
@@ -157,10 +160,11 @@ class SqliteStore:
         for series in batch.series:
             series_id = self._series(connection, series.machine_id, series.sensor)
             for timestamps, values in _days(series):
-                rows.append(
-                    (series_id, int(timestamps[0]), source, batch.sequence, len(values), pack(timestamps, values))
-                )
-        connection.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", rows)
+                start_us, end_us, count = int(timestamps[0]), int(timestamps[-1]), len(values)
+                rows.append((series_id, start_us, source, batch.sequence, end_us, count, pack(timestamps, values)))
+                self._compactor.note(series_id, start_us, count)
+        connection.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._compactor.run(connection)
         self._prune(connection)
         return Written(batch.readings, 0)
 
@@ -303,16 +307,41 @@ def _read_last(
         if newest is None or newest < _day_start(start_us):
             break
         day = _day_start(newest)
-        rows = connection.execute(
-            "SELECT source, sequence, data FROM segments WHERE series = ? AND start_us >= ? AND start_us < ?",
-            (series, day, before),
-        ).fetchall()
-        part = _merged(rows, start_us, end_us)
+        part = _read_last_of_day(connection, series, (day, before), (start_us, end_us), last - found)
         parts.insert(0, part)
         found += len(part[0])
         before = day
     timestamps, values = merge(parts)
     return timestamps[-last:], values[-last:]
+
+
+def _read_last_of_day(
+    connection: sqlite3.Connection, series: int, starts: tuple[int, int], wanted: tuple[int, int], last: int
+) -> tuple[Timestamps, Values]:
+    """At least the last so many readings of segments that start in a range within one day, if there are as many."""
+    keys = connection.execute(
+        "SELECT start_us, source, sequence, end_us, count FROM segments "
+        "WHERE series = ? AND start_us >= ? AND start_us < ?",
+        (series, *starts),
+    ).fetchall()
+    keys.sort(key=lambda key: key[3])  # by their ends
+    rows: list[tuple[int, int, bytes]] = []
+    gathered = 0
+    while True:
+        needed = last
+        while keys and gathered < needed:
+            start, source, sequence, _, count = keys.pop()
+            data = connection.execute(
+                "SELECT data FROM segments WHERE series = ? AND start_us = ? AND source = ? AND sequence = ?",
+                (series, start, source, sequence),
+            ).fetchone()[0]
+            rows.append((source, sequence, data))
+            gathered += count
+        timestamps, values = _merged(rows, *wanted)
+        # Segments that were left out have no reading after the end of the last of them.
+        if not keys or len(timestamps) - np.searchsorted(timestamps, keys[-1][3], side="right") >= last:
+            return timestamps, values
+        gathered = last - 1  # one more at least
 
 
 def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[Timestamps, Values]]]]:

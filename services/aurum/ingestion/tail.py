@@ -10,7 +10,7 @@ _NEVER = 2**62
 class SeriesTail:
     """Every reading of one series from `complete_from` on; at least the last `capacity` once that many have come."""
 
-    __slots__ = ("_capacity", "_end", "_timestamps", "_values", "complete_from")
+    __slots__ = ("_capacity", "_end", "_timestamps", "_values", "complete_from", "late")
 
     def __init__(self, capacity: int, complete_from: int) -> None:
         self._capacity = capacity
@@ -18,6 +18,7 @@ class SeriesTail:
         self._values = np.empty(min(16, 2 * capacity), np.float64)
         self._end = 0
         self.complete_from = complete_from
+        self.late = 0  # grows when readings come that the tail does not take
 
     def append(self, timestamps: Timestamps, values: Values) -> None:
         """Takes readings in any order. What comes late, or again, is left to the store, and so is what is before it."""
@@ -28,16 +29,37 @@ class SeriesTail:
             timestamps, values = timestamps[last_of_time], values[last_of_time]
         newest = self._timestamps[self._end - 1] if self._end else self.complete_from - 1
         late = int(np.searchsorted(timestamps, newest, side="right"))
+        self.late += late
         if late and timestamps[late - 1] >= self.complete_from:
             self._drop_through(int(timestamps[late - 1]))
         timestamps, values = timestamps[late:][-self._capacity :], values[late:][-self._capacity :]
         count = len(timestamps)
-        if late + count < late or not count:
+        if not count:
             return
         self._make_room(count)
         self._timestamps[self._end : self._end + count] = timestamps
         self._values[self._end : self._end + count] = values
         self._end += count
+
+    def prepend(self, timestamps: Timestamps, values: Values, late: int) -> None:
+        """Takes all readings that the store has from timestamps[0] on. late: what `late` was before it was asked."""
+        if late != self.late or not len(timestamps) or timestamps[0] >= self.complete_from:
+            return
+        held = self._timestamps[: self._end].copy(), self._values[: self._end].copy()
+        older = int(np.searchsorted(timestamps, self.complete_from))
+        room = self._capacity - self._end
+        keep = slice(max(0, older - room), older)
+        if room <= 0 or keep.start >= keep.stop:
+            return
+        self._end = 0
+        first = int(timestamps[keep.start])
+        self.complete_from = first
+        for part_timestamps, part_values in ((timestamps[keep], values[keep]), held):
+            self._make_room(len(part_timestamps))
+            self._timestamps[self._end : self._end + len(part_timestamps)] = part_timestamps
+            self._values[self._end : self._end + len(part_timestamps)] = part_values
+            self._end += len(part_timestamps)
+        self.complete_from = first
 
     def between(self, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
         """Readings in [start_us, end_us), or None if some of them may be only in the store."""

@@ -2,8 +2,7 @@
 
 Readings are averaged in steps of a machine's life (operating hours, cycles, or hours of time where nothing counts
 them). A window is the last WINDOW steps; for each sensor it gives the last value, the mean over SHORT and WINDOW steps,
-and over WINDOW steps standard deviation, minimum, maximum and slope (least squares, per step). Sums run over the steps
-one by one, so that a result does not depend on how many windows are computed at once.
+and over WINDOW steps standard deviation, minimum, maximum and slope (least squares, per step).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ SHORT = 8
 LEAST_STEPS = 3  # a machine with fewer is not known well enough
 STATISTICS = ("last", f"mean_{SHORT}", f"mean_{WINDOW}", f"std_{WINDOW}", f"min_{WINDOW}", f"max_{WINDOW}", "slope")
 TIME = "time"
+_AT = np.arange(WINDOW, dtype=np.float64)
 
 Matrix = npt.NDArray[np.float64]
 Column = tuple[Timestamps, Values]
@@ -70,28 +70,40 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
     started, age_of = _axis(columns, spec)
     if age_of is None:
         return nothing
-    gathered: list[tuple[npt.NDArray[np.int64], Values] | None] = []
-    for sensor in spec.sensors:
+    steps_of_sensors: list[npt.NDArray[np.int64]] = []
+    values_of_sensors: list[Values] = []
+    index_of_sensors: list[int] = []
+    shared: tuple[Timestamps, npt.NDArray[np.int64]] | None = None  # sensors are mostly read at the same times
+    for index, sensor in enumerate(spec.sensors):
         column = columns.get(sensor)
         if column is None:
-            gathered.append(None)
             continue
         times, values = column
-        wanted = (times >= started) & ~np.isnan(values)
-        gathered.append((np.floor(age_of(times[wanted]) / spec.step).astype(np.int64), values[wanted]))
-    present = [index for each in gathered if each is not None for index in (each[0][:1], each[0][-1:])]
-    bounds = np.concatenate(present) if present else np.empty(0, np.int64)
-    if not len(bounds):
+        if shared is None or not (shared[0] is times or np.array_equal(shared[0], times)):
+            shared = times, np.floor(age_of(times) / spec.step).astype(np.int64)
+        steps = shared[1]
+        wanted = ~np.isnan(values)
+        if started > 0:
+            wanted &= times >= started
+        if not wanted.all():
+            steps, values = steps[wanted], values[wanted]
+        if len(values):
+            steps_of_sensors.append(steps)
+            values_of_sensors.append(values)
+            index_of_sensors.append(index)
+    if not steps_of_sensors:
         return nothing
-    first, last = int(bounds.min()), int(bounds.max())
-    means = np.full((last - first + 1, len(spec.sensors)), np.nan)
-    for index, each in enumerate(gathered):
-        if each is None or not len(each[0]):
-            continue
-        steps, values = each
-        edges = np.flatnonzero(np.append(True, np.diff(steps) != 0))
-        counts = np.diff(np.append(edges, len(steps)))
-        means[steps[edges] - first, index] = np.add.reduceat(values, edges) / counts
+    first = min(int(steps[0]) for steps in steps_of_sensors)
+    last = max(int(steps[-1]) for steps in steps_of_sensors)
+    count = last - first + 1
+    # One sum over all sensors, each step of each a bin of its own, in the order of the readings:
+    bins = np.concatenate(
+        [steps - first + index * count for index, steps in zip(index_of_sensors, steps_of_sensors, strict=True)]
+    )
+    size = count * len(spec.sensors)
+    sums = np.bincount(bins, weights=np.concatenate(values_of_sensors), minlength=size)
+    counts = np.bincount(bins, minlength=size)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(spec.sensors), count).T
     ages: Values = np.arange(first + 1, last + 2, dtype=np.float64) * spec.step
     return Steps(ages, means, spec.axis != TIME)
 
@@ -147,38 +159,27 @@ def hours_of_time(at: Timestamps) -> Values:
 def _window_features(windows: Matrix, ages: Values) -> Matrix:
     """windows[row, step, sensor] → features[row, feature]."""
     rows, _, sensors = windows.shape
-    shape = (rows, sensors)
-    count, total, at_sum = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    short_count, short_total = np.zeros(shape), np.zeros(shape)
-    low, high, last = np.full(shape, np.inf), np.full(shape, -np.inf), np.full(shape, np.nan)
-    for step in range(WINDOW):
-        values = windows[:, step, :]
-        there = ~np.isnan(values)
-        known = np.where(there, values, 0.0)
-        count += there
-        total += known
-        at_sum += np.where(there, float(step), 0.0)
-        low = np.where(there, np.minimum(low, known), low)
-        high = np.where(there, np.maximum(high, known), high)
-        last = np.where(there, values, last)
-        if step >= WINDOW - SHORT:
-            short_count += there
-            short_total += known
+    # Reductions along contiguous steps, whatever the number of rows: each result depends on its own window alone.
+    values = np.ascontiguousarray(np.moveaxis(windows, 1, 2))
+    there = ~np.isnan(values)
+    known = np.where(there, values, 0.0)
+    count = there.sum(axis=2)
     some = count > 0
-    divisor = np.where(some, count, 1.0)
-    mean, at_mean = total / divisor, at_sum / divisor
-    square, cross, at_square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for step in range(WINDOW):
-        values = windows[:, step, :]
-        there = ~np.isnan(values)
-        off = np.where(there, values - mean, 0.0)
-        at_off = np.where(there, step - at_mean, 0.0)
-        square += off * off
-        cross += off * at_off
-        at_square += at_off * at_off
-    deviation = np.sqrt(square / divisor)
-    slope = np.divide(cross, at_square, out=np.full(shape, np.nan), where=at_square > 0)
-    short_mean = np.divide(short_total, short_count, out=np.full(shape, np.nan), where=short_count > 0)
+    divisor = np.where(some, count, 1)
+    mean = known.sum(axis=2) / divisor
+    at_mean = np.where(there, _AT, 0.0).sum(axis=2) / divisor
+    off = np.where(there, values - mean[:, :, None], 0.0)
+    at_off = np.where(there, _AT - at_mean[:, :, None], 0.0)
+    deviation = np.sqrt((off * off).sum(axis=2) / divisor)
+    at_square = (at_off * at_off).sum(axis=2)
+    slope = np.where(at_square > 0, (off * at_off).sum(axis=2) / np.where(at_square > 0, at_square, 1.0), np.nan)
+    short_count = there[:, :, -SHORT:].sum(axis=2)
+    short_sum = np.ascontiguousarray(known[:, :, -SHORT:]).sum(axis=2)
+    short_mean = np.where(short_count > 0, short_sum / np.maximum(short_count, 1), np.nan)
+    low = np.where(there, values, np.inf).min(axis=2)
+    high = np.where(there, values, -np.inf).max(axis=2)
+    latest = WINDOW - 1 - there[:, :, ::-1].argmax(axis=2)
+    last = np.take_along_axis(values, latest[:, :, None], axis=2)[:, :, 0]
     columns = [np.where(some, each, np.nan) for each in (last, short_mean, mean, deviation, low, high, slope)]
     by_sensor = np.stack(columns, axis=2).reshape(rows, sensors * len(columns))
     return np.column_stack([ages, by_sensor])

@@ -4,21 +4,20 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from aurum.prediction.drift import DriftMonitor
-from aurum.prediction.features import LEAST_STEPS, Column, features_of_windows, steps_of, window_of
+from aurum.prediction.features import LEAST_STEPS, TIME, features_of_windows, steps_of, window_of
 from aurum.prediction.model import Model
 from aurum.prediction.reader import MachineReadings, ReadingsReader
 from aurum.prediction.registry import ModelRegistry
-from aurum.prediction.rule import LEAST_READINGS, RuleResult, assess
+from aurum.prediction.rule import LEAST_READINGS, assess
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, FailedPreconditionError, InvalidArgumentError
-from aurum.runtime.tracing import traced_operation
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -59,15 +58,18 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A machine to be predicted: by a model from a row of features, or by the rule."""
+    """A machine to be predicted: by a model, or by the rule for the reason given; from readings or given features."""
 
     machine_id: str
     machine_type: str
-    model: Model | None = None
-    features: Floats = field(default_factory=lambda: np.empty(0))
-    rule: RuleResult | None = None
+    model: Model | None
+    readings: MachineReadings | None = None
+    features: Floats | None = None
     reason: str = ""
-    as_of_us: int = 0
+
+    @property
+    def as_of_us(self) -> int:
+        return self.readings.as_of_us if self.readings else 0
 
 
 class Predictor:
@@ -90,7 +92,7 @@ class Predictor:
     async def predict_features(self, machine_type: str, features: Mapping[str, float]) -> Prediction:
         """A prediction from features given by name. Raises InvalidArgumentError, FailedPreconditionError."""
         case = self._given(machine_type, features)
-        return (await self._compute(lambda: self._answer([case])))[0]
+        return _raised((await self._compute(lambda: self._answer([case])))[0])
 
     async def explain(self, machine_id: str, top: int) -> Explanation:
         """What moved the prediction of a machine. Raises AurumError."""
@@ -125,29 +127,34 @@ class Predictor:
                 cases |= await self._cases_of_type(part, machine_type, model)
         return [cases[machine_id] for machine_id in machine_ids]
 
-    async def _cases_of_type(
-        self, machine_ids: list[str], machine_type: str, model: Model | None
-    ) -> dict[str, _Case | AurumError]:
+    async def _cases_of_type(self, machine_ids: list[str], machine_type: str, model: Model | None) -> dict[str, _Case]:
         readings = await self._reader.latest(machine_ids, model.spec if model else None)
-        cases: dict[str, _Case | AurumError] = {}
-        by_rule: dict[str, str] = {}
+        nothing = {machine_id: MachineReadings(machine_id, {}) for machine_id in machine_ids}
         if model is None:
             named = f"machine type {machine_type!r}" if machine_type else "a machine that was never registered"
-            by_rule = dict.fromkeys(machine_ids, f"there is no model for {named}; the rule for such machines answered")
-        else:
-            with traced_operation("features", {"aurum.machines": len(machine_ids)}):
-                cases, by_rule = await self._compute(lambda: _featurise(machine_ids, machine_type, model, readings))
-            if by_rule:
-                readings = await self._reader.latest(list(by_rule), None)
-        for machine_id, reason in by_rule.items():
-            found = readings.get(machine_id) or MachineReadings(machine_id, {})
-            rule = assess(found.columns)
-            cases[machine_id] = (
-                _Case(machine_id, machine_type, rule=rule, reason=reason, as_of_us=found.as_of_us)
-                if rule
-                else _too_few(machine_id, f"{LEAST_READINGS} readings of one sensor")
+            reason = f"there is no model for {named}; the rule for such machines answered"
+            return {
+                machine_id: _Case(machine_id, machine_type, None, found, reason=reason)
+                for machine_id, found in (nothing | readings).items()
+            }
+        unfit = {
+            machine_id: f"model {machine_type} {model.card.version} needs sensors that this machine lacks, such as "
+            f"{missing}; the rule for machines without a model answered"
+            for machine_id, found in (nothing | readings).items()
+            if (missing := _missing_sensor(model, found))
+        }
+        if unfit:
+            readings |= await self._reader.latest(list(unfit), None)
+        return {
+            machine_id: _Case(
+                machine_id,
+                machine_type,
+                None if machine_id in unfit else model,
+                found,
+                reason=unfit.get(machine_id, ""),
             )
-        return cases
+            for machine_id, found in (nothing | readings).items()
+        }
 
     def _given(self, machine_type: str, features: Mapping[str, float]) -> _Case:
         model = self._registry.active(machine_type)
@@ -168,23 +175,15 @@ class Predictor:
             raise InvalidArgumentError.of("features", "has no value that is a number")
         if np.isinf(row).any():
             raise InvalidArgumentError.of(f"features.{names[int(np.isinf(row).argmax())]}", "is infinite")
-        return _Case("", machine_type, model, row)
+        return _Case("", machine_type, model, features=row)
 
-    def _answer(self, cases: list[_Case]) -> list[Prediction]:
+    def _answer(self, cases: Sequence[_Case]) -> list[Prediction | AurumError]:
         """On the model's thread."""
-        answers: dict[int, Prediction] = {}
+        answers: dict[int, Prediction | AurumError] = {}
         by_model: dict[int, list[int]] = {}
         for index, case in enumerate(cases):
-            if case.rule:
-                answers[index] = Prediction(
-                    case.machine_id,
-                    case.machine_type,
-                    case.rule.risk,
-                    case.rule.risk,
-                    degraded_reason=case.reason,
-                    as_of_us=case.as_of_us,
-                )
-                metrics.track_prediction(case.machine_type or "unknown", "rule", 0.0, case.rule.risk, degraded=True)
+            if case.model is None:
+                answers[index] = _by_rule(case)[0]
             else:
                 by_model.setdefault(id(case.model), []).append(index)
         for indices in by_model.values():
@@ -193,53 +192,65 @@ class Predictor:
                 answers |= self._answer_by(model, {index: cases[index] for index in indices})
         return [answers[index] for index in range(len(cases))]
 
-    def _answer_by(self, model: Model, cases: dict[int, _Case]) -> dict[int, Prediction]:
-        features = np.stack([case.features for case in cases.values()])
+    def _answer_by(self, model: Model, cases: dict[int, _Case]) -> dict[int, Prediction | AurumError]:
+        answers: dict[int, Prediction | AurumError] = {}
         started = time.perf_counter()
+        rows: dict[int, Floats] = {}
+        for index, case in cases.items():
+            row = _features(model, case)
+            if isinstance(row, AurumError):
+                answers[index] = row
+            else:
+                rows[index] = row
+        if not rows:
+            return answers
+        features = np.stack(list(rows.values()))
         result = model.predict(features)
-        seconds = (time.perf_counter() - started) / len(cases)
         self._monitor(model).add(features)
-        answers = {}
-        for row, (index, case) in enumerate(cases.items()):
+        seconds = (time.perf_counter() - started) / len(rows)
+        for row_index, index in enumerate(rows):
+            case, risk = cases[index], float(result.risk[row_index])
             answers[index] = Prediction(
                 case.machine_id,
                 case.machine_type,
-                float(result.risk[row]),
-                float(result.anomaly[row]),
+                risk,
+                float(result.anomaly[row_index]),
                 model.card.version,
-                (float(result.rul[row]), float(result.lower[row]), float(result.upper[row])),
+                (float(result.rul[row_index]), float(result.lower[row_index]), float(result.upper[row_index])),
                 model.card.unit,
                 as_of_us=case.as_of_us,
             )
-            metrics.track_prediction(case.machine_type, model.card.version, seconds, float(result.risk[row]))
+            metrics.track_prediction(case.machine_type, model.card.version, seconds, risk)
         return answers
 
     def _explain(self, case: _Case, top: int) -> Explanation:
         """On the model's thread."""
-        prediction = self._answer([case])[0]
         if case.model is None:
-            shifts = case.rule.shifts if case.rule else {}
+            prediction, shifts = _by_rule(case)
             total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
+            known = _raised(prediction)
             factors = [
-                Factor(sensor, sensor, value, prediction.risk_score * shift / total)
+                Factor(sensor, sensor, value, known.risk_score * shift / total)
                 for sensor, (value, shift) in list(shifts.items())[:top]
             ]
-            return Explanation(prediction, factors, {sensor: value for sensor, (value, _) in shifts.items()})
+            return Explanation(known, factors, {sensor: value for sensor, (value, _) in shifts.items()})
+        known = _raised(self._answer([case])[0])
+        row = _raised(_features(case.model, case))
         names = case.model.spec.names
-        contributions = case.model.contributions(case.features[None, :])
+        contributions = case.model.contributions(row[None, :])
         strongest = np.argsort(-np.abs(contributions), kind="stable")[:top]
         return Explanation(
-            prediction,
+            known,
             [
                 Factor(
                     names[index],
                     names[index].rpartition(".")[0] or names[index],
-                    float(case.features[index]),
+                    float(row[index]),
                     float(contributions[index]),
                 )
                 for index in strongest
             ],
-            dict(zip(names, case.features.tolist(), strict=True)),
+            dict(zip(names, row.tolist(), strict=True)),
         )
 
     def _monitor(self, model: Model) -> DriftMonitor:
@@ -249,35 +260,51 @@ class Predictor:
         return known[1]
 
 
-def _featurise(
-    machine_ids: list[str], machine_type: str, model: Model, readings: dict[str, MachineReadings]
-) -> tuple[dict[str, _Case | AurumError], dict[str, str]]:
-    """The cases of machines that the model fits, and why it does not fit the others."""
-    cases: dict[str, _Case | AurumError] = {}
-    reasons: dict[str, str] = {}
-    windows: dict[str, tuple[float, Floats]] = {}
-    for machine_id in machine_ids:
-        columns: dict[str, Column] = readings[machine_id].columns if machine_id in readings else {}
-        there = sum(sensor in columns for sensor in model.spec.sensors)
-        if there < _LEAST_SENSORS * len(model.spec.sensors) or model.spec.axis not in {*columns, "time"}:
-            missing = next((sensor for sensor in model.spec.queried if sensor not in columns), "")
-            reasons[machine_id] = (
-                f"model {machine_type} {model.card.version} needs sensors that this machine lacks, such as {missing}; "
-                f"the rule for machines without a model answered"
-            )
-            continue
-        steps = steps_of(columns, model.spec)
-        if len(steps.ages) < LEAST_STEPS:
-            cases[machine_id] = _too_few(machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.spec.unit}")
-            continue
-        windows[machine_id] = window_of(steps)
-    if windows:
-        rows = features_of_windows(list(windows.values()))
-        for row, machine_id in enumerate(windows):
-            cases[machine_id] = _Case(
-                machine_id, machine_type, model, rows[row], as_of_us=readings[machine_id].as_of_us
-            )
-    return cases, reasons
+def _missing_sensor(model: Model, readings: MachineReadings) -> str | None:
+    """A sensor without which the model cannot say anything of this machine, or None."""
+    columns = readings.columns
+    if not columns:
+        return None  # no readings at all, which is said otherwise
+    if model.spec.axis != TIME and model.spec.axis not in columns:
+        return model.spec.axis
+    there = sum(sensor in columns for sensor in model.spec.sensors)
+    if there < _LEAST_SENSORS * len(model.spec.sensors):
+        return next(sensor for sensor in model.spec.sensors if sensor not in columns)
+    return None
+
+
+def _features(model: Model, case: _Case) -> Floats | AurumError:
+    """The row of features of a case, or why there is none."""
+    if case.features is not None:
+        return case.features
+    steps = steps_of(case.readings.columns if case.readings else {}, model.spec)
+    if len(steps.ages) < LEAST_STEPS:
+        return _too_few(case.machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.spec.unit}")
+    row: Floats = features_of_windows([window_of(steps)])[0]
+    return row
+
+
+def _by_rule(case: _Case) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
+    """The rule's answer and the shifts that it saw."""
+    result = assess(case.readings.columns if case.readings else {})
+    if result is None:
+        return _too_few(case.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
+    metrics.track_prediction(case.machine_type or "unknown", "rule", 0.0, result.risk, degraded=True)
+    prediction = Prediction(
+        case.machine_id,
+        case.machine_type,
+        result.risk,
+        result.risk,
+        degraded_reason=case.reason,
+        as_of_us=case.as_of_us,
+    )
+    return prediction, result.shifts
+
+
+def _raised(value: T | AurumError) -> T:
+    if isinstance(value, AurumError):
+        raise value
+    return value
 
 
 def _too_few(machine_id: str, needed: str) -> AurumError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from aurum.prediction.features import TIME, WINDOW, Column, FeatureSpec
+from aurum.readings.batch import with_times
 from aurum.readings.history import HOUR_US
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
@@ -47,11 +49,8 @@ class ReadingsReader:
         known = self._types.get(machine_id)
         if known is not None:
             return known
-
-        async def attempt(timeout: float) -> ingestion_pb2.GetMachineResponse:
-            return await self._stub.GetMachine(ingestion_pb2.GetMachineRequest(machine_id=machine_id), timeout=timeout)
-
-        response = await self._ingestion.call("GetMachine", attempt)
+        request = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
+        response = await self._ingestion.unary(self._stub.GetMachine, request)
         if response.machine.machine_type:
             _remember(self._types, machine_id, response.machine.machine_type)
         return response.machine.machine_type
@@ -125,17 +124,11 @@ class ReadingsReader:
             start_us=start_us,
             points=points,
         )
-
-        async def attempt(timeout: float) -> list[ingestion_pb2.QueryResponse]:
-            return [response async for response in self._stub.Query(request, timeout=timeout)]
-
         found: dict[str, MachineReadings] = {}
-        for series in await self._ingestion.call("Query", attempt):
+        responses = await self._ingestion.stream(self._stub.Query, request)
+        for series, times in with_times(itertools.chain.from_iterable(response.series for response in responses)):
             readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
-            readings.columns[series.sensor] = (
-                np.array(series.timestamps_us, dtype=np.int64),
-                np.array(series.values, dtype=np.float64),
-            )
+            readings.columns[series.sensor] = (times, np.array(series.values, dtype=np.float64))
         return found
 
 

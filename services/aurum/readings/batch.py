@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -129,6 +129,17 @@ def encode(source_id: str, sequence: int, series: Sequence[Series]) -> ingestion
             for each in series
         ],
     )
+
+
+def with_times(
+    series: Iterable[ingestion_pb2.QueriedSeries],
+) -> Iterator[tuple[ingestion_pb2.QueriedSeries, Timestamps]]:
+    """Each series of one answer with its times, which are in the message only where they change."""
+    times: Timestamps = np.empty(0, np.int64)
+    for each in series:
+        if len(each.timestamps_us):
+            times = np.array(each.timestamps_us, dtype=np.int64)
+        yield each, times
 
 
 def _check_columns(series: list[Series], now: int, field: str) -> int:

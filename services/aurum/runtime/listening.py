@@ -17,7 +17,8 @@ class PortInUseError(OSError):
 def listen(host: str, port: int, setting: str) -> socket.socket:
     """A listening TCP socket. Raises PortInUseError or OSError with a sentence that names the setting."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio switches Nagle off only for sockets that say they are TCP; with it each answer takes 40 ms longer
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -1,4 +1,9 @@
-"""Calls to another service: one channel, each call under the policies of its target, errors as the server meant."""
+"""Calls to another service: one channel, each call under the policies of its target, errors as the server meant.
+
+Unary calls and finite streams go through `Dependency`, which makes the client span, sends trace and request context
+along and measures. Interceptors of grpc.aio would do that too, for three more tasks a call; endless streams, where it
+does not matter, have one.
+"""
 
 import asyncio
 import time
@@ -6,14 +11,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
-from opentelemetry.instrumentation.grpc import aio_client_interceptors, filters
+from opentelemetry import propagate
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from aurum.resilience import CircuitBreakerError, DeadlineExceededError
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, DeadlineError, UnavailableError, from_rpc_error
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.policies import Policies
+from aurum.runtime.tracing import get_tracer
 
+Response = TypeVar("Response")
 T = TypeVar("T")
 
 _FAILURES = frozenset(
@@ -34,6 +42,7 @@ _RETRYABLE = frozenset(
     }
 )
 _CONTEXT_KEYS = {"request_id": "x-request-id", "user_id": "x-user-id"}
+_NO_SPAN = frozenset({"Ingest", "Watch"})
 
 
 def is_failure(error: BaseException) -> bool:
@@ -55,67 +64,36 @@ def retry_after(error: BaseException) -> float | None:
     return from_rpc_error(error).retry_after if isinstance(error, grpc.aio.AioRpcError) else None
 
 
-class _Measured:
-    """What the interceptors of each kind of call share."""
+class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
+    """Measures streams that are not calls of `Dependency`: Ingest."""
 
-    @staticmethod
-    def details(call: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        context = get_request_context()
-        more = [(key, context[name]) for name, key in _CONTEXT_KEYS.items() if name in context]
-        metadata = grpc.aio.Metadata(*(tuple(call.metadata) if call.metadata else ()), *more)
-        return grpc.aio.ClientCallDetails(call.method, call.timeout, metadata, call.credentials, call.wait_for_ready)
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    @staticmethod
-    def track(method: str | bytes, call: Any, started: float) -> None:
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        started = time.perf_counter()
+        method = client_call_details.method
         name = method.decode() if isinstance(method, bytes) else method
-        tasks: set[asyncio.Task[None]] = set()
+        call = await continuation(client_call_details, request_iterator)
 
         async def record(done: Any) -> None:
             metrics.track_rpc_client(name, (await done.code()).name, time.perf_counter() - started)
 
         def schedule(done: Any) -> None:
             task = asyncio.get_running_loop().create_task(record(done))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-        call.add_done_callback(schedule)
-
-
-class _UnaryUnary(_Measured, grpc.aio.UnaryUnaryClientInterceptor):
-    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        started = time.perf_counter()
-        call = await continuation(self.details(client_call_details), request)
-        self.track(client_call_details.method, call, started)
-        return call
-
-
-class _UnaryStream(_Measured, grpc.aio.UnaryStreamClientInterceptor):
-    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        started = time.perf_counter()
-        call = await continuation(self.details(client_call_details), request)
-        self.track(client_call_details.method, call, started)
-        return call
-
-
-class _StreamStream(_Measured, grpc.aio.StreamStreamClientInterceptor):
-    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        started = time.perf_counter()
-        call = await continuation(self.details(client_call_details), request_iterator)
-        self.track(client_call_details.method, call, started)
+        if name.rpartition("/")[2] in _NO_SPAN:
+            call.add_done_callback(schedule)
         return call
 
 
 def open_channel(target: str, max_message_bytes: int) -> grpc.aio.Channel:
-    """A channel with traces, metrics, request context, keepalive and quick reconnection."""
-    endless = filters.any_of(filters.method_name("Ingest"), filters.method_name("Watch"))
+    """A channel with keepalive and quick reconnection."""
     return grpc.aio.insecure_channel(
         target,
-        interceptors=[
-            *aio_client_interceptors(filter_=filters.negate(endless)),
-            _UnaryUnary(),
-            _UnaryStream(),
-            _StreamStream(),
-        ],
+        interceptors=[_StreamMetrics()],
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
@@ -131,7 +109,11 @@ def open_channel(target: str, max_message_bytes: int) -> grpc.aio.Channel:
 
 
 class Dependency:
-    """A service that this one calls. `channel` is for the stub; `call` governs each use of it."""
+    """A service that this one calls. `channel` is for the stub; `unary` and `stream` make its calls.
+
+    Both raise the server's error as AurumError; UnavailableError when it cannot be reached or the breaker is open,
+    DeadlineError in time-out. idempotent: whether the call may be made again after a failure.
+    """
 
     def __init__(self, client: str, server: str, target: str, policies: Policies, max_message_bytes: int) -> None:
         self.client = client
@@ -140,15 +122,41 @@ class Dependency:
         self.channel = open_channel(target, max_message_bytes)
         self._policies = policies
 
-    async def call(self, method: str, attempt: Callable[[float], Awaitable[T]], *, idempotent: bool = True) -> T:
-        """Awaits `attempt(timeout_seconds)` under the policies of the method.
+    async def unary(
+        self, method: Callable[..., Awaitable[Response]], request: Any, *, idempotent: bool = True
+    ) -> Response:
+        """Makes a unary call of the stub."""
+        name = _full_name(method)
 
-        Raises the server's error as AurumError; UnavailableError when the breaker is open, DeadlineError in time-out.
+        async def attempt(timeout: float) -> Response:
+            return await _traced(name, lambda metadata: method(request, timeout=timeout, metadata=metadata))
+
+        return await self._governed(name, attempt, idempotent)
+
+    async def stream(self, method: Callable[..., Any], request: Any) -> list[Any]:
+        """Makes a call that is answered by a finite stream, and gathers its responses.
+
+        request: a message, or for a method that takes a stream a function that gives an async iterator of them.
         """
+        name = _full_name(method)
+
+        async def gather(timeout: float, metadata: Any) -> list[Any]:
+            sent = request() if callable(request) else request
+            return [response async for response in method(sent, timeout=timeout, metadata=metadata)]
+
+        async def attempt(timeout: float) -> list[Any]:
+            return await _traced(name, lambda metadata: gather(timeout, metadata))
+
+        return await self._governed(name, attempt, True)
+
+    async def close(self) -> None:
+        await self.channel.close(grace=1.0)
+
+    async def _governed(self, name: str, attempt: Callable[[float], Awaitable[T]], idempotent: bool) -> T:
         pipeline = self._policies.pipeline(
             self.client,
             self.server,
-            method,
+            name.rpartition("/")[2],
             is_failure=is_failure,
             is_retryable=is_retryable,
             retry_after=retry_after,
@@ -162,9 +170,6 @@ class Dependency:
         except DeadlineExceededError as error:
             raise DeadlineError(str(error)) from error
 
-    async def close(self) -> None:
-        await self.channel.close(grace=1.0)
-
     def _named(self, error: AurumError) -> AurumError:
         if isinstance(error, UnavailableError) and error.reason == UnavailableError.default_reason:
             return UnavailableError(
@@ -172,3 +177,36 @@ class Dependency:
                 retry_after=error.retry_after,
             )
         return error
+
+
+def _full_name(method: Any) -> str:
+    """/package.Service/Method of a stub's callable."""
+    name = method._method
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+async def _traced(name: str, call: Callable[[Any], Awaitable[T]]) -> T:
+    """One attempt: its span, the context that travels with it, its metrics."""
+    started = time.perf_counter()
+    _, service, method = name.split("/")
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    code = grpc.StatusCode.OK
+    with get_tracer("aurum.rpc").start_as_current_span(
+        name[1:], kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        context = get_request_context()
+        carrier |= {key: context[field] for field, key in _CONTEXT_KEYS.items() if field in context}
+        try:
+            return await call(tuple(carrier.items()))
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+            span.set_status(Status(StatusCode.ERROR, error.details()))
+            raise
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        finally:
+            span.set_attribute("rpc.grpc.status_code", code.value[0])
+            metrics.track_rpc_client(name, code.name, time.perf_counter() - started)

@@ -10,9 +10,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry import trace
-from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry import propagate
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from aurum.resilience import ConcurrencyLimit, LimitExceededError, deadline_scope
 from aurum.runtime import metrics
@@ -21,7 +20,7 @@ from aurum.runtime.health import Health
 from aurum.runtime.listening import PortInUseError
 from aurum.runtime.logging import reset_request_context, set_request_context
 from aurum.runtime.settings import Settings
-from aurum.runtime.tracing import current_trace_id, traced_operation
+from aurum.runtime.tracing import current_trace_id, get_tracer, traced_operation
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("aurum.access")
@@ -37,7 +36,7 @@ _SERVER_FAULTS = frozenset(
     }
 )
 # These outlive any request, so a span for each would say nothing; Ingest makes one for each batch instead.
-_ENDLESS = ("Ingest", "Watch", "ServerReflectionInfo", "Check")
+_ENDLESS = frozenset({"Ingest", "Watch"})
 
 
 class _CallInterceptor(grpc.aio.ServerInterceptor):
@@ -71,24 +70,28 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
     def _single(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Any) -> Any:
             outcome = _Outcome(method)
-            try:
-                with _request_scope(context), outcome.measured(), limit.slot():
-                    return await behaviour(request, context)
-            except Exception as error:
-                await outcome.abort(context, error)
+            with _request_scope(method, context):
+                try:
+                    with outcome.measured(), limit.slot():
+                        return await behaviour(request, context)
+                except Exception as error:
+                    await outcome.abort(context, error)
+                    raise
 
         return call
 
     def _streamed(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
             outcome = _Outcome(method)
-            try:
-                # A generator's body runs in its caller's context, which is this call's own task throughout.
-                with _request_scope(context), outcome.measured(), limit.slot():
-                    async for response in behaviour(request, context):
-                        yield response
-            except Exception as error:
-                await outcome.abort(context, error)
+            # A generator's body runs in its caller's context, which is this call's own task throughout.
+            with _request_scope(method, context):
+                try:
+                    with outcome.measured(), limit.slot():
+                        async for response in behaviour(request, context):
+                            yield response
+                except Exception as error:
+                    await outcome.abort(context, error)
+                    raise
 
         return call
 
@@ -123,26 +126,20 @@ class _Outcome:
                 )
 
     async def abort(self, context: Any, error: Exception) -> None:
-        """Ends the call with the error's status; an error that nobody expected is logged and not told."""
+        """Logs an error and tells it to the caller as status and details; one that nobody expected is not told."""
         if isinstance(error, grpc.aio.AbortError):
-            raise error
+            return
         with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{self._method} ended"):
-            await self._abort(context, error)
-
-    async def _abort(self, context: Any, error: Exception) -> None:
-        domain_error = _domain_error(error)
-        metrics.track_error(domain_error.reason)
-        span = trace.get_current_span()
-        span.set_attribute("error.type", domain_error.reason)
-        if domain_error.code in _SERVER_FAULTS:
-            span.set_status(Status(StatusCode.ERROR, domain_error.message))
-        if isinstance(domain_error, InternalError):
-            span.record_exception(error)
-            logger.exception("%s failed", self._method)
-        else:
-            logger.info("%s refused: %s", self._method, domain_error.message, extra={"code": domain_error.code.name})
+            domain_error = _domain_error(error)
+            metrics.track_error(domain_error.reason)
+            if isinstance(domain_error, InternalError):
+                logger.exception("%s failed", self._method)
+            else:
+                extra = {"code": domain_error.code.name}
+                logger.info("%s refused: %s", self._method, domain_error.message, extra=extra)
         details = to_status(domain_error).SerializeToString()
-        await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
+        with contextlib.suppress(grpc.aio.AbortError):  # the caller raises its own error, for the span to see
+            await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
 
 
 def _domain_error(error: Exception) -> AurumError:
@@ -154,15 +151,47 @@ def _domain_error(error: Exception) -> AurumError:
 
 
 @contextlib.contextmanager
-def _request_scope(context: Any) -> Generator[None]:
-    metadata = dict(context.invocation_metadata() or ())
+def _request_scope(method: str, context: Any) -> Generator[None]:
+    """The request's ids, its deadline and its span."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     token = set_request_context(request_id=metadata.get("x-request-id"), user_id=metadata.get("x-user-id"))
     try:
-        with deadline_scope(context.time_remaining()):
+        with deadline_scope(context.time_remaining()), _span(method, metadata):
             yield
     finally:
         with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
             reset_request_context(token)
+
+
+@contextlib.contextmanager
+def _span(method: str, metadata: dict[str, str]) -> Generator[None]:
+    _, service, name = method.split("/")
+    if name in _ENDLESS:
+        yield
+        return
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+    with get_tracer("aurum.rpc").start_as_current_span(
+        method[1:],
+        context=propagate.extract(metadata),
+        kind=SpanKind.SERVER,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        code = grpc.StatusCode.OK
+        try:
+            yield
+        except Exception as error:
+            domain_error = _domain_error(error)
+            code = domain_error.code
+            span.set_attribute("error.type", domain_error.reason)
+            if code in _SERVER_FAULTS:
+                span.set_status(Status(StatusCode.ERROR, domain_error.message))
+            if isinstance(domain_error, InternalError):
+                span.record_exception(error)
+            raise
+        finally:
+            span.set_attribute("rpc.grpc.status_code", code.value[0])
 
 
 @contextlib.asynccontextmanager
@@ -179,12 +208,7 @@ async def rpc_server(
 ) -> AsyncGenerator[int]:
     """Serves for the time of the block; yields the port. Calls in progress then get the shutdown grace."""
     server = grpc.aio.server(
-        interceptors=[
-            aio_server_interceptor(
-                filter_=filters.negate(filters.any_of(*(filters.method_name(name) for name in _ENDLESS)))
-            ),
-            _CallInterceptor(*limits),
-        ],
+        interceptors=[_CallInterceptor(*limits)],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port is an error, not a share of the load
             ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),

@@ -1,12 +1,10 @@
 """OpenTelemetry traces: set-up, and the few calls that other code needs."""
 
-import os
 import sys
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from typing import Any
-
-os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # read when instrumentations are imported
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
@@ -85,6 +83,7 @@ def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
     return provider
 
 
+@lru_cache(maxsize=256)
 def get_tracer(name: str) -> Tracer:
     return trace.get_tracer(name, __version__)
 

@@ -2,13 +2,30 @@
 
 from collections.abc import AsyncIterator, Sequence
 
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from aurum.runtime.errors import UnavailableError
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 
-class IngestionBackend:
-    def __init__(self, dependency: Dependency) -> None:
+class _Backend:
+    def __init__(self, dependency: Dependency, service: str) -> None:
         self._dependency = dependency
+        self._health = health_pb2_grpc.HealthStub(dependency.channel)
+        self._service = service
+
+    async def check(self) -> None:
+        """Raises AurumError if the service does not answer that it serves."""
+        request = health_pb2.HealthCheckRequest(service=self._service)
+        answer = await self._dependency.unary(self._health.Check, request)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise UnavailableError(f"{self._service} does not serve at the moment")
+
+
+class IngestionBackend(_Backend):
+    def __init__(self, dependency: Dependency) -> None:
+        super().__init__(dependency, "aurum.v1.IngestionService")
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
 
     async def write(self, batch: ingestion_pb2.Batch) -> ingestion_pb2.WriteResponse:
@@ -37,9 +54,9 @@ class IngestionBackend:
         return self._stub.Watch(ingestion_pb2.WatchRequest(interval_ms=interval_ms)).__aiter__()
 
 
-class PredictionBackend:
+class PredictionBackend(_Backend):
     def __init__(self, dependency: Dependency) -> None:
-        self._dependency = dependency
+        super().__init__(dependency, "aurum.v1.PredictionService")
         self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
 
     async def predict(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:

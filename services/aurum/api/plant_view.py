@@ -9,7 +9,7 @@ import collections
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _WATCH_INTERVAL_MS = 1000
 _SCORED_AT_ONCE = 200  # machines in one round; the others have their turn in the next
 _MACHINES_PER_CALL = 8  # few, so that scoring never holds up a prediction that somebody waits for
-_REACHED_WITHIN = 15.0  # seconds, for a service to count as reached
+_PROBE_EVERY, _HEARD_WITHIN = 3.0, 9.0  # seconds between two questions; since an answer, for a service to be there
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
 
 
@@ -36,14 +36,6 @@ class MachineView:
     version: int = 0
 
 
-@dataclass(slots=True)
-class _Reached:
-    """When each service was last heard of, by time.monotonic()."""
-
-    ingestion: float = field(default=-1e9)
-    prediction: float = field(default=-1e9)
-
-
 class PlantView:
     def __init__(self, ingestion: IngestionBackend, prediction: PredictionBackend, refresh_interval: float) -> None:
         self._ingestion = ingestion
@@ -52,7 +44,7 @@ class PlantView:
         self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # changed last at the end
         self._version = 0
         self._changed = asyncio.Event()
-        self._reached = _Reached()
+        self._heard: dict[str, float] = {}  # service → time.monotonic() of its last answer
         self.closed = False
 
     def close(self) -> None:
@@ -71,7 +63,6 @@ class PlantView:
 
     def note_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
         """Takes over a prediction that was asked for."""
-        self._reached.prediction = time.monotonic()
         view = self._views.get(machine_id)
         if view:
             view.prediction, view.predicted_at = prediction, time.time()
@@ -103,9 +94,20 @@ class PlantView:
 
     def unreachable(self) -> list[str]:
         """The services that were not heard of lately."""
-        since = time.monotonic() - _REACHED_WITHIN
-        found = {"ingestion": self._reached.ingestion, "prediction": self._reached.prediction}
-        return [name for name, at in found.items() if at < since]
+        since = time.monotonic() - _HEARD_WITHIN
+        return [name for name in ("ingestion", "prediction") if self._heard.get(name, -1e9) < since]
+
+    async def probe(self) -> None:
+        """Finds out which services answer, for as long as it runs."""
+        while True:
+            for name, backend in (("ingestion", self._ingestion), ("prediction", self._prediction)):
+                try:
+                    await backend.check()
+                except AurumError as error:
+                    logger.warning("%s does not answer: %s", name, error.message)
+                else:
+                    self._heard[name] = time.monotonic()
+            await asyncio.sleep(_PROBE_EVERY)
 
     async def follow(self) -> None:
         """Follows the state of all machines, for as long as it runs."""
@@ -114,7 +116,6 @@ class PlantView:
             try:
                 async for response in self._ingestion.watch(_WATCH_INTERVAL_MS):
                     backoff = _BACKOFF
-                    self._reached.ingestion = time.monotonic()
                     for machine in response.machines:
                         self._take(machine)
             except grpc.aio.AioRpcError as error:
@@ -140,7 +141,6 @@ class PlantView:
             part = views[start : start + _MACHINES_PER_CALL]
             with traced_operation("score machines", {"aurum.machines": len(part)}):
                 items = await self._prediction.predict_batch([view.machine.machine_id for view in part])
-            self._reached.prediction = time.monotonic()
             for view, item in zip(part, items, strict=True):
                 view.scored_us = view.machine.last_seen_us
                 if item.HasField("prediction"):

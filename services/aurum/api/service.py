@@ -65,6 +65,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
     )
     service.health.on_change(lambda serving: None if serving else plant.close())
     service.spawn(plant.follow(), "plant-view")
+    service.spawn(plant.probe(), "probe")
     if settings.feature_predictive:
         service.spawn(plant.score(), "scoring")
     async with http_server(create_app(context), listener, settings.shutdown_grace):

@@ -32,7 +32,11 @@ class SeriesTail:
         self.late += late
         if late and timestamps[late - 1] >= self.complete_from:
             self._drop_through(int(timestamps[late - 1]))
-        timestamps, values = timestamps[late:][-self._capacity :], values[late:][-self._capacity :]
+        timestamps, values = timestamps[late:], values[late:]
+        if len(timestamps) > self._capacity:
+            self._end = 0
+            self.complete_from = int(timestamps[-self._capacity])
+            timestamps, values = timestamps[-self._capacity :], values[-self._capacity :]
         count = len(timestamps)
         if not count:
             return

@@ -52,16 +52,24 @@ class IngestStreams:
         pending: asyncio.Queue[Any] = asyncio.Queue(_UNACKNOWLEDGED)
         reader = asyncio.create_task(self._read(requests, pending), name="ingest-reader")
         self._readers.add(reader)
-        acknowledged = duplicates = 0
+        acknowledged = duplicates = told = 0
         try:
-            while (item := await pending.get()) is not _END:
+            while True:
+                item = await pending.get()
+                ending = item is _END or isinstance(item, Exception)
+                if not ending:
+                    written: Written = await item
+                    acknowledged += 1
+                    duplicates += written.duplicate > 0
+                # One answer for what one commit stored, and one for all before the end:
+                due = ending or pending.empty() or acknowledged - told >= _ACKNOWLEDGE_EVERY
+                if due and acknowledged > told:
+                    told = acknowledged
+                    yield ingestion_pb2.IngestResponse(acknowledged=acknowledged, duplicates=duplicates)
                 if isinstance(item, Exception):
                     raise item
-                written: Written = await item
-                acknowledged += 1
-                duplicates += written.duplicate > 0
-                if pending.empty() or acknowledged % _ACKNOWLEDGE_EVERY == 0:  # one answer for what one commit stored
-                    yield ingestion_pb2.IngestResponse(acknowledged=acknowledged, duplicates=duplicates)
+                if ending:
+                    return
         finally:
             self._readers.discard(reader)
             reader.cancel()

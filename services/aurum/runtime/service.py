@@ -15,7 +15,6 @@ from typing import Any
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would write lines to stderr that are not JSON
 
 import grpc
-import uvloop
 from opentelemetry.sdk.trace import TracerProvider
 
 from aurum import __version__
@@ -130,8 +129,7 @@ def run_service(name: str, body: Body, settings: Settings | None = None) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLD)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(name, body, settings))
+        return asyncio.run(_run(name, body, settings))
     finally:
         _flush(provider)
         logging.shutdown()

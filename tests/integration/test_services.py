@@ -1,0 +1,427 @@
+"""Ingestion, prediction and API as real processes, through their public interfaces."""
+
+import asyncio
+import json
+import math
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from aurum.readings.batch import Series, encode, now_us
+from aurum.runtime.errors import from_rpc_error
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from aurum_sim.machine_types import PUMP
+from aurum_sim.plant_model import run_to_failure
+from tests.conftest import Platform, free_port, http, wait_for
+
+HOUR_US = 3_600_000_000
+
+
+def iso(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat()
+
+
+@pytest.fixture(scope="module")
+def pump(serving: Platform) -> str:
+    """A pump with a life behind it, close to its failure."""
+    run = run_to_failure(PUMP, 1, seed=42)[0]
+    end = len(run.timestamps) - 8
+    offset = now_us() - int(run.timestamps[end - 1])
+    machine = {"machine_id": "worn-pump", "machine_type": "pump", "site": "lab"}
+    assert http("POST", f"{serving.api}/api/machines", machine).status == 201
+    readings = [
+        {"machine_id": "worn-pump", "sensor": sensor, "timestamp": (int(at) + offset) / 1e6, "value": value}
+        for sensor, column in run.columns.items()
+        for at, value in zip(run.timestamps[end - 100 : end], column[end - 100 : end].tolist(), strict=True)
+        if not math.isnan(value)
+    ]
+    answer = http("POST", f"{serving.api}/api/readings", {"readings": readings})
+    assert answer.status == 200, answer.body
+    assert answer.json == {"accepted": len(readings), "duplicate": 0}
+    return "worn-pump"
+
+
+@pytest.fixture
+def ingestion(serving: Platform) -> Iterator[ingestion_pb2_grpc.IngestionServiceStub]:
+    with grpc.insecure_channel(f"127.0.0.1:{serving.port('ingestion')}") as channel:
+        yield ingestion_pb2_grpc.IngestionServiceStub(channel)
+
+
+def test_health_has_its_shape(serving: Platform) -> None:
+    health = wait_for(
+        lambda: (found := http("GET", f"{serving.api}/health").json)["status"] != "unhealthy" and found, 10, "health"
+    )
+    assert set(health) == {"status", "app_name", "app_version", "environment", "features", "observability"}
+    assert health["app_name"] == "AurumAI Platform"
+    assert health["features"] == {
+        "predictive": True,
+        "carbon": True,
+        "energy": True,
+        "water": False,
+        "analytics": True,
+    }
+    assert health["observability"] == {"logging": "json", "tracing_enabled": True, "prometheus_enabled": True}
+
+
+def test_a_worn_machine_is_predicted_to_fail(serving: Platform, pump: str) -> None:
+    answer = http("POST", f"{serving.api}/api/predict", {"machine_id": pump})
+    assert answer.status == 200, answer.body
+    prediction = answer.json
+    assert prediction["risk_score"] > 0.5
+    assert prediction["rul"]["lower"] <= prediction["rul"]["estimate"] <= prediction["rul"]["upper"] < 100
+    assert prediction["rul"]["unit"] == "h"
+    assert not prediction["degraded"]
+    assert prediction["model_version"]
+    assert prediction["trace_id"] == answer.headers["x-trace-id"]
+    same = http("POST", f"{serving.api}/api/machines/{pump}/predict").json
+    assert same["risk_score"] == prediction["risk_score"]
+
+
+def test_an_explanation_and_features(serving: Platform, pump: str) -> None:
+    explanation = http("GET", f"{serving.api}/api/machines/{pump}/explanation?top=3").json
+    assert len(explanation["factors"]) == 3
+    assert any(factor["contribution"] > 0 for factor in explanation["factors"])
+    features = http("GET", f"{serving.api}/api/machines/{pump}/features").json["features"]
+    given = {name: value for name, value in features.items() if value is not None}
+    body = {"machine_type": "pump", "features": given}
+    by_features = http("POST", f"{serving.api}/api/predict", body).json
+    assert by_features["risk_score"] == pytest.approx(explanation["prediction"]["risk_score"])
+
+
+def test_readings_come_back_as_series(serving: Platform, pump: str) -> None:
+    url = f"{serving.api}/api/machines/{pump}/metrics?sensor=vibration_mm_s"
+    (raw,) = http("GET", f"{url}&points=0").json["series"]
+    assert len(raw["values"]) == len(raw["timestamps"]) > 80
+    assert raw["minima"] is None
+    (reduced,) = http("GET", f"{url}&points=10").json["series"]
+    assert len(reduced["values"]) <= 10
+    assert max(reduced["maxima"]) == pytest.approx(max(raw["values"]))
+    assert sum(reduced["counts"]) == len(raw["values"])
+
+
+def test_machines_are_listed_page_by_page(serving: Platform) -> None:
+    for index in range(5):
+        body = {"machine_id": f"paged-{index}", "machine_type": "motor", "site": "pages"}
+        assert http("POST", f"{serving.api}/api/machines", body).status == 201
+    found, cursor = [], ""
+    while True:
+        page = http("GET", f"{serving.api}/api/machines?site=pages&limit=2&cursor={cursor}").json
+        found += [item["machine_id"] for item in page["items"]]
+        if not (cursor := page["next_cursor"]):
+            break
+    assert found == [f"paged-{index}" for index in range(5)]
+
+
+def test_registration_conflicts_and_retries(serving: Platform) -> None:
+    body = {"machine_id": "twice", "machine_type": "pump"}
+    key = {"Idempotency-Key": "abc-1"}
+    assert [http("POST", f"{serving.api}/api/machines", body, key).status for _ in range(2)] == [201, 201]
+    assert http("POST", f"{serving.api}/api/machines", body).status == 409
+
+
+def test_an_idempotency_key_makes_a_retry_safe(serving: Platform) -> None:
+    body = {"readings": [{"machine_id": "key", "sensor": "s", "timestamp": time.time(), "value": 1.0}]}
+    key = {"Idempotency-Key": "readings-1"}
+    answers = [http("POST", f"{serving.api}/api/readings", body, key).json for _ in range(2)]
+    assert answers == [{"accepted": 1, "duplicate": 0}, {"accepted": 0, "duplicate": 1}]
+
+
+def test_csv_over_http(serving: Platform) -> None:
+    text = f"machine_id,timestamp,a,b\ncsv-1,{iso(now_us())},1,2\ncsv-1,{iso(now_us() - 10**6)},3,\n"
+    answer = http("POST", f"{serving.api}/api/readings", text.encode(), {"Content-Type": "text/csv"})
+    assert answer.json == {"accepted": 3, "duplicate": 0}
+
+
+NOW = time.time()
+
+
+@pytest.mark.parametrize(
+    ("rows", "row", "field"),
+    [
+        ([{"sensor": "s", "timestamp": NOW, "value": 1}], 0, "machine_id"),
+        ([{"machine_id": "bad-1", "sensor": "s", "timestamp": NOW, "value": "x"}], 0, "value"),
+        ([{"machine_id": "bad-1", "sensor": "s", "timestamp": NOW, "value": None}], 0, "value"),
+        (
+            [
+                {"machine_id": "bad-1", "sensor": "s", "timestamp": NOW, "value": 1},
+                {"machine_id": "bad-1", "sensor": "s", "timestamp": NOW + 400, "value": 1},
+            ],
+            1,
+            "timestamp",
+        ),
+        ([{"machine_id": "bad 1", "sensor": "s", "timestamp": NOW, "value": 1}], 0, "machine_id"),
+        ([{"machine_id": "bad-1", "sensor": "s", "timestamp": "soon", "value": 1}], 0, "timestamp"),
+        ([{"machine_id": "bad-1", "sensor": "s", "timestamp": NOW, "value": 1, "unit": "m"}], 0, "unit"),
+    ],
+)
+def test_wrong_readings_name_row_and_field_and_store_nothing(
+    serving: Platform, rows: list[Any], row: int, field: str
+) -> None:
+    answer = http("POST", f"{serving.api}/api/readings", {"readings": rows})
+    assert answer.status == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.json["errors"][0]["row"], answer.json["errors"][0]["field"]) == (row, field)
+    assert answer.json["trace_id"]
+    assert http("GET", f"{serving.api}/api/machines/bad-1").status == 404
+
+
+def test_a_wrong_csv_cell_is_named(serving: Platform) -> None:
+    text = b"machine_id,timestamp,sensor,value\nbad-2,1,a,1\nbad-2,2,a,oops\n"
+    answer = http("POST", f"{serving.api}/api/readings", text, {"Content-Type": "text/csv"})
+    assert answer.status == 422
+    assert answer.json["errors"] == [{"field": "value", "row": 3, "detail": "'oops' is no number"}]
+    assert http("GET", f"{serving.api}/api/machines/bad-2").status == 404
+
+
+def test_malformed_bodies(serving: Platform) -> None:
+    assert http("POST", f"{serving.api}/api/readings", b"{not json").status == 422
+    assert http("POST", f"{serving.api}/api/readings", b"x", {"Content-Type": "image/png"}).status == 422
+    assert http("POST", f"{serving.api}/api/readings", {"readings": []}).status == 422
+    assert http("POST", f"{serving.api}/api/predict", {"machine_type": "pump"}).status == 422
+    wrong = {"machine_type": "pump", "features": {"nonsense": 1}}
+    answer = http("POST", f"{serving.api}/api/predict", wrong)
+    assert answer.status == 422
+    assert "features.nonsense" in answer.json["detail"]
+
+
+async def test_a_body_of_a_gigabyte_is_refused_without_reading_it(serving: Platform) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", serving.port("api"))
+    writer.write(b"POST /api/readings HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+    assert b"413" in await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", serving.port("api"))
+    writer.write(b"POST /api/readings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"%x\r\n" % 1_000_000 + b"a" * 1_000_000 + b"\r\n"
+    answer = asyncio.create_task(reader.readline())
+    sent = 0
+    while not answer.done() and sent < 100:
+        try:
+            writer.write(chunk)
+            await writer.drain()
+        except ConnectionError:
+            break
+        sent += 1
+        await asyncio.sleep(0)
+    assert sent < 60
+    assert b"413" in await asyncio.wait_for(answer, 10)
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["", "/metrics", "/features", "/explanation"])
+def test_an_unknown_machine_is_404(serving: Platform, path: str) -> None:
+    answer = http("GET", f"{serving.api}/api/machines/nobody{path}")
+    assert answer.status == 404
+    assert answer.json["type"] == "urn:aurumai:problem:machine-not-found"
+    assert http("POST", f"{serving.api}/api/predict", {"machine_id": "nobody"}).status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/alarms"),
+        ("POST", "/api/alarms/1/ack"),
+        ("POST", "/api/alarms/1/shelve"),
+        ("GET", "/api/energy"),
+        ("GET", "/api/carbon"),
+        ("GET", "/api/water"),
+    ],
+)
+def test_what_is_planned_says_so(serving: Platform, method: str, path: str) -> None:
+    answer = http(method, f"{serving.api}{path}")
+    assert answer.status == 501
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "planned" in answer.json["detail"]
+
+
+def test_every_route_of_the_contract_is_in_openapi(serving: Platform) -> None:
+    paths = http("GET", f"{serving.api}/openapi.json").json["paths"]
+    routes = """
+        /health /livez /readyz /metrics /api/machines /api/machines/{machine_id} /api/readings /api/predict
+        /api/machines/{machine_id}/metrics /api/machines/{machine_id}/features /api/machines/{machine_id}/predict
+        /api/machines/{machine_id}/explanation /api/energy /api/carbon /api/water /api/alarms
+        /api/alarms/{alarm_id}/ack /api/alarms/{alarm_id}/shelve /api/resilience /api/events
+    """
+    for path in routes.split():
+        assert path in paths, path
+
+
+def test_resilience_shows_every_service(serving: Platform) -> None:
+    states = {each["service"]: each for each in http("GET", f"{serving.api}/api/resilience").json["services"]}
+    assert states["prediction"]["reachable"]
+    assert states["prediction"]["policy"]["applied"]
+    assert not states["edge"]["reachable"]
+    assert states["edge"]["reason"]
+    assert any(target["name"] == "api/ingestion" for target in states["api"]["targets"])
+
+
+def test_events_stream_the_plant(serving: Platform, pump: str) -> None:
+    with urllib.request.urlopen(f"{serving.api}/api/events", timeout=20) as stream:  # noqa: S310
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        seen: dict[str, Any] = {}
+        while not (pump in seen and seen[pump]["risk_score"] and seen[pump]["values"]):
+            line = stream.readline().decode()
+            if line.startswith("data:"):
+                seen |= {item["machine_id"]: item for item in json.loads(line[5:])["machines"]}
+    assert seen[pump]["values"]["vibration_mm_s"] > 0
+
+
+def test_the_console_is_served_with_a_strict_policy(serving: Platform) -> None:
+    page = http("GET", f"{serving.api}/")
+    assert b"AurumAI" in page.body
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert b"<script>" not in page.body
+    assert http("GET", f"{serving.api}/console/console.js").status == 200
+
+
+def test_ingest_acknowledges_cumulatively(ingestion: ingestion_pb2_grpc.IngestionServiceStub) -> None:
+    def requests() -> Iterator[ingestion_pb2.IngestRequest]:
+        for sequence in (1, 2, 3, 2):
+            series = Series("stream-1", "s", np.array([now_us() + sequence]), np.array([1.0]))
+            yield ingestion_pb2.IngestRequest(batch=encode("stream-source", sequence, [series]))
+
+    responses = list(ingestion.Ingest(requests(), timeout=10))
+    counts = [response.acknowledged for response in responses]
+    assert counts == sorted(counts)
+    assert (counts[-1], responses[-1].duplicates) == (4, 1)
+
+
+def test_a_bad_batch_ends_the_stream_after_what_came_before(
+    ingestion: ingestion_pb2_grpc.IngestionServiceStub,
+) -> None:
+    good = encode("half", 1, [Series("half-1", "s", np.array([now_us()]), np.array([1.0]))])
+    bad = encode("half", 2, [Series("half-1", "s", np.array([now_us()]), np.array([math.inf]))])
+    call = ingestion.Ingest(iter([ingestion_pb2.IngestRequest(batch=each) for each in (good, bad)]), timeout=10)
+    received = []
+    with pytest.raises(grpc.RpcError) as caught:
+        received.extend(call)
+    error = from_rpc_error(caught.value)  # type: ignore[arg-type]
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.violations[0].field == "requests[1].batch.series[0].values[0]"
+    assert error.metadata["position"] == "1"
+    machine = ingestion.GetMachine(ingestion_pb2.GetMachineRequest(machine_id="half-1"), timeout=5).machine
+    assert machine.sensors[0].value == 1.0
+
+
+def test_watch_sends_the_latest_state(ingestion: ingestion_pb2_grpc.IngestionServiceStub) -> None:
+    call = ingestion.Watch(ingestion_pb2.WatchRequest(machine_ids=["watched"], interval_ms=100), timeout=15)
+    at = now_us()
+    batch = encode("watch", 1, [Series("watched", "s", np.array([at]), np.array([7.0]))])
+    ingestion.Write(ingestion_pb2.WriteRequest(batch=batch), timeout=5)
+    response = next(response for response in call if response.machines)
+    assert response.machines[0].last_seen_us == at
+    call.cancel()
+
+
+def test_grpc_health_and_reflection(serving: Platform) -> None:
+    from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+    for service, name in (("ingestion", "aurum.v1.IngestionService"), ("prediction", "aurum.v1.PredictionService")):
+        with grpc.insecure_channel(f"127.0.0.1:{serving.port(service)}") as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+            assert check.status == health_pb2.HealthCheckResponse.SERVING
+            assert name in ProtoReflectionDescriptorDatabase(channel).get_services()
+
+
+def test_prediction_batch_answers_each(serving: Platform, pump: str) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{serving.port('prediction')}") as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        request = prediction_pb2.PredictBatchRequest(
+            requests=[prediction_pb2.PredictRequest(machine_id=machine_id) for machine_id in (pump, "nobody", pump)]
+        )
+        (response,) = stub.PredictBatch(iter([request]), timeout=10)
+        models = stub.ListModels(prediction_pb2.ListModelsRequest(), timeout=5).models
+        activated = stub.ActivateModel(
+            prediction_pb2.ActivateModelRequest(machine_type="pump", version=models[0].version), timeout=5
+        )
+    assert response.items[0].prediction.risk_score == response.items[2].prediction.risk_score > 0.5
+    assert "nobody" in response.items[1].error
+    assert activated.model.active
+    assert json.loads(models[0].card_json)["machine_type"] == "pump"
+
+
+def test_a_machine_type_without_a_model_is_answered_by_the_rule(serving: Platform) -> None:
+    at = now_us()
+    rows = [
+        {"machine_id": "odd-1", "sensor": "x", "timestamp": (at - index * 10**6) / 1e6, "value": float(index % 7)}
+        for index in range(40)
+    ]
+    assert http("POST", f"{serving.api}/api/readings", {"readings": rows}).status == 200
+    prediction = http("POST", f"{serving.api}/api/predict", {"machine_id": "odd-1"}).json
+    assert prediction["degraded"]
+    assert "no model" in prediction["degraded_reason"]
+    assert prediction["rul"] is None
+    assert prediction["model_version"] is None
+    assert http("GET", f"{serving.api}/api/machines/odd-1/explanation").json["factors"][0]["sensor"] == "x"
+
+
+def test_too_few_readings_say_so(serving: Platform) -> None:
+    body = {"readings": [{"machine_id": "young-1", "sensor": "x", "timestamp": time.time(), "value": 1}]}
+    http("POST", f"{serving.api}/api/readings", body)
+    answer = http("POST", f"{serving.api}/api/predict", {"machine_id": "young-1"})
+    assert answer.status == 409
+    assert "too few readings" in answer.json["detail"]
+
+
+def test_a_service_that_is_told_to_stop_exits_0_in_time(platform: Platform) -> None:
+    process = platform.start("ingestion")
+    series = Series("drain-1", "s", np.array([now_us()]), np.array([1.0]))
+    with grpc.insecure_channel(f"127.0.0.1:{platform.port('ingestion')}") as channel:
+        stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
+        watching = stub.Watch(ingestion_pb2.WatchRequest(), timeout=60)
+        stub.Write(ingestion_pb2.WriteRequest(batch=encode("drain", 1, [series])), timeout=5)
+        assert next(watching) is not None
+        started = time.monotonic()
+        assert process.kill(15) == 0
+        assert time.monotonic() - started < 10
+    for line in process.lines():
+        json.loads(line)
+
+
+@pytest.mark.parametrize(
+    ("service", "setting", "value", "code"),
+    [("ingestion", "AURUM_INGESTION_PORT", "x", 2), ("api", "AURUM_POLICY_FILE", "/nowhere.yaml", 2)],
+)
+def test_a_wrong_setting_stops_the_start(platform: Platform, service: str, setting: str, value: str, code: int) -> None:
+    platform.extra[setting] = value
+    process = platform.start(service, ready=False)
+    assert process.popen.wait(20) == code
+    assert value in process.lines()[-1] or setting in process.lines()[-1]
+    assert "Traceback" not in process.log.read_text()
+
+
+def test_a_port_in_use_is_named(platform: Platform) -> None:
+    platform.start("ingestion")
+    taken = platform.port("ingestion")
+    second = Platform(platform.folder / "second", ports={"ingestion": taken})
+    process = second.start("ingestion", ready=False)
+    assert process.popen.wait(20) == 1
+    assert f"port {taken}" in process.lines()[-1]
+    assert "AURUM_INGESTION_PORT" in process.lines()[-1]
+
+
+def test_a_corrupt_model_stops_the_start_with_its_name(platform: Platform, models: Path) -> None:
+    version = json.loads((models / "pump" / "active.json").read_text())["version"]
+    folder = platform.folder / "models" / "pump" / version
+    folder.mkdir(parents=True)
+    for file in (models / "pump" / version).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "rul.txt").write_text("tree")
+    (folder.parent / "active.json").write_text(json.dumps({"version": version}))
+    process = platform.start("prediction", ready=False)
+    assert process.popen.wait(30) == 1
+    assert "rul.txt" in process.lines()[-1]
+
+
+def test_settings_of_ports_reach_the_admin_server(platform: Platform) -> None:
+    platform.ports["edge admin"] = free_port()
+    platform.start("edge")
+    assert platform.admin("edge", "/livez").json == {"status": "alive", "service": "edge"}
+    assert b"edge_spool_seconds_until_full" in platform.admin("edge", "/metrics").body

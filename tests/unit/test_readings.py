@@ -1,0 +1,205 @@
+"""Batches, segments, tables: what goes in comes out, and what is wrong is named."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurum.readings.batch import MAX_AHEAD_US, Series, decode, encode, now_us
+from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
+from aurum.readings.tables import Rows, TableError, parse_timestamp, read_cmapss, read_csv, to_series
+from aurum.runtime.errors import InvalidArgumentError
+from aurum.storage.segment import CorruptSegmentError, pack, unpack
+from aurum.v1 import ingestion_pb2
+
+NOW = now_us()
+TOO_LATE = NOW + MAX_AHEAD_US + 10**6
+
+
+def series(machine_id: str = "m", sensor: str = "s", at: Any = (NOW,), values: Any = (1.0,)) -> ingestion_pb2.Series:
+    return ingestion_pb2.Series(machine_id=machine_id, sensor=sensor, timestamps_us=at, values=values)
+
+
+def batch(*parts: ingestion_pb2.Series, source_id: str = "src", sequence: int = 1) -> ingestion_pb2.Batch:
+    return ingestion_pb2.Batch(source_id=source_id, sequence=sequence, series=parts)
+
+
+timestamps = st.integers(min_value=0, max_value=NOW)
+values = st.floats(allow_nan=True, allow_infinity=False)
+
+
+@given(st.lists(st.tuples(timestamps, values), min_size=1, max_size=200))
+def test_segments_keep_every_bit(readings: list[tuple[int, float]]) -> None:
+    readings.sort(key=lambda reading: reading[0])
+    at = np.array([reading[0] for reading in readings], dtype=np.int64)
+    column = np.array([reading[1] for reading in readings])
+    got_at, got = unpack(pack(at, column))
+    assert np.array_equal(got_at, at)
+    assert got.tobytes() == column.tobytes()
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_segment_are_refused(data: bytes) -> None:
+    with pytest.raises(CorruptSegmentError):
+        unpack(data)
+
+
+def test_a_flipped_bit_is_found() -> None:
+    segment = bytearray(pack(np.arange(100, dtype=np.int64), np.random.default_rng(1).random(100)))
+    segment[-3] ^= 1
+    with pytest.raises(CorruptSegmentError, match="checksum"):
+        unpack(bytes(segment))
+
+
+@given(st.lists(st.tuples(timestamps, st.floats(-1e6, 1e6)), min_size=1, max_size=50))
+def test_batches_survive_the_wire(readings: list[tuple[int, float]]) -> None:
+    at = np.array([reading[0] for reading in readings], dtype=np.int64)
+    column = np.array([reading[1] for reading in readings])
+    message = encode("src", 3, [Series("m", "s", at, column)])
+    got = decode(ingestion_pb2.Batch.FromString(message.SerializeToString()), NOW)
+    assert (got.source_id, got.sequence, got.readings) == ("src", 3, len(readings))
+    assert np.array_equal(got.series[0].timestamps, at)
+    assert np.array_equal(got.series[0].values, column)
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (batch(series(), source_id=""), "batch.source_id"),
+        (batch(series(), sequence=0), "batch.sequence"),
+        (batch(), "batch.series"),
+        (batch(series(), series("bad id")), "batch.series[1].machine_id"),
+        (batch(series(sensor="")), "batch.series[0].sensor"),
+        (batch(series(), series()), "batch.series[1]"),
+        (batch(series(at=(1, 2))), "batch.series[0].values"),
+        (
+            batch(series(), series("n", at=(NOW, NOW + MAX_AHEAD_US + 10**6), values=(1, 2))),
+            "batch.series[1].timestamps_us[1]",
+        ),
+        (batch(series(at=(-1,))), "batch.series[0].timestamps_us[0]"),
+        (batch(series(at=(1, 2), values=(1.0, math.inf))), "batch.series[0].values[1]"),
+        (batch(series(), series("n", values=(math.nan,))), "batch.series[1].values"),
+    ],
+)
+def test_a_batch_that_breaks_a_rule_names_the_field(message: ingestion_pb2.Batch, field: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        decode(message, NOW)
+    assert caught.value.violations[0].field == field
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=200)
+def test_no_message_crashes_the_decoder(data: bytes) -> None:
+    try:
+        message = ingestion_pb2.Batch.FromString(data)
+    except Exception:  # protobuf's own refusal, before our code
+        return
+    try:
+        decode(message, NOW)
+    except InvalidArgumentError as error:
+        assert error.violations  # noqa: PT017 - random bytes may also be a batch
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-05-04T12:00:00Z", 1777896000),
+        ("2026-05-04T14:00:00+02:00", 1777896000),
+        ("2026-05-04 12:00:00", 1777896000),
+        ("1777896000", 1777896000),
+        ("1777896000000", 1777896000),
+        ("1777896000000000", 1777896000),
+    ],
+)
+def test_timestamps(text: str, seconds: int) -> None:
+    assert parse_timestamp(text) == seconds * 1_000_000
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)))
+def test_timestamps_are_exact(moment: datetime) -> None:
+    aware = moment.replace(tzinfo=UTC)
+    assert parse_timestamp(aware.isoformat()) == round(aware.timestamp() * 1e6)
+
+
+def rows_of(text: str) -> Rows:
+    (rows,) = read_csv(text.splitlines(keepends=True), 10**6)
+    return rows
+
+
+def test_long_and_wide_csv_are_the_same() -> None:
+    long = rows_of("machine_id,timestamp,sensor,value\nm,10,a,1\nm,10,b,2\nm,20,a,3\n")
+    wide = rows_of("timestamp,machine_id,a,b\n10,m,1,2\n20,m,3,\n")
+    assert [(s.sensor, s.values.tolist()) for s in to_series(long)] == [
+        (s.sensor, s.values.tolist()) for s in to_series(wide)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "column"),
+    [
+        ("machine,timestamp,sensor,value\nm,1,a,1\n", 1, "machine_id"),
+        ("machine_id,timestamp\nm,1\n", 1, ""),
+        ("machine_id,timestamp,sensor,value\nm,1,a,1\nm,2,a\n", 3, "value"),
+        ("machine_id,timestamp,sensor,value\nm,1,a,1\nm,2,a,x\n", 3, "value"),
+        ("machine_id,timestamp,sensor,value\nm,yesterday,a,1\n", 2, "timestamp"),
+        ("machine_id,timestamp,a,b\nm,1,2,3\nm,2,2,oops\n", 3, "b"),
+        ("machine_id,timestamp,a,b\nm,1,2,3,4\n", 2, "column 5"),
+        ("machine_id,timestamp,a,a\nm,1,2,3\n", 1, "a"),
+    ],
+)
+def test_a_wrong_cell_is_named(text: str, row: int, column: str) -> None:
+    with pytest.raises(TableError) as caught:
+        rows_of(text)
+    assert (caught.value.row, caught.value.column) == (row, column)
+
+
+@pytest.mark.parametrize(
+    ("line", "row", "column"),
+    [
+        ("bad id,1,a,1", 2, "machine_id"),
+        ("m,1,a,inf", 2, "value"),
+        ("m,1,a,nan", 2, "value"),
+        (f"m,{NOW + 10**9},a,1", 2, "timestamp"),
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_named(line: str, row: int, column: str) -> None:
+    with pytest.raises(TableError) as caught:
+        to_series(rows_of(f"machine_id,timestamp,sensor,value\n{line}\n"))
+    assert (caught.value.row, caught.value.column) == (row, column)
+
+
+def cmapss_line(unit: int, cycle: int) -> str:
+    return f"{unit} {cycle} " + " ".join(f"{0.1 * (index + cycle):.4f}" for index in range(24)) + "  \n"
+
+
+def test_cmapss_becomes_machines_and_cycles() -> None:
+    (rows,) = read_cmapss([cmapss_line(1, 1), cmapss_line(1, 2), cmapss_line(2, 1)], "fd", 10**6)
+    found = {(s.machine_id, s.sensor): s.values.tolist() for s in to_series(rows)}
+    assert found["fd-001", "cycle"] == [1.0, 2.0]
+    assert len(found) == 2 * 25
+
+
+def test_a_truncated_cmapss_file_names_line_and_column() -> None:
+    cut = cmapss_line(1, 3)[:40]
+    with pytest.raises(TableError, match="cut off") as caught:
+        list(read_cmapss([cmapss_line(1, 1), cmapss_line(1, 2), cut], "fd", 10**6))
+    assert caught.value.row == 3
+    assert caught.value.column == f"column {len(cut.split()) + 1}"
+
+
+def test_runs_are_split_at_overhauls_and_end_at_faults() -> None:
+    at = np.arange(8, dtype=np.int64)
+    columns = {
+        OPERATING_HOURS: np.array([1.0, 2, 3, 3, 1, 2, 3, 4]),
+        FAULT: np.array([0.0, 0, 1, 1, 0, 0, 0, 0]),
+        "x": np.arange(8.0),
+    }
+    first, second = split_runs("m", at, columns, ends_in_failure=True)
+    assert first.failed
+    assert first.columns["x"].tolist() == [0, 1, 2]
+    assert not second.failed  # there is a fault signal, and it did not come on
+    assert second.columns["x"].tolist() == [4, 5, 6, 7]

@@ -1,0 +1,181 @@
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.resilience import (
+    CircuitBreakerError,
+    ConcurrencyLimit,
+    DeadlineExceededError,
+    LimitExceededError,
+    Pipeline,
+    PolicyDocument,
+    PolicyError,
+    ResilientCircuitBreaker,
+    RetryBudget,
+    RetryPolicy,
+    deadline_scope,
+    load_policy_document,
+    remaining,
+)
+from aurum.resilience.policy import CircuitBreakerSpec, Policy, RetrySpec, TimeoutSpec
+
+
+def test_a_breaker_holds_no_lock_across_calls() -> None:
+    breaker = ResilientCircuitBreaker("threads")
+    together = threading.Barrier(8, timeout=10)  # broken if the calls were made one after the other
+    threads = [threading.Thread(target=breaker.call, args=(together.wait,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not together.broken
+    assert breaker.fail_counter == 0
+
+
+async def test_exactly_the_allowed_probes_pass_when_half_open() -> None:
+    now = [0.0]
+    breaker = ResilientCircuitBreaker("probes", 1, 1.0, probes=3, clock=lambda: now[0])
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await breaker.call_async(fail)
+    now[0] = 2.0
+    gate = asyncio.Event()
+    calls = [asyncio.create_task(breaker.call_async(gate.wait)) for _ in range(50)]
+    await asyncio.sleep(0)
+    gate.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(result, CircuitBreakerError) for result in results) == 47
+    assert breaker.current_state == "closed"
+
+
+async def test_a_cancelled_probe_gives_its_place_back() -> None:
+    now = [0.0]
+    breaker = ResilientCircuitBreaker("cancel", 1, 1.0, clock=lambda: now[0])
+    with pytest.raises(ValueError, match="x"), breaker.guard():
+        raise ValueError("x")
+    now[0] = 2.0
+    probe = asyncio.create_task(breaker.call_async(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    probe.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+    assert breaker.call(lambda: 7) == 7
+
+
+def test_an_outcome_from_before_a_change_of_state_does_not_count() -> None:
+    breaker = ResilientCircuitBreaker("late", 1, 100.0)
+    slow = breaker.guard()
+    slow.__enter__()
+    with pytest.raises(OSError, match="x"), breaker.guard():
+        raise OSError("x")
+    assert breaker.current_state == "open"
+    slow.__exit__(None, None, None)
+    assert breaker.current_state == "open"
+
+
+@given(st.lists(st.booleans(), max_size=200))
+def test_a_budget_never_grants_more_than_its_share(retries: list[bool]) -> None:
+    budget = RetryBudget("b", ratio=0.2, floor=0.0, clock=lambda: 0.0)
+    start = budget.tokens
+    deposits = granted = 0
+    for retry in retries:
+        if retry:
+            granted += budget.withdraw()
+        else:
+            budget.deposit()
+            deposits += 1
+    assert granted <= start + 0.2 * deposits + 1e-9
+
+
+async def test_a_pipeline_retries_within_its_deadline() -> None:
+    policy = Policy(
+        target="a/b/C",
+        retry=RetrySpec(max_attempts=10, base_delay_seconds=0.05, max_delay_seconds=0.05, budget_floor_per_second=100),
+        timeout=TimeoutSpec(attempt_seconds=0.3, deadline_seconds=0.3),
+        circuit_breaker=CircuitBreakerSpec(enabled=False),
+    )
+    pipeline = Pipeline("t", policy, is_failure=lambda error: True, is_retryable=lambda error: True)
+    timeouts = []
+
+    async def attempt(timeout: float) -> None:
+        timeouts.append(timeout)
+        raise ConnectionError
+
+    with pytest.raises((ConnectionError, DeadlineExceededError)):
+        await pipeline.call(attempt)
+    assert len(timeouts) > 1
+    assert timeouts == sorted(timeouts, reverse=True)  # each attempt has less time than the one before
+
+
+async def test_a_call_that_is_not_idempotent_is_made_once() -> None:
+    pipeline = Pipeline("t", Policy(target="a/b/C"), is_failure=lambda error: True, is_retryable=lambda error: True)
+    calls = []
+
+    async def attempt(timeout: float) -> None:
+        calls.append(timeout)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await pipeline.call(attempt, idempotent=False)
+    assert len(calls) == 1
+
+
+def test_the_delay_that_a_server_asks_for_is_kept() -> None:
+    policy = RetryPolicy(3, 0.0, 0.0, retry_after=lambda error: 1.5)
+    assert policy.delay(OSError(), 1) == 1.5
+    with deadline_scope(1.0):
+        assert policy.delay(OSError(), 1) < 1.0
+
+
+def test_deadlines_only_shrink() -> None:
+    with deadline_scope(10.0), deadline_scope(100.0):
+        left = remaining()
+        assert left is not None
+        assert left <= 10.0
+    assert remaining() is None
+
+
+def test_a_limit_refuses_and_recovers() -> None:
+    limit = ConcurrencyLimit("l", 1)
+    with limit.slot(), pytest.raises(LimitExceededError), limit.slot():
+        pass
+    with limit.slot():
+        assert limit.in_flight == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("policies: [{target: a/b/C, retry: {max_atempts: 3}}]", "max_atempts"),
+        ("policies: [{target: a/b/C, timeout: {attempt_seconds: 9, deadline_seconds: 1}}]", "attempt_seconds"),
+        ("policies: [{target: nonsense}]", "target"),
+        ("policies: [", "YAML"),
+    ],
+)
+def test_a_wrong_policy_is_refused_with_its_field(content: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(content)
+    with pytest.raises(PolicyError, match=named):
+        load_policy_document(path)
+
+
+def test_the_first_policy_that_matches_governs() -> None:
+    document = PolicyDocument(policies=(Policy(target="api/*/Predict"), Policy(target="api/*/*")))
+    assert document.for_call("api", "prediction", "Predict").target == "api/*/Predict"
+    assert document.for_call("api", "ingestion", "Query").target == "api/*/*"
+    assert document.for_call("edge", "ingestion", "Ingest").target == "*/*/*"
+
+
+def test_retries_wait_between_attempts() -> None:
+    started = time.monotonic()
+    policy = RetryPolicy(2, 0.1, 0.1, retry_after=lambda error: 0.1)
+    with pytest.raises(OSError, match="x"):
+        policy.call(lambda: (_ for _ in ()).throw(OSError("x")))
+    assert time.monotonic() - started >= 0.1

@@ -1,0 +1,34 @@
+import pytest
+
+from aurum.runtime.settings import Settings, SettingsError, environment_names, load_settings, settings_table
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AURUM_API_PORT", "eighty"),
+        ("AURUM_API_PORT", "70000"),
+        ("AURUM_LOG_LEVEL", "LOUD"),
+        ("AURUM_STORE_URL", "mysql://x"),
+        ("AURUM_TRACING_OTLP_ENDPOINT", "collector:4317"),
+        ("AURUM_RETRY_BASE_DELAY", "99"),
+        ("AURUM_ADMIN_TARGETS", "api"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        load_settings()
+
+
+def test_every_setting_is_documented() -> None:
+    table = settings_table()
+    for field, info in Settings.model_fields.items():
+        assert environment_names(field)[0] in table
+        assert info.description
+        assert info.description in table
+
+
+def test_a_bare_name_is_read_only_where_it_was_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_PORT", "1234")
+    assert load_settings().api_port == 8000

@@ -1,0 +1,230 @@
+"""The SQLite store, the ledger and the tail: nothing is lost, nothing is kept twice, memory and disk agree."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.ingestion import ledger
+from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.sqlite_store import SqliteStore
+from aurum.ingestion.store import DAY_US, MachineRecord
+from aurum.ingestion.tail import SeriesTail
+from aurum.readings.batch import Batch, Series
+from aurum.runtime.errors import AlreadyExistsError, ResourceExhaustedError
+from aurum.storage.database import NewerDatabaseError
+
+END = 2**62
+
+
+def batch(sequence: int, at: list[int], values: list[float], source_id: str = "src", machine_id: str = "m") -> Batch:
+    series = Series(machine_id, "s", np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
+    return Batch(source_id, sequence, (series,), len(values))
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "store.db", 10_000_000, 5.0)
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+async def write(store: SqliteStore, *batches: Batch) -> list[tuple[int, int]]:
+    writing = [await store.append(each, wait=True) for each in batches]
+    return [(written.accepted, written.duplicate) for written in await asyncio.gather(*writing)]
+
+
+@given(st.lists(st.integers(1, 40), max_size=60))
+def test_the_ledger_is_a_set_of_ranges(sequences: list[int]) -> None:
+    ranges: list[ledger.Range] = []
+    seen: set[int] = set()
+    for sequence in sequences:
+        assert ledger.contains(ranges, sequence) == (sequence in seen)
+        if sequence not in seen:
+            ledger.record(ranges, sequence)
+            seen.add(sequence)
+    covered = {value for first, last in ranges for value in range(first, last + 1)}
+    assert covered == seen
+    assert all(ranges[i][1] + 1 < ranges[i + 1][0] for i in range(len(ranges) - 1))
+
+
+async def test_a_batch_is_stored_once(store: SqliteStore) -> None:
+    assert await write(store, batch(1, [10, 20], [1, 2])) == [(2, 0)]
+    assert await write(store, batch(1, [10, 20], [1, 2]), batch(3, [40], [4])) == [(0, 2), (1, 0)]
+    assert await write(store, batch(2, [30], [3]), batch(3, [40], [4])) == [(1, 0), (0, 1)]
+    points = await store.read("m", "s", 0, END)
+    assert points.values.tolist() == [1, 2, 3, 4]
+
+
+async def test_what_was_sent_is_remembered_after_a_restart(tmp_path: Path) -> None:
+    for expected in [(1, 0), (0, 1)]:
+        opened = SqliteStore(tmp_path / "store.db", 10_000_000, 5.0)
+        await opened.start()
+        assert await write(opened, batch(7, [10], [1])) == [expected]
+        await opened.close()
+
+
+async def test_of_readings_at_one_time_the_highest_sequence_counts(store: SqliteStore) -> None:
+    await write(store, batch(2, [10, 20], [5, 6]), batch(1, [10, 20, 30], [1, 2, 3]))
+    assert (await store.read("m", "s", 0, END)).values.tolist() == [5, 6, 3]
+
+
+async def test_days_are_cut_and_read_together(store: SqliteStore) -> None:
+    at = [DAY_US - 2, DAY_US - 1, DAY_US, 3 * DAY_US]
+    await write(store, batch(1, at, [1, 2, 3, 4]))
+    assert (await store.read("m", "s", DAY_US - 1, 3 * DAY_US)).values.tolist() == [2, 3]
+    assert (await store.read("m", "s", 0, END, last=3)).values.tolist() == [2, 3, 4]
+    summary = (await store.summaries())[0]
+    assert (summary.first_us, summary.last_us, summary.last_value) == (at[0], at[-1], 4.0)
+
+
+async def test_small_segments_are_merged(store: SqliteStore, tmp_path: Path) -> None:
+    for sequence in range(1, 300):
+        await store.append(batch(sequence, [sequence * 1000], [float(sequence)]), wait=True)
+    await write(store, batch(300, [300_000], [300.0]))
+    connection = sqlite3.connect(tmp_path / "store.db")
+    segments, readings = connection.execute("SELECT count(*), sum(count) FROM segments").fetchone()
+    connection.close()
+    assert readings == 300
+    assert segments < 100
+    assert (await store.read("m", "s", 0, END)).values.tolist() == [float(n) for n in range(1, 301)]
+    assert (await store.read("m", "s", 0, END, last=5)).values.tolist() == [296, 297, 298, 299, 300]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 400), st.integers(-5, 5)), min_size=1, max_size=6), min_size=1, max_size=150
+    )
+)
+def test_merging_changes_no_answer(tmp_path_factory: pytest.TempPathFactory, sent: list[list[tuple[int, int]]]) -> None:
+    """Whatever the order and overlap, the store gives the reading of the highest sequence for each time."""
+
+    async def check() -> None:
+        opened = SqliteStore(tmp_path_factory.mktemp("merge") / "store.db", 10_000_000, 5.0)
+        await opened.start()
+        expected: dict[int, float] = {}
+        for sequence, readings in enumerate(sent, start=1):
+            await opened.append(
+                batch(sequence, [at for at, _ in readings], [float(value) for _, value in readings]), wait=True
+            )
+            expected.update((at, float(value)) for at, value in readings)
+        await write(opened, batch(10_000, [500], [0.0]))
+        expected[500] = 0.0
+        for last in (0, 1, 7):
+            points = await opened.read("m", "s", 0, END, last=last)
+            want = sorted(expected.items())[-last:] if last else sorted(expected.items())
+            assert list(zip(points.timestamps.tolist(), points.values.tolist(), strict=True)) == want
+        await opened.close()
+
+    asyncio.run(check())
+
+
+async def test_reducing_loses_no_spike(store: SqliteStore) -> None:
+    values = np.ones(10_000)
+    values[4321] = 99.0
+    await write(store, batch(1, list(range(10_000)), values.tolist()))
+    points = await store.read("m", "s", 0, 10_000, points=100)
+    assert len(points.values) == 100
+    assert points.maxima is not None
+    assert points.counts is not None
+    assert points.maxima.max() == 99.0
+    assert points.counts.sum() == 10_000
+
+
+@given(st.lists(st.tuples(st.integers(0, 999), st.floats(-1e3, 1e3)), min_size=30, max_size=200), st.integers(1, 20))
+def test_reduced_points_keep_extremes_counts_and_sums(readings: list[tuple[int, float]], points: int) -> None:
+    at, column = merge([(np.array([a]), np.array([v])) for a, v in readings])
+    result = reduce_points(at, column, 0, 1000, points)
+    if result.counts is None or result.minima is None or result.maxima is None:
+        assert len(at) <= points
+        return
+    assert result.counts.sum() == len(at)
+    assert result.minima.min() == column.min()
+    assert result.maxima.max() == column.max()
+    assert np.isclose((result.values * result.counts).sum(), column.sum(), atol=1e-6)
+
+
+async def test_a_full_queue_refuses(tmp_path: Path) -> None:
+    opened = SqliteStore(tmp_path / "store.db", 1, 5.0)
+    await opened.start()
+    first = await opened.append(batch(1, [1], [1]), wait=False)
+    with pytest.raises(ResourceExhaustedError) as caught:
+        await opened.append(batch(2, [2], [2]), wait=False)
+    assert caught.value.retry_after
+    waiting = asyncio.create_task(write(opened, batch(2, [2], [2])))
+    await first
+    assert await asyncio.wait_for(waiting, 10) == [(1, 0)]
+    await opened.close()
+
+
+async def test_registration(store: SqliteStore) -> None:
+    pump = MachineRecord("m", "pump", "a", 1, "r1")
+    await store.register(pump)
+    assert await store.register(MachineRecord("m", "pump", "a", 2, "r1")) == pump
+    for other in (MachineRecord("m", "pump", "a", 3, "r2"), MachineRecord("m", "motor", "a", 3, "r1")):
+        with pytest.raises(AlreadyExistsError):
+            await store.register(other)
+    await write(store, batch(1, [1], [1], machine_id="seen"))
+    await store.register(MachineRecord("seen", "motor", "", 9, ""))
+    assert {record.machine_id: record.machine_type for record in await store.machines()} == {
+        "m": "pump",
+        "seen": "motor",
+    }
+
+
+def test_a_store_of_a_newer_version_is_left_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    SqliteStore(path, 10_000_000, 5.0)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(NewerDatabaseError, match="newer version"):
+        SqliteStore(path, 10_000_000, 5.0)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.write_text("this is a letter, not a database" * 100)
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        SqliteStore(path, 10_000_000, 5.0)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 300), st.floats(-9, 9)), min_size=1, max_size=8), max_size=60),
+    st.integers(1, 20),
+    st.integers(0, 300),
+)
+def test_the_tail_says_what_the_store_would_or_nothing(
+    arrivals: list[list[tuple[int, float]]], capacity: int, start: int
+) -> None:
+    tail = SeriesTail(capacity, 0)
+    everything: dict[int, float] = {}
+    for arrival in arrivals:
+        tail.append(np.array([at for at, _ in arrival], dtype=np.int64), np.array([value for _, value in arrival]))
+        everything.update(arrival)
+    expected = [(at, value) for at, value in sorted(everything.items()) if at >= start]
+    for held, wanted in (
+        (tail.between(start, 1000), expected),
+        (tail.last(5, start, 1000), expected[-5:]),
+    ):
+        if held is not None:
+            assert list(zip(held[0].tolist(), held[1].tolist(), strict=True)) == wanted
+
+
+def test_the_tail_takes_over_from_the_store() -> None:
+    tail = SeriesTail(10, 6)
+    tail.append(np.array([6, 7]), np.array([6.0, 7.0]))
+    assert tail.last(4, 0, 100) is None
+    tail.prepend(np.array([3, 4, 5, 6]), np.array([3.0, 4.0, 5.0, 6.0]), tail.late)
+    held = tail.last(4, 0, 100)
+    assert held is not None
+    assert held[0].tolist() == [4, 5, 6, 7]

@@ -18,7 +18,7 @@ class _Backend:
     async def check(self) -> None:
         """Raises AurumError if the service does not answer that it serves."""
         request = health_pb2.HealthCheckRequest(service=self._service)
-        answer = await self._dependency.unary(self._health.Check, request)
+        answer = await self._dependency.unary(self._health.Check, request)  # type: ignore[attr-defined]
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise UnavailableError(f"{self._service} does not serve at the moment")
 

@@ -23,6 +23,7 @@ class DriftMonitor:
         self._edges = [np.array(edges) for edges in model.card.drift.edges]
         self._rows: collections.deque[npt.NDArray[np.float64]] = collections.deque(maxlen=_WINDOW)
         self._since = 0
+        metrics.track_drift(self._machine_type, float("nan"))  # not known yet
 
     def add(self, features: npt.NDArray[np.float64]) -> None:
         """Takes the features of predictions, one row each."""

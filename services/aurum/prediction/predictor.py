@@ -78,6 +78,9 @@ class Predictor:
         self._registry = registry
         self._drift: dict[str, tuple[Model, DriftMonitor]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        for machine_type in registry.types:
+            if model := registry.active(machine_type):
+                self._monitor(model)
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)

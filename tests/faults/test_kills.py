@@ -1,0 +1,215 @@
+"""Nothing acknowledged is lost and nothing is stored twice, whatever is killed: a ledger of the sender is compared."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from aurum.readings.batch import Series, encode, now_us
+from aurum.storage.segment import unpack
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from tests.conftest import Platform, http, wait_for
+
+
+class Sender:
+    """A device that sends numbered readings and writes down what was acknowledged."""
+
+    def __init__(self, address: str, source_id: str) -> None:
+        self.address = address
+        self.source_id = source_id
+        self.start_us = now_us() - 3_600_000_000
+        self.next = 1  # sequence to send; everything before it is acknowledged
+
+    def batch(self, sequence: int) -> ingestion_pb2.Batch:
+        at = self.start_us + sequence * 1000 + np.arange(3)
+        return encode(self.source_id, sequence, [Series("ledger", self.source_id, at, np.full(3, float(sequence)))])
+
+    def send(self, seconds: float) -> None:
+        """Streams for so long, opening the stream again after every failure, from the last acknowledgement on."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            base = self.next
+
+            def requests(base: int = base) -> Iterator[ingestion_pb2.IngestRequest]:
+                sequence = base
+                while time.monotonic() < deadline:
+                    yield ingestion_pb2.IngestRequest(batch=self.batch(sequence))
+                    sequence += 1
+                    time.sleep(0.002)
+
+            with grpc.insecure_channel(self.address) as channel:
+                try:
+                    for response in ingestion_pb2_grpc.IngestionServiceStub(channel).Ingest(requests(), timeout=30):
+                        self.next = base + response.acknowledged
+                except grpc.RpcError:
+                    time.sleep(0.05)
+
+
+def stored(path: Path, source_id: str) -> list[float]:
+    """Every reading of a source in the store's file, as often as it is there, in the order of time."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute(
+        "SELECT data FROM segments JOIN series ON segments.series = series.id WHERE sensor = ?", (source_id,)
+    ).fetchall()
+    connection.close()
+    readings = [pair for (data,) in rows for pair in zip(*(column.tolist() for column in unpack(data)), strict=True)]
+    assert len({at for at, _ in readings}) == len(readings), "a reading is stored twice"
+    return [value for _, value in sorted(readings)]
+
+
+def check_ledger(sender: Sender, values: list[float]) -> None:
+    sequences = [int(value) for value in values]
+    assert sequences == sorted(sequences)
+    counts = {sequence: sequences.count(sequence) for sequence in set(sequences)}
+    assert all(count == 3 for count in counts.values()), "a batch is stored in part"
+    missing = set(range(1, sender.next)) - counts.keys()
+    assert not missing, f"acknowledged and lost: {sorted(missing)[:5]}"
+
+
+def test_killed_ingestion_loses_nothing_acknowledged(platform: Platform) -> None:
+    platform.start("ingestion")
+    sender = Sender(f"127.0.0.1:{platform.port('ingestion')}", "kill-1")
+    chance = random.Random(1)
+    for _ in range(5):
+        sender.send(chance.uniform(0.3, 0.8))
+        platform.processes["ingestion"].kill(signal.SIGKILL)
+        platform.restart("ingestion")
+    sender.send(0.5)
+    assert platform.processes["ingestion"].kill(signal.SIGTERM) == 0
+    assert sender.next > 100
+    check_ledger(sender, stored(platform.folder / "store.db", "kill-1"))
+
+
+def test_killed_edge_and_ingestion_lose_nothing_that_the_gateway_acknowledged(platform: Platform) -> None:
+    platform.start("ingestion")
+    platform.start("edge")
+    sender = Sender(f"127.0.0.1:{platform.port('edge')}", "kill-2")
+    for victim in ("edge", "ingestion", "edge", "ingestion"):
+        sender.send(0.5)
+        platform.processes[victim].kill(signal.SIGKILL)
+        if victim == "ingestion":
+            sender.send(0.4)  # the gateway goes on without it
+        platform.restart(victim)
+    sender.send(0.3)
+    wait_for(lambda: b"\nedge_spool_batches 0.0" in platform.admin("edge", "/metrics").body, 30, "the spool is empty")
+    assert platform.processes["ingestion"].kill(signal.SIGTERM) == 0
+    assert sender.next > 100
+    check_ledger(sender, stored(platform.folder / "store.db", "kill-2"))
+
+
+def test_a_full_spool_holds_devices_back_and_recovers(platform: Platform) -> None:
+    platform.extra["AURUM_EDGE_SPOOL_MAX_BYTES"] = "1000000"
+    platform.extra["AURUM_CIRCUIT_BREAKER_TIMEOUT"] = "0.5"
+    platform.start("edge")  # and no ingestion
+    values = np.arange(5000.0)
+    at = np.arange(5000) + now_us() - 10**7
+    with grpc.insecure_channel(f"127.0.0.1:{platform.port('edge')}") as channel:
+        stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
+
+        def write(sequence: int) -> None:
+            batch = encode("full", sequence, [Series("full", "s", at + sequence * 10_000, values)])
+            stub.Write(ingestion_pb2.WriteRequest(batch=batch), timeout=10)
+
+        accepted = 0
+
+        def fill() -> None:
+            nonlocal accepted
+            for sequence in range(1, 100):
+                write(sequence)
+                accepted = sequence
+
+        with pytest.raises(grpc.RpcError) as caught:
+            fill()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "spool is full" in caught.value.details()
+        assert 5 < accepted < 20
+        platform.start("ingestion")
+        wait_for(lambda: b"\nedge_spool_batches 0.0" in platform.admin("edge", "/metrics").body, 30, "the spool drains")
+        write(accepted + 1)
+    wait_for(lambda: b"\nedge_spool_batches 0.0" in platform.admin("edge", "/metrics").body, 30, "the spool drains")
+    platform.processes["ingestion"].kill(signal.SIGTERM)
+    assert len(stored(platform.folder / "store.db", "s")) == (accepted + 1) * 5000
+
+
+def test_a_killed_prediction_service_degrades_and_comes_back(platform: Platform, models: Path) -> None:
+    platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_CIRCUIT_BREAKER_TIMEOUT": "1"}
+    for service in ("ingestion", "prediction", "api"):
+        platform.start(service)
+    rows = [
+        {"machine_id": "m-1", "sensor": "x", "timestamp": time.time() - index, "value": float(index % 5)}
+        for index in range(40)
+    ]
+    assert http("POST", f"{platform.api}/api/readings", {"readings": rows}).status == 200
+    ask = lambda: http("POST", f"{platform.api}/api/predict", {"machine_id": "m-1"})  # noqa: E731
+    wait_for(lambda: ask().status == 200, 15, "a prediction")
+    listed = lambda: http("GET", f"{platform.api}/api/machines").json["items"]  # noqa: E731
+    wait_for(lambda: listed()[0]["risk_score"] is not None, 15, "the prediction is in the list")
+    platform.processes["prediction"].kill(signal.SIGKILL)
+    answer = ask()
+    assert answer.status == 200
+    assert "stands in" in answer.json["degraded_reason"]
+    wait_for(
+        lambda: ask() and b'circuit_breaker_state{name="api/prediction"} 1.0' in platform.admin("api", "/metrics").body,
+        20,
+        "the breaker opens",
+    )
+    assert http("POST", f"{platform.api}/api/predict", {"machine_id": "unknown"}).status == 503
+    platform.restart("prediction")
+    wait_for(lambda: "stands in" not in (ask().json["degraded_reason"] or ""), 20, "predictions are fresh again")
+    wait_for(
+        lambda: b'circuit_breaker_state{name="api/prediction"} 0.0' in platform.admin("api", "/metrics").body,
+        20,
+        "the breaker closes",
+    )
+
+
+def test_the_supervisor_starts_a_killed_service_again(platform: Platform, models: Path) -> None:
+    environment = platform.environment("api")
+    del environment["AURUM_ADMIN_PORT"]  # each process has its own there
+    for name in ("compressor", "motor", "cnc_mill", "turbofan", "conveyor"):
+        (platform.folder / "models" / name).mkdir(parents=True)
+    procfile = platform.folder / "Procfile"
+    procfile.write_text("ingestion: aurum ingestion\n")
+    for folder in (models / "pump").rglob("*"):
+        target = platform.folder / "models" / "pump" / folder.relative_to(models / "pump")
+        target.mkdir(parents=True, exist_ok=True) if folder.is_dir() else target.write_bytes(folder.read_bytes())
+    for name in ("compressor", "motor", "cnc_mill", "turbofan", "conveyor"):
+        for path in (platform.folder / "models" / "pump").rglob("active.json"):
+            (platform.folder / "models" / name / "active.json").write_bytes(path.read_bytes())
+    environment["AURUM_ADMIN_TARGETS"] = "ingestion=127.0.0.1:9101"
+    with (platform.folder / "up.log").open("wb") as output:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "aurum.cli", "up", "--procfile", str(procfile)],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    shown = (platform.folder / "up.log").read_text
+    try:
+        wait_for(lambda: "AurumAI runs at" in shown() or up.poll() is not None, 60, "the platform runs")
+        if "in use by another program" in shown():
+            pytest.skip("needs port 9101, which another program has")
+        children = subprocess.run(["pgrep", "-P", str(up.pid)], capture_output=True, text=True, check=True).stdout
+        (first,) = map(int, children.split())
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: "was killed by SIGKILL; it is started again" in shown(), 15, "the kill is seen")
+        sender = Sender(f"127.0.0.1:{platform.port('ingestion')}", "after")
+        sender.send(3.0)
+        assert sender.next > 1
+        up.send_signal(signal.SIGINT)
+        assert up.wait(20) == 0
+        assert "has stopped" in shown()
+        assert not subprocess.run(["pgrep", "-g", str(first)], capture_output=True, check=False).stdout
+    finally:
+        if up.poll() is None:
+            up.terminate()
+            up.wait(20)

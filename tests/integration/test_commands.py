@@ -1,0 +1,221 @@
+"""The command line: importing files, training on them, looking at the platform."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Platform, http, wait_for
+
+
+def aurum(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "aurum.cli", *arguments],
+        env=environment or dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def cmapss(path: Path, units: int, cycles: int) -> Path:
+    """A file in NASA's format: sensors 2, 3, 4 rise with wear, others are noise or constant."""
+    lines = []
+    for unit in range(1, units + 1):
+        life = cycles + 7 * unit
+        for cycle in range(1, life + 1):
+            wear = (cycle / life) ** 3
+            sensors = [518.67, 641.8 + 2 * wear, 1589 + 15 * wear, 1400 + 25 * wear]
+            sensors += [100 + ((unit * 31 + cycle * 17 + index * 7) % 13) * 0.01 for index in range(16)] + [23.4]
+            values = [0.001 * (cycle % 5), 0.0003, 100.0, *sensors]
+            lines.append(f"{unit} {cycle} " + " ".join(f"{value:.4f}" for value in values) + "  \n")
+    path.write_text("".join(lines))
+    return path
+
+
+def test_a_cmapss_file_is_imported_trained_on_and_predicted(serving: Platform, tmp_path: Path, models: Path) -> None:
+    path = cmapss(tmp_path / "train_FD009.txt", units=9, cycles=120)
+    environment = serving.environment("import")
+    first = aurum("import", "--format", "cmapss", str(path), environment=environment)
+    assert first.returncode == 0, first.stderr
+    readings = 25 * len(path.read_text().splitlines())
+    assert f"{readings:,} readings of 9 machines imported" in first.stdout
+    again = aurum("import", "--format", "cmapss", str(path), environment=environment)
+    assert f"0 readings of 9 machines imported, {readings:,} were there already" in again.stdout
+
+    page = http("GET", f"{serving.api}/api/machines?machine_type=turbofan-cmapss").json
+    assert [item["machine_id"] for item in page["items"]] == [f"train_FD009-{unit:03d}" for unit in range(1, 10)]
+    machine = f"{serving.api}/api/machines/train_FD009-001"
+    (cycle,) = http("GET", f"{machine}/metrics?sensor=cycle&points=0").json["series"]
+    assert cycle["values"] == [float(number) for number in range(1, 128)]
+    by_rule = http("POST", f"{machine}/predict").json
+    assert by_rule["degraded"]
+    assert by_rule["risk_score"] > 0.3
+
+    trained = aurum("train", "--format", "cmapss", str(path), "--out", str(models))
+    assert trained.returncode == 0, trained.stderr
+    assert "9 failures" in trained.stdout
+    prediction = wait_for(
+        lambda: (found := http("POST", f"{machine}/predict").json)["model_version"] and found, 20, "the model serves"
+    )
+    assert not prediction["degraded"]
+    assert prediction["rul"]["unit"] == "cycles"
+    assert prediction["rul"]["estimate"] < 40
+    features = http("GET", f"{machine}/features").json["features"]
+    assert features["age"] == 128
+
+
+def test_a_truncated_file_keeps_what_is_good_and_goes_on_later(serving: Platform, tmp_path: Path) -> None:
+    whole = cmapss(tmp_path / "whole.txt", units=8, cycles=150)
+    lines = whole.read_text().splitlines(keepends=True)
+    cut = tmp_path / "cut.txt"
+    cut.write_text("".join(lines[:900]) + lines[900][:50])
+    environment = serving.environment("import")
+    failed = aurum("import", "--format", "cmapss", "--prefix", "cut", str(cut), environment=environment)
+    assert failed.returncode == 1
+    assert "row 901, column" in failed.stderr
+    assert "cut off" in failed.stderr
+    assert "nothing after row 800 was stored" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    cut.write_text("".join(lines))
+    done = aurum("import", "--format", "cmapss", "--prefix", "cut", str(cut), environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"{20_000:,} were there already" in done.stdout
+    assert f"{25 * (len(lines) - 800):,} readings" in done.stdout
+
+
+def test_csv_goes_through_the_api_too(serving: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "plant.csv"
+    rows = [f"api-{index % 3},{1_700_000_000 + index},{index},{index / 2}" for index in range(300)]
+    path.write_text("machine_id,timestamp,speed,load\n" + "\n".join(rows) + "\n")
+    arguments = (
+        "import",
+        "--format",
+        "csv",
+        "--machine-type",
+        "press",
+        "--site",
+        "hall",
+        "--api",
+        serving.api,
+        str(path),
+    )
+    first, again = aurum(*arguments), aurum(*arguments)
+    assert "600 readings of 3 machines imported" in first.stdout, first.stderr
+    assert "600 were there already" in again.stdout
+    machine = http("GET", f"{serving.api}/api/machines/api-2").json
+    assert (machine["machine_type"], machine["site"], machine["status"]) == ("press", "hall", "offline")
+    other = aurum("import", "--format", "csv", "--machine-type", "lathe", "--api", serving.api, str(path))
+    assert other.returncode == 1
+    assert "is registered as 'press', not 'lathe'" in other.stderr
+
+
+def test_a_wrong_csv_cell_is_named(serving: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.csv"
+    path.write_text("machine_id,timestamp,sensor,value\nwrong-1,1700000000,a,1\nwrong-1,1700000001,a,one\n")
+    result = aurum("import", "--format", "csv", "--api", serving.api, str(path))
+    assert result.returncode == 1
+    assert "row 3, value: 'one' is no number" in result.stderr
+    assert http("GET", f"{serving.api}/api/machines/wrong-1").status == 404
+
+
+def test_training_on_a_store_and_on_csv(tmp_path: Path) -> None:
+    lines = ["machine_id,timestamp,operating_hours,vibration,fault"]
+    for machine in range(8):
+        for hour in range(100 + machine):
+            fault = int(hour == 99 + machine)
+            vibration = 1 + (hour / 100) ** 4 + 0.01 * ((hour * 7 + machine) % 11)
+            lines.append(f"m{machine},{1_600_000_000 + 3600 * hour},{hour},{vibration:.4f},{fault}")
+    path = tmp_path / "lives.csv"
+    path.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "models"
+    result = aurum("train", "--format", "csv", "--machine-type", "fan", "--out", str(out), str(path))
+    assert result.returncode == 0, result.stderr
+    version = json.loads((out / "fan" / "active.json").read_text())["version"]
+    card = json.loads((out / "fan" / version / "card.json").read_text())
+    assert card["axis"] == "operating_hours"
+    assert card["sensors"] == ["vibration"]
+
+    platform = Platform(tmp_path / "store")
+    try:
+        platform.start("ingestion")
+        arguments = ("--format", "csv", "--machine-type", "fan", str(path))
+        imported = aurum("import", *arguments, environment=platform.environment("import"))
+        assert imported.returncode == 0, imported.stderr
+        trained = aurum("train", "--format", "store", "--out", str(out), str(platform.folder / "store.db"))
+    finally:
+        platform.stop()
+    assert trained.returncode == 0, trained.stderr
+    newer = json.loads((out / "fan" / "active.json").read_text())["version"]
+    assert json.loads((out / "fan" / newer / "card.json").read_text())["data"]["sha256"] == card["data"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("train", "--format", "csv"), 2, "at least one file"),
+        (("train", "--machine-type", "toaster"), 1, "toaster"),
+        (("import", "--format", "csv", "/nowhere.csv"), 2, "nowhere.csv"),
+        (("iot-sim", "--machines", "0"), 2, "machines"),
+        (("nonsense",), 2, "nonsense"),
+        (("up", "--procfile", "/nowhere"), 1, "/nowhere"),
+    ],
+)
+def test_wrong_usage_is_a_sentence(arguments: tuple[str, ...], code: int, words: str) -> None:
+    result = aurum(*arguments)
+    assert result.returncode == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_csv_without_failures_says_what_would_do(tmp_path: Path) -> None:
+    path = tmp_path / "calm.csv"
+    path.write_text("machine_id,timestamp,x\n" + "".join(f"m,{1_600_000_000 + n},{n % 5}\n" for n in range(50)))
+    result = aurum("train", "--format", "csv", "--machine-type", "fan", "--out", str(tmp_path), str(path))
+    assert result.returncode == 1
+    assert "--run-to-failure" in result.stderr
+
+
+def test_import_without_a_platform_says_where_it_looked(platform: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("machine_id,timestamp,x\nm,1600000000,1\n")
+    result = aurum("import", "--format", "csv", str(path), environment=platform.environment("import"))
+    assert result.returncode == 1
+    assert f"127.0.0.1:{platform.port('ingestion')} cannot be reached" in result.stderr
+
+
+def test_doctor_says_what_is_up_and_what_is_not(platform: Platform) -> None:
+    environment = platform.environment("doctor") | {"COLUMNS": "400"}
+    nothing = aurum("doctor", environment=environment)
+    assert nothing.returncode == 1
+    assert "Nothing runs here" in nothing.stdout
+    platform.start("ingestion")
+    some = aurum("doctor", environment=environment)
+    assert some.returncode == 1
+    lines = {line.split()[0]: line for line in some.stdout.splitlines() if line}
+    assert "ready" in lines["ingestion"]
+    assert "down" in lines["prediction"]
+    assert "aurum train" in lines["models"]
+
+
+def test_the_settings_table_is_current() -> None:
+    assert aurum("settings", "--check", "docs/settings.md").returncode == 0
+
+
+def test_the_simulators_make_a_plant_that_is_predicted(platform: Platform, models: Path) -> None:
+    platform.extra = {"AURUM_MODEL_DIR": str(models)}
+    for service in ("ingestion", "prediction", "api", "edge"):
+        platform.start(service, ready=False)
+    platform.start("iot-sim", "--machines", "4", "--machine-type", "pump", ready=False)
+
+    def predicted() -> bool:
+        try:
+            return http("POST", f"{platform.api}/api/predict", {"machine_id": "pump-001"}).status == 200
+        except OSError:
+            return False
+
+    wait_for(predicted, 60, "a prediction of a simulated machine")

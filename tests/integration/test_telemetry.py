@@ -1,0 +1,199 @@
+"""One request is one trace, every metric is there, every log line is JSON: seen on real services."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from tests.conftest import Platform, http, wait_for
+
+
+@dataclass
+class Span:
+    service: str
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    attributes: dict[str, Any]
+
+
+@dataclass
+class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP receiver that keeps what it gets."""
+
+    spans: list[Span] = field(default_factory=list)
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for resource in request.resource_spans:
+            service = next(
+                each.value.string_value for each in resource.resource.attributes if each.key == "service.name"
+            )
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    self.spans.append(
+                        Span(
+                            service,
+                            span.name,
+                            span.trace_id.hex(),
+                            span.span_id.hex(),
+                            span.parent_span_id.hex(),
+                            {each.key: each.value for each in span.attributes},
+                        )
+                    )
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def trace(self, trace_id: str) -> list[Span]:
+        return [span for span in self.spans if span.trace_id == trace_id]
+
+
+@dataclass
+class Observed:
+    platform: Platform
+    receiver: Receiver
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Observed]:
+    """All six processes, tracing to a receiver in this one."""
+    receiver = Receiver()
+    server = grpc.server(ThreadPoolExecutor(4))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    platform = Platform(
+        tmp_path_factory.mktemp("observed"),
+        extra={"AURUM_MODEL_DIR": str(models), "AURUM_TRACING_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"},
+    )
+    for service in ("ingestion", "prediction", "api", "edge"):
+        platform.start(service)
+    platform.start("iot-sim", "--machines", "3", "--machine-type", "pump")
+    platform.start("edge-sim", "--machines", "6", "--up", "2", "--down", "1")
+    yield Observed(platform, receiver)
+    platform.stop()
+    server.stop(0)
+
+
+def predict(platform: Platform) -> Any:
+    answer = http("POST", f"{platform.api}/api/predict", {"machine_id": "pump-001"}, {"X-Request-ID": "the-request"})
+    return answer.json if answer.status == 200 else None
+
+
+def test_one_prediction_is_one_trace_through_three_services(observed: Observed) -> None:
+    wait_for(lambda: predict(observed.platform), 30, "a prediction of a simulated machine")
+    prediction = predict(observed.platform)
+    spans: list[Span] = wait_for(
+        lambda: (
+            {span.service for span in observed.receiver.trace(prediction["trace_id"])}
+            >= {"api", "prediction", "ingestion"}
+            and observed.receiver.trace(prediction["trace_id"])
+        ),
+        15,
+        "spans of three services",
+    )
+    by_id = {span.span_id: span for span in spans}
+    names = {(span.service, span.name): span for span in spans}
+    root = names["api", "POST /api/predict"]
+    assert root.parent_id == ""
+    assert root.attributes["http.request.method"].string_value == "POST"
+    assert root.attributes["http.route"].string_value == "/api/predict"
+    predicting = names["prediction", "aurum.v1.PredictionService/Predict"]
+    asking = by_id[predicting.parent_id]
+    assert asking.service == "api"
+    assert asking.parent_id == root.span_id
+    querying = names["ingestion", "aurum.v1.IngestionService/Query"]
+    assert by_id[querying.parent_id].service == "prediction"
+    assert by_id[by_id[querying.parent_id].parent_id] is predicting
+
+
+def test_the_logs_of_each_service_know_trace_and_request(observed: Observed) -> None:
+    wait_for(lambda: predict(observed.platform), 30, "a prediction")
+    prediction = predict(observed.platform)
+    for service in ("api", "prediction", "ingestion"):
+        process = observed.platform.processes[service]
+
+        def logged(process: Any = process) -> list[Any]:
+            lines = [json.loads(line) for line in process.lines()]
+            return [line for line in lines if line.get("trace_id") == prediction["trace_id"]]
+
+        lines = wait_for(logged, 10, f"a line of {service} with the trace id")
+        assert lines[0]["request_id"] == "the-request"
+        assert lines[0]["machine_id" if service != "api" else "endpoint"]
+
+
+def test_every_log_line_is_json_and_every_served_request_has_a_trace(observed: Observed) -> None:
+    wait_for(lambda: predict(observed.platform), 30, "a prediction")
+    for service, process in observed.platform.processes.items():
+        lines = [json.loads(line) for line in process.lines()]
+        assert lines, service
+        for line in lines:
+            assert {"timestamp", "severity", "logger", "message", "service", "app_version"} <= line.keys()
+            if line["logger"] == "aurum.access" and line.get("endpoint") != "/api/events":
+                assert re.fullmatch("[0-9a-f]{32}", line["trace_id"]), line
+
+
+METRICS = """
+    http_requests_total http_request_duration_seconds http_requests_in_progress
+    db_queries_total db_query_duration_seconds db_connections_active
+    ml_predictions_total ml_prediction_duration_seconds ml_prediction_risk_score
+    data_ingestion_total data_ingestion_errors_total data_ingestion_duration_seconds
+    circuit_breaker_state circuit_breaker_failures_total retry_attempts_total errors_total system_info
+    rpc_server_requests_total rpc_server_duration_seconds rpc_client_requests_total rpc_client_duration_seconds
+    retry_budget_tokens retry_budget_exhausted_total concurrency_limit policy_generation
+    edge_spool_bytes edge_spool_batches edge_spool_oldest_age_seconds edge_spool_seconds_until_full prediction_drift
+"""
+
+
+def test_every_metric_has_a_value_somewhere(observed: Observed) -> None:
+    platform = observed.platform
+    wait_for(lambda: predict(platform), 30, "a prediction")
+    http("POST", f"{platform.api}/api/readings", {"readings": [{"machine_id": "x"}]})  # an error to be counted
+    with grpc.insecure_channel(f"127.0.0.1:{platform.port('ingestion')}") as channel:
+        write = channel.unary_unary("/aurum.v1.IngestionService/Write")
+        with pytest.raises(grpc.RpcError):
+            write(b"", timeout=5)
+
+    found: set[str] = set()
+    for service in platform.processes:
+        for line in platform.admin(service, "/metrics").body.decode().splitlines():
+            if not line.startswith("#"):
+                name = re.split("[{ ]", line, maxsplit=1)[0]
+                found.add(re.sub("_(bucket|count|sum)$", "", name))
+    assert not set(METRICS.split()) - found
+    exemplar = platform.admin("api", "/metrics").body.decode()
+    assert re.search(r'http_request_duration_seconds_bucket\{.*# \{.*trace_id="[0-9a-f]{32}"', exemplar)
+    assert "machine_id=" not in exemplar
+
+
+def test_labels_do_not_grow_with_paths_and_machines(observed: Observed) -> None:
+    platform = observed.platform
+    series = lambda: len(platform.admin("api", "/metrics").body.splitlines())  # noqa: E731
+    http("GET", f"{platform.api}/nothing/here")
+    http("GET", f"{platform.api}/api/machines/nobody-0")
+    before = series()
+    for index in range(50):
+        http("GET", f"{platform.api}/nothing/{index}")
+        http("GET", f"{platform.api}/api/machines/nobody-{index}")
+    assert series() <= before + 5
+
+
+def test_a_collector_that_is_gone_costs_requests_nothing(platform: Platform, models: Path) -> None:
+    platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_TRACING_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    process = platform.start("ingestion")
+    platform.start("api")
+    body = {"readings": [{"machine_id": "m", "sensor": "s", "timestamp": time.time(), "value": 1}]}
+    assert all(http("POST", f"{platform.api}/api/readings", body).status == 200 for _ in range(20))
+    wait_for(
+        lambda: re.search(rb"spans_dropped_total [1-9]", platform.admin("api", "/metrics").body), 30, "dropped spans"
+    )
+    started = time.monotonic()
+    assert process.kill(15) == 0
+    assert time.monotonic() - started < 10

@@ -48,7 +48,7 @@ format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
-	@set -e; for benchmark in ingest predict platform; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+	@set -e; for benchmark in ingest prediction simulator; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
 
 docs: $(VENV)/.run  ## Write the generated documentation
 	@$(BIN)/aurum settings --write docs/settings.md

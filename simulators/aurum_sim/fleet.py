@@ -38,7 +38,7 @@ class Fleet:
         for index, kind in enumerate(kinds):
             count = machines // len(kinds) + (index < machines % len(kinds))
             if count:
-                group = MachineGroup(kind, count, rng, worn=0.9)
+                group = MachineGroup(kind, count, rng, worn=1.05)
                 ids = [f"{prefix}{kind.name.replace('_', '-')}-{number:03d}" for number in range(1, count + 1)]
                 self._groups.append((group, ids))
 

@@ -44,7 +44,7 @@ function lifeCell(rul) {
 }
 
 function valuesOf(machine) {
-  const values = Object.entries(machine.values).filter(([, value]) => value !== null);
+  const values = Object.entries(machine.values).filter(([sensor, value]) => value !== null && sensor !== "fault");
   return values.slice(0, 4).map(([sensor, value]) => `${sensor} ${Number(value.toPrecision(4))}`).join(" · ");
 }
 
@@ -86,6 +86,7 @@ function connect() {
     for (const machine of update.machines) machines.set(machine.machine_id, machine);
     byId("offline").hidden = true;
     dirty = true;
+    if (!byId("machines").hasChildNodes()) draw();
   });
   events.addEventListener("error", () => { byId("offline").hidden = false; });
 }

@@ -76,29 +76,37 @@ class Plant:
 
     def apply(self, batch: Batch, now: int) -> None:
         """Takes over a batch that has become durable."""
+        touched: dict[str, MachineState] = {}
         for series in batch.series:
             state = self._states.get(series.machine_id)
             if state is None:
                 state = self._add(MachineRecord(series.machine_id, "", "", now, ""))
-            newest = int(series.timestamps.max())
-            oldest = int(series.timestamps.min())
+            position = len(series.timestamps) - 1
+            oldest = int(series.timestamps[0])
+            if not series.increasing:
+                position -= int(series.timestamps[::-1].argmax())
+                oldest = int(series.timestamps.min())
+            newest = int(series.timestamps[position])
             tail = state.tails.get(series.sensor)
             if tail is None:
                 tail = state.tails[series.sensor] = SeriesTail(self._tail_readings, 0)
-            tail.append(series.timestamps, series.values)
+            tail.append(series.timestamps, series.values, increasing=series.increasing)
             known = state.sensors.get(series.sensor)
             if known is None or newest >= known[0]:
-                position = len(series.timestamps) - 1 - int(series.timestamps[::-1].argmax())
                 state.sensors[series.sensor] = (newest, float(series.values[position]))
             state.first_seen_us = min(state.first_seen_us or oldest, oldest)
             state.last_seen_us = max(state.last_seen_us, newest)
+            touched[series.machine_id] = state
+        for state in touched.values():
             self._touch(state)
+        self.wake()
 
     def registered(self, record: MachineRecord) -> MachineState:
         """Takes over a registration that has become durable."""
         state = self._states.get(record.machine_id) or self._add(record)
         state.record = record
         self._touch(state)
+        self.wake()
         return state
 
     def get(self, machine_id: str) -> MachineState:
@@ -157,4 +165,3 @@ class Plant:
         self._version += 1
         state.version = self._version
         self._states.move_to_end(state.record.machine_id)
-        self.wake()

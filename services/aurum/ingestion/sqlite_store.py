@@ -231,7 +231,9 @@ class SqliteStore:
 
 def _days(series: Series) -> list[tuple[Timestamps, Values]]:
     """The series sorted, without readings that a later one replaces, cut at midnight (UTC)."""
-    timestamps, values = merge([(series.timestamps, series.values)])
+    timestamps, values = series.timestamps, series.values
+    if not series.increasing:
+        timestamps, values = merge([(timestamps, values)])
     if timestamps[0] // DAY_US == timestamps[-1] // DAY_US:
         return [(timestamps, values)]
     cuts = np.flatnonzero(np.diff(timestamps // DAY_US)) + 1

@@ -20,15 +20,15 @@ class SeriesTail:
         self.complete_from = complete_from
         self.late = 0  # grows when readings come that the tail does not take
 
-    def append(self, timestamps: Timestamps, values: Values) -> None:
+    def append(self, timestamps: Timestamps, values: Values, *, increasing: bool = False) -> None:
         """Takes readings in any order. What comes late, or again, is left to the store, and so is what is before it."""
-        if len(timestamps) > 1 and not (np.diff(timestamps) > 0).all():
+        if not increasing and len(timestamps) > 1 and not (np.diff(timestamps) > 0).all():
             order = np.argsort(timestamps, kind="stable")
             timestamps, values = timestamps[order], values[order]
             last_of_time = np.append(np.diff(timestamps) != 0, True)
             timestamps, values = timestamps[last_of_time], values[last_of_time]
         newest = self._timestamps[self._end - 1] if self._end else self.complete_from - 1
-        late = int(np.searchsorted(timestamps, newest, side="right"))
+        late = 0 if timestamps[0] > newest else int(np.searchsorted(timestamps, newest, side="right"))
         self.late += late
         if late and timestamps[late - 1] >= self.complete_from:
             self._drop_through(int(timestamps[late - 1]))

@@ -29,9 +29,10 @@ def pack(timestamps: Timestamps, values: Values) -> bytes:
     """One segment. `timestamps` must be sorted; both have the same length, at least 1."""
     count = len(timestamps)
     steps = np.diff(timestamps)
-    if count > 1 and (steps == steps[0]).all():
+    longest = int(steps.max()) if count > 1 else 0
+    if count > 1 and longest == int(steps.min()):
         width, packed_steps = 0, steps[:1].astype("<i8").tobytes()
-    elif count == 1 or int(steps.max()) < 2**32:
+    elif longest < 2**32:
         width, packed_steps = 4, steps.astype("<u4").tobytes()
     else:
         width, packed_steps = 8, steps.astype("<i8").tobytes()

@@ -10,7 +10,7 @@ from aurum.v1 import ingestion_pb2
 from aurum_sim.machine_types import MACHINE_TYPES, MachineType
 from aurum_sim.plant_model import MachineGroup, Step
 
-_MACHINES_PER_BATCH = 100
+_MACHINES_PER_BATCH = 10  # small batches leave a receiver time for others in between
 _READINGS_PER_BATCH = 50_000
 
 

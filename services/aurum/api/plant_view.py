@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_MS = 1000
 _SCORED_AT_ONCE = 200  # machines in one round; the others have their turn in the next
-_MACHINES_PER_CALL = 8  # few, so that scoring never holds up a prediction that somebody waits for
+_MACHINES_PER_CALL = 4  # few, so that scoring never holds up a prediction that somebody waits for
 _PROBE_EVERY, _HEARD_WITHIN = 3.0, 9.0  # seconds between two questions; since an answer, for a service to be there
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
 
@@ -66,6 +66,7 @@ class PlantView:
         view = self._views.get(machine_id)
         if view:
             view.prediction, view.predicted_at = prediction, time.time()
+            view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # no need to ask again in the background
             self._touch(view)
 
     @property
@@ -127,7 +128,12 @@ class PlantView:
         """Predicts for the machines that have new readings, those first that wait longest; for as long as it runs."""
         while True:
             started = time.monotonic()
-            due = [view for view in self._views.values() if view.machine.last_seen_us > view.scored_us]
+            before = time.time() - self._refresh_interval
+            due = [
+                view
+                for view in self._views.values()
+                if view.machine.last_seen_us > view.scored_us and view.predicted_at <= before
+            ]
             due.sort(key=lambda view: view.scored_us)
             part = due[:_SCORED_AT_ONCE]
             try:

@@ -42,6 +42,7 @@ class ReadingsReader:
         self._ingestion = ingestion
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
         self._types: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._needed: collections.OrderedDict[str, int] = collections.OrderedDict()  # readings; less than _LAST
         self._reach: collections.OrderedDict[str, int] = collections.OrderedDict()  # µs; only where _LAST is too short
 
     async def machine_type(self, machine_id: str) -> str:
@@ -57,6 +58,8 @@ class ReadingsReader:
 
     async def machine_types(self, machine_ids: Sequence[str]) -> list[str | BaseException]:
         """The type of each, or why it is not known."""
+        if all(machine_id in self._types for machine_id in machine_ids):
+            return [self._types[machine_id] for machine_id in machine_ids]
         gate = asyncio.Semaphore(16)
 
         async def one(machine_id: str) -> str:
@@ -68,10 +71,16 @@ class ReadingsReader:
     async def latest(self, machine_ids: Sequence[str], spec: FeatureSpec | None) -> dict[str, MachineReadings]:
         """The readings of machines as far back as the window of `spec` reaches; without, the last of all sensors."""
         short = [machine_id for machine_id in machine_ids if machine_id not in self._reach or spec is None]
-        found = await self._query(short, spec, last=_LAST) if short else {}
+        last = max((self._needed.get(machine_id, _LAST) for machine_id in short), default=0) if spec else _LAST
+        found = await self._query(short, spec, last=last) if short else {}
         if spec is None:
             return found
+        if last < _LAST:
+            slower = [machine_id for machine_id in short if self._is_short(found.get(machine_id), spec, last)]
+            found |= await self._query(slower, spec, last=_LAST) if slower else {}
         for machine_id in machine_ids:
+            if machine_id in found and machine_id not in self._needed:
+                self._learn(found[machine_id], spec)
             reach = self._reach.get(machine_id) or self._missing_reach(found.get(machine_id), spec)
             while reach:
                 readings = await self._range(machine_id, spec, reach)
@@ -83,6 +92,21 @@ class ReadingsReader:
                 reach = wider
         return found
 
+    def _is_short(self, readings: MachineReadings | None, spec: FeatureSpec, last: int) -> bool:
+        """Whether so many readings do not reach back over the whole window, though there may be more."""
+        times, life = _life(readings, spec)
+        if len(times) < last or (np.diff(life) < 0).any():
+            return False
+        return bool(life[-1] - life[0] < spec.step * WINDOW)
+
+    def _learn(self, readings: MachineReadings, spec: FeatureSpec) -> None:
+        """Remembers how many readings the window takes, to ask for no more of them the next time."""
+        times, life = _life(readings, spec)
+        if len(times) >= _LAST:
+            within = int((life > life[-1] - spec.step * (WINDOW + 1)).sum())
+            if within < len(times):
+                _remember(self._needed, readings.machine_id, int(within * _MARGIN) + 8)
+
     def _missing_reach(self, readings: MachineReadings | None, spec: FeatureSpec, reached: int = 0) -> int | None:
         """How far back to read for a whole window, if what was read is less and there may be more."""
         if readings is None:
@@ -91,7 +115,7 @@ class ReadingsReader:
             wanted = int(spec.step * WINDOW * HOUR_US)
             longest = max((len(values) for _, values in readings.columns.values()), default=0)
             return wanted if not reached and longest >= _LAST else None
-        times, life = readings.columns.get(spec.axis, (np.empty(0, np.int64), np.empty(0)))
+        times, life = _life(readings, spec)
         if len(times) < 2 or (not reached and len(times) < _LAST) or (np.diff(life) < 0).any():
             return None  # all there is was read, or the run began within it
         covered, needed = float(life[-1] - life[0]), spec.step * WINDOW
@@ -130,6 +154,12 @@ class ReadingsReader:
             readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
             readings.columns[series.sensor] = (times, np.array(series.values, dtype=np.float64))
         return found
+
+
+def _life(readings: MachineReadings | None, spec: FeatureSpec) -> Column:
+    """The machine's life counter; empty where nothing counts it."""
+    nothing = np.empty(0, np.int64), np.empty(0)
+    return readings.columns.get(spec.axis, nothing) if readings else nothing
 
 
 def _remember(memory: "collections.OrderedDict[str, T]", key: str, value: T) -> None:

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
     api_max_body_bytes: int = Field(16_000_000, ge=1024, description="Largest request body, in bytes.")
     api_refresh_interval: float = Field(
-        2.0, ge=0.2, description="Seconds between two looks at the plant, for risk in lists and the console."
+        3.0, ge=0.2, description="Seconds between two looks at the plant, for risk in lists and the console."
     )
     api_max_event_streams: int = Field(200, ge=1, description="Open /api/events streams; more are refused.")
     ingestion_host: str = Field("127.0.0.1", description="Address that ingestion listens on.")

@@ -61,12 +61,16 @@ async def _produce(fleet: Fleet, outbox: MemoryOutbox, target: Dependency, optio
     else:
         _backfill(fleet, outbox, options, hours, newest_us)
     next_us = now_us()
+    pause = 0.0
     while True:
         due = min(_MOST_CATCH_UP, max(1, (now_us() - next_us) // period_us + 1))
         stamps = [next_us + index * period_us for index in range(due)]
+        batches = 0
         for made in fleet.advance(hours, stamps):
             outbox.put(made.message, made.readings)
-            await asyncio.sleep(0)
+            batches += 1
+            await asyncio.sleep(pause)
+        pause = 0.8 / options.rate / batches  # devices do not all speak at the same moment
         next_us = max(stamps[-1] + period_us, now_us() - _MOST_CATCH_UP * period_us)
         await asyncio.sleep(max(0.0, (next_us - now_us()) / 1e6))
         if registering and registering.done():

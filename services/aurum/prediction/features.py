@@ -16,7 +16,7 @@ from aurum.readings.history import AXES, HOUR_US
 
 WINDOW = 32
 SHORT = 8
-LEAST_STEPS = 3  # a machine with fewer is not known well enough
+LEAST_STEPS = 1  # training sees such short beginnings too, so a machine is predicted right after its overhaul
 STATISTICS = ("last", f"mean_{SHORT}", f"mean_{WINDOW}", f"std_{WINDOW}", f"min_{WINDOW}", f"max_{WINDOW}", "slope")
 TIME = "time"
 _AT = np.arange(WINDOW, dtype=np.float64)

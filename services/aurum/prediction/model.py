@@ -80,7 +80,7 @@ def load_model(folder: Path) -> Model:
             raise CorruptModelError(
                 f"{file} is corrupt: its SHA-256 is not the one in {CARD}; remove the folder or train again"
             )
-        boosters[name] = lgb.Booster(params={"num_threads": 1}, model_str=content.decode("utf-8"))
+        boosters[name] = lgb.Booster(model_str=content.decode("utf-8"))
     return assemble(card, boosters[RISK], boosters[RUL])
 
 

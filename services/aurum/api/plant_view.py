@@ -24,6 +24,7 @@ _WATCH_INTERVAL_MS = 1000
 _SCORED_AT_ONCE = 200  # machines in one round; the others have their turn in the next
 _MACHINES_PER_CALL = 4  # few, so that scoring never holds up a prediction that somebody waits for
 _PROBE_EVERY, _HEARD_WITHIN = 3.0, 9.0  # seconds between two questions; since an answer, for a service to be there
+_PROBE_SOON = 0.5  # seconds, while a service is not there
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
 
 
@@ -108,7 +109,7 @@ class PlantView:
                     logger.warning("%s does not answer: %s", name, error.message)
                 else:
                     self._heard[name] = time.monotonic()
-            await asyncio.sleep(_PROBE_EVERY)
+            await asyncio.sleep(_PROBE_SOON if self.unreachable() else _PROBE_EVERY)
 
     async def follow(self) -> None:
         """Follows the state of all machines, for as long as it runs."""

@@ -46,12 +46,12 @@ class MemoryOutbox:
         return found
 
     async def wait_for_more(self, seconds: float) -> None:
-        self._more.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._more.wait()
         except TimeoutError:
             return
+        self._more.clear()  # only now: a batch that came since the last look must not be slept through
 
     async def forwarded(self, last: int) -> None:
         while self._waiting and self._waiting[0][0].id <= last:

@@ -172,6 +172,21 @@ def test_a_killed_prediction_service_degrades_and_comes_back(platform: Platform,
     )
 
 
+def children(parent: int) -> list[int]:
+    """The processes that a process has started."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc to find the processes that the supervisor started")
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended in the meantime
+        if int(fields[1]) == parent:
+            found.append(int(path.parent.name))
+    return found
+
+
 def test_the_supervisor_starts_a_killed_service_again(platform: Platform, models: Path) -> None:
     environment = platform.environment("api")
     del environment["AURUM_ADMIN_PORT"]  # each process has its own there
@@ -198,8 +213,7 @@ def test_the_supervisor_starts_a_killed_service_again(platform: Platform, models
         wait_for(lambda: "AurumAI runs at" in shown() or up.poll() is not None, 60, "the platform runs")
         if "in use by another program" in shown():
             pytest.skip("needs port 9101, which another program has")
-        children = subprocess.run(["pgrep", "-P", str(up.pid)], capture_output=True, text=True, check=True).stdout
-        (first,) = map(int, children.split())
+        (first,) = children(up.pid)
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: "was killed by SIGKILL; it is started again" in shown(), 15, "the kill is seen")
         sender = Sender(f"127.0.0.1:{platform.port('ingestion')}", "after")
@@ -208,7 +222,7 @@ def test_the_supervisor_starts_a_killed_service_again(platform: Platform, models
         up.send_signal(signal.SIGINT)
         assert up.wait(20) == 0
         assert "has stopped" in shown()
-        assert not subprocess.run(["pgrep", "-g", str(first)], capture_output=True, check=False).stdout
+        assert not children(up.pid)
     finally:
         if up.poll() is None:
             up.terminate()

@@ -13,7 +13,7 @@ from aurum.readings.batch import Batch, now_us
 from aurum.readings.ingest_stream import Written
 from aurum.readings.uplink import Waiting
 from aurum.runtime import metrics
-from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError
 from aurum.storage.database import close, connect, prepare
 from aurum.storage.group_commit import GroupCommitWriter
 
@@ -71,6 +71,8 @@ class Spool:
     async def put(self, batch: Batch, data: bytes, traceparent: str, *, wait: bool) -> Awaitable[Written]:
         """Queues a batch; the result's await ends when it is durable. wait: for room, else ResourceExhaustedError."""
         size = len(data) + _OVERHEAD
+        if size > self._max_bytes:
+            raise InvalidArgumentError.of("batch", f"has {size} bytes, and the whole spool {self._max_bytes}")
         while self._bytes + size > self._max_bytes:
             if not wait:
                 metrics.edge_spool_refused_total.inc()
@@ -114,12 +116,12 @@ class Spool:
 
     async def wait_for_more(self, seconds: float) -> None:
         """Returns when a batch has come, or after so many seconds."""
-        self._more.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._more.wait()
         except TimeoutError:
             return
+        self._more.clear()  # only now: a batch that came since the last look must not be slept through
 
     async def forwarded(self, last: int) -> None:
         """Forgets the batches up to the id `last`: they are durable further on."""

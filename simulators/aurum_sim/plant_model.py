@@ -107,7 +107,7 @@ class MachineGroup:
         """Load by shift, with a slow drift and fast noise; 0.05 to 1."""
         in_shift = ((self.clock_hours + self._phase) % 24) < 8 * self.kind.shifts
         weekend = (self.clock_hours % 168) >= 144
-        nominal = np.where(in_shift & ~(weekend and self.kind.shifts < 3), 0.85, _IDLE_LOAD)
+        nominal = np.where(in_shift & (not (weekend and self.kind.shifts < 3)), 0.85, _IDLE_LOAD)
         self._load_drift += 0.1 * (-self._load_drift) + 0.02 * self._rng.standard_normal(self.count)
         noise = 0.03 * self._rng.standard_normal(self.count)
         load: Floats = np.clip(nominal + self._load_drift + noise, 0.05, 1.0)

@@ -131,11 +131,14 @@ def test_the_logs_of_each_service_know_trace_and_request(observed: Observed) -> 
 
 def test_every_log_line_is_json_and_every_served_request_has_a_trace(observed: Observed) -> None:
     wait_for(lambda: predict(observed.platform), 30, "a prediction")
+    assert http("POST", f"{observed.platform.api}/api/predict", {"machine_id": "nobody"}).status == 404
+    assert http("GET", f"{observed.platform.api}/api/machines/nobody/metrics").status == 404
     for service, process in observed.platform.processes.items():
         lines = [json.loads(line) for line in process.lines()]
         assert lines, service
         for line in lines:
             assert {"timestamp", "severity", "logger", "message", "service", "app_version"} <= line.keys()
+            assert not line["logger"].startswith("grpc"), line  # it logs only what was not handled
             if line["logger"] == "aurum.access" and line.get("endpoint") != "/api/events":
                 assert re.fullmatch("[0-9a-f]{32}", line["trace_id"]), line
 

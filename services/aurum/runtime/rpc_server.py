@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry import propagate
+from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from aurum.resilience import ConcurrencyLimit, LimitExceededError, deadline_scope
@@ -76,7 +76,6 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                         return await behaviour(request, context)
                 except Exception as error:
                     await outcome.abort(context, error)
-                    raise
 
         return call
 
@@ -91,7 +90,6 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                             yield response
                 except Exception as error:
                     await outcome.abort(context, error)
-                    raise
 
         return call
 
@@ -126,20 +124,24 @@ class _Outcome:
                 )
 
     async def abort(self, context: Any, error: Exception) -> None:
-        """Logs an error and tells it to the caller as status and details; one that nobody expected is not told."""
+        """Logs an error and ends the call with its status and details; one that nobody expected is not told."""
         if isinstance(error, grpc.aio.AbortError):
-            return
+            raise error
         with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{self._method} ended"):
             domain_error = _domain_error(error)
             metrics.track_error(domain_error.reason)
+            span = trace.get_current_span()
+            span.set_attributes({"rpc.grpc.status_code": domain_error.code.value[0], "error.type": domain_error.reason})
+            if domain_error.code in _SERVER_FAULTS:
+                span.set_status(Status(StatusCode.ERROR, domain_error.message))
             if isinstance(domain_error, InternalError):
+                span.record_exception(error)
                 logger.exception("%s failed", self._method)
             else:
                 extra = {"code": domain_error.code.name}
                 logger.info("%s refused: %s", self._method, domain_error.message, extra=extra)
         details = to_status(domain_error).SerializeToString()
-        with contextlib.suppress(grpc.aio.AbortError):  # the caller raises its own error, for the span to see
-            await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
+        await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
 
 
 def _domain_error(error: Exception) -> AurumError:
@@ -178,20 +180,8 @@ def _span(method: str, metadata: dict[str, str]) -> Generator[None]:
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
-        code = grpc.StatusCode.OK
-        try:
-            yield
-        except Exception as error:
-            domain_error = _domain_error(error)
-            code = domain_error.code
-            span.set_attribute("error.type", domain_error.reason)
-            if code in _SERVER_FAULTS:
-                span.set_status(Status(StatusCode.ERROR, domain_error.message))
-            if isinstance(domain_error, InternalError):
-                span.record_exception(error)
-            raise
-        finally:
-            span.set_attribute("rpc.grpc.status_code", code.value[0])
+        yield
+        span.set_attribute("rpc.grpc.status_code", grpc.StatusCode.OK.value[0])  # an error has set its own
 
 
 @contextlib.asynccontextmanager

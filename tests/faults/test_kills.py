@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from aurum.readings.batch import Series, encode, now_us
 from aurum.storage.segment import unpack
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from aurum_sim.machine_types import MACHINE_TYPES
 from tests.conftest import Platform, http, wait_for
 
 
@@ -190,16 +192,10 @@ def children(parent: int) -> list[int]:
 def test_the_supervisor_starts_a_killed_service_again(platform: Platform, models: Path) -> None:
     environment = platform.environment("api")
     del environment["AURUM_ADMIN_PORT"]  # each process has its own there
-    for name in ("compressor", "motor", "cnc_mill", "turbofan", "conveyor"):
-        (platform.folder / "models" / name).mkdir(parents=True)
+    for name in MACHINE_TYPES:  # a model for each, so that nothing has to be trained
+        shutil.copytree(models / "pump", platform.folder / "models" / name)
     procfile = platform.folder / "Procfile"
     procfile.write_text("ingestion: aurum ingestion\n")
-    for folder in (models / "pump").rglob("*"):
-        target = platform.folder / "models" / "pump" / folder.relative_to(models / "pump")
-        target.mkdir(parents=True, exist_ok=True) if folder.is_dir() else target.write_bytes(folder.read_bytes())
-    for name in ("compressor", "motor", "cnc_mill", "turbofan", "conveyor"):
-        for path in (platform.folder / "models" / "pump").rglob("active.json"):
-            (platform.folder / "models" / name / "active.json").write_bytes(path.read_bytes())
     environment["AURUM_ADMIN_TARGETS"] = "ingestion=127.0.0.1:9101"
     with (platform.folder / "up.log").open("wb") as output:
         up = subprocess.Popen(

@@ -213,7 +213,8 @@ def import_(
         async with opened as target:
             result = await import_file(file, format_.value, target, machine_type=machine_type, site=site, prefix=prefix)
         known = f", {result.known:,} were there already" if result.known else ""
-        typer.echo(f"{file.name}: {result.stored:,} readings of {result.machines} machines imported{known}")
+        machines = "1 machine" if result.machines == 1 else f"{result.machines} machines"
+        typer.echo(f"{file.name}: {result.stored:,} readings of {machines} imported{known}")
 
     asyncio.run(run())
 

@@ -15,6 +15,8 @@ from typing import Literal
 from pydantic import AliasChoices, AliasGenerator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from aurum.resilience import TimeoutConfig
+
 PREFIX = "AURUM_"
 _EARLIER = ("log_", "tracing_", "retry_", "circuit_breaker_", "timeout_")
 _STANDARD = {
@@ -155,7 +157,6 @@ class Settings(BaseSettings):
     )
     rpc_max_streams: int = Field(1000, ge=1, description="Streams that a gRPC server serves at a time.")
     shutdown_grace: float = Field(6.0, gt=0, le=9, description="Seconds that calls in progress get when stopping.")
-    faults_enabled: bool = Field(False, description="Allow faults to be injected, for tests and demonstrations.")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -197,6 +198,13 @@ class Settings(BaseSettings):
     def store_path(self) -> Path:
         """The SQLite file of the store."""
         return Path(self.store_url.removeprefix("sqlite:///")) if self.store_url else self.state_dir / "store.db"
+
+    @property
+    def timeouts(self) -> TimeoutConfig:
+        """The timeouts by phase, for HTTP clients."""
+        return TimeoutConfig(
+            self.timeout_connect, self.timeout_read, self.timeout_write, self.timeout_pool, self.timeout_db
+        )
 
     @property
     def models_path(self) -> Path:

@@ -15,8 +15,6 @@ from aurum.runtime.policies import Policies
 
 router = APIRouter()
 
-_ASK_TIMEOUT = 1.0  # seconds for the answer of one admin server
-
 
 @router.get("/health", tags=["system"])
 async def health(context: Context) -> HealthResponse:
@@ -61,7 +59,7 @@ async def metrics() -> Response:
 async def resilience(context: Context) -> dict[str, Any]:
     """Live breakers, budgets and limits of every service, and the policy generation that each has loaded."""
     addresses = context.settings.admin_addresses
-    async with httpx.AsyncClient(timeout=_ASK_TIMEOUT, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=context.settings.timeouts.to_httpx(), trust_env=False) as client:
         states = await asyncio.gather(
             *(_state(client, context, service, address) for service, address in addresses.items())
         )

@@ -1,10 +1,9 @@
 """What a simulated device holds until it is acknowledged: a bounded buffer in memory, as small devices have."""
 
-import asyncio
 import collections
 import logging
 
-from aurum.readings.uplink import Waiting
+from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
 from aurum.v1 import ingestion_pb2
 
@@ -18,7 +17,7 @@ class MemoryOutbox:
         self._waiting: collections.deque[tuple[Waiting, int]] = collections.deque()
         self._capacity = capacity
         self._next_id = 1
-        self._more = asyncio.Event()
+        self._arrivals = Arrivals()
         for result in ("made", "acknowledged", "dropped", "refused"):
             metrics.simulator_readings_total.labels(result)
 
@@ -34,7 +33,7 @@ class MemoryOutbox:
         self._next_id += 1
         metrics.simulator_readings_total.labels("made").inc(readings)
         metrics.simulator_buffer_batches.set(len(self._waiting))
-        self._more.set()
+        self._arrivals.note()
 
     async def after(self, last: int, batches: int) -> list[Waiting]:
         found: list[Waiting] = []
@@ -46,12 +45,7 @@ class MemoryOutbox:
         return found
 
     async def wait_for_more(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._more.wait()
-        except TimeoutError:
-            return
-        self._more.clear()  # only now: a batch that came since the last look must not be slept through
+        await self._arrivals.wait(seconds)
 
     async def forwarded(self, last: int) -> None:
         while self._waiting and self._waiting[0][0].id <= last:

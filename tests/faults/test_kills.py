@@ -209,8 +209,12 @@ def test_the_supervisor_starts_a_killed_service_again(platform: Platform, models
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: "was killed by SIGKILL; it is started again" in shown(), 15, "the kill is seen")
         sender = Sender(f"127.0.0.1:{platform.port('ingestion')}", "after")
-        sender.send(3.0)
-        assert sender.next > 1
+
+        def acknowledged() -> bool:
+            sender.send(0.5)
+            return sender.next > 1
+
+        wait_for(acknowledged, 30, "the service that was started again acknowledges")
         up.send_signal(signal.SIGINT)
         assert up.wait(20) == 0
         assert "has stopped" in shown()

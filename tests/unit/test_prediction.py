@@ -55,7 +55,7 @@ def test_statistics_are_those_of_the_readings_there_are(values: list[float | Non
     if not len(known):
         assert not len(steps.ages)
         return
-    named = dict(zip(spec.names, features_of(steps, only_last=True)[0].tolist(), strict=True))
+    named = dict(zip(spec.names, features_of(steps)[-1].tolist(), strict=True))
     # The window ends with the last step that any sensor has, which here is x's last reading.
     window = column[: int(np.flatnonzero(~np.isnan(column))[-1]) + 1][-32:]
     window = window[~np.isnan(window)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aurum.readings.batch import Batch, now_us
 from aurum.readings.ingest_stream import Written
-from aurum.readings.uplink import Waiting
+from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
 from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError
 from aurum.storage.database import close, connect, prepare
@@ -50,7 +50,7 @@ class Spool:
             "SELECT coalesce(sum(length(data) + ?), 0), count(*) FROM batches", (_OVERHEAD,)
         ).fetchone()
         self._samples: collections.deque[tuple[float, int]] = collections.deque(maxlen=_SAMPLES)
-        self._more = asyncio.Event()
+        self._arrivals = Arrivals()
         self._room = asyncio.Event()
         self._writer: GroupCommitWriter | None = None
         self._measure()
@@ -116,12 +116,7 @@ class Spool:
 
     async def wait_for_more(self, seconds: float) -> None:
         """Returns when a batch has come, or after so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._more.wait()
-        except TimeoutError:
-            return
-        self._more.clear()  # only now: a batch that came since the last look must not be slept through
+        await self._arrivals.wait(seconds)
 
     async def forwarded(self, last: int) -> None:
         """Forgets the batches up to the id `last`: they are durable further on."""
@@ -195,7 +190,7 @@ class Spool:
             return Written(0, batch.readings)
         self._batches += 1
         metrics.edge_spool_accepted_total.inc()
-        self._more.set()
+        self._arrivals.note()
         self._measure_size()
         return Written(batch.readings, 0)
 

@@ -108,14 +108,12 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
     return Steps(ages, means, spec.axis != TIME)
 
 
-def features_of(steps: Steps, *, only_last: bool = False) -> Matrix:
-    """Features of each step (or of the last alone): one row each, columns as FeatureSpec.names."""
-    count = len(steps.ages)
+def features_of(steps: Steps) -> Matrix:
+    """Features of each step: one row each, columns as FeatureSpec.names."""
     padded = np.vstack([np.full((WINDOW - 1, steps.means.shape[1]), np.nan), steps.means])
     windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0), 2, 1)
-    rows = slice(count - 1, count) if only_last else slice(0, count)
-    ages = steps.ages[rows]
-    return _window_features(windows[rows], ages if steps.counted else np.full(len(ages), np.nan))
+    ages = steps.ages if steps.counted else np.full(len(steps.ages), np.nan)
+    return _window_features(windows, ages)
 
 
 def window_of(steps: Steps) -> tuple[float, Matrix]:

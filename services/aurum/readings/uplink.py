@@ -32,6 +32,26 @@ class Waiting:
     data: bytes
 
 
+class Arrivals:
+    """Tells a sender that waits when a batch has come to its outbox."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def note(self) -> None:
+        """A batch has come."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when a batch has come since the last look, or after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return
+        self._event.clear()  # only now: a batch that came since the last look must not be slept through
+
+
 class Outbox(Protocol):
     """Batches that wait to be sent, and stay until they are acknowledged."""
 

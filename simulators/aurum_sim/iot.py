@@ -44,7 +44,7 @@ async def devices(service: Service, target: Dependency, options: FleetOptions) -
     source_id = f"{service.name}-{time.time_ns() // 1_000_000:x}"  # sequences start anew, so the source is new too
     fleet = Fleet(options.machines, options.seed, source_id, options.prefix, options.types)
     outbox = MemoryOutbox(_BUFFERED_BATCHES)
-    uplink = Uplink(outbox, target, service.policies)
+    uplink = Uplink(outbox, target)
     service.health.add_check("uplink", lambda: uplink.problem)
     service.spawn(uplink.run(), "device-uplink")
     service.spawn(_produce(fleet, outbox, target, options), "devices")

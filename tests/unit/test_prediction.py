@@ -12,9 +12,9 @@ from aurum.prediction.calibration import calibrate_interval, calibrate_risk
 from aurum.prediction.features import FeatureSpec, features_of, features_of_windows, steps_of, window_of
 from aurum.prediction.model import CorruptModelError, load_model
 from aurum.prediction.registry import ModelRegistry
-from aurum.prediction.rule import assess
 from aurum.prediction.training import TrainingDataError, TrainingOptions, save, train
 from aurum.readings.history import FAULT, OPERATING_HOURS, Run
+from aurum.rules.shift import assess
 from aurum_sim.machine_types import MACHINE_TYPES, PUMP
 from aurum_sim.plant_model import MachineGroup, run_to_failure
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from aurum.resilience.policy import FallbackSpec
 from aurum.runtime.errors import UnavailableError
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
@@ -50,14 +51,20 @@ class IngestionBackend(_Backend):
         return await self._dependency.unary(self._stub.ListMachines, request)
 
     def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
-        """The state of all machines, then what changes, without end. Raises AioRpcError when the stream breaks."""
-        return self._stub.Watch(ingestion_pb2.WatchRequest(interval_ms=interval_ms)).__aiter__()
+        """The state of all machines, then what changes, without end. Raises AurumError when the stream breaks."""
+        request = ingestion_pb2.WatchRequest(interval_ms=interval_ms)
+        return self._dependency.endless(self._stub.Watch, request)
 
 
 class PredictionBackend(_Backend):
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, "aurum.v1.PredictionService")
         self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
+
+    @property
+    def fallback(self) -> FallbackSpec:
+        """What may answer in place of a prediction, by the policy in force."""
+        return self._dependency.pipeline("Predict").policy.fallback
 
     async def predict(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
         return await self._dependency.unary(self._stub.Predict, request)

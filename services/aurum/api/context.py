@@ -7,9 +7,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from aurum.api.backends import IngestionBackend, PredictionBackend
+from aurum.api.fallback import PredictionFallback
 from aurum.api.plant_view import PlantView
 from aurum.runtime.errors import UnimplementedError
+from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
+from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.policies import Policies
 from aurum.runtime.settings import Settings
 
@@ -21,9 +24,12 @@ class ApiContext:
     settings: Settings
     health: Health
     policies: Policies
+    faults: Faults
     ingestion: IngestionBackend
     prediction: PredictionBackend
     plant: PlantView
+    fallback: PredictionFallback
+    admin_servers: dict[str, HttpDependency]
     source_id: str
     next_sequence: Callable[[], int]
     event_streams: int = 0

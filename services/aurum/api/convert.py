@@ -79,7 +79,8 @@ def rul_out(prediction: prediction_pb2.PredictResponse) -> RulOut | None:
     return RulOut(estimate=round(rul.estimate, 2), lower=round(rul.lower, 2), upper=round(rul.upper, 2), unit=rul.unit)
 
 
-def prediction_out(prediction: prediction_pb2.PredictResponse) -> PredictionOut:
+def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None = None) -> PredictionOut:
+    """age: seconds, of a prediction that stands in for a new one."""
     return PredictionOut(
         machine_id=prediction.machine_id or None,
         machine_type=prediction.machine_type,
@@ -89,6 +90,7 @@ def prediction_out(prediction: prediction_pb2.PredictResponse) -> PredictionOut:
         anomaly_score=prediction.anomaly_score,
         degraded=prediction.degraded,
         degraded_reason=prediction.degraded_reason or None,
+        age_seconds=None if age is None else round(age, 1),
         as_of=optional_moment(prediction.as_of_us),
         trace_id=current_trace_id(),
     )

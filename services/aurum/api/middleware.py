@@ -1,28 +1,50 @@
-"""What happens to each HTTP request: an id, a bound on its body, metrics, one line in the log."""
+"""What happens to each HTTP request: an id, a place or a refusal, a deadline, a bound on its body, an end when nobody
+waits for it any more, metrics, one line in the log."""
 
+import asyncio
+import contextlib
 import logging
 import re
 import time
 import uuid
+from collections.abc import AsyncGenerator
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aurum.api.problems import BodyTooLargeError, problem
+from aurum.api.problems import BodyTooLargeError, of_error, problem
+from aurum.resilience import (
+    ConcurrencyLimit,
+    Criticality,
+    LimitExceededError,
+    criticality_scope,
+    received_deadline,
+    remaining,
+)
+from aurum.resilience.durations import parse_duration
 from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, DeadlineError, InvalidArgumentError, from_policy_error
+from aurum.runtime.faults import Faults
+from aurum.runtime.http_client import TIMEOUT_HEADER
 from aurum.runtime.logging import reset_request_context, set_request_context
+from aurum.runtime.rpc_client import CRITICALITY_KEY
 from aurum.runtime.tracing import current_trace_id
 
 logger = logging.getLogger("aurum.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # probes and scrapes are counted, not logged
+_ALWAYS = _QUIET | {"/health", "/api/events"}  # answered however much there is to do; streams have a limit of their own
+_CLIENT_GONE = 499
+_OVERLOAD = frozenset({429, _CLIENT_GONE, 503, 504})
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, admission: ConcurrencyLimit, faults: Faults) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._admission = admission
+        self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,55 +55,172 @@ class RequestMiddleware:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         token = set_request_context(request_id=request_id)
         started = time.perf_counter()
-        status = 500
-        received = 0
-
-        async def bounded_receive() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise BodyTooLargeError(self._max_body_bytes)
-            return message
-
-        async def marking_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["X-Request-ID"] = request_id
-                out["X-Content-Type-Options"] = "nosniff"
-                if trace_id := current_trace_id():
-                    out["X-Trace-ID"] = trace_id
-            await send(message)
-
+        exchange = _Exchange(headers, receive, send, request_id, self._max_body_bytes)
         metrics.http_requests_in_progress.inc()
         try:
-            length = headers.get("content-length", "0")
-            if length.isdigit() and int(length) > self._max_body_bytes:
-                error = BodyTooLargeError(self._max_body_bytes)
-                await problem(413, error.detail)(scope, receive, marking_send)
-            else:
-                await self._app(scope, bounded_receive, marking_send)
+            try:
+                await self._answer(scope, headers, exchange)
+            except AurumError as error:
+                if exchange.status is None:
+                    await of_error(error)(scope, exchange.receive, exchange.send)
         finally:
             seconds = time.perf_counter() - started
             metrics.http_requests_in_progress.dec()
-            endpoint = getattr(scope.get("route"), "path", None) or "unmatched"
-            method = scope["method"]
-            metrics.track_request(method, endpoint, status)
-            metrics.track_request_duration(method, endpoint, seconds)
-            if endpoint not in _QUIET:
-                logger.info(
-                    "%s %s %d",
-                    method,
-                    endpoint,
-                    status,
-                    extra={
-                        "method": method,
-                        "endpoint": endpoint,
-                        "status_code": status,
-                        "duration_ms": round(seconds * 1e3, 3),
-                        "request_bytes": received,
-                    },
-                )
+            _account(scope, exchange, seconds)
             reset_request_context(token)
+
+    async def _answer(self, scope: Scope, headers: Headers, exchange: "_Exchange") -> None:
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            error = BodyTooLargeError(self._max_body_bytes)
+            await problem(413, error.detail)(scope, exchange.receive, exchange.send)
+            return
+        if scope["path"] in _ALWAYS:
+            await self._app(scope, exchange.receive, exchange.send)
+            return
+        criticality = _criticality(scope, headers)
+        with received_deadline(_timeout(headers)), criticality_scope(criticality):
+            async with self._place(criticality, exchange), exchange.wanted():
+                if self._faults.any:
+                    exchange.drip = await self._faults.strike(scope["path"])
+                await self._app(scope, exchange.receive, exchange.send)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, criticality: Criticality, exchange: "_Exchange") -> AsyncGenerator[None]:
+        """One of the places that there are for requests. Raises ResourceExhaustedError if there is none."""
+        try:
+            await self._admission.acquire_async(remaining(), criticality)
+        except LimitExceededError as error:
+            raise from_policy_error(error) or error from error
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._admission.release(time.perf_counter() - started, exchange.status in _OVERLOAD)
+
+
+class _Exchange:
+    """One request and its answer. status: of the answer, None before it has begun. received: bytes of the body."""
+
+    def __init__(self, headers: Headers, receive: Receive, send: Send, request_id: str, max_body_bytes: int) -> None:
+        self.status: int | None = None
+        self.received = 0
+        self.drip = 0.0  # seconds before each part of the answer
+        self._receive = receive
+        self._send = send
+        self._request_id = request_id
+        self._max_body_bytes = max_body_bytes
+        self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._body_given = False
+        self._watched = False
+        self._body_done = asyncio.Event()
+        self._gone = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """The next part of the body, which may be the empty one of a request without; then that the client has gone."""
+        if not self._body_expected and not self._body_given:
+            self._body_given = True
+            self._body_done.set()
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if self._body_done.is_set() and self._watched:
+            await self._gone.wait()
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        self.received += len(message.get("body", b""))
+        if self.received > self._max_body_bytes:
+            raise BodyTooLargeError(self._max_body_bytes)
+        if not message.get("more_body", False):
+            self._body_done.set()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            out = MutableHeaders(scope=message)
+            out["X-Request-ID"] = self._request_id
+            out["X-Content-Type-Options"] = "nosniff"
+            if trace_id := current_trace_id():
+                out["X-Trace-ID"] = trace_id
+        if self.drip:
+            await asyncio.sleep(self.drip)
+        await self._send(message)
+
+    @contextlib.asynccontextmanager
+    async def wanted(self) -> AsyncGenerator[None]:
+        """Cancels the block when its deadline passes, or when the client goes before the answer has begun."""
+        task = asyncio.current_task()
+        if not self._body_expected:
+            self._body_done.set()
+        self._watched = True  # from now on only the watch receives, once the body is done
+        watch = asyncio.create_task(self._watch(task), name="client-watch")
+        try:
+            async with asyncio.timeout(remaining()):
+                yield
+        except TimeoutError as error:
+            raise DeadlineError(f"no answer within the time that {TIMEOUT_HEADER} allows") from error
+        except asyncio.CancelledError:
+            if task is None or not self._gone.is_set():
+                raise
+            task.uncancel()
+            self.status = _CLIENT_GONE
+        finally:
+            watch.cancel()
+
+    async def _watch(self, task: "asyncio.Task[None] | None") -> None:
+        await self._body_done.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone.set()
+        if task is not None and self.status is None:
+            task.cancel()
+
+
+def _timeout(headers: Headers) -> float | None:
+    """Seconds that the client waits, if it says so. Raises InvalidArgumentError."""
+    text = headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(text if text[-1:].isalpha() else f"{text}s")
+    except ValueError as error:
+        raise InvalidArgumentError.of(TIMEOUT_HEADER, f"{text!r} is no time; write seconds, such as 1.5") from error
+    if seconds <= 0:
+        raise InvalidArgumentError.of(TIMEOUT_HEADER, "must be above 0 seconds")
+    return seconds
+
+
+def _criticality(scope: Scope, headers: Headers) -> Criticality:
+    """The class of a request: what it states, else by what it asks for. Raises InvalidArgumentError."""
+    stated = headers.get(CRITICALITY_KEY)
+    if stated is not None:
+        found = Criticality.parse(stated)
+        if found is None:
+            names = ", ".join(each.name.lower() for each in Criticality)
+            raise InvalidArgumentError.of(CRITICALITY_KEY, f"{stated!r} is none of {names}")
+        return found
+    path: str = scope["path"]
+    if path.startswith("/api/alarms"):
+        return Criticality.ALARM
+    return Criticality.TELEMETRY if path == "/api/readings" else Criticality.QUERY
+
+
+def _account(scope: Scope, exchange: _Exchange, seconds: float) -> None:
+    """Metrics and the access log of a request that has ended."""
+    endpoint = getattr(scope.get("route"), "path", None) or "unmatched"
+    method, status = scope["method"], exchange.status or 500
+    metrics.track_request(method, endpoint, status)
+    metrics.track_request_duration(method, endpoint, seconds)
+    if endpoint not in _QUIET:
+        logger.info(
+            "%s %s %d",
+            method,
+            endpoint,
+            status,
+            extra={
+                "method": method,
+                "endpoint": endpoint,
+                "status_code": status,
+                "duration_ms": round(seconds * 1e3, 3),
+                "request_bytes": exchange.received,
+            },
+        )

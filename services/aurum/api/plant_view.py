@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import grpc
-
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.runtime.errors import AurumError
 from aurum.runtime.tracing import traced_operation
@@ -56,6 +54,11 @@ class PlantView:
     def prediction_of(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
         view = self._views.get(machine_id)
         return view.prediction if view else None
+
+    def machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
+        """A machine as it was last heard of, with the latest reading of each sensor."""
+        view = self._views.get(machine_id)
+        return view.machine if view else None
 
     def last_good(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
         """The latest prediction of a machine and its age in seconds."""
@@ -120,8 +123,8 @@ class PlantView:
                     backoff = _BACKOFF
                     for machine in response.machines:
                         self._take(machine)
-            except grpc.aio.AioRpcError as error:
-                logger.warning("machines are not followed at the moment: %s", error.details())
+            except AurumError as error:
+                logger.warning("machines are not followed at the moment: %s", error.message)
             await asyncio.sleep(backoff)
             backoff = min(_MAX_BACKOFF, 2 * backoff)
 

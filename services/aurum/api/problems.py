@@ -67,19 +67,24 @@ def problem(
     return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
 
 
+def of_error(error: AurumError) -> JSONResponse:
+    """The problem that an error of the domain is; it is counted."""
+    metrics.track_error(error.reason)
+    return problem(
+        _STATUS.get(error.code, 500),
+        error.message,
+        kind=error.reason.lower().replace("_", "-"),
+        errors=[{"field": each.field, "detail": each.description} for each in error.violations],
+        retry_after=error.retry_after,
+    )
+
+
 def install(app: FastAPI) -> None:
     """Answers each kind of error of `app` with a problem."""
 
     @app.exception_handler(AurumError)
     async def domain(request: Request, error: AurumError) -> JSONResponse:
-        metrics.track_error(error.reason)
-        return problem(
-            _STATUS.get(error.code, 500),
-            error.message,
-            kind=error.reason.lower().replace("_", "-"),
-            errors=[{"field": each.field, "detail": each.description} for each in error.violations],
-            retry_after=error.retry_after,
-        )
+        return of_error(error)
 
     @app.exception_handler(TableError)
     async def table(request: Request, error: TableError) -> JSONResponse:

@@ -128,6 +128,7 @@ class PredictionOut(BaseModel):
     anomaly_score: float
     degraded: bool
     degraded_reason: str | None
+    age_seconds: float | None = Field(None, description="Of an earlier prediction that stands in for a new one.")
     as_of: datetime | None = Field(description="Time of the latest reading that took part.")
     trace_id: str
 

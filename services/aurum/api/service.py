@@ -11,6 +11,7 @@ from aurum import __version__
 from aurum.api import problems
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.context import ApiContext
+from aurum.api.fallback import PredictionFallback
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.plant_view import PlantView
 from aurum.api.routes import events, machines, planned, predictions, readings, system
@@ -41,7 +42,12 @@ def create_app(context: ApiContext) -> FastAPI:
     for module in (system, machines, readings, predictions, planned, events):
         app.include_router(module.router)
     problems.install(app)
-    app.add_middleware(RequestMiddleware, max_body_bytes=context.settings.api_max_body_bytes)
+    app.add_middleware(
+        RequestMiddleware,
+        max_body_bytes=context.settings.api_max_body_bytes,
+        admission=context.policies.admission(),
+        faults=context.faults,
+    )
     return app
 
 
@@ -57,9 +63,16 @@ async def api(service: Service) -> AsyncGenerator[None]:
         settings=settings,
         health=service.health,
         policies=service.policies,
+        faults=service.faults,
         ingestion=ingestion,
         prediction=prediction,
         plant=plant,
+        fallback=PredictionFallback(plant, ingestion),
+        admin_servers={
+            name: service.http_dependency(f"{name}-admin", address)
+            for name, address in settings.admin_addresses.items()
+            if name != "api"
+        },
         source_id=f"api-{time.time_ns() // 1000:x}",
         next_sequence=itertools.count(1).__next__,
     )

@@ -6,14 +6,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any
 
-import grpc
-
 from aurum.edge.spool import Spool
 from aurum.readings.batch import decode
 from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.readings.uplink import Uplink
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, from_rpc_error
+from aurum.runtime.errors import AurumError
 from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.tracing import traceparent
@@ -69,11 +67,9 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
-        try:
-            async for response in self._stub.Watch(request):
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
+        await context.send_initial_metadata(())  # taken up, though there may be nothing to tell for long
+        async for response in self._upstream.endless(self._stub.Watch, request):
+            yield response
 
     async def _accept_streamed(self, request: ingestion_pb2.IngestRequest, position: int) -> Awaitable[Written]:
         return await self.accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
@@ -109,7 +105,7 @@ async def gateway(service: Service, upstream_target: str | None = None) -> Async
     await spool.start()
     try:
         upstream = service.dependency("ingestion", upstream_target or settings.uplink_target)
-        uplink = Uplink(spool, upstream, service.policies)
+        uplink = Uplink(spool, upstream)
         service.health.add_check("spool", spool.problem)
         servicer = EdgeServicer(spool, upstream)
         service.health.on_change(lambda serving: None if serving else servicer.stop())

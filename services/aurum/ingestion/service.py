@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
+from aurum.ingestion.governed_store import GovernedStore
 from aurum.ingestion.plant import Plant
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite_store import SqliteStore
@@ -27,7 +28,7 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
         plant.load(await store.machines(), await store.summaries())
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
-        servicer = IngestionServicer(store, plant)
+        servicer = IngestionServicer(GovernedStore(store, service.policies, service.faults), plant)
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         async with service.rpc_server(
             lambda server: ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server),

@@ -116,6 +116,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         interval = max(100, request.interval_ms or 500) / 1000
         only = set(request.machine_ids)
         seen = -1
+        await context.send_initial_metadata(())  # taken up, though there may be nothing to tell for long
         with metrics.ingestion_watchers.track_inprogress():
             while not self._stopping:
                 version = self._plant.version

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aurum.readings.batch import Timestamps, Values
+from aurum.readings.batch import Column, Timestamps, Values
 from aurum.readings.history import AXES, HOUR_US
 
 WINDOW = 32
@@ -22,7 +22,6 @@ TIME = "time"
 _AT = np.arange(WINDOW, dtype=np.float64)
 
 Matrix = npt.NDArray[np.float64]
-Column = tuple[Timestamps, Values]
 AgeOf = Callable[[Timestamps], Values]
 
 

@@ -15,7 +15,7 @@ from aurum.prediction.features import LEAST_STEPS, TIME, features_of_windows, st
 from aurum.prediction.model import Model
 from aurum.prediction.reader import MachineReadings, ReadingsReader
 from aurum.prediction.registry import ModelRegistry
-from aurum.prediction.rule import LEAST_READINGS, assess
+from aurum.rules import LEAST_READINGS, assess
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, FailedPreconditionError, InvalidArgumentError
 
@@ -289,7 +289,7 @@ def _features(model: Model, case: _Case) -> Floats | AurumError:
 
 def _by_rule(case: _Case) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
     """The rule's answer and the shifts that it saw."""
-    result = assess(case.readings.columns if case.readings else {})
+    result = assess(case.machine_type, case.readings.columns if case.readings else {})
     if result is None:
         return _too_few(case.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
     metrics.track_prediction(case.machine_type or "unknown", "rule", 0.0, result.risk, degraded=True)

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from aurum.prediction.features import TIME, WINDOW, Column, FeatureSpec
-from aurum.readings.batch import with_times
+from aurum.prediction.features import TIME, WINDOW, FeatureSpec
+from aurum.readings.batch import Column, with_times
 from aurum.readings.history import HOUR_US
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc

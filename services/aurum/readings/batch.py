@@ -15,6 +15,7 @@ from aurum.v1 import ingestion_pb2
 
 Timestamps = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
+Column = tuple[Timestamps, Values]  # of one sensor, in the order of time
 
 MAX_AHEAD_US = 5 * 60 * 1_000_000  # a clock may be so far ahead; a reading from further in the future is wrong
 MAX_READINGS = 200_000  # in one batch

@@ -2,19 +2,17 @@
 
 import asyncio
 import collections
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
 from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
-from aurum.runtime.errors import InvalidArgumentError, from_rpc_error
-from aurum.runtime.policies import Policies
-from aurum.runtime.rpc_client import Dependency, is_failure, is_retryable, retry_after
+from aurum.runtime.errors import AurumError, InvalidArgumentError, from_rpc_error
+from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -84,19 +82,17 @@ class _Stream:
 class Uplink:
     """Sends what is in the outbox for as long as `run` runs."""
 
-    def __init__(self, outbox: Outbox, dependency: Dependency, policies: Policies) -> None:
+    def __init__(self, outbox: Outbox, dependency: Dependency) -> None:
         self._outbox = outbox
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
-        self._pipeline: Pipeline = policies.pipeline(
-            dependency.client,
-            dependency.server,
-            "Ingest",
-            is_failure=is_failure,
-            is_retryable=is_retryable,
-            retry_after=retry_after,
-        )
+        self._dependency = dependency
         self._server = dependency.server
         self.problem: str | None = None
+
+    @property
+    def _pipeline(self) -> Pipeline:
+        """The policies of the stream, as they are in force now."""
+        return self._dependency.pipeline("Ingest")
 
     async def run(self) -> None:
         """Streams until cancelled. A stream that breaks is opened again after a backoff, under the circuit breaker."""
@@ -107,10 +103,10 @@ class Uplink:
                 while not self._outbox.batches:
                     await self._outbox.wait_for_more(_IDLE)
                 await self._forward(stream)
-            except CircuitBreakerError:
-                await asyncio.sleep(min(1.0, self._pipeline.policy.circuit_breaker.open_seconds / 4))
+            except CircuitBreakerError as error:
+                await asyncio.sleep(min(1.0, max(0.05, getattr(error, "retry_after", 1.0))))
                 continue
-            except (grpc.aio.AioRpcError, TimeoutError) as error:
+            except (grpc.aio.AioRpcError, AurumError, TimeoutError) as error:
                 attempt = 1 if stream.acknowledged else attempt + 1
                 self.problem = f"{self._pipeline.name}: {_sentence(error)}"
                 await self._put_aside(stream, error)
@@ -124,15 +120,19 @@ class Uplink:
 
         The breaker sees a stream succeed with its first acknowledgement: it may then go on for months.
         """
-        call = self._stub.Ingest(self._requests(stream))
-        responses = call.__aiter__()
+        pipeline = self._pipeline
+        call: grpc.aio.StreamStreamCall[Any, Any] | None = None
         try:
-            with self._pipeline.breaker.guard() if self._pipeline.breaker else contextlib.nullcontext():
+            with pipeline.attempt(f"{self._dependency.client}/{self._server}/Ingest"):
+                await self._dependency.connected(pipeline, pipeline.policy.timeout.attempt)
+                call = self._stub.Ingest(self._requests(stream))
+                responses = call.__aiter__()
                 going_on = await self._acknowledge(stream, responses)
             while going_on:
                 going_on = await self._acknowledge(stream, responses)
         finally:
-            call.cancel()
+            if call is not None:
+                call.cancel()
 
     async def _acknowledge(self, stream: _Stream, responses: AsyncIterator[ingestion_pb2.IngestResponse]) -> bool:
         """Takes the next acknowledgement; False at the end of the stream."""
@@ -141,7 +141,7 @@ class Uplink:
         try:
             while not waiting.done():
                 sent = len(stream.in_flight)
-                done, _ = await asyncio.wait([waiting], timeout=self._pipeline.policy.timeout.deadline_seconds)
+                done, _ = await asyncio.wait([waiting], timeout=self._pipeline.policy.timeout.deadline)
                 if not done and sent:
                     raise TimeoutError("acknowledgements stay out")
             response = waiting.result()

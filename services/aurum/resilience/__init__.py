@@ -1,32 +1,44 @@
-"""Resilience policies for calls to dependencies: deadline, retry, limit, circuit breaker, timeout.
+"""Resilience policies for calls to dependencies: deadline, retry, hedge, limit, circuit breaker, timeout.
 
 Each policy is a module of its own; `pipeline` composes them. The library stands alone: it exports nothing and logs
 nothing, whoever wants to know subscribes with `events.subscribe`.
 """
 
 from aurum.resilience.budget import RetryBudget
-from aurum.resilience.circuit_breaker import CircuitBreakerError, ResilientCircuitBreaker
-from aurum.resilience.deadline import DeadlineExceededError, deadline_scope, remaining
-from aurum.resilience.limit import ConcurrencyLimit, LimitExceededError
+from aurum.resilience.circuit_breaker import BreakerConfig, CircuitBreakerError, ResilientCircuitBreaker
+from aurum.resilience.criticality import Criticality, criticality_scope, current_criticality
+from aurum.resilience.deadline import DeadlineExceededError, deadline_scope, received_deadline, remaining
+from aurum.resilience.errors import ErrorView
+from aurum.resilience.limit import ConcurrencyLimit, LimitConfig, LimitExceededError
 from aurum.resilience.pipeline import Pipeline
-from aurum.resilience.policy import PolicyDocument, PolicyError, load_policy_document
+from aurum.resilience.pipelines import Pipelines
+from aurum.resilience.policy import Policy, PolicyDocument, PolicyError, load_policy_document
 from aurum.resilience.retry import RetryPolicy, with_async_retry, with_retry
 from aurum.resilience.timeout import TimeoutConfig
 
 __all__ = [
+    "BreakerConfig",
     "CircuitBreakerError",
     "ConcurrencyLimit",
+    "Criticality",
     "DeadlineExceededError",
+    "ErrorView",
+    "LimitConfig",
     "LimitExceededError",
     "Pipeline",
+    "Pipelines",
+    "Policy",
     "PolicyDocument",
     "PolicyError",
     "ResilientCircuitBreaker",
     "RetryBudget",
     "RetryPolicy",
     "TimeoutConfig",
+    "criticality_scope",
+    "current_criticality",
     "deadline_scope",
     "load_policy_document",
+    "received_deadline",
     "remaining",
     "with_async_retry",
     "with_retry",

@@ -1,7 +1,7 @@
 """A retry budget: retries may add only a fraction to the load, so that an outage is not made worse by its callers.
 
-The method is the one of Finagle's RetryBudget: each call deposits a fraction of a token, each retry takes a whole
-one, and a floor of retries per second is always allowed so that a client with little traffic may retry at all.
+After Finagle's RetryBudget: each call earns a fraction of a token, each retry or hedge takes a whole one. The floor is
+not on top of that: a second earns whichever is more, so that a busy client never exceeds the fraction.
 """
 
 import threading
@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 from aurum.resilience import events
 
+_PERIOD = 1.0  # seconds over which the floor is compared with what calls have earned
+
 
 class RetryBudget:
-    """Tokens shared by all retries under one policy.
+    """Tokens shared by all retries and hedges under one policy.
 
-    ratio: retries allowed per call, 0.2 by default. floor: retries per second allowed in any case, 1.0 by default.
+    ratio: retries allowed per call, 0.2 by default. floor: retries allowed per second in any case, 1.0 by default.
     capacity: the most tokens that are saved up, 100 by default.
     """
 
@@ -26,44 +28,62 @@ class RetryBudget:
         capacity: float = 100.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not 0.0 <= ratio <= 1.0:
-            raise ValueError(f"retry budget {name}: ratio must be between 0 and 1, not {ratio}")
+        """Raises ValueError for a share or a number that cannot be."""
         self.name = name
-        self.ratio = ratio
-        self.floor = floor
-        self.capacity = capacity
         self._clock = clock
-        self._tokens = min(capacity, max(1.0, 10.0 * floor))
-        self._refilled = clock()
         self._lock = threading.Lock()
+        self.configure(ratio, floor, capacity)
+        self._earned = 0.0  # by the calls of this period
+        self._period_ends = clock() + _PERIOD
+        self._tokens = min(floor, capacity)
+
+    def configure(self, ratio: float, floor: float, capacity: float = 100.0) -> None:
+        """Changes the shares; the tokens stay."""
+        if not 0.0 <= ratio <= 1.0:
+            raise ValueError(f"retry budget {self.name}: ratio must be between 0 and 1, not {ratio}")
+        if floor < 0.0 or capacity < 1.0:
+            raise ValueError(f"retry budget {self.name}: floor must be at least 0 and capacity at least 1")
+        with self._lock:
+            self.ratio = ratio
+            self.floor = floor
+            self.capacity = capacity
 
     @property
     def tokens(self) -> float:
         """Retries that may be made now."""
         with self._lock:
-            self._refill()
+            self._roll(self._clock())
             return self._tokens
 
-    def deposit(self) -> None:
+    def deposit(self, now: float | None = None) -> None:
         """Counts one call."""
         with self._lock:
-            self._refill()
-            self._tokens = min(self.capacity, self._tokens + self.ratio)
+            if now is None:
+                now = self._clock()
+            if now >= self._period_ends:
+                self._roll(now)
+            ratio = self.ratio
+            self._earned = earned = self._earned + ratio
+            above = earned - self.floor  # what the floor has given already is not given again
+            if above > 0.0:
+                tokens = self._tokens + (ratio if above > ratio else above)
+                self._tokens = tokens if tokens < self.capacity else self.capacity
 
     def withdraw(self) -> bool:
         """Takes one retry from the budget; False if it is spent."""
         with self._lock:
-            self._refill()
+            self._roll(self._clock())
             granted = self._tokens >= 1.0
             if granted:
                 self._tokens -= 1.0
-            tokens = self._tokens
-        events.emit("budget_tokens", self.name, f"{tokens:.2f}")
         if not granted:
             events.emit("budget_exhausted", self.name)
         return granted
 
-    def _refill(self) -> None:
-        now = self._clock()
-        self._tokens = min(self.capacity, self._tokens + (now - self._refilled) * self.floor)
-        self._refilled = now
+    def _roll(self, now: float) -> None:
+        """Begins a new period if the last one is over."""
+        if now >= self._period_ends:
+            periods = int((now - self._period_ends) / _PERIOD) + 1
+            self._tokens = min(self.capacity, self._tokens + periods * self.floor)
+            self._period_ends += periods * _PERIOD
+            self._earned = 0.0

@@ -3,11 +3,12 @@
 import contextlib
 import contextvars
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-MARGIN = 0.005  # seconds kept back at each hop, to answer before the caller has given up
+MARGIN = 0.005  # seconds that a server keeps back, to answer before its caller has given up
 
-_deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("aurum_deadline", default=None)
+# The moment, on the clock of the pipelines, by which the current work has to be done; None without a deadline.
+deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("aurum_deadline", default=None)
 
 
 class DeadlineExceededError(TimeoutError):
@@ -15,20 +16,25 @@ class DeadlineExceededError(TimeoutError):
 
 
 @contextlib.contextmanager
-def deadline_scope(seconds: float | None) -> Iterator[None]:
+def deadline_scope(seconds: float | None, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
     """Bounds everything inside by `seconds` from now, or by the deadline already in force if that is earlier."""
-    current = _deadline.get()
-    at = None if seconds is None else time.monotonic() + seconds
+    current = deadline.get()
+    at = None if seconds is None else clock() + seconds
     if current is not None and (at is None or current < at):
         at = current
-    token = _deadline.set(at)
+    token = deadline.set(at)
     try:
         yield
     finally:
-        _deadline.reset(token)
+        deadline.reset(token)
 
 
-def remaining() -> float | None:
-    """Seconds left for an outgoing call, the margin taken off; None without a deadline, never below 0."""
-    at = _deadline.get()
-    return None if at is None else max(0.0, at - time.monotonic() - MARGIN)
+def received_deadline(seconds: float | None) -> contextlib.AbstractContextManager[None]:
+    """The scope of a request that its sender will await for so many seconds; the margin is taken off."""
+    return deadline_scope(None if seconds is None else max(0.0, seconds - MARGIN))
+
+
+def remaining(clock: Callable[[], float] = time.monotonic) -> float | None:
+    """Seconds left until the deadline, never below 0; None without one."""
+    at = deadline.get()
+    return None if at is None else max(0.0, at - clock())

@@ -6,19 +6,21 @@ from typing import Literal
 
 EventKind = Literal[
     "breaker_state",  # value: the state's name
-    "breaker_failure",  # value: the exception's type
+    "breaker_failure",  # value: the error's type
     "breaker_rejection",  # value: the state's name
-    "retry",  # value: the exception's type that is retried
-    "retry_exhausted",  # value: the exception's type that the caller sees
+    "retry",  # value: the type of the error that is retried
+    "retry_exhausted",  # value: the type of the error that the caller sees
+    "hedge",  # value: the number of the attempt
     "budget_exhausted",  # value: empty
-    "budget_tokens",  # value: tokens left, as text
-    "limit_rejection",  # value: empty
+    "limit_rejection",  # value: the criticality's name
     "limit_change",  # value: the limit, as text
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
+    """policy: the name of the breaker, budget, limit or retry policy that it happened to."""
+
     kind: EventKind
     policy: str
     value: str = ""

@@ -1,23 +1,60 @@
-"""The policies of one target, composed: deadline → retry (budgeted) → circuit breaker → attempt timeout → the call."""
+"""The policies of one target, composed.
+
+deadline → retry or hedge (budgeted) → limit → circuit breaker → attempt timeout → the call
+
+What succeeds at once runs through none of the machinery of retries; a timer is only made where the attempt has none of
+its own. All of it can be changed while calls are in progress.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
 from typing import TypeVar
 
+from aurum.resilience import events
 from aurum.resilience.budget import RetryBudget
-from aurum.resilience.circuit_breaker import ResilientCircuitBreaker
-from aurum.resilience.deadline import DeadlineExceededError, deadline_scope, remaining
-from aurum.resilience.policy import Policy
+from aurum.resilience.circuit_breaker import CircuitBreakerError, ResilientCircuitBreaker
+from aurum.resilience.deadline import DeadlineExceededError, deadline
+from aurum.resilience.errors import ErrorView
+from aurum.resilience.limit import ConcurrencyLimit, LimitExceededError
+from aurum.resilience.policy import HedgeSpec, Policy
 from aurum.resilience.retry import RetryPolicy
 
 T = TypeVar("T")
+Clock = Callable[[], float]
+# target, seconds, code, number of the attempt
+Record = Callable[[str, float, str, int], None]
+
+
+def attempt_seconds(policy: Policy) -> float:
+    """Seconds that one attempt may take, by the policy."""
+    return policy.timeout.attempt
+
+
+_DROPPED = frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a call needs of the policy in force."""
+
+    policy: Policy
+    deadline: float
+    attempt: float
+    breaker: ResilientCircuitBreaker | None
+    limit: ConcurrencyLimit
+    retry: RetryPolicy
+    hedge: HedgeSpec | None
+    adaptive: bool
 
 
 class Pipeline:
-    """Governs the calls to one target.
+    """Governs the calls to one target; for threads and event loops alike.
 
-    name: of the target, for events and metrics. is_failure: which errors count against the dependency's health.
-    is_retryable: which errors are worth another attempt. retry_after: seconds that an error asks to wait.
+    name: of the target, for events and metrics. errors: how the transport's errors are read. seconds: one attempt's
+    timeout, taken from the policy; by default timeout.attempt. clock: seconds, monotonic.
     """
 
     def __init__(
@@ -25,60 +62,277 @@ class Pipeline:
         name: str,
         policy: Policy,
         *,
-        is_failure: Callable[[BaseException], bool],
-        is_retryable: Callable[[BaseException], bool],
-        retry_after: Callable[[BaseException], float | None] = lambda error: None,
+        errors: ErrorView | None = None,
+        seconds: Callable[[Policy], float] = attempt_seconds,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.name = name
-        self.policy = policy
-        breaker = policy.circuit_breaker
-        self.breaker = (
-            ResilientCircuitBreaker(
-                name, breaker.fail_max, breaker.open_seconds, breaker.half_open_probes, is_failure=is_failure
-            )
-            if breaker.enabled
-            else None
+        self._errors = errors or ErrorView()
+        self._seconds = seconds
+        self._clock = clock
+        self.record: Record | None = None
+        self.budget = RetryBudget(name, policy.retry.budget_ratio, policy.retry.budget_floor, clock=clock)
+        self._breaker = ResilientCircuitBreaker(
+            name, is_failure=self._is_failure, clock=clock, config=policy.circuit_breaker.config()
         )
-        self.budget = RetryBudget(name, policy.retry.budget_ratio, policy.retry.budget_floor_per_second)
-        self.retry = RetryPolicy(
-            policy.retry.max_attempts,
-            policy.retry.base_delay_seconds,
-            policy.retry.max_delay_seconds,
-            name,
-            is_retryable,
-            retry_after,
-            self.budget,
-        )
+        self._limit = ConcurrencyLimit(name, policy.limit(), clock)
+        self._plan = self._planned(policy)
 
-    async def call(self, attempt: Callable[[float], Awaitable[T]], *, idempotent: bool = True) -> T:
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._plan.policy
+
+    @property
+    def breaker(self) -> ResilientCircuitBreaker | None:
+        """The circuit breaker; None if the policy has none."""
+        return self._plan.breaker
+
+    @property
+    def limit(self) -> ConcurrencyLimit:
+        return self._limit
+
+    @property
+    def retry(self) -> RetryPolicy:
+        return self._plan.retry
+
+    def configure(self, policy: Policy) -> None:
+        """Puts another policy in force. Calls in progress end under the one that they began with; windows, states,
+        tokens and queues stay."""
+        before = self._plan.policy
+        if policy == before:
+            return
+        self.budget.configure(policy.retry.budget_ratio, policy.retry.budget_floor)
+        if policy.circuit_breaker != before.circuit_breaker:
+            self._breaker.configure(policy.circuit_breaker.config())
+        if (policy.bulkhead, policy.adaptive_concurrency) != (before.bulkhead, before.adaptive_concurrency):
+            self._limit.configure(policy.limit())
+        self._plan = self._planned(policy)
+
+    def inherit(self, other: "Pipeline") -> None:
+        """Takes over what the pipeline that governed the same calls until now has learnt of their target."""
+        self._breaker.inherit(other._breaker)
+
+    async def call_async(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        *,
+        idempotent: bool = True,
+        timed: bool = True,
+        target: str | None = None,
+    ) -> T:
         """Awaits `attempt(timeout_seconds)` under the policies; a call that is not idempotent is made once.
 
-        Raises the last attempt's error, CircuitBreakerError when the breaker is open, or DeadlineExceededError.
+        timed: whether a timer has to end the attempt; False if it keeps to its timeout by itself, which costs less.
+        target: client/server/Method, for records; the pipeline's name by default.
+        Raises the last attempt's error, CircuitBreakerError when the breaker is open, LimitExceededError when too many
+        calls are in progress, or DeadlineExceededError.
         """
-        with deadline_scope(self.policy.timeout.deadline_seconds):
-            if not idempotent:
-                return await self._attempt(attempt)
-            return await self.retry.call_async(lambda: self._attempt(attempt))
-
-    async def _attempt(self, attempt: Callable[[float], Awaitable[T]]) -> T:
-        left = remaining()
-        timeout = (
-            self.policy.timeout.attempt_seconds if left is None else min(left, self.policy.timeout.attempt_seconds)
-        )
-        if timeout <= 0:
-            raise DeadlineExceededError(f"{self.name}: the deadline passed before the call was made")
-        if self.breaker is None:
-            return await self._timed(attempt, timeout)
-        with self.breaker.guard():
-            return await self._timed(attempt, timeout)
-
-    async def _timed(self, attempt: Callable[[float], Awaitable[T]], timeout: float) -> T:
-        # The attempt enforces its timeout itself (a gRPC deadline travels to the server); this one, a little later,
-        # is for an attempt that does not.
+        plan = self._plan
+        now = self._clock()
+        at = now + plan.deadline
+        outer = deadline.get()
+        if outer is not None and outer < at:
+            at = outer
+        self.budget.deposit(now)
+        token = deadline.set(at)
         try:
-            async with asyncio.timeout(timeout + 0.25):
-                return await attempt(timeout)
-        except TimeoutError as error:
-            if isinstance(error, DeadlineExceededError):
+            number = 1
+            while True:
+                try:
+                    if plan.hedge is None or not idempotent:
+                        return await self._attempt(plan, attempt, at, number, timed, target)
+                    return await self._hedged(plan, plan.hedge, attempt, at, number, timed, target)
+                except Exception as error:
+                    delay = plan.retry.again(error, number) if idempotent else None
+                    if delay is None:
+                        raise
+                await asyncio.sleep(delay)
+                number += 1
+        finally:
+            deadline.reset(token)
+
+    def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, target: str | None = None) -> T:
+        """The same for a blocking attempt, which has to keep to its timeout by itself. There is no hedging."""
+        plan = self._plan
+        now = self._clock()
+        at = now + plan.deadline
+        outer = deadline.get()
+        if outer is not None and outer < at:
+            at = outer
+        self.budget.deposit(now)
+        token = deadline.set(at)
+        try:
+            number = 1
+            while True:
+                try:
+                    plan.limit.acquire(max(0.0, at - self._clock()))
+                    with self._governed(plan, at, number, target) as timeout:
+                        return attempt(timeout)
+                except Exception as error:
+                    delay = plan.retry.again(error, number) if idempotent else None
+                    if delay is None:
+                        raise
+                time.sleep(delay)
+                number += 1
+        finally:
+            deadline.reset(token)
+
+    @contextlib.contextmanager
+    def attempt(self, target: str | None = None) -> Generator[None]:
+        """Limit and breaker for a block that makes one attempt in its own way, such as a stream. It is not retried and
+        not timed. Raises CircuitBreakerError or LimitExceededError."""
+        plan = self._plan
+        plan.limit.acquire(0.0)
+        with self._governed(plan, self._clock() + plan.deadline, 1, target):
+            yield
+
+    @contextlib.contextmanager
+    def _governed(self, plan: _Plan, at: float, number: int, target: str | None) -> Generator[float]:
+        """One attempt that has its place: yields its timeout, then tells breaker and limit how it ended."""
+        started = self._clock()
+        permit: int | None = None
+        try:
+            timeout = min(at - started, plan.attempt)
+            if timeout <= 0:
+                raise DeadlineExceededError(f"{self.name}: the deadline passed before the call was made")
+            permit = plan.breaker.acquire() if plan.breaker is not None else 0
+            yield timeout
+        except BaseException as error:
+            self._failed(plan, permit, error, started, number, target)
+            raise
+        self._succeeded(plan, permit, started, number, target)
+
+    async def _attempt(  # noqa: PLR0917 - positional is faster, and this is the way of every call
+        self,
+        plan: _Plan,
+        attempt: Callable[[float], Awaitable[T]],
+        at: float,
+        number: int,
+        timed: bool,
+        target: str | None,
+    ) -> T:
+        # As `_governed` does, but without a context manager: this is the way of every call.
+        limit = plan.limit
+        if not limit.try_acquire():
+            try:
+                await limit.acquire_async(max(0.0, at - self._clock()))
+            except LimitExceededError as error:
+                self._refused(error, number, target)
                 raise
-            raise DeadlineExceededError(f"{self.name}: no answer within {timeout:.3f} s") from error
+        started = self._clock()
+        permit: int | None = None
+        try:
+            timeout = at - started
+            timeout = min(timeout, plan.attempt)
+            if timeout <= 0:
+                raise DeadlineExceededError(f"{self.name}: the deadline passed before the call was made")
+            permit = plan.breaker.acquire() if plan.breaker is not None else 0
+            if timed:
+                try:
+                    async with asyncio.timeout(timeout):
+                        result = await attempt(timeout)
+                except DeadlineExceededError:
+                    raise
+                except TimeoutError as error:
+                    raise DeadlineExceededError(f"{self.name}: no answer within {timeout:.3f} s") from error
+            else:
+                result = await attempt(timeout)
+        except BaseException as error:
+            self._failed(plan, permit, error, started, number, target)
+            raise
+        self._succeeded(plan, permit, started, number, target)
+        return result
+
+    def _succeeded(self, plan: _Plan, permit: int | None, started: float, number: int, target: str | None) -> None:
+        seconds = self._clock() - started
+        if plan.breaker is not None and permit is not None:
+            plan.breaker.succeeded(permit, seconds)
+        plan.limit.release(seconds if plan.adaptive else None)
+        if self.record is not None:
+            self.record(target or self.name, seconds, "OK", number)
+
+    def _failed(  # noqa: PLR0917
+        self,
+        plan: _Plan,
+        permit: int | None,
+        error: BaseException,
+        started: float,
+        number: int,
+        target: str | None,
+    ) -> None:
+        seconds = self._clock() - started
+        code = self._errors.code(error)
+        reached = permit is not None and not isinstance(error, CircuitBreakerError) and isinstance(error, Exception)
+        if plan.breaker is not None and permit is not None:
+            plan.breaker.failed(permit, error, seconds)
+        plan.limit.release(seconds if reached and plan.adaptive else None, code in _DROPPED)
+        if self.record is not None and isinstance(error, Exception):
+            self.record(target or self.name, seconds, code, number)
+
+    def _refused(self, error: LimitExceededError, number: int, target: str | None) -> None:
+        if self.record is not None:
+            self.record(target or self.name, 0.0, self._errors.code(error), number)
+
+    async def _hedged(  # noqa: PLR0917
+        self,
+        plan: _Plan,
+        hedge: HedgeSpec,
+        attempt: Callable[[float], Awaitable[T]],
+        at: float,
+        number: int,
+        timed: bool,
+        target: str | None,
+    ) -> T:
+        """Starts another attempt whenever the last one has taken longer than the delay; the first answer counts, and
+        an error only once no attempt is left."""
+        first = asyncio.ensure_future(self._attempt(plan, attempt, at, number, timed, target))
+        attempts: set[asyncio.Future[T]] = {first}
+        started = 1
+        try:
+            while True:
+                more = started < hedge.max_attempts
+                done, attempts = await asyncio.wait(
+                    attempts, timeout=hedge.delay if more else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                answer = next((each for each in done if each.exception() is None), None)
+                if answer is not None:
+                    return answer.result()
+                if done and not attempts:
+                    return done.pop().result()
+                if not done:
+                    started += 1
+                    if self.budget.withdraw():
+                        events.emit("hedge", self.name, str(started))
+                        again = self._attempt(plan, attempt, at, number + started - 1, timed, target)
+                        attempts.add(asyncio.ensure_future(again))
+        finally:
+            for each in attempts:
+                each.cancel()
+            await asyncio.gather(*attempts, return_exceptions=True)
+
+    def _planned(self, policy: Policy) -> _Plan:
+        codes = frozenset(policy.retry.retry_on)
+        self._failure_codes = frozenset(policy.circuit_breaker.failure_codes)
+        return _Plan(
+            policy=policy,
+            deadline=policy.timeout.deadline,
+            attempt=self._seconds(policy),
+            breaker=self._breaker if policy.circuit_breaker.enabled else None,
+            limit=self._limit,
+            retry=RetryPolicy(
+                policy.retry.max_attempts,
+                policy.retry.base_delay,
+                policy.retry.max_delay,
+                self.name,
+                lambda error: self._errors.code(error) in codes,
+                self._errors.retry_after,
+                self.budget,
+                self._clock,
+            ),
+            hedge=policy.hedge,
+            adaptive=policy.adaptive_concurrency is not None,
+        )
+
+    def _is_failure(self, error: BaseException) -> bool:
+        return self._errors.code(error) in self._failure_codes

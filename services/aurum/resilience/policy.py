@@ -1,61 +1,210 @@
-"""The policy document: which policies govern which calls. One source for the file that people edit and for /policy."""
+"""The policy document: which policies govern which calls. One source for the file that people edit and for /policy.
+
+Durations are numbers with a unit (250ms, 2s, 5m). Names are written as in Kubernetes (maxAttempts); max_attempts is
+understood too.
+"""
 
 import fnmatch
 import hashlib
+import math
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from aurum.resilience.circuit_breaker import BreakerConfig
+from aurum.resilience.durations import Duration, Seconds, format_duration
+from aurum.resilience.limit import LimitConfig
+from aurum.resilience.limit_algorithms import Aimd, LimitAlgorithm, Vegas
+
+Code = Literal[
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
 
 
 class PolicyError(ValueError):
-    """A policy document that cannot be used; the message names the field."""
+    """A policy document that cannot be used; the message names the file and the path of the field."""
+
+
+class _ContradictionError(ValueError):
+    """Values that exclude each other. field: the path of one of them, from where the check is made."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
 class RetrySpec(_Part):
-    """When a call is tried again."""
+    """When a call is tried again: only calls that may be repeated are, and only within the budget."""
 
     max_attempts: int = Field(3, ge=1, le=10, description="Calls in all, the first one included.")
-    base_delay_seconds: float = Field(0.1, ge=0, le=60, description="Bound of the first backoff; it doubles each time.")
-    max_delay_seconds: float = Field(2.0, ge=0, le=300, description="Largest bound of a backoff.")
-    budget_ratio: float = Field(0.2, ge=0, le=1, description="Retries allowed per call, over all calls.")
-    budget_floor_per_second: float = Field(1.0, ge=0, le=1000, description="Retries per second allowed in any case.")
+    base_delay: Duration = Field(
+        Seconds(0.1), ge=0, le=60, description="Bound of the first backoff; it doubles each time."
+    )
+    max_delay: Duration = Field(
+        Seconds(2.0), ge=0, le=300, description="Largest bound of a backoff. The wait is drawn evenly from 0 on."
+    )
+    retry_on: tuple[Code, ...] = Field(
+        ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED"),
+        description="Status codes that are worth another attempt.",
+    )
+    budget_ratio: float = Field(0.2, ge=0, le=1, description="Retries and hedges allowed per call, over all calls.")
+    budget_floor: float = Field(1.0, ge=0, le=1000, description="Retries per second allowed in any case.")
 
     @model_validator(mode="after")
     def _delays_in_order(self) -> "RetrySpec":
-        if self.base_delay_seconds > self.max_delay_seconds:
-            raise ValueError(
-                f"base_delay_seconds ({self.base_delay_seconds}) is above max_delay_seconds ({self.max_delay_seconds})"
-            )
+        _at_most(self, "base_delay", "max_delay")
         return self
+
+
+class HedgeSpec(_Part):
+    """A second attempt beside one that takes long; the first answer counts. Only for calls that may be repeated."""
+
+    delay: Duration = Field(description="Time after which the next attempt starts; the usual p95 is a good one.")
+    max_attempts: int = Field(2, ge=2, le=5, description="Attempts at the same time, the first one included.")
 
 
 class CircuitBreakerSpec(_Part):
     """When calls to a dependency are refused."""
 
-    enabled: bool = Field(True, description="False lets every call through.")
-    fail_max: int = Field(5, ge=1, le=10_000, description="Failures in a row that open it.")
-    open_seconds: float = Field(10.0, ge=0, le=3600, description="How long it stays open.")
-    half_open_probes: int = Field(1, ge=1, le=100, description="Calls let through at a time when half-open.")
+    enabled: bool = Field(True, description="False lets every call through and remembers nothing.")
+    mode: Literal["consecutive", "count", "time"] = Field(
+        "consecutive",
+        description="What opens it: failures in a row, a share of the last calls, a share of the last seconds.",
+    )
+    fail_max: int = Field(5, ge=1, le=10_000, description="consecutive: failures in a row that open it.")
+    window_calls: int = Field(100, ge=1, le=100_000, description="count: calls in the window.")
+    window: Duration = Field(Seconds(10.0), gt=0, le=3600, description="time: length of the window.")
+    failure_rate: float = Field(0.5, gt=0, le=1, description="count, time: share of failures that opens it.")
+    slow_call: Duration | None = Field(None, gt=0, le=600, description="A call that takes as long is slow.")
+    slow_call_rate: float = Field(1.0, gt=0, le=1, description="count, time: share of slow calls that opens it.")
+    minimum_calls: int = Field(20, ge=1, le=100_000, description="count, time: calls before a share means anything.")
+    failure_codes: tuple[Code, ...] = Field(
+        ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS"),
+        description="Status codes that count as failures.",
+    )
+    open: Duration = Field(Seconds(5.0), ge=0, le=3600, description="How long it stays open.")
+    open_jitter: float = Field(0.1, ge=0, lt=1, description="Share of that by which it varies at random.")
+    open_growth: float = Field(1.5, ge=1, le=10, description="Factor each time that a probe has failed.")
+    max_open: Duration = Field(Seconds(60.0), ge=0, le=86400, description="Longest time that it stays open.")
+    half_open_probes: int = Field(1, ge=1, le=100, description="Calls let through when half-open; all must succeed.")
+    force: Literal["open", "closed"] | None = Field(
+        None, description="open refuses every call, closed lets every call through; for operators."
+    )
+
+    @model_validator(mode="after")
+    def _can_open(self) -> "CircuitBreakerSpec":
+        _at_most(self, "open", "max_open")
+        if self.mode == "count":
+            _at_most(self, "minimum_calls", "window_calls")
+        return self
+
+    def config(self) -> BreakerConfig:
+        """The same, as the breaker takes it."""
+        return BreakerConfig(
+            mode=self.mode,
+            fail_max=self.fail_max,
+            window_calls=self.window_calls,
+            window_seconds=self.window,
+            failure_rate=self.failure_rate,
+            slow_seconds=self.slow_call,
+            slow_rate=self.slow_call_rate,
+            minimum_calls=self.minimum_calls,
+            open_seconds=self.open,
+            open_jitter=self.open_jitter,
+            open_growth=self.open_growth,
+            max_open_seconds=self.max_open,
+            probes=self.half_open_probes,
+            forced=self.force,
+        )
 
 
 class TimeoutSpec(_Part):
     """How long a call may take."""
 
-    attempt_seconds: float = Field(2.0, gt=0, le=600, description="One attempt.")
-    deadline_seconds: float = Field(5.0, gt=0, le=600, description="All attempts and the waits between them.")
+    deadline: Duration = Field(Seconds(5.0), gt=0, le=600, description="All attempts and the waits between them.")
+    attempt: Duration = Field(Seconds(2.0), gt=0, le=600, description="One attempt; shorter if the deadline is near.")
+    connect: Duration = Field(Seconds(0.5), gt=0, le=600, description="Wait for a connection, within the attempt.")
+    read: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: wait for data.")
+    write: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: wait for room to send.")
+    pool: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: wait for a free connection.")
+    db: Duration = Field(Seconds(10.0), gt=0, le=600, description="Store: one statement; then it is interrupted.")
 
     @model_validator(mode="after")
     def _attempt_within_deadline(self) -> "TimeoutSpec":
-        if self.attempt_seconds > self.deadline_seconds:
-            raise ValueError(
-                f"attempt_seconds ({self.attempt_seconds}) is above deadline_seconds ({self.deadline_seconds})"
-            )
+        if "attempt" in self.model_fields_set:
+            _at_most(self, "attempt", "deadline")
         return self
+
+
+class BulkheadSpec(_Part):
+    """How many calls may be in progress at a time."""
+
+    max_concurrent: int = Field(256, ge=1, le=100_000, description="Calls in progress.")
+    max_queued: int = Field(0, ge=0, le=100_000, description="Calls that wait for a place; more are refused.")
+    max_wait: Duration = Field(Seconds(0.0), ge=0, le=60, description="Longest wait for a place.")
+
+    @model_validator(mode="after")
+    def _queue_can_be_waited_in(self) -> "BulkheadSpec":
+        if self.max_queued and not self.max_wait:
+            raise _ContradictionError("maxWait", f"is 0s, so that nothing could wait in a queue of {self.max_queued}")
+        return self
+
+
+class AdaptiveConcurrencySpec(_Part):
+    """A limit on the calls in progress that follows what the target can take."""
+
+    algorithm: Literal["vegas", "aimd"] = Field(
+        "vegas",
+        description="vegas looks at how much longer calls take than the fastest; aimd at refusals and timeouts.",
+    )
+    initial_limit: int = Field(20, ge=1, le=100_000, description="Where it begins.")
+    min_limit: int = Field(4, ge=1, le=100_000, description="It never goes below.")
+    max_limit: int = Field(256, ge=1, le=100_000, description="It never goes above.")
+    slow_call: Duration | None = Field(None, gt=0, le=600, description="aimd: mean duration taken for overload.")
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> "AdaptiveConcurrencySpec":
+        _at_most(self, "min_limit", "initial_limit")
+        _at_most(self, "initial_limit", "max_limit")
+        if self.slow_call is not None and self.algorithm != "aimd":
+            raise _ContradictionError("slowCall", f"means nothing to {self.algorithm}; it is for aimd")
+        return self
+
+    def new(self) -> LimitAlgorithm:
+        """The algorithm, at its beginning."""
+        if self.algorithm == "vegas":
+            return Vegas(self.initial_limit, self.min_limit, self.max_limit)
+        return Aimd(self.initial_limit, self.min_limit, self.max_limit, self.slow_call or math.inf)
+
+
+class FallbackSpec(_Part):
+    """What answers when the call cannot be made; where a service has such answers, and always marked as degraded."""
+
+    last_good: bool = Field(True, description="The last good answer, with its age.")
+    last_good_max_age: Duration = Field(Seconds(600.0), gt=0, le=86400, description="Older answers are not used.")
+    rule: bool = Field(True, description="After that, the documented rule of the machine's type.")
 
 
 class Policy(_Part):
@@ -65,45 +214,184 @@ class Policy(_Part):
         description="`client/server/Method`; each part may be a shell pattern, such as `api/prediction/*`."
     )
     retry: RetrySpec = Field(default_factory=RetrySpec)
+    hedge: HedgeSpec | None = None
     circuit_breaker: CircuitBreakerSpec = Field(default_factory=CircuitBreakerSpec)
     timeout: TimeoutSpec = Field(default_factory=TimeoutSpec)
+    bulkhead: BulkheadSpec = Field(default_factory=BulkheadSpec)
+    adaptive_concurrency: AdaptiveConcurrencySpec | None = None
+    fallback: FallbackSpec = Field(default_factory=FallbackSpec)
 
     @model_validator(mode="after")
-    def _target_has_three_parts(self) -> "Policy":
-        if self.target.count("/") != 2:
-            raise ValueError(f"target {self.target!r} is not client/server/Method")
+    def _parts_agree(self) -> "Policy":
+        if self.target.count("/") != 2 or not all(self.target.split("/")):
+            raise _ContradictionError("target", f"{self.target!r} is not client/server/Method")
+        attempt = min(self.timeout.attempt, self.timeout.deadline)
+        for field, value in (
+            ("hedge.delay", self.hedge and self.hedge.delay),
+            ("circuitBreaker.slowCall", self.circuit_breaker.slow_call),
+        ):
+            if value and value >= attempt:
+                raise _ContradictionError(
+                    field,
+                    f"{format_duration(value)} is not below timeout.attempt ({format_duration(attempt)}), "
+                    "so no call would ever take as long",
+                )
+        if self.adaptive_concurrency and self.adaptive_concurrency.max_limit > self.bulkhead.max_concurrent:
+            raise _ContradictionError(
+                "adaptiveConcurrency.maxLimit",
+                f"{self.adaptive_concurrency.max_limit} is above bulkhead.maxConcurrent "
+                f"({self.bulkhead.max_concurrent})",
+            )
+        return self
+
+    def limit(self) -> LimitConfig:
+        """The limit on calls in progress."""
+        adaptive = self.adaptive_concurrency
+        return LimitConfig(
+            adaptive.initial_limit if adaptive else self.bulkhead.max_concurrent,
+            self.bulkhead.max_queued,
+            self.bulkhead.max_wait,
+            algorithm=adaptive.new() if adaptive else None,
+        )
+
+
+class SharesSpec(_Part):
+    """Which share of the limit each class of calls may use, so that places stay free for what matters more."""
+
+    alarm: float = Field(1.0, gt=0, le=1)
+    telemetry: float = Field(0.95, gt=0, le=1)
+    query: float = Field(0.9, gt=0, le=1)
+    batch: float = Field(0.7, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "SharesSpec":
+        _at_most(self, "batch", "query")
+        _at_most(self, "query", "telemetry")
+        _at_most(self, "telemetry", "alarm")
         return self
 
 
-class PolicyDocument(_Part):
-    """All policies of a system. The first policy whose target matches a call governs it."""
+class AdmissionSpec(_Part):
+    """What a server does with more unary calls than it can handle: the less critical wait or are refused first."""
 
-    uid: str = Field("built-in", description="Identity of the document.")
+    max_concurrent: int = Field(256, ge=1, le=100_000, description="Calls handled at a time.")
+    max_queued: int = Field(64, ge=0, le=100_000, description="Calls that wait for a place; more are refused.")
+    max_wait: Duration = Field(Seconds(0.1), ge=0, le=60, description="Longest wait for a place.")
+    shares: SharesSpec = Field(default_factory=SharesSpec)
+    adaptive_concurrency: AdaptiveConcurrencySpec | None = None
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "AdmissionSpec":
+        if self.max_queued and not self.max_wait:
+            raise _ContradictionError("maxWait", f"is 0s, so that nothing could wait in a queue of {self.max_queued}")
+        if self.adaptive_concurrency and self.adaptive_concurrency.max_limit > self.max_concurrent:
+            raise _ContradictionError(
+                "adaptiveConcurrency.maxLimit",
+                f"{self.adaptive_concurrency.max_limit} is above maxConcurrent ({self.max_concurrent})",
+            )
+        return self
+
+    def limit(self) -> LimitConfig:
+        adaptive = self.adaptive_concurrency
+        shares = self.shares
+        return LimitConfig(
+            adaptive.initial_limit if adaptive else self.max_concurrent,
+            self.max_queued,
+            self.max_wait,
+            (shares.alarm, shares.telemetry, shares.query, shares.batch),
+            adaptive.new() if adaptive else None,
+        )
+
+
+class ServerPolicy(_Part):
+    """What a service does as a server."""
+
+    server: str = Field(min_length=1, description="Name of the service; may be a shell pattern.")
+    admission: AdmissionSpec = Field(default_factory=AdmissionSpec)
+
+
+class PolicyDocument(_Part):
+    """All policies of a system. The first policy whose target matches a call governs it; so for servers."""
+
+    uid: str = Field("built-in", max_length=200, description="Identity of the document.")
     generation: int = Field(0, ge=0, description="Grows with each change; 0 for the built-in defaults.")
     policies: tuple[Policy, ...] = ()
-    default: Policy = Field(default_factory=lambda: Policy(target="*/*/*"), description="For calls that none matches.")
+    servers: tuple[ServerPolicy, ...] = ()
+    default: Policy | None = Field(None, description="For calls that none matches; without it the settings apply.")
 
-    def for_call(self, client: str, server: str, method: str) -> Policy:
-        """The policy of a call."""
+    @model_validator(mode="after")
+    def _each_is_used(self) -> "PolicyDocument":
+        _distinct("policies", "target", [policy.target for policy in self.policies])
+        _distinct("servers", "server", [server.server for server in self.servers])
+        return self
+
+    def for_call(self, client: str, server: str, method: str) -> Policy | None:
+        """The policy of a call; None if the document says nothing of it."""
         name = f"{client}/{server}/{method}"
         return next((policy for policy in self.policies if fnmatch.fnmatchcase(name, policy.target)), self.default)
+
+    def for_server(self, server: str) -> ServerPolicy | None:
+        """What the document says of a server, if anything."""
+        return next((each for each in self.servers if fnmatch.fnmatchcase(server, each.server)), None)
 
     @property
     def content_hash(self) -> str:
         """Identifies the content, whatever the layout of the file that it came from."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+
+
+def parse_policy_document(text: str, source: str) -> PolicyDocument:
+    """Reads a YAML policy document. source: where it came from, for errors. Raises PolicyError."""
+    try:
+        content = yaml.safe_load(text)
+        return PolicyDocument.model_validate({} if content is None else content)
+    except yaml.YAMLError as error:
+        raise PolicyError(f"{source}: is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise PolicyError(f"{source}: {describe(error)}") from error
 
 
 def load_policy_document(path: Path) -> PolicyDocument:
-    """Reads a YAML policy document. Raises PolicyError that names the file and the field."""
+    """Reads a policy file. Raises PolicyError that names the file and the field."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return PolicyDocument.model_validate(content or {})
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise PolicyError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise PolicyError(f"{path}: is not YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "document"
-        raise PolicyError(f"{path}: {field}: {first['msg']}") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path}: is not UTF-8: {error.reason} at byte {error.start}") from error
+    return parse_policy_document(text, str(path))
+
+
+def describe(error: ValidationError) -> str:
+    """The first mistake in one sentence that begins with the path of its field, such as policies[0].timeout.attempt."""
+    first: Any = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    path = ""
+    for part in first["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    if isinstance(cause, _ContradictionError):
+        path += f".{cause.field}"
+    message = str(cause) if cause is not None else first["msg"]
+    if first["type"] == "extra_forbidden":
+        message = "is not a field that there is here"
+    return f"{path.lstrip('.') or 'document'}: {message}"
+
+
+def _at_most(part: _Part, lower: str, upper: str) -> None:
+    """Raises if the value of one field is above that of another."""
+    low, high = getattr(part, lower), getattr(part, upper)
+    if low > high:
+        shown = [format_duration(each) if lower in _DURATIONS else str(each) for each in (low, high)]
+        raise _ContradictionError(to_camel(lower), f"{shown[0]} is above {to_camel(upper)} ({shown[1]})")
+
+
+_DURATIONS = frozenset({"base_delay", "open", "attempt"})
+
+
+def _distinct(field: str, key: str, names: list[str]) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise _ContradictionError(
+                f"{field}[{index}].{key}",
+                f"{name!r} is there before, at {field}[{names.index(name)}]; only that is used",
+            )

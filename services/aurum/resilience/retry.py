@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import itertools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -30,8 +29,8 @@ class RetryPolicy:
     """How often and when to try again.
 
     max_attempts: calls in all, 3 by default. base_delay and max_delay: bounds of the backoff in seconds, 1.0 and 10.0
-    by default; the n-th wait is drawn evenly from 0 to min(max_delay, base_delay * 2**n). retryable: which errors are
-    worth it. retry_after: seconds that an error asks to wait, or None. budget: shared with the other calls, or None.
+    by default; the n-th wait is drawn evenly from 0 to min(max_delay, base_delay * 2**(n - 1)). retryable: which errors
+    are worth it. retry_after: seconds that an error asks to wait, or None. budget: shared with other calls, or None.
     """
 
     max_attempts: int = 3
@@ -41,6 +40,7 @@ class RetryPolicy:
     retryable: Callable[[BaseException], bool] = any_error
     retry_after: Callable[[BaseException], float | None] = lambda error: None
     budget: RetryBudget | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -51,54 +51,56 @@ class RetryPolicy:
     def call(self, func: Callable[[], T]) -> T:
         """Calls `func` until it succeeds; raises its last error."""
         self._deposit()
-        for attempt in itertools.count(1):
+        attempt = 1
+        while True:
             try:
                 return func()
             except Exception as error:
-                if not self._again(error, attempt):
+                delay = self.again(error, attempt)
+                if delay is None:
                     raise
-                delay = self.delay(error, attempt)
             time.sleep(delay)
-        raise AssertionError("unreachable")
+            attempt += 1
 
     async def call_async(self, func: Callable[[], Awaitable[T]]) -> T:
         """Awaits `func` until it succeeds; raises its last error."""
         self._deposit()
-        for attempt in itertools.count(1):
+        attempt = 1
+        while True:
             try:
                 return await func()
             except Exception as error:
-                if not self._again(error, attempt):
+                delay = self.again(error, attempt)
+                if delay is None:
                     raise
-                delay = self.delay(error, attempt)
             await asyncio.sleep(delay)
-        raise AssertionError("unreachable")
+            attempt += 1
+
+    def again(self, error: BaseException, attempt: int) -> float | None:
+        """Seconds to wait for the next attempt after number `attempt` failed, or None if there is to be none. The next
+        one is then taken from the budget. There is none either if the deadline would pass during the wait."""
+        if not self.retryable(error):
+            return None
+        delay = self.delay(error, attempt)
+        left = remaining(self.clock)
+        if attempt >= self.max_attempts or (left is not None and left <= delay):
+            events.emit("retry_exhausted", self.name, type(error).__name__)
+            return None
+        if self.budget and not self.budget.withdraw():
+            return None
+        events.emit("retry", self.name, type(error).__name__)
+        return delay
+
+    def delay(self, error: BaseException, attempt: int) -> float:
+        """Seconds to wait after attempt number `attempt`: tenacity's backoff, or longer if the error asks for that."""
+        state = tenacity.RetryCallState(retry_object=_NO_RETRYING, fn=None, args=(), kwargs={})
+        state.attempt_number = attempt
+        backoff = tenacity.wait_random_exponential(multiplier=self.base_delay, max=self.max_delay)
+        return max(backoff(state), self.retry_after(error) or 0.0)
 
     def _deposit(self) -> None:
         if self.budget:
             self.budget.deposit()
-
-    def _again(self, error: BaseException, attempt: int) -> bool:
-        """Whether to try again after attempt number `attempt` failed; takes it from the budget if so."""
-        if not self.retryable(error):
-            return False
-        left = remaining()
-        if attempt >= self.max_attempts or (left is not None and left <= 0):
-            events.emit("retry_exhausted", self.name, type(error).__name__)
-            return False
-        if self.budget and not self.budget.withdraw():
-            return False
-        events.emit("retry", self.name, type(error).__name__)
-        return True
-
-    def delay(self, error: BaseException, attempt: int) -> float:
-        """Seconds to wait after attempt number `attempt`, by tenacity's strategy and within the deadline."""
-        state = tenacity.RetryCallState(retry_object=_NO_RETRYING, fn=None, args=(), kwargs={})
-        state.attempt_number = attempt
-        backoff = tenacity.wait_random_exponential(multiplier=self.base_delay, max=self.max_delay)
-        seconds = max(backoff(state), self.retry_after(error) or 0.0)
-        left = remaining()
-        return seconds if left is None else min(seconds, left)
 
 
 def with_retry(

@@ -24,3 +24,9 @@ class TimeoutConfig:
     def to_httpx(self) -> httpx.Timeout:
         """The same, as httpx takes it (which knows no db)."""
         return httpx.Timeout(connect=self.connect, read=self.read, write=self.write, pool=self.pool)
+
+    def within(self, seconds: float) -> "TimeoutConfig":
+        """The same, none of them longer than so many seconds."""
+        return TimeoutConfig(
+            *(min(seconds, each) for each in (self.connect, self.read, self.write, self.pool, self.db))
+        )

@@ -1,5 +1,6 @@
-"""The admin server that each process has: /metrics, /livez, /readyz, /policy. It needs no web framework's weight."""
+"""The admin server that each process has: /metrics, /livez, /readyz, /policy, and /faults where they are enabled."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.faults import Faults, parse_fault
 from aurum.runtime.health import Health
+
+_MAX_FAULT = 10_000  # bytes
 
 
 def metrics_response() -> Response:
@@ -24,7 +29,7 @@ def readiness_response(health: Health) -> JSONResponse:
     return JSONResponse(content, status_code=503 if missing else 200)
 
 
-def admin_app(service: str, health: Health, policy: Callable[[], dict[str, Any]]) -> Starlette:
+def admin_app(service: str, health: Health, policy: Callable[[], dict[str, Any]], faults: Faults) -> Starlette:
     """The admin server's application. `policy` gives the live state of the resilience policies."""
 
     async def metrics_route(request: Request) -> Response:
@@ -39,11 +44,27 @@ def admin_app(service: str, health: Health, policy: Callable[[], dict[str, Any]]
     async def policy_route(request: Request) -> Response:
         return JSONResponse(policy())
 
-    return Starlette(
-        routes=[
-            Route("/metrics", metrics_route),
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/policy", policy_route),
-        ]
-    )
+    async def faults_route(request: Request) -> Response:
+        if request.method == "POST":
+            body = await request.body()
+            try:
+                if len(body) > _MAX_FAULT:
+                    raise InvalidArgumentError.of("body", f"is larger than {_MAX_FAULT} bytes")
+                id_ = faults.add(parse_fault(json.loads(body)))
+            except InvalidArgumentError as error:
+                return JSONResponse({"detail": error.message}, status_code=422)
+            except ValueError as error:
+                return JSONResponse({"detail": f"body: is not JSON: {error}"}, status_code=422)
+            return JSONResponse({"id": id_, "faults": faults.active()}, status_code=201)
+        cleared = faults.clear() if request.method == "DELETE" else 0
+        return JSONResponse({"service": service, "cleared": cleared, "faults": faults.active()})
+
+    routes = [
+        Route("/metrics", metrics_route),
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/policy", policy_route),
+    ]
+    if faults.enabled:
+        routes.append(Route("/faults", faults_route, methods=["GET", "POST", "DELETE"]))
+    return Starlette(routes=routes)

@@ -9,6 +9,8 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from aurum.resilience import CircuitBreakerError, DeadlineExceededError, LimitExceededError
+
 DOMAIN = "aurumai.io"
 DETAILS_KEY = "grpc-status-details-bin"
 
@@ -117,6 +119,24 @@ _BY_CODE: dict[grpc.StatusCode, type[AurumError]] = {
         InternalError,
     )
 }
+
+
+CIRCUIT_OPEN = "CIRCUIT_OPEN"
+CONCURRENCY_LIMIT = "CONCURRENCY_LIMIT"
+_TRY_AGAIN = 0.1  # seconds after which a place may be free again
+
+
+def from_policy_error(error: BaseException) -> AurumError | None:
+    """What a refusal by one of our own policies means to a caller; None for any other error."""
+    match error:
+        case CircuitBreakerError():
+            wait = getattr(error, "retry_after", None)
+            return UnavailableError(str(error), reason=CIRCUIT_OPEN, retry_after=wait or None)
+        case LimitExceededError():
+            return ResourceExhaustedError(str(error), reason=CONCURRENCY_LIMIT, retry_after=_TRY_AGAIN)
+        case DeadlineExceededError():
+            return DeadlineError(str(error))
+    return None
 
 
 def to_status(error: AurumError) -> status_pb2.Status:

@@ -78,9 +78,17 @@ retry_budget_exhausted_total = Counter(
 )
 concurrency_limit = Gauge("concurrency_limit", "Calls allowed at a time.", ["name"])
 concurrency_limit_rejections_total = Counter(
-    "concurrency_limit_rejections_total", "Calls refused because as many as allowed were in progress.", ["name"]
+    "concurrency_limit_rejections_total",
+    "Calls refused because as many as allowed were in progress.",
+    ["name", "criticality"],
 )
 policy_generation = Gauge("policy_generation", "Generation of the policy document in force; 0 is the built-in one.")
+policy_refused = Gauge("policy_refused", "1 while the latest policy document is refused and an earlier one in force.")
+policy_reloads_total = Counter("policy_reloads_total", "Changes of the policy document.", ["result"])
+hedges_total = Counter("hedges_total", "Second attempts beside one that took long.", ["name"])
+fallbacks_total = Counter("fallbacks_total", "Degraded answers in place of a dependency's.", ["name", "source"])
+faults_injected_total = Counter("faults_injected_total", "Faults that were injected on request.", ["kind"])
+outcomes_dropped_total = Counter("outcomes_dropped_total", "Outcomes of calls that could not be recorded.")
 
 edge_spool_bytes = Gauge("edge_spool_bytes", "Bytes of batches in the spool.")
 edge_spool_batches = Gauge("edge_spool_batches", "Batches in the spool.")
@@ -99,6 +107,8 @@ simulator_buffer_batches = Gauge("simulator_buffer_batches", "Batches that the d
 errors_total = Counter("errors_total", "Errors.", ["type"])
 spans_dropped_total = Counter("spans_dropped_total", "Spans that could not be exported.")
 
+for _result in ("applied", "refused"):
+    policy_reloads_total.labels(_result)
 for _reason in ("expired", "invalid"):
     edge_spool_dropped_total.labels(_reason)
 for _result in ("accepted", "duplicate"):
@@ -164,6 +174,14 @@ def track_prediction(
     ml_prediction_risk_score.labels(kind).observe(risk_score, exemplar())
 
 
+def track_degraded_prediction(machine_type: str, model_version: str) -> None:
+    """A degraded answer was given in place of the prediction service's."""
+    version = bounded("model_version", model_version or "rule", limit=200)
+    ml_predictions_total.labels(bounded("machine_type", machine_type or "unknown"), version, "true").inc(
+        exemplar=exemplar()
+    )
+
+
 def track_drift(machine_type: str, psi: float) -> None:
     prediction_drift.labels(bounded("machine_type", machine_type)).set(psi)
 
@@ -201,6 +219,15 @@ def track_retry(name: str) -> None:
     retry_attempts_total.labels(name).inc(exemplar=exemplar())
 
 
+def track_policy_reload(result: str) -> None:
+    policy_reloads_total.labels(result).inc()
+
+
+def track_fallback(name: str, source: str) -> None:
+    """A degraded answer was given. source: last_good or rule."""
+    fallbacks_total.labels(name, source).inc(exemplar=exemplar())
+
+
 def track_error(kind: str) -> None:
     errors_total.labels(bounded("error", kind, limit=100)).inc(exemplar=exemplar())
 
@@ -214,6 +241,7 @@ def initialise_target(name: str) -> None:
         retry_attempts_total,
         retry_exhausted_total,
         retry_budget_exhausted_total,
+        hedges_total,
     ):
         counter.labels(name)
 
@@ -232,10 +260,10 @@ def _on_resilience_event(event: events.Event) -> None:
             retry_exhausted_total.labels(event.policy).inc(exemplar=exemplar())
         case "budget_exhausted":
             retry_budget_exhausted_total.labels(event.policy).inc(exemplar=exemplar())
-        case "budget_tokens":
-            retry_budget_tokens.labels(event.policy).set(float(event.value))
+        case "hedge":
+            hedges_total.labels(event.policy).inc(exemplar=exemplar())
         case "limit_rejection":
-            concurrency_limit_rejections_total.labels(event.policy).inc(exemplar=exemplar())
+            concurrency_limit_rejections_total.labels(event.policy, event.value).inc()
         case "limit_change":
             concurrency_limit.labels(event.policy).set(int(event.value))
 

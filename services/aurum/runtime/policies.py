@@ -1,54 +1,129 @@
-"""The resilience policies that a process has in force, and their live state."""
+"""The resilience policies that a process has in force: where they come from, their pipelines, their live state."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from aurum.resilience import ConcurrencyLimit, Pipeline, PolicyDocument, load_policy_document
-from aurum.resilience.policy import CircuitBreakerSpec, Policy, RetrySpec, TimeoutSpec
+import yaml
+
+from aurum.resilience import ConcurrencyLimit, ErrorView, Pipeline, Pipelines, PolicyDocument, PolicyError
+from aurum.resilience import load_policy_document as load
+from aurum.resilience.durations import Seconds
+from aurum.resilience.pipeline import attempt_seconds
+from aurum.resilience.policy import AdmissionSpec, CircuitBreakerSpec, Policy, RetrySpec, SharesSpec, TimeoutSpec
 from aurum.runtime import metrics
 from aurum.runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _DEADLINE_ATTEMPTS = 2.5  # all attempts together get so many times the time of one
 
 
-def built_in_document(settings: Settings) -> PolicyDocument:
-    """The policies that the settings stand for; generation 0."""
-    return PolicyDocument(
-        default=Policy(
-            target="*/*/*",
-            retry=RetrySpec(
-                max_attempts=settings.retry_max_attempts,
-                base_delay_seconds=settings.retry_base_delay,
-                max_delay_seconds=settings.retry_max_delay,
-            ),
-            circuit_breaker=CircuitBreakerSpec(
-                enabled=settings.circuit_breaker_enabled,
-                fail_max=settings.circuit_breaker_fail_max,
-                open_seconds=settings.circuit_breaker_timeout,
-            ),
-            timeout=TimeoutSpec(
-                attempt_seconds=settings.timeout_read, deadline_seconds=settings.timeout_read * _DEADLINE_ATTEMPTS
-            ),
-        )
+def default_policy(settings: Settings) -> Policy:
+    """The policy that the settings stand for: it governs the calls of which the policy document says nothing."""
+    attempt = settings.timeout_read
+    return Policy(
+        target="*/*/*",
+        retry=RetrySpec(
+            max_attempts=settings.retry_max_attempts,
+            base_delay=Seconds(settings.retry_base_delay),
+            max_delay=Seconds(settings.retry_max_delay),
+        ),
+        circuit_breaker=CircuitBreakerSpec(
+            enabled=settings.circuit_breaker_enabled,
+            fail_max=settings.circuit_breaker_fail_max,
+            open=Seconds(settings.circuit_breaker_timeout),
+            max_open=Seconds(max(60.0, settings.circuit_breaker_timeout)),
+        ),
+        timeout=TimeoutSpec(
+            deadline=Seconds(attempt * _DEADLINE_ATTEMPTS),
+            attempt=Seconds(attempt),
+            connect=Seconds(settings.timeout_connect),
+            read=Seconds(attempt),
+            write=Seconds(settings.timeout_write),
+            pool=Seconds(settings.timeout_pool),
+            db=Seconds(settings.timeout_db),
+        ),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A document that could not be used. uid and generation: as far as they could be read."""
+
+    reason: str
+    uid: str | None = None
+    generation: int | None = None
+
+
 class Policies:
-    """One pipeline for each policy and pair of services, made at first use."""
+    """The policies of one process. `reload` may be called while calls are in progress."""
 
     def __init__(self, service: str, settings: Settings) -> None:
-        """Raises PolicyError if the policy file cannot be used."""
+        """Raises PolicyError if the policy file cannot be used: at the start there is no last good one."""
         self._service = service
-        self.document = (
-            load_policy_document(settings.policy_file) if settings.policy_file else built_in_document(settings)
-        )
-        self._pipelines: dict[tuple[str, str], Pipeline] = {}
+        self._settings = settings
+        self.path: Path | None = settings.policy_file
+        self.refusal: Refusal | None = None
+        document = load(self.path) if self.path else PolicyDocument()
+        self.pipelines = Pipelines(document, default_policy(settings), on_new=_show)
+        self._admission: ConcurrencyLimit | None = None
         self._limits: list[ConcurrencyLimit] = []
-        metrics.policy_generation.set(self.document.generation)
+        metrics.policy_generation.set(document.generation)
+        metrics.policy_refused.set(0)
 
-    def limit(self, name: str, calls: int) -> ConcurrencyLimit:
-        """A concurrency limit that is listed among the policies."""
-        limit = ConcurrencyLimit(name, calls)
+    @property
+    def document(self) -> PolicyDocument:
+        """The document in force."""
+        return self.pipelines.document
+
+    def reload(self) -> bool:
+        """Reads the policy file and puts it in force; a wrong one is refused and the last good one stays. Whether
+        anything has changed."""
+        if self.path is None:
+            return False
+        try:
+            document = load(self.path)
+        except PolicyError as error:
+            refusal = Refusal(str(error), *_identity(self.path))
+            if refusal == self.refusal:
+                return False
+            self.refusal = refusal
+            metrics.track_policy_reload("refused")
+            metrics.policy_refused.set(1)
+            logger.error("a policy document was refused, the last good one stays: %s", refusal.reason)
+            return True
+        if self.refusal is None and document == self.document:
+            return False
+        self.apply(document)
+        return True
+
+    def apply(self, document: PolicyDocument) -> None:
+        """Puts a document in force, for the calls that begin from now on."""
+        self.pipelines.apply(document)
+        if self._admission:
+            self._admission.configure(self._admission_spec().limit())
+        self.refusal = None
+        metrics.policy_generation.set(document.generation)
+        metrics.policy_refused.set(0)
+        metrics.track_policy_reload("applied")
+        logger.info(
+            "a policy document is in force",
+            extra={"policy_uid": document.uid, "generation": document.generation, "hash": document.content_hash},
+        )
+
+    def admission(self) -> ConcurrencyLimit:
+        """The limit on the calls that this process answers at a time."""
+        if self._admission is None:
+            self._admission = ConcurrencyLimit(f"{self._service}/calls", self._admission_spec().limit())
+            self._limits.append(self._admission)
+        return self._admission
+
+    def stream_limit(self, streams: int) -> ConcurrencyLimit:
+        """The limit on the endless streams that this process serves at a time."""
+        limit = ConcurrencyLimit(f"{self._service}/streams", streams)
         self._limits.append(limit)
         return limit
 
@@ -57,45 +132,73 @@ class Policies:
         client: str,
         server: str,
         method: str,
-        *,
-        is_failure: Callable[[BaseException], bool],
-        is_retryable: Callable[[BaseException], bool],
-        retry_after: Callable[[BaseException], float | None],
+        errors: ErrorView,
+        seconds: Callable[[Policy], float] = attempt_seconds,
     ) -> Pipeline:
-        """The pipeline of a call. All methods that one policy governs share it, and with it breaker and budget."""
-        policy = self.document.for_call(client, server, method)
-        key = (server, policy.target)
-        pipeline = self._pipelines.get(key)
-        if pipeline is None:
-            name = f"{client}/{server}" if policy.target.endswith("/*") else f"{client}/{server}/{method}"
-            pipeline = Pipeline(name, policy, is_failure=is_failure, is_retryable=is_retryable, retry_after=retry_after)
-            self._pipelines[key] = pipeline
-            metrics.initialise_target(name)
-            metrics.retry_budget_tokens.labels(name).set(pipeline.budget.tokens)
-        return pipeline
+        """The pipeline of a call, as the policy in force has it; to be asked for anew for each call. seconds: which of
+        the policy's timeouts bounds an attempt."""
+        return self.pipelines.of(client, server, method, errors, seconds)
 
     def state(self) -> dict[str, Any]:
-        """What /policy answers: the document that is in force, and each breaker, budget and limit now."""
+        """What /policy answers: the document in force or why the latest was refused, and each pipeline and limit."""
+        document, refusal = self.document, self.refusal
         return {
             "service": self._service,
             "policy": {
-                "uid": self.document.uid,
-                "generation": self.document.generation,
-                "hash": self.document.content_hash,
-                "applied": True,
-                "reason": None,
+                "uid": document.uid,
+                "generation": document.generation,
+                "hash": document.content_hash,
+                "applied": refusal is None,
+                "reason": refusal.reason if refusal else None,
             },
-            "targets": [
-                {
-                    "name": pipeline.name,
-                    "breaker": pipeline.breaker.current_state if pipeline.breaker else "disabled",
-                    "failures": pipeline.breaker.fail_counter if pipeline.breaker else 0,
-                    "retry_budget_tokens": round(pipeline.budget.tokens, 2),
-                    "policy": pipeline.policy.model_dump(exclude={"target"}),
-                }
-                for pipeline in self._pipelines.values()
-            ],
-            "limits": [
-                {"name": limit.name, "limit": limit.limit, "in_flight": limit.in_flight} for limit in self._limits
-            ],
+            "refused": {"uid": refusal.uid, "generation": refusal.generation, "reason": refusal.reason}
+            if refusal
+            else None,
+            "targets": [_target_state(pipeline) for pipeline in self.pipelines],
+            "limits": [_limit_state(limit) for limit in self._limits],
         }
+
+    def _admission_spec(self) -> AdmissionSpec:
+        found = self.document.for_server(self._service)
+        return found.admission if found else default_admission(self._settings)
+
+
+def default_admission(settings: Settings) -> AdmissionSpec:
+    """What a server does that no policy mentions."""
+    return AdmissionSpec(max_concurrent=settings.rpc_concurrency_limit, shares=SharesSpec())
+
+
+def _show(pipeline: Pipeline) -> None:
+    metrics.initialise_target(pipeline.name)
+    metrics.retry_budget_tokens.labels(pipeline.name).set_function(lambda: pipeline.budget.tokens)
+
+
+def _target_state(pipeline: Pipeline) -> dict[str, Any]:
+    breaker, limit = pipeline.breaker, pipeline.limit
+    counts = breaker.counts if breaker else None
+    return {
+        "name": pipeline.name,
+        "breaker": breaker.current_state if breaker else "disabled",
+        "failures": counts.failures if counts else 0,
+        "window": {"calls": counts.calls, "failures": counts.failures, "slow": counts.slow} if counts else None,
+        "retry_budget_tokens": round(pipeline.budget.tokens, 2),
+        "limit": _limit_state(limit),
+        "matched": pipeline.policy.target,
+        "policy": pipeline.policy.model_dump(mode="json", by_alias=True, exclude={"target"}),
+    }
+
+
+def _limit_state(limit: ConcurrencyLimit) -> dict[str, Any]:
+    return {"name": limit.name, "limit": limit.limit, "in_flight": limit.in_flight, "queued": limit.queued}
+
+
+def _identity(path: Path) -> tuple[str | None, int | None]:
+    """uid and generation of a document that is wrong, if at least these can be read."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None, None
+    if not isinstance(content, dict):
+        return None, None
+    uid, generation = content.get("uid"), content.get("generation")
+    return uid if isinstance(uid, str) else None, generation if isinstance(generation, int) else None

@@ -1,22 +1,24 @@
 """Calls to another service: one channel, each call under the policies of its target, errors as the server meant.
 
-Unary calls and finite streams go through `Dependency`, which makes the client span, sends trace and request context
-along and measures. Interceptors of grpc.aio would do that too, for three more tasks a call; endless streams, where it
-does not matter, have one.
+Unary calls and finite streams go through `Dependency`, which makes the client span, sends trace, request context and
+criticality along and measures. Interceptors of grpc.aio would do that too, for three more tasks a call; endless
+streams, where it does not matter, have one.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from aurum.resilience import CircuitBreakerError, DeadlineExceededError
+from aurum.resilience import ErrorView, Pipeline
+from aurum.resilience.criticality import stated_criticality
+from aurum.resilience.errors import code_of
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, DeadlineError, UnavailableError, from_rpc_error
+from aurum.runtime.errors import AurumError, UnavailableError, from_policy_error, from_rpc_error
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.policies import Policies
 from aurum.runtime.tracing import get_tracer
@@ -24,44 +26,27 @@ from aurum.runtime.tracing import get_tracer
 Response = TypeVar("Response")
 T = TypeVar("T")
 
-_FAILURES = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DATA_LOSS,
-    }
-)
-_RETRYABLE = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-    }
-)
+CRITICALITY_KEY = "aurum-criticality"
 _CONTEXT_KEYS = {"request_id": "x-request-id", "user_id": "x-user-id"}
 _NO_SPAN = frozenset({"Ingest", "Watch"})
 
 
-def is_failure(error: BaseException) -> bool:
-    """Whether the error speaks against the dependency's health."""
+def _code(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
-        return error.code() in _FAILURES
-    return isinstance(error, TimeoutError)
+        return error.code().name
+    if isinstance(error, AurumError):
+        return error.code.name
+    return code_of(error)
 
 
-def is_retryable(error: BaseException) -> bool:
-    """Whether another attempt may succeed where this one did not."""
-    if isinstance(error, grpc.aio.AioRpcError):
-        return error.code() in _RETRYABLE
-    return False
-
-
-def retry_after(error: BaseException) -> float | None:
+def _retry_after(error: BaseException) -> float | None:
     """Seconds that the server asks to wait (RetryInfo)."""
-    return from_rpc_error(error).retry_after if isinstance(error, grpc.aio.AioRpcError) else None
+    if isinstance(error, grpc.aio.AioRpcError):
+        return from_rpc_error(error).retry_after
+    return error.retry_after if isinstance(error, AurumError) else None
+
+
+RPC_ERRORS = ErrorView(_code, _retry_after)
 
 
 class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
@@ -90,7 +75,7 @@ class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
 
 
 def open_channel(target: str, max_message_bytes: int) -> grpc.aio.Channel:
-    """A channel with keepalive and quick reconnection."""
+    """A channel with keepalive and quick reconnection, whose calls are spread over all addresses of the target."""
     return grpc.aio.insecure_channel(
         target,
         interceptors=[_StreamMetrics()],
@@ -109,10 +94,11 @@ def open_channel(target: str, max_message_bytes: int) -> grpc.aio.Channel:
 
 
 class Dependency:
-    """A service that this one calls. `channel` is for the stub; `unary` and `stream` make its calls.
+    """A service that this one calls. `channel` is for the stub; `unary`, `stream` and `endless` make its calls.
 
-    Both raise the server's error as AurumError; UnavailableError when it cannot be reached or the breaker is open,
-    DeadlineError in time-out. idempotent: whether the call may be made again after a failure.
+    All raise the server's error as AurumError; UnavailableError when it cannot be reached or the breaker is open,
+    ResourceExhaustedError when too many calls are in progress, DeadlineError in time-out. idempotent: whether the call
+    may be made again after a failure.
     """
 
     def __init__(self, client: str, server: str, target: str, policies: Policies, max_message_bytes: int) -> None:
@@ -127,11 +113,13 @@ class Dependency:
     ) -> Response:
         """Makes a unary call of the stub."""
         name = _full_name(method)
+        pipeline = self.pipeline(name.rpartition("/")[2])
 
         async def attempt(timeout: float) -> Response:
-            return await _traced(name, lambda metadata: method(request, timeout=timeout, metadata=metadata))
+            left = await self.connected(pipeline, timeout)
+            return await _traced(name, lambda metadata: method(request, timeout=left, metadata=metadata))
 
-        return await self._governed(name, attempt, idempotent)
+        return await self._governed(pipeline, name, attempt, idempotent)
 
     async def stream(self, method: Callable[..., Any], request: Any) -> list[Any]:
         """Makes a call that is answered by a finite stream, and gathers its responses.
@@ -139,50 +127,105 @@ class Dependency:
         request: a message, or for a method that takes a stream a function that gives an async iterator of them.
         """
         name = _full_name(method)
+        pipeline = self.pipeline(name.rpartition("/")[2])
 
         async def gather(timeout: float, metadata: Any) -> list[Any]:
             sent = request() if callable(request) else request
             return [response async for response in method(sent, timeout=timeout, metadata=metadata)]
 
         async def attempt(timeout: float) -> list[Any]:
-            return await _traced(name, lambda metadata: gather(timeout, metadata))
+            left = await self.connected(pipeline, timeout)
+            return await _traced(name, lambda metadata: gather(left, metadata))
 
-        return await self._governed(name, attempt, True)
+        return await self._governed(pipeline, name, attempt, True)
+
+    async def endless(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any]:
+        """The responses of a call that goes on until one side ends it. The breaker sees it succeed as soon as the
+        server has taken it up: it may then go on for months."""
+        name = _full_name(method)
+        pipeline = self.pipeline(name.rpartition("/")[2])
+        timeout = pipeline.policy.timeout.attempt
+        call: Any = None
+        try:
+            with pipeline.attempt(self._target(name)):
+                left = await self.connected(pipeline, timeout)
+                call = method(request)
+                async with asyncio.timeout(left):
+                    await call.wait_for_connection()
+            async for response in call:
+                yield response
+        except TimeoutError as error:
+            raise UnavailableError(f"the {self.server} service did not take up {name} within {timeout} s") from error
+        except Exception as error:
+            raise self._meant(error) from error
+        finally:
+            if call is not None:
+                call.cancel()
+
+    def pipeline(self, method: str) -> Pipeline:
+        """The policies of a method, as they are in force now."""
+        return self._policies.pipeline(self.client, self.server, method, RPC_ERRORS)
 
     async def close(self) -> None:
         await self.channel.close(grace=1.0)
 
-    async def _governed(self, name: str, attempt: Callable[[float], Awaitable[T]], idempotent: bool) -> T:
-        pipeline = self._policies.pipeline(
-            self.client,
-            self.server,
-            name.rpartition("/")[2],
-            is_failure=is_failure,
-            is_retryable=is_retryable,
-            retry_after=retry_after,
-        )
+    async def _governed(
+        self, pipeline: Pipeline, name: str, attempt: Callable[[float], Awaitable[T]], idempotent: bool
+    ) -> T:
         try:
-            return await pipeline.call(attempt, idempotent=idempotent)
-        except grpc.aio.AioRpcError as error:
-            raise self._named(from_rpc_error(error)) from error
-        except CircuitBreakerError as error:
-            raise UnavailableError(str(error), reason="CIRCUIT_OPEN") from error
-        except DeadlineExceededError as error:
-            raise DeadlineError(str(error)) from error
+            # gRPC keeps to the timeout by itself, and tells the server of it
+            return await pipeline.call_async(attempt, idempotent=idempotent, timed=False, target=self._target(name))
+        except AurumError:
+            raise
+        except Exception as error:
+            raise self._meant(error) from error
 
-    def _named(self, error: AurumError) -> AurumError:
-        if isinstance(error, UnavailableError) and error.reason == UnavailableError.default_reason:
+    def _target(self, name: str) -> str:
+        return f"{self.client}/{self.server}/{name.rpartition('/')[2]}"
+
+    async def connected(self, pipeline: Pipeline, timeout: float) -> float:
+        """Waits until the channel is ready, within the policy's connect timeout; the rest of the attempt's time."""
+        if self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
+            return timeout
+        started = time.monotonic()
+        within = min(timeout, pipeline.policy.timeout.connect)
+        try:
+            await asyncio.wait_for(self.channel.channel_ready(), within)
+        except TimeoutError:
+            raise UnavailableError(
+                f"the {self.server} service at {self.target} cannot be reached: no connection within {within:.3g} s"
+            ) from None
+        return max(0.001, timeout - (time.monotonic() - started))
+
+    def _meant(self, error: Exception) -> Exception:
+        """The error as its server, or a policy of ours, meant it; any other as it is."""
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return from_policy_error(error) or error
+        meant = from_rpc_error(error)
+        if isinstance(meant, UnavailableError) and meant.reason == UnavailableError.default_reason:
             return UnavailableError(
-                f"the {self.server} service at {self.target} cannot be reached: {error.message}",
-                retry_after=error.retry_after,
+                f"the {self.server} service at {self.target} cannot be reached: {meant.message}",
+                retry_after=meant.retry_after,
             )
-        return error
+        return meant
 
 
 def _full_name(method: Any) -> str:
     """/package.Service/Method of a stub's callable."""
     name = method._method
     return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def context_metadata() -> dict[str, str]:
+    """What travels with a call: trace, request and user ids, criticality."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    context = get_request_context()
+    carrier |= {key: context[field] for field, key in _CONTEXT_KEYS.items() if field in context}
+    criticality = stated_criticality()
+    if criticality is not None:
+        carrier[CRITICALITY_KEY] = criticality.name.lower()
+    return carrier
 
 
 async def _traced(name: str, call: Callable[[Any], Awaitable[T]]) -> T:
@@ -194,12 +237,8 @@ async def _traced(name: str, call: Callable[[Any], Awaitable[T]]) -> T:
     with get_tracer("aurum.rpc").start_as_current_span(
         name[1:], kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier)
-        context = get_request_context()
-        carrier |= {key: context[field] for field, key in _CONTEXT_KEYS.items() if field in context}
         try:
-            return await call(tuple(carrier.items()))
+            return await call(tuple(context_metadata().items()))
         except grpc.aio.AioRpcError as error:
             code = error.code()
             span.set_status(Status(StatusCode.ERROR, error.details()))

@@ -13,12 +13,28 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from aurum.resilience import ConcurrencyLimit, LimitExceededError, deadline_scope
+from aurum.resilience import (
+    ConcurrencyLimit,
+    Criticality,
+    LimitExceededError,
+    criticality_scope,
+    received_deadline,
+)
 from aurum.runtime import metrics
-from aurum.runtime.errors import DETAILS_KEY, AurumError, InternalError, ResourceExhaustedError, to_status
+from aurum.runtime.errors import (
+    CONCURRENCY_LIMIT,
+    DETAILS_KEY,
+    AurumError,
+    InternalError,
+    ResourceExhaustedError,
+    from_policy_error,
+    to_status,
+)
+from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
 from aurum.runtime.listening import PortInUseError
 from aurum.runtime.logging import reset_request_context, set_request_context
+from aurum.runtime.rpc_client import CRITICALITY_KEY
 from aurum.runtime.settings import Settings
 from aurum.runtime.tracing import current_trace_id, get_tracer, traced_operation
 
@@ -37,14 +53,31 @@ _SERVER_FAULTS = frozenset(
 )
 # These outlive any request, so a span for each would say nothing; Ingest makes one for each batch instead.
 _ENDLESS = frozenset({"Ingest", "Watch"})
+# The class of calls that state none, by method; all others are queries.
+_CRITICALITY = {
+    "Ingest": Criticality.TELEMETRY,
+    "Write": Criticality.TELEMETRY,
+    "RegisterMachine": Criticality.TELEMETRY,
+    "PredictBatch": Criticality.BATCH,
+}
+# What tells an adaptive limit that there is too much to do; a call is cancelled when its sender has given up.
+_OVERLOAD = frozenset(
+    {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+)
+_SHED = ResourceExhaustedError(
+    "the service has too much to do; try again later", reason=CONCURRENCY_LIMIT, retry_after=0.1
+)
+_SHED_DETAILS = to_status(_SHED).SerializeToString()
 
 
 class _CallInterceptor(grpc.aio.ServerInterceptor):
-    """Runs each call in its request context and deadline, measures it, and turns errors into status details."""
+    """Admits each call or refuses it, runs it in its request context and deadline, measures it, lets faults happen, and
+    turns errors into status details."""
 
-    def __init__(self, calls: ConcurrencyLimit, streams: ConcurrencyLimit) -> None:
+    def __init__(self, calls: ConcurrencyLimit, streams: ConcurrencyLimit, faults: Faults) -> None:
         self._calls = calls
         self._streams = streams
+        self._faults = faults
 
     async def intercept_service(
         self,
@@ -55,25 +88,38 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith("/grpc."):
             return handler
-        streaming = bool(handler.request_streaming)
-        limit = self._streams if streaming or method.endswith("/Watch") else self._calls
+        limit = self._streams if method.rpartition("/")[2] in _ENDLESS else self._calls
         if handler.response_streaming:
-            behaviour = handler.stream_stream if streaming else handler.unary_stream
-            make = grpc.stream_stream_rpc_method_handler if streaming else grpc.unary_stream_rpc_method_handler
+            behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
             wrapped: Any = self._streamed(method, limit, behaviour)
         else:
-            behaviour = handler.stream_unary if streaming else handler.unary_unary
-            make = grpc.stream_unary_rpc_method_handler if streaming else grpc.unary_unary_rpc_method_handler
+            behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
+            make = (
+                grpc.stream_unary_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
             wrapped = self._single(method, limit, behaviour)
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
     def _single(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Any) -> Any:
-            outcome = _Outcome(method)
-            with _request_scope(method, context):
+            metadata = _text_metadata(context)
+            criticality = await _admitted(method, limit, context, metadata)
+            outcome = _Outcome(method, limit)
+            with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
-                    with outcome.measured(), limit.slot():
-                        return await behaviour(request, context)
+                    with outcome.measured():
+                        drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
+                        response = await behaviour(request, context)
+                        if drip:
+                            await asyncio.sleep(drip)
+                        return response
                 except Exception as error:
                     await outcome.abort(context, error)
 
@@ -81,12 +127,17 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _streamed(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
-            outcome = _Outcome(method)
+            metadata = _text_metadata(context)
+            criticality = await _admitted(method, limit, context, metadata)
+            outcome = _Outcome(method, limit)
             # A generator's body runs in its caller's context, which is this call's own task throughout.
-            with _request_scope(method, context):
+            with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
-                    with outcome.measured(), limit.slot():
+                    with outcome.measured():
+                        drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
                         async for response in behaviour(request, context):
+                            if drip:
+                                await asyncio.sleep(drip)
                             yield response
                 except Exception as error:
                     await outcome.abort(context, error)
@@ -94,33 +145,65 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
 
+def _text_metadata(context: Any) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+async def _admitted(method: str, limit: ConcurrencyLimit, context: Any, metadata: dict[str, str]) -> Criticality:
+    """Takes a place for the call; its class. A call that gets none ends here, and costs as little as possible: under
+    overload there are many of them, so they are counted, but have neither span nor log line."""
+    criticality = Criticality.parse(metadata.get(CRITICALITY_KEY, ""))
+    if criticality is None:
+        criticality = _CRITICALITY.get(method.rpartition("/")[2], Criticality.QUERY)
+    try:
+        await limit.acquire_async(context.time_remaining(), criticality)
+    except LimitExceededError:
+        metrics.rpc_server_requests_total.labels(method, grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _SHED.message, ((DETAILS_KEY, _SHED_DETAILS),))
+    return criticality
+
+
 class _Outcome:
     """How one call ended."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, limit: ConcurrencyLimit) -> None:
         self._method = method
+        self._limit = limit
+        self._code = grpc.StatusCode.OK
+        self.name = method.rpartition("/")[2]
+
+    @contextlib.contextmanager
+    def released(self) -> Generator[None]:
+        """Gives the call's place back, and tells an adaptive limit how long it took."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._limit.release(time.perf_counter() - started, self._code in _OVERLOAD)
 
     @contextlib.contextmanager
     def measured(self) -> Generator[None]:
         started = time.perf_counter()
-        code = grpc.StatusCode.OK
         in_progress = metrics.rpc_server_in_progress.labels(self._method)
         in_progress.inc()
         try:
             yield
         except (asyncio.CancelledError, GeneratorExit):
-            code = grpc.StatusCode.CANCELLED
+            self._code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:
-            code = _domain_error(error).code
+            self._code = _domain_error(error).code
             raise
         finally:
             in_progress.dec()
             seconds = time.perf_counter() - started
-            metrics.track_rpc_server(self._method, code.name, seconds)
+            metrics.track_rpc_server(self._method, self._code.name, seconds)
             if current_trace_id():
                 access_logger.info(
-                    "%s %s", self._method, code.name, extra={"code": code.name, "duration_ms": round(seconds * 1e3, 3)}
+                    "%s %s",
+                    self._method,
+                    self._code.name,
+                    extra={"code": self._code.name, "duration_ms": round(seconds * 1e3, 3)},
                 )
 
     async def abort(self, context: Any, error: Exception) -> None:
@@ -147,18 +230,19 @@ class _Outcome:
 def _domain_error(error: Exception) -> AurumError:
     if isinstance(error, AurumError):
         return error
-    if isinstance(error, LimitExceededError):
-        return ResourceExhaustedError(str(error), reason="CONCURRENCY_LIMIT", retry_after=0.1)
-    return InternalError("something went wrong in the service; its log says more")
+    return from_policy_error(error) or InternalError("something went wrong in the service; its log says more")
 
 
 @contextlib.contextmanager
-def _request_scope(method: str, context: Any) -> Generator[None]:
-    """The request's ids, its deadline and its span."""
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+def _request_scope(method: str, context: Any, metadata: dict[str, str], criticality: Criticality) -> Generator[None]:
+    """The request's ids, its deadline, its class and its span."""
     token = set_request_context(request_id=metadata.get("x-request-id"), user_id=metadata.get("x-user-id"))
     try:
-        with deadline_scope(context.time_remaining()), _span(method, metadata):
+        with (
+            received_deadline(context.time_remaining()),
+            criticality_scope(criticality),
+            _span(method, metadata),
+        ):
             yield
     finally:
         with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
@@ -195,10 +279,11 @@ async def rpc_server(
     settings: Settings,
     health_state: Health,
     limits: tuple[ConcurrencyLimit, ConcurrencyLimit],
+    faults: Faults,
 ) -> AsyncGenerator[int]:
     """Serves for the time of the block; yields the port. Calls in progress then get the shutdown grace."""
     server = grpc.aio.server(
-        interceptors=[_CallInterceptor(*limits)],
+        interceptors=[_CallInterceptor(*limits, faults)],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port is an error, not a share of the load
             ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),

@@ -20,10 +20,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from aurum import __version__
 from aurum.runtime import metrics
 from aurum.runtime.admin import admin_app
+from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
+from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.listening import http_server, listen
 from aurum.runtime.logging import setup_logging
+from aurum.runtime.outcome_recorder import OutcomeRecorder
 from aurum.runtime.policies import Policies
+from aurum.runtime.policy_watch import follow_policy_file
 from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.rpc_server import rpc_server
 from aurum.runtime.settings import Settings, load_settings, warn_of_unknown
@@ -44,6 +48,7 @@ class Service:
         self.settings = settings
         self.health = Health()
         self.policies = Policies(name, settings)
+        self.faults = Faults(settings.faults_enabled)
         self._stack = contextlib.AsyncExitStack()
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,6 +71,12 @@ class Service:
         self._stack.push_async_callback(dependency.close)
         return dependency
 
+    def http_dependency(self, server: str, address: str) -> HttpDependency:
+        """A service that this one asks over HTTP; its connections are closed when this service ends."""
+        dependency = HttpDependency(self.name, server, address, self.policies)
+        self._stack.push_async_callback(dependency.close)
+        return dependency
+
     def rpc_server(
         self,
         register: Callable[[grpc.aio.Server], None],
@@ -83,16 +94,20 @@ class Service:
             setting=setting,
             settings=self.settings,
             health_state=self.health,
-            limits=(
-                self.policies.limit(f"{self.name}/calls", self.settings.rpc_concurrency_limit),
-                self.policies.limit(f"{self.name}/streams", self.settings.rpc_max_streams),
-            ),
+            limits=(self.policies.admission(), self.policies.stream_limit(self.settings.rpc_max_streams)),
+            faults=self.faults,
         )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """For the time of the block background work and dependencies live."""
         async with self._stack:
+            if self.settings.outcomes_enabled:
+                recorder = OutcomeRecorder(self.settings.outcomes_path(self.name), self.settings.outcomes_max_bytes)
+                self._stack.callback(recorder.close)
+                self.policies.pipelines.record = recorder.record
+            if self.policies.path:
+                self.spawn(follow_policy_file(self.policies), "policy-watch")
             try:
                 yield
             finally:
@@ -141,7 +156,7 @@ async def _run(name: str, body: Body, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
     listener = listen(settings.admin_host, settings.admin_port_of(name), "AURUM_ADMIN_PORT")
-    app = admin_app(name, service.health, service.policies.state)
+    app = admin_app(name, service.health, service.policies.state, service.faults)
     async with http_server(app, listener, 1.0), service.running(), body(service):
         gc.collect()
         gc.freeze()  # what was loaded stays: looking through it again and again would hold up requests

@@ -82,21 +82,37 @@ class Settings(BaseSettings):
     tracing_queue_spans: int = Field(2048, ge=16, description="Spans waiting for export; more are dropped and counted.")
 
     retry_max_attempts: int = Field(3, ge=1, le=10, description="Calls to a dependency in all, the first one included.")
-    retry_base_delay: float = Field(0.1, ge=0, description="Bound of the first backoff, in seconds.")
-    retry_max_delay: float = Field(2.0, ge=0, description="Largest bound of a backoff, in seconds.")
+    retry_base_delay: float = Field(0.1, ge=0, le=60, description="Bound of the first backoff, in seconds.")
+    retry_max_delay: float = Field(2.0, ge=0, le=300, description="Largest bound of a backoff, in seconds.")
     circuit_breaker_enabled: bool = Field(True, description="Refuse calls to a dependency that keeps failing.")
-    circuit_breaker_fail_max: int = Field(5, ge=1, description="Failures in a row that open a breaker.")
-    circuit_breaker_timeout: float = Field(5.0, ge=0, description="Seconds that a breaker stays open.")
-    timeout_connect: float = Field(5.0, gt=0, description="Seconds to wait for a connection.")
+    circuit_breaker_fail_max: int = Field(5, ge=1, le=10_000, description="Failures in a row that open a breaker.")
+    circuit_breaker_timeout: float = Field(
+        5.0, ge=0, le=3600, description="Seconds that a breaker stays open at first; longer while probes fail."
+    )
+    timeout_connect: float = Field(0.5, gt=0, le=600, description="Seconds to wait for a connection.")
     timeout_read: float = Field(
         2.0,
         gt=0,
+        le=240,
         description="Seconds to wait for an answer, in each attempt; all attempts together get 2.5 times that.",
     )
-    timeout_write: float = Field(5.0, gt=0, description="Seconds to wait for room to send.")
-    timeout_pool: float = Field(5.0, gt=0, description="Seconds to wait for a free connection.")
-    timeout_db: float = Field(10.0, gt=0, description="Seconds to wait for the store.")
-    policy_file: Path | None = Field(None, description="Policy document (YAML); without, the settings above apply.")
+    timeout_write: float = Field(5.0, gt=0, le=600, description="Seconds to wait for room to send.")
+    timeout_pool: float = Field(5.0, gt=0, le=600, description="Seconds to wait for a free connection.")
+    timeout_db: float = Field(10.0, gt=0, le=600, description="Seconds to wait for the store.")
+    policy_file: Path | None = Field(
+        None,
+        description="Policy document (YAML), followed while running; the settings above govern the calls that it does "
+        "not mention.",
+    )
+    outcomes_enabled: bool = Field(
+        False, description="Record what became of each call to another service, below the state directory."
+    )
+    outcomes_max_bytes: int = Field(
+        20_000_000, ge=10_000, description="Size in bytes at which that record begins anew; one older file is kept."
+    )
+    faults_enabled: bool = Field(
+        False, description="Let `aurum fault` inject delays and errors into this process. Never in production."
+    )
 
     feature_predictive: bool = Field(True, description="Predictions are offered.")
     feature_carbon: bool = Field(True, description="Carbon accounting is offered.")
@@ -153,7 +169,7 @@ class Settings(BaseSettings):
     )
     rpc_max_message_bytes: int = Field(16_000_000, ge=65_536, description="Largest gRPC message, in bytes.")
     rpc_concurrency_limit: int = Field(
-        256, ge=1, description="Unary calls that a gRPC server handles at a time; more are refused."
+        256, ge=1, le=100_000, description="Calls that a server handles at a time; the least critical go without first."
     )
     rpc_max_streams: int = Field(1000, ge=1, description="Streams that a gRPC server serves at a time.")
     shutdown_grace: float = Field(6.0, gt=0, le=9, description="Seconds that calls in progress get when stopping.")
@@ -217,6 +233,10 @@ class Settings(BaseSettings):
     @property
     def uplink_target(self) -> str:
         return self.edge_uplink_target or self.ingestion_target
+
+    def outcomes_path(self, service: str) -> Path:
+        """Where a service records what became of its calls."""
+        return self.state_dir / "outcomes" / f"{service}.jsonl"
 
     def admin_port_of(self, service: str) -> int:
         return self.admin_port or ADMIN_PORTS.get(service, 9106)

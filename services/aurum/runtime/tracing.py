@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from aurum import __version__
+from aurum.resilience import events
 from aurum.runtime import metrics
 from aurum.runtime.settings import Settings
 
@@ -120,6 +121,22 @@ async def traced_async_operation(
     """traced_operation for `async with`."""
     with traced_operation(name, attributes, **more) as span:
         yield span
+
+
+_ON_SPANS = frozenset({"breaker_rejection", "retry", "retry_exhausted", "hedge", "budget_exhausted", "limit_rejection"})
+
+
+def _on_resilience_event(event: events.Event) -> None:
+    """Shows on the span of a call what the policies did with it."""
+    if event.kind in _ON_SPANS:
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.add_event(
+                f"resilience.{event.kind}", {"aurum.policy": event.policy, "aurum.policy.detail": event.value}
+            )
+
+
+events.subscribe(_on_resilience_event)
 
 
 def current_trace_id() -> str:

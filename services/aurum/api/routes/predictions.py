@@ -1,6 +1,5 @@
 """Predictions, what moved them, and the features that went in."""
 
-import logging
 import math
 from typing import Annotated
 
@@ -8,14 +7,13 @@ from fastapi import APIRouter, Depends, Query
 
 from aurum.api.context import ApiContext, Context, require_feature
 from aurum.api.convert import finite, optional_moment, prediction_out
+from aurum.api.fallback import COVERED
 from aurum.api.schemas import ExplanationOut, FactorOut, FeaturesOut, PredictIn, PredictionOut
-from aurum.runtime.errors import DeadlineError, InvalidArgumentError, UnavailableError
+from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.logging import set_request_context
-from aurum.runtime.tracing import set_span_attributes
 from aurum.v1 import prediction_pb2
 
 router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("predictive"))])
-logger = logging.getLogger(__name__)
 
 
 @router.post("/api/predict")
@@ -76,23 +74,11 @@ async def _predict_machine(context: ApiContext, machine_id: str) -> PredictionOu
     set_request_context(machine_id=machine_id)
     try:
         response = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
-    except (UnavailableError, DeadlineError) as error:
-        known = context.plant.last_good(machine_id)
-        if known is None:
-            raise
-        return prediction_out(_degraded(*known, error.message))
+    except COVERED as error:
+        degraded = await context.fallback.answer(machine_id, context.prediction.fallback, error)
+        return prediction_out(degraded.prediction, degraded.age)
     context.plant.note_prediction(machine_id, response)
     return prediction_out(response)
-
-
-def _degraded(prediction: prediction_pb2.PredictResponse, age: float, reason: str) -> prediction_pb2.PredictResponse:
-    logger.warning("the last prediction stands in: %s", reason, extra={"prediction_age_seconds": round(age, 1)})
-    set_span_attributes({"aurum.degraded": True})
-    answer = prediction_pb2.PredictResponse()
-    answer.CopyFrom(prediction)
-    answer.degraded = True
-    answer.degraded_reason = f"the last prediction, {age:.0f} s old, stands in: {reason}"
-    return answer
 
 
 async def _explain(context: ApiContext, machine_id: str, top: int) -> prediction_pb2.ExplainResponse:

@@ -3,15 +3,15 @@
 import asyncio
 from typing import Any
 
-import httpx
 from fastapi import APIRouter, Response
 
 from aurum import __version__
-from aurum.api.context import ApiContext, Context
+from aurum.api.context import Context
 from aurum.api.schemas import Features, HealthResponse, Observability
 from aurum.runtime.admin import metrics_response, readiness_response
+from aurum.runtime.errors import AurumError
+from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.logging import APP_NAME
-from aurum.runtime.policies import Policies
 
 router = APIRouter()
 
@@ -58,24 +58,13 @@ async def metrics() -> Response:
 @router.get("/api/resilience", tags=["system"])
 async def resilience(context: Context) -> dict[str, Any]:
     """Live breakers, budgets and limits of every service, and the policy generation that each has loaded."""
-    addresses = context.settings.admin_addresses
-    async with httpx.AsyncClient(timeout=context.settings.timeouts.to_httpx(), trust_env=False) as client:
-        states = await asyncio.gather(
-            *(_state(client, context, service, address) for service, address in addresses.items())
-        )
-    return {"services": states}
+    others = await asyncio.gather(*(_state(service, server) for service, server in context.admin_servers.items()))
+    own = {"reachable": True, "address": context.settings.admin_addresses.get("api"), **context.policies.state()}
+    return {"services": [own, *others]}
 
 
-async def _state(client: httpx.AsyncClient, context: ApiContext, service: str, address: str) -> dict[str, Any]:
-    if service == "api":
-        return {"reachable": True, "address": address, **_own(context.policies)}
+async def _state(service: str, server: HttpDependency) -> dict[str, Any]:
     try:
-        response = await client.get(f"http://{address}/policy")
-        response.raise_for_status()
-        return {"reachable": True, "address": address, **response.json()}
-    except (httpx.HTTPError, ValueError) as error:
-        return {"service": service, "reachable": False, "address": address, "reason": str(error) or "no answer"}
-
-
-def _own(policies: Policies) -> dict[str, Any]:
-    return policies.state()
+        return {"reachable": True, "address": server.address, **await server.get_json("/policy")}
+    except AurumError as error:
+        return {"service": service, "reachable": False, "address": server.address, "reason": error.message}

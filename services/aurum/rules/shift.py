@@ -1,31 +1,21 @@
-"""The rule for machines without a model: how far the latest readings have moved from the machine's own beginning.
+"""The rule for any machine: how far the latest readings have moved from the machine's own beginning.
 
 For each sensor z = |mean of the last 8 readings - mean of the first 30 %| / standard deviation of the first 30 %; the
-risk is z/(z + 6) for the mean z of the three sensors that moved most. It is no probability and says nothing of time,
-so every answer of the rule is marked as degraded.
+risk is z/(z + 6) for the mean z of the three sensors that moved most. It is no probability and says nothing of time.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.prediction.features import Column
+from aurum.readings.batch import Column
 from aurum.readings.history import AXES, LABELS
+from aurum.rules.result import LEAST_READINGS, RuleResult
 
-LEAST_READINGS = 12
 _BASELINE_SHARE = 0.3
 _LATEST = 8
 _STRONGEST = 3
 _HALF_RISK = 6.0  # standard deviations at which the risk is 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class RuleResult:
-    """risk: 0 to 1. shifts: sensor → (latest mean, signed z), the strongest first."""
-
-    risk: float
-    shifts: dict[str, tuple[float, float]]
 
 
 def assess(columns: Mapping[str, Column]) -> RuleResult | None:
@@ -45,4 +35,4 @@ def assess(columns: Mapping[str, Column]) -> RuleResult | None:
     ordered = dict(sorted(shifts.items(), key=lambda item: -abs(item[1][1])))
     strongest = [abs(shift) for _, shift in list(ordered.values())[:_STRONGEST]]
     moved = float(np.mean(strongest))
-    return RuleResult(moved / (moved + _HALF_RISK), ordered)
+    return RuleResult(moved / (moved + _HALF_RISK), ordered, "shift")

@@ -1,0 +1,102 @@
+"""What answers when prediction cannot: the last good prediction with its age, then the rule of the machine's type.
+
+Never a fake success: every such answer is marked as degraded and says why, in itself, on its span, in metrics and log.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from aurum.api.backends import IngestionBackend
+from aurum.api.plant_view import PlantView
+from aurum.readings.batch import Column, with_times
+from aurum.resilience.policy import FallbackSpec
+from aurum.rules import assess
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, DeadlineError, InternalError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.tracing import set_span_attributes
+from aurum.v1 import ingestion_pb2, prediction_pb2
+
+logger = logging.getLogger(__name__)
+
+# The service could not do its work; any other error is its answer.
+COVERED = (UnavailableError, DeadlineError, ResourceExhaustedError, InternalError)
+_LAST = 64  # readings of each sensor for a rule that needs a history
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """An answer in place of the service's. age: of the prediction in seconds; None for a rule's, which is new."""
+
+    prediction: prediction_pb2.PredictResponse
+    source: Literal["last_good", "rule"]
+    age: float | None = None
+
+
+class PredictionFallback:
+    def __init__(self, plant: PlantView, ingestion: IngestionBackend) -> None:
+        self._plant = plant
+        self._ingestion = ingestion
+
+    async def answer(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded:
+        """The best that can be said of a machine after `error`; raises that if nothing can be."""
+        degraded = self._last_good(machine_id, spec, error) or await self._by_rule(machine_id, spec, error)
+        if degraded is None:
+            raise error
+        prediction = degraded.prediction
+        metrics.track_fallback("api/prediction", degraded.source)
+        metrics.track_degraded_prediction(prediction.machine_type, prediction.model_version)
+        set_span_attributes(
+            {
+                "aurum.degraded": True,
+                "aurum.degraded.source": degraded.source,
+                "aurum.degraded.reason": prediction.degraded_reason,
+            }
+        )
+        logger.warning(
+            "a prediction is degraded: %s",
+            prediction.degraded_reason,
+            extra={"degraded_source": degraded.source, "prediction_age_seconds": round(degraded.age or 0.0, 1)},
+        )
+        return degraded
+
+    def _last_good(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded | None:
+        known = self._plant.last_good(machine_id) if spec.last_good else None
+        if known is None or known[1] > spec.last_good_max_age:
+            return None
+        prediction, age = known
+        answer = prediction_pb2.PredictResponse()
+        answer.CopyFrom(prediction)
+        answer.degraded = True
+        answer.degraded_reason = f"the last prediction, {age:.0f} s old, stands in: {error.message}"
+        return Degraded(answer, "last_good", age)
+
+    async def _by_rule(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded | None:
+        machine = self._plant.machine(machine_id) if spec.rule else None
+        if machine is None:
+            return None
+        latest = {state.sensor: (np.array([state.timestamp_us]), np.array([state.value])) for state in machine.sensors}
+        result = assess(machine.machine_type, latest) or assess(machine.machine_type, await self._history(machine_id))
+        if result is None:
+            return None
+        answer = prediction_pb2.PredictResponse(
+            machine_id=machine_id,
+            machine_type=machine.machine_type,
+            risk_score=result.risk,
+            anomaly_score=result.risk,
+            degraded=True,
+            degraded_reason=f"the rule by {result.rule} stands in: {error.message}",
+            as_of_us=machine.last_seen_us,
+        )
+        return Degraded(answer, "rule")
+
+    async def _history(self, machine_id: str) -> dict[str, Column]:
+        request = ingestion_pb2.QueryRequest(machine_ids=[machine_id], last=_LAST)
+        try:
+            found = await self._ingestion.query(request)
+        except AurumError as error:
+            logger.warning("there is no history for a rule: %s", error.message)
+            return {}
+        return {series.sensor: (times, np.array(series.values)) for series, times in with_times(found)}

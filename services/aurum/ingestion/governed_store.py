@@ -1,0 +1,110 @@
+"""The store under the resilience policies: its calls are timed, retried where that is safe, and refused while it keeps
+failing, so that a sick disk is felt as a quick and clear error instead of a queue."""
+
+import contextlib
+import sqlite3
+from collections.abc import Awaitable, Callable, Generator
+from typing import TypeVar
+
+from aurum.ingestion.store import MachineRecord, Points, SeriesSummary, Store
+from aurum.readings.batch import Batch
+from aurum.readings.ingest_stream import Written
+from aurum.resilience import CircuitBreakerError, DeadlineExceededError, ErrorView, LimitExceededError, Pipeline, Policy
+from aurum.resilience.errors import code_of
+from aurum.runtime.errors import AurumError, UnavailableError, from_policy_error
+from aurum.runtime.faults import Faults
+from aurum.runtime.policies import Policies
+
+T = TypeVar("T")
+
+
+def _code(error: BaseException) -> str:
+    if isinstance(error, AurumError):
+        return error.code.name
+    return "UNAVAILABLE" if isinstance(error, sqlite3.Error) else code_of(error)
+
+
+def _db_seconds(policy: Policy) -> float:
+    return policy.timeout.db
+
+
+_STORE_ERRORS = ErrorView(_code, lambda error: error.retry_after if isinstance(error, AurumError) else None)
+
+
+class GovernedStore:
+    """A Store over another one."""
+
+    def __init__(self, store: Store, policies: Policies, faults: Faults) -> None:
+        self._store = store
+        self._policies = policies
+        self._faults = faults
+
+    async def start(self) -> None:
+        await self._store.start()
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    def problem(self) -> str | None:
+        return self._store.problem()
+
+    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+        """Not limited here: how much may wait is bounded in bytes by the store itself, and not timed, since what is
+        queued will be written."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_meant())
+            await self._strike("append")
+            stack.enter_context(self._pipeline("append").attempt("ingestion/store/append"))
+            queued = await self._store.append(batch, wait=wait)
+            ending = stack.pop_all()
+
+        async def durable() -> Written:
+            with ending:
+                return await queued
+
+        return durable()
+
+    async def machines(self) -> list[MachineRecord]:
+        return await self._governed("machines", self._store.machines)
+
+    async def summaries(self) -> list[SeriesSummary]:
+        """Not governed: it is read once, at the start, and may take minutes."""
+        return await self._store.summaries()
+
+    async def register(self, machine: MachineRecord) -> MachineRecord:
+        return await self._governed("register", lambda: self._store.register(machine), idempotent=False)
+
+    async def read(
+        self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> Points:
+        return await self._governed(
+            "read", lambda: self._store.read(machine_id, sensor, start_us, end_us, points=points, last=last)
+        )
+
+    async def _governed(self, operation: str, call: Callable[[], Awaitable[T]], *, idempotent: bool = True) -> T:
+        async def attempt(timeout: float) -> T:
+            await self._strike(operation)
+            return await call()
+
+        with _meant():
+            return await self._pipeline(operation).call_async(
+                attempt, idempotent=idempotent, target=f"ingestion/store/{operation}"
+            )
+
+    async def _strike(self, operation: str) -> None:
+        if self._faults.any:
+            await self._faults.strike(f"store/{operation}")
+
+    def _pipeline(self, operation: str) -> Pipeline:
+        return self._policies.pipeline("ingestion", "store", operation, _STORE_ERRORS, _db_seconds)
+
+
+@contextlib.contextmanager
+def _meant() -> Generator[None]:
+    """Raises what a policy refused, and what the database could not do, as the error that a caller understands."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise UnavailableError(f"the store failed: {error}", retry_after=1.0) from error
+    except (CircuitBreakerError, DeadlineExceededError, LimitExceededError) as error:
+        raise from_policy_error(error) or error from error

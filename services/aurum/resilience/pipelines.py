@@ -1,0 +1,91 @@
+"""The pipelines of a process: one for each policy and server, made at first use, changed when the document changes."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from aurum.resilience.errors import ErrorView
+from aurum.resilience.pipeline import Pipeline, Record, attempt_seconds
+from aurum.resilience.policy import Policy, PolicyDocument
+
+
+class Pipelines:
+    """document: the policies. default: governs calls of which the document says nothing. on_new: called with the name
+    of each pipeline that is made."""
+
+    def __init__(
+        self,
+        document: PolicyDocument,
+        default: Policy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_new: Callable[[Pipeline], None] = lambda pipeline: None,
+    ) -> None:
+        self.document = document
+        self.record: Record | None = None
+        self._default = default
+        self._clock = clock
+        self._on_new = on_new
+        self._pipelines: dict[tuple[str, str, str], Pipeline] = {}
+        self._by_call: dict[tuple[str, str, str], Pipeline] = {}
+        self._views: dict[tuple[str, str, str], tuple[ErrorView, Callable[[Policy], float]]] = {}
+
+    def __iter__(self) -> Iterator[Pipeline]:
+        return iter(list(self._pipelines.values()))
+
+    def of(
+        self,
+        client: str,
+        server: str,
+        method: str,
+        errors: ErrorView,
+        seconds: Callable[[Policy], float] = attempt_seconds,
+    ) -> Pipeline:
+        """The pipeline of a call. All methods of a server that one policy governs share it, and with it breaker,
+        budget and limit. errors and seconds: as for Pipeline; the same for all calls to one server."""
+        call = (client, server, method)
+        pipeline = self._by_call.get(call)
+        if pipeline is None:
+            self._views[call] = (errors, seconds)
+            pipeline = self._by_call[call] = self._found(call)
+        return pipeline
+
+    def policy_of(self, client: str, server: str, method: str) -> Policy:
+        """The policy of a call."""
+        return self.document.for_call(client, server, method) or self._default
+
+    def apply(self, document: PolicyDocument) -> None:
+        """Puts another document in force for the calls that begin from now on. What is known of the targets stays,
+        also where other patterns now divide them."""
+        self.document = document
+        before, self._by_call = self._by_call, {}
+        used: dict[tuple[str, str, str], Pipeline] = {}
+        old, self._pipelines = self._pipelines, {}
+        for call, pipeline in before.items():
+            key = self._key(call)
+            if key not in used:
+                kept = old.get(key)
+                if kept is not None:
+                    kept.configure(self.policy_of(*call))
+                    self._pipelines[key] = used[key] = kept
+                else:
+                    made = used[key] = self._found(call)
+                    made.inherit(pipeline)
+            self._by_call[call] = used[key]
+
+    def _key(self, call: tuple[str, str, str]) -> tuple[str, str, str]:
+        client, server, _ = call
+        return client, server, self.policy_of(*call).target
+
+    def _found(self, call: tuple[str, str, str]) -> Pipeline:
+        key = self._key(call)
+        pipeline = self._pipelines.get(key)
+        if pipeline is None:
+            client, server, method = call
+            policy = self.policy_of(*call)
+            errors, seconds = self._views[call]
+            name = f"{client}/{server}" if policy.target.endswith("/*") else f"{client}/{server}/{method}"
+            pipeline = Pipeline(name, policy, errors=errors, seconds=seconds, clock=self._clock)
+            pipeline.record = self.record
+            self._pipelines[key] = pipeline
+            self._on_new(pipeline)
+        return pipeline

@@ -1,0 +1,247 @@
+"""What a policy would have done: recorded calls are replayed through the pipelines of production, in virtual time.
+
+Each recorded first attempt is a call. Its own outcome answers the first attempt; a retry or a hedge is answered by what
+was recorded of the same target at the (virtual) time when it is made, since that is what is known of the target then.
+An attempt that ended in time-out is taken to have hung. The same input gives the same result.
+"""
+
+import asyncio
+import bisect
+import contextvars
+import gc
+import random
+from collections.abc import Coroutine, Generator, Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+from aurum.resilience import events
+from aurum.resilience.circuit_breaker import CircuitBreakerError
+from aurum.resilience.errors import ErrorView, code_of
+from aurum.resilience.limit import LimitExceededError
+from aurum.resilience.outcomes import REJECTED, Outcome
+from aurum.resilience.pipelines import Pipelines
+from aurum.resilience.policy import Policy, PolicyDocument
+from aurum.resilience.virtual_time import VirtualLoop
+
+_TIMED_OUT = "DEADLINE_EXCEEDED"
+
+
+class _FailedError(Exception):
+    """An attempt that failed with a recorded code."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def _code(error: BaseException) -> str:
+    return error.code if isinstance(error, _FailedError) else code_of(error)
+
+
+@dataclass(slots=True)
+class TargetResult:
+    """What became of the calls to one target. Durations in seconds; recorded are those of the first attempts alone."""
+
+    calls: int = 0
+    recorded_ok: int = 0
+    ok: int = 0
+    attempts: int = 0
+    retries: int = 0
+    hedges: int = 0
+    openings: int = 0
+    breaker_rejections: int = 0
+    limit_rejections: int = 0
+    budget_rejections: int = 0
+    recorded_durations: list[float] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
+
+    @property
+    def amplification(self) -> float:
+        """Attempts that reached the target, for each call."""
+        return self.attempts / self.calls if self.calls else 0.0
+
+    def summary(self) -> dict[str, float]:
+        """All of it as numbers; latencies in ms, shares from 0 to 1."""
+        calls = max(1, self.calls)
+        added = sum(self.durations) - sum(self.recorded_durations)
+        return {
+            "calls": self.calls,
+            "recorded_success_share": round(self.recorded_ok / calls, 4),
+            "success_share": round(self.ok / calls, 4),
+            "attempts": self.attempts,
+            "amplification": round(self.amplification, 4),
+            "retries": self.retries,
+            "hedges": self.hedges,
+            "openings": self.openings,
+            "breaker_rejections": self.breaker_rejections,
+            "limit_rejections": self.limit_rejections,
+            "retries_without_budget": self.budget_rejections,
+            "added_latency_ms": round(1000 * added / calls, 3),
+            "recorded_p95_ms": round(1000 * _p95(self.recorded_durations), 3),
+            "p95_ms": round(1000 * _p95(self.durations), 3),
+        }
+
+
+def _p95(values: list[float]) -> float:
+    return sorted(values)[int(0.95 * (len(values) - 1))] if values else 0.0
+
+
+class _Target:
+    """The recorded outcomes of one client/server/Method, in the order of time."""
+
+    __slots__ = ("client", "known", "method", "server", "times")
+
+    def __init__(self, name: str) -> None:
+        self.client, self.server, self.method = name.split("/")
+        self.known: list[Outcome] = []
+        self.times: list[float] = []
+
+    def at(self, now: float) -> Outcome | None:
+        """The outcome that was recorded next after `now`, or the last one."""
+        if not self.known:
+            return None
+        return self.known[min(bisect.bisect_left(self.times, now), len(self.known) - 1)]
+
+
+def simulate(document: PolicyDocument, default: Policy, outcomes: Iterable[Outcome]) -> dict[str, TargetResult]:
+    """Replays the calls; the results by name of the pipeline that governed them, such as api/prediction."""
+    trace = sorted(outcomes, key=attrgetter("time"))
+    targets: dict[str, _Target] = {}
+    for outcome in trace:
+        target = targets.get(outcome.target)
+        if target is None:
+            target = targets[outcome.target] = _Target(outcome.target)
+        if outcome.code not in REJECTED:
+            target.known.append(outcome)
+            target.times.append(outcome.time)
+    state = random.getstate()
+    random.seed(0)  # tenacity's waits and the breaker's jitter draw from it
+    replay = _Replay(document, default, trace, targets)
+    stop_listening = events.subscribe(replay.on_event)
+    try:
+        replay.run()
+    finally:
+        stop_listening()
+        random.setstate(state)
+    return replay.results
+
+
+class _Replay:
+    def __init__(
+        self, document: PolicyDocument, default: Policy, trace: list[Outcome], targets: dict[str, _Target]
+    ) -> None:
+        self.results: dict[str, TargetResult] = {}
+        self._trace = trace
+        self._targets = targets
+        self._loop = VirtualLoop(trace[0].time if trace else 0.0)  # type: ignore[abstract]  # it needs no I/O
+        self._pipelines = Pipelines(document, default, clock=self._loop.time)
+        self._errors = ErrorView(code=_code)
+
+    def run(self) -> None:
+        arrivals = (
+            (outcome.time, _Driver(self._loop, self._call(outcome))) for outcome in self._trace if outcome.attempt == 1
+        )
+        enabled = gc.isenabled()
+        gc.disable()  # there are no cycles in a replay, and to look for them takes a third of its time
+        try:
+            self._loop.advance(arrivals=arrivals)
+        finally:
+            if enabled:
+                gc.enable()
+
+    def on_event(self, event: events.Event) -> None:
+        result = self.results.get(event.policy)
+        if result is None:
+            return
+        match event.kind:
+            case "breaker_state":
+                result.openings += event.value == "open"
+            case "breaker_rejection":
+                result.breaker_rejections += 1
+            case "limit_rejection":
+                result.limit_rejections += 1
+            case "retry":
+                result.retries += 1
+            case "hedge":
+                result.hedges += 1
+            case "budget_exhausted":
+                result.budget_rejections += 1
+
+    async def _call(self, outcome: Outcome) -> None:
+        loop, target = self._loop, self._targets[outcome.target]
+        pipeline = self._pipelines.of(target.client, target.server, target.method, self._errors)
+        result = self.results.get(pipeline.name)
+        if result is None:
+            result = self.results[pipeline.name] = TargetResult()
+        own: Outcome | None = outcome if outcome.code not in REJECTED else None
+
+        async def attempt(timeout: float) -> None:
+            nonlocal own
+            now = loop.time()
+            known = own or target.at(now)
+            own = None
+            result.attempts += 1
+            if known is None:
+                return  # nothing but refusals was recorded of this target
+            late = known.duration > timeout or known.code == _TIMED_OUT
+            if pipeline.policy.hedge is None:
+                await _Pause(timeout if late else known.duration)
+            else:
+                await asyncio.sleep(timeout if late else known.duration)  # a hedge is a task, which knows only futures
+            if late:
+                raise _FailedError(_TIMED_OUT)
+            if known.code != "OK":
+                raise _FailedError(known.code)
+
+        started = loop.time()
+        result.calls += 1
+        try:
+            await pipeline.call_async(attempt, timed=False)
+        except (_FailedError, TimeoutError, CircuitBreakerError, LimitExceededError):
+            pass  # counted by what is missing in `ok`, and by the events
+        else:
+            result.ok += 1
+        result.recorded_ok += outcome.code == "OK"
+        result.recorded_durations.append(outcome.duration)
+        result.durations.append(loop.time() - started)
+
+
+class _Pause:
+    """Waits so many seconds, in a coroutine that a driver runs."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __await__(self) -> Generator["_Pause"]:
+        yield self
+
+
+class _Driver:
+    """Runs one coroutine on the loop, as a task does, for a fraction of a task's cost."""
+
+    __slots__ = ("_context", "_loop", "_send")
+
+    def __init__(self, loop: VirtualLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._loop = loop
+        self._send = coroutine.send
+        self._context = contextvars.Context()
+
+    def run(self) -> None:
+        try:
+            awaited = self._context.run(self._send, None)
+        except StopIteration:
+            return
+        if awaited.__class__ is _Pause:
+            self._loop.run_at(self._loop.time() + awaited.seconds, self)
+        else:
+            awaited._asyncio_future_blocking = False
+            awaited.add_done_callback(self._resume, context=_NO_CONTEXT)
+
+    def _resume(self, done: object) -> None:
+        self.run()
+
+
+_NO_CONTEXT = contextvars.Context()

@@ -1,0 +1,140 @@
+"""What a circuit breaker remembers: failures in a row, the last n calls, or the calls of the last seconds."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Calls, and how many of them failed or were slow (one call may be both)."""
+
+    calls: int = 0
+    failures: int = 0
+    slow: int = 0
+
+
+class Window(Protocol):
+    """Not for use from several threads at once; the breaker has a lock."""
+
+    def record(self, now: float, failed: bool, slow: bool) -> None: ...
+
+    def counts(self, now: float) -> Counts: ...
+
+    def clear(self) -> None: ...
+
+
+class InARow:
+    """Failures, or slow calls, since the last success."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def record(self, now: float, failed: bool, slow: bool) -> None:
+        self.failures = self.failures + 1 if failed or slow else 0
+
+    def counts(self, now: float) -> Counts:
+        return Counts(self.failures, self.failures)
+
+    def clear(self) -> None:
+        self.failures = 0
+
+    def copy(self) -> "InARow":
+        window = InARow()
+        window.failures = self.failures
+        return window
+
+
+class CountWindow:
+    """The last `size` calls, in a ring: bit 0 of an entry is set for a failure, bit 1 for a slow call."""
+
+    def __init__(self, size: int) -> None:
+        self._ring = bytearray(size)
+        self._next = self._calls = self._failures = self._slow = 0
+
+    def record(self, now: float, failed: bool, slow: bool) -> None:
+        ring, at = self._ring, self._next
+        if self._calls == len(ring):
+            old = ring[at]
+            self._failures -= old & 1
+            self._slow -= old >> 1
+        else:
+            self._calls += 1
+        ring[at] = failed | slow << 1
+        self._failures += failed
+        self._slow += slow
+        at += 1
+        self._next = 0 if at == len(ring) else at
+
+    def counts(self, now: float) -> Counts:
+        return Counts(self._calls, self._failures, self._slow)
+
+    def clear(self) -> None:
+        self._next = self._calls = self._failures = self._slow = 0
+
+    def resized(self, size: int) -> "CountWindow":
+        """A window of another size with the last of these calls."""
+        ordered = self._ring[self._next :] + self._ring[: self._next] if self._calls == len(self._ring) else self._ring
+        known = ordered[: self._calls]
+        window = CountWindow(size)
+        for entry in known[-size:]:
+            window.record(0.0, bool(entry & 1), bool(entry >> 1))
+        return window
+
+
+class TimeWindow:
+    """The calls of the last `seconds`, summed in ten buckets; so the oldest tenth leaves at once."""
+
+    BUCKETS = 10
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._width = seconds / self.BUCKETS
+        self._calls = [0] * self.BUCKETS
+        self._failures = [0] * self.BUCKETS
+        self._slow = [0] * self.BUCKETS
+        self._slot: int | None = None
+
+    def record(self, now: float, failed: bool, slow: bool) -> None:
+        at = self._advance(now)
+        self._calls[at] += 1
+        self._failures[at] += failed
+        self._slow[at] += slow
+
+    def counts(self, now: float) -> Counts:
+        self._advance(now)
+        return Counts(sum(self._calls), sum(self._failures), sum(self._slow))
+
+    def clear(self) -> None:
+        self._calls = [0] * self.BUCKETS
+        self._failures = [0] * self.BUCKETS
+        self._slow = [0] * self.BUCKETS
+        self._slot = None
+
+    def resized(self, seconds: float, now: float) -> "TimeWindow":
+        """A window of another length with these calls; those of a bucket are taken to be at its end."""
+        window = TimeWindow(seconds)
+        self._advance(now)
+        if self._slot is None:
+            return window
+        for age in range(self.BUCKETS - 1, -1, -1):
+            at = (self._slot - age) % self.BUCKETS
+            ended = now - age * self._width
+            if self._calls[at] and ended > now - seconds:
+                to = window._advance(ended)
+                window._calls[to] += self._calls[at]
+                window._failures[to] += self._failures[at]
+                window._slow[to] += self._slow[at]
+        return window
+
+    def _advance(self, now: float) -> int:
+        """Empties the buckets that are too old; the index of the current one."""
+        slot = math.floor(now / self._width)
+        if self._slot is None:
+            self._slot = slot
+        elif slot > self._slot:
+            for step in range(1, min(slot - self._slot, self.BUCKETS) + 1):
+                at = (self._slot + step) % self.BUCKETS
+                self._calls[at] = self._failures[at] = self._slow[at] = 0
+            self._slot = slot
+        return self._slot % self.BUCKETS

@@ -1,0 +1,101 @@
+"""HTTP calls to another service, under the policies of their target; deadline, trace and criticality travel along."""
+
+import time
+from typing import Any
+
+import httpx
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from aurum.resilience import ErrorView, TimeoutConfig
+from aurum.resilience.errors import code_of
+from aurum.runtime.errors import AurumError, InternalError, UnavailableError, from_policy_error
+from aurum.runtime.policies import Policies
+from aurum.runtime.rpc_client import context_metadata
+from aurum.runtime.tracing import get_tracer
+
+TIMEOUT_HEADER = "X-Request-Timeout"  # seconds that the sender waits for the answer
+_CODES = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 502: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_MAX_ANSWER = 4_000_000  # bytes
+
+
+def _code(error: BaseException) -> str:
+    match error:
+        case httpx.HTTPStatusError():
+            status = error.response.status_code
+            return _CODES.get(status, "INTERNAL" if status >= _SERVER_ERROR else "FAILED_PRECONDITION")
+        case httpx.TimeoutException():
+            return "DEADLINE_EXCEEDED"
+        case httpx.TransportError():
+            return "UNAVAILABLE"
+    return code_of(error)
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Seconds that the server asks to wait (Retry-After; as a date it is not read)."""
+    if isinstance(error, httpx.HTTPStatusError):
+        value = error.response.headers.get("Retry-After", "")
+        return float(value) if value.isdigit() else None
+    return None
+
+
+HTTP_ERRORS = ErrorView(_code, _retry_after)
+
+
+class HttpDependency:
+    """A service that this one asks over HTTP at `address` (host:port). Redirects are not followed."""
+
+    def __init__(self, client: str, server: str, address: str, policies: Policies) -> None:
+        self.client = client
+        self.server = server
+        self.address = address
+        self._policies = policies
+        self._http = httpx.AsyncClient(
+            base_url=f"http://{address}", trust_env=False, limits=httpx.Limits(max_connections=16)
+        )
+
+    async def get_json(self, path: str) -> Any:
+        """The answer to GET, decoded. Raises AurumError."""
+        pipeline = self._policies.pipeline(self.client, self.server, "GET", HTTP_ERRORS)
+        spec = pipeline.policy.timeout
+        timeouts = TimeoutConfig(spec.connect, spec.read, spec.write, spec.pool, spec.db)
+
+        async def attempt(timeout: float) -> httpx.Response:
+            with get_tracer("aurum.http").start_as_current_span(
+                f"GET {path}",
+                kind=SpanKind.CLIENT,
+                attributes={"http.request.method": "GET", "url.path": path, "server.address": self.address},
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span:
+                try:
+                    response = await self._http.get(
+                        path,
+                        headers={**context_metadata(), TIMEOUT_HEADER: f"{timeout:.3f}"},
+                        timeout=timeouts.within(timeout).to_httpx(),
+                    )
+                    span.set_attribute("http.response.status_code", response.status_code)
+                    response.raise_for_status()
+                except httpx.HTTPError as error:
+                    span.set_status(Status(StatusCode.ERROR, str(error) or type(error).__name__))
+                    raise
+                return response
+
+        started = time.monotonic()
+        try:
+            response = await pipeline.call_async(attempt, target=f"{self.client}/{self.server}/GET")
+            if len(response.content) > _MAX_ANSWER:
+                raise InternalError(f"{self.server} answered with more than {_MAX_ANSWER} bytes")
+            return response.json()
+        except httpx.HTTPError as error:
+            what = str(error) or f"{type(error).__name__} after {time.monotonic() - started:.1f} s"
+            raise UnavailableError(f"{self.server} at {self.address} does not answer: {what}") from error
+        except ValueError as error:
+            raise InternalError(f"{self.server} at {self.address} did not answer with JSON") from error
+        except AurumError:
+            raise
+        except Exception as error:
+            raise from_policy_error(error) or error from error
+
+    async def close(self) -> None:
+        await self._http.aclose()

@@ -1,0 +1,69 @@
+"""Records what became of each attempt to call another service, for `aurum policy simulate`: bounded lines of JSON."""
+
+import contextlib
+import io
+import logging
+import os
+import queue
+import threading
+import time
+from pathlib import Path
+
+from aurum.resilience.outcomes import Outcome
+from aurum.runtime import metrics
+
+logger = logging.getLogger(__name__)
+
+_WAITING = 10_000  # outcomes; more are dropped and counted
+_FLUSH = 0.5  # seconds
+
+
+class OutcomeRecorder:
+    """Writes on a thread of its own. max_bytes: of a file; then it is renamed to .1, in place of the one before."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        """Raises OSError if the file cannot be written."""
+        self._path = path
+        self._max_bytes = max_bytes
+        self._queue: queue.Queue[Outcome | None] = queue.Queue(_WAITING)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: io.BufferedWriter = path.open("ab")
+        self._thread = threading.Thread(target=self._write, name="outcome-recorder", daemon=True)
+        self._thread.start()
+
+    def record(self, target: str, seconds: float, code: str, attempt: int) -> None:
+        """Queues an outcome that has just ended; costs its call no waiting."""
+        try:
+            self._queue.put_nowait(Outcome(time.time() - seconds, target, seconds, code, attempt))
+        except queue.Full:
+            metrics.outcomes_dropped_total.inc()
+
+    def close(self) -> None:
+        """Writes what is queued, then ends."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=1.0)
+        self._thread.join(2.0)
+
+    def _write(self) -> None:
+        try:
+            while True:
+                outcome = self._queue.get()
+                lines: list[bytes] = []
+                while outcome is not None:
+                    lines.append(outcome.line().encode())
+                    if self._queue.empty():
+                        break
+                    outcome = self._queue.get_nowait()
+                self._file.write(b"".join(lines))
+                self._file.flush()
+                if outcome is None:
+                    return
+                if self._file.tell() > self._max_bytes:
+                    self._file.close()
+                    os.replace(self._path, self._path.with_suffix(".jsonl.1"))
+                    self._file = self._path.open("ab")
+                time.sleep(_FLUSH)
+        except OSError as error:
+            logger.error("outcomes are no longer recorded: %s cannot be written: %s", self._path, error.strerror)
+        finally:
+            self._file.close()

@@ -26,6 +26,7 @@ _SERVICES = "Services"
 _SIMULATORS = "Simulators"
 _HERE = "On this machine"
 _DATA = "Data and models"
+_RESILIENCE = "Resilience"
 
 
 class ImportFormat(StrEnum):
@@ -261,6 +262,111 @@ def train(
     )
 
 
+policy_app = typer.Typer(help="Check, show and try out resilience policies.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy", rich_help_panel=_RESILIENCE)
+PolicyFile = Annotated[Path, typer.Argument(help="The policy document.", exists=True, dir_okay=False, readable=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@policy_app.command("check")
+def policy_check(file: PolicyFile) -> None:
+    """Say whether a policy document can be used; a mistake is named with its field."""
+    from aurum.commands.policy import check
+
+    document = check(file)
+    count = f"{len(document.policies)} " + ("policy" if len(document.policies) == 1 else "policies")
+    typer.echo(f"{file}: {count}, uid {document.uid}, generation {document.generation}, hash {document.content_hash}")
+
+
+@policy_app.command("show")
+def policy_show(
+    services: Annotated[list[str] | None, typer.Argument(help="Only these services.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in force in the running services, with the state of each breaker, budget and limit."""
+    from aurum.commands.policy import show
+    from aurum.runtime.settings import load_settings
+
+    raise typer.Exit(0 if show(load_settings(), services or [], as_json) else 1)
+
+
+@policy_app.command("simulate")
+def policy_simulate(
+    file: PolicyFile,
+    trace: Annotated[
+        Path, typer.Option(help="Recorded outcomes (JSON lines, also gzipped; - for stdin).", exists=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Replay recorded calls against a policy document, in virtual time, and say what it would have done."""
+    from aurum.commands.policy import replay
+    from aurum.runtime.settings import load_settings
+
+    replay(load_settings(), file, trace, as_json)
+
+
+fault_app = typer.Typer(help="Inject faults into running services, for tests and demonstrations.", no_args_is_help=True)
+app.add_typer(fault_app, name="fault", rich_help_panel=_RESILIENCE)
+
+
+class FaultKind(StrEnum):
+    delay = "delay"
+    error = "error"
+    drip = "drip"
+    abort = "abort"
+
+
+@fault_app.command("add")
+def fault_add(
+    service: Annotated[str, typer.Argument(help="The service that is to suffer, such as prediction.")],
+    kind: Annotated[
+        FaultKind,
+        typer.Argument(help="delay: wait first; error: fail; drip: answer slowly; abort: end the process at once."),
+    ],
+    method: Annotated[
+        str, typer.Option(help="Only this method, such as Predict, /api/predict or store/read; a shell pattern.")
+    ] = "*",
+    percentage: Annotated[float, typer.Option(help="Share of the calls.")] = 100.0,
+    delay: Annotated[str, typer.Option(help="delay, drip: how long.")] = "1s",
+    code: Annotated[str, typer.Option(help="error: the status code.")] = "UNAVAILABLE",
+    duration: Annotated[str, typer.Option(help="How long the fault lasts.")] = "60s",
+) -> None:
+    """Begin a fault."""
+    from aurum.commands.fault import add
+    from aurum.runtime.settings import load_settings
+
+    fault = {
+        "kind": kind.value,
+        "method": method,
+        "percentage": percentage,
+        "delay": delay,
+        "code": code,
+        "duration": duration,
+    }
+    add(load_settings(), service, fault)
+
+
+Services = Annotated[list[str] | None, typer.Argument(help="Only these services.")]
+
+
+@fault_app.command("list")
+def fault_list(services: Services = None) -> None:
+    """List the faults that last."""
+    from aurum.commands.fault import show
+    from aurum.runtime.settings import load_settings
+
+    show(load_settings(), services or [])
+
+
+@fault_app.command("clear")
+def fault_clear(services: Services = None) -> None:
+    """End all faults."""
+    from aurum.commands.fault import clear
+    from aurum.runtime.settings import load_settings
+
+    clear(load_settings(), services or [])
+
+
 @app.command()
 def settings(
     write: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
@@ -298,9 +404,10 @@ def main() -> None:
 
 def _explain(error: Exception) -> tuple[str, int]:
     from aurum.resilience import PolicyError
+    from aurum.resilience.outcomes import OutcomeError
     from aurum.runtime.settings import SettingsError
 
-    if isinstance(error, (SettingsError, PolicyError)):
+    if isinstance(error, (SettingsError, PolicyError, OutcomeError)):
         return str(error), 2
     sentence = " ".join(str(error).split()) or type(error).__name__
     if not _state["debug"] and not type(error).__module__.startswith("aurum") and not isinstance(error, OSError):

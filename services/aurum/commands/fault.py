@@ -1,0 +1,70 @@
+"""`aurum fault`: begins, lists and ends faults in running services that allow it."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from aurum.runtime.settings import Settings
+
+_TIMEOUT = 5.0  # seconds
+
+
+class FaultFailedError(Exception):
+    """A service could not be told; the message says why and what to do."""
+
+
+def add(settings: Settings, service: str, fault: dict[str, Any]) -> None:
+    """Begins a fault in a service. Raises FaultFailedError."""
+    answer = _ask(settings, service, "POST", fault)
+    print(f"{service}: fault {answer['id']} has begun")
+
+
+def show(settings: Settings, services: list[str]) -> None:
+    """Lists the faults of the services; of those that run and allow faults if none is named."""
+    for service in services or list(settings.admin_addresses):
+        try:
+            answer = _ask(settings, service, "GET")
+        except FaultFailedError as error:
+            if services:
+                raise
+            print(f"{service}: {error}")
+            continue
+        print(f"{service}: {len(answer['faults']) or 'no'} faults")
+        for fault in answer["faults"]:
+            print(f"  {json.dumps(fault)}")
+
+
+def clear(settings: Settings, services: list[str]) -> None:
+    """Ends all faults of the services; of those that run and allow faults if none is named."""
+    for service in services or list(settings.admin_addresses):
+        try:
+            answer = _ask(settings, service, "DELETE")
+        except FaultFailedError:
+            if services:
+                raise
+            continue
+        print(f"{service}: {answer['cleared']} faults ended")
+
+
+def _ask(settings: Settings, service: str, method: str, content: Any = None) -> Any:
+    address = settings.admin_addresses.get(service)
+    if address is None:
+        raise FaultFailedError(f"there is no service {service!r}; there are {', '.join(settings.admin_addresses)}")
+    request = urllib.request.Request(
+        f"http://{address}/faults",
+        data=None if content is None else json.dumps(content).encode(),
+        method=method,
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            raise FaultFailedError(
+                f"{service} takes no faults; start it with AURUM_FAULTS_ENABLED=true, never in production"
+            ) from error
+        raise FaultFailedError(f"{service}: {json.load(error)['detail']}") from error
+    except OSError as error:
+        raise FaultFailedError(f"{service} at {address} does not answer: {getattr(error, 'reason', error)}") from error

@@ -1,0 +1,177 @@
+"""`aurum policy`: check a policy document, show what is in force, and replay recorded calls against a proposal."""
+
+import fnmatch
+import gzip
+import io
+import itertools
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from aurum.resilience import PolicyDocument, load_policy_document
+from aurum.resilience.outcomes import Outcome, read_outcomes
+from aurum.resilience.simulation import TargetResult, simulate
+from aurum.runtime.policies import default_policy
+from aurum.runtime.settings import Settings
+from aurum.v1 import ingestion_pb2, prediction_pb2
+
+_TIMEOUT = 2.0  # seconds
+_INGESTION = [method.name for method in ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods]
+_PREDICTION = [method.name for method in prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].methods]
+# Every kind of call that the platform makes, for a warning where a target fits none of them: client, server, methods.
+_CALLS: list[tuple[str, str, list[str]]] = [
+    ("api", "prediction", [*_PREDICTION, "Check"]),
+    ("api", "ingestion", [*_INGESTION, "Check"]),
+    ("prediction", "ingestion", _INGESTION),
+    ("ingestion", "store", ["append", "machines", "read", "register"]),
+    *((client, "ingestion", _INGESTION) for client in ("edge", "edge-sim", "iot-sim")),
+    *((client, "edge", _INGESTION) for client in ("edge-sim", "iot-sim")),
+    *(("api", f"{service}-admin", ["GET"]) for service in ("ingestion", "prediction", "edge", "iot-sim", "edge-sim")),
+]
+
+
+def check(path: Path) -> PolicyDocument:
+    """Reads a document and warns of what is right but has no effect. Raises PolicyError."""
+    document = load_policy_document(path)
+    calls = [f"{client}/{server}/{method}" for client, server, methods in _CALLS for method in methods]
+    for index, policy in enumerate(document.policies):
+        matched = [call for call in calls if fnmatch.fnmatchcase(call, policy.target)]
+        before = [
+            call
+            for call in matched
+            if any(fnmatch.fnmatchcase(call, earlier.target) for earlier in document.policies[:index])
+        ]
+        if not matched:
+            print(f"warning: policies[{index}].target: {policy.target!r} fits no call of this platform")
+        elif len(before) == len(matched):
+            print(f"warning: policies[{index}].target: {policy.target!r} is never used: earlier targets fit all of it")
+    return document
+
+
+def show(settings: Settings, services: list[str], as_json: bool) -> bool:
+    """Asks the running services what is in force; whether all of them answered and none refuses its document."""
+    addresses = {
+        name: address for name, address in settings.admin_addresses.items() if not services or name in services
+    }
+    states = {name: _state(address) for name, address in addresses.items()}
+    if as_json:
+        print(json.dumps(states, indent=1))
+    else:
+        _print_states(states)
+    return all(state.get("policy", {}).get("applied") for state in states.values())
+
+
+def replay(settings: Settings, policy: Path, trace: Path, as_json: bool) -> None:
+    """Prints what a document would have done with recorded calls. Raises PolicyError, OutcomeError, OSError."""
+    document = load_policy_document(policy)
+    started = time.perf_counter()
+    results = simulate(document, default_policy(settings), _read(trace))
+    seconds = time.perf_counter() - started
+    calls = sum(result.calls for result in results.values())
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "policy": {"uid": document.uid, "generation": document.generation, "hash": document.content_hash},
+                    "calls": calls,
+                    "seconds": round(seconds, 3),
+                    "targets": {name: result.summary() for name, result in sorted(results.items())},
+                },
+                indent=1,
+            )
+        )
+        return
+    _print_results(results)
+    print(f"{calls:,} calls replayed in {seconds:.2f} s; nothing was sent anywhere.")
+
+
+def _read(path: Path) -> Iterator[Outcome]:
+    if str(path) == "-":
+        return read_outcomes(sys.stdin, "stdin")
+    return _read_file(path)
+
+
+def _read_file(path: Path) -> Iterator[Outcome]:
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+        yield from read_outcomes(io.TextIOWrapper(stream, encoding="utf-8"), str(path))
+
+
+def _state(address: str) -> dict[str, Any]:
+    try:
+        with urllib.request.urlopen(f"http://{address}/policy", timeout=_TIMEOUT) as response:
+            state: dict[str, Any] = json.load(response)
+            return state
+    except (OSError, ValueError) as error:
+        return {"problem": f"{address} does not answer: {getattr(error, 'reason', error)}"}
+
+
+def _print_states(states: dict[str, dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("service", "document", "target", "breaker", "failures", "retry tokens", "in flight", "limit"):
+        table.add_column(column, overflow="fold")
+    problems: list[str] = []
+    for name, state in states.items():
+        if "policy" not in state:
+            problems.append(f"{name}: {state['problem']}")
+            continue
+        policy = state["policy"]
+        document = f"{policy['uid']} #{policy['generation']} {policy['hash']}"
+        if not policy["applied"]:
+            problems.append(f"{name} refuses the latest document: {policy['reason']}")
+        rows: list[tuple[str, ...]] = [
+            (
+                target["name"],
+                target["breaker"],
+                str(target["failures"]),
+                f"{target['retry_budget_tokens']:g}",
+                str(target["limit"]["in_flight"]),
+                str(target["limit"]["limit"]),
+            )
+            for target in state["targets"]
+        ]
+        rows += [(each["name"], "", "", "", str(each["in_flight"]), str(each["limit"])) for each in state["limits"]]
+        for first, row in zip(itertools.chain([True], itertools.repeat(False)), rows or [("",) * 6], strict=False):
+            table.add_row(name if first else "", document if first else "", *row)
+    console = Console()
+    console.print(table)
+    for problem in problems:
+        console.print(problem, style="red", markup=False)
+
+
+def _print_results(results: dict[str, TargetResult]) -> None:
+    table = Table(box=None, pad_edge=False)
+    rows = {
+        "calls": "calls",
+        "recorded_success_share": "success, recorded",
+        "success_share": "success, with this policy",
+        "attempts": "attempts that reach it",
+        "amplification": "amplification",
+        "retries": "retries",
+        "hedges": "hedges",
+        "retries_without_budget": "retries without budget",
+        "openings": "breaker openings",
+        "breaker_rejections": "rejected by the breaker",
+        "limit_rejections": "rejected by the limit",
+        "added_latency_ms": "added latency, mean ms",
+        "recorded_p95_ms": "p95 ms, recorded",
+        "p95_ms": "p95 ms, with this policy",
+    }
+    table.add_column("")
+    for name in sorted(results):
+        table.add_column(name, justify="right", overflow="fold")
+    summaries = [results[name].summary() for name in sorted(results)]
+    for key, label in rows.items():
+        shares = key.endswith("share")
+        cells = [f"{summary[key]:.2%}" if shares else f"{summary[key]:,}" for summary in summaries]
+        table.add_row(label, *cells)
+    Console().print(table)

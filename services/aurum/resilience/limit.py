@@ -132,17 +132,22 @@ class ConcurrencyLimit:
         target. dropped: the call failed because the target has too much to do."""
         changed = False
         with self._lock:
-            algorithm = self.config.algorithm
-            if algorithm is not None and seconds is not None:
-                changed = algorithm.ended(self._clock(), seconds, self.in_flight, dropped)
-                if changed:
-                    self._set(int(algorithm.limit))
+            if seconds is not None:
+                changed = self._learn(seconds, dropped)
             self.in_flight -= 1
             woken = self._hand_over() if self._queued else None
         if woken:
             _wake(woken)
         if changed:
             events.emit("limit_change", self.name, str(self.limit))
+
+    def _learn(self, seconds: float, dropped: bool) -> bool:
+        """Lets the algorithm look at a call that has ended; whether the limit has changed."""
+        algorithm = self.config.algorithm
+        if algorithm is None or not algorithm.ended(self._clock(), seconds, self.in_flight, dropped):
+            return False
+        self._set(int(algorithm.limit))
+        return True
 
     @contextmanager
     def slot(self) -> Generator[None]:

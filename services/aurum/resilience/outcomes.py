@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
 
 # An attempt that a policy refused never reached its target, so nothing is known of the target from it.
 REJECTED = frozenset({"CIRCUIT_OPEN", "LIMIT_EXCEEDED"})
@@ -13,8 +14,7 @@ class OutcomeError(ValueError):
     """A line that is no outcome; the message names the line and the field."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """time: of its start, seconds since the epoch. target: client/server/Method. duration: seconds. code: OK, the
     status code, CIRCUIT_OPEN or LIMIT_EXCEEDED. attempt: 1 for a call's first, more for retries and hedges."""
 
@@ -49,27 +49,31 @@ def read_outcomes(lines: Iterable[str], source: str = "outcomes") -> Iterator[Ou
 
 
 def _decode(block: list[str], first: int, source: str) -> Iterator[Outcome]:
+    """Checks by column, which is what makes it fast; only where something is wrong each line is looked at."""
     try:
-        for fields in json.loads(f"[{','.join(line for line in block if line.strip())}]"):
-            yield _outcome(fields)
+        rows = from_json(f"[{','.join([line for line in block if not line.isspace()])}]")
+        times, durations = [row["time"] for row in rows], [row["duration"] for row in rows]
+        targets, codes = [row["target"] for row in rows], [row["code"] for row in rows]
+        attempts = [row.get("attempt", 1) for row in rows]
+        right = (
+            _NUMBERS.issuperset(map(type, times))
+            and _NUMBERS.issuperset(map(type, durations))
+            and _TEXTS.issuperset(map(type, targets))
+            and _TEXTS.issuperset(map(type, codes))
+            and all(target.count("/") == 2 for target in set(targets))
+            and min(durations, default=0) >= 0
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
-        # Slowly, to name the line; those before it have been given out already and are right.
+        right = False
+    if not right:
         for number, line in enumerate(block, first):
-            if line.strip():
+            if not line.isspace():
                 _check(line, f"{source}, line {number}")
-        raise
-
-
-def _outcome(fields: dict[str, Any]) -> Outcome:
-    time, duration, target, code = fields["time"], fields["duration"], fields["target"], fields["code"]
-    if time.__class__ not in _NUMBERS or duration.__class__ not in _NUMBERS or duration < 0:
-        raise ValueError("time and duration must be numbers")
-    if target.__class__ is not str or code.__class__ is not str or target.count("/") != 2:
-        raise ValueError("target must be client/server/Method")
-    return Outcome(time, target, duration, code, fields.get("attempt", 1))
+    return map(Outcome, times, targets, durations, codes, attempts)
 
 
 _NUMBERS: frozenset[Any] = frozenset({int, float})
+_TEXTS: frozenset[Any] = frozenset({str})
 
 
 def _check(line: str, where: str) -> None:

@@ -201,7 +201,12 @@ class Pipeline:
         except BaseException as error:
             self._failed(plan, permit, error, started, number, target)
             raise
-        self._succeeded(plan, permit, started, number, target)
+        seconds = self._clock() - started
+        if plan.breaker is not None:
+            plan.breaker.succeeded(permit, seconds)
+        plan.limit.release(seconds if plan.adaptive else None)
+        if self.record is not None:
+            self.record(target or self.name, seconds, "OK", number)
 
     async def _attempt(  # noqa: PLR0917 - positional is faster, and this is the way of every call
         self,
@@ -220,14 +225,15 @@ class Pipeline:
             except LimitExceededError as error:
                 self._refused(error, number, target)
                 raise
+        breaker = plan.breaker
         started = self._clock()
         permit: int | None = None
         try:
-            timeout = at - started
-            timeout = min(timeout, plan.attempt)
+            left = at - started
+            timeout = left if left < plan.attempt else plan.attempt
             if timeout <= 0:
                 raise DeadlineExceededError(f"{self.name}: the deadline passed before the call was made")
-            permit = plan.breaker.acquire() if plan.breaker is not None else 0
+            permit = breaker.acquire() if breaker is not None else 0
             if timed:
                 try:
                     async with asyncio.timeout(timeout):
@@ -241,16 +247,13 @@ class Pipeline:
         except BaseException as error:
             self._failed(plan, permit, error, started, number, target)
             raise
-        self._succeeded(plan, permit, started, number, target)
-        return result
-
-    def _succeeded(self, plan: _Plan, permit: int | None, started: float, number: int, target: str | None) -> None:
         seconds = self._clock() - started
-        if plan.breaker is not None and permit is not None:
-            plan.breaker.succeeded(permit, seconds)
-        plan.limit.release(seconds if plan.adaptive else None)
+        if breaker is not None:
+            breaker.succeeded(permit, seconds)
+        limit.release(seconds if plan.adaptive else None)
         if self.record is not None:
             self.record(target or self.name, seconds, "OK", number)
+        return result
 
     def _failed(  # noqa: PLR0917
         self,

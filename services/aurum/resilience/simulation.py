@@ -10,9 +10,9 @@ import bisect
 import contextvars
 import gc
 import random
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 
 from aurum.resilience import events
@@ -20,6 +20,7 @@ from aurum.resilience.circuit_breaker import CircuitBreakerError
 from aurum.resilience.errors import ErrorView, code_of
 from aurum.resilience.limit import LimitExceededError
 from aurum.resilience.outcomes import REJECTED, Outcome
+from aurum.resilience.pipeline import Pipeline
 from aurum.resilience.pipelines import Pipelines
 from aurum.resilience.policy import Policy, PolicyDocument
 from aurum.resilience.virtual_time import VirtualLoop
@@ -88,12 +89,13 @@ def _p95(values: list[float]) -> float:
 
 
 class _Target:
-    """The recorded outcomes of one client/server/Method, in the order of time."""
+    """One client/server/Method: what was recorded of it, in the order of time, and what becomes of its calls now."""
 
-    __slots__ = ("client", "known", "method", "server", "times")
+    __slots__ = ("known", "pipeline", "result", "times")
 
-    def __init__(self, name: str) -> None:
-        self.client, self.server, self.method = name.split("/")
+    def __init__(self, pipeline: Pipeline, result: TargetResult) -> None:
+        self.pipeline = pipeline
+        self.result = result
         self.known: list[Outcome] = []
         self.times: list[float] = []
 
@@ -106,49 +108,52 @@ class _Target:
 
 def simulate(document: PolicyDocument, default: Policy, outcomes: Iterable[Outcome]) -> dict[str, TargetResult]:
     """Replays the calls; the results by name of the pipeline that governed them, such as api/prediction."""
-    trace = sorted(outcomes, key=attrgetter("time"))
-    targets: dict[str, _Target] = {}
-    for outcome in trace:
-        target = targets.get(outcome.target)
-        if target is None:
-            target = targets[outcome.target] = _Target(outcome.target)
-        if outcome.code not in REJECTED:
-            target.known.append(outcome)
-            target.times.append(outcome.time)
     state = random.getstate()
     random.seed(0)  # tenacity's waits and the breaker's jitter draw from it
-    replay = _Replay(document, default, trace, targets)
-    stop_listening = events.subscribe(replay.on_event)
+    collecting = gc.isenabled()
+    gc.disable()  # there are no cycles in a replay, and to look for them takes a third of its time
     try:
-        replay.run()
+        replay = _Replay(document, default, sorted(outcomes, key=itemgetter(0)))
+        stop_listening = events.subscribe(replay.on_event)
+        try:
+            replay.run()
+        finally:
+            stop_listening()
     finally:
-        stop_listening()
+        if collecting:
+            gc.enable()
         random.setstate(state)
     return replay.results
 
 
 class _Replay:
-    def __init__(
-        self, document: PolicyDocument, default: Policy, trace: list[Outcome], targets: dict[str, _Target]
-    ) -> None:
+    def __init__(self, document: PolicyDocument, default: Policy, trace: list[Outcome]) -> None:
         self.results: dict[str, TargetResult] = {}
         self._trace = trace
-        self._targets = targets
         self._loop = VirtualLoop(trace[0].time if trace else 0.0)  # type: ignore[abstract]  # it needs no I/O
-        self._pipelines = Pipelines(document, default, clock=self._loop.time)
-        self._errors = ErrorView(code=_code)
+        self._targets: dict[str, _Target] = {}
+        pipelines = Pipelines(document, default, clock=self._loop.time)
+        errors = ErrorView(code=_code)
+        for outcome in trace:
+            target = self._targets.get(outcome.target)
+            if target is None:
+                client, server, method = outcome.target.split("/")
+                pipeline = pipelines.of(client, server, method, errors)
+                result = self.results.setdefault(pipeline.name, TargetResult())
+                target = self._targets[outcome.target] = _Target(pipeline, result)
+            if outcome.code not in REJECTED:
+                target.known.append(outcome)
+                target.times.append(outcome.time)
 
     def run(self) -> None:
-        arrivals = (
-            (outcome.time, _Driver(self._loop, self._call(outcome))) for outcome in self._trace if outcome.attempt == 1
+        loop, targets = self._loop, self._targets
+        self._loop.advance(
+            arrivals=(
+                (outcome.time, _Call(loop, targets[outcome.target], outcome))
+                for outcome in self._trace
+                if outcome.attempt == 1
+            )
         )
-        enabled = gc.isenabled()
-        gc.disable()  # there are no cycles in a replay, and to look for them takes a third of its time
-        try:
-            self._loop.advance(arrivals=arrivals)
-        finally:
-            if enabled:
-                gc.enable()
 
     def on_event(self, event: events.Event) -> None:
         result = self.results.get(event.policy)
@@ -168,47 +173,9 @@ class _Replay:
             case "budget_exhausted":
                 result.budget_rejections += 1
 
-    async def _call(self, outcome: Outcome) -> None:
-        loop, target = self._loop, self._targets[outcome.target]
-        pipeline = self._pipelines.of(target.client, target.server, target.method, self._errors)
-        result = self.results.get(pipeline.name)
-        if result is None:
-            result = self.results[pipeline.name] = TargetResult()
-        own: Outcome | None = outcome if outcome.code not in REJECTED else None
-
-        async def attempt(timeout: float) -> None:
-            nonlocal own
-            now = loop.time()
-            known = own or target.at(now)
-            own = None
-            result.attempts += 1
-            if known is None:
-                return  # nothing but refusals was recorded of this target
-            late = known.duration > timeout or known.code == _TIMED_OUT
-            if pipeline.policy.hedge is None:
-                await _Pause(timeout if late else known.duration)
-            else:
-                await asyncio.sleep(timeout if late else known.duration)  # a hedge is a task, which knows only futures
-            if late:
-                raise _FailedError(_TIMED_OUT)
-            if known.code != "OK":
-                raise _FailedError(known.code)
-
-        started = loop.time()
-        result.calls += 1
-        try:
-            await pipeline.call_async(attempt, timed=False)
-        except (_FailedError, TimeoutError, CircuitBreakerError, LimitExceededError):
-            pass  # counted by what is missing in `ok`, and by the events
-        else:
-            result.ok += 1
-        result.recorded_ok += outcome.code == "OK"
-        result.recorded_durations.append(outcome.duration)
-        result.durations.append(loop.time() - started)
-
 
 class _Pause:
-    """Waits so many seconds, in a coroutine that a driver runs."""
+    """Waits so many seconds, in a coroutine that a call runs."""
 
     __slots__ = ("seconds",)
 
@@ -219,19 +186,25 @@ class _Pause:
         yield self
 
 
-class _Driver:
-    """Runs one coroutine on the loop, as a task does, for a fraction of a task's cost."""
+class _Call:
+    """One call. It runs its own coroutine on the loop, as a task would, for a fraction of a task's cost."""
 
-    __slots__ = ("_context", "_loop", "_send")
+    __slots__ = ("_context", "_loop", "_own", "_recorded", "_send", "_target")
 
-    def __init__(self, loop: VirtualLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+    def __init__(self, loop: VirtualLoop, target: _Target, recorded: Outcome) -> None:
         self._loop = loop
-        self._send = coroutine.send
+        self._target = target
+        self._recorded = recorded
+        self._own: Outcome | None = recorded if recorded.code not in REJECTED else None
         self._context = contextvars.Context()
+        self._send: Callable[[None], Any] | None = None
 
     def run(self) -> None:
+        send = self._send
+        if send is None:
+            send = self._send = self._make().send
         try:
-            awaited = self._context.run(self._send, None)
+            awaited = self._context.run(send, None)
         except StopIteration:
             return
         if awaited.__class__ is _Pause:
@@ -242,6 +215,37 @@ class _Driver:
 
     def _resume(self, done: object) -> None:
         self.run()
+
+    async def _make(self) -> None:
+        target, result, recorded = self._target, self._target.result, self._recorded
+        started = self._loop.time()
+        result.calls += 1
+        try:
+            await target.pipeline.call_async(self._attempt, timed=False)
+        except (_FailedError, TimeoutError, CircuitBreakerError, LimitExceededError):
+            pass  # counted by what is missing in `ok`, and by the events
+        else:
+            result.ok += 1
+        result.recorded_ok += recorded.code == "OK"
+        result.recorded_durations.append(recorded.duration)
+        result.durations.append(self._loop.time() - started)
+
+    async def _attempt(self, timeout: float) -> None:
+        target = self._target
+        known = self._own or target.at(self._loop.time())
+        self._own = None
+        target.result.attempts += 1
+        if known is None:
+            return  # nothing but refusals was recorded of this target
+        code, seconds = known.code, known.duration
+        if seconds > timeout or code == _TIMED_OUT:
+            code, seconds = _TIMED_OUT, timeout
+        if target.pipeline.policy.hedge is None:
+            await _Pause(seconds)
+        else:
+            await asyncio.sleep(seconds)  # a hedge is a task, which knows only futures
+        if code != "OK":
+            raise _FailedError(code)
 
 
 _NO_CONTEXT = contextvars.Context()

@@ -12,7 +12,7 @@ from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.readings.uplink import Uplink
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
-from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.tracing import traceparent
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
@@ -67,7 +67,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
-        await context.send_initial_metadata(())  # taken up, though there may be nothing to tell for long
+        await context.send_initial_metadata(TAKEN_UP)
         async for response in self._upstream.endless(self._stub.Watch, request):
             yield response
 

@@ -15,6 +15,7 @@ from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
+from aurum.runtime.rpc_client import TAKEN_UP
 from aurum.runtime.tracing import set_span_attributes
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
@@ -116,7 +117,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         interval = max(100, request.interval_ms or 500) / 1000
         only = set(request.machine_ids)
         seen = -1
-        await context.send_initial_metadata(())  # taken up, though there may be nothing to tell for long
+        await context.send_initial_metadata(TAKEN_UP)
         with metrics.ingestion_watchers.track_inprogress():
             while not self._stopping:
                 version = self._plant.version

@@ -1,6 +1,7 @@
 """What became of calls: one line of JSON an attempt, to be recorded and to be replayed against another policy."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -51,13 +52,14 @@ def read_outcomes(lines: Iterable[str], source: str = "outcomes") -> Iterator[Ou
 def _decode(block: list[str], first: int, source: str) -> Iterator[Outcome]:
     """Checks by column, which is what makes it fast; only where something is wrong each line is looked at."""
     try:
-        rows = from_json(f"[{','.join([line for line in block if not line.isspace()])}]")
+        rows = from_json(f"[{','.join([line for line in block if not line.isspace()])}]", allow_inf_nan=False)
         times, durations = [row["time"] for row in rows], [row["duration"] for row in rows]
         targets, codes = [row["target"] for row in rows], [row["code"] for row in rows]
         attempts = [row.get("attempt", 1) for row in rows]
         right = (
             _NUMBERS.issuperset(map(type, times))
             and _NUMBERS.issuperset(map(type, durations))
+            and {int}.issuperset(map(type, attempts))
             and _TEXTS.issuperset(map(type, targets))
             and _TEXTS.issuperset(map(type, codes))
             and all(target.count("/") == 2 for target in set(targets))
@@ -74,6 +76,13 @@ def _decode(block: list[str], first: int, source: str) -> Iterator[Outcome]:
 
 _NUMBERS: frozenset[Any] = frozenset({int, float})
 _TEXTS: frozenset[Any] = frozenset({str})
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "time": (int, float),
+    "target": (str,),
+    "duration": (int, float),
+    "code": (str,),
+    "attempt": (int,),
+}
 
 
 def _check(line: str, where: str) -> None:
@@ -83,9 +92,10 @@ def _check(line: str, where: str) -> None:
         raise OutcomeError(f"{where}: is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise OutcomeError(f"{where}: is not an object")
-    for name, kinds in (("time", (int, float)), ("target", (str,)), ("duration", (int, float)), ("code", (str,))):
-        value = fields.get(name)
-        if not isinstance(value, kinds) or isinstance(value, bool):
+    for name, kinds in _FIELDS.items():
+        value = fields.get(name, 1 if name == "attempt" else None)
+        endless = isinstance(value, float) and not math.isfinite(value)
+        if not isinstance(value, kinds) or isinstance(value, bool) or endless:
             raise OutcomeError(f"{where}: {name}: must be {'a text' if kinds == (str,) else 'a number'}, not {value!r}")
     if fields["duration"] < 0:
         raise OutcomeError(f"{where}: duration: must not be negative")

@@ -40,11 +40,10 @@ class _Timer:
         return self._when
 
     def run(self) -> None:
-        if self._callback is not None:
-            if self._context is None:
-                self._callback(*self._arguments)
-            else:
-                self._context.run(self._callback, *self._arguments)
+        if self._callback is not None and self._context is not None:
+            self._context.run(self._callback, *self._arguments)
+        elif self._callback is not None:
+            self._callback(*self._arguments)
 
 
 _NEVER: tuple[float, None] = (math.inf, None)
@@ -90,7 +89,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     arrives, arriving = next(coming, _NEVER)
                     due.run()
                 elif timers and timers[0][0] <= until:
-                    self._now, _, due = heapq.heappop(timers)
+                    when, _, due = heapq.heappop(timers)
+                    if due.__class__ is _Timer and due.cancelled():
+                        continue
+                    self._now = when
                     due.run()
                 else:
                     break

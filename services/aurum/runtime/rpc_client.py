@@ -27,6 +27,8 @@ Response = TypeVar("Response")
 T = TypeVar("T")
 
 CRITICALITY_KEY = "aurum-criticality"
+# Initial metadata with which a server says that it has taken up an endless call, though it may have nothing to tell yet
+TAKEN_UP = (("aurum-taken-up", "true"),)
 _CONTEXT_KEYS = {"request_id": "x-request-id", "user_id": "x-user-id"}
 _NO_SPAN = frozenset({"Ingest", "Watch"})
 
@@ -141,7 +143,7 @@ class Dependency:
 
     async def endless(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any]:
         """The responses of a call that goes on until one side ends it. The breaker sees it succeed as soon as the
-        server has taken it up: it may then go on for months."""
+        server has taken it up, which it says with TAKEN_UP or a first response: it may then go on for months."""
         name = _full_name(method)
         pipeline = self.pipeline(name.rpartition("/")[2])
         timeout = pipeline.policy.timeout.attempt
@@ -150,9 +152,15 @@ class Dependency:
             with pipeline.attempt(self._target(name)):
                 left = await self.connected(pipeline, timeout)
                 call = method(request)
+                responses = call.__aiter__()
+                first: list[Any] = []
                 async with asyncio.timeout(left):
-                    await call.wait_for_connection()
-            async for response in call:
+                    # An error comes with initial metadata too, empty ones
+                    if not set(TAKEN_UP).issubset(await call.initial_metadata()):
+                        first.append(await anext(responses))
+            for response in first:
+                yield response
+            async for response in responses:
                 yield response
         except TimeoutError as error:
             raise UnavailableError(f"the {self.server} service did not take up {name} within {timeout} s") from error

@@ -1,0 +1,105 @@
+"""Policy documents: each mistake is named with the path of its field, and what is right means what it says."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.resilience import PolicyError, load_policy_document
+from aurum.resilience.durations import format_duration, parse_duration
+from aurum.resilience.policy import parse_policy_document
+from aurum.runtime.policies import default_policy
+from aurum.runtime.settings import load_settings
+
+MISTAKES = {
+    "policies: [{target: a/b/C, retry: {maxAtempts: 3}}]": "policies[0].retry.maxAtempts: is not a field",
+    "policies: [{target: a/b/C, timeout: {attempt: 500}}]": "policies[0].timeout.attempt: 500 has no unit",
+    "policies: [{target: a/b/C, timeout: {attempt: 5 sec}}]": "policies[0].timeout.attempt: '5 sec' is not a duration",
+    "policies: [{target: a/b/C, timeout: {attempt: 9s, deadline: 1s}}]": "policies[0].timeout.attempt: 9s is above",
+    "policies: [{target: a/b/C, timeout: {attempt: 0s}}]": "policies[0].timeout.attempt: Input should be greater",
+    "policies: [{target: a/b/C, retry: {baseDelay: 3s, maxDelay: 1s}}]": "policies[0].retry.baseDelay: 3s is above",
+    "policies: [{target: a/b/C, retry: {maxAttempts: 99}}]": "policies[0].retry.maxAttempts: Input should be less",
+    "policies: [{target: a/b/C, retry: {retryOn: [NOPE]}}]": "policies[0].retry.retryOn[0]: Input should be",
+    "policies: [{target: a/b/C, hedge: {}}]": "policies[0].hedge.delay: Field required",
+    "policies: [{target: a/b/C, hedge: {delay: 3s}}]": "policies[0].hedge.delay: 3s is not below timeout.attempt",
+    "policies: [{target: a/b/C, circuitBreaker: {slowCall: 2s}}]": "policies[0].circuitBreaker.slowCall: 2s is not",
+    "policies: [{target: a/b/C, circuitBreaker: {open: 90s}}]": "policies[0].circuitBreaker.open: 90s is above maxOpen",
+    "policies: [{target: a/b/C, circuitBreaker: {mode: count, windowCalls: 5}}]": (
+        "policies[0].circuitBreaker.minimumCalls: 20 is above windowCalls (5)"
+    ),
+    "policies: [{target: a/b/C, bulkhead: {maxQueued: 3}}]": "policies[0].bulkhead.maxWait: is 0s",
+    "policies: [{target: a/b/C, adaptiveConcurrency: {minLimit: 30}}]": (
+        "policies[0].adaptiveConcurrency.minLimit: 30 is above initialLimit (20)"
+    ),
+    "policies: [{target: a/b/C, adaptiveConcurrency: {maxLimit: 999}}]": (
+        "policies[0].adaptiveConcurrency.maxLimit: 999 is above bulkhead.maxConcurrent"
+    ),
+    "policies: [{target: a/b/C, adaptiveConcurrency: {slowCall: 1s}}]": "adaptiveConcurrency.slowCall: means nothing",
+    "policies: [{target: nonsense}]": "policies[0].target: 'nonsense' is not client/server/Method",
+    "policies: [{target: a/b/C}, {target: a/b/C}]": "policies[1].target: 'a/b/C' is there before, at policies[0]",
+    "servers: [{server: api, admission: {shares: {batch: 0.95}}}]": "servers[0].admission.shares.batch: 0.95 is above",
+    "servers: [{server: api, admission: {maxWait: 0s}}]": "servers[0].admission.maxWait: is 0s",
+    "generation: -1": "generation: Input should be greater",
+    "policies: 3": "policies: Input should be a valid tuple",
+    "- 3": "document: Input should be",
+    "policies: [": "is not YAML",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_mistake_is_named_with_the_path_of_its_field(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(text)
+    with pytest.raises(PolicyError) as caught:
+        load_policy_document(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert MISTAKES[text] in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="cannot be read"):
+        load_policy_document(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PolicyError, match="is not UTF-8"):
+        load_policy_document(tmp_path / "binary.yaml")
+
+
+def test_both_spellings_and_the_layout_mean_the_same() -> None:
+    camel = parse_policy_document("policies: [{target: a/b/C, retry: {maxAttempts: 2, baseDelay: 50ms}}]", "x")
+    snake = parse_policy_document(
+        "policies:\n- target: a/b/C\n  retry:\n    base_delay: 0.05s\n    max_attempts: 2\n", "x"
+    )
+    assert camel == snake
+    assert camel.content_hash == snake.content_hash
+    assert camel.content_hash != parse_policy_document("generation: 1", "x").content_hash
+    assert parse_policy_document(camel.model_dump_json(by_alias=True), "x") == camel
+
+
+def test_an_empty_document_leaves_all_to_the_settings() -> None:
+    document = parse_policy_document("", "x")
+    assert document.for_call("api", "prediction", "Predict") is None
+    default = default_policy(load_settings(timeout_read=1.5, circuit_breaker_fail_max=3))
+    assert default.timeout.attempt == 1.5
+    assert default.timeout.deadline == 3.75
+    assert default.circuit_breaker.fail_max == 3
+
+
+@given(st.integers(1, 10**9))
+def test_durations_survive_being_written(microseconds: int) -> None:
+    seconds = microseconds / 1e6
+    assert math.isclose(parse_duration(format_duration(seconds)), seconds, rel_tol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("250ms", 0.25), ("1.5s", 1.5), ("2m30s", 150.0), ("1h", 3600.0), ("1h1m1s1ms", 3661.001)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 s", "-1s", "s", "1d", "1,5s", True, None, 3])
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match=r"unit|not a duration"):
+        parse_duration(text)

@@ -3,7 +3,9 @@
 Never a fake success: every such answer is marked as degraded and says why, in itself, on its span, in metrics and log.
 """
 
+import collections
 import logging
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 # The service could not do its work; any other error is its answer.
 COVERED = (UnavailableError, DeadlineError, ResourceExhaustedError, InternalError)
 _LAST = 64  # readings of each sensor for a rule that needs a history
+_REMEMBERED = 10_000  # machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,21 @@ class Degraded:
 
 
 class PredictionFallback:
+    """Remembers the latest predictions that were asked for; those made in the background it finds in the plant view."""
+
     def __init__(self, plant: PlantView, ingestion: IngestionBackend) -> None:
         self._plant = plant
         self._ingestion = ingestion
+        self._asked: collections.OrderedDict[str, tuple[prediction_pb2.PredictResponse, float]] = (
+            collections.OrderedDict()
+        )  # with time.time()
+
+    def remember(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
+        """Takes over a good prediction."""
+        self._asked[machine_id] = (prediction, time.time())
+        self._asked.move_to_end(machine_id)
+        while len(self._asked) > _REMEMBERED:
+            self._asked.popitem(last=False)
 
     async def answer(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded:
         """The best that can be said of a machine after `error`; raises that if nothing can be."""
@@ -63,10 +78,14 @@ class PredictionFallback:
         return degraded
 
     def _last_good(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded | None:
-        known = self._plant.last_good(machine_id) if spec.last_good else None
-        if known is None or known[1] > spec.last_good_max_age:
+        known = [self._plant.last_good(machine_id)] if spec.last_good else []
+        if spec.last_good and machine_id in self._asked:
+            asked, at = self._asked[machine_id]
+            known.append((asked, time.time() - at))
+        ages = [each for each in known if each and each[1] <= spec.last_good_max_age]
+        if not ages:
             return None
-        prediction, age = known
+        prediction, age = min(ages, key=lambda each: each[1])
         answer = prediction_pb2.PredictResponse()
         answer.CopyFrom(prediction)
         answer.degraded = True

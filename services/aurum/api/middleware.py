@@ -79,8 +79,9 @@ class RequestMiddleware:
             await self._app(scope, exchange.receive, exchange.send)
             return
         criticality = _criticality(scope, headers)
-        with received_deadline(_timeout(headers)), criticality_scope(criticality):
-            async with self._place(criticality, exchange), exchange.wanted():
+        seconds = _timeout(headers)
+        with received_deadline(seconds), criticality_scope(criticality):
+            async with self._place(criticality, exchange), exchange.wanted(seconds):
                 if self._faults.any:
                     exchange.drip = await self._faults.strike(scope["path"])
                 await self._app(scope, exchange.receive, exchange.send)
@@ -146,15 +147,16 @@ class _Exchange:
         await self._send(message)
 
     @contextlib.asynccontextmanager
-    async def wanted(self) -> AsyncGenerator[None]:
-        """Cancels the block when its deadline passes, or when the client goes before the answer has begun."""
+    async def wanted(self, seconds: float | None) -> AsyncGenerator[None]:
+        """Cancels the block when the client's time is over, or when it goes before the answer has begun."""
         task = asyncio.current_task()
         if not self._body_expected:
             self._body_done.set()
         self._watched = True  # from now on only the watch receives, once the body is done
         watch = asyncio.create_task(self._watch(task), name="client-watch")
         try:
-            async with asyncio.timeout(remaining()):
+            # A margin later than the deadline of the work, which may thus still end with something better
+            async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as error:
             raise DeadlineError(f"no answer within the time that {TIMEOUT_HEADER} allows") from error

@@ -23,6 +23,7 @@ from aurum.runtime.settings import Settings
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
 _TIMEOUT = 2.0  # seconds
+_WIDTH = 160  # characters
 _INGESTION = [method.name for method in ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods]
 _PREDICTION = [method.name for method in prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].methods]
 # Every kind of call that the platform makes, for a warning where a target fits none of them: client, server, methods.
@@ -142,7 +143,7 @@ def _print_states(states: dict[str, dict[str, Any]]) -> None:
         rows += [(each["name"], "", "", "", str(each["in_flight"]), str(each["limit"])) for each in state["limits"]]
         for first, row in zip(itertools.chain([True], itertools.repeat(False)), rows or [("",) * 6], strict=False):
             table.add_row(name if first else "", document if first else "", *row)
-    console = Console()
+    console = _console()
     console.print(table)
     for problem in problems:
         console.print(problem, style="red", markup=False)
@@ -174,4 +175,9 @@ def _print_results(results: dict[str, TargetResult]) -> None:
         shares = key.endswith("share")
         cells = [f"{summary[key]:.2%}" if shares else f"{summary[key]:,}" for summary in summaries]
         table.add_row(label, *cells)
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for every table where there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)

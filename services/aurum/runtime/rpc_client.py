@@ -18,7 +18,7 @@ from aurum.resilience import ErrorView, Pipeline
 from aurum.resilience.criticality import stated_criticality
 from aurum.resilience.errors import code_of
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, UnavailableError, from_policy_error, from_rpc_error
+from aurum.runtime.errors import AurumError, DeadlineError, UnavailableError, from_policy_error, from_rpc_error
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.policies import Policies
 from aurum.runtime.tracing import get_tracer
@@ -215,6 +215,8 @@ class Dependency:
                 f"the {self.server} service at {self.target} cannot be reached: {meant.message}",
                 retry_after=meant.retry_after,
             )
+        if isinstance(meant, DeadlineError) and meant.reason == DeadlineError.default_reason:
+            return DeadlineError(f"the {self.server} service at {self.target} did not answer in time")
         return meant
 
 

@@ -1,0 +1,270 @@
+"""The running platform while parts of it fail: what it answers, and what can be seen of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Answer, Platform, http, wait_for
+
+
+def aurum(platform: Platform, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "aurum.cli", *arguments],
+        env=platform.environment("api"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def add_pump(platform: Platform, machine_id: str, vibration: float = 2.5, readings: int = 40) -> None:
+    assert (
+        http("POST", f"{platform.api}/api/machines", {"machine_id": machine_id, "machine_type": "pump"}).status == 201
+    )
+    rows = [
+        {"machine_id": machine_id, "sensor": sensor, "timestamp": time.time() - index, "value": value}
+        for index in range(readings)
+        for sensor, value in (("vibration_mm_s", vibration), ("flow_m3_h", 120.0))
+    ]
+    assert http("POST", f"{platform.api}/api/readings", {"readings": rows}).status == 200
+
+
+def predict(platform: Platform, machine_id: str, **headers: str) -> Answer:
+    return http("POST", f"{platform.api}/api/predict", {"machine_id": machine_id}, headers=headers)
+
+
+def metric(platform: Platform, service: str, series: str, /, **labels: str) -> float:
+    shown = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+    series = f"{series}{{{shown}}}" if shown else series
+    for line in platform.admin(service, "/metrics").body.decode().splitlines():
+        if line.startswith(f"{series} "):
+            return float(line.split()[1])
+    return 0.0
+
+
+def lines(platform: Platform, service: str, text: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in platform.processes[service].lines()]
+    return [line for line in found if text in line["message"]]
+
+
+def own_state(platform: Platform) -> dict[str, Any]:
+    services = http("GET", f"{platform.api}/api/resilience").json["services"]
+    return next(each for each in services if each["service"] == "api")
+
+
+def target(platform: Platform, name: str) -> dict[str, Any]:
+    return next(each for each in own_state(platform)["targets"] if each["name"] == name)
+
+
+def test_without_prediction_the_last_good_one_answers_then_the_rule(platform: Platform, models: Path) -> None:
+    policy = platform.folder / "policies.yaml"
+    policy.parent.mkdir(parents=True, exist_ok=True)
+    text = (
+        "generation: {0}\n"
+        "policies: [{{target: api/prediction/*, circuitBreaker: {{failMax: 3, open: 1s, openGrowth: 1}}, "
+        "timeout: {{connect: 100ms}}, fallback: {{{1}}}}}]"
+    )
+    policy.write_text(text.format(1, "lastGood: true"))
+    platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_POLICY_FILE": str(policy)}
+    for service in ("ingestion", "prediction", "api"):
+        platform.start(service)
+    add_pump(platform, "worn", vibration=7.1)
+    wait_for(lambda: predict(platform, "worn").status == 200, 20, "a prediction")
+    platform.processes["prediction"].kill(signal.SIGKILL)
+
+    first = predict(platform, "worn")
+    assert first.status == 200
+    assert first.json["degraded"]
+    assert "the last prediction" in first.json["degraded_reason"]
+    assert first.json["age_seconds"] >= 0
+    wait_for(lambda: predict(platform, "worn") and target(platform, "api/prediction")["breaker"] == "open", 20, "open")
+    state = lambda: metric(platform, "api", "circuit_breaker_state", name="api/prediction")  # noqa: E731
+    wait_for(lambda: predict(platform, "worn") and state() == 1, 20, "the metric says so")
+    assert metric(platform, "api", "fallbacks_total", name="api/prediction", source="last_good") >= 1
+    logged = lines(platform, "api", "a prediction is degraded")[0]
+    assert logged["degraded_source"] == "last_good"
+    assert logged["machine_id"] == "worn"
+    assert logged["trace_id"]
+
+    policy.write_text(text.format(2, "lastGood: false"))
+    wait_for(lambda: own_state(platform)["policy"]["generation"] == 2, 10, "the new document is in force")
+    assert target(platform, "api/prediction")["breaker"] in ("open", "half-open")  # its state was kept
+    ruled = predict(platform, "worn").json
+    assert "the rule by limits stands in" in ruled["degraded_reason"]
+    assert ruled["risk_score"] == pytest.approx(0.5)  # vibration is at the alarm limit
+    assert ruled["model_version"] is None
+    assert ruled["rul"] is None
+    assert metric(platform, "api", "fallbacks_total", name="api/prediction", source="rule") >= 1
+    assert predict(platform, "nobody").status == 503
+
+    policy.write_text(text.format(3, "lastGood: false, rule: false"))
+    wait_for(lambda: own_state(platform)["policy"]["generation"] == 3, 10, "the new document is in force")
+    refused = predict(platform, "worn")
+    assert refused.status == 503
+    assert refused.headers["retry-after"]
+
+    platform.restart("prediction")
+    wait_for(lambda: predict(platform, "worn").status == 200, 20, "predictions are back")
+    wait_for(lambda: target(platform, "api/prediction")["breaker"] == "closed", 20, "the breaker closes")
+    assert state() == 0
+
+
+def test_a_slow_service_costs_no_more_than_the_caller_allows(platform: Platform, models: Path) -> None:
+    platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_FAULTS_ENABLED": "true"}
+    for service in ("ingestion", "prediction", "api"):
+        platform.start(service)
+    add_pump(platform, "pump-1")
+    wait_for(lambda: predict(platform, "pump-1").status == 200, 20, "a prediction")
+
+    assert aurum(platform, "fault", "add", "ingestion", "delay", "--method", "Query", "--delay", "30s").returncode == 0
+    answer = predict(platform, "pump-1", **{"X-Request-Timeout": "0.5"})
+    assert answer.status == 200
+    assert "the last prediction" in answer.json["degraded_reason"]
+    series = http("GET", f"{platform.api}/api/machines/pump-1/metrics", headers={"X-Request-Timeout": "400ms"})
+    assert series.status == 504
+
+    def ended(service: str, method: str) -> float:
+        return sum(
+            metric(platform, service, "rpc_server_requests_total", method=f"/aurum.v1.{method}", code=code)
+            for code in ("CANCELLED", "DEADLINE_EXCEEDED")
+        )
+
+    wait_for(lambda: ended("ingestion", "IngestionService/Query") >= 2, 10, "ingestion ends what nobody waits for")
+    wait_for(lambda: ended("prediction", "PredictionService/Predict") >= 1, 10, "prediction too")
+    wrong = predict(platform, "pump-1", **{"X-Request-Timeout": "soon"})
+    assert wrong.status == 422
+    assert wrong.json["errors"][0]["field"] == "X-Request-Timeout"
+    assert predict(platform, "pump-1", **{"Aurum-Criticality": "vital"}).status == 422
+
+    gone = {"method": "GET", "endpoint": "/api/machines/{machine_id}/metrics", "status_code": "499"}
+    with socket.create_connection(("127.0.0.1", platform.port("api"))) as client:
+        client.sendall(b"GET /api/machines/pump-1/metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.3)
+    wait_for(
+        lambda: metric(platform, "api", "http_requests_total", **gone) == 1,
+        10,
+        "the request of a client that went is ended",
+    )
+
+    assert "1 faults ended" in aurum(platform, "fault", "clear", "ingestion").stdout
+    assert http("GET", f"{platform.api}/api/machines/pump-1/metrics").status == 200
+    shown = aurum(platform, "fault", "list", "prediction", "ingestion")
+    assert "prediction: no faults" in shown.stdout
+    wrong = aurum(platform, "fault", "add", "prediction", "delay", "--delay", "5")
+    assert wrong.returncode == 1
+    assert "delay: '5' is not a duration" in wrong.stderr
+    assert "there is no service 'nothing'" in aurum(platform, "fault", "list", "nothing").stderr
+
+
+def test_faults_need_to_be_allowed(platform: Platform) -> None:
+    platform.start("ingestion")
+    refused = aurum(platform, "fault", "add", "ingestion", "error")
+    assert refused.returncode == 1
+    assert "AURUM_FAULTS_ENABLED" in refused.stderr
+
+
+def test_an_abort_ends_the_process(platform: Platform) -> None:
+    platform.extra = {"AURUM_FAULTS_ENABLED": "true"}
+    for service in ("ingestion", "api"):
+        platform.start(service)
+    everything = aurum(platform, "fault", "add", "ingestion", "abort")
+    assert "must name its method" in everything.stderr
+    assert aurum(platform, "fault", "add", "ingestion", "abort", "--method", "ListMachines").returncode == 0
+    http("GET", f"{platform.api}/api/machines")
+    assert platform.processes["ingestion"].popen.wait(10) == 70
+
+
+def test_a_sick_store_is_refused_quickly_and_comes_back(platform: Platform) -> None:
+    platform.extra = {"AURUM_FAULTS_ENABLED": "true", "AURUM_CIRCUIT_BREAKER_TIMEOUT": "1"}
+    for service in ("ingestion", "api"):
+        platform.start(service)
+    rows = {"readings": [{"machine_id": "m", "sensor": "s", "timestamp": time.time(), "value": 1.0}]}
+    assert http("POST", f"{platform.api}/api/readings", rows).status == 200
+    fault = ("fault", "add", "ingestion", "error", "--method", "store/*", "--code", "UNAVAILABLE")
+    assert aurum(platform, *fault).returncode == 0
+    assert http("POST", f"{platform.api}/api/readings", rows).status == 503
+    assert aurum(platform, "fault", "clear").returncode == 0
+    wait_for(lambda: http("POST", f"{platform.api}/api/readings", rows).status == 200, 20, "it takes readings again")
+    names = [each["name"] for each in json.loads(platform.admin("ingestion", "/policy").body)["targets"]]
+    assert "ingestion/store" in names
+
+
+def test_the_policy_file_is_followed_through_symlinks(platform: Platform) -> None:
+    """As kubelet does it: policies.yaml → ..data/policies.yaml, ..data → a folder that is new each time."""
+    mount = platform.folder / "mount"
+    mount.mkdir(parents=True)
+
+    def publish(generation: int, text: str) -> None:
+        (mount / f"..{generation}").mkdir()
+        (mount / f"..{generation}" / "policies.yaml").write_text(text)
+        (mount / "..new").symlink_to(f"..{generation}")
+        os.replace(mount / "..new", mount / "..data")
+
+    publish(1, "uid: a\ngeneration: 1")
+    (mount / "policies.yaml").symlink_to("..data/policies.yaml")
+    platform.extra["AURUM_POLICY_FILE"] = str(mount / "policies.yaml")
+    platform.start("ingestion")
+    state = lambda: json.loads(platform.admin("ingestion", "/policy").body)  # noqa: E731
+    assert (state()["policy"]["uid"], state()["policy"]["generation"]) == ("a", 1)
+    publish(2, "uid: a\ngeneration: 2\nservers: [{server: ingestion, admission: {maxConcurrent: 33}}]")
+    wait_for(lambda: state()["policy"]["generation"] == 2, 10, "generation 2")
+    assert state()["limits"][0]["limit"] == 33
+    assert metric(platform, "ingestion", "policy_generation") == 2
+    publish(3, "uid: a\ngeneration: 3\nservers: [{server: ingestion, admission: {maxConcurent: 1}}]")
+    wait_for(lambda: not state()["policy"]["applied"], 10, "generation 3 is refused")
+    assert state()["policy"]["generation"] == 2
+    assert state()["refused"]["generation"] == 3
+    assert "servers[0].admission.maxConcurent" in state()["policy"]["reason"]
+    assert metric(platform, "ingestion", "policy_refused") == 1
+    assert lines(platform, "ingestion", "a policy document was refused")
+    publish(4, "uid: a\ngeneration: 4")
+    wait_for(lambda: state()["policy"]["generation"] == 4 and state()["policy"]["applied"], 10, "generation 4")
+    assert metric(platform, "ingestion", "policy_refused") == 0
+
+
+def test_recorded_calls_are_replayed_against_a_proposal(platform: Platform) -> None:
+    platform.extra["AURUM_OUTCOMES_ENABLED"] = "true"
+    for service in ("ingestion", "api"):
+        platform.start(service)
+    for _ in range(20):
+        assert http("GET", f"{platform.api}/api/machines").status == 200
+    shown = aurum(platform, "policy", "show", "api", "ingestion")
+    assert shown.returncode == 0, shown.stderr
+    assert "api/ingestion" in shown.stdout
+    for service in ("api", "ingestion"):
+        platform.processes[service].kill(signal.SIGTERM)
+    recorded = platform.folder / "outcomes" / "api.jsonl"
+    assert recorded.read_text().count('"target":"api/ingestion/ListMachines"') == 20
+    policy = platform.folder / "proposal.yaml"
+    policy.write_text("policies: [{target: api/ingestion/*, circuitBreaker: {force: open}}]")
+    result = aurum(platform, "policy", "simulate", str(policy), "--trace", str(recorded), "--json")
+    assert result.returncode == 0, result.stderr
+    replayed = json.loads(result.stdout)["targets"]["api/ingestion"]
+    assert replayed["breaker_rejections"] == replayed["calls"] >= 20
+    assert replayed["success_share"] == 0
+    assert replayed["recorded_success_share"] > 0.5
+
+
+def test_a_wrong_policy_is_named_by_the_command_and_stops_the_start(platform: Platform) -> None:
+    wrong = platform.folder / "wrong.yaml"
+    wrong.parent.mkdir(parents=True, exist_ok=True)
+    wrong.write_text("policies: [{target: api/prediction/*, timeout: {attempt: 5s, deadline: 1s}}]")
+    checked = aurum(platform, "policy", "check", str(wrong))
+    assert checked.returncode == 2
+    assert "policies[0].timeout.attempt: 5s is above deadline (1s)" in checked.stderr
+    wrong.write_text("policies: [{target: api/predicton/*}]")
+    assert "fits no call" in aurum(platform, "policy", "check", str(wrong)).stdout
+    wrong.write_text("policies: 3")
+    platform.extra["AURUM_POLICY_FILE"] = str(wrong)
+    process = platform.start("ingestion", ready=False)
+    assert process.popen.wait(15) == 2
+    assert "wrong.yaml: policies: Input should be a valid tuple" in process.lines()[-1]

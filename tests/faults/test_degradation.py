@@ -104,7 +104,7 @@ def test_without_prediction_the_last_good_one_answers_then_the_rule(platform: Pl
     assert ruled["model_version"] is None
     assert ruled["rul"] is None
     assert metric(platform, "api", "fallbacks_total", name="api/prediction", source="rule") >= 1
-    assert predict(platform, "nobody").status == 503
+    assert predict(platform, "nobody").status == 404
 
     policy.write_text(text.format(3, "lastGood: false, rule: false"))
     wait_for(lambda: own_state(platform)["policy"]["generation"] == 3, 10, "the new document is in force")

@@ -164,7 +164,7 @@ def test_a_killed_prediction_service_degrades_and_comes_back(platform: Platform,
         20,
         "the breaker opens",
     )
-    assert http("POST", f"{platform.api}/api/predict", {"machine_id": "unknown"}).status == 503
+    assert http("POST", f"{platform.api}/api/predict", {"machine_id": "unknown"}).status == 404
     platform.restart("prediction")
     wait_for(lambda: "stands in" not in (ask().json["degraded_reason"] or ""), 20, "predictions are fresh again")
     wait_for(

@@ -17,7 +17,14 @@ from aurum.readings.batch import Column, with_times
 from aurum.resilience.policy import FallbackSpec
 from aurum.rules import assess
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, DeadlineError, InternalError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.errors import (
+    AurumError,
+    DeadlineError,
+    InternalError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from aurum.runtime.tracing import set_span_attributes
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
@@ -93,7 +100,7 @@ class PredictionFallback:
         return Degraded(answer, "last_good", age)
 
     async def _by_rule(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded | None:
-        machine = self._plant.machine(machine_id) if spec.rule else None
+        machine = await self._machine(machine_id) if spec.rule else None
         if machine is None:
             return None
         latest = {state.sensor: (np.array([state.timestamp_us]), np.array([state.value])) for state in machine.sensors}
@@ -110,6 +117,19 @@ class PredictionFallback:
             as_of_us=machine.last_seen_us,
         )
         return Degraded(answer, "rule")
+
+    async def _machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
+        """A machine with its latest readings; None if nobody can say. Raises NotFoundError if there is none."""
+        known = self._plant.machine(machine_id)
+        if known is not None:
+            return known
+        try:
+            return await self._ingestion.machine(machine_id)
+        except NotFoundError:
+            raise
+        except AurumError as error:
+            logger.warning("machine %s is not known here: %s", machine_id, error.message)
+            return None
 
     async def _history(self, machine_id: str) -> dict[str, Column]:
         request = ingestion_pb2.QueryRequest(machine_ids=[machine_id], last=_LAST)

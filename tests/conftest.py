@@ -17,11 +17,18 @@ from typing import Any
 
 import pytest
 
+_given_ports: set[int] = set()
+
 
 def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on and that was not given out before."""
+    while True:
+        with contextlib.closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aurum.api.backends import IngestionBackend, PredictionBackend
+from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError
 from aurum.runtime.tracing import traced_operation
 from aurum.v1 import ingestion_pb2, prediction_pb2
@@ -107,7 +108,8 @@ class PlantView:
         while True:
             for name, backend in (("ingestion", self._ingestion), ("prediction", self._prediction)):
                 try:
-                    await backend.check()
+                    with criticality_scope(Criticality.ALARM):  # it must be heard when there is too much to do
+                        await backend.check()
                 except AurumError as error:
                     logger.warning("%s does not answer: %s", name, error.message)
                 else:
@@ -149,7 +151,10 @@ class PlantView:
     async def _score(self, views: list[MachineView]) -> None:
         for start in range(0, len(views), _MACHINES_PER_CALL):
             part = views[start : start + _MACHINES_PER_CALL]
-            with traced_operation("score machines", {"aurum.machines": len(part)}):
+            with (
+                traced_operation("score machines", {"aurum.machines": len(part)}),
+                criticality_scope(Criticality.BATCH),
+            ):
                 items = await self._prediction.predict_batch([view.machine.machine_id for view in part])
             for view, item in zip(part, items, strict=True):
                 view.scored_us = view.machine.last_seen_us

@@ -24,6 +24,7 @@ from aurum.commands.doctor import examine
 from aurum.runtime.settings import Settings
 from aurum_sim.machine_types import MACHINE_TYPES
 
+_POLICIES = "policies.yaml"  # beside the Procfile: the policies, unless a setting names others
 _READY_WITHIN = 60.0  # seconds
 _STOP_WITHIN = 11.0  # seconds; services end by themselves within 10
 _BACKOFF, _MAX_BACKOFF = 0.3, 10.0  # seconds before a process is started again
@@ -71,6 +72,10 @@ class Supervisor:
             self._commands: dict[str, str] = dict(parse_procfile(procfile.read_text(encoding="utf-8")).processes)
         except OSError as error:
             raise UpFailedError(f"{procfile} cannot be read: {error.strerror}; run this where it is") from error
+        self._environment = dict(os.environ)
+        beside = procfile.absolute().with_name(_POLICIES)
+        if settings.policy_file is None and beside.exists():
+            self._environment["AURUM_POLICY_FILE"] = str(beside)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._last_words: dict[str, list[str]] = {}
         self._stop = asyncio.Event()
@@ -156,6 +161,7 @@ class Supervisor:
                 start_new_session=True,  # Ctrl-C is for the supervisor, which then ends the services in order
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
                 limit=1_000_000,
+                env=self._environment,
             )
             self._processes[name] = process
             await self._pump(process, log, name)

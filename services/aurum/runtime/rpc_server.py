@@ -64,6 +64,8 @@ _CRITICALITY = {
 _OVERLOAD = frozenset(
     {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
 )
+_TYPICAL_WEIGHT = 0.05  # of a new duration in what is typical
+_DOOMED = 0.7  # share of the typical duration; who waits for less is not worth the work
 _SHED = ResourceExhaustedError(
     "the service has too much to do; try again later", reason=CONCURRENCY_LIMIT, retry_after=0.1
 )
@@ -78,6 +80,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         self._calls = calls
         self._streams = streams
         self._faults = faults
+        self._typical: dict[str, float] = {}  # seconds that an answer takes, by method
 
     async def intercept_service(
         self,
@@ -110,8 +113,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
     def _single(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Any) -> Any:
             metadata = _text_metadata(context)
-            criticality = await _admitted(method, limit, context, metadata)
-            outcome = _Outcome(method, limit)
+            criticality = await self._admitted(method, limit, context, metadata)
+            outcome = _Outcome(method, limit, self._typical)
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
                     with outcome.measured():
@@ -128,8 +131,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
     def _streamed(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., AsyncIterator[Any]]) -> Any:
         async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
             metadata = _text_metadata(context)
-            criticality = await _admitted(method, limit, context, metadata)
-            outcome = _Outcome(method, limit)
+            criticality = await self._admitted(method, limit, context, metadata)
+            outcome = _Outcome(method, limit, self._typical)
             # A generator's body runs in its caller's context, which is this call's own task throughout.
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
@@ -144,31 +147,37 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
+    async def _admitted(
+        self, method: str, limit: ConcurrencyLimit, context: Any, metadata: dict[str, str]
+    ) -> Criticality:
+        """Takes a place for the call; its class. A call that gets none ends here, and so does one whose caller will not
+        wait for as long as an answer takes. That costs as little as possible: under overload there are many of them, so
+        they are counted, but have neither span nor log line."""
+        criticality = Criticality.parse(metadata.get(CRITICALITY_KEY, ""))
+        if criticality is None:
+            criticality = _CRITICALITY.get(method.rpartition("/")[2], Criticality.QUERY)
+        left = context.time_remaining()
+        try:
+            if left is not None and left < _DOOMED * self._typical.get(method, 0.0):
+                raise LimitExceededError
+            await limit.acquire_async(left, criticality)
+        except LimitExceededError:
+            metrics.rpc_server_requests_total.labels(method, grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _SHED.message, ((DETAILS_KEY, _SHED_DETAILS),))
+        return criticality
+
 
 def _text_metadata(context: Any) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-async def _admitted(method: str, limit: ConcurrencyLimit, context: Any, metadata: dict[str, str]) -> Criticality:
-    """Takes a place for the call; its class. A call that gets none ends here, and costs as little as possible: under
-    overload there are many of them, so they are counted, but have neither span nor log line."""
-    criticality = Criticality.parse(metadata.get(CRITICALITY_KEY, ""))
-    if criticality is None:
-        criticality = _CRITICALITY.get(method.rpartition("/")[2], Criticality.QUERY)
-    try:
-        await limit.acquire_async(context.time_remaining(), criticality)
-    except LimitExceededError:
-        metrics.rpc_server_requests_total.labels(method, grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _SHED.message, ((DETAILS_KEY, _SHED_DETAILS),))
-    return criticality
-
-
 class _Outcome:
     """How one call ended."""
 
-    def __init__(self, method: str, limit: ConcurrencyLimit) -> None:
+    def __init__(self, method: str, limit: ConcurrencyLimit, typical: dict[str, float]) -> None:
         self._method = method
         self._limit = limit
+        self._typical = typical
         self._code = grpc.StatusCode.OK
         self.name = method.rpartition("/")[2]
 
@@ -179,7 +188,11 @@ class _Outcome:
         try:
             yield
         finally:
-            self._limit.release(time.perf_counter() - started, self._code in _OVERLOAD)
+            seconds = time.perf_counter() - started
+            if self._code is grpc.StatusCode.OK and self.name not in _ENDLESS:
+                known = self._typical.get(self._method, seconds)
+                self._typical[self._method] = known + _TYPICAL_WEIGHT * (seconds - known)
+            self._limit.release(seconds, self._code in _OVERLOAD)
 
     @contextlib.contextmanager
     def measured(self) -> Generator[None]:

@@ -1,8 +1,7 @@
 """What happens inside the policies, told to whoever subscribes: metrics, spans, tests."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 EventKind = Literal[
     "breaker_state",  # value: the state's name
@@ -17,8 +16,7 @@ EventKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """policy: the name of the breaker, budget, limit or retry policy that it happened to."""
 
     kind: EventKind
@@ -37,7 +35,8 @@ def subscribe(listener: Listener) -> Callable[[], None]:
 
 
 def emit(kind: EventKind, policy: str, value: str = "") -> None:
+    """Tells all listeners."""
     if _listeners:
         event = Event(kind, policy, value)
-        for listener in tuple(_listeners):
+        for listener in _listeners:
             listener(event)

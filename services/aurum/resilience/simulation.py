@@ -91,13 +91,18 @@ def _p95(values: list[float]) -> float:
 class _Target:
     """One client/server/Method: what was recorded of it, in the order of time, and what becomes of its calls now."""
 
-    __slots__ = ("known", "pipeline", "result", "times")
+    __slots__ = ("hedged", "known", "pipeline", "result", "times")
 
-    def __init__(self, pipeline: Pipeline, result: TargetResult) -> None:
+    def __init__(self, pipeline: Pipeline, result: TargetResult, outcomes: list[Outcome]) -> None:
         self.pipeline = pipeline
+        self.hedged = pipeline.policy.hedge is not None
         self.result = result
-        self.known: list[Outcome] = []
-        self.times: list[float] = []
+        self.known = [outcome for outcome in outcomes if outcome.code not in REJECTED]
+        self.times = [outcome.time for outcome in self.known]
+        calls = [outcome for outcome in outcomes if outcome.attempt == 1]
+        result.calls += len(calls)
+        result.recorded_ok += sum(call.code == "OK" for call in calls)
+        result.recorded_durations += [call.duration for call in calls]
 
     def at(self, now: float) -> Outcome | None:
         """The outcome that was recorded next after `now`, or the last one."""
@@ -134,16 +139,14 @@ class _Replay:
         self._targets: dict[str, _Target] = {}
         pipelines = Pipelines(document, default, clock=self._loop.time)
         errors = ErrorView(code=_code)
+        by_target: dict[str, list[Outcome]] = {}
         for outcome in trace:
-            target = self._targets.get(outcome.target)
-            if target is None:
-                client, server, method = outcome.target.split("/")
-                pipeline = pipelines.of(client, server, method, errors)
-                result = self.results.setdefault(pipeline.name, TargetResult())
-                target = self._targets[outcome.target] = _Target(pipeline, result)
-            if outcome.code not in REJECTED:
-                target.known.append(outcome)
-                target.times.append(outcome.time)
+            by_target.setdefault(outcome.target, []).append(outcome)
+        for name, outcomes in by_target.items():
+            client, server, method = name.split("/")
+            pipeline = pipelines.of(client, server, method, errors)
+            result = self.results.setdefault(pipeline.name, TargetResult())
+            self._targets[name] = _Target(pipeline, result, outcomes)
 
     def run(self) -> None:
         loop, targets = self._loop, self._targets
@@ -174,76 +177,66 @@ class _Replay:
                 result.budget_rejections += 1
 
 
-class _Pause:
-    """Waits so many seconds, in a coroutine that a call runs."""
-
-    __slots__ = ("seconds",)
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def __await__(self) -> Generator["_Pause"]:
-        yield self
-
-
 class _Call:
     """One call. It runs its own coroutine on the loop, as a task would, for a fraction of a task's cost."""
 
-    __slots__ = ("_context", "_loop", "_own", "_recorded", "_send", "_target")
+    __slots__ = ("_context", "_loop", "_own", "_seconds", "_send", "_target")
 
     def __init__(self, loop: VirtualLoop, target: _Target, recorded: Outcome) -> None:
         self._loop = loop
         self._target = target
-        self._recorded = recorded
-        self._own: Outcome | None = recorded if recorded.code not in REJECTED else None
-        self._context = contextvars.Context()
+        self._own: Outcome | None = recorded  # what answers the next attempt, until it has
         self._send: Callable[[None], Any] | None = None
 
     def run(self) -> None:
         send = self._send
         if send is None:
             send = self._send = self._make().send
+            self._context = contextvars.Context()
         try:
             awaited = self._context.run(send, None)
         except StopIteration:
             return
-        if awaited.__class__ is _Pause:
-            self._loop.run_at(self._loop.time() + awaited.seconds, self)
+        if awaited is self:
+            self._loop.run_at(self._loop.now + self._seconds, self)
         else:
             awaited._asyncio_future_blocking = False
             awaited.add_done_callback(self._resume, context=_NO_CONTEXT)
+
+    def __await__(self) -> Generator["_Call"]:
+        """Waits for `_seconds`."""
+        yield self
 
     def _resume(self, done: object) -> None:
         self.run()
 
     async def _make(self) -> None:
-        target, result, recorded = self._target, self._target.result, self._recorded
-        started = self._loop.time()
-        result.calls += 1
+        loop, target = self._loop, self._target
+        result = target.result
+        started = loop.now
         try:
             await target.pipeline.call_async(self._attempt, timed=False)
+            result.ok += 1
         except (_FailedError, TimeoutError, CircuitBreakerError, LimitExceededError):
             pass  # counted by what is missing in `ok`, and by the events
-        else:
-            result.ok += 1
-        result.recorded_ok += recorded.code == "OK"
-        result.recorded_durations.append(recorded.duration)
-        result.durations.append(self._loop.time() - started)
+        result.durations.append(loop.now - started)
 
     async def _attempt(self, timeout: float) -> None:
-        target = self._target
-        known = self._own or target.at(self._loop.time())
+        target, known = self._target, self._own
         self._own = None
+        if known is None or known.code in REJECTED:
+            known = target.at(self._loop.now)
         target.result.attempts += 1
         if known is None:
             return  # nothing but refusals was recorded of this target
         code, seconds = known.code, known.duration
         if seconds > timeout or code == _TIMED_OUT:
             code, seconds = _TIMED_OUT, timeout
-        if target.pipeline.policy.hedge is None:
-            await _Pause(seconds)
-        else:
+        if target.hedged:
             await asyncio.sleep(seconds)  # a hedge is a task, which knows only futures
+        else:
+            self._seconds = seconds
+            await self
         if code != "OK":
             raise _FailedError(code)
 

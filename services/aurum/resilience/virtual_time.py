@@ -50,15 +50,15 @@ _NEVER: tuple[float, None] = (math.inf, None)
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
-    """Starts at `start` seconds."""
+    """Starts at `start` seconds. now: the time, as `time()` gives it."""
 
     def __init__(self, start: float = 0.0) -> None:
-        self._now = start
+        self.now = start
         self._ready: collections.deque[tuple[Callable[..., object], tuple[Any, ...], Any]] = collections.deque()
         self._timers: list[tuple[float, int, Runnable]] = []
         self._timer_count = 0
         self._failure: BaseException | None = None
-        self.time = lambda: self._now  # type: ignore[method-assign]  # as an attribute it costs a call less
+        self.time = lambda: self.now  # type: ignore[method-assign]  # as an attribute it costs a call less
 
     def advance(self, until: float = math.inf, arrivals: Iterable[tuple[float, Runnable]] = ()) -> None:
         """Runs everything that is due, up to and including the time `until`; by default to the end.
@@ -84,7 +84,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 if arriving is not None and (not timers or arrives <= timers[0][0]):
                     if arrives > until:
                         break
-                    self._now = max(self._now, arrives)
+                    self.now = max(self.now, arrives)
                     due = arriving
                     arrives, arriving = next(coming, _NEVER)
                     due.run()
@@ -92,12 +92,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     when, _, due = heapq.heappop(timers)
                     if due.__class__ is _Timer and due.cancelled():
                         continue
-                    self._now = when
+                    self.now = when
                     due.run()
                 else:
                     break
             if until < math.inf:
-                self._now = max(self._now, until)
+                self.now = max(self.now, until)
         finally:
             asyncio._set_running_loop(None)
 
@@ -126,7 +126,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return timer
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)

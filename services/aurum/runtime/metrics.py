@@ -6,6 +6,7 @@ that come from data pass through `bounded`.
 
 import platform
 import threading
+from functools import lru_cache
 
 from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram, Info, disable_created_metrics
@@ -246,6 +247,11 @@ def initialise_target(name: str) -> None:
         counter.labels(name)
 
 
+@lru_cache(maxsize=1000)
+def _rejections(name: str) -> Counter:
+    return circuit_breaker_rejections_total.labels(name)
+
+
 def _on_resilience_event(event: events.Event) -> None:
     match event.kind:
         case "breaker_state":
@@ -253,7 +259,7 @@ def _on_resilience_event(event: events.Event) -> None:
         case "breaker_failure":
             track_circuit_breaker_failure(event.policy)
         case "breaker_rejection":
-            circuit_breaker_rejections_total.labels(event.policy).inc(exemplar=exemplar())
+            _rejections(event.policy).inc()  # a refusal is to cost next to nothing, so it has no exemplar
         case "retry":
             track_retry(event.policy)
         case "retry_exhausted":

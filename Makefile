@@ -42,16 +42,19 @@ lint: $(VENV)/.dev  ## Check style, types and that generated files are current
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/aurum settings --check docs/settings.md
+	@$(BIN)/aurum policy reference --check docs/policies.md
+	@$(BIN)/aurum policy check policies.yaml
 
 format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
-	@set -e; for benchmark in ingest prediction simulator; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+	@set -e; for benchmark in ingest prediction simulator resilience; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
 
 docs: $(VENV)/.run  ## Write the generated documentation
 	@$(BIN)/aurum settings --write docs/settings.md
+	@$(BIN)/aurum policy reference --write docs/policies.md
 
 doctor: $(VENV)/.run  ## Say which services are up and what they lack
 	@$(BIN)/aurum doctor

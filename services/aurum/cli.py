@@ -305,6 +305,17 @@ def policy_simulate(
     replay(load_settings(), file, trace, as_json)
 
 
+@policy_app.command("reference")
+def policy_reference(
+    write: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Fail if this file is not the page.")] = None,
+) -> None:
+    """Show every field of a policy document with its default."""
+    from aurum.resilience.policy_reference import policy_reference as reference
+
+    _page(reference(), write, check)
+
+
 fault_app = typer.Typer(help="Inject faults into running services, for tests and demonstrations.", no_args_is_help=True)
 app.add_typer(fault_app, name="fault", rich_help_panel=_RESILIENCE)
 
@@ -375,14 +386,18 @@ def settings(
     """Show every setting with its default."""
     from aurum.runtime.settings import settings_table
 
-    table = settings_table()
+    _page(settings_table(), write, check)
+
+
+def _page(page: str, write: Path | None, check: Path | None) -> None:
+    """Prints a generated page, writes it, or fails if a file is not the same."""
     if write:
-        write.write_text(table, encoding="utf-8")
+        write.write_text(page, encoding="utf-8")
     elif check:
-        if not check.exists() or check.read_text(encoding="utf-8") != table:
+        if not check.exists() or check.read_text(encoding="utf-8") != page:
             _fail(f"{check} is not current; run `make docs`", 1)
     else:
-        typer.echo(table)
+        typer.echo(page)
 
 
 def _fail(sentence: str, code: int) -> None:

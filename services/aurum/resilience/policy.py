@@ -258,10 +258,10 @@ class Policy(_Part):
 class SharesSpec(_Part):
     """Which share of the limit each class of calls may use, so that places stay free for what matters more."""
 
-    alarm: float = Field(1.0, gt=0, le=1)
-    telemetry: float = Field(0.95, gt=0, le=1)
-    query: float = Field(0.9, gt=0, le=1)
-    batch: float = Field(0.7, gt=0, le=1)
+    alarm: float = Field(1.0, gt=0, le=1, description="Alarms and health checks.")
+    telemetry: float = Field(0.95, gt=0, le=1, description="Readings and registrations.")
+    query: float = Field(0.9, gt=0, le=1, description="What people and other services ask; all that states no class.")
+    batch: float = Field(0.7, gt=0, le=1, description="Work that can wait, such as scoring in the background.")
 
     @model_validator(mode="after")
     def _in_order(self) -> "SharesSpec":

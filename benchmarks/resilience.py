@@ -115,10 +115,12 @@ def open_breakers() -> dict[str, Callable[[], Any]]:
     py = pybreaker.CircuitBreaker(fail_max=1, reset_timeout=3600)
     aio = aiobreaker.CircuitBreaker(fail_max=1, timeout_duration=timedelta(hours=1))
 
-    def refused(call: Callable[[], Any], errors: type[Exception]) -> Callable[[], Any]:
+    def refused(breaker: Any, errors: type[Exception]) -> Callable[[], Any]:
+        call = breaker.call
+
         def ask() -> None:
             try:
-                call()
+                call(work)
             except errors:
                 return
             raise AssertionError("it was not open")
@@ -131,9 +133,9 @@ def open_breakers() -> dict[str, Callable[[], Any]]:
         except (ConnectionError, pybreaker.CircuitBreakerError, aiobreaker.CircuitBreakerError):
             continue
     return {
-        "ours": refused(lambda: ours.call(work), CircuitBreakerError),
-        "pybreaker": refused(lambda: py.call(work), pybreaker.CircuitBreakerError),
-        "aiobreaker": refused(lambda: aio.call(work), aiobreaker.CircuitBreakerError),
+        "ours": refused(ours, CircuitBreakerError),
+        "pybreaker": refused(py, pybreaker.CircuitBreakerError),
+        "aiobreaker": refused(aio, aiobreaker.CircuitBreakerError),
     }
 
 

@@ -120,10 +120,7 @@ class ResilientCircuitBreaker:
         self._probing = 0  # probes let through and not given back
         self._probe_successes = 0
         self._epoch = 0  # grows with each change of state, so that an outcome counts only for the state it began in
-        self._refusals = {
-            state: f"circuit breaker {name} is {state}; the call was not made"
-            for state in (STATE_OPEN, STATE_HALF_OPEN)
-        }
+        self._open_message = f"circuit breaker {name} is open; the call was not made"
         self._settle()
 
     @property
@@ -231,7 +228,7 @@ class ResilientCircuitBreaker:
         now = self._clock()
         if now < self._refusing_until:
             events.emit("breaker_rejection", self.name, STATE_OPEN)
-            raise CircuitOpenError(self._refusals[STATE_OPEN], self._refusing_until - now)
+            raise CircuitOpenError(self._open_message, self._refusing_until - now)
         with self._lock:
             forced = self.config.forced
             waited = now - self._changed_at
@@ -259,7 +256,7 @@ class ResilientCircuitBreaker:
             self._tell(STATE_OPEN, STATE_HALF_OPEN)
         if refused:
             events.emit("breaker_rejection", self.name, refused)
-            raise CircuitOpenError(self._refusals[refused], wait)
+            raise CircuitOpenError(f"circuit breaker {self.name} is {refused}; the call was not made", wait)
         return permit
 
     def _record(self, permit: int, error: BaseException | None, seconds: float) -> None:

@@ -7,8 +7,7 @@ import asyncio
 import collections
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aurum.resilience import events
@@ -148,16 +147,6 @@ class ConcurrencyLimit:
             return False
         self._set(int(algorithm.limit))
         return True
-
-    @contextmanager
-    def slot(self) -> Generator[None]:
-        """Takes a place for the block; raises LimitExceededError when there is none."""
-        if not self.try_acquire():
-            self._refuse(current_criticality())
-        try:
-            yield
-        finally:
-            self.release()
 
     def _set(self, limit: int) -> None:
         self.limit = limit

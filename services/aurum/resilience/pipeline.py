@@ -123,8 +123,9 @@ class Pipeline:
     ) -> T:
         """Awaits `attempt(timeout_seconds)` under the policies; a call that is not idempotent is made once.
 
-        timed: whether a timer has to end the attempt; False if it keeps to its timeout by itself, which costs less.
-        target: client/server/Method, for records; the pipeline's name by default.
+        timed: whether a timer has to end the attempt, and calls within it to inherit its deadline; False if it keeps to
+        its timeout and passes it on by itself, as a gRPC call does, which costs less. target: client/server/Method, for
+        records; the pipeline's name by default.
         Raises the last attempt's error, CircuitBreakerError when the breaker is open, LimitExceededError when too many
         calls are in progress, or DeadlineExceededError.
         """
@@ -135,22 +136,18 @@ class Pipeline:
         if outer is not None and outer < at:
             at = outer
         self.budget.deposit(now)
-        token = deadline.set(at)
-        try:
-            number = 1
-            while True:
-                try:
-                    if plan.hedge is None or not idempotent:
-                        return await self._attempt(plan, attempt, at, number, timed, target)
-                    return await self._hedged(plan, plan.hedge, attempt, at, number, timed, target)
-                except Exception as error:
-                    delay = plan.retry.again(error, number) if idempotent else None
-                    if delay is None:
-                        raise
-                await asyncio.sleep(delay)
-                number += 1
-        finally:
-            deadline.reset(token)
+        number = 1
+        while True:
+            try:
+                if plan.hedge is None or not idempotent:
+                    return await self._attempt(plan, attempt, at, number, timed, target)
+                return await self._hedged(plan, plan.hedge, attempt, at, number, timed, target)
+            except Exception as error:
+                delay = plan.retry.again(error, number, at - self._clock()) if idempotent else None
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)
+            number += 1
 
     def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, target: str | None = None) -> T:
         """The same for a blocking attempt, which has to keep to its timeout by itself. There is no hedging."""
@@ -166,11 +163,15 @@ class Pipeline:
             number = 1
             while True:
                 try:
-                    plan.limit.acquire(max(0.0, at - self._clock()))
+                    try:
+                        plan.limit.acquire(max(0.0, at - self._clock()))
+                    except LimitExceededError as error:
+                        self._refused(error, number, target)
+                        raise
                     with self._governed(plan, at, number, target) as timeout:
                         return attempt(timeout)
                 except Exception as error:
-                    delay = plan.retry.again(error, number) if idempotent else None
+                    delay = plan.retry.again(error, number, at - self._clock()) if idempotent else None
                     if delay is None:
                         raise
                 time.sleep(delay)
@@ -235,6 +236,7 @@ class Pipeline:
                 raise DeadlineExceededError(f"{self.name}: the deadline passed before the call was made")
             permit = breaker.acquire() if breaker is not None else 0
             if timed:
+                token = deadline.set(at)
                 try:
                     async with asyncio.timeout(timeout):
                         result = await attempt(timeout)
@@ -242,6 +244,8 @@ class Pipeline:
                     raise
                 except TimeoutError as error:
                     raise DeadlineExceededError(f"{self.name}: no answer within {timeout:.3f} s") from error
+                finally:
+                    deadline.reset(token)
             else:
                 result = await attempt(timeout)
         except BaseException as error:
@@ -331,7 +335,6 @@ class Pipeline:
                 lambda error: self._errors.code(error) in codes,
                 self._errors.retry_after,
                 self.budget,
-                self._clock,
             ),
             hedge=policy.hedge,
             adaptive=policy.adaptive_concurrency is not None,

@@ -40,7 +40,6 @@ class RetryPolicy:
     retryable: Callable[[BaseException], bool] = any_error
     retry_after: Callable[[BaseException], float | None] = lambda error: None
     budget: RetryBudget | None = None
-    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -56,7 +55,7 @@ class RetryPolicy:
             try:
                 return func()
             except Exception as error:
-                delay = self.again(error, attempt)
+                delay = self.again(error, attempt, remaining())
                 if delay is None:
                     raise
             time.sleep(delay)
@@ -70,19 +69,19 @@ class RetryPolicy:
             try:
                 return await func()
             except Exception as error:
-                delay = self.again(error, attempt)
+                delay = self.again(error, attempt, remaining())
                 if delay is None:
                     raise
             await asyncio.sleep(delay)
             attempt += 1
 
-    def again(self, error: BaseException, attempt: int) -> float | None:
+    def again(self, error: BaseException, attempt: int, left: float | None) -> float | None:
         """Seconds to wait for the next attempt after number `attempt` failed, or None if there is to be none. The next
-        one is then taken from the budget. There is none either if the deadline would pass during the wait."""
+        one is then taken from the budget. left: seconds until the deadline; there is none if it would pass during the
+        wait."""
         if not self.retryable(error):
             return None
         delay = self.delay(error, attempt)
-        left = remaining(self.clock)
         if attempt >= self.max_attempts or (left is not None and left <= delay):
             events.emit("retry_exhausted", self.name, type(error).__name__)
             return None

@@ -59,7 +59,7 @@ class Refusal:
 
 
 class Policies:
-    """The policies of one process. `reload` may be called while calls are in progress."""
+    """The policies of one process. They may be changed while calls are in progress."""
 
     def __init__(self, service: str, settings: Settings) -> None:
         """Raises PolicyError if the policy file cannot be used: at the start there is no last good one."""
@@ -80,24 +80,32 @@ class Policies:
         return self.pipelines.document
 
     def reload(self) -> bool:
-        """Reads the policy file and puts it in force; a wrong one is refused and the last good one stays. Whether
-        anything has changed."""
+        """Reads the policy file and takes what it says. Whether anything has changed."""
+        return self.take(self.read())
+
+    def read(self) -> PolicyDocument | Refusal:
+        """The document in the policy file, or why it is refused. Blocks; may be called on any thread."""
         if self.path is None:
-            return False
+            return self.document
         try:
-            document = load(self.path)
+            return load(self.path)
         except PolicyError as error:
-            refusal = Refusal(str(error), *_identity(self.path))
-            if refusal == self.refusal:
+            return Refusal(str(error), *_identity(self.path))
+
+    def take(self, found: PolicyDocument | Refusal) -> bool:
+        """Puts a document in force; a refused one is reported and the last good one stays. Whether anything has
+        changed. On the thread that makes the calls."""
+        if isinstance(found, Refusal):
+            if found == self.refusal:
                 return False
-            self.refusal = refusal
+            self.refusal = found
             metrics.track_policy_reload("refused")
             metrics.policy_refused.set(1)
-            logger.error("a policy document was refused, the last good one stays: %s", refusal.reason)
+            logger.error("a policy document was refused, the last good one stays: %s", found.reason)
             return True
-        if self.refusal is None and document == self.document:
+        if self.refusal is None and found == self.document:
             return False
-        self.apply(document)
+        self.apply(found)
         return True
 
     def apply(self, document: PolicyDocument) -> None:

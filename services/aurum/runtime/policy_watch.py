@@ -29,4 +29,4 @@ async def follow_policy_file(policies: Policies) -> None:
         yield_on_timeout=True,
         ignore_permission_denied=True,
     ):
-        await asyncio.to_thread(policies.reload)
+        policies.take(await asyncio.to_thread(policies.read))

@@ -161,6 +161,8 @@ async def _run(name: str, body: Body, settings: Settings) -> int:
         gc.collect()
         gc.freeze()  # what was loaded stays: looking through it again and again would hold up requests
         service.health.started()
+        if settings.faults_enabled:
+            logger.warning("faults can be injected into this process (AURUM_FAULTS_ENABLED)")
         logger.info("%s %s is ready", name, __version__, extra={"admin_port": listener.getsockname()[1]})
         await service.wait_for_stop()
         logger.info("%s is stopping", name)

@@ -132,7 +132,7 @@ def test_the_delay_that_a_server_asks_for_is_kept() -> None:
     policy = RetryPolicy(3, 0.0, 0.0, retry_after=lambda error: 1.5)
     assert policy.delay(OSError(), 1) == 1.5
     with deadline_scope(1.0):
-        assert policy.again(OSError(), 1) is None  # the deadline would pass during the wait
+        assert policy.again(OSError(), 1, remaining()) is None  # the deadline would pass during the wait
 
 
 def test_deadlines_only_shrink() -> None:
@@ -145,10 +145,11 @@ def test_deadlines_only_shrink() -> None:
 
 def test_a_limit_refuses_and_recovers() -> None:
     limit = ConcurrencyLimit("l", 1)
-    with limit.slot(), pytest.raises(LimitExceededError), limit.slot():
-        pass
-    with limit.slot():
-        assert limit.in_flight == 1
+    assert limit.try_acquire()
+    with pytest.raises(LimitExceededError, match="l: 1 calls are in progress"):
+        limit.acquire()
+    limit.release()
+    assert limit.try_acquire()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""The degraded answers: which one is given, and that they can be seen everywhere."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from aurum.api.fallback import PredictionFallback
+from aurum.api.plant_view import PlantView
+from aurum.resilience.policy import FallbackSpec
+from aurum.rules import LEAST_READINGS, assess
+from aurum.rules.limits import LIMITS
+from aurum.runtime.errors import AurumError, NotFoundError, UnavailableError
+from aurum.v1 import ingestion_pb2, prediction_pb2
+from aurum_sim.machine_types import MACHINE_TYPES
+
+ERROR = UnavailableError("prediction is down")
+SPEC = FallbackSpec()
+PREDICTION = prediction_pb2.PredictResponse(machine_id="m", machine_type="pump", model_version="v1", risk_score=0.3)
+
+
+class Ingestion:
+    """A backend that knows the machines and readings of a test, or answers with an error."""
+
+    def __init__(self, machine: ingestion_pb2.Machine | None = None, error: AurumError | None = None) -> None:
+        self._machine = machine
+        self._error = error
+        self.history: list[ingestion_pb2.QueriedSeries] = []
+
+    async def machine(self, machine_id: str) -> ingestion_pb2.Machine:
+        if self._error:
+            raise self._error
+        if self._machine is None:
+            raise NotFoundError(machine_id)
+        return self._machine
+
+    async def query(self, request: ingestion_pb2.QueryRequest) -> list[ingestion_pb2.QueriedSeries]:
+        if self._error:
+            raise self._error
+        return self.history
+
+
+def fallback(ingestion: Any) -> PredictionFallback:
+    return PredictionFallback(PlantView(ingestion, ingestion, 1.0), ingestion)
+
+
+def machine(machine_type: str, **values: float) -> ingestion_pb2.Machine:
+    sensors = [
+        ingestion_pb2.SensorState(sensor=sensor, timestamp_us=5, value=value) for sensor, value in values.items()
+    ]
+    return ingestion_pb2.Machine(machine_id="m", machine_type=machine_type, last_seen_us=5, sensors=sensors)
+
+
+async def test_the_last_good_prediction_says_its_age_in_answer_span_and_log(caplog: pytest.LogCaptureFixture) -> None:
+    made = fallback(Ingestion())
+    made.remember("m", PREDICTION)
+    tracer = TracerProvider().get_tracer("test")
+    with tracer.start_as_current_span("request") as span, caplog.at_level(logging.WARNING):
+        degraded = await made.answer("m", SPEC, ERROR)
+    assert degraded.source == "last_good"
+    assert degraded.age is not None
+    assert degraded.age < 60
+    assert degraded.prediction.degraded
+    assert "the last prediction, 0 s old, stands in: prediction is down" in degraded.prediction.degraded_reason
+    assert not PREDICTION.degraded  # the one that is kept is left as it was
+    attributes = dict(span.attributes or {})  # type: ignore[attr-defined]
+    assert attributes["aurum.degraded"] is True
+    assert attributes["aurum.degraded.source"] == "last_good"
+    assert "prediction is down" in str(attributes["aurum.degraded.reason"])
+    assert "a prediction is degraded" in caplog.text
+
+
+async def test_an_old_prediction_gives_way_to_the_rule() -> None:
+    made = fallback(Ingestion(machine("pump", vibration_mm_s=7.1)))
+    made.remember("m", PREDICTION)
+    young = await made.answer("m", SPEC, ERROR)
+    assert young.source == "last_good"
+    old = await made.answer("m", SPEC.model_copy(update={"last_good_max_age": 0.0}), ERROR)
+    assert old.source == "rule"
+    assert old.prediction.risk_score == pytest.approx(0.5)
+    assert old.prediction.as_of_us == 5
+
+
+async def test_a_type_without_limits_is_judged_by_its_history() -> None:
+    ingestion = Ingestion(machine("press", force_kn=800.0))
+    values = [100.0 + index % 3 for index in range(40)] + [160.0] * 8
+    ingestion.history = [
+        ingestion_pb2.QueriedSeries(
+            machine_id="m", sensor="force_kn", timestamps_us=range(1, len(values) + 1), values=values
+        )
+    ]
+    degraded = await fallback(ingestion).answer("m", SPEC, ERROR)
+    assert "the rule by shift" in degraded.prediction.degraded_reason
+    assert degraded.prediction.risk_score > 0.5
+
+
+@pytest.mark.parametrize(
+    ("ingestion", "spec", "expected"),
+    [
+        (Ingestion(error=UnavailableError("ingestion too")), SPEC, UnavailableError),
+        (Ingestion(), SPEC, NotFoundError),
+        (Ingestion(machine("press")), SPEC, UnavailableError),
+        (Ingestion(machine("pump", vibration_mm_s=7.1)), FallbackSpec(rule=False), UnavailableError),
+    ],
+)
+async def test_where_nothing_can_be_said_the_error_is_the_answer(
+    ingestion: Any, spec: FallbackSpec, expected: type[AurumError]
+) -> None:
+    with pytest.raises(expected):
+        await fallback(ingestion).answer("m", spec, ERROR)
+
+
+def test_the_limits_name_sensors_that_the_machines_have_and_call_new_ones_healthy() -> None:
+    assert LIMITS.keys() == MACHINE_TYPES.keys()
+    for name, limits in LIMITS.items():
+        sensors = {sensor.name: sensor for sensor in MACHINE_TYPES[name].sensors}
+        assert {limit.sensor for limit in limits} <= sensors.keys()
+        columns = {limit.sensor: (np.arange(3), np.full(3, limit.normal)) for limit in limits}
+        healthy = assess(name, columns)
+        assert healthy is not None
+        assert healthy.risk == 0.0
+        for limit in limits:
+            worn = assess(name, columns | {limit.sensor: (np.arange(3), np.full(3, limit.alarm))})
+            assert worn is not None
+            assert worn.risk == pytest.approx(0.5)
+            assert next(iter(worn.shifts)) == limit.sensor
+
+
+def test_too_few_readings_of_an_unknown_type_are_no_ground_for_a_rule() -> None:
+    assert assess("press", {"x": (np.arange(LEAST_READINGS - 1), np.ones(LEAST_READINGS - 1))}) is None
+    assert assess("pump", {"vibration_mm_s": (np.arange(1), np.array([np.nan]))}) is None

@@ -327,8 +327,8 @@ def replays(calls: int, rounds: int) -> list[float]:
         found = []
         for _ in range(rounds):
             started = time.perf_counter()
-            with trace.open() as lines:
-                results = simulate(PolicyDocument(), Policy(target="*/*/*"), read_outcomes(lines))
+            with trace.open("rb") as recorded:
+                results = simulate(PolicyDocument(), Policy(target="*/*/*"), read_outcomes(recorded))
             found.append(calls / (time.perf_counter() - started))
             assert results["api/prediction"].calls == calls
     return found

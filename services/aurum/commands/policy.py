@@ -2,7 +2,6 @@
 
 import fnmatch
 import gzip
-import io
 import itertools
 import json
 import sys
@@ -95,7 +94,7 @@ def replay(settings: Settings, policy: Path, trace: Path, as_json: bool) -> None
 
 def _read(path: Path) -> Iterator[Outcome]:
     if str(path) == "-":
-        return read_outcomes(sys.stdin, "stdin")
+        return read_outcomes(sys.stdin.buffer, "stdin")
     return _read_file(path)
 
 
@@ -104,7 +103,7 @@ def _read_file(path: Path) -> Iterator[Outcome]:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
-        yield from read_outcomes(io.TextIOWrapper(stream, encoding="utf-8"), str(path))
+        yield from read_outcomes(stream, str(path))
 
 
 def _state(address: str) -> dict[str, Any]:

@@ -57,9 +57,11 @@ class RetryBudget:
 
     def deposit(self, now: float | None = None) -> None:
         """Counts one call."""
+        if now is None:
+            now = self._clock()
+        if self._tokens >= self.capacity and now < self._period_ends:
+            return  # as it mostly is: there is nothing to add, and no need for the lock
         with self._lock:
-            if now is None:
-                now = self._clock()
             if now >= self._period_ends:
                 self._roll(now)
             ratio = self.ratio

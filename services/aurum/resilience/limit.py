@@ -134,9 +134,10 @@ class ConcurrencyLimit:
             if seconds is not None:
                 changed = self._learn(seconds, dropped)
             self.in_flight -= 1
-            woken = self._hand_over() if self._queued else None
-        if woken:
-            _wake(woken)
+            if not self._queued and not changed:
+                return
+            woken = self._hand_over()
+        _wake(woken)
         if changed:
             events.emit("limit_change", self.name, str(self.limit))
 

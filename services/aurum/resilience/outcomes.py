@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 from pydantic_core import from_json
 
@@ -33,44 +33,48 @@ class Outcome(NamedTuple):
         )
 
 
-_BLOCK = 1000  # lines that are decoded at once, which is faster than one by one
+_BLOCK = 1_000_000  # bytes that are decoded at once, which is faster than line by line
 
 
-def read_outcomes(lines: Iterable[str], source: str = "outcomes") -> Iterator[Outcome]:
+def read_outcomes(stream: BinaryIO, source: str = "outcomes") -> Iterator[Outcome]:
     """Decodes lines of JSON; empty ones are skipped. Raises OutcomeError."""
-    block: list[str] = []
     first = 1
-    number = 0
-    for number, line in enumerate(lines, 1):
-        block.append(line)
-        if len(block) == _BLOCK:
-            yield from _decode(block, first, source)
-            block, first = [], number + 1
-    yield from _decode(block, first, source)
+    rest = b""
+    while block := stream.read(_BLOCK):
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        if newline:
+            yield from _decode(whole, first, source)
+            first += whole.count(b"\n") + 1
+    yield from _decode(rest, first, source)
 
 
-def _decode(block: list[str], first: int, source: str) -> Iterator[Outcome]:
+def _decode(block: bytes, first: int, source: str) -> Iterator[Outcome]:
     """Checks by column, which is what makes it fast; only where something is wrong each line is looked at."""
     try:
-        rows = from_json(f"[{','.join([line for line in block if not line.isspace()])}]", allow_inf_nan=False)
-        times, durations = [row["time"] for row in rows], [row["duration"] for row in rows]
-        targets, codes = [row["target"] for row in rows], [row["code"] for row in rows]
-        attempts = [row.get("attempt", 1) for row in rows]
-        right = (
-            _NUMBERS.issuperset(map(type, times))
-            and _NUMBERS.issuperset(map(type, durations))
-            and {int}.issuperset(map(type, attempts))
-            and _TEXTS.issuperset(map(type, targets))
-            and _TEXTS.issuperset(map(type, codes))
-            and all(target.count("/") == 2 for target in set(targets))
-            and min(durations, default=0) >= 0
-        )
+        return _columns(from_json(b"[%b]" % block.replace(b"\n", b","), allow_inf_nan=False))
     except (ValueError, KeyError, TypeError, AttributeError):
-        right = False
-    if not right:
-        for number, line in enumerate(block, first):
-            if not line.isspace():
+        lines = block.split(b"\n")
+        for number, line in enumerate(lines, first):
+            if line.strip():
                 _check(line, f"{source}, line {number}")
+        return _columns([json.loads(line) for line in lines if line.strip()])
+
+
+def _columns(rows: list[dict[str, Any]]) -> Iterator[Outcome]:
+    """Raises ValueError, KeyError, TypeError or AttributeError if anything is not as it should be."""
+    times, durations = [row["time"] for row in rows], [row["duration"] for row in rows]
+    targets, codes = [row["target"] for row in rows], [row["code"] for row in rows]
+    attempts = [row.get("attempt", 1) for row in rows]
+    if not (
+        _NUMBERS.issuperset(map(type, times))
+        and _NUMBERS.issuperset(map(type, durations))
+        and {int}.issuperset(map(type, attempts))
+        and _TEXTS.issuperset(map(type, targets))
+        and _TEXTS.issuperset(map(type, codes))
+        and all(target.count("/") == 2 for target in set(targets))
+        and min(durations, default=0) >= 0
+    ):
+        raise ValueError("a column is wrong")
     return map(Outcome, times, targets, durations, codes, attempts)
 
 
@@ -85,7 +89,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def _check(line: str, where: str) -> None:
+def _check(line: bytes, where: str) -> None:
     try:
         fields = json.loads(line)
     except ValueError as error:

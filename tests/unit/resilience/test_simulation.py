@@ -1,6 +1,7 @@
 """Replays: what they count, that they repeat, and that bad input is named."""
 
 import asyncio
+import io
 import random
 
 import pytest
@@ -104,7 +105,9 @@ OUTCOMES = st.builds(
 @given(st.lists(OUTCOMES, max_size=20))
 @settings(deadline=None)
 def test_outcomes_survive_being_written(outcomes: list[Outcome]) -> None:
-    assert list(read_outcomes([each.line() for each in outcomes])) == outcomes
+    written = "".join(each.line() for each in outcomes).encode()
+    assert list(read_outcomes(io.BytesIO(written))) == outcomes
+    assert list(read_outcomes(io.BytesIO(b"\n" + written.replace(b"\n", b" \n\n")))) == outcomes
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_outcomes_survive_being_written(outcomes: list[Outcome]) -> None:
 def test_a_line_that_is_no_outcome_is_named(line: str, named: str) -> None:
     good = Outcome(1.0, TARGET, 0.1, "OK").line()
     with pytest.raises(OutcomeError, match="trace, line 3: ") as caught:
-        list(read_outcomes([good, "\n", line + "\n", good], "trace"))
+        list(read_outcomes(io.BytesIO(f"{good}\n{line}\n{good}".encode()), "trace"))
     assert named in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from aurum_sim.machine_types import MACHINE_TYPES
 from tests.conftest import Answer, Platform, http, wait_for
 
 
@@ -116,6 +118,54 @@ def test_without_prediction_the_last_good_one_answers_then_the_rule(platform: Pl
     wait_for(lambda: predict(platform, "worn").status == 200, 20, "predictions are back")
     wait_for(lambda: target(platform, "api/prediction")["breaker"] == "closed", 20, "the breaker closes")
     assert state() == 0
+
+
+def test_a_killed_service_heals_under_the_supervisor_and_its_policies(platform: Platform, models: Path) -> None:
+    """What `make run` does: `aurum up` with a Procfile and policies.yaml beside it."""
+    services = ("ingestion", "prediction", "api")
+    for name in MACHINE_TYPES:  # a model for each, so that nothing has to be trained
+        shutil.copytree(models / "pump", platform.folder / "models" / name)
+    (platform.folder / "policies.yaml").write_text(
+        "uid: beside\npolicies: [{target: api/prediction/*, timeout: {connect: 100ms}, "
+        "circuitBreaker: {failMax: 2, open: 1s, openGrowth: 1}}]"
+    )
+    (platform.folder / "Procfile").write_text(
+        "".join(
+            f"{name}: env AURUM_ADMIN_PORT={platform.port(f'{name} admin')} {sys.executable} -m aurum.cli {name}\n"
+            for name in services
+        )
+    )
+    environment = platform.environment("api")
+    environment.pop("AURUM_ADMIN_PORT")
+    shown = platform.folder / "up.log"
+    with shown.open("wb") as output:
+        command = [sys.executable, "-m", "aurum.cli", "up", "--procfile", str(platform.folder / "Procfile")]
+        up = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: "AurumAI runs at" in shown.read_text() or up.poll() is not None, 60, "the platform runs")
+        assert own_state(platform)["policy"]["uid"] == "beside"
+        add_pump(platform, "pump-1")
+        wait_for(lambda: predict(platform, "pump-1").status == 200, 20, "a prediction")
+        killed = subprocess.run(
+            ["pkill", "-9", "-P", str(up.pid), "-f", "aurum.cli prediction"], capture_output=True, check=False
+        )
+        assert killed.returncode == 0
+        opened: list[str] = []
+
+        def answered_through_it() -> bool:
+            answer = predict(platform, "pump-1")
+            assert answer.status == 200  # degraded perhaps, failed never
+            opened.append(target(platform, "api/prediction")["breaker"])
+            return (
+                "open" in opened and "stands in" not in answer.json["degraded_reason"]
+            )  # its own, for lack of sensors
+
+        wait_for(answered_through_it, 40, "the breaker has opened, and predictions are fresh again")
+        wait_for(lambda: target(platform, "api/prediction")["breaker"] == "closed", 20, "the breaker closes")
+        assert "prediction was killed by SIGKILL; it is started again" in shown.read_text()
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(20) == 0
 
 
 def test_a_slow_service_costs_no_more_than_the_caller_allows(platform: Platform, models: Path) -> None:

@@ -223,12 +223,13 @@ class ResilientCircuitBreaker:
             self.succeeded(permit, seconds)
 
     def _admit(self) -> int:
-        refused: str | None = None
-        moved = False
         now = self._clock()
         if now < self._refusing_until:
-            events.emit("breaker_rejection", self.name, STATE_OPEN)
+            if events.listeners:
+                events.emit("breaker_rejection", self.name, STATE_OPEN)
             raise CircuitOpenError(self._open_message, self._refusing_until - now)
+        refused: str | None = None
+        moved = False
         with self._lock:
             forced = self.config.forced
             waited = now - self._changed_at

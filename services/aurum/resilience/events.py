@@ -25,18 +25,18 @@ class Event(NamedTuple):
 
 
 Listener = Callable[[Event], None]
-_listeners: list[Listener] = []
+listeners: list[Listener] = []  # to be changed by `subscribe` alone; public, so that what is quick can look first
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
     """Calls `listener` for each event from now on, on the thread where it happens; returns how to stop that."""
-    _listeners.append(listener)
-    return lambda: _listeners.remove(listener)
+    listeners.append(listener)
+    return lambda: listeners.remove(listener)
 
 
 def emit(kind: EventKind, policy: str, value: str = "") -> None:
     """Tells all listeners."""
-    if _listeners:
+    if listeners:
         event = Event(kind, policy, value)
-        for listener in _listeners:
+        for listener in listeners:
             listener(event)

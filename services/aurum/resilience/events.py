@@ -38,5 +38,5 @@ def emit(kind: EventKind, policy: str, value: str = "") -> None:
     """Tells all listeners."""
     if listeners:
         event = Event(kind, policy, value)
-        for listener in listeners:
+        for listener in tuple(listeners):
             listener(event)

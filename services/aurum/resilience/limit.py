@@ -15,6 +15,9 @@ from aurum.resilience.criticality import Criticality, current_criticality
 from aurum.resilience.limit_algorithms import LimitAlgorithm
 
 
+_ANY = Criticality.QUERY  # looked up once: a member of an enumeration is found slowly
+
+
 class LimitExceededError(Exception):
     """As many calls as allowed are in progress, and none of them ended in time."""
 
@@ -82,7 +85,7 @@ class ConcurrencyLimit:
         """Takes a place if one is free for this class and no call of this or a higher one waits for it; to be given
         back with `release`."""
         if criticality is None:
-            criticality = Criticality.QUERY if self._even else current_criticality()
+            criticality = _ANY if self._even else current_criticality()
         with self._lock:
             if self.in_flight < self._ceilings[criticality] and not (
                 self._queued and any(self._queues[: criticality + 1])

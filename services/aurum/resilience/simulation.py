@@ -9,7 +9,7 @@ import asyncio
 import bisect
 import gc
 import random
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -179,7 +179,7 @@ class _Replay:
 class _Call:
     """One call. It runs the pipeline's coroutine on the loop, as a task would, for a fraction of a task's cost."""
 
-    __slots__ = ("_loop", "_own", "_seconds", "_send", "_started", "_target")
+    __slots__ = ("_code", "_loop", "_own", "_seconds", "_send", "_started", "_target")
 
     def __init__(self, loop: VirtualLoop, target: _Target, recorded: Outcome) -> None:
         self._loop = loop
@@ -208,27 +208,31 @@ class _Call:
                 awaited.add_done_callback(self._resume)
 
     def __await__(self) -> Generator["_Call"]:
-        """Waits for `_seconds`."""
+        """One attempt, as `_attempt` has found it."""
         yield self
+        if self._code != "OK":
+            raise _FailedError(self._code)
 
     def _resume(self, done: object) -> None:
         self.run()
 
-    async def _attempt(self, timeout: float) -> None:
+    def _attempt(self, timeout: float) -> Awaitable[None]:
         target, known = self._target, self._own
         self._own = None
         if known is None or known.code in REJECTED:
             known = target.at(self._loop.now)
         target.result.attempts += 1
-        if known is None:
-            return  # nothing but refusals was recorded of this target
-        code, seconds = known.code, known.duration
-        if seconds > timeout or code == _TIMED_OUT:
-            code, seconds = _TIMED_OUT, timeout
-        if target.hedged:
-            await asyncio.sleep(seconds)  # a hedge is a task, which knows only futures
+        if known is None:  # nothing but refusals was recorded of this target
+            self._code, self._seconds = "OK", 0.0
+        elif known.duration > timeout or known.code == _TIMED_OUT:
+            self._code, self._seconds = _TIMED_OUT, timeout
         else:
-            self._seconds = seconds
-            await self
-        if code != "OK":
-            raise _FailedError(code)
+            self._code, self._seconds = known.code, known.duration
+        return _slept(self._code, self._seconds) if target.hedged else self
+
+
+async def _slept(code: str, seconds: float) -> None:
+    """One attempt of several at the same time: they are tasks, which know only futures."""
+    await asyncio.sleep(seconds)
+    if code != "OK":
+        raise _FailedError(code)

@@ -14,7 +14,6 @@ from aurum.resilience import events
 from aurum.resilience.criticality import Criticality, current_criticality
 from aurum.resilience.limit_algorithms import LimitAlgorithm
 
-
 _ANY = Criticality.QUERY  # looked up once: a member of an enumeration is found slowly
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,36 @@ def test_a_sick_store_is_refused_quickly_and_comes_back(platform: Platform) -> N
     wait_for(lambda: http("POST", f"{platform.api}/api/readings", rows).status == 200, 20, "it takes readings again")
     names = [each["name"] for each in json.loads(platform.admin("ingestion", "/policy").body)["targets"]]
     assert "ingestion/store" in names
+
+
+def test_an_api_with_too_much_to_do_says_when_to_try_again(platform: Platform) -> None:
+    policy = platform.folder / "policies.yaml"
+    policy.parent.mkdir(parents=True, exist_ok=True)
+    shares = "shares: {alarm: 1, telemetry: 0.5, query: 0.5, batch: 0.5}"
+    policy.write_text(f"servers: [{{server: api, admission: {{maxConcurrent: 4, maxQueued: 0, {shares}}}}}]")
+    platform.extra = {"AURUM_FAULTS_ENABLED": "true", "AURUM_POLICY_FILE": str(policy)}
+    for service in ("ingestion", "api"):
+        platform.start(service)
+    wait_for(lambda: http("GET", f"{platform.api}/api/machines").status == 200, 20, "an answer")
+    slow = ("fault", "add", "api", "delay", "--method", "/api/machines", "--delay", "2s")
+    assert aurum(platform, *slow).returncode == 0
+
+    def ask(criticality: str) -> Answer:
+        return http("GET", f"{platform.api}/api/machines", headers={"Aurum-Criticality": criticality})
+
+    with ThreadPoolExecutor(20) as pool:
+        queries = [pool.submit(ask, "query") for _ in range(8)]
+        wait_for(lambda: json.loads(platform.admin("api", "/policy").body)["limits"][0]["in_flight"] == 2, 10, "full")
+        alarms = [pool.submit(ask, "alarm") for _ in range(2)]
+        assert http("GET", f"{platform.api}/health").status == 200
+        answers = [each.result() for each in queries]
+        assert [each.result().status for each in alarms] == [200, 200]
+    refused = [each for each in answers if each.status == 429]
+    assert len(refused) == 6
+    assert refused[0].headers["retry-after"]
+    assert refused[0].json["type"].endswith("concurrency-limit")
+    series = "concurrency_limit_rejections_total"
+    assert metric(platform, "api", series, name="api/calls", criticality="query") == 6
 
 
 def test_the_policy_file_is_followed_through_symlinks(platform: Platform) -> None:

@@ -48,6 +48,7 @@ class _Plan:
     retry: RetryPolicy
     hedge: HedgeSpec | None
     adaptive: bool
+    measured: bool  # whether it matters how long a call that succeeds has taken
 
 
 class Pipeline:
@@ -140,13 +141,14 @@ class Pipeline:
         while True:
             try:
                 if plan.hedge is None or not idempotent:
-                    return await self._attempt(plan, attempt, at, number, timed, target)
+                    return await self._attempt(plan, attempt, at, now, number, timed, target)
                 return await self._hedged(plan, plan.hedge, attempt, at, number, timed, target)
             except Exception as error:
                 delay = plan.retry.again(error, number, at - self._clock()) if idempotent else None
                 if delay is None:
                     raise
             await asyncio.sleep(delay)
+            now = self._clock()
             number += 1
 
     def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, target: str | None = None) -> T:
@@ -214,6 +216,7 @@ class Pipeline:
         plan: _Plan,
         attempt: Callable[[float], Awaitable[T]],
         at: float,
+        started: float,
         number: int,
         timed: bool,
         target: str | None,
@@ -226,8 +229,8 @@ class Pipeline:
             except LimitExceededError as error:
                 self._refused(error, number, target)
                 raise
+            started = self._clock()
         breaker = plan.breaker
-        started = self._clock()
         permit: int | None = None
         try:
             left = at - started
@@ -251,7 +254,7 @@ class Pipeline:
         except BaseException as error:
             self._failed(plan, permit, error, started, number, target)
             raise
-        seconds = self._clock() - started
+        seconds = self._clock() - started if plan.measured or self.record is not None else 0.0
         if breaker is not None:
             breaker.succeeded(permit, seconds)
         limit.release(seconds if plan.adaptive else None)
@@ -293,7 +296,7 @@ class Pipeline:
     ) -> T:
         """Starts another attempt whenever the last one has taken longer than the delay; the first answer counts, and
         an error only once no attempt is left."""
-        first = asyncio.ensure_future(self._attempt(plan, attempt, at, number, timed, target))
+        first = asyncio.ensure_future(self._attempt(plan, attempt, at, self._clock(), number, timed, target))
         attempts: set[asyncio.Future[T]] = {first}
         started = 1
         try:
@@ -311,7 +314,7 @@ class Pipeline:
                     started += 1
                     if self.budget.withdraw():
                         events.emit("hedge", self.name, str(started))
-                        again = self._attempt(plan, attempt, at, number + started - 1, timed, target)
+                        again = self._attempt(plan, attempt, at, self._clock(), number + started - 1, timed, target)
                         attempts.add(asyncio.ensure_future(again))
         finally:
             for each in attempts:
@@ -338,6 +341,7 @@ class Pipeline:
             ),
             hedge=policy.hedge,
             adaptive=policy.adaptive_concurrency is not None,
+            measured=policy.adaptive_concurrency is not None or policy.circuit_breaker.slow_call is not None,
         )
 
     def _is_failure(self, error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 import collections
 import logging
+from collections.abc import Sequence
 
 from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
@@ -29,7 +30,8 @@ class MemoryOutbox:
         if len(self._waiting) >= self._capacity:
             _, lost = self._waiting.popleft()
             metrics.simulator_readings_total.labels("dropped").inc(lost)
-        self._waiting.append((Waiting(self._next_id, "", batch.SerializeToString()), readings))
+        request = ingestion_pb2.IngestRequest(batch=batch)
+        self._waiting.append((Waiting(self._next_id, request.SerializeToString()), readings))
         self._next_id += 1
         metrics.simulator_readings_total.labels("made").inc(readings)
         metrics.simulator_buffer_batches.set(len(self._waiting))
@@ -47,8 +49,8 @@ class MemoryOutbox:
     async def wait_for_more(self, seconds: float) -> None:
         await self._arrivals.wait(seconds)
 
-    async def forwarded(self, last: int) -> None:
-        while self._waiting and self._waiting[0][0].id <= last:
+    async def forwarded(self, ids: Sequence[int]) -> None:
+        while self._waiting and ids and self._waiting[0][0].id <= ids[-1]:
             _, readings = self._waiting.popleft()
             metrics.simulator_readings_total.labels("acknowledged").inc(readings)
         metrics.simulator_buffer_batches.set(len(self._waiting))

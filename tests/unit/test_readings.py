@@ -1,6 +1,7 @@
 """Batches, segments, tables: what goes in comes out, and what is wrong is named."""
 
 import math
+import struct
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.readings.batch import MAX_AHEAD_US, Series, decode, encode, now_us
+from aurum.readings.batch import MAX_AHEAD_US, Series, decode, encode, now_us, parse_request
 from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
 from aurum.readings.tables import Rows, TableError, parse_timestamp, read_cmapss, read_csv, to_series
 from aurum.runtime.errors import InvalidArgumentError
@@ -60,7 +61,7 @@ def test_batches_survive_the_wire(readings: list[tuple[int, float]]) -> None:
     at = np.array([reading[0] for reading in readings], dtype=np.int64)
     column = np.array([reading[1] for reading in readings])
     message = encode("src", 3, [Series("m", "s", at, column)])
-    got = decode(ingestion_pb2.Batch.FromString(message.SerializeToString()), NOW)
+    got = decode(message.SerializeToString(), NOW)
     assert (got.source_id, got.sequence, got.readings) == ("src", 3, len(readings))
     assert np.array_equal(got.series[0].timestamps, at)
     assert np.array_equal(got.series[0].values, column)
@@ -87,21 +88,47 @@ def test_batches_survive_the_wire(readings: list[tuple[int, float]]) -> None:
 )
 def test_a_batch_that_breaks_a_rule_names_the_field(message: ingestion_pb2.Batch, field: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        decode(message, NOW)
+        decode(message.SerializeToString(), NOW)
     assert caught.value.violations[0].field == field
 
 
-@given(st.binary(max_size=300))
-@settings(max_examples=200)
-def test_no_message_crashes_the_decoder(data: bytes) -> None:
-    try:
-        message = ingestion_pb2.Batch.FromString(data)
-    except Exception:  # protobuf's own refusal, before our code
-        return
-    try:
-        decode(message, NOW)
-    except InvalidArgumentError as error:
-        assert error.violations  # noqa: PT017 - random bytes may also be a batch
+@given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8))
+@settings(max_examples=300)
+def test_no_message_crashes_the_decoder(data: bytes, flips: list[tuple[int, int]]) -> None:
+    damaged = bytearray(batch(series(), series("n", at=(1, 2), values=(1.0, 2.0))).SerializeToString())
+    for place, value in flips:
+        damaged[place % len(damaged)] = value
+    for message in (data, bytes(damaged)):
+        try:
+            decode(message, NOW)
+            decode(parse_request(message).batch, NOW)
+        except InvalidArgumentError as error:
+            assert error.violations  # noqa: PT017 - what is damaged may still be a batch
+
+
+def test_columns_in_every_form_that_protobuf_allows_are_read() -> None:
+    """Number by number, and in several pieces, as other encoders may send them."""
+
+    def piece(number: int, kind: int, content: bytes) -> bytes:
+        length = bytes([len(content)]) if kind == 2 else b""
+        return bytes([number << 3 | kind]) + length + content
+
+    times = [at.to_bytes(8, "little") for at in (1000, 2000, 3000)]
+    values = [struct.pack("<d", value) for value in (1.5, 2.5, 3.5)]
+    names = piece(1, 2, b"m") + piece(2, 2, b"s")
+    forms = [
+        piece(3, 2, b"".join(times)) + piece(4, 2, b"".join(values)),
+        b"".join(piece(3, 1, each) for each in times) + b"".join(piece(4, 1, each) for each in values),
+        b"".join(piece(3, 2, each) for each in times) + b"".join(piece(4, 2, each) for each in values),
+        piece(3, 2, times[0]) + b"".join(piece(3, 1, each) for each in times[1:]) + piece(4, 2, b"".join(values)),
+    ]
+    for form in forms:
+        message = piece(1, 2, b"src") + b"\x10\x01" + piece(3, 2, names + form)
+        got = decode(message, NOW)
+        assert got.series[0].timestamps.tolist() == [1000, 2000, 3000]
+        assert got.series[0].values.tolist() == [1.5, 2.5, 3.5]
+        for request in (piece(1, 2, message), piece(1, 2, message[:7]) + piece(1, 2, message[7:])):
+            assert decode(parse_request(request).batch, NOW).series[0].values.tolist() == [1.5, 2.5, 3.5]
 
 
 @pytest.mark.parametrize(

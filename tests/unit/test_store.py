@@ -1,8 +1,9 @@
 """The SQLite store, the ledger and the tail: nothing is lost, nothing is kept twice, memory and disk agree."""
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.ingestion import ledger
 from aurum.ingestion.downsample import merge, reduce_points
-from aurum.ingestion.sqlite_store import SqliteStore
+from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, MachineRecord
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Series
 from aurum.runtime.errors import AlreadyExistsError, ResourceExhaustedError
+from aurum.storage import ledger
 from aurum.storage.database import NewerDatabaseError
 
 END = 2**62
@@ -24,15 +25,23 @@ END = 2**62
 
 def batch(sequence: int, at: list[int], values: list[float], source_id: str = "src", machine_id: str = "m") -> Batch:
     series = Series(machine_id, "s", np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
-    return Batch(source_id, sequence, (series,), len(values))
+    return Batch.of(source_id, sequence, [series])
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "store.db", 10_000_000, 5.0)
+    opened = SqliteStore(SqliteOptions(tmp_path / "store.db"))
     await opened.start()
     yield opened
     await opened.close()
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"not within {seconds} s: {what}")
 
 
 async def write(store: SqliteStore, *batches: Batch) -> list[tuple[int, int]]:
@@ -64,7 +73,7 @@ async def test_a_batch_is_stored_once(store: SqliteStore) -> None:
 
 async def test_what_was_sent_is_remembered_after_a_restart(tmp_path: Path) -> None:
     for expected in [(1, 0), (0, 1)]:
-        opened = SqliteStore(tmp_path / "store.db", 10_000_000, 5.0)
+        opened = SqliteStore(SqliteOptions(tmp_path / "store.db"))
         await opened.start()
         assert await write(opened, batch(7, [10], [1])) == [expected]
         await opened.close()
@@ -84,17 +93,22 @@ async def test_days_are_cut_and_read_together(store: SqliteStore) -> None:
     assert (summary.first_us, summary.last_us, summary.last_value) == (at[0], at[-1], 4.0)
 
 
-async def test_small_segments_are_merged(store: SqliteStore, tmp_path: Path) -> None:
-    for sequence in range(1, 300):
-        await store.append(batch(sequence, [sequence * 1000], [float(sequence)]), wait=True)
-    await write(store, batch(300, [300_000], [300.0]))
-    connection = sqlite3.connect(tmp_path / "store.db")
-    segments, readings = connection.execute("SELECT count(*), sum(count) FROM segments").fetchone()
-    connection.close()
-    assert readings == 300
-    assert segments < 100
+async def test_small_segments_are_merged(tmp_path: Path) -> None:
+    store = SqliteStore(SqliteOptions(tmp_path / "store.db", recent_bytes=1))  # each batch is flushed
+    await store.start()
+
+    def segments() -> tuple[int, int]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            count, readings = connection.execute("SELECT count(*), sum(count) FROM segments").fetchone()
+        return count, readings or 0
+
+    for sequence in range(1, 301):
+        await write(store, batch(sequence, [sequence * 1000], [float(sequence)]))
+    await until(lambda: segments()[1] == 300, "the readings are flushed")
+    await until(lambda: segments()[0] < 16, "the segments are merged")
     assert (await store.read("m", "s", 0, END)).values.tolist() == [float(n) for n in range(1, 301)]
     assert (await store.read("m", "s", 0, END, last=5)).values.tolist() == [296, 297, 298, 299, 300]
+    await store.close()
 
 
 @given(
@@ -106,7 +120,7 @@ def test_merging_changes_no_answer(tmp_path_factory: pytest.TempPathFactory, sen
     """Whatever the order and overlap, the store gives the reading of the highest sequence for each time."""
 
     async def check() -> None:
-        opened = SqliteStore(tmp_path_factory.mktemp("merge") / "store.db", 10_000_000, 5.0)
+        opened = SqliteStore(SqliteOptions(tmp_path_factory.mktemp("merge") / "store.db"))
         await opened.start()
         expected: dict[int, float] = {}
         for sequence, readings in enumerate(sent, start=1):
@@ -151,7 +165,7 @@ def test_reduced_points_keep_extremes_counts_and_sums(readings: list[tuple[int, 
 
 
 async def test_a_full_queue_refuses(tmp_path: Path) -> None:
-    opened = SqliteStore(tmp_path / "store.db", 1, 5.0)
+    opened = SqliteStore(SqliteOptions(tmp_path / "store.db", queue_bytes=1))
     await opened.start()
     first = await opened.append(batch(1, [1], [1]), wait=False)
     with pytest.raises(ResourceExhaustedError) as caught:
@@ -180,14 +194,14 @@ async def test_registration(store: SqliteStore) -> None:
 
 def test_a_store_of_a_newer_version_is_left_untouched(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    SqliteStore(path, 10_000_000, 5.0)
+    SqliteStore(SqliteOptions(path))
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.commit()
     connection.close()
     before = path.read_bytes()
     with pytest.raises(NewerDatabaseError, match="newer version"):
-        SqliteStore(path, 10_000_000, 5.0)
+        SqliteStore(SqliteOptions(path))
     assert path.read_bytes() == before
 
 
@@ -195,7 +209,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_text("this is a letter, not a database" * 100)
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):
-        SqliteStore(path, 10_000_000, 5.0)
+        SqliteStore(SqliteOptions(path))
 
 
 @given(

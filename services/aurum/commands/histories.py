@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aurum.ingestion.sqlite_store import read_histories
+from aurum.ingestion.sqlite.snapshot import read_histories
 from aurum.readings.batch import Timestamps, Values
 from aurum.readings.history import FAULT, Run, split_runs
 from aurum.readings.tables import Rows, cmapss_prefix, read_cmapss, read_csv, to_series

@@ -3,21 +3,21 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
-from aurum.edge.spool import Spool
-from aurum.readings.batch import decode
-from aurum.readings.ingest_stream import IngestStreams, Written
+from aurum.edge.spool import Spool, SpoolOptions
+from aurum.edge.spool_version_1 import adopt
+from aurum.readings.batch import decode, parse_request
+from aurum.readings.ingest_stream import SERVICE_NAME, IngestStreams, Written, add_ingestion_service
 from aurum.readings.uplink import Uplink
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
 from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
+from aurum.runtime.settings import Settings
 from aurum.runtime.tracing import traceparent
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
-
-SERVICE_NAME = "aurum.v1.IngestionService"
+from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 
 class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
@@ -32,14 +32,16 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     def stop(self) -> None:
         self._streams.stop()
 
+    # Ingest and Write get their requests as bytes, see add_ingestion_service
+
     async def Ingest(  # noqa: N802
-        self, request_iterator: AsyncIterator[ingestion_pb2.IngestRequest], context: Any
+        self, request_iterator: Any, context: Any
     ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
         async for response in self._streams.serve(request_iterator):
             yield response
 
-    async def Write(self, request: ingestion_pb2.WriteRequest, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
-        written = await (await self.accept(request.batch, "batch", "unary", wait=False))
+    async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
+        written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
         return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
 
     async def RegisterMachine(  # noqa: N802
@@ -71,19 +73,16 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         async for response in self._upstream.endless(self._stub.Watch, request):
             yield response
 
-    async def _accept_streamed(self, request: ingestion_pb2.IngestRequest, position: int) -> Awaitable[Written]:
-        return await self.accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
+    async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
+        return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
 
-    async def accept(
-        self, message: ingestion_pb2.Batch, field: str, transport: str, *, wait: bool
-    ) -> Awaitable[Written]:
+    async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
         """Checks and spools a batch; what comes back ends when it is durable."""
         started = time.perf_counter()
         try:
-            batch = decode(message, field=field)
-            writing = await self._spool.put(batch, message.SerializeToString(), traceparent(), wait=wait)
+            batch = decode(data, field=field)
+            writing = await self._spool.put(batch, traceparent(), wait=wait)
         except AurumError as error:
-            error.metadata |= {"source_id": message.source_id, "sequence": str(message.sequence)}
             metrics.track_ingestion_error(error.reason, transport)
             raise
         return asyncio.ensure_future(_measured(writing, transport, started))
@@ -99,24 +98,25 @@ async def _measured(writing: Awaitable[Written], transport: str, started: float)
 async def gateway(service: Service, upstream_target: str | None = None) -> AsyncGenerator[EdgeServicer]:
     """A gateway for the time of the block: its spool, its uplink, its gRPC server."""
     settings = service.settings
-    spool = await asyncio.to_thread(
-        Spool, settings.spool_path, settings.edge_spool_max_bytes, settings.edge_spool_max_age
-    )
+    spool = await asyncio.to_thread(Spool, _options(settings))
     await spool.start()
     try:
         upstream = service.dependency("ingestion", upstream_target or settings.uplink_target)
-        uplink = Uplink(spool, upstream)
+        await adopt(settings.spool_path, spool)
+        lanes = {"live": Uplink(spool.live, upstream)}
+        if settings.edge_live_first:
+            lanes["backlog"] = Uplink(spool.backlog, upstream)
         service.health.add_check("spool", spool.problem)
         servicer = EdgeServicer(spool, upstream)
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         work = [
-            service.spawn(uplink.run(), "uplink"),
+            *(service.spawn(lane.run(), f"uplink-{name}") for name, lane in lanes.items()),
             service.spawn(spool.expire(), "spool-expiry"),
             service.spawn(spool.observe(), "spool-gauges"),
         ]
         try:
             async with service.rpc_server(
-                lambda server: ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server),
+                lambda server: add_ingestion_service(servicer, server),
                 [SERVICE_NAME],
                 settings.edge_host,
                 settings.edge_port,
@@ -129,6 +129,18 @@ async def gateway(service: Service, upstream_target: str | None = None) -> Async
             await asyncio.gather(*work, return_exceptions=True)
     finally:
         await spool.close()
+
+
+def _options(settings: Settings) -> SpoolOptions:
+    return SpoolOptions(
+        settings.spool_path,
+        max_bytes=settings.edge_spool_max_bytes,
+        max_age=settings.edge_spool_max_age,
+        drop_oldest=settings.edge_spool_when_full == "drop_oldest",
+        drain_bytes=settings.edge_drain_bytes,
+        live_first=settings.edge_live_first,
+        min_free_bytes=settings.edge_spool_min_free_bytes,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -1,159 +1,180 @@
-"""The durable queue of a gateway: batches wait on disk, in their order, until the uplink has acknowledged them."""
+"""The durable queue of a gateway: batches wait in a log on disk until the uplink has acknowledged them.
+
+There are two lanes, each in the order of arrival, and an uplink for each. What has just come goes by the live lane.
+What could not be sent within seconds is left to the backlog lane, which drains at a bounded rate and gives way to the
+live one, so that after an outage of days the plant is seen as it is now. The store takes the sequences of a source in
+any order, so it ends up with the same readings.
+"""
 
 import asyncio
 import collections
+import json
 import logging
-import sqlite3
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import zstandard
+
+from aurum.edge.token_bucket import TokenBucket
 from aurum.readings.batch import Batch, now_us
 from aurum.readings.ingest_stream import Written
 from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
-from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError
-from aurum.storage.database import close, connect, prepare
-from aurum.storage.group_commit import GroupCommitWriter
+from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from aurum.storage import ledger
+from aurum.storage.group_commit import GroupCommit
+from aurum.storage.guarded_log import GuardedLog
+from aurum.storage.segment_log import OVERHEAD, Record
+from aurum.v1 import columns_pb2
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-_SCHEMA = """
-CREATE TABLE batches (id INTEGER PRIMARY KEY AUTOINCREMENT, source_id TEXT NOT NULL, sequence INTEGER NOT NULL,
-    received_us INTEGER NOT NULL, traceparent TEXT NOT NULL, data BLOB NOT NULL, UNIQUE (source_id, sequence));
-CREATE TABLE refused (id INTEGER PRIMARY KEY AUTOINCREMENT, refused_us INTEGER NOT NULL, reason TEXT NOT NULL,
-    data BLOB NOT NULL);
-"""
-_OVERHEAD = 100  # bytes of a row besides its batch
-_KEPT_REFUSED = 1000  # batches that ingestion refused and that are kept to be looked at
+_QUEUE_BYTES = 32_000_000  # that wait for the log, which is bounded itself
+_SOURCES = 10_000  # whose sequences are remembered, to recognise what comes again
+_LIVE_US = 2_000_000  # a batch that could not be sent for so long is left to the backlog
+_GIVE_WAY_US = 500_000  # the backlog waits while the oldest batch of the live lane is older
+_MOST_LIVE = 20_000  # batches that wait in the live lane
+_MOST_RANGES = 1000  # of acknowledged ids; with more, the live lane overtakes no further
+_READ_BYTES = 8_000_000  # at a time
 _EXPIRE_EVERY = 60.0  # seconds
-_SAMPLES, _SAMPLE_SECONDS = 13, 5.0  # the last minute, for seconds_until_full
+_KEPT_REFUSED = 1000  # batches that ingestion refused and that are kept to be looked at
+_SAMPLES, _SAMPLE_SECONDS = 61, 1.0  # the last minute, for seconds_until_full
+_PLAIN, _ZSTD = b"\0", b"\1"
+_COMPRESS_FROM = 256  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolOptions:
+    """folder: of the log. max_bytes: of its files. max_age: seconds after which a batch is given up. drop_oldest:
+    whether a full spool gives up its oldest batches, instead of holding devices back. drain_bytes: of the backlog that
+    are sent in a second. live_first: whether new batches overtake the backlog. min_free_bytes: of the disk, that stay
+    free."""
+
+    folder: Path
+    max_bytes: int = 1_000_000_000
+    max_age: float = 7 * 86_400.0
+    drop_oldest: bool = False
+    drain_bytes: float = 8_000_000.0
+    live_first: bool = True
+    min_free_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    batch: Batch
+    traceparent: str
+
+
+LogWork = Callable[[], Any]
 
 
 class Spool:
-    """An Outbox on disk, bounded by bytes and by age."""
+    """Bounded by bytes and by age. For one event loop."""
 
-    def __init__(self, path: Path, max_bytes: int, max_age: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises NewerDatabaseError or sqlite3.DatabaseError, each with a sentence."""
-        prepare(path, "spool", VERSION, _SCHEMA)
-        self._path = path
-        self._max_bytes = max_bytes
-        self._max_age_us = int(max_age * 1e6)
+    def __init__(self, options: SpoolOptions, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises OSError."""
+        self._options = options
         self._clock = clock
-        self._connection = connect(path, read_only=True)
+        # A file goes when all of it is acknowledged, so there have to be several of them
+        file_bytes = max(65_536, min(16_000_000, options.max_bytes // 8))
+        self._log = GuardedLog(options.folder, file_bytes, options.min_free_bytes, "AURUM_EDGE_SPOOL_MIN_FREE_BYTES")
+        self._acked = _read_acked(options.folder / "acked.json")
+        ledger.record(self._acked, 0, self._log.first_id - 1)
+        if self._log.next_id <= self._acked[-1][1]:
+            self._log.next_id = self._acked[-1][1] + 1
+        self._saved = self._acked[:]
+        self._waiting = self._log.next_id - sum(last - first + 1 for first, last in self._acked)
+        self._split = self._log.next_id - 1 if options.live_first else 0  # ids up to this one are the backlog's
+        self._newest: collections.deque[tuple[int, int]] = collections.deque()  # live, unacknowledged: id and time
+        self._queued_bytes = 0
+        self._sources: collections.OrderedDict[str, list[ledger.Range]] = collections.OrderedDict()
+        self._compressor = zstandard.ZstdCompressor(level=1)
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._bucket = TokenBucket(options.drain_bytes, options.drain_bytes, clock)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._bytes: int
-        self._batches: int
-        self._bytes, self._batches = self._connection.execute(
-            "SELECT coalesce(sum(length(data) + ?), 0), count(*) FROM batches", (_OVERHEAD,)
-        ).fetchone()
-        self._samples: collections.deque[tuple[float, int]] = collections.deque(maxlen=_SAMPLES)
-        self._arrivals = Arrivals()
+        self._writer: GroupCommit[_Put | LogWork, Any] | None = None
         self._room = asyncio.Event()
-        self._writer: GroupCommitWriter | None = None
+        self._samples: collections.deque[tuple[float, int]] = collections.deque(maxlen=_SAMPLES)
+        self.live = Lane(self, live=True)
+        self.backlog = Lane(self, live=False)
         self._measure()
 
     async def start(self) -> None:
-        # Its own bound is in bytes on disk; the queue before it needs to hold no more than a few commits.
-        self._writer = GroupCommitWriter(self._path, "spool-writer", 32_000_000)
+        self._writer = GroupCommit("spool-log", self._commit, _QUEUE_BYTES)
 
     async def close(self) -> None:
         if self._writer:
+            await self._on_log(self._save)
             await self._writer.close()
         self._reader.shutdown(wait=True)
-        close(self._connection)
+        self._log.close()
 
     def problem(self) -> str | None:
-        return self._writer.problem if self._writer else "is not started"
+        return self._log.problem if self._writer else "is not started"
 
-    async def put(self, batch: Batch, data: bytes, traceparent: str, *, wait: bool) -> Awaitable[Written]:
+    @property
+    def batches(self) -> int:
+        """How many wait."""
+        return self._waiting
+
+    @property
+    def bytes_on_disk(self) -> int:
+        return self._log.bytes_on_disk
+
+    async def put(self, batch: Batch, traceparent: str, *, wait: bool) -> Awaitable[Written]:
         """Queues a batch; the result's await ends when it is durable. wait: for room, else ResourceExhaustedError."""
-        size = len(data) + _OVERHEAD
-        if size > self._max_bytes:
-            raise InvalidArgumentError.of("batch", f"has {size} bytes, and the whole spool {self._max_bytes}")
-        while self._bytes + size > self._max_bytes:
+        size = len(batch.data) + OVERHEAD
+        if size > self._options.max_bytes:
+            raise InvalidArgumentError.of("batch", f"has {size} bytes, and the whole spool {self._options.max_bytes}")
+        while self._log.bytes_on_disk + self._queued_bytes + size > self._options.max_bytes:
+            if self._options.drop_oldest and await self._drop_oldest():
+                continue
             if not wait:
                 metrics.edge_spool_refused_total.inc()
                 raise ResourceExhaustedError(
-                    f"the gateway's spool is full ({self._bytes} of {self._max_bytes} bytes); send again later",
+                    f"the gateway's spool is full ({self._log.bytes_on_disk} of {self._options.max_bytes} bytes); "
+                    f"send again later",
                     reason="SPOOL_FULL",
                     retry_after=1.0,
                 )
             self._room.clear()
             await self._room.wait()
-        self._bytes += size  # reserved now, so that many at once do not overfill it
-        received = now_us()
-
-        def insert(connection: sqlite3.Connection) -> bool:
-            return (
-                connection.execute(
-                    "INSERT OR IGNORE INTO batches (source_id, sequence, received_us, traceparent, data) "
-                    "VALUES (?, ?, ?, ?, ?)",
-                    (batch.source_id, batch.sequence, received, traceparent, data),
-                ).rowcount
-                > 0
-            )
-
+        self._queued_bytes += size  # reserved now, so that many at once do not overfill it
         try:
-            writing = await self._started.submit(insert, size, wait=wait)
+            writing = await self._started.submit(_Put(batch, traceparent), size, wait=wait)
         except BaseException:
-            self._bytes -= size
+            self._queued_bytes -= size
             raise
         return asyncio.ensure_future(self._finish(batch, size, writing))
-
-    async def after(self, last: int, batches: int) -> list[Waiting]:
-        """Up to so many batches that follow the id `last`, in their order."""
-
-        def read() -> list[Waiting]:
-            rows = self._connection.execute(
-                "SELECT id, traceparent, data FROM batches WHERE id > ? ORDER BY id LIMIT ?", (last, batches)
-            )
-            return [Waiting(*row) for row in rows]
-
-        return await asyncio.get_running_loop().run_in_executor(self._reader, read)
-
-    async def wait_for_more(self, seconds: float) -> None:
-        """Returns when a batch has come, or after so many seconds."""
-        await self._arrivals.wait(seconds)
-
-    async def forwarded(self, last: int) -> None:
-        """Forgets the batches up to the id `last`: they are durable further on."""
-        batches = await self._delete("id <= ?", last)
-        metrics.edge_spool_forwarded_total.inc(batches)
-
-    async def refused(self, id_: int, reason: str) -> None:
-        """Puts a batch aside that ingestion will never take."""
-
-        def move(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT INTO refused (refused_us, reason, data) SELECT ?, ?, data FROM batches WHERE id = ?",
-                (now_us(), reason, id_),
-            )
-            connection.execute("DELETE FROM refused WHERE id <= (SELECT max(id) FROM refused) - ?", (_KEPT_REFUSED,))
-
-        await self._started.run(move)
-        metrics.edge_spool_dropped_total.labels("invalid").inc(await self._delete("id = ?", id_))
 
     async def expire(self) -> None:
         """Gives up batches that are too old, for as long as it runs."""
         while True:
-            if batches := await self._delete("received_us < ?", now_us() - self._max_age_us):
-                metrics.edge_spool_dropped_total.labels("expired").inc(batches)
-                logger.error("%d batches were older than %.0f s and were given up", batches, self._max_age_us / 1e6)
+            before = now_us() - int(self._options.max_age * 1e6)
+            while records := await self._read(self._done_through, _READ_BYTES):
+                old = [record.id for record in records if record.at_us < before]
+                given_up = self._drop(old, "expired")
+                if given_up:
+                    logger.error("%d batches were older than %.0f s and are given up", given_up, self._options.max_age)
+                if len(old) < len(records) or not given_up:
+                    break
+                await self._trim()
             await asyncio.sleep(_EXPIRE_EVERY)
 
     async def observe(self) -> None:
-        """Keeps the gauges current, for as long as it runs."""
+        """Keeps the gauges and what is saved of the acknowledgements current, for as long as it runs."""
         while True:
+            await asyncio.to_thread(self._log.look)
             self._measure()
-            oldest = await asyncio.get_running_loop().run_in_executor(
-                self._reader,
-                lambda: self._connection.execute("SELECT received_us FROM batches ORDER BY id LIMIT 1").fetchone(),
-            )
-            age = max(0.0, (now_us() - oldest[0]) / 1e6) if oldest else 0.0
-            metrics.edge_spool_oldest_age_seconds.set(age)
+            oldest = await self._read(self._done_through, 1) if self._waiting else []
+            metrics.edge_spool_oldest_age_seconds.set(max(0.0, (now_us() - oldest[0].at_us) / 1e6) if oldest else 0.0)
+            if self._acked != self._saved:
+                await self._on_log(self._save)
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def seconds_until_full(self) -> float:
@@ -162,60 +183,266 @@ class Spool:
             return float("inf")
         (then, before), (now, bytes_) = self._samples[0], self._samples[-1]
         growth = (bytes_ - before) / (now - then) if now > then else 0.0
-        return (self._max_bytes - bytes_) / growth if growth > 0 else float("inf")
+        return max(0.0, (self._options.max_bytes - bytes_) / growth) if growth > 0 else float("inf")
+
+    # For the lanes
+
+    async def next_live(self, last: int, most: int) -> list[Waiting]:
+        """Batches that have just come and follow the id `last`."""
+        self._leave_behind()
+        return await self._next(max(last, self._split, self._done_through), self._log.next_id - 1, most)
+
+    async def next_of_backlog(self, last: int, most: int) -> list[Waiting]:
+        """Batches of the backlog that follow the id `last`, when they may be sent."""
+        while self._newest and now_us() - self._newest[0][1] > _GIVE_WAY_US and self._split:
+            self._leave_behind()
+            await asyncio.sleep(0.02)
+        found = await self._next(max(last, self._done_through), self._split, most)
+        await self._bucket.take(sum(len(waiting.data) for waiting in found))
+        return found
+
+    def waiting_in(self, *, live: bool) -> int:
+        """How many batches wait in a lane."""
+        in_live = len(self._newest) if self._options.live_first else self._waiting
+        return in_live if live else self._waiting - in_live
+
+    async def forwarded(self, ids: Sequence[int]) -> None:
+        """Forgets batches that are durable further on."""
+        metrics.edge_spool_forwarded_total.inc(self._forget(ids))
+        await self._trim()
+
+    async def refused(self, id_: int, reason: str) -> None:
+        """Puts a batch aside that ingestion will never take."""
+        record = next((record for record in await self._read(id_ - 1, 1) if record.id == id_), None)
+        if record is not None:
+            payload = self._unpacked(record.payload)
+            await self._on_log(lambda: self._put_aside(id_, reason, payload))
+        self._drop([id_], "invalid")
+
+    # Inside
 
     @property
-    def batches(self) -> int:
-        """How many wait."""
-        return self._batches
-
-    @property
-    def bytes(self) -> int:
-        return self._bytes
-
-    @property
-    def _started(self) -> GroupCommitWriter:
+    def _started(self) -> GroupCommit[_Put | LogWork, Any]:
         if self._writer is None:
-            raise RuntimeError("the spool is not started")
+            raise UnavailableError("the spool is not started")
         return self._writer
 
-    async def _finish(self, batch: Batch, size: int, writing: Awaitable[bool]) -> Written:
-        inserted = False
+    @property
+    def _done_through(self) -> int:
+        """Every id up to this one needs no more care."""
+        return self._acked[0][1]
+
+    async def _on_log(self, work: LogWork) -> Any:
+        return await self._started.run(work, 1)
+
+    async def _read(self, after: int, max_bytes: int, most: int = 1000) -> list[Record]:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._log.read, after, max_bytes, most)
+
+    async def _next(self, after: int, through: int, most: int) -> list[Waiting]:
+        """Unacknowledged batches with ids in (after, through]."""
+        while after < through:
+            records = [record for record in await self._read(after, _READ_BYTES, most) if record.id <= through]
+            last = records[-1].id if records else through
+            there = {record.id for record in records}
+            lost = [id_ for id_ in range(after + 1, last + 1) if id_ not in there]
+            if self._drop(lost, "damaged"):
+                logger.error("%d batches of the spool are damaged and lost", len(lost))
+            found = [
+                Waiting(record.id, self._unpacked(record.payload))
+                for record in records
+                if not ledger.contains(self._acked, record.id)
+            ]
+            if found:
+                return found
+            after = last
+        return []
+
+    def _leave_behind(self) -> None:
+        """Leaves to the backlog what the live lane could not send in time."""
+        late = self._newest and now_us() - self._newest[0][1] > _LIVE_US
+        if self._options.live_first and late and len(self._acked) < _MOST_RANGES:
+            self._split = self._newest[-1][0]
+            self._newest.clear()
+            self.backlog.arrivals.note()
+
+    def _forget(self, ids: Sequence[int]) -> int:
+        forgotten = 0
+        for id_ in ids:
+            if not ledger.contains(self._acked, id_):
+                ledger.record(self._acked, id_)
+                forgotten += 1
+        self._waiting -= forgotten
+        while self._newest and ledger.contains(self._acked, self._newest[0][0]):
+            self._newest.popleft()
+        return forgotten
+
+    def _drop(self, ids: Sequence[int], reason: str) -> int:
+        dropped = self._forget(ids)
+        metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
+        return dropped
+
+    async def _drop_oldest(self) -> bool:
+        """Gives up the batches of the oldest file; False if there is none that can go."""
+        oldest = self._log.oldest_file()
+        if oldest is None:
+            return False
+        if dropped := self._drop(oldest, "full"):
+            logger.error("the spool is full: %d of its oldest batches are given up", dropped)
+        await self._trim()
+        return True
+
+    async def _trim(self) -> None:
+        through = self._done_through
+        if self._log.can_trim(through):
+            await self._on_log(lambda: self._log.trim(through))
+            self._room.set()
+        self._measure_size()
+
+    async def _finish(self, batch: Batch, size: int, writing: Awaitable[int]) -> Written:
         try:
-            inserted = await writing
+            id_ = await writing
         finally:
-            if not inserted:
-                self._bytes -= size
-        if not inserted:
+            self._queued_bytes -= size
+        if not id_:
             return Written(0, batch.readings)
-        self._batches += 1
+        self._waiting += 1
+        if self._options.live_first and id_ > self._split:
+            self._newest.append((id_, now_us()))
+            if len(self._newest) > _MOST_LIVE:
+                self._leave_behind()
         metrics.edge_spool_accepted_total.inc()
-        self._arrivals.note()
+        self.live.arrivals.note()
         self._measure_size()
         return Written(batch.readings, 0)
 
-    async def _delete(self, condition: str, value: int) -> int:
-        def delete(connection: sqlite3.Connection) -> tuple[int, int]:
-            found: tuple[int, int] = connection.execute(
-                f"SELECT count(*), coalesce(sum(length(data) + {_OVERHEAD}), 0) FROM batches WHERE {condition}",  # noqa: S608
-                (value,),
-            ).fetchone()
-            connection.execute(f"DELETE FROM batches WHERE {condition}", (value,))  # noqa: S608
-            return found
-
-        batches, bytes_ = await self._started.run(delete)
-        self._batches -= batches
-        self._bytes -= bytes_
-        if batches:
-            self._room.set()
-            self._measure_size()
-        return batches
+    @property
+    def _waiting_bytes(self) -> int:
+        """About how many bytes wait: acknowledged batches stay on disk until all of their file is."""
+        records = max(1, self._log.next_id - self._log.first_id)
+        return self._log.bytes_on_disk * self._waiting // records
 
     def _measure_size(self) -> None:
-        metrics.edge_spool_bytes.set(self._bytes)
-        metrics.edge_spool_batches.set(self._batches)
+        metrics.edge_spool_bytes.set(self._waiting_bytes)
+        metrics.edge_spool_disk_bytes.set(self._log.bytes_on_disk)
+        metrics.edge_spool_batches.set(self._waiting)
 
     def _measure(self) -> None:
         self._measure_size()
-        self._samples.append((self._clock(), self._bytes))
+        self._samples.append((self._clock(), self._waiting_bytes))
         metrics.edge_spool_seconds_until_full.set(self.seconds_until_full())
+        metrics.edge_spool_live_lag_seconds.set(
+            max(0.0, (now_us() - self._newest[0][1]) / 1e6) if self._newest else 0.0
+        )
+
+    # On the thread of the log
+
+    def _commit(self, items: list[_Put | LogWork]) -> list[Any]:
+        """For each batch its id, or 0 for one that came before."""
+        puts = [item for item in items if isinstance(item, _Put)]
+        outcomes: list[Any] = []
+        try:
+            outcomes = self._append(puts) if puts else []
+        except AurumError as error:
+            outcomes = [error] * len(puts)
+        rest = iter(outcomes)
+        return [next(rest) if isinstance(item, _Put) else item() for item in items]
+
+    def _append(self, puts: list[_Put]) -> list[int]:
+        fresh: dict[tuple[str, int], _Put] = {}
+        for put in puts:
+            key = (put.batch.source_id, put.batch.sequence)
+            if key not in fresh and not ledger.contains(self._source(put.batch.source_id), put.batch.sequence):
+                fresh[key] = put
+        ids = iter(self._log.write([self._packed(put) for put in fresh.values()]) if fresh else ())
+        outcomes = []
+        for put in puts:
+            key = (put.batch.source_id, put.batch.sequence)
+            if fresh.get(key) is put:
+                outcomes.append(next(ids))
+                ledger.record(self._source(put.batch.source_id), put.batch.sequence)
+            else:
+                outcomes.append(0)
+        return outcomes
+
+    def _source(self, source_id: str) -> list[ledger.Range]:
+        ranges = self._sources.setdefault(source_id, [])
+        self._sources.move_to_end(source_id)
+        if len(self._sources) > _SOURCES:
+            self._sources.popitem(last=False)
+        if len(ranges) > _MOST_RANGES:
+            del ranges[
+                : _MOST_RANGES // 2
+            ]  # forgotten, so what comes again of them is sent again, and recognised there
+        return ranges
+
+    def _packed(self, put: _Put) -> bytes:
+        message = columns_pb2.BatchRequest(batch=put.batch.data, traceparent=put.traceparent).SerializeToString()
+        return _ZSTD + self._compressor.compress(message) if len(message) >= _COMPRESS_FROM else _PLAIN + message
+
+    def _unpacked(self, payload: bytes) -> bytes:
+        return self._decompressor.decompress(payload[1:]) if payload[:1] == _ZSTD else payload[1:]
+
+    def _save(self) -> None:
+        """Writes down what is acknowledged. Not synced: what is lost of it is only sent, and recognised, again."""
+        ranges = self._acked[:]
+        target = self._options.folder / "acked.json"
+        temporary = target.with_suffix(".new")
+        try:
+            temporary.write_text(json.dumps(ranges))
+            os.replace(temporary, target)
+        except OSError as error:
+            logger.warning("what is acknowledged could not be written down: %s", error)
+            return
+        self._saved = ranges
+
+    def _put_aside(self, id_: int, reason: str, request: bytes) -> None:
+        folder = self._options.folder / "refused"
+        try:
+            folder.mkdir(exist_ok=True)
+            (folder / f"{id_:020}.batch").write_bytes(request)
+            (folder / f"{id_:020}.txt").write_text(reason + "\n")
+            for old in sorted(folder.iterdir())[: -2 * _KEPT_REFUSED]:
+                old.unlink()
+        except OSError as error:
+            logger.error("a refused batch could not be kept: %s", error)
+
+
+class Lane:
+    """An Outbox over one part of the spool."""
+
+    def __init__(self, spool: Spool, *, live: bool) -> None:
+        self._spool = spool
+        self._live = live
+        self.arrivals = Arrivals()
+
+    @property
+    def batches(self) -> int:
+        return self._spool.waiting_in(live=self._live)
+
+    async def after(self, last: int, batches: int) -> list[Waiting]:
+        if self._live:
+            return await self._spool.next_live(last, batches)
+        return await self._spool.next_of_backlog(last, batches)
+
+    async def wait_for_more(self, seconds: float) -> None:
+        await self.arrivals.wait(seconds)
+
+    async def forwarded(self, ids: Sequence[int]) -> None:
+        await self._spool.forwarded(ids)
+
+    async def refused(self, id_: int, reason: str) -> None:
+        await self._spool.refused(id_, reason)
+
+
+def _read_acked(path: Path) -> list[ledger.Range]:
+    """What `_save` wrote. A power cut may leave anything there: then all that is in the spool is sent again."""
+    if not path.exists():
+        return []
+    try:
+        ranges: list[ledger.Range] = []
+        for first, last in json.loads(path.read_text()):
+            ledger.record(ranges, int(first), int(last))
+    except (ValueError, TypeError) as error:
+        logger.warning("%s cannot be read, so what is in the spool is sent again: %s", path, error)
+        return []
+    return ranges

@@ -3,10 +3,10 @@ failing, so that a sick disk is felt as a quick and clear error instead of a que
 
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TypeVar
 
-from aurum.ingestion.store import MachineRecord, Points, SeriesSummary, Store
+from aurum.ingestion.store import Event, MachineRecord, Points, SeriesSummary, Store
 from aurum.readings.batch import Batch
 from aurum.readings.ingest_stream import Written
 from aurum.resilience import CircuitBreakerError, DeadlineExceededError, ErrorView, LimitExceededError, Pipeline, Policy
@@ -73,6 +73,12 @@ class GovernedStore:
 
     async def register(self, machine: MachineRecord) -> MachineRecord:
         return await self._governed("register", lambda: self._store.register(machine), idempotent=False)
+
+    async def record(self, events: Sequence[Event]) -> None:
+        await self._governed("record", lambda: self._store.record(events))
+
+    async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
+        return await self._governed("events", lambda: self._store.events(kind, machine_id, start_us, end_us, limit))
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0

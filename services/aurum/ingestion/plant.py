@@ -13,6 +13,9 @@ from aurum.runtime import metrics
 from aurum.runtime.errors import NotFoundError, ResourceExhaustedError
 from aurum.v1 import ingestion_pb2
 
+_READING_BYTES = 16
+_TAIL_OVERHEAD = 500  # bytes of a tail besides its readings
+
 
 @dataclass(slots=True)
 class MachineState:
@@ -22,7 +25,6 @@ class MachineState:
     first_seen_us: int = 0
     last_seen_us: int = 0
     sensors: dict[str, tuple[int, float]] = field(default_factory=dict)
-    tails: dict[str, SeriesTail] = field(default_factory=dict)
     version: int = 0
 
     def message(self) -> ingestion_pb2.Machine:
@@ -43,9 +45,12 @@ class MachineState:
 class Plant:
     """All machines. For one event loop."""
 
-    def __init__(self, max_machines: int, tail_readings: int) -> None:
+    def __init__(self, max_machines: int, tail_readings: int, tail_bytes: int) -> None:
+        """tail_readings: of a series that is asked for, to be held in memory. tail_bytes: of all of them."""
         self._max_machines = max_machines
         self._tail_readings = tail_readings
+        self._max_tails = max(1, tail_bytes // (2 * tail_readings * _READING_BYTES + _TAIL_OVERHEAD))
+        self._tails: OrderedDict[tuple[str, str], SeriesTail] = OrderedDict()  # the ones asked for last at the end
         self._states: OrderedDict[str, MachineState] = OrderedDict()  # the ones changed last at the end
         self._ids: list[str] = []  # sorted
         self._version = 0
@@ -60,7 +65,6 @@ class Plant:
             state.first_seen_us = min(state.first_seen_us or each.first_us, each.first_us)
             state.last_seen_us = max(state.last_seen_us, each.last_us)
             state.sensors[each.sensor] = (each.last_us, each.last_value)
-            state.tails[each.sensor] = SeriesTail(self._tail_readings, each.last_us + 1)
 
     def check_room(self, batch: Batch) -> None:
         """Raises ResourceExhaustedError if the batch would bring more machines than are allowed."""
@@ -87,10 +91,9 @@ class Plant:
                 position -= int(series.timestamps[::-1].argmax())
                 oldest = int(series.timestamps.min())
             newest = int(series.timestamps[position])
-            tail = state.tails.get(series.sensor)
-            if tail is None:
-                tail = state.tails[series.sensor] = SeriesTail(self._tail_readings, 0)
-            tail.append(series.timestamps, series.values, increasing=series.increasing)
+            tail = self._tails.get((series.machine_id, series.sensor))
+            if tail is not None:
+                tail.append(series.timestamps, series.values, increasing=series.increasing)
             known = state.sensors.get(series.sensor)
             if known is None or newest >= known[0]:
                 state.sensors[series.sensor] = (newest, float(series.values[position]))
@@ -119,6 +122,18 @@ class Plant:
                 metadata={"machine_id": machine_id},
             )
         return state
+
+    def tail(self, state: MachineState, sensor: str) -> SeriesTail:
+        """The latest readings of a series in memory, from now on if it was not asked for until now."""
+        key = (state.record.machine_id, sensor)
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._tails[key] = SeriesTail(self._tail_readings, state.sensors[sensor][0] + 1)
+            if len(self._tails) > self._max_tails:
+                self._tails.popitem(last=False)
+            metrics.ingestion_tails.set(len(self._tails))
+        self._tails.move_to_end(key)
+        return tail
 
     def page(self, after: str, size: int, machine_type: str, site: str) -> tuple[list[MachineState], str]:
         """Up to `size` machines that match, in the order of their ids, after the id `after`; and the next `after`."""

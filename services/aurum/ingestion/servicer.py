@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,14 @@ import numpy as np
 from aurum.ingestion.downsample import merge, reduce_points
 from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.store import MachineRecord, Points, Store
-from aurum.readings.batch import Batch, Timestamps, decode, machine_id_problem, now_us
+from aurum.readings.batch import Batch, Timestamps, decode, machine_id_problem, now_us, parse_request
 from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.rpc_client import TAKEN_UP
 from aurum.runtime.tracing import set_span_attributes
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 _NAME_LENGTH = 64
 _PAGE, _MAX_PAGE = 100, 1000
@@ -39,15 +39,16 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self._stopping = True
         self._plant.wake()
 
+    # Ingest and Write get their requests as bytes, see add_ingestion_service
+
     async def Ingest(  # noqa: N802
-        self, request_iterator: AsyncIterator[ingestion_pb2.IngestRequest], context: Any
+        self, request_iterator: Any, context: Any
     ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
         async for response in self._streams.serve(request_iterator):
             yield response
 
-    async def Write(self, request: ingestion_pb2.WriteRequest, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
-        set_span_attributes({"aurum.source_id": request.batch.source_id, "aurum.sequence": request.batch.sequence})
-        written = await (await self._accept(request.batch, "batch", "unary", wait=False))
+    async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
+        written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
         return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
 
     async def Query(  # noqa: N802
@@ -133,20 +134,18 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 await asyncio.sleep(interval)
                 await self._plant.wait_for_change(seen)
 
-    async def _accept_streamed(self, request: ingestion_pb2.IngestRequest, position: int) -> Awaitable[Written]:
+    async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
         return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
 
-    async def _accept(
-        self, message: ingestion_pb2.Batch, field: str, transport: str, *, wait: bool
-    ) -> Awaitable[Written]:
+    async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
         """Checks a batch and queues it; what comes back ends when it is durable and shown."""
         started = time.perf_counter()
         try:
-            batch = decode(message, field=field)
+            batch = decode(data, field=field)
+            set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
             self._plant.check_room(batch)
             writing = await self._store.append(batch, wait=wait)
         except AurumError as error:
-            error.metadata |= {"source_id": message.source_id, "sequence": str(message.sequence)}
             metrics.track_ingestion_error(error.reason, transport)
             raise
         return asyncio.ensure_future(self._finish(batch, writing, transport, started))
@@ -167,17 +166,15 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         end = request.end_us or state.last_seen_us + 1
         if end <= start:
             return Points(*merge([]))
-        tail = state.tails.get(sensor)
-        held = None
-        if tail is not None:
-            held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
+        tail = self._plant.tail(state, sensor)
+        held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
         if held is not None:
             return reduce_points(*held, start, end, request.points)
-        late = tail.late if tail else 0
+        late = tail.late
         points = await self._store.read(
             state.record.machine_id, sensor, start, end, points=request.points, last=request.last
         )
-        if tail is not None and points.counts is None and end > state.last_seen_us:
+        if points.counts is None and end > state.last_seen_us:
             tail.prepend(points.timestamps, points.values, late)  # the next question like this one stays in memory
         return points
 

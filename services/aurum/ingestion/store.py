@@ -1,6 +1,6 @@
 """What a store of readings does, whatever it is made of."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.readings.ingest_stream import Written
 
 DAY_US = 86_400_000_000
+MAX_RAW = 500_000  # readings of one series in one answer; more have to be reduced
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,19 @@ class Points:
     counts: Timestamps | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that became of a machine, such as a prediction. (kind, machine_id, at_us, id) identifies it."""
+
+    kind: str
+    machine_id: str
+    at_us: int
+    id: str
+    data: bytes
+
+
 class Store(Protocol):
-    """Keeps segments of readings and the registry of machines. All times are microseconds since the epoch."""
+    """Keeps segments of readings, the registry of machines and their events. Times are microseconds since the epoch."""
 
     async def start(self) -> None: ...
 
@@ -63,6 +75,12 @@ class Store(Protocol):
 
     async def register(self, machine: MachineRecord) -> MachineRecord:
         """Raises AlreadyExistsError if it is registered, unless by the same request with the same content."""
+
+    async def record(self, events: Sequence[Event]) -> None:
+        """Keeps events; those that are there already are replaced."""
+
+    async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
+        """The newest events in [start_us, end_us), newest first."""
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0

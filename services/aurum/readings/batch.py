@@ -1,17 +1,19 @@
 """Columnar batches of readings, and the rules that a batch must obey to be stored."""
 
+import itertools
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
-from aurum.runtime.errors import InvalidArgumentError
-from aurum.v1 import ingestion_pb2
+from aurum.runtime.errors import AurumError, InvalidArgumentError
+from aurum.v1 import columns_pb2, ingestion_pb2
 
 Timestamps = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
@@ -20,14 +22,16 @@ Column = tuple[Timestamps, Values]  # of one sensor, in the order of time
 MAX_AHEAD_US = 5 * 60 * 1_000_000  # a clock may be so far ahead; a reading from further in the future is wrong
 MAX_READINGS = 200_000  # in one batch
 MAX_SERIES = 20_000  # in one batch
+MAX_SEQUENCE = 2**62  # of a source
+_TRACEPARENT_LENGTH = 100
+_SHOWN = 200  # characters of a wrong source id
 
 _MACHINE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
 _SENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/%\- ]{0,63}")
 _SOURCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/\-]{0,199}")
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """Readings of one sensor of one machine: microseconds since the epoch and values, of the same length ≥ 1.
 
     increasing: the times are known to increase, so nobody needs to look again.
@@ -42,17 +46,27 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a source sent at once; (source_id, sequence) identifies it."""
+    """What a source sent at once; (source_id, sequence) identifies it.
+
+    data: the message aurum.v1.Batch, as it came.
+    """
 
     source_id: str
     sequence: int
     series: tuple[Series, ...]
     readings: int
+    data: bytes
+
+    @classmethod
+    def of(cls, source_id: str, sequence: int, series: Sequence[Series]) -> "Batch":
+        """A batch that is made here."""
+        data = _columns_message(source_id, sequence, series).SerializeToString()
+        return cls(source_id, sequence, tuple(series), sum(len(each.values) for each in series), data)
 
     @property
     def nbytes(self) -> int:
-        """Approximate size in memory."""
-        return 16 * self.readings + 200 * len(self.series)
+        """Approximate size in memory, with its message."""
+        return 16 * self.readings + 300 * len(self.series) + len(self.data)
 
 
 def now_us() -> int:
@@ -82,63 +96,113 @@ def source_id_problem(source_id: str) -> str | None:
     return f"{source_id[:220]!r} is no source id; use 1 to 200 letters, digits and . _ : / -, a letter or digit first"
 
 
-def decode(message: ingestion_pb2.Batch, now: int | None = None, field: str = "batch") -> Batch:
-    """The batch in a message. Raises InvalidArgumentError that names the first field that breaks a rule.
+def parse_request(data: bytes) -> columns_pb2.BatchRequest:
+    """The IngestRequest or WriteRequest in a message, with its batch as bytes. Raises InvalidArgumentError."""
+    try:
+        request = columns_pb2.BatchRequest.FromString(data)
+        if request.ByteSize() != len(data):  # protobuf merges a field that comes twice, and this reading of it does not
+            whole = ingestion_pb2.IngestRequest.FromString(data)
+            request = columns_pb2.BatchRequest(
+                batch=whole.batch.SerializeToString(), traceparent=whole.traceparent[:_TRACEPARENT_LENGTH]
+            )
+    except DecodeError as error:
+        raise InvalidArgumentError.of("request", "is no message of this method") from error
+    return request
+
+
+def decode(data: bytes, now: int | None = None, field: str = "batch") -> Batch:
+    """The batch in a message aurum.v1.Batch. Raises InvalidArgumentError that names the first field that breaks a rule.
 
     now: microseconds since the epoch, the clock's by default. field: where the message stands in the request.
     """
+    message = _parse_columns(data, field)
+    try:
+        return _checked(message, data, now_us() if now is None else now, field)
+    except AurumError as error:
+        error.metadata |= {"source_id": message.source_id[:_SHOWN], "sequence": str(message.sequence)}
+        raise
+
+
+def _checked(message: columns_pb2.BatchColumns, data: bytes, now: int, field: str) -> Batch:
     if problem := source_id_problem(message.source_id):
         raise InvalidArgumentError.of(f"{field}.source_id", problem)
-    if message.sequence == 0:
-        raise InvalidArgumentError.of(f"{field}.sequence", "must be at least 1")
+    if not 1 <= message.sequence <= MAX_SEQUENCE:
+        raise InvalidArgumentError.of(f"{field}.sequence", f"must be at least 1 and at most {MAX_SEQUENCE}")
     count = len(message.series)
     if not 1 <= count <= MAX_SERIES:
         raise InvalidArgumentError.of(f"{field}.series", f"has {count} series; 1 to {MAX_SERIES} are allowed")
-    seen: set[tuple[str, str]] = set()
-    keys: list[tuple[str, str]] = []
-    columns: list[tuple[Timestamps, Values]] = []
+    keys: dict[tuple[str, str], None] = {}
+    lengths: list[int] = []
+    columns: tuple[list[bytes], list[bytes]] = ([], [])
     for index, each in enumerate(message.series):
-        machine_id, sensor = each.machine_id, each.sensor
+        key = machine_id, sensor = each.machine_id, each.sensor
         if problem := machine_id_problem(machine_id):
             raise InvalidArgumentError.of(f"{field}.series[{index}].machine_id", problem)
         if problem := sensor_problem(sensor):
             raise InvalidArgumentError.of(f"{field}.series[{index}].sensor", problem)
-        if (machine_id, sensor) in seen:
+        if key in keys:
             raise InvalidArgumentError.of(
                 f"{field}.series[{index}]", f"machine {machine_id}, sensor {sensor} stands in this batch twice"
             )
-        seen.add((machine_id, sensor))
-        timestamps = np.array(each.timestamps_us, dtype=np.int64)
-        values = np.array(each.values, dtype=np.float64)
-        if len(timestamps) != len(values) or not len(values):
+        keys[key] = None
+        timestamps, values = each.timestamps_us, each.values
+        length = len(values)
+        if len(timestamps) != length or not length or length % 8:
             raise InvalidArgumentError.of(
                 f"{field}.series[{index}].values",
-                f"has {len(values)} values for {len(timestamps)} timestamps; there must be as many, at least one",
+                f"has {length // 8} values for {len(timestamps) // 8} timestamps; there must be as many, at least one",
             )
-        keys.append((machine_id, sensor))
-        columns.append((timestamps, values))
-    increasing = _check_columns(keys, columns, now_us() if now is None else now, field)
-    series = tuple(
-        Series(*key, *column, each) for key, column, each in zip(keys, columns, increasing.tolist(), strict=True)
-    )
-    return Batch(message.source_id, message.sequence, series, sum(len(column[1]) for column in columns))
+        lengths.append(length // 8)
+        columns[0].append(timestamps)
+        columns[1].append(values)
+    all_timestamps = np.frombuffer(b"".join(columns[0]), "<i8")
+    all_values = np.frombuffer(b"".join(columns[1]), "<f8")
+    ends = list(itertools.accumulate(lengths))
+    increasing = _check_columns(list(keys), all_timestamps, all_values, ends, now, field)
+    series: list[Series] = []
+    start = 0
+    for (machine_id, sensor), end, rises in zip(keys, ends, increasing.tolist(), strict=True):
+        series.append(Series(machine_id, sensor, all_timestamps[start:end], all_values[start:end], rises))
+        start = end
+    return Batch(message.source_id, message.sequence, tuple(series), start, data)
 
 
 def encode(source_id: str, sequence: int, series: Sequence[Series]) -> ingestion_pb2.Batch:
     """The message of a batch."""
-    return ingestion_pb2.Batch(
+    return ingestion_pb2.Batch.FromString(_columns_message(source_id, sequence, series).SerializeToString())
+
+
+def _columns_message(source_id: str, sequence: int, series: Sequence[Series]) -> columns_pb2.BatchColumns:
+    return columns_pb2.BatchColumns(
         source_id=source_id,
         sequence=sequence,
         series=[
-            ingestion_pb2.Series(
+            columns_pb2.SeriesColumns(
                 machine_id=each.machine_id,
                 sensor=each.sensor,
-                timestamps_us=each.timestamps.tolist(),
-                values=each.values.tolist(),
+                timestamps_us=each.timestamps.astype("<i8", copy=False).tobytes(),
+                values=each.values.astype("<f8", copy=False).tobytes(),
             )
             for each in series
         ],
     )
+
+
+def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
+    try:
+        message = columns_pb2.BatchColumns.FromString(data)
+        message.DiscardUnknownFields()
+        if message.ByteSize() == len(data):
+            return message
+        # A column may also come in several pieces, or number by number: rare, so read in the slow way.
+        whole = ingestion_pb2.Batch.FromString(data)
+    except DecodeError as error:
+        raise InvalidArgumentError.of(field, "is no message aurum.v1.Batch") from error
+    series = [
+        Series(each.machine_id, each.sensor, np.array(each.timestamps_us, np.int64), np.array(each.values, np.float64))
+        for each in whole.series
+    ]
+    return _columns_message(whole.source_id, whole.sequence, series)
 
 
 def with_times(
@@ -152,45 +216,42 @@ def with_times(
         yield each, times
 
 
-def _check_columns(
-    keys: list[tuple[str, str]], columns: list[tuple[Timestamps, Values]], now: int, field: str
+def _check_columns(  # noqa: PLR0917
+    keys: Sequence[tuple[str, str]], timestamps: Timestamps, values: Values, ends: list[int], now: int, field: str
 ) -> npt.NDArray[np.bool_]:
-    """Checks all columns at once, which is fast for many short ones; returns which have increasing times."""
-    timestamps = np.concatenate([column[0] for column in columns])
-    values = np.concatenate([column[1] for column in columns])
+    """Checks all columns at once, which is fast for many short ones; returns which have increasing times.
+
+    ends: where each column ends in `timestamps` and `values`.
+    """
     readings = len(values)
     if readings > MAX_READINGS:
         raise InvalidArgumentError.of(f"{field}.series", f"have {readings} readings; {MAX_READINGS} are allowed")
-    starts = np.cumsum([0] + [len(column[1]) for column in columns[:-1]])
-
-    def place(position: int) -> tuple[int, int]:
-        index = int(np.searchsorted(starts, position, side="right")) - 1
-        return index, position - int(starts[index])
+    starts = np.array([0, *ends[:-1]])
 
     def refuse(position: Any, column: str, describe: Any) -> InvalidArgumentError:
-        index, row = place(int(position))
+        index = int(np.searchsorted(starts, position, side="right")) - 1
+        row = int(position) - int(starts[index])
         return InvalidArgumentError.of(f"{field}.series[{index}].{column}[{row}]", describe(int(position)))
 
-    ahead = timestamps > now + MAX_AHEAD_US
-    if ahead.any():
+    if timestamps.max() > now + MAX_AHEAD_US:
         raise refuse(
-            ahead.argmax(),
+            timestamps.argmax(),
             "timestamps_us",
             lambda at: f"is {(int(timestamps[at]) - now) / 1e6:.0f} s in the future; at most 300 s are allowed",
         )
-    negative = timestamps < 0
-    if negative.any():
-        raise refuse(negative.argmax(), "timestamps_us", lambda at: f"{timestamps[at]} is before 1970")
-    infinite = np.isinf(values)
-    if infinite.any():
-        raise refuse(infinite.argmax(), "values", lambda at: "is infinite")
-    present = np.logical_or.reduceat(~np.isnan(values), starts)
-    if not present.all():
-        index = int((~present).argmax())
-        raise InvalidArgumentError.of(
-            f"{field}.series[{index}].values",
-            f"machine {keys[index][0]}, sensor {keys[index][1]} has no value that is a number",
-        )
+    if timestamps.min() < 0:
+        raise refuse(timestamps.argmin(), "timestamps_us", lambda at: f"{timestamps[at]} is before 1970")
+    if not np.isfinite(values).all():
+        infinite = np.isinf(values)
+        if infinite.any():
+            raise refuse(infinite.argmax(), "values", lambda at: "is infinite")
+        present = np.logical_or.reduceat(~np.isnan(values), starts)
+        if not present.all():
+            index = int((~present).argmax())
+            raise InvalidArgumentError.of(
+                f"{field}.series[{index}].values",
+                f"machine {keys[index][0]}, sensor {keys[index][1]} has no value that is a number",
+            )
     rises = np.empty(readings, dtype=np.bool_)
     rises[0] = True
     np.greater(timestamps[1:], timestamps[:-1], out=rises[1:])

@@ -6,15 +6,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 from opentelemetry.trace import SpanKind
 
+from aurum.readings.batch import parse_request
 from aurum.runtime.errors import AurumError, UnavailableError
 from aurum.runtime.tracing import context_of, traced_operation
-from aurum.v1 import ingestion_pb2
+from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 _ACKNOWLEDGE_EVERY = 16  # batches of a stream at most, when many are ready at once
 _UNACKNOWLEDGED = 64  # batches of a stream that may be on their way to the disk; then it is read no further
 _END = object()
+SERVICE_NAME = "aurum.v1.IngestionService"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,25 @@ class Written:
     duplicate: int
 
 
-Accept = Callable[[ingestion_pb2.IngestRequest, int], Awaitable[Awaitable[Written]]]
+Accept = Callable[[columns_pb2.BatchRequest, int], Awaitable[Awaitable[Written]]]
+
+
+def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer, server: grpc.aio.Server) -> None:
+    """Registers a servicer whose Ingest and Write take their requests as bytes, for `parse_request`."""
+    handlers: dict[str, Any] = {
+        "Ingest": grpc.stream_stream_rpc_method_handler(
+            servicer.Ingest,
+            request_deserializer=None,
+            response_serializer=ingestion_pb2.IngestResponse.SerializeToString,
+        ),
+        "Write": grpc.unary_unary_rpc_method_handler(
+            servicer.Write,
+            request_deserializer=None,
+            response_serializer=ingestion_pb2.WriteResponse.SerializeToString,
+        ),
+    }
+    ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server)
+    server.add_registered_method_handlers(SERVICE_NAME, handlers)  # in place of the two just registered
 
 
 class IngestStreams:
@@ -46,9 +67,7 @@ class IngestStreams:
         for reader in self._readers:
             reader.cancel()
 
-    async def serve(
-        self, requests: AsyncIterator[ingestion_pb2.IngestRequest]
-    ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+    async def serve(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
         pending: asyncio.Queue[Any] = asyncio.Queue(_UNACKNOWLEDGED)
         reader = asyncio.create_task(self._read(requests, pending), name="ingest-reader")
         self._readers.add(reader)
@@ -76,14 +95,14 @@ class IngestStreams:
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
 
-    async def _read(self, requests: AsyncIterator[ingestion_pb2.IngestRequest], pending: "asyncio.Queue[Any]") -> None:
+    async def _read(self, requests: AsyncIterator[bytes], pending: "asyncio.Queue[Any]") -> None:
         """Queues the writes of a stream in their order; an error ends it, after what came before."""
         position = 0
         try:
-            async for request in requests:
+            async for data in requests:
+                request = parse_request(data)
                 with traced_operation(
                     "aurum.v1.IngestionService/Ingest batch",
-                    {"aurum.source_id": request.batch.source_id, "aurum.sequence": request.batch.sequence},
                     kind=SpanKind.CONSUMER,
                     context=context_of(request.traceparent),
                 ):

@@ -3,7 +3,7 @@
 import asyncio
 import collections
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError, from_rpc_error
 from aurum.runtime.rpc_client import Dependency
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,9 @@ _IDLE = 1.0  # seconds between two looks at an empty outbox
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A batch that waits to be sent. id: grows in the order of sending. data: the serialized aurum.v1.Batch."""
+    """A batch that waits to be sent. id: grows in the order of sending. data: the message IngestRequest."""
 
     id: int
-    traceparent: str
     data: bytes
 
 
@@ -63,8 +62,8 @@ class Outbox(Protocol):
     async def wait_for_more(self, seconds: float) -> None:
         """Returns when a batch has come, or after so many seconds."""
 
-    async def forwarded(self, last: int) -> None:
-        """Forgets the batches up to the id `last`: they are durable further on."""
+    async def forwarded(self, ids: Sequence[int]) -> None:
+        """Forgets batches that are durable further on."""
 
     async def refused(self, id_: int, reason: str) -> None:
         """Puts a batch aside that the server will never take."""
@@ -84,7 +83,12 @@ class Uplink:
 
     def __init__(self, outbox: Outbox, dependency: Dependency) -> None:
         self._outbox = outbox
-        self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
+        # The batches are serialized already
+        self._ingest: Any = dependency.channel.stream_stream(
+            "/aurum.v1.IngestionService/Ingest",
+            request_serializer=None,
+            response_deserializer=ingestion_pb2.IngestResponse.FromString,
+        )
         self._dependency = dependency
         self._server = dependency.server
         self.problem: str | None = None
@@ -125,7 +129,7 @@ class Uplink:
         try:
             with pipeline.attempt(f"{self._dependency.client}/{self._server}/Ingest"):
                 await self._dependency.connected(pipeline, pipeline.policy.timeout.attempt)
-                call = self._stub.Ingest(self._requests(stream))
+                call = self._ingest(self._requests(stream))
                 responses = call.__aiter__()
                 going_on = await self._acknowledge(stream, responses)
             while going_on:
@@ -149,16 +153,14 @@ class Uplink:
             waiting.cancel()
         if response is None:
             return False
-        last = 0
-        for _ in range(response.acknowledged - stream.acknowledged):
-            last = stream.in_flight.popleft()
+        ids = [stream.in_flight.popleft() for _ in range(response.acknowledged - stream.acknowledged)]
         stream.acknowledged = response.acknowledged
         stream.room.set()
         self.problem = None
-        await self._outbox.forwarded(last)
+        await self._outbox.forwarded(ids)
         return True
 
-    async def _requests(self, stream: _Stream) -> AsyncGenerator[ingestion_pb2.IngestRequest]:
+    async def _requests(self, stream: _Stream) -> AsyncGenerator[bytes]:
         sent = 0
         while True:
             while len(stream.in_flight) >= _WINDOW:
@@ -168,9 +170,7 @@ class Uplink:
             for each in waiting:
                 sent = each.id
                 stream.in_flight.append(each.id)
-                yield ingestion_pb2.IngestRequest(
-                    batch=ingestion_pb2.Batch.FromString(each.data), traceparent=each.traceparent
-                )
+                yield each.data
             if not waiting:
                 await self._outbox.wait_for_more(_IDLE)
 

@@ -65,6 +65,12 @@ data_ingestion_duration_seconds = Histogram(
     "data_ingestion_duration_seconds", "Time from a batch's arrival until it is durable.", ["transport"], buckets=_FAST
 )
 ingestion_queue_bytes = Gauge("ingestion_queue_bytes", "Bytes of batches waiting to be stored.")
+ingestion_recent_bytes = Gauge("ingestion_recent_bytes", "Bytes of readings in memory that are not flushed yet.")
+ingestion_store_bytes = Gauge("ingestion_store_bytes", "Bytes of the store on disk.", ["part"])
+ingestion_disk_free_bytes = Gauge("ingestion_disk_free_bytes", "Bytes free on the disk of the store.")
+ingestion_segments_merged_total = Counter("ingestion_segments_merged_total", "Small segments merged into larger ones.")
+ingestion_readings_expired_total = Counter("ingestion_readings_expired_total", "Readings removed by retention.")
+ingestion_tails = Gauge("ingestion_tails", "Series whose latest readings are held in memory, since they are asked for.")
 ingestion_machines = Gauge("ingestion_machines", "Machines known.")
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")
 
@@ -91,7 +97,11 @@ fallbacks_total = Counter("fallbacks_total", "Degraded answers in place of a dep
 faults_injected_total = Counter("faults_injected_total", "Faults that were injected on request.", ["kind"])
 outcomes_dropped_total = Counter("outcomes_dropped_total", "Outcomes of calls that could not be recorded.")
 
-edge_spool_bytes = Gauge("edge_spool_bytes", "Bytes of batches in the spool.")
+edge_spool_bytes = Gauge("edge_spool_bytes", "Bytes of the batches that wait in the spool, about.")
+edge_spool_disk_bytes = Gauge("edge_spool_disk_bytes", "Bytes of the spool's files.")
+edge_spool_live_lag_seconds = Gauge(
+    "edge_spool_live_lag_seconds", "Age of the oldest batch that is not part of a backlog."
+)
 edge_spool_batches = Gauge("edge_spool_batches", "Batches in the spool.")
 edge_spool_oldest_age_seconds = Gauge("edge_spool_oldest_age_seconds", "Age of the oldest batch in the spool.")
 edge_spool_seconds_until_full = Gauge(
@@ -110,8 +120,10 @@ spans_dropped_total = Counter("spans_dropped_total", "Spans that could not be ex
 
 for _result in ("applied", "refused"):
     policy_reloads_total.labels(_result)
-for _reason in ("expired", "invalid"):
+for _reason in ("expired", "invalid", "full", "damaged"):
     edge_spool_dropped_total.labels(_reason)
+for _part in ("log", "tables"):
+    ingestion_store_bytes.labels(_part)
 for _result in ("accepted", "duplicate"):
     for _transport in ("stream", "unary"):
         data_ingestion_total.labels(_transport, _result)

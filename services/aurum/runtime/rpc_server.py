@@ -5,9 +5,11 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry import propagate, trace
@@ -26,6 +28,7 @@ from aurum.runtime.errors import (
     DETAILS_KEY,
     AurumError,
     InternalError,
+    InvalidArgumentError,
     ResourceExhaustedError,
     from_policy_error,
     to_status,
@@ -91,6 +94,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith("/grpc."):
             return handler
+        take = _well_formed if handler.request_deserializer else _as_it_is
         limit = self._streams if method.rpartition("/")[2] in _ENDLESS else self._calls
         if handler.response_streaming:
             behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
@@ -99,7 +103,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            wrapped: Any = self._streamed(method, limit, behaviour)
+            wrapped: Any = self._streamed(method, limit, behaviour, take)
         else:
             behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
             make = (
@@ -107,10 +111,12 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_unary_rpc_method_handler
             )
-            wrapped = self._single(method, limit, behaviour)
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+            wrapped = self._single(method, limit, behaviour, take)
+        return make(wrapped, _parser(handler.request_deserializer), handler.response_serializer)
 
-    def _single(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]]) -> Any:
+    def _single(
+        self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]], take: Callable[[Any], Any]
+    ) -> Any:
         async def call(request: Any, context: Any) -> Any:
             metadata = _text_metadata(context)
             criticality = await self._admitted(method, limit, context, metadata)
@@ -119,7 +125,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                 try:
                     with outcome.measured():
                         drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
-                        response = await behaviour(request, context)
+                        response = await behaviour(take(request), context)
                         if drip:
                             await asyncio.sleep(drip)
                         return response
@@ -128,7 +134,13 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _streamed(self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., AsyncIterator[Any]]) -> Any:
+    def _streamed(
+        self,
+        method: str,
+        limit: ConcurrencyLimit,
+        behaviour: Callable[..., AsyncIterator[Any]],
+        take: Callable[[Any], Any],
+    ) -> Any:
         async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
             metadata = _text_metadata(context)
             criticality = await self._admitted(method, limit, context, metadata)
@@ -138,7 +150,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                 try:
                     with outcome.measured():
                         drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
-                        async for response in behaviour(request, context):
+                        async for response in behaviour(take(request), context):
                             if drip:
                                 await asyncio.sleep(drip)
                             yield response
@@ -165,6 +177,41 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             metrics.rpc_server_requests_total.labels(method, grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _SHED.message, ((DETAILS_KEY, _SHED_DETAILS),))
         return criticality
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """Stands for a request that is no message of its method."""
+
+
+def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Leaves the refusal of a malformed request to the call, which can say what is wrong."""
+    if deserializer is None:
+        return None
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError:
+            return _Malformed()
+
+    return parse
+
+
+def _well_formed(request: Any) -> Any:
+    """The request, or stream of them. Raises InvalidArgumentError for one that is malformed."""
+    if isinstance(request, _Malformed):
+        raise InvalidArgumentError.of("request", "is no message of this method")
+    return _well_formed_stream(request) if hasattr(request, "__aiter__") else request
+
+
+def _as_it_is(request: Any) -> Any:
+    return request
+
+
+async def _well_formed_stream(requests: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    async for request in requests:
+        yield _well_formed(request)
 
 
 def _text_metadata(context: Any) -> dict[str, str]:

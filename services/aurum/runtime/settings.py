@@ -139,9 +139,22 @@ class Settings(BaseSettings):
     ingestion_queue_bytes: int = Field(
         64_000_000, ge=1_000_000, description="Bytes of batches waiting to be stored; more are refused."
     )
+    ingestion_recent_bytes: int = Field(
+        16_000_000, ge=100_000, description="Bytes of readings gathered in memory before they are packed into segments."
+    )
+    ingestion_flush_seconds: float = Field(
+        300.0, gt=0, le=86_400, description="Seconds after which they are packed anyway."
+    )
+    ingestion_retention_days: float = Field(0.0, ge=0, description="Days that readings are kept; 0 for ever.")
+    ingestion_min_free_bytes: int = Field(
+        200_000_000, ge=0, description="Bytes of the store's disk that stay free; below, new readings are refused."
+    )
     ingestion_max_machines: int = Field(100_000, ge=1, description="Machines kept; readings of more are refused.")
     ingestion_tail_readings: int = Field(
-        256, ge=1, le=65_536, description="Latest readings of each series held in memory, for fast queries."
+        256, ge=1, le=65_536, description="Latest readings of a series that is asked for, held in memory."
+    )
+    ingestion_tail_bytes: int = Field(
+        64_000_000, ge=1_000_000, description="Bytes of memory for them; the series not asked for longest goes first."
     )
     prediction_host: str = Field("127.0.0.1", description="Address that prediction listens on.")
     prediction_port: int = Field(50052, ge=1, le=65535, description="Port of prediction (gRPC).")
@@ -151,9 +164,21 @@ class Settings(BaseSettings):
     edge_port: int = Field(50053, ge=1, le=65535, description="Port of the edge gateway (gRPC).")
     edge_target: str = Field("127.0.0.1:50053", description="Where devices find the edge gateway.")
     edge_uplink_target: str | None = Field(None, description="Where a gateway forwards to; ingestion by default.")
-    edge_spool_path: Path | None = Field(None, description="The spool; edge-spool.db below the state directory.")
-    edge_spool_max_bytes: int = Field(
-        1_000_000_000, ge=1_000_000, description="Bytes of batches in the spool; devices are held back at that."
+    edge_spool_path: Path | None = Field(
+        None, description="Folder of the spool; edge-spool below the state directory by default."
+    )
+    edge_spool_max_bytes: int = Field(1_000_000_000, ge=1_000_000, description="Bytes of the spool's files.")
+    edge_spool_when_full: Literal["hold_back", "drop_oldest"] = Field(
+        "hold_back", description="What a full spool does: hold devices back, or give up the oldest batches, counted."
+    )
+    edge_spool_min_free_bytes: int = Field(
+        50_000_000, ge=0, description="Bytes of the spool's disk that stay free; below, new batches are refused."
+    )
+    edge_live_first: bool = Field(
+        True, description="Batches that have just come overtake a backlog; otherwise all go in the order of arrival."
+    )
+    edge_drain_bytes: float = Field(
+        8_000_000.0, gt=0, description="Bytes of a backlog that are sent in a second, beside what has just come."
     )
     edge_spool_max_age: float = Field(
         7 * 86400.0, gt=0, description="Age in seconds at which a spooled batch is given up, counted and logged."
@@ -228,7 +253,7 @@ class Settings(BaseSettings):
 
     @property
     def spool_path(self) -> Path:
-        return self.edge_spool_path or self.state_dir / "edge-spool.db"
+        return self.edge_spool_path or self.state_dir / "edge-spool"
 
     @property
     def uplink_target(self) -> str:

@@ -1,9 +1,13 @@
 """SQLite databases that survive a kill: write-ahead log, synced at each commit, schemas with a version."""
 
+import contextlib
 import sqlite3
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 from aurum.runtime import metrics
+
+Migration = Callable[[sqlite3.Connection], None]
 
 
 class NewerDatabaseError(Exception):
@@ -17,6 +21,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     connection.execute("PRAGMA busy_timeout = 10000")
     connection.execute("PRAGMA cache_size = -8000")
     if not read_only:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a file that is still empty
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
@@ -30,35 +35,62 @@ def close(connection: sqlite3.Connection) -> None:
     metrics.track_db_connections(-1)
 
 
-def prepare(path: Path, application: str, version: int, schema: str) -> None:
-    """Makes the database, or checks that it is one of ours that this version can read.
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """Everything in the block is committed together, or, after an error, nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
-    Raises NewerDatabaseError, or sqlite3.DatabaseError with a sentence for a file that is something else.
+
+def prepare(
+    path: Path, application: str, version: int, schema: str, migrations: Mapping[int, Migration] | None = None
+) -> None:
+    """Makes the database, or checks that it is one of ours that this version can read, or brings it to this version.
+
+    migrations: by the version that each starts from. Raises NewerDatabaseError, or sqlite3.DatabaseError with a
+    sentence for a file that is something else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = connect(path, read_only=True) if path.exists() else connect(path)
-    try:
-        try:
-            found_version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-            marked = connection.execute("SELECT name FROM application").fetchone() if "application" in tables else None
-        except sqlite3.DatabaseError as error:
-            raise sqlite3.DatabaseError(f"{path} is not a database that can be read: {error}") from error
-    finally:
-        close(connection)
-    if found_version > version:
+    found = found_version(path, application) if path.exists() else 0
+    if found > version:
         raise NewerDatabaseError(
-            f"{path} was made by a newer version (its format is {found_version}, this one knows {version}); "
+            f"{path} was made by a newer version (its format is {found}, this one knows {version}); "
             f"it is left untouched: start the newer version, or set another path"
         )
-    if tables and (marked is None or marked[0] != application):
-        raise sqlite3.DatabaseError(f"{path} is a database, but not {application} of AurumAI; set another path")
-    if not tables:
-        connection = connect(path)
-        try:
+    if found == version:
+        return
+    connection = connect(path)
+    try:
+        if found == 0:
             connection.executescript(f"BEGIN; CREATE TABLE application (name TEXT NOT NULL); {schema}")
             connection.execute("INSERT INTO application VALUES (?)", (application,))
-            connection.execute(f"PRAGMA user_version = {int(version)}")
-            connection.execute("COMMIT")
-        finally:
-            close(connection)
+        else:
+            connection.execute("BEGIN IMMEDIATE")
+            for step in range(found, version):
+                (migrations or {})[step](connection)
+        connection.execute(f"PRAGMA user_version = {int(version)}")
+        connection.execute("COMMIT")
+    finally:
+        close(connection)
+
+
+def found_version(path: Path, application: str) -> int:
+    """The version of a database, 0 if it is empty. Raises sqlite3.DatabaseError for a file that is something else."""
+    connection = connect(path, read_only=True)
+    try:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        marked = connection.execute("SELECT name FROM application").fetchone() if "application" in tables else None
+    except sqlite3.DatabaseError as error:
+        raise sqlite3.DatabaseError(f"{path} is not a database that can be read: {error}") from error
+    finally:
+        close(connection)
+    if tables and (marked is None or marked[0] != application):
+        raise sqlite3.DatabaseError(f"{path} is a database, but not {application} of AurumAI; set another path")
+    return version

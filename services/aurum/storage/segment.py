@@ -71,7 +71,7 @@ def unpack(segment: bytes) -> tuple[Timestamps, Values]:
 def _compressor() -> zstandard.ZstdCompressor:
     # zstandard's objects are not for use from several threads at once
     if not hasattr(_local, "compressor"):
-        _local.compressor = zstandard.ZstdCompressor(level=1, write_content_size=True)
+        _local.compressor = zstandard.ZstdCompressor(level=3, write_content_size=True)
     compressor: zstandard.ZstdCompressor = _local.compressor
     return compressor
 

@@ -1,0 +1,130 @@
+"""What is durable in the log and not yet in the tables, held in memory to be read, and to be packed into segments."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.readings.batch import Batch, Timestamps, Values
+
+SeriesKey = tuple[str, str]  # machine id, sensor
+_COUNT_BITS = 20  # of a place: how many readings, of at most 200,000
+_START_BITS = 20  # of a place: where they begin in their batch
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Readings of one series in one batch. rank: (source, sequence), by which a later part replaces an earlier one."""
+
+    rank: tuple[int, int]
+    timestamps: Timestamps
+    values: Values
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """A batch by its columns. lengths: of each of its series; numbers: of the series, see RecentReadings._numbers."""
+
+    rank: tuple[int, int]
+    timestamps: Timestamps
+    values: Values
+    numbers: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSeries:
+    """All readings of a series that were received: sorted, of equal times the highest rank's."""
+
+    key: SeriesKey
+    rank: tuple[int, int]
+    timestamps: Timestamps
+    values: Values
+
+
+class RecentReadings:
+    """Batches in the order of arrival. One thread adds; any may read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._batches: list[_Received] = []
+        self._numbers: dict[SeriesKey, int] = {}
+        # By number of the series: its places, each a batch's index, a start and a count in one integer, which costs a
+        # third of what an object would.
+        self._places: list[list[int]] = []
+        self.nbytes = 0
+        self.readings = 0
+
+    def add(self, batch: Batch, source: int) -> None:
+        """Takes a batch that has become durable."""
+        with self._lock:
+            index = len(self._batches) << (_COUNT_BITS + _START_BITS)
+            numbers: list[int] = []
+            lengths: list[int] = []
+            start = 0
+            for series in batch.series:
+                key = (series.machine_id, series.sensor)
+                number = self._numbers.get(key)
+                if number is None:
+                    number = self._numbers[key] = len(self._places)
+                    self._places.append([])
+                count = len(series.values)
+                self._places[number].append(index | start << _COUNT_BITS | count)
+                numbers.append(number)
+                lengths.append(count)
+                start += count
+            one = len(batch.series) == 1
+            received = _Received(
+                (source, batch.sequence),
+                batch.series[0].timestamps if one else np.concatenate([series.timestamps for series in batch.series]),
+                batch.series[0].values if one else np.concatenate([series.values for series in batch.series]),
+                np.array(numbers, np.int32),
+                np.array(lengths, np.int32),
+            )
+            self._batches.append(received)
+            self.nbytes += 16 * start + 60 * len(numbers) + 800
+            self.readings += start
+
+    def parts(self, key: SeriesKey) -> list[Part]:
+        """The readings of a series, as they came."""
+        with self._lock:
+            number = self._numbers.get(key)
+            places = list(self._places[number]) if number is not None else []
+            batches = self._batches
+        found: list[Part] = []
+        for place in places:
+            start = place >> _COUNT_BITS & (1 << _START_BITS) - 1
+            end = start + (place & (1 << _COUNT_BITS) - 1)
+            batch = batches[place >> (_COUNT_BITS + _START_BITS)]
+            found.append(Part(batch.rank, batch.timestamps[start:end], batch.values[start:end]))
+        return found
+
+    def series_keys(self) -> list[SeriesKey]:
+        with self._lock:
+            return list(self._numbers)
+
+    def packed(self) -> Iterator[PackedSeries]:
+        """Every series. Nothing may be added any more."""
+        if not self._batches:
+            return
+        # In the order of their ranks, so that of equal times the last one counts.
+        batches = sorted(self._batches, key=lambda batch: batch.rank)
+        numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
+        timestamps = np.concatenate([batch.timestamps for batch in batches])
+        values = np.concatenate([batch.values for batch in batches])
+        order = np.argsort(timestamps, kind="stable")
+        order = order[np.argsort(numbers[order], kind="stable")]
+        numbers, timestamps, values = numbers[order], timestamps[order], values[order]
+        last_of_time = np.append((np.diff(timestamps) != 0) | (np.diff(numbers) != 0), True)
+        numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
+        newest: dict[int, tuple[int, int]] = {}
+        for batch in batches:
+            newest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
+        keys = list(self._numbers)
+        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        for start, end in itertools.pairwise(cuts):
+            number = int(numbers[start])
+            yield PackedSeries(keys[number], newest[number], timestamps[start:end], values[start:end])

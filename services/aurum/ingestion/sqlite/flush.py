@@ -1,0 +1,100 @@
+"""From the log to the tables: what was received is packed into segments, in one transaction with the log's position."""
+
+import itertools
+import sqlite3
+from dataclasses import dataclass
+
+import numpy as np
+
+from aurum.ingestion.recent import PackedSeries, RecentReadings
+from aurum.ingestion.store import DAY_US
+from aurum.readings.batch import now_us
+from aurum.storage import ledger
+from aurum.storage.database import transaction
+from aurum.storage.segment import pack
+
+Touched = dict[tuple[int, int], int]  # (series, day) → how many segments were added
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """Readings to be flushed, the id of the last record of the log among them, and what their sources have sent."""
+
+    recent: RecentReadings
+    position: int
+    sources: list[tuple[str, int, list[ledger.Range]]]
+
+
+@dataclass(slots=True)
+class _Row:
+    rank: tuple[int, int]
+    start_us: int
+    end_us: int
+    count: int
+    data: bytes
+
+
+def flush(connection: sqlite3.Connection, frozen: Frozen) -> Touched:
+    """Writes everything, or nothing. Raises sqlite3.Error."""
+    # Packing takes long, so the transaction begins after it.
+    packed = [(series, _rows(series)) for series in frozen.recent.packed()]
+    touched: Touched = {}
+    with transaction(connection):
+        _write_sources(connection, frozen)
+        rows = []
+        for series, segments in packed:
+            number = _series(connection, series)
+            for row in segments:
+                rows.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
+                place = (number, row.start_us // DAY_US)
+                touched[place] = touched.get(place, 0) + 1
+        connection.executemany(
+            "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+        connection.execute("UPDATE log_position SET id = ?", (frozen.position,))
+    return touched
+
+
+def _rows(series: PackedSeries) -> list[_Row]:
+    """The segments of a series, one for each day (UTC)."""
+    timestamps, values = series.timestamps, series.values
+    days = timestamps // DAY_US
+    cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(values)] if days[0] != days[-1] else [0, len(values)]
+    return [
+        _Row(
+            series.rank,
+            int(timestamps[start]),
+            int(timestamps[end - 1]),
+            end - start,
+            pack(timestamps[start:end], values[start:end]),
+        )
+        for start, end in itertools.pairwise(cuts)
+    ]
+
+
+def _series(connection: sqlite3.Connection, series: PackedSeries) -> int:
+    """The number of a series, which knows its first and last reading."""
+    first, last, value = int(series.timestamps[0]), int(series.timestamps[-1]), float(series.values[-1])
+    found = connection.execute(
+        "UPDATE series SET first_us = min(first_us, ?1), last_value = iif(?2 >= last_us, ?3, last_value), "
+        "last_us = max(last_us, ?2) WHERE machine_id = ?4 AND sensor = ?5 RETURNING id",
+        (first, last, value, *series.key),
+    ).fetchone()
+    if found is None:
+        connection.execute("INSERT OR IGNORE INTO machines VALUES (?, '', '', ?, '')", (series.key[0], now_us()))
+        found = connection.execute(
+            "INSERT INTO series (machine_id, sensor, first_us, last_us, last_value) VALUES (?, ?, ?, ?, ?) "
+            "RETURNING id",
+            (*series.key, first, last, value),
+        ).fetchone()
+    return int(found[0])
+
+
+def _write_sources(connection: sqlite3.Connection, frozen: Frozen) -> None:
+    now = now_us()
+    for source_id, number, ranges in frozen.sources:
+        connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", (number, source_id, now))
+        connection.execute("DELETE FROM received WHERE source = ?", (number,))
+        connection.executemany("INSERT INTO received VALUES (?, ?, ?)", [(number, *each) for each in ranges])

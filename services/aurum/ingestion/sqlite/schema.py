@@ -1,0 +1,63 @@
+"""The tables of the store, their versions, and how an older one becomes the current one."""
+
+import sqlite3
+from pathlib import Path
+
+from aurum.storage.segment import unpack
+
+APPLICATION = "store"
+VERSION = 2
+SCHEMA = """
+CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
+    registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE series (id INTEGER PRIMARY KEY, machine_id TEXT NOT NULL, sensor TEXT NOT NULL,
+    first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, last_value REAL, UNIQUE (machine_id, sensor));
+CREATE TABLE sources (id INTEGER PRIMARY KEY, source_id TEXT NOT NULL UNIQUE, seen_us INTEGER NOT NULL);
+CREATE TABLE received (source INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (source, first)) WITHOUT ROWID;
+CREATE TABLE segments (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, start_us INTEGER NOT NULL,
+    source INTEGER NOT NULL, sequence INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL,
+    data BLOB NOT NULL);
+CREATE INDEX segments_by_start ON segments (series, start_us, source, sequence, end_us, count);
+CREATE TABLE events (kind TEXT NOT NULL, machine_id TEXT NOT NULL, at_us INTEGER NOT NULL, id TEXT NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (kind, machine_id, at_us, id)) WITHOUT ROWID;
+CREATE TABLE log_position (id INTEGER NOT NULL);
+INSERT INTO log_position VALUES (0);
+"""
+
+
+def _from_1(connection: sqlite3.Connection) -> None:
+    """Version 1 had segments clustered by their key, no log, and looked up first and last readings in the segments."""
+    for table in ("series", "segments", "sources"):
+        connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+    for statement in SCHEMA.split(";"):
+        created = statement.strip()
+        if created and not created.startswith(("CREATE TABLE machines", "CREATE TABLE received")):
+            connection.execute(created)
+    connection.execute("INSERT INTO sources SELECT id, source_id, seen_us FROM old_sources")
+    connection.execute(
+        "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) "
+        "SELECT series, start_us, source, sequence, end_us, count, data FROM old_segments ORDER BY series, start_us"
+    )
+    for series, machine_id, sensor in connection.execute("SELECT id, machine_id, sensor FROM old_series").fetchall():
+        found = connection.execute(
+            "SELECT start_us, data FROM segments WHERE series = ? ORDER BY end_us DESC, source DESC, sequence DESC",
+            (series,),
+        ).fetchone()
+        first = connection.execute("SELECT min(start_us) FROM segments WHERE series = ?", (series,)).fetchone()[0]
+        if found is not None:
+            timestamps, values = unpack(found[1])
+            connection.execute(
+                "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?)",
+                (series, machine_id, sensor, first, int(timestamps[-1]), float(values[-1])),
+            )
+    for table in ("series", "segments", "sources"):
+        connection.execute(f"DROP TABLE old_{table}")
+
+
+MIGRATIONS = {1: _from_1}
+
+
+def log_folder(path: Path) -> Path:
+    """Where the log of a store stands: beside its tables."""
+    return path.with_name(path.name + "-log")

@@ -1,0 +1,182 @@
+"""A store's files read without its service, also while the service writes: for training, exports, checks, backups."""
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aurum.ingestion.downsample import merge
+from aurum.ingestion.recent import RecentReadings, SeriesKey
+from aurum.ingestion.sqlite import reads, schema
+from aurum.ingestion.sqlite.schema import log_folder
+from aurum.ingestion.store import DAY_US, Event, MachineRecord
+from aurum.readings.batch import Timestamps, Values, decode
+from aurum.storage import segment_log
+from aurum.storage.database import NewerDatabaseError, close, connect, found_version
+from aurum.storage.segment import CorruptSegmentError, unpack
+
+_ATTEMPTS = 10  # to find the log and the tables in one state, while the service flushes
+_PAGES = 2000  # of a backup at a time, so that the service's commits get their turn
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of a store: its tables, and what its log has beyond them."""
+
+    connection: sqlite3.Connection
+    recent: RecentReadings
+
+    def machines(self) -> list[MachineRecord]:
+        known = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
+        for machine_id, _ in self.recent.series_keys():
+            known.setdefault(machine_id, MachineRecord(machine_id, "", "", 0, ""))
+        return [known[machine_id] for machine_id in sorted(known)]
+
+    def sensors(self, machine_id: str) -> list[str]:
+        rows = self.connection.execute("SELECT sensor FROM series WHERE machine_id = ?", (machine_id,))
+        recent = (sensor for machine, sensor in self.recent.series_keys() if machine == machine_id)
+        return sorted({*(row[0] for row in rows), *recent})
+
+    def days(self, key: SeriesKey) -> list[int]:
+        """Days since the epoch on which a series has readings."""
+        rows = self.connection.execute(
+            f"SELECT DISTINCT start_us / {DAY_US} FROM segments JOIN series ON series.id = segments.series "  # noqa: S608
+            "WHERE machine_id = ? AND sensor = ?",
+            key,
+        )
+        found = {row[0] for row in rows}
+        for part in self.recent.parts(key):
+            found.update((part.timestamps // DAY_US).tolist())
+        return sorted(found)
+
+    def day(self, key: SeriesKey, day: int) -> tuple[Timestamps, Values]:
+        """The readings of a series on one day."""
+        return reads.read_all(
+            self.connection, reads.Range(key, day * DAY_US, (day + 1) * DAY_US, self.recent.parts(key))
+        )
+
+    def series(self, key: SeriesKey) -> tuple[Timestamps, Values]:
+        """All readings of a series."""
+        return merge([self.day(key, day) for day in self.days(key)])
+
+    def events(self) -> Iterator[Event]:
+        for row in self.connection.execute("SELECT kind, machine_id, at_us, id, data FROM events"):
+            yield Event(*row)
+
+
+@contextlib.contextmanager
+def open_snapshot(path: Path) -> Iterator[Snapshot]:
+    """The store at `path` as it is now.
+
+    Raises FileNotFoundError, NewerDatabaseError or sqlite3.DatabaseError with a sentence.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a store, such as .aurum/store.db")
+    version = found_version(path, schema.APPLICATION)
+    if version != schema.VERSION:
+        raise NewerDatabaseError(
+            f"{path} has format {version}, and this version reads {schema.VERSION}; "
+            + ("start ingestion once, which converts it" if version < schema.VERSION else "use a newer version")
+        )
+    connection = connect(path, read_only=True)
+    try:
+        recent = _begin(connection, path)
+        yield Snapshot(connection, recent)
+    finally:
+        close(connection)
+
+
+def _begin(connection: sqlite3.Connection, path: Path) -> RecentReadings:
+    """Starts reading one state of the tables; what the log has beyond it."""
+    for attempt in range(_ATTEMPTS):
+        connection.execute("BEGIN")
+        position = connection.execute("SELECT id FROM log_position").fetchone()[0]
+        numbers = dict(connection.execute("SELECT source_id, id FROM sources").fetchall())
+        recent = RecentReadings()
+        try:
+            for record in segment_log.scan(log_folder(path), position):
+                batch = decode(record.payload, now=2**62)
+                recent.add(batch, numbers.setdefault(batch.source_id, max(numbers.values(), default=0) + 1))
+            return recent
+        except FileNotFoundError:  # flushed at this moment, so the tables know more by now
+            connection.execute("ROLLBACK")
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("not reached")
+
+
+def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[Timestamps, Values]]]]:
+    """Every machine of a store with all its readings, for training. Raises as open_snapshot does."""
+    with open_snapshot(path) as snapshot:
+        for machine in snapshot.machines():
+            columns = {
+                sensor: snapshot.series((machine.machine_id, sensor)) for sensor in snapshot.sensors(machine.machine_id)
+            }
+            columns = {sensor: column for sensor, column in columns.items() if len(column[0])}
+            if columns:
+                yield machine, columns
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check has found. problems: a sentence for each thing that is damaged."""
+
+    segments: int
+    readings: int
+    log_records: int
+    problems: list[str]
+
+
+def check(path: Path) -> Checked:
+    """Verifies the tables' pages, every segment's checksum and content, and every record of the log."""
+    problems: list[str] = []
+    segments = readings = 0
+    with open_snapshot(path) as snapshot:
+        problems += [
+            f"tables: {row[0]}" for row in snapshot.connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"
+        ]
+        rows = snapshot.connection.execute(
+            "SELECT segments.id, machine_id, sensor, start_us, end_us, count, data FROM segments "
+            "LEFT JOIN series ON series.id = segments.series"
+        )
+        for id_, machine_id, sensor, start, end, count, data in rows:
+            segments += 1
+            try:
+                timestamps, _ = unpack(data)
+                if (int(timestamps[0]), int(timestamps[-1]), len(timestamps)) != (start, end, count):
+                    raise CorruptSegmentError("its content is not what the tables say")
+                readings += count
+            except CorruptSegmentError as error:
+                problems.append(f"segment {id_} of machine {machine_id}, sensor {sensor}: {error}")
+    log_records, damage = segment_log.check(log_folder(path))
+    for each in damage:
+        kind = "of an unfinished write, never acknowledged, which the next start cuts off" if each.at_end else "damaged"
+        problems.append(f"{each.path}: {each.bytes} bytes at {each.offset} are {kind}")
+    return Checked(segments, readings, log_records, problems)
+
+
+def backup(path: Path, target: Path) -> int:
+    """Copies a store while its service runs; how many bytes. Everything acknowledged before the start is in the copy.
+
+    Raises FileExistsError, and as open_snapshot does.
+    """
+    if target.exists() or log_folder(target).exists():
+        raise FileExistsError(f"{target} exists already; give a path where nothing is")
+    with open_snapshot(path):
+        pass  # it is a store
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # First the log: what is flushed and trimmed away in between is in the tables then.
+    log_folder(target).mkdir()
+    for file in sorted(log_folder(path).glob("*.log")):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy2(file, log_folder(target) / file.name)
+    source = connect(path, read_only=True)
+    copy = sqlite3.connect(target)
+    try:
+        source.backup(copy, pages=_PAGES)
+    finally:
+        copy.close()
+        close(source)
+    return sum(file.stat().st_size for file in (target, *log_folder(target).iterdir()))

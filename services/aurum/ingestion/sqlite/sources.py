@@ -1,0 +1,92 @@
+"""What each source has sent: which sequences are durable, so that what is sent again is recognised."""
+
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from aurum.readings.batch import Batch
+from aurum.runtime.errors import InvalidArgumentError
+from aurum.storage import ledger
+
+_REMEMBERED = 20_000  # sources in memory; of the others the tables know
+_MAX_GAPS = 10_000  # in the sequences of one source
+
+
+@dataclass(slots=True)
+class Source:
+    """number: grows with the time of the first batch, so that of two sources the later one counts."""
+
+    number: int
+    ranges: list[ledger.Range] = field(default_factory=list)
+
+
+class Sources:
+    """For the log's thread; `flushed` and `forget` also for the one that writes the tables."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Source] = OrderedDict()
+        self._changed: set[str] = set()  # since the last flush began
+        self._flushing: set[str] = set()
+        self._next_number: int = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM sources").fetchone()[0]
+
+    def get(self, source_id: str) -> Source:
+        """The source, which may be new. Raises sqlite3.Error."""
+        with self._lock:
+            known = self._known.get(source_id)
+            if known is not None:
+                self._known.move_to_end(source_id)
+                return known
+        row = self._connection.execute("SELECT id FROM sources WHERE source_id = ?", (source_id,)).fetchone()
+        if row is None:
+            source = Source(self._next_number)
+            self._next_number += 1
+        else:
+            received = "SELECT first, last FROM received WHERE source = ? ORDER BY first"
+            source = Source(row[0], self._connection.execute(received, row).fetchall())
+        with self._lock:
+            self._known[source_id] = source
+            self._forget_some()
+        return source
+
+    def check(self, batch: Batch) -> None:
+        """Raises InvalidArgumentError for a source that skips sequences without end."""
+        ranges = self.get(batch.source_id).ranges
+        if len(ranges) >= _MAX_GAPS and not ledger.contains(ranges, batch.sequence - 1):
+            raise InvalidArgumentError.of(
+                "batch.sequence", f"leaves more than {_MAX_GAPS} gaps in the sequences of {batch.source_id}; count up"
+            )
+
+    def record(self, batch: Batch) -> None:
+        """Takes note of a batch that is durable."""
+        source = self.get(batch.source_id)
+        with self._lock:
+            ledger.record(source.ranges, batch.sequence)
+            self._changed.add(batch.source_id)
+
+    def freeze(self) -> list[tuple[str, int, list[ledger.Range]]]:
+        """What has changed since the last flush: id, number and ranges of each source."""
+        with self._lock:
+            self._flushing |= self._changed
+            self._changed = set()
+            return [(name, self._known[name].number, list(self._known[name].ranges)) for name in sorted(self._flushing)]
+
+    def flushed(self) -> None:
+        """What was frozen is in the tables."""
+        with self._lock:
+            self._flushing.clear()
+
+    def forget(self, source_ids: Iterable[str]) -> None:
+        """Drops sources that are no longer in the tables, unless they have just sent something."""
+        with self._lock:
+            for source_id in source_ids:
+                if source_id not in self._changed and source_id not in self._flushing:
+                    self._known.pop(source_id, None)
+
+    def _forget_some(self) -> None:
+        for source_id in list(self._known)[: max(0, len(self._known) - _REMEMBERED)]:
+            if source_id not in self._changed and source_id not in self._flushing:
+                del self._known[source_id]

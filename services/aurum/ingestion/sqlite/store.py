@@ -1,0 +1,441 @@
+"""The store on one machine. What comes is appended to a log, synced, and acknowledged; what has gathered is flushed to
+the tables, where small segments are merged and old ones removed. Whatever is killed, the log tells the rest.
+
+Of readings of a series at the same time the one of the source seen last counts, and of one source the one with the
+highest sequence. A segment never spans two days (UTC), so that a range finds its segments by their start.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.recent import Part, RecentReadings, SeriesKey
+from aurum.ingestion.sqlite import reads, schema
+from aurum.ingestion.sqlite.compaction import Compactor, expire
+from aurum.ingestion.sqlite.flush import Frozen, flush
+from aurum.ingestion.sqlite.sources import Sources
+from aurum.ingestion.store import DAY_US, Event, MachineRecord, Points, SeriesSummary
+from aurum.readings.batch import Batch, decode, now_us
+from aurum.readings.ingest_stream import Written
+from aurum.runtime import metrics
+from aurum.runtime.errors import (
+    AlreadyExistsError,
+    AurumError,
+    InternalError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from aurum.storage.database import close, connect, prepare, transaction
+from aurum.storage.group_commit import GroupCommit
+from aurum.storage.guarded_log import GuardedLog, refusal
+from aurum.storage.ledger import contains
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+_LOG_FILE_BYTES = 32_000_000
+_MIN_FREE = "AURUM_INGESTION_MIN_FREE_BYTES"
+_READERS = 4  # threads that answer queries
+_TABLE_WORK = 10_000  # pieces of work that may wait for the tables
+_SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for so long may not resend; what it sent stays
+_EVENT_MEMORY_US = 90 * DAY_US
+_HOUSEKEEPING = 1.0  # seconds between two looks at what there is to do
+_LOOK_THROUGH_EVERY = 3600.0  # seconds
+_UNARY_WAIT = 2.0  # seconds that a batch waits for room before it is refused, where its sender cannot be held back
+_REPLAY_BYTES = 8_000_000  # of the log that are read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteOptions:
+    """path: of the tables; the log stands beside it. queue_bytes: of batches that wait for the log. recent_bytes: of
+    readings held in memory before they are flushed. flush_seconds: after which they are flushed anyway. retention: days
+    that readings are kept, 0 for ever. min_free_bytes: of the disk, below which nothing more is taken. timeout: seconds
+    for an answer."""
+
+    path: Path
+    queue_bytes: int = 64_000_000
+    recent_bytes: int = 16_000_000
+    flush_seconds: float = 300.0
+    retention: float = 0.0
+    min_free_bytes: int = 200_000_000
+    timeout: float = 10.0
+
+
+Work = Callable[[sqlite3.Connection], Any]  # on the tables
+LogWork = Callable[[], Any]
+
+
+class SqliteStore:
+    """A Store in one file and one folder."""
+
+    def __init__(self, options: SqliteOptions) -> None:
+        """Raises NewerDatabaseError, sqlite3.DatabaseError or OSError; then the files are as they were."""
+        self._options = options
+        prepare(options.path, schema.APPLICATION, schema.VERSION, schema.SCHEMA, schema.MIGRATIONS)
+        self._tables_connection = connect(options.path)
+        self._log_connection = connect(options.path, read_only=True)
+        self._sources = Sources(self._log_connection)
+        self._log = GuardedLog(schema.log_folder(options.path), _LOG_FILE_BYTES, options.min_free_bytes, _MIN_FREE)
+        self._recent = RecentReadings()
+        self._frozen: Frozen | None = None
+        self._replay()
+        self._compactor = Compactor()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._connections: asyncio.LifoQueue[sqlite3.Connection] = asyncio.LifoQueue()
+        self._appends: GroupCommit[Batch | LogWork, Any] | None = None
+        self._tables: GroupCommit[Work, Any] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()  # for the housekeeping: there is something to flush
+        self._room = asyncio.Event()  # in memory, for more readings
+        self._flushed_at = time.monotonic()
+        self._pruned_at = self._looked_at = -_LOOK_THROUGH_EVERY
+        self._tables_problem: str | None = None
+
+    async def start(self) -> None:
+        self._appends = GroupCommit("store-log", self._append, self._options.queue_bytes)
+        self._tables = GroupCommit("store-tables", self._work, _TABLE_WORK)
+        for _ in range(_READERS):
+            self._connections.put_nowait(connect(self._options.path, read_only=True))
+        self._keeper = asyncio.create_task(self._keep_house(), name="store-housekeeping")
+
+    async def close(self) -> None:
+        if self._keeper and self._appends and self._tables:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            # What is in the log is safe there; flushed now, the next start need not read it again.
+            with contextlib.suppress(AurumError):
+                await self._flush()
+            await self._appends.close()
+            await self._tables.close()
+        self._readers.shutdown(wait=True)
+        while not self._connections.empty():
+            close(self._connections.get_nowait())
+        self._log.close()
+        close(self._log_connection)
+        close(self._tables_connection)
+
+    def problem(self) -> str | None:
+        if self._appends is None:
+            return "is not started"
+        return self._log.problem or self._tables_problem
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._appends.waiting_bytes if self._appends else 0
+
+    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+        while self._recent_bytes > 2 * self._options.recent_bytes:
+            if self._tables_problem:
+                raise ResourceExhaustedError(f"the store takes nothing more: {self._tables_problem}", retry_after=1.0)
+            self._room.clear()
+            self._wake.set()
+            try:
+                async with asyncio.timeout(None if wait else _UNARY_WAIT):
+                    await self._room.wait()
+            except TimeoutError:
+                raise ResourceExhaustedError("the store's tables do not keep up", retry_after=1.0) from None
+        return await self._started(self._appends).submit(batch, batch.nbytes, wait=wait)
+
+    async def machines(self) -> list[MachineRecord]:
+        known = await self._reading("machines", reads.read_machines)
+        there = {machine.machine_id for machine in known}
+        for key in self._recent_keys():
+            if key[0] not in there:
+                there.add(key[0])
+                known.append(MachineRecord(key[0], "", "", now_us(), ""))
+        return known
+
+    async def summaries(self) -> list[SeriesSummary]:
+        recent = {key: self._parts(key) for key in self._recent_keys()}
+        found = {
+            (each.machine_id, each.sensor): each
+            for each in await self._reading("summaries", reads.read_summaries, timeout=600.0)
+        }
+        for key, parts in recent.items():
+            timestamps, values = merge([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
+            first, last, value = int(timestamps[0]), int(timestamps[-1]), float(values[-1])
+            if known := found.get(key):
+                first = min(first, known.first_us)
+                last, value = max((last, value), (known.last_us, known.last_value), key=lambda each: each[0])
+            found[key] = SeriesSummary(*key, first, last, value)
+        return list(found.values())
+
+    async def register(self, machine: MachineRecord) -> MachineRecord:
+        registered: MachineRecord = await self._on_tables(lambda connection: _register(connection, machine))
+        return registered
+
+    async def record(self, events: Sequence[Event]) -> None:
+        rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
+        await self._on_tables(
+            lambda connection: connection.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)", rows)
+        )
+
+    async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
+        return await self._reading(
+            "events", lambda connection: reads.read_events(connection, kind, machine_id, start_us, end_us, limit)
+        )
+
+    async def read(
+        self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> Points:
+        # Memory first: what is flushed in between is then found twice, which is no harm.
+        asked = reads.Range((machine_id, sensor), start_us, end_us, self._parts((machine_id, sensor)))
+
+        def query(connection: sqlite3.Connection) -> Points:
+            if last:
+                timestamps, values = reads.read_last(connection, asked, last)
+                return reduce_points(timestamps, values, start_us, end_us, points)
+            return reads.read_range(connection, asked, points)
+
+        return await self._reading("read", query)
+
+    @staticmethod
+    def _started(part: GroupCommit[Any, Any] | None) -> GroupCommit[Any, Any]:
+        if part is None:
+            raise UnavailableError("the store is not started")
+        return part
+
+    async def _on_tables(self, work: Work) -> Any:
+        def in_transaction(connection: sqlite3.Connection) -> Any:
+            with transaction(connection):
+                return work(connection)
+
+        return await self._started(self._tables).run(in_transaction, 1)
+
+    async def _reading(
+        self, operation: str, query: Callable[[sqlite3.Connection], T], timeout: float | None = None
+    ) -> T:
+        started = time.perf_counter()
+        status = "error"
+        connection = await self._connections.get()
+        try:
+            task = asyncio.get_running_loop().run_in_executor(self._readers, _in_snapshot, connection, query)
+            try:
+                result = await asyncio.wait_for(asyncio.shield(task), timeout or self._options.timeout)
+            except (TimeoutError, asyncio.CancelledError):
+                connection.interrupt()  # nobody waits for it any more
+                await asyncio.wait([task])
+                raise
+            status = "ok"
+            return result
+        except TimeoutError as error:
+            raise UnavailableError(f"the store did not answer within {timeout or self._options.timeout} s") from error
+        finally:
+            self._connections.put_nowait(connection)
+            metrics.track_db_query(operation, time.perf_counter() - started, status)
+
+    # What is recent
+
+    @property
+    def _recent_bytes(self) -> int:
+        return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
+
+    def _parts(self, key: SeriesKey) -> list[Part]:
+        # The one that is flushed, then the one that grows: in the other order a freeze in between would hide readings.
+        recent, frozen = self._recent, self._frozen
+        return (frozen.recent.parts(key) if frozen else []) + recent.parts(key)
+
+    def _recent_keys(self) -> list[SeriesKey]:
+        recent, frozen = self._recent, self._frozen
+        return list(dict.fromkeys((frozen.recent.series_keys() if frozen else []) + recent.series_keys()))
+
+    def _replay(self) -> None:
+        """Takes up what the log has and the tables lack."""
+        started = time.perf_counter()
+        position: int = self._log_connection.execute("SELECT id FROM log_position").fetchone()[0]
+        self._log.trim(position)
+        self._log.next_id = max(self._log.next_id, position + 1)
+        while records := self._log.read(position, _REPLAY_BYTES):
+            for record in records:
+                batch = decode(record.payload, now=2**62)
+                self._sources.record(batch)
+                self._recent.add(batch, self._sources.get(batch.source_id).number)
+            position = records[-1].id
+        if self._recent.readings:
+            logger.info("%d readings of the log in %.2f s", self._recent.readings, time.perf_counter() - started)
+
+    # On the thread of the log
+
+    def _append(self, items: list[Batch | LogWork]) -> list[Any]:
+        batches = [item for item in items if isinstance(item, Batch)]
+        outcomes: list[Any] = []
+        if batches:
+            started = time.perf_counter()
+            try:
+                outcomes = self._append_batches(batches)
+                status = "ok"
+            except AurumError as error:
+                outcomes = [error] * len(batches)
+                status = "error"
+            metrics.track_db_query("append", time.perf_counter() - started, status)
+        rest = iter(outcomes)
+        return [next(rest) if isinstance(item, Batch) else item() for item in items]
+
+    def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
+        fresh: dict[tuple[str, int], Batch] = {}
+        outcomes: list[Written | AurumError] = []
+        for batch in batches:
+            key = (batch.source_id, batch.sequence)
+            try:
+                if key in fresh or contains(self._sources.get(batch.source_id).ranges, batch.sequence):
+                    outcomes.append(Written(0, batch.readings))
+                    continue
+                self._sources.check(batch)
+            except AurumError as error:
+                outcomes.append(error)
+                continue
+            fresh[key] = batch
+            outcomes.append(Written(batch.readings, 0))
+        if fresh:
+            self._log.write([batch.data for batch in fresh.values()])
+            for batch in fresh.values():
+                self._sources.record(batch)
+                self._recent.add(batch, self._sources.get(batch.source_id).number)
+            if self._recent.nbytes >= self._options.recent_bytes:
+                self._loop_wake()
+        return outcomes
+
+    def _freeze(self) -> Frozen | None:
+        """Sets apart what has gathered, unless an earlier part was not flushed yet; what is to be flushed."""
+        if self._frozen is None and self._recent.readings:
+            frozen = Frozen(self._recent, self._log.next_id - 1, self._sources.freeze())
+            self._frozen, self._recent = frozen, RecentReadings()
+        return self._frozen
+
+    def _loop_wake(self) -> None:
+        if self._appends:
+            self._appends.loop.call_soon_threadsafe(self._wake.set)
+
+    # On the thread of the tables
+
+    def _work(self, items: list[Work]) -> list[Any]:
+        return [self._run(work) for work in items]
+
+    def _run(self, work: Work) -> Any:
+        try:
+            return work(self._tables_connection)
+        except AurumError as error:
+            return error
+        except sqlite3.Error as error:
+            return refusal(error, f"cannot be written: {error}")
+        except Exception:
+            logger.exception("work on the tables failed")
+            return InternalError("the store failed; its log says more")
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        """Forgets sources that were not seen for long, and events of long ago."""
+        now = now_us()
+        old = (now - _SOURCE_MEMORY_US,)
+        with transaction(connection):
+            gone = connection.execute("SELECT source_id FROM sources WHERE seen_us < ?", old).fetchall()
+            connection.execute("DELETE FROM received WHERE source IN (SELECT id FROM sources WHERE seen_us < ?)", old)
+            connection.execute("DELETE FROM sources WHERE seen_us < ?", old)
+            connection.execute("DELETE FROM events WHERE at_us < ?", (now - _EVENT_MEMORY_US,))
+        self._sources.forget(row[0] for row in gone)
+
+    # Housekeeping
+
+    async def _keep_house(self) -> None:
+        """Flushes, merges and removes, for as long as the store runs."""
+        backoff = _HOUSEKEEPING
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._look_at_disk()
+                grown = self._recent.nbytes >= self._options.recent_bytes
+                if grown or self._frozen or time.monotonic() - self._flushed_at >= self._options.flush_seconds:
+                    await self._flush()
+                await self._maintain()
+                backoff = _HOUSEKEEPING
+                self._tables_problem = None
+            except AurumError as error:
+                if self._tables_problem is None:
+                    logger.error("the tables of the store cannot be written: %s", error.message)
+                self._tables_problem = error.message
+                backoff = min(30.0, backoff * 2)
+            self._room.set()
+
+    async def _flush(self) -> None:
+        frozen = await self._started(self._appends).run(self._freeze)
+        if frozen is None:
+            self._flushed_at = time.monotonic()
+            return
+        started = time.perf_counter()
+        touched = await self._started(self._tables).run(lambda connection: flush(connection, frozen), 1)
+        metrics.track_db_query("flush", time.perf_counter() - started)
+        self._sources.flushed()
+        self._compactor.note(touched)
+        self._frozen = None
+        self._flushed_at = time.monotonic()
+        self._room.set()
+        await self._started(self._appends).run(lambda: self._log.trim(frozen.position))
+
+    async def _maintain(self) -> None:
+        """Merges and removes what there is; returns early when readings wait to be flushed."""
+        tables = self._started(self._tables)
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_THROUGH_EVERY:
+            self._looked_at = now
+            await tables.run(lambda connection: self._compactor.look_through(connection, now_us()), 1)
+            await tables.run(self._prune, 1)
+        if self._options.retention:
+            before = now_us() - int(self._options.retention * DAY_US)
+            while expired := await tables.run(lambda connection: expire(connection, before), 1):
+                metrics.ingestion_readings_expired_total.inc(expired)
+        while self._compactor.due and not self._wake.is_set():
+            merged = self._compactor.merged_segments
+            await tables.run(lambda connection: self._compactor.step(connection, now_us()), 1)
+            metrics.ingestion_segments_merged_total.inc(self._compactor.merged_segments - merged)
+
+    async def _look_at_disk(self) -> None:
+        """Keeps the gauges current, and takes a full disk's word back when there is room again."""
+        metrics.ingestion_disk_free_bytes.set(await asyncio.to_thread(self._log.look))
+        metrics.ingestion_store_bytes.labels("log").set(self._log.bytes_on_disk)
+        metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_size, self._options.path))
+        metrics.ingestion_recent_bytes.set(self._recent_bytes)
+
+
+def _in_snapshot(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
+    """Answers from one state of the tables."""
+    connection.execute("BEGIN")
+    try:
+        return query(connection)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _by_rank(part: Part) -> tuple[int, int]:
+    return part.rank
+
+
+def _size(path: Path) -> int:
+    """Bytes of a database with its write-ahead log."""
+    wal = path.with_name(path.name + "-wal")
+    return path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+
+
+def _register(connection: sqlite3.Connection, machine: MachineRecord) -> MachineRecord:
+    row = connection.execute("SELECT * FROM machines WHERE machine_id = ?", (machine.machine_id,)).fetchone()
+    if row is not None:
+        found = MachineRecord(*row)
+        same = (found.machine_type, found.site) == (machine.machine_type, machine.site)
+        if found.machine_type and not (same and machine.request_id and machine.request_id == found.request_id):
+            raise AlreadyExistsError(f"machine {machine.machine_id} is registered already")
+        if found.machine_type:
+            return found
+    connection.execute(
+        "INSERT OR REPLACE INTO machines VALUES (?, ?, ?, ?, ?)",
+        (machine.machine_id, machine.machine_type, machine.site, machine.registered_us, machine.request_id),
+    )
+    return machine

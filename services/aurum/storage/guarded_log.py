@@ -1,0 +1,69 @@
+"""A segment log that says in a sentence why it cannot be written, and leaves some of the disk free."""
+
+import errno
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from aurum.readings.batch import now_us
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
+from aurum.storage.disk import free_bytes, is_full
+from aurum.storage.segment_log import SegmentLog
+
+logger = logging.getLogger(__name__)
+
+DISK_FULL = "DISK_FULL"
+
+
+class GuardedLog(SegmentLog):
+    """min_free_bytes: of the disk, below which nothing more is taken. setting: that says so."""
+
+    def __init__(self, folder: Path, file_bytes: int, min_free_bytes: int, setting: str) -> None:
+        super().__init__(folder, file_bytes)
+        self._min_free_bytes = min_free_bytes
+        self._setting = setting
+        self.problem: str | None = None
+
+    def write(self, payloads: Sequence[bytes]) -> range:
+        """As `append`. Raises ResourceExhaustedError when the disk is full, UnavailableError when it fails."""
+        try:
+            self._check_room()
+            ids = self.append(payloads, now_us())
+        except OSError as error:
+            sentence = f"cannot be written: {error.strerror or error}"
+            if self.problem is None:
+                logger.error("%s %s", self.folder, sentence)
+            self.problem = sentence
+            metrics.track_error(type(error).__name__)
+            raise refusal(error, sentence) from error
+        if self.problem is not None:
+            logger.info("%s can be written again", self.folder)
+            self.problem = None
+        return ids
+
+    def look(self) -> int:
+        """Looks how full the disk is, and takes a full disk's word back when there is room again; the free bytes."""
+        try:
+            free = self._check_room()
+        except OSError as error:
+            self.problem = f"cannot be written: {error.strerror}"
+            return free_bytes(self.folder)
+        self.problem = None  # the next record tells whether it is so
+        return free
+
+    def _check_room(self) -> int:
+        free = free_bytes(self.folder)
+        if free < self._min_free_bytes:
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk is full: {free:,} bytes are free, {self._min_free_bytes:,} must stay so ({self._setting})",
+            )
+        return free
+
+
+def refusal(error: Exception, sentence: str) -> AurumError:
+    """What a failed write means to a sender."""
+    if is_full(error):
+        return ResourceExhaustedError(f"the store {sentence}", reason=DISK_FULL, retry_after=1.0)
+    return UnavailableError(f"the store {sentence}", retry_after=1.0)

@@ -1,0 +1,293 @@
+"""A log of records in files: appended in order, synced before an append returns, read on, trimmed from its start.
+
+A folder holds the files, named by the id of their first record. Each record has a header, little-endian: magic u32,
+CRC-32 of all that follows u32, length of the payload u32, zero u32, id u64, time of writing i64 (µs since the epoch).
+Ids grow. Whatever a kill or a power cut leaves at the end of the last file was never acknowledged and is cut off when
+the log is opened; a damaged record elsewhere is skipped, counted and told.
+"""
+
+import contextlib
+import logging
+import os
+import struct
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+logger = logging.getLogger(__name__)
+
+_HEADER = struct.Struct("<IIIIQq")
+_CHECKED = struct.Struct("<IIQq")  # the part of the header that the checksum covers
+_MAGIC = 0x01474C41  # "ALG" and a 1 for the version
+_MAGIC_BYTES = _MAGIC.to_bytes(4, "little")
+_PLACES = 8  # readers that go on where they were
+OVERHEAD = _HEADER.size  # bytes of a record besides its payload
+
+
+class Record(NamedTuple):
+    """One record. at_us: when it was written."""
+
+    id: int
+    at_us: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _File:
+    """size: bytes that are durable. last: id of the last record, 0 if there is none."""
+
+    path: Path
+    first: int
+    size: int = 0
+    last: int = 0
+
+
+class SegmentLog:
+    """For one thread that appends and trims, and one that reads."""
+
+    def __init__(self, folder: Path, file_bytes: int = 32_000_000) -> None:
+        """Opens the log or begins one. file_bytes: size at which the next file is begun. Raises OSError."""
+        self.folder = folder
+        self._file_bytes = file_bytes
+        self._lock = threading.Lock()  # over the list of files and their sizes
+        self._descriptor: int | None = None  # of the last file, while it can be appended to
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files = [_File(path, int(path.stem), path.stat().st_size) for path in sorted(folder.glob("*.log"))]
+        self.next_id = 1
+        if self._files:
+            newest = self._files[-1]
+            self._recover(newest)
+            self.next_id = max(newest.first, newest.last + 1)
+            for before, after in zip(self._files, self._files[1:], strict=False):
+                before.last = after.first - 1
+        self._places: OrderedDict[int, int] = OrderedDict()  # id → offset of its end in its file, where reading goes on
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @property
+    def first_id(self) -> int:
+        """The least id that may still be in the log."""
+        with self._lock:
+            return self._files[0].first if self._files else self.next_id
+
+    @property
+    def bytes_on_disk(self) -> int:
+        with self._lock:
+            return sum(file.size for file in self._files)
+
+    def append(self, payloads: Sequence[bytes], at_us: int) -> range:
+        """Writes records and syncs them; their ids. Raises OSError, and then nothing of them is kept."""
+        ids = range(self.next_id, self.next_id + len(payloads))
+        pieces: list[bytes] = []
+        for id_, payload in zip(ids, payloads, strict=True):
+            checked = _CHECKED.pack(len(payload), 0, id_, at_us)
+            checksum = zlib.crc32(payload, zlib.crc32(checked))
+            pieces.append(_MAGIC_BYTES + checksum.to_bytes(4, "little") + checked)
+            pieces.append(payload)
+        try:
+            file, descriptor = self._writable()
+            written = _write_all(descriptor, pieces)
+            os.fdatasync(descriptor)
+        except OSError:
+            self._abandon(ids)
+            raise
+        with self._lock:
+            file.size += written
+            file.last = ids.stop - 1
+            self.next_id = ids.stop
+        return ids
+
+    def read(self, after: int, max_bytes: int, most: int = 2**31) -> list[Record]:
+        """The records that follow the id `after`, in their order: one if there is any, then more up to so many bytes.
+
+        Raises OSError. Cheap if it goes on where the last call ended.
+        """
+        found: list[Record] = []
+        room = max_bytes
+        end = 0
+        with self._lock:
+            files = [_File(file.path, file.first, file.size, file.last) for file in self._files if file.last > after]
+        for file in files:
+            offset = self._places.pop(after, 0) if after >= file.first else 0
+            with contextlib.suppress(FileNotFoundError):  # trimmed in the meantime
+                for record, end in _records(file, offset):  # noqa: B007
+                    if record.id <= after:
+                        continue
+                    found.append(record)
+                    after = record.id
+                    room -= len(record.payload)
+                    if room <= 0 or len(found) >= most:
+                        break
+            if found and (room <= 0 or len(found) >= most or file is files[-1]):
+                self._places[after] = end
+                if len(self._places) > _PLACES:
+                    self._places.popitem(last=False)
+                break
+        return found
+
+    def trim(self, through: int) -> None:
+        """Removes the files of which every record has an id of at most `through`. Raises OSError."""
+        newest = self._files[-1] if self._files else None
+        if newest and 0 < newest.last <= through and newest.size >= self._file_bytes // 4:
+            self._begin_file()  # so that the newest can go; the next one's name keeps the count of ids
+        while len(self._files) > 1 and self._files[0].last <= through:
+            self._files[0].path.unlink(missing_ok=True)
+            with self._lock:
+                self._files.pop(0)
+
+    def can_trim(self, through: int) -> bool:
+        """Whether `trim` would remove a file."""
+        with self._lock:
+            if not self._files or not 0 < self._files[0].last <= through:
+                return False
+            return len(self._files) > 1 or self._files[0].size >= self._file_bytes // 4
+
+    def oldest_file(self) -> range | None:
+        """The ids of the oldest file, if it is not the one that is written to."""
+        with self._lock:
+            return range(self._files[0].first, self._files[0].last + 1) if len(self._files) > 1 else None
+
+    def _writable(self) -> tuple[_File, int]:
+        """The file to append to, and its descriptor."""
+        newest = self._files[-1] if self._files else None
+        if newest is None or newest.size >= self._file_bytes or (newest.last or newest.first - 1) + 1 != self.next_id:
+            newest = self._begin_file()
+        if self._descriptor is None:
+            self._descriptor = os.open(newest.path, os.O_WRONLY | os.O_APPEND)
+        return newest, self._descriptor
+
+    def _begin_file(self) -> _File:
+        self.close()
+        file = _File(self.folder / f"{self.next_id:020}.log", self.next_id)
+        self._descriptor = os.open(file.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o640)
+        _sync_folder(self.folder)
+        with self._lock:
+            self._files.append(file)
+        return file
+
+    def _abandon(self, ids: range) -> None:
+        """After a failed write: cuts off what there is of it, and trusts this descriptor no more."""
+        self.close()
+        try:
+            if self._files:
+                os.truncate(self._files[-1].path, self._files[-1].size)
+        except OSError:
+            self.next_id = ids.stop  # what may be left of these records must not be taken for later ones
+
+    def _recover(self, file: _File) -> None:
+        """Finds the end of the last file, and cuts off a record that was not finished."""
+        end = 0
+        for record, offset in _records(file, 0):
+            file.last, end = record.id, offset
+        if end < file.size:
+            logger.warning("%s: %d bytes of an unfinished write are cut off", file.path.name, file.size - end)
+            os.truncate(file.path, end)
+            file.size = end
+
+
+def scan(folder: Path, after: int) -> Iterator[Record]:
+    """All records of a log that follow the id `after`, also while it is written to. Raises FileNotFoundError when a
+    file is trimmed away at that moment."""
+    for path in sorted(folder.glob("*.log")):
+        for record, _ in _records(_File(path, int(path.stem), path.stat().st_size), 0):
+            if record.id > after:
+                yield record
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes of a file that are no record, or no longer the one that was written."""
+
+    path: Path
+    offset: int
+    bytes: int
+    at_end: bool  # as a kill in the middle of a write leaves them
+
+
+def check(folder: Path) -> tuple[int, list[Damage]]:
+    """Verifies every record: how many are whole, and what is damaged."""
+    count, damage = 0, []
+    for path in sorted(folder.glob("*.log")):
+        size, end = path.stat().st_size, 0
+        for record, offset in _records(_File(path, int(path.stem), size), 0):
+            start = offset - OVERHEAD - len(record.payload)
+            if start > end:
+                damage.append(Damage(path, end, start - end, at_end=False))
+            count, end = count + 1, offset
+        if end < size:
+            damage.append(Damage(path, end, size - end, at_end=True))
+    return count, damage
+
+
+def _records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
+    """The whole records from an offset on, each with the offset of its end; damaged ones are skipped."""
+    last = 0
+    with file.path.open("rb") as content:
+        content.seek(offset)
+        while offset + OVERHEAD <= file.size:
+            header = content.read(OVERHEAD)
+            if len(header) < OVERHEAD:
+                return
+            magic, checksum, length, _, id_, at_us = _HEADER.unpack(header)
+            end = offset + OVERHEAD + length
+            if magic == _MAGIC and end <= file.size and id_ > last:
+                payload = content.read(length)
+                if zlib.crc32(payload, zlib.crc32(header[8:])) == checksum:
+                    offset, last = end, id_
+                    yield Record(id_, at_us, payload), offset
+                    continue
+            found = _next_whole(content, offset + 1, file.size)
+            if found is None:
+                return
+            logger.error("%s: %d damaged bytes at %d are skipped", file.path, found - offset, offset)
+            offset = found
+            content.seek(offset)
+
+
+def _next_whole(content: BinaryIO, offset: int, size: int) -> int | None:
+    """Where the next whole record begins."""
+    content.seek(offset)
+    rest = content.read(size - offset)
+    at = rest.find(_MAGIC_BYTES)
+    while at >= 0:
+        header = rest[at : at + OVERHEAD]
+        if len(header) == OVERHEAD:
+            _, checksum, length, *_ = _HEADER.unpack(header)
+            payload = rest[at + OVERHEAD : at + OVERHEAD + length]
+            if len(payload) == length and zlib.crc32(payload, zlib.crc32(header[8:])) == checksum:
+                return offset + at
+        at = rest.find(_MAGIC_BYTES, at + 1)
+    return None
+
+
+def _write_all(descriptor: int, pieces: list[bytes]) -> int:
+    """Writes all pieces, several at a time; how many bytes."""
+    total = 0
+    for start in range(0, len(pieces), _MOST_PIECES):
+        part = pieces[start : start + _MOST_PIECES]
+        expected = sum(map(len, part))
+        written = os.writev(descriptor, part)
+        if written < expected:  # a disk that is nearly full, or a signal
+            rest = b"".join(part)[written:]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        total += expected
+    return total
+
+
+_MOST_PIECES = 512  # in one system call; the limit is 1,024 on Linux
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.cassandra.cluster import Cluster, what_is_missing
+
 _given_ports: set[int] = set()
 
 
@@ -198,3 +200,16 @@ def serving(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[
         running.start(service)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three real Cassandra nodes."""
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    cluster = Cluster(tmp_path_factory.mktemp("cassandra"))
+    try:
+        cluster.start(3)
+        yield cluster
+    finally:
+        cluster.stop()

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -260,6 +261,54 @@ def train(
         machines,
         TrainingOptions(seed, horizon, rul_cap),
     )
+
+
+StorePath = Annotated[Path, typer.Argument(help="The store's file, such as .aurum/store.db.")]
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
+
+
+@app.command(rich_help_panel=_DATA)
+def export(store: StorePath, folder: Annotated[Path, typer.Argument()], since: Day = None, until: Day = None) -> None:
+    """Write a store's readings as Parquet, a file for each machine and day; also while the service runs.
+
+    --since is the first day, --until the day after the last (UTC).
+    """
+    from aurum.commands.exporting import export as run
+    from aurum.ingestion.sqlite.snapshot import open_snapshot
+
+    if since and until and until <= since:
+        _fail("--until must be after --since", 2)
+    with open_snapshot(store) as snapshot:
+        done = run(snapshot, folder, since, until)
+    typer.echo(f"{done.readings:,} readings in {done.files:,} files below {folder}, {done.bytes:,} bytes")
+
+
+store_app = typer.Typer(help="Look after the store of readings.", no_args_is_help=True)
+app.add_typer(store_app, name="store", rich_help_panel=_DATA)
+
+
+@store_app.command("check")
+def store_check(store: StorePath) -> None:
+    """Verify every checksum in a store; exit code 1 if something is damaged. Also while the service runs."""
+    from aurum.ingestion.sqlite.snapshot import check
+
+    found = check(store)
+    for problem in found.problems:
+        typer.echo(problem)
+    typer.echo(
+        f"{found.segments:,} segments with {found.readings:,} readings and {found.log_records:,} batches in the log: "
+        + (f"{len(found.problems)} damaged" if found.problems else "all whole")
+    )
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@store_app.command("backup")
+def store_backup(store: StorePath, target: Annotated[Path, typer.Argument(help="Where nothing is yet.")]) -> None:
+    """Copy a store while its service runs. The copy has everything that was acknowledged before."""
+    from aurum.ingestion.sqlite.snapshot import backup
+
+    typer.echo(f"{backup(store, target):,} bytes copied to {target}")
 
 
 policy_app = typer.Typer(help="Check, show and try out resilience policies.", no_args_is_help=True)

@@ -152,7 +152,7 @@ NOW = time.time()
         (
             [
                 {"machine_id": "bad-1", "sensor": "s", "timestamp": NOW, "value": 1},
-                {"machine_id": "bad-1", "sensor": "s", "timestamp": NOW + 400, "value": 1},
+                {"machine_id": "bad-1", "sensor": "s", "timestamp": NOW + 86_400, "value": 1},
             ],
             1,
             "timestamp",

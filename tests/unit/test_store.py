@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.ingestion.downsample import merge, reduce_points
@@ -113,21 +114,34 @@ async def test_small_segments_are_merged(tmp_path: Path) -> None:
 
 @given(
     st.lists(
-        st.lists(st.tuples(st.integers(0, 400), st.integers(-5, 5)), min_size=1, max_size=6), min_size=1, max_size=150
-    )
+        st.lists(st.tuples(st.integers(0, 400), st.integers(-5, 5)), min_size=1, max_size=6), min_size=1, max_size=80
+    ),
+    st.sampled_from([1, 3000, 16_000_000]),
+    st.randoms(use_true_random=False),
 )
-def test_merging_changes_no_answer(tmp_path_factory: pytest.TempPathFactory, sent: list[list[tuple[int, int]]]) -> None:
-    """Whatever the order and overlap, the store gives the reading of the highest sequence for each time."""
+@settings(max_examples=25, deadline=None)
+def test_merging_changes_no_answer(
+    tmp_path_factory: pytest.TempPathFactory, sent: list[list[tuple[int, int]]], recent_bytes: int, order: random.Random
+) -> None:
+    """Whatever the order, the overlap and the flushes, the reading of the highest sequence counts at each time."""
 
     async def check() -> None:
-        opened = SqliteStore(SqliteOptions(tmp_path_factory.mktemp("merge") / "store.db"))
+        path = tmp_path_factory.mktemp("merge") / "store.db"
+        opened = SqliteStore(SqliteOptions(path, recent_bytes=recent_bytes))
         await opened.start()
         expected: dict[int, float] = {}
-        for sequence, readings in enumerate(sent, start=1):
+        numbered = list(enumerate(sent, start=1))
+        for _, readings in numbered:
+            expected.update((at, float(value)) for at, value in readings)
+        order.shuffle(numbered)
+        for sequence, readings in numbered:
             await opened.append(
                 batch(sequence, [at for at, _ in readings], [float(value) for _, value in readings]), wait=True
             )
-            expected.update((at, float(value)) for at, value in readings)
+            if order.random() < 0.1:  # started anew in between
+                await opened.close()
+                opened = SqliteStore(SqliteOptions(path, recent_bytes=recent_bytes))
+                await opened.start()
         await write(opened, batch(10_000, [500], [0.0]))
         expected[500] = 0.0
         for last in (0, 1, 7):

@@ -50,6 +50,16 @@ class IngestionBackend(_Backend):
     async def machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
         return await self._dependency.unary(self._stub.ListMachines, request)
 
+    async def predictions(
+        self, machine_id: str, start_us: int, end_us: int, limit: int
+    ) -> list[prediction_pb2.PredictResponse]:
+        """What was predicted of a machine, the newest first."""
+        request = ingestion_pb2.ListEventsRequest(
+            kind="prediction", machine_id=machine_id, start_us=start_us, end_us=end_us, limit=limit
+        )
+        response = await self._dependency.unary(self._stub.ListEvents, request)
+        return [prediction_pb2.PredictResponse.FromString(event.content) for event in response.events]
+
     def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         """The state of all machines, then what changes, without end. Raises AurumError when the stream breaks."""
         request = ingestion_pb2.WatchRequest(interval_ms=interval_ms)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from aurum.api.schemas import (
     MachineDetail,
     MachineOut,
+    PastPredictionOut,
     PredictionOut,
     RulOut,
     SensorValue,
@@ -16,6 +17,8 @@ from aurum.api.schemas import (
 )
 from aurum.readings.batch import with_times
 from aurum.readings.history import FAULT
+from aurum.readings.tables import parse_timestamp
+from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.tracing import current_trace_id
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
@@ -110,3 +113,25 @@ def series_out(found: Iterable[ingestion_pb2.QueriedSeries]) -> list[SeriesOut]:
             )
         )
     return result
+
+
+def query_time(name: str, text: str | None) -> int:
+    """A time in a query, in µs; 0 if it is not given. Raises InvalidArgumentError."""
+    if not text:
+        return 0
+    try:
+        return max(0, parse_timestamp(text.replace(" ", "+")))  # a + in a query may arrive as a space
+    except ValueError as error:
+        raise InvalidArgumentError.of(name, str(error)) from error
+
+
+def past_prediction_out(prediction: prediction_pb2.PredictResponse) -> PastPredictionOut:
+    return PastPredictionOut(
+        as_of=optional_moment(prediction.as_of_us),
+        model_version=prediction.model_version or None,
+        risk_score=prediction.risk_score,
+        rul=rul_out(prediction),
+        anomaly_score=prediction.anomaly_score,
+        degraded=prediction.degraded,
+        degraded_reason=prediction.degraded_reason or None,
+    )

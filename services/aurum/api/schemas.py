@@ -133,6 +133,21 @@ class PredictionOut(BaseModel):
     trace_id: str
 
 
+class PastPredictionOut(BaseModel):
+    as_of: datetime | None
+    model_version: str | None
+    risk_score: float
+    rul: RulOut | None
+    anomaly_score: float
+    degraded: bool
+    degraded_reason: str | None
+
+
+class PastPredictionsOut(BaseModel):
+    machine_id: str
+    items: list[PastPredictionOut] = Field(description="The newest first.")
+
+
 class FactorOut(BaseModel):
     feature: str
     sensor: str

@@ -60,6 +60,16 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     ) -> ingestion_pb2.ListMachinesResponse:
         return await self._upstream.unary(self._stub.ListMachines, request)
 
+    async def RecordEvents(  # noqa: N802
+        self, request: ingestion_pb2.RecordEventsRequest, context: Any
+    ) -> ingestion_pb2.RecordEventsResponse:
+        return await self._upstream.unary(self._stub.RecordEvents, request)
+
+    async def ListEvents(  # noqa: N802
+        self, request: ingestion_pb2.ListEventsRequest, context: Any
+    ) -> ingestion_pb2.ListEventsResponse:
+        return await self._upstream.unary(self._stub.ListEvents, request)
+
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TypeVar
 
-from aurum.ingestion.store import Event, MachineRecord, Points, SeriesSummary, Store
+from aurum.ingestion.store import Change, Event, MachineRecord, Points, SeriesSummary, Store
 from aurum.readings.batch import Batch
 from aurum.readings.ingest_stream import Written
 from aurum.resilience import CircuitBreakerError, DeadlineExceededError, ErrorView, LimitExceededError, Pipeline, Policy
@@ -73,6 +73,16 @@ class GovernedStore:
 
     async def register(self, machine: MachineRecord) -> MachineRecord:
         return await self._governed("register", lambda: self._store.register(machine), idempotent=False)
+
+    @property
+    def shared(self) -> bool:
+        return self._store.shared
+
+    async def changes(self) -> list[Change]:
+        return await self._governed("changes", self._store.changes)
+
+    async def find(self, machine_id: str) -> Change | None:
+        return await self._governed("find", lambda: self._store.find(machine_id))
 
     async def record(self, events: Sequence[Event]) -> None:
         await self._governed("record", lambda: self._store.record(events))

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from aurum.ingestion.store import MachineRecord, SeriesSummary
+from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch
 from aurum.runtime import metrics
@@ -45,8 +45,10 @@ class MachineState:
 class Plant:
     """All machines. For one event loop."""
 
-    def __init__(self, max_machines: int, tail_readings: int, tail_bytes: int) -> None:
-        """tail_readings: of a series that is asked for, to be held in memory. tail_bytes: of all of them."""
+    def __init__(self, max_machines: int, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
+        """tail_readings: of a series that is asked for, to be held in memory. tail_bytes: of all of them. shared:
+        whether others write too, so that not every reading comes by here."""
+        self._shared = shared
         self._max_machines = max_machines
         self._tail_readings = tail_readings
         self._max_tails = max(1, tail_bytes // (2 * tail_readings * _READING_BYTES + _TAIL_OVERHEAD))
@@ -65,6 +67,22 @@ class Plant:
             state.first_seen_us = min(state.first_seen_us or each.first_us, each.first_us)
             state.last_seen_us = max(state.last_seen_us, each.last_us)
             state.sensors[each.sensor] = (each.last_us, each.last_value)
+
+    def observe(self, change: Change) -> None:
+        """Takes over what another writer has stored."""
+        state = self._states.get(change.machine_id) or self._add(MachineRecord(change.machine_id, "", "", 0, ""))
+        if change.machine is not None:
+            state.record = change.machine
+        if change.first_us:
+            state.first_seen_us = min(state.first_seen_us or change.first_us, change.first_us)
+        for sensor, (at, value) in change.sensors.items():
+            known = state.sensors.get(sensor)
+            if known is None or at >= known[0]:
+                state.sensors[sensor] = (at, value)
+            state.first_seen_us = min(state.first_seen_us or at, at)
+            state.last_seen_us = max(state.last_seen_us, at)
+        self._touch(state)
+        self.wake()
 
     def check_room(self, batch: Batch) -> None:
         """Raises ResourceExhaustedError if the batch would bring more machines than are allowed."""
@@ -112,6 +130,9 @@ class Plant:
         self.wake()
         return state
 
+    def knows(self, machine_id: str) -> bool:
+        return machine_id in self._states
+
     def get(self, machine_id: str) -> MachineState:
         """Raises NotFoundError."""
         state = self._states.get(machine_id)
@@ -123,8 +144,11 @@ class Plant:
             )
         return state
 
-    def tail(self, state: MachineState, sensor: str) -> SeriesTail:
-        """The latest readings of a series in memory, from now on if it was not asked for until now."""
+    def tail(self, state: MachineState, sensor: str) -> SeriesTail | None:
+        """The latest readings of a series in memory, from now on if it was not asked for until now; None if they would
+        not be all."""
+        if self._shared:
+            return None
         key = (state.record.machine_id, sensor)
         tail = self._tails.get(key)
         if tail is None:

@@ -2,8 +2,9 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +38,13 @@ class _Received:
 
 @dataclass(frozen=True, slots=True)
 class PackedSeries:
-    """All readings of a series that were received: sorted, of equal times the highest rank's."""
+    """Readings of a series that were received: sorted, of equal times the highest rank's.
+
+    ranks: the lowest and the highest.
+    """
 
     key: SeriesKey
-    rank: tuple[int, int]
+    ranks: tuple[tuple[int, int], tuple[int, int]]
     timestamps: Timestamps
     values: Values
 
@@ -106,25 +110,36 @@ class RecentReadings:
         with self._lock:
             return list(self._numbers)
 
-    def packed(self) -> Iterator[PackedSeries]:
-        """Every series. Nothing may be added any more."""
-        if not self._batches:
-            return
-        # In the order of their ranks, so that of equal times the last one counts.
-        batches = sorted(self._batches, key=lambda batch: batch.rank)
-        numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
-        timestamps = np.concatenate([batch.timestamps for batch in batches])
-        values = np.concatenate([batch.values for batch in batches])
-        order = np.argsort(timestamps, kind="stable")
-        order = order[np.argsort(numbers[order], kind="stable")]
-        numbers, timestamps, values = numbers[order], timestamps[order], values[order]
-        last_of_time = np.append((np.diff(timestamps) != 0) | (np.diff(numbers) != 0), True)
-        numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
-        newest: dict[int, tuple[int, int]] = {}
-        for batch in batches:
-            newest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
+    def packed(self, run_of: Callable[[tuple[int, int]], Any]) -> Iterator[PackedSeries]:
+        """Every series, once for each run. Nothing may be added any more.
+
+        run_of: tells, by rank, what may be packed together: batches of a source between which none is missing, for one
+        that came later could no more take its place between them.
+        """
+        runs: dict[Any, list[_Received]] = {}
+        for batch in sorted(self._batches, key=lambda batch: batch.rank):  # so that of equal times the last one counts
+            runs.setdefault(run_of(batch.rank), []).append(batch)
         keys = list(self._numbers)
-        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
-        for start, end in itertools.pairwise(cuts):
-            number = int(numbers[start])
-            yield PackedSeries(keys[number], newest[number], timestamps[start:end], values[start:end])
+        for batches in runs.values():
+            yield from _packed(batches, keys)
+
+
+def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedSeries]:
+    numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
+    timestamps = np.concatenate([batch.timestamps for batch in batches])
+    values = np.concatenate([batch.values for batch in batches])
+    order = np.argsort(timestamps, kind="stable")
+    order = order[np.argsort(numbers[order], kind="stable")]
+    numbers, timestamps, values = numbers[order], timestamps[order], values[order]
+    last_of_time = np.append((np.diff(timestamps) != 0) | (np.diff(numbers) != 0), True)
+    numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
+    oldest: dict[int, tuple[int, int]] = {}
+    newest: dict[int, tuple[int, int]] = {}
+    for batch in batches:
+        newest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
+    for batch in reversed(batches):
+        oldest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
+    cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+    for start, end in itertools.pairwise(cuts):
+        number = int(numbers[start])
+        yield PackedSeries(keys[number], (oldest[number], newest[number]), timestamps[start:end], values[start:end])

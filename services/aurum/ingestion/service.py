@@ -2,30 +2,48 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 from aurum.ingestion.governed_store import GovernedStore
 from aurum.ingestion.plant import Plant
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
+from aurum.ingestion.store import Store
 from aurum.readings.ingest_stream import SERVICE_NAME, add_ingestion_service
 from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from aurum.ingestion.cassandra.store import CassandraStore
+
+logger = logging.getLogger(__name__)
+
+_FOLLOW_SECONDS = 1.0  # between two looks at what other replicas have stored
 
 
 @contextlib.asynccontextmanager
 async def ingestion(service: Service) -> AsyncGenerator[None]:
     """Serves the store. At the end: first the calls in progress, then what they queued."""
     settings = service.settings
-    store = await asyncio.to_thread(SqliteStore, _options(settings))
+    store = await asyncio.to_thread(open_store, settings)
     await store.start()
     try:
-        plant = Plant(settings.ingestion_max_machines, settings.ingestion_tail_readings, settings.ingestion_tail_bytes)
+        plant = Plant(
+            settings.ingestion_max_machines,
+            settings.ingestion_tail_readings,
+            settings.ingestion_tail_bytes,
+            shared=store.shared,
+        )
         plant.load(await store.machines(), await store.summaries())
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
         servicer = IngestionServicer(GovernedStore(store, service.policies, service.faults), plant)
+        if store.shared:
+            service.spawn(_follow(store, plant), "store-changes")
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         async with service.rpc_server(
             lambda server: add_ingestion_service(servicer, server),
@@ -39,8 +57,22 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
         await store.close()
 
 
-def _options(settings: Settings) -> SqliteOptions:
-    return SqliteOptions(
+def open_store(settings: Settings) -> "SqliteStore | CassandraStore":
+    """The store that the settings name. Raises as its class does."""
+    if settings.store_url and settings.store_url.startswith("cassandra://"):
+        from aurum.ingestion.cassandra.session import parse_url  # noqa: PLC0415 - its driver is an extra
+        from aurum.ingestion.cassandra.store import CassandraStore  # noqa: PLC0415
+
+        password = settings.store_password.get_secret_value() if settings.store_password else None
+        options = parse_url(
+            settings.store_url,
+            timeout=settings.timeout_db,
+            username=settings.store_username,
+            password=password,
+            ca_file=settings.store_ca_file,
+        )
+        return CassandraStore(options, settings.ingestion_queue_bytes, settings.ingestion_retention_days)
+    local = SqliteOptions(
         settings.store_path,
         queue_bytes=settings.ingestion_queue_bytes,
         recent_bytes=settings.ingestion_recent_bytes,
@@ -49,3 +81,15 @@ def _options(settings: Settings) -> SqliteOptions:
         min_free_bytes=settings.ingestion_min_free_bytes,
         timeout=settings.timeout_db,
     )
+    return SqliteStore(local)
+
+
+async def _follow(store: Store, plant: Plant) -> None:
+    """Shows what the other replicas have stored, for as long as it runs."""
+    while True:
+        await asyncio.sleep(_FOLLOW_SECONDS)
+        try:
+            for change in await store.changes():
+                plant.observe(change)
+        except AurumError as error:
+            logger.warning("what others have stored is not known at the moment: %s", error.message)

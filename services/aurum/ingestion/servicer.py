@@ -1,6 +1,7 @@
 """The IngestionService over a store."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from aurum.ingestion.downsample import merge, reduce_points
 from aurum.ingestion.plant import MachineState, Plant
-from aurum.ingestion.store import MachineRecord, Points, Store
+from aurum.ingestion.store import Event, MachineRecord, Points, Store
 from aurum.readings.batch import Batch, Timestamps, decode, machine_id_problem, now_us, parse_request
 from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.runtime import metrics
@@ -24,6 +25,10 @@ _PAGE, _MAX_PAGE = 100, 1000
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_POINTS = 100_000
 _POINTS_PER_MESSAGE = 4000
+_MAX_EVENTS = 1000
+_EVENT_BYTES = 16_384
+_END_OF_TIME = 2**62  # µs
+_KIND = re.compile("[a-z][a-z_]{0,31}")
 
 
 class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
@@ -63,7 +68,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             raise InvalidArgumentError.of("end_us", "must be after start_us")
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
-        states = [self._plant.get(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
+        states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         response, gathered = ingestion_pb2.QueryResponse(), 0
         times: Timestamps | None = None  # of the series before in the response
         for state in sorted(states, key=lambda each: each.record.machine_id):
@@ -100,7 +105,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
-        return ingestion_pb2.GetMachineResponse(machine=self._plant.get(request.machine_id).message())
+        return ingestion_pb2.GetMachineResponse(machine=(await self._state(request.machine_id)).message())
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
@@ -111,6 +116,37 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             request.page_token, request.page_size or _PAGE, request.machine_type, request.site
         )
         return ingestion_pb2.ListMachinesResponse(machines=[state.message() for state in states], next_page_token=token)
+
+    async def RecordEvents(  # noqa: N802
+        self, request: ingestion_pb2.RecordEventsRequest, context: Any
+    ) -> ingestion_pb2.RecordEventsResponse:
+        if len(request.events) > _MAX_EVENTS:
+            raise InvalidArgumentError.of("events", f"are {len(request.events)}; {_MAX_EVENTS} are allowed")
+        for index, event in enumerate(request.events):
+            _check_event(event, f"events[{index}].")
+        await self._store.record(
+            [Event(event.kind, event.machine_id, event.at_us, event.id, event.content) for event in request.events]
+        )
+        return ingestion_pb2.RecordEventsResponse()
+
+    async def ListEvents(  # noqa: N802
+        self, request: ingestion_pb2.ListEventsRequest, context: Any
+    ) -> ingestion_pb2.ListEventsResponse:
+        await self._state(request.machine_id)
+        if request.limit > _MAX_EVENTS:
+            raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
+        end = request.end_us or _END_OF_TIME
+        found = await self._store.events(
+            request.kind, request.machine_id, request.start_us, end, request.limit or _PAGE
+        )
+        return ingestion_pb2.ListEventsResponse(
+            events=[
+                ingestion_pb2.Event(
+                    kind=event.kind, machine_id=event.machine_id, at_us=event.at_us, id=event.id, content=event.data
+                )
+                for event in found
+            ]
+        )
 
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
@@ -161,22 +197,45 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         metrics.track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
         return written
 
+    async def _state(self, machine_id: str) -> MachineState:
+        """Raises NotFoundError."""
+        if self._store.shared and not self._plant.knows(machine_id):
+            found = await self._store.find(machine_id)
+            if found is not None:
+                self._plant.observe(found)
+        return self._plant.get(machine_id)
+
     async def _points(self, state: MachineState, sensor: str, request: ingestion_pb2.QueryRequest) -> Points:
         start = request.start_us or state.first_seen_us
-        end = request.end_us or state.last_seen_us + 1
+        newest = max(state.last_seen_us, now_us()) if self._store.shared else state.last_seen_us
+        end = request.end_us or newest + 1
         if end <= start:
             return Points(*merge([]))
         tail = self._plant.tail(state, sensor)
-        held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
-        if held is not None:
-            return reduce_points(*held, start, end, request.points)
-        late = tail.late
+        if tail is not None:
+            held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
+            if held is not None:
+                return reduce_points(*held, start, end, request.points)
+        late = tail.late if tail is not None else 0
         points = await self._store.read(
             state.record.machine_id, sensor, start, end, points=request.points, last=request.last
         )
-        if points.counts is None and end > state.last_seen_us:
+        if tail is not None and points.counts is None and end > state.last_seen_us:
             tail.prepend(points.timestamps, points.values, late)  # the next question like this one stays in memory
         return points
+
+
+def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:
+    if not _KIND.fullmatch(event.kind):
+        raise InvalidArgumentError.of(f"{prefix}kind", f"{event.kind[:40]!r} is no kind; use a-z and _, at most 32")
+    if problem := machine_id_problem(event.machine_id):
+        raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
+    if not 0 <= event.at_us < _END_OF_TIME:
+        raise InvalidArgumentError.of(f"{prefix}at_us", "is no time")
+    if len(event.id) > _NAME_LENGTH:
+        raise InvalidArgumentError.of(f"{prefix}id", f"must have at most {_NAME_LENGTH} characters")
+    if len(event.content) > _EVENT_BYTES:
+        raise InvalidArgumentError.of(f"{prefix}content", f"must have at most {_EVENT_BYTES} bytes")
 
 
 def _series_message(machine_id: str, sensor: str, points: Points, *, with_times: bool) -> ingestion_pb2.QueriedSeries:

@@ -1,6 +1,6 @@
 """What a store of readings does, whatever it is made of."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,16 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What another writer has stored of a machine: its registration if that is new, its latest reading by sensor."""
+
+    machine_id: str
+    machine: MachineRecord | None
+    first_us: int
+    sensors: Mapping[str, tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that became of a machine, such as a prediction. (kind, machine_id, at_us, id) identifies it."""
 
@@ -57,6 +67,10 @@ class Event:
 
 class Store(Protocol):
     """Keeps segments of readings, the registry of machines and their events. Times are microseconds since the epoch."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether others write to it too, so that `changes` and `find` may tell of what did not come by here."""
 
     async def start(self) -> None: ...
 
@@ -75,6 +89,12 @@ class Store(Protocol):
 
     async def register(self, machine: MachineRecord) -> MachineRecord:
         """Raises AlreadyExistsError if it is registered, unless by the same request with the same content."""
+
+    async def changes(self) -> list[Change]:
+        """What others have written lately."""
+
+    async def find(self, machine_id: str) -> Change | None:
+        """A machine that is not known here."""
 
     async def record(self, events: Sequence[Event]) -> None:
         """Keeps events; those that are there already are replaced."""

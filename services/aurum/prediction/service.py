@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 
+from aurum.prediction.history import PredictionHistory
 from aurum.prediction.predictor import Predictor
 from aurum.prediction.reader import ReadingsReader
 from aurum.prediction.registry import ModelRegistry
@@ -24,7 +25,9 @@ async def prediction(service: Service) -> AsyncGenerator[None]:
     logger.info("models are loaded", extra={"machine_types": registry.types})
     ingestion = service.dependency("ingestion", settings.ingestion_target)
     predictor = Predictor(ReadingsReader(ingestion), registry)
-    servicer = PredictionServicer(predictor, registry)
+    history = PredictionHistory(ingestion, settings.prediction_history_interval)
+    service.spawn(history.run(), "prediction-history")
+    servicer = PredictionServicer(predictor, registry, history.note)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
     try:
         async with service.rpc_server(

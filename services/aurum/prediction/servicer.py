@@ -1,7 +1,7 @@
 """The PredictionService over a predictor and a model registry."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,11 @@ _MAX_BATCH = 1000
 
 
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, predictor: Predictor, registry: ModelRegistry) -> None:
+    def __init__(
+        self, predictor: Predictor, registry: ModelRegistry, note: Callable[[prediction_pb2.PredictResponse], None]
+    ) -> None:
+        """note: is told each prediction of a machine."""
+        self._note = note
         self._predictor = predictor
         self._registry = registry
 
@@ -34,7 +38,9 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         else:
             answer = await self._predictor.predict_features(request.machine_type, request.features)
         set_span_attributes({"aurum.machine_type": answer.machine_type, "aurum.degraded": bool(answer.degraded_reason)})
-        return _response(answer)
+        response = _response(answer)
+        self._note(response)
+        return response
 
     async def PredictBatch(  # noqa: N802
         self, request_iterator: AsyncIterator[prediction_pb2.PredictBatchRequest], context: Any
@@ -56,7 +62,10 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                         answer = await self._predictor.predict_features(each.machine_type, each.features)
                     except AurumError as error:
                         answer = error
-                items.append(_item(answer))
+                item = _item(answer)
+                if item.HasField("prediction"):
+                    self._note(item.prediction)
+                items.append(item)
             yield prediction_pb2.PredictBatchResponse(items=items)
 
     async def Explain(  # noqa: N802

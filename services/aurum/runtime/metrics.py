@@ -97,6 +97,10 @@ fallbacks_total = Counter("fallbacks_total", "Degraded answers in place of a dep
 faults_injected_total = Counter("faults_injected_total", "Faults that were injected on request.", ["kind"])
 outcomes_dropped_total = Counter("outcomes_dropped_total", "Outcomes of calls that could not be recorded.")
 
+prediction_history_dropped_total = Counter(
+    "prediction_history_dropped_total", "Predictions that could not be written down."
+)
+
 edge_spool_bytes = Gauge("edge_spool_bytes", "Bytes of the batches that wait in the spool, about.")
 edge_spool_disk_bytes = Gauge("edge_spool_disk_bytes", "Bytes of the spool's files.")
 edge_spool_live_lag_seconds = Gauge(

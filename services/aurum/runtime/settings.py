@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, AliasGenerator, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, AliasGenerator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aurum.resilience import TimeoutConfig
@@ -122,8 +122,13 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(Path(".aurum"), description="Where everything that is kept on disk goes by default.")
     store_url: str | None = Field(
-        None, description="The store: sqlite:///PATH. By default a file below the state directory."
+        None,
+        description="The store: sqlite:///PATH, or cassandra://HOST,HOST/KEYSPACE?replication=3. By default a file "
+        "below the state directory.",
     )
+    store_username: str | None = Field(None, description="User of the Cassandra cluster.")
+    store_password: SecretStr | None = Field(None, description="Its password.")
+    store_ca_file: str | None = Field(None, description="Certificates that the cluster's are checked by; sets TLS.")
     model_dir: Path | None = Field(None, description="Models; by default models below the state directory.")
 
     api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
@@ -160,6 +165,9 @@ class Settings(BaseSettings):
     prediction_port: int = Field(50052, ge=1, le=65535, description="Port of prediction (gRPC).")
     prediction_target: str = Field("127.0.0.1:50052", description="Where the others find prediction.")
     prediction_model_poll: float = Field(2.0, ge=0.1, description="Seconds between two looks for new models on disk.")
+    prediction_history_interval: float = Field(
+        60.0, ge=0, description="Least seconds between two predictions of a machine that are written down."
+    )
     edge_host: str = Field("127.0.0.1", description="Address that the edge gateway listens on.")
     edge_port: int = Field(50053, ge=1, le=65535, description="Port of the edge gateway (gRPC).")
     edge_target: str = Field("127.0.0.1:50053", description="Where devices find the edge gateway.")
@@ -214,8 +222,8 @@ class Settings(BaseSettings):
     @field_validator("store_url")
     @classmethod
     def _store_is_known(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("sqlite:///"):
-            raise ValueError(f"{value!r} is not supported; use sqlite:///PATH")
+        if value is not None and not value.startswith(("sqlite:///", "cassandra://")):
+            raise ValueError(f"{value!r} is not supported; use sqlite:///PATH or cassandra://HOST,HOST/KEYSPACE")
         return value
 
     @field_validator("admin_targets")

@@ -7,9 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from aurum.api.context import Context
-from aurum.api.convert import machine_detail, machine_out, series_out
+from aurum.api.convert import machine_detail, machine_out, query_time, series_out
 from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
-from aurum.readings.tables import parse_timestamp
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import ingestion_pb2
@@ -80,21 +79,12 @@ async def machine_metrics(  # noqa: PLR0917 - query parameters
         ingestion_pb2.QueryRequest(
             machine_ids=[machine_id],
             sensors=sensor or [],
-            start_us=_time("start", start),
-            end_us=_time("end", end),
+            start_us=query_time("start", start),
+            end_us=query_time("end", end),
             points=points,
         )
     )
     return MetricsOut(machine_id=machine_id, series=series_out(responses))
-
-
-def _time(name: str, text: str | None) -> int:
-    if not text:
-        return 0
-    try:
-        return max(0, parse_timestamp(text.replace(" ", "+")))  # a + in a query may arrive as a space
-    except ValueError as error:
-        raise InvalidArgumentError.of(name, str(error)) from error
 
 
 def _cursor(token: str) -> str | None:

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from aurum.api.context import ApiContext, Context, require_feature
-from aurum.api.convert import finite, optional_moment, prediction_out
+from aurum.api.convert import finite, optional_moment, past_prediction_out, prediction_out, query_time
 from aurum.api.fallback import COVERED
-from aurum.api.schemas import ExplanationOut, FactorOut, FeaturesOut, PredictIn, PredictionOut
+from aurum.api.schemas import ExplanationOut, FactorOut, FeaturesOut, PastPredictionsOut, PredictIn, PredictionOut
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import prediction_pb2
@@ -34,6 +34,20 @@ async def predict(context: Context, body: PredictIn) -> PredictionOut:
 async def predict_machine(context: Context, machine_id: str) -> PredictionOut:
     """The same for one machine."""
     return await _predict_machine(context, machine_id)
+
+
+@router.get("/api/machines/{machine_id}/predictions")
+async def past_predictions(
+    context: Context,
+    machine_id: str,
+    start: Annotated[str | None, Query(description="ISO 8601 or a number since 1970; inclusive.")] = None,
+    end: Annotated[str | None, Query(description="Likewise; exclusive.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> PastPredictionsOut:
+    """What was predicted of a machine, about once a minute while anyone asked."""
+    set_request_context(machine_id=machine_id)
+    found = await context.ingestion.predictions(machine_id, query_time("start", start), query_time("end", end), limit)
+    return PastPredictionsOut(machine_id=machine_id, items=[past_prediction_out(each) for each in found])
 
 
 @router.get("/api/machines/{machine_id}/explanation", dependencies=[Depends(require_feature("analytics"))])

@@ -10,6 +10,7 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from aurum.ingestion.downsample import merge
+from aurum.ingestion.series_reader import Piece, with_overlapped
 from aurum.ingestion.sqlite.flush import Touched
 from aurum.ingestion.store import DAY_US
 from aurum.storage.database import transaction
@@ -65,24 +66,39 @@ class Compactor:
         series, day = next(iter(self._due))
         over = now_us > (day + 1) * DAY_US + _SETTLED_US
         rows = connection.execute(
-            "SELECT id, source, sequence, count FROM segments WHERE series = ? AND start_us >= ? AND start_us < ?",
+            "SELECT source, sequence, start_us, end_us, count, id FROM segments "
+            "WHERE series = ? AND start_us >= ? AND start_us < ?",
             (series, day * DAY_US, (day + 1) * DAY_US),
-        ).fetchall()
-        if not over:
-            rows = [row for row in rows if row[3] < SMALL]
-        if len(rows) > 1:
-            _merge(connection, series, rows)
-            self.merged_segments += len(rows)
+        )
+        there = [Piece(row[:2], *row[2:]) for row in rows]
+        picked = [piece for piece in there if over or piece.count < SMALL]
+        for run in [picked] if over else _runs(connection, picked):
+            pieces = with_overlapped(run, [piece for piece in there if piece not in run])
+            if len(pieces) > 1:
+                _merge(connection, series, pieces)
+                self.merged_segments += len(pieces)
         del self._due[series, day]
 
 
-def _merge(connection: sqlite3.Connection, series: int, rows: list[tuple[int, int, int, int]]) -> None:
-    rows.sort(key=lambda row: row[1:3])
-    ids = [(row[0],) for row in rows]
+def _runs(connection: sqlite3.Connection, pieces: list[Piece]) -> list[list[Piece]]:
+    """The pieces by source, and by what came of it without a gap: into a gap something may come that stands, by its
+    rank, between pieces that would be one by then."""
+    runs: dict[tuple[int, int], list[Piece]] = {}
+    for piece in pieces:
+        first = connection.execute(
+            "SELECT max(first) FROM received WHERE source = ? AND first <= ?", piece.rank
+        ).fetchone()[0]
+        runs.setdefault((piece.rank[0], first or 0), []).append(piece)
+    return list(runs.values())
+
+
+def _merge(connection: sqlite3.Connection, series: int, pieces: list[Piece]) -> None:
+    pieces.sort(key=lambda piece: piece.rank)
+    ids = [(piece.place,) for piece in pieces]
     datas = [connection.execute("SELECT data FROM segments WHERE id = ?", id_).fetchone()[0] for id_ in ids]
     timestamps, values = merge([unpack(data) for data in datas])
     packed = pack(timestamps, values)
-    _, source, sequence, _ = rows[-1]
+    source, sequence = pieces[-1].rank
     with transaction(connection):
         connection.executemany("DELETE FROM segments WHERE id = ?", ids)
         connection.execute(

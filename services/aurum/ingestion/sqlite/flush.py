@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aurum.ingestion.downsample import merge
 from aurum.ingestion.recent import PackedSeries, RecentReadings
 from aurum.ingestion.store import DAY_US
-from aurum.readings.batch import now_us
+from aurum.readings.batch import Timestamps, Values, now_us
 from aurum.storage import ledger
 from aurum.storage.database import transaction
 from aurum.storage.segment import pack
@@ -37,14 +38,28 @@ class _Row:
 def flush(connection: sqlite3.Connection, frozen: Frozen) -> Touched:
     """Writes everything, or nothing. Raises sqlite3.Error."""
     # Packing takes long, so the transaction begins after it.
-    packed = [(series, _rows(series)) for series in frozen.recent.packed()]
+    received = {number: ranges for _, number, ranges in frozen.sources}
+    packed = [
+        (series, _rows(series.ranks[1], series.timestamps, series.values))
+        for series in frozen.recent.packed(lambda rank: (rank[0], ledger.run_of(received[rank[0]], rank[1])))
+    ]
     touched: Touched = {}
     with transaction(connection):
         _write_sources(connection, frozen)
         rows = []
-        for series, segments in packed:
+        for series, together in packed:
             number = _series(connection, series)
-            for row in segments:
+            if series.ranks[0] != series.ranks[1] and _stands_between(connection, number, series):
+                # Packed together, readings of before it would replace its own
+                parts = [
+                    row
+                    for part in frozen.recent.parts(series.key)
+                    if series.ranks[0] <= part.rank <= series.ranks[1]
+                    for row in _rows(part.rank, *merge([(part.timestamps, part.values)]))
+                ]
+            else:
+                parts = together
+            for row in parts:
                 rows.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
                 place = (number, row.start_us // DAY_US)
                 touched[place] = touched.get(place, 0) + 1
@@ -57,14 +72,24 @@ def flush(connection: sqlite3.Connection, frozen: Frozen) -> Touched:
     return touched
 
 
-def _rows(series: PackedSeries) -> list[_Row]:
-    """The segments of a series, one for each day (UTC)."""
-    timestamps, values = series.timestamps, series.values
+def _stands_between(connection: sqlite3.Connection, number: int, series: PackedSeries) -> bool:
+    """Whether a segment in the tables has a rank between those that were packed together, and overlaps them."""
+    first, last = int(series.timestamps[0]), int(series.timestamps[-1])
+    found = connection.execute(
+        "SELECT 1 FROM segments WHERE series = ? AND start_us >= ? AND start_us <= ? AND end_us >= ? "
+        "AND (source, sequence) > (?, ?) AND (source, sequence) < (?, ?) LIMIT 1",
+        (number, first // DAY_US * DAY_US, last, first, *series.ranks[0], *series.ranks[1]),
+    ).fetchone()
+    return found is not None
+
+
+def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list[_Row]:
+    """The segments of a sorted series, one for each day (UTC)."""
     days = timestamps // DAY_US
     cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(values)] if days[0] != days[-1] else [0, len(values)]
     return [
         _Row(
-            series.rank,
+            rank,
             int(timestamps[start]),
             int(timestamps[end - 1]),
             end - start,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aurum.ingestion.downsample import merge
 from aurum.ingestion.recent import RecentReadings, SeriesKey
+from aurum.ingestion.series_reader import merged
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.schema import log_folder
 from aurum.ingestion.store import DAY_US, Event, MachineRecord
@@ -53,9 +54,9 @@ class Snapshot:
 
     def day(self, key: SeriesKey, day: int) -> tuple[Timestamps, Values]:
         """The readings of a series on one day."""
-        return reads.read_all(
-            self.connection, reads.Range(key, day * DAY_US, (day + 1) * DAY_US, self.recent.parts(key))
-        )
+        series = reads.SqliteSeries(self.connection, key, self.recent.parts(key))
+        start, end = day * DAY_US, (day + 1) * DAY_US
+        return merged(series, series.pieces(start, end), start, end)
 
     def series(self, key: SeriesKey) -> tuple[Timestamps, Values]:
         """All readings of a series."""

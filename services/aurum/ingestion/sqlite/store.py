@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion import series_reader
+from aurum.ingestion.downsample import merge
 from aurum.ingestion.recent import Part, RecentReadings, SeriesKey
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, flush
 from aurum.ingestion.sqlite.sources import Sources
-from aurum.ingestion.store import DAY_US, Event, MachineRecord, Points, SeriesSummary
+from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.ingest_stream import Written
 from aurum.runtime import metrics
@@ -74,7 +75,9 @@ LogWork = Callable[[], Any]
 
 
 class SqliteStore:
-    """A Store in one file and one folder."""
+    """A Store in one file and one folder, which belong to this process."""
+
+    shared = False
 
     def __init__(self, options: SqliteOptions) -> None:
         """Raises NewerDatabaseError, sqlite3.DatabaseError or OSError; then the files are as they were."""
@@ -172,6 +175,12 @@ class SqliteStore:
         registered: MachineRecord = await self._on_tables(lambda connection: _register(connection, machine))
         return registered
 
+    async def changes(self) -> list[Change]:
+        return []
+
+    async def find(self, machine_id: str) -> Change | None:
+        return None
+
     async def record(self, events: Sequence[Event]) -> None:
         rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
         await self._on_tables(
@@ -187,13 +196,12 @@ class SqliteStore:
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
         # Memory first: what is flushed in between is then found twice, which is no harm.
-        asked = reads.Range((machine_id, sensor), start_us, end_us, self._parts((machine_id, sensor)))
+        key = (machine_id, sensor)
+        recent = self._parts(key)
 
         def query(connection: sqlite3.Connection) -> Points:
-            if last:
-                timestamps, values = reads.read_last(connection, asked, last)
-                return reduce_points(timestamps, values, start_us, end_us, points)
-            return reads.read_range(connection, asked, points)
+            series = reads.SqliteSeries(connection, key, recent)
+            return series_reader.read(series, start_us, end_us, points=points, last=last)
 
         return await self._reading("read", query)
 

@@ -1,0 +1,77 @@
+"""The tables of the store in Cassandra, and their versions.
+
+A partition of segments holds one day (UTC) of one series. Everything is written so that writing it again changes
+nothing: a segment by its key; the latest values of a machine, and the time of its first reading, with a write time made
+of the reading's own, so that of several replicas the newest, or the first, reading counts.
+"""
+
+BUCKETS = 64  # partitions that the machines are spread over
+BLOCK = 10_000  # sequences of a source in one partition
+SLOT_SECONDS = 2  # of changes in one partition
+SLOT_TTL = 60  # seconds
+SOURCE_TTL = 30 * 86_400  # seconds that a source may resend
+EVENT_TTL = 90 * 86_400  # seconds
+
+VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (id int PRIMARY KEY, version int)"
+
+STEPS: dict[int, list[str]] = {
+    1: [
+        "CREATE TABLE IF NOT EXISTS machines (bucket int, machine_id text, machine_type text, site text, "
+        "registered_us bigint, request_id text, PRIMARY KEY (bucket, machine_id))",
+        "CREATE TABLE IF NOT EXISTS latest (bucket int, machine_id text, first_us bigint, "
+        "sensors map<text, frozen<tuple<bigint, double>>>, PRIMARY KEY (bucket, machine_id))",
+        "CREATE TABLE IF NOT EXISTS changes (slot bigint, replica text, machine_id text, registered boolean, "
+        "sensors map<text, frozen<tuple<bigint, double>>>, PRIMARY KEY (slot, replica, machine_id)) "
+        f"WITH default_time_to_live = {SLOT_TTL} AND gc_grace_seconds = 600",
+        "CREATE TABLE IF NOT EXISTS days (machine_id text, sensor text, day int, "
+        "PRIMARY KEY ((machine_id, sensor), day))",
+        "CREATE TABLE IF NOT EXISTS segments (machine_id text, sensor text, day int, start_us bigint, "
+        "source_us bigint, source text, sequence bigint, end_us bigint, count int, data blob, "
+        "PRIMARY KEY ((machine_id, sensor, day), start_us, source_us, source, sequence)) "
+        # Small segments are merged, so there are many deletions; one that comes back does no harm.
+        "WITH gc_grace_seconds = 3600 AND compression = {'enabled': 'false'}",
+        "CREATE TABLE IF NOT EXISTS sources (source text PRIMARY KEY, first_us bigint) "
+        f"WITH default_time_to_live = {2 * SOURCE_TTL}",
+        "CREATE TABLE IF NOT EXISTS received (source text, block bigint, sequence bigint, "
+        f"PRIMARY KEY ((source, block), sequence)) WITH default_time_to_live = {SOURCE_TTL}",
+        "CREATE TABLE IF NOT EXISTS events (kind text, machine_id text, at_us bigint, id text, data blob, "
+        "PRIMARY KEY ((kind, machine_id), at_us, id)) "
+        f"WITH CLUSTERING ORDER BY (at_us DESC, id DESC) AND default_time_to_live = {EVENT_TTL}",
+    ],
+}
+VERSION = max(STEPS)
+
+STATEMENTS = {
+    # What a registration has set stays
+    "add_machine": "INSERT INTO machines (bucket, machine_id) VALUES (?, ?)",
+    "register": "UPDATE machines SET machine_type = ?, site = ?, registered_us = ?, request_id = ? "
+    "WHERE bucket = ? AND machine_id = ? IF machine_type = null",
+    "machine": "SELECT machine_id, machine_type, site, registered_us, request_id FROM machines "
+    "WHERE bucket = ? AND machine_id = ?",
+    "machines": "SELECT machine_id, machine_type, site, registered_us, request_id FROM machines WHERE bucket = ?",
+    "set_latest": "UPDATE latest USING TIMESTAMP ? SET sensors = sensors + ? WHERE bucket = ? AND machine_id = ?",
+    "set_first": "UPDATE latest USING TIMESTAMP ? SET first_us = ? WHERE bucket = ? AND machine_id = ?",
+    "latest": "SELECT machine_id, first_us, sensors FROM latest WHERE bucket = ?",
+    "latest_of": "SELECT machine_id, first_us, sensors FROM latest WHERE bucket = ? AND machine_id = ?",
+    "set_change": "UPDATE changes USING TIMESTAMP ? SET sensors = sensors + ? "
+    "WHERE slot = ? AND replica = ? AND machine_id = ?",
+    "set_registered": "INSERT INTO changes (slot, replica, machine_id, registered) VALUES (?, ?, ?, true)",
+    "changes": "SELECT replica, machine_id, registered, sensors FROM changes WHERE slot = ?",
+    "add_day": "INSERT INTO days (machine_id, sensor, day) VALUES (?, ?, ?) USING TTL ?",
+    "days": "SELECT day FROM days WHERE machine_id = ? AND sensor = ?",
+    "add_segment": "INSERT INTO segments (machine_id, sensor, day, start_us, source_us, source, sequence, end_us, "
+    "count, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TTL ?",
+    "segment_keys": "SELECT start_us, source_us, source, sequence, end_us, count FROM segments "
+    "WHERE machine_id = ? AND sensor = ? AND day = ?",
+    "segment": "SELECT data FROM segments WHERE machine_id = ? AND sensor = ? AND day = ? AND start_us = ? "
+    "AND source_us = ? AND source = ? AND sequence = ?",
+    "drop_segment": "DELETE FROM segments WHERE machine_id = ? AND sensor = ? AND day = ? AND start_us = ? "
+    "AND source_us = ? AND source = ? AND sequence = ?",
+    "add_source": "INSERT INTO sources (source, first_us) VALUES (?, ?) IF NOT EXISTS",
+    "source": "SELECT first_us FROM sources WHERE source = ?",
+    "add_received": "INSERT INTO received (source, block, sequence) VALUES (?, ?, ?)",
+    "received": "SELECT sequence FROM received WHERE source = ? AND block = ?",
+    "add_event": "INSERT INTO events (kind, machine_id, at_us, id, data) VALUES (?, ?, ?, ?, ?)",
+    "events": "SELECT kind, machine_id, at_us, id, data FROM events WHERE kind = ? AND machine_id = ? "
+    "AND at_us >= ? AND at_us < ? LIMIT ?",
+}

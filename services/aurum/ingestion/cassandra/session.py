@@ -1,0 +1,213 @@
+"""A session with a Cassandra cluster: prepared statements, quorums, bounded concurrency, errors in our words."""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.concurrent import execute_concurrent_with_args
+from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.query import SimpleStatement
+
+from aurum.ingestion.cassandra import schema
+from aurum.resilience import RetryPolicy
+from aurum.runtime import metrics
+from aurum.runtime.errors import FailedPreconditionError, UnavailableError
+from cassandra import ConsistencyLevel, DriverException, InvalidRequest
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
+
+logger = logging.getLogger(__name__)
+
+DRIVER_ERRORS = (DriverException, NoHostAvailable, OSError)  # the driver's others are DriverExceptions
+_IN_FLIGHT = 256  # statements of a replica at a time
+_READ_CONCURRENCY = 32  # of one query
+_PAGE = 2000  # rows
+_PROTOCOL = 4  # the native protocol that Cassandra from 3 on and ScyllaDB have in common
+_GOSSIP_SECONDS = 15.0  # for nodes to learn of each other
+_ATTEMPTS, _BASE_DELAY, _MAX_DELAY = 4, 0.1, 1.0  # every statement may be made again
+
+
+@dataclass(frozen=True, slots=True)
+class CassandraOptions:
+    """replication: copies of everything. consistency: LOCAL_QUORUM for production. timeout: seconds for a statement.
+    password, ca_file: as the cluster wants them."""
+
+    hosts: tuple[str, ...]
+    keyspace: str
+    port: int = 9042
+    replication: int = 3
+    consistency: str = "LOCAL_QUORUM"
+    datacenter: str | None = None
+    timeout: float = 10.0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+
+
+def parse_url(url: str, **more: Any) -> CassandraOptions:
+    """Options in cassandra://host,host[:port]/keyspace?replication=3&consistency=LOCAL_QUORUM&datacenter=dc1.
+
+    Raises ValueError with a sentence.
+    """
+    parts = urlsplit(url)
+    netloc, _, port = parts.netloc.partition(":")
+    hosts = tuple(filter(None, netloc.split(",")))
+    keyspace = parts.path.strip("/")
+    if parts.scheme != "cassandra" or not hosts or not keyspace.isidentifier() or (port and not port.isdigit()):
+        raise ValueError(f"{url!r} is not cassandra://HOST,HOST[:PORT]/KEYSPACE")
+    found: dict[str, Any] = {"port": int(port)} if port else {}
+    for name, value in parse_qsl(parts.query):
+        if name == "replication" and value.isdigit() and int(value) >= 1:
+            found[name] = int(value)
+        elif (name == "consistency" and value in ConsistencyLevel.name_to_value) or name == "datacenter":
+            found[name] = value
+        else:
+            raise ValueError(f"{name}={value} in {url!r} is none of replication, consistency, datacenter")
+    return CassandraOptions(hosts, keyspace, **found, **more)
+
+
+class CassandraSession:
+    """`execute` is for the event loop; `rows` and `each` block and are for other threads."""
+
+    def __init__(self, options: CassandraOptions) -> None:
+        """Connects and brings the tables to this version. Raises UnavailableError, FailedPreconditionError."""
+        profile = ExecutionProfile(
+            load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(local_dc=options.datacenter or "")),
+            consistency_level=ConsistencyLevel.name_to_value[options.consistency],
+            serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
+            request_timeout=options.timeout,
+        )
+        self._cluster = Cluster(
+            options.hosts,
+            port=options.port,
+            protocol_version=_PROTOCOL,
+            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            auth_provider=PlainTextAuthProvider(options.username, options.password) if options.username else None,
+            ssl_context=ssl.create_default_context(cafile=options.ca_file) if options.ca_file else None,
+            idle_heartbeat_interval=10,
+        )
+        try:
+            self._session = self._cluster.connect()
+            self._session.default_fetch_size = _PAGE
+            self._prepare(options)
+        except DRIVER_ERRORS as error:
+            self._cluster.shutdown()
+            hosts = ",".join(options.hosts)
+            raise UnavailableError(f"Cassandra at {hosts} cannot be used: {sentence(error)}") from error
+        except BaseException:
+            self._cluster.shutdown()
+            raise
+        self._gate = asyncio.Semaphore(_IN_FLIGHT)
+        self._retry = RetryPolicy(
+            _ATTEMPTS,
+            _BASE_DELAY,
+            _MAX_DELAY,
+            "ingestion/cassandra",
+            retryable=lambda error: isinstance(error, DRIVER_ERRORS) and not isinstance(error, InvalidRequest),
+        )
+        self.problem: str | None = None
+
+    async def execute(self, name: str, parameters: Sequence[Any]) -> list[Any]:
+        """Runs a statement, again after a failure; the first page of its rows. Raises UnavailableError."""
+        started = time.perf_counter()
+        status = "error"
+        try:
+            async with self._gate:
+                rows = await self._retry.call_async(lambda: self._attempt(name, parameters))
+            status = "ok"
+        except DRIVER_ERRORS as error:
+            self.problem = f"cannot be reached: {sentence(error)}"
+            raise UnavailableError(f"the store {self.problem}", retry_after=1.0) from error
+        finally:
+            metrics.track_db_query(name, time.perf_counter() - started, status)
+        self.problem = None
+        return rows
+
+    def rows(self, name: str, parameters: Sequence[Any]) -> Iterable[Any]:
+        """All rows of a statement, page by page. Raises UnavailableError."""
+        try:
+            yield from self._session.execute(self._statements[name], parameters)
+        except DRIVER_ERRORS as error:
+            raise UnavailableError(f"the store cannot be reached: {sentence(error)}", retry_after=1.0) from error
+
+    def each(self, name: str, parameters: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """The rows of a statement for each of several parameters. Raises UnavailableError."""
+        try:
+            found = execute_concurrent_with_args(
+                self._session, self._statements[name], parameters, concurrency=_READ_CONCURRENCY
+            )
+            return [list(result) for _, result in found]
+        except DRIVER_ERRORS as error:
+            raise UnavailableError(f"the store cannot be reached: {sentence(error)}", retry_after=1.0) from error
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+    async def _attempt(self, name: str, parameters: Sequence[Any]) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[Any]] = loop.create_future()
+
+        def settle(rows: list[Any] | None, error: Exception | None) -> None:
+            if done.done():
+                return  # nobody waits for it any more
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(rows or [])
+
+        response = self._session.execute_async(self._statements[name], parameters)
+        response.add_callbacks(
+            lambda rows: loop.call_soon_threadsafe(settle, rows, None),
+            lambda error: loop.call_soon_threadsafe(settle, None, error),
+        )
+        return await done
+
+    def _prepare(self, options: CassandraOptions) -> None:
+        waited_until = time.monotonic() + _GOSSIP_SECONDS
+        while (nodes := len(self._cluster.metadata.all_hosts())) < options.replication:
+            if time.monotonic() < waited_until:  # a node that has just come is not known to all at once
+                time.sleep(0.5)
+                self._cluster.refresh_nodes()
+                continue
+            raise FailedPreconditionError(
+                f"Cassandra has {nodes} nodes and everything is to be kept {options.replication} times; add nodes, or "
+                f"say ?replication={nodes} in AURUM_STORE_URL"
+            )
+        self._run(
+            f"CREATE KEYSPACE IF NOT EXISTS {options.keyspace} WITH replication = "
+            f"{{'class': 'NetworkTopologyStrategy', 'replication_factor': {options.replication}}}"
+        )
+        self._session.set_keyspace(options.keyspace)
+        self._run(schema.VERSION_TABLE)
+        row = self._session.execute("SELECT version FROM schema_version WHERE id = 1").one()
+        found = row.version if row else 0
+        if found > schema.VERSION:
+            raise FailedPreconditionError(
+                f"keyspace {options.keyspace} was made by a newer version (its format is {found}, this one knows "
+                f"{schema.VERSION}); it is left untouched: start the newer version, or name another keyspace"
+            )
+        for version in range(found + 1, schema.VERSION + 1):
+            for step in schema.STEPS[version]:
+                self._run(step)
+            self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
+        self._statements = {}
+        for name, text in schema.STATEMENTS.items():
+            statement = self._session.prepare(text)
+            statement.is_idempotent = " IF " not in text
+            self._statements[name] = statement
+
+    def _run(self, text: str) -> None:
+        self._session.execute(SimpleStatement(text), timeout=60.0)
+
+
+def sentence(error: BaseException) -> str:
+    """What a driver's error says, in one line."""
+    if isinstance(error, NoHostAvailable):
+        reasons = {str(each) or type(each).__name__ for each in error.errors.values()} if error.errors else set()
+        return "; ".join(sorted(reasons)) or "no node answers"
+    return " ".join(str(error).split()) or type(error).__name__

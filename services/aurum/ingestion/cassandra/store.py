@@ -1,0 +1,381 @@
+"""The store beyond one machine. A replica of ingestion keeps nothing but caches: what is acknowledged is in Cassandra,
+in a quorum of its copies.
+
+As in the store on one machine, of readings of a series at the same time the one of the source seen last counts, and of
+one source the one with the highest sequence.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import secrets
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from aurum.ingestion import series_reader
+from aurum.ingestion.cassandra.compaction import Compactor, merge_day
+from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, SLOT_SECONDS
+from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
+from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
+from aurum.ingestion.downsample import merge
+from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary
+from aurum.readings.batch import Batch, Series, now_us
+from aurum.readings.ingest_stream import Written
+from aurum.runtime import metrics
+from aurum.runtime.errors import AlreadyExistsError, AurumError, ResourceExhaustedError, UnavailableError
+from aurum.storage import ledger
+from aurum.storage.segment import pack
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+_READERS = 8  # threads that answer queries
+_SOURCES = 10_000  # whose sequences are remembered here
+_BLOCKS = 4  # of sequences of a source, remembered here
+_KNOWN = 200_000  # machines, and days of series, that are known to be noted in the tables
+_SLOTS_BACK = 3  # of changes that are looked at, for clocks that differ a little
+_HOUSEKEEPING = 1.0  # seconds
+_READ_ATTEMPTS = 5  # while segments are merged away
+_FIRST = 2**61  # µs; less the time of a first reading, a write time by which the earliest counts
+_EACH_BUCKET = [(bucket,) for bucket in range(BUCKETS)]
+_SETTLED_US = 3_600_000_000  # a day is over so long after its end
+
+
+@dataclass(slots=True)
+class _Source:
+    """order: the time of its first batch. received: by block of sequences, those that are known to be stored."""
+
+    order: int
+    received: dict[int, list[ledger.Range]] = field(default_factory=dict)
+
+
+class CassandraStore:
+    """A Store that any number of processes share."""
+
+    shared = True
+
+    def __init__(self, options: CassandraOptions, queue_bytes: int, retention: float) -> None:
+        """queue_bytes: of batches on their way. retention: days that readings are kept, 0 for ever.
+
+        Raises UnavailableError, FailedPreconditionError.
+        """
+        self._session = CassandraSession(options)
+        self._queue_bytes = queue_bytes
+        self._ttl = int(retention * 86_400)
+        self._replica = secrets.token_hex(6)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="store-packer")
+        self._merger = ThreadPoolExecutor(1, thread_name_prefix="store-merger")
+        self._compactor = Compactor()
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
+        self._noted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        self._firsts: OrderedDict[str, int] = OrderedDict()  # the earliest reading of a machine that came by here
+        self._doing: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
+        self._waiting_bytes = 0
+        self._room = asyncio.Event()
+        self._writes: set[asyncio.Task[Written]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._keeper = asyncio.create_task(self._keep_house(), name="store-housekeeping")
+
+    async def close(self) -> None:
+        if self._writes:
+            await asyncio.wait(self._writes)
+        if self._keeper:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for threads in (self._readers, self._packer, self._merger):
+            threads.shutdown(wait=True)
+        await asyncio.to_thread(self._session.close)
+
+    def problem(self) -> str | None:
+        return self._session.problem
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._waiting_bytes
+
+    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+        while self._waiting_bytes >= self._queue_bytes:
+            if not wait:
+                raise ResourceExhaustedError(
+                    f"{self._waiting_bytes} bytes of batches are on their way to the store; send again later",
+                    retry_after=0.5,
+                )
+            self._room.clear()
+            await self._room.wait()
+        self._waiting_bytes += batch.nbytes
+        task = asyncio.create_task(self._write(batch))
+        self._writes.add(task)
+        task.add_done_callback(functools.partial(self._written, batch.nbytes))
+        return task
+
+    async def machines(self) -> list[MachineRecord]:
+        rows = await self._on_reader(lambda: _flat(self._session.each("machines", _EACH_BUCKET)))
+        return sorted((_record(row) for row in rows), key=lambda machine: machine.machine_id)
+
+    async def summaries(self) -> list[SeriesSummary]:
+        rows = await self._on_reader(lambda: _flat(self._session.each("latest", _EACH_BUCKET)))
+        return [
+            SeriesSummary(row.machine_id, sensor, row.first_us or at, at, value)
+            for row in rows
+            for sensor, (at, value) in (row.sensors or {}).items()
+        ]
+
+    async def register(self, machine: MachineRecord) -> MachineRecord:
+        place = (_bucket(machine.machine_id), machine.machine_id)
+        await self._note_machine(machine.machine_id)
+        content = (machine.machine_type, machine.site, machine.registered_us, machine.request_id)
+        applied = (await self._session.execute("register", (*content, *place)))[0].applied
+        found = _record((await self._session.execute("machine", place))[0])
+        if not applied and found != machine:
+            same = (found.machine_type, found.site) == (machine.machine_type, machine.site)
+            if not (same and machine.request_id and machine.request_id == found.request_id):
+                raise AlreadyExistsError(f"machine {machine.machine_id} is registered already")
+        await self._session.execute("set_registered", (_slot(), self._replica, machine.machine_id))
+        return found
+
+    async def record(self, events: Sequence[Event]) -> None:
+        rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
+        await self._all("add_event", rows)
+
+    async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
+        asked = (kind, machine_id, start_us, min(end_us, 2**62), limit)
+        return [Event(*row) for row in await self._session.execute("events", asked)]
+
+    async def read(
+        self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> Points:
+        series = CassandraSeries(self._session, machine_id, sensor)
+
+        def query() -> Points:
+            for _ in range(_READ_ATTEMPTS):
+                with contextlib.suppress(SegmentsChangedError):
+                    return series_reader.read(series, start_us, end_us, points=points, last=last)
+            raise UnavailableError("the segments asked for are being merged; ask again", retry_after=0.2)
+
+        return await self._on_reader(query)
+
+    async def changes(self) -> list[Change]:
+        now = _slot()
+        slots = [(slot,) for slot in range(now - _SLOTS_BACK, now + 1)]
+        rows = await self._on_reader(lambda: _flat(self._session.each("changes", slots)))
+        found: dict[str, Change] = {}
+        for row in rows:
+            if row.replica == self._replica:
+                continue
+            known = found.get(row.machine_id)
+            machine = known.machine if known else None
+            if row.registered and machine is None:
+                machine = await self._machine(row.machine_id)
+            sensors = dict(known.sensors) if known else {}
+            for sensor, reading in (row.sensors or {}).items():
+                sensors[sensor] = max(sensors.get(sensor, reading), reading, key=lambda each: each[0])
+            found[row.machine_id] = Change(row.machine_id, machine, 0, sensors)
+        return list(found.values())
+
+    async def find(self, machine_id: str) -> Change | None:
+        machine = await self._machine(machine_id)
+        if machine is None:
+            return None
+        rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
+        first, sensors = (rows[0].first_us, rows[0].sensors) if rows else (0, None)
+        return Change(machine_id, machine, first or 0, dict(sensors or {}))
+
+    # Writing
+
+    async def _write(self, batch: Batch) -> Written:
+        source = await self._source(batch)
+        received = await self._received(batch, source)
+        if ledger.contains(received, batch.sequence):
+            return Written(0, batch.readings)
+        rows = await asyncio.get_running_loop().run_in_executor(self._packer, self._rows, batch, source.order)
+        await asyncio.gather(
+            self._all("add_segment", rows),
+            self._note_days({(row[0], row[1], row[2]) for row in rows}),
+            *(self._note_machine(machine_id) for machine_id in {series.machine_id for series in batch.series}),
+        )
+        # Only when all of it is there:
+        await self._session.execute("add_received", (batch.source_id, batch.sequence // BLOCK, batch.sequence))
+        ledger.record(received, batch.sequence)
+        await self._show(batch)
+        for row in rows:
+            self._compactor.note((row[0], row[1], row[2]))
+        return Written(batch.readings, 0)
+
+    def _written(self, nbytes: int, task: "asyncio.Task[Written]") -> None:
+        self._writes.discard(task)
+        self._waiting_bytes -= nbytes
+        self._room.set()
+        if not task.cancelled():
+            task.exception()  # told to who waits for it, if anyone does
+
+    def _rows(self, batch: Batch, order: int) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for series in batch.series:
+            timestamps, values = series.timestamps, series.values
+            if not series.increasing:
+                timestamps, values = merge([(timestamps, values)])
+            days = timestamps // DAY_US
+            cuts = np.flatnonzero(np.diff(days)) + 1
+            for at, column in zip(np.split(timestamps, cuts), np.split(values, cuts), strict=True):
+                key = (series.machine_id, series.sensor, int(at[0] // DAY_US), int(at[0]))
+                rows.append(
+                    (*key, order, batch.source_id, batch.sequence, int(at[-1]), len(at), pack(at, column), self._ttl)
+                )
+        return rows
+
+    async def _source(self, batch: Batch) -> _Source:
+        known = self._sources.get(batch.source_id)
+        if known is None:
+            known = await self._once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
+        if batch.source_id in self._sources:
+            self._sources.move_to_end(batch.source_id)
+        return known
+
+    async def _look_up(self, source_id: str) -> _Source:
+        rows = await self._session.execute("source", (source_id,))
+        if not rows:
+            await self._session.execute("add_source", (source_id, now_us()))
+            rows = await self._session.execute("source", (source_id,))
+        found = self._sources[source_id] = _Source(rows[0].first_us)
+        if len(self._sources) > _SOURCES:
+            self._sources.popitem(last=False)
+        return found
+
+    async def _once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Does something that several ask for at the same time only once."""
+        task = self._doing.get(key)
+        if task is None:
+            task = self._doing[key] = asyncio.create_task(make())
+            task.add_done_callback(lambda done: self._doing.pop(key) and done.exception())
+        result: T = await asyncio.shield(task)
+        return result
+
+    async def _received(self, batch: Batch, source: _Source) -> list[ledger.Range]:
+        """What is known to be stored of the block that the batch's sequence is in."""
+        block = batch.sequence // BLOCK
+        known = source.received.get(block)
+        if known is None:
+            asked = (batch.source_id, block)
+            known = await self._once(("received", *asked), lambda: self._look_up_received(source, asked))
+        return known
+
+    async def _look_up_received(self, source: _Source, asked: tuple[str, int]) -> list[ledger.Range]:
+        found: list[ledger.Range] = []
+        for row in await self._on_reader(lambda: list(self._session.rows("received", asked))):
+            ledger.record(found, row.sequence)
+        source.received[asked[1]] = found
+        while len(source.received) > _BLOCKS:
+            del source.received[next(iter(source.received))]
+        return found
+
+    async def _show(self, batch: Batch) -> None:
+        """Tells the others, and those that start later, of the latest reading of each series and a machine's first."""
+        newest: dict[tuple[str, int], dict[str, tuple[int, float]]] = {}
+        firsts: dict[str, int] = {}
+        for series in batch.series:
+            position = _newest(series)
+            at = int(series.timestamps[position])
+            newest.setdefault((series.machine_id, at), {})[series.sensor] = (at, float(series.values[position]))
+            first = int(series.timestamps.min())
+            firsts[series.machine_id] = min(first, firsts.get(series.machine_id, first))
+        slot = _slot()
+        work: list[Awaitable[Any]] = []
+        for (machine_id, at), sensors in newest.items():
+            bucket = _bucket(machine_id)
+            work.append(self._session.execute("set_latest", (at + 1, sensors, bucket, machine_id)))
+            work.append(self._session.execute("set_change", (at + 1, sensors, slot, self._replica, machine_id)))
+        for machine_id, first in firsts.items():
+            if first < self._firsts.get(machine_id, _FIRST):
+                row = (_FIRST - first, first, _bucket(machine_id), machine_id)
+                work.append(self._session.execute("set_first", row))
+                self._firsts[machine_id] = first
+                if len(self._firsts) > _KNOWN:
+                    self._firsts.popitem(last=False)
+        await asyncio.gather(*work)
+
+    async def _note_machine(self, machine_id: str) -> None:
+        if ("machine", machine_id) in self._noted:
+            return
+        await self._session.execute("add_machine", (_bucket(machine_id), machine_id))
+        self._remember(("machine", machine_id))
+
+    async def _note_days(self, days: Iterable[tuple[str, str, int]]) -> None:
+        new = [day for day in days if ("day", *day) not in self._noted]
+        # One day more than the readings, since those of the day's end go later
+        await self._all("add_day", [(*day, self._ttl + 86_400 if self._ttl else 0) for day in new])
+        for day in new:
+            self._remember(("day", *day))
+
+    def _remember(self, key: tuple[Any, ...]) -> None:
+        self._noted[key] = None
+        if len(self._noted) > _KNOWN:
+            self._noted.popitem(last=False)
+
+    async def _machine(self, machine_id: str) -> MachineRecord | None:
+        rows = await self._session.execute("machine", (_bucket(machine_id), machine_id))
+        return _record(rows[0]) if rows else None
+
+    async def _all(self, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        await asyncio.gather(*(self._session.execute(name, row) for row in rows))
+
+    async def _on_reader(self, query: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        status = "error"
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._readers, query)
+            status = "ok"
+        finally:
+            metrics.track_db_query("read", time.perf_counter() - started, status)
+        return result
+
+    async def _keep_house(self) -> None:
+        """Merges small segments, for as long as the store runs."""
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING)
+            metrics.ingestion_recent_bytes.set(self._waiting_bytes)
+            settled = now_us() - _SETTLED_US
+            self._compactor.note_days_that_are_over(settled // DAY_US)
+            try:
+                while place := self._compactor.next_due():
+                    over = settled >= (place[2] + 1) * DAY_US
+                    merging = functools.partial(merge_day, self._session, place, self._ttl, over=over)
+                    merged = await asyncio.get_running_loop().run_in_executor(self._merger, merging)
+                    metrics.ingestion_segments_merged_total.inc(merged)
+            except AurumError as error:
+                logger.warning("small segments could not be merged: %s", error.message)
+
+
+def _record(row: Any) -> MachineRecord:
+    """A machine, of which only the id may be known."""
+    return MachineRecord(
+        row.machine_id, row.machine_type or "", row.site or "", row.registered_us or 0, row.request_id or ""
+    )
+
+
+def _bucket(machine_id: str) -> int:
+    return zlib.crc32(machine_id.encode()) % BUCKETS
+
+
+def _slot() -> int:
+    return int(time.time() // SLOT_SECONDS)
+
+
+def _newest(series: Series) -> int:
+    """Where the latest reading stands."""
+    last = len(series.timestamps) - 1
+    return last if series.increasing else last - int(series.timestamps[::-1].argmax())
+
+
+def _flat(rows: Iterable[Iterable[Any]]) -> list[Any]:
+    return [row for part in rows for row in part]

@@ -1,0 +1,74 @@
+"""Writes down what was predicted, so that it can be looked at later: in the background, and not of each request."""
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Callable
+
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError
+from aurum.runtime.rpc_client import Dependency
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2
+
+logger = logging.getLogger(__name__)
+
+KIND = "prediction"
+_WAITING = 20_000  # predictions that could not be written down yet; then the oldest go
+_AT_ONCE = 500
+_EVERY = 1.0  # seconds
+_REMEMBERED = 100_000  # machines
+
+
+class PredictionHistory:
+    """interval: least seconds between two predictions of a machine that are kept."""
+
+    def __init__(self, ingestion: Dependency, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ingestion = ingestion
+        self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
+        self._interval = interval
+        self._clock = clock
+        self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → when
+        self._waiting: collections.deque[ingestion_pb2.Event] = collections.deque()
+
+    def note(self, response: prediction_pb2.PredictResponse) -> None:
+        """Takes note of a prediction."""
+        now = self._clock()
+        machine_id = response.machine_id
+        if (
+            not machine_id
+            or not response.as_of_us
+            or now - self._kept.get(machine_id, -self._interval) < self._interval
+        ):
+            return
+        self._kept[machine_id] = now
+        self._kept.move_to_end(machine_id)
+        if len(self._kept) > _REMEMBERED:
+            self._kept.popitem(last=False)
+        if len(self._waiting) >= _WAITING:
+            self._waiting.popleft()
+            metrics.prediction_history_dropped_total.inc()
+        # The same prediction by another replica has the same identity
+        self._waiting.append(
+            ingestion_pb2.Event(
+                kind=KIND,
+                machine_id=machine_id,
+                at_us=response.as_of_us,
+                id=response.model_version,
+                content=response.SerializeToString(),
+            )
+        )
+
+    async def run(self) -> None:
+        """Writes down what waits, for as long as it runs."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            while self._waiting:
+                part = [self._waiting[index] for index in range(min(_AT_ONCE, len(self._waiting)))]
+                try:
+                    await self._ingestion.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=part))
+                except AurumError as error:
+                    logger.warning("predictions could not be written down yet: %s", error.message)
+                    break
+                for _ in range(min(len(part), len(self._waiting))):
+                    self._waiting.popleft()

@@ -1,0 +1,175 @@
+"""What every store promises, shown on each: SQLite in a file, Cassandra on three real nodes."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aurum.ingestion.cassandra.session import parse_url
+from aurum.ingestion.cassandra.store import CassandraStore
+from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
+from aurum.ingestion.store import DAY_US, Event, MachineRecord, Store
+from aurum.readings.batch import Batch, Series
+from aurum.runtime.errors import AlreadyExistsError
+
+END = 2**61
+Open = Callable[[], Store]
+
+
+@pytest.fixture(params=["sqlite", "cassandra"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens the same store again at each call."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore(SqliteOptions(tmp_path / "store.db"))
+    options = parse_url(f"{request.getfixturevalue('cassandra').url('contract')}?replication=3")
+    return lambda: CassandraStore(options, 64_000_000, 0.0)
+
+
+@pytest.fixture
+async def store(open_store: Open) -> AsyncIterator[Store]:
+    opened = open_store()
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def machine() -> str:
+    """A machine that nobody has used: the cluster's keyspace is the same for all tests."""
+    return f"m-{uuid.uuid4().hex[:12]}"
+
+
+def batch(machine: str, sequence: int, at: list[int], values: list[float], sensor: str = "s") -> Batch:
+    series = Series(machine, sensor, np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
+    return Batch.of(f"source-{machine}", sequence, [series])
+
+
+async def write(store: Store, *batches: Batch) -> list[tuple[int, int]]:
+    writing = [await store.append(each, wait=True) for each in batches]
+    return [(written.accepted, written.duplicate) for written in await asyncio.gather(*writing)]
+
+
+async def values_of(store: Store, machine: str, **asked: int) -> list[float]:
+    points = await store.read(machine, "s", asked.pop("start", 0), asked.pop("end", END), **asked)
+    return points.values.tolist()
+
+
+async def test_a_batch_is_stored_once(store: Store, machine: str) -> None:
+    assert await write(store, batch(machine, 1, [10, 20], [1, 2])) == [(2, 0)]
+    assert await write(store, batch(machine, 1, [10, 20], [1, 2])) == [(0, 2)]
+    assert await write(store, batch(machine, 3, [40], [4])) == [(1, 0)]
+    assert await write(store, batch(machine, 2, [30], [3])) == [(1, 0)]
+    assert await write(store, batch(machine, 3, [40], [4])) == [(0, 1)]
+    assert await values_of(store, machine) == [1, 2, 3, 4]
+
+
+async def test_everything_is_there_after_a_restart(open_store: Open, machine: str) -> None:
+    first = open_store()
+    await first.start()
+    await first.register(MachineRecord(machine, "pump", "a", 1, "r"))
+    await write(first, batch(machine, 7, [10, 20], [1, 2]))
+    event = Event("prediction", machine, 5, "x", b"{}")
+    await first.record([event])
+    await first.close()
+    second = open_store()
+    await second.start()
+    assert await write(second, batch(machine, 7, [10, 20], [1, 2])) == [(0, 2)]
+    assert await values_of(second, machine) == [1, 2]
+    assert [each.machine_type for each in await second.machines() if each.machine_id == machine] == ["pump"]
+    (summary,) = [each for each in await second.summaries() if each.machine_id == machine]
+    assert (summary.first_us, summary.last_us, summary.last_value) == (10, 20, 2.0)
+    assert await second.events("prediction", machine, 0, 10, 10) == [event]
+    await second.close()
+
+
+async def test_of_readings_at_one_time_the_highest_sequence_counts(store: Store, machine: str) -> None:
+    await write(store, batch(machine, 2, [10, 20], [5, 6]))
+    await write(store, batch(machine, 1, [10, 20, 30], [1, 2, 3]))
+    assert await values_of(store, machine) == [5, 6, 3]
+
+
+async def test_days_are_read_together(store: Store, machine: str) -> None:
+    at = [DAY_US - 2, DAY_US - 1, DAY_US, 3 * DAY_US]
+    await write(store, batch(machine, 1, at, [1, 2, 3, 4]))
+    assert await values_of(store, machine) == [1, 2, 3, 4]
+    assert await values_of(store, machine, start=DAY_US - 1, end=3 * DAY_US) == [2, 3]
+    assert await values_of(store, machine, last=3) == [2, 3, 4]
+    assert await values_of(store, machine, last=2, end=DAY_US + 1) == [2, 3]
+    assert await values_of(store, "nobody") == []
+
+
+async def test_reducing_loses_no_spike(store: Store, machine: str) -> None:
+    values = np.ones(10_000)
+    values[4321] = 99.0
+    await write(store, batch(machine, 1, list(range(10_000)), values.tolist()))
+    points = await store.read(machine, "s", 0, 10_000, points=100)
+    assert points.maxima is not None
+    assert points.counts is not None
+    assert (len(points.values), points.maxima.max(), points.counts.sum()) == (100, 99.0, 10_000)
+
+
+async def test_many_small_batches_in_any_order_are_one_series(store: Store, machine: str) -> None:
+    chance = random.Random(machine)
+    batches = [batch(machine, sequence, [sequence * 1000], [float(sequence)]) for sequence in range(1, 301)]
+    chance.shuffle(batches)
+    results = await write(store, *batches)
+    assert results == [(1, 0)] * 300
+    for _ in range(3):  # while small segments are merged
+        assert await values_of(store, machine) == [float(number) for number in range(1, 301)]
+        assert await values_of(store, machine, last=5) == [296, 297, 298, 299, 300]
+        await asyncio.sleep(1.0)
+
+
+async def test_a_machine_is_registered_once(store: Store, machine: str) -> None:
+    pump = MachineRecord(machine, "pump", "a", 1, "r1")
+    assert await store.register(pump) == pump
+    assert await store.register(MachineRecord(machine, "pump", "a", 2, "r1")) == pump
+    for other in (MachineRecord(machine, "pump", "a", 3, "r2"), MachineRecord(machine, "motor", "a", 3, "r1")):
+        with pytest.raises(AlreadyExistsError):
+            await store.register(other)
+
+
+async def test_a_machine_known_from_its_readings_can_be_registered(store: Store, machine: str) -> None:
+    await write(store, batch(machine, 1, [1], [1]))
+    assert [each.machine_type for each in await store.machines() if each.machine_id == machine] == [""]
+    await store.register(MachineRecord(machine, "motor", "", 9, ""))
+    assert [each.machine_type for each in await store.machines() if each.machine_id == machine] == ["motor"]
+
+
+async def test_events_are_kept_newest_first(store: Store, machine: str) -> None:
+    events = [Event("prediction", machine, at, f"id-{at}", str(at).encode()) for at in range(1, 8)]
+    await store.record(events)
+    await store.record(events[:2])  # again
+    await store.record([Event("alarm", machine, 3, "other", b"")])
+    assert await store.events("prediction", machine, 2, 6, 3) == [events[4], events[3], events[2]]
+    assert len(await store.events("prediction", machine, 0, END, 100)) == 7
+
+
+async def test_replicas_see_what_the_other_has_stored(cassandra: object, machine: str) -> None:
+    options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
+    one, other = CassandraStore(options, 10**7, 0.0), CassandraStore(options, 10**7, 0.0)
+    await one.start()
+    await other.start()
+    await one.register(MachineRecord(machine, "pump", "a", 1, "r"))
+    await write(one, batch(machine, 1, [1_000_000, 2_000_000], [1, 2]))
+    (change,) = [change for change in await other.changes() if change.machine_id == machine]
+    assert change.machine is not None
+    assert change.machine.machine_type == "pump"
+    assert change.sensors == {"s": (2_000_000, 2.0)}
+    assert not [change for change in await one.changes() if change.machine_id == machine]
+    found = await other.find(machine)
+    assert found is not None
+    assert (found.first_us, found.sensors) == (1_000_000, {"s": (2_000_000, 2.0)})
+    assert await other.find("nobody") is None
+    assert await values_of(other, machine) == [1, 2]
+    # An older reading that comes later does not take the latest one's place:
+    await write(other, batch(machine, 2, [1_500_000], [7]))
+    found = await one.find(machine)
+    assert found is not None
+    assert found.sensors == {"s": (2_000_000, 2.0)}
+    await one.close()
+    await other.close()

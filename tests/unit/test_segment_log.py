@@ -1,0 +1,112 @@
+"""The segment log: what was appended is there, whatever a kill leaves behind; what is damaged is skipped and told."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.storage import segment_log
+from aurum.storage.segment_log import OVERHEAD, SegmentLog
+
+payloads = st.lists(st.lists(st.binary(max_size=200), min_size=1, max_size=4), min_size=1, max_size=12)
+
+
+def read_all(log: SegmentLog, after: int = 0) -> list[tuple[int, bytes]]:
+    return [(record.id, record.payload) for record in log.read(after, 2**30)]
+
+
+@given(payloads, st.integers(100, 2000), st.data())
+def test_what_is_appended_is_read_and_trimmed_in_order(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[list[bytes]], file_bytes: int, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    log = SegmentLog(folder, file_bytes)
+    expected: dict[int, bytes] = {}
+    trimmed = 0
+    for group in groups:
+        expected.update(zip(log.append(group, 1), group, strict=True))
+        if data.draw(st.booleans()):  # started anew in between
+            log.close()
+            log = SegmentLog(folder, file_bytes)
+        if data.draw(st.booleans()):
+            trimmed = data.draw(st.integers(trimmed, max(expected)))
+            log.trim(trimmed)
+        after = data.draw(st.integers(trimmed, max(expected)))
+        assert read_all(log, after) == [(id_, each) for id_, each in sorted(expected.items()) if id_ > after]
+        one_by_one = []
+        while found := log.read(after, 1):
+            one_by_one += found
+            after = found[-1].id
+        assert len({record.id for record in one_by_one}) == len(one_by_one)
+    assert list(expected) == list(range(1, len(expected) + 1))
+    log.close()
+
+
+@given(st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=8), st.data())
+def test_a_kill_in_the_middle_of_a_write_leaves_what_was_whole(
+    tmp_path_factory: pytest.TempPathFactory, written: list[bytes], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    log = SegmentLog(folder)
+    log.append(written, 1)
+    log.close()
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    cut = data.draw(st.integers(0, len(content)))
+    file.write_bytes(content[:cut] + data.draw(st.binary(max_size=50)).replace(b"AL", b"--"))
+    whole, end = 0, 0
+    for payload in written:
+        end += OVERHEAD + len(payload)
+        whole += end <= cut
+    log = SegmentLog(folder)
+    found = read_all(log)
+    assert found[:whole] == list(enumerate(written[:whole], start=1))
+    assert len(found) == whole
+    ids = log.append([b"next"], 1)
+    assert read_all(log, ids.start - 1) == [(ids.start, b"next")]
+    log.close()
+
+
+def test_damage_in_the_middle_costs_only_the_damaged(tmp_path: Path) -> None:
+    log = SegmentLog(tmp_path, 500)
+    for number in range(20):
+        log.append([bytes([number]) * 100], 1)
+    log.close()
+    first = min(tmp_path.iterdir())
+    content = bytearray(first.read_bytes())
+    content[OVERHEAD + 150] ^= 1  # in the second record
+    first.write_bytes(content)
+    log = SegmentLog(tmp_path, 500)
+    assert [id_ for id_, _ in read_all(log)] == [1, *range(3, 21)]
+    log.close()
+    whole, damage = segment_log.check(tmp_path)
+    assert whole == 19
+    assert [(each.path, each.offset, each.at_end) for each in damage] == [(first, OVERHEAD + 100, False)]
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = SegmentLog(tmp_path)
+    log.append([b"one"], 1)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", full)
+        with pytest.raises(OSError, match="No space"):
+            log.append([b"two", b"three"], 1)
+    assert read_all(log) == [(1, b"one")]
+    assert log.append([b"four"], 1) == range(2, 3)
+    log.close()
+    assert read_all(SegmentLog(tmp_path)) == [(1, b"one"), (2, b"four")]
+
+
+def test_ids_go_on_when_everything_was_trimmed(tmp_path: Path) -> None:
+    log = SegmentLog(tmp_path, 100)
+    log.append([b"x" * 200], 1)
+    log.trim(1)
+    log.close()
+    assert SegmentLog(tmp_path, 100).append([b"y"], 1) == range(2, 3)

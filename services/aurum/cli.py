@@ -12,6 +12,7 @@ import typer
 from aurum import __version__
 
 if TYPE_CHECKING:
+    from aurum.commands.migrating import Migrated
     from aurum.runtime.service import Body
     from aurum.runtime.settings import Settings
 
@@ -281,6 +282,36 @@ def export(store: StorePath, folder: Annotated[Path, typer.Argument()], since: D
     with open_snapshot(store) as snapshot:
         done = run(snapshot, folder, since, until)
     typer.echo(f"{done.readings:,} readings in {done.files:,} files below {folder}, {done.bytes:,} bytes")
+
+
+@app.command(rich_help_panel=_DATA)
+def migrate(
+    store: StorePath, target: Annotated[str, typer.Argument(help="cassandra://HOST,HOST/KEYSPACE?replication=3")]
+) -> None:
+    """Copy a store into Cassandra while its service runs; run it again to copy what has come since."""
+    import asyncio
+
+    from aurum.commands.migrating import migrate as run
+    from aurum.ingestion.service import open_store
+    from aurum.runtime.settings import load_settings
+
+    if not target.startswith("cassandra://"):
+        _fail(f"{target!r} is not cassandra://HOST,HOST/KEYSPACE", 2)
+    settings = load_settings().model_copy(update={"store_url": target})
+
+    async def copy() -> "Migrated":
+        opened = await asyncio.to_thread(open_store, settings)
+        await opened.start()
+        try:
+            return await run(store, opened)
+        finally:
+            await opened.close()
+
+    done = asyncio.run(copy())
+    typer.echo(
+        f"{done.readings:,} readings copied, {done.known:,} were there already; {done.machines:,} machines and "
+        f"{done.events:,} events"
+    )
 
 
 store_app = typer.Typer(help="Look after the store of readings.", no_args_is_help=True)

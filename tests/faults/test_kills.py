@@ -56,14 +56,19 @@ class Sender:
                     time.sleep(0.05)
 
 
-def stored(path: Path, source_id: str) -> list[float]:
-    """Every reading of a source in the store's file, as often as it is there, in the order of time."""
+def stored_readings(path: Path, source_id: str) -> list[tuple[int, float]]:
+    """Every reading of a source in the store's segments, as often as it is there."""
     connection = sqlite3.connect(path)
     rows = connection.execute(
         "SELECT data FROM segments JOIN series ON segments.series = series.id WHERE sensor = ?", (source_id,)
     ).fetchall()
     connection.close()
-    readings = [pair for (data,) in rows for pair in zip(*(column.tolist() for column in unpack(data)), strict=True)]
+    return [pair for (data,) in rows for pair in zip(*(column.tolist() for column in unpack(data)), strict=True)]
+
+
+def stored(path: Path, source_id: str) -> list[float]:
+    """The values of a source, in the order of time; fails if a reading is there twice."""
+    readings = stored_readings(path, source_id)
     assert len({at for at, _ in readings}) == len(readings), "a reading is stored twice"
     return [value for _, value in sorted(readings)]
 

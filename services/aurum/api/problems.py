@@ -93,7 +93,7 @@ def install(app: FastAPI) -> None:
             422,
             str(error),
             kind="invalid-readings",
-            errors=[{"field": error.column, "row": error.row, "detail": error.description}],
+            errors=[{"field": error.column or "row", "row": error.row, "detail": error.description}],
         )
 
     @app.exception_handler(RequestValidationError)

@@ -95,7 +95,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
             raise
-        return asyncio.ensure_future(_measured(writing, transport, started))
+        return asyncio.shield(asyncio.ensure_future(_measured(writing, transport, started)))
 
 
 async def _measured(writing: Awaitable[Written], transport: str, started: float) -> Written:

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 _QUEUE_BYTES = 32_000_000  # that wait for the log, which is bounded itself
 _SOURCES = 10_000  # whose sequences are remembered, to recognise what comes again
-_LIVE_US = 2_000_000  # a batch that could not be sent for so long is left to the backlog
-_GIVE_WAY_US = 500_000  # the backlog waits while the oldest batch of the live lane is older
+_LIVE = 2.0  # seconds; a batch that could not be sent for so long is left to the backlog
+_GIVE_WAY = 0.5  # seconds; the backlog waits while the oldest batch of the live lane is older
 _MOST_LIVE = 20_000  # batches that wait in the live lane
 _MOST_RANGES = 1000  # of acknowledged ids; with more, the live lane overtakes no further
 _READ_BYTES = 8_000_000  # at a time
@@ -90,7 +90,8 @@ class Spool:
         self._saved = self._acked[:]
         self._waiting = self._log.next_id - sum(last - first + 1 for first, last in self._acked)
         self._split = self._log.next_id - 1 if options.live_first else 0  # ids up to this one are the backlog's
-        self._newest: collections.deque[tuple[int, int]] = collections.deque()  # live, unacknowledged: id and time
+        # Live and unacknowledged: id, and time by the clock that is never set
+        self._newest: collections.deque[tuple[int, float]] = collections.deque()
         self._queued_bytes = 0
         self._sources: collections.OrderedDict[str, list[ledger.Range]] = collections.OrderedDict()
         self._compressor = zstandard.ZstdCompressor(level=1)
@@ -194,7 +195,7 @@ class Spool:
 
     async def next_of_backlog(self, last: int, most: int) -> list[Waiting]:
         """Batches of the backlog that follow the id `last`, when they may be sent."""
-        while self._newest and now_us() - self._newest[0][1] > _GIVE_WAY_US and self._split:
+        while self._newest and self._clock() - self._newest[0][1] > _GIVE_WAY and self._split:
             self._leave_behind()
             await asyncio.sleep(0.02)
         found = await self._next(max(last, self._done_through), self._split, most)
@@ -259,7 +260,7 @@ class Spool:
 
     def _leave_behind(self) -> None:
         """Leaves to the backlog what the live lane could not send in time."""
-        late = self._newest and now_us() - self._newest[0][1] > _LIVE_US
+        late = self._newest and self._clock() - self._newest[0][1] > _LIVE
         if self._options.live_first and late and len(self._acked) < _MOST_RANGES:
             self._split = self._newest[-1][0]
             self._newest.clear()
@@ -307,7 +308,7 @@ class Spool:
             return Written(0, batch.readings)
         self._waiting += 1
         if self._options.live_first and id_ > self._split:
-            self._newest.append((id_, now_us()))
+            self._newest.append((id_, self._clock()))
             if len(self._newest) > _MOST_LIVE:
                 self._leave_behind()
         metrics.edge_spool_accepted_total.inc()
@@ -330,9 +331,7 @@ class Spool:
         self._measure_size()
         self._samples.append((self._clock(), self._waiting_bytes))
         metrics.edge_spool_seconds_until_full.set(self.seconds_until_full())
-        metrics.edge_spool_live_lag_seconds.set(
-            max(0.0, (now_us() - self._newest[0][1]) / 1e6) if self._newest else 0.0
-        )
+        metrics.edge_spool_live_lag_seconds.set(self._clock() - self._newest[0][1] if self._newest else 0.0)
 
     # On the thread of the log
 

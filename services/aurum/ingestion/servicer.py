@@ -184,7 +184,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
             raise
-        return asyncio.ensure_future(self._finish(batch, writing, transport, started))
+        # Shielded: a caller that has gone does not undo what will be durable, so it has to be shown
+        return asyncio.shield(asyncio.ensure_future(self._finish(batch, writing, transport, started)))
 
     async def _finish(self, batch: Batch, writing: Awaitable[Written], transport: str, started: float) -> Written:
         try:

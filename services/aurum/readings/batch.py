@@ -20,6 +20,7 @@ Values = npt.NDArray[np.float64]
 Column = tuple[Timestamps, Values]  # of one sensor, in the order of time
 
 MAX_AHEAD_US = 5 * 60 * 1_000_000  # a clock may be so far ahead; a reading from further in the future is wrong
+AHEAD_OF_CLOCK = "AHEAD_OF_CLOCK"  # why such a batch is refused; it may be taken later, or when clocks agree again
 MAX_READINGS = 200_000  # in one batch
 MAX_SERIES = 20_000  # in one batch
 MAX_SEQUENCE = 2**62  # of a source
@@ -234,11 +235,13 @@ def _check_columns(  # noqa: PLR0917
         return InvalidArgumentError.of(f"{field}.series[{index}].{column}[{row}]", describe(int(position)))
 
     if timestamps.max() > now + MAX_AHEAD_US:
-        raise refuse(
+        error = refuse(
             timestamps.argmax(),
             "timestamps_us",
             lambda at: f"is {(int(timestamps[at]) - now) / 1e6:.0f} s in the future; at most 300 s are allowed",
         )
+        error.reason = AHEAD_OF_CLOCK
+        raise error
     if timestamps.min() < 0:
         raise refuse(timestamps.argmin(), "timestamps_us", lambda at: f"{timestamps[at]} is before 1970")
     if not np.isfinite(values).all():

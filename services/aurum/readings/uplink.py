@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from aurum.readings.batch import AHEAD_OF_CLOCK
 from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError, from_rpc_error
@@ -181,6 +182,8 @@ class Uplink:
         refusal = from_rpc_error(error)
         if not isinstance(refusal, InvalidArgumentError) or "position" not in refusal.metadata:
             return
+        if refusal.reason == AHEAD_OF_CLOCK:
+            return  # the clocks differ, here or there, and one day it will be taken
         index = int(refusal.metadata["position"]) - stream.acknowledged
         if 0 <= index < len(stream.in_flight):
             logger.error("a batch was refused and put aside: %s", refusal.message)

@@ -31,7 +31,7 @@ class GuardedLog(SegmentLog):
             self._check_room()
             ids = self.append(payloads, now_us())
         except OSError as error:
-            sentence = f"cannot be written: {error.strerror or error}"
+            sentence = _sentence(error)
             if self.problem is None:
                 logger.error("%s %s", self.folder, sentence)
             self.problem = sentence
@@ -47,7 +47,7 @@ class GuardedLog(SegmentLog):
         try:
             free = self._check_room()
         except OSError as error:
-            self.problem = f"cannot be written: {error.strerror}"
+            self.problem = _sentence(error)
             return free_bytes(self.folder)
         self.problem = None  # the next record tells whether it is so
         return free
@@ -57,9 +57,14 @@ class GuardedLog(SegmentLog):
         if free < self._min_free_bytes:
             raise OSError(
                 errno.ENOSPC,
-                f"the disk is full: {free:,} bytes are free, {self._min_free_bytes:,} must stay so ({self._setting})",
+                f"{free:,} bytes are free, {self._min_free_bytes:,} must stay so ({self._setting})",
             )
         return free
+
+
+def _sentence(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"cannot be written: the disk is full: {reason}" if is_full(error) else f"cannot be written: {reason}"
 
 
 def refusal(error: Exception, sentence: str) -> AurumError:

@@ -1,0 +1,223 @@
+"""The gateway's spool: what it has accepted it gives to the uplink, also when started anew, within its bounds."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurum.edge.spool import Lane, Spool, SpoolOptions
+from aurum.edge.token_bucket import TokenBucket
+from aurum.readings.batch import Batch, Series, decode, parse_request
+from aurum.readings.uplink import Waiting
+from aurum.runtime.errors import ResourceExhaustedError
+
+RNG = np.random.default_rng(1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def batch(sequence: int, readings: int = 3, source: str = "src") -> Batch:
+    series = Series("m", "s", np.arange(readings) + sequence * 10_000, RNG.random(readings))
+    return Batch.of(source, sequence, [series])
+
+
+async def put(spool: Spool, *batches: Batch) -> list[tuple[int, int]]:
+    writing = [await spool.put(each, "", wait=True) for each in batches]
+    return [(written.accepted, written.duplicate) for written in await asyncio.gather(*writing)]
+
+
+def sequences(found: list[Waiting]) -> list[int]:
+    return [decode(parse_request(waiting.data).batch, 2**62).sequence for waiting in found]
+
+
+async def drain(lane: Lane) -> list[int]:
+    """Takes everything that waits in a lane, and acknowledges it."""
+    taken: list[int] = []
+    last = 0
+    while found := await lane.after(last, 5):
+        taken += sequences(found)
+        last = found[-1].id
+        await lane.forwarded([waiting.id for waiting in found])
+    return taken
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def spool(tmp_path: Path, clock: Clock) -> AsyncIterator[Spool]:
+    opened = Spool(SpoolOptions(tmp_path / "spool"), clock)
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+async def test_what_has_just_come_goes_by_the_live_lane(spool: Spool) -> None:
+    assert await put(spool, batch(1), batch(2), batch(1)) == [(3, 0), (3, 0), (0, 3)]
+    assert (spool.live.batches, spool.backlog.batches) == (2, 0)
+    assert await drain(spool.live) == [1, 2]
+    assert (spool.batches, spool.live.batches) == (0, 0)
+
+
+async def test_what_could_not_be_sent_is_overtaken(spool: Spool, clock: Clock) -> None:
+    await put(spool, *(batch(sequence) for sequence in range(1, 11)))
+    clock.now += 60  # an outage
+    assert await spool.live.after(0, 100) == []
+    assert (spool.live.batches, spool.backlog.batches) == (0, 10)
+    await put(spool, batch(11), batch(12))
+    assert sequences(await spool.live.after(0, 100)) == [11, 12]
+    await spool.live.forwarded([11, 12])
+    assert await drain(spool.backlog) == list(range(1, 11))
+    assert spool.batches == 0
+
+
+async def test_the_backlog_gives_way_to_what_has_just_come(spool: Spool, clock: Clock) -> None:
+    await put(spool, batch(1))
+    clock.now += 60
+    assert await spool.live.after(0, 1) == []
+    await put(spool, batch(2))
+    clock.now += 1.0  # the live lane is behind
+    asking = asyncio.create_task(spool.backlog.after(0, 1))
+    await asyncio.sleep(0.2)
+    assert not asking.done()
+    await spool.live.forwarded([2])
+    assert sequences(await asyncio.wait_for(asking, 5)) == [1]
+
+
+async def test_in_the_order_of_arrival_if_that_is_wanted(tmp_path: Path, clock: Clock) -> None:
+    spool = Spool(SpoolOptions(tmp_path / "spool", live_first=False), clock)
+    await spool.start()
+    await put(spool, *(batch(sequence) for sequence in range(1, 6)))
+    clock.now += 3600
+    await put(spool, batch(6))
+    assert await drain(spool.live) == [1, 2, 3, 4, 5, 6]
+    await spool.close()
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_everything_arrives_whenever_it_is_started_anew(
+    tmp_path_factory: pytest.TempPathFactory, chance: random.Random, count: int
+) -> None:
+    async def check() -> None:
+        folder = tmp_path_factory.mktemp("spool")
+        clock = Clock()
+        arrived: list[int] = []
+        spool = Spool(SpoolOptions(folder), clock)
+        await spool.start()
+        for sequence in range(1, count + 1):
+            await put(spool, batch(sequence))
+            clock.now += chance.choice([0.0, 0.1, 5.0])
+            if chance.random() < 0.5:
+                lane = chance.choice([spool.live, spool.backlog])
+                if lane is spool.live or not spool.live.batches:  # else it would give way
+                    found = await lane.after(0, chance.randint(1, 5))
+                    done = found[: chance.randint(0, len(found))]
+                    arrived += sequences(done)
+                    await lane.forwarded([waiting.id for waiting in done])
+            if chance.random() < 0.2:
+                await spool.close()
+                if chance.random() < 0.5:  # as after a power cut
+                    (folder / "acked.json").write_text("")
+                spool = Spool(SpoolOptions(folder), clock)
+                await spool.start()
+        clock.now += 60
+        await spool.live.after(0, 1)
+        arrived += await drain(spool.backlog)
+        arrived += await drain(spool.live)
+        assert set(arrived) == set(range(1, count + 1))
+        assert spool.batches == 0
+        await spool.close()
+
+    asyncio.run(check())
+
+
+async def test_a_full_spool_holds_back_or_drops_the_oldest(tmp_path: Path) -> None:
+    holding = Spool(SpoolOptions(tmp_path / "hold", max_bytes=1_000_000))
+    await holding.start()
+
+    async def fill() -> None:
+        for sequence in range(1, 100):
+            await (await holding.put(batch(sequence, 5000), "", wait=False))
+
+    with pytest.raises(ResourceExhaustedError, match="spool is full"):
+        await fill()
+    kept = holding.batches
+    assert holding.bytes_on_disk <= 1_000_000
+    waiting = asyncio.create_task(put(holding, batch(1000, 5000)))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    assert len(await drain(holding.live)) >= kept  # the one that waits may come in between
+    assert await asyncio.wait_for(waiting, 10) == [(5000, 0)]
+    await holding.close()
+
+    dropping = Spool(SpoolOptions(tmp_path / "drop", max_bytes=1_000_000, drop_oldest=True))
+    await dropping.start()
+    for sequence in range(1, 101):
+        await (await dropping.put(batch(sequence, 5000), "", wait=False))
+    assert dropping.bytes_on_disk <= 1_000_000
+    left = await drain(dropping.live)
+    assert left == list(range(101 - len(left), 101))
+    assert 5 < len(left) < 40
+    await dropping.close()
+
+
+async def test_it_tells_when_it_will_be_full(tmp_path: Path, clock: Clock) -> None:
+    spool = Spool(SpoolOptions(tmp_path / "spool", max_bytes=10_000_000), clock)
+    await spool.start()
+    observing = asyncio.create_task(spool.observe())
+    assert spool.seconds_until_full() == float("inf")
+    for sequence in range(1, 21):
+        await put(spool, batch(sequence, 5000))
+    clock.now += 10
+    await asyncio.sleep(1.5)
+    rate = spool.bytes_on_disk / 10
+    assert spool.seconds_until_full() == pytest.approx((10_000_000 - spool.bytes_on_disk) / rate, rel=0.1)
+    observing.cancel()
+    await spool.close()
+
+
+async def test_a_batch_that_is_refused_is_put_aside(spool: Spool, tmp_path: Path) -> None:
+    await put(spool, batch(1), batch(2))
+    found = await spool.live.after(0, 10)
+    await spool.live.refused(found[0].id, "no good")
+    assert await drain(spool.live) == [2]
+    kept = sorted(path.name for path in (tmp_path / "spool" / "refused").iterdir())
+    assert kept == [f"{found[0].id:020}.batch", f"{found[0].id:020}.txt"]
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 50)), max_size=30))
+def test_a_token_bucket_gives_its_rate(takes: list[tuple[float, int]]) -> None:
+    """In any time, no more than the burst, the rate's worth and one take on credit."""
+
+    async def check() -> None:
+        clock = Clock()
+        bucket = TokenBucket(10.0, 20.0, clock)
+        start = clock.now
+        taken = 0.0
+
+        async def sleep(seconds: float) -> None:
+            clock.now += seconds
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleep)
+            for pause, tokens in takes:
+                clock.now += pause
+                await bucket.take(tokens)
+                taken += tokens
+                assert taken <= 20.0 + 10.0 * (clock.now - start) + 1e-6
+
+    asyncio.run(check())

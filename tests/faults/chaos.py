@@ -91,9 +91,10 @@ class Chaos:
 
     def _start_device(self, name: str) -> None:
         command = [sys.executable, "-m", "tests.faults.device", f"127.0.0.1:{self.platform.port('edge')}", name]
+        pause = 0.1 if self.cluster else 0.002  # three nodes on one machine are slow
         with (self.folder / f"{name}.log").open("ab") as log:
             self._devices[name] = subprocess.Popen(
-                [*command, str(self.folder / f"{name}.ledger")], cwd=ROOT, stdout=log, stderr=log
+                [*command, str(self.folder / f"{name}.ledger"), str(pause)], cwd=ROOT, stdout=log, stderr=log
             )
 
     # What can happen

@@ -1,6 +1,6 @@
 """A device as a process of its own: sends numbered batches and writes down, synced, what was acknowledged.
 
-    python -m tests.faults.device ADDRESS SOURCE LEDGER
+    python -m tests.faults.device ADDRESS SOURCE LEDGER PAUSE
 
 Killed and started again, it goes on after the last batch in its ledger, so it may send some again. Every tenth
 stream it sends what was acknowledged once more, and now and then batches in another order.
@@ -36,10 +36,10 @@ def acknowledged(ledger: Path) -> tuple[int, int]:
     return start, numbers[-1] if numbers else 0
 
 
-def main(address: str, source: str, ledger: Path, seconds: float = 1e9) -> None:
+def main(address: str, source: str, ledger: Path, pause: float) -> None:
+    """pause: seconds between two batches."""
     start_us, last = acknowledged(ledger)
     chance = random.Random(source)
-    end = time.monotonic() + seconds
     with ledger.open("a") as book:
 
         def note(number: int) -> None:
@@ -51,19 +51,19 @@ def main(address: str, source: str, ledger: Path, seconds: float = 1e9) -> None:
             start_us = int(time.time() * 1e6)
             note(start_us)
         streams = 0
-        while time.monotonic() < end:
+        while True:
             streams += 1
             base = max(0, last - 20) if streams % 10 == 0 else last  # again, which must change nothing
 
             def requests(base: int = base) -> Iterator[ingestion_pb2.IngestRequest]:
                 sequence = base
-                while time.monotonic() < end:
+                while True:
                     group = list(range(sequence + 1, sequence + 6))
                     if chance.random() < 0.1:
                         chance.shuffle(group)
                     for number in group:
                         yield ingestion_pb2.IngestRequest(batch=batch(source, start_us, number))
-                        time.sleep(0.002)
+                        time.sleep(pause)
                     sequence += 5
 
             with grpc.insecure_channel(address) as channel:
@@ -80,4 +80,4 @@ def main(address: str, source: str, ledger: Path, seconds: float = 1e9) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4]))

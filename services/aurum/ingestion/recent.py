@@ -128,18 +128,28 @@ def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedS
     numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
     timestamps = np.concatenate([batch.timestamps for batch in batches])
     values = np.concatenate([batch.values for batch in batches])
-    order = np.argsort(timestamps, kind="stable")
-    order = order[np.argsort(numbers[order], kind="stable")]
+    # By series first, which is quick for few of them; each has then, mostly, come in the order of time.
+    order = np.argsort(numbers.astype(np.uint16) if len(keys) < 2**16 else numbers, kind="stable")
+    if not _rises(numbers[order], timestamps[order]).all():
+        order = np.lexsort((timestamps, numbers))
     numbers, timestamps, values = numbers[order], timestamps[order], values[order]
-    last_of_time = np.append((np.diff(timestamps) != 0) | (np.diff(numbers) != 0), True)
-    numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
+    rises = _rises(numbers, timestamps)
+    if not rises.all():
+        last_of_time = np.append(rises, True)
+        numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
     oldest: dict[int, tuple[int, int]] = {}
     newest: dict[int, tuple[int, int]] = {}
     for batch in batches:
         newest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
     for batch in reversed(batches):
         oldest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
-    cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+    cuts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(numbers)]
     for start, end in itertools.pairwise(cuts):
         number = int(numbers[start])
         yield PackedSeries(keys[number], (oldest[number], newest[number]), timestamps[start:end], values[start:end])
+
+
+def _rises(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
+    """Whether the next reading is later, or of another series."""
+    rises: npt.NDArray[np.bool_] = np.logical_or(timestamps[1:] > timestamps[:-1], numbers[1:] != numbers[:-1])
+    return rises

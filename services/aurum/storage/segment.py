@@ -17,7 +17,7 @@ from aurum.readings.batch import Timestamps, Values
 _HEADER = struct.Struct("<BBBBII")
 _VERSION = 1
 _PLAIN, _ZSTD = 0, 1
-_COMPRESS_FROM = 32  # readings; fewer are not worth a frame
+_COMPRESS_FROM = 256  # readings; fewer are not worth a frame, and are merged before long
 _local = threading.local()
 
 
@@ -28,15 +28,16 @@ class CorruptSegmentError(Exception):
 def pack(timestamps: Timestamps, values: Values) -> bytes:
     """One segment. `timestamps` must be sorted; both have the same length, at least 1."""
     count = len(timestamps)
-    steps = np.diff(timestamps)
-    longest = int(steps.max()) if count > 1 else 0
-    if count > 1 and longest == int(steps.min()):
+    steps = timestamps[1:] - timestamps[:-1]
+    if count == 1:
+        width, packed_steps = 4, b""
+    elif (steps == steps[0]).all():
         width, packed_steps = 0, steps[:1].astype("<i8").tobytes()
-    elif longest < 2**32:
+    elif int(steps.max()) < 2**32:
         width, packed_steps = 4, steps.astype("<u4").tobytes()
     else:
         width, packed_steps = 8, steps.astype("<i8").tobytes()
-    raw = values.astype("<f8")
+    raw = np.ascontiguousarray(values, "<f8")
     columns = packed_steps + raw.view(np.uint8).reshape(-1, 8).T.tobytes()
     codec = _PLAIN
     if count >= _COMPRESS_FROM:

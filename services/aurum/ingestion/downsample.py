@@ -10,10 +10,12 @@ def merge(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
     """One sorted series of parts that may overlap; of readings at the same time the one of the later part stays."""
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.float64)
-    timestamps = np.concatenate([part[0] for part in parts])
-    values = np.concatenate([part[1] for part in parts])
-    steps = np.diff(timestamps)
-    if (steps > 0).all():
+    if len(parts) == 1:
+        timestamps, values = parts[0]
+    else:
+        timestamps = np.concatenate([part[0] for part in parts])
+        values = np.concatenate([part[1] for part in parts])
+    if (timestamps[1:] > timestamps[:-1]).all():
         return timestamps, values
     order = np.argsort(timestamps, kind="stable")
     timestamps, values = timestamps[order], values[order]
@@ -27,24 +29,26 @@ class Reducer:
     def __init__(self, start_us: int, end_us: int, points: int) -> None:
         self._start = start_us
         self._width = max(1, -(-(end_us - start_us) // points))  # microseconds of an interval, rounded up
-        self._points = points
+        self._bounds = start_us + np.arange(points, dtype=np.int64) * self._width  # where the intervals begin
         self._sums = np.zeros(points)
         self._counts = np.zeros(points, np.int64)
         self._minima = np.full(points, np.inf)
         self._maxima = np.full(points, -np.inf)
 
     def add(self, timestamps: Timestamps, values: Values) -> None:
-        present = ~np.isnan(values)
-        timestamps, values = timestamps[present], values[present]
+        missing = np.isnan(values)
+        if missing.any():
+            timestamps, values = timestamps[~missing], values[~missing]
         if not len(values):
             return
-        index = np.minimum((timestamps - self._start) // self._width, self._points - 1)
-        self._counts += np.bincount(index, minlength=self._points)
-        self._sums += np.bincount(index, weights=values, minlength=self._points)
-        edges = np.flatnonzero(np.append(True, np.diff(index) != 0))
-        occupied = index[edges]
-        self._minima[occupied] = np.minimum(self._minima[occupied], np.minimum.reduceat(values, edges))
-        self._maxima[occupied] = np.maximum(self._maxima[occupied], np.maximum.reduceat(values, edges))
+        edges = np.searchsorted(timestamps, self._bounds)
+        counts = np.diff(edges, append=len(values))
+        occupied = np.flatnonzero(counts)
+        firsts = edges[occupied]
+        self._counts += counts
+        self._sums[occupied] += np.add.reduceat(values, firsts)
+        self._minima[occupied] = np.minimum(self._minima[occupied], np.minimum.reduceat(values, firsts))
+        self._maxima[occupied] = np.maximum(self._maxima[occupied], np.maximum.reduceat(values, firsts))
 
     def result(self) -> Points:
         occupied = np.flatnonzero(self._counts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
 from aurum.readings.batch import Batch, Timestamps, decode, machine_id_problem, now_us, parse_request
@@ -25,6 +25,7 @@ _PAGE, _MAX_PAGE = 100, 1000
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_POINTS = 100_000
 _POINTS_PER_MESSAGE = 4000
+_READS_AT_ONCE = 8  # of series in the store, whoever asks
 _MAX_EVENTS = 1000
 _EVENT_BYTES = 16_384
 _END_OF_TIME = 2**62  # µs
@@ -36,6 +37,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self._store = store
         self._plant = plant
         self._streams = IngestStreams(self._accept_streamed)
+        self._reading = asyncio.Semaphore(_READS_AT_ONCE)
         self._stopping = False
 
     def stop(self) -> None:
@@ -73,8 +75,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         times: Timestamps | None = None  # of the series before in the response
         for state in sorted(states, key=lambda each: each.record.machine_id):
             wanted = sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
-            for sensor in wanted:
-                points = await self._points(state, sensor, request)
+            for sensor, points in await self._points(state, wanted, request):
                 if not len(points.timestamps):
                     continue
                 same = times is not None and np.array_equal(times, points.timestamps)
@@ -206,21 +207,37 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 self._plant.observe(found)
         return self._plant.get(machine_id)
 
-    async def _points(self, state: MachineState, sensor: str, request: ingestion_pb2.QueryRequest) -> Points:
+    async def _points(
+        self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
+    ) -> list[tuple[str, Points]]:
+        """What is asked of some sensors of a machine: from memory where it is, otherwise from the store, together."""
         start = request.start_us or state.first_seen_us
         newest = max(state.last_seen_us, now_us()) if self._store.shared else state.last_seen_us
         end = request.end_us or newest + 1
         if end <= start:
-            return Points(*merge([]))
+            return []
+        found: dict[str, Points | None] = {}
+        for sensor in sensors:
+            tail = self._plant.tail(state, sensor)
+            held = None
+            if tail is not None:
+                held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
+            found[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
+        missing = [sensor for sensor, points in found.items() if points is None]
+        if missing:
+            reading = (self._stored(state, sensor, start, end, request) for sensor in missing)
+            found.update(zip(missing, await asyncio.gather(*reading), strict=True))
+        return [(sensor, points) for sensor, points in found.items() if points is not None]
+
+    async def _stored(
+        self, state: MachineState, sensor: str, start: int, end: int, request: ingestion_pb2.QueryRequest
+    ) -> Points:
         tail = self._plant.tail(state, sensor)
-        if tail is not None:
-            held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
-            if held is not None:
-                return reduce_points(*held, start, end, request.points)
         late = tail.late if tail is not None else 0
-        points = await self._store.read(
-            state.record.machine_id, sensor, start, end, points=request.points, last=request.last
-        )
+        async with self._reading:
+            points = await self._store.read(
+                state.record.machine_id, sensor, start, end, points=request.points, last=request.last
+            )
         if tail is not None and points.counts is None and end > state.last_seen_us:
             tail.prepend(points.timestamps, points.values, late)  # the next question like this one stays in memory
         return points

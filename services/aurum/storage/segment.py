@@ -65,7 +65,10 @@ def unpack(segment: bytes) -> tuple[Timestamps, Values]:
         timestamps[1:] = np.frombuffer(columns, kind, count=(count - 1) if width else 1)
         np.cumsum(timestamps, out=timestamps)
     raw = np.frombuffer(columns, np.uint8, offset=step_bytes).reshape(8, count)
-    values = np.ascontiguousarray(raw.T).view("<f8").reshape(count)
+    gathered = np.empty((count, 8), np.uint8)
+    for place in range(8):  # faster than to transpose all at once
+        gathered[:, place] = raw[place]
+    values = gathered.view("<f8").reshape(count)
     return timestamps, values
 
 

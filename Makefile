@@ -8,7 +8,7 @@ BUILD := pyproject.toml hatch_build.py $(CONTRACTS)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench docs lock clean doctor
+.PHONY: help setup run test soak lint format bench docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ run: $(VENV)/.run  ## Start the whole platform with its simulators on this machi
 test: $(VENV)/.dev  ## Run the tests that need nothing but Python
 	@$(BIN)/python -m pytest $(ARGS)
 
+soak: $(VENV)/.dev  ## Kill, cut and turn back everything at random for an hour; a ledger tells what was lost
+	@$(BIN)/python -m tests.faults.chaos --kills 200 $(ARGS)
+
 lint: $(VENV)/.dev  ## Check style, types and that generated files are current
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -50,7 +53,7 @@ format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
-	@set -e; for benchmark in ingest prediction simulator resilience; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+	@set -e; for benchmark in ingest spool query prediction simulator resilience; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
 
 docs: $(VENV)/.run  ## Write the generated documentation
 	@$(BIN)/aurum settings --write docs/settings.md

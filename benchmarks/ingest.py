@@ -220,7 +220,10 @@ def main() -> None:
 def fleets(number: int) -> tuple[list[Batch], list[Batch]]:
     """Batches of 10 machines with 5 sensors each: all of the same ten, and each of other ones, by another gateway."""
     few = batches(f"few-{number}", _GATEWAYS, machines=10, sensors=5)
-    by_gateway = [batches(f"many-{number}-{gateway}", 2, machines=10, sensors=5) for gateway in range(_GATEWAYS)]
+    by_gateway = [
+        batches(f"many-{number}-{gateway}", 2, prefix=f"m-{gateway}", machines=10, sensors=5)
+        for gateway in range(_GATEWAYS)
+    ]
     return few, [pair[turn] for turn in range(2) for pair in by_gateway]
 
 

@@ -31,10 +31,12 @@ def running(*services: str, **settings: str) -> Iterator[Platform]:
             platform.stop()
 
 
-def batches(source: str, count: int, *, machines: int = 5, sensors: int = 10, readings: int = 100) -> list[Batch]:
-    """Random walks at 1 kHz. readings: of each series in a batch."""
+def batches(
+    source: str, count: int, *, prefix: str = "m", machines: int = 5, sensors: int = 10, readings: int = 100
+) -> list[Batch]:
+    """Random walks at 1 kHz. prefix: of the machines' names. readings: of each series in a batch."""
     start = now_us() - 3_600_000_000
-    names = [f"{source}-m{number}" for number in range(machines)]
+    names = [f"{prefix}-{number}" for number in range(machines)]
     made = []
     for sequence in range(1, count + 1):
         rng = np.random.default_rng(sequence)

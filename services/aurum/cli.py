@@ -156,9 +156,7 @@ def edge_sim(
     from aurum_sim.iot import FleetOptions
 
     settings = load_settings()
-    settings = settings.model_copy(
-        update={"edge_port": port, "edge_spool_path": settings.state_dir / "edge-sim-spool.db"}
-    )
+    settings = settings.model_copy(update={"edge_port": port, "edge_spool_path": settings.state_dir / "edge-sim-spool"})
     fleet = FleetOptions(machines, rate, speed_up, seed, site, prefix="b-", backfill=backfill)
     _serve("edge-sim", body(fleet, OutageOptions(up, down)), settings)
 

@@ -2,12 +2,16 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from tests.cassandra.cluster import Cluster
 from tests.conftest import Platform, http, wait_for
 
 
@@ -219,3 +223,87 @@ def test_the_simulators_make_a_plant_that_is_predicted(platform: Platform, model
             return False
 
     wait_for(predicted, 60, "a prediction of a simulated machine")
+
+
+def fill(platform: Platform) -> int:
+    """Readings of two machines over two days; how many."""
+    now = int(time.time())
+    rows = [
+        {"machine_id": f"m-{machine}", "sensor": sensor, "timestamp": now - 60 * index, "value": float(index)}
+        for machine in (1, 2)
+        for sensor in ("a", "b")
+        for index in range(0, 2000, 2)
+    ]
+    assert http("POST", f"{platform.api}/api/readings", {"readings": rows}).status == 200
+    return len(rows)
+
+
+def test_a_store_is_exported_checked_and_backed_up_while_it_is_written(platform: Platform, tmp_path: Path) -> None:
+    platform.start("ingestion")
+    platform.start("api")
+    count = fill(platform)
+    store = platform.folder / "store.db"
+    exported = aurum("export", str(store), str(tmp_path / "parquet"))
+    assert exported.returncode == 0, exported.stderr
+    assert f"{count:,} readings" in exported.stdout
+    table = pq.read_table(tmp_path / "parquet" / "machine_id=m-1")
+    assert table.num_rows == count / 2
+    assert sorted(set(table["sensor"].to_pylist())) == ["a", "b"]
+    assert str(table.schema.field("timestamp").type) == "timestamp[us, tz=UTC]"
+    today = aurum("export", str(store), str(tmp_path / "today"), "--since", time.strftime("%Y-%m-%d", time.gmtime()))
+    assert today.returncode == 0
+    assert len(list((tmp_path / "today").rglob("*.parquet"))) == 2
+
+    checked = aurum("store", "check", str(store))
+    assert checked.returncode == 0, checked.stdout
+    assert "all whole" in checked.stdout
+    copied = aurum("store", "backup", str(store), str(tmp_path / "copy" / "store.db"))
+    assert copied.returncode == 0, copied.stderr
+    again = aurum("store", "backup", str(store), str(tmp_path / "copy" / "store.db"))
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+    assert (
+        f"{count:,} readings" in aurum("export", str(tmp_path / "copy" / "store.db"), str(tmp_path / "copied")).stdout
+    )
+
+    assert platform.processes["ingestion"].kill(15) == 0  # flushed
+    connection = sqlite3.connect(store)
+    connection.execute("UPDATE segments SET data = substr(data, 1, length(data) - 1) || x'00' WHERE id = 1")
+    connection.commit()
+    connection.close()
+    damaged = aurum("store", "check", str(store))
+    assert damaged.returncode == 1
+    assert "segment 1 of machine m-" in damaged.stdout
+    assert "checksum" in damaged.stdout
+    for command in (["export", str(tmp_path / "none.db"), "x"], ["store", "check", str(tmp_path / "none.db")]):
+        answer = aurum(*command)
+        assert answer.returncode == 1
+        assert "does not exist" in answer.stderr
+
+
+def test_a_store_is_migrated_while_it_is_written(platform: Platform, cassandra: Cluster) -> None:
+    platform.start("ingestion")
+    platform.start("api")
+    http("POST", f"{platform.api}/api/machines", {"machine_id": "m-1", "machine_type": "pump", "site": "a"})
+    count = fill(platform)
+    target = f"{cassandra.url('migrated')}?replication=3"
+    first = aurum("migrate", str(platform.folder / "store.db"), target)
+    assert first.returncode == 0, first.stderr
+    assert f"{count:,} readings copied, 0 were there already" in first.stdout
+    again = aurum("migrate", str(platform.folder / "store.db"), target)
+    assert f"0 readings copied, {count:,} were there already" in again.stdout
+
+    def chart() -> list[float]:
+        (series,) = http("GET", f"{platform.api}/api/machines/m-1/metrics?sensor=a&points=0").json["series"]
+        return series["values"]
+
+    before = chart()
+    assert len(before) == 1000
+    platform.processes["ingestion"].kill(15)
+    platform.extra["AURUM_STORE_URL"] = target
+    platform.restart("ingestion")
+    wait_for(lambda: http("GET", f"{platform.api}/api/machines/m-1").status == 200, 20, "the machine is there")
+    assert chart() == before
+    assert http("GET", f"{platform.api}/api/machines/m-1").json["machine_type"] == "pump"
+    wrong = aurum("migrate", str(platform.folder / "store.db"), "postgres://x/y")
+    assert wrong.returncode == 2

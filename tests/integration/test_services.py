@@ -425,3 +425,16 @@ def test_settings_of_ports_reach_the_admin_server(platform: Platform) -> None:
     platform.start("edge")
     assert platform.admin("edge", "/livez").json == {"status": "alive", "service": "edge"}
     assert b"edge_spool_seconds_until_full" in platform.admin("edge", "/metrics").body
+
+
+def test_predictions_are_written_down(serving: Platform, pump: str) -> None:
+    machine = f"{serving.api}/api/machines/{pump}"
+    made = http("POST", f"{machine}/predict").json
+    past = wait_for(
+        lambda: http("GET", f"{machine}/predictions").json["items"], 20, "the prediction is in the machine's history"
+    )
+    assert past[0]["model_version"] == made["model_version"]
+    assert {item["risk_score"] for item in past} >= {made["risk_score"]} or past[0]["as_of"] != made["as_of"]
+    assert http("GET", f"{machine}/predictions?end=2001-01-01").json["items"] == []
+    assert http("GET", f"{machine}/predictions?limit=0").status == 422
+    assert http("GET", f"{serving.api}/api/machines/nobody/predictions").status == 404

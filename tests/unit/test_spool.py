@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.edge.spool import Lane, Spool, SpoolOptions
+from aurum.edge.spool_version_1 import adopt
 from aurum.edge.token_bucket import TokenBucket
 from aurum.readings.batch import Batch, Series, decode, parse_request
 from aurum.readings.uplink import Waiting
@@ -221,3 +223,18 @@ def test_a_token_bucket_gives_its_rate(takes: list[tuple[float, int]]) -> None:
                 assert taken <= 20.0 + 10.0 * (clock.now - start) + 1e-6
 
     asyncio.run(check())
+
+
+async def test_what_a_gateway_of_before_kept_is_taken_over(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "spool.db")
+    connection.execute("CREATE TABLE batches (id INTEGER PRIMARY KEY, traceparent TEXT NOT NULL, data BLOB NOT NULL)")
+    connection.executemany("INSERT INTO batches VALUES (?, '', ?)", [(n, batch(n).data) for n in (1, 2, 3)])
+    connection.commit()
+    connection.close()
+    spool = Spool(SpoolOptions(tmp_path / "spool"))
+    await spool.start()
+    await adopt(tmp_path / "spool", spool)
+    assert await drain(spool.live) == [1, 2, 3]
+    await adopt(tmp_path / "spool", spool)
+    assert spool.batches == 0
+    await spool.close()

@@ -16,10 +16,11 @@ from aurum.ingestion.downsample import merge, reduce_points
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, MachineRecord
 from aurum.ingestion.tail import SeriesTail
-from aurum.readings.batch import Batch, Series
-from aurum.runtime.errors import AlreadyExistsError, ResourceExhaustedError
+from aurum.readings.batch import Batch, Series, now_us
+from aurum.runtime.errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
 from aurum.storage import ledger
 from aurum.storage.database import NewerDatabaseError
+from aurum.storage.segment import pack
 
 END = 2**62
 
@@ -256,3 +257,73 @@ def test_the_tail_takes_over_from_the_store() -> None:
     held = tail.last(4, 0, 100)
     assert held is not None
     assert held[0].tolist() == [4, 5, 6, 7]
+
+
+VERSION_1 = """
+CREATE TABLE application (name TEXT NOT NULL);
+CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
+    registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE series (id INTEGER PRIMARY KEY, machine_id TEXT NOT NULL, sensor TEXT NOT NULL,
+    UNIQUE (machine_id, sensor));
+CREATE TABLE sources (id INTEGER PRIMARY KEY AUTOINCREMENT, source_id TEXT NOT NULL UNIQUE, seen_us INTEGER NOT NULL);
+CREATE TABLE received (source INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (source, first)) WITHOUT ROWID;
+CREATE TABLE segments (series INTEGER NOT NULL, start_us INTEGER NOT NULL, source INTEGER NOT NULL,
+    sequence INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (series, start_us, source, sequence)) WITHOUT ROWID;
+INSERT INTO application VALUES ('store');
+INSERT INTO machines VALUES ('m', 'pump', 'a', 1, 'r');
+INSERT INTO series VALUES (4, 'm', 's');
+INSERT INTO sources VALUES (9, 'src', 5);
+INSERT INTO received VALUES (9, 1, 2);
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_store_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(VERSION_1)
+    for sequence, (at, values) in enumerate([([10, 20], [1.0, 2.0]), ([15, 30], [5.0, 6.0])], start=1):
+        data = pack(np.array(at), np.array(values))
+        connection.execute("INSERT INTO segments VALUES (4, ?, 9, ?, ?, 2, ?)", (at[0], sequence, at[1], data))
+    connection.commit()
+    connection.close()
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    assert (await store.read("m", "s", 0, END)).values.tolist() == [1, 5, 2, 6]
+    assert await write(store, batch(2, [15], [5])) == [(0, 1)]
+    assert await write(store, batch(3, [40], [7])) == [(1, 0)]
+    assert [machine.machine_type for machine in await store.machines()] == ["pump"]
+    (summary,) = await store.summaries()
+    assert (summary.first_us, summary.last_us, summary.last_value) == (10, 40, 7.0)
+    await store.close()
+
+
+async def test_what_is_older_than_the_retention_goes(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    now = now_us()
+    old = now - 10 * DAY_US
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await write(store, batch(1, [old, old + 1], [1, 2]), batch(2, [now - 1000, now], [3, 4]))
+    await store.close()
+    store = SqliteStore(SqliteOptions(path, retention=7.0))
+    await store.start()
+
+    def left() -> int:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return connection.execute("SELECT sum(count) FROM segments").fetchone()[0]
+
+    await until(lambda: left() == 2, "the old readings are gone")
+    assert (await store.read("m", "s", 0, END)).values.tolist() == [3, 4]
+    await store.close()
+
+
+async def test_a_source_that_skips_without_end_is_refused(store: SqliteStore) -> None:
+    writing = [await store.append(batch(2 * number, [number], [1.0]), wait=True) for number in range(1, 10_001)]
+    await asyncio.gather(*writing)
+    with pytest.raises(InvalidArgumentError, match="gaps") as caught:
+        await (await store.append(batch(30_000, [5], [1.0]), wait=True))
+    assert caught.value.violations[0].field == "batch.sequence"
+    assert await write(store, batch(20_001, [6], [1.0])) == [(1, 0)]

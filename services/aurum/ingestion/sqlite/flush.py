@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from aurum.ingestion.downsample import merge
-from aurum.ingestion.recent import PackedSeries, RecentReadings
+from aurum.ingestion.recent import PackedSeries, RecentReadings, SeriesKey
 from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Timestamps, Values, now_us
 from aurum.storage import ledger
 from aurum.storage.database import transaction
 from aurum.storage.segment import pack
 
+_REMEMBERED = 100_000  # series
+_NEVER = 2**62
 Touched = dict[tuple[int, int], int]  # (series, day) → how many segments were added
 
 
@@ -35,7 +37,37 @@ class _Row:
     data: bytes
 
 
-def flush(connection: sqlite3.Connection, frozen: Frozen) -> Touched:
+class SeriesNumbers:
+    """The numbers of series in the tables, some of them remembered. For the thread that writes the tables."""
+
+    def __init__(self) -> None:
+        self._known: dict[SeriesKey, int] = {}
+
+    def of(self, connection: sqlite3.Connection, key: SeriesKey) -> int:
+        """The number of a series, which may be new."""
+        number = self._known.get(key)
+        if number is None:
+            found = connection.execute("SELECT id FROM series WHERE machine_id = ? AND sensor = ?", key).fetchone()
+            if found is None:
+                connection.execute("INSERT OR IGNORE INTO machines VALUES (?, '', '', ?, '')", (key[0], now_us()))
+                found = connection.execute(
+                    "INSERT INTO series (machine_id, sensor, first_us, last_us) VALUES (?, ?, ?, ?) RETURNING id",
+                    (*key, _NEVER, -1),
+                ).fetchone()
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            number = self._known[key] = int(found[0])
+        return number
+
+    def forget(self) -> None:
+        """After a rollback: what was new is not there."""
+        self._known.clear()
+
+
+_Packed = tuple[PackedSeries, list[_Row]]
+
+
+def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> Touched:
     """Writes everything, or nothing. Raises sqlite3.Error."""
     # Packing takes long, so the transaction begins after it.
     received = {number: ranges for _, number, ranges in frozen.sources}
@@ -43,32 +75,50 @@ def flush(connection: sqlite3.Connection, frozen: Frozen) -> Touched:
         (series, _rows(series.ranks[1], series.timestamps, series.values))
         for series in frozen.recent.packed(lambda rank: (rank[0], ledger.run_of(received[rank[0]], rank[1])))
     ]
+    try:
+        with transaction(connection):
+            return _write(connection, frozen, packed, numbers)
+    except BaseException:
+        numbers.forget()
+        raise
+
+
+def _write(
+    connection: sqlite3.Connection,
+    frozen: Frozen,
+    packed: list[tuple[PackedSeries, list[_Row]]],
+    numbers: SeriesNumbers,
+) -> Touched:
     touched: Touched = {}
-    with transaction(connection):
-        _write_sources(connection, frozen)
-        rows = []
-        for series, together in packed:
-            number = _series(connection, series)
-            if series.ranks[0] != series.ranks[1] and _stands_between(connection, number, series):
-                # Packed together, readings of before it would replace its own
-                parts = [
-                    row
-                    for part in frozen.recent.parts(series.key)
-                    if series.ranks[0] <= part.rank <= series.ranks[1]
-                    for row in _rows(part.rank, *merge([(part.timestamps, part.values)]))
-                ]
-            else:
-                parts = together
-            for row in parts:
-                rows.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
-                place = (number, row.start_us // DAY_US)
-                touched[place] = touched.get(place, 0) + 1
-        connection.executemany(
-            "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
-        connection.execute("UPDATE log_position SET id = ?", (frozen.position,))
+    _write_sources(connection, frozen)
+    segments: list[tuple[int | bytes, ...]] = []
+    states: list[tuple[int | float, ...]] = []
+    for series, together in packed:
+        number = numbers.of(connection, series.key)
+        parts = together
+        if series.ranks[0] != series.ranks[1] and _stands_between(connection, number, series):
+            # Packed together, readings of before it would replace its own
+            parts = [
+                row
+                for part in frozen.recent.parts(series.key)
+                if series.ranks[0] <= part.rank <= series.ranks[1]
+                for row in _rows(part.rank, *merge([(part.timestamps, part.values)]))
+            ]
+        for row in parts:
+            segments.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
+            place = (number, row.start_us // DAY_US)
+            touched[place] = touched.get(place, 0) + 1
+        states.append((together[0].start_us, together[-1].end_us, float(series.values[-1]), number))
+    connection.executemany(
+        "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        segments,
+    )
+    connection.executemany(
+        "UPDATE series SET first_us = min(first_us, ?1), last_value = iif(?2 >= last_us, ?3, last_value), "
+        "last_us = max(last_us, ?2) WHERE id = ?4",
+        states,
+    )
+    connection.execute("UPDATE log_position SET id = ?", (frozen.position,))
     return touched
 
 
@@ -85,8 +135,11 @@ def _stands_between(connection: sqlite3.Connection, number: int, series: PackedS
 
 def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list[_Row]:
     """The segments of a sorted series, one for each day (UTC)."""
+    first, last = int(timestamps[0]), int(timestamps[-1])
+    if first // DAY_US == last // DAY_US:
+        return [_Row(rank, first, last, len(values), pack(timestamps, values))]
     days = timestamps // DAY_US
-    cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(values)] if days[0] != days[-1] else [0, len(values)]
+    cuts = [0, *(np.flatnonzero(days[1:] != days[:-1]) + 1).tolist(), len(values)]
     return [
         _Row(
             rank,
@@ -97,24 +150,6 @@ def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list
         )
         for start, end in itertools.pairwise(cuts)
     ]
-
-
-def _series(connection: sqlite3.Connection, series: PackedSeries) -> int:
-    """The number of a series, which knows its first and last reading."""
-    first, last, value = int(series.timestamps[0]), int(series.timestamps[-1]), float(series.values[-1])
-    found = connection.execute(
-        "UPDATE series SET first_us = min(first_us, ?1), last_value = iif(?2 >= last_us, ?3, last_value), "
-        "last_us = max(last_us, ?2) WHERE machine_id = ?4 AND sensor = ?5 RETURNING id",
-        (first, last, value, *series.key),
-    ).fetchone()
-    if found is None:
-        connection.execute("INSERT OR IGNORE INTO machines VALUES (?, '', '', ?, '')", (series.key[0], now_us()))
-        found = connection.execute(
-            "INSERT INTO series (machine_id, sensor, first_us, last_us, last_value) VALUES (?, ?, ?, ?, ?) "
-            "RETURNING id",
-            (*series.key, first, last, value),
-        ).fetchone()
-    return int(found[0])
 
 
 def _write_sources(connection: sqlite3.Connection, frozen: Frozen) -> None:

@@ -21,7 +21,7 @@ from aurum.ingestion.downsample import merge
 from aurum.ingestion.recent import Part, RecentReadings, SeriesKey
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
-from aurum.ingestion.sqlite.flush import Frozen, flush
+from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary
 from aurum.readings.batch import Batch, decode, now_us
@@ -91,6 +91,7 @@ class SqliteStore:
         self._frozen: Frozen | None = None
         self._replay()
         self._compactor = Compactor()
+        self._numbers = SeriesNumbers()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._connections: asyncio.LifoQueue[sqlite3.Connection] = asyncio.LifoQueue()
         self._appends: GroupCommit[Batch | LogWork, Any] | None = None
@@ -380,7 +381,7 @@ class SqliteStore:
             self._flushed_at = time.monotonic()
             return
         started = time.perf_counter()
-        touched = await self._started(self._tables).run(lambda connection: flush(connection, frozen), 1)
+        touched = await self._started(self._tables).run(lambda connection: flush(connection, frozen, self._numbers), 1)
         metrics.track_db_query("flush", time.perf_counter() - started)
         self._sources.flushed()
         self._compactor.note(touched)

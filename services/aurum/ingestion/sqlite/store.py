@@ -97,6 +97,7 @@ class SqliteStore:
         self._appends: GroupCommit[Batch | LogWork, Any] | None = None
         self._tables: GroupCommit[Work, Any] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()  # for the housekeeping: there is something to flush
         self._room = asyncio.Event()  # in memory, for more readings
         self._flushed_at = time.monotonic()
@@ -116,6 +117,7 @@ class SqliteStore:
             await asyncio.gather(self._keeper, return_exceptions=True)
             # What is in the log is safe there; flushed now, the next start need not read it again.
             with contextlib.suppress(AurumError):
+                await self._flush()  # which may be one that was begun before
                 await self._flush()
             await self._appends.close()
             await self._tables.close()
@@ -376,6 +378,13 @@ class SqliteStore:
             self._room.set()
 
     async def _flush(self) -> None:
+        """Writes what has gathered to the tables. Once begun it goes to its end, whoever waits for it: what is in the
+        tables must not be written again."""
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush_once(), name="store-flush")
+        await asyncio.shield(self._flushing)
+
+    async def _flush_once(self) -> None:
         frozen = await self._started(self._appends).run(self._freeze)
         if frozen is None:
             self._flushed_at = time.monotonic()

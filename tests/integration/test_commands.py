@@ -268,7 +268,9 @@ def test_a_store_is_exported_checked_and_backed_up_while_it_is_written(platform:
 
     assert platform.processes["ingestion"].kill(15) == 0  # flushed
     connection = sqlite3.connect(store)
-    connection.execute("UPDATE segments SET data = substr(data, 1, length(data) - 1) || x'00' WHERE id = 1")
+    connection.execute(
+        "UPDATE segments SET data = CAST(substr(data, 1, length(data) - 1) || x'00' AS BLOB) WHERE id = 1"
+    )
     connection.commit()
     connection.close()
     damaged = aurum("store", "check", str(store))

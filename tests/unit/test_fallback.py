@@ -13,7 +13,7 @@ from aurum.resilience.policy import FallbackSpec
 from aurum.rules import LEAST_READINGS, assess
 from aurum.rules.limits import LIMITS
 from aurum.runtime.errors import AurumError, NotFoundError, UnavailableError
-from aurum.v1 import ingestion_pb2, prediction_pb2
+from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 from aurum_sim.machine_types import MACHINE_TYPES
 
 ERROR = UnavailableError("prediction is down")
@@ -27,7 +27,7 @@ class Ingestion:
     def __init__(self, machine: ingestion_pb2.Machine | None = None, error: AurumError | None = None) -> None:
         self._machine = machine
         self._error = error
-        self.history: list[ingestion_pb2.QueriedSeries] = []
+        self.history: list[columns_pb2.QueriedColumns] = []
 
     async def machine(self, machine_id: str) -> ingestion_pb2.Machine:
         if self._error:
@@ -36,7 +36,7 @@ class Ingestion:
             raise NotFoundError(machine_id)
         return self._machine
 
-    async def query(self, request: ingestion_pb2.QueryRequest) -> list[ingestion_pb2.QueriedSeries]:
+    async def query(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
         if self._error:
             raise self._error
         return self.history
@@ -86,11 +86,10 @@ async def test_an_old_prediction_gives_way_to_the_rule() -> None:
 async def test_a_type_without_limits_is_judged_by_its_history() -> None:
     ingestion = Ingestion(machine("press", force_kn=800.0))
     values = [100.0 + index % 3 for index in range(40)] + [160.0] * 8
-    ingestion.history = [
-        ingestion_pb2.QueriedSeries(
-            machine_id="m", sensor="force_kn", timestamps_us=range(1, len(values) + 1), values=values
-        )
-    ]
+    whole = ingestion_pb2.QueriedSeries(
+        machine_id="m", sensor="force_kn", timestamps_us=range(1, len(values) + 1), values=values
+    )
+    ingestion.history = [columns_pb2.QueriedColumns.FromString(whole.SerializeToString())]
     degraded = await fallback(ingestion).answer("m", SPEC, ERROR)
     assert "the rule by shift" in degraded.prediction.degraded_reason
     assert degraded.prediction.risk_score > 0.5

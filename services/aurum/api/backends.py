@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from aurum.readings.queried import query_method
 from aurum.resilience.policy import FallbackSpec
 from aurum.runtime.errors import UnavailableError
 from aurum.runtime.rpc_client import Dependency
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 
 class _Backend:
@@ -27,14 +28,15 @@ class _Backend:
 class IngestionBackend(_Backend):
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, "aurum.v1.IngestionService")
+        self._query = query_method(dependency.channel)
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
 
     async def write(self, batch: ingestion_pb2.Batch) -> ingestion_pb2.WriteResponse:
         """Safe to repeat: the store knows the batch by its source and sequence."""
         return await self._dependency.unary(self._stub.Write, ingestion_pb2.WriteRequest(batch=batch))
 
-    async def query(self, request: ingestion_pb2.QueryRequest) -> list[ingestion_pb2.QueriedSeries]:
-        responses = await self._dependency.stream(self._stub.Query, request)
+    async def query(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
+        responses = await self._dependency.stream(self._query, request)
         return [series for response in responses for series in response.series]
 
     async def register(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:

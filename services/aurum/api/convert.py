@@ -15,12 +15,12 @@ from aurum.api.schemas import (
     SeriesOut,
     Status,
 )
-from aurum.readings.batch import with_times
 from aurum.readings.history import FAULT
+from aurum.readings.queried import columns, floats
 from aurum.readings.tables import parse_timestamp
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.tracing import current_trace_id
-from aurum.v1 import ingestion_pb2, prediction_pb2
+from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 
 _STALE_AFTER, _OFFLINE_AFTER = 60.0, 3600.0  # seconds without a reading
 
@@ -99,20 +99,18 @@ def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None
     )
 
 
-def series_out(found: Iterable[ingestion_pb2.QueriedSeries]) -> list[SeriesOut]:
-    result: list[SeriesOut] = []
-    for series, times in with_times(found):
-        result.append(
-            SeriesOut(
-                sensor=series.sensor,
-                timestamps=[moment(us) for us in times.tolist()],
-                values=[finite(value) for value in series.values],
-                minima=list(series.minima) or None,
-                maxima=list(series.maxima) or None,
-                counts=list(series.counts) or None,
-            )
+def series_out(found: Iterable[columns_pb2.QueriedColumns]) -> list[SeriesOut]:
+    return [
+        SeriesOut(
+            sensor=series.sensor,
+            timestamps=[moment(us) for us in times.tolist()],
+            values=[finite(value) for value in values.tolist()],
+            minima=floats(series.minima).tolist() or None,
+            maxima=floats(series.maxima).tolist() or None,
+            counts=list(series.counts) or None,
         )
-    return result
+        for series, times, values in columns(found)
+    ]
 
 
 def query_time(name: str, text: str | None) -> int:

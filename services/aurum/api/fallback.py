@@ -13,7 +13,8 @@ import numpy as np
 
 from aurum.api.backends import IngestionBackend
 from aurum.api.plant_view import PlantView
-from aurum.readings.batch import Column, with_times
+from aurum.readings.batch import Column
+from aurum.readings.queried import columns
 from aurum.resilience.policy import FallbackSpec
 from aurum.rules import assess
 from aurum.runtime import metrics
@@ -138,4 +139,4 @@ class PredictionFallback:
         except AurumError as error:
             logger.warning("there is no history for a rule: %s", error.message)
             return {}
-        return {series.sensor: (times, np.array(series.values)) for series, times in with_times(found)}
+        return {series.sensor: (times, values) for series, times, values in columns(found)}

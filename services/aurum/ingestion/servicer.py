@@ -11,7 +11,7 @@ import numpy as np
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
-from aurum.readings.batch import Batch, Timestamps, decode, machine_id_problem, now_us, parse_request
+from aurum.readings.batch import Batch, Timestamps, Values, decode, machine_id_problem, now_us, parse_request
 from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
@@ -60,7 +60,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
-    ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:
+    ) -> AsyncGenerator[Any]:
         if not 1 <= len(request.machine_ids) <= _MAX_MACHINES_OF_QUERY:
             raise InvalidArgumentError.of("machine_ids", f"must name 1 to {_MAX_MACHINES_OF_QUERY} machines")
         for field in ("points", "last"):
@@ -71,7 +71,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
         states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
-        response, gathered = ingestion_pb2.QueryResponse(), 0
+        response, gathered = columns_pb2.QueriedResponse(), 0
         times: Timestamps | None = None  # of the series before in the response
         for state in sorted(states, key=lambda each: each.record.machine_id):
             wanted = sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
@@ -84,7 +84,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 gathered += len(times)
                 if gathered >= _POINTS_PER_MESSAGE:
                     yield response
-                    response, gathered, times = ingestion_pb2.QueryResponse(), 0, None
+                    response, gathered, times = columns_pb2.QueriedResponse(), 0, None
                     await asyncio.sleep(0)  # a long answer does not hold up the others
         if gathered:
             yield response
@@ -256,12 +256,16 @@ def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:
         raise InvalidArgumentError.of(f"{prefix}content", f"must have at most {_EVENT_BYTES} bytes")
 
 
-def _series_message(machine_id: str, sensor: str, points: Points, *, with_times: bool) -> ingestion_pb2.QueriedSeries:
-    message = ingestion_pb2.QueriedSeries(machine_id=machine_id, sensor=sensor, values=points.values.tolist())
+def _series_message(machine_id: str, sensor: str, points: Points, *, with_times: bool) -> columns_pb2.QueriedColumns:
+    message = columns_pb2.QueriedColumns(machine_id=machine_id, sensor=sensor, values=_bytes(points.values))
     if with_times:
-        message.timestamps_us.extend(points.timestamps.tolist())
+        message.timestamps_us = points.timestamps.astype("<i8", copy=False).tobytes()
     if points.minima is not None and points.maxima is not None and points.counts is not None:
-        message.minima.extend(points.minima.tolist())
-        message.maxima.extend(points.maxima.tolist())
+        message.minima = _bytes(points.minima)
+        message.maxima = _bytes(points.maxima)
         message.counts.extend(points.counts.tolist())
     return message
+
+
+def _bytes(values: Values) -> bytes:
+    return values.astype("<f8", copy=False).tobytes()

@@ -10,8 +10,9 @@ from typing import TypeVar
 import numpy as np
 
 from aurum.prediction.features import TIME, WINDOW, FeatureSpec
-from aurum.readings.batch import Column, with_times
+from aurum.readings.batch import Column
 from aurum.readings.history import HOUR_US
+from aurum.readings.queried import columns, query_method
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
@@ -41,6 +42,7 @@ class ReadingsReader:
     def __init__(self, ingestion: Dependency) -> None:
         self._ingestion = ingestion
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
+        self._query_method = query_method(ingestion.channel)
         self._types: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._needed: collections.OrderedDict[str, int] = collections.OrderedDict()  # readings; less than _LAST
         self._reach: collections.OrderedDict[str, int] = collections.OrderedDict()  # µs; only where _LAST is too short
@@ -149,10 +151,10 @@ class ReadingsReader:
             points=points,
         )
         found: dict[str, MachineReadings] = {}
-        responses = await self._ingestion.stream(self._stub.Query, request)
-        for series, times in with_times(itertools.chain.from_iterable(response.series for response in responses)):
+        responses = await self._ingestion.stream(self._query_method, request)
+        for series, times, values in columns(itertools.chain.from_iterable(each.series for each in responses)):
             readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
-            readings.columns[series.sensor] = (times, np.array(series.values, dtype=np.float64))
+            readings.columns[series.sensor] = (times, values)
         return found
 
 

@@ -3,7 +3,7 @@
 import itertools
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -204,17 +204,6 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         for each in whole.series
     ]
     return _columns_message(whole.source_id, whole.sequence, series)
-
-
-def with_times(
-    series: Iterable[ingestion_pb2.QueriedSeries],
-) -> Iterator[tuple[ingestion_pb2.QueriedSeries, Timestamps]]:
-    """Each series of one answer with its times, which are in the message only where they change."""
-    times: Timestamps = np.empty(0, np.int64)
-    for each in series:
-        if len(each.timestamps_us):
-            times = np.array(each.timestamps_us, dtype=np.int64)
-        yield each, times
 
 
 def _check_columns(  # noqa: PLR0917

@@ -32,7 +32,8 @@ Accept = Callable[[columns_pb2.BatchRequest, int], Awaitable[Awaitable[Written]]
 
 
 def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer, server: grpc.aio.Server) -> None:
-    """Registers a servicer whose Ingest and Write take their requests as bytes, for `parse_request`."""
+    """Registers a servicer whose Ingest and Write take their requests as bytes, for `parse_request`, and whose Query
+    answers with QueryResponse or QueriedResponse, which are the same on the wire."""
     handlers: dict[str, Any] = {
         "Ingest": grpc.stream_stream_rpc_method_handler(
             servicer.Ingest,
@@ -45,8 +46,13 @@ def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer,
             response_serializer=ingestion_pb2.WriteResponse.SerializeToString,
         ),
     }
+    handlers["Query"] = grpc.unary_stream_rpc_method_handler(
+        servicer.Query,
+        request_deserializer=ingestion_pb2.QueryRequest.FromString,
+        response_serializer=lambda response: response.SerializeToString(),
+    )
     ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server)
-    server.add_registered_method_handlers(SERVICE_NAME, handlers)  # in place of the two just registered
+    server.add_registered_method_handlers(SERVICE_NAME, handlers)  # in place of those just registered
 
 
 class IngestStreams:

@@ -101,7 +101,7 @@ class SqliteStore:
         self._wake = asyncio.Event()  # for the housekeeping: there is something to flush
         self._room = asyncio.Event()  # in memory, for more readings
         self._flushed_at = time.monotonic()
-        self._pruned_at = self._looked_at = -_LOOK_THROUGH_EVERY
+        self._looked_at = -_LOOK_THROUGH_EVERY
         self._tables_problem: str | None = None
 
     async def start(self) -> None:

@@ -146,10 +146,10 @@ async def test_thousands_of_open_streams_cost_little(bounded: tuple[Platform, ps
                 async with asyncio.timeout(40):
                     return await call.code()
             except TimeoutError:
-                return None  # it is open, or waits in line
+                return None  # it is open, or waits in line; or, by this wait's own end, CANCELLED
 
         found = await asyncio.gather(*(outcome(call) for call in random.Random(1).sample(calls, 400)))
-        assert set(found) <= {grpc.StatusCode.RESOURCE_EXHAUSTED, None}
+        assert set(found) <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED, None}
         assert (
             found.count(grpc.StatusCode.RESOURCE_EXHAUSTED) > 50
         )  # most of those beyond 500, where the machine is quick

@@ -91,7 +91,7 @@ class Chaos:
 
     def _start_device(self, name: str) -> None:
         command = [sys.executable, "-m", "tests.faults.device", f"127.0.0.1:{self.platform.port('edge')}", name]
-        pause = 0.1 if self.cluster else 0.002  # three nodes on one machine are slow
+        pause = 0.1 if self.cluster else 0.01  # three nodes on one machine are slow
         with (self.folder / f"{name}.log").open("ab") as log:
             self._devices[name] = subprocess.Popen(
                 [*command, str(self.folder / f"{name}.ledger"), str(pause)], cwd=ROOT, stdout=log, stderr=log
@@ -157,7 +157,7 @@ class Chaos:
             process.kill()
             process.wait(10)
         wait_for(
-            lambda: b"\nedge_spool_batches 0.0" in self.platform.admin("edge", "/metrics").body, 120, "the spool drains"
+            lambda: b"\nedge_spool_batches 0.0" in self.platform.admin("edge", "/metrics").body, 280, "the spool drains"
         )
         self.platform.stop()
         self.proxy.close()

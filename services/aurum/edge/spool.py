@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import zstandard
 
@@ -25,7 +24,7 @@ from aurum.readings.batch import Batch, now_us
 from aurum.readings.ingest_stream import Written
 from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.guarded_log import GuardedLog
@@ -70,9 +69,6 @@ class _Put:
     traceparent: str
 
 
-LogWork = Callable[[], Any]
-
-
 class Spool:
     """Bounded by bytes and by age. For one event loop."""
 
@@ -98,7 +94,7 @@ class Spool:
         self._decompressor = zstandard.ZstdDecompressor()
         self._bucket = TokenBucket(options.drain_bytes, options.drain_bytes, clock)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._writer: GroupCommit[_Put | LogWork, Any] | None = None
+        self._writer: GroupCommit[_Put, int] | None = None
         self._room = asyncio.Event()
         self._samples: collections.deque[tuple[float, int]] = collections.deque(maxlen=_SAMPLES)
         self.live = Lane(self, live=True)
@@ -106,11 +102,11 @@ class Spool:
         self._measure()
 
     async def start(self) -> None:
-        self._writer = GroupCommit("spool-log", self._commit, _QUEUE_BYTES)
+        self._writer = GroupCommit("spool-log", self._append, _QUEUE_BYTES)
 
     async def close(self) -> None:
         if self._writer:
-            await self._on_log(self._save)
+            await self._started.call(self._save)
             await self._writer.close()
         self._reader.shutdown(wait=True)
         self._log.close()
@@ -175,7 +171,7 @@ class Spool:
             oldest = await self._read(self._done_through, 1) if self._waiting else []
             metrics.edge_spool_oldest_age_seconds.set(max(0.0, (now_us() - oldest[0].at_us) / 1e6) if oldest else 0.0)
             if self._acked != self._saved:
-                await self._on_log(self._save)
+                await self._started.call(self._save)
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def seconds_until_full(self) -> float:
@@ -217,13 +213,13 @@ class Spool:
         record = next((record for record in await self._read(id_ - 1, 1) if record.id == id_), None)
         if record is not None:
             payload = self._unpacked(record.payload)
-            await self._on_log(lambda: self._put_aside(id_, reason, payload))
+            await self._started.call(lambda: self._put_aside(id_, reason, payload))
         self._drop([id_], "invalid")
 
     # Inside
 
     @property
-    def _started(self) -> GroupCommit[_Put | LogWork, Any]:
+    def _started(self) -> GroupCommit[_Put, int]:
         if self._writer is None:
             raise UnavailableError("the spool is not started")
         return self._writer
@@ -232,9 +228,6 @@ class Spool:
     def _done_through(self) -> int:
         """Every id up to this one needs no more care."""
         return self._acked[0][1]
-
-    async def _on_log(self, work: LogWork) -> Any:
-        return await self._started.run(work, 1)
 
     async def _read(self, after: int, max_bytes: int, most: int = 1000) -> list[Record]:
         return await asyncio.get_running_loop().run_in_executor(self._reader, self._log.read, after, max_bytes, most)
@@ -295,7 +288,7 @@ class Spool:
     async def _trim(self) -> None:
         through = self._done_through
         if self._log.can_trim(through):
-            await self._on_log(lambda: self._log.trim(through))
+            await self._started.call(lambda: self._log.trim(through))
             self._room.set()
         self._measure_size()
 
@@ -335,18 +328,8 @@ class Spool:
 
     # On the thread of the log
 
-    def _commit(self, items: list[_Put | LogWork]) -> list[Any]:
-        """For each batch its id, or 0 for one that came before."""
-        puts = [item for item in items if isinstance(item, _Put)]
-        outcomes: list[Any] = []
-        try:
-            outcomes = self._append(puts) if puts else []
-        except AurumError as error:
-            outcomes = [error] * len(puts)
-        rest = iter(outcomes)
-        return [next(rest) if isinstance(item, _Put) else item() for item in items]
-
     def _append(self, puts: list[_Put]) -> list[int]:
+        """For each batch its id, or 0 for one that came before."""
         fresh: dict[tuple[str, int], _Put] = {}
         for put in puts:
             key = (put.batch.source_id, put.batch.sequence)
@@ -369,9 +352,8 @@ class Spool:
         if len(self._sources) > _SOURCES:
             self._sources.popitem(last=False)
         if len(ranges) > _MOST_RANGES:
-            del ranges[
-                : _MOST_RANGES // 2
-            ]  # forgotten, so what comes again of them is sent again, and recognised there
+            # What comes again of these is sent again, and recognised further on
+            del ranges[: _MOST_RANGES // 2]
         return ranges
 
     def _packed(self, put: _Put) -> bytes:

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
 
@@ -14,16 +14,22 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+T = TypeVar("T")
 
 _GROUP_ITEMS = 1024  # in one commit
 _GROUP_BYTES = 16_000_000  # in one commit, unless the first item alone has more
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    work: Callable[[], Any]
+
+
 @dataclass(slots=True)
-class _Queued(Generic[Item, Result]):
-    item: Item
+class _Queued(Generic[Item]):
+    item: Item | _Call
     nbytes: int
-    done: "asyncio.Future[Result]"
+    done: "asyncio.Future[Any]"
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -39,7 +45,7 @@ class GroupCommit(Generic[Item, Result]):
         self._name = name
         self._commit = commit
         self._max_bytes = max_bytes
-        self._queue: queue.SimpleQueue[_Queued[Item, Result] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Queued[Item] | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -65,13 +71,21 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting_bytes += nbytes
         if self._waiting_bytes >= self._max_bytes:
             self._room.clear()
-        queued: _Queued[Item, Result] = _Queued(item, nbytes, self.loop.create_future())
-        self._queue.put(queued)
-        return queued.done
+        return self._enqueue(item, nbytes)
 
     async def run(self, item: Item, nbytes: int = 0) -> Result:
         """Queues an item and waits until it is durable."""
         return await (await self.submit(item, nbytes))
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Runs work on the thread, after what was queued before and whatever is committed with that; its result."""
+        done: asyncio.Future[T] = self._enqueue(_Call(work), 0)
+        return await done
+
+    def _enqueue(self, item: Any, nbytes: int) -> "asyncio.Future[Any]":
+        queued: _Queued[Item] = _Queued(item, nbytes, self.loop.create_future())
+        self._queue.put(queued)
+        return queued.done
 
     async def close(self) -> None:
         """Commits what is queued, then ends."""
@@ -96,19 +110,37 @@ class GroupCommit(Generic[Item, Result]):
                     break
                 group.append(queued)
                 nbytes += queued.nbytes
-            outcomes: Sequence[Result | AurumError]
-            try:
-                outcomes = self._commit([queued.item for queued in group])
-            except AurumError as error:
-                outcomes = [error] * len(group)
-            except Exception:
-                logger.exception("%s could not commit a group of %d", self._name, len(group))
-                outcomes = [UnavailableError(f"the {self._name} failed; its log says more", retry_after=1.0)] * len(
-                    group
-                )
+            committed = iter(self._outcomes([queued.item for queued in group if not isinstance(queued.item, _Call)]))
+            outcomes = [
+                self._called(queued.item.work) if isinstance(queued.item, _Call) else next(committed)
+                for queued in group
+            ]
             self.loop.call_soon_threadsafe(self._tell, group, outcomes, nbytes)
 
-    def _tell(self, group: list[_Queued[Item, Result]], outcomes: Sequence[Result | AurumError], nbytes: int) -> None:
+    def _outcomes(self, items: list[Item]) -> Sequence[Result | AurumError]:
+        if not items:
+            return []
+        try:
+            return self._commit(items)
+        except AurumError as error:
+            return [error] * len(items)
+        except Exception:
+            logger.exception("%s could not commit a group of %d", self._name, len(items))
+            return [self._failed()] * len(items)
+
+    def _called(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except AurumError as error:
+            return error
+        except Exception:
+            logger.exception("work on the thread of %s failed", self._name)
+            return self._failed()
+
+    def _failed(self) -> AurumError:
+        return UnavailableError(f"the {self._name} failed; its log says more", retry_after=1.0)
+
+    def _tell(self, group: list[_Queued[Item]], outcomes: Sequence[Any], nbytes: int) -> None:
         self._waiting_bytes -= nbytes
         if self._waiting_bytes < self._max_bytes:
             self._room.set()

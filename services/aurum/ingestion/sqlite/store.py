@@ -71,7 +71,6 @@ class SqliteOptions:
 
 
 Work = Callable[[sqlite3.Connection], Any]  # on the tables
-LogWork = Callable[[], Any]
 
 
 class SqliteStore:
@@ -94,7 +93,7 @@ class SqliteStore:
         self._numbers = SeriesNumbers()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._connections: asyncio.LifoQueue[sqlite3.Connection] = asyncio.LifoQueue()
-        self._appends: GroupCommit[Batch | LogWork, Any] | None = None
+        self._appends: GroupCommit[Batch, Written] | None = None
         self._tables: GroupCommit[Work, Any] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._flushing: asyncio.Task[None] | None = None
@@ -275,20 +274,15 @@ class SqliteStore:
 
     # On the thread of the log
 
-    def _append(self, items: list[Batch | LogWork]) -> list[Any]:
-        batches = [item for item in items if isinstance(item, Batch)]
-        outcomes: list[Any] = []
-        if batches:
-            started = time.perf_counter()
-            try:
-                outcomes = self._append_batches(batches)
-                status = "ok"
-            except AurumError as error:
-                outcomes = [error] * len(batches)
-                status = "error"
+    def _append(self, batches: list[Batch]) -> list[Written | AurumError]:
+        started = time.perf_counter()
+        status = "error"
+        try:
+            outcomes = self._append_batches(batches)
+            status = "ok"
+        finally:
             metrics.track_db_query("append", time.perf_counter() - started, status)
-        rest = iter(outcomes)
-        return [next(rest) if isinstance(item, Batch) else item() for item in items]
+        return outcomes
 
     def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
         fresh: dict[tuple[str, int], Batch] = {}
@@ -385,7 +379,7 @@ class SqliteStore:
         await asyncio.shield(self._flushing)
 
     async def _flush_once(self) -> None:
-        frozen = await self._started(self._appends).run(self._freeze)
+        frozen = await self._started(self._appends).call(self._freeze)
         if frozen is None:
             self._flushed_at = time.monotonic()
             return
@@ -397,7 +391,7 @@ class SqliteStore:
         self._frozen = None
         self._flushed_at = time.monotonic()
         self._room.set()
-        await self._started(self._appends).run(lambda: self._log.trim(frozen.position))
+        await self._started(self._appends).call(lambda: self._log.trim(frozen.position))
 
     async def _maintain(self) -> None:
         """Merges and removes what there is; returns early when readings wait to be flushed."""

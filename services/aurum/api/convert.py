@@ -124,12 +124,4 @@ def query_time(name: str, text: str | None) -> int:
 
 
 def past_prediction_out(prediction: prediction_pb2.PredictResponse) -> PastPredictionOut:
-    return PastPredictionOut(
-        as_of=optional_moment(prediction.as_of_us),
-        model_version=prediction.model_version or None,
-        risk_score=prediction.risk_score,
-        rul=rul_out(prediction),
-        anomaly_score=prediction.anomaly_score,
-        degraded=prediction.degraded,
-        degraded_reason=prediction.degraded_reason or None,
-    )
+    return PastPredictionOut.model_validate(prediction_out(prediction), from_attributes=True)

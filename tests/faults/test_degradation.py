@@ -177,7 +177,7 @@ def test_a_slow_service_costs_no_more_than_the_caller_allows(platform: Platform,
     wait_for(lambda: predict(platform, "pump-1").status == 200, 20, "a prediction")
 
     assert aurum(platform, "fault", "add", "ingestion", "delay", "--method", "Query", "--delay", "30s").returncode == 0
-    answer = predict(platform, "pump-1", **{"X-Request-Timeout": "0.5"})
+    answer = predict(platform, "pump-1", **{"X-Request-Timeout": "1"})
     assert answer.status == 200
     assert "the last prediction" in answer.json["degraded_reason"]
     series = http("GET", f"{platform.api}/api/machines/pump-1/metrics", headers={"X-Request-Timeout": "400ms"})

@@ -2,8 +2,9 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
 from enum import IntEnum
+
+from aurum.resilience.scope import scoped
 
 
 class Criticality(IntEnum):
@@ -23,14 +24,9 @@ class Criticality(IntEnum):
 _current: contextvars.ContextVar[Criticality | None] = contextvars.ContextVar("aurum_criticality", default=None)
 
 
-@contextlib.contextmanager
-def criticality_scope(criticality: Criticality) -> Iterator[None]:
+def criticality_scope(criticality: Criticality) -> contextlib.AbstractContextManager[None]:
     """Everything inside is of this class."""
-    token = _current.set(criticality)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    return scoped(_current, criticality)
 
 
 def stated_criticality() -> Criticality | None:

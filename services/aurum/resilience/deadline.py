@@ -3,9 +3,13 @@
 import contextlib
 import contextvars
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-MARGIN = 0.005  # seconds that a server keeps back, to answer before its caller has given up
+from aurum.resilience.scope import scoped
+
+# What a server keeps back, to answer before its caller has given up: a share of the time it has, within seconds.
+MARGIN_SHARE = 0.1
+MARGIN_BOUNDS = (0.005, 0.25)
 
 # The moment, on the clock of the pipelines, by which the current work has to be done; None without a deadline.
 deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("aurum_deadline", default=None)
@@ -15,23 +19,24 @@ class DeadlineExceededError(TimeoutError):
     """The caller's deadline passed before the call was made or answered."""
 
 
-@contextlib.contextmanager
-def deadline_scope(seconds: float | None, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+def deadline_scope(
+    seconds: float | None, clock: Callable[[], float] = time.monotonic
+) -> contextlib.AbstractContextManager[None]:
     """Bounds everything inside by `seconds` from now, or by the deadline already in force if that is earlier."""
     current = deadline.get()
     at = None if seconds is None else clock() + seconds
     if current is not None and (at is None or current < at):
         at = current
-    token = deadline.set(at)
-    try:
-        yield
-    finally:
-        deadline.reset(token)
+    return scoped(deadline, at)
 
 
 def received_deadline(seconds: float | None) -> contextlib.AbstractContextManager[None]:
     """The scope of a request that its sender will await for so many seconds; the margin is taken off."""
-    return deadline_scope(None if seconds is None else max(0.0, seconds - MARGIN))
+    if seconds is None:
+        return deadline_scope(None)
+    least, most = MARGIN_BOUNDS
+    margin = min(max(seconds * MARGIN_SHARE, least), most)
+    return deadline_scope(max(0.0, seconds - margin))
 
 
 def remaining(clock: Callable[[], float] = time.monotonic) -> float | None:

@@ -3,13 +3,14 @@
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 import pytest
 
 from aurum.resilience import (
     CircuitBreakerError,
+    Criticality,
     DeadlineExceededError,
     ErrorView,
     LimitExceededError,
@@ -17,7 +18,9 @@ from aurum.resilience import (
     Pipelines,
     Policy,
     PolicyDocument,
+    criticality_scope,
     deadline_scope,
+    received_deadline,
     remaining,
 )
 from aurum.resilience.policy import parse_policy_document
@@ -164,6 +167,31 @@ def test_a_deadline_that_has_passed_makes_no_call() -> None:
 
     run(loop, main())
     assert pipeline.limit.in_flight == 0
+
+
+@pytest.mark.parametrize(("received", "kept"), [(0.02, 0.015), (1.0, 0.9), (10.0, 9.75), (0.001, 0.0)])
+def test_a_server_keeps_time_back_to_answer_in(received: float, kept: float) -> None:
+    with received_deadline(received):
+        left = remaining()
+        assert left is not None
+        assert left <= kept
+    with received_deadline(60.0), received_deadline(None):
+        assert remaining() is not None
+    with received_deadline(None):
+        assert remaining() is None
+
+
+def test_an_abandoned_stream_is_closed_in_another_context() -> None:
+    async def stream() -> AsyncIterator[int]:
+        with deadline_scope(1.0), criticality_scope(Criticality.ALARM):
+            yield 1
+
+    async def main() -> None:
+        left = stream()
+        await asyncio.create_task(anext(left))
+        await left.aclose()
+
+    asyncio.run(main())
 
 
 def test_a_slow_call_opens_the_breaker_and_each_outcome_is_recorded() -> None:

@@ -78,7 +78,7 @@ class Chaos:
 
     def _start_service(self, name: str) -> None:
         self.platform.extra = {
-            "PYTHONPATH": str(self.folder / "clock"),
+            "PYTHONPATH": os.pathsep.join([str(self.folder / "clock"), os.environ.get("PYTHONPATH", "")]),
             "CLOCK_OFFSET": str(self._clocks[name]),
             "AURUM_EDGE_UPLINK_TARGET": f"127.0.0.1:{self.proxy.port}",
             "AURUM_CIRCUIT_BREAKER_TIMEOUT": "1",
@@ -91,7 +91,7 @@ class Chaos:
 
     def _start_device(self, name: str) -> None:
         command = [sys.executable, "-m", "tests.faults.device", f"127.0.0.1:{self.platform.port('edge')}", name]
-        pause = 0.1 if self.cluster else 0.01  # three nodes on one machine are slow
+        pause = 0.1 if self.cluster else 0.03  # three nodes on one machine are slow
         with (self.folder / f"{name}.log").open("ab") as log:
             self._devices[name] = subprocess.Popen(
                 [*command, str(self.folder / f"{name}.ledger"), str(pause)], cwd=ROOT, stdout=log, stderr=log
@@ -156,15 +156,18 @@ class Chaos:
             assert process is not None
             process.kill()
             process.wait(10)
-        wait_for(
-            lambda: b"\nedge_spool_batches 0.0" in self.platform.admin("edge", "/metrics").body, 280, "the spool drains"
-        )
+        while waiting := self._spooled():  # as long as it takes, but never without progress
+            wait_for(lambda: self._spooled() < waiting, 60, f"fewer than {waiting} batches are in the spool")
         self.platform.stop()
         self.proxy.close()
         for name in self._devices:
             _, last = acknowledged(self.folder / f"{name}.ledger")
             self._compare(name, last)
         return self.report
+
+    def _spooled(self) -> float:
+        lines = self.platform.admin("edge", "/metrics").body.decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("edge_spool_batches "))
 
     def close(self) -> None:
         self.platform.stop()

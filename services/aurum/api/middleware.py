@@ -25,6 +25,7 @@ from aurum.resilience.durations import parse_duration
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, DeadlineError, InvalidArgumentError, from_policy_error
 from aurum.runtime.faults import Faults
+from aurum.runtime.health import Health
 from aurum.runtime.http_client import TIMEOUT_HEADER
 from aurum.runtime.logging import reset_request_context, set_request_context
 from aurum.runtime.rpc_client import CRITICALITY_KEY
@@ -40,8 +41,11 @@ _OVERLOAD = frozenset({429, _CLIENT_GONE, 503, 504})
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp, max_body_bytes: int, admission: ConcurrencyLimit, faults: Faults) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, admission: ConcurrencyLimit, faults: Faults, health: Health
+    ) -> None:
         self._app = app
+        self._health = health
         self._max_body_bytes = max_body_bytes
         self._admission = admission
         self._faults = faults
@@ -55,7 +59,14 @@ class RequestMiddleware:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         token = set_request_context(request_id=request_id)
         started = time.perf_counter()
-        exchange = _Exchange(headers, receive, send, request_id, self._max_body_bytes)
+        exchange = _Exchange(
+            headers,
+            receive,
+            send,
+            request_id,
+            max_body_bytes=self._max_body_bytes,
+            last=self._health.draining,
+        )
         metrics.http_requests_in_progress.inc()
         try:
             try:
@@ -101,9 +112,12 @@ class RequestMiddleware:
 
 
 class _Exchange:
-    """One request and its answer. status: of the answer, None before it has begun. received: bytes of the body."""
+    """One request and its answer. status: of the answer, None before it has begun. received: bytes of the body. last:
+    whether the connection ends with it."""
 
-    def __init__(self, headers: Headers, receive: Receive, send: Send, request_id: str, max_body_bytes: int) -> None:
+    def __init__(
+        self, headers: Headers, receive: Receive, send: Send, request_id: str, *, max_body_bytes: int, last: bool
+    ) -> None:
         self.status: int | None = None
         self.received = 0
         self.drip = 0.0  # seconds before each part of the answer
@@ -111,6 +125,7 @@ class _Exchange:
         self._send = send
         self._request_id = request_id
         self._max_body_bytes = max_body_bytes
+        self._last = last
         self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._body_given = False
         self._watched = False
@@ -142,6 +157,8 @@ class _Exchange:
             out["X-Content-Type-Options"] = "nosniff"
             if trace_id := current_trace_id():
                 out["X-Trace-ID"] = trace_id
+            if self._last:
+                out["Connection"] = "close"
         if self.drip:
             await asyncio.sleep(self.drip)
         await self._send(message)

@@ -47,6 +47,7 @@ def create_app(context: ApiContext) -> FastAPI:
         max_body_bytes=context.settings.api_max_body_bytes,
         admission=context.policies.admission(),
         faults=context.faults,
+        health=context.health,
     )
     return app
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from aurum.ingestion.sqlite.snapshot import read_histories
 from aurum.readings.batch import Timestamps, Values
 from aurum.readings.history import FAULT, Run, split_runs
 from aurum.readings.tables import Rows, cmapss_prefix, read_cmapss, read_csv, to_series
@@ -49,6 +48,8 @@ def from_csv(files: Sequence[Path], machine_type: str, ends_in_failure: bool) ->
 
 def from_store(files: Sequence[Path], only_type: str | None, ends_in_failure: bool) -> dict[str, list[Run]]:
     """The machines of a store, by the types that they were registered with."""
+    from aurum.ingestion.sqlite.snapshot import read_histories  # noqa: PLC0415 - images that only train lack its packages
+
     types: dict[str, dict[str, Columns]] = {}
     for file in files:
         for record, columns in read_histories(file):

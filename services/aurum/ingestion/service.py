@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import sys
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SWITCH_SECONDS = 0.0005
 _FOLLOW_SECONDS = 1.0  # between two looks at what other replicas have stored
 
 
@@ -31,8 +29,6 @@ _FOLLOW_SECONDS = 1.0  # between two looks at what other replicas have stored
 async def ingestion(service: Service) -> AsyncGenerator[None]:
     """Serves the store. At the end: first the calls in progress, then what they queued."""
     settings = service.settings
-    # Threads read the disk and pack segments while the loop is busy: they need not wait 5 ms for each of their turns.
-    sys.setswitchinterval(_SWITCH_SECONDS)
     store = await asyncio.to_thread(open_store, settings)
     await store.start()
     try:

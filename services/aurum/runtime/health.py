@@ -12,6 +12,7 @@ class Health:
         self._checks: dict[str, Check] = {}
         self._started = False
         self._stopping = False
+        self.draining = False
         self._listeners: list[Callable[[bool], None]] = []
 
     def add_check(self, name: str, check: Check) -> None:
@@ -25,13 +26,17 @@ class Health:
         self._started = True
         self._tell(True)
 
+    def drain(self) -> None:
+        """The service still serves whoever calls, but new callers should go elsewhere."""
+        self.draining = True
+
     def stopping(self) -> None:
         self._stopping = True
         self._tell(False)
 
     def missing(self) -> dict[str, str]:
         """What keeps the service from taking work, by check; empty when it is ready."""
-        if self._stopping:
+        if self._stopping or self.draining:
             return {"service": "is stopping"}
         if not self._started:
             return {"service": "is starting"}

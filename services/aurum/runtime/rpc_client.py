@@ -89,6 +89,7 @@ def open_channel(target: str, max_message_bytes: int) -> grpc.aio.Channel:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2_000),
+            ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # pods come and go
             ("grpc.enable_retries", 0),  # ours are budgeted
             ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
         ],

@@ -67,6 +67,8 @@ _CRITICALITY = {
 _OVERLOAD = frozenset(
     {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
 )
+# Callers then connect anew, and so come to know of pods that were not there before. Streams go on.
+_CONNECTION_AGE_MS = 300_000
 _TYPICAL_WEIGHT = 0.05  # of a new duration in what is typical
 _DOOMED = 0.7  # share of the typical duration; who waits for less is not worth the work
 _SHED = ResourceExhaustedError(
@@ -353,6 +355,7 @@ async def rpc_server(
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
         ],
     )
     register(server)

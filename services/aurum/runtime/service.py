@@ -51,11 +51,14 @@ class Service:
         self.faults = Faults(settings.faults_enabled)
         self._stack = contextlib.AsyncExitStack()
         self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed = False
 
     def stop(self) -> None:
-        """Asks the service to end."""
+        """Asks the service to end; a second time, not to wait for its callers to learn of it."""
+        if self._stop.is_set():
+            self._stop_now.set()
         self._stop.set()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -116,7 +119,13 @@ class Service:
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def wait_for_stop(self) -> None:
+        """Returns when the service has to end: when it was asked to, and then has drained."""
         await self._stop.wait()
+        if self.settings.shutdown_drain and not self.failed:
+            logger.info("%s is draining for %s s", self.name, self.settings.shutdown_drain)
+            self.health.drain()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_now.wait(), self.settings.shutdown_drain)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -125,6 +134,7 @@ class Service:
             metrics.track_error(type(error).__name__)
             self.failed = True
             self._stop.set()
+            self._stop_now.set()
 
 
 Body = Callable[[Service], AbstractAsyncContextManager[None]]

@@ -205,6 +205,13 @@ class Settings(BaseSettings):
         256, ge=1, le=100_000, description="Calls that a server handles at a time; the least critical go without first."
     )
     rpc_max_streams: int = Field(1000, ge=1, description="Streams that a gRPC server serves at a time.")
+    shutdown_drain: float = Field(
+        0.0,
+        ge=0,
+        le=300,
+        description="Seconds that a service which is asked to stop goes on serving, until its callers know; then comes "
+        "the grace. 0 on one machine; in a cluster as long as it takes until a pod's address is forgotten.",
+    )
     shutdown_grace: float = Field(6.0, gt=0, le=9, description="Seconds that calls in progress get when stopping.")
 
     @field_validator("log_level", mode="before")

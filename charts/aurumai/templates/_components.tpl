@@ -1,0 +1,135 @@
+{{- /*
+What there is to run, by name: all that tells one service from another. The other templates make the objects of each.
+
+image       its name                              values   its part of the values
+kind        Deployment or StatefulSet             port     of gRPC or, for the API, HTTP; none for the simulators
+arguments   of the container                      env      settings that follow from the chart
+calls       the services that it calls            volume   {size, storageClass} of what it keeps, if it has to be kept
+*/ -}}
+{{- define "aurumai.components" -}}
+{{- $name := include "aurumai.fullname" . -}}
+{{- $values := .Values -}}
+{{- $cassandra := eq .Values.store.type "cassandra" -}}
+{{- $device := ternary "edge" "ingestion" .Values.edge.enabled -}}
+api:
+  image: api
+  kind: Deployment
+  arguments: [api]
+  port: 8000
+  env:
+    AURUM_API_HOST: 0.0.0.0
+    AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
+    AURUM_PREDICTION_TARGET: {{ $name }}-prediction:50051
+    AURUM_ADMIN_TARGETS: {{ include "aurumai.adminTargets" . | quote }}
+  calls: [ingestion, prediction]
+  values: {{ toJson $values.api }}
+ingestion:
+  image: ingestion
+  kind: {{ ternary "Deployment" "StatefulSet" $cassandra }}
+  arguments: [ingestion]
+  port: 50051
+  env:
+    AURUM_INGESTION_HOST: 0.0.0.0
+    AURUM_INGESTION_PORT: "50051"
+    {{- if .Values.store.url }}
+    AURUM_STORE_URL: {{ .Values.store.url | quote }}
+    {{- end }}
+  {{- if .Values.store.existingSecret }}
+  secretEnv: {AURUM_STORE_USERNAME: username, AURUM_STORE_PASSWORD: password}
+  {{- end }}
+  calls: []
+  {{- if and (not $cassandra) $values.ingestion.persistence.enabled }}
+  volume: {{ toJson $values.ingestion.persistence }}
+  {{- end }}
+  values: {{ toJson $values.ingestion }}
+prediction:
+  image: prediction
+  kind: Deployment
+  arguments: [prediction]
+  port: 50051
+  env:
+    AURUM_PREDICTION_HOST: 0.0.0.0
+    AURUM_PREDICTION_PORT: "50051"
+    AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
+    AURUM_MODEL_DIR: /var/lib/aurum/models
+    OMP_NUM_THREADS: "1"
+  calls: [ingestion]
+  models: true
+  values: {{ toJson $values.prediction }}
+{{- if .Values.edge.enabled }}
+edge:
+  image: edge
+  kind: StatefulSet
+  arguments: [edge]
+  port: 50051
+  env:
+    AURUM_EDGE_HOST: 0.0.0.0
+    AURUM_EDGE_PORT: "50051"
+    AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
+  calls: [ingestion]
+  {{- if $values.edge.persistence.enabled }}
+  volume: {{ toJson $values.edge.persistence }}
+  {{- end }}
+  values: {{ toJson $values.edge }}
+{{- end }}
+{{- if .Values.simulators.enabled }}
+iot-sim:
+  image: simulators
+  kind: Deployment
+  arguments: {{ concat (list "iot-sim" "--to" $device) .Values.simulators.iot.arguments | toJson }}
+  env:
+    AURUM_EDGE_TARGET: {{ $name }}-edge:50051
+    AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
+    AURUM_IOT_MACHINES: {{ $values.simulators.iot.machines | quote }}
+  calls: [{{ $device }}]
+  values: {{ merge (dict "image" $values.simulators.image) $values.simulators.iot | toJson }}
+edge-sim:
+  image: simulators
+  kind: Deployment
+  arguments: {{ concat (list "edge-sim") .Values.simulators.edge.arguments | toJson }}
+  env:
+    AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
+    AURUM_EDGE_SIM_MACHINES: {{ $values.simulators.edge.machines | quote }}
+  calls: [ingestion]
+  values: {{ merge (dict "image" $values.simulators.image) $values.simulators.edge | toJson }}
+{{- end }}
+{{- end -}}
+
+{{- define "aurumai.adminTargets" -}}
+{{- $name := include "aurumai.fullname" . -}}
+{{- $services := list "ingestion" "prediction" -}}
+{{- if .Values.edge.enabled }}{{ $services = append $services "edge" }}{{ end -}}
+{{- if .Values.simulators.enabled }}{{ $services = concat $services (list "iot-sim" "edge-sim") }}{{ end -}}
+{{- $targets := list -}}
+{{- range $services }}{{ $targets = append $targets (printf "%s=%s-%s:9090" . $name .) }}{{ end -}}
+{{- join "," $targets -}}
+{{- end -}}
+
+{{- /* Values that contradict each other end the installation with a sentence. */ -}}
+{{- define "aurumai.check" -}}
+{{- $cassandra := eq .Values.store.type "cassandra" -}}
+{{- if and $cassandra (not .Values.store.url) -}}
+{{- fail "store.url: must be cassandra://HOST,HOST/KEYSPACE?replication=3 when store.type is cassandra" -}}
+{{- end -}}
+{{- if and (not $cassandra) .Values.store.url -}}
+{{- fail "store.url: is for store.type cassandra; an SQLite store lies on the volume of the ingestion pod" -}}
+{{- end -}}
+{{- if and (not $cassandra) .Values.store.existingSecret -}}
+{{- fail "store.existingSecret: is for store.type cassandra" -}}
+{{- end -}}
+{{- if and (not $cassandra) (gt (int .Values.ingestion.replicas) 1) -}}
+{{- fail "ingestion.replicas: more than one pod needs store.type cassandra, for an SQLite store belongs to one" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
+{{- fail "ingress.host: is needed when ingress.enabled is true" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.parentRefs: at least one Gateway is needed when httpRoute.enabled is true" -}}
+{{- end -}}
+{{- range $name := list "api" "prediction" -}}
+{{- $part := index $.Values $name -}}
+{{- if and $part.autoscaling.enabled (lt (int $part.autoscaling.maxReplicas) (int $part.replicas)) -}}
+{{- fail (printf "%s.autoscaling.maxReplicas: is below %s.replicas" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

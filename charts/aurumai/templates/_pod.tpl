@@ -1,0 +1,165 @@
+{{- /* aurumai.pod: dict of root, name and component */ -}}
+{{- define "aurumai.pod" -}}
+{{- $root := .root -}}
+{{- $component := .component -}}
+{{- $values := $component.values -}}
+{{- $fullname := include "aurumai.fullname" $root -}}
+{{- $collector := $root.Values.telemetry.collector -}}
+metadata:
+  labels:
+    {{- include "aurumai.labels" (list $root .name) | nindent 4 }}
+  annotations:
+    kubectl.kubernetes.io/default-container: {{ .name }}
+    {{- if $collector.enabled }}
+    checksum/collector: {{ include "aurumai.collectorConfig" $root | sha256sum }}
+    {{- end }}
+    {{- with $values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  serviceAccountName: {{ $fullname }}-{{ .name }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false # a release named aurum would set AURUM_API_PORT
+  terminationGracePeriodSeconds: {{ add $root.Values.drainSeconds 15 }}
+  securityContext:
+    {{- include "aurumai.podSecurity" $root | nindent 4 }}
+  {{- with $root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: kubernetes.io/hostname
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "aurumai.selector" (list $root .name) | nindent 10 }}
+  {{- with $values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if or $collector.enabled $component.models }}
+  initContainers:
+    {{- if $collector.enabled }}
+    {{- include "aurumai.collector" (dict "root" $root "name" .name) | nindent 4 }}
+    {{- end }}
+    {{- if $component.models }}
+    - name: models
+      image: {{ include "aurumai.image" (list $root $component.image $values.image) }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      command: [cp, --recursive, --update=none, /opt/models/., /var/lib/aurum/models/]
+      securityContext:
+        {{- include "aurumai.containerSecurity" $root | nindent 8 }}
+      resources:
+        requests: {cpu: 10m, memory: 16Mi}
+        limits: {memory: 64Mi}
+      volumeMounts:
+        - {name: models, mountPath: /var/lib/aurum/models}
+    {{- end }}
+  {{- end }}
+  containers:
+    - name: {{ .name }}
+      image: {{ include "aurumai.image" (list $root $component.image $values.image) }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args: {{ toJson $component.arguments }}
+      env:
+        {{- include "aurumai.env" (dict "root" $root "component" $component) | nindent 8 }}
+      ports:
+        {{- if $component.port }}
+        - {name: {{ include "aurumai.portName" $component }}, containerPort: {{ $component.port }}}
+        {{- end }}
+        - {name: admin, containerPort: 9090}
+      startupProbe:
+        {{- include "aurumai.ready" $component | nindent 8 }}
+        periodSeconds: 1
+        timeoutSeconds: 2
+        failureThreshold: 120
+      readinessProbe:
+        {{- include "aurumai.ready" $component | nindent 8 }}
+        periodSeconds: 5
+        timeoutSeconds: 3
+      livenessProbe:
+        httpGet: {path: /livez, port: admin}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      securityContext:
+        {{- include "aurumai.containerSecurity" $root | nindent 8 }}
+      resources:
+        {{- toYaml $values.resources | nindent 8 }}
+      volumeMounts:
+        - {name: state, mountPath: /var/lib/aurum}
+        - {name: tmp, mountPath: /tmp}
+        - {name: policy, mountPath: /etc/aurum/policy, readOnly: true}
+        {{- if $component.models }}
+        - {name: models, mountPath: /var/lib/aurum/models}
+        {{- end }}
+  volumes:
+    {{- if not $component.volume }}
+    - name: state
+      emptyDir: {sizeLimit: 4Gi}
+    {{- end }}
+    - name: tmp
+      emptyDir: {sizeLimit: 64Mi}
+    - name: policy
+      configMap: {name: {{ $fullname }}-policy}
+    {{- if $component.models }}
+    - name: models
+      {{- if $values.models.existingClaim }}
+      persistentVolumeClaim: {claimName: {{ $values.models.existingClaim }}}
+      {{- else }}
+      emptyDir: {sizeLimit: 1Gi}
+      {{- end }}
+    {{- end }}
+    {{- if $collector.enabled }}
+    - name: collector
+      configMap: {name: {{ $fullname }}-collector}
+    {{- end }}
+{{- end -}}
+
+{{- define "aurumai.portName" -}}
+{{ ternary "http" "grpc" (eq (int .port) 8000) }}
+{{- end -}}
+
+{{- /* Whether it may get work: by gRPC's health protocol, over HTTP for the API and for what only sends. */ -}}
+{{- define "aurumai.ready" -}}
+{{- if not .port -}}
+httpGet: {path: /readyz, port: admin}
+{{- else if eq (int .port) 8000 -}}
+httpGet: {path: /readyz, port: http}
+{{- else -}}
+grpc: {port: {{ .port }}}
+{{- end -}}
+{{- end -}}
+
+{{- define "aurumai.env" -}}
+{{- $root := .root -}}
+{{- $telemetry := $root.Values.telemetry -}}
+{{- $own := dict
+  "AURUM_ENVIRONMENT" $root.Values.environment
+  "AURUM_ADMIN_HOST" "0.0.0.0"
+  "AURUM_ADMIN_PORT" "9090"
+  "AURUM_POLICY_FILE" "/etc/aurum/policy/policies.yaml"
+  "AURUM_SHUTDOWN_DRAIN" (ternary (toString $root.Values.drainSeconds) "0" (hasKey .component "port"))
+  "AURUM_TRACING_OTLP_ENDPOINT" (ternary "http://127.0.0.1:4317" (printf "http://%s" $telemetry.gateway) $telemetry.collector.enabled)
+  "AURUM_TRACING_SAMPLE_RATIO" (toString $telemetry.sampleRatio)
+-}}
+{{- range $name, $value := mergeOverwrite $own .component.env $root.Values.settings (.component.values.settings | default dict) }}
+- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+{{- end }}
+{{- range $name, $key := .component.secretEnv | default dict }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef: {name: {{ $root.Values.store.existingSecret }}, key: {{ $key }}}
+{{- end }}
+{{- end -}}

@@ -45,6 +45,8 @@ class PlantView:
         self._version = 0
         self._changed = asyncio.Event()
         self._heard: dict[str, float] = {}  # service → time.monotonic() of its last answer
+        self._begun = time.monotonic()
+        self._seen = self._scored = False
         self.closed = False
 
     def close(self) -> None:
@@ -98,6 +100,15 @@ class PlantView:
             except TimeoutError:
                 return
 
+    def first_look(self, within: float, scored: bool) -> str | None:
+        """What is not known yet that a fallback needs, for `within` seconds at most: better degraded than not at all.
+        scored: whether predictions belong to it."""
+        if time.monotonic() > self._begun + within:
+            return None
+        if not self._seen:
+            return "the machines are not known yet"
+        return "the machines have no predictions yet" if scored and not self._scored else None
+
     def unreachable(self) -> list[str]:
         """The services that were not heard of lately."""
         since = time.monotonic() - _HEARD_WITHIN
@@ -125,6 +136,7 @@ class PlantView:
                     backoff = _BACKOFF
                     for machine in response.machines:
                         self._take(machine)
+                    self._seen = True
             except AurumError as error:
                 logger.warning("machines are not followed at the moment: %s", error.message)
             await asyncio.sleep(backoff)
@@ -144,6 +156,7 @@ class PlantView:
             part = due[:_SCORED_AT_ONCE]
             try:
                 await self._score(part)
+                self._scored = self._scored or (self._seen and len(part) == len(due))
             except AurumError as error:
                 logger.warning("machines are not scored at the moment: %s", error.message)
             await asyncio.sleep(max(0.2, self._refresh_interval - (time.monotonic() - started)))

@@ -78,6 +78,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
         next_sequence=itertools.count(1).__next__,
     )
     service.health.on_change(lambda serving: None if serving else plant.close())
+    service.health.add_check("plant", lambda: plant.first_look(settings.api_first_look, settings.feature_predictive))
     service.spawn(plant.follow(), "plant-view")
     service.spawn(plant.probe(), "probe")
     if settings.feature_predictive:

@@ -163,6 +163,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 states = [
                     state for state in self._plant.changed_since(seen) if not only or state.record.machine_id in only
                 ]
+                if seen < 0 and not states:
+                    yield ingestion_pb2.WatchResponse()  # nothing is known, rather than not told yet
                 seen = version
                 for start in range(0, len(states), _MAX_PAGE):
                     yield ingestion_pb2.WatchResponse(

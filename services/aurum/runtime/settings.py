@@ -137,6 +137,9 @@ class Settings(BaseSettings):
     api_refresh_interval: float = Field(
         3.0, ge=0.2, description="Seconds between two looks at the plant, for risk in lists and the console."
     )
+    api_first_look: float = Field(
+        10.0, ge=0, description="Seconds that a new API waits at most to know the plant, before it counts as ready."
+    )
     api_max_event_streams: int = Field(200, ge=1, description="Open /api/events streams; more are refused.")
     ingestion_host: str = Field("127.0.0.1", description="Address that ingestion listens on.")
     ingestion_port: int = Field(50051, ge=1, le=65535, description="Port of ingestion (gRPC).")

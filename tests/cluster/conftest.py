@@ -1,0 +1,77 @@
+"""One release of both charts for all tests, in a namespace of its own that admits only restricted pods.
+
+AURUM_IMAGE_REPOSITORY and AURUM_IMAGE_TAG name the images, which the nodes must have; AURUM_IMAGE_TAG_NEXT those of an
+upgrade. AURUM_CLUSTER_KEEP=1 leaves the release where it is, and a later run takes it up.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import kube
+from tests.cluster.kube import CHARTS, EXAMPLES, Namespace
+
+NAMESPACE = "aurumai-test"
+
+
+@pytest.fixture(scope="session")
+def helm() -> None:
+    """Skips where there is no helm; charts are rendered without a cluster."""
+    import shutil
+
+    if shutil.which("helm") is None:
+        pytest.skip("helm is not on the PATH")
+
+
+@pytest.fixture(scope="session")
+def namespace() -> Iterator[Namespace]:
+    if lacking := kube.missing():
+        pytest.skip(lacking)
+    namespace = Namespace(NAMESPACE)
+    keep = os.environ.get("AURUM_CLUSTER_KEEP") == "1"
+    if not keep:
+        kube.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+    namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    yield namespace
+    if not keep:
+        kube.run("kubectl", "delete", "namespace", NAMESPACE, "--timeout=180s")
+
+
+@pytest.fixture(scope="session")
+def release(namespace: Namespace) -> Namespace:
+    """Both charts, installed; everything ready."""
+    install(namespace)
+    return namespace
+
+
+def install(namespace: Namespace) -> None:
+    namespace.helm(
+        *("upgrade", "--install", "observability", str(CHARTS / "observability")),
+        *("--values", str(EXAMPLES / "ci-observability-values.yaml")),
+        *("--values", str(kube.HERE / "observability-values.yaml")),
+    )
+    namespace.helm(
+        *("upgrade", "--install", "aurumai", str(CHARTS / "aurumai"), "--values", str(EXAMPLES / "ci-values.yaml")),
+        *("--set", f"image.repository={kube.REPOSITORY},image.tag={kube.TAG}", "--wait", "--timeout=5m"),
+    )
+    namespace.kubectl("rollout", "status", "deployment", "--timeout=120s", timeout=150)
+
+
+@pytest.fixture
+def api(release: Namespace) -> Iterator[str]:
+    with release.forwarded("service/aurumai-api", 8000) as url:
+        yield url
+
+
+@pytest.fixture
+def prometheus(release: Namespace) -> Iterator[str]:
+    with release.forwarded("service/observability-prometheus", 9090) as url:
+        yield url
+
+
+@pytest.fixture
+def jaeger(release: Namespace) -> Iterator[str]:
+    with release.forwarded("service/observability-jaeger", 16686) as url:
+        yield url

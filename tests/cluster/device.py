@@ -1,0 +1,35 @@
+"""A device in the cluster: numbered readings to a gateway, each batch again until it is acknowledged; its last line is
+the ledger.
+
+TARGET (host:port), MACHINE, SECONDS, PAUSE (seconds between two batches).
+"""
+
+import json
+import os
+import time
+
+import grpc
+import numpy as np
+
+from aurum.readings.batch import Series, encode
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+
+MACHINE, SECONDS, PAUSE = os.environ["MACHINE"], float(os.environ["SECONDS"]), float(os.environ["PAUSE"])
+started, again, sequence = time.time(), 0, 0
+options = [("grpc.dns_min_time_between_resolutions_ms", 500), ("grpc.max_reconnect_backoff_ms", 1000)]
+with grpc.insecure_channel(os.environ["TARGET"], options) as channel:
+    stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
+    stub.RegisterMachine(ingestion_pb2.RegisterMachineRequest(machine=ingestion_pb2.Machine(machine_id=MACHINE)))
+    while time.time() < started + SECONDS:
+        sequence += 1
+        at = np.array([int((started + sequence) * 1e6)])
+        batch = encode(MACHINE, sequence, [Series(MACHINE, "ledger", at, np.array([float(sequence)]))])
+        while True:
+            try:
+                stub.Write(ingestion_pb2.WriteRequest(batch=batch), timeout=2)
+                break
+            except grpc.RpcError:
+                again += 1
+                time.sleep(0.2)
+        time.sleep(PAUSE)
+print(json.dumps({"acknowledged": sequence, "again": again, "start": started}))

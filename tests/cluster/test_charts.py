@@ -1,0 +1,213 @@
+"""The charts without a cluster: every feature renders, wrong values are refused with their path."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.cluster import kube
+from tests.cluster.kube import CHARTS, ROOT
+
+pytestmark = pytest.mark.usefixtures("helm")
+MATRIX = sorted(CHARTS.glob("*/ci/*.yaml"))
+_NAMES = [f"{path.parts[-3]}/{path.stem}" for path in MATRIX]
+_VERSION = ("--kube-version", "1.34")
+# Values that contradict each other end with a sentence that begins with a value's path
+_CONTRADICTION = re.compile(r"execution error at \S+: [a-z]\w*(\.\w+)+[:,] ")
+
+
+def template(chart: Path, *arguments: str) -> Any:
+    return kube.run("helm", "template", "test", str(chart), *_VERSION, *arguments, check=False)
+
+
+def objects(rendered: str) -> list[dict[str, Any]]:
+    return [each for each in yaml.load_all(rendered, Loader=yaml.CSafeLoader) if each]
+
+
+@pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
+def test_each_feature_passes_lint(values: Path) -> None:
+    chart = values.parents[1]
+    kube.run("helm", "lint", "--strict", str(chart), *_VERSION, "--values", str(values))
+
+
+@pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
+def test_each_object_is_accepted_by_an_api_server(values: Path, namespace: kube.Namespace) -> None:
+    rendered = template(values.parents[1], "--namespace", namespace.name, "--values", str(values))
+    assert rendered.returncode == 0, rendered.stderr
+    # Kinds that other projects define are known only where those are installed
+    known = [each for each in objects(rendered.stdout) if "monitoring.coreos.com" not in each["apiVersion"]]
+    known = [each for each in known if "gateway.networking.k8s.io" not in each["apiVersion"]]
+    manifest = "\n---\n".join(json.dumps(each) for each in known)
+    done = kube.run(
+        *("kubectl", "--namespace", namespace.name, "apply", "--server-side", "--dry-run=server"),
+        *("--field-manager=test-of-charts", "--force-conflicts", "--filename=-"),
+        given=manifest,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "violate PodSecurity" not in done.stderr
+
+
+@pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
+def test_each_pod_keeps_to_what_production_asks(values: Path) -> None:
+    rendered = objects(template(values.parents[1], "--values", str(values)).stdout)
+    writable = yaml.safe_load(values.read_text()).get("writableRootFilesystem", False)
+    for workload in (each for each in rendered if each["kind"] in ("Deployment", "StatefulSet")):
+        pod = workload["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in itertools.chain(pod["containers"], pod.get("initContainers", [])):
+            assert container["securityContext"]["readOnlyRootFilesystem"] is (
+                not writable or container["name"] == "collector"
+            )
+            assert container["resources"]["limits"]["memory"]
+            assert container["resources"]["requests"]["cpu"]
+            assert not container["image"].endswith(":latest")
+            assert ":" in container["image"]
+        for container in pod["containers"]:
+            assert {"readinessProbe", "livenessProbe"} <= set(container)
+            if workload["metadata"]["labels"]["helm.sh/chart"].startswith("aurumai"):
+                assert "startupProbe" in container
+    names = [(each["kind"], each["metadata"]["name"]) for each in rendered]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("chart", "value", "told"),
+    [
+        ("aurumai", "api.replicas=-1", "/api/replicas"),
+        ("aurumai", "api.replica=2", "replica"),
+        ("aurumai", "prediction.resources.limits.memory=lots", "/prediction/resources/limits/memory"),
+        ("aurumai", "store.type=postgres", "/store/type"),
+        ("aurumai", "store.type=cassandra", "store.url: must be cassandra://"),
+        ("aurumai", "store.url=cassandra://a/b", "store.url: is for store.type cassandra"),
+        ("aurumai", "ingestion.replicas=2", "ingestion.replicas: more than one pod needs store.type cassandra"),
+        ("aurumai", "ingress.enabled=true", "ingress.host: is needed"),
+        ("aurumai", "httpRoute.enabled=true", "httpRoute.parentRefs: at least one"),
+        ("aurumai", "telemetry.gateway=collector", "/telemetry/gateway"),
+        ("aurumai", "settings.log-level=DEBUG", "/settings"),
+        ("aurumai", "api.autoscaling.enabled=true,api.autoscaling.maxReplicas=1", "api.autoscaling.maxReplicas"),
+        ("observability", "collector.sampling.percentage=101", "/collector/sampling/percentage"),
+        ("observability", "prometheus.url=http://other:9090", "prometheus.url: names another Prometheus"),
+        ("observability", "grafana.enable=true", "enable"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_named(chart: str, value: str, told: str) -> None:
+    done = template(CHARTS / chart, "--set", value)
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize("chart", ["aurumai", "observability"])
+def test_the_schema_knows_each_value_and_the_table_describes_it(chart: str) -> None:
+    from charts.values_table import described, table
+
+    values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
+    schema = json.loads((CHARTS / chart / "values.schema.json").read_text())
+
+    def compare(path: str, value: Any, node: dict[str, Any]) -> None:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+        if not isinstance(value, dict) or "properties" not in node or path.endswith("resources"):
+            return
+        assert node["additionalProperties"] is False, path
+        assert set(node["properties"]) - {"global"} == set(value), path
+        for name, each in value.items():
+            compare(f"{path}.{name}" if path else name, each, node["properties"][name])
+
+    compare("", values, schema)
+    assert all(entry.description for entry in described(CHARTS / chart / "values.yaml"))
+    assert table(CHARTS / chart) in (CHARTS / chart / "README.md").read_text(), "run `make docs`"
+
+
+def _values(node: dict[str, Any], schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a node of a chart's schema allows; of arrays and free objects only empty ones."""
+    if "$ref" in node:
+        return _values(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
+    if "enum" in node:
+        return st.sampled_from(node["enum"])
+    least = node.get("minimum", node.get("exclusiveMinimum"))
+    most = node.get("maximum", 10**6)
+    strategies: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
+        "object": lambda: st.fixed_dictionaries(
+            {}, optional={name: _values(each, schema) for name, each in node.get("properties", {}).items()}
+        ),
+        "array": lambda: st.just([]),
+        "boolean": st.booleans,
+        "integer": lambda: st.integers(least, most),
+        "number": lambda: st.floats(least, most, exclude_min="exclusiveMinimum" in node),
+        "string": lambda: st.from_regex(node.get("pattern", "[a-z]{1,8}"), fullmatch=True).filter(str.isascii),
+    }
+    kind = node["type"]
+    return strategies[kind[0] if isinstance(kind, list) else kind]()
+
+
+@pytest.mark.parametrize("chart", ["aurumai", "observability"])
+def test_whatever_the_schema_allows_renders_or_is_refused_with_a_sentence(chart: str, tmp_path: Path) -> None:
+    schema = json.loads((CHARTS / chart / "values.schema.json").read_text())
+
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        phases=[Phase.generate],
+    )
+    @given(_values(schema, schema))
+    def check(values: dict[str, Any]) -> None:
+        file = tmp_path / "values.yaml"
+        file.write_text(json.dumps(values))
+        done = template(CHARTS / chart, "--values", str(file))
+        if done.returncode:
+            assert _CONTRADICTION.search(done.stderr), done.stderr
+            return
+        for each in objects(done.stdout):
+            assert each["apiVersion"], each
+            assert each["metadata"]["name"], each
+
+    check()
+
+
+def test_a_policy_that_the_charts_bring_can_be_used(tmp_path: Path) -> None:
+    from aurum.resilience import load_policy_document
+
+    rendered = objects(template(CHARTS / "aurumai").stdout)
+    document = next(each for each in rendered if each["metadata"]["name"] == "test-aurumai-policy")
+    file = tmp_path / "policies.yaml"
+    file.write_text(document["data"]["policies.yaml"])
+    loaded = load_policy_document(file)
+    assert loaded.policies[0].target == "api/prediction/*"
+    assert loaded.generation == 1
+
+
+def test_skaffold_and_the_examples_fit_the_charts(tmp_path: Path) -> None:
+    skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
+    # As published with skaffold (Apache-2.0): docs-v2/content/en/schemas/v4beta13.json
+    jsonschema.validate(skaffold, json.loads((kube.HERE / "schemas" / "skaffold-v4beta13.json").read_text()))
+    releases = {each["name"]: each for each in skaffold["deploy"]["helm"]["releases"]}
+    images = {each["image"]: each["docker"]["target"] for each in skaffold["build"]["artifacts"]}
+    dockerfile = (ROOT / "services" / "Dockerfile").read_text()
+    for target in [*images.values(), "dev"]:
+        assert f" AS {target}\n" in dockerfile
+    for release in releases.values():
+        chart = ROOT / release["chartPath"]
+        templates = release.get("setValueTemplates", {})
+        assignments = ",".join(f"{key}=image:1" for key in templates)
+        files = [argument for file in release["valuesFiles"] for argument in ("--values", str(ROOT / file))]
+        done = template(chart, *files, *(("--set", assignments) if assignments else ()))
+        assert done.returncode == 0, done.stderr
+    for file in (ROOT / "k8s" / "examples").glob("*-values.yaml"):
+        chart = CHARTS / ("observability" if "observability" in file.name else "aurumai")
+        done = template(chart, "--values", str(file))
+        assert done.returncode == 0, (file, done.stderr)
+    used = set(releases["aurumai"]["setValueTemplates"].values())
+    wanted = {"{{.IMAGE_FULLY_QUALIFIED_" + image.replace("/", "_") + "}}" for image in images}
+    assert used == wanted

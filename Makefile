@@ -7,11 +7,13 @@ CONTRACTS := $(wildcard proto/aurum/v1/*.proto)
 BUILD := pyproject.toml hatch_build.py $(CONTRACTS)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
+LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak lint format bench docs lock clean doctor
+.PHONY: help setup run test soak cluster-test images kind-up deploy undeploy lint format bench docs lock clean doctor
 
 help:  ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit("AurumAI needs Python >= 3.11; this is " + sys.version.split()[0] + ". Name another with make PYTHON=...") if sys.version_info < (3, 11) else None'
@@ -40,6 +42,24 @@ test: $(VENV)/.dev  ## Run the tests that need nothing but Python
 soak: $(VENV)/.dev  ## Kill, cut and turn back everything at random for an hour; a ledger tells what was lost
 	@$(BIN)/python -m tests.faults.chaos --kills 200 $(ARGS)
 
+cluster-test: $(VENV)/.dev  ## Run the tests that need a cluster: the current kube-context's, with the images on its nodes
+	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(ARGS)
+
+images:  ## Build the images and bring them into the current cluster
+	@k8s/images
+
+kind-up:  ## Start a cluster on this machine with kind
+	@kind create cluster --config k8s/kind.yaml
+
+deploy:  ## Install both charts, with a simulated plant, on the current cluster
+	@kubectl apply --filename k8s/examples/namespace.yaml
+	@helm upgrade --install observability charts/observability --namespace aurumai --values k8s/examples/laptop-observability-values.yaml $(OBSERVABILITY_ARGS)
+	@helm upgrade --install aurumai charts/aurumai --namespace aurumai --values k8s/examples/laptop-values.yaml --set image.repository=$${AURUM_IMAGE_REPOSITORY:-localhost/aurumai},image.tag=$${AURUM_IMAGE_TAG:-dev} --wait --timeout 5m $(ARGS)
+
+undeploy:  ## Remove both, with their volumes
+	@helm uninstall aurumai observability --namespace aurumai --ignore-not-found
+	@kubectl delete namespace aurumai
+
 lint: $(VENV)/.dev  ## Check style, types and that generated files are current
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -47,6 +67,7 @@ lint: $(VENV)/.dev  ## Check style, types and that generated files are current
 	@$(BIN)/aurum settings --check docs/settings.md
 	@$(BIN)/aurum policy reference --check docs/policies.md
 	@$(BIN)/aurum policy check policies.yaml
+	@$(BIN)/python -m charts.values_table --check charts/aurumai charts/observability
 
 format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff format .
@@ -58,13 +79,19 @@ bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
 docs: $(VENV)/.run  ## Write the generated documentation
 	@$(BIN)/aurum settings --write docs/settings.md
 	@$(BIN)/aurum policy reference --write docs/policies.md
+	@$(BIN)/python -m charts.values_table charts/aurumai charts/observability
 
 doctor: $(VENV)/.run  ## Say which services are up and what they lack
 	@$(BIN)/aurum doctor
 
 lock:  ## Resolve the dependencies anew and write the locks (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade --quiet --extra all --group build pyproject.toml -o requirements/run.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade --quiet --extra all --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile $(LOCK) --upgrade --extra all --group build pyproject.toml -o requirements/run.txt
+	uv pip compile $(LOCK) --upgrade --extra all --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile $(LOCK) --group build -c requirements/run.txt -o requirements/build.txt
+	uv pip compile $(LOCK) --extra api -c requirements/run.txt pyproject.toml -o requirements/api.txt
+	uv pip compile $(LOCK) --extra ingestion --extra cassandra -c requirements/run.txt pyproject.toml -o requirements/ingestion.txt
+	uv pip compile $(LOCK) --extra edge -c requirements/run.txt pyproject.toml -o requirements/edge.txt
+	uv pip compile $(LOCK) --extra prediction -c requirements/run.txt pyproject.toml -o requirements/prediction.txt
 
 clean:  ## Remove the platform's state and caches (not .venv)
 	@rm -rf .aurum .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

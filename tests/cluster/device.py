@@ -16,13 +16,13 @@ from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 MACHINE, SECONDS, PAUSE = os.environ["MACHINE"], float(os.environ["SECONDS"]), float(os.environ["PAUSE"])
 started, again, sequence = time.time(), 0, 0
+first = int(started) - 3600
 options = [("grpc.dns_min_time_between_resolutions_ms", 500), ("grpc.max_reconnect_backoff_ms", 1000)]
 with grpc.insecure_channel(os.environ["TARGET"], options) as channel:
     stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
-    stub.RegisterMachine(ingestion_pb2.RegisterMachineRequest(machine=ingestion_pb2.Machine(machine_id=MACHINE)))
     while time.time() < started + SECONDS:
         sequence += 1
-        at = np.array([int((started + sequence) * 1e6)])
+        at = np.array([(first + sequence) * 1_000_000])
         batch = encode(MACHINE, sequence, [Series(MACHINE, "ledger", at, np.array([float(sequence)]))])
         while True:
             try:
@@ -32,4 +32,4 @@ with grpc.insecure_channel(os.environ["TARGET"], options) as channel:
                 again += 1
                 time.sleep(0.2)
         time.sleep(PAUSE)
-print(json.dumps({"acknowledged": sequence, "again": again, "start": started}))
+print(json.dumps({"acknowledged": sequence, "again": again, "start": first}))

@@ -1,4 +1,4 @@
-"""Asks for predictions at a steady rate, from inside the cluster; its last line says what came back.
+"""Asks for predictions at a steady rate, from inside the cluster; its last line says what came back. SIGTERM ends it.
 
 URL, RATE (requests/s), SECONDS; RETRY: whether a request that failed on the way is made once more.
 """
@@ -6,6 +6,7 @@ URL, RATE (requests/s), SECONDS; RETRY: whether a request that failed on the way
 import asyncio
 import json
 import os
+import signal
 import statistics
 import time
 
@@ -39,12 +40,16 @@ async def ask(client, machine):
 
 
 async def main():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=20, keepalive_expiry=5)
     async with httpx.AsyncClient(base_url=URL, timeout=10, limits=limits) as client:
         machines = [item["machine_id"] for item in (await client.get("/api/machines?limit=50")).json()["items"]]
         tasks = set()
         started = time.perf_counter()
         for number in range(int(RATE * SECONDS)):
+            if stop.is_set():
+                break
             await asyncio.sleep(max(0.0, started + number / RATE - time.perf_counter()))
             task = asyncio.create_task(ask(client, machines[number % len(machines)]))
             tasks.add(task)

@@ -1,0 +1,160 @@
+"""A release that is disturbed: pods deleted and killed, telemetry gone, upgrades under load. Nothing may get lost."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster import kube
+from tests.cluster.kube import CHARTS, Namespace, http, query, wait_for
+
+RATE = 50  # requests/s
+
+
+class Load:
+    """Predictions asked for by a pod, until it is stopped."""
+
+    def __init__(self, release: Namespace, retry: bool) -> None:
+        self._release = release
+        release.start_script("load", "load.py", URL="http://aurumai-api:8000", RATE=RATE, SECONDS=900, RETRY=int(retry))
+        time.sleep(3)
+
+    def stop(self) -> dict[str, Any]:
+        self._release.kubectl("exec", "load", "--", "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
+        found = self._release.finish_script("load", 60)
+        print(json.dumps(found))
+        return dict(found)
+
+
+@pytest.fixture(autouse=True)
+def settled(release: Namespace) -> Iterator[None]:
+    """Each test begins with everything ready and machines that have predictions."""
+    release.kubectl("rollout", "status", "deployment", "--timeout=180s", timeout=200)
+    for name in ("aurumai-ingestion", "aurumai-edge"):
+        release.kubectl("rollout", "status", f"statefulset/{name}", "--timeout=180s", timeout=200)
+    with release.forwarded("service/aurumai-api", 8000) as api:
+        wait_for(lambda: http("GET", f"{api}/health")[1]["status"] == "healthy", 60, "the platform is healthy")
+    yield
+    release.kubectl("delete", "pod", "load", "device", "--ignore-not-found", "--grace-period=0", "--force")
+
+
+def test_an_edge_pod_that_is_deleted_loses_nothing(release: Namespace, api: str) -> None:
+    machine = f"ledger-{int(time.time())}"
+    target = "aurumai-edge:50051"
+    release.start_script("device", "device.py", TARGET=target, MACHINE=machine, SECONDS=40, PAUSE=0.1)
+    time.sleep(10)
+    release.kubectl("delete", "pod", "aurumai-edge-0", "--wait=false")
+    time.sleep(15)
+    release.kubectl("delete", "pod", "aurumai-edge-0", "--grace-period=0", "--force")
+    ledger = release.finish_script("device", 180)
+    assert ledger["again"] > 0, "the device did not notice"
+    expected = [float(sequence) for sequence in range(1, ledger["acknowledged"] + 1)]
+
+    def stored() -> list[float]:
+        status, answer = http("GET", f"{api}/api/machines/{machine}/metrics?points=5000&start={ledger['start']}")
+        assert status == 200, answer
+        return sorted(value for series in answer["series"] for value in series["values"])
+
+    wait_for(lambda: stored() == expected, 60, "every acknowledged reading is stored, once")
+
+
+def test_telemetry_that_is_gone_costs_requests_nothing(release: Namespace, prometheus: str, jaeger: str) -> None:
+    """The gateway is away for a minute, then all collectors beside the services are killed."""
+    load = Load(release, retry=False)
+    time.sleep(20)
+    quiet = load.stop()
+
+    load = Load(release, retry=False)
+    release.kubectl("scale", "deployment/observability-collector", "--replicas=0")
+    time.sleep(60)
+    away = load.stop()
+    assert away["failed"] == 0, away
+    assert away["degraded"] == 0, away
+    rss = query(prometheus, "max by (k8s_pod_name) (otelcol_process_memory_rss_bytes)")
+    release.kubectl("scale", "deployment/observability-collector", "--replicas=1")
+    release.kubectl("rollout", "status", "deployment/observability-collector", "--timeout=60s")
+    assert max(value for _, value in rss) < 160 * 2**20
+    assert restarts(release) == 0
+
+    with release.forwarded("service/aurumai-api", 8000) as api:
+        wait_for(lambda: traced(api, jaeger), 90, "traces flow again")
+
+        load = Load(release, retry=False)
+        pods = [name for pod in release.pods() if "observability" not in (name := pod["metadata"]["name"])]
+        for pod in pods:
+            kill_collector(release, pod)
+        wait_for(lambda: restarts(release) >= len(pods), 120, "all collectors were killed and started again")
+        killed = load.stop()
+        assert killed["failed"] == 0, killed
+        wait_for(lambda: traced(api, jaeger), 90, "traces flow again")
+    # Not a bound on the noise of the machine, but on requests that wait for telemetry: an export has 2 s, a retry 5 s
+    assert away["p50"] < quiet["p50"] + 0.5, (quiet, away)
+
+
+def traced(api: str, jaeger: str) -> bool:
+    machines = http("GET", f"{api}/api/machines?limit=1")[1]["items"]
+    _, answer = http("POST", f"{api}/api/predict", {"machine_id": machines[0]["machine_id"]})
+    for _ in range(15):
+        status, found = http("GET", f"{jaeger}/api/traces/{answer['trace_id']}")
+        if status == 200 and found["data"]:
+            return True
+        time.sleep(1)
+    return False
+
+
+def restarts(release: Namespace) -> int:
+    """How often collectors beside services were started again."""
+    return sum(
+        status["restartCount"]
+        for pod in release.pods()
+        for status in pod["status"].get("initContainerStatuses", [])
+        if status["name"] == "collector"
+    )
+
+
+def kill_collector(release: Namespace, pod: str) -> None:
+    """SIGQUIT, at which a Go program dies at once: a container's first process gets no SIGKILL from inside."""
+    custom = kube.HERE / "debug.json"
+    release.kubectl(
+        *("debug", pod, f"--image={kube.REPOSITORY}/api:{kube.TAG}", "--image-pull-policy=IfNotPresent"),
+        *("--target=collector", "--profile=restricted", f"--custom={custom}", "--quiet", "--"),
+        *("python", "-c", "import os, signal; os.kill(1, signal.SIGQUIT)"),
+    )
+
+
+def test_two_pods_share_requests_and_one_that_is_killed_is_not_missed(release: Namespace, prometheus: str) -> None:
+    load = Load(release, retry=True)
+    time.sleep(25)
+    for service, metric in (("api", "http_requests_total"), ("prediction", "rpc_server_requests_total")):
+        pods = {pod["metadata"]["name"] for pod in release.pods(service)}
+        found = query(prometheus, f"sum by (k8s_pod_name) (rate({metric}[20s]))")
+        rates = {labels["k8s_pod_name"]: value for labels, value in found}
+        assert len(pods) == 2
+        assert all(rates[pod] > 0.2 * RATE / 2 for pod in pods), (service, rates)
+    for service in ("api", "prediction"):
+        victim = release.pods(service)[0]["metadata"]["name"]
+        release.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+        time.sleep(20)
+    done = load.stop()
+    assert done["failed"] == 0, done
+    assert done["degraded"] <= max(1, done["requests"] // 1000), done
+
+
+def test_upgrades_and_a_rollback_fail_no_request(release: Namespace) -> None:
+    upgrade = ("upgrade", "aurumai", str(CHARTS / "aurumai"), "--reuse-values", "--wait", "--timeout=5m")
+    revision = json.loads(release.helm("history", "aurumai", "--output=json").stdout)[-1]["revision"]
+    load = Load(release, retry=False)
+    release.helm(*upgrade, "--set", "settings.AURUM_LOG_LEVEL=DEBUG", timeout=330)
+    if next_tag := os.environ.get("AURUM_IMAGE_TAG_NEXT"):
+        release.helm(*upgrade, "--set", f"image.tag={next_tag}", timeout=330)
+        images = {pod["spec"]["containers"][0]["image"] for pod in release.pods("api")}
+        assert images == {f"{kube.REPOSITORY}/api:{next_tag}"}
+    release.helm("rollback", "aurumai", str(revision), "--wait", "--timeout=5m", timeout=330)
+    found = load.stop()
+    assert found["requests"] > 20 * RATE
+    assert found["failed"] == 0, found
+    if not next_tag:
+        pytest.skip("the change of an image was left out: AURUM_IMAGE_TAG_NEXT names none")

@@ -1,0 +1,190 @@
+"""A release as it stands: everything ready, a request seen whole, every signal of every service."""
+
+import datetime
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.cluster.kube import CHARTS, Namespace, http, query, wait_for
+
+SERVICES = ("api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim")
+# A series that only this service has, or that shows it at its work
+_OWN = {
+    "api": "http_requests_total",
+    "ingestion": "data_ingestion_total",
+    "prediction": "ml_predictions_total",
+    "edge": "edge_spool_forwarded_total",
+    "iot-sim": "rpc_client_requests_total",
+    "edge-sim": "edge_spool_forwarded_total",
+}
+
+
+def test_every_pod_is_ready_and_none_was_restarted(release: Namespace) -> None:
+    pods = release.pods()
+    assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods} >= set(SERVICES)
+    for pod in pods:
+        statuses = pod["status"]["containerStatuses"] + pod["status"].get("initContainerStatuses", [])
+        for status in statuses:
+            assert status["restartCount"] == 0, (pod["metadata"]["name"], status)
+        assert all(status["ready"] for status in pod["status"]["containerStatuses"])
+        assert "serviceAccountToken" not in json.dumps(pod["spec"]["volumes"])
+
+
+def test_helm_test_passes_and_can_fail(release: Namespace) -> None:
+    release.helm("test", "aurumai", "--timeout=3m")
+    failing = ("upgrade", "aurumai", str(CHARTS / "aurumai"), "--reuse-values", "--set", "tests.failOnPurpose=true")
+    release.helm(*failing)
+    done = release.helm("test", "aurumai", "--timeout=3m", check=False)
+    assert done.returncode != 0
+    assert "/api/resilience does not know nobody" in release.kubectl("logs", "aurumai-test-api")
+    release.helm("rollback", "aurumai")
+
+
+def predict(api: str) -> dict[str, Any]:
+    machines = http("GET", f"{api}/api/machines?limit=1")[1]["items"]
+    status, answer = http("POST", f"{api}/api/predict", {"machine_id": machines[0]["machine_id"]})
+    assert status == 200, answer
+    return dict(answer)
+
+
+def trace(jaeger: str, trace_id: str) -> dict[str, Any] | None:
+    status, answer = http("GET", f"{jaeger}/api/traces/{trace_id}")
+    return dict(answer["data"][0]) if status == 200 and answer["data"] else None
+
+
+def test_one_request_is_one_trace_from_the_api_to_the_store(release: Namespace, api: str, jaeger: str) -> None:
+    wait_for(lambda: not predict(api)["degraded"], 60, "a prediction that is not degraded")
+    trace_id = predict(api)["trace_id"]
+
+    def whole() -> dict[str, Any] | None:
+        found = trace(jaeger, trace_id)
+        services = {process["serviceName"] for process in found["processes"].values()} if found else set()
+        return found if services == {"api", "prediction", "ingestion"} else None
+
+    found = wait_for(whole, 60, "the whole trace is in Jaeger")
+    spans = {span["spanID"]: span for span in found["spans"]}
+
+    def service_of(span: dict[str, Any]) -> str:
+        return str(found["processes"][span["processID"]]["serviceName"])
+
+    def parent_of(span: dict[str, Any]) -> dict[str, Any] | None:
+        return next((spans.get(each["spanID"]) for each in span["references"]), None)
+
+    for span in spans.values():
+        if span["references"]:
+            assert parent_of(span) is not None, f"{span['operationName']} has lost its parent"
+    way = next(span for span in spans.values() if service_of(span) == "ingestion")
+    passed = [service_of(way)]
+    while (way := parent_of(way)) is not None:
+        if service_of(way) != passed[-1]:
+            passed.append(service_of(way))
+    assert passed == ["ingestion", "prediction", "api"]
+    pods = {pod["metadata"]["name"] for pod in release.pods()}
+    for process in found["processes"].values():
+        tags = {tag["key"]: tag["value"] for tag in process["tags"]}
+        assert tags["k8s.pod.name"] in pods
+        assert tags["k8s.pod.name"].startswith(f"aurumai-{process['serviceName']}")
+        assert tags["k8s.namespace.name"] == release.name
+        assert tags["service.namespace"] == "aurumai"
+        assert tags["service.version"]
+        log = release.kubectl("logs", tags["k8s.pod.name"], "--container", process["serviceName"], "--since=5m")
+        lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        assert any(line.get("trace_id") == trace_id for line in lines), f"no log line of {process['serviceName']}"
+
+
+def test_an_exemplar_leads_to_a_trace_that_exists(api: str, prometheus: str, jaeger: str) -> None:
+    def exemplar_with_trace() -> bool:
+        predict(api)
+        now = time.time()
+        asked = f"query=http_request_duration_seconds_bucket&start={now - 300}&end={now}"
+        url = f"{prometheus}/api/v1/query_exemplars?{asked}"
+        found = [
+            exemplar["labels"]["trace_id"]
+            for series in http("GET", url)[1]["data"]
+            for exemplar in series["exemplars"]
+            if series["seriesLabels"]["service_name"] == "api"
+        ]
+        return any(trace(jaeger, trace_id) for trace_id in found[-20:])
+
+    wait_for(exemplar_with_trace, 90, "an exemplar of http_request_duration_seconds whose trace is in Jaeger")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_has_metrics_traces_and_logs(
+    service: str, release: Namespace, api: str, prometheus: str, jaeger: str
+) -> None:
+    predict(api)
+    pods = {pod["metadata"]["name"] for pod in release.pods(service)}
+
+    def scraped() -> bool:
+        up = query(prometheus, f'up{{service_name="{service}", k8s_namespace_name="{release.name}"}} == 1')
+        return {labels["k8s_pod_name"] for labels, _ in up} >= pods
+
+    wait_for(scraped, 60, f"every pod of {service} is scraped")
+    own = query(prometheus, f'count by (k8s_pod_name) ({_OWN[service]}{{service_name="{service}"}})')
+    assert {labels["k8s_pod_name"] for labels, _ in own} & pods
+    own_collector = query(prometheus, f'otelcol_exporter_sent_spans_total{{k8s_pod_name=~"{"|".join(pods)}"}} > 0')
+    assert own_collector, "the collector beside it has sent nothing"
+
+    def traced() -> bool:
+        return bool(http("GET", f"{jaeger}/api/traces?service={service}&limit=1&lookback=1h")[1]["data"])
+
+    wait_for(traced, 60, f"a trace of {service}")
+
+    def logged() -> bool:
+        lines = [json.loads(line) for pod in pods for line in _log(release, pod, service) if line.startswith("{")]
+        assert all(line["service"] == service for line in lines)
+        return any("trace_id" in line for line in lines)
+
+    wait_for(logged, 60, f"a log line of {service} with a trace id")
+
+
+def _log(release: Namespace, pod: str, container: str) -> list[str]:
+    return release.kubectl("logs", pod, "--container", container, "--tail=500").splitlines()
+
+
+def test_spans_are_measured_before_they_are_sampled(prometheus: str, api: str) -> None:
+    predict(api)
+    wait_for(
+        lambda: query(
+            prometheus, 'traces_span_metrics_calls_total{service_name="prediction", span_kind="SPAN_KIND_SERVER"}'
+        ),
+        60,
+        "span metrics of prediction",
+    )
+
+
+def test_what_a_simulated_machine_measures_is_seen_within_seconds(api: str) -> None:
+    def fresh() -> bool:
+        items = http("GET", f"{api}/api/machines?limit=50")[1]["items"]
+        seen = [item["last_seen"] for item in items if item["machine_id"].startswith("pump")]  # by way of the edge
+        newest = max(datetime.datetime.fromisoformat(each) for each in seen)
+        return (datetime.datetime.now(datetime.UTC) - newest).total_seconds() < 5
+
+    wait_for(fresh, 30, "a reading that is less than 5 s old")
+
+
+def test_the_number_of_series_depends_neither_on_paths_nor_on_machines(
+    release: Namespace, api: str, prometheus: str
+) -> None:
+    release.start_script("many", "many.py", URL="http://aurumai-api:8000", PATHS=1000, MACHINES=10_000)
+    done = release.finish_script("many", 180)
+    assert done == {"paths": 1000, "machines": 10_000}
+    wait_for(lambda: len(http("GET", f"{api}/api/machines?limit=500")[1]["items"]) == 500, 30, "the machines are known")
+    time.sleep(12)  # two scrapes
+    series = query(prometheus, 'count by (k8s_pod_name) ({k8s_pod_name=~"aurumai-.+"})')
+    assert len(series) >= len(SERVICES)
+    assert {labels["k8s_pod_name"]: count for labels, count in series if count > 2000} == {}
+
+
+def test_alertmanager_is_told_of_alerts(release: Namespace, prometheus: str) -> None:
+    groups = http("GET", f"{prometheus}/api/v1/rules")[1]["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert rules
+    assert all(rule["health"] in ("ok", "unknown") for rule in rules), rules
+    active = http("GET", f"{prometheus}/api/v1/alertmanagers")[1]["data"]["activeAlertmanagers"]
+    assert len(active) == 1
+    with release.forwarded("service/observability-alertmanager", 9093) as alertmanager:
+        assert http("GET", f"{alertmanager}/api/v2/status")[1]["cluster"]

@@ -12,6 +12,7 @@ from aurum.readings.uplink import Uplink
 from aurum.runtime.errors import AurumError
 from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.service import Body, Service
+from aurum.runtime.tracing import traced_operation
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.fleet import Fleet
 from aurum_sim.outbox import MemoryOutbox
@@ -94,6 +95,7 @@ async def _register(
     """Registers machines; returns those that could not be, and the time of the newest reading of the others."""
     stub = ingestion_pb2_grpc.IngestionServiceStub(target.channel)
     gate = asyncio.Semaphore(_REGISTRATIONS_AT_ONCE)
+    errors: list[AurumError] = []
 
     async def register(machine_id: str, machine_type: str) -> int | None:
         request = ingestion_pb2.RegisterMachineRequest(
@@ -103,12 +105,16 @@ async def _register(
             async with gate:
                 response = await target.unary(stub.RegisterMachine, request)
         except AurumError as error:
-            logger.warning("machine %s could not be registered yet: %s", machine_id, error.message)
+            errors.append(error)
             return None
         return response.machine.last_seen_us
 
-    seen = await asyncio.gather(*(register(*machine) for machine in machines))
-    failed = [machine for machine, last_seen in zip(machines, seen, strict=True) if last_seen is None]
+    with traced_operation("register machines", {"aurum.machines": len(machines)}):
+        seen = await asyncio.gather(*(register(*machine) for machine in machines))
+        failed = [machine for machine, last_seen in zip(machines, seen, strict=True) if last_seen is None]
+        logger.info("%d of %d machines are registered", len(machines) - len(failed), len(machines))
+        if errors:
+            logger.warning("the others could not be registered yet: %s", errors[0].message)
     return failed, max((last_seen for last_seen in seen if last_seen is not None), default=0)
 
 

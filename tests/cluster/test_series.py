@@ -1,0 +1,19 @@
+"""Metrics stay bounded, whatever is asked and however many machines there are. Last, since the machines stay."""
+
+import time
+
+from tests.cluster.kube import Namespace, http, query, wait_for
+from tests.cluster.test_release import SERVICES
+
+
+def test_the_number_of_series_depends_neither_on_paths_nor_on_machines(
+    release: Namespace, api: str, prometheus: str
+) -> None:
+    release.start_script("many", "many.py", URL="http://aurumai-api:8000", PATHS=1000, MACHINES=10_000)
+    done = release.finish_script("many", 180)
+    assert done == {"paths": 1000, "machines": 10_000}
+    wait_for(lambda: len(http("GET", f"{api}/api/machines?limit=500")[1]["items"]) == 500, 30, "the machines are known")
+    time.sleep(12)  # two scrapes
+    series = query(prometheus, 'count by (k8s_pod_name) ({k8s_pod_name=~"aurumai-.+"})')
+    assert len(series) >= len(SERVICES)
+    assert {labels["k8s_pod_name"]: count for labels, count in series if count > 2000} == {}

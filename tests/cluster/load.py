@@ -44,7 +44,8 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=20, keepalive_expiry=5)
     async with httpx.AsyncClient(base_url=URL, timeout=10, limits=limits) as client:
-        machines = [item["machine_id"] for item in (await client.get("/api/machines?limit=50")).json()["items"]]
+        items = (await client.get("/api/machines?limit=100")).json()["items"]
+        machines = [item["machine_id"] for item in items if item["machine_type"]]  # others have no model
         tasks = set()
         started = time.perf_counter()
         for number in range(int(RATE * SECONDS)):

@@ -18,7 +18,14 @@ from aurum.resilience import ErrorView, Pipeline
 from aurum.resilience.criticality import stated_criticality
 from aurum.resilience.errors import code_of
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, DeadlineError, UnavailableError, from_policy_error, from_rpc_error
+from aurum.runtime.errors import (
+    AurumError,
+    CancelledCallError,
+    DeadlineError,
+    UnavailableError,
+    from_policy_error,
+    from_rpc_error,
+)
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.policies import Policies
 from aurum.runtime.tracing import get_tracer
@@ -35,7 +42,9 @@ _NO_SPAN = frozenset({"Ingest", "Watch"})
 
 def _code(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
-        return error.code().name
+        # A server that stops cancels what it has not begun; what we cancel ourselves is no AioRpcError
+        code = error.code()
+        return (grpc.StatusCode.UNAVAILABLE if code is grpc.StatusCode.CANCELLED else code).name
     if isinstance(error, AurumError):
         return error.code.name
     return code_of(error)
@@ -211,6 +220,8 @@ class Dependency:
         if not isinstance(error, grpc.aio.AioRpcError):
             return from_policy_error(error) or error
         meant = from_rpc_error(error)
+        if isinstance(meant, CancelledCallError):
+            return UnavailableError(f"the {self.server} service at {self.target} is stopping")
         if isinstance(meant, UnavailableError) and meant.reason == UnavailableError.default_reason:
             return UnavailableError(
                 f"the {self.server} service at {self.target} cannot be reached: {meant.message}",

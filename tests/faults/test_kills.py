@@ -113,6 +113,28 @@ def test_killed_edge_and_ingestion_lose_nothing_that_the_gateway_acknowledged(pl
     check_ledger(sender, stored(platform.folder / "store.db", "kill-2"))
 
 
+def test_a_gateway_waits_for_the_one_before_it_to_leave_the_spool(platform: Platform) -> None:
+    """As when a pod is deleted by force: its successor starts on the same volume while it still runs."""
+    platform.start("ingestion")
+    before = platform.start("edge")
+    sender = Sender(f"127.0.0.1:{platform.port('edge')}", "kill-3")
+    sender.send(0.5)
+    for name in ("edge", "edge admin"):
+        del platform.ports[name]
+    after = platform.start("edge", ready=False)
+    sender.send(1.0)
+    wait_for(lambda: any("in use by another process; waiting" in line for line in after.lines()), 10, "it waits")
+    assert before.popen.poll() is None
+    before.kill(signal.SIGKILL)
+    wait_for(lambda: platform.is_ready("edge"), 20, "the successor takes over")
+    sender.address = f"127.0.0.1:{platform.port('edge')}"
+    sender.send(0.5)
+    wait_for(lambda: b"\nedge_spool_batches 0.0" in platform.admin("edge", "/metrics").body, 30, "the spool is empty")
+    assert b'edge_spool_dropped_total{reason="damaged"} 0.0' in platform.admin("edge", "/metrics").body
+    assert platform.processes["ingestion"].kill(signal.SIGTERM) == 0
+    check_ledger(sender, stored(platform.folder / "store.db", "kill-3"))
+
+
 def test_a_full_spool_holds_devices_back_and_recovers(platform: Platform) -> None:
     platform.extra["AURUM_EDGE_SPOOL_MAX_BYTES"] = "1000000"
     platform.extra["AURUM_CIRCUIT_BREAKER_TIMEOUT"] = "0.5"

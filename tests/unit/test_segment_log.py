@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.storage import segment_log
+from aurum.storage.ownership import FolderInUseError, Ownership
 from aurum.storage.segment_log import OVERHEAD, SegmentLog
 
 payloads = st.lists(st.lists(st.binary(max_size=200), min_size=1, max_size=4), min_size=1, max_size=12)
@@ -111,3 +113,11 @@ def test_ids_go_on_when_everything_was_trimmed(tmp_path: Path) -> None:
     log.trim(1)
     log.close()
     assert SegmentLog(tmp_path, 100).append([b"y"], 1) == range(2, 3)
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    first = Ownership(tmp_path)
+    with pytest.raises(FolderInUseError, match="in use by another process, which has not ended within"):
+        Ownership(tmp_path, wait=0.2)
+    threading.Timer(0.3, first.close).start()
+    Ownership(tmp_path, wait=10).close()

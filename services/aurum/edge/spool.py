@@ -28,6 +28,7 @@ from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, U
 from aurum.storage import ledger
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.guarded_log import GuardedLog
+from aurum.storage.ownership import Ownership
 from aurum.storage.segment_log import OVERHEAD, Record
 from aurum.v1 import columns_pb2
 
@@ -73,9 +74,10 @@ class Spool:
     """Bounded by bytes and by age. For one event loop."""
 
     def __init__(self, options: SpoolOptions, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises OSError."""
+        """Blocks while another process has the folder. Raises OSError."""
         self._options = options
         self._clock = clock
+        self._owned = Ownership(options.folder)
         # A file goes when all of it is acknowledged, so there have to be several of them
         file_bytes = max(65_536, min(16_000_000, options.max_bytes // 8))
         self._log = GuardedLog(options.folder, file_bytes, options.min_free_bytes, "AURUM_EDGE_SPOOL_MIN_FREE_BYTES")
@@ -110,6 +112,7 @@ class Spool:
             await self._writer.close()
         self._reader.shutdown(wait=True)
         self._log.close()
+        self._owned.close()
 
     def problem(self) -> str | None:
         return self._log.problem if self._writer else "is not started"

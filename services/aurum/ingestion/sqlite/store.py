@@ -38,6 +38,7 @@ from aurum.storage.database import close, connect, prepare, transaction
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.guarded_log import GuardedLog, refusal
 from aurum.storage.ledger import contains
+from aurum.storage.ownership import Ownership
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -79,8 +80,10 @@ class SqliteStore:
     shared = False
 
     def __init__(self, options: SqliteOptions) -> None:
-        """Raises NewerDatabaseError, sqlite3.DatabaseError or OSError; then the files are as they were."""
+        """Blocks while another process has the files. Raises NewerDatabaseError, sqlite3.DatabaseError or OSError; then
+        the files are as they were."""
         self._options = options
+        self._owned = Ownership(schema.log_folder(options.path))
         prepare(options.path, schema.APPLICATION, schema.VERSION, schema.SCHEMA, schema.MIGRATIONS)
         self._tables_connection = connect(options.path)
         self._log_connection = connect(options.path, read_only=True)
@@ -126,6 +129,7 @@ class SqliteStore:
         self._log.close()
         close(self._log_connection)
         close(self._tables_connection)
+        self._owned.close()
 
     def problem(self) -> str | None:
         if self._appends is None:

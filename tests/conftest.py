@@ -121,13 +121,13 @@ class Platform:
             **self.extra,
         }
 
-    def start(self, service: str, *arguments: str, ready: bool = True) -> Process:
+    def start(self, service: str, *arguments: str, ready: bool = True, module: str = "aurum.cli") -> Process:
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / f"{service}.log"
         environment = self.environment(service)
         with log.open("ab") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "aurum.cli", service, *arguments],
+                [sys.executable, "-m", module, service, *arguments],
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,

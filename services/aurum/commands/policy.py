@@ -17,30 +17,18 @@ from rich.table import Table
 from aurum.resilience import PolicyDocument, load_policy_document
 from aurum.resilience.outcomes import Outcome, read_outcomes
 from aurum.resilience.simulation import TargetResult, simulate
+from aurum.runtime.calls import CALLS
 from aurum.runtime.policies import default_policy
 from aurum.runtime.settings import Settings
-from aurum.v1 import ingestion_pb2, prediction_pb2
 
 _TIMEOUT = 2.0  # seconds
 _WIDTH = 160  # characters
-_INGESTION = [method.name for method in ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods]
-_PREDICTION = [method.name for method in prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].methods]
-# Every kind of call that the platform makes, for a warning where a target fits none of them: client, server, methods.
-_CALLS: list[tuple[str, str, list[str]]] = [
-    ("api", "prediction", [*_PREDICTION, "Check"]),
-    ("api", "ingestion", [*_INGESTION, "Check"]),
-    ("prediction", "ingestion", _INGESTION),
-    ("ingestion", "store", ["append", "machines", "read", "register"]),
-    *((client, "ingestion", _INGESTION) for client in ("edge", "edge-sim", "iot-sim")),
-    *((client, "edge", _INGESTION) for client in ("edge-sim", "iot-sim")),
-    *(("api", f"{service}-admin", ["GET"]) for service in ("ingestion", "prediction", "edge", "iot-sim", "edge-sim")),
-]
 
 
 def check(path: Path) -> PolicyDocument:
     """Reads a document and warns of what is right but has no effect. Raises PolicyError."""
     document = load_policy_document(path)
-    calls = [f"{client}/{server}/{method}" for client, server, methods in _CALLS for method in methods]
+    calls = [name for each in CALLS for name in each.names]
     for index, policy in enumerate(document.policies):
         matched = [call for call in calls if fnmatch.fnmatchcase(call, policy.target)]
         before = [
@@ -68,9 +56,8 @@ def show(settings: Settings, services: list[str], as_json: bool) -> bool:
     return all(state.get("policy", {}).get("applied") for state in states.values())
 
 
-def replay(settings: Settings, policy: Path, trace: Path, as_json: bool) -> None:
-    """Prints what a document would have done with recorded calls. Raises PolicyError, OutcomeError, OSError."""
-    document = load_policy_document(policy)
+def replay(settings: Settings, document: PolicyDocument, trace: Path, as_json: bool) -> None:
+    """Prints what a document would have done with recorded calls. Raises OutcomeError, OSError."""
     started = time.perf_counter()
     results = simulate(document, default_policy(settings), _read(trace))
     seconds = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Resilience policies for calls to dependencies: deadline, retry, hedge, limit, circuit breaker, timeout.
+"""Resilience policies for calls to dependencies: deadline, retry, hedge, limit, circuit breaker, timeout, shadow.
 
 Each policy is a module of its own; `pipeline` composes them. The library stands alone: it exports nothing and logs
 nothing, whoever wants to know subscribes with `events.subscribe`.

@@ -88,7 +88,8 @@ class ResilientCircuitBreaker:
     seconds that it stays open, 60.0 by default. probes: calls let through when half-open, 1 by default. config: instead
     of these three, all there is to say. is_failure: which exceptions count; all but CircuitBreakerError by default. A
     call that is cancelled counts neither way. Calls that it refuses raise CircuitOpenError, a pybreaker
-    CircuitBreakerError. listeners: pybreaker's, called on the thread of the call.
+    CircuitBreakerError. listeners: pybreaker's, called on the thread of the call. emit: takes its events; all who have
+    subscribed by default.
     """
 
     def __init__(  # noqa: PLR0917 - the first three are positional in the calls of earlier code
@@ -103,6 +104,7 @@ class ResilientCircuitBreaker:
         config: BreakerConfig | None = None,
         listeners: tuple[CircuitBreakerListener, ...] = (),
         random: Callable[[], float] = _random.random,
+        emit: events.Emit = events.emit,
     ) -> None:
         self.name = name
         self.config = config or BreakerConfig(fail_max=fail_max, open_seconds=timeout_duration, probes=probes)
@@ -111,6 +113,7 @@ class ResilientCircuitBreaker:
         self._is_failure = is_failure or (lambda error: True)
         self._clock = clock
         self._random = random
+        self._emit = emit
         self._lock = threading.Lock()
         self._state: str = STATE_CLOSED
         self._window: Window = _window(self.config)
@@ -226,7 +229,7 @@ class ResilientCircuitBreaker:
         now = self._clock()
         if now < self._refusing_until:
             if events.listeners:
-                events.emit("breaker_rejection", self.name, STATE_OPEN)
+                self._emit("breaker_rejection", self.name, STATE_OPEN)
             raise CircuitOpenError(self._open_message, self._refusing_until - now)
         refused: str | None = None
         moved = False
@@ -256,7 +259,7 @@ class ResilientCircuitBreaker:
         if moved:
             self._tell(STATE_OPEN, STATE_HALF_OPEN)
         if refused:
-            events.emit("breaker_rejection", self.name, refused)
+            self._emit("breaker_rejection", self.name, refused)
             raise CircuitOpenError(f"circuit breaker {self.name} is {refused}; the call was not made", wait)
         return permit
 
@@ -278,7 +281,7 @@ class ResilientCircuitBreaker:
                         self._settle()
                 after = self._state
         if error is not None:
-            events.emit("breaker_failure", self.name, type(error).__name__)
+            self._emit("breaker_failure", self.name, type(error).__name__)
         for listener in self.listeners:
             if error is None:
                 listener.success(self)  # type: ignore[arg-type]  # it looks like pybreaker's, it is none
@@ -347,7 +350,7 @@ class ResilientCircuitBreaker:
 
     def _tell(self, before: str, after: str) -> None:
         if before != after:
-            events.emit("breaker_state", self.name, after)
+            self._emit("breaker_state", self.name, after)
             for listener in self.listeners:
                 states: list[Any] = [CircuitBreakerState(self, each) for each in (before, after)]  # type: ignore[arg-type]
                 listener.state_change(self, *states)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """What happens inside the policies, told to whoever subscribes: metrics, spans, tests."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 EventKind = Literal[
     "breaker_state",  # value: the state's name
@@ -13,6 +13,7 @@ EventKind = Literal[
     "budget_exhausted",  # value: empty
     "limit_rejection",  # value: the criticality's name
     "limit_change",  # value: the limit, as text
+    "shadow_decision",  # value: what a policy that does not enforce would have done
 ]
 
 
@@ -22,6 +23,12 @@ class Event(NamedTuple):
     kind: EventKind
     policy: str
     value: str = ""
+
+
+class Emit(Protocol):
+    """Takes what happens, as `emit` does."""
+
+    def __call__(self, kind: EventKind, policy: str, value: str = "") -> None: ...
 
 
 Listener = Callable[[Event], None]

@@ -49,11 +49,19 @@ class _Waiter:
 class ConcurrencyLimit:
     """Admits so many calls at a time. For threads and event loops alike, also both at once."""
 
-    def __init__(self, name: str, limit: int | LimitConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        """limit: a number, for a fixed limit without a queue. Raises ValueError for one that cannot be."""
+    def __init__(
+        self,
+        name: str,
+        limit: int | LimitConfig,
+        clock: Callable[[], float] = time.monotonic,
+        emit: events.Emit = events.emit,
+    ) -> None:
+        """limit: a number, for a fixed limit without a queue. emit: takes its events; all who have subscribed by
+        default. Raises ValueError for a limit that cannot be."""
         self.name = name
         self.in_flight = 0
         self._clock = clock
+        self._emit = emit
         self._lock = threading.Lock()
         self._queues: tuple[collections.deque[_Waiter], ...] = tuple(collections.deque() for _ in Criticality)
         self._queued = 0
@@ -73,7 +81,7 @@ class ConcurrencyLimit:
             self._set(int(config.algorithm.limit) if config.algorithm else config.limit)
             woken = self._hand_over()
         _wake(woken)
-        events.emit("limit_change", self.name, str(self.limit))
+        self._emit("limit_change", self.name, str(self.limit))
 
     @property
     def queued(self) -> int:
@@ -141,7 +149,7 @@ class ConcurrencyLimit:
             woken = self._hand_over()
         _wake(woken)
         if changed:
-            events.emit("limit_change", self.name, str(self.limit))
+            self._emit("limit_change", self.name, str(self.limit))
 
     def _learn(self, seconds: float, dropped: bool) -> bool:
         """Lets the algorithm look at a call that has ended; whether the limit has changed."""
@@ -219,7 +227,7 @@ class ConcurrencyLimit:
 
     def _refuse(self, criticality: Criticality) -> None:
         name = criticality.name.lower()
-        events.emit("limit_rejection", self.name, name)
+        self._emit("limit_rejection", self.name, name)
         raise LimitExceededError(f"{self.name}: {self.in_flight} calls are in progress; the limit is {self.limit}")
 
 

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
+OVERLOADED = frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})  # codes of calls that were dropped
 _SAMPLE_SECONDS = 0.1  # a sample is taken after so long,
 _SAMPLE_CALLS = 10  # and so many calls
 

@@ -19,8 +19,10 @@ from aurum.resilience.circuit_breaker import CircuitBreakerError, ResilientCircu
 from aurum.resilience.deadline import DeadlineExceededError, deadline
 from aurum.resilience.errors import ErrorView
 from aurum.resilience.limit import ConcurrencyLimit, LimitExceededError
+from aurum.resilience.limit_algorithms import OVERLOADED
 from aurum.resilience.policy import HedgeSpec, Policy
 from aurum.resilience.retry import RetryPolicy
+from aurum.resilience.shadow import Shadow, Shadows
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -31,9 +33,6 @@ Record = Callable[[str, float, str, int], None]
 def attempt_seconds(policy: Policy) -> float:
     """Seconds that one attempt may take, by the policy."""
     return policy.timeout.attempt
-
-
-_DROPPED = frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ class Pipeline:
         self._seconds = seconds
         self._clock = clock
         self.record: Record | None = None
+        self.shadows: Shadows | None = None  # None as well while there are none, which costs a call nothing
         self.budget = RetryBudget(name, policy.retry.budget_ratio, policy.retry.budget_floor, clock=clock)
         self._breaker = ResilientCircuitBreaker(
             name, is_failure=self._is_failure, clock=clock, config=policy.circuit_breaker.config()
@@ -137,6 +137,8 @@ class Pipeline:
         if outer is not None and outer < at:
             at = outer
         self.budget.deposit(now)
+        if self.shadows is not None and (shadow := self.shadows.of(target or self.name)):
+            attempt = self._watched(shadow, attempt)
         number = 1
         while True:
             try:
@@ -200,7 +202,9 @@ class Pipeline:
             if timeout <= 0:
                 raise DeadlineExceededError(f"{self.name}: the deadline passed before the call was made")
             permit = plan.breaker.acquire() if plan.breaker is not None else 0
-            yield timeout
+            shadow = self.shadows.of(target or self.name) if self.shadows is not None else None
+            with self._seen_by(shadow, timeout) if shadow else contextlib.nullcontext():
+                yield timeout
         except BaseException as error:
             self._failed(plan, permit, error, started, number, target)
             raise
@@ -210,6 +214,27 @@ class Pipeline:
         plan.limit.release(seconds if plan.adaptive else None)
         if self.record is not None:
             self.record(target or self.name, seconds, "OK", number)
+
+    def _watched(self, shadow: Shadow, attempt: Callable[[float], Awaitable[T]]) -> Callable[[float], Awaitable[T]]:
+        async def watched(timeout: float) -> T:
+            with self._seen_by(shadow, timeout):
+                return await attempt(timeout)
+
+        return watched
+
+    @contextlib.contextmanager
+    def _seen_by(self, shadow: Shadow, timeout: float) -> Generator[None]:
+        """Lets a shadow see an attempt that is made, and how it ends."""
+        watched = shadow.begin()
+        try:
+            yield
+        except Exception as error:
+            watched.end(self._errors.code(error))
+            raise
+        except BaseException:
+            watched.end("DEADLINE_EXCEEDED" if self._clock() - watched.began >= timeout else None)
+            raise
+        watched.end("OK")
 
     async def _attempt(  # noqa: PLR0917 - positional is faster, and this is the way of every call
         self,
@@ -276,7 +301,7 @@ class Pipeline:
         reached = permit is not None and not isinstance(error, CircuitBreakerError) and isinstance(error, Exception)
         if plan.breaker is not None and permit is not None:
             plan.breaker.failed(permit, error, seconds)
-        plan.limit.release(seconds if reached and plan.adaptive else None, code in _DROPPED)
+        plan.limit.release(seconds if reached and plan.adaptive else None, code in OVERLOADED)
         if self.record is not None and isinstance(error, Exception):
             self.record(target or self.name, seconds, code, number)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from aurum.resilience.errors import ErrorView
 from aurum.resilience.pipeline import Pipeline, Record, attempt_seconds
 from aurum.resilience.policy import Policy, PolicyDocument
+from aurum.resilience.shadow import Shadows
 
 
 class Pipelines:
@@ -21,6 +22,7 @@ class Pipelines:
         on_new: Callable[[Pipeline], None] = lambda pipeline: None,
     ) -> None:
         self.document = document
+        self.shadows = Shadows(document, clock)
         self.record: Record | None = None
         self._default = default
         self._clock = clock
@@ -57,6 +59,7 @@ class Pipelines:
         """Puts another document in force for the calls that begin from now on. What is known of the targets stays,
         also where other patterns now divide them."""
         self.document = document
+        self.shadows.apply(document)
         before, self._by_call = self._by_call, {}
         used: dict[tuple[str, str, str], Pipeline] = {}
         old, self._pipelines = self._pipelines, {}
@@ -71,6 +74,7 @@ class Pipelines:
                     made = used[key] = self._found(call)
                     made.inherit(pipeline)
             self._by_call[call] = used[key]
+            used[key].shadows = self.shadows or None
 
     def _key(self, call: tuple[str, str, str]) -> tuple[str, str, str]:
         client, server, _ = call
@@ -86,6 +90,7 @@ class Pipelines:
             name = f"{client}/{server}" if policy.target.endswith("/*") else f"{client}/{server}/{method}"
             pipeline = Pipeline(name, policy, errors=errors, seconds=seconds, clock=self._clock)
             pipeline.record = self.record
+            pipeline.shadows = self.shadows or None
             self._pipelines[key] = pipeline
             self._on_new(pipeline)
         return pipeline

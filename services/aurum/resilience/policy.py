@@ -19,6 +19,7 @@ from aurum.resilience.durations import Duration, Seconds, format_duration
 from aurum.resilience.limit import LimitConfig
 from aurum.resilience.limit_algorithms import Aimd, LimitAlgorithm, Vegas
 
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Code = Literal[
     "CANCELLED",
     "UNKNOWN",
@@ -43,7 +44,19 @@ class PolicyError(ValueError):
     """A policy document that cannot be used; the message names the file and the path of the field."""
 
 
-class _ContradictionError(ValueError):
+def cross_field_rules(*rules: tuple[str, str, str]) -> ConfigDict:
+    """What the validators of a part say of several fields at once, for the API server as well, which checks it in CEL:
+    the rule, the field that is named, the message."""
+    return ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": rule, "fieldPath": field and f".{field}", "message": message} for rule, field, message in rules
+            ]
+        }
+    )
+
+
+class ContradictionError(ValueError):
     """Values that exclude each other. field: the path of one of them, from where the check is made."""
 
     def __init__(self, field: str, problem: str) -> None:
@@ -51,12 +64,25 @@ class _ContradictionError(ValueError):
         self.field = field
 
 
-class _Part(BaseModel):
+class PolicyPart(BaseModel):
+    """Names as in Kubernetes, nothing unknown, never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class RetrySpec(_Part):
+_QUEUE_RULE = (
+    "self.maxQueued == 0 || duration(self.maxWait) > duration('0s')",
+    "maxWait",
+    "must be above 0s when maxQueued is above 0",
+)
+
+
+class RetrySpec(PolicyPart):
     """When a call is tried again: only calls that may be repeated are, and only within the budget."""
+
+    model_config = cross_field_rules(
+        ("duration(self.baseDelay) <= duration(self.maxDelay)", "baseDelay", "must not be above maxDelay"),
+    )
 
     max_attempts: int = Field(3, ge=1, le=10, description="Calls in all, the first one included.")
     base_delay: Duration = Field(
@@ -78,15 +104,24 @@ class RetrySpec(_Part):
         return self
 
 
-class HedgeSpec(_Part):
+class HedgeSpec(PolicyPart):
     """A second attempt beside one that takes long; the first answer counts. Only for calls that may be repeated."""
 
     delay: Duration = Field(description="Time after which the next attempt starts; the usual p95 is a good one.")
     max_attempts: int = Field(2, ge=2, le=5, description="Attempts at the same time, the first one included.")
 
 
-class CircuitBreakerSpec(_Part):
+class CircuitBreakerSpec(PolicyPart):
     """When calls to a dependency are refused."""
+
+    model_config = cross_field_rules(
+        ("duration(self.open) <= duration(self.maxOpen)", "open", "must not be above maxOpen"),
+        (
+            "self.mode != 'count' || self.minimumCalls <= self.windowCalls",
+            "minimumCalls",
+            "must not be above windowCalls when mode is count",
+        ),
+    )
 
     enabled: bool = Field(True, description="False lets every call through and remembers nothing.")
     mode: Literal["consecutive", "count", "time"] = Field(
@@ -140,8 +175,12 @@ class CircuitBreakerSpec(_Part):
         )
 
 
-class TimeoutSpec(_Part):
+class TimeoutSpec(PolicyPart):
     """How long a call may take."""
+
+    model_config = cross_field_rules(
+        ("duration(self.attempt) <= duration(self.deadline)", "attempt", "must not be above deadline"),
+    )
 
     deadline: Duration = Field(Seconds(5.0), gt=0, le=600, description="All attempts and the waits between them.")
     attempt: Duration = Field(Seconds(2.0), gt=0, le=600, description="One attempt; shorter if the deadline is near.")
@@ -158,8 +197,12 @@ class TimeoutSpec(_Part):
         return self
 
 
-class BulkheadSpec(_Part):
+class BulkheadSpec(PolicyPart):
     """How many calls may be in progress at a time."""
+
+    model_config = cross_field_rules(
+        _QUEUE_RULE,
+    )
 
     max_concurrent: int = Field(256, ge=1, le=100_000, description="Calls in progress.")
     max_queued: int = Field(0, ge=0, le=100_000, description="Calls that wait for a place; more are refused.")
@@ -168,12 +211,18 @@ class BulkheadSpec(_Part):
     @model_validator(mode="after")
     def _queue_can_be_waited_in(self) -> "BulkheadSpec":
         if self.max_queued and not self.max_wait:
-            raise _ContradictionError("maxWait", f"is 0s, so that nothing could wait in a queue of {self.max_queued}")
+            raise ContradictionError("maxWait", f"is 0s, so that nothing could wait in a queue of {self.max_queued}")
         return self
 
 
-class AdaptiveConcurrencySpec(_Part):
+class AdaptiveConcurrencySpec(PolicyPart):
     """A limit on the calls in progress that follows what the target can take."""
+
+    model_config = cross_field_rules(
+        ("self.minLimit <= self.initialLimit", "minLimit", "must not be above initialLimit"),
+        ("self.initialLimit <= self.maxLimit", "initialLimit", "must not be above maxLimit"),
+        ("!has(self.slowCall) || self.algorithm == 'aimd'", "slowCall", "is for algorithm aimd"),
+    )
 
     algorithm: Literal["vegas", "aimd"] = Field(
         "vegas",
@@ -189,7 +238,7 @@ class AdaptiveConcurrencySpec(_Part):
         _at_most(self, "min_limit", "initial_limit")
         _at_most(self, "initial_limit", "max_limit")
         if self.slow_call is not None and self.algorithm != "aimd":
-            raise _ContradictionError("slowCall", f"means nothing to {self.algorithm}; it is for aimd")
+            raise ContradictionError("slowCall", f"means nothing to {self.algorithm}; it is for aimd")
         return self
 
     def new(self) -> LimitAlgorithm:
@@ -199,7 +248,7 @@ class AdaptiveConcurrencySpec(_Part):
         return Aimd(self.initial_limit, self.min_limit, self.max_limit, self.slow_call or math.inf)
 
 
-class FallbackSpec(_Part):
+class FallbackSpec(PolicyPart):
     """What answers when the call cannot be made; where a service has such answers, and always marked as degraded."""
 
     last_good: bool = Field(True, description="The last good answer, with its age.")
@@ -207,7 +256,7 @@ class FallbackSpec(_Part):
     rule: bool = Field(True, description="After that, the documented rule of the machine's type.")
 
 
-class Policy(_Part):
+class Policy(PolicyPart):
     """The policies of the calls to one target."""
 
     target: str = Field(
@@ -224,20 +273,20 @@ class Policy(_Part):
     @model_validator(mode="after")
     def _parts_agree(self) -> "Policy":
         if self.target.count("/") != 2 or not all(self.target.split("/")):
-            raise _ContradictionError("target", f"{self.target!r} is not client/server/Method")
+            raise ContradictionError("target", f"{self.target!r} is not client/server/Method")
         attempt = min(self.timeout.attempt, self.timeout.deadline)
         for field, value in (
             ("hedge.delay", self.hedge and self.hedge.delay),
             ("circuitBreaker.slowCall", self.circuit_breaker.slow_call),
         ):
             if value and value >= attempt:
-                raise _ContradictionError(
+                raise ContradictionError(
                     field,
                     f"{format_duration(value)} is not below timeout.attempt ({format_duration(attempt)}), "
                     "so no call would ever take as long",
                 )
         if self.adaptive_concurrency and self.adaptive_concurrency.max_limit > self.bulkhead.max_concurrent:
-            raise _ContradictionError(
+            raise ContradictionError(
                 "adaptiveConcurrency.maxLimit",
                 f"{self.adaptive_concurrency.max_limit} is above bulkhead.maxConcurrent "
                 f"({self.bulkhead.max_concurrent})",
@@ -255,8 +304,14 @@ class Policy(_Part):
         )
 
 
-class SharesSpec(_Part):
+class SharesSpec(PolicyPart):
     """Which share of the limit each class of calls may use, so that places stay free for what matters more."""
+
+    model_config = cross_field_rules(
+        ("self.batch <= self.query", "batch", "must not be above query"),
+        ("self.query <= self.telemetry", "query", "must not be above telemetry"),
+        ("self.telemetry <= self.alarm", "telemetry", "must not be above alarm"),
+    )
 
     alarm: float = Field(1.0, gt=0, le=1, description="Alarms and health checks.")
     telemetry: float = Field(0.95, gt=0, le=1, description="Readings and registrations.")
@@ -271,8 +326,10 @@ class SharesSpec(_Part):
         return self
 
 
-class AdmissionSpec(_Part):
+class AdmissionSpec(PolicyPart):
     """What a server does with more unary calls than it can handle: the less critical wait or are refused first."""
+
+    model_config = cross_field_rules(_QUEUE_RULE)
 
     max_concurrent: int = Field(256, ge=1, le=100_000, description="Calls handled at a time.")
     max_queued: int = Field(64, ge=0, le=100_000, description="Calls that wait for a place; more are refused.")
@@ -283,9 +340,9 @@ class AdmissionSpec(_Part):
     @model_validator(mode="after")
     def _parts_agree(self) -> "AdmissionSpec":
         if self.max_queued and not self.max_wait:
-            raise _ContradictionError("maxWait", f"is 0s, so that nothing could wait in a queue of {self.max_queued}")
+            raise ContradictionError("maxWait", f"is 0s, so that nothing could wait in a queue of {self.max_queued}")
         if self.adaptive_concurrency and self.adaptive_concurrency.max_limit > self.max_concurrent:
-            raise _ContradictionError(
+            raise ContradictionError(
                 "adaptiveConcurrency.maxLimit",
                 f"{self.adaptive_concurrency.max_limit} is above maxConcurrent ({self.max_concurrent})",
             )
@@ -303,14 +360,30 @@ class AdmissionSpec(_Part):
         )
 
 
-class ServerPolicy(_Part):
+class ServerPolicy(PolicyPart):
     """What a service does as a server."""
 
     server: str = Field(min_length=1, description="Name of the service; may be a shell pattern.")
     admission: AdmissionSpec = Field(default_factory=AdmissionSpec)
 
 
-class PolicyDocument(_Part):
+class TelemetrySpec(PolicyPart):
+    """How much a service tells of itself; what is not given stays as the settings have it."""
+
+    log_level: LogLevel | None = Field(None, description="Least severity that is logged.")
+    sampling_ratio: float | None = Field(None, ge=0, le=1, description="Share of new traces that are recorded.")
+
+
+class Source(PolicyPart):
+    """A resource that the document was made from, and of which generation."""
+
+    kind: str = Field("ResiliencePolicy", max_length=63, description="Its kind.")
+    name: str = Field(max_length=253, description="Its name.")
+    uid: str = Field(max_length=63, description="Its identity.")
+    generation: int = Field(ge=0, description="Its generation.")
+
+
+class PolicyDocument(PolicyPart):
     """All policies of a system. The first policy whose target matches a call governs it; so for servers."""
 
     uid: str = Field("built-in", max_length=200, description="Identity of the document.")
@@ -318,17 +391,27 @@ class PolicyDocument(_Part):
     policies: tuple[Policy, ...] = ()
     servers: tuple[ServerPolicy, ...] = ()
     default: Policy | None = Field(None, description="For calls that none matches; without it the settings apply.")
+    shadows: tuple[Policy, ...] = Field(
+        (), description="Policies that decide beside those in force, are measured, and enforce nothing."
+    )
+    telemetry: TelemetrySpec | None = None
+    sources: tuple[Source, ...] = Field((), description="The resources that an operator made the document from.")
 
     @model_validator(mode="after")
     def _each_is_used(self) -> "PolicyDocument":
         _distinct("policies", "target", [policy.target for policy in self.policies])
         _distinct("servers", "server", [server.server for server in self.servers])
+        _distinct("shadows", "target", [shadow.target for shadow in self.shadows])
         return self
 
     def for_call(self, client: str, server: str, method: str) -> Policy | None:
         """The policy of a call; None if the document says nothing of it."""
         name = f"{client}/{server}/{method}"
         return next((policy for policy in self.policies if fnmatch.fnmatchcase(name, policy.target)), self.default)
+
+    def shadow_of(self, name: str) -> Policy | None:
+        """The policy that decides beside the one in force; name: client/server/Method."""
+        return next((shadow for shadow in self.shadows if fnmatch.fnmatchcase(name, shadow.target)), None)
 
     def for_server(self, server: str) -> ServerPolicy | None:
         """What the document says of a server, if anything."""
@@ -369,7 +452,7 @@ def describe(error: ValidationError) -> str:
     path = ""
     for part in first["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    if isinstance(cause, _ContradictionError):
+    if isinstance(cause, ContradictionError):
         path += f".{cause.field}"
     message = str(cause) if cause is not None else first["msg"]
     if first["type"] == "extra_forbidden":
@@ -377,12 +460,12 @@ def describe(error: ValidationError) -> str:
     return f"{path.lstrip('.') or 'document'}: {message}"
 
 
-def _at_most(part: _Part, lower: str, upper: str) -> None:
+def _at_most(part: PolicyPart, lower: str, upper: str) -> None:
     """Raises if the value of one field is above that of another."""
     low, high = getattr(part, lower), getattr(part, upper)
     if low > high:
         shown = [format_duration(each) if lower in _DURATIONS else str(each) for each in (low, high)]
-        raise _ContradictionError(to_camel(lower), f"{shown[0]} is above {to_camel(upper)} ({shown[1]})")
+        raise ContradictionError(to_camel(lower), f"{shown[0]} is above {to_camel(upper)} ({shown[1]})")
 
 
 _DURATIONS = frozenset({"base_delay", "open", "attempt"})
@@ -391,7 +474,7 @@ _DURATIONS = frozenset({"base_delay", "open", "attempt"})
 def _distinct(field: str, key: str, names: list[str]) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise _ContradictionError(
+            raise ContradictionError(
                 f"{field}[{index}].{key}",
                 f"{name!r} is there before, at {field}[{names.index(name)}]; only that is used",
             )

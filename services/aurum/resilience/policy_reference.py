@@ -19,6 +19,8 @@ from aurum.resilience.policy import (
     RetrySpec,
     ServerPolicy,
     SharesSpec,
+    Source,
+    TelemetrySpec,
     TimeoutSpec,
 )
 
@@ -35,6 +37,8 @@ _SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("servers[]", ServerPolicy),
     ("servers[].admission", AdmissionSpec),
     ("servers[].admission.shares", SharesSpec),
+    ("telemetry", TelemetrySpec),
+    ("sources[]", Source),
 ]
 
 
@@ -47,14 +51,20 @@ def policy_reference() -> str:
         "`2m`, `1h`. What is not given has its default; a field that is not here, a wrong unit or values that exclude",
         "each other are refused. [resilience.md](resilience.md) explains them.",
     ]
-    for title, model in _SECTIONS:
+    return "\n".join(lines + tables(_SECTIONS)) + "\n"
+
+
+def tables(sections: list[tuple[str, type[BaseModel]]]) -> list[str]:
+    """For each model its title, what it is, and a table of its fields, in Markdown."""
+    lines: list[str] = []
+    for title, model in sections:
         lines += ["", f"## {title}", ""]
         if model.__doc__:
             lines += [" ".join(model.__doc__.split()), ""]
         lines += ["| field | default | what |", "| --- | --- | --- |"]
         for name, field in model.model_fields.items():
             lines.append(f"| `{field.alias or name}` | {_default(field)} | {_what(field)} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,6 +1,7 @@
 """HTTP calls to another service, under the policies of their target; deadline, trace and criticality travel along."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ TIMEOUT_HEADER = "X-Request-Timeout"  # seconds that the sender waits for the an
 _CODES = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 502: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _MAX_ANSWER = 4_000_000  # bytes
+_CONNECTIONS = 16
 
 
 def _code(error: BaseException) -> str:
@@ -43,19 +45,23 @@ HTTP_ERRORS = ErrorView(_code, _retry_after)
 
 
 class HttpDependency:
-    """A service that this one asks over HTTP at `address` (host:port). Redirects are not followed."""
+    """A service that this one asks over HTTP at `address` (host:port); or many alike, where each call names its own.
+    Redirects are not followed. connections: open at a time, at most."""
 
-    def __init__(self, client: str, server: str, address: str, policies: Policies) -> None:
+    def __init__(
+        self, client: str, server: str, address: str, policies: Policies, *, connections: int = _CONNECTIONS
+    ) -> None:
         self.client = client
         self.server = server
         self.address = address
         self._policies = policies
         self._http = httpx.AsyncClient(
-            base_url=f"http://{address}", trust_env=False, limits=httpx.Limits(max_connections=16)
+            trust_env=False, limits=httpx.Limits(max_connections=connections, keepalive_expiry=60)
         )
 
-    async def get_json(self, path: str) -> Any:
-        """The answer to GET, decoded. Raises AurumError."""
+    async def get_json(self, path: str, params: Mapping[str, str] | None = None, *, at: str | None = None) -> Any:
+        """The answer to GET, decoded. at: address of the one that is asked, of many. Raises AurumError."""
+        address = at or self.address
         pipeline = self._policies.pipeline(self.client, self.server, "GET", HTTP_ERRORS)
         spec = pipeline.policy.timeout
         timeouts = TimeoutConfig(spec.connect, spec.read, spec.write, spec.pool, spec.db)
@@ -64,13 +70,14 @@ class HttpDependency:
             with get_tracer("aurum.http").start_as_current_span(
                 f"GET {path}",
                 kind=SpanKind.CLIENT,
-                attributes={"http.request.method": "GET", "url.path": path, "server.address": self.address},
+                attributes={"http.request.method": "GET", "url.path": path, "server.address": address},
                 record_exception=False,
                 set_status_on_exception=False,
             ) as span:
                 try:
                     response = await self._http.get(
-                        path,
+                        f"http://{address}{path}",
+                        params=params,
                         headers={**context_metadata(), TIMEOUT_HEADER: f"{timeout:.3f}"},
                         timeout=timeouts.within(timeout).to_httpx(),
                     )
@@ -89,9 +96,9 @@ class HttpDependency:
             return response.json()
         except httpx.HTTPError as error:
             what = str(error) or f"{type(error).__name__} after {time.monotonic() - started:.1f} s"
-            raise UnavailableError(f"{self.server} at {self.address} does not answer: {what}") from error
+            raise UnavailableError(f"{self.server} at {address} does not answer: {what}") from error
         except ValueError as error:
-            raise InternalError(f"{self.server} at {self.address} did not answer with JSON") from error
+            raise InternalError(f"{self.server} at {address} did not answer with JSON") from error
         except AurumError:
             raise
         except Exception as error:

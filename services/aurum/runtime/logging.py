@@ -17,6 +17,7 @@ from aurum.runtime.settings import Settings, get_settings
 
 APP_NAME = "AurumAI Platform"
 _CONTEXT_FIELDS = ("request_id", "machine_id", "user_id")
+_CHATTY = ("httpx", "httpcore", "httpx2", "httpcore2", "uvicorn.error", "asyncio", "kopf")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _request: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("aurum_request", default=_NOTHING)
 _ECS_NAMES = {
@@ -118,15 +119,21 @@ def setup_logging(service: str = "aurum", settings: Settings | None = None) -> N
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
-    root.setLevel(settings.log_level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "grpc"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in ("httpx", "httpcore", "uvicorn.error", "asyncio"):  # chatty at INFO
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    set_log_level(settings.log_level)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
+
+
+def set_log_level(level: str) -> None:
+    """Sets the least severity that this process logs; of chatty libraries only warnings are."""
+    root = logging.getLogger()
+    root.setLevel(level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def get_logger(name: str) -> logging.Logger:

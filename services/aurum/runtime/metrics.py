@@ -91,6 +91,11 @@ concurrency_limit_rejections_total = Counter(
 )
 policy_generation = Gauge("policy_generation", "Generation of the policy document in force; 0 is the built-in one.")
 policy_refused = Gauge("policy_refused", "1 while the latest policy document is refused and an earlier one in force.")
+policy_shadow_decisions_total = Counter(
+    "policy_shadow_decisions_total",
+    "What policies in shadow mode would have done: opening, breaker_rejection, limit_rejection, timeout.",
+    ["name", "decision"],
+)
 policy_reloads_total = Counter("policy_reloads_total", "Changes of the policy document.", ["result"])
 hedges_total = Counter("hedges_total", "Second attempts beside one that took long.", ["name"])
 fallbacks_total = Counter("fallbacks_total", "Degraded answers in place of a dependency's.", ["name", "source"])
@@ -119,11 +124,27 @@ edge_spool_dropped_total = Counter("edge_spool_dropped_total", "Batches given up
 simulator_readings_total = Counter("simulator_readings_total", "Readings that the simulators made.", ["result"])
 simulator_buffer_batches = Gauge("simulator_buffer_batches", "Batches that the devices still hold.")
 
+operator_reconciles_total = Counter("operator_reconciles_total", "Looks at everything that is to be.", ["result"])
+operator_reconcile_duration_seconds = Histogram(
+    "operator_reconcile_duration_seconds", "Time to work out and write what is to be.", buckets=_FAST
+)
+operator_backoff_seconds = Gauge("operator_backoff_seconds", "Wait after errors in a row; 0 while there are none.")
+operator_writes_total = Counter("operator_writes_total", "Writes to the API server.", ["kind"])
+operator_policies = Gauge("operator_policies", "Policies by what has become of them.", ["state"])
+operator_pods_lagging = Gauge("operator_pods_lagging", "Pods that do not have the policies that they are to have.")
+operator_leader = Gauge("operator_leader", "1 while this operator is the one that writes.")
+
 errors_total = Counter("errors_total", "Errors.", ["type"])
 spans_dropped_total = Counter("spans_dropped_total", "Spans that could not be exported.")
 
 for _result in ("applied", "refused"):
     policy_reloads_total.labels(_result)
+for _result in ("done", "failed"):
+    operator_reconciles_total.labels(_result)
+for _kind in ("configmap", "pod", "status", "event", "lease"):
+    operator_writes_total.labels(_kind)
+for _state in ("converged", "progressing", "rolled_back", "refused", "not_accepted"):
+    operator_policies.labels(_state)
 for _reason in ("expired", "invalid", "full", "damaged"):
     edge_spool_dropped_total.labels(_reason)
 for _part in ("log", "tables"):
@@ -286,6 +307,8 @@ def _on_resilience_event(event: events.Event) -> None:
             hedges_total.labels(event.policy).inc(exemplar=exemplar())
         case "limit_rejection":
             concurrency_limit_rejections_total.labels(event.policy, event.value).inc()
+        case "shadow_decision":
+            policy_shadow_decisions_total.labels(bounded("shadow", event.policy), event.value).inc()
         case "limit_change":
             concurrency_limit.labels(event.policy).set(int(event.value))
 

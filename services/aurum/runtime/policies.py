@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,20 @@ from aurum.resilience import ConcurrencyLimit, ErrorView, Pipeline, Pipelines, P
 from aurum.resilience import load_policy_document as load
 from aurum.resilience.durations import Seconds
 from aurum.resilience.pipeline import attempt_seconds
-from aurum.resilience.policy import AdmissionSpec, CircuitBreakerSpec, Policy, RetrySpec, SharesSpec, TimeoutSpec
+from aurum.resilience.policy import (
+    AdmissionSpec,
+    CircuitBreakerSpec,
+    Policy,
+    RetrySpec,
+    SharesSpec,
+    TelemetrySpec,
+    TimeoutSpec,
+)
 from aurum.runtime import metrics
+from aurum.runtime.logging import set_log_level
+from aurum.runtime.policy_location import document_path
 from aurum.runtime.settings import Settings
+from aurum.runtime.tracing import set_sample_ratio
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +79,14 @@ class Policies:
         self._settings = settings
         self.path: Path | None = settings.policy_file
         self.refusal: Refusal | None = None
-        document = load(self.path) if self.path else PolicyDocument()
+        self._since = datetime.now(UTC)
+        document = load(document_path(self.path)) if self.path else PolicyDocument()
         self.pipelines = Pipelines(document, default_policy(settings), on_new=_show)
         self._admission: ConcurrencyLimit | None = None
         self._limits: list[ConcurrencyLimit] = []
         metrics.policy_generation.set(document.generation)
         metrics.policy_refused.set(0)
+        self._take_telemetry(document)
 
     @property
     def document(self) -> PolicyDocument:
@@ -87,10 +101,11 @@ class Policies:
         """The document in the policy file, or why it is refused. Blocks; may be called on any thread."""
         if self.path is None:
             return self.document
+        path = document_path(self.path)
         try:
-            return load(self.path)
+            return load(path)
         except PolicyError as error:
-            return Refusal(str(error), *_identity(self.path))
+            return Refusal(str(error), *_identity(path))
 
     def take(self, found: PolicyDocument | Refusal) -> bool:
         """Puts a document in force; a refused one is reported and the last good one stays. Whether anything has
@@ -113,6 +128,8 @@ class Policies:
         self.pipelines.apply(document)
         if self._admission:
             self._admission.configure(self._admission_spec().limit())
+        self._take_telemetry(document)
+        self._since = datetime.now(UTC)
         self.refusal = None
         metrics.policy_generation.set(document.generation)
         metrics.policy_refused.set(0)
@@ -156,15 +173,29 @@ class Policies:
                 "uid": document.uid,
                 "generation": document.generation,
                 "hash": document.content_hash,
+                "since": self._since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                 "applied": refusal is None,
                 "reason": refusal.reason if refusal else None,
             },
             "refused": {"uid": refusal.uid, "generation": refusal.generation, "reason": refusal.reason}
             if refusal
             else None,
+            "sources": [source.model_dump() for source in document.sources],
+            "telemetry": document.telemetry.model_dump(by_alias=True) if document.telemetry else None,
             "targets": [_target_state(pipeline) for pipeline in self.pipelines],
+            "shadows": [
+                {"target": shadow.name, "calls": shadow.calls, "decisions": dict(shadow.decisions)}
+                for shadow in self.pipelines.shadows
+            ],
             "limits": [_limit_state(limit) for limit in self._limits],
         }
+
+    def _take_telemetry(self, document: PolicyDocument) -> None:
+        """Logs and traces as much as the document says; what it does not say is as the settings have it."""
+        said = document.telemetry or TelemetrySpec()
+        set_log_level(said.log_level or self._settings.log_level)
+        ratio = said.sampling_ratio
+        set_sample_ratio(self._settings.tracing_sample_ratio if ratio is None else ratio)
 
     def _admission_spec(self) -> AdmissionSpec:
         found = self.document.for_server(self._service)

@@ -6,6 +6,7 @@ import logging
 from watchfiles import awatch
 
 from aurum.runtime.policies import Policies
+from aurum.runtime.policy_location import watched_folder
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +19,8 @@ async def follow_policy_file(policies: Policies) -> None:
     if policies.path is None:
         return
     # The folder, not the file: what is swapped are names in it, and a watch on a file ends with that file.
-    folder = policies.path.absolute().parent
     async for _ in awatch(
-        folder,
+        watched_folder(policies.path),
         watch_filter=None,
         debounce=_DEBOUNCE_MS,
         step=10,

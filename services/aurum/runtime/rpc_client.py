@@ -208,7 +208,8 @@ class Dependency:
         started = time.monotonic()
         within = min(timeout, pipeline.policy.timeout.connect)
         try:
-            await asyncio.wait_for(self.channel.channel_ready(), within)
+            async with asyncio.timeout(within):
+                await self.channel.channel_ready()
         except TimeoutError:
             raise UnavailableError(
                 f"the {self.server} service at {self.target} cannot be reached: no connection within {within:.3g} s"

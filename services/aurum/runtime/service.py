@@ -74,9 +74,9 @@ class Service:
         self._stack.push_async_callback(dependency.close)
         return dependency
 
-    def http_dependency(self, server: str, address: str) -> HttpDependency:
+    def http_dependency(self, server: str, address: str, *, connections: int = 16) -> HttpDependency:
         """A service that this one asks over HTTP; its connections are closed when this service ends."""
-        dependency = HttpDependency(self.name, server, address, self.policies)
+        dependency = HttpDependency(self.name, server, address, self.policies, connections=connections)
         self._stack.push_async_callback(dependency.close)
         return dependency
 

@@ -31,6 +31,7 @@ ADMIN_PORTS = {
     "edge": 9103,
     "iot-sim": 9104,
     "edge-sim": 9105,
+    "operator": 9106,
 }
 
 
@@ -101,8 +102,8 @@ class Settings(BaseSettings):
     timeout_db: float = Field(10.0, gt=0, le=600, description="Seconds to wait for the store.")
     policy_file: Path | None = Field(
         None,
-        description="Policy document (YAML), followed while running; the settings above govern the calls that it does "
-        "not mention.",
+        description="Policy document (YAML), or a folder with policies.yaml or else defaults.yaml, followed while "
+        "running; the settings above govern the calls that it does not mention.",
     )
     outcomes_enabled: bool = Field(
         False, description="Record what became of each call to another service, below the state directory."
@@ -195,12 +196,28 @@ class Settings(BaseSettings):
         7 * 86400.0, gt=0, description="Age in seconds at which a spooled batch is given up, counted and logged."
     )
 
+    operator_namespace: str | None = Field(
+        None, description="Namespace that the operator looks after; that of its pod or kube-context by default."
+    )
+    operator_release: str = Field("aurumai", description="Helm release in it: the label app.kubernetes.io/instance.")
+    operator_defaults: str = Field(
+        "aurumai-policy", description="ConfigMap with the policies that hold where no resource says otherwise."
+    )
+    operator_prometheus_url: str | None = Field(
+        None,
+        description="Prometheus in which rollouts are watched, such as http://prometheus:9090; without one, each "
+        "change applies at once.",
+    )
+    operator_resync: float = Field(
+        60.0, ge=1, description="Seconds between two looks at everything, for what events have not told."
+    )
+
     admin_host: str = Field("127.0.0.1", description="Address of the admin server: metrics, health, policy.")
     admin_port: int | None = Field(
-        None, ge=1, le=65535, description="Its port; by default 9100 (api) to 9105, by service."
+        None, ge=1, le=65535, description="Its port; by default 9100 (api) to 9106, by service."
     )
     admin_targets: str = Field(
-        ",".join(f"{service}=127.0.0.1:{port}" for service, port in ADMIN_PORTS.items()),
+        ",".join(f"{service}=127.0.0.1:{port}" for service, port in ADMIN_PORTS.items() if service != "operator"),
         description="Admin servers that /api/resilience and `aurum doctor` ask, as name=host:port,…",
     )
     rpc_max_message_bytes: int = Field(16_000_000, ge=65_536, description="Largest gRPC message, in bytes.")
@@ -235,6 +252,13 @@ class Settings(BaseSettings):
         if value is not None and not value.startswith(("sqlite:///", "cassandra://")):
             raise ValueError(f"{value!r} is not supported; use sqlite:///PATH or cassandra://HOST,HOST/KEYSPACE")
         return value
+
+    @field_validator("operator_prometheus_url")
+    @classmethod
+    def _prometheus_has_scheme(cls, value: str | None) -> str | None:
+        if value and not value.startswith("http://"):
+            raise ValueError(f"{value!r} must start with http://, such as http://prometheus:9090")
+        return value or None
 
     @field_validator("admin_targets")
     @classmethod
@@ -282,7 +306,7 @@ class Settings(BaseSettings):
         return self.state_dir / "outcomes" / f"{service}.jsonl"
 
     def admin_port_of(self, service: str) -> int:
-        return self.admin_port or ADMIN_PORTS.get(service, 9106)
+        return self.admin_port or ADMIN_PORTS.get(service, 9109)
 
     @property
     def admin_addresses(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from aurum import __version__
@@ -27,6 +27,29 @@ from aurum.runtime import metrics
 from aurum.runtime.settings import Settings
 
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
+
+
+class _AdjustableRatio(Sampler):
+    """Records a share of new traces that may change while the process runs."""
+
+    def __init__(self) -> None:
+        self.ratio = TraceIdRatioBased(1.0)
+
+    def should_sample(self, *arguments: Any, **named: Any) -> SamplingResult:
+        return self.ratio.should_sample(*arguments, **named)
+
+    def get_description(self) -> str:
+        return f"Adjustable{{{self.ratio.get_description()}}}"
+
+
+_new_traces = _AdjustableRatio()
+
+
+def set_sample_ratio(ratio: float) -> None:
+    """Sets the share of new traces that this process records; those that come with a call are recorded as its caller
+    says."""
+    if _new_traces.ratio.rate != ratio:
+        _new_traces.ratio = TraceIdRatioBased(ratio)
 
 
 class _CountedExporter(SpanExporter):
@@ -63,7 +86,8 @@ def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
             "deployment.environment.name": settings.environment,
         }
     )
-    provider = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(settings.tracing_sample_ratio))
+    set_sample_ratio(settings.tracing_sample_ratio)
+    provider = TracerProvider(resource=resource, sampler=ParentBased(_new_traces))
     if settings.tracing_otlp_endpoint:
         exporter = OTLPSpanExporter(
             endpoint=settings.tracing_otlp_endpoint,

@@ -1,0 +1,143 @@
+"""Policies that decide but do not enforce: what they would have refused, opened or cut short is counted.
+
+A call that a shadow would have refused is made all the same, and its outcome is kept from the shadow's breaker, which
+would not have seen it. Retries and queues are not played through; `simulation` does that with recorded calls.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from aurum.resilience import events
+from aurum.resilience.circuit_breaker import STATE_OPEN, CircuitBreakerError, ResilientCircuitBreaker
+from aurum.resilience.criticality import current_criticality
+from aurum.resilience.limit import ConcurrencyLimit
+from aurum.resilience.limit_algorithms import OVERLOADED
+from aurum.resilience.policy import Policy, PolicyDocument
+
+Decision = Literal["opening", "breaker_rejection", "limit_rejection", "timeout"]
+
+
+class _Outcome(Exception):  # noqa: N818 - it stands for any end of a call
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Shadow:
+    """One policy beside the one in force. calls: attempts that it has looked at; decisions: what it would have done."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = policy.target
+        self.calls = 0
+        self.decisions: Counter[Decision] = Counter()
+        self._clock = clock
+        self._breaker = ResilientCircuitBreaker(
+            self.name,
+            is_failure=lambda outcome: isinstance(outcome, _Outcome) and outcome.code in self._failure_codes,
+            clock=clock,
+            config=policy.circuit_breaker.config(),
+            emit=self._on_event,
+        )
+        self._limit = ConcurrencyLimit(self.name, policy.limit(), clock, emit=self._on_event)
+        self._take(policy)
+
+    def configure(self, policy: Policy) -> None:
+        """Changes the policy; windows and counts stay."""
+        self._breaker.configure(policy.circuit_breaker.config())
+        self._limit.configure(policy.limit())
+        self._take(policy)
+
+    def begin(self) -> "Watched":
+        """An attempt begins."""
+        self.calls += 1
+        placed = self._limit.try_acquire(current_criticality())
+        permit: int | None = None
+        if not placed:
+            self._count("limit_rejection")
+        elif self.policy.circuit_breaker.enabled:
+            try:
+                permit = self._breaker.acquire()
+            except CircuitBreakerError:
+                self._count("breaker_rejection")
+        return Watched(self, placed, permit, self._clock())
+
+    def _take(self, policy: Policy) -> None:
+        self.policy = policy
+        self._failure_codes = frozenset(policy.circuit_breaker.failure_codes)
+
+    def _end(self, watched: "Watched", code: str | None) -> None:
+        """code: how the attempt ended; None if it was given up, which says nothing of the target."""
+        seconds = self._clock() - watched.began
+        if code == "OK" and seconds > self.policy.timeout.attempt:
+            self._count("timeout")
+            code = "DEADLINE_EXCEEDED"
+        if watched.permit is not None:
+            if code is None:
+                self._breaker.failed(watched.permit, GeneratorExit(), seconds)  # as a call that is cancelled
+            elif code == "OK":
+                self._breaker.succeeded(watched.permit, seconds)
+            else:
+                self._breaker.failed(watched.permit, _Outcome(code), seconds)
+        if watched.placed:
+            self._limit.release(None if code is None else seconds, code in OVERLOADED)
+
+    def _count(self, decision: Decision) -> None:
+        self.decisions[decision] += 1
+        events.emit("shadow_decision", self.name, decision)
+
+    def _on_event(self, kind: events.EventKind, policy: str, value: str = "") -> None:
+        if kind == "breaker_state" and value == STATE_OPEN:
+            self._count("opening")
+
+
+class Watched:
+    """An attempt that a shadow looks at."""
+
+    __slots__ = ("_shadow", "began", "permit", "placed")
+
+    def __init__(self, shadow: Shadow, placed: bool, permit: int | None, began: float) -> None:
+        self._shadow = shadow
+        self.placed = placed
+        self.permit = permit
+        self.began = began
+
+    def end(self, code: str | None) -> None:
+        """The attempt has ended with this code; None: it was given up."""
+        self._shadow._end(self, code)
+
+
+class Shadows:
+    """The shadows of a document, by the calls that they look at."""
+
+    def __init__(self, document: PolicyDocument, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._by_target: dict[str, Shadow] = {}
+        self._by_call: dict[str, Shadow | None] = {}
+        self.apply(document)
+
+    def __bool__(self) -> bool:
+        return bool(self._document.shadows)
+
+    def __iter__(self) -> Iterator[Shadow]:
+        return iter(list(self._by_target.values()))
+
+    def of(self, call: str) -> Shadow | None:
+        """The shadow of client/server/Method, if it has one."""
+        if call not in self._by_call:
+            policy = self._document.shadow_of(call)
+            self._by_call[call] = self._by_target[policy.target] if policy else None
+        return self._by_call[call]
+
+    def apply(self, document: PolicyDocument) -> None:
+        """Puts another document's shadows in the place of the present ones; those that stay keep what they know."""
+        self._document = document
+        kept, self._by_target, self._by_call = self._by_target, {}, {}
+        for policy in document.shadows:
+            shadow = kept.get(policy.target)
+            if shadow is None:
+                shadow = Shadow(policy, self._clock)
+            elif shadow.policy != policy:
+                shadow.configure(policy)
+            self._by_target[policy.target] = shadow

@@ -1,0 +1,41 @@
+"""Which service calls which: every kind of call that a policy can govern."""
+
+from dataclasses import dataclass
+
+from aurum.v1 import ingestion_pb2, prediction_pb2
+
+_INGESTION = tuple(method.name for method in ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods)
+_PREDICTION = tuple(method.name for method in prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].methods)
+
+# Every service that has an admin server and follows policies.
+SERVICES = ("api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim", "operator")
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The calls of one service to another."""
+
+    client: str
+    server: str
+    methods: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Each as client/server/Method."""
+        return [f"{self.client}/{self.server}/{method}" for method in self.methods]
+
+
+CALLS = (
+    Calls("api", "prediction", (*_PREDICTION, "Check")),
+    Calls("api", "ingestion", (*_INGESTION, "Check")),
+    Calls("prediction", "ingestion", _INGESTION),
+    Calls("ingestion", "store", ("append", "machines", "read", "register")),
+    *(Calls(client, "ingestion", _INGESTION) for client in ("edge", "edge-sim", "iot-sim")),
+    *(Calls(client, "edge", _INGESTION) for client in ("edge-sim", "iot-sim")),
+    *(Calls("api", f"{service}-admin", ("GET",)) for service in SERVICES if service != "api"),
+    Calls("operator", "pods", ("GET",)),
+    Calls("operator", "prometheus", ("GET",)),
+)
+
+# Services whose own calls are made while they answer one of these: the caller's deadline bounds them.
+CALLERS = {"prediction": ("api",), "ingestion": ("api", "prediction")}

@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak cluster-test images kind-up deploy undeploy lint format bench docs lock clean doctor
+.PHONY: help setup run test soak cluster-test images kind-up deploy undeploy lint format bench crds docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,11 +53,12 @@ kind-up:  ## Start a cluster on this machine with kind
 
 deploy:  ## Install both charts, with a simulated plant, on the current cluster
 	@kubectl apply --filename k8s/examples/namespace.yaml
-	@helm upgrade --install observability charts/observability --namespace aurumai --values k8s/examples/laptop-observability-values.yaml $(OBSERVABILITY_ARGS)
+	@helm upgrade --install aurumai-crds charts/aurumai-crds --namespace aurumai
+	@helm upgrade --install observability charts/observability --namespace aurumai --values k8s/examples/laptop-observability-values.yaml --wait --timeout 5m $(OBSERVABILITY_ARGS)
 	@helm upgrade --install aurumai charts/aurumai --namespace aurumai --values k8s/examples/laptop-values.yaml --set image.repository=$${AURUM_IMAGE_REPOSITORY:-localhost/aurumai},image.tag=$${AURUM_IMAGE_TAG:-dev} --wait --timeout 5m $(ARGS)
 
-undeploy:  ## Remove both, with their volumes
-	@helm uninstall aurumai observability --namespace aurumai --ignore-not-found
+undeploy:  ## Remove both, with their volumes; the definitions of policies stay
+	@helm uninstall aurumai observability aurumai-crds --namespace aurumai --ignore-not-found
 	@kubectl delete namespace aurumai
 
 lint: $(VENV)/.dev  ## Check style, types and that generated files are current
@@ -67,6 +68,7 @@ lint: $(VENV)/.dev  ## Check style, types and that generated files are current
 	@$(BIN)/aurum settings --check docs/settings.md
 	@$(BIN)/aurum policy reference --check docs/policies.md
 	@$(BIN)/aurum policy check policies.yaml
+	@$(BIN)/python -m aurum.operator.schema --check charts/aurumai-crds/templates docs/operator-reference.md
 	@$(BIN)/python -m charts.values_table --check charts/aurumai charts/observability
 
 format: $(VENV)/.dev  ## Format the code
@@ -75,6 +77,9 @@ format: $(VENV)/.dev  ## Format the code
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
 	@set -e; for benchmark in ingest spool query prediction simulator resilience; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+
+crds: $(VENV)/.run  ## Write the CustomResourceDefinitions from the models
+	@$(BIN)/python -m aurum.operator.schema charts/aurumai-crds/templates docs/operator-reference.md
 
 docs: $(VENV)/.run  ## Write the generated documentation
 	@$(BIN)/aurum settings --write docs/settings.md
@@ -91,6 +96,7 @@ lock:  ## Resolve the dependencies anew and write the locks (needs uv)
 	uv pip compile $(LOCK) --extra api -c requirements/run.txt pyproject.toml -o requirements/api.txt
 	uv pip compile $(LOCK) --extra ingestion --extra cassandra -c requirements/run.txt pyproject.toml -o requirements/ingestion.txt
 	uv pip compile $(LOCK) --extra edge -c requirements/run.txt pyproject.toml -o requirements/edge.txt
+	uv pip compile $(LOCK) --extra operator -c requirements/run.txt pyproject.toml -o requirements/operator.txt
 	uv pip compile $(LOCK) --extra prediction -c requirements/run.txt pyproject.toml -o requirements/prediction.txt
 
 clean:  ## Remove the platform's state and caches (not .venv)

@@ -100,6 +100,14 @@ def edge() -> None:
     _serve("edge", body)
 
 
+@app.command(rich_help_panel=_SERVICES)
+def operator() -> None:
+    """Run the Kubernetes operator: brings policies that are resources to the pods, and says how far they have got."""
+    from aurum.operator.service import operator as body
+
+    _serve("operator", body)
+
+
 def _machines(variable: str) -> Any:
     return typer.Option(min=1, max=100_000, envvar=variable, help="Machines, spread over the types.")
 
@@ -368,19 +376,108 @@ def policy_show(
     raise typer.Exit(0 if show(load_settings(), services or [], as_json) else 1)
 
 
+FromCluster = Annotated[
+    bool,
+    typer.Option("--from-cluster", help="Of the resources in the current kube-context, as the operator merges them."),
+]
+OptionalPolicyFile = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A policy document; with --from-cluster, resources.", exists=True, dir_okay=False, readable=True
+    ),
+]
+
+
+@policy_app.command("get")
+def policy_get(
+    services: Annotated[list[str] | None, typer.Argument(help="Only the calls of these services.")] = None,
+    from_cluster: FromCluster = False,
+) -> None:
+    """Show what governs each call; of a cluster also what has become of each policy and which pods have it."""
+    from aurum.commands import effective
+    from aurum.runtime.settings import load_settings
+
+    settings = load_settings()
+    if from_cluster:
+        world = effective.read_cluster(settings)
+        effective.show_cluster(world)
+        typer.echo()
+        effective.show_calls(effective.of_world(world), settings, services or [])
+    else:
+        effective.show_calls(effective.of_document(settings, None), settings, services or [])
+
+
+@policy_app.command("explain")
+def policy_explain(
+    client: Annotated[str, typer.Argument(help="The service that calls, such as api.")],
+    server: Annotated[str, typer.Argument(help="The service that is called, such as prediction.")],
+    method: Annotated[str | None, typer.Argument(help="One method, such as Predict.")] = None,
+    from_cluster: FromCluster = False,
+) -> None:
+    """Show every value that governs a call, and where it comes from."""
+    from aurum.commands import effective
+    from aurum.operator.merging import Target
+    from aurum.runtime.calls import CALLS
+    from aurum.runtime.settings import load_settings
+
+    if not any(each.client == client and each.server == server for each in CALLS):
+        _fail(f"{client} does not call {server}", 2)
+    settings = load_settings()
+    found = (
+        effective.of_world(effective.read_cluster(settings)) if from_cluster else effective.of_document(settings, None)
+    )
+    effective.explain(found, settings, Target(client, server, method))
+
+
+@policy_app.command("diff")
+def policy_diff(file: PolicyFile, from_cluster: FromCluster = False) -> None:
+    """Show what a file would change: a policy document here, resources on a cluster. Exit code 1 if anything."""
+    from aurum.commands import effective
+    from aurum.runtime.settings import load_settings
+
+    settings = load_settings()
+    if from_cluster:
+        world = effective.read_cluster(settings)
+        before, after = effective.of_world(world), effective.of_world(effective.proposed(world, file))
+    else:
+        before, after = effective.of_document(settings, None), effective.of_document(settings, file)
+    changes = effective.difference(before, after)
+    if changes:
+        typer.echo(changes)
+    for problem in after.problems:
+        typer.echo(f"without effect: {problem}", err=True)
+    raise typer.Exit(1 if changes else 0)
+
+
 @policy_app.command("simulate")
 def policy_simulate(
-    file: PolicyFile,
+    file: OptionalPolicyFile = None,
+    *,
     trace: Annotated[
         Path, typer.Option(help="Recorded outcomes (JSON lines, also gzipped; - for stdin).", exists=False)
     ],
+    from_cluster: FromCluster = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replay recorded calls against a policy document, in virtual time, and say what it would have done."""
+    """Replay recorded calls against a policy document, in virtual time, and say what it would have done.
+
+    With --from-cluster, against the policies of the cluster, and the resources in the file if one is given.
+    """
     from aurum.commands.policy import replay
+    from aurum.resilience import load_policy_document
     from aurum.runtime.settings import load_settings
 
-    replay(load_settings(), file, trace, as_json)
+    settings = load_settings()
+    if from_cluster:
+        from aurum.commands import effective
+
+        world = effective.read_cluster(settings)
+        documents = effective.of_world(effective.proposed(world, file) if file else world).documents
+        replay(settings, effective.joined(documents), trace, as_json)
+    elif file is None:
+        _fail("a policy document is needed, or --from-cluster", 2)
+    else:
+        replay(settings, load_policy_document(file), trace, as_json)
 
 
 @policy_app.command("reference")

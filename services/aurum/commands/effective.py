@@ -1,0 +1,201 @@
+"""`aurum policy get`, `explain` and `diff`: what governs each call, where it comes from, and what a change would do.
+
+The source is a cluster, whose resources are merged as the operator does, or the policy document of this machine.
+"""
+
+import asyncio
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from aurum.operator.merging import NotAccepted, Rules, Target
+from aurum.operator.observed import World
+from aurum.operator.planning import as_yaml, refusals, rules_in_force
+from aurum.operator.resources import GROUP, KINDS
+from aurum.operator.snapshot import look, with_manifests
+from aurum.resilience import PolicyDocument, PolicyError, load_policy_document
+from aurum.resilience.policy import Policy
+from aurum.runtime.calls import CALLS, SERVICES
+from aurum.runtime.policies import default_policy
+from aurum.runtime.policy_location import document_path
+from aurum.runtime.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """documents: by service. origin: where the parts of a call's policy come from, by name. problems: what has no
+    effect, and why."""
+
+    documents: Mapping[str, PolicyDocument]
+    origin: Callable[[Target], Mapping[str, str]]
+    problems: tuple[str, ...] = ()
+
+    def policy(self, settings: Settings, target: Target) -> tuple[Policy, str]:
+        """The policy of a call, and what it matches."""
+        document = self.documents.get(target.client or "", PolicyDocument())
+        found = document.for_call(target.client or "", target.server, target.method or "*")
+        return (found, found.target) if found else (default_policy(settings), "the settings")
+
+
+def of_document(settings: Settings, path: Path | None) -> Effective:
+    """Of a policy document, or the one that the settings name. Raises PolicyError."""
+    path = path or settings.policy_file
+    document = load_policy_document(document_path(path)) if path else PolicyDocument()
+
+    def origin(target: Target) -> Mapping[str, str]:
+        found = document.for_call(target.client or "", target.server, target.method or "*")
+        return dict.fromkeys(found.model_fields_set, f"{path}: {found.target}") if found else {}
+
+    return Effective(dict.fromkeys(SERVICES, document), origin)
+
+
+def of_world(world: World) -> Effective:
+    """Of a cluster's resources."""
+    rules = rules_in_force(world)
+    documents, problems = {}, []
+    for service in world.workloads:
+        try:
+            documents[service] = rules.document(service, f"{world.namespace}/{service}")
+        except NotAccepted as problem:
+            problems.append(f"{service}: {problem.message}")
+    names = {each.uid: f"{each.kind} {each.name}" for each in world.resources}
+    problems += [f"{names[uid]}: {why.reason}: {why.message}" for uid, why in sorted(refusals(world).items())]
+    return Effective(documents, lambda target: _origins(rules, target), tuple(problems))
+
+
+def read_cluster(settings: Settings) -> World:
+    """Raises an error of the client, with a sentence, if there is no cluster."""
+    return asyncio.run(look(settings.operator_namespace, settings.operator_release, settings.operator_defaults))
+
+
+def proposed(world: World, path: Path) -> World:
+    """The cluster as it would be with the resources in a file. Raises PolicyError."""
+    try:
+        bodies = [body for body in yaml.safe_load_all(path.read_text(encoding="utf-8")) if body]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PolicyError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    for number, body in enumerate(bodies):
+        kind = body.get("kind") if isinstance(body, dict) else None
+        if kind not in KINDS or not str(body.get("apiVersion")).startswith(f"{GROUP}/"):
+            raise PolicyError(f"{path}: document {number} is no {' or '.join(KINDS)} of {GROUP}")
+        if "name" not in (body.get("metadata") or {}):
+            raise PolicyError(f"{path}: document {number} has no metadata.name")
+    return with_manifests(world, bodies)
+
+
+def show_cluster(world: World) -> None:
+    """Prints the resources of a cluster, what has become of them, and who has them."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("policy", "governs", "generation", "accepted", "programmed", "pods", "laggards"):
+        table.add_column(column, overflow="fold")
+    for resource in sorted(world.resources, key=lambda each: each.age):
+        status = resource.status
+        conditions = {each["type"]: each for each in status.get("conditions", ())}
+        told = [
+            f"{conditions[name]['status']} ({conditions[name]['reason']})" if name in conditions else "not yet"
+            for name in ("Accepted", "Programmed")
+        ]
+        lagging = ", ".join(each["pod"] for each in status.get("pods", {}).get("laggards", ()))
+        name = f"{resource.kind}/{resource.name}"
+        generation, pods = str(resource.generation), status.get("converged", "")
+        table.add_row(name, status.get("targets", ""), generation, *told, pods, lagging)
+    _console().print(table)
+
+
+def show_calls(effective: Effective, settings: Settings, services: list[str]) -> None:
+    """Prints what governs each call, in short."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("call", "matches", "attempts", "deadline", "attempt", "breaker", "at a time", "from"):
+        table.add_column(column, overflow="fold")
+    for calls in CALLS:
+        if calls.client not in effective.documents or (services and calls.client not in services):
+            continue
+        shown: dict[str, tuple[str, ...]] = {}
+        for method in (*calls.methods, None):
+            target = Target(calls.client, calls.server, method)
+            policy, matched = effective.policy(settings, target)
+            name = f"{calls.client}/{calls.server}/{method}" if matched.endswith(f"/{method}") else ""
+            name = name or f"{calls.client}/{calls.server}/*"
+            dumped = policy.model_dump(mode="json", by_alias=True)
+            breaker = dumped["circuitBreaker"]
+            origins = sorted(set(effective.origin(target).values()))
+            shown[name] = (
+                matched,
+                str(policy.retry.max_attempts),
+                dumped["timeout"]["deadline"],
+                dumped["timeout"]["attempt"],
+                f"{breaker['mode']}, open {breaker['open']}" if breaker["enabled"] else "off",
+                str(policy.bulkhead.max_concurrent),
+                ", ".join(origins) or "the settings",
+            )
+        for name, row in sorted(shown.items(), reverse=True):
+            table.add_row(name, *row)
+    console = _console()
+    console.print(table)
+    for problem in effective.problems:
+        console.print(f"without effect: {problem}", style="red", markup=False)
+
+
+def explain(effective: Effective, settings: Settings, target: Target) -> None:
+    """Prints every value that governs a call, with where it comes from."""
+    policy, matched = effective.policy(settings, target)
+    origins = effective.origin(target)
+    table = Table(box=None, pad_edge=False)
+    for column in ("field", "value", "from"):
+        table.add_column(column, overflow="fold")
+    fields = {field.alias or name: name for name, field in Policy.model_fields.items()}
+    for part, value in policy.model_dump(mode="json", by_alias=True, exclude={"target"}).items():
+        origin = origins.get(fields[part], "the settings" if matched == "the settings" else "default")
+        for name, shown in _flat(part, value):
+            table.add_row(name, shown, origin)
+    console = _console()
+    console.print(f"{target.client}/{target.server}/{target.method or '*'} matches {matched}", markup=False)
+    console.print(table)
+
+
+def difference(before: Effective, after: Effective) -> str:
+    """What of the services' documents would change; empty if nothing."""
+    lines: list[str] = []
+    for service in sorted({*before.documents, *after.documents}):
+        old, new = (
+            as_yaml(each.documents.get(service, PolicyDocument()).model_copy(update={"sources": (), "uid": service}))
+            for each in (before, after)
+        )
+        lines += difflib.unified_diff(
+            old.splitlines(), new.splitlines(), f"{service}, in force", f"{service}, proposed", lineterm=""
+        )
+    return "\n".join(lines)
+
+
+def joined(documents: Mapping[str, PolicyDocument]) -> PolicyDocument:
+    """One document for the calls of all services."""
+    policies = {policy.target: policy for document in documents.values() for policy in document.policies}
+    return PolicyDocument(uid="cluster", policies=tuple(policies.values()))
+
+
+def _origins(rules: Rules, target: Target) -> dict[str, str]:
+    return {
+        name: f"{part.owner.resource.kind} {part.owner.resource.name} #{part.owner.generation}"
+        if part.owner
+        else "the chart's defaults"
+        for name, part in rules.effective(target).items()
+    }
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [pair for key, each in value.items() for pair in _flat(f"{name}.{key}", each)]
+    if isinstance(value, list):
+        return [(name, ", ".join(map(str, value)))]
+    return [(name, "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value))]
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=200)

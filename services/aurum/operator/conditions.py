@@ -1,0 +1,160 @@
+"""What a resource's status says: Accepted, Programmed, Converged, RolledBack, each with its reason (GEP-713)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aurum.operator.merging import NotAccepted
+from aurum.operator.observed import Pod, Report, Resource
+from aurum.operator.resources import RolloutSpec
+from aurum.operator.rollout import Rollout, rfc3339
+from aurum.resilience.policy import PolicyDocument
+
+_MAX_LAGGARDS = 10
+_MAX_MESSAGE = 1000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a resource stands. pods: that it is for; exposed: of them, those that are to have its present generation;
+    wanted: the document that each is to have; in_force: the generation that holds where the present one does not."""
+
+    resource: Resource
+    refusal: NotAccepted | None
+    targets: str
+    programmed: bool
+    in_force: int | None
+    pods: tuple[Pod, ...]
+    exposed: tuple[Pod, ...]
+    reports: Mapping[str, Report] = field(default_factory=dict)
+    wanted: Mapping[str, PolicyDocument] = field(default_factory=dict)
+    rollout: Rollout | None = None
+    rollout_spec: RolloutSpec | None = None
+    shadow: dict[str, int] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the present generation is meant for every pod."""
+        return self.refusal is None and (self.rollout is None or self.rollout.state == "Complete")
+
+    def has_it(self, pod: Pod) -> bool:
+        report = self.reports.get(pod.uid)
+        return report is not None and (self.resource.uid, self.resource.generation) in report.sources
+
+    def lack(self, pod: Pod) -> tuple[str, bool]:
+        """Why a pod does not have it, and whether it refused."""
+        report, wanted = self.reports.get(pod.uid), self.wanted.get(pod.uid)
+        if report is None:
+            return "has not been asked yet", False
+        if report.problem:
+            return report.problem, False
+        if report.refused and wanted and report.refused_generation == wanted.generation:
+            return f"refused: {report.refused}", True
+        return f"still has generation {report.generation} of its document", False
+
+
+def status_of(standing: Standing, now: float) -> dict[str, Any]:
+    """The status. A condition that has not changed keeps its time."""
+    resource, before = standing.resource, standing.resource.status
+    applied = [pod for pod in standing.exposed if standing.has_it(pod)]
+    lacking = {pod.name: standing.lack(pod) for pod in standing.exposed if not standing.has_it(pod)}
+    refused = sorted(name for name, (_, refuses) in lacking.items() if refuses)
+    status: dict[str, Any] = {
+        "observedGeneration": resource.generation,
+        "targets": standing.targets,
+        "converged": f"{len(applied)}/{len(standing.pods)}",
+        "pods": {
+            "total": len(standing.pods),
+            "applied": len(applied),
+            "refused": len(refused),
+            "laggards": [
+                {"pod": name, "reason": reason[:300]} for name, (reason, _) in sorted(lacking.items())[:_MAX_LAGGARDS]
+            ],
+        },
+    }
+    converged = standing.complete and standing.programmed and not lacking
+    conditions = [
+        _accepted(standing),
+        _programmed(standing),
+        _converged(standing, converged, len(applied), refused, lacking),
+    ]
+    if standing.rollout:
+        status["rollout"] = standing.rollout.shown(standing.rollout_spec, len(standing.exposed))
+        if standing.rollout.state == "RolledBack":
+            back = f"generation {standing.in_force}" if standing.in_force is not None else "what was before it"
+            conditions.append(
+                ("RolledBack", "True", "GuardBurned", f"{standing.rollout.figures}; every pod has {back} again")
+            )
+    if standing.shadow is not None:
+        names = ("calls", "openings", "breakerRejections", "limitRejections", "timeouts")
+        status["shadow"] = dict(zip(names, standing.shadow.values(), strict=True))
+    if converged or (standing.complete and standing.programmed and not standing.pods):
+        status["lastGood"] = {"generation": resource.generation, "spec": dict(resource.spec)}
+    elif last := before.get("lastGood"):
+        status["lastGood"] = last
+    status["conditions"] = [_dated(condition, resource, now) for condition in conditions]
+    return status
+
+
+_Condition = tuple[str, str, str, str]
+
+
+def _accepted(standing: Standing) -> _Condition:
+    if standing.refusal:
+        return "Accepted", "False", standing.refusal.reason, standing.refusal.message
+    return "Accepted", "True", "Accepted", f"it governs {standing.targets}"
+
+
+def _programmed(standing: Standing) -> _Condition:
+    stays = f"; generation {standing.in_force} stays" if standing.in_force is not None else ""
+    if standing.refusal:
+        return "Programmed", "False", "NotAccepted", f"it has no effect{stays}"
+    rollout = standing.rollout
+    if rollout and rollout.state == "RolledBack":
+        return "Programmed", "False", "RolledBack", f"it did harm{stays}"
+    if rollout and rollout.state == "Waiting":
+        return "Programmed", "False", "WaitingForRollout", f"another rollout to the same services comes first{stays}"
+    if not standing.programmed:
+        return "Programmed", "False", "Pending", "its ConfigMaps are being written"
+    if rollout and rollout.state == "Progressing":
+        steps = standing.rollout_spec.steps if standing.rollout_spec else (100,)
+        held = f"; held up: {rollout.figures}" if rollout.figures else ""
+        return (
+            "Programmed",
+            "True",
+            "RollingOut",
+            f"step {rollout.step + 1} of {len(steps)}: {len(standing.exposed)} of {len(standing.pods)} pods{held}",
+        )
+    return "Programmed", "True", "Programmed", "every service's ConfigMap has it"
+
+
+def _converged(
+    standing: Standing, converged: bool, applied: int, refused: list[str], lacking: Mapping[str, tuple[str, bool]]
+) -> _Condition:
+    share = f"{applied}/{len(standing.pods)}"
+    if converged:
+        return "Converged", "True", "Converged", f"{share} pods have it in force"
+    if standing.refusal:
+        return "Converged", "False", "NotAccepted", "it has no effect"
+    if refused:
+        return "Converged", "False", "Refused", f"{share}; {refused[0]} {lacking[refused[0]][0]}"
+    if standing.rollout and standing.rollout.state != "Complete":
+        return "Converged", "False", standing.rollout.state, f"{share} pods have it in force"
+    if lacking:
+        first = min(lacking)
+        return "Converged", "False", "Waiting", f"{share}; {first} {lacking[first][0]}"
+    return "Converged", "False", "Waiting", f"{share}; its ConfigMaps are being written"
+
+
+def _dated(condition: _Condition, resource: Resource, now: float) -> dict[str, Any]:
+    kind, state, reason, message = condition
+    before = next((each for each in resource.status.get("conditions", ()) if each["type"] == kind), None)
+    same = before is not None and before["status"] == state
+    return {
+        "type": kind,
+        "status": state,
+        "observedGeneration": resource.generation,
+        "lastTransitionTime": before["lastTransitionTime"] if before and same else rfc3339(now),
+        "reason": reason,
+        "message": message[:_MAX_MESSAGE],
+    }

@@ -1,0 +1,155 @@
+"""Watches rollouts in Prometheus: do the pods that have the new generation do worse than they may?"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aurum.operator.merging import Parsed, Target
+from aurum.operator.observed import Finding, Pod
+from aurum.operator.resources import GuardSpec
+from aurum.operator.rollout import Rollout
+from aurum.resilience.durations import format_duration
+from aurum.runtime.errors import AurumError
+from aurum.runtime.http_client import HttpDependency
+
+INTERVAL = 2.0  # seconds between two looks
+_LONGEST_WINDOW = 30.0  # seconds; or as long as the pause is
+_SAMPLES = 2  # of a pod since the step began, without which there is no rate
+_SERVER_FAULTS = "UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|UNKNOWN|DATA_LOSS|RESOURCE_EXHAUSTED"
+_SERVICES = {
+    "ingestion": "aurum.v1.IngestionService",
+    "edge": "aurum.v1.IngestionService",
+    "prediction": "aurum.v1.PredictionService",
+}
+
+
+class Guards:
+    """findings: of the rollouts that are watched, by the resources' uids. on_change: called when one tells another
+    story than before."""
+
+    def __init__(self, prometheus: HttpDependency, prefix: str, on_change: Callable[[], None]) -> None:
+        self.findings: dict[str, Finding] = {}
+        self._prometheus = prometheus
+        self._prefix = prefix
+        self._on_change = on_change
+        self._watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]] = {}
+        self._steps: dict[str, tuple[int, int, frozenset[str]]] = {}
+        self._since: dict[str, float | None] = {}
+
+    def follow(self, watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]], rollouts: Mapping[str, Rollout]) -> None:
+        """These rollouts from now on. rollouts: where each is; what was found at another step does not count."""
+        self._watched = watched
+        self._since = {uid: rollouts[uid].since for uid in watched}
+        for uid, (parsed, pods) in watched.items():
+            step = (parsed.generation, rollouts[uid].step, frozenset(pod.uid for pod in pods))
+            if self._steps.get(uid) != step:
+                self._steps[uid] = step
+                self.findings.pop(uid, None)
+        for uid in set(self._steps) - set(watched):
+            del self._steps[uid]
+            self.findings.pop(uid, None)
+
+    async def run(self) -> None:
+        """Looks, for as long as it runs."""
+        while True:
+            for uid, (parsed, pods) in list(self._watched.items()):
+                step = self._steps.get(uid)
+                finding = await self._look(parsed, pods, self._since.get(uid))
+                if step == self._steps.get(uid) and finding != self.findings.get(uid):
+                    self.findings[uid] = finding
+                    self._on_change()
+            await asyncio.sleep(INTERVAL)
+
+    async def _look(self, parsed: Parsed, pods: tuple[Pod, ...], since: float | None) -> Finding:
+        if not pods or parsed.rollout is None or since is None:
+            return Finding(None, "not every pod of the step has it yet")
+        # What was before the step says nothing of it, such as the failures of a generation that was taken back
+        window = int(min(max(_LONGEST_WINDOW, parsed.rollout.pause), time.time() - since))
+        if window < 1:
+            return Finding(None, "every pod of the step has it just now")
+        told: list[str] = []
+        try:
+            for question in _questions(parsed, parsed.rollout.guard, pods, f"{window}s"):
+                worst = await self._worst(question.query)
+                if worst is None:
+                    told.append(f"{question.name}: none")  # no traffic, no harm
+                elif question.most is None or worst > question.most:
+                    return Finding(True, question.harm.format(f"{worst:.4g}"))
+                else:
+                    told.append(f"{question.name}: {worst:.4g}")
+            series = await self._ask(
+                f"min by (k8s_pod_name) (count_over_time(policy_generation{{{_of(pods)}}}[{window}s]))"
+            )
+        except AurumError as error:
+            return Finding(None, f"Prometheus cannot be asked: {error.message}"[:300])
+        samples = {labels.get("k8s_pod_name", ""): value for labels, value in series}
+        if unseen := [pod.name for pod in pods if samples.get(pod.name, 0.0) < _SAMPLES]:
+            return Finding(None, f"Prometheus has too little of {unseen[0]} yet")
+        return Finding(False, "; ".join(told))
+
+    async def _worst(self, query: str) -> float | None:
+        return max((value for _, value in await self._ask(query) if not math.isnan(value)), default=None)
+
+    async def _ask(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """The series that a query has now: labels and value."""
+        answer = await self._prometheus.get_json(
+            f"{self._prefix}/api/v1/query", {"query": query, "time": f"{time.time():.3f}"}
+        )
+        return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """most: the most that the value may be; None: any value burns. harm: words for one that burns, around the value."""
+
+    name: str
+    query: str
+    most: float | None
+    harm: str
+
+
+def _questions(parsed: Parsed, guard: GuardSpec, pods: tuple[Pod, ...], window: str) -> list[_Question]:
+    of_pods = _of(pods)
+    found: list[_Question] = []
+    methods = "|".join(sorted({_method(target) for target in parsed.targets}))
+    calls = f'{of_pods}, method=~"{methods}"'
+    if methods and guard.error_ratio is not None:
+        failed = f'sum(rate(rpc_client_requests_total{{{calls}, code=~"{_SERVER_FAULTS}"}}[{window}])) or vector(0)'
+        query = f"({failed}) / sum(rate(rpc_client_requests_total{{{calls}}}[{window}]))"
+        harm = f"a share of {{}} of the calls fails, more than {guard.error_ratio:g}"
+        found.append(_Question("error ratio", query, guard.error_ratio, harm))
+    if methods and guard.p99 is not None:
+        rate = f"sum by (le) (rate(rpc_client_duration_seconds_bucket{{{calls}}}[{window}]))"
+        harm = f"the 99th percentile of the calls is {{}} s, above {format_duration(guard.p99)}"
+        found.append(_Question("p99 seconds", f"histogram_quantile(0.99, {rate})", guard.p99, harm))
+    if guard.breaker_open and parsed.targets:
+        servers = "|".join(sorted({f"[^/]+/{target.server}(/.+)?" for target in parsed.targets}))
+        query = f'circuit_breaker_state{{{of_pods}, name=~"{servers}"}} == 1'
+        found.append(_Question("open breakers", query, None, "a circuit breaker is open"))
+    if guard.query is not None:
+        found.append(
+            _Question("query", guard.query.replace("$pods", _names(pods)), None, "the guard's query yields {}")
+        )
+    return found
+
+
+def _names(pods: tuple[Pod, ...]) -> str:
+    return "|".join(_exactly(pod.name) for pod in pods)
+
+
+def _of(pods: tuple[Pod, ...]) -> str:
+    """A matcher of the pods' series."""
+    return f'k8s_pod_name=~"{_names(pods)}"'
+
+
+def _method(target: Target) -> str:
+    """A regular expression of the names that the metrics have for the calls to a target."""
+    service = _SERVICES.get(target.server, target.server)
+    return f"/{_exactly(service)}/{target.method or '.+'}"
+
+
+def _exactly(name: str) -> str:
+    """A regular expression of a name, without a backslash, which PromQL would want twice."""
+    return name.replace(".", "[.]")

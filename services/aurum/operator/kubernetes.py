@@ -1,0 +1,159 @@
+"""What the operator reads from and writes to the API server, and nothing else: its RBAC is what stands here."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from lightkube.core.async_client import AsyncClient
+from lightkube.core.exceptions import ApiError
+from lightkube.core.resource import NamespacedResource
+from lightkube.generic_resource import create_namespaced_resource
+from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Service
+from lightkube.types import PatchType
+
+from aurum.operator.connecting import MANAGER
+from aurum.operator.observed import CONTENT, TOUCHED, TRACK, Resource, Workload
+from aurum.operator.planning import content_hash
+from aurum.operator.resources import GROUP, KINDS, VERSION
+from aurum.operator.rollout import rfc3339
+from aurum.runtime import metrics
+
+_CHUNK = 200  # objects in one answer
+PART_OF = "app.kubernetes.io/part-of"
+INSTANCE = "app.kubernetes.io/instance"
+COMPONENT = "app.kubernetes.io/component"
+
+POLICIES = {
+    kind: create_namespaced_resource(GROUP, VERSION, kind, plural, verbs=["get", "list", "patch"])
+    for kind, (plural, _) in KINDS.items()
+}
+
+
+class Cluster:
+    """One namespace of a cluster. release: the Helm release whose objects the operator looks after. All methods raise
+    lightkube's ApiError or httpx2's HTTPError."""
+
+    def __init__(self, client: AsyncClient, namespace: str, release: str) -> None:
+        self.namespace = namespace
+        self._client = client
+        self._labels = {PART_OF: "aurumai", INSTANCE: release}
+
+    async def resources(self) -> list[dict[str, Any]]:
+        """All policies, as JSON."""
+        return [each for kind in POLICIES.values() async for each in self._list(kind)]
+
+    async def pods(self) -> list[dict[str, Any]]:
+        return [each async for each in self._list(Pod, self._labels)]
+
+    async def config_maps(self) -> list[dict[str, Any]]:
+        return [each async for each in self._list(ConfigMap, self._labels)]
+
+    async def workloads(self) -> dict[str, Workload]:
+        """The workloads of the release by the name of their service."""
+        labels = {
+            _component(each): each["metadata"].get("labels", {}) async for each in self._list(Service, self._labels)
+        }
+        found = {}
+        for kind in (Deployment, StatefulSet):
+            async for each in self._list(kind, self._labels):
+                service = _component(each)
+                metadata = each["metadata"]
+                found[service] = Workload(
+                    service, "apps/v1", kind.__name__, metadata["name"], metadata["uid"], labels.get(service, {})
+                )
+        return found
+
+    async def apply_config_map(self, workload: Workload, data: Mapping[str, str]) -> dict[str, Any]:
+        """Writes a service's ConfigMap; it belongs to the workload and goes with it."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": workload.config_map,
+                "labels": {**self._labels, COMPONENT: workload.service, "app.kubernetes.io/managed-by": MANAGER},
+                "annotations": {CONTENT: content_hash(data)},
+                "ownerReferences": [
+                    {
+                        "apiVersion": workload.api_version,
+                        "kind": workload.kind,
+                        "name": workload.name,
+                        "uid": workload.uid,
+                    }
+                ],
+            },
+            "data": dict(data),
+        }
+        metrics.operator_writes_total.labels("configmap").inc()
+        return await self._apply(ConfigMap, workload.config_map, body)
+
+    async def touch_pod(self, name: str, touched: str, track: str) -> dict[str, Any]:
+        """Sets a pod's annotations, at which the kubelet looks at its volumes."""
+        metrics.operator_writes_total.labels("pod").inc()
+        body = {"metadata": {"annotations": {TOUCHED: touched, TRACK: track}}}
+        done = await self._client.patch(Pod, name, body, namespace=self.namespace, patch_type=PatchType.MERGE)
+        return _plain(done)
+
+    async def write_status(self, resource: Resource, status: Mapping[str, Any]) -> dict[str, Any]:
+        kind = POLICIES[resource.kind]
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": resource.kind,
+            "metadata": {"name": resource.name, "uid": resource.uid},  # not of another one with the same name
+            "status": dict(status),
+        }
+        metrics.operator_writes_total.labels("status").inc()
+        return await self._apply(kind.Status, resource.name, body)
+
+    async def event(self, about: Mapping[str, str], kind: str, reason: str, message: str, now: float) -> None:
+        """Tells people of something. about: apiVersion, kind, name and uid of an object. kind: Normal or Warning."""
+        metrics.operator_writes_total.labels("event").inc()
+        moment = rfc3339(now)
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{about['name']}.", "namespace": self.namespace},
+            "involvedObject": {**about, "namespace": self.namespace},
+            "type": kind,
+            "reason": reason,
+            "message": message[:1000],
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "count": 1,
+        }
+        await self._client.create(Event.from_dict(body), namespace=self.namespace)  # type: ignore[call-overload]
+
+    async def _apply(self, kind: type[NamespacedResource], name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        done = await self._client.patch(
+            kind,
+            name,
+            dict(body),
+            namespace=self.namespace,
+            patch_type=PatchType.APPLY,
+            field_manager=MANAGER,
+            force=True,
+        )
+        return _plain(done)
+
+    async def _list(
+        self, kind: type[NamespacedResource], labels: Mapping[str, str] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        found = self._client.list(kind, namespace=self.namespace, chunk_size=_CHUNK, labels=dict(labels or {}) or None)
+        async for each in found:
+            plain = _plain(each)
+            plain.setdefault("kind", kind.__name__)
+            yield plain
+
+
+def is_gone(error: ApiError) -> bool:
+    """Whether what was to be written is there no more, or has become another."""
+    return error.status.code in (404, 409, 422)
+
+
+def _plain(done: Any) -> dict[str, Any]:
+    return dict(done) if isinstance(done, dict) else dict(done.to_dict())
+
+
+def _component(body: Mapping[str, Any]) -> str:
+    return str(body["metadata"].get("labels", {}).get(COMPONENT, ""))

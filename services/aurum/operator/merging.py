@@ -1,0 +1,400 @@
+"""From many resources to one document for each service: who governs what, who loses, and where each part comes from.
+
+For a call, each part (retry, timeout, …) comes from the most specific policy that has it: one that names client and
+method, then the method, then the client, then the service; then from the chart's defaults. Of two equally specific
+policies that have the same part the older one is accepted, the other is not. A policy that is not accepted has no
+effect; its last good generation, if there is one, stays.
+"""
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from aurum.operator.observed import Resource, Workload
+from aurum.operator.resources import KINDS, ResiliencePolicySpec, RolloutSpec, TelemetryPolicySpec
+from aurum.resilience.durations import format_duration
+from aurum.resilience.policy import (
+    AdmissionSpec,
+    Policy,
+    PolicyDocument,
+    PolicyPart,
+    ServerPolicy,
+    Source,
+    TelemetrySpec,
+    describe,
+)
+from aurum.runtime.calls import CALLERS, CALLS
+
+_USUAL_DEADLINE = 5.0  # seconds: of a call that no policy mentions
+_SERVERS = frozenset(calls.server for calls in CALLS)
+_TELEMETRY_FIELDS = ("log_level", "sampling_ratio")
+
+
+class Target(NamedTuple):
+    """The calls that a policy is for; None: any."""
+
+    client: str | None
+    server: str
+    method: str | None
+
+    def __str__(self) -> str:
+        shown = f"{self.client}→{self.server}" if self.client else self.server
+        return f"{shown}/{self.method}" if self.method else shown
+
+
+class NotAccepted(Exception):  # noqa: N818 - it becomes a condition, with this reason
+    """A resource cannot have an effect. reason: one word for the condition."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A resource's spec of one generation, understood.
+
+    targets, sections: the calls that it governs, and by what, with the names of the fields of `Policy`. admission: of
+    the services in `services`. telemetry: of the services in `services`, or of all if there are none.
+    """
+
+    resource: Resource
+    generation: int
+    targets: tuple[Target, ...] = ()
+    sections: Mapping[str, PolicyPart] = field(default_factory=dict)
+    admission: AdmissionSpec | None = None
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+    services: tuple[str, ...] = ()
+    shadow: bool = False
+    rollout: RolloutSpec | None = None
+
+    @property
+    def source(self) -> Source:
+        resource = self.resource
+        return Source(kind=resource.kind, name=resource.name, uid=resource.uid, generation=self.generation)
+
+
+class Part(NamedTuple):
+    """A part of a policy, and the one that it comes from; None: the defaults."""
+
+    value: Any
+    owner: Parsed | None
+
+
+@dataclass(slots=True)
+class Layers:
+    """The parts of accepted policies by what they are for. One of these for what enforces, one for shadows."""
+
+    calls: dict[Target, dict[str, Part]] = field(default_factory=dict)
+    admission: dict[str, Part] = field(default_factory=dict)
+
+    def claims(self, parsed: Parsed) -> Iterable[tuple[dict[Any, Part], Any, Any, str]]:
+        """Where each part of a policy would go: mapping, key, part, and words for it."""
+        for target in parsed.targets:
+            layer = self.calls.setdefault(target, {})
+            for name, part in parsed.sections.items():
+                yield layer, name, part, f"{_camel(name)} of {target}"
+        if parsed.admission:
+            for service in parsed.services:
+                yield self.admission, service, parsed.admission, f"admission of {service}"
+
+    def add(self, parsed: Parsed) -> None:
+        """Adds a policy's parts. Raises NotAccepted, and adds nothing, if an older one has one of them."""
+        claims = list(self.claims(parsed))
+        for mapping, key, _, what in claims:
+            if key in mapping and (owner := mapping[key].owner):
+                raise NotAccepted("Conflicted", f"{what} is governed by {owner.resource.name}, which is older")
+        for mapping, key, part, _ in claims:
+            mapping[key] = Part(part, parsed)
+
+    def remove(self, parsed: Parsed) -> None:
+        """Takes a policy's parts out again."""
+        for mapping, key, _, _ in self.claims(parsed):
+            if key in mapping and mapping[key].owner is parsed:
+                del mapping[key]
+
+
+@dataclass(slots=True)
+class Rules:
+    """All that accepted resources say."""
+
+    defaults: PolicyDocument
+    enforced: Layers = field(default_factory=Layers)
+    shadows: Layers = field(default_factory=Layers)
+    telemetry: dict[tuple[str | None, str], Part] = field(default_factory=dict)
+
+    def add(self, parsed: Parsed) -> None:
+        """Adds a resource. Raises NotAccepted, and adds nothing, if it cannot have an effect beside the others."""
+        if parsed.telemetry:
+            self._add_telemetry(parsed)
+            return
+        layers = self.shadows if parsed.shadow else self.enforced
+        layers.add(parsed)
+        try:
+            self._check(parsed)
+        except NotAccepted:
+            layers.remove(parsed)
+            raise
+
+    def effective(self, target: Target, *, shadow: bool = False) -> dict[str, Part]:
+        """The parts that govern a target, by name, each with where it comes from. What no layer has is missing: the
+        fields' own defaults apply."""
+        client, server, method = target
+        base = self.defaults.for_call(client or "*", server, method or "*")
+        found = {
+            name: Part(getattr(base, name), None)
+            for name in (base.model_fields_set - {"target"} if base else ())
+            if getattr(base, name) is not None
+        }
+        layers = [self.enforced, self.shadows] if shadow else [self.enforced]
+        for each in layers:
+            for key in (
+                Target(None, server, None),
+                Target(client, server, None),
+                Target(None, server, method),
+                Target(client, server, method),
+            ):
+                found.update(each.calls.get(key, {}))
+        return found
+
+    def document(self, service: str, uid: str) -> PolicyDocument:
+        """The document of a service, of generation 0. Raises NotAccepted if its parts exclude each other."""
+        clients = [calls for calls in CALLS if calls.client == service]
+        policies = self._policies(service, self.enforced, shadow=False)
+        taken = {policy.target for policy in policies}
+        servers = []
+        if admission := self.enforced.admission.get(service):
+            servers.append(ServerPolicy(server=service, admission=admission.value))
+        elif (said := self.defaults.for_server(service)) is not None:
+            servers.append(said)
+        sources = {
+            part.owner.source
+            for part in self._parts(service, [calls.server for calls in clients])
+            if part.owner is not None
+        }
+        return PolicyDocument(
+            uid=uid,
+            policies=(
+                *policies,
+                *(
+                    policy
+                    for policy in self.defaults.policies
+                    if policy.target not in taken and fnmatch.fnmatchcase(service, policy.target.split("/")[0])
+                ),
+            ),
+            servers=tuple(servers),
+            default=self.defaults.default,
+            shadows=tuple(self._policies(service, self.shadows, shadow=True)),
+            telemetry=self._telemetry_of(service),
+            sources=tuple(sorted(sources, key=lambda source: (source.kind, source.name, source.uid))),
+        )
+
+    def telemetry_parts(self, service: str) -> dict[str, Part]:
+        """What is said of a service's telemetry, by field; what names the service goes before what is for all."""
+        found = {}
+        for name in _TELEMETRY_FIELDS:
+            part = self.telemetry.get((service, name)) or self.telemetry.get((None, name))
+            if part:
+                found[name] = part
+        return found
+
+    def _parts(self, service: str, servers: list[str]) -> Iterable[Part]:
+        """Every part of a resource that the document of a service has."""
+        for layers in (self.enforced, self.shadows):
+            for target, parts in layers.calls.items():
+                if target.server in servers and target.client in (None, service):
+                    yield from parts.values()
+            if service in layers.admission:
+                yield layers.admission[service]
+        for (named, _), part in self.telemetry.items():
+            if named in (None, service):
+                yield part
+
+    def _policies(self, service: str, layers: Layers, *, shadow: bool) -> list[Policy]:
+        """The policies that resources make for a service's calls, those of single methods first."""
+        servers = {calls.server for calls in CALLS if calls.client == service}
+        targets = {
+            Target(service, target.server, target.method)
+            for target, parts in layers.calls.items()
+            if parts and target.server in servers and target.client in (None, service)
+        }
+        ordered = sorted(targets, key=lambda target: (target.method is None, target.server, target.method or ""))
+        return [self._policy(target, shadow=shadow) for target in ordered]
+
+    def _policy(self, target: Target, *, shadow: bool = False) -> Policy:
+        parts = {name: part.value for name, part in self.effective(target, shadow=shadow).items()}
+        try:
+            return Policy(target=f"{target.client}/{target.server}/{target.method or '*'}", **parts)
+        except ValidationError as error:
+            raise NotAccepted("Invalid", f"for {target}, with what is inherited: {describe(error)}") from error
+
+    def _check(self, parsed: Parsed) -> None:
+        """Raises NotAccepted if calls that the policy is for would get parts that exclude each other, or an attempt
+        that outlasts the deadline of the call within which it is made."""
+        for target in parsed.targets:
+            for calls in CALLS:
+                if calls.server != target.server or target.client not in (None, calls.client):
+                    continue
+                for each in self._within(Target(calls.client, target.server, target.method)):
+                    policy = self._policy(each, shadow=parsed.shadow)
+                    if "timeout" in parsed.sections and not parsed.shadow:
+                        self._check_deadline(each, policy)
+
+    def _within(self, target: Target) -> Iterable[Target]:
+        """A target and those of single methods that inherit from it."""
+        yield target
+        if target.method is None:
+            for other, parts in self.enforced.calls.items():
+                if parts and other.server == target.server and other.method and other.client in (None, target.client):
+                    yield Target(target.client, target.server, other.method)
+
+    def _check_deadline(self, target: Target, policy: Policy) -> None:
+        callers = CALLERS.get(target.client or "")
+        if not callers:
+            return
+        deadlines: dict[str, float] = {}
+        for caller in callers:
+            timeout = self.effective(Target(caller, str(target.client), None)).get("timeout")
+            deadlines[caller] = timeout.value.deadline if timeout else _USUAL_DEADLINE
+        longest = max(deadlines, key=lambda caller: deadlines[caller])
+        attempt = min(policy.timeout.attempt, policy.timeout.deadline)
+        if attempt > deadlines[longest]:
+            raise NotAccepted(
+                "BeyondCallersDeadline",
+                f"timeout.attempt of {target} ({format_duration(attempt)}) is above the deadline of {longest}→"
+                f"{target.client} ({format_duration(deadlines[longest])}), within which the call is made",
+            )
+
+    def _add_telemetry(self, parsed: Parsed) -> None:
+        keys = [(service, name) for service in parsed.services or (None,) for name in parsed.telemetry]
+        for service, name in keys:
+            if (part := self.telemetry.get((service, name))) and part.owner:
+                what = f"{_camel(name)} of {service or 'all services'}"
+                raise NotAccepted("Conflicted", f"{what} is governed by {part.owner.resource.name}, which is older")
+        for service, name in keys:
+            self.telemetry[service, name] = Part(parsed.telemetry[name], parsed)
+
+    def _telemetry_of(self, service: str) -> TelemetrySpec | None:
+        parts = self.telemetry_parts(service)
+        return TelemetrySpec(**{name: part.value for name, part in parts.items()}) if parts else None
+
+
+def parse(resource: Resource, generation: int, spec: Mapping[str, Any], workloads: Mapping[str, Workload]) -> Parsed:
+    """Understands a spec. Raises NotAccepted if it cannot be, or nothing here is what it is for."""
+    _, model = KINDS[resource.kind]
+    try:
+        understood = _validated(model, resource.uid, generation, _Frozen(spec))
+    except ValidationError as error:
+        raise NotAccepted("Invalid", f"spec.{describe(error)}") from error
+    if isinstance(understood, TelemetryPolicySpec):
+        said = {name: value for name in _TELEMETRY_FIELDS if (value := getattr(understood, name)) is not None}
+        services = tuple(_telemetry_services(understood, workloads))
+        return Parsed(resource, generation, telemetry=said, services=services)
+    if isinstance(understood, ResiliencePolicySpec):
+        return _parsed_resilience(resource, generation, understood, workloads)
+    raise TypeError(f"{resource.kind} is not known")
+
+
+def _parsed_resilience(
+    resource: Resource, generation: int, spec: ResiliencePolicySpec, workloads: Mapping[str, Workload]
+) -> Parsed:
+    targets = _targets(spec, workloads)
+    for target in targets:
+        _check_exists(target, workloads)
+    servers = tuple(dict.fromkeys(target.server for target in targets)) if spec.admission else ()
+    for server in servers:
+        if server not in workloads:
+            raise NotAccepted("TargetNotFound", f"there is no service {server} here that could admit calls")
+    return Parsed(
+        resource,
+        generation,
+        targets=targets if spec.sections else (),
+        sections=spec.sections,
+        admission=spec.admission,
+        services=servers,
+        shadow=spec.mode == "Shadow",
+        rollout=spec.rollout,
+    )
+
+
+def governed(parsed: Parsed, workloads: Mapping[str, Workload]) -> list[str]:
+    """The services whose documents have a resource."""
+    found = set(parsed.services)
+    if parsed.telemetry and not parsed.services:
+        found.update(workloads)
+    for target in parsed.targets:
+        found |= {
+            calls.client
+            for calls in CALLS
+            if calls.server == target.server and target.client in (None, calls.client) and calls.client in workloads
+        }
+    return sorted(found)
+
+
+class _Frozen:
+    """A spec as an argument of a cache: the key is uid and generation, by which it never changes."""
+
+    __slots__ = ("spec",)
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.spec = spec
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frozen) and self.spec == other.spec
+
+
+@lru_cache(maxsize=5000)
+def _validated(model: type[PolicyPart], uid: str, generation: int, spec: _Frozen) -> PolicyPart:
+    return model.model_validate(dict(spec.spec))
+
+
+def _targets(spec: ResiliencePolicySpec, workloads: Mapping[str, Workload]) -> tuple[Target, ...]:
+    if spec.selector is None:
+        return tuple(dict.fromkeys(Target(ref.client, ref.service, ref.method) for ref in spec.target_refs))
+    return tuple(Target(None, service, None) for service in _selected(spec.selector.match_labels, workloads))
+
+
+def _selected(labels: Mapping[str, str], workloads: Mapping[str, Workload]) -> list[str]:
+    found = [
+        service
+        for service, workload in workloads.items()
+        if all(workload.labels.get(name) == value for name, value in labels.items())
+    ]
+    if not found:
+        raise NotAccepted("TargetNotFound", f"no Service here has the labels {dict(labels)}")
+    return sorted(found)
+
+
+def _check_exists(target: Target, workloads: Mapping[str, Workload]) -> None:
+    if target.server not in _SERVERS:
+        raise NotAccepted("TargetNotFound", f"there is no service {target.server}: {', '.join(sorted(_SERVERS))}")
+    calls = [each for each in CALLS if each.server == target.server and target.client in (None, each.client)]
+    if not calls:
+        raise NotAccepted("TargetNotFound", f"{target.client} does not call {target.server}")
+    if target.method and not any(target.method in each.methods for each in calls):
+        known = sorted({method for each in calls for method in each.methods})
+        raise NotAccepted("TargetNotFound", f"{target.server} has no method {target.method}: {', '.join(known)}")
+    if not any(each.client in workloads for each in calls):
+        raise NotAccepted("TargetNotFound", f"nothing that runs here calls {target}")
+
+
+def _telemetry_services(spec: TelemetryPolicySpec, workloads: Mapping[str, Workload]) -> list[str]:
+    if spec.selector is not None:
+        return _selected(spec.selector.match_labels, workloads)
+    for ref in spec.target_refs:
+        if ref.service not in workloads:
+            raise NotAccepted("TargetNotFound", f"there is no service {ref.service} here")
+    return [ref.service for ref in spec.target_refs]
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(each.capitalize() for each in rest)

@@ -1,0 +1,349 @@
+"""What is to be, from what is there: the documents, the pods that load them, and the status of each resource."""
+
+import fnmatch
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from aurum.operator.conditions import Standing, status_of
+from aurum.operator.merging import NotAccepted, Parsed, Rules, governed, parse
+from aurum.operator.observed import ConfigMap, Pod, Resource, Workload, World
+from aurum.operator.resources import RolloutSpec
+from aurum.operator.rollout import Rollout, advanced, exposed_pods
+from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
+from aurum.runtime.policy_location import CANDIDATE, IN_FORCE
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """The documents of a service. exposed: uids of the pods that are to load the candidate."""
+
+    workload: Workload
+    in_force: PolicyDocument
+    candidate: PolicyDocument | None = None
+    exposed: frozenset[str] = frozenset()
+
+    @property
+    def data(self) -> dict[str, str]:
+        """The ConfigMap's content."""
+        data = {IN_FORCE: as_yaml(self.in_force)}
+        if self.candidate:
+            data[CANDIDATE] = as_yaml(self.candidate)
+        return data
+
+    def document_of(self, pod: Pod) -> PolicyDocument:
+        """What a pod is to have in force."""
+        return self.candidate if self.candidate and pod.uid in self.exposed else self.in_force
+
+    def track_of(self, pod: Pod) -> str:
+        return "candidate" if self.candidate and pod.uid in self.exposed else "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """services: by name. statuses and standings: by the resources' uids. rollouts: those that have begun, by uid.
+    watched: uids of the resources whose guard is to look, with the pods that have the new generation."""
+
+    services: Mapping[str, ServicePlan]
+    statuses: Mapping[str, dict[str, Any]]
+    standings: Mapping[str, Standing]
+    rollouts: Mapping[str, Rollout]
+    watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Policy:
+    """A resource on its way through the plan. current: its present generation, if it can have an effect; in_force: what
+    holds where the present one does not."""
+
+    resource: Resource
+    current: Parsed | None = None
+    in_force: Parsed | None = None
+    refusal: NotAccepted | None = None
+    rollout: Rollout | None = None
+    services: list[str] = field(default_factory=list)
+
+
+def plan(world: World, rollouts: Mapping[str, Rollout]) -> Plan:
+    """rollouts: what is known of them beside the resources' status, which is written late."""
+    policies = _accepted(world)
+    _with_rollouts(world, policies, rollouts)
+    stable = _rules(world, [each.in_force for each in policies])
+    trying = {
+        service: each
+        for each in policies
+        if each.rollout and each.rollout.state == "Progressing"
+        for service in each.services
+    }
+    candidate = (
+        _rules(world, [each.current if each in trying.values() else each.in_force for each in policies])
+        if trying
+        else stable
+    )
+    services: dict[str, ServicePlan] = {}
+    problems: list[str] = []
+    for service, workload in sorted(world.workloads.items()):
+        try:
+            services[service] = _service_plan(world, workload, stable, candidate, trying.get(service))
+        except NotAccepted as problem:  # defaults that no resource can be merged with
+            problems.append(f"the policies of {service} stay as they are: {problem.message}")
+    return _with_statuses(world, policies, services, tuple(problems))
+
+
+def rules_in_force(world: World) -> Rules:
+    """What the accepted resources say together, rollouts aside."""
+    return _rules(world, [each.in_force for each in _accepted(world)])
+
+
+def refusals(world: World) -> dict[str, NotAccepted]:
+    """Why resources cannot have an effect, by their uids."""
+    return {each.resource.uid: each.refusal for each in _accepted(world) if each.refusal}
+
+
+def as_yaml(document: PolicyDocument) -> str:
+    """A document as it is in a ConfigMap: what is not said has its default."""
+    content = document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, width=120)
+
+
+def content_hash(data: Mapping[str, str]) -> str:
+    """Identifies a ConfigMap's content."""
+    return hashlib.sha256("\0".join(f"{name}\0{data[name]}" for name in sorted(data)).encode()).hexdigest()[:16]
+
+
+def _accepted(world: World) -> list[_Policy]:
+    """Every resource, the oldest first, with what it can have in force beside the older ones."""
+    rules = Rules(world.defaults)
+    found = []
+    for resource in sorted(world.resources, key=lambda each: each.age):
+        policy = _Policy(resource)
+        try:
+            policy.current = parse(resource, resource.generation, resource.spec, world.workloads)
+            rules.add(policy.current)
+            policy.in_force = policy.current
+        except NotAccepted as refusal:
+            policy.current = None
+            policy.refusal = refusal
+            if last := _last_good(world, resource):
+                try:
+                    rules.add(last)
+                    policy.in_force = last
+                except NotAccepted:
+                    pass  # it has lost its place to an older one; the condition says why the present one has none
+        policy.services = governed(policy.current or policy.in_force, world.workloads) if policy.in_force else []
+        found.append(policy)
+    return found
+
+
+def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Rollout]) -> None:
+    """Moves each rollout on, and begins at most one for each service."""
+    if not world.guarded:
+        return  # with nothing to watch it, a change applies at once
+    busy: set[str] = set()
+    waiting: list[_Policy] = []
+    for policy in policies:
+        spec = _rollout_spec(policy)
+        if spec is None:
+            continue
+        resource = policy.resource
+        before = known.get(resource.uid) or Rollout.of(resource.status)
+        if before is None or before.generation != resource.generation:
+            before = Rollout(resource.generation)
+        last = _last_good(world, resource)
+        if last is not None and last.generation == resource.generation:
+            before = replace(before, state="Complete")
+        policy.rollout = before
+        match before.state:
+            case "Progressing":
+                policy.rollout = _moved(world, policy, spec, before)
+            case "Waiting":
+                waiting.append(policy)
+        if policy.rollout.state == "Progressing":
+            busy.update(policy.services)
+        if policy.rollout.state != "Complete":
+            policy.in_force = last
+    for policy in waiting:
+        if policy.rollout and not busy & set(policy.services):  # one at a time, or nobody could tell which did harm
+            policy.rollout = replace(policy.rollout, state="Progressing", step=0)
+            busy.update(policy.services)
+
+
+def _moved(world: World, policy: _Policy, spec: RolloutSpec, before: Rollout) -> Rollout:
+    resource, percent = policy.resource, spec.steps[min(before.step, len(spec.steps) - 1)]
+    exposed = [
+        pod
+        for service in policy.services
+        for pod in world.pods_of(service)
+        if pod.uid in exposed_pods(resource.uid, world.pods_of(service), percent)
+    ]
+    reports = [world.reports.get(pod.uid) for pod in exposed]
+    have = [report is not None and (resource.uid, resource.generation) in report.sources for report in reports]
+    refused = next((each.refused for each, has in zip(reports, have, strict=True) if each and not has), None)
+    return advanced(
+        before,
+        spec,
+        world.now,
+        all_have_it=all(have),
+        refused=refused,
+        finding=world.findings.get(resource.uid),
+    )
+
+
+def _rules(world: World, parsed: list[Parsed | None]) -> Rules:
+    """The rules of resources that agree with each other; an earlier generation that does not is left out."""
+    rules = Rules(world.defaults)
+    for each in parsed:
+        if each is not None:
+            try:
+                rules.add(each)
+            except NotAccepted:
+                continue  # only a last good generation beside newer ones of others
+    return rules
+
+
+def _service_plan(
+    world: World, workload: Workload, stable: Rules, candidate: Rules, trying: _Policy | None
+) -> ServicePlan:
+    service, uid = workload.service, f"{world.namespace}/{workload.name}"
+    before = world.config_maps.get(service)
+    known = _documents(before)
+    reported = {
+        (report.generation, report.hash)
+        for pod in world.pods_of(service)
+        if (report := world.reports.get(pod.uid)) and report.hash
+    }
+    newest = max([0, *(document.generation for document in known.values()), *(number for number, _ in reported)])
+    in_force = _numbered(stable.document(service, uid), known, reported, newest + 1)
+    if trying is None or (spec := _rollout_spec(trying)) is None or trying.rollout is None:
+        return ServicePlan(workload, in_force)
+    tried = _numbered(candidate.document(service, uid), known, reported, max(newest, in_force.generation) + 1)
+    pods = world.pods_of(service)
+    exposed = exposed_pods(trying.resource.uid, pods, spec.steps[trying.rollout.step])
+    return ServicePlan(workload, in_force, tried, frozenset(exposed))
+
+
+def _numbered(
+    document: PolicyDocument,
+    known: Mapping[str, PolicyDocument],
+    reported: Collection[tuple[int, str]],
+    generation: int,
+) -> PolicyDocument:
+    """A document with the generation that the same content has already, in the ConfigMap or in a pod, or else the
+    given one."""
+    for each in known.values():
+        if each.model_copy(update={"generation": 0}) == document:
+            return each
+    for number, content in sorted(reported, reverse=True):
+        again = document.model_copy(update={"generation": number})
+        if again.content_hash == content:
+            return again
+    return document.model_copy(update={"generation": generation})
+
+
+def _documents(config_map: ConfigMap | None) -> dict[str, PolicyDocument]:
+    """The documents in a ConfigMap that can be read; somebody may have edited it."""
+    found = {}
+    for name, text in (config_map.data if config_map else {}).items():
+        try:
+            found[name] = parse_policy_document(text, name)
+        except PolicyError:
+            continue  # it is written anew
+    return found
+
+
+def _with_statuses(
+    world: World, policies: list[_Policy], services: dict[str, ServicePlan], problems: tuple[str, ...]
+) -> Plan:
+    statuses, standings, rollouts, watched = {}, {}, {}, {}
+    for policy in policies:
+        resource, spec = policy.resource, _rollout_spec(policy)
+        pods = [pod for service in policy.services for pod in world.pods_of(service)]
+        exposed = pods
+        if policy.rollout and policy.rollout.state != "Complete":
+            exposed = (
+                [pod for pod in pods if pod.service in services and pod.uid in services[pod.service].exposed]
+                if policy.rollout.state == "Progressing"
+                else []
+            )
+            rollouts[resource.uid] = policy.rollout
+            if policy.rollout.state == "Progressing" and policy.current:
+                watched[resource.uid] = (policy.current, tuple(exposed))
+        elif policy.rollout:
+            rollouts[resource.uid] = policy.rollout
+        standing = Standing(
+            resource=resource,
+            refusal=policy.refusal,
+            targets=_shown_targets(policy.current or policy.in_force, resource),
+            programmed=policy.current is not None
+            and all(_holds(world, services.get(service), resource) for service in policy.services),
+            in_force=policy.in_force.generation if policy.in_force else None,
+            pods=tuple(pods),
+            exposed=tuple(exposed),
+            reports={pod.uid: world.reports[pod.uid] for pod in pods if pod.uid in world.reports},
+            wanted={pod.uid: services[pod.service].document_of(pod) for pod in pods if pod.service in services},
+            rollout=policy.rollout,
+            rollout_spec=spec,
+            shadow=_shadow_counts(world, policy, pods),
+        )
+        standings[resource.uid] = standing
+        statuses[resource.uid] = status_of(standing, world.now)
+    return Plan(services, statuses, standings, rollouts, watched, problems)
+
+
+def _holds(world: World, service: ServicePlan | None, resource: Resource) -> bool:
+    """Whether the ConfigMap that is there has the resource's present generation in one of its documents."""
+    if service is None:
+        return False
+    documents = _documents(world.config_maps.get(service.workload.service)).values()
+    return any(
+        (source.uid, source.generation) == (resource.uid, resource.generation)
+        for document in documents
+        for source in document.sources
+    )
+
+
+def _rollout_spec(policy: _Policy) -> RolloutSpec | None:
+    return policy.current.rollout if policy.current else None
+
+
+def _last_good(world: World, resource: Resource) -> Parsed | None:
+    """The generation that reached every pod last, if it can still be understood."""
+    last = resource.status.get("lastGood")
+    if not last:
+        return None
+    try:
+        return parse(resource, last["generation"], last["spec"], world.workloads)
+    except NotAccepted:
+        return None
+
+
+def _shown_targets(parsed: Parsed | None, resource: Resource) -> str:
+    if parsed is None:
+        refs = resource.spec.get("targetRefs") or ()
+        return ", ".join(str(ref.get("service")) for ref in refs)
+    shown = [str(target) for target in parsed.targets] or list(parsed.services) or ["all services"]
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+
+
+def _shadow_counts(world: World, policy: _Policy, pods: list[Pod]) -> dict[str, int] | None:
+    """What the pods say that a policy in shadow mode would have done."""
+    if policy.current is None or not policy.current.shadow:
+        return None
+    counts = {"calls": 0, "opening": 0, "breaker_rejection": 0, "limit_rejection": 0, "timeout": 0}
+    for pod in pods:
+        report = world.reports.get(pod.uid)
+        for name, said in (report.shadows if report else {}).items():
+            client, server, method = name.split("/")
+            if any(
+                target.server == server
+                and target.client in (None, client)
+                and fnmatch.fnmatchcase(target.method or "*", method)
+                for target in policy.current.targets
+            ):
+                for key in counts:
+                    counts[key] += said.get(key, 0)
+    return counts

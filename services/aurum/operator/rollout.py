@@ -1,0 +1,88 @@
+"""Progressive rollout: which pods get a new generation next, when it goes on, and when it is taken back."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from aurum.operator.observed import Finding, Pod
+from aurum.operator.resources import RolloutSpec
+
+State = Literal["Waiting", "Progressing", "Complete", "RolledBack"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a generation has got. step: index into the spec's steps. since: when every pod of the step had it, in
+    seconds since 1970. figures: what the guard found last, of a rollout that ended or was held up."""
+
+    generation: int
+    state: State = "Waiting"
+    step: int = 0
+    since: float | None = None
+    figures: str = ""
+
+    @classmethod
+    def of(cls, status: Mapping[str, Any]) -> "Rollout | None":
+        """From a resource's status."""
+        said = status.get("rollout")
+        if not said:
+            return None
+        since = said.get("since")
+        return cls(
+            said.get("generation", 0),
+            said.get("state", "Waiting"),
+            said.get("step", 0),
+            datetime.fromisoformat(since).timestamp() if since else None,
+            said.get("figures", ""),
+        )
+
+    def shown(self, spec: RolloutSpec | None, exposed: int) -> dict[str, Any]:
+        """For the resource's status."""
+        steps = spec.steps if spec else (100,)
+        shown: dict[str, Any] = {
+            "generation": self.generation,
+            "state": self.state,
+            "step": self.step,
+            "percent": 0 if self.state in ("Waiting", "RolledBack") else steps[min(self.step, len(steps) - 1)],
+            "exposed": exposed,
+        }
+        if self.since is not None and self.state == "Progressing":
+            shown["since"] = rfc3339(self.since)
+        if self.figures:
+            shown["figures"] = self.figures
+        return shown
+
+
+def exposed_pods(uid: str, pods: Iterable[Pod], percent: int) -> set[str]:
+    """The uids of the pods that have a new generation at a step: as many as the share asks for, at least one, and the
+    same ones each time, whatever order they come in."""
+    ordered = sorted(pods, key=lambda pod: hashlib.sha256(f"{uid}/{pod.name}".encode()).digest())
+    return {pod.uid for pod in ordered[: math.ceil(len(ordered) * percent / 100)]}
+
+
+def advanced(
+    rollout: Rollout, spec: RolloutSpec, now: float, *, all_have_it: bool, refused: str | None, finding: Finding | None
+) -> Rollout:
+    """Where a rollout that progresses is now. all_have_it: whether every pod of the step has the generation in force.
+    refused: why a pod does not take it, if one does not. finding: of the guard, if it has looked."""
+    harm = f"a pod refused it: {refused}"[:500] if refused else finding.figures if finding and finding.burns else ""
+    if harm:
+        return replace(rollout, state="RolledBack", figures=harm)
+    if not all_have_it:
+        return replace(rollout, since=None)
+    since = rollout.since if rollout.since is not None else now
+    if now - since < spec.pause:
+        return replace(rollout, since=since)
+    if finding is None or finding.burns is None:  # without figures it goes no further
+        return replace(rollout, since=since, figures=finding.figures if finding else "the guard has not looked yet")
+    if rollout.step + 1 < len(spec.steps):
+        return replace(rollout, step=rollout.step + 1, since=None, figures="")
+    return replace(rollout, state="Complete", figures=finding.figures)
+
+
+def rfc3339(seconds: float) -> str:
+    """A time as the API server has it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,86 @@
+"""The operator as a service: it holds the lease, watches, reconciles."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncGenerator
+from urllib.parse import urlsplit
+
+import httpx2
+from lightkube.core.exceptions import ApiError
+
+from aurum.operator.connecting import open_client
+from aurum.operator.guards import Guards
+from aurum.operator.kubernetes import Cluster
+from aurum.operator.leadership import Leadership
+from aurum.operator.reconciler import Reconciler
+from aurum.operator.reports import Reports
+from aurum.operator.store import Store
+from aurum.operator.watching import watch
+from aurum.resilience.durations import Seconds
+from aurum.resilience.policy import BulkheadSpec, CircuitBreakerSpec, Policy, PolicyDocument, RetrySpec, TimeoutSpec
+from aurum.runtime.service import Service
+
+logger = logging.getLogger(__name__)
+
+_PODS_AT_A_TIME = 64
+
+# A pod that hangs must not keep the operator from asking the others: no breaker is shared by all of them.
+BUILT_IN = PolicyDocument(
+    uid="operator",
+    policies=(
+        Policy(
+            target="operator/pods/*",
+            timeout=TimeoutSpec(deadline=Seconds(1.0), attempt=Seconds(1.0), connect=Seconds(0.5)),
+            retry=RetrySpec(max_attempts=1),
+            circuit_breaker=CircuitBreakerSpec(enabled=False),
+            bulkhead=BulkheadSpec(max_concurrent=_PODS_AT_A_TIME),
+        ),
+    ),
+)
+
+
+@contextlib.asynccontextmanager
+async def operator(service: Service) -> AsyncGenerator[None]:
+    """Looks after the policies of one release. It is ready when it holds the lease and has seen everything."""
+    settings = service.settings
+    if service.policies.path is None:
+        service.policies.apply(BUILT_IN)
+    client = open_client(settings.operator_namespace)
+    namespace = client.namespace
+    cluster = Cluster(client, namespace, settings.operator_release)
+    store = Store(settings.operator_defaults)
+    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{os.getpid()}"
+    leadership = Leadership(client, namespace, f"{settings.operator_release}-operator", identity)
+
+    nudged = asyncio.Event()
+    reports = Reports(service.http_dependency("pods", "pods", connections=_PODS_AT_A_TIME), nudged.set)
+    guards = None
+    if settings.operator_prometheus_url:
+        address = urlsplit(settings.operator_prometheus_url)
+        prometheus = service.http_dependency("prometheus", address.netloc)
+        guards = Guards(prometheus, address.path.rstrip("/"), nudged.set)
+    reconciler = Reconciler(cluster, store, reports, guards, nudged, resync=settings.operator_resync)
+
+    async def lead() -> None:
+        await leadership.acquire()
+        service.spawn(leadership.keep(), "lease")
+        service.spawn(watched(), "watch")
+        service.spawn(reports.run(), "reports")
+        if guards:
+            service.spawn(guards.run(), "guards")
+        service.spawn(reconciler.run(), "reconciler")
+
+    async def watched() -> None:
+        await watch(namespace, settings.operator_release, store, nudged.set)
+        service.stop()  # kopf takes the signals that end a process, and then returns
+
+    service.spawn(lead(), "leader")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ApiError, httpx2.HTTPError):
+            await leadership.release()
+        await client.aclose()

@@ -1,0 +1,57 @@
+"""A look at a cluster from outside, for the command line: what the operator would see, without asking pods."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from aurum.operator.connecting import open_client
+from aurum.operator.kubernetes import Cluster
+from aurum.operator.observed import Resource, World
+from aurum.operator.store import Store
+
+
+async def look(namespace: str | None, release: str, defaults: str) -> World:
+    """Everything that policies depend on, by the current kube-context. Raises lightkube's ConfigError or ApiError."""
+    client = open_client(namespace)
+    try:
+        cluster = Cluster(client, client.namespace, release)
+        store = Store(defaults)
+        store.workloads = await cluster.workloads()
+        store.take_all(await cluster.resources(), await cluster.pods(), await cluster.config_maps())
+        return World(
+            cluster.namespace,
+            store.resources,
+            store.workloads,
+            store.pods,
+            store.config_maps(),
+            store.defaults,
+            {},
+            {},
+            time.time(),
+        )
+    finally:
+        await client.aclose()
+
+
+def with_manifests(world: World, manifests: Iterable[dict[str, Any]]) -> World:
+    """The same as if these resources were applied; those that are there keep their age."""
+    known = {(each.kind, each.name): each for each in world.resources}
+    for number, body in enumerate(manifests):
+        metadata = {"uid": f"new-{number}", "creationTimestamp": "9999", "generation": 1, **body["metadata"]}
+        proposed = Resource.of({**body, "metadata": metadata})
+        present = known.get((proposed.kind, proposed.name))
+        if present:
+            metadata |= {"uid": present.uid, "creationTimestamp": present.created, "generation": present.generation + 1}
+            proposed = Resource.of({**body, "metadata": metadata, "status": present.status})
+        known[proposed.kind, proposed.name] = proposed
+    return World(
+        world.namespace,
+        tuple(known.values()),
+        world.workloads,
+        world.pods,
+        world.config_maps,
+        world.defaults,
+        world.reports,
+        world.findings,
+        world.now,
+    )

@@ -5,6 +5,7 @@ image       its name                              values   its part of the value
 kind        Deployment or StatefulSet             port     of gRPC or, for the API, HTTP; none for the simulators
 arguments   of the container                      env      settings that follow from the chart
 calls       the services that it calls            volume   {size, storageClass} of what it keeps, if it has to be kept
+token       whether it talks to Kubernetes        asks     whether it asks the admin servers of the others
 */ -}}
 {{- define "aurumai.components" -}}
 {{- $name := include "aurumai.fullname" . -}}
@@ -22,6 +23,7 @@ api:
     AURUM_PREDICTION_TARGET: {{ $name }}-prediction:50051
     AURUM_ADMIN_TARGETS: {{ include "aurumai.adminTargets" . | quote }}
   calls: [ingestion, prediction]
+  asks: true
   values: {{ toJson $values.api }}
 ingestion:
   image: ingestion
@@ -72,6 +74,22 @@ edge:
   {{- end }}
   values: {{ toJson $values.edge }}
 {{- end }}
+{{- if .Values.operator.enabled }}
+operator:
+  image: operator
+  kind: Deployment
+  arguments: [operator]
+  env:
+    AURUM_OPERATOR_RELEASE: {{ .Release.Name | quote }}
+    AURUM_OPERATOR_DEFAULTS: {{ $name }}-policy
+    {{- with $values.operator.prometheusUrl }}
+    AURUM_OPERATOR_PROMETHEUS_URL: {{ . | quote }}
+    {{- end }}
+  calls: []
+  asks: true
+  token: true
+  values: {{ toJson $values.operator }}
+{{- end }}
 {{- if .Values.simulators.enabled }}
 iot-sim:
   image: simulators
@@ -99,6 +117,7 @@ edge-sim:
 {{- $name := include "aurumai.fullname" . -}}
 {{- $services := list "ingestion" "prediction" -}}
 {{- if .Values.edge.enabled }}{{ $services = append $services "edge" }}{{ end -}}
+{{- if .Values.operator.enabled }}{{ $services = append $services "operator" }}{{ end -}}
 {{- if .Values.simulators.enabled }}{{ $services = concat $services (list "iot-sim" "edge-sim") }}{{ end -}}
 {{- $targets := list -}}
 {{- range $services }}{{ $targets = append $targets (printf "%s=%s-%s:9090" . $name .) }}{{ end -}}

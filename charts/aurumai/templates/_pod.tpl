@@ -104,6 +104,9 @@ spec:
         {{- if $component.models }}
         - {name: models, mountPath: /var/lib/aurum/models}
         {{- end }}
+        {{- if $component.token }}
+        - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+        {{- end }}
   volumes:
     {{- if not $component.volume }}
     - name: state
@@ -111,8 +114,15 @@ spec:
     {{- end }}
     - name: tmp
       emptyDir: {sizeLimit: 64Mi}
-    - name: policy
-      configMap: {name: {{ $fullname }}-policy}
+    - name: policy # swapped as one: what the chart says, what the operator says, and which of its documents to load
+      projected:
+        sources:
+          - configMap: {name: {{ $fullname }}-policy}
+          {{- if $root.Values.operator.enabled }}
+          - configMap: {name: {{ $fullname }}-{{ .name }}-policy, optional: true}
+          - downwardAPI:
+              items: [{path: track, fieldRef: {fieldPath: "metadata.annotations['aurumai.io/policy-track']"}}]
+          {{- end }}
     {{- if $component.models }}
     - name: models
       {{- if $values.models.existingClaim }}
@@ -120,6 +130,14 @@ spec:
       {{- else }}
       emptyDir: {sizeLimit: 1Gi}
       {{- end }}
+    {{- end }}
+    {{- if $component.token }}
+    - name: token # for this container alone, not for the collector beside it
+      projected:
+        sources:
+          - serviceAccountToken: {path: token, expirationSeconds: 3607}
+          - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+          - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
     {{- end }}
     {{- if $collector.enabled }}
     - name: collector
@@ -149,7 +167,7 @@ grpc: {port: {{ .port }}}
   "AURUM_ENVIRONMENT" $root.Values.environment
   "AURUM_ADMIN_HOST" "0.0.0.0"
   "AURUM_ADMIN_PORT" "9090"
-  "AURUM_POLICY_FILE" "/etc/aurum/policy/policies.yaml"
+  "AURUM_POLICY_FILE" "/etc/aurum/policy"
   "AURUM_SHUTDOWN_DRAIN" (ternary (toString $root.Values.drainSeconds) "0" (hasKey .component "port"))
   "AURUM_TRACING_OTLP_ENDPOINT" (ternary "http://127.0.0.1:4317" (printf "http://%s" $telemetry.gateway) $telemetry.collector.enabled)
   "AURUM_TRACING_SAMPLE_RATIO" (toString $telemetry.sampleRatio)

@@ -47,10 +47,11 @@ def release(namespace: Namespace) -> Namespace:
 
 
 def install(namespace: Namespace) -> None:
+    namespace.helm("upgrade", "--install", "aurumai-crds", str(CHARTS / "aurumai-crds"))
     namespace.helm(
         *("upgrade", "--install", "observability", str(CHARTS / "observability")),
         *("--values", str(EXAMPLES / "ci-observability-values.yaml")),
-        *("--values", str(kube.HERE / "observability-values.yaml")),
+        *("--values", str(kube.HERE / "observability-values.yaml"), "--wait", "--timeout=3m"),
     )
     namespace.helm(
         *("upgrade", "--install", "aurumai", str(CHARTS / "aurumai"), "--values", str(EXAMPLES / "ci-values.yaml")),

@@ -1,6 +1,7 @@
 """Asks for predictions at a steady rate, from inside the cluster; its last line says what came back. SIGTERM ends it.
 
-URL, RATE (requests/s), SECONDS; RETRY: whether a request that failed on the way is made once more.
+URL, RATE (requests/s), SECONDS; KEEPALIVE: connections that are kept for the next request; RETRY: whether a request
+that failed on the way is made once more.
 """
 
 import asyncio
@@ -42,7 +43,8 @@ async def ask(client, machine):
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=20, keepalive_expiry=5)
+    kept = int(os.environ.get("KEEPALIVE", "20"))
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=kept, keepalive_expiry=5)
     async with httpx.AsyncClient(base_url=URL, timeout=10, limits=limits) as client:
         items = (await client.get("/api/machines?limit=100")).json()["items"]
         machines = [item["machine_id"] for item in items if item["machine_type"]]  # others have no model

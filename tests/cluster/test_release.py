@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.kube import CHARTS, Namespace, http, query, wait_for
 
-SERVICES = ("api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim")
+SERVICES = ("api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim", "operator")
 # A series that only this service has, or that shows it at its work
 _OWN = {
     "api": "http_requests_total",
@@ -18,6 +18,7 @@ _OWN = {
     "edge": "edge_spool_forwarded_total",
     "iot-sim": "rpc_client_requests_total",
     "edge-sim": "edge_spool_forwarded_total",
+    "operator": "operator_reconciles_total",
 }
 
 
@@ -29,7 +30,8 @@ def test_every_pod_is_ready_and_none_was_restarted(release: Namespace) -> None:
         for status in statuses:
             assert status["restartCount"] == 0, (pod["metadata"]["name"], status)
         assert all(status["ready"] for status in pod["status"]["containerStatuses"])
-        assert "serviceAccountToken" not in json.dumps(pod["spec"]["volumes"])
+        token = "serviceAccountToken" in json.dumps(pod["spec"]["volumes"])
+        assert token == (pod["metadata"]["labels"]["app.kubernetes.io/component"] == "operator")
 
 
 def test_helm_test_passes_and_can_fail(release: Namespace) -> None:

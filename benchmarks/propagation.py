@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import time
 import urllib.request
 from datetime import datetime
@@ -21,14 +20,12 @@ from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.client import Client
 from lightkube.resources.core_v1 import Pod
 from lightkube.types import PatchType
+from tests.cluster.kube import REPOSITORY, TAG, install_definitions, run
 
 from aurum.operator.kubernetes import POLICIES
 from benchmarks.harness import Goal, report
 
-ROOT = Path(__file__).parents[1]
 NAMESPACE = "aurumai-propagation"
-REPOSITORY = os.environ.get("AURUM_IMAGE_REPOSITORY", "localhost/aurumai")
-TAG = os.environ.get("AURUM_IMAGE_TAG", "dev")
 KIND = POLICIES["ResiliencePolicy"]
 
 
@@ -57,7 +54,7 @@ def main() -> None:
 def install(pods: int) -> None:
     """A release without what does not matter here: simulators, collectors, the gateway."""
     run("kubectl", "create", "namespace", NAMESPACE, check=False)
-    run("helm", "upgrade", "--install", "aurumai-crds", "charts/aurumai-crds", "--namespace", "default")
+    install_definitions()
     values = {
         "image": {"repository": REPOSITORY, "tag": TAG},
         "environment": "benchmark",
@@ -163,12 +160,6 @@ def spread(values: list[float]) -> dict[str, float]:
         "max": ordered[-1],
         "min": ordered[0],
     }
-
-
-def run(*command: str, check: bool = True) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr}")
 
 
 if __name__ == "__main__":

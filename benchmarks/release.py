@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.cluster.kube import REPOSITORY, TAG, Namespace, http, run
+from tests.cluster.kube import REPOSITORY, TAG, Namespace, http, install_definitions, run
 
 from benchmarks.harness import Goal, report
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def install(namespace: Namespace) -> None:
-    run("helm", "upgrade", "--install", "aurumai-crds", "charts/aurumai-crds", "--namespace", "default")
+    install_definitions()
     namespace.helm(
         *("install", "observability", "charts/observability", "--values", "k8s/examples/ci-observability-values.yaml")
     )

@@ -47,7 +47,7 @@ def release(namespace: Namespace) -> Namespace:
 
 
 def install(namespace: Namespace) -> None:
-    namespace.helm("upgrade", "--install", "aurumai-crds", str(CHARTS / "aurumai-crds"))
+    kube.install_definitions()
     namespace.helm(
         *("upgrade", "--install", "observability", str(CHARTS / "observability")),
         *("--values", str(EXAMPLES / "ci-observability-values.yaml")),

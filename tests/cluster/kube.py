@@ -125,6 +125,12 @@ class Namespace:
         return str(self.get("pod", name)["status"]["phase"])
 
 
+def install_definitions() -> None:
+    """The definitions of the policies, whoever has installed them before."""
+    chart = ("aurumai-crds", str(CHARTS / "aurumai-crds"), "--namespace", "default")
+    run("helm", "upgrade", "--install", *chart, "--take-ownership")
+
+
 def wait_for(condition: Any, seconds: float, what: str) -> Any:
     """Asks again and again until the condition holds; what it then gave. Errors of connections count as no."""
     deadline = time.monotonic() + seconds

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import kube
-from tests.cluster.kube import CHARTS, Namespace
+from tests.cluster.kube import Namespace
 from tests.cluster.operator.fake import RELEASE, FakeRelease
 from tests.conftest import free_port
 
@@ -68,9 +68,8 @@ class Operator:
 def crds(helm: None) -> None:
     if lacking := kube.missing():
         pytest.skip(lacking)
-    for chart in sorted((CHARTS / "aurumai-crds" / "templates").glob("*.yaml")):
-        kube.run("kubectl", "apply", "--server-side", "--force-conflicts", "--filename", str(chart))
-        kube.run("kubectl", "wait", "--for=condition=Established", "--filename", str(chart))
+    kube.install_definitions()
+    kube.run("kubectl", "wait", "--for=condition=Established", "crd", "resiliencepolicies.aurumai.io")
 
 
 def _new_namespace() -> Iterator[Namespace]:

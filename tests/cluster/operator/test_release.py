@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster import kube
 from tests.cluster.kube import Namespace, http, wait_for
 from tests.cluster.operator.conftest import conditions, converged, policy
 
@@ -118,8 +119,9 @@ def test_a_rollout_that_burns_is_taken_back_unattended(release: Namespace) -> No
 def test_an_upgrade_of_the_definitions_keeps_what_is_stored(release: Namespace) -> None:
     release.apply(policy("kept", targetRefs=PREDICTION, retry={"maxAttempts": 5}))
     uid = release.get("rp", "kept")["metadata"]["uid"]
-    release.helm("upgrade", "aurumai-crds", "charts/aurumai-crds")
+    kube.install_definitions()
     assert release.get("rp", "kept")["metadata"]["uid"] == uid
-    release.helm("uninstall", "aurumai-crds")
+    kube.run("helm", "uninstall", "aurumai-crds", "--namespace", "default")
     assert release.get("rp", "kept")["metadata"]["uid"] == uid, "the definitions stay when the chart goes"
-    release.helm("upgrade", "--install", "aurumai-crds", "charts/aurumai-crds")
+    kube.install_definitions()
+    assert release.get("rp", "kept")["metadata"]["uid"] == uid

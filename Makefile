@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak cluster-test images kind-up deploy undeploy lint format bench crds docs lock clean doctor
+.PHONY: help setup run test soak cluster-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +69,7 @@ lint: $(VENV)/.dev  ## Check style, types and that generated files are current
 	@$(BIN)/aurum policy reference --check docs/policies.md
 	@$(BIN)/aurum policy check policies.yaml
 	@$(BIN)/python -m aurum.operator.schema --check charts/aurumai-crds/templates docs/operator-reference.md
+	@$(BIN)/python -m charts.telemetry --check
 	@$(BIN)/python -m charts.values_table --check charts/aurumai charts/observability
 
 format: $(VENV)/.dev  ## Format the code
@@ -80,6 +81,9 @@ bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
 
 crds: $(VENV)/.run  ## Write the CustomResourceDefinitions from the models
 	@$(BIN)/python -m aurum.operator.schema charts/aurumai-crds/templates docs/operator-reference.md
+
+telemetry: $(VENV)/.dev  ## Write the alerts, and promtool's tests of them, from their description
+	@$(BIN)/python -m charts.telemetry
 
 docs: $(VENV)/.run  ## Write the generated documentation
 	@$(BIN)/aurum settings --write docs/settings.md

@@ -1,0 +1,34 @@
+"""Writes what is generated; with --check, fails if a file is not current."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from charts.telemetry.rules import RULES_FILE, rule_tests, rules
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "observability"
+
+
+def pages() -> dict[Path, str]:
+    tests = ROOT / "tests" / "cluster" / "rules.test.yaml"
+    return {
+        CHART / "rules" / RULES_FILE: rules(),
+        tests: rule_tests(f"../../charts/observability/rules/{RULES_FILE}"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    for path, page in pages().items():
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(page, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != page:
+            sys.exit(f"{path.relative_to(ROOT)} is not current; run `make telemetry`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""Every alert: when it fires, how grave it is, what shows more; and series that prove it.
+
+The labels of all metrics are those that the collectors add: k8s_namespace_name, k8s_pod_name, service_name.
+"""
+
+from dataclasses import dataclass, field
+
+from charts.telemetry.slos import SLOS, WINDOWS, Slo, Window, window_name
+
+BY_SERVICE = "k8s_namespace_name, service_name"
+_SERVICE = "{{ $labels.service_name }}"
+SERVICES = ("api", "ingestion", "prediction")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Series as promtool writes them, a value a minute. at: minutes after which the alert fires, or does not."""
+
+    series: dict[str, str]
+    at: int
+    fires: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """hold: how long the expression must hold. service: the label, or where it comes from. labels: that the firing
+    alert of the cases has, beside severity and service."""
+
+    name: str
+    summary: str
+    description: str
+    expr: str
+    hold: str
+    severity: str
+    dashboard: str
+    service: str = _SERVICE
+    labels: dict[str, str] = field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+
+
+_PLANT = 'k8s_namespace_name="plant", service_name="api"'
+_ONE = {"k8s_namespace_name": "plant", "service_name": "api"}
+
+
+def _steady(per_minute: int, minutes: int = 40) -> str:
+    return f"0+{per_minute}x{minutes}"
+
+
+def _then_quiet(per_minute: int, minutes: int, rest: int = 40) -> str:
+    """A counter that grows, and then does not any more."""
+    return f"0+{per_minute}x{minutes} {per_minute * minutes}+0x{rest}"
+
+
+_SLOW = Alert(
+    "AurumAISlowRequests",
+    f"Requests to {_SERVICE} are slow",
+    "95 % of the requests take up to {{ $value | humanizeDuration }}; it should be below 1 s.",
+    f"aurumai:http_request_duration_seconds:p95_5m > 1 and on ({BY_SERVICE}) aurumai:http_requests:rate5m > 0.05",
+    "5m",
+    "warning",
+    "overview",
+    labels=_ONE,
+    cases=(
+        *(
+            Case(
+                {
+                    f'http_request_duration_seconds_bucket{{{_PLANT}, le="1"}}': _steady(fast),
+                    f'http_request_duration_seconds_bucket{{{_PLANT}, le="2.5"}}': _steady(60),
+                    f'http_request_duration_seconds_bucket{{{_PLANT}, le="+Inf"}}': _steady(60),
+                    f'http_requests_total{{{_PLANT}, status_code="200"}}': _steady(60),
+                },
+                12,
+                fires,
+            )
+            for fast, fires in ((50, True), (58, False))
+        ),
+        Case(
+            {
+                f'http_request_duration_seconds_bucket{{{_PLANT}, le="1"}}': "0+10x15 150+60x40",
+                f'http_request_duration_seconds_bucket{{{_PLANT}, le="2.5"}}': _steady(60, 60),
+                f'http_request_duration_seconds_bucket{{{_PLANT}, le="+Inf"}}': _steady(60, 60),
+                f'http_requests_total{{{_PLANT}, status_code="200"}}': _steady(60, 60),
+            },
+            25,
+            False,
+        ),
+    ),
+)
+
+_ERRORS = Alert(
+    "AurumAIErrors",
+    f"Requests to {_SERVICE} fail",
+    "{{ $value | humanizePercentage }} of the requests are answered with a server error; it should be below 1 %.",
+    f"aurumai:http_request_errors:ratio5m > 0.01 and on ({BY_SERVICE}) aurumai:http_requests:rate5m > 0.05",
+    "5m",
+    "critical",
+    "overview",
+    labels=_ONE,
+    cases=tuple(
+        Case(
+            {
+                f'http_requests_total{{{_PLANT}, status_code="200"}}': _steady(1000, 60),
+                f'http_requests_total{{{_PLANT}, status_code="503"}}': failures,
+            },
+            at,
+            fires,
+        )
+        for failures, at, fires in (
+            (_steady(12), 12, True),
+            (_steady(9), 12, False),
+            (_then_quiet(12, 15), 12, True),
+            (_then_quiet(12, 15), 22, False),
+        )
+    ),
+)
+
+_BREAKER = Alert(
+    "AurumAIBreakerOpen",
+    f"{_SERVICE} does not call {{{{ $labels.name }}}}",
+    "The circuit breaker in {{ $labels.k8s_pod_name }} has been open for more than a minute.",
+    # Half-open counts as well: a breaker that only ever gets that far has not let anything through
+    "min_over_time((circuit_breaker_state > bool 0)[1m:15s]) == 1",
+    "15s",
+    "critical",
+    "resilience",
+    labels={**_ONE, "k8s_pod_name": "api-1", "name": "api/prediction"},
+    cases=tuple(
+        Case({f'circuit_breaker_state{{{_PLANT}, k8s_pod_name="api-1", name="api/prediction"}}': values}, at, fires)
+        for values, at, fires in (
+            ("0x5 1x10 0x20", 8, True),
+            ("0x5 1 0x20", 7, False),
+            ("0x5 1x10 0x20", 20, False),
+        )
+    ),
+)
+
+_RETRIES = Alert(
+    "AurumAIManyRetries",
+    f"{_SERVICE} retries a lot",
+    "It makes {{ $value | humanize }} retries a second; more than 50 are a storm, which the retry budget bounds.",
+    f"sum by ({BY_SERVICE}) (rate(retry_attempts_total[5m])) > 50",
+    "5m",
+    "warning",
+    "resilience",
+    labels=_ONE,
+    cases=tuple(
+        Case({f'retry_attempts_total{{{_PLANT}, name="api/prediction"}}': values}, at, fires)
+        for values, at, fires in (
+            (_steady(3300), 12, True),
+            (_steady(2700), 12, False),
+            (_then_quiet(3300, 15), 24, False),
+        )
+    ),
+)
+
+_EDGE = 'k8s_namespace_name="plant", service_name="edge", k8s_pod_name="edge-0"'
+_SPOOL = Alert(
+    "AurumAISpoolFilling",
+    "The spool of {{ $labels.k8s_pod_name }} fills",
+    "At the rate of the last half hour it is full within four hours; then devices are held back.",
+    "edge_spool_bytes > 1e6 and predict_linear(edge_spool_bytes[30m], 4 * 3600) > 1e9",
+    "10m",
+    "warning",
+    "ingestion",
+    service="edge",
+    labels={"k8s_namespace_name": "plant", "service_name": "edge", "k8s_pod_name": "edge-0"},
+    cases=tuple(
+        Case({f"edge_spool_bytes{{{_EDGE}}}": values}, at, fires)
+        for values, at, fires in (
+            ("2000000+5000000x60", 45, True),
+            ("2000000+3000000x60", 45, False),
+            ("2000000+5000000x45 2000000x60", 100, False),
+        )
+    ),
+)
+
+_STORE = 'k8s_namespace_name="plant", service_name="ingestion", k8s_pod_name="ingestion-0"'
+_DISK = Alert(
+    "AurumAIStoreDiskFull",
+    "The disk of the store is nearly full",
+    "{{ $value | humanize1024 }}B are free; below AURUM_INGESTION_MIN_FREE_BYTES new readings are refused.",
+    "ingestion_disk_free_bytes < 1e9",
+    "5m",
+    "critical",
+    "ingestion",
+    service="ingestion",
+    labels={"k8s_namespace_name": "plant", "service_name": "ingestion", "k8s_pod_name": "ingestion-0"},
+    cases=tuple(
+        Case({f"ingestion_disk_free_bytes{{{_STORE}}}": values}, at, fires)
+        for values, at, fires in (
+            ("900000000x30", 10, True),
+            ("1100000000x30", 10, False),
+            ("900000000x15 1100000000x30", 25, False),
+        )
+    ),
+)
+
+_MODEL = 'k8s_namespace_name="plant", service_name="prediction", machine_type="pump"'
+_DRIFT = Alert(
+    "AurumAIModelDrift",
+    "What {{ $labels.machine_type }} machines measure is not what their model was trained on",
+    "The population stability index of its features is {{ $value | humanize }}; above 0.25 is a major shift.",
+    "max by (k8s_namespace_name, service_name, machine_type) (prediction_drift) > 0.25",
+    "30m",
+    "warning",
+    "predictions",
+    service="prediction",
+    labels={"k8s_namespace_name": "plant", "service_name": "prediction", "machine_type": "pump"},
+    cases=tuple(
+        Case({f"prediction_drift{{{_MODEL}}}": values}, at, fires)
+        for values, at, fires in (("0.3x60", 40, True), ("0.2x60", 40, False), ("0.3x45 0.1x60", 60, False))
+    ),
+)
+
+_OPERATOR = 'k8s_namespace_name="plant", service_name="operator"'
+_POLICY = Alert(
+    "AurumAIPolicyNotConverged",
+    "A policy has not reached every pod",
+    "{{ $value }} policies wait for pods, or are refused by one; `kubectl get rp,tp` and their status say which.",
+    f'sum by ({BY_SERVICE}) (operator_policies{{state=~"progressing|refused|rolled_back"}}) > 0',
+    "15m",
+    "warning",
+    "resilience",
+    labels={"k8s_namespace_name": "plant", "service_name": "operator"},
+    service="operator",
+    cases=tuple(
+        Case({f'operator_policies{{{_OPERATOR}, state="progressing"}}': values}, at, fires)
+        for values, at, fires in (("1x40", 20, True), ("1x10 0x40", 20, False), ("1x20 0x40", 30, False))
+    ),
+)
+
+_REFUSED = Alert(
+    "AurumAIPolicyRefused",
+    f"{_SERVICE} refuses its policy document",
+    "{{ $labels.k8s_pod_name }} keeps the last good one; its /policy and log say what is wrong with the new one.",
+    "policy_refused == 1",
+    "2m",
+    "warning",
+    "resilience",
+    labels={**_ONE, "k8s_pod_name": "api-1"},
+    cases=tuple(
+        Case({f'policy_refused{{{_PLANT}, k8s_pod_name="api-1"}}': values}, at, fires)
+        for values, at, fires in (("1x20", 5, True), ("1 0x20", 5, False), ("1x8 0x20", 15, False))
+    ),
+)
+
+_TELEMETRY = Alert(
+    "AurumAITelemetryDropped",
+    "Telemetry is lost",
+    "{{ $value | humanize }} spans and metric points a second are dropped on their way.",
+    "sum by (k8s_namespace_name) (rate(spans_dropped_total[5m])) "
+    '+ (sum by (k8s_namespace_name) (rate({__name__=~"otelcol_exporter_(enqueue|send)_failed_.+_total"}[5m])) or '
+    "0 * sum by (k8s_namespace_name) (rate(spans_dropped_total[5m]))) > 0.1",
+    "5m",
+    "warning",
+    "infrastructure",
+    service="telemetry",
+    labels={"k8s_namespace_name": "plant"},
+    cases=tuple(
+        Case(
+            {
+                f"spans_dropped_total{{{_PLANT}}}": values,
+                f"otelcol_exporter_send_failed_spans_total{{{_PLANT}}}": failed,
+            },
+            at,
+            fires,
+        )
+        for values, failed, at, fires in (
+            (_steady(0), _steady(60), 12, True),
+            (_steady(60), _steady(0), 12, True),
+            (_steady(1), _steady(1), 12, False),
+            (_then_quiet(60, 15), _steady(0, 60), 24, False),
+        )
+    ),
+)
+
+_ABSENT = tuple(
+    Alert(
+        f"AurumAI{service.capitalize()}Absent",
+        f"No {service} pod is seen",
+        "Prometheus has had no scrape of it for five minutes: it is down, or its telemetry is.",
+        f'absent(up{{service_name="{service}"}} == 1)',
+        "5m",
+        "critical",
+        "overview",
+        service=service,
+        cases=tuple(
+            Case({f'up{{k8s_namespace_name="plant", service_name="{service}"}}': values}, at, fires)
+            for values, at, fires in (("1x5 0x20", 15, True), ("1x30", 15, False), ("1x5 0x15 1x20", 28, False))
+        ),
+    )
+    for service in SERVICES
+)
+
+
+def _burn(slo: Slo, window: Window) -> Alert:
+    """Multi-window, multi-burn-rate (The Site Reliability Workbook, chapter 5): the budget goes too fast over a long
+    and a short window."""
+    long, short = (f"{slo.record}:ratio{window_name(each)}" for each in (window.long, window.short))
+    threshold = window.burn * (1 - slo.goal)
+    guard = f" and on ({slo.by}) {slo.traffic}" if slo.traffic else ""
+    name = f"AurumAI{slo.name}Burn{window.title}"
+    healthy, burning = slo.healthy, slo.burning
+    minutes = window.minutes + 10
+    return Alert(
+        name,
+        f"{slo.title}: its error budget burns {window.burn:g} times too fast",
+        f"Over {window.long} a share of {{{{ $value | humanizePercentage }}}} misses the goal of {slo.goal:.4g}.",
+        f"({long} > {threshold:.6g} and on ({slo.by}) {short} > {threshold:.6g}){guard}",
+        window.hold,
+        window.severity,
+        slo.dashboard,
+        service=slo.service,
+        labels=slo.labels,
+        cases=(
+            Case(burning(minutes * 2), minutes, True),
+            Case(healthy(minutes * 2), minutes, False),
+            Case(slo.recovering(minutes), minutes + window.short_minutes + 5, False),
+        ),
+    )
+
+
+ALERTS: tuple[Alert, ...] = (
+    _SLOW,
+    _ERRORS,
+    _BREAKER,
+    _RETRIES,
+    *(_burn(slo, window) for slo in SLOS for window in WINDOWS),
+    _SPOOL,
+    _DISK,
+    _DRIFT,
+    _POLICY,
+    _REFUSED,
+    _TELEMETRY,
+    *_ABSENT,
+)

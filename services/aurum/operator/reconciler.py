@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Mapping
@@ -107,6 +108,7 @@ class Reconciler:
         cluster = self._cluster
         self._store.workloads = await cluster.workloads()
         self._store.take_all(await cluster.resources(), await cluster.pods(), await cluster.config_maps())
+        gc.collect()  # what a list leaves behind is large, and seldom enough looked for
         self._listed_at = time.monotonic()
 
     async def _reconcile(self) -> float:

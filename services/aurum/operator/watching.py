@@ -40,4 +40,5 @@ async def watch(namespace: str, release: str, store: Store, nudge: Callable[[], 
     settings.peering.standalone = True
     settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 5, 10)
     settings.watching.reconnect_backoff = 0.2
+    settings.queueing.idle_timeout = 0.2  # a task for each object that has just changed; a list brings all at once
     await kopf.operator(registry=registry, settings=settings, namespace=namespace, standalone=True)

@@ -42,6 +42,11 @@ _PLANT = 'k8s_namespace_name="plant", service_name="api"'
 _ONE = {"k8s_namespace_name": "plant", "service_name": "api"}
 
 
+def _cases(series: str, *cases: tuple[str, int, bool]) -> tuple[Case, ...]:
+    """Of one series: its values, when to look, and whether the alert fires then."""
+    return tuple(Case({series: values}, at, fires) for values, at, fires in cases)
+
+
 def _steady(per_minute: int, minutes: int = 40) -> str:
     return f"0+{per_minute}x{minutes}"
 
@@ -124,13 +129,11 @@ _BREAKER = Alert(
     "critical",
     "resilience",
     labels={**_ONE, "k8s_pod_name": "api-1", "name": "api/prediction"},
-    cases=tuple(
-        Case({f'circuit_breaker_state{{{_PLANT}, k8s_pod_name="api-1", name="api/prediction"}}': values}, at, fires)
-        for values, at, fires in (
-            ("0x5 1x10 0x20", 8, True),
-            ("0x5 1 0x20", 7, False),
-            ("0x5 1x10 0x20", 20, False),
-        )
+    cases=_cases(
+        f'circuit_breaker_state{{{_PLANT}, k8s_pod_name="api-1", name="api/prediction"}}',
+        ("0x5 1x10 0x20", 8, True),
+        ("0x5 1 0x20", 7, False),
+        ("0x5 1x10 0x20", 20, False),
     ),
 )
 
@@ -143,13 +146,11 @@ _RETRIES = Alert(
     "warning",
     "resilience",
     labels=_ONE,
-    cases=tuple(
-        Case({f'retry_attempts_total{{{_PLANT}, name="api/prediction"}}': values}, at, fires)
-        for values, at, fires in (
-            (_steady(3300), 12, True),
-            (_steady(2700), 12, False),
-            (_then_quiet(3300, 15), 24, False),
-        )
+    cases=_cases(
+        f'retry_attempts_total{{{_PLANT}, name="api/prediction"}}',
+        (_steady(3300), 12, True),
+        (_steady(2700), 12, False),
+        (_then_quiet(3300, 15), 24, False),
     ),
 )
 
@@ -164,13 +165,11 @@ _SPOOL = Alert(
     "ingestion",
     service="edge",
     labels={"k8s_namespace_name": "plant", "service_name": "edge", "k8s_pod_name": "edge-0"},
-    cases=tuple(
-        Case({f"edge_spool_bytes{{{_EDGE}}}": values}, at, fires)
-        for values, at, fires in (
-            ("2000000+5000000x60", 45, True),
-            ("2000000+3000000x60", 45, False),
-            ("2000000+5000000x45 2000000x60", 100, False),
-        )
+    cases=_cases(
+        f"edge_spool_bytes{{{_EDGE}}}",
+        ("2000000+5000000x60", 45, True),
+        ("2000000+3000000x60", 45, False),
+        ("2000000+5000000x45 2000000x60", 100, False),
     ),
 )
 
@@ -185,13 +184,11 @@ _DISK = Alert(
     "ingestion",
     service="ingestion",
     labels={"k8s_namespace_name": "plant", "service_name": "ingestion", "k8s_pod_name": "ingestion-0"},
-    cases=tuple(
-        Case({f"ingestion_disk_free_bytes{{{_STORE}}}": values}, at, fires)
-        for values, at, fires in (
-            ("900000000x30", 10, True),
-            ("1100000000x30", 10, False),
-            ("900000000x15 1100000000x30", 25, False),
-        )
+    cases=_cases(
+        f"ingestion_disk_free_bytes{{{_STORE}}}",
+        ("900000000x30", 10, True),
+        ("1100000000x30", 10, False),
+        ("900000000x15 1100000000x30", 25, False),
     ),
 )
 
@@ -206,9 +203,8 @@ _DRIFT = Alert(
     "predictions",
     service="prediction",
     labels={"k8s_namespace_name": "plant", "service_name": "prediction", "machine_type": "pump"},
-    cases=tuple(
-        Case({f"prediction_drift{{{_MODEL}}}": values}, at, fires)
-        for values, at, fires in (("0.3x60", 40, True), ("0.2x60", 40, False), ("0.3x45 0.1x60", 60, False))
+    cases=_cases(
+        f"prediction_drift{{{_MODEL}}}", ("0.3x60", 40, True), ("0.2x60", 40, False), ("0.3x45 0.1x60", 60, False)
     ),
 )
 
@@ -223,9 +219,11 @@ _POLICY = Alert(
     "resilience",
     labels={"k8s_namespace_name": "plant", "service_name": "operator"},
     service="operator",
-    cases=tuple(
-        Case({f'operator_policies{{{_OPERATOR}, state="progressing"}}': values}, at, fires)
-        for values, at, fires in (("1x40", 20, True), ("1x10 0x40", 20, False), ("1x20 0x40", 30, False))
+    cases=_cases(
+        f'operator_policies{{{_OPERATOR}, state="progressing"}}',
+        ("1x40", 20, True),
+        ("1x10 0x40", 20, False),
+        ("1x20 0x40", 30, False),
     ),
 )
 
@@ -238,9 +236,11 @@ _REFUSED = Alert(
     "warning",
     "resilience",
     labels={**_ONE, "k8s_pod_name": "api-1"},
-    cases=tuple(
-        Case({f'policy_refused{{{_PLANT}, k8s_pod_name="api-1"}}': values}, at, fires)
-        for values, at, fires in (("1x20", 5, True), ("1 0x20", 5, False), ("1x8 0x20", 15, False))
+    cases=_cases(
+        f'policy_refused{{{_PLANT}, k8s_pod_name="api-1"}}',
+        ("1x20", 5, True),
+        ("1 0x20", 5, False),
+        ("1x8 0x20", 15, False),
     ),
 )
 

@@ -182,7 +182,7 @@ def test_a_policy_that_the_charts_bring_can_be_used(tmp_path: Path) -> None:
     rendered = objects(template(CHARTS / "aurumai").stdout)
     document = next(each for each in rendered if each["metadata"]["name"] == "test-aurumai-policy")
     file = tmp_path / "policies.yaml"
-    file.write_text(document["data"]["policies.yaml"])
+    file.write_text(document["data"]["defaults.yaml"])
     loaded = load_policy_document(file)
     assert loaded.policies[0].target == "api/prediction/*"
     assert loaded.generation == 1
@@ -201,7 +201,7 @@ def test_skaffold_and_the_examples_fit_the_charts(tmp_path: Path) -> None:
         chart = ROOT / release["chartPath"]
         templates = release.get("setValueTemplates", {})
         assignments = ",".join(f"{key}=image:1" for key in templates)
-        files = [argument for file in release["valuesFiles"] for argument in ("--values", str(ROOT / file))]
+        files = [argument for file in release.get("valuesFiles", ()) for argument in ("--values", str(ROOT / file))]
         done = template(chart, *files, *(("--set", assignments) if assignments else ()))
         assert done.returncode == 0, done.stderr
     for file in (ROOT / "k8s" / "examples").glob("*-values.yaml"):

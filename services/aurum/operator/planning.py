@@ -180,15 +180,24 @@ def _moved(world: World, policy: _Policy, spec: RolloutSpec, before: Rollout) ->
         for pod in world.pods_of(service)
         if pod.uid in exposed_pods(resource.uid, world.pods_of(service), percent)
     ]
-    reports = [world.reports.get(pod.uid) for pod in exposed]
-    have = [report is not None and (resource.uid, resource.generation) in report.sources for report in reports]
-    refused = next((each.refused for each, has in zip(reports, have, strict=True) if each and not has), None)
+    reports = [(pod.service, world.reports.get(pod.uid)) for pod in exposed]
+    have = [report is not None and (resource.uid, resource.generation) in report.sources for _, report in reports]
+    tried = {
+        service: document.generation
+        for service in policy.services
+        if (document := _documents(world.config_maps.get(service)).get(CANDIDATE))
+    }
+    refusals_of_it = [
+        report.refused
+        for service, report in reports
+        if report and report.refused and report.refused_generation == tried.get(service)
+    ]
     return advanced(
         before,
         spec,
         world.now,
         all_have_it=all(have),
-        refused=refused,
+        refused=next(iter(refusals_of_it), None),
         finding=world.findings.get(resource.uid),
     )
 
@@ -259,27 +268,31 @@ def _with_statuses(
     world: World, policies: list[_Policy], services: dict[str, ServicePlan], problems: tuple[str, ...]
 ) -> Plan:
     statuses, standings, rollouts, watched = {}, {}, {}, {}
+    held = {service: _sources(config_map) for service, config_map in world.config_maps.items()}
     for policy in policies:
         resource, spec = policy.resource, _rollout_spec(policy)
         pods = [pod for service in policy.services for pod in world.pods_of(service)]
         exposed = pods
+        if policy.rollout:
+            rollouts[resource.uid] = policy.rollout
         if policy.rollout and policy.rollout.state != "Complete":
-            exposed = (
-                [pod for pod in pods if pod.service in services and pod.uid in services[pod.service].exposed]
-                if policy.rollout.state == "Progressing"
-                else []
-            )
-            rollouts[resource.uid] = policy.rollout
-            if policy.rollout.state == "Progressing" and policy.current:
+            progresses = policy.rollout.state == "Progressing"
+            exposed = [
+                pod
+                for pod in pods
+                if progresses and pod.service in services and pod.uid in services[pod.service].exposed
+            ]
+            if progresses and policy.current:
                 watched[resource.uid] = (policy.current, tuple(exposed))
-        elif policy.rollout:
-            rollouts[resource.uid] = policy.rollout
         standing = Standing(
             resource=resource,
             refusal=policy.refusal,
             targets=_shown_targets(policy.current or policy.in_force, resource),
             programmed=policy.current is not None
-            and all(_holds(world, services.get(service), resource) for service in policy.services),
+            and all(
+                service in services and (resource.uid, resource.generation) in held.get(service, ())
+                for service in policy.services
+            ),
             in_force=policy.in_force.generation if policy.in_force else None,
             pods=tuple(pods),
             exposed=tuple(exposed),
@@ -294,16 +307,11 @@ def _with_statuses(
     return Plan(services, statuses, standings, rollouts, watched, problems)
 
 
-def _holds(world: World, service: ServicePlan | None, resource: Resource) -> bool:
-    """Whether the ConfigMap that is there has the resource's present generation in one of its documents."""
-    if service is None:
-        return False
-    documents = _documents(world.config_maps.get(service.workload.service)).values()
-    return any(
-        (source.uid, source.generation) == (resource.uid, resource.generation)
-        for document in documents
-        for source in document.sources
-    )
+def _sources(config_map: ConfigMap) -> set[tuple[str, int]]:
+    """uid and generation of each resource in the documents of a ConfigMap."""
+    return {
+        (source.uid, source.generation) for document in _documents(config_map).values() for source in document.sources
+    }
 
 
 def _rollout_spec(policy: _Policy) -> RolloutSpec | None:

@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -128,7 +128,7 @@ class Reconciler:
         )
         made = plan(world, self._rollouts)
         if store.problem:
-            made = Plan(made.services, made.statuses, made.standings, made.rollouts, made.watched, (store.problem,))
+            made = replace(made, problems=(store.problem, *made.problems))
         for problem in made.problems:
             logger.error("%s", problem)
         self._rollouts = dict(made.rollouts)
@@ -228,13 +228,13 @@ class Reconciler:
         for uid, standing in made.standings.items():
             resource, status = standing.resource, made.statuses[uid]
             written = self._written.setdefault(uid, _Written())
-            if _same(resource.status, status):
+            if resource.status == status:
                 written.differs_since = None
                 continue
             if written.differs_since is None:
                 written.differs_since = now
             kept_back = 0.0 if _settled(status) else _UNSETTLED
-            if _same(_without_shadow(resource.status), _without_shadow(status)):
+            if _without_shadow(resource.status) == _without_shadow(status):
                 kept_back = _SHADOW_INTERVAL
             at = max(written.at + _STATUS_INTERVAL, written.differs_since + kept_back)
             if at > now:
@@ -274,10 +274,6 @@ def _settled(status: Mapping[str, Any]) -> bool:
         or conditions["Converged"]["reason"] == "Refused"
         or "RolledBack" in conditions
     )
-
-
-def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    return bool(before == after)
 
 
 def _without_shadow(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from aurum.operator.connecting import open_client
@@ -44,14 +45,4 @@ def with_manifests(world: World, manifests: Iterable[dict[str, Any]]) -> World:
             metadata |= {"uid": present.uid, "creationTimestamp": present.created, "generation": present.generation + 1}
             proposed = Resource.of({**body, "metadata": metadata, "status": present.status})
         known[proposed.kind, proposed.name] = proposed
-    return World(
-        world.namespace,
-        tuple(known.values()),
-        world.workloads,
-        world.pods,
-        world.config_maps,
-        world.defaults,
-        world.reports,
-        world.findings,
-        world.now,
-    )
+    return replace(world, resources=tuple(known.values()))

@@ -20,7 +20,6 @@ class Store:
     workloads: dict[str, Workload] = field(default_factory=dict)
     defaults: PolicyDocument = field(default_factory=PolicyDocument)
     problem: str = ""
-    listed: bool = False
     _resources: dict[str, tuple[int, Resource]] = field(default_factory=dict)
     _pods: dict[str, tuple[int, Pod]] = field(default_factory=dict)
     _config_maps: dict[str, tuple[int, ConfigMap]] = field(default_factory=dict)
@@ -58,7 +57,6 @@ class Store:
             self.pod(body)
         for body in config_maps:
             self.config_map(body)
-        self.listed = True
 
     def resource(self, body: Mapping[str, Any], *, deleted: bool = False) -> bool:
         """A policy as it is now; whether anything has changed. What is older than what is known is let pass."""
@@ -100,9 +98,6 @@ class Store:
         config_map = ConfigMap(name, body.get("data") or {}, (metadata.get("annotations") or {}).get(CONTENT))
         self._config_maps[name] = version, config_map
         return known is None or known[1] != config_map
-
-    def forget_config_map(self, name: str) -> None:
-        self._config_maps.pop(name, None)
 
     def _take_defaults(self, text: str) -> bool:
         try:

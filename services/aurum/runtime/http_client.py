@@ -18,7 +18,7 @@ TIMEOUT_HEADER = "X-Request-Timeout"  # seconds that the sender waits for the an
 _CODES = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 502: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _MAX_ANSWER = 4_000_000  # bytes
-_CONNECTIONS = 16
+CONNECTIONS = 16
 
 
 def _code(error: BaseException) -> str:
@@ -49,7 +49,7 @@ class HttpDependency:
     Redirects are not followed. connections: open at a time, at most."""
 
     def __init__(
-        self, client: str, server: str, address: str, policies: Policies, *, connections: int = _CONNECTIONS
+        self, client: str, server: str, address: str, policies: Policies, *, connections: int = CONNECTIONS
     ) -> None:
         self.client = client
         self.server = server

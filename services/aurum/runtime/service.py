@@ -22,7 +22,7 @@ from aurum.runtime import metrics
 from aurum.runtime.admin import admin_app
 from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
-from aurum.runtime.http_client import HttpDependency
+from aurum.runtime.http_client import CONNECTIONS, HttpDependency
 from aurum.runtime.listening import http_server, listen
 from aurum.runtime.logging import setup_logging
 from aurum.runtime.outcome_recorder import OutcomeRecorder
@@ -74,7 +74,7 @@ class Service:
         self._stack.push_async_callback(dependency.close)
         return dependency
 
-    def http_dependency(self, server: str, address: str, *, connections: int = 16) -> HttpDependency:
+    def http_dependency(self, server: str, address: str, *, connections: int = CONNECTIONS) -> HttpDependency:
         """A service that this one asks over HTTP; its connections are closed when this service ends."""
         dependency = HttpDependency(self.name, server, address, self.policies, connections=connections)
         self._stack.push_async_callback(dependency.close)

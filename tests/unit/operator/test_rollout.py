@@ -111,6 +111,26 @@ def test_a_pod_that_refuses_takes_it_back() -> None:
     assert "a pod refused it: it is wrong" in simulated.message("policy", "RolledBack")
 
 
+def test_a_refusal_counts_whichever_pod_it_is_of_and_only_if_it_is_of_this_change() -> None:
+    simulated, uid = started()
+    service = simulated.step(follow=False).services["api"]
+    assert service.candidate
+    refusing = [pod for pod in simulated.pods if pod.uid in service.exposed][-1]
+    old = simulated.reports[refusing.uid]
+
+    def refuses(generation: int) -> None:
+        simulated.reports[refusing.uid] = type(old)(
+            0.0, None, old.hash, old.generation, old.sources, "it is wrong", generation
+        )
+        simulated.findings[uid] = FINE
+        simulated.step(follow=False)
+
+    refuses(service.candidate.generation - 1)
+    assert "RolledBack" not in simulated.conditions("policy")
+    refuses(service.candidate.generation)
+    assert simulated.conditions("policy")["RolledBack"] == ("True", "GuardBurned")
+
+
 def test_one_rollout_at_a_time_reaches_a_service() -> None:
     simulated, _ = started()
     other = {"targetRefs": [{"service": "prediction"}], "bulkhead": {"maxConcurrent": 5}, "rollout": ROLLOUT}

@@ -1,6 +1,7 @@
 """Features are the same in training and in serving; models say what their cards promise and refuse to be corrupt."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from aurum.prediction.calibration import calibrate_interval, calibrate_risk
 from aurum.prediction.features import FeatureSpec, features_of, features_of_windows, steps_of, window_of
 from aurum.prediction.model import CorruptModelError, load_model
+from aurum.prediction.predictor import Predictor
 from aurum.prediction.registry import ModelRegistry
 from aurum.prediction.training import TrainingDataError, TrainingOptions, save, train
 from aurum.readings.history import FAULT, OPERATING_HOURS, Run
 from aurum.rules.shift import assess
+from aurum.runtime.errors import AurumError, NotFoundError, UnavailableError
 from aurum_sim.machine_types import MACHINE_TYPES, PUMP
 from aurum_sim.plant_model import MachineGroup, run_to_failure
 
@@ -153,6 +156,20 @@ def test_a_new_version_serves_and_an_old_one_can_come_back(tmp_path: Path) -> No
     assert again is not None
     assert again.card.version == first.card.version
     assert len(registry.list()) == 2
+
+
+async def test_a_batch_fails_as_one_where_ingestion_cannot_be_asked(models: Path) -> None:
+    class Reader:
+        def __init__(self, error: AurumError) -> None:
+            self._error = error
+
+        async def machine_types(self, machine_ids: Sequence[str]) -> list[AurumError]:
+            return [self._error for _ in machine_ids]
+
+    unknown, away = NotFoundError("no such machine"), UnavailableError("the breaker is open")
+    assert await Predictor(Reader(unknown), ModelRegistry(models)).predict(["m"]) == [unknown]  # type: ignore[arg-type]
+    with pytest.raises(UnavailableError):
+        await Predictor(Reader(away), ModelRegistry(models)).predict(["m"])  # type: ignore[arg-type]
 
 
 def test_data_without_failures_says_what_would_do() -> None:

@@ -19,6 +19,7 @@ api:
   port: 8000
   env:
     AURUM_API_HOST: 0.0.0.0
+    AURUM_API_FIRST_LOOK: "60" # pods before an upgrade serve while ingestion, which there is one of, starts anew
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
     AURUM_PREDICTION_TARGET: {{ $name }}-prediction:50051
     AURUM_ADMIN_TARGETS: {{ include "aurumai.adminTargets" . | quote }}

@@ -18,21 +18,12 @@ from aurum.readings.queried import columns
 from aurum.resilience.policy import FallbackSpec
 from aurum.rules import assess
 from aurum.runtime import metrics
-from aurum.runtime.errors import (
-    AurumError,
-    DeadlineError,
-    InternalError,
-    NotFoundError,
-    ResourceExhaustedError,
-    UnavailableError,
-)
+from aurum.runtime.errors import AurumError, NotFoundError
 from aurum.runtime.tracing import set_span_attributes
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
 logger = logging.getLogger(__name__)
 
-# The service could not do its work; any other error is its answer.
-COVERED = (UnavailableError, DeadlineError, ResourceExhaustedError, InternalError)
 _LAST = 64  # readings of each sensor for a rule that needs a history
 _REMEMBERED = 10_000  # machines
 

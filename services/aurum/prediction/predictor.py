@@ -17,7 +17,7 @@ from aurum.prediction.reader import MachineReadings, ReadingsReader
 from aurum.prediction.registry import ModelRegistry
 from aurum.rules import LEAST_READINGS, assess
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, FailedPreconditionError, InvalidArgumentError
+from aurum.runtime.errors import FAILURES, AurumError, FailedPreconditionError, InvalidArgumentError
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -86,7 +86,7 @@ class Predictor:
         self._thread.shutdown(wait=True)
 
     async def predict(self, machine_ids: Sequence[str]) -> list[Prediction | AurumError]:
-        """A prediction for each machine, or why there is none."""
+        """A prediction for each machine, or why it has none. Raises AurumError if ingestion could not be asked."""
         cases = await self._cases(machine_ids)
         known = [case for case in cases if isinstance(case, _Case)]
         answers = iter(await self._compute(lambda: self._answer(known)))
@@ -117,7 +117,7 @@ class Predictor:
         cases: dict[str, _Case | AurumError] = {}
         by_type: dict[str, list[str]] = {}
         for machine_id, machine_type in zip(machine_ids, types, strict=True):
-            if isinstance(machine_type, AurumError):
+            if isinstance(machine_type, AurumError) and not isinstance(machine_type, FAILURES):
                 cases[machine_id] = machine_type
             elif isinstance(machine_type, BaseException):
                 raise machine_type

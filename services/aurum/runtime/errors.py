@@ -104,6 +104,9 @@ class InternalError(AurumError):
     """Something that should not happen; its message says no more than that."""
 
 
+# The service could not do its work; any other error is its answer.
+FAILURES = (UnavailableError, DeadlineError, ResourceExhaustedError, InternalError)
+
 _BY_CODE: dict[grpc.StatusCode, type[AurumError]] = {
     kind.code: kind
     for kind in (

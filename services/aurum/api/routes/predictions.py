@@ -7,9 +7,8 @@ from fastapi import APIRouter, Depends, Query
 
 from aurum.api.context import ApiContext, Context, require_feature
 from aurum.api.convert import finite, optional_moment, past_prediction_out, prediction_out, query_time
-from aurum.api.fallback import COVERED
 from aurum.api.schemas import ExplanationOut, FactorOut, FeaturesOut, PastPredictionsOut, PredictIn, PredictionOut
-from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.errors import FAILURES, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import prediction_pb2
 
@@ -88,7 +87,7 @@ async def _predict_machine(context: ApiContext, machine_id: str) -> PredictionOu
     set_request_context(machine_id=machine_id)
     try:
         response = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
-    except COVERED as error:
+    except FAILURES as error:
         degraded = await context.fallback.answer(machine_id, context.prediction.fallback, error)
         return prediction_out(degraded.prediction, degraded.age)
     context.plant.note_prediction(machine_id, response)

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from charts.telemetry.dashboards import PAGES
+from charts.telemetry.dashboards.grafana import dashboard_json
 from charts.telemetry.rules import RULES_FILE, rule_tests, rules
 
 ROOT = Path(__file__).parents[2]
@@ -15,13 +17,24 @@ def pages() -> dict[Path, str]:
     return {
         CHART / "rules" / RULES_FILE: rules(),
         tests: rule_tests(f"../../charts/observability/rules/{RULES_FILE}"),
+        **{CHART / "dashboards" / f"{page.name}.json": dashboard_json(page) for page in PAGES},
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
+    parser.add_argument(
+        "--faster",
+        type=int,
+        metavar="TIMES",
+        help="print the rules with shorter windows and waits, to try alerts; write nothing",
+    )
+    arguments = parser.parse_args()
+    if arguments.faster:
+        print(rules(arguments.faster), end="")
+        return
+    check = arguments.check
     for path, page in pages().items():
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)

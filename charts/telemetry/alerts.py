@@ -3,11 +3,12 @@
 The labels of all metrics are those that the collectors add: k8s_namespace_name, k8s_pod_name, service_name.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from charts.telemetry.selectors import BY_SERVICE, EDGES
 from charts.telemetry.slos import SLOS, WINDOWS, Slo, Window, window_name
 
-BY_SERVICE = "k8s_namespace_name, service_name"
 _SERVICE = "{{ $labels.service_name }}"
 SERVICES = ("api", "ingestion", "prediction")
 
@@ -16,7 +17,7 @@ SERVICES = ("api", "ingestion", "prediction")
 class Case:
     """Series as promtool writes them, a value a minute. at: minutes after which the alert fires, or does not."""
 
-    series: dict[str, str]
+    series: Mapping[str, str]
     at: int
     fires: bool
 
@@ -159,11 +160,10 @@ _SPOOL = Alert(
     "AurumAISpoolFilling",
     "The spool of {{ $labels.k8s_pod_name }} fills",
     "At the rate of the last half hour it is full within four hours; then devices are held back.",
-    "edge_spool_bytes > 1e6 and predict_linear(edge_spool_bytes[30m], 4 * 3600) > 1e9",
+    f"edge_spool_bytes{{{EDGES}}} > 1e6 and predict_linear(edge_spool_bytes{{{EDGES}}}[30m], 4 * 3600) > 1e9",
     "10m",
     "warning",
     "ingestion",
-    service="edge",
     labels={"k8s_namespace_name": "plant", "service_name": "edge", "k8s_pod_name": "edge-0"},
     cases=_cases(
         f"edge_spool_bytes{{{_EDGE}}}",
@@ -178,7 +178,7 @@ _DISK = Alert(
     "AurumAIStoreDiskFull",
     "The disk of the store is nearly full",
     "{{ $value | humanize1024 }}B are free; below AURUM_INGESTION_MIN_FREE_BYTES new readings are refused.",
-    "ingestion_disk_free_bytes < 1e9",
+    'ingestion_disk_free_bytes{service_name="ingestion"} < 1e9',
     "5m",
     "critical",
     "ingestion",
@@ -196,15 +196,19 @@ _MODEL = 'k8s_namespace_name="plant", service_name="prediction", machine_type="p
 _DRIFT = Alert(
     "AurumAIModelDrift",
     "What {{ $labels.machine_type }} machines measure is not what their model was trained on",
-    "The population stability index of its features is {{ $value | humanize }}; above 0.25 is a major shift.",
-    "max by (k8s_namespace_name, service_name, machine_type) (prediction_drift) > 0.25",
-    "30m",
+    "{{ $value | humanizePercentage }} of the latest predictions are of features that training never saw.",
+    "max by (k8s_namespace_name, service_name, machine_type) "
+    '(prediction_out_of_range_ratio{service_name="prediction"}) > 0.2',
+    "15m",
     "warning",
     "predictions",
     service="prediction",
     labels={"k8s_namespace_name": "plant", "service_name": "prediction", "machine_type": "pump"},
     cases=_cases(
-        f"prediction_drift{{{_MODEL}}}", ("0.3x60", 40, True), ("0.2x60", 40, False), ("0.3x45 0.1x60", 60, False)
+        f"prediction_out_of_range_ratio{{{_MODEL}}}",
+        ("0.3x60", 40, True),
+        ("0.15x60", 40, False),
+        ("0.3x45 0.1x60", 60, False),
     ),
 )
 
@@ -213,7 +217,8 @@ _POLICY = Alert(
     "AurumAIPolicyNotConverged",
     "A policy has not reached every pod",
     "{{ $value }} policies wait for pods, or are refused by one; `kubectl get rp,tp` and their status say which.",
-    f'sum by ({BY_SERVICE}) (operator_policies{{state=~"progressing|refused|rolled_back"}}) > 0',
+    f"sum by ({BY_SERVICE}) "
+    '(operator_policies{service_name="operator", state=~"progressing|refused|rolled_back"}) > 0',
     "15m",
     "warning",
     "resilience",
@@ -244,13 +249,23 @@ _REFUSED = Alert(
     ),
 )
 
+# A rate drops the metric's name, so a label keeps those of one exporter apart.
+_DROPPED = " or ".join(
+    f'label_replace(rate({metric}[5m]), "metric", "{metric}", "", "")'
+    for metric in (
+        "spans_dropped_total",
+        *(
+            f"otelcol_exporter_{how}_failed_{what}_total"
+            for how in ("enqueue", "send")
+            for what in ("spans", "metric_points")
+        ),
+    )
+)
 _TELEMETRY = Alert(
     "AurumAITelemetryDropped",
     "Telemetry is lost",
     "{{ $value | humanize }} spans and metric points a second are dropped on their way.",
-    "sum by (k8s_namespace_name) (rate(spans_dropped_total[5m])) "
-    '+ (sum by (k8s_namespace_name) (rate({__name__=~"otelcol_exporter_(enqueue|send)_failed_.+_total"}[5m])) or '
-    "0 * sum by (k8s_namespace_name) (rate(spans_dropped_total[5m]))) > 0.1",
+    f"sum by (k8s_namespace_name) ({_DROPPED}) > 0.1",
     "5m",
     "warning",
     "infrastructure",
@@ -278,8 +293,9 @@ _ABSENT = tuple(
     Alert(
         f"AurumAI{service.capitalize()}Absent",
         f"No {service} pod is seen",
-        "Prometheus has had no scrape of it for five minutes: it is down, or its telemetry is.",
-        f'absent(up{{service_name="{service}"}} == 1)',
+        "Prometheus has had no scrape of it for seven minutes: it is down, or its telemetry is.",
+        # Not the series itself, of which Prometheus knows the last value for five minutes
+        f'absent(max_over_time(up{{service_name="{service}"}}[2m]) == 1)',
         "5m",
         "critical",
         "overview",

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from charts.telemetry.selectors import PREDICT
+
 Series = Mapping[str, str]
 _API = 'k8s_namespace_name="plant", service_name="api"'
 _EDGE = 'k8s_namespace_name="plant", service_name="edge"'
 _PREDICT = 'method="POST", endpoint="/api/predict"'
-PREDICT = 'endpoint=~"/api/predict|/api/machines/{machine_id}/predict"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ SLOS = (
         "IngestFreshness",
         "What has just been measured reaches the store within 5 s",
         0.99,
-        "avg by (k8s_namespace_name, service_name) (avg_over_time((edge_spool_live_lag_seconds > bool 5)[$w:1m]))",
+        "avg by (k8s_namespace_name, service_name) "
+        '(avg_over_time((edge_spool_live_lag_seconds{service_name="edge"} > bool 5)[$w:1m]))',
         "k8s_namespace_name, service_name",
         "",
         "edge",

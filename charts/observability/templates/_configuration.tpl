@@ -34,6 +34,7 @@ connectors:
       - name: http.route
       - name: http.response.status_code
       - name: rpc.grpc.status_code
+      - name: peer.service
     exemplars:
       enabled: true
       max_per_data_point: {{ $collector.exemplars.perDataPoint }}
@@ -46,6 +47,9 @@ processors:
     check_interval: 1s
     limit_mib: {{ $collector.memoryLimitMiB }}
     spike_limit_mib: {{ div $collector.memoryLimitMiB 5 }}
+  resource: # of the gateway's own metrics, which come from no pod's collector
+    attributes:
+      - {key: k8s.namespace.name, value: {{ .Release.Namespace }}, action: insert}
   batch:
     timeout: 1s
     send_batch_size: 1024
@@ -106,8 +110,19 @@ service:
       exporters: [{{ ternary "otlp/traces" "nop" (not (not $traces)) }}]
     metrics:
       receivers: [otlp, spanmetrics, prometheus]
-      processors: [memory_limiter, batch]
+      processors: [memory_limiter, resource, batch]
       exporters: [{{ ternary "otlphttp/metrics" "nop" (not (not $metrics)) }}]
+{{- end -}}
+
+{{- /* The rules, with links that lead somewhere. */ -}}
+{{- define "observability.rules" -}}
+{{- .Values.rules.file | default (.Files.Get "rules/aurumai.rules.yaml")
+    | replace "runbook_url: docs/" (printf "runbook_url: %sdocs/" (include "observability.docs" .))
+    | replace "dashboard_url: /d/" (printf "dashboard_url: %s/d/" (trimSuffix "/" .Values.links.grafana)) -}}
+{{- end -}}
+
+{{- define "observability.docs" -}}
+{{- with .Values.links.docs }}{{ trimSuffix "/" . }}/{{ end -}}
 {{- end -}}
 
 {{- define "observability.prometheusConfig" -}}

@@ -35,9 +35,7 @@ prometheus:
   ready: {port: 9090, path: /-/ready}
   config:
     prometheus.yaml: {{ include "observability.prometheusConfig" . | toJson }}
-    {{- range $path, $content := .Files.Glob "rules/*.yaml" }}
-    {{ base $path }}: {{ $content | toString | toJson }}
-    {{- end }}
+    aurumai.rules.yaml: {{ include "observability.rules" . | toJson }}
   configPath: /etc/prometheus
   dataPath: /data
   {{- if $values.prometheus.persistence.enabled }}

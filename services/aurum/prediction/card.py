@@ -56,10 +56,12 @@ class AnomalyPart(_Part):
 
 
 class DriftPart(_Part):
-    """Of the features that matter most: inner edges of ten equally full bins of the training rows."""
+    """Of the features that matter most: inner edges of ten equally full bins of the training rows, and what these reach
+    from and to. Cards of earlier versions say no range."""
 
     features: list[str]
     edges: list[list[float]]
+    ranges: list[tuple[float, float]] = []
 
 
 class ModelCard(_Part):

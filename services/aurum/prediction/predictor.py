@@ -260,6 +260,8 @@ class Predictor:
         known = self._drift.get(model.card.machine_type)
         if known is None or known[0] is not model:
             known = self._drift[model.card.machine_type] = (model, DriftMonitor(model))
+            of_card = model.card.metrics
+            metrics.track_model(model.card.machine_type, of_card.risk_ece, of_card.interval_coverage)
         return known[1]
 
 

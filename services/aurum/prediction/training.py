@@ -278,7 +278,7 @@ def _metrics(
 
 
 def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp]) -> parts.DriftPart:
-    names, edges = [], []
+    names, edges, ranges = [], [], []
     for index in strongest:
         column = features[:, index]
         inner = (
@@ -287,9 +287,10 @@ def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp])
         if spec.names[index] != "age" and len(inner) == 9:
             names.append(spec.names[index])
             edges.append([float(edge) for edge in inner])
+            ranges.append((float(np.nanmin(column)), float(np.nanmax(column))))
         if len(names) == _DRIFT_FEATURES:
             break
-    return parts.DriftPart(features=names, edges=edges)
+    return parts.DriftPart(features=names, edges=edges, ranges=ranges)
 
 
 def _digest(runs: Sequence[Run]) -> str:

@@ -70,7 +70,12 @@ class HttpDependency:
             with get_tracer("aurum.http").start_as_current_span(
                 f"GET {path}",
                 kind=SpanKind.CLIENT,
-                attributes={"http.request.method": "GET", "url.path": path, "server.address": address},
+                attributes={
+                    "peer.service": self.server,
+                    "http.request.method": "GET",
+                    "url.path": path,
+                    "server.address": address,
+                },
                 record_exception=False,
                 set_status_on_exception=False,
             ) as span:

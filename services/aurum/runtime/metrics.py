@@ -59,6 +59,22 @@ prediction_drift = Gauge(
     ["machine_type"],
 )
 
+prediction_out_of_range_ratio = Gauge(
+    "prediction_out_of_range_ratio",
+    "Share of the latest predictions with a main feature beyond all that the model saw in training.",
+    ["machine_type"],
+)
+prediction_model_calibration_error = Gauge(
+    "prediction_model_calibration_error",
+    "Expected calibration error of the active model's risk, on runs that its calibration had not seen.",
+    ["machine_type"],
+)
+prediction_model_interval_coverage = Gauge(
+    "prediction_model_interval_coverage",
+    "Share of the lives left that the active model's intervals held, on runs that they had not seen.",
+    ["machine_type"],
+)
+
 data_ingestion_total = Counter("data_ingestion_total", "Readings received.", ["transport", "result"])
 data_ingestion_errors_total = Counter("data_ingestion_errors_total", "Batches refused.", ["transport", "reason"])
 data_ingestion_duration_seconds = Histogram(
@@ -67,6 +83,7 @@ data_ingestion_duration_seconds = Histogram(
 ingestion_queue_bytes = Gauge("ingestion_queue_bytes", "Bytes of batches waiting to be stored.")
 ingestion_recent_bytes = Gauge("ingestion_recent_bytes", "Bytes of readings in memory that are not flushed yet.")
 ingestion_store_bytes = Gauge("ingestion_store_bytes", "Bytes of the store on disk.", ["part"])
+ingestion_segments = Gauge("ingestion_segments", "Segments in the store.")
 ingestion_disk_free_bytes = Gauge("ingestion_disk_free_bytes", "Bytes free on the disk of the store.")
 ingestion_segments_merged_total = Counter("ingestion_segments_merged_total", "Small segments merged into larger ones.")
 ingestion_readings_expired_total = Counter("ingestion_readings_expired_total", "Readings removed by retention.")
@@ -134,6 +151,11 @@ operator_policies = Gauge("operator_policies", "Policies by what has become of t
 operator_pods_lagging = Gauge("operator_pods_lagging", "Pods that do not have the policies that they are to have.")
 operator_leader = Gauge("operator_leader", "1 while this operator is the one that writes.")
 
+event_loop_lag_seconds = Histogram(
+    "event_loop_lag_seconds",
+    "How much later than it asked for a coroutine went on.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
 errors_total = Counter("errors_total", "Errors.", ["type"])
 spans_dropped_total = Counter("spans_dropped_total", "Spans that could not be exported.")
 
@@ -220,8 +242,17 @@ def track_degraded_prediction(machine_type: str, model_version: str) -> None:
     )
 
 
-def track_drift(machine_type: str, psi: float) -> None:
-    prediction_drift.labels(bounded("machine_type", machine_type)).set(psi)
+def track_drift(machine_type: str, psi: float, out_of_range: float) -> None:
+    kind = bounded("machine_type", machine_type)
+    prediction_drift.labels(kind).set(psi)
+    prediction_out_of_range_ratio.labels(kind).set(out_of_range)
+
+
+def track_model(machine_type: str, calibration_error: float, interval_coverage: float) -> None:
+    """A model serves, with what its card says of it."""
+    kind = bounded("machine_type", machine_type)
+    prediction_model_calibration_error.labels(kind).set(calibration_error)
+    prediction_model_interval_coverage.labels(kind).set(interval_coverage)
 
 
 def track_ingestion(readings: int, duration: float, transport: str = "unary", duplicates: int = 0) -> None:

@@ -129,7 +129,7 @@ class Dependency:
 
         async def attempt(timeout: float) -> Response:
             left = await self.connected(pipeline, timeout)
-            return await _traced(name, lambda metadata: method(request, timeout=left, metadata=metadata))
+            return await _traced(self.server, name, lambda metadata: method(request, timeout=left, metadata=metadata))
 
         return await self._governed(pipeline, name, attempt, idempotent)
 
@@ -147,7 +147,7 @@ class Dependency:
 
         async def attempt(timeout: float) -> list[Any]:
             left = await self.connected(pipeline, timeout)
-            return await _traced(name, lambda metadata: gather(left, metadata))
+            return await _traced(self.server, name, lambda metadata: gather(left, metadata))
 
         return await self._governed(pipeline, name, attempt, True)
 
@@ -251,11 +251,11 @@ def context_metadata() -> dict[str, str]:
     return carrier
 
 
-async def _traced(name: str, call: Callable[[Any], Awaitable[T]]) -> T:
+async def _traced(server: str, name: str, call: Callable[[Any], Awaitable[T]]) -> T:
     """One attempt: its span, the context that travels with it, its metrics."""
     started = time.perf_counter()
     _, service, method = name.split("/")
-    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    attributes = {"peer.service": server, "rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     code = grpc.StatusCode.OK
     with get_tracer("aurum.rpc").start_as_current_span(
         name[1:], kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from aurum import __version__
 from aurum.runtime import metrics
 from aurum.runtime.admin import admin_app
+from aurum.runtime.event_loop import measure_lag
 from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
 from aurum.runtime.http_client import CONNECTIONS, HttpDependency
@@ -109,6 +110,7 @@ class Service:
                 recorder = OutcomeRecorder(self.settings.outcomes_path(self.name), self.settings.outcomes_max_bytes)
                 self._stack.callback(recorder.close)
                 self.policies.pipelines.record = recorder.record
+            self.spawn(measure_lag(), "event-loop-lag")
             if self.policies.path:
                 self.spawn(follow_policy_file(self.policies), "policy-watch")
             try:

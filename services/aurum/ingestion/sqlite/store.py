@@ -51,6 +51,7 @@ _SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for so long may not resend; w
 _EVENT_MEMORY_US = 90 * DAY_US
 _HOUSEKEEPING = 1.0  # seconds between two looks at what there is to do
 _LOOK_THROUGH_EVERY = 3600.0  # seconds
+_COUNT_EVERY = 30.0  # seconds
 _UNARY_WAIT = 2.0  # seconds that a batch waits for room before it is refused, where its sender cannot be held back
 _REPLAY_BYTES = 8_000_000  # of the log that are read at a time
 
@@ -104,6 +105,7 @@ class SqliteStore:
         self._room = asyncio.Event()  # in memory, for more readings
         self._flushed_at = time.monotonic()
         self._looked_at = -_LOOK_THROUGH_EVERY
+        self._counted_at = -_COUNT_EVERY
         self._tables_problem: str | None = None
 
     async def start(self) -> None:
@@ -405,6 +407,9 @@ class SqliteStore:
             self._looked_at = now
             await tables.run(lambda connection: self._compactor.look_through(connection, now_us()), 1)
             await tables.run(self._prune, 1)
+        if now - self._counted_at >= _COUNT_EVERY:
+            self._counted_at = now
+            metrics.ingestion_segments.set(await tables.run(_segments, 1))
         if self._options.retention:
             before = now_us() - int(self._options.retention * DAY_US)
             while expired := await tables.run(lambda connection: expire(connection, before), 1):
@@ -420,6 +425,10 @@ class SqliteStore:
         metrics.ingestion_store_bytes.labels("log").set(self._log.bytes_on_disk)
         metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_size, self._options.path))
         metrics.ingestion_recent_bytes.set(self._recent_bytes)
+
+
+def _segments(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM segments").fetchone()[0])
 
 
 def _in_snapshot(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:

@@ -1,0 +1,308 @@
+"""Infrastructure: processes, gRPC, breakers, queues, and the telemetry itself."""
+
+from charts.telemetry.dashboards.panels import (
+    ANY,
+    NAMESPACE,
+    Page,
+    Panel,
+    Query,
+    Row,
+    largest,
+    of,
+    or_zero,
+    quantile,
+    rate,
+    share,
+    total,
+)
+from charts.telemetry.selectors import ANSWERED, RPC_FAILED
+
+_POD = "k8s_pod_name"
+_RPC = f"{ANY}, {ANSWERED}"
+_GATEWAY = 'job="gateway-collector"'
+
+
+def _failed(kind: str) -> str:
+    return or_zero(
+        f"sum by (exporter) (rate(otelcol_exporter_{kind}_total{{{NAMESPACE}}}[$__rate_interval]))", "exporter"
+    )
+
+
+PAGE = Page(
+    "infrastructure",
+    "AurumAI / Infrastructure",
+    "CPU, memory and event loops of every pod, gRPC by method, what protects them, and whether telemetry is lost.",
+    "docs/observability.md",
+    (
+        Row(
+            "Processes",
+            (
+                Panel(
+                    "CPU",
+                    "Cores that each pod uses.",
+                    "docs/kubernetes.md",
+                    "none",
+                    (Query(rate("process_cpu_seconds_total", ANY, _POD), "{{k8s_pod_name}}"),),
+                ),
+                Panel(
+                    "Memory",
+                    "Resident memory of each pod's service, without its collector.",
+                    "docs/kubernetes.md",
+                    "bytes",
+                    (Query(largest("process_resident_memory_bytes", ANY, _POD), "{{k8s_pod_name}}"),),
+                ),
+                Panel(
+                    "Event-loop lag, 99 %",
+                    "How late event loops are. Above 100 ms something blocks them.",
+                    "docs/runbooks/AurumAISlowRequests.md",
+                    "s",
+                    (Query(quantile(0.99, "event_loop_lag_seconds", ANY, _POD), "{{k8s_pod_name}}"),),
+                    limit=0.1,
+                ),
+                Panel(
+                    "Garbage collections",
+                    "Runs of Python's garbage collector a second, of all generations.",
+                    "docs/observability.md",
+                    "ops",
+                    (Query(rate("python_gc_collections_total", ANY, _POD), "{{k8s_pod_name}}"),),
+                ),
+                Panel(
+                    "Open files",
+                    "Share of the files that a process may have open.",
+                    "docs/kubernetes.md",
+                    "percentunit",
+                    (
+                        Query(
+                            f"max by ({_POD}) (process_open_fds{{{ANY}}} / process_max_fds{{{ANY}}})",
+                            "{{k8s_pod_name}}",
+                        ),
+                    ),
+                    limit=0.8,
+                    most=1.0,
+                ),
+                Panel(
+                    "Restarts",
+                    "How often each pod's service began anew in the last hour.",
+                    "docs/kubernetes.md",
+                    "short",
+                    (Query(f"sum by ({_POD}) (changes(process_start_time_seconds{{{ANY}}}[1h]))", "{{k8s_pod_name}}"),),
+                ),
+            ),
+        ),
+        Row(
+            "gRPC",
+            (
+                Panel(
+                    "Calls answered, by method",
+                    "Calls a second, by method.",
+                    "docs/observability.md",
+                    "reqps",
+                    (Query(rate("rpc_server_requests_total", ANY, "method"), "{{method}}"),),
+                ),
+                Panel(
+                    "Errors, by method",
+                    "Share of answers that are the server's fault.",
+                    "docs/runbooks/AurumAIErrors.md",
+                    "percentunit",
+                    (
+                        Query(
+                            share(
+                                rate("rpc_server_requests_total", f"{ANY}, {RPC_FAILED}", "method"),
+                                rate("rpc_server_requests_total", ANY, "method"),
+                            ),
+                            "{{method}}",
+                        ),
+                    ),
+                    limit=0.01,
+                    most=1.0,
+                ),
+                Panel(
+                    "Latency, 95 %, by method",
+                    "Time to answer a call, without streams. Dots lead to traces.",
+                    "docs/runbooks/AurumAISlowRequests.md",
+                    "s",
+                    (
+                        Query(
+                            quantile(0.95, "rpc_server_duration_seconds", _RPC, "method"), "{{method}}", exemplars=True
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Calls made, by code",
+                    "Attempts of clients a second, by the code that they got.",
+                    "docs/resilience.md",
+                    "reqps",
+                    (Query(rate("rpc_client_requests_total", ANY, "service_name, code"), "{{service_name}} {{code}}"),),
+                ),
+                Panel(
+                    "Calls made, 95 %",
+                    "Time until an attempt was answered, as the client saw it.",
+                    "docs/runbooks/AurumAISlowRequests.md",
+                    "s",
+                    (
+                        Query(
+                            quantile(0.95, "rpc_client_duration_seconds", _RPC, "service_name, method"),
+                            "{{service_name}} {{method}}",
+                            exemplars=True,
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Exceptions",
+                    "Errors a second, by type.",
+                    "docs/runbooks/AurumAIErrors.md",
+                    "cps",
+                    (
+                        Query(
+                            or_zero(rate("errors_total", ANY, "service_name, type"), "type"),
+                            "{{service_name}} {{type}}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Protection",
+            (
+                Panel(
+                    "Breakers",
+                    "State of each circuit breaker, the worst of all pods.",
+                    "docs/runbooks/AurumAIBreakerOpen.md",
+                    "none",
+                    (Query(largest("circuit_breaker_state", ANY, "name"), "{{name}}"),),
+                    "states",
+                    states=((0, "closed", "green"), (1, "open", "red"), (2, "half-open", "yellow")),
+                    least=None,
+                ),
+                Panel(
+                    "Retries",
+                    "Attempts a second after the first.",
+                    "docs/runbooks/AurumAIManyRetries.md",
+                    "reqps",
+                    (Query(rate("retry_attempts_total", ANY, "name"), "{{name}}"),),
+                    limit=50,
+                ),
+                Panel(
+                    "Retry budget",
+                    "Retries that the budget still allows, the least of all pods.",
+                    "docs/runbooks/AurumAIManyRetries.md",
+                    "short",
+                    (Query(f"min by (name) (retry_budget_tokens{{{ANY}}})", "{{name}}"),),
+                ),
+                Panel(
+                    "Queues",
+                    "What waits: batches to be stored, batches in spools, requests in progress.",
+                    "docs/resilience.md",
+                    "short",
+                    (
+                        Query(total("http_requests_in_progress", of("api")), "{{service_name}} requests"),
+                        Query(total("rpc_server_in_progress"), "{{service_name}} calls"),
+                        Query(total("edge_spool_batches", of("edge|edge-sim")), "{{service_name}} batches in spools"),
+                        Query(
+                            total("simulator_buffer_batches", of(".+-sim")) + " or on () vector(0)",
+                            "batches with devices",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Concurrency limits",
+                    "Calls allowed at a time; adaptive ones move with the latency of the callee.",
+                    "docs/resilience.md",
+                    "short",
+                    (Query(f'min by (name) (concurrency_limit{{{ANY}, name!~".+/streams"}})', "{{name}}"),),
+                ),
+                Panel(
+                    "Refused",
+                    "Calls a second that limits refused, by criticality, and that breakers did not let through.",
+                    "docs/resilience.md",
+                    "reqps",
+                    (
+                        Query(
+                            or_zero(rate("concurrency_limit_rejections_total", ANY, "criticality"), "criticality"),
+                            "limit: {{criticality}}",
+                        ),
+                        Query(rate("circuit_breaker_rejections_total", ANY, "name"), "breaker: {{name}}"),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Telemetry",
+            (
+                Panel(
+                    "Spans dropped by services",
+                    "Spans a second that a service could not hand to its collector.",
+                    "docs/runbooks/AurumAITelemetryDropped.md",
+                    "cps",
+                    (Query(rate("spans_dropped_total"), "{{service_name}}"),),
+                ),
+                Panel(
+                    "Dropped by collectors",
+                    "What collectors a second could not queue, or could not send and gave up.",
+                    "docs/runbooks/AurumAITelemetryDropped.md",
+                    "cps",
+                    tuple(
+                        Query(_failed(f"{how}_failed_{what}"), f"{{{{exporter}}}} {what.replace('_', ' ')}, {said}")
+                        for how, said in (("enqueue", "queue full"), ("send", "not sent"))
+                        for what in ("spans", "metric_points")
+                    ),
+                ),
+                Panel(
+                    "Collectors' queues",
+                    "How full the queues of the collectors are.",
+                    "docs/runbooks/AurumAITelemetryDropped.md",
+                    "percentunit",
+                    (
+                        Query(
+                            f"max by ({_POD}, exporter) (otelcol_exporter_queue_size{{{NAMESPACE}}} "
+                            f"/ otelcol_exporter_queue_capacity{{{NAMESPACE}}})",
+                            "{{k8s_pod_name}} {{exporter}}",
+                        ),
+                    ),
+                    limit=0.8,
+                    most=1.0,
+                ),
+                Panel(
+                    "Collectors' memory",
+                    "Resident memory of the collectors.",
+                    "docs/kubernetes.md",
+                    "bytes",
+                    (Query(largest("otelcol_process_memory_rss", NAMESPACE, _POD), "{{k8s_pod_name}}"),),
+                ),
+                Panel(
+                    "Spans",
+                    "Spans a second that arrive at collectors beside services, and that the gateway sends on.",
+                    "docs/observability.md",
+                    "cps",
+                    (
+                        Query(
+                            rate(
+                                "otelcol_receiver_accepted_spans_total",
+                                f'{NAMESPACE}, service_name="collector"',
+                                "receiver",
+                            ),
+                            "arrived",
+                        ),
+                        Query(
+                            rate("otelcol_exporter_sent_spans_total", f"{NAMESPACE}, {_GATEWAY}", "exporter"),
+                            "kept by the gateway",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Traces lost in sampling",
+                    "Traces a second given up before the gateway decided; raise collector.sampling.maxTraces.",
+                    "docs/runbooks/AurumAITelemetryDropped.md",
+                    "cps",
+                    (
+                        Query(
+                            f"sum(rate(otelcol_processor_tail_sampling_sampling_trace_dropped_too_early_total{{{NAMESPACE}}}"
+                            "[$__rate_interval]))",
+                            "given up",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+)

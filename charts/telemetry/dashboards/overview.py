@@ -1,0 +1,267 @@
+"""Overview: the golden signals of every service, the objectives, and what is deployed."""
+
+from charts.telemetry.dashboards.panels import (
+    ANY,
+    NAMESPACE,
+    Page,
+    Panel,
+    Query,
+    Row,
+    largest,
+    of,
+    or_zero,
+    quantile,
+    rate,
+    share,
+    total,
+)
+from charts.telemetry.selectors import ANSWERED, ASKED, RPC_FAILED
+from charts.telemetry.slos import SLOS, Slo
+
+_HTTP, _RPC = f"{ANY}, {ASKED}", f"{ANY}, {ANSWERED}"
+_FAILED = f'{_HTTP}, status_code=~"5.."'
+
+
+def _left(slo: Slo, window: str) -> str:
+    worst = f"max({slo.record}:ratio_{window}{{{NAMESPACE}}})"
+    return f"1 - (({worst} >= 0) or on () vector(0)) / {1 - slo.goal:.4g}"
+
+
+def _burn(slo: Slo) -> str:
+    return f"((max({slo.record}:ratio_1h{{{NAMESPACE}}}) >= 0) or on () vector(0)) / {1 - slo.goal:.4g}"
+
+
+# The edges of the map: calls as their clients' spans name the callee, and batches, which travel on streams.
+_CALLS = rate("traces_span_metrics_calls_total", f'{ANY}, peer_service!=""', "service_name, peer_service")
+_BATCHES = (
+    f'label_replace({rate("edge_spool_forwarded_total", of("edge|edge-sim"))}, "peer_service", "ingestion", "", "")'
+)
+_DEVICES = (
+    f"label_replace(label_replace({rate('edge_spool_accepted_total', of('edge'))}, "
+    '"peer_service", "edge", "", ""), "service_name", "iot-sim", "", "")'
+)
+_DEGRADED = f"""sum({rate("ml_predictions_total", f'{ANY}, degraded="true"')}) or on () vector(0)"""
+_NODES = f'label_replace({total("up")}, "id", "$1", "service_name", "(.+)")'
+_EDGES = (
+    f'label_replace(label_replace({_CALLS} or {_BATCHES} or {_DEVICES}, "source", "$1", "service_name", "(.+)"), '
+    '"target", "$1", "peer_service", "(.+)")'
+)
+
+PAGE = Page(
+    "overview",
+    "AurumAI / Overview",
+    "Requests, errors, latency and saturation of every service, the objectives and what is left of their budgets.",
+    "docs/observability.md",
+    (
+        Row(
+            "Now",
+            (
+                Panel(
+                    "Alerts",
+                    "Alerts that fire. Each has a runbook.",
+                    "docs/runbooks",
+                    "short",
+                    (Query(or_zero('sum by (alertname) (ALERTS{alertstate="firing"})', "alertname"), "{{alertname}}"),),
+                    "stat",
+                    width=6,
+                    height=4,
+                    limit=1,
+                ),
+                Panel(
+                    "Pods seen",
+                    "Pods whose admin port was scraped.",
+                    "docs/runbooks/AurumAIApiAbsent.md",
+                    "short",
+                    (Query(total("up", ANY), "{{service_name}}"),),
+                    "stat",
+                    width=9,
+                    height=4,
+                ),
+                Panel(
+                    "Machines",
+                    "Machines that ingestion knows.",
+                    "docs/data.md",
+                    "short",
+                    (Query(f"max(ingestion_machines{{{of('ingestion')}}})", "machines"),),
+                    "stat",
+                    width=3,
+                    height=4,
+                ),
+                Panel(
+                    "Readings",
+                    "Readings that became durable, a second.",
+                    "docs/ingestion.md",
+                    "cps",
+                    (
+                        Query(
+                            rate("data_ingestion_total", f'{of("ingestion")}, result="accepted"', "result"), "readings"
+                        ),
+                    ),
+                    "stat",
+                    width=3,
+                    height=4,
+                ),
+                Panel(
+                    "Degraded",
+                    "Share of predictions that a rule or an old prediction stands in for.",
+                    "docs/runbooks/AurumAIPredictAvailabilityBurn.md",
+                    "percentunit",
+                    (
+                        Query(
+                            share(_DEGRADED, f"sum({rate('ml_predictions_total')})"),
+                            "degraded",
+                        ),
+                    ),
+                    "stat",
+                    width=3,
+                    height=4,
+                    limit=0.05,
+                ),
+            ),
+        ),
+        Row(
+            "Golden signals",
+            (
+                Panel(
+                    "Requests",
+                    "Requests over HTTP, without probes, and calls over gRPC that are answered.",
+                    "docs/observability.md",
+                    "reqps",
+                    (
+                        Query(
+                            or_zero(rate("http_requests_total", _HTTP), "service_name", "api"), "{{service_name}} HTTP"
+                        ),
+                        Query(rate("rpc_server_requests_total"), "{{service_name}} gRPC"),
+                    ),
+                ),
+                Panel(
+                    "Errors",
+                    "Share of answers that are server errors: 5xx, and the gRPC codes that mean the same.",
+                    "docs/runbooks/AurumAIErrors.md",
+                    "percentunit",
+                    (
+                        Query(
+                            or_zero(
+                                f"{rate('http_requests_total', _FAILED)} / {rate('http_requests_total', _HTTP)}",
+                                "service_name",
+                                "api",
+                            ),
+                            "{{service_name}} HTTP",
+                        ),
+                        Query(
+                            share(
+                                rate("rpc_server_requests_total", f"{ANY}, {RPC_FAILED}"),
+                                rate("rpc_server_requests_total"),
+                            ),
+                            "{{service_name}} gRPC",
+                        ),
+                    ),
+                    limit=0.01,
+                ),
+                Panel(
+                    "Latency, 95 %",
+                    "Time within which 95 of 100 are answered; 0 without requests. Dots lead to traces.",
+                    "docs/runbooks/AurumAISlowRequests.md",
+                    "s",
+                    (
+                        Query(
+                            or_zero(quantile(0.95, "http_request_duration_seconds", _HTTP), "service_name", "api"),
+                            "{{service_name}} HTTP",
+                            exemplars=True,
+                        ),
+                        Query(
+                            quantile(0.95, "rpc_server_duration_seconds", _RPC), "{{service_name}} gRPC", exemplars=True
+                        ),
+                    ),
+                    limit=1.0,
+                ),
+                Panel(
+                    "Saturation: CPU",
+                    "Cores that each service uses, over all its pods.",
+                    "docs/kubernetes.md",
+                    "none",
+                    (Query(rate("process_cpu_seconds_total"), "{{service_name}}"),),
+                ),
+                Panel(
+                    "Saturation: in progress",
+                    "What is being answered at this moment.",
+                    "docs/resilience.md",
+                    "short",
+                    (
+                        Query(total("http_requests_in_progress", of("api")), "{{service_name}} HTTP"),
+                        Query(total("rpc_server_in_progress", _RPC), "{{service_name}} gRPC"),
+                    ),
+                ),
+                Panel(
+                    "Saturation: event loop",
+                    "How late event loops are: 99 of 100 times less than this. Above 100 ms something blocks them.",
+                    "docs/runbooks/AurumAISlowRequests.md",
+                    "s",
+                    (Query(quantile(0.99, "event_loop_lag_seconds"), "{{service_name}}"),),
+                    limit=0.1,
+                ),
+            ),
+        ),
+        Row(
+            "Objectives",
+            (
+                Panel(
+                    "Budget left, last day",
+                    "Which share of the day's error budget is left; below 0 more was used than there is.",
+                    "docs/slo.md",
+                    "percentunit",
+                    tuple(Query(_left(slo, "1d"), slo.title) for slo in SLOS),
+                    "stat",
+                    limit=0.5,
+                    low=True,
+                    least=None,
+                    most=1.0,
+                ),
+                Panel(
+                    "Burn rate, 1 h",
+                    "How many times faster than it may the budget is used; at 14.4 an alert fires.",
+                    "docs/slo.md",
+                    "none",
+                    tuple(Query(_burn(slo), slo.title) for slo in SLOS),
+                    width=16,
+                    limit=14.4,
+                ),
+            ),
+        ),
+        Row(
+            "What runs",
+            (
+                Panel(
+                    "Service map",
+                    "Who calls whom, a second: from the spans of the clients, and the batches that edges pass on.",
+                    "docs/architecture.md",
+                    "reqps",
+                    (
+                        Query(f'label_replace({_NODES}, "title", "$1", "service_name", "(.+)")', latest=True),
+                        Query(f'label_join({_EDGES}, "id", " to ", "source", "target")', latest=True),
+                    ),
+                    "map",
+                    width=12,
+                    height=11,
+                ),
+                Panel(
+                    "Policy generation",
+                    "Which policy document each pod has in force.",
+                    "docs/runbooks/AurumAIPolicyNotConverged.md",
+                    "none",
+                    (
+                        Query(
+                            largest("policy_generation", ANY, "service_name, k8s_pod_name"),
+                            "{{k8s_pod_name}}",
+                            latest=True,
+                        ),
+                    ),
+                    "table",
+                    width=12,
+                    height=11,
+                    hidden=("Time",),
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,224 @@
+"""ML Predictions: how many, how fast, how sure, and whether the models still fit what is measured."""
+
+from charts.telemetry.dashboards.panels import (
+    ANY,
+    Page,
+    Panel,
+    Query,
+    Row,
+    Variable,
+    largest,
+    of,
+    or_zero,
+    quantile,
+    rate,
+    share,
+)
+from charts.telemetry.selectors import PREDICT
+
+_TYPES = 'machine_type=~"$machine_type"'
+_MODEL = f"{of('prediction')}, {_TYPES}"
+_ALL = f"{ANY}, {_TYPES}"
+
+PAGE = Page(
+    "predictions",
+    "AurumAI / ML Predictions",
+    "Predictions by machine type and model: rate, latency, risk, drift, calibration, and what was degraded.",
+    "docs/data.md",
+    (
+        Row(
+            "Predictions",
+            (
+                Panel(
+                    "Predictions by machine type",
+                    "Predictions a second, asked for or made in the background.",
+                    "docs/observability.md",
+                    "reqps",
+                    (Query(rate("ml_predictions_total", _MODEL, "machine_type"), "{{machine_type}}"),),
+                ),
+                Panel(
+                    "Predictions by model version",
+                    "Predictions a second of each version; `rule` where there is no model.",
+                    "docs/observability.md",
+                    "reqps",
+                    (
+                        Query(
+                            rate("ml_predictions_total", _MODEL, "machine_type, model_version"),
+                            "{{machine_type}} {{model_version}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Degraded share",
+                    "Share of predictions by a rule or an old prediction, by machine type.",
+                    "docs/runbooks/AurumAIPredictAvailabilityBurn.md",
+                    "percentunit",
+                    (
+                        Query(
+                            share(
+                                rate("ml_predictions_total", f'{_ALL}, degraded="true"', "machine_type"),
+                                rate("ml_predictions_total", _ALL, "machine_type"),
+                            ),
+                            "{{machine_type}}",
+                        ),
+                    ),
+                    limit=0.05,
+                    most=1.0,
+                ),
+                Panel(
+                    "What stood in",
+                    "Degraded answers of the API a second: the last good prediction, or a rule.",
+                    "docs/resilience.md",
+                    "reqps",
+                    (Query(or_zero(rate("fallbacks_total", of("api"), "source"), "source"), "{{source}}"),),
+                ),
+                Panel(
+                    "Predictions not kept",
+                    "Predictions a second that could not be written into the history.",
+                    "docs/runbooks/AurumAIIngestionAbsent.md",
+                    "cps",
+                    (Query(rate("prediction_history_dropped_total", of("prediction")), "{{service_name}}"),),
+                ),
+                Panel(
+                    "By model, in this time",
+                    "How many predictions each model made.",
+                    "docs/observability.md",
+                    "short",
+                    (
+                        Query(
+                            "sum by (machine_type, model_version, degraded) "
+                            f"(increase(ml_predictions_total{{{_ALL}}}[$__range]))",
+                            latest=True,
+                        ),
+                    ),
+                    "table",
+                    hidden=("Time",),
+                ),
+            ),
+        ),
+        Row(
+            "Latency",
+            (
+                Panel(
+                    "Model",
+                    "Time of the model for one machine.",
+                    "docs/runbooks/AurumAIPredictLatencyBurn.md",
+                    "s",
+                    (
+                        Query(
+                            quantile(0.5, "ml_prediction_duration_seconds", _MODEL, "machine_type"),
+                            "{{machine_type}} 50 %",
+                        ),
+                        Query(
+                            quantile(0.99, "ml_prediction_duration_seconds", _MODEL, "machine_type"),
+                            "{{machine_type}} 99 %",
+                            exemplars=True,
+                        ),
+                    ),
+                    width=12,
+                ),
+                Panel(
+                    "Whole request",
+                    "Time of POST /api/predict; 0 without requests. The objective is 250 ms. Dots lead to traces.",
+                    "docs/runbooks/AurumAIPredictLatencyBurn.md",
+                    "s",
+                    tuple(
+                        Query(
+                            or_zero(quantile(each, "http_request_duration_seconds", f"{of('api')}, {PREDICT}", "")),
+                            f"{each * 100:g} %",
+                            exemplars=True,
+                        )
+                        for each in (0.5, 0.95, 0.99)
+                    ),
+                    width=12,
+                    limit=0.25,
+                ),
+            ),
+        ),
+        Row(
+            "Risk and trust",
+            (
+                Panel(
+                    "Risk distribution",
+                    "How many predictions fell between two risks.",
+                    "docs/runbooks/AurumAIModelDrift.md",
+                    "short",
+                    (
+                        Query(
+                            f"sum by (le) (increase(ml_prediction_risk_score_bucket{{{_MODEL}}}[$__rate_interval]))",
+                            "{{le}}",
+                        ),
+                    ),
+                    "heatmap",
+                    least=None,
+                ),
+                Panel(
+                    "Mean risk",
+                    "Mean of the risks that were predicted, by machine type.",
+                    "docs/runbooks/AurumAIModelDrift.md",
+                    "percentunit",
+                    (
+                        Query(
+                            f"{rate('ml_prediction_risk_score_sum', _MODEL, 'machine_type')} "
+                            f"/ {rate('ml_prediction_risk_score_count', _MODEL, 'machine_type')}",
+                            "{{machine_type}}",
+                        ),
+                    ),
+                    most=1.0,
+                ),
+                Panel(
+                    "Out of range",
+                    "Share of the latest predictions with a feature that training never saw.",
+                    "docs/runbooks/AurumAIModelDrift.md",
+                    "percentunit",
+                    (Query(largest("prediction_out_of_range_ratio", _MODEL, "machine_type"), "{{machine_type}}"),),
+                    limit=0.2,
+                    most=1.0,
+                ),
+                Panel(
+                    "Drift",
+                    "Largest population stability index of a model's main features; 0 until 200 predictions. Few "
+                    "machines, or of one age, are spread otherwise than whole lives, and it is high in health.",
+                    "docs/runbooks/AurumAIModelDrift.md",
+                    "none",
+                    (
+                        Query(
+                            or_zero(largest("prediction_drift", _MODEL, "machine_type"), "machine_type"),
+                            "{{machine_type}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Calibration error",
+                    "How far the risks of the active model are from the shares that failed (expected calibration "
+                    "error), on runs that its calibration had not seen.",
+                    "docs/runbooks/AurumAIModelDrift.md",
+                    "percentunit",
+                    (Query(largest("prediction_model_calibration_error", _MODEL, "machine_type"), "{{machine_type}}"),),
+                    "stat",
+                    limit=0.05,
+                ),
+                Panel(
+                    "Interval coverage",
+                    "Share of lives left that the active model's 90 % intervals held, on runs that they had not seen.",
+                    "docs/runbooks/AurumAIModelDrift.md",
+                    "percentunit",
+                    (Query(largest("prediction_model_interval_coverage", _MODEL, "machine_type"), "{{machine_type}}"),),
+                    "stat",
+                    limit=0.8,
+                    low=True,
+                    most=1.0,
+                ),
+            ),
+        ),
+    ),
+    services="api|prediction",
+    variables=(
+        Variable(
+            "machine_type",
+            "Machine type",
+            "Types of machines.",
+            'label_values(ml_predictions_total{k8s_namespace_name=~"$namespace"}, machine_type)',
+        ),
+    ),
+)

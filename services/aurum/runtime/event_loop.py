@@ -1,0 +1,16 @@
+"""How late the event loop is: what a coroutine waits for beyond what it asked for."""
+
+import asyncio
+
+from aurum.runtime import metrics
+
+_EVERY = 0.5  # seconds between two measurements
+
+
+async def measure_lag() -> None:
+    """Records the lag, for as long as it runs."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _EVERY
+        await asyncio.sleep(_EVERY)
+        metrics.event_loop_lag_seconds.observe(max(0.0, loop.time() - due))

@@ -1,0 +1,66 @@
+"""Every query of every dashboard on a release with simulators, 90 s after its start: it has something to show."""
+
+import math
+import re
+import time
+from typing import Any
+
+import pytest
+
+from tests.cluster.kube import ROOT, Namespace, http, query
+from tests.cluster.observability.conftest import DASHBOARDS, age, expanded, variables
+
+BEGUN = 90.0  # seconds
+
+
+@pytest.fixture
+def begun(release: Namespace) -> None:
+    time.sleep(max(0.0, BEGUN - age(release)))
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each["uid"])
+def test_every_panel_shows_something(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
+    values = variables(prometheus, dashboard)
+    empty = []
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            found = query(prometheus, expanded(target["expr"], values))
+            if not any(not math.isnan(value) for _, value in found):
+                empty.append(f"{panel['title']}: {target['expr']}")
+    assert not empty, "\n".join(empty)
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each["uid"])
+def test_the_marks_on_the_time_axis_can_be_asked_for(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
+    values = variables(prometheus, dashboard)
+    for mark in dashboard["annotations"]["list"]:
+        query(prometheus, expanded(mark["expr"], values))
+
+
+def test_the_map_has_every_service_and_how_they_hang_together(begun: None, prometheus: str) -> None:
+    (overview,) = [each for each in DASHBOARDS if each["uid"] == "aurumai-overview"]
+    (panel,) = [each for each in overview["panels"] if each["type"] == "nodeGraph"]
+    values = variables(prometheus, overview)
+    nodes, edges = (query(prometheus, expanded(target["expr"], values)) for target in panel["targets"])
+    ids = {labels["id"] for labels, _ in nodes}
+    assert ids == {"api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim", "operator"}
+    found = {(labels["source"], labels["target"]) for labels, _ in edges}
+    assert found >= {
+        ("api", "prediction"),
+        ("prediction", "ingestion"),
+        ("edge", "ingestion"),
+        ("edge-sim", "ingestion"),
+        ("iot-sim", "edge"),
+    }
+
+
+def test_the_queries_of_the_page_on_objectives_find_something(begun: None, api: str, prometheus: str) -> None:
+    machines = [each["machine_id"] for each in http("GET", f"{api}/api/machines")[1]["items"]]
+    for _ in range(30):  # Objectives are about requests, which simulators do not make
+        assert http("POST", f"{api}/api/predict", {"machine_id": machines[0]})[0] == 200
+        time.sleep(1)
+    queries = re.findall(r"```promql\n(.*?)\n```", (ROOT / "docs" / "slo.md").read_text(), re.DOTALL)
+    assert len(queries) == 8
+    for expr in queries:
+        found = query(prometheus, expr)
+        assert any(not math.isnan(value) for _, value in found), expr

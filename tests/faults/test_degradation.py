@@ -273,6 +273,8 @@ def test_an_api_with_too_much_to_do_says_when_to_try_again(platform: Platform) -
         assert [each.result().status for each in alarms] == [200, 200]
     refused = [each for each in answers if each.status == 429]
     assert len(refused) == 6
+    counted = {"method": "GET", "endpoint": "/api/machines", "status_code": "429"}
+    assert metric(platform, "api", "http_requests_total", **counted) == 6, "as requests for what they were for"
     assert refused[0].headers["retry-after"]
     assert refused[0].json["type"].endswith("concurrency-limit")
     series = "concurrency_limit_rejections_total"

@@ -1,9 +1,9 @@
 """The dashboards as Grafana gets them, by the rules of grafana/dashboard-linter that apply to Prometheus panels.
 
-Two of its rules are kept in another form, since our metrics come by OTLP: what it wants of the labels job and instance is
-wanted of k8s_namespace_name and service_name here, which say the same (template-job-rule, template-instance-rule,
-target-job-rule, target-instance-rule). Its rules for LogQL find nothing to look at. That queries are valid PromQL is
-tested with promtool beside the rules, and that they find something on a cluster.
+Some are kept in another form, since our metrics come by OTLP: what it wants of the labels job and instance is wanted of
+k8s_namespace_name and service_name here, which say the same (template-job-rule, template-instance-rule,
+target-job-rule, target-instance-rule). Its rules for LogQL find nothing to look at. That queries are valid PromQL
+(target-promql-rule, template-label-promql-rule) and find something is seen on a cluster.
 """
 
 import json
@@ -41,7 +41,9 @@ def queries() -> Iterator[tuple[str, str]]:
 
 def selectors(expr: str) -> list[tuple[str, str, str]]:
     """What stands before a selector, the metric's name, and its matchers."""
-    return re.findall(r"(\w*\(?)\b([a-zA-Z_:][\w:]*)\{([^}]*)\}", expr.replace("/api/machines/{machine_id}/predict", ""))
+    return re.findall(
+        r"(\w*\(?)\b([a-zA-Z_:][\w:]*)\{([^}]*)\}", expr.replace("/api/machines/{machine_id}/predict", "")
+    )
 
 
 ALL = list(queries())
@@ -75,7 +77,8 @@ def test_template_namespace_and_service_rule(dashboard: dict[str, Any]) -> None:
     variables = {each["name"]: each for each in dashboard["templating"]["list"]}
     for name in ("namespace", "service"):
         assert variables[name]["type"] == "query"
-        assert variables[name]["multi"] and variables[name]["includeAll"]
+        assert variables[name]["multi"]
+        assert variables[name]["includeAll"]
         assert variables[name]["datasource"]["uid"] == "${datasource}"
 
 
@@ -98,7 +101,8 @@ def test_panel_rules(dashboard: dict[str, Any]) -> None:
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     for panel in panels(dashboard):
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-        assert panel["title"] and panel["description"].endswith(".")
+        assert panel["title"]
+        assert panel["description"].endswith(".")
         assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
         assert panel["targets"]
         assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])

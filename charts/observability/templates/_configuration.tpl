@@ -17,7 +17,7 @@ receivers:
     config:
       scrape_configs:
         - job_name: gateway-collector
-          scrape_interval: 15s
+          scrape_interval: {{ $collector.scrapeInterval }}s
           static_configs: [{targets: ["127.0.0.1:8888"]}]
           metric_relabel_configs:
             - source_labels: [__name__]

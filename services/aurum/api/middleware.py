@@ -7,9 +7,10 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aurum.api.problems import BodyTooLargeError, of_error, problem
@@ -42,13 +43,22 @@ _OVERLOAD = frozenset({429, _CLIENT_GONE, 503, 504})
 
 class RequestMiddleware:
     def __init__(
-        self, app: ASGIApp, max_body_bytes: int, admission: ConcurrencyLimit, faults: Faults, health: Health
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        admission: ConcurrencyLimit,
+        faults: Faults,
+        health: Health,
+        routes: Sequence[BaseRoute],
     ) -> None:
+        """routes: of the application, to name the endpoint of requests that never get to it."""
         self._app = app
         self._health = health
         self._max_body_bytes = max_body_bytes
         self._admission = admission
         self._faults = faults
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,8 +87,15 @@ class RequestMiddleware:
         finally:
             seconds = time.perf_counter() - started
             metrics.http_requests_in_progress.dec()
-            _account(scope, exchange, seconds)
+            _account(scope, self._endpoint(scope), exchange, seconds)
             reset_request_context(token)
+
+    def _endpoint(self, scope: Scope) -> str:
+        """The template of the path that was asked for, also of a request that was refused before it was routed."""
+        route = scope.get("route") or next(
+            (each for each in self._routes if each.matches(scope)[0] is not Match.NONE), None
+        )
+        return getattr(route, "path", None) or "unmatched"
 
     async def _answer(self, scope: Scope, headers: Headers, exchange: "_Exchange") -> None:
         length = headers.get("content-length", "0")
@@ -223,9 +240,8 @@ def _criticality(scope: Scope, headers: Headers) -> Criticality:
     return Criticality.TELEMETRY if path == "/api/readings" else Criticality.QUERY
 
 
-def _account(scope: Scope, exchange: _Exchange, seconds: float) -> None:
+def _account(scope: Scope, endpoint: str, exchange: _Exchange, seconds: float) -> None:
     """Metrics and the access log of a request that has ended."""
-    endpoint = getattr(scope.get("route"), "path", None) or "unmatched"
     method, status = scope["method"], exchange.status or 500
     metrics.track_request(method, endpoint, status)
     metrics.track_request_duration(method, endpoint, seconds)

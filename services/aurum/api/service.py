@@ -21,6 +21,7 @@ from aurum.runtime.service import Service
 
 # Probes, scrapes, and streams that outlive any request:
 _UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/api/events"})
+_ROUTES = (system, machines, readings, predictions, planned, events)
 
 
 def create_app(context: ApiContext) -> FastAPI:
@@ -39,7 +40,7 @@ def create_app(context: ApiContext) -> FastAPI:
         },
     )
     app.state.context = context
-    for module in (system, machines, readings, predictions, planned, events):
+    for module in _ROUTES:
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(
@@ -48,6 +49,7 @@ def create_app(context: ApiContext) -> FastAPI:
         admission=context.policies.admission(),
         faults=context.faults,
         health=context.health,
+        routes=[route for module in _ROUTES for route in module.router.routes],
     )
     return app
 

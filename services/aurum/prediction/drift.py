@@ -20,8 +20,8 @@ class DriftMonitor:
     Population stability index (Siddiqi, 2006): how differently they are spread. It takes many machines of all ages to
     say something; a few of one age are spread otherwise than whole lives, and the model serves them well.
 
-    Out of range: the share of predictions with a feature that training never saw. It needs no spread, so it holds for one
-    machine as well.
+    Out of range: the share of predictions with a feature that training never saw. It needs no spread, so it holds for
+    one machine as well.
     """
 
     def __init__(self, model: Model) -> None:

@@ -8,9 +8,7 @@ from typing import Any
 
 from tests.cluster.kube import CHARTS, Namespace, http
 
-DASHBOARDS = [
-    json.loads(path.read_text()) for path in sorted((CHARTS / "observability" / "dashboards").glob("*.json"))
-]
+DASHBOARDS = [json.loads(path.read_text()) for path in sorted((CHARTS / "observability" / "dashboards").glob("*.json"))]
 
 
 def age(release: Namespace) -> float:

@@ -1,0 +1,273 @@
+"""Each alert, provoked by a real fault, on its way to a webhook behind Alertmanager, and its end when the fault ends.
+
+The rules are the chart's over windows and waits that are 60 times shorter. Faults come in rounds, some together.
+That alerts clear is looked at when all faults are over.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from charts.telemetry.alerts import ALERTS
+from charts.telemetry.dashboards import PAGES
+from charts.telemetry.rules import rules
+
+from tests.cluster.kube import CHARTS, ROOT, Namespace, http, wait_for
+from tests.cluster.operator.conftest import policy
+
+FASTER = 60
+DOCS, GRAFANA = "https://docs.example.com/aurum/", "https://grafana.example.com"
+FIRES, CLEARS = 240.0, 420.0  # seconds
+
+
+class Watch:
+    """What the webhook was told, and the faults that are over: alert → when."""
+
+    def __init__(self, release: Namespace, webhook: str) -> None:
+        self.release = release
+        self.ended: dict[str, float] = {}
+        self._webhook = webhook
+
+    def told(self, alert: str, status: str, since: float = 0.0) -> list[dict[str, Any]]:
+        """What it was told of an alert that began or ended after a moment."""
+        moment = {"firing": "startsAt", "resolved": "endsAt"}[status]
+        return [
+            each
+            for notification in http("GET", self._webhook)[1]
+            for each in notification["alerts"]
+            if (each["labels"]["alertname"], each["status"]) == (alert, status) and _seconds(each[moment]) >= since
+        ]
+
+    def wait(self, names: set[str], status: str, seconds: float) -> None:
+        def missing() -> set[str]:
+            return {name for name in names if not self.told(name, status, self.ended.get(name, 0.0))}
+
+        deadline = time.monotonic() + seconds
+        while left := missing():
+            assert time.monotonic() < deadline, f"not {status} within {seconds} s: {', '.join(sorted(left))}"
+            time.sleep(2)
+
+
+def _seconds(moment: str) -> float:
+    import datetime
+
+    return datetime.datetime.fromisoformat(moment[:19] + "+00:00").timestamp()
+
+
+@pytest.fixture(scope="module")
+def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """The release with quick rules, a webhook, faults that can be injected, and somebody who asks for predictions."""
+    file = tmp_path_factory.mktemp("rules") / "fast.rules.yaml"
+    file.write_text(rules(FASTER))
+    revisions = {
+        chart: json.loads(release.helm("history", chart, "--output=json").stdout)[-1]["revision"]
+        for chart in ("observability", "aurumai")
+    }
+    release.start_script("webhook", "webhook.py")
+    wait_for(lambda: release.get("pod", "webhook")["status"].get("podIP"), 60, "the webhook has an address")
+    address = release.get("pod", "webhook")["status"]["podIP"]
+    upgrade = ("--reuse-values", "--wait", "--timeout=5m")
+    release.helm(
+        *("upgrade", "observability", str(CHARTS / "observability"), *upgrade, "--set-file", f"rules.file={file}"),
+        *("--set", f"alertmanager.webhookUrl=http://{address}:8080/,links.docs={DOCS},links.grafana={GRAFANA}"),
+        timeout=330,
+    )
+    release.helm(
+        *(
+            "upgrade",
+            "aurumai",
+            str(CHARTS / "aurumai"),
+            *upgrade,
+            "--set-string",
+            "settings.AURUM_FAULTS_ENABLED=true",
+        ),
+        timeout=330,
+    )
+    load = {"URL": "http://aurumai-api:8000", "RATE": 10, "SECONDS": 1200, "RETRY": 0}
+    with release.forwarded("service/aurumai-api", 8000) as api:
+        wait_for(lambda: http("GET", f"{api}/health")[1]["status"] == "healthy", 60, "the platform is healthy")
+    release.start_script("load", "load.py", **load)
+    with release.forwarded("pod/webhook", 8080) as webhook:
+        yield Watch(release, webhook)
+    for pod in ("load", "webhook", "device", "small-store"):
+        release.kubectl("delete", "pod", pod, "--ignore-not-found", "--grace-period=0", "--force")
+    for chart, revision in revisions.items():
+        release.helm("rollback", chart, str(revision), "--wait", "--timeout=5m", timeout=330)
+
+
+@contextlib.contextmanager
+def fault(release: Namespace, service: str, *what: str) -> Iterator[None]:
+    """`aurum fault add` in every pod of a service."""
+    with contextlib.ExitStack() as stack:
+        for pod in release.pods(service):
+            admin = stack.enter_context(release.forwarded(f"pod/{pod['metadata']['name']}", 9090))
+            target = f"{service}={admin.removeprefix('http://')}"
+            _aurum(target, "fault", "add", service, *what, "--duration", "600s")
+            stack.callback(_aurum, target, "fault", "clear", service)
+        yield
+
+
+def _aurum(target: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "aurum.cli", *arguments]
+    environment = {**os.environ, "AURUM_ADMIN_TARGETS": target}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def scaled(release: Namespace, what: str, back: int) -> Iterator[None]:
+    """None of it, for the time of a block."""
+    release.kubectl("scale", what, "--replicas=0")
+    try:
+        yield
+    finally:
+        release.kubectl("scale", what, f"--replicas={back}")
+        release.kubectl("rollout", "status", what, "--timeout=180s", timeout=200)
+
+
+@contextlib.contextmanager
+def broken_policy(release: Namespace) -> Iterator[None]:
+    """A policy document that no pod can load."""
+    before = release.get("configmap", "aurumai-policy")["data"]
+    broken = dict.fromkeys(before, "policies: [{target: nowhere}]")
+    _patch_policy(release, broken)
+    try:
+        yield
+    finally:
+        _patch_policy(release, before)
+
+
+def _patch_policy(release: Namespace, data: dict[str, str]) -> None:
+    release.kubectl("patch", "configmap", "aurumai-policy", "--type=merge", "--patch", json.dumps({"data": data}))
+
+
+@contextlib.contextmanager
+def nearly_full_store(release: Namespace) -> Iterator[None]:
+    """An ingestion like the release's, whose disk has less than a gigabyte."""
+    spec = release.get("statefulset", "aurumai-ingestion")["spec"]["template"]["spec"]
+    spec["volumes"].append({"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "900Mi"}})
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "small-store"}, "spec": spec}
+    release.apply(pod)
+    yield
+    release.kubectl("delete", "pod", "small-store", "--grace-period=0", "--force")
+
+
+def shifted_pump(api: str) -> str:
+    """A new pump all of whose sensors show what no pump ever did; its name."""
+    machines = http("GET", f"{api}/api/machines?limit=100")[1]["items"]
+    pump = next(each["machine_id"] for each in machines if each["machine_type"] == "pump")
+    _, shown = http("GET", f"{api}/api/machines/{pump}/metrics?points=100")
+    machine = f"shifted-{int(time.time())}"
+    assert http("POST", f"{api}/api/machines", {"machine_id": machine, "machine_type": "pump"})[0] == 201
+    now = time.time()
+    rows = [
+        {"machine_id": machine, "sensor": series["sensor"], "timestamp": now - 200 + index, "value": value}
+        for series in shown["series"]
+        for index in range(200)
+        # Life goes on as it does; all else is far away
+        for value in ([series["values"][-1] + index / 100] if series["sensor"] == "operating_hours" else [1e6 + index])
+    ]
+    status, answer = http("POST", f"{api}/api/readings", {"readings": rows})
+    assert status == 200, answer
+    return machine
+
+
+SLOW = {"AurumAISlowRequests", *(f"AurumAIPredictLatencyBurn{each}" for each in ("Fast", "Medium", "Slow"))}
+FAILING = {"AurumAIErrors", *(f"AurumAIPredictAvailabilityBurn{each}" for each in ("Fast", "Medium", "Slow"))}
+CUT_OFF = {
+    "AurumAIIngestionAbsent",
+    "AurumAISpoolFilling",
+    *(f"AurumAIIngestFreshnessBurn{each}" for each in ("Fast", "Medium", "Slow")),
+}
+PREDICTION_GONE = {"AurumAIBreakerOpen", "AurumAIPredictionAbsent"}
+ROUNDS = (
+    SLOW | FAILING | {"AurumAIPolicyRefused", "AurumAIStoreDiskFull", "AurumAITelemetryDropped", "AurumAIModelDrift"},
+    {"AurumAIManyRetries", "AurumAIPolicyNotConverged"},
+    CUT_OFF | PREDICTION_GONE,
+    {"AurumAIApiAbsent"},
+)
+
+
+def test_the_rounds_have_every_alert_once() -> None:
+    names = [name for each in ROUNDS for name in each]
+    assert sorted(names) == sorted(alert.name for alert in ALERTS)
+
+
+def test_slow_failing_drifting_and_untold(watch: Watch) -> None:
+    """Prediction slow, the API failing, a policy refused, a store nearly full, no Jaeger, a pump like none before."""
+    release, names = watch.release, ROUNDS[0]
+    with release.forwarded("service/aurumai-api", 8000) as api:
+        machine = shifted_pump(api)
+        for _ in range(200):  # its share of the latest predictions of both pods
+            http("POST", f"{api}/api/predict", {"machine_id": machine})
+    with (
+        scaled(release, "deployment/observability-jaeger", 1),
+        fault(release, "prediction", "delay", "--method", "Predict", "--delay", "1200ms"),
+        fault(release, "api", "error", "--method", "/api/predict", "--percentage", "40"),
+        broken_policy(release),
+        nearly_full_store(release),
+    ):
+        watch.wait(names, "firing", FIRES)
+    watch.ended |= dict.fromkeys(names, time.time())
+
+
+def test_a_storm_of_retries(watch: Watch) -> None:
+    """Ingestion failing, a policy that retries without a budget or a breaker, and one that takes its time."""
+    release, names = watch.release, ROUNDS[1]
+    retry = {"maxAttempts": 10, "baseDelay": "5ms", "maxDelay": "10ms", "budgetRatio": 1, "budgetFloor": 1000}
+    ingestion, prediction = {"service": "ingestion", "client": "prediction"}, {"service": "prediction"}
+    release.apply(
+        policy("storm", targetRefs=[ingestion], retry=retry, circuitBreaker={"enabled": False}),
+        policy("slow", targetRefs=[prediction], retry={"maxAttempts": 2}, rollout={"pause": "10m"}),
+    )
+    with fault(release, "ingestion", "error", "--method", "Query"):
+        watch.wait(names, "firing", FIRES)
+    release.kubectl("delete", "resiliencepolicies", "--all")
+    watch.ended |= dict.fromkeys(names, time.time())
+
+
+def test_prediction_gone_and_the_edge_cut_off(watch: Watch) -> None:
+    release, names = watch.release, ROUNDS[2]
+    device = {"TARGET": "aurumai-edge:50051", "MACHINE": f"loud-{int(time.time())}", "SECONDS": 180, "PAUSE": 0.05}
+    with (
+        scaled(release, "deployment/aurumai-prediction", 2),
+        scaled(release, "statefulset/aurumai-ingestion", 1),
+    ):
+        release.start_script("device", "device.py", **device, NOISE=2000)
+        watch.wait(names, "firing", FIRES)
+        release.kubectl("delete", "pod", "device", "--grace-period=0", "--force")
+    watch.ended |= dict.fromkeys(names, time.time())
+
+
+def test_the_api_gone(watch: Watch) -> None:
+    with scaled(watch.release, "deployment/aurumai-api", 2):
+        watch.wait(ROUNDS[3], "firing", FIRES)
+    watch.ended |= dict.fromkeys(ROUNDS[3], time.time())
+
+
+def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
+    assert watch.ended, "no fault was there"
+    watch.wait(set(watch.ended), "resolved", CLEARS)
+
+
+def test_what_the_webhook_was_told_leads_on(watch: Watch) -> None:
+    """To a runbook that is there and a dashboard that is."""
+    told = [each for name in watch.ended for each in watch.told(name, "firing")]
+    assert {each["labels"]["alertname"] for each in told} == set(watch.ended)
+    uids = {page.uid for page in PAGES}
+    for each in told:
+        labels, annotations = each["labels"], each["annotations"]
+        assert labels["severity"] in ("warning", "critical")
+        assert labels["service"]
+        assert annotations["summary"]
+        assert annotations["description"]
+        assert Path(ROOT, annotations["runbook_url"].removeprefix(DOCS)).is_file()
+        assert annotations["runbook_url"].startswith(f"{DOCS}docs/runbooks/")
+        assert annotations["dashboard_url"].removeprefix(f"{GRAFANA}/d/") in uids

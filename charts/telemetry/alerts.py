@@ -124,9 +124,10 @@ _BREAKER = Alert(
     "AurumAIBreakerOpen",
     f"{_SERVICE} does not call {{{{ $labels.name }}}}",
     "The circuit breaker in {{ $labels.k8s_pod_name }} has been open for more than a minute.",
-    # Half-open counts as well: a breaker that only ever gets that far has not let anything through
-    "min_over_time((circuit_breaker_state > bool 0)[1m:15s]) == 1",
-    "15s",
+    # Half-open counts as well: a breaker that only ever gets that far has not let anything through. Over what was
+    # scraped, since the last value of a pod that is gone is known for five minutes more
+    "min_over_time(circuit_breaker_state[30s]) > 0",
+    "45s",
     "critical",
     "resilience",
     labels={**_ONE, "k8s_pod_name": "api-1", "name": "api/prediction"},
@@ -236,7 +237,7 @@ _REFUSED = Alert(
     "AurumAIPolicyRefused",
     f"{_SERVICE} refuses its policy document",
     "{{ $labels.k8s_pod_name }} keeps the last good one; its /policy and log say what is wrong with the new one.",
-    "policy_refused == 1",
+    "min_over_time(policy_refused[1m]) == 1",
     "2m",
     "warning",
     "resilience",

@@ -46,6 +46,8 @@ def rules(faster: int = 1) -> str:
         },
         {"name": "aurumai-alerts", "rules": [_rule(alert, faster) for alert in ALERTS]},
     ]
+    if faster > 1:
+        groups = [{"name": group["name"], "interval": "5s", "rules": group["rules"]} for group in groups]
     return _HEAD + yaml.safe_dump({"groups": groups}, sort_keys=False, width=120)
 
 

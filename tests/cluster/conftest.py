@@ -13,6 +13,27 @@ from tests.cluster import kube
 from tests.cluster.kube import CHARTS, EXAMPLES, Namespace
 
 NAMESPACE = "aurumai-test"
+# What looks at a healthy release comes first, with what leaves it alone in between; then what disturbs it.
+_ORDER = (
+    "observability/test_dashboards.py",
+    "operator/test_many.py",
+    "operator/test_operator.py",
+    "test_charts.py",
+    "test_rules.py",
+    "observability/test_soak.py",
+    "operator/test_release.py",
+    "test_release.py",
+    "test_release_disturbed.py",
+    "observability/test_alerts.py",
+    "test_series.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return _ORDER.index(item.path.relative_to(kube.HERE).as_posix()) if kube.HERE in item.path.parents else -1
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -78,14 +78,14 @@ exporters:
     tls: {insecure: true}
     timeout: 5s
     sending_queue: {num_consumers: 4, queue_size: 500}
-    retry_on_failure: {initial_interval: 1s, max_interval: 10s, max_elapsed_time: 120s}
+    retry_on_failure: {initial_interval: 1s, max_interval: 10s, max_elapsed_time: {{ $collector.retrySeconds }}s}
   {{- end }}
   {{- if $metrics }}
   otlphttp/metrics:
     endpoint: {{ include "observability.prometheusUrl" . }}/api/v1/otlp
     timeout: 5s
     sending_queue: {num_consumers: 2, queue_size: 500}
-    retry_on_failure: {initial_interval: 1s, max_interval: 10s, max_elapsed_time: 120s}
+    retry_on_failure: {initial_interval: 1s, max_interval: 10s, max_elapsed_time: {{ $collector.retrySeconds }}s}
   {{- end }}
   {{- if not (and $traces $metrics) }}
   nop: {}

@@ -77,6 +77,7 @@ def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
     release.helm(
         *("upgrade", "observability", str(CHARTS / "observability"), *upgrade, "--set-file", f"rules.file={file}"),
         *("--set", f"alertmanager.webhookUrl=http://{address}:8080/,links.docs={DOCS},links.grafana={GRAFANA}"),
+        *("--set", "collector.retrySeconds=10"),
         timeout=330,
     )
     release.helm(
@@ -134,18 +135,14 @@ def scaled(release: Namespace, what: str, back: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def broken_policy(release: Namespace) -> Iterator[None]:
-    """A policy document that no pod can load."""
-    before = release.get("configmap", "aurumai-policy")["data"]
-    broken = dict.fromkeys(before, "policies: [{target: nowhere}]")
-    _patch_policy(release, broken)
-    try:
+    """A policy document that the API cannot load, and no operator that puts it right."""
+    broken = {"data": {"policies.yaml": "policies: [{target: nowhere}]"}}
+    with scaled(release, "deployment/aurumai-operator", 1):
+        wait_for(lambda: not release.pods("operator"), 60, "the operator is gone")
+        release.kubectl("patch", "configmap", "aurumai-api-policy", "--type=merge", "--patch", json.dumps(broken))
+        for pod in release.pods("api"):  # The kubelet looks at once
+            release.kubectl("annotate", "pod", pod["metadata"]["name"], f"looked-at={time.time():.0f}")
         yield
-    finally:
-        _patch_policy(release, before)
-
-
-def _patch_policy(release: Namespace, data: dict[str, str]) -> None:
-    release.kubectl("patch", "configmap", "aurumai-policy", "--type=merge", "--patch", json.dumps({"data": data}))
 
 
 @contextlib.contextmanager

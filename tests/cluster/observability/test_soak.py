@@ -1,0 +1,32 @@
+"""Ten minutes of a healthy release, with somebody who asks for predictions: no alert, not even one that only waits."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.kube import Namespace, query
+from tests.cluster.observability.conftest import age
+
+SOAK = 600.0  # seconds
+RATE = 2  # requests/s
+
+
+@pytest.fixture(scope="module")
+def asked(release: Namespace) -> Iterator[None]:
+    yield
+    release.kubectl("delete", "pod", "visitor", "--ignore-not-found", "--grace-period=0", "--force")
+
+
+def test_health_goes_by_without_an_alert(asked: None, release: Namespace) -> None:
+    left = max(60.0, SOAK - age(release))
+    release.start_script("visitor", "load.py", URL="http://aurumai-api:8000", RATE=RATE, SECONDS=left, RETRY=0)
+    found = release.finish_script("visitor", left + 60)
+    assert found["failed"] == 0, found
+    with release.forwarded("service/observability-prometheus", 9090) as prometheus:
+        minutes = int(min(SOAK, age(release)) / 60)
+        # The rules themselves, all of them, over this time
+        assert query(prometheus, f"min_over_time(count(aurumai:slo_ingest_late:ratio_1d)[{minutes - 1}m:15s])")
+        fired = query(prometheus, f'count_over_time(ALERTS{{alertstate="firing"}}[{minutes}m])')
+        assert not fired, fired
+        waiting = query(prometheus, "ALERTS")
+        assert not waiting, waiting

@@ -82,7 +82,7 @@ bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
 crds: $(VENV)/.run  ## Write the CustomResourceDefinitions from the models
 	@$(BIN)/python -m aurum.operator.schema charts/aurumai-crds/templates docs/operator-reference.md
 
-telemetry: $(VENV)/.dev  ## Write the alerts, and promtool's tests of them, from their description
+telemetry: $(VENV)/.dev  ## Write the dashboards, the alerts, and promtool's tests of them, from their description
 	@$(BIN)/python -m charts.telemetry
 
 docs: $(VENV)/.run  ## Write the generated documentation

@@ -179,7 +179,7 @@ _DISK = Alert(
     "AurumAIStoreDiskFull",
     "The disk of the store is nearly full",
     "{{ $value | humanize1024 }}B are free; below AURUM_INGESTION_MIN_FREE_BYTES new readings are refused.",
-    'ingestion_disk_free_bytes{service_name="ingestion"} < 1e9',
+    'min_over_time(ingestion_disk_free_bytes{service_name="ingestion"}[1m]) < 1e9',
     "5m",
     "critical",
     "ingestion",

@@ -7,7 +7,7 @@ from charts.telemetry.dashboards.panels import (
     Panel,
     Query,
     Row,
-    largest,
+    latest,
     of,
     or_zero,
     quantile,
@@ -32,7 +32,7 @@ def _burn(slo: Slo) -> str:
 
 
 # The edges of the map: calls as their clients' spans name the callee, and batches, which travel on streams.
-_CALLS = rate("traces_span_metrics_calls_total", f'{ANY}, peer_service!=""', "service_name, peer_service")
+_CALLS = rate("traces_span_metrics_calls_total", f'{ANY}, peer_service=~"$service"', "service_name, peer_service")
 _BATCHES = (
     f'label_replace({rate("edge_spool_forwarded_total", of("edge|edge-sim"))}, "peer_service", "ingestion", "", "")'
 )
@@ -41,7 +41,7 @@ _DEVICES = (
     '"peer_service", "edge", "", ""), "service_name", "iot-sim", "", "")'
 )
 _DEGRADED = f"""sum({rate("ml_predictions_total", f'{ANY}, degraded="true"')}) or on () vector(0)"""
-_NODES = f'label_replace({total("up")}, "id", "$1", "service_name", "(.+)")'
+_NODES = f'label_replace({latest("up")}, "id", "$1", "service_name", "(.+)")'
 _EDGES = (
     f'label_replace(label_replace({_CALLS} or {_BATCHES} or {_DEVICES}, "source", "$1", "service_name", "(.+)"), '
     '"target", "$1", "peer_service", "(.+)")'
@@ -72,7 +72,7 @@ PAGE = Page(
                     "Pods whose admin port was scraped.",
                     "docs/runbooks/AurumAIApiAbsent.md",
                     "short",
-                    (Query(total("up", ANY), "{{service_name}}"),),
+                    (Query(latest("up"), "{{service_name}}"),),
                     "stat",
                     width=9,
                     height=4,
@@ -251,7 +251,7 @@ PAGE = Page(
                     "none",
                     (
                         Query(
-                            largest("policy_generation", ANY, "service_name, k8s_pod_name"),
+                            latest("policy_generation", ANY, "max", "service_name, k8s_pod_name"),
                             "{{k8s_pod_name}}",
                             latest=True,
                         ),

@@ -102,6 +102,11 @@ def total(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
     return f"sum by ({by}) ({metric}{{{matchers}}})"
 
 
+def latest(metric: str, matchers: str = ANY, how: str = "sum", by: str = "service_name") -> str:
+    """Of a gauge, what was scraped in the last minute: the last value of a pod that is gone is known for five."""
+    return f"{how} by ({by}) (last_over_time({metric}{{{matchers}}}[1m]))"
+
+
 def largest(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
     """The largest value of a gauge."""
     return f"max by ({by}) ({metric}{{{matchers}}})"

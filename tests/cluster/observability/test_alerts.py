@@ -216,15 +216,15 @@ def test_slow_failing_drifting_and_untold(watch: Watch) -> None:
 
 
 def test_a_storm_of_retries(watch: Watch) -> None:
-    """Ingestion failing, a policy that retries without a budget or a breaker, and one that takes its time."""
+    """Prediction failing, a policy that retries without a budget or a breaker, and one that takes its time."""
     release, names = watch.release, ROUNDS[1]
     retry = {"maxAttempts": 10, "baseDelay": "5ms", "maxDelay": "10ms", "budgetRatio": 1, "budgetFloor": 1000}
     ingestion, prediction = {"service": "ingestion", "client": "prediction"}, {"service": "prediction"}
     release.apply(
-        policy("storm", targetRefs=[ingestion], retry=retry, circuitBreaker={"enabled": False}),
-        policy("slow", targetRefs=[prediction], retry={"maxAttempts": 2}, rollout={"pause": "10m"}),
+        policy("storm", targetRefs=[prediction], retry=retry, circuitBreaker={"enabled": False}),
+        policy("slow", targetRefs=[ingestion], retry={"maxAttempts": 2}, rollout={"pause": "10m"}),
     )
-    with fault(release, "ingestion", "error", "--method", "Query"):
+    with fault(release, "prediction", "error", "--method", "Predict"):
         watch.wait(names, "firing", FIRES)
     release.kubectl("delete", "resiliencepolicies", "--all")
     watch.ended |= dict.fromkeys(names, time.time())
@@ -251,6 +251,12 @@ def test_the_api_gone(watch: Watch) -> None:
 
 def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
     assert watch.ended, "no fault was there"
+    with watch.release.forwarded("service/aurumai-api", 8000) as api:
+        machines = http("GET", f"{api}/api/machines?limit=100")[1]["items"]
+        pumps = [each["machine_id"] for each in machines if each["machine_type"] == "pump"]
+        well = [pump for pump in pumps if not pump.startswith("shifted-")]
+        for number in range(1000):  # so that most of the latest predictions are of these again
+            http("POST", f"{api}/api/predict", {"machine_id": well[number % len(well)]})
     watch.wait(set(watch.ended), "resolved", CLEARS)
 
 

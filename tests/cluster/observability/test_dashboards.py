@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 import pytest
+from charts.telemetry.dashboards.asking import chosen, expanded
 
 from tests.cluster.kube import ROOT, Namespace, http, query
-from tests.cluster.observability.conftest import DASHBOARDS, age, expanded, variables
+from tests.cluster.observability.conftest import DASHBOARDS, age
 
 BEGUN = 90.0  # seconds
 
@@ -20,7 +21,8 @@ def begun(release: Namespace) -> None:
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each["uid"])
 def test_every_panel_shows_something(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
-    values = variables(prometheus, dashboard)
+    values = chosen(prometheus, dashboard)
+    assert all(values.values()), "a variable has nothing to choose from"
     empty = []
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
@@ -32,7 +34,7 @@ def test_every_panel_shows_something(begun: None, prometheus: str, dashboard: di
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each["uid"])
 def test_the_marks_on_the_time_axis_can_be_asked_for(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
-    values = variables(prometheus, dashboard)
+    values = chosen(prometheus, dashboard)
     for mark in dashboard["annotations"]["list"]:
         query(prometheus, expanded(mark["expr"], values))
 
@@ -40,7 +42,7 @@ def test_the_marks_on_the_time_axis_can_be_asked_for(begun: None, prometheus: st
 def test_the_map_has_every_service_and_how_they_hang_together(begun: None, prometheus: str) -> None:
     (overview,) = [each for each in DASHBOARDS if each["uid"] == "aurumai-overview"]
     (panel,) = [each for each in overview["panels"] if each["type"] == "nodeGraph"]
-    values = variables(prometheus, overview)
+    values = chosen(prometheus, overview)
     nodes, edges = (query(prometheus, expanded(target["expr"], values)) for target in panel["targets"])
     ids = {labels["id"] for labels, _ in nodes}
     assert ids == {"api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim", "operator"}

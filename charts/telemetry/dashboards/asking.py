@@ -1,0 +1,51 @@
+"""The queries of a dashboard as Grafana asks them: with something put in for the variables."""
+
+import json
+import re
+import urllib.parse
+import urllib.request
+from typing import Any
+
+Series = tuple[dict[str, str], list[tuple[float, float]]]
+
+
+def ask(prometheus: str, path: str, **parameters: object) -> Any:
+    """What Prometheus's API answers. Raises OSError, with the status if it refuses."""
+    query = urllib.parse.urlencode(parameters)
+    with urllib.request.urlopen(f"{prometheus}/api/v1/{path}?{query}", timeout=30) as answer:
+        return json.load(answer)["data"]
+
+
+def chosen(prometheus: str, dashboard: dict[str, Any]) -> dict[str, str]:
+    """What stands for the variables when `All` is chosen, as their own queries find it; empty if they find nothing."""
+    found = {"__rate_interval": "1m", "__interval": "15s", "__range": "10m"}
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        parts = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+        if parts is None:
+            raise ValueError(f"{dashboard['title']}: {variable['name']} is no query of label_values")
+        values = ask(prometheus, f"label/{parts[2]}/values", **{"match[]": expanded(parts[1], found)})
+        offered = re.compile(variable["regex"].strip("/"))
+        values = [re.escape(value).replace("\\", "\\\\") for value in values if offered.search(value)]
+        found[variable["name"]] = f"({'|'.join(values)})" if values else ""
+    return found
+
+
+def expanded(expr: str, values: dict[str, str]) -> str:
+    """The expression with the values of its variables."""
+    for name in sorted(values, key=len, reverse=True):
+        expr = expr.replace(f"${name}", values[name])
+    return expr
+
+
+def over_time(prometheus: str, expr: str, start: float, end: float, step: float) -> list[Series]:
+    """The series of an expression: labels, and (seconds since 1970, value)."""
+    found = ask(prometheus, "query_range", query=expr, start=start, end=end, step=step)["result"]
+    return [(each["metric"], [(at, float(value)) for at, value in each["values"]]) for each in found]
+
+
+def now(prometheus: str, expr: str) -> list[Series]:
+    """The same with the latest value alone."""
+    found = ask(prometheus, "query", query=expr)["result"]
+    return [(each["metric"], [(each["value"][0], float(each["value"][1]))]) for each in found]

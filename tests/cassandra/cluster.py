@@ -34,6 +34,16 @@ _OPENS = {
     "jdk.management": ["com.sun.management.internal"],
 }
 
+LOGGING = "logback.xml"  # beside a node's configuration
+LOGGING_CONFIG = """\
+<configuration>
+  <appender name="out" class="ch.qos.logback.core.ConsoleAppender">
+    <encoder><pattern>%-5level %msg%n</pattern></encoder>
+  </appender>
+  <root level="INFO"><appender-ref ref="out"/></root>
+</configuration>
+"""
+
 
 def what_is_missing() -> str | None:
     """Why no node can run here, or None."""
@@ -83,10 +93,13 @@ class Node:
         """Returns when the node takes CQL connections."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "node.yaml"
-        config.write_text(yaml.safe_dump(self._config()))
+        config.with_name(LOGGING).write_text(LOGGING_CONFIG)
+        data = self.folder / "data"
+        config.write_text(yaml.safe_dump(node_config(self.address, data)))
         seen = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as output:
-            self.popen = subprocess.Popen(self._command(config), stdout=output, stderr=subprocess.STDOUT)
+            command = node_command(config, data, JARS, 7190 + self.number)
+            self.popen = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + _START_SECONDS
         while b"Starting listening for CQL" not in self.log.read_bytes()[seen:]:
             if self.popen.poll() is not None or time.monotonic() > deadline:
@@ -98,60 +111,64 @@ class Node:
             self.popen.send_signal(number)
             self.popen.wait(60)
 
-    def _config(self) -> dict[str, object]:
-        data = self.folder / "data"
-        return {
-            "cluster_name": "aurumai-test",
-            "num_tokens": 16,
-            "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
-            "endpoint_snitch": "SimpleSnitch",
-            "listen_address": self.address,
-            "rpc_address": self.address,
-            "native_transport_port": CQL_PORT,
-            "storage_port": 7000,
-            "data_file_directories": [str(data / "data")],
-            "commitlog_directory": str(data / "commitlog"),
-            "saved_caches_directory": str(data / "saved_caches"),
-            "hints_directory": str(data / "hints"),
-            "cdc_raw_directory": str(data / "cdc_raw"),
-            # An acknowledgement means that the commit log is synced
-            "commitlog_sync": "group",
-            "commitlog_sync_group_window": "10ms",
-            "seed_provider": [
-                {
-                    "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
-                    "parameters": [{"seeds": "127.0.0.1:7000"}],
-                }
-            ],
-        }
 
-    def _command(self, config: Path) -> list[str]:
-        modules = [
-            f"--add-{kind}={module}/{package}=ALL-UNNAMED"
-            for kind, packages in (("exports", _EXPORTS), ("opens", _OPENS))
-            for module, names in packages.items()
-            for package in names
-        ]
-        properties = {
-            "cassandra.config": config.as_uri(),
-            "cassandra.storagedir": str(self.folder / "data"),
-            "cassandra.jmx.local.port": str(7190 + self.number),
-            "cassandra-foreground": "yes",
-            "cassandra.superuser_setup_delay_ms": "0",
-            "cassandra.skip_wait_for_gossip_to_settle": "0",
-            "cassandra.ring_delay_ms": "2000",
-        }
-        return [
-            "java",
-            *modules,
-            f"-Xms{_HEAP}",
-            f"-Xmx{_HEAP}",
-            "-XX:+ExitOnOutOfMemoryError",
-            *(f"-D{name}={value}" for name, value in properties.items()),
-            "-cp",
-            f"{JARS}{os.sep}*",
-            "org.apache.cassandra.service.CassandraDaemon",
-        ]
+def node_config(address: str, data: Path, seed: str = "127.0.0.1") -> dict[str, object]:
+    """cassandra.yaml of a node. data: the folder with all that it keeps; seed: the node that it looks for first."""
+    return {
+        "cluster_name": "aurumai-test",
+        "num_tokens": 16,
+        "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
+        "endpoint_snitch": "SimpleSnitch",
+        "listen_address": address,
+        "rpc_address": address,
+        "native_transport_port": CQL_PORT,
+        "storage_port": 7000,
+        "data_file_directories": [str(data / "data")],
+        "commitlog_directory": str(data / "commitlog"),
+        "saved_caches_directory": str(data / "saved_caches"),
+        "hints_directory": str(data / "hints"),
+        "cdc_raw_directory": str(data / "cdc_raw"),
+        # An acknowledgement means that the commit log is synced
+        "commitlog_sync": "group",
+        "commitlog_sync_group_window": "10ms",
+        "seed_provider": [
+            {
+                "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
+                "parameters": [{"seeds": f"{seed}:7000"}],
+            }
+        ],
+    }
+
+
+def node_command(config: Path, data: Path, jars: Path, jmx_port: int) -> list[str]:
+    """What starts a node in the foreground."""
+    modules = [
+        f"--add-{kind}={module}/{package}=ALL-UNNAMED"
+        for kind, packages in (("exports", _EXPORTS), ("opens", _OPENS))
+        for module, names in packages.items()
+        for package in names
+    ]
+    properties = {
+        "cassandra.config": config.as_uri(),
+        "cassandra.storagedir": str(data),
+        "cassandra.jmx.local.port": str(jmx_port),
+        "cassandra-foreground": "yes",
+        "logback.configurationFile": str(config.with_name(LOGGING)),
+        "cassandra.superuser_setup_delay_ms": "0",
+        "cassandra.skip_wait_for_gossip_to_settle": "0",
+        "cassandra.ring_delay_ms": "2000",
+    }
+    return [
+        "java",
+        *modules,
+        f"-Xms{_HEAP}",
+        f"-Xmx{_HEAP}",
+        "-XX:+ExitOnOutOfMemoryError",
+        *(f"-D{name}={value}" for name, value in properties.items()),
+        "-cp",
+        f"{jars}{os.sep}*",
+        "org.apache.cassandra.service.CassandraDaemon",
+    ]
 
 
 @dataclass

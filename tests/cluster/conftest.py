@@ -24,6 +24,7 @@ _ORDER = (
     "operator/test_release.py",
     "test_release.py",
     "test_release_disturbed.py",
+    "test_cassandra.py",
     "observability/test_alerts.py",
     "test_series.py",
 )

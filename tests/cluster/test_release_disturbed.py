@@ -17,9 +17,9 @@ RATE = 50  # requests/s
 class Load:
     """Predictions asked for by a pod, until it is stopped."""
 
-    def __init__(self, release: Namespace, *, retry: bool, keepalive: int = 20) -> None:
+    def __init__(self, release: Namespace, *, retry: bool, keepalive: int = 20, rate: float = RATE) -> None:
         self._release = release
-        settings = {"URL": "http://aurumai-api:8000", "RATE": RATE, "SECONDS": 900, "KEEPALIVE": keepalive}
+        settings = {"URL": "http://aurumai-api:8000", "RATE": rate, "SECONDS": 900, "KEEPALIVE": keepalive}
         release.start_script("load", "load.py", **settings, RETRY=int(retry))
         time.sleep(3)
 

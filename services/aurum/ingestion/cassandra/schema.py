@@ -65,6 +65,10 @@ STATEMENTS = {
     "WHERE machine_id = ? AND sensor = ? AND day = ?",
     "segment": "SELECT data FROM segments WHERE machine_id = ? AND sensor = ? AND day = ? AND start_us = ? "
     "AND source_us = ? AND source = ? AND sequence = ?",
+    "segments_between": "SELECT start_us, source_us, source, sequence, data FROM segments "
+    "WHERE machine_id = ? AND sensor = ? AND day = ? AND start_us >= ? AND start_us <= ?",
+    "newest_start": "SELECT start_us FROM segments WHERE machine_id = ? AND sensor = ? AND day = ? AND start_us < ? "
+    "ORDER BY start_us DESC LIMIT 1",
     "drop_segment": "DELETE FROM segments WHERE machine_id = ? AND sensor = ? AND day = ? AND start_us = ? "
     "AND source_us = ? AND source = ? AND sequence = ?",
     "add_source": "INSERT INTO sources (source, first_us) VALUES (?, ?) IF NOT EXISTS",

@@ -1,13 +1,17 @@
 """Questions to the segments of one series in Cassandra. They block, so they are asked on threads."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Timestamps, Values
 from aurum.storage.segment import unpack
+
+_FEW = 8  # segments of a day that are read one by one, several at a time
 
 
 class SegmentsChangedError(Exception):
@@ -42,17 +46,40 @@ class CassandraSeries:
         for day in reversed(self.days()):
             if day * DAY_US >= before_us:
                 continue
-            keys = self.session.rows("segment_keys", (self.machine_id, self.sensor, day))
-            starts: list[int] = [row.start_us for row in keys if row.start_us < before_us]
-            if starts:
-                return max(starts)
+            key = (self.machine_id, self.sensor, day, before_us)
+            for row in self.session.rows("newest_start", key):
+                return int(row.start_us)
         return None
 
     def load(self, pieces: Sequence[Piece]) -> list[tuple[Timestamps, Values]]:
         """Raises SegmentsChangedError."""
-        found = []
-        for rows in self.session.each("segment", [piece.place for piece in pieces]):
-            if not rows:
-                raise SegmentsChangedError
-            found.append(unpack(rows[0].data))
+        found: dict[Any, bytes] = {}
+        alone: list[Piece] = []
+        for day, group in itertools.groupby(sorted(pieces, key=_day_of), key=_day_of):
+            together = list(group)
+            if len(together) < _FEW:
+                alone += together
+            else:
+                found |= self._between(day, together)
+        for piece, rows in zip(alone, self.session.each("segment", [piece.place for piece in alone]), strict=True):
+            if rows:
+                found[piece.place] = rows[0].data
+        if any(piece.place not in found for piece in pieces):
+            raise SegmentsChangedError
+        return [unpack(found[piece.place]) for piece in pieces]
+
+    def _between(self, day: int, pieces: Sequence[Piece]) -> dict[Any, bytes]:
+        """Pieces of one day with one statement, which is cheaper than one for each of many."""
+        wanted = {piece.place for piece in pieces}
+        starts = [piece.start_us for piece in pieces]
+        found = {}
+        day_of_series = (self.machine_id, self.sensor, day)
+        for row in self.session.rows("segments_between", (*day_of_series, min(starts), max(starts))):
+            place = (*day_of_series, row.start_us, row.source_us, row.source, row.sequence)
+            if place in wanted:
+                found[place] = row.data
         return found
+
+
+def _day_of(piece: Piece) -> int:
+    return int(piece.place[2])

@@ -27,6 +27,7 @@ DRIVER_ERRORS = (DriverException, NoHostAvailable, OSError)  # the driver's othe
 _IN_FLIGHT = 256  # statements of a replica at a time
 _READ_CONCURRENCY = 32  # of one query
 _PAGE = 2000  # rows
+_DATA_PAGE = 250  # rows with the readings of segments
 _PROTOCOL = 4  # the native protocol that Cassandra from 3 on and ScyllaDB have in common
 _GOSSIP_SECONDS = 15.0  # for nodes to learn of each other
 _ATTEMPTS, _BASE_DELAY, _MAX_DELAY = 4, 0.1, 1.0  # every statement may be made again
@@ -200,6 +201,7 @@ class CassandraSession:
             statement = self._session.prepare(text)
             statement.is_idempotent = " IF " not in text
             self._statements[name] = statement
+        self._statements["segments_between"].fetch_size = _DATA_PAGE
 
     def _run(self, text: str) -> None:
         self._session.execute(SimpleStatement(text), timeout=60.0)

@@ -199,6 +199,11 @@ def test_a_collector_that_is_gone_costs_requests_nothing(platform: Platform, mod
     wait_for(
         lambda: re.search(rb"spans_dropped_total [1-9]", platform.admin("api", "/metrics").body), 30, "dropped spans"
     )
+    time.sleep(5)  # some more attempts
+    lines = [json.loads(line) for line in platform.processes["api"].lines()]
+    (said,) = [line["message"] for line in lines if "takes no spans" in line["message"]]
+    assert said.startswith("http://127.0.0.1:1 takes no spans")
+    assert not [line for line in lines if line["logger"].startswith("opentelemetry")], "said once, not at each attempt"
     started = time.monotonic()
     assert process.kill(15) == 0
     assert time.monotonic() - started < 10

@@ -1,6 +1,8 @@
 """OpenTelemetry traces: set-up, and the few calls that other code needs."""
 
+import logging
 import sys
+import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
@@ -25,6 +27,10 @@ from aurum import __version__
 from aurum.resilience import events
 from aurum.runtime import metrics
 from aurum.runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_SAY_AGAIN = 60.0  # seconds between two lines about a collector that takes nothing
 
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
 
@@ -53,15 +59,26 @@ def set_sample_ratio(ratio: float) -> None:
 
 
 class _CountedExporter(SpanExporter):
-    """Counts the spans that its exporter could not deliver."""
+    """Counts the spans that its exporter could not deliver, and says so now and then: the SDK would at each attempt."""
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter = exporter
+        self._endpoint = endpoint
+        self._lost = 0
+        self._said_at = float("-inf")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = self._exporter.export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            metrics.spans_dropped_total.inc(len(spans))
+        if result is SpanExportResult.SUCCESS:
+            if self._lost:
+                logger.info("%s takes spans again; %d were lost", self._endpoint, self._lost)
+            self._lost, self._said_at = 0, float("-inf")
+            return result
+        metrics.spans_dropped_total.inc(len(spans))
+        self._lost += len(spans)
+        if time.monotonic() - self._said_at >= _SAY_AGAIN:
+            self._said_at = time.monotonic()
+            logger.warning("%s takes no spans; %d are lost so far", self._endpoint, self._lost)
         return result
 
     def shutdown(self) -> None:
@@ -89,6 +106,7 @@ def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
     set_sample_ratio(settings.tracing_sample_ratio)
     provider = TracerProvider(resource=resource, sampler=ParentBased(_new_traces))
     if settings.tracing_otlp_endpoint:
+        logging.getLogger(OTLPSpanExporter.__module__.rpartition(".")[0]).setLevel(logging.CRITICAL)
         exporter = OTLPSpanExporter(
             endpoint=settings.tracing_otlp_endpoint,
             insecure=settings.tracing_otlp_endpoint.startswith("http://"),
@@ -96,7 +114,7 @@ def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
         )
         provider.add_span_processor(
             BatchSpanProcessor(
-                _CountedExporter(exporter),
+                _CountedExporter(exporter, settings.tracing_otlp_endpoint),
                 max_queue_size=settings.tracing_queue_spans,
                 max_export_batch_size=min(512, settings.tracing_queue_spans),
                 schedule_delay_millis=1000,

@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     )
     tracing_console_export: bool = Field(False, description="Write spans to stderr, for debugging.")
     tracing_sample_ratio: float = Field(1.0, ge=0, le=1, description="Share of new traces that are recorded.")
+    tracing_export_interval: float = Field(
+        2.5,
+        ge=0.1,
+        le=60,
+        description="Seconds between two exports of spans; each costs some milliseconds of CPU.",
+    )
     tracing_queue_spans: int = Field(2048, ge=16, description="Spans waiting for export; more are dropped and counted.")
 
     retry_max_attempts: int = Field(3, ge=1, le=10, description="Calls to a dependency in all, the first one included.")

@@ -117,7 +117,7 @@ def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
                 _CountedExporter(exporter, settings.tracing_otlp_endpoint),
                 max_queue_size=settings.tracing_queue_spans,
                 max_export_batch_size=min(512, settings.tracing_queue_spans),
-                schedule_delay_millis=1000,
+                schedule_delay_millis=settings.tracing_export_interval * 1000,
             )
         )
     if settings.tracing_console_export:

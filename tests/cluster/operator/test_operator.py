@@ -175,7 +175,7 @@ def test_the_same_state_after_a_time_without_an_operator(
         policy("goes", targetRefs=PREDICTION, bulkhead={"maxConcurrent": 9}),
     )
     for name in ("stays", "goes"):
-        wait_for(lambda name=name: converged(space, name), 20, f"{name} has converged")
+        wait_for(lambda name=name: converged(space, name), 40, f"{name} has converged")
     operator.kill()
     space.apply(
         policy("stays", targetRefs=PREDICTION, retry={"maxAttempts": 8}),
@@ -186,7 +186,7 @@ def test_the_same_state_after_a_time_without_an_operator(
     assert release.of("api")[0].policies.document.policies[0].retry.max_attempts == 5, "services keep their policy"
     operator.start()
     for name in ("stays", "comes"):
-        wait_for(lambda name=name: converged(space, name), 40, f"{name} has converged")
+        wait_for(lambda name=name: converged(space, name), 80, f"{name} has converged")
     found = release.of("api")[0].policies.document.policies[0]
     assert (found.retry.max_attempts, found.circuit_breaker.fail_max, found.bulkhead.max_concurrent) == (8, 2, 256)
 

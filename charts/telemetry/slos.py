@@ -137,7 +137,9 @@ SLOS = (
         "avg by (k8s_namespace_name, service_name) "
         '(avg_over_time((edge_spool_live_lag_seconds{service_name="edge"} > bool 5)[$w:1m]))',
         "k8s_namespace_name, service_name",
-        "",
+        # Half an hour that is known: of a minute in a release's first ones, a late start is a large share
+        "max by (k8s_namespace_name, service_name) "
+        '(count_over_time(edge_spool_live_lag_seconds{service_name="edge"}[1h:1m])) > 30',
         "edge",
         "ingestion",
         {"k8s_namespace_name": "plant", "service_name": "edge"},

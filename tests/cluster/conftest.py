@@ -20,11 +20,11 @@ _ORDER = (
     "operator/test_operator.py",
     "test_charts.py",
     "test_rules.py",
+    "test_cassandra.py",
     "observability/test_soak.py",
     "operator/test_release.py",
     "test_release.py",
     "test_release_disturbed.py",
-    "test_cassandra.py",
     "observability/test_alerts.py",
     "test_series.py",
 )

@@ -156,9 +156,15 @@ def nearly_full_store(release: Namespace) -> Iterator[None]:
     release.kubectl("delete", "pod", "small-store", "--grace-period=0", "--force")
 
 
+def known_machines(api: str) -> list[dict[str, Any]]:
+    """What the API knows, once its breaker lets it ask."""
+    found = wait_for(lambda: http("GET", f"{api}/api/machines?limit=100")[1]["items"], 60, "the machines are known")
+    return list(found)
+
+
 def shifted_pump(api: str) -> str:
     """A new pump all of whose sensors show what no pump ever did; its name."""
-    machines = http("GET", f"{api}/api/machines?limit=100")[1]["items"]
+    machines = known_machines(api)
     pump = next(each["machine_id"] for each in machines if each["machine_type"] == "pump")
     _, shown = http("GET", f"{api}/api/machines/{pump}/metrics?points=100")
     machine = f"shifted-{int(time.time())}"
@@ -252,7 +258,7 @@ def test_the_api_gone(watch: Watch) -> None:
 def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
     assert watch.ended, "no fault was there"
     with watch.release.forwarded("service/aurumai-api", 8000) as api:
-        machines = http("GET", f"{api}/api/machines?limit=100")[1]["items"]
+        machines = known_machines(api)
         pumps = [each["machine_id"] for each in machines if each["machine_type"] == "pump"]
         well = [pump for pump in pumps if not pump.startswith("shifted-")]
         for number in range(1000):  # so that most of the latest predictions are of these again

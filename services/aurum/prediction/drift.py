@@ -10,7 +10,7 @@ from aurum.runtime import metrics
 
 _WINDOW = 2000  # predictions that are compared, per machine type
 _LEAST = 200  # for the index
-_EVERY = 20  # predictions between two comparisons
+_EVERY = 50  # predictions between two comparisons
 _MARGIN = 0.1  # of a feature's range in training, by which it may be left
 
 

@@ -102,6 +102,7 @@ lock:  ## Resolve the dependencies anew and write the locks (needs uv)
 	uv pip compile $(LOCK) --extra edge -c requirements/run.txt pyproject.toml -o requirements/edge.txt
 	uv pip compile $(LOCK) --extra operator -c requirements/run.txt pyproject.toml -o requirements/operator.txt
 	uv pip compile $(LOCK) --extra prediction -c requirements/run.txt pyproject.toml -o requirements/prediction.txt
+	uv pip compile $(LOCK) --extra prediction --extra training -c requirements/run.txt pyproject.toml -o requirements/training.txt
 
 clean:  ## Remove the platform's state and caches (not .venv)
 	@rm -rf .aurum .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

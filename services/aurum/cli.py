@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aurum import __version__
+from aurum.commands import models
 
 if TYPE_CHECKING:
     from aurum.commands.migrating import Migrated
@@ -34,13 +35,6 @@ _RESILIENCE = "Resilience"
 class ImportFormat(StrEnum):
     cmapss = "cmapss"
     csv = "csv"
-
-
-class TrainFormat(StrEnum):
-    plant = "plant"
-    cmapss = "cmapss"
-    csv = "csv"
-    store = "store"
 
 
 def _version(wanted: bool) -> None:
@@ -228,46 +222,9 @@ def import_(
     asyncio.run(run())
 
 
-@app.command(rich_help_panel=_DATA)
-def train(
-    files: Annotated[list[Path] | None, typer.Argument(help="Files, for --format cmapss, csv and store.")] = None,
-    format_: Annotated[
-        TrainFormat, typer.Option("--format", help="plant: simulated histories; store: by default this platform's.")
-    ] = TrainFormat.plant,
-    out: Annotated[Path | None, typer.Option(help="Where models go; by default where prediction looks.")] = None,
-    machine_type: Annotated[
-        list[str] | None, typer.Option(help="The machines' type; for plant and store only these, may be repeated.")
-    ] = None,
-    run_to_failure: Annotated[
-        bool, typer.Option("--run-to-failure", help="Each machine's last reading is its failure.")
-    ] = False,
-    horizon: Annotated[
-        float | None, typer.Option(min=0, help="risk_score is the probability of a failure within this; unit of life.")
-    ] = None,
-    rul_cap: Annotated[float | None, typer.Option(min=0, help="RUL above this is told as this.")] = None,
-    machines: Annotated[int, typer.Option(min=6, max=1000, help="plant: simulated machines of each type.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 7,
-) -> None:
-    """Train a model for each machine type on histories that end in failures."""
-    from aurum.commands.training import train_all
-    from aurum.prediction.training import TrainingOptions
-    from aurum.runtime.settings import load_settings
-
-    settings = load_settings()
-    if format_ in (TrainFormat.cmapss, TrainFormat.csv) and not files:
-        raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
-    for file in files or ():
-        if not file.is_file():
-            raise typer.BadParameter(f"{file} does not exist", param_hint="FILES")
-    train_all(
-        format_.value,
-        files or [settings.store_path],
-        out or settings.models_path,
-        machine_type or [],
-        run_to_failure,
-        machines,
-        TrainingOptions(seed, horizon, rul_cap),
-    )
+for command in (models.train, models.evaluate, models.explain):
+    app.command(rich_help_panel=_DATA)(command)
+app.add_typer(models.registry, name="models", rich_help_panel=_DATA)
 
 
 StorePath = Annotated[Path, typer.Argument(help="The store's file, such as .aurum/store.db.")]

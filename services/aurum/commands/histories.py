@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
-from aurum.readings.history import FAULT, Run, split_runs
-from aurum.readings.tables import Rows, cmapss_prefix, read_cmapss, read_csv, to_series
+from aurum.readings.history import Run, split_runs
+from aurum.readings.tables import CMAPSS_COLUMNS, LONG_COLUMNS, Rows, cmapss_prefix, read_cmapss, read_csv, to_series
 from aurum_sim.machine_types import MACHINE_TYPES
 from aurum_sim.plant_model import run_to_failure
 
@@ -35,6 +35,24 @@ def from_cmapss(files: Sequence[Path], machine_type: str) -> dict[str, list[Run]
         with file.open(encoding="ascii", errors="replace") as lines:
             _gather(machines, read_cmapss(lines, cmapss_prefix(file), _BLOCK), "")
     return {machine_type: _runs(machines, ends_in_failure=True)}
+
+
+def is_long_csv(file: Path) -> bool:
+    """Whether a table has a row for each value: machine_id, timestamp, sensor, value."""
+    if file.suffix in {".parquet", ".pq"}:
+        return False
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        return sorted(name.strip() for name in lines.readline().split(",")) == sorted(LONG_COLUMNS)
+
+
+def form_of(file: Path) -> str:
+    """What a file holds: cmapss, store or csv (any table)."""
+    with file.open("rb") as content:
+        start = content.read(4096)
+    if start.startswith(b"SQLite format 3"):
+        return "store"
+    cells = start.split(b"\n", 1)[0].split()
+    return "cmapss" if len(cells) == CMAPSS_COLUMNS and b"," not in start else "csv"
 
 
 def from_csv(files: Sequence[Path], machine_type: str, ends_in_failure: bool) -> dict[str, list[Run]]:
@@ -84,11 +102,6 @@ def _runs(machines: Mapping[str, Columns], ends_in_failure: bool) -> list[Run]:
     for machine_id, columns in machines.items():
         timestamps, aligned = _align(columns)
         runs.extend(split_runs(machine_id, timestamps, aligned, ends_in_failure=ends_in_failure))
-    if not any(run.failed for run in runs) and not any(FAULT in run.columns for run in runs):
-        raise HistoryError(
-            f"nothing in the data of {len(machines)} machines says when they failed: add a column or sensor `{FAULT}` "
-            f"that is 1 at a failure, or say --run-to-failure if each machine's last reading is its failure"
-        )
     return runs
 
 

@@ -1,59 +1,57 @@
 """`aurum train`: a model for each machine type in the data."""
 
+import sys
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from aurum.commands.histories import HistoryError, digest, from_cmapss, from_csv, from_plant, from_store
-from aurum.commands.importing import CMAPSS_TYPE
 from aurum.commands.progress import progress_bar
-from aurum.prediction.training import TrainingOptions, save, train
-from aurum.readings.history import Run
-from aurum.readings.tables import TableError
+from aurum.commands.training_data import Given, load
+from aurum.prediction.card import ModelCard
+from aurum.prediction.model_files import make_champion, write_model
+from aurum.prediction.report import REPORT, report
+from aurum.prediction.training import TrainingDataError, TrainingOptions, train
 
 
-def train_all(
-    form: str,
-    files: Sequence[Path],
-    out: Path,
-    types: Sequence[str],
-    run_to_failure: bool,
-    machines: int,
-    options: TrainingOptions,
-) -> None:
-    """Trains and saves. Raises HistoryError, TableError, TrainingDataError."""
-    histories, source = _histories(form, files, types, run_to_failure, machines, options.seed)
-    for machine_type, runs in histories.items():
+def train_all(given: Given, out: Path, options: TrainingOptions, *, with_report: bool, activate: bool) -> None:
+    """Trains and saves. Raises HistoryError, TableError, TableRoleError, TrainingDataError.
+
+    A type that cannot be trained is named at the end; the others are trained all the same.
+    """
+    histories = load(given)
+    for said in histories.said:
+        print(said, file=sys.stderr)
+    failed: list[TrainingDataError] = []
+    for machine_type, runs in histories.by_type.items():
         started = time.monotonic()
-        with progress_bar(f"Training {machine_type}") as update:
-            model, contents = train(machine_type, runs, source, options, update)
-        folder = save(out, model, contents)
-        card, measured = model.card, model.card.metrics
-        print(
-            f"{machine_type}: {card.data.failures} failures, RUL within {measured.rul_mae:.3g} {card.unit} on average "
-            f"(up to {card.rul_cap:g}), {measured.interval_coverage:.0%} of intervals hold, risk within "
-            f"{card.horizon:g} {card.unit} off by {measured.risk_ece:.1%}; {folder} "
-            f"({time.monotonic() - started:.1f} s)"
-        )
+        chosen = replace(options, life=options.life or histories.life)
+        try:
+            with progress_bar(f"Training {machine_type}") as update:
+                model, contents = train(machine_type, runs, histories.source, chosen, update)
+        except TrainingDataError as error:
+            failed.append(error)
+            continue
+        card = model.card
+        if with_report:
+            contents = {**contents, REPORT: report(card)}
+        folder = write_model(out, machine_type, card.version, contents)
+        if activate:
+            make_champion(out, machine_type, card.version)
+        print(f"{machine_type}: {summary(card)}; {folder} ({time.monotonic() - started:.1f} s)")
+    if failed:
+        raise TrainingDataError("; ".join(map(str, failed)))
 
 
-def _histories(
-    form: str, files: Sequence[Path], types: Sequence[str], run_to_failure: bool, machines: int, seed: int
-) -> tuple[dict[str, list[Run]], str]:
-    if form == "plant":
-        return from_plant(types, machines, seed), f"plant model, {machines} machines a type, seed {seed}"
-    if form != "store" and len(types) > 1:
-        raise HistoryError("one --machine-type is for all machines of these files")
-    try:
-        match form:
-            case "cmapss":
-                return from_cmapss(files, types[0] if types else CMAPSS_TYPE), f"C-MAPSS: {digest(files)}"
-            case "csv":
-                if not types:
-                    raise HistoryError("say with --machine-type what machines these are")
-                return from_csv(files, types[0], run_to_failure), f"CSV: {digest(files)}"
-            case _:
-                only = types[0] if len(types) == 1 else None
-                return from_store(files, only, run_to_failure), f"store: {', '.join(map(str, files))}"
-    except TableError as error:
-        raise TableError(error.row, error.column, f"{error.description} (in {', '.join(map(str, files))})") from error
+def summary(card: ModelCard) -> str:
+    """A model in one sentence."""
+    if card.evaluation is None:
+        return f"no failures in {card.data.runs} runs, so it knows what is usual and tells no risk of its own"
+    measured = card.evaluation.metrics
+    parts = [f"{card.data.failures} failures"]
+    if measured.rul_mae is not None:
+        parts.append(f"RUL within {measured.rul_mae:.3g} {card.unit} on average (up to {card.rul_cap:g})")
+    if measured.interval_coverage is not None:
+        parts.append(f"{measured.interval_coverage:.0%} of intervals hold")
+    within = f" within {card.horizon:g} {card.unit}" if card.horizon else ""
+    parts.append(f"risk{within} off by {measured.risk_ece:.1%}")
+    return ", ".join(parts)

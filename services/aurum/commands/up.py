@@ -21,6 +21,7 @@ from pathlib import Path
 from honcho.environ import parse_procfile
 
 from aurum.commands.doctor import examine
+from aurum.prediction.model_files import has_current_model
 from aurum.runtime.settings import Settings
 from aurum_sim.machine_types import MACHINE_TYPES
 
@@ -128,8 +129,8 @@ class Supervisor:
                     ) from None
 
     async def _train(self) -> None:
-        """Trains the models of the simulated machine types, if they are not there."""
-        missing = [name for name in MACHINE_TYPES if not (self._settings.models_path / name / "active.json").exists()]
+        """Trains the models of the simulated machine types that are not there, or of an earlier version."""
+        missing = [name for name in MACHINE_TYPES if not has_current_model(self._settings.models_path, name)]
         if not missing:
             return
         _say(f"Training models for {len(missing)} machine types on simulated histories (once; half a minute)")

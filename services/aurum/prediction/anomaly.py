@@ -1,51 +1,86 @@
-"""How unusual a state is among healthy ones: its distance from their principal components (the Q statistic)."""
+"""How unusual a state is among healthy ones, by two looks at it.
+
+Its distance from their principal components (the Q statistic; Jackson and Mudholkar, 1979) sees sensors that no longer
+go together. How soon random cuts isolate it (Liu, Ting and Zhou, 2008) sees values that are rare, however they go
+together. The score is the share of healthy states in training that were less unusual by the more alarmed of the two.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from aurum.prediction.forest import fit_forest
+from aurum.prediction.trees import Trees
+
 Floats = npt.NDArray[np.float64]
 _KEPT_VARIANCE = 0.9
 _LIMIT = 8.0  # standard deviations beyond which a feature counts no further
+_SHARES = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, slots=True)
 class AnomalyModel:
-    """columns: which features take part. quantiles: of healthy distances, evenly spaced from 0 to 1."""
+    """columns: which features take part. The three are quantiles of healthy states, at shares from 0 to 1: of their
+    distances, of their paths in the forest (the longest first), and of the greater share by these two."""
 
-    columns: tuple[int, ...]
+    columns: npt.NDArray[np.intp]
     mean: Floats
     scale: Floats
     components: Floats
-    quantiles: Floats
+    forest: Trees
+    distances: Floats
+    paths: Floats
+    greater: Floats
 
     def __call__(self, features: Floats) -> Floats:
         """The share of healthy training states that are less unusual; 0 to 1."""
-        distances = _distances(features[:, list(self.columns)], self.mean, self.scale, self.components)
-        return np.interp(distances, self.quantiles, np.linspace(0, 1, len(self.quantiles)))
+        standard = _standardised(features.take(self.columns, axis=1), self.mean, self.scale)
+        by_distance = np.interp(_distances(standard, self.components), self.distances, _SHARES)
+        by_path = np.interp(-self.forest(standard), self.paths, _SHARES)
+        return np.interp(np.maximum(by_distance, by_path), self.greater, _SHARES)
 
 
-def fit_anomaly(features: Floats, columns: list[int]) -> AnomalyModel:
-    """From the features of healthy states; Jackson and Mudholkar, 1979."""
+def fit_anomaly(features: Floats, columns: list[int], seed: int) -> tuple[AnomalyModel, str]:
+    """From the features of healthy states; and the forest's text."""
     healthy = features[:, columns]
-    mean = np.nan_to_num(np.nanmean(healthy, axis=0))
-    scale = np.nan_to_num(np.nanstd(healthy, axis=0))
+    there = ~np.isnan(healthy)
+    count = np.maximum(there.sum(axis=0), 1)
+    mean = np.where(there, healthy, 0.0).sum(axis=0) / count
+    scale = np.sqrt((np.where(there, healthy - mean, 0.0) ** 2).sum(axis=0) / count)
     scale[scale < 1e-12] = 1.0
     standard = _standardised(healthy, mean, scale)
     _, singular, components = np.linalg.svd(standard, full_matrices=False)
     share = np.cumsum(singular**2) / max(float((singular**2).sum()), 1e-12)
     kept = components[: int(np.searchsorted(share, _KEPT_VARIANCE)) + 1]
-    quantiles = np.quantile(_distances(healthy, mean, scale, kept), np.linspace(0, 1, 101))
-    return AnomalyModel(tuple(columns), mean, scale, kept, quantiles)
+    text = fit_forest(standard, seed)
+    forest = Trees(text)
+    distances, paths = _distances(standard, kept), -forest(standard)
+    of_distances, of_paths = np.quantile(distances, _SHARES), np.quantile(paths, _SHARES)
+    greater = np.maximum(np.interp(distances, of_distances, _SHARES), np.interp(paths, of_paths, _SHARES))
+    return (
+        AnomalyModel(
+            np.array(columns, dtype=np.intp),
+            mean,
+            scale,
+            kept,
+            forest,
+            of_distances,
+            of_paths,
+            np.quantile(greater, _SHARES),
+        ),
+        text,
+    )
 
 
 def _standardised(values: Floats, mean: Floats, scale: Floats) -> Floats:
-    return np.clip(np.nan_to_num((values - mean) / scale), -_LIMIT, _LIMIT)
+    standard = (values - mean) / scale
+    standard[np.isnan(standard)] = 0.0
+    np.minimum(standard, _LIMIT, out=standard)  # np.clip takes four times as long for one row
+    return np.maximum(standard, -_LIMIT, out=standard)
 
 
-def _distances(values: Floats, mean: Floats, scale: Floats, components: Floats) -> Floats:
-    standard = _standardised(values, mean, scale)
+def _distances(standard: Floats, components: Floats) -> Floats:
     residual = standard - (standard @ components.T) @ components
-    distances: Floats = np.sqrt((residual**2).sum(axis=1))
+    distances: Floats = np.sqrt((residual * residual).sum(axis=1))
     return distances

@@ -1,10 +1,11 @@
 """The model card: everything about a model that is not its trees, in one JSON file beside them."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT = 1
+FORMAT = 2
+Kind: TypeAlias = Literal["rul", "classification", "anomaly"]
 
 
 class _Part(BaseModel):
@@ -20,19 +21,49 @@ class DataSummary(_Part):
     runs: int
     failures: int
     rows: int
+    licence: str = Field("not declared", description="Of the data, as whoever trained the model said.")
     dropped_columns: dict[str, str] = Field(description="Column → why no model may or can use it.")
 
 
 class Metrics(_Part):
-    """On machines that the model had not seen (cross-validation by machine)."""
+    """On machines that the model had not seen (cross-validation by machine). None where it does not apply."""
 
-    rul_rmse: float
-    rul_mae: float
-    interval_coverage: float
+    rul_rmse: float | None = Field(description="In the card's unit, up to the cap.")
+    rul_mae: float | None
+    interval_coverage: float | None = Field(description="Share of truths within the interval that is to hold 90 %.")
     risk_brier: float
-    risk_ece: float
+    risk_ece: float = Field(description="Expected calibration error over ten bins.")
     risk_average_precision: float
     risk_base_rate: float
+    lead_time: float | None = Field(
+        description="Median life left when the risk first is above a half for three steps in a row."
+    )
+    warned_share: float | None = Field(description="Failures of which there was such a warning.")
+
+
+class CalibrationPoint(_Part):
+    told: float
+    true: float
+    rows: int
+
+
+class RulPoint(_Part):
+    """What was predicted of a row whose truth is known, on a machine that the model had not seen."""
+
+    truth: float
+    predicted: float
+
+
+class Evaluation(_Part):
+    """How a model does on machines that it had not seen, and by what protocol that was found out."""
+
+    protocol: str
+    metrics: Metrics
+    confidence: dict[str, tuple[float, float]] = Field(
+        description="95 % intervals by resampling machines (bootstrap; Efron, 1979)."
+    )
+    calibration: list[CalibrationPoint]
+    points: list[RulPoint] = Field(description="A few hundred, evenly over the rows.")
 
 
 class RiskPart(_Part):
@@ -42,9 +73,18 @@ class RiskPart(_Part):
 
 class IntervalPart(_Part):
     coverage: float
+    levels: list[float]
     edges: list[float]
-    lower: list[float]
-    upper: list[float]
+    residuals: list[list[float]]
+
+
+class RegimePart(_Part):
+    columns: list[str]
+    centers: list[list[float]]
+    scale: list[float]
+    sensors: list[str]
+    mean: list[list[float]]
+    deviation: list[list[float | None]] = Field(description="null where a sensor says nothing in a regime.")
 
 
 class AnomalyPart(_Part):
@@ -52,20 +92,23 @@ class AnomalyPart(_Part):
     mean: list[float]
     scale: list[float]
     components: list[list[float]]
-    quantiles: list[float]
+    distances: list[float]
+    paths: list[float]
+    greater: list[float]
 
 
 class DriftPart(_Part):
     """Of the features that matter most: inner edges of ten equally full bins of the training rows, and what these reach
-    from and to. Cards of earlier versions say no range."""
+    from and to."""
 
     features: list[str]
     edges: list[list[float]]
-    ranges: list[tuple[float, float]] = []
+    ranges: list[tuple[float, float]]
 
 
 class ModelCard(_Part):
-    format: Literal[1] = 1
+    format: Literal[2] = 2
+    kind: Kind = Field(description="What it was trained on: lives, labels, or healthy machines alone.")
     machine_type: str
     version: str
     created: str = Field(description="RFC 3339, UTC.")
@@ -80,9 +123,14 @@ class ModelCard(_Part):
     importance: dict[str, float] = Field(description="Share of the gain, of the 20 strongest features.")
     horizon: float = Field(description="risk_score is the probability of a failure within so much life.")
     rul_cap: float = Field(description="RUL above this is told as this.")
-    metrics: Metrics
-    risk: RiskPart
-    interval: IntervalPart
+    monotone: list[str] = Field(description="Features that the RUL may only fall with, or rise with (-).")
+    regimes: RegimePart | None
+    evaluation: Evaluation | None
+    later_lives: Evaluation | None = Field(
+        description="The same on lives that began after all those that were fitted had ended; null without such."
+    )
+    risk: RiskPart | None
+    interval: IntervalPart | None
     anomaly: AnomalyPart
     drift: DriftPart
     files: dict[str, str] = Field(description="Model file → SHA-256.")

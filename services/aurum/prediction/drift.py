@@ -1,62 +1,108 @@
 """Whether the features that arrive still look like those that a model was trained on."""
 
 import collections
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from river.drift import ADWIN
 
 from aurum.prediction.model import Model
 from aurum.runtime import metrics
 
+Floats = npt.NDArray[np.float64]
+
 _WINDOW = 2000  # predictions that are compared, per machine type
 _LEAST = 200  # for the index
 _EVERY = 50  # predictions between two comparisons
+_AT_ONCE = 64  # rows of a large batch that are looked at, evenly
 _MARGIN = 0.1  # of a feature's range in training, by which it may be left
 
 
+@dataclass(frozen=True, slots=True)
+class FeatureDrift:
+    """stability_index: None while there are too few predictions. changes: since the model serves."""
+
+    feature: str
+    stability_index: float | None
+    out_of_range: float
+    changes: int
+
+
 class DriftMonitor:
-    """Two looks at a model's main features over the latest predictions.
+    """Three looks at a model's main features over the latest predictions.
 
     Population stability index (Siddiqi, 2006): how differently they are spread. It takes many machines of all ages to
     say something; a few of one age are spread otherwise than whole lives, and the model serves them well.
 
     Out of range: the share of predictions with a feature that training never saw. It needs no spread, so it holds for
     one machine as well.
+
+    Changes of the mean: ADWIN (Bifet and Gavaldà, 2007), which keeps as long a window as shows no change.
     """
 
     def __init__(self, model: Model) -> None:
         self._machine_type = model.card.machine_type
         names = list(model.spec.names)
         drift = model.card.drift
+        self._names = drift.features
         self._columns = [names.index(name) for name in drift.features]
         self._edges = [np.array(edges) for edges in drift.edges]
-        ranges = np.array(drift.ranges or [(-np.inf, np.inf)] * len(drift.features), dtype=np.float64).reshape(-1, 2)
-        margin = np.where(np.isfinite(ranges[:, 1]), _MARGIN * (ranges[:, 1] - ranges[:, 0]), 0.0)
-        self._low, self._high = ranges[:, 0] - margin, ranges[:, 1] + margin
-        self._rows: collections.deque[npt.NDArray[np.float64]] = collections.deque(maxlen=_WINDOW)
+        ranges = np.array(drift.ranges, dtype=np.float64).reshape(-1, 2)
+        self._scale = np.maximum(ranges[:, 1] - ranges[:, 0], 1e-12)
+        self._least = ranges[:, 0]
+        self._low, self._high = ranges[:, 0] - _MARGIN * self._scale, ranges[:, 1] + _MARGIN * self._scale
+        self._rows: collections.deque[Floats] = collections.deque(maxlen=_WINDOW)
         self._since = 0
+        self._detectors = [ADWIN() for _ in drift.features]
+        self._changes = [0] * len(drift.features)
+        self._told = [0] * len(drift.features)
+        self._indices: list[float] = [float("nan")] * len(drift.features)
+        self._outside = np.zeros(len(drift.features))
         metrics.track_drift(self._machine_type, float("nan"), 0.0)  # not known yet
 
-    def add(self, features: npt.NDArray[np.float64]) -> None:
+    def add(self, features: Floats) -> None:
         """Takes the features of predictions, one row each."""
-        self._rows.extend(features[:, self._columns])
-        self._since += len(features)
+        if len(features) > _AT_ONCE:
+            features = features[:: -(-len(features) // _AT_ONCE)]
+        rows = features[:, self._columns]
+        self._rows.extend(rows)
+        for row in ((rows - self._least) / self._scale).tolist():
+            for index, value in enumerate(row):
+                if value == value:  # noqa: PLR0124 - NaN, a sensor that is not there, is no change
+                    self._detectors[index].update(value)
+                    self._changes[index] += self._detectors[index].drift_detected
+        self._since += len(rows)
         if self._since >= _EVERY:
             self._since = 0
-            rows = np.array(self._rows)
-            index = self._index(rows) if len(rows) >= _LEAST else float("nan")
-            metrics.track_drift(self._machine_type, index, self._out_of_range(rows))
+            self._compare()
 
-    def _index(self, rows: npt.NDArray[np.float64]) -> float:
-        """The largest index of the features."""
-        return max((_psi(rows[:, index], edges) for index, edges in enumerate(self._edges)), default=0.0)
+    def features(self) -> list[FeatureDrift]:
+        """As of the last comparison."""
+        return [
+            FeatureDrift(
+                name, None if np.isnan(self._indices[index]) else self._indices[index], float(outside), changes
+            )
+            for index, (name, outside, changes) in enumerate(
+                zip(self._names, self._outside, self._changes, strict=True)
+            )
+        ]
 
-    def _out_of_range(self, rows: npt.NDArray[np.float64]) -> float:
-        """NaN, a sensor that is not there, is neither in nor out."""
-        return float(((rows < self._low) | (rows > self._high)).any(axis=1).mean())
+    def _compare(self) -> None:
+        rows = np.array(self._rows)
+        outside = (rows < self._low) | (rows > self._high)  # NaN is neither in nor out
+        self._outside = outside.mean(axis=0)
+        if len(rows) >= _LEAST:
+            self._indices = [_psi(rows[:, index], edges) for index, edges in enumerate(self._edges)]
+        metrics.track_drift(
+            self._machine_type, max(self._indices, default=float("nan")), float(outside.any(axis=1).mean())
+        )
+        for index, name in enumerate(self._names):
+            changes, self._told[index] = self._changes[index] - self._told[index], self._changes[index]
+            metrics.track_feature_drift(self._machine_type, name, self._indices[index], changes)
 
 
-def _psi(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> float:
+def _psi(values: Floats, edges: Floats) -> float:
     known = values[~np.isnan(values)]
     if not len(known):
         return 0.0

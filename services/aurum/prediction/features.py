@@ -1,8 +1,9 @@
 """Rolling-window features, computed by the same code for training and for serving.
 
 Readings are averaged in steps of a machine's life (operating hours, cycles, or hours of time where nothing counts
-them). A window is the last WINDOW steps; for each sensor it gives the last value, the mean over SHORT and WINDOW steps,
-and over WINDOW steps standard deviation, minimum, maximum and slope (least squares, per step).
+them), relative to their operating regime where there are several. For each sensor a row has the last value, the means
+over SHORT, MIDDLE and WINDOW steps, the slopes (least squares, per step) over the two longer ones, and the standard
+deviation over MIDDLE: what it is now, where it goes, and what is usual for this machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from aurum.prediction.regimes import Indices, Regimes, settings_at
 from aurum.readings.batch import Column, Timestamps, Values
-from aurum.readings.history import AXES, HOUR_US
+from aurum.readings.history import HOUR_US
 
-WINDOW = 32
-SHORT = 8
+WINDOW, MIDDLE, SHORT = 192, 64, 8
 LEAST_STEPS = 1  # training sees such short beginnings too, so a machine is predicted right after its overhaul
-STATISTICS = ("last", f"mean_{SHORT}", f"mean_{WINDOW}", f"std_{WINDOW}", f"min_{WINDOW}", f"max_{WINDOW}", "slope")
+STATISTICS = (
+    "last",
+    f"mean_{SHORT}",
+    f"mean_{MIDDLE}",
+    f"std_{MIDDLE}",
+    f"slope_{MIDDLE}",
+    f"mean_{WINDOW}",
+    f"slope_{WINDOW}",
+)
 TIME = "time"
 _AT = np.arange(WINDOW, dtype=np.float64)
+_ROWS_AT_ONCE = 128  # of windows that are held in memory
 
 Matrix = npt.NDArray[np.float64]
 AgeOf = Callable[[Timestamps], Values]
@@ -32,10 +42,7 @@ class FeatureSpec:
     axis: str
     step: float
     sensors: tuple[str, ...]
-
-    @property
-    def unit(self) -> str:
-        return AXES.get(self.axis, "h")
+    regimes: Regimes | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -45,7 +52,8 @@ class FeatureSpec:
     @property
     def queried(self) -> tuple[str, ...]:
         """The sensors whose readings are needed."""
-        return self.sensors if self.axis == TIME else (*self.sensors, self.axis)
+        settings = self.regimes.columns if self.regimes else ()
+        return (*dict.fromkeys((*self.sensors, *settings)), *(() if self.axis == TIME else (self.axis,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +80,19 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
     steps_of_sensors: list[npt.NDArray[np.int64]] = []
     values_of_sensors: list[Values] = []
     index_of_sensors: list[int] = []
-    shared: tuple[Timestamps, npt.NDArray[np.int64]] | None = None  # sensors are mostly read at the same times
+    # Sensors are mostly read at the same times:
+    shared: tuple[Timestamps, npt.NDArray[np.int64], Indices | None] | None = None
     for index, sensor in enumerate(spec.sensors):
         column = columns.get(sensor)
         if column is None:
             continue
         times, values = column
         if shared is None or not (shared[0] is times or np.array_equal(shared[0], times)):
-            shared = times, np.floor(age_of(times) / spec.step).astype(np.int64)
-        steps = shared[1]
+            regimes = spec.regimes.of(settings_at(spec.regimes, columns, times)) if spec.regimes else None
+            shared = times, np.floor(age_of(times) / spec.step).astype(np.int64), regimes
+        _, steps, regimes = shared
+        if spec.regimes is not None and regimes is not None:
+            values = spec.regimes.relative(sensor, values, regimes)
         wanted = ~np.isnan(values)
         if started > 0:
             wanted &= times >= started
@@ -107,12 +119,16 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
     return Steps(ages, means, spec.axis != TIME)
 
 
-def features_of(steps: Steps) -> Matrix:
-    """Features of each step: one row each, columns as FeatureSpec.names."""
+def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matrix:
+    """Features of each step, or of some: one row each, columns as FeatureSpec.names."""
     padded = np.vstack([np.full((WINDOW - 1, steps.means.shape[1]), np.nan), steps.means])
     windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0), 2, 1)
     ages = steps.ages if steps.counted else np.full(len(steps.ages), np.nan)
-    return _window_features(windows, ages)
+    rows = np.arange(len(steps.ages)) if rows is None else rows
+    parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+    if not parts:
+        return np.empty((0, 1 + steps.means.shape[1] * len(STATISTICS)))
+    return np.vstack([_window_features(windows[part], ages[part]) for part in parts])
 
 
 def window_of(steps: Steps) -> tuple[float, Matrix]:
@@ -159,24 +175,36 @@ def _window_features(windows: Matrix, ages: Values) -> Matrix:
     # Reductions along contiguous steps, whatever the number of rows: each result depends on its own window alone.
     values = np.ascontiguousarray(np.moveaxis(windows, 1, 2))
     there = ~np.isnan(values)
-    known = np.where(there, values, 0.0)
-    count = there.sum(axis=2)
-    some = count > 0
-    divisor = np.where(some, count, 1)
-    mean = known.sum(axis=2) / divisor
-    at_mean = np.where(there, _AT, 0.0).sum(axis=2) / divisor
-    off = np.where(there, values - mean[:, :, None], 0.0)
-    at_off = np.where(there, _AT - at_mean[:, :, None], 0.0)
-    deviation = np.sqrt((off * off).sum(axis=2) / divisor)
-    at_square = (at_off * at_off).sum(axis=2)
-    slope = np.where(at_square > 0, (off * at_off).sum(axis=2) / np.where(at_square > 0, at_square, 1.0), np.nan)
-    short_count = there[:, :, -SHORT:].sum(axis=2)
-    short_sum = np.ascontiguousarray(known[:, :, -SHORT:]).sum(axis=2)
-    short_mean = np.where(short_count > 0, short_sum / np.maximum(short_count, 1), np.nan)
-    low = np.where(there, values, np.inf).min(axis=2)
-    high = np.where(there, values, -np.inf).max(axis=2)
+    some = there.any(axis=2)
     latest = WINDOW - 1 - there[:, :, ::-1].argmax(axis=2)
     last = np.take_along_axis(values, latest[:, :, None], axis=2)[:, :, 0]
-    columns = [np.where(some, each, np.nan) for each in (last, short_mean, mean, deviation, low, high, slope)]
+    known = np.where(there, values, 0.0)
+    short = _mean(known[:, :, -SHORT:], there[:, :, -SHORT:])
+    middle, middle_slope, deviation = _trend(known[:, :, -MIDDLE:], there[:, :, -MIDDLE:])
+    whole, whole_slope, _ = _trend(known, there)
+    columns = [
+        np.where(some, each, np.nan) for each in (last, short, middle, deviation, middle_slope, whole, whole_slope)
+    ]
     by_sensor = np.stack(columns, axis=2).reshape(rows, sensors * len(columns))
     return np.column_stack([ages, by_sensor])
+
+
+def _mean(known: Matrix, there: npt.NDArray[np.bool_]) -> Matrix:
+    """Over the last axis of what is there; NaN where nothing is. known: 0 where nothing is."""
+    count = there.sum(axis=2)
+    mean: Matrix = np.where(count > 0, np.ascontiguousarray(known).sum(axis=2) / np.maximum(count, 1), np.nan)
+    return mean
+
+
+def _trend(known: Matrix, there: npt.NDArray[np.bool_]) -> tuple[Matrix, Matrix, Matrix]:
+    """Mean, slope and standard deviation over the last axis."""
+    mean = _mean(known, there)
+    at = _AT[: known.shape[2]]
+    count = np.maximum(there.sum(axis=2), 1)
+    at_there = np.where(there, at, 0.0)
+    at_mean = at_there.sum(axis=2) / count
+    at_square = (at_there * at).sum(axis=2) - count * at_mean**2  # of whole numbers, so exact enough
+    off = np.where(there, known - mean[:, :, None], 0.0)
+    slope = np.where(at_square > 1e-9, (off * at).sum(axis=2) / np.maximum(at_square, 1e-9), np.nan)
+    deviation = np.where(np.isnan(mean), np.nan, np.sqrt((off * off).sum(axis=2) / count))
+    return mean, slope, deviation

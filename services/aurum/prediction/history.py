@@ -31,8 +31,8 @@ class PredictionHistory:
         self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → when
         self._waiting: collections.deque[ingestion_pb2.Event] = collections.deque()
 
-    def note(self, response: prediction_pb2.PredictResponse) -> None:
-        """Takes note of a prediction."""
+    def note(self, response: prediction_pb2.PredictResponse) -> bool:
+        """Takes note of a prediction; whether it is kept."""
         now = self._clock()
         machine_id = response.machine_id
         if (
@@ -40,21 +40,28 @@ class PredictionHistory:
             or not response.as_of_us
             or now - self._kept.get(machine_id, -self._interval) < self._interval
         ):
-            return
+            return False
         self._kept[machine_id] = now
         self._kept.move_to_end(machine_id)
         if len(self._kept) > _REMEMBERED:
             self._kept.popitem(last=False)
+        self.keep(response)
+        return True
+
+    def keep(self, response: prediction_pb2.PredictResponse) -> None:
+        """Keeps a prediction, whenever the last one was."""
         if len(self._waiting) >= _WAITING:
             self._waiting.popleft()
             metrics.prediction_history_dropped_total.inc()
-        # The same prediction by another replica has the same identity
+        # The same prediction by another replica, of the same readings, has the same identity
         self._waiting.append(
             ingestion_pb2.Event(
                 kind=KIND,
-                machine_id=machine_id,
+                machine_id=response.machine_id,
                 at_us=response.as_of_us,
-                id=response.model_version,
+                id=f"{response.model_version}+{response.inputs_sha256}"
+                if response.rescored
+                else response.model_version,
                 content=response.SerializeToString(),
             )
         )

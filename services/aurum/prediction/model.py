@@ -2,35 +2,38 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
 from aurum.prediction.anomaly import AnomalyModel
-from aurum.prediction.calibration import IntervalCalibration, RiskCalibration
-from aurum.prediction.card import ModelCard
+from aurum.prediction.calibration import LEVELS, IntervalCalibration, RiskCalibration
+from aurum.prediction.card import FORMAT, ModelCard
 from aurum.prediction.features import FeatureSpec
+from aurum.prediction.regimes import Regimes
+from aurum.prediction.trees import Trees, TreesError
 
 Floats = npt.NDArray[np.float64]
-CARD, RISK, RUL = "card.json", "risk.txt", "rul.txt"
+CARD, RISK, RUL, FOREST = "card.json", "risk.txt", "rul.txt", "forest.txt"
 
 
 class CorruptModelError(Exception):
-    """A model's files are not what its card says; the message names the file."""
+    """A model's files are not what its card says, or nothing that this version can serve; the message names the
+    file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """One element a row of features. RUL and its bounds are in the card's unit."""
+    """One element a row of features. risk: None if the model has seen no failures. quantiles[row, level] of the RUL, in
+    the card's unit, at calibration.LEVELS; None, as the rul, if it knows of no lives."""
 
-    risk: Floats
-    rul: Floats
-    lower: Floats
-    upper: Floats
+    risk: Floats | None
+    rul: Floats | None
+    quantiles: Floats | None
     anomaly: Floats
 
 
@@ -38,69 +41,124 @@ class Predictions:
 class Model:
     card: ModelCard
     spec: FeatureSpec
-    risk: lgb.Booster
-    rul: lgb.Booster
-    risk_calibration: RiskCalibration
-    interval_calibration: IntervalCalibration
+    risk: Trees | None
+    rul: Trees | None
+    risk_calibration: RiskCalibration | None
+    interval_calibration: IntervalCalibration | None
     anomaly: AnomalyModel
 
     def predict(self, features: Floats) -> Predictions:
-        """features: one row each, columns as spec.names."""
-        # One thread: under load, several OpenMP threads for one row cost more than they bring.
-        scores = np.asarray(self.risk.predict(features, num_threads=1, raw_score=True), dtype=np.float64)
-        rul = np.asarray(self.rul.predict(features, num_threads=1), dtype=np.float64)
-        rul = np.clip(rul, 0.0, self.card.rul_cap)
-        lower, upper = self.interval_calibration(rul)
-        return Predictions(
-            self.risk_calibration(scores), rul, lower, np.minimum(upper, self.card.rul_cap), self.anomaly(features)
-        )
+        """features: one row each, columns as spec.names. Raises TreesError if they are not so many."""
+        risk = rul = quantiles = None
+        if self.risk is not None and self.risk_calibration is not None:
+            risk = self.risk_calibration(self.risk(features))
+        if self.rul is not None and self.interval_calibration is not None:
+            rul = np.minimum(np.maximum(self.rul(features), 0.0), self.card.rul_cap)
+            quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
+        return Predictions(risk, rul, quantiles, self.anomaly(features))
 
-    def contributions(self, features: Floats) -> Floats:
-        """What each feature adds to the log-odds of failure, for one row (TreeSHAP; Lundberg et al., 2020)."""
-        values = np.asarray(self.risk.predict(features, num_threads=1, pred_contrib=True), dtype=np.float64)
-        return np.asarray(values[0, :-1])
+    def contributions(self, row: Floats) -> Floats:
+        """What each feature adds to the log-odds of failure, for one row; nothing without a model of risk."""
+        return self.risk.contributions(row) if self.risk is not None else np.zeros(len(row))
 
 
 def load_model(folder: Path) -> Model:
     """Reads a model. Raises CorruptModelError that names the file; nothing is executed or unpickled."""
     path = folder / CARD
     try:
-        card = ModelCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("format") != FORMAT:
+            raise CorruptModelError(
+                f"{path} is of an earlier version: its format is {content.get('format')!r} and this one reads "
+                f"{FORMAT}; train the model again"
+            )
+        card = ModelCard.model_validate(content)
     except (OSError, ValueError, ValidationError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else error
         raise CorruptModelError(f"{path} is not a model card: {problem}; remove the folder or train again") from error
-    boosters = {}
-    for name in (RISK, RUL):
+    files = {}
+    for name, expected in card.files.items():
         file = folder / name
+        if name not in (RISK, RUL, FOREST):
+            raise CorruptModelError(f"{path} names {name!r}, which is no file of a model; train again")
         try:
-            content = file.read_bytes()
+            read = file.read_bytes()
         except OSError as error:
             raise CorruptModelError(f"{file} cannot be read: {error.strerror}") from error
-        if hashlib.sha256(content).hexdigest() != card.files.get(name):
+        if hashlib.sha256(read).hexdigest() != expected:
             raise CorruptModelError(
                 f"{file} is corrupt: its SHA-256 is not the one in {CARD}; remove the folder or train again"
             )
-        boosters[name] = lgb.Booster(model_str=content.decode("utf-8"))
-    return assemble(card, boosters[RISK], boosters[RUL])
+        files[name] = read.decode("utf-8")
+    return assemble(card, files)
 
 
-def assemble(card: ModelCard, risk: lgb.Booster, rul: lgb.Booster) -> Model:
-    """A model of its parts."""
+def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
+    """A model of its card and its trees' texts. Raises CorruptModelError if they do not go together."""
+    name = f"model {card.machine_type} {card.version}"
+    spec = FeatureSpec(card.axis, card.step, tuple(card.sensors), _regimes(card))
+    if list(spec.names) != card.features:
+        other = next((each for each in card.features if each not in spec.names), None) or "their order"
+        raise CorruptModelError(
+            f"{name} was trained on other features than this version computes ({other}); train it again"
+        )
+    missing = [each for each in _needed(card) if each not in files]
+    if missing:
+        raise CorruptModelError(f"{name} lacks its file {missing[0]}; train it again")
+    trees = {}
+    for each in _needed(card):
+        try:
+            trees[each] = Trees(files[each])
+        except TreesError as error:
+            raise CorruptModelError(f"{name}: {each} holds no trees: {error}; train it again") from error
+        width = len(card.anomaly.columns) if each == FOREST else len(spec.names)
+        if trees[each].width != width:
+            raise CorruptModelError(
+                f"{name}: {each} was trained on {trees[each].width} features and its card names {width}; train it again"
+            )
     anomaly = card.anomaly
     return Model(
         card=card,
-        spec=FeatureSpec(card.axis, card.step, tuple(card.sensors)),
-        risk=risk,
-        rul=rul,
-        risk_calibration=RiskCalibration(tuple(card.risk.scores), tuple(card.risk.probabilities)),
-        interval_calibration=IntervalCalibration(
-            tuple(card.interval.edges), tuple(card.interval.lower), tuple(card.interval.upper)
+        spec=spec,
+        risk=trees.get(RISK),
+        rul=trees.get(RUL),
+        risk_calibration=(
+            RiskCalibration(np.array(card.risk.scores), np.array(card.risk.probabilities)) if card.risk else None
+        ),
+        interval_calibration=(
+            IntervalCalibration(
+                np.array(card.interval.edges), np.array(card.interval.residuals).reshape(-1, len(LEVELS))
+            )
+            if card.interval
+            else None
         ),
         anomaly=AnomalyModel(
-            tuple(anomaly.columns),
+            np.array(anomaly.columns, dtype=np.intp),
             np.array(anomaly.mean),
             np.array(anomaly.scale),
-            np.array(anomaly.components),
-            np.array(anomaly.quantiles),
+            np.array(anomaly.components).reshape(-1, len(anomaly.columns)),
+            trees[FOREST],
+            np.array(anomaly.distances),
+            np.array(anomaly.paths),
+            np.array(anomaly.greater),
         ),
+    )
+
+
+def _needed(card: ModelCard) -> list[str]:
+    return {"rul": [RISK, RUL, FOREST], "classification": [RISK, FOREST], "anomaly": [FOREST]}[card.kind]
+
+
+def _regimes(card: ModelCard) -> Regimes | None:
+    part = card.regimes
+    if part is None:
+        return None
+    deviation = [[np.inf if each is None else each for each in row] for row in part.deviation]
+    return Regimes(
+        tuple(part.columns),
+        np.array(part.centers),
+        np.array(part.scale),
+        tuple(part.sensors),
+        np.array(part.mean),
+        np.array(deviation),
     )

@@ -70,22 +70,26 @@ class ReadingsReader:
 
         return await asyncio.gather(*(one(machine_id) for machine_id in machine_ids), return_exceptions=True)
 
-    async def latest(self, machine_ids: Sequence[str], spec: FeatureSpec | None) -> dict[str, MachineReadings]:
-        """The readings of machines as far back as the window of `spec` reaches; without, the last of all sensors."""
+    async def latest(
+        self, machine_ids: Sequence[str], spec: FeatureSpec | None, end_us: int = 0
+    ) -> dict[str, MachineReadings]:
+        """The readings of machines as far back as the window of `spec` reaches; without, the last of all sensors.
+
+        end_us: only those before then; by default all."""
         short = [machine_id for machine_id in machine_ids if machine_id not in self._reach or spec is None]
         last = max((self._needed.get(machine_id, _LAST) for machine_id in short), default=0) if spec else _LAST
-        found = await self._query(short, spec, last=last) if short else {}
+        found = await self._query(short, spec, last=last, end_us=end_us) if short else {}
         if spec is None:
             return found
         if last < _LAST:
             slower = [machine_id for machine_id in short if self._is_short(found.get(machine_id), spec, last)]
-            found |= await self._query(slower, spec, last=_LAST) if slower else {}
+            found |= await self._query(slower, spec, last=_LAST, end_us=end_us) if slower else {}
         for machine_id in machine_ids:
             if machine_id in found and machine_id not in self._needed:
                 self._learn(found[machine_id], spec)
             reach = self._reach.get(machine_id) or self._missing_reach(found.get(machine_id), spec)
             while reach:
-                readings = await self._range(machine_id, spec, reach)
+                readings = await self._range(machine_id, spec, reach, end_us)
                 found[machine_id] = readings
                 _remember(self._reach, machine_id, reach)
                 wider = self._missing_reach(readings, spec, reach)
@@ -128,10 +132,10 @@ class ReadingsReader:
             return None  # there is nothing further back
         return int(span * needed / covered * _MARGIN)
 
-    async def _range(self, machine_id: str, spec: FeatureSpec, reach: int) -> MachineReadings:
-        newest = await self._query([machine_id], spec, last=1)
+    async def _range(self, machine_id: str, spec: FeatureSpec, reach: int, end_us: int) -> MachineReadings:
+        newest = await self._query([machine_id], spec, last=1, end_us=end_us)
         as_of = newest[machine_id].as_of_us if machine_id in newest else 0
-        found = await self._query([machine_id], spec, start_us=max(1, as_of - reach), points=_POINTS)
+        found = await self._query([machine_id], spec, start_us=max(1, as_of - reach), end_us=end_us, points=_POINTS)
         return found.get(machine_id) or MachineReadings(machine_id, {})
 
     async def _query(
@@ -141,6 +145,7 @@ class ReadingsReader:
         *,
         last: int = 0,
         start_us: int = 0,
+        end_us: int = 0,
         points: int = 0,
     ) -> dict[str, MachineReadings]:
         request = ingestion_pb2.QueryRequest(
@@ -148,6 +153,7 @@ class ReadingsReader:
             sensors=spec.queried if spec else (),
             last=last,
             start_us=start_us,
+            end_us=end_us,
             points=points,
         )
         found: dict[str, MachineReadings] = {}

@@ -1,13 +1,13 @@
-"""The models on disk: DIR/<machine type>/<version>/, and which version serves each type."""
+"""Which models serve: the champion of each machine type answers, its shadow predicts beside it."""
 
-import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aurum.prediction.card import ModelCard
 from aurum.prediction.model import CARD, CorruptModelError, Model, load_model
-from aurum.prediction.training import activate
+from aurum.prediction.model_files import ACTIVE, Serving, read_serving, write_serving
 from aurum.runtime.errors import FailedPreconditionError, NotFoundError
 
 logger = logging.getLogger(__name__)
@@ -17,51 +17,71 @@ _MOST_LISTED = 1000
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
+    """active: it is the champion. previous: a rollback would bring it back."""
+
     card: ModelCard
     active: bool
+    shadow: bool = False
+    previous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    serving: Serving
+    champion: Model
+    shadow: Model | None
 
 
 class ModelRegistry:
-    """Holds the active model of each machine type in memory; the others stay on disk."""
+    """Holds the models that serve in memory; the others stay on disk. A swap is one assignment: who has begun with a
+    model ends with it."""
 
     def __init__(self, root: Path) -> None:
-        """Raises CorruptModelError if an active model cannot be loaded."""
+        """Raises CorruptModelError if a model that is to serve cannot be loaded."""
         self._root = root
-        self._active: dict[str, Model] = {}
-        self._seen: dict[str, int] = {}  # machine type → when its active.json was written
+        self._loaded: dict[str, _Loaded] = {}
+        self._seen: dict[str, int] = {}  # machine type → when what serves it was written
         for machine_type, stamp in self._stamps().items():
-            self._active[machine_type] = load_model(self._folder(machine_type))
+            self._load(machine_type)
             self._seen[machine_type] = stamp
 
     def active(self, machine_type: str) -> Model | None:
-        """The model that serves a type."""
-        return self._active.get(machine_type)
+        """The champion of a type."""
+        loaded = self._loaded.get(machine_type)
+        return loaded.champion if loaded else None
+
+    def shadow(self, machine_type: str) -> Model | None:
+        loaded = self._loaded.get(machine_type)
+        return loaded.shadow if loaded else None
 
     @property
     def types(self) -> list[str]:
-        return sorted(self._active)
+        return sorted(self._loaded)
 
     def refresh(self) -> list[Model]:
-        """Loads what became active on disk since the last look; one that cannot be loaded leaves the last in place."""
-        loaded = []
+        """Loads what is to serve since the last look, and gives the new champions; one that cannot be loaded leaves the
+        last in place."""
+        fresh = []
         for machine_type, stamp in self._stamps().items():
             if self._seen.get(machine_type) == stamp:
                 continue
             self._seen[machine_type] = stamp
+            before = self.active(machine_type)
             try:
-                model = load_model(self._folder(machine_type))
+                self._load(machine_type)
             except CorruptModelError as error:
                 logger.error("a new model was not taken, the last one stays: %s", error)
                 continue
-            self._active[machine_type] = model
-            loaded.append(model)
-        return loaded
+            champion = self._loaded[machine_type].champion
+            if champion is not before:
+                fresh.append(champion)
+        return fresh
 
     def get(self, machine_type: str, version: str) -> ModelEntry:
-        """Raises NotFoundError."""
-        active = self._active.get(machine_type)
-        if active is not None and version in ("", active.card.version):
-            return ModelEntry(active.card, True)
+        """version: the champion if empty. Raises NotFoundError."""
+        loaded = self._loaded.get(machine_type)
+        if loaded is not None and version in ("", loaded.champion.card.version):
+            return ModelEntry(loaded.champion.card, active=True)
         for entry in self.list():
             if entry.card.machine_type == machine_type and entry.card.version == version:
                 return entry
@@ -79,31 +99,101 @@ class ModelRegistry:
             except (OSError, ValueError) as error:
                 logger.error("%s is not a model card: %s", path, error)
                 continue
-            active = self._active.get(card.machine_type)
-            entries.append(ModelEntry(card, active is not None and active.card.version == card.version))
+            loaded = self._loaded.get(card.machine_type)
+            serving = loaded.serving if loaded else Serving("")
+            entries.append(
+                ModelEntry(
+                    card,
+                    active=serving.version == card.version,
+                    shadow=serving.shadow == card.version,
+                    previous=serving.previous == card.version,
+                )
+            )
         return entries
 
     def activate(self, machine_type: str, version: str) -> ModelEntry:
-        """Makes a version serve its type. Raises NotFoundError, or FailedPreconditionError if it cannot be loaded."""
+        """Makes a version the champion. Raises NotFoundError, or FailedPreconditionError if it cannot serve."""
         entry = self.get(machine_type, version)
+
+        def change(serving: Serving | None) -> Serving:
+            if serving is None:
+                return Serving(entry.card.version)
+            if serving.version == entry.card.version:
+                return serving
+            shadow = None if serving.shadow == entry.card.version else serving.shadow
+            return Serving(entry.card.version, serving.version, shadow)
+
+        return self._change(machine_type, entry.card.version, change)
+
+    def set_shadow(self, machine_type: str, version: str) -> ModelEntry:
+        """Makes a version the shadow; none with an empty one. Raises as `activate`."""
+        champion = self.get(machine_type, "")
+        if version == champion.card.version:
+            raise FailedPreconditionError(
+                f"model {machine_type} {version} is the champion, and cannot be its own shadow", reason="IS_CHAMPION"
+            )
+        entry = self.get(machine_type, version) if version else champion
+        return self._change(
+            machine_type, entry.card.version, lambda serving: replace(_there(serving), shadow=version or None)
+        )
+
+    def roll_back(self, machine_type: str) -> ModelEntry:
+        """Brings back the champion before this one. Raises as `activate`, also if there was none."""
+        loaded = self._loaded.get(machine_type)
+        previous = loaded.serving.previous if loaded else None
+        if previous is None:
+            raise FailedPreconditionError(
+                f"machine type {machine_type!r} has had no champion before this one; activate a version by its name",
+                reason="NO_PREVIOUS_MODEL",
+            )
+        return self.activate(machine_type, previous)
+
+    def _change(self, machine_type: str, version: str, change: Callable[[Serving | None], Serving]) -> ModelEntry:
+        loaded = self._loaded.get(machine_type)
+        serving = change(loaded.serving if loaded else None)
         try:
-            model = load_model(self._root / machine_type / entry.card.version)
+            found = self._read(machine_type, serving)
         except CorruptModelError as error:
             raise FailedPreconditionError(str(error), reason="CORRUPT_MODEL") from error
-        activate(self._root, machine_type, entry.card.version)
-        self._active[machine_type] = model
+        try:
+            write_serving(self._root, machine_type, serving)
+        except OSError as error:
+            raise FailedPreconditionError(
+                f"{self._root} cannot be written: {error.strerror}; models can be changed where the folder of models "
+                f"is writable, and elsewhere by another image or volume",
+                reason="MODELS_READ_ONLY",
+            ) from error
+        self._loaded[machine_type] = found
         self._seen[machine_type] = self._stamps()[machine_type]
-        return ModelEntry(model.card, True)
+        card = found.shadow.card if found.shadow and found.shadow.card.version == version else found.champion.card
+        return ModelEntry(card, active=card is found.champion.card, shadow=card is not found.champion.card)
+
+    def _load(self, machine_type: str) -> None:
+        serving = read_serving(self._root, machine_type)
+        if serving is not None:
+            self._loaded[machine_type] = self._read(machine_type, serving)
+
+    def _read(self, machine_type: str, serving: Serving) -> _Loaded:
+        """Raises CorruptModelError."""
+        known = self._loaded.get(machine_type)
+        models = {each.card.version: each for each in (known.champion, known.shadow) if each} if known else {}
+        champion = models.get(serving.version) or load_model(self._root / machine_type / serving.version)
+        shadow = None
+        if serving.shadow is not None:
+            shadow = models.get(serving.shadow) or load_model(self._root / machine_type / serving.shadow)
+        for model in (champion, shadow):
+            if model is not None and model.card.machine_type != machine_type:
+                raise CorruptModelError(
+                    f"model {model.card.machine_type} {model.card.version} is in the folder of {machine_type!r}; a "
+                    f"model serves the type that it was trained on"
+                )
+        return _Loaded(serving, champion, shadow)
 
     def _stamps(self) -> dict[str, int]:
-        return {path.parent.name: path.stat().st_mtime_ns for path in self._root.glob("*/active.json")}
+        return {path.parent.name: path.stat().st_mtime_ns for path in self._root.glob(f"*/{ACTIVE}")}
 
-    def _folder(self, machine_type: str) -> Path:
-        path = self._root / machine_type / "active.json"
-        try:
-            version = json.loads(path.read_text(encoding="utf-8"))["version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptModelError(f"{path} is not readable: {error}; remove it or train again") from error
-        if not isinstance(version, str) or "/" in version or version.startswith("."):
-            raise CorruptModelError(f"{path} names no version: {version!r}; remove it or train again")
-        return self._root / machine_type / version
+
+def _there(serving: Serving | None) -> Serving:
+    if serving is None:
+        raise NotFoundError("there is no model for this machine type", reason="MODEL_NOT_FOUND")
+    return serving

@@ -5,13 +5,16 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 
+from aurum.prediction.batching import BatchLimits
 from aurum.prediction.history import PredictionHistory
 from aurum.prediction.predictor import Predictor
 from aurum.prediction.reader import ReadingsReader
 from aurum.prediction.registry import ModelRegistry
-from aurum.prediction.servicer import PredictionServicer
+from aurum.prediction.rescoring import Rescorer
+from aurum.prediction.scoring import Prediction
+from aurum.prediction.servicer import PredictionServicer, response_of
 from aurum.runtime.service import Service
-from aurum.v1 import prediction_pb2_grpc
+from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE_NAME = "aurum.v1.PredictionService"
 logger = logging.getLogger(__name__)
@@ -24,10 +27,28 @@ async def prediction(service: Service) -> AsyncGenerator[None]:
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
     logger.info("models are loaded", extra={"machine_types": registry.types})
     ingestion = service.dependency("ingestion", settings.ingestion_target)
-    predictor = Predictor(ReadingsReader(ingestion), registry)
+    limits = BatchLimits(
+        settings.prediction_batch_most, settings.prediction_batch_waiting, settings.prediction_batch_wait
+    )
+    predictor = Predictor(ReadingsReader(ingestion), registry, limits)
     history = PredictionHistory(ingestion, settings.prediction_history_interval)
     service.spawn(history.run(), "prediction-history")
-    servicer = PredictionServicer(predictor, registry, history.note)
+
+    def keep_again(prediction: Prediction) -> None:
+        response = response_of(prediction)
+        response.rescored = True
+        history.keep(response)
+
+    rescorer = Rescorer(
+        predictor.predict, keep_again, settings.prediction_rescore_after, settings.prediction_rescore_rate
+    )
+    service.spawn(rescorer.run(), "prediction-rescoring")
+
+    def note(prediction: Prediction, response: prediction_pb2.PredictResponse) -> None:
+        if history.note(response):
+            rescorer.note(prediction)
+
+    servicer = PredictionServicer(predictor, registry, note)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
     try:
         async with service.rpc_server(

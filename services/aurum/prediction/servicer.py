@@ -5,8 +5,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
 
-from aurum.prediction.predictor import Explanation, Prediction, Predictor
+import numpy as np
+
+from aurum.prediction.predictor import Predictor
 from aurum.prediction.registry import ModelEntry, ModelRegistry
+from aurum.prediction.scoring import Explanation, Prediction
 from aurum.readings.batch import machine_id_problem
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
@@ -15,11 +18,15 @@ from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 _FACTORS, _MAX_FACTORS = 5, 200
 _MAX_BATCH = 1000
+_MAX_ROWS = 4096
 
 
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     def __init__(
-        self, predictor: Predictor, registry: ModelRegistry, note: Callable[[prediction_pb2.PredictResponse], None]
+        self,
+        predictor: Predictor,
+        registry: ModelRegistry,
+        note: Callable[[Prediction, prediction_pb2.PredictResponse], None],
     ) -> None:
         """note: is told each prediction of a machine."""
         self._note = note
@@ -38,14 +45,19 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         else:
             answer = await self._predictor.predict_features(request.machine_type, request.features)
         set_span_attributes({"aurum.machine_type": answer.machine_type, "aurum.degraded": bool(answer.degraded_reason)})
-        response = _response(answer)
-        self._note(response)
+        response = response_of(answer)
+        self._note(answer, response)
         return response
 
     async def PredictBatch(  # noqa: N802
         self, request_iterator: AsyncIterator[prediction_pb2.PredictBatchRequest], context: Any
     ) -> AsyncGenerator[prediction_pb2.PredictBatchResponse]:
         async for request in request_iterator:
+            if request.HasField("rows"):
+                if request.requests:
+                    raise InvalidArgumentError.of("rows", "must not be given together with requests")
+                yield prediction_pb2.PredictBatchResponse(rows=await self._rows(request.rows))
+                continue
             if not 1 <= len(request.requests) <= _MAX_BATCH:
                 raise InvalidArgumentError.of("requests", f"must be 1 to {_MAX_BATCH}")
             for index, each in enumerate(request.requests):
@@ -63,10 +75,32 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                     except AurumError as error:
                         answer = error
                 item = _item(answer)
-                if item.HasField("prediction"):
-                    self._note(item.prediction)
+                if isinstance(answer, Prediction):
+                    self._note(answer, item.prediction)
                 items.append(item)
             yield prediction_pb2.PredictBatchResponse(items=items)
+
+    async def _rows(self, rows: prediction_pb2.FeatureRows) -> prediction_pb2.PredictedRows:
+        width = len(rows.features)
+        if not rows.machine_type:
+            raise InvalidArgumentError.of("rows.machine_type", "must be given")
+        if not width or len(rows.values) % (8 * width):
+            raise InvalidArgumentError.of(
+                "rows.values", f"has {len(rows.values)} bytes, which are not rows of {width} features of 8 bytes each"
+            )
+        values = np.frombuffer(rows.values, dtype="<f8").reshape(-1, width)
+        if len(values) > _MAX_ROWS:
+            raise InvalidArgumentError.of("rows.values", f"has {len(values)} rows; {_MAX_ROWS} are allowed")
+        model, result = await self._predictor.predict_rows(rows.machine_type, list(rows.features), values)
+        return prediction_pb2.PredictedRows(
+            model_version=model.card.version,
+            unit=model.card.unit,
+            risk_score=[] if result.risk is None else result.risk.tolist(),
+            rul=[] if result.rul is None else result.rul.tolist(),
+            lower=[] if result.quantiles is None else result.quantiles[:, 0].tolist(),
+            upper=[] if result.quantiles is None else result.quantiles[:, -1].tolist(),
+            anomaly_score=result.anomaly.tolist(),
+        )
 
     async def Explain(  # noqa: N802
         self, request: prediction_pb2.ExplainRequest, context: Any
@@ -84,7 +118,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 request.request.machine_type, request.request.features, top
             )
         return prediction_pb2.ExplainResponse(
-            prediction=_response(explanation.prediction),
+            prediction=response_of(explanation.prediction),
             factors=[
                 prediction_pb2.Factor(
                     feature=factor.feature,
@@ -101,21 +135,49 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self, request: prediction_pb2.GetModelRequest, context: Any
     ) -> prediction_pb2.GetModelResponse:
         entry = await asyncio.to_thread(self._registry.get, request.machine_type, request.version)
-        return prediction_pb2.GetModelResponse(model=_model(entry))
+        return prediction_pb2.GetModelResponse(model=await self._model(entry))
 
     async def ListModels(  # noqa: N802
         self, request: prediction_pb2.ListModelsRequest, context: Any
     ) -> prediction_pb2.ListModelsResponse:
         entries = await asyncio.to_thread(self._registry.list)
-        return prediction_pb2.ListModelsResponse(models=[_model(entry) for entry in entries])
+        return prediction_pb2.ListModelsResponse(models=[await self._model(entry) for entry in entries])
 
     async def ActivateModel(  # noqa: N802
         self, request: prediction_pb2.ActivateModelRequest, context: Any
     ) -> prediction_pb2.ActivateModelResponse:
-        if not request.version:
+        if not request.version and not request.shadow:
             raise InvalidArgumentError.of("version", "must name the version to activate")
-        entry = await asyncio.to_thread(self._registry.activate, request.machine_type, request.version)
-        return prediction_pb2.ActivateModelResponse(model=_model(entry))
+        change = self._registry.set_shadow if request.shadow else self._registry.activate
+        entry = await asyncio.to_thread(change, request.machine_type, request.version)
+        return prediction_pb2.ActivateModelResponse(model=await self._model(entry))
+
+    async def RollbackModel(  # noqa: N802
+        self, request: prediction_pb2.RollbackModelRequest, context: Any
+    ) -> prediction_pb2.RollbackModelResponse:
+        entry = await asyncio.to_thread(self._registry.roll_back, request.machine_type)
+        return prediction_pb2.RollbackModelResponse(model=await self._model(entry))
+
+    async def _model(self, entry: ModelEntry) -> prediction_pb2.Model:
+        drift = await self._predictor.drift_of(entry.card.machine_type, entry.card.version) if entry.active else []
+        return prediction_pb2.Model(
+            machine_type=entry.card.machine_type,
+            version=entry.card.version,
+            active=entry.active,
+            trained_us=int(datetime.fromisoformat(entry.card.created).timestamp() * 1e6),
+            card_json=entry.card.model_dump_json(),
+            shadow=entry.shadow,
+            previous=entry.previous,
+            drift=[
+                prediction_pb2.FeatureDrift(
+                    feature=each.feature,
+                    stability_index=each.stability_index,
+                    out_of_range=each.out_of_range,
+                    changes=each.changes,
+                )
+                for each in drift
+            ],
+        )
 
 
 def _check(request: prediction_pb2.PredictRequest, prefix: str) -> None:
@@ -131,10 +193,10 @@ def _check(request: prediction_pb2.PredictRequest, prefix: str) -> None:
 def _item(answer: Prediction | AurumError) -> prediction_pb2.PredictBatchItem:
     if isinstance(answer, AurumError):
         return prediction_pb2.PredictBatchItem(error=answer.message)
-    return prediction_pb2.PredictBatchItem(prediction=_response(answer))
+    return prediction_pb2.PredictBatchItem(prediction=response_of(answer))
 
 
-def _response(prediction: Prediction) -> prediction_pb2.PredictResponse:
+def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
     response = prediction_pb2.PredictResponse(
         machine_id=prediction.machine_id,
         machine_type=prediction.machine_type,
@@ -144,18 +206,18 @@ def _response(prediction: Prediction) -> prediction_pb2.PredictResponse:
         degraded=bool(prediction.degraded_reason),
         degraded_reason=prediction.degraded_reason,
         as_of_us=prediction.as_of_us,
+        inputs_sha256=prediction.inputs_sha256,
     )
     if prediction.rul:
         estimate, lower, upper = prediction.rul
-        response.rul.CopyFrom(prediction_pb2.Rul(estimate=estimate, lower=lower, upper=upper, unit=prediction.unit))
+        response.rul.CopyFrom(
+            prediction_pb2.Rul(
+                estimate=estimate,
+                lower=lower,
+                upper=upper,
+                unit=prediction.unit,
+                quantiles=prediction.quantiles,
+                cap=prediction.cap,
+            )
+        )
     return response
-
-
-def _model(entry: ModelEntry) -> prediction_pb2.Model:
-    return prediction_pb2.Model(
-        machine_type=entry.card.machine_type,
-        version=entry.card.version,
-        active=entry.active,
-        trained_us=int(datetime.fromisoformat(entry.card.created).timestamp() * 1e6),
-        card_json=entry.card.model_dump_json(),
-    )

@@ -1,13 +1,9 @@
-"""Training a model for one machine type on run-to-failure histories. Splits are by machine, never by row."""
+"""Training a model for one machine type. Splits are by machine and by time, never by row."""
 
 import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
@@ -15,44 +11,29 @@ import numpy.typing as npt
 
 from aurum import __version__
 from aurum.prediction import card as parts
-from aurum.prediction.anomaly import fit_anomaly
-from aurum.prediction.calibration import (
-    average_precision,
-    calibrate_interval,
-    calibrate_risk,
-    expected_calibration_error,
-)
-from aurum.prediction.features import LEAST_STEPS, TIME, WINDOW, FeatureSpec, features_of, steps_of
-from aurum.prediction.model import CARD, RISK, RUL, Model, assemble
-from aurum.readings.history import AXES, HOUR_US, LABELS, Run, axis_of
+from aurum.prediction.anomaly import AnomalyModel, fit_anomaly
+from aurum.prediction.calibrating import calibrate_interval, calibrate_risk
+from aurum.prediction.calibration import COVERAGE, LEVELS
+from aurum.prediction.columns import UnitChangeError, ages_of, check_units, select_columns
+from aurum.prediction.features import MIDDLE, SHORT, TIME, FeatureSpec
+from aurum.prediction.fitting import fit_trees, raw_scores
+from aurum.prediction.model import CARD, FOREST, RISK, RUL, Model, assemble
+from aurum.prediction.regimes import Regimes, find_settings, fit_regimes
+from aurum.prediction.table import Bools, Floats, Indices, Outcomes, Table, outcomes_of, tabulate
+from aurum.prediction.validation import FOLDS, HeldOut, evaluate_crosswise, folds_of, later_lives
+from aurum.readings.history import AXES, Run, axis_of
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Progress = Callable[[float, str], None]
 
-_FOLDS = 3
-_MOST_ROWS = 20_000  # of a machine type; longer histories are thinned out evenly
-_ROUNDS = 140
-_LEAST_FAILURES = 6  # machines; fewer cannot be split
+_LEAST_FAILURES = 6  # machines or runs; fewer cannot be split
+_LEAST_HEALTHY_STEPS = 50  # of machines that never failed
 _CAP_OF_LIFE = 0.6  # RUL above this share of the median life is told as that: wear does not show yet
 _HORIZON_OF_LIFE = 0.12
 _HEALTHY_SHARE = 0.3  # of a life, from its beginning
 _DRIFT_FEATURES = 8
-_COVERAGE = 0.9
 _DECILES = np.linspace(0, 1, 11)[1:-1]
-_PARAMETERS = {
-    "learning_rate": 0.06,
-    "num_leaves": 24,
-    "min_data_in_leaf": 40,
-    "feature_fraction": 0.6,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "lambda_l2": 1.0,
-    "max_bin": 127,
-    "verbosity": -1,
-    "deterministic": True,
-    "force_row_wise": True,
-}
+_SAME_WAY = 0.95  # share of lives in which a feature goes the same way, for wear to be monotone in it
+_MOST_LOST = 1.02  # relative error that monotone constraints may cost on the first fold
 
 
 class TrainingDataError(ValueError):
@@ -61,70 +42,67 @@ class TrainingDataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """horizon and rul_cap: in units of the life axis; by default shares of the median life. threads: for the trees."""
+    """horizon and rul_cap: in units of the life axis; by default shares of the median life. life: the sensor that
+    counts life; by default known by its name. threads: for the trees. rows: about how many are fitted at most; longer
+    histories are thinned out evenly. licence: of the data, for the card."""
 
     seed: int = 7
     horizon: float | None = None
     rul_cap: float | None = None
+    life: str | None = None
     threads: int = 2
+    rows: int = 20_000
+    licence: str = "not declared"
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    features: Floats
-    rul: Floats  # uncapped
-    share: Floats  # of the life that has passed
-    group: npt.NDArray[np.intp]  # which run a row is of
+class _Fit:
+    """What came of fitting to a table with outcomes."""
+
+    files: dict[str, str]
+    risk: parts.RiskPart
+    interval: parts.IntervalPart | None
+    evaluation: parts.Evaluation
+    gain: Floats
+    monotone: tuple[int, ...]
 
 
 def train(
     machine_type: str, runs: Sequence[Run], source: str, options: TrainingOptions, progress: Progress = lambda *_: None
 ) -> tuple[Model, dict[str, str]]:
     """A model, and its files' contents by name. Raises TrainingDataError."""
-    failed = [run for run in runs if run.failed]
-    if len(failed) < _LEAST_FAILURES:
-        raise TrainingDataError(
-            f"{machine_type}: {len(failed)} of {len(runs)} runs end in a failure, and at least {_LEAST_FAILURES} are "
-            f"needed to train and check a model; add histories that do, with a fault column that is 1 at the failure"
-        )
-    spec, dropped = _specify(failed)
-    progress(0.0, "features")
-    table = _tabulate(failed, spec)
-    lives = np.array([_life(run, spec) for run in failed])
-    median_life = float(np.median(lives))
-    cap = options.rul_cap or _round(_CAP_OF_LIFE * median_life)
-    horizon = options.horizon or _round(_HORIZON_OF_LIFE * median_life)
-    capped = np.minimum(table.rul, cap)
-    soon: Bools = table.rul <= horizon
-    if soon.all() or not soon.any():
-        raise TrainingDataError(
-            f"{machine_type}: with a horizon of {horizon:g} {spec.unit} {'all' if soon.all() else 'no'} rows are close "
-            f"to a failure; choose another horizon"
-        )
-    folds = np.random.default_rng(options.seed).permutation(len(failed)) % _FOLDS
-    fold_of_row = folds[table.group]
-    rul_out, score_out = np.zeros(len(capped)), np.zeros(len(capped))
-    for fold in range(_FOLDS):
-        progress((fold + 0.1) / (_FOLDS + 1), "cross-validation")
-        held_out = fold_of_row == fold
-        rul_part = _fit(table.features[~held_out], capped[~held_out], "regression", options)
-        risk_part = _fit(table.features[~held_out], soon[~held_out], "binary", options)
-        rul_out[held_out] = np.clip(np.asarray(rul_part.predict(table.features[held_out])), 0, cap)
-        score_out[held_out] = np.asarray(risk_part.predict(table.features[held_out], raw_score=True))
-    progress(_FOLDS / (_FOLDS + 1), "final model")
-    rul = _fit(table.features, capped, "regression", options)
-    risk = _fit(table.features, soon, "binary", options)
-    risk_calibration = calibrate_risk(score_out, soon)
-    interval = calibrate_interval(rul_out, capped, _COVERAGE)
-    usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{WINDOW}", f".std_{WINDOW}"))]
-    anomaly = fit_anomaly(table.features[table.share <= _HEALTHY_SHARE], usual)
-    files = {RISK: risk.model_to_string(), RUL: rul.model_to_string()}
-    digest = _digest(failed)
+    runs = [run for run in runs if len(run.timestamps)]
+    kind = _kind(machine_type, runs, options)
+    progress(0.0, "columns")
+    spec, dropped = _specify(runs, options)
+    progress(0.05, "features")
+    table = tabulate(runs, spec, options.rows)
+    fitted = None
+    later = None
+    cap = horizon = 0.0
+    if kind == "anomaly":
+        if len(table) < _LEAST_HEALTHY_STEPS:
+            raise TrainingDataError(
+                f"{machine_type}: {len(table)} steps of {spec.step:g} {_unit(spec.axis)} of healthy machines, and at "
+                f"least {_LEAST_HEALTHY_STEPS} are needed to know what is usual; add longer histories"
+            )
+        healthy = np.ones(len(table), dtype=bool)
+    else:
+        target = _outcomes(kind, runs, table, spec, options)
+        cap, horizon = target.cap, target.horizon
+        fitted = _fit(table, target, spec, options, progress)
+        later = _judge_later_lives(runs, table, target, fitted.monotone, options)
+        healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
+    progress(0.9, "anomaly")
+    usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
+    anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
+    files = {**(fitted.files if fitted else {}), FOREST: forest}
+    gain = fitted.gain if fitted else np.array([float(index in usual) for index in range(len(spec.names))])
+    digest = _digest(runs)
     now = datetime.now(UTC)
-    gain = risk.feature_importance("gain") / max(risk.feature_importance("gain").sum(), 1e-12)
-    gain = gain + rul.feature_importance("gain") / max(rul.feature_importance("gain").sum(), 1e-12)
     strongest = np.argsort(-gain, kind="stable")
     card = parts.ModelCard(
+        kind=kind,
         machine_type=machine_type,
         version=f"{now:%Y%m%d-%H%M%S}-{digest[:6]}",
         created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -132,165 +110,336 @@ def train(
         data=parts.DataSummary(
             source=source,
             sha256=digest,
-            machines=len({run.machine_id.split("/")[0] for run in runs}),
+            machines=len({run.machine for run in runs}),
             runs=len(runs),
-            failures=len(failed),
-            rows=len(capped),
+            failures=sum(run.failed for run in runs),
+            rows=len(table),
+            licence=options.licence,
             dropped_columns=dropped,
         ),
         seed=options.seed,
         axis=spec.axis,
-        unit=spec.unit,
+        unit=_unit(spec.axis),
         step=spec.step,
         sensors=list(spec.sensors),
         features=list(spec.names),
-        importance={spec.names[index]: round(float(gain[index]) / 2, 5) for index in strongest[:20]},
+        importance={spec.names[index]: round(float(gain[index]), 5) for index in strongest[:20]},
         horizon=horizon,
         rul_cap=cap,
-        metrics=_metrics(rul_out, score_out, capped, soon, fold_of_row),
-        risk=parts.RiskPart(scores=list(risk_calibration.scores), probabilities=list(risk_calibration.probabilities)),
-        interval=parts.IntervalPart(
-            coverage=_COVERAGE, edges=list(interval.edges), lower=list(interval.lower), upper=list(interval.upper)
-        ),
-        anomaly=parts.AnomalyPart(
-            columns=list(anomaly.columns),
-            mean=anomaly.mean.tolist(),
-            scale=anomaly.scale.tolist(),
-            components=anomaly.components.tolist(),
-            quantiles=anomaly.quantiles.tolist(),
-        ),
+        monotone=_monotone_names(spec, fitted.monotone if fitted else ()),
+        regimes=_regime_part(spec.regimes),
+        evaluation=fitted and fitted.evaluation,
+        later_lives=later,
+        risk=fitted and fitted.risk,
+        interval=fitted and fitted.interval,
+        anomaly=_anomaly_part(anomaly),
         drift=_drift(table.features, spec, strongest),
         files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},
     )
     progress(1.0, "done")
-    return assemble(card, risk, rul), {CARD: card.model_dump_json(indent=1), **files}
+    return assemble(card, files), {CARD: card.model_dump_json(indent=1), **files}
 
 
-def save(root: Path, model: Model, files: dict[str, str]) -> Path:
-    """Writes a model below `root` and makes it the active one of its type; another process never sees half of it."""
-    folder = root / model.card.machine_type / model.card.version
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
-        half = Path(scratch) / model.card.version
-        half.mkdir()
-        for name, content in files.items():
-            (half / name).write_text(content, encoding="utf-8")
-        os.replace(half, folder)
-    activate(root, model.card.machine_type, model.card.version)
-    return folder
+def _kind(machine_type: str, runs: Sequence[Run], options: TrainingOptions) -> parts.Kind:
+    """What the histories can teach. Raises TrainingDataError if nothing."""
+    readings = sum(len(run.timestamps) for run in runs)
+    if not runs or readings < _LEAST_HEALTHY_STEPS:
+        raise TrainingDataError(
+            f"{machine_type}: the data has {readings} rows of {len(runs)} runs; a model of healthy machines needs at "
+            f"least {_LEAST_HEALTHY_STEPS} rows, and one of failures at least {_LEAST_FAILURES} runs until a failure"
+        )
+    failed = [run for run in runs if run.failed]
+    if not failed:
+        return "anomaly"
+    machines = len({run.machine for run in failed})
+    if len(failed) < _LEAST_FAILURES:
+        raise TrainingDataError(
+            f"{machine_type}: {len(failed)} of {len(runs)} runs end in a failure, and at least {_LEAST_FAILURES} are "
+            f"needed to train and check a model; add histories that do, with a column `fault` that is 1 at the "
+            f"failure, or leave out those that fail to learn what is usual of healthy machines alone"
+        )
+    followed = [run for run in failed if len(run.timestamps) > 1 or run.left > 0]
+    if len(followed) >= _LEAST_FAILURES:
+        return "rul"
+    healthy = len(runs) - len(failed)
+    if healthy < _LEAST_FAILURES:
+        raise TrainingDataError(
+            f"{machine_type}: all {len(runs)} machines ({machines} of them once each) are in one class, failed; at "
+            f"least {_LEAST_FAILURES} that did not fail, or more than one reading of each life, are needed"
+        )
+    return "classification"
 
 
-def activate(root: Path, machine_type: str, version: str) -> None:
-    """Makes a version the active one of its type."""
-    path = root / machine_type / "active.json"
-    half = path.with_suffix(".writing")
-    half.write_text(json.dumps({"version": version}) + "\n", encoding="utf-8")
-    os.replace(half, path)
-
-
-def _fit(features: Floats, target: npt.NDArray[np.generic], objective: str, options: TrainingOptions) -> lgb.Booster:
-    data = lgb.Dataset(features, target, free_raw_data=True)
-    parameters = {**_PARAMETERS, "objective": objective, "seed": options.seed, "num_threads": options.threads}
-    return lgb.train(parameters, data, num_boost_round=_ROUNDS)
-
-
-def _specify(runs: Sequence[Run]) -> tuple[FeatureSpec, dict[str, str]]:
-    """Which columns take part, and why the others do not."""
-    columns = set.intersection(*(set(run.columns) for run in runs))
-    axis = axis_of(columns)
-    dropped = dict.fromkeys(set.union(*(set(run.columns) for run in runs)) - columns, "not in every run")
-    sensors = []
-    for name in sorted(columns):
-        values = np.concatenate([run.columns[name] for run in runs])
-        if name == axis:
-            continue
-        if name.lower() in LABELS:
-            dropped[name] = "tells the outcome"
-        elif name in AXES:
-            dropped[name] = "counts life"
-        elif np.isnan(values).all() or np.nanmax(values) == np.nanmin(values):
-            dropped[name] = "is constant"
-        else:
-            sensors.append(name)
-    if not sensors:
-        raise TrainingDataError("no sensor is left to learn from: all columns are constant, counters or labels")
-    spacings = np.concatenate([np.diff(_ages(run, axis)) for run in runs])
+def _specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec, dict[str, str]]:
+    """Which columns take part and how steps are counted, and why the other columns do not."""
+    common = set.intersection(*(set(run.columns) for run in runs))
+    if options.life is not None and options.life not in common:
+        raise TrainingDataError(f"no column {options.life!r} counts life: there are {', '.join(sorted(common))}")
+    axis = options.life or axis_of(common) or TIME
+    selection = select_columns(runs, axis)
+    if not selection.sensors:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in list(selection.dropped.items())[:5])
+        raise TrainingDataError(f"no sensor is left to learn from: {reasons or 'there are no columns'}")
+    spacings = np.concatenate([np.diff(ages_of(run, axis)) for run in runs])
     spacings = spacings[spacings > 0]
-    if not len(spacings):
+    if len(spacings):
+        life = float(np.median([np.nanmax(ages_of(run, axis)) for run in runs]))
+        step = max(float(np.median(spacings)), _round(life / 1000))
+    elif all(len(run.timestamps) == 1 for run in runs):
+        step = 1.0
+    else:
         raise TrainingDataError("all readings of each run are at one point of its life; at least 2 are needed")
-    life = float(np.median([np.nanmax(_ages(run, axis)) for run in runs]))
-    step = max(float(np.median(spacings)), _round(life / 1000))
-    return FeatureSpec(axis or TIME, step, tuple(sensors)), dropped
+    settings = find_settings(runs, selection.sensors)
+    regimes = fit_regimes(runs, settings, [name for name in selection.sensors if name not in settings])
+    dropped = dict(selection.dropped)
+    sensors = selection.sensors
+    if regimes is not None:
+        of_regimes = (
+            f"is a setting: it tells the {len(regimes.centers)} operating regimes, to which sensors are related"
+        )
+        dropped |= dict.fromkeys(settings, of_regimes)
+        silent = [name for index, name in enumerate(regimes.sensors) if np.isinf(regimes.deviation[:, index]).all()]
+        dropped |= dict.fromkeys(silent, "is constant in each operating regime")
+        sensors = tuple(name for name in regimes.sensors if name not in silent)
+        if not sensors:
+            raise TrainingDataError("no sensor is left to learn from: all are constant in each operating regime")
+    else:
+        try:
+            check_units(runs, sensors)
+        except UnitChangeError as error:
+            raise TrainingDataError(str(error)) from error
+    return FeatureSpec(axis, step, sensors, regimes), dropped
 
 
-def _ages(run: Run, axis: str | None) -> Floats:
-    if axis is not None:
-        return run.columns[axis]
-    ages: Floats = (run.timestamps - run.timestamps[0]) / HOUR_US
-    return ages
+def _outcomes(
+    kind: parts.Kind, runs: Sequence[Run], table: Table, spec: FeatureSpec, options: TrainingOptions
+) -> Outcomes:
+    if kind == "classification":
+        return outcomes_of(table, kind, 0.0, 0.0)
+    lives = [float(np.nanmax(ages_of(run, spec.axis))) + run.left for run in runs if run.failed]
+    median_life = float(np.median(lives))
+    cap = options.rul_cap or _round(_CAP_OF_LIFE * median_life)
+    horizon = options.horizon or _round(_HORIZON_OF_LIFE * median_life)
+    outcomes = outcomes_of(table, kind, cap, horizon)
+    soon = outcomes.soon
+    if soon[outcomes.known].all() or not soon.any():
+        raise TrainingDataError(
+            f"with a horizon of {horizon:g} {_unit(spec.axis)} {'no' if not soon.any() else 'all'} "
+            f"rows are close to a failure, so there is one class only; choose another horizon, or add longer histories"
+        )
+    return outcomes
 
 
-def _life(run: Run, spec: FeatureSpec) -> float:
-    return float(np.nanmax(_ages(run, None if spec.axis == TIME else spec.axis)))
-
-
-def _tabulate(runs: Sequence[Run], spec: FeatureSpec) -> _Table:
-    features, ruls, shares, groups = [], [], [], []
-    total = sum(len(run.timestamps) for run in runs)
-    stride = max(1, -(-total // _MOST_ROWS))
-    for index, run in enumerate(runs):
-        columns = {name: (run.timestamps, run.columns[name]) for name in spec.queried}
-        steps = steps_of(columns, spec)
-        if len(steps.ages) < LEAST_STEPS:
-            continue
-        rows = np.arange(LEAST_STEPS - 1 + index % stride, len(steps.ages), stride)
-        features.append(features_of(steps)[rows])
-        ages = steps.ages[rows]
-        end = steps.ages[-1]
-        ruls.append(end - ages)
-        shares.append((ages - steps.ages[0]) / max(end - steps.ages[0], spec.step))
-        groups.append(np.full(len(rows), index))
-    if not features:
-        raise TrainingDataError(f"no run has {LEAST_STEPS} steps of {spec.step:g} {spec.unit}")
-    return _Table(np.vstack(features), np.concatenate(ruls), np.concatenate(shares), np.concatenate(groups))
-
-
-def _metrics(
-    rul_out: Floats, score_out: Floats, capped: Floats, soon: Bools, fold_of_row: npt.NDArray[np.intp]
-) -> parts.Metrics:
-    """Calibrations are judged on folds that they were not made from."""
-    probabilities = np.zeros(len(soon))
-    inside = np.zeros(len(soon), dtype=bool)
-    for fold in range(_FOLDS):
-        test = fold_of_row == fold
-        probabilities[test] = calibrate_risk(score_out[~test], soon[~test])(score_out[test])
-        lower, upper = calibrate_interval(rul_out[~test], capped[~test], _COVERAGE)(rul_out[test])
-        inside[test] = (capped[test] >= lower) & (capped[test] <= upper)
-    return parts.Metrics(
-        rul_rmse=round(float(np.sqrt(np.mean((rul_out - capped) ** 2))), 4),
-        rul_mae=round(float(np.abs(rul_out - capped).mean()), 4),
-        interval_coverage=round(float(inside.mean()), 4),
-        risk_brier=round(float(np.mean((probabilities - soon) ** 2)), 5),
-        risk_ece=round(expected_calibration_error(probabilities, soon), 5),
-        risk_average_precision=round(average_precision(score_out, soon), 4),
-        risk_base_rate=round(float(soon.mean()), 4),
+def _fit(table: Table, target: Outcomes, spec: FeatureSpec, options: TrainingOptions, progress: Progress) -> _Fit:
+    group = table.group if len(np.unique(table.group)) >= FOLDS else table.run
+    by = "machine" if group is table.group else "run, since there are fewer than five machines"
+    fold = folds_of(group, options.seed)
+    monotone = _monotone(table, target, spec, fold, options)
+    score = np.zeros(len(table))
+    rul = np.zeros(len(table))
+    for each in range(int(fold.max()) + 1):
+        progress(0.15 + 0.6 * each / (fold.max() + 1), "cross-validation")
+        test = fold == each
+        risk_part, rul_part = _fit_both(table, target, ~test, monotone, options)
+        score[test] = raw_scores(risk_part, table.features[test])
+        if rul_part is not None:
+            rul[test] = np.clip(raw_scores(rul_part, table.features[test]), 0, target.cap)
+    progress(0.8, "final model")
+    everything = np.ones(len(table), dtype=bool)
+    risk, life = _fit_both(table, target, everything, monotone, options)
+    held_out = _held_out(table, target, score, rul, rows=target.known, group=group)
+    protocol = f"{fold.max() + 1}-fold cross-validation by {by}; each fold's calibration is made from the others"
+    calibration = calibrate_risk(held_out.score, held_out.soon)
+    interval = None
+    files = {RISK: risk.model_to_string()}
+    gain = _gain(risk)
+    if life is not None and target.left is not None:
+        known = ~np.isnan(target.left)
+        found = calibrate_interval(rul[known], target.left[known])
+        interval = parts.IntervalPart(
+            coverage=COVERAGE,
+            levels=LEVELS.round(4).tolist(),
+            edges=found.edges.tolist(),
+            residuals=found.residuals.tolist(),
+        )
+        files[RUL] = life.model_to_string()
+        gain = (gain + _gain(life)) / 2
+    return _Fit(
+        files,
+        parts.RiskPart(scores=calibration.scores.tolist(), probabilities=calibration.probabilities.tolist()),
+        interval,
+        evaluate_crosswise(held_out, fold[target.known], protocol),
+        gain,
+        monotone,
     )
+
+
+def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, rows: Bools, group: Indices) -> HeldOut:
+    lives = target.left is not None
+    return HeldOut(
+        score[rows],
+        target.soon[rows],
+        rul[rows] if lives else None,
+        target.left[rows] if target.left is not None else None,
+        group[rows],
+        table.run[rows],
+        table.failed[rows],
+    )
+
+
+def _fit_both(
+    table: Table, target: Outcomes, rows: Bools, monotone: Sequence[int], options: TrainingOptions
+) -> tuple[lgb.Booster, lgb.Booster | None]:
+    """Of risk, and of RUL if there are lives."""
+    seed, threads = options.seed, options.threads
+    of_risk = rows & target.known
+    risk = fit_trees(
+        table.features[of_risk],
+        target.soon[of_risk],
+        "binary",
+        seed=seed,
+        threads=threads,
+        monotone=[-each for each in monotone],
+    )
+    if target.left is None:
+        return risk, None
+    of_life = rows & ~np.isnan(target.left)
+    features, left = table.features[of_life], target.left[of_life]
+    return risk, fit_trees(features, left, "regression", seed=seed, threads=threads, monotone=monotone)
+
+
+def _monotone(
+    table: Table, target: Outcomes, spec: FeatureSpec, fold: Indices, options: TrainingOptions
+) -> tuple[int, ...]:
+    """By feature: 1 where the life left may only rise with it, -1 where it may only fall, else 0.
+
+    Means that go the same way in nearly all lives show wear, which does not heal. They are constrained unless that
+    makes predictions worse.
+    """
+    if target.left is None:
+        return ()
+    signs = np.zeros(len(spec.names), dtype=int)
+    lives = [np.flatnonzero(table.run == run) for run in np.unique(table.run[table.failed])]
+    lives = [rows[len(rows) // 2 :] for rows in lives if len(rows) >= 8]
+    for index, name in enumerate(spec.names):
+        if not name.endswith((f".mean_{SHORT}", f".mean_{MIDDLE}")) or len(lives) < _LEAST_FAILURES:
+            continue
+        ways = [_way(table.features[rows, index], table.left[rows]) for rows in lives]
+        agreed = float(np.mean(ways))
+        if abs(agreed) >= 2 * _SAME_WAY - 1:
+            signs[index] = int(np.sign(agreed))
+    if not signs.any():
+        return ()
+    test = fold == 0
+    known = ~np.isnan(target.left)
+    errors = []
+    for constraints in ((), signs.tolist()):
+        rows = known & ~test
+        booster = fit_trees(
+            table.features[rows],
+            target.left[rows],
+            "regression",
+            seed=options.seed,
+            threads=options.threads,
+            monotone=constraints,
+        )
+        told = np.clip(raw_scores(booster, table.features[test & known]), 0, target.cap)
+        errors.append(float(np.sqrt(np.mean((told - target.left[test & known]) ** 2))))
+    return tuple(signs.tolist()) if errors[1] <= _MOST_LOST * errors[0] else ()
+
+
+def _way(values: Floats, left: Floats) -> float:
+    """1 if the values rise with the life left, -1 if they fall, 0 if they do neither."""
+    there = ~np.isnan(values)
+    if there.sum() < 8:
+        return 0.0
+    values, left = values[there], left[there]
+    return float(np.sign(((values - values.mean()) * (left - left.mean())).sum()))
+
+
+def _judge_later_lives(
+    runs: Sequence[Run], table: Table, target: Outcomes, monotone: Sequence[int], options: TrainingOptions
+) -> parts.Evaluation | None:
+    """Fits to lives that ended early, and judges by those that began later; half of the latter calibrate, crosswise."""
+    split = later_lives([int(run.timestamps[0]) for run in runs], [int(run.timestamps[-1]) for run in runs])
+    if split is None:
+        return None
+    before, after = (np.isin(table.run, part) for part in split)
+    soon = target.soon[before & target.known]
+    if not soon.any() or soon.all() or not target.soon[after].any():
+        return None
+    risk, life = _fit_both(table, target, before, monotone, options)
+    score = np.zeros(len(table))
+    rul = np.zeros(len(table))
+    score[after] = raw_scores(risk, table.features[after])
+    if life is not None:
+        rul[after] = np.clip(raw_scores(life, table.features[after]), 0, target.cap)
+    rows = after & target.known
+    halves = table.run[rows] % 2
+    if len(np.unique(halves)) < 2 or any(not target.soon[rows][halves == half].any() for half in (0, 1)):
+        return None
+    held_out = _held_out(table, target, score, rul, rows=rows, group=table.run)
+    return evaluate_crosswise(
+        held_out,
+        halves,
+        f"fitted to {len(split[0])} lives that had ended before the other {len(split[1])} began",
+    )
+
+
+def _gain(booster: lgb.Booster) -> Floats:
+    """The share of each feature in what the trees gained."""
+    gain = np.asarray(booster.feature_importance("gain"), dtype=np.float64)
+    share: Floats = gain / max(float(gain.sum()), 1e-12)
+    return share
 
 
 def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp]) -> parts.DriftPart:
     names, edges, ranges = [], [], []
     for index in strongest:
         column = features[:, index]
-        inner = (
-            np.unique(np.nanquantile(column[~np.isnan(column)], _DECILES)) if not np.isnan(column).all() else column[:0]
-        )
-        if spec.names[index] != "age" and len(inner) == 9:
+        column = column[~np.isnan(column)]
+        inner = np.unique(np.quantile(column, _DECILES)) if len(column) else column
+        if spec.names[index] != "age" and len(inner) == len(_DECILES):
             names.append(spec.names[index])
             edges.append([float(edge) for edge in inner])
-            ranges.append((float(np.nanmin(column)), float(np.nanmax(column))))
+            ranges.append((float(column.min()), float(column.max())))
         if len(names) == _DRIFT_FEATURES:
             break
     return parts.DriftPart(features=names, edges=edges, ranges=ranges)
+
+
+def _monotone_names(spec: FeatureSpec, monotone: Sequence[int]) -> list[str]:
+    return [name if sign > 0 else f"-{name}" for name, sign in zip(spec.names, monotone, strict=False) if sign]
+
+
+def _regime_part(regimes: Regimes | None) -> parts.RegimePart | None:
+    if regimes is None:
+        return None
+    deviation = [[None if np.isinf(each) else float(each) for each in row] for row in regimes.deviation]
+    return parts.RegimePart(
+        columns=list(regimes.columns),
+        centers=regimes.centers.tolist(),
+        scale=regimes.scale.tolist(),
+        sensors=list(regimes.sensors),
+        mean=regimes.mean.tolist(),
+        deviation=deviation,
+    )
+
+
+def _anomaly_part(anomaly: AnomalyModel) -> parts.AnomalyPart:
+    return parts.AnomalyPart(
+        columns=anomaly.columns.tolist(),
+        mean=anomaly.mean.tolist(),
+        scale=anomaly.scale.tolist(),
+        components=anomaly.components.tolist(),
+        distances=anomaly.distances.tolist(),
+        paths=anomaly.paths.tolist(),
+        greater=anomaly.greater.tolist(),
+    )
+
+
+def _unit(axis: str) -> str:
+    return AXES.get(axis, "h" if axis == TIME else axis)
 
 
 def _digest(runs: Sequence[Run]) -> str:

@@ -12,7 +12,14 @@ HOUR_US = 3_600_000_000
 OPERATING_HOURS = "operating_hours"  # hours since overhaul: falls back when a machine was overhauled
 FAULT = "fault"  # 1 from a failure until the repair
 
-AXES = {OPERATING_HOURS: "h", "cycle": "cycles", "cycles": "cycles", "hours": "h"}
+AXES = {
+    OPERATING_HOURS: "h",
+    "cycle": "cycles",
+    "cycles": "cycles",
+    "time_in_cycles": "cycles",
+    "hours": "h",
+    "run_hours": "h",
+}
 """Sensors that count a machine's life, and their units. Without one, life is counted in hours of time."""
 LABELS = frozenset({FAULT, "failure", "failed", "rul", "label", "target"})
 """Columns that tell the outcome, so that no model may see them."""
@@ -22,13 +29,20 @@ LABELS = frozenset({FAULT, "failure", "failed", "rul", "label", "target"})
 class Run:
     """A machine from an overhaul, or its first reading, until it failed, or until it is not known further.
 
-    columns: sensor → value at each of the timestamps (µs), NaN where there is no reading.
+    columns: sensor → value at each of the timestamps (µs), NaN where there is no reading. left: life left at the last
+    reading where that is known though the run was not followed until then; then it counts as failed.
     """
 
     machine_id: str
     failed: bool
     timestamps: Timestamps
     columns: dict[str, Values]
+    left: float = 0.0
+
+    @property
+    def machine(self) -> str:
+        """The machine without the number of its run."""
+        return self.machine_id.rpartition("/")[0] or self.machine_id
 
 
 def axis_of(sensors: Iterable[str]) -> str | None:
@@ -38,14 +52,19 @@ def axis_of(sensors: Iterable[str]) -> str | None:
 
 
 def split_runs(
-    machine_id: str, timestamps: Timestamps, columns: dict[str, Values], *, ends_in_failure: bool
+    machine_id: str,
+    timestamps: Timestamps,
+    columns: dict[str, Values],
+    *,
+    ends_in_failure: bool,
+    axis: str | None = None,
 ) -> list[Run]:
     """The runs in a machine's history: a new one begins where the life counter falls back, or a fault ends.
 
     A run that reaches a fault has failed and ends there. Where there is no fault signal the last run has failed if
-    `ends_in_failure`.
+    `ends_in_failure`. axis: the sensor that counts life; by default known by its name.
     """
-    axis = axis_of(columns)
+    axis = axis or axis_of(columns)
     fault = columns.get(FAULT)
     faulty = np.nan_to_num(fault) >= 0.5 if fault is not None else np.zeros(len(timestamps), dtype=bool)
     begins = np.zeros(len(timestamps), dtype=bool)

@@ -1,0 +1,316 @@
+"""Histories from any table, CSV or Parquet: which column is what is declared, or told by the usual names.
+
+A row is one reading of all sensors of one machine. The end of a life is told by a column that is set at failures, by
+one with the life left, or by saying that each machine's last row is its failure.
+"""
+
+import csv
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.readings.batch import Timestamps, Values, machine_id_problem, sensor_problem
+from aurum.readings.history import AXES, FAULT, HOUR_US, Run, split_runs
+from aurum.readings.tables import CMAPSS_EPOCH_US, TableError, parse_timestamp
+
+_UNITS = (
+    "machine_id", "machine", "unit_id", "unit_number", "unit_nr", "unit", "engine_id", "engine", "asset_id", "asset",
+    "equipment_id", "equipment", "device_id", "device", "serial_number", "serial", "product_id", "turbine_id", "id",
+)  # fmt: skip
+_TIMES = ("timestamp", "datetime", "time_stamp", "date_time", "time", "date", "ds", "ts")
+_TYPES = ("machine_type", "asset_type", "equipment_type")
+_TARGETS = (FAULT, "machine_failure", "failure", "failed", "label", "target")
+_LIFE_LEFT = ("rul", "remaining_useful_life", "time_to_failure", "ttf")
+_NO_FAILURE = frozenset({"", "0", "0.0", "no", "none", "normal", "healthy", "ok", "false", "n", "nan", "null"})
+_NUMBERS = 0.5  # share of a text column's cells that are numbers, from which on the others are taken for mistakes
+_COUNTER_BELOW = 1e8  # a time as small as this is no moment since 1970, but a count of hours or cycles
+_MOST_NAMED = 5
+_DELIMITERS = ",;\t|"
+
+
+class TableRoleError(ValueError):
+    """A column that is declared or needed is not there; the message says what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """Names of columns as they stand in the table; None where they are to be inferred."""
+
+    machine_type: str | None = None
+    unit: str | None = None
+    time: str | None = None
+    life: str | None = None
+    failure: str | None = None
+    left: str | None = None
+
+
+@dataclass(slots=True)
+class _Roles:
+    unit: str | None
+    time: str | None
+    life: str | None
+    failure: str | None
+    left: str | None
+    machine_type: str | None
+    said: list[str] = field(default_factory=list)
+
+
+def read_histories(
+    files: Sequence[Path], declared: Declared, run_to_failure: bool
+) -> tuple[dict[str, list[Run]], str | None, list[str]]:
+    """Machine type → runs; the sensor that counts life if it was declared; and what was inferred, in words.
+
+    Raises TableError, TableRoleError.
+    """
+    runs: dict[str, list[Run]] = {}
+    said: list[str] = []
+    life = None
+    for file in files:
+        table = _read(file)
+        roles = _roles(table, declared, run_to_failure)
+        for machine_type, found in _runs(file, table, roles, declared, run_to_failure).items():
+            runs.setdefault(machine_type, []).extend(found)
+        said += [f"{file.name}: {each}" for each in roles.said]
+        life = roles.life and _sensor(roles.life)
+    return runs, life, said
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Column → pyarrow array."""
+    import pyarrow as pa  # noqa: PLC0415 - an image that serves lacks it
+    from pyarrow import csv as arrow_csv  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415
+
+    try:
+        if file.suffix in {".parquet", ".pq"}:
+            table = parquet.read_table(file)
+        else:
+            with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+                first = lines.readline()
+            delimiter = max(_DELIMITERS, key=first.count)
+            names = next(csv.reader([first], delimiter=delimiter), [])
+            if len(names) < 2:
+                raise TableError(1, "", "is no header of a table: it has one column; use commas, semicolons or tabs")
+            table = arrow_csv.read_csv(
+                file,
+                arrow_csv.ReadOptions(use_threads=False),  # only so do its errors name the row
+                arrow_csv.ParseOptions(delimiter=delimiter),
+            )
+    except pa.ArrowInvalid as error:
+        row = re.search(r"Row #(\d+)", str(error))
+        raise TableError(int(row[1]) if row else 1, "", f"cannot be read: {str(error).splitlines()[0]}") from error
+    if not table.num_rows:
+        raise TableError(1, "", "is all there is: the table has no rows")
+    twice = next((name for name in table.column_names if table.column_names.count(name) > 1), None)
+    if twice is not None:
+        raise TableError(1, twice, "stands in the header twice")
+    return {name: table.column(name).combine_chunks() for name in table.column_names}
+
+
+def _roles(table: dict[str, Any], declared: Declared, run_to_failure: bool) -> _Roles:
+    slugs = {_slug(name): name for name in table}
+
+    def role(name: str | None, option: str, usual: Sequence[str]) -> str | None:
+        if name is not None:
+            if name not in table:
+                raise TableRoleError(f"--{option} names {name!r}, and the columns are {', '.join(table)}")
+            return name
+        return next((slugs[each] for each in usual if each in slugs), None)
+
+    roles = _Roles(
+        unit=role(declared.unit, "unit", _UNITS),
+        time=role(declared.time, "time", _TIMES),
+        life=role(declared.life, "life", tuple(AXES)),
+        failure=role(declared.failure, "failure", _TARGETS),
+        left=role(declared.left, "left", _LIFE_LEFT),
+        machine_type=None if declared.machine_type else role(None, "", _TYPES),
+    )
+    if roles.time is not None and roles.life is None and _counts(table[roles.time]):
+        roles.life, roles.time = roles.time, None
+    if roles.unit is None:
+        roles.said.append("no column names a machine (--unit), so all rows are of one")
+    else:
+        roles.said.append(f"machines by {roles.unit!r}")
+    if roles.life is not None:
+        roles.said.append(f"life by {roles.life!r}")
+    if roles.time is not None:
+        roles.said.append(f"time by {roles.time!r}")
+    elif roles.life is None:
+        roles.said.append(
+            "no column tells the time (--time) or life (--life), so rows are an hour apart, in their order"
+        )
+    if roles.failure is not None:
+        roles.said.append(f"failures by {roles.failure!r}")
+    elif roles.left is not None:
+        roles.said.append(f"life left by {roles.left!r}")
+    elif run_to_failure:
+        roles.said.append("each machine's last row is its failure")
+    else:
+        roles.said.append(
+            "nothing says when machines failed (--failure, --left or --run-to-failure), so all count as healthy"
+        )
+    return roles
+
+
+def _runs(
+    file: Path, table: dict[str, Any], roles: _Roles, declared: Declared, run_to_failure: bool
+) -> dict[str, list[Run]]:
+    count = len(next(iter(table.values())))
+    units = _texts(table[roles.unit]) if roles.unit else [_slug(file.stem)] * count
+    types = _texts(table[roles.machine_type]) if roles.machine_type else None
+    named_type = declared.machine_type or _slug(file.stem)
+    if types is None and declared.machine_type is None:
+        roles.said.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
+    special = {roles.unit, roles.time, roles.failure, roles.left, roles.machine_type}
+    columns: dict[str, Values] = {}
+    texts = []
+    for name, array in table.items():
+        if name in special:
+            continue
+        values = _numbers(name, array)
+        if values is None:
+            texts.append(name)
+            continue
+        if _sensor(name) in columns:
+            raise TableError(1, name, "and another column have the same name but for signs and capitals")
+        columns[_sensor(name)] = values
+    if texts:
+        more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
+        roles.said.append(f"{', '.join(texts[:_MOST_NAMED])}{more} is text, which no sensor sends, and is left out")
+    if roles.failure:
+        columns[FAULT] = _failures(table[roles.failure])
+    left = _numbers(roles.left, table[roles.left]) if roles.left and not roles.failure else None
+    life = _sensor(roles.life) if roles.life else None
+    times = _times(table[roles.time], roles.time) if roles.time else None
+    runs: dict[str, list[Run]] = {}
+    order = sorted(range(count), key=lambda row: units[row])
+    for unit, grouped in itertools.groupby(order, key=lambda row: units[row]):
+        rows = np.fromiter(grouped, dtype=np.intp)
+        if times is not None:
+            at = times[rows]
+        elif life is not None:
+            at = CMAPSS_EPOCH_US + np.round(columns[life][rows] * HOUR_US).astype(np.int64)
+        else:
+            at = CMAPSS_EPOCH_US + np.arange(len(rows), dtype=np.int64) * HOUR_US
+        rows, at = _in_order(unit, rows, at, roles.time or roles.life or "")
+        found = split_runs(
+            unit if machine_id_problem(unit) is None else _slug(unit) or "machine",
+            at,
+            {name: values[rows] for name, values in columns.items()},
+            ends_in_failure=run_to_failure and roles.failure is None,
+            axis=life,
+        )
+        if left is not None:
+            found = [_with_left(run, left[rows], at) for run in found]
+        runs.setdefault(_slug(types[rows[0]]) if types else named_type, []).extend(found)
+    return runs
+
+
+def _with_left(run: Run, left: Values, at: Timestamps) -> Run:
+    last = float(left[int(np.searchsorted(at, run.timestamps[-1]))])
+    return run if np.isnan(last) else Run(run.machine_id, True, run.timestamps, run.columns, max(last, 0.0))
+
+
+def _in_order(
+    unit: str, rows: npt.NDArray[np.intp], at: Timestamps, column: str
+) -> tuple[npt.NDArray[np.intp], Timestamps]:
+    order = np.argsort(at, kind="stable")
+    rows, at = rows[order], at[order]
+    same = np.flatnonzero(np.diff(at) == 0)
+    if len(same):
+        first, second = int(rows[same[0]]) + 2, int(rows[same[0] + 1]) + 2
+        raise TableError(
+            max(first, second),
+            column,
+            f"machine {unit} has a row with the same time already, row {min(first, second)} ({len(same)} such pairs in "
+            f"all); keep one of each, or name the columns by --unit and --time if these are other things",
+        )
+    return rows, at
+
+
+def _texts(array: Any) -> list[str]:
+    return ["" if each is None else str(each) for each in array.to_pylist()]
+
+
+def _numbers(name: str, array: Any) -> Values | None:
+    """A column's numbers, NaN where there is none; None if it holds text. Raises TableError for a cell in between."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    kind = array.type
+    if pa.types.is_boolean(kind):
+        array = array.cast(pa.int8())
+    elif pa.types.is_null(kind):
+        return np.full(len(array), np.nan)
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        texts = _texts(array)
+        numbers = [_number(text) for text in texts]
+        wrong = [row for row, number in enumerate(numbers) if number is None]
+        if len(wrong) > _NUMBERS * len(texts):
+            return None
+        if wrong:
+            raise TableError(wrong[0] + 2, name, f"{texts[wrong[0]][:40]!r} is no number")
+        return np.array(numbers, dtype=np.float64)
+    values: Values = np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    infinite = np.flatnonzero(np.isinf(values))
+    if len(infinite):
+        raise TableError(int(infinite[0]) + 2, name, "is infinite")
+    return values
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if text else float("nan")
+    except ValueError:
+        return None
+
+
+def _failures(array: Any) -> Values:
+    """1 where a row is of a failure: a number from a half on, true, or any word but those for none."""
+    return np.array([float(_is_failure(text)) for text in _texts(array)])
+
+
+def _is_failure(text: str) -> bool:
+    number = _number(text)
+    return number >= 0.5 if number is not None else text.strip().lower() not in _NO_FAILURE
+
+
+def _counts(array: Any) -> bool:
+    import pyarrow as pa  # noqa: PLC0415
+
+    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        return False
+    largest = np.nanmax(np.abs(np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False))))
+    return bool(largest < _COUNTER_BELOW)
+
+
+def _times(array: Any, name: str) -> Timestamps:
+    import pyarrow as pa  # noqa: PLC0415
+
+    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+        if array.null_count:
+            raise TableError(array.to_pylist().index(None) + 2, name, "is empty")
+        moments: Timestamps = array.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+        return moments
+    times = []
+    for row, text in enumerate(_texts(array)):
+        try:
+            times.append(parse_timestamp(text))
+        except ValueError as error:
+            raise TableError(row + 2, name, str(error)) from None
+    return np.array(times, dtype=np.int64)
+
+
+def _sensor(name: str) -> str:
+    """As it stands if a sensor may be called so: readings of it come under this name."""
+    return name if sensor_problem(name) is None else _slug(name)
+
+
+def _slug(name: str) -> str:
+    """Small letters, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

@@ -1,0 +1,211 @@
+"""The commands that train models, judge them and choose which serve. Each imports what it needs when it is called."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from aurum.commands.training_data import Given
+    from aurum.prediction.registry import ModelRegistry
+
+
+class DataFormat(StrEnum):
+    plant = "plant"
+    cmapss = "cmapss"
+    csv = "csv"
+    store = "store"
+
+
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Tables (CSV, Parquet), C-MAPSS files or stores; for train, none means simulated histories."),
+]
+Format = Annotated[DataFormat | None, typer.Option("--format", help="What the files hold; by default they tell.")]
+Types = Annotated[
+    list[str] | None,
+    typer.Option(help="The machines' type; for simulated histories and stores only these, may be repeated."),
+]
+RunToFailure = Annotated[bool, typer.Option("--run-to-failure", help="Each machine's last reading is its failure.")]
+Unit = Annotated[str | None, typer.Option(help="Column that names the machine; by default by its usual names.")]
+Time = Annotated[str | None, typer.Option(help="Column with the time; likewise.")]
+Life = Annotated[str | None, typer.Option(help="Column that counts life, such as operating hours; likewise.")]
+Failure = Annotated[str | None, typer.Option(help="Column that is set at failures; likewise.")]
+Left = Annotated[str | None, typer.Option(help="Column with the life left; likewise.")]
+LeftFile = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help="File with the life left at each machine's last reading, one a line."
+    ),
+]
+Models = Annotated[Path | None, typer.Option("--models", help="Where models are; by default where prediction looks.")]
+Version = Annotated[str | None, typer.Option(help="A version other than the one that serves.")]
+
+
+def train(
+    files: Files = None,
+    format_: Format = None,
+    out: Annotated[Path | None, typer.Option(help="Where models go; by default where prediction looks.")] = None,
+    machine_type: Types = None,
+    run_to_failure: RunToFailure = False,
+    unit: Unit = None,
+    time: Time = None,
+    life: Life = None,
+    failure: Failure = None,
+    left: Left = None,
+    left_file: LeftFile = None,
+    horizon: Annotated[
+        float | None, typer.Option(min=0, help="risk_score is the probability of a failure within this; unit of life.")
+    ] = None,
+    rul_cap: Annotated[float | None, typer.Option(min=0, help="RUL above this is told as this.")] = None,
+    machines: Annotated[int, typer.Option(min=6, max=1000, help="Simulated machines of each type.")] = 50,
+    rows: Annotated[int, typer.Option(min=100, max=1_000_000, help="About how many rows are fitted at most.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 7,
+    licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "not declared",
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Write report.html with pictures beside each model.")
+    ] = False,
+    activate: Annotated[bool, typer.Option(help="Whether the new model serves; else it waits.")] = True,
+) -> None:
+    """Train a model for each machine type on histories: of lives, of labelled failures, or of healthy machines."""
+    from aurum.commands.training import train_all
+    from aurum.prediction.training import TrainingOptions
+    from aurum.runtime.settings import load_settings
+
+    settings = load_settings()
+    stored = [settings.store_path] if format_ is DataFormat.store and not files else files
+    given = _given(
+        format_, stored, machine_type, run_to_failure, (unit, time, life, failure, left), machines, seed, left_file
+    )
+    train_all(
+        given,
+        out or settings.models_path,
+        TrainingOptions(seed, horizon, rul_cap, rows=rows, licence=licence),
+        with_report=with_report,
+        activate=activate,
+    )
+
+
+def evaluate(
+    files: Files = None,
+    format_: Format = None,
+    models: Models = None,
+    version: Version = None,
+    machine_type: Types = None,
+    run_to_failure: RunToFailure = False,
+    unit: Unit = None,
+    time: Time = None,
+    life: Life = None,
+    failure: Failure = None,
+    left: Left = None,
+    left_file: LeftFile = None,
+) -> None:
+    """Judge a model by histories that it was not trained on."""
+    from aurum.commands.judging import evaluate_files
+    from aurum.runtime.settings import load_settings
+
+    given = _given(
+        format_, _some(files), machine_type, run_to_failure, (unit, time, life, failure, left), left_file=left_file
+    )
+    evaluate_files(given, models or load_settings().models_path, version)
+
+
+def explain(
+    files: Files = None,
+    format_: Format = None,
+    models: Models = None,
+    version: Version = None,
+    machine_type: Types = None,
+    machine: Annotated[str | None, typer.Option(help="Only this machine.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=50, help="Factors, the strongest first.")] = 5,
+    unit: Unit = None,
+    time: Time = None,
+    life: Life = None,
+) -> None:
+    """Say what moves the predictions of machines at their last readings."""
+    from aurum.commands.judging import explain_files
+    from aurum.runtime.settings import load_settings
+
+    given = _given(format_, _some(files), machine_type, False, (unit, time, life, None, None))
+    explain_files(given, models or load_settings().models_path, version, machine, top)
+
+
+def _some(files: list[Path] | None) -> list[Path]:
+    if not files:
+        raise typer.BadParameter("name at least one file", param_hint="FILES")
+    return files
+
+
+def _given(
+    format_: DataFormat | None,
+    files: list[Path] | None,
+    machine_type: list[str] | None,
+    run_to_failure: bool,
+    columns: tuple[str | None, str | None, str | None, str | None, str | None],
+    machines: int = 50,
+    seed: int = 7,
+    left_file: Path | None = None,
+) -> "Given":
+    from aurum.commands.any_table import Declared
+    from aurum.commands.training_data import Given
+
+    if format_ in (DataFormat.cmapss, DataFormat.csv) and not files:
+        raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
+    for file in files or ():
+        if not file.is_file():
+            raise typer.BadParameter(f"{file} does not exist", param_hint="FILES")
+    unit, time, life, failure, left = columns
+    return Given(
+        format_.value if format_ else None,
+        files or [],
+        machine_type or [],
+        run_to_failure,
+        Declared(unit=unit, time=time, life=life, failure=failure, left=left),
+        machines,
+        seed,
+        left_file,
+    )
+
+
+registry = typer.Typer(help="Which models there are, and which of them serve.", no_args_is_help=True)
+
+
+@registry.command("list")
+def list_models(models: Models = None) -> None:
+    """List the models: c is the champion, s its shadow, p the champion before."""
+    for entry in _registry(models).list():
+        card = entry.card
+        mark = "c" if entry.active else "s" if entry.shadow else "p" if entry.previous else " "
+        measured = card.evaluation.metrics if card.evaluation else None
+        error = f"RUL ± {measured.rul_mae:.3g} {card.unit}" if measured and measured.rul_mae is not None else card.kind
+        print(f"{mark} {card.machine_type:16} {card.version:24} {error}")
+
+
+@registry.command()
+def activate(machine_type: str, version: str, models: Models = None) -> None:
+    """Make a version the champion of its machine type; a running service takes it within seconds."""
+    _registry(models).activate(machine_type, version)
+    print(f"{machine_type}: {version} is the champion")
+
+
+@registry.command()
+def shadow(
+    machine_type: str, version: Annotated[str, typer.Argument(help="None ends it.")] = "", models: Models = None
+) -> None:
+    """Let a version predict beside the champion, unheard; a metric tells how far the two are apart."""
+    _registry(models).set_shadow(machine_type, version)
+    print(f"{machine_type}: {version or 'no model'} is the shadow")
+
+
+@registry.command()
+def rollback(machine_type: str, models: Models = None) -> None:
+    """Bring back the champion before this one."""
+    print(f"{machine_type}: {_registry(models).roll_back(machine_type).card.version} is the champion")
+
+
+def _registry(models: Path | None) -> "ModelRegistry":
+    from aurum.prediction.registry import ModelRegistry
+    from aurum.runtime.settings import load_settings
+
+    return ModelRegistry(models or load_settings().models_path)

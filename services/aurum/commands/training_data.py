@@ -1,0 +1,97 @@
+"""The histories that a command was given, whatever form they have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from aurum.commands.any_table import Declared, read_histories
+from aurum.commands.histories import (
+    HistoryError,
+    digest,
+    form_of,
+    from_cmapss,
+    from_csv,
+    from_plant,
+    from_store,
+    is_long_csv,
+)
+from aurum.commands.importing import CMAPSS_TYPE
+from aurum.readings.history import Run
+from aurum.readings.tables import TableError
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a command was told of its data. form: plant, cmapss, csv or store; None to look at the files. left_file: a
+    line a machine with the life left at its last reading, as C-MAPSS has it."""
+
+    form: str | None
+    files: Sequence[Path]
+    types: Sequence[str]
+    run_to_failure: bool = False
+    declared: Declared = field(default_factory=Declared)
+    machines: int = 50
+    seed: int = 7
+    left_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """by_type: machine type → runs. source: for the card. life: the sensor that counts life, if it was told. said: what
+    was inferred of the data, in words."""
+
+    by_type: dict[str, list[Run]]
+    source: str
+    life: str | None = None
+    said: Sequence[str] = ()
+
+
+def load(given: Given) -> Histories:
+    """Raises HistoryError, TableError, TableRoleError."""
+    form = given.form or (form_of(given.files[0]) if given.files else "plant")
+    only = given.types[0] if given.types else None
+    if form in ("cmapss", "csv") and len(given.types) > 1:
+        raise HistoryError("one --machine-type is for all machines of these files")
+    try:
+        match form:
+            case "plant":
+                source = f"plant model, {given.machines} machines a type, seed {given.seed}"
+                found = Histories(from_plant(given.types, given.machines, given.seed), source)
+            case "cmapss":
+                found = Histories(from_cmapss(given.files, only or CMAPSS_TYPE), f"C-MAPSS: {digest(given.files)}")
+            case "store":
+                stored = from_store(given.files, only, given.run_to_failure)
+                found = Histories(stored, f"store: {', '.join(map(str, given.files))}")
+            case _:
+                found = _from_table(given, only)
+    except TableError as error:
+        named = ", ".join(map(str, given.files))
+        raise TableError(error.row, error.column, f"{error.description} (in {named})") from error
+    return replace(found, by_type=_with_lives_left(found.by_type, given.left_file)) if given.left_file else found
+
+
+def _from_table(given: Given, only: str | None) -> Histories:
+    source = f"table: {digest(given.files)}"
+    if all(is_long_csv(file) for file in given.files):
+        if only is None:
+            raise HistoryError("say with --machine-type what machines these are")
+        return Histories({only: from_csv(given.files, only, given.run_to_failure)[only]}, source)
+    by_type, life, said = read_histories(given.files, replace(given.declared, machine_type=only), given.run_to_failure)
+    return Histories(by_type, source, given.declared.life and life, said)
+
+
+def _with_lives_left(by_type: dict[str, list[Run]], file: Path) -> dict[str, list[Run]]:
+    runs = [run for found in by_type.values() for run in found]
+    try:
+        left = np.loadtxt(file, ndmin=1)
+    except ValueError as error:
+        raise HistoryError(f"{file} is to have one number a line: {error}") from error
+    if left.shape != (len(runs),):
+        raise HistoryError(f"{file} has {left.size} numbers, and there are {len(runs)} runs; it needs one of each")
+    given = iter(left.tolist())
+    return {
+        name: [Run(run.machine_id, True, run.timestamps, run.columns, next(given)) for run in found]
+        for name, found in by_type.items()
+    }

@@ -1,0 +1,87 @@
+"""Finds calibrations from held-out rows, and tells how good they are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import isotonic_regression
+
+from aurum.prediction.calibration import LEVELS, IntervalCalibration, RiskCalibration
+
+Floats = npt.NDArray[np.float64]
+_BINS = 5  # of predictions, each with residual quantiles of its own
+_KNOTS = 60  # most points of a calibration curve that are kept
+
+
+def calibrate_risk(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> RiskCalibration:
+    """Isotonic regression of outcomes (pool adjacent violators; Zadrozny and Elkan, 2002) on held-out scores."""
+    order = np.argsort(scores, kind="stable")
+    fitted = np.asarray(isotonic_regression(outcomes[order].astype(np.float64)).x)
+    sorted_scores = scores[order]
+    edges = np.flatnonzero(np.append(True, np.diff(fitted) > 1e-9))
+    ends = np.append(edges[1:], len(fitted))
+    knots = [(float(sorted_scores[a:b].mean()), float(fitted[a]), int(b - a)) for a, b in zip(edges, ends, strict=True)]
+    while len(knots) > _KNOTS:  # merge the neighbours that hold the fewest rows
+        lightest = min(range(len(knots) - 1), key=lambda index: knots[index][2] + knots[index + 1][2])
+        (score, probability, weight), (score2, probability2, weight2) = knots[lightest : lightest + 2]
+        total = weight + weight2
+        knots[lightest : lightest + 2] = [
+            (
+                (score * weight + score2 * weight2) / total,
+                (probability * weight + probability2 * weight2) / total,
+                total,
+            )
+        ]
+    # Half a positive and half a negative more in each block: no finite sample shows that a risk is 0 or 1.
+    smoothed = [(probability * weight + 0.5) / (weight + 1) for _, probability, weight in knots]
+    return RiskCalibration(np.array([knot[0] for knot in knots]), np.maximum.accumulate(smoothed))
+
+
+def calibrate_interval(predictions: Floats, truths: Floats) -> IntervalCalibration:
+    """Split conformal quantiles (Papadopoulos et al., 2002; Vovk et al., 2017) from held-out residuals, by bins of the
+    prediction (Mondrian, so that short and long predictions are each covered)."""
+    edges = np.unique(np.quantile(predictions, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    bins = np.searchsorted(edges, predictions, side="right")
+    quantiles = []
+    for index in range(len(edges) + 1):
+        residuals = np.sort((truths - predictions)[bins == index])
+        if not len(residuals):
+            residuals = np.sort(truths - predictions)
+        count = len(residuals)
+        # The two halves lean outwards, which makes the coverage hold for a finite sample.
+        ranks = np.where(LEVELS < 0.5, np.floor((count + 1) * LEVELS), np.ceil((count + 1) * LEVELS)).astype(int) - 1
+        quantiles.append(residuals[np.clip(ranks, 0, count - 1)])
+    return IntervalCalibration(edges, np.array(quantiles))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """Of rows with a risk between two tenths: the mean risk that was told, and how often it came true."""
+
+    told: float
+    true: float
+    rows: int
+
+
+def calibration_curve(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bins: int = 10) -> list[CalibrationBin]:
+    """Equal bins from 0 to 1; those without rows are left out."""
+    index = np.minimum((probabilities * bins).astype(int), bins - 1)
+    return [
+        CalibrationBin(float(probabilities[there].mean()), float(outcomes[there].mean()), int(there.sum()))
+        for there in (index == each for each in range(bins))
+        if there.any()
+    ]
+
+
+def expected_calibration_error(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bins: int = 10) -> float:
+    """Mean distance of probability and frequency over equal bins, weighted by their rows (Naeini et al., 2015)."""
+    curve = calibration_curve(probabilities, outcomes, bins)
+    return sum(each.rows * abs(each.told - each.true) for each in curve) / max(len(outcomes), 1)
+
+
+def average_precision(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> float:
+    """Area under the precision-recall curve: the mean precision at each positive."""
+    order = np.argsort(-scores, kind="stable")
+    hits = outcomes[order]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float(precision[hits].mean()) if hits.any() else 0.0

@@ -1,0 +1,179 @@
+"""Which columns of a machine type's histories a model may see, and why not the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import isotonic_regression
+from scipy.stats import spearmanr
+
+from aurum.prediction.features import TIME
+from aurum.readings.history import AXES, HOUR_US, LABELS, Run
+
+Floats = npt.NDArray[np.float64]
+
+_TOLD = 0.98  # share of the variance of the life left that no sensor of a real machine explains on its own
+_ALARMS_AT_ONE_POINT = 0.03  # spread of a switch's distance to the failure, of the life: less is no coincidence
+_LEAST_SWITCHES = 6
+_MOST_ROWS = 20_000  # that are looked at
+_CONVERSIONS = {  # factor, offset
+    "°C and °F": (1.8, 32.0),
+    "°C and K": (1.0, 273.15),
+    "bar and psi": (14.5038, 0.0),
+    "bar and kPa": (100.0, 0.0),
+    "psi and kPa": (6.89476, 0.0),
+    "inch and mm": (25.4, 0.0),
+    "kW and W (or another factor of 1000)": (1000.0, 0.0),
+    "hours and minutes (or another factor of 60)": (60.0, 0.0),
+    "m/s and km/h": (3.6, 0.0),
+}
+_SAME = 0.03  # relative: how well medians have to fit a conversion
+_APART = 6.0  # and how far apart they are, in standard deviations of the lower group
+_LEAST_OF_UNIT = 2  # stretches in each unit
+_STRETCHES, _LEAST_TO_SPLIT = 4, 40  # of a run with at least so many readings
+
+
+class UnitChangeError(ValueError):
+    """A sensor whose unit is another in some of the data; the message says which, where and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """sensors: what a model may see. dropped: column → why not."""
+
+    sensors: tuple[str, ...]
+    dropped: dict[str, str]
+
+
+def ages_of(run: Run, axis: str) -> Floats:
+    """Life at each reading, in units of the axis; hours since the first one where nothing counts it."""
+    if axis != TIME:
+        return run.columns[axis]
+    ages: Floats = (run.timestamps - run.timestamps[0]) / HOUR_US
+    return ages
+
+
+def select_columns(runs: Sequence[Run], axis: str) -> Selection:
+    """Drops labels, counters, constants, and what tells the outcome under another name."""
+    common = set.intersection(*(set(run.columns) for run in runs))
+    dropped = dict.fromkeys(sorted(set.union(*(set(run.columns) for run in runs)) - common), "is not in every run")
+    failed = [run for run in runs if run.failed]
+    sensors = []
+    for name in sorted(common - {axis}):
+        if reason := _unfit(name, runs, failed, axis):
+            dropped[name] = reason
+        else:
+            sensors.append(name)
+    return Selection(tuple(sensors), dropped)
+
+
+def check_units(runs: Sequence[Run], sensors: Sequence[str]) -> None:
+    """Raises UnitChangeError if stretches of the data fall into two groups that differ by a conversion of units."""
+    for name in sensors:
+        stretches = [
+            (_median(part), run.machine_id)
+            for run in runs
+            for part in np.array_split(run.columns[name], _STRETCHES if len(run.timestamps) >= _LEAST_TO_SPLIT else 1)
+        ]
+        stretches = sorted(each for each in stretches if not np.isnan(each[0]))
+        medians = np.array([median for median, _ in stretches])
+        if len(medians) < 2 * _LEAST_OF_UNIT:
+            continue
+        cut = int(np.diff(medians).argmax()) + 1
+        low, high = medians[:cut], medians[cut:]
+        gap = high[0] - low[-1]
+        if min(len(low), len(high)) < _LEAST_OF_UNIT or gap < _APART * low.std() or gap < 2 * high.std():
+            continue
+        for units, (factor, offset) in _CONVERSIONS.items():
+            expected = _median(low) * factor + offset
+            if low[0] > 0 and abs(expected - _median(high)) <= _SAME * expected:
+                raise UnitChangeError(
+                    f"sensor {name} changes its unit: it is about {_median(low):.4g} in {stretches[0][1]} and "
+                    f"{_median(high):.4g} in {stretches[-1][1]}, as if it were told in {units}; convert one to the "
+                    f"other, or leave the column out"
+                )
+
+
+def _unfit(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
+    values = np.concatenate([run.columns[name] for run in runs])
+    if name.lower() in LABELS:
+        return "tells the outcome"
+    if name in AXES or _counts(name, runs):
+        return "counts life"
+    known = values[~np.isnan(values)]
+    if not len(known) or known.max() == known.min():
+        return "is constant"
+    if failed and (leak := _leak(name, runs, failed, axis)):
+        return leak
+    return None
+
+
+def _counts(name: str, runs: Sequence[Run]) -> bool:
+    """Whether a column grows by the same amount with each reading, in every run."""
+    seen = 0
+    for run in runs:
+        steps = np.diff(run.columns[name])
+        if len(steps) < 3:
+            continue
+        if np.isnan(steps).any() or steps.min() <= 0 or np.ptp(steps) > 1e-6 * abs(steps[0]):
+            return False
+        seen += 1
+    return seen > 0
+
+
+def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
+    """A reason if the column knows more of the end than a sensor can."""
+    distinct = np.unique(np.concatenate([run.columns[name] for run in runs]))
+    distinct = distinct[~np.isnan(distinct)]
+    if len(distinct) == 2:
+        return _switch_leak(name, runs, failed, axis, float(distinct[1]))
+    lives = [ages_of(run, axis) for run in failed]
+    left = np.concatenate([np.nanmax(each) - each + run.left for each, run in zip(lives, failed, strict=True)])
+    values = np.concatenate([run.columns[name] for run in failed])
+    group = np.concatenate([np.full(len(each), index) for index, each in enumerate(lives)])
+    there = ~np.isnan(values) & ~np.isnan(left)
+    left, values, group = left[there], values[there], group[there]
+    if len(failed) < 4 or len(left) < 40 or np.ptp(left) == 0:
+        return None
+    stride = -(-len(left) // _MOST_ROWS)
+    left, values, group = left[::stride], values[::stride], group[::stride]
+    sign = np.sign(spearmanr(values, left).statistic)
+    fitted_on = group % 2 == 0
+    if not fitted_on.any() or fitted_on.all() or not np.isfinite(sign) or sign == 0:
+        return None
+    order = np.argsort(sign * values[fitted_on], kind="stable")
+    curve = np.asarray(isotonic_regression(left[fitted_on][order]).x)
+    at = (sign * values[fitted_on])[order]
+    told = np.interp((sign * values)[~fitted_on], at, curve)
+    truth = left[~fitted_on]
+    explained = 1 - float(((truth - told) ** 2).sum() / max(float(((truth - truth.mean()) ** 2).sum()), 1e-12))
+    if explained >= _TOLD:
+        return (
+            f"leaks the outcome: alone it explains {explained:.1%} of the life left, of machines it was not fitted to"
+        )
+    return None
+
+
+def _switch_leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str, on: float) -> str | None:
+    """Two values: is one of them kept for failures, or switched on at a fixed distance from them?"""
+    switched = [run for run in runs if (run.columns[name] == on).any()]
+    if len(switched) < _LEAST_SWITCHES:
+        return None
+    if all(run.failed for run in switched):
+        lives = [ages_of(run, axis) for run in switched]
+        before = [
+            float(np.nanmax(life) - life[int((run.columns[name] == on).argmax())])
+            for life, run in zip(lives, switched, strict=True)
+        ]
+        median_life = float(np.median([np.nanmax(life) for life in lives]))
+        single = all(len(run.timestamps) == 1 for run in switched)
+        together = np.std(before) < _ALARMS_AT_ONE_POINT * median_life and np.median(before) < 0.5 * median_life
+        if (single and len(failed) < len(runs)) or (not single and together):
+            return "leaks the outcome: it is only ever set at failures, or at the same distance before each"
+    return None
+
+
+def _median(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")

@@ -1,0 +1,86 @@
+"""Models on disk: DIR/<machine type>/<version>/, and which of them serve."""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aurum.prediction.card import FORMAT
+from aurum.prediction.model import CARD, CorruptModelError
+
+ACTIVE = "active.json"
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Of one machine type. version: the champion, which answers. previous: what it took over from. shadow: predicts
+    beside it, unheard, so that the two can be compared."""
+
+    version: str
+    previous: str | None = None
+    shadow: str | None = None
+
+
+def write_model(root: Path, machine_type: str, version: str, files: Mapping[str, str]) -> Path:
+    """Writes a model below `root`; another process never sees half of it."""
+    folder = root / machine_type / version
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+        half = Path(scratch) / version
+        half.mkdir()
+        for name, content in files.items():
+            (half / name).write_text(content, encoding="utf-8")
+        os.replace(half, folder)
+    return folder
+
+
+def read_serving(root: Path, machine_type: str) -> Serving | None:
+    """What serves a type; None if nothing does. Raises CorruptModelError that names the file."""
+    path = root / machine_type / ACTIVE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        serving = Serving(content["version"], content.get("previous"), content.get("shadow"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptModelError(f"{path} is not readable: {error}; remove it or train again") from error
+    for version in (serving.version, serving.previous, serving.shadow):
+        if version is not None and not (isinstance(version, str) and _VERSION.fullmatch(version)):
+            raise CorruptModelError(f"{path} names no version: {version!r}; remove it or train again")
+    return serving
+
+
+def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
+    """Replaces what serves a type, in one step."""
+    path = root / machine_type / ACTIVE
+    half = path.with_suffix(".writing")
+    half.write_text(json.dumps(asdict(serving)) + "\n", encoding="utf-8")
+    os.replace(half, path)
+
+
+def make_champion(root: Path, machine_type: str, version: str) -> None:
+    """Makes a version answer; the one before can be rolled back to. It is no shadow any more."""
+    known = read_serving(root, machine_type)
+    if known is None:
+        write_serving(root, machine_type, Serving(version))
+    elif known.version != version:
+        shadow = None if known.shadow == version else known.shadow
+        write_serving(root, machine_type, Serving(version, known.version, shadow))
+
+
+def has_current_model(root: Path, machine_type: str) -> bool:
+    """Whether a type has a champion that this version can read. Raises CorruptModelError."""
+    serving = read_serving(root, machine_type)
+    if serving is None:
+        return False
+    try:
+        card = json.loads((root / machine_type / serving.version / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptModelError(
+            f"the card of model {machine_type} {serving.version} is not readable: {error}"
+        ) from error
+    return bool(card.get("format") == FORMAT)

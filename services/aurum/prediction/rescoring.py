@@ -1,0 +1,85 @@
+"""Looks again at past predictions, for readings of before them that arrived after them.
+
+A machine whose gateway was cut off is predicted by what was there. Once its backlog is in, the prediction of that
+moment is made again, and kept beside the first one.
+"""
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aurum.prediction.scoring import Prediction
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError
+
+logger = logging.getLogger(__name__)
+
+Predict = Callable[[Sequence[str], int], Awaitable[list[Prediction | AurumError]]]
+
+_WAITING = 20_000  # predictions to be looked at again; then the oldest go
+_SAME = 1e-9  # relative: features as near as this come from the same readings
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    prediction: Prediction
+    due: float
+
+
+class Rescorer:
+    """after: seconds until a prediction is looked at again. most: looks in a second. keep: takes a new prediction."""
+
+    def __init__(
+        self,
+        predict: Predict,
+        keep: Callable[[Prediction], None],
+        after: float,
+        most: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._predict = predict
+        self._keep = keep
+        self._after = after
+        self._pause = 1.0 / most
+        self._clock = clock
+        self._made: collections.deque[_Made] = collections.deque()
+
+    def note(self, prediction: Prediction) -> None:
+        """Takes note of a prediction that is kept."""
+        if not prediction.machine_id or prediction.row is None:
+            return
+        if len(self._made) >= _WAITING:
+            self._made.popleft()
+            metrics.prediction_rescored_total.labels("skipped").inc()
+        self._made.append(_Made(prediction, self._clock() + self._after))
+
+    async def run(self) -> None:
+        """Looks at what is due, for as long as it runs."""
+        while True:
+            await asyncio.sleep(self._pause)
+            if self._made and self._made[0].due <= self._clock():
+                await self._look(self._made.popleft().prediction)
+
+    async def _look(self, before: Prediction) -> None:
+        try:
+            # What was read up to that moment, and nothing that came to be after it:
+            answer = (await self._predict([before.machine_id], before.as_of_us + 1))[0]
+        except AurumError as error:
+            answer = error
+        if isinstance(answer, AurumError):
+            metrics.prediction_rescored_total.labels("failed").inc()
+            logger.info("a past prediction was not looked at again: %s", answer.message)
+            return
+        if answer.row is None or before.row is None or answer.model_version != before.model_version:
+            metrics.prediction_rescored_total.labels("other_model").inc()
+            return
+        if np.allclose(answer.row, before.row, rtol=_SAME, atol=0, equal_nan=True):
+            metrics.prediction_rescored_total.labels("same").inc()
+            return
+        metrics.prediction_rescored_total.labels("changed").inc()
+        self._keep(answer)

@@ -1,0 +1,95 @@
+"""The rows that a model is fitted to: the features of runs at each step, and what became of the machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.prediction.card import Kind
+from aurum.prediction.features import LEAST_STEPS, FeatureSpec, features_of, steps_of
+from aurum.readings.history import Run
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One row each.
+
+    left: life until the failure; for runs that did not end in one, until the end of what is known. failed: whether the
+    row's run ended in a failure. share: of the run's life that has passed. group: index of the machine. run: of the
+    run.
+    """
+
+    features: Floats
+    left: Floats
+    failed: Bools
+    share: Floats
+    group: Indices
+    run: Indices
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def part(self, rows: Bools) -> "Table":
+        return Table(
+            self.features[rows], self.left[rows], self.failed[rows], self.share[rows], self.group[rows], self.run[rows]
+        )
+
+
+def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
+    """At most about `most_rows`, evenly over all runs; the last step of each run is always one."""
+    features, left, failed, shares, group, numbers = [], [], [], [], [], []
+    machines = {name: index for index, name in enumerate(dict.fromkeys(run.machine for run in runs))}
+    stride = max(1, -(-sum(len(run.timestamps) for run in runs) // most_rows))
+    for number, run in enumerate(runs):
+        steps = steps_of({name: (run.timestamps, run.columns[name]) for name in spec.queried}, spec)
+        if len(steps.ages) < LEAST_STEPS:
+            continue
+        rows = np.arange(len(steps.ages) - 1, -1, -stride)[::-1]
+        features.append(features_of(steps, rows))
+        ages, end = steps.ages[rows], float(steps.ages[-1])
+        left.append(end - ages + run.left)
+        failed.append(np.full(len(rows), run.failed))
+        shares.append((ages - steps.ages[0]) / max(end - float(steps.ages[0]) + run.left, spec.step))
+        group.append(np.full(len(rows), machines[run.machine]))
+        numbers.append(np.full(len(rows), number))
+    if not features:
+        nothing = np.empty(0)
+        whole = np.empty(0, dtype=np.intp)
+        return Table(np.empty((0, len(spec.names))), nothing, nothing.astype(bool), nothing, whole, whole)
+    return Table(
+        np.vstack(features),
+        np.concatenate(left),
+        np.concatenate(failed),
+        np.concatenate(shares),
+        np.concatenate(group),
+        np.concatenate(numbers),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of each row's machine, as far as a model is concerned.
+
+    left: life left up to the cap, NaN where it is not known; None where no lives are. soon: the failure is within the
+    horizon. known: whether that is known: of a run that did not fail, only that it lasted so much longer.
+    """
+
+    left: Floats | None
+    soon: Bools
+    known: Bools
+    cap: float
+    horizon: float
+
+
+def outcomes_of(table: Table, kind: Kind, cap: float, horizon: float) -> Outcomes:
+    if kind != "rul":
+        soon = table.failed & (table.left <= 0)
+        return Outcomes(None, soon, np.ones(len(table), dtype=bool), 0.0, 0.0)
+    left = np.where(table.failed | (table.left >= cap), np.minimum(table.left, cap), np.nan)
+    soon = table.failed & (table.left <= horizon)
+    return Outcomes(left, soon, table.failed | (table.left > horizon), cap, horizon)

@@ -1,0 +1,171 @@
+"""How good a model is on machines that it has not seen: by folds of whole machines, and on lives that began later."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aurum.prediction import card as parts
+from aurum.prediction.calibrating import (
+    average_precision,
+    calibrate_interval,
+    calibrate_risk,
+    calibration_curve,
+    expected_calibration_error,
+)
+from aurum.prediction.table import Bools, Floats, Indices
+
+FOLDS = 5
+_RESAMPLES = 100
+_POINTS = 400
+_WARNED_AT = 0.5
+_WARNED_FOR = 3  # steps in a row
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Raw answers on rows that were not fitted, and the truth. rul, left: None where no lives are known.
+
+    group: the machine of each row. run: its run; rows of a run are in the order of time. failed: that of the run.
+    """
+
+    score: Floats
+    soon: Bools
+    rul: Floats | None
+    left: Floats | None
+    group: Indices
+    run: Indices
+    failed: Bools
+
+
+def folds_of(group: Indices, seed: int) -> Indices:
+    """The fold of each row: whole machines, spread evenly."""
+    machines = np.unique(group)
+    order = np.random.default_rng(seed).permutation(len(machines))
+    fold_of_machine = np.empty(int(machines.max()) + 1, dtype=np.intp)
+    fold_of_machine[machines[order]] = np.arange(len(machines)) % FOLDS
+    return fold_of_machine[group]
+
+
+def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str) -> parts.Evaluation:
+    """Each fold's calibration is made from the other folds."""
+    probabilities = np.zeros(len(held_out.soon))
+    inside = np.zeros(len(held_out.soon), dtype=bool)
+    for each in np.unique(fold):
+        test = fold == each
+        probabilities[test] = calibrate_risk(held_out.score[~test], held_out.soon[~test])(held_out.score[test])
+        if held_out.rul is not None and held_out.left is not None:
+            known = ~np.isnan(held_out.left)
+            quantiles = calibrate_interval(held_out.rul[~test & known], held_out.left[~test & known])(
+                held_out.rul[test]
+            )
+            inside[test] = _within(held_out.left[test], quantiles[:, 0], quantiles[:, -1])
+    return evaluate(held_out, probabilities, inside, protocol)
+
+
+def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: str) -> parts.Evaluation:
+    """inside: whether the truth was within the interval. NaN in `left` is a truth that is not known."""
+    measures = _measures(held_out, probabilities, inside)
+    groups = np.unique(held_out.group)
+    rows_of = [np.flatnonzero(held_out.group == group) for group in groups]
+    rng = np.random.default_rng(0)
+    resampled: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(_RESAMPLES):
+        rows = np.concatenate([rows_of[index] for index in rng.integers(0, len(groups), len(groups))])
+        for name, measure in measures.items():
+            value = measure(rows)
+            if value is not None and np.isfinite(value):
+                resampled[name].append(value)
+    everything = np.arange(len(held_out.soon))
+    values = {name: measure(everything) for name, measure in measures.items()}
+    lead, warned = _lead_time(held_out, probabilities)
+    curve = calibration_curve(probabilities, held_out.soon)
+    return parts.Evaluation(
+        protocol=protocol,
+        metrics=parts.Metrics(
+            rul_rmse=_rounded(values.get("rul_rmse")),
+            rul_mae=_rounded(values.get("rul_mae")),
+            interval_coverage=_rounded(values.get("interval_coverage")),
+            risk_brier=_rounded(values["risk_brier"]) or 0.0,
+            risk_ece=_rounded(values["risk_ece"]) or 0.0,
+            risk_average_precision=_rounded(values["risk_average_precision"]) or 0.0,
+            risk_base_rate=round(float(held_out.soon.mean()), 5),
+            lead_time=_rounded(lead),
+            warned_share=_rounded(warned),
+        ),
+        confidence={
+            name: (round(float(np.quantile(found, 0.025)), 5), round(float(np.quantile(found, 0.975)), 5))
+            for name, found in resampled.items()
+            if found
+        },
+        calibration=[
+            parts.CalibrationPoint(told=round(each.told, 5), true=round(each.true, 5), rows=each.rows) for each in curve
+        ],
+        points=_points(held_out),
+    )
+
+
+def _within(truths: Floats, lower: Floats, upper: Floats) -> Bools:
+    inside: Bools = (truths >= lower - 1e-9) & (truths <= upper + 1e-9)
+    return inside
+
+
+def _measures(held_out: HeldOut, probabilities: Floats, inside: Bools) -> dict[str, Callable[[Indices], float | None]]:
+    soon = held_out.soon
+    measures: dict[str, Callable[[Indices], float | None]] = {
+        "risk_brier": lambda rows: float(((probabilities[rows] - soon[rows]) ** 2).mean()),
+        "risk_ece": lambda rows: expected_calibration_error(probabilities[rows], soon[rows]),
+        "risk_average_precision": lambda rows: (
+            average_precision(probabilities[rows], soon[rows]) if soon[rows].any() else None
+        ),
+    }
+    if held_out.rul is None or held_out.left is None:
+        return measures
+    known = ~np.isnan(held_out.left)
+    errors = np.where(known, held_out.rul - np.where(known, held_out.left, 0.0), np.nan)
+    return measures | {
+        "rul_rmse": lambda rows: float(np.sqrt(np.mean(errors[rows][known[rows]] ** 2))),
+        "rul_mae": lambda rows: float(np.abs(errors[rows][known[rows]]).mean()),
+        "interval_coverage": lambda rows: float(inside[rows][known[rows]].mean()),
+    }
+
+
+def _lead_time(held_out: HeldOut, probabilities: Floats) -> tuple[float | None, float | None]:
+    if held_out.left is None:
+        return None, None
+    leads, failures = [], 0
+    for run in np.unique(held_out.run[held_out.failed]):
+        rows = np.flatnonzero(held_out.run == run)
+        failures += 1
+        high = probabilities[rows] >= _WARNED_AT
+        steady = np.convolve(high, np.ones(_WARNED_FOR), "full")[: len(rows)] >= min(_WARNED_FOR, len(rows))
+        if steady.any():
+            leads.append(float(held_out.left[rows[int(steady.argmax())]]))
+    return (float(np.median(leads)) if leads else None), (len(leads) / failures if failures else None)
+
+
+def _points(held_out: HeldOut) -> list[parts.RulPoint]:
+    if held_out.rul is None or held_out.left is None:
+        return []
+    known = np.flatnonzero(~np.isnan(held_out.left))
+    chosen = known[np.linspace(0, len(known) - 1, min(_POINTS, len(known))).astype(int)] if len(known) else known
+    return [
+        parts.RulPoint(truth=round(float(held_out.left[row]), 4), predicted=round(float(held_out.rul[row]), 4))
+        for row in chosen
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), 5)
+
+
+def later_lives(begins: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
+    """Runs to fit and runs to judge by, so that the latter began after all the former had ended; None if there are
+    none.
+
+    begins, ends: of each run, in µs.
+    """
+    cut = int(np.quantile(np.array(ends), 0.6))
+    before = [index for index, end in enumerate(ends) if end <= cut]
+    after = [index for index, begin in enumerate(begins) if begin > cut]
+    return (before, after) if len(after) >= 3 and len(before) >= 3 else None

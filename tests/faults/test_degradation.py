@@ -126,6 +126,8 @@ def test_a_killed_service_heals_under_the_supervisor_and_its_policies(platform: 
     services = ("ingestion", "prediction", "api")
     for name in MACHINE_TYPES:  # a model for each, so that nothing has to be trained
         shutil.copytree(models / "pump", platform.folder / "models" / name)
+        for card in (platform.folder / "models" / name).glob("*/card.json"):
+            card.write_text(json.dumps({**json.loads(card.read_text()), "machine_type": name}))
     (platform.folder / "policies.yaml").write_text(
         "uid: beside\npolicies: [{target: api/prediction/*, timeout: {connect: 100ms}, "
         "circuitBreaker: {failMax: 2, open: 1s, openGrowth: 1}}]"

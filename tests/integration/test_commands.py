@@ -178,10 +178,44 @@ def test_wrong_usage_is_a_sentence(arguments: tuple[str, ...], code: int, words:
 
 def test_csv_without_failures_says_what_would_do(tmp_path: Path) -> None:
     path = tmp_path / "calm.csv"
-    path.write_text("machine_id,timestamp,x\n" + "".join(f"m,{1_600_000_000 + n},{n % 5}\n" for n in range(50)))
+    path.write_text("machine_id,timestamp,x\n" + "".join(f"m,{1_600_000_000 + n},{n % 5}\n" for n in range(80)))
     result = aurum("train", "--format", "csv", "--machine-type", "fan", "--out", str(tmp_path), str(path))
-    assert result.returncode == 1
+    assert result.returncode == 0
     assert "--run-to-failure" in result.stderr
+    assert "tells no risk of its own" in result.stdout
+
+
+def test_models_are_judged_explained_and_chosen(tmp_path: Path) -> None:
+    lines = ["unit,cycle,heat"]
+    for unit in range(8):
+        length = 70 + 5 * unit
+        lines += [f"{unit},{n},{20 + 30 * (n / length) ** 2 + (n * 7 % 5) / 5:.3f}" for n in range(1, length + 1)]
+    path = tmp_path / "fans.csv"
+    path.write_text("\n".join(lines) + "\n")
+    models = ("--models", str(tmp_path / "models"))
+    train = ("train", str(path), "--run-to-failure", "--report", "--out", str(tmp_path / "models"))
+    first = aurum(*train)
+    assert first.returncode == 0, first.stderr
+    assert "life by 'cycle'" in first.stderr
+    version = json.loads((tmp_path / "models" / "fans" / "active.json").read_text())["version"]
+    assert "<svg" in (tmp_path / "models" / "fans" / version / "report.html").read_text()
+    judged = aurum("evaluate", str(path), "--run-to-failure", *models)
+    assert judged.returncode == 0, judged.stderr
+    assert "at the last reading of 8 runs: RMSE" in judged.stdout
+    explained = aurum("explain", str(path), "--machine", "3", *models)
+    assert "raises the log-odds" in explained.stdout
+    assert aurum("explain", str(path), "--machine", "nobody", *models).returncode == 1
+    time.sleep(1)  # a version's name has its second
+    assert aurum(*train, "--no-activate", "--seed", "8").returncode == 0
+    listed = aurum("models", "list", *models).stdout.splitlines()
+    assert [line[0] for line in listed] == ["c", " "]
+    newer = listed[1].split()[1]
+    assert aurum("models", "activate", "fans", newer, *models).returncode == 0
+    assert aurum("models", "shadow", "fans", version, *models).returncode == 0
+    assert aurum("models", "rollback", "fans", *models).stdout == f"fans: {version} is the champion\n"
+    refused = aurum("models", "activate", "fans", "nowhere", *models)
+    assert refused.returncode == 1
+    assert "there is no model version nowhere" in refused.stderr
 
 
 def test_import_without_a_platform_says_where_it_looked(platform: Platform, tmp_path: Path) -> None:

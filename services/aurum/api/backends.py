@@ -92,5 +92,9 @@ class PredictionBackend(_Backend):
         responses = await self._dependency.stream(self._stub.PredictBatch, requests)
         return [item for response in responses for item in response.items]
 
+    async def models(self) -> list[prediction_pb2.Model]:
+        response = await self._dependency.unary(self._stub.ListModels, prediction_pb2.ListModelsRequest())
+        return list(response.models)
+
     async def explain(self, request: prediction_pb2.ExplainRequest) -> prediction_pb2.ExplainResponse:
         return await self._dependency.unary(self._stub.Explain, request)

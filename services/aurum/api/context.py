@@ -7,14 +7,17 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from aurum.api.backends import IngestionBackend, PredictionBackend
+from aurum.api.emission_factors import EmissionFactors
 from aurum.api.fallback import PredictionFallback
 from aurum.api.plant_view import PlantView
+from aurum.maintenance.costs import CostTable
 from aurum.runtime.errors import UnimplementedError
 from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
 from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.policies import Policies
 from aurum.runtime.settings import Settings
+from aurum.sustainability.plan import Plan
 
 
 @dataclass(slots=True)
@@ -29,6 +32,9 @@ class ApiContext:
     prediction: PredictionBackend
     plant: PlantView
     fallback: PredictionFallback
+    plan: Plan
+    factors: EmissionFactors
+    costs: CostTable
     admin_servers: dict[str, HttpDependency]
     source_id: str
     next_sequence: Callable[[], int]

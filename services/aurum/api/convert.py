@@ -95,6 +95,7 @@ def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None
         degraded_reason=prediction.degraded_reason or None,
         age_seconds=None if age is None else round(age, 1),
         as_of=optional_moment(prediction.as_of_us),
+        inputs_sha256=prediction.inputs_sha256 or None,
         trace_id=current_trace_id(),
     )
 
@@ -124,4 +125,5 @@ def query_time(name: str, text: str | None) -> int:
 
 
 def past_prediction_out(prediction: prediction_pb2.PredictResponse) -> PastPredictionOut:
-    return PastPredictionOut.model_validate(prediction_out(prediction), from_attributes=True)
+    past = prediction_out(prediction).model_dump() | {"rescored": prediction.rescored}
+    return PastPredictionOut.model_validate(past)

@@ -130,7 +130,36 @@ class PredictionOut(BaseModel):
     degraded_reason: str | None
     age_seconds: float | None = Field(None, description="Of an earlier prediction that stands in for a new one.")
     as_of: datetime | None = Field(description="Time of the latest reading that took part.")
+    inputs_sha256: str | None = Field(None, description="Of the features; the same inputs have the same.")
     trace_id: str
+
+
+class FeatureDriftOut(BaseModel):
+    feature: str
+    stability_index: float | None = Field(
+        description="Against the training data; null while there are few predictions."
+    )
+    out_of_range: float = Field(description="Share of the latest predictions beyond all that training saw.")
+    changes: int = Field(description="Of its mean, since the model serves.")
+
+
+class ModelOut(BaseModel):
+    machine_type: str
+    version: str
+    kind: Literal["rul", "classification", "anomaly"]
+    champion: bool
+    shadow: bool
+    previous: bool = Field(description="A rollback would bring it back.")
+    created: datetime
+    unit: str
+    horizon: float
+    rul_cap: float
+    metrics: dict[str, float | None] | None = Field(description="On unseen machines; null without failures.")
+    drift: list[FeatureDriftOut]
+
+
+class ModelsOut(BaseModel):
+    items: list[ModelOut]
 
 
 class PastPredictionOut(BaseModel):
@@ -141,6 +170,10 @@ class PastPredictionOut(BaseModel):
     anomaly_score: float
     degraded: bool
     degraded_reason: str | None
+    inputs_sha256: str | None = None
+    rescored: bool = Field(
+        False, description="Made again for this moment, since readings of before it came after the first prediction."
+    )
 
 
 class PastPredictionsOut(BaseModel):

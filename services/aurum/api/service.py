@@ -11,17 +11,33 @@ from aurum import __version__
 from aurum.api import problems
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.context import ApiContext
+from aurum.api.emission_factors import emission_factors
 from aurum.api.fallback import PredictionFallback
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.plant_view import PlantView
-from aurum.api.routes import events, machines, planned, predictions, readings, system
+from aurum.api.routes import (
+    carbon,
+    energy,
+    events,
+    machines,
+    maintenance,
+    models,
+    planned,
+    predictions,
+    readings,
+    system,
+    water,
+)
+from aurum.maintenance.costs import CostTableError, load_costs
 from aurum.runtime.listening import http_server, listen
 from aurum.runtime.logging import APP_NAME
 from aurum.runtime.service import Service
+from aurum.runtime.settings import SettingsError
+from aurum.sustainability.plan import PlanError, load_plan
 
 # Probes, scrapes, and streams that outlive any request:
 _UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/api/events"})
-_ROUTES = (system, machines, readings, predictions, planned, events)
+_ROUTES = (system, machines, readings, predictions, maintenance, models, energy, carbon, water, planned, events)
 
 
 def create_app(context: ApiContext) -> FastAPI:
@@ -56,8 +72,12 @@ def create_app(context: ApiContext) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def api(service: Service) -> AsyncGenerator[None]:
-    """Serves HTTP."""
+    """Serves HTTP. Raises SettingsError if a file that the settings name cannot be used."""
     settings = service.settings
+    try:
+        plan, costs = load_plan(settings.sustainability_plan), load_costs(settings.costs_file)
+    except (PlanError, CostTableError) as error:
+        raise SettingsError(str(error)) from error
     listener = listen(settings.api_host, settings.api_port, "AURUM_API_PORT")
     ingestion = IngestionBackend(service.dependency("ingestion", settings.ingestion_target))
     prediction = PredictionBackend(service.dependency("prediction", settings.prediction_target))
@@ -71,6 +91,9 @@ async def api(service: Service) -> AsyncGenerator[None]:
         prediction=prediction,
         plant=plant,
         fallback=PredictionFallback(plant, ingestion),
+        plan=plan,
+        factors=emission_factors(service),
+        costs=costs,
         admin_servers={
             name: service.http_dependency(f"{name}-admin", address)
             for name, address in settings.admin_addresses.items()

@@ -45,16 +45,25 @@ HTTP_ERRORS = ErrorView(_code, _retry_after)
 
 
 class HttpDependency:
-    """A service that this one asks over HTTP at `address` (host:port); or many alike, where each call names its own.
-    Redirects are not followed. connections: open at a time, at most."""
+    """A service that this one asks over HTTP at `address` (host:port, or the start of a URL); or many alike, where each
+    call names its own. Redirects are not followed. connections: open at a time, at most. headers: of each call, such as
+    a key; they are never logged."""
 
     def __init__(
-        self, client: str, server: str, address: str, policies: Policies, *, connections: int = CONNECTIONS
+        self,
+        client: str,
+        server: str,
+        address: str,
+        policies: Policies,
+        *,
+        connections: int = CONNECTIONS,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.client = client
         self.server = server
         self.address = address
         self._policies = policies
+        self._headers = dict(headers or {})
         self._http = httpx.AsyncClient(
             trust_env=False, limits=httpx.Limits(max_connections=connections, keepalive_expiry=60)
         )
@@ -81,9 +90,9 @@ class HttpDependency:
             ) as span:
                 try:
                     response = await self._http.get(
-                        f"http://{address}{path}",
+                        f"{address if '://' in address else f'http://{address}'}{path}",
                         params=params,
-                        headers={**context_metadata(), TIMEOUT_HEADER: f"{timeout:.3f}"},
+                        headers={**context_metadata(), TIMEOUT_HEADER: f"{timeout:.3f}", **self._headers},
                         timeout=timeouts.within(timeout).to_httpx(),
                     )
                     span.set_attribute("http.response.status_code", response.status_code)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -75,9 +75,16 @@ class Service:
         self._stack.push_async_callback(dependency.close)
         return dependency
 
-    def http_dependency(self, server: str, address: str, *, connections: int = CONNECTIONS) -> HttpDependency:
+    def http_dependency(
+        self,
+        server: str,
+        address: str,
+        *,
+        connections: int = CONNECTIONS,
+        headers: Mapping[str, str] | None = None,
+    ) -> HttpDependency:
         """A service that this one asks over HTTP; its connections are closed when this service ends."""
-        dependency = HttpDependency(self.name, server, address, self.policies, connections=connections)
+        dependency = HttpDependency(self.name, server, address, self.policies, connections=connections, headers=headers)
         self._stack.push_async_callback(dependency.close)
         return dependency
 

@@ -191,6 +191,21 @@ class Settings(BaseSettings):
         600.0, ge=1, description="Seconds until a kept prediction is looked at again for readings that came late."
     )
     prediction_rescore_rate: float = Field(5.0, gt=0, le=1000, description="Such looks in a second, at most.")
+    costs_file: Path | None = Field(
+        None, description="Cost table of maintenance (YAML); by default assumptions for the simulated plant."
+    )
+    sustainability_plan: Path | None = Field(
+        None, description="Accounting plan (YAML): meters, lines, sites, contracts; by default the simulated plant's."
+    )
+    sustainability_factors: Path | None = Field(
+        None, description="Yearly emission factors (CSV) beside those that come with AurumAI, or in their place."
+    )
+    sustainability_hourly_factors: Path | None = Field(None, description="Hourly emission factors (CSV).")
+    sustainability_provider: Literal["none", "electricity_maps", "carbon_aware"] = Field(
+        "none", description="Interface of the service that is asked for hourly emission factors."
+    )
+    sustainability_provider_url: str | None = Field(None, description="Where it is, such as https://host.")
+    sustainability_provider_key: SecretStr | None = Field(None, description="Key that it wants (header auth-token).")
     edge_host: str = Field("127.0.0.1", description="Address that the edge gateway listens on.")
     edge_port: int = Field(50053, ge=1, le=65535, description="Port of the edge gateway (gRPC).")
     edge_target: str = Field("127.0.0.1:50053", description="Where devices find the edge gateway.")

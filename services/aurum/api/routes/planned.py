@@ -27,21 +27,3 @@ async def acknowledge_alarm(alarm_id: str) -> None:
 async def shelve_alarm(alarm_id: str) -> None:
     """Planned."""
     raise _refuse("shelving alarms")
-
-
-@router.get("/api/energy", tags=["sustainability"], status_code=501)
-async def energy() -> None:
-    """Planned: energy per machine, site or plant over a range."""
-    raise _refuse("energy accounting")
-
-
-@router.get("/api/carbon", tags=["sustainability"], status_code=501)
-async def carbon() -> None:
-    """Planned: carbon, location-based and market-based, hourly."""
-    raise _refuse("carbon accounting")
-
-
-@router.get("/api/water", tags=["sustainability"], status_code=501)
-async def water() -> None:
-    """Planned: water per machine, site or plant over a range."""
-    raise _refuse("water accounting")

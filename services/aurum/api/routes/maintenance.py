@@ -1,0 +1,79 @@
+"""When to maintain a machine."""
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query
+
+from aurum.api.context import Context, require_feature
+from aurum.api.convert import optional_moment
+from aurum.api.sustainability_schemas import AdviceOption, AdviceOut
+from aurum.maintenance.advice import Option, RulDistribution, cheapest, options
+from aurum.runtime.errors import FailedPreconditionError
+from aurum.runtime.logging import set_request_context
+from aurum.runtime.tracing import current_trace_id
+from aurum.v1 import prediction_pb2
+
+router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("predictive"))])
+
+_WORDS = {"now": "maintain it now", "planned_stop": "wait for the planned stop", "at_failure": "let it run"}
+
+
+@router.get("/api/machines/{machine_id}/advice")
+async def advice(
+    context: Context,
+    machine_id: str,
+    planned_stop: Annotated[
+        float | None,
+        Query(gt=0, description="Until the next planned stop, in the unit of the RUL; by default the cost table's."),
+    ] = None,
+) -> AdviceOut:
+    """What acting now, at the next planned stop or at the failure is expected to cost, in money, energy, emissions and
+    water. An amount below 0 is life that is still used, worth more than the risk that it brings."""
+    set_request_context(machine_id=machine_id)
+    found = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
+    costs = context.costs.of(found.machine_type)
+    if not found.HasField("rul") or not found.rul.quantiles:
+        raise FailedPreconditionError(
+            f"there is no advice for {machine_id}, since no model tells its RUL: "
+            f"{found.degraded_reason or 'its model was not trained on lives'}",
+            reason="NO_RUL",
+        )
+    if costs is None:
+        raise FailedPreconditionError(
+            f"the cost table has nothing for machine type {found.machine_type!r}; add it, or '*' for all others",
+            reason="NO_COSTS",
+        )
+    quantiles = np.array(found.rul.quantiles)
+    levels = np.arange(1, len(quantiles) + 1) / (len(quantiles) + 1)
+    choices = options(RulDistribution(levels, quantiles, found.rul.cap), costs, planned_stop or costs.planned_stop)
+    best = cheapest(choices)
+    saves = choices[-1].expected["money"] - best.expected["money"]
+    return AdviceOut(
+        machine_id=machine_id,
+        machine_type=found.machine_type,
+        model_version=found.model_version,
+        as_of=optional_moment(found.as_of_us),
+        unit=found.rul.unit,
+        rul_estimate=found.rul.estimate,
+        rul_lower=found.rul.lower,
+        rul_upper=found.rul.upper,
+        currency=context.costs.currency,
+        options=[_option(each) for each in choices],
+        best=best.when,
+        saves=saves,
+        advice=f"{_WORDS[best.when]}: it is expected to cost {saves:,.0f} {context.costs.currency} less than a failure"
+        if best.when != "at_failure"
+        else f"{_WORDS[best.when]}: a failure is not expected to cost more than maintenance before it",
+        trace_id=current_trace_id(),
+    )
+
+
+def _option(option: Option) -> AdviceOption:
+    return AdviceOption(
+        when=option.when,
+        after=option.after,
+        failure_probability=option.failed,
+        life_used=option.life_used,
+        **option.expected,
+    )

@@ -1,0 +1,44 @@
+"""The models: which there are, which serve, how good they are and whether their inputs drift."""
+
+import json
+
+from fastapi import APIRouter, Depends
+
+from aurum.api.context import Context, require_feature
+from aurum.api.schemas import FeatureDriftOut, ModelOut, ModelsOut
+from aurum.v1 import prediction_pb2
+
+router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("predictive"))])
+
+
+@router.get("/api/models")
+async def list_models(context: Context) -> ModelsOut:
+    """All models by machine type and version. drift is of the champion, as the replica that answered has seen it."""
+    return ModelsOut(items=[_model_out(model) for model in await context.prediction.models()])
+
+
+def _model_out(model: prediction_pb2.Model) -> ModelOut:
+    card = json.loads(model.card_json)
+    evaluation = card["evaluation"]
+    return ModelOut(
+        machine_type=model.machine_type,
+        version=model.version,
+        kind=card["kind"],
+        champion=model.active,
+        shadow=model.shadow,
+        previous=model.previous,
+        created=card["created"],
+        unit=card["unit"],
+        horizon=card["horizon"],
+        rul_cap=card["rul_cap"],
+        metrics=evaluation["metrics"] if evaluation else None,
+        drift=[
+            FeatureDriftOut(
+                feature=each.feature,
+                stability_index=each.stability_index if each.HasField("stability_index") else None,
+                out_of_range=each.out_of_range,
+                changes=each.changes,
+            )
+            for each in model.drift
+        ],
+    )

@@ -1,0 +1,90 @@
+"""Expected costs of three decisions, from the distribution of the remaining useful life.
+
+To intervene after t costs c(t) = C_planned · P(T > t) + C_failure · P(T ≤ t) - (C_planned / L) · E[min(T, t)], where
+T is the RUL and L the usual life of a maintained machine: the last term is what each hour of life that is still used
+is worth, since it puts off the next intervention (age replacement; Barlow and Hunter, 1960). The same holds of money,
+energy, emissions and water. To wait for the failure is t = ∞.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.maintenance.costs import Cost, TypeCosts
+
+Floats = npt.NDArray[np.float64]
+RESOURCES = ("money", "kwh", "kgco2e", "litres")
+
+
+@dataclass(frozen=True, slots=True)
+class RulDistribution:
+    """P(T ≤ value) at quantiles of the RUL. cap: nothing is known of how much longer than this it may be; what lies
+    there is taken to be the cap, so a failure is never put off more than was predicted."""
+
+    levels: Floats
+    values: Floats
+    cap: float
+
+    def failed_by(self, time: float) -> float:
+        """The probability that the failure comes until then: linear between the quantiles, from 0 at 0, and to 1 at the
+        cap; quantiles that are at the cap leave their share there."""
+        if time >= self.cap:
+            return 1.0
+        below = self.values < self.cap
+        at = np.concatenate([[0.0], self.values[below]])
+        level = np.concatenate([[0.0], self.levels[below]])
+        if below.all() and time > at[-1]:
+            return float(level[-1] + (1 - level[-1]) * (time - at[-1]) / (self.cap - at[-1]))
+        return float(np.interp(time, at, level))
+
+    def life_used(self, time: float) -> float:
+        """E[min(T, time)]: the integral of the probability to be still running."""
+        end = min(time, self.cap)
+        grid = np.unique(np.concatenate([[0.0, end], np.linspace(0, end, 201), self.values[self.values < end]]))
+        running = np.array([1.0 - self.failed_by(float(each)) for each in grid])
+        return float(np.trapezoid(running, grid))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """when: now, planned_stop or at_failure. after: in the unit of the RUL; None for the failure. failed: the
+    probability that the failure comes first. expected: of each of RESOURCES."""
+
+    when: str
+    after: float | None
+    failed: float
+    life_used: float
+    expected: dict[str, float]
+
+
+def options(distribution: RulDistribution, costs: TypeCosts, planned_stop: float) -> list[Option]:
+    """planned_stop: until the next one, in the unit of the RUL."""
+    return [
+        _option("now", 0.0, distribution, costs),
+        _option("planned_stop", planned_stop, distribution, costs),
+        _option("at_failure", None, distribution, costs),
+    ]
+
+
+def cheapest(found: Sequence[Option]) -> Option:
+    """By money; of equal ones the earliest."""
+    return min(found, key=lambda option: option.expected["money"])
+
+
+def _option(when: str, after: float | None, distribution: RulDistribution, costs: TypeCosts) -> Option:
+    failed = 1.0 if after is None else 0.0 if after == 0 else distribution.failed_by(after)
+    used = 0.0 if after == 0 else distribution.life_used(np.inf if after is None else after)
+    expected = {
+        name: _amount(costs.planned, name) * (1 - failed)
+        + _amount(costs.failure, name) * failed
+        - _amount(costs.planned, name) * used / costs.life
+        for name in RESOURCES
+    }
+    return Option(when, after, failed, used, expected)
+
+
+def _amount(cost: Cost, name: str) -> float:
+    value: float = getattr(cost, name)
+    return value

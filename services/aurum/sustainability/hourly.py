@@ -1,0 +1,118 @@
+"""What a rate amounts to in each hour, and how much of the hour is known."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Times = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+HOUR_US = 3_600_000_000
+_ENOUGH = 0.5  # share of the time that must be known to tell the rest from it
+
+
+@dataclass(frozen=True, slots=True)
+class Hourly:
+    """first: the first hour, in hours since 1970 UTC. amount: of each hour, as far as it is known. covered: seconds
+    of it that are known; wanted: seconds of it that were asked for."""
+
+    first: int
+    amount: Floats
+    covered: Floats
+    wanted: Floats
+
+    @property
+    def coverage(self) -> float:
+        """Share of the time that is known; 0 to 1."""
+        return float(self.covered.sum() / self.wanted.sum()) if self.wanted.sum() else 0.0
+
+    @property
+    def total(self) -> float:
+        """Of the time that is known."""
+        return float(self.amount.sum())
+
+    @property
+    def estimate(self) -> float | None:
+        """Of the whole time, if the rest is like what is known; None if less than half of it is."""
+        return self.total / self.coverage if self.coverage >= _ENOUGH else None
+
+
+def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_gap: float) -> Hourly:
+    """The integral of a rate per hour (kW gives kWh) over [start, end), hour by hour, by the trapezoidal rule.
+
+    times: µs since 1970, ascending. rates: NaN where there is no reading. longest_gap: seconds between two readings,
+    above which nothing is known of the time between them.
+    """
+    first, edges = _edges(start_us, end_us)
+    count = len(edges) - 1
+    wanted = np.diff(edges) / 1e6
+    there = ~np.isnan(rates)
+    times, rates = times[there], rates[there]
+    if len(times) < 2:
+        return Hourly(first, np.zeros(count), np.zeros(count), wanted)
+    inside = edges[(edges > times[0]) & (edges < times[-1])]
+    cuts = np.union1d(times, inside)
+    values = np.interp(cuts, times, rates)
+    middle = (cuts[:-1] + cuts[1:]) // 2
+    piece = np.searchsorted(times, middle, side="right") - 1
+    seconds = np.diff(cuts) / 1e6
+    known = (np.diff(times) / 1e6 <= longest_gap)[np.clip(piece, 0, len(times) - 2)]
+    known &= (middle >= start_us) & (middle < end_us)
+    hour = np.searchsorted(edges, middle[known], side="right") - 1
+    amount = (values[:-1] + values[1:])[known] / 2 * (seconds[known] / 3600)
+    return Hourly(
+        first,
+        np.bincount(hour, weights=amount, minlength=count).astype(np.float64),
+        np.bincount(hour, weights=seconds[known], minlength=count).astype(np.float64),
+        wanted,
+    )
+
+
+def differences(times: Times, counts: Floats, start_us: int, end_us: int, longest_gap: float) -> Hourly:
+    """What a counter, such as a water meter, went up in each hour of [start, end). One that falls began anew at 0."""
+    there = ~np.isnan(counts)
+    times, counts = times[there], counts[there]
+    if len(times) < 2:
+        return integrate(times, counts, start_us, end_us, longest_gap)
+    steps = np.diff(counts)
+    steps = np.where(steps < 0, counts[1:], steps)
+    hours = np.diff(times) / HOUR_US
+    # A step is spread evenly over the time between its two readings: as a rate that is constant there.
+    twice = np.repeat(np.where(hours > 0, steps / np.where(hours > 0, hours, 1.0), 0.0), 2)
+    bounds = np.repeat(times, 2)[1:-1].copy()
+    bounds[1:-1:2] -= 1  # µs: the rate jumps at each reading
+    return integrate(bounds, twice, start_us, end_us, longest_gap)
+
+
+def nothing(start_us: int, end_us: int) -> Hourly:
+    """Of no machine at all."""
+    first, edges = _edges(start_us, end_us)
+    empty = np.zeros(len(edges) - 1)
+    return Hourly(first, empty, empty, empty)
+
+
+def add(parts: Iterable[Hourly], start_us: int, end_us: int) -> Hourly:
+    """Of several machines over the same hours."""
+    total = nothing(start_us, end_us)
+    for part in parts:
+        total = Hourly(
+            total.first, total.amount + part.amount, total.covered + part.covered, total.wanted + part.wanted
+        )
+    return total
+
+
+def mean_of(times: Times, values: Floats, start_us: int, end_us: int, longest_gap: float) -> Floats:
+    """The mean of a sensor in each hour; NaN where nothing is known."""
+    hourly = integrate(times, values, start_us, end_us, longest_gap)
+    known = hourly.covered > 0
+    return np.where(known, hourly.amount / np.where(known, hourly.covered / 3600, 1.0), np.nan)
+
+
+def _edges(start_us: int, end_us: int) -> tuple[int, Times]:
+    first = start_us // HOUR_US
+    last = -(-end_us // HOUR_US)
+    edges = np.arange(first, last + 1, dtype=np.int64) * HOUR_US
+    edges[0], edges[-1] = start_us, end_us
+    return first, edges

@@ -1,0 +1,150 @@
+"""The accounting plan: what is metered on which machines, which lines there are, and how each site buys electricity.
+
+One YAML file. The one that comes with this fits the simulated plant, and accounts for any machine that has a sensor
+`power_kw`.
+"""
+
+import fnmatch
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aurum.sustainability.contracts import Contract
+from aurum.sustainability.factors import checked
+
+DEFAULT_PLAN = Path(__file__).with_name("plan.yaml")
+OTHER = "*"  # machine types that the plan does not name
+
+_PER_HOUR = {"second": 3600.0, "minute": 60.0, "hour": 1.0}
+
+
+class PlanError(ValueError):
+    """A plan that cannot be used; the message names the file and the field."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PowerMeter(_Part):
+    """kind power: the sensor is in kW. kind current: in A, and power is √3·U·I·cos φ (three phases) or U·I·cos φ."""
+
+    sensor: str
+    kind: Literal["power", "current"] = "power"
+    volts: float = Field(400.0, gt=0, description="V, between conductors where there are three phases.")
+    power_factor: float = Field(0.85, gt=0, le=1, description="cos φ.")
+    phases: Literal[1, 3] = 3
+
+
+class FlowMeter(_Part):
+    """A rate per second, minute or hour; or a counter that only goes up. to: what one of its units is in ours."""
+
+    sensor: str
+    kind: Literal["rate", "counter"] = "rate"
+    per: Literal["second", "minute", "hour"] = "hour"
+    to: float = Field(1.0, gt=0, description="Litres, or units of production, in one of the sensor's.")
+
+    @property
+    def per_hour(self) -> float:
+        """By which a reading becomes our unit per hour, or for a counter our unit."""
+        return self.to * (_PER_HOUR[self.per] if self.kind == "rate" else 1.0)
+
+
+class Meters(_Part):
+    """Of a machine type; None where nothing is metered. production also gives specific energy and the baseline's
+    variable; temperature, a sensor, the other one."""
+
+    power: PowerMeter | None = None
+    water: FlowMeter | None = None
+    production: FlowMeter | None = None
+    production_unit: str = "units"
+    temperature: str | None = None
+
+    @property
+    def sensors(self) -> list[str]:
+        named = [meter.sensor for meter in (self.power, self.water, self.production) if meter]
+        return [*dict.fromkeys([*named, *([self.temperature] if self.temperature else [])])]
+
+
+class ContractPart(_Part):
+    name: str
+    kg_per_kwh: float = Field(description="0 for a certificate of renewable energy.")
+    share: float | None = Field(None, ge=0, le=1, description="Of each hour's consumption.")
+    kwh_per_hour: float | None = Field(None, ge=0)
+    profile_kwh: tuple[float, ...] | None = Field(
+        None, min_length=24, max_length=24, description="Of each hour of the day, UTC, as a solar park gives it."
+    )
+    begins: datetime | None = None
+    ends: datetime | None = None
+
+    @model_validator(mode="after")
+    def _limited(self) -> "ContractPart":
+        if self.share is None and self.kwh_per_hour is None and self.profile_kwh is None:
+            raise ValueError("one of share, kwh_per_hour and profile_kwh must say how much it covers")
+        checked(self.kg_per_kwh, "kg_per_kwh")
+        return self
+
+    def contract(self) -> Contract:
+        return Contract(
+            self.name,
+            self.kg_per_kwh,
+            self.share,
+            self.kwh_per_hour,
+            self.profile_kwh,
+            _hour(self.begins),
+            _hour(self.ends),
+        )
+
+
+class Site(_Part):
+    zone: str = Field("WORLD", description="Whose grid it is on: a zone of the emission factors.")
+    contracts: tuple[ContractPart, ...] = ()
+
+
+class Plan(_Part):
+    longest_gap_seconds: float = Field(
+        1200.0, gt=0, description="Between two readings; nothing is known of the time in a longer one."
+    )
+    meters: dict[str, Meters] = Field(description="By machine type; * for all others.")
+    lines: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Name of a production line → patterns of machine ids, such as press-*."
+    )
+    sites: dict[str, Site] = Field(default_factory=dict, description="By site; * for all others.")
+
+    def meters_of(self, machine_type: str) -> Meters:
+        return self.meters.get(machine_type) or self.meters.get(OTHER) or Meters()
+
+    def site_of(self, site: str) -> Site:
+        return self.sites.get(site) or self.sites.get(OTHER) or Site()
+
+    def line_of(self, machine_id: str) -> str:
+        """The first line that a machine belongs to; empty if none."""
+        return next(
+            (
+                line
+                for line, patterns in self.lines.items()
+                if any(fnmatch.fnmatchcase(machine_id, each) for each in patterns)
+            ),
+            "",
+        )
+
+
+def load_plan(path: Path | None = None) -> Plan:
+    """Raises PlanError."""
+    path = path or DEFAULT_PLAN
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise PlanError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PlanError(f"{path}, {'.'.join(map(str, first['loc'])) or 'top'}: {first['msg']}") from error
+
+
+def _hour(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp()) // 3600

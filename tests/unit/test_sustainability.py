@@ -271,9 +271,9 @@ def test_a_period_that_can_be_no_baseline_says_why(
 
 def test_the_plan_that_comes_along_fits_the_simulated_plant(tmp_path: Path) -> None:
     plan = load_plan()
-    assert plan.meters_of("pump").sensors == ["power_kw", "water_l_h", "flow_m3_h"]
-    assert plan.meters_of("anything").sensors == ["power_kw"]
-    assert plan.meters_of("turbofan").sensors == []
+    assert plan.meters_of("pump").rates == ["power_kw", "water_l_h", "flow_m3_h"]
+    assert plan.meters_of("anything").rates == ["power_kw"]
+    assert plan.meters_of("turbofan").rates == []
     assert plan.site_of("anywhere").zone == "WORLD"
     path = tmp_path / "plan.yaml"
     path.write_text("meters: {}\nlines: {press: ['press-*', pump-001]}\n")

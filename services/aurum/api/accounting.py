@@ -1,6 +1,7 @@
 """What machines used over a range: their meters' readings, integrated hour by hour."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from aurum.readings.batch import Column
 from aurum.readings.queried import columns
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.energy import power_of_current
-from aurum.sustainability.hourly import HOUR_US, Floats, Hourly, differences, integrate, mean_of
+from aurum.sustainability.hourly import HOUR_US, Floats, Hourly, Times, differences, integrate, mean_of
 from aurum.sustainability.plan import FlowMeter, Meters, Plan
 from aurum.v1 import columns_pb2, ingestion_pb2
 
@@ -22,7 +23,8 @@ GroupBy = Literal["machine", "line", "site"]
 _MOST_MACHINES = 1000  # in one account
 _AT_ONCE = 32  # machines in one query
 _LONGEST = 60 * 24  # hours
-_POINTS_AN_HOUR = 6  # to which readings are reduced; far enough below the usual gap of 20 minutes
+_POINTS_AN_HOUR = 6  # to which rates are reduced; far enough below the usual gap of 20 minutes
+_MOST_COUNTS = 10_000  # readings of a counter that are taken one by one; means of more hide where it began anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +125,24 @@ async def _machines(ingestion: IngestionBackend, scope: Scope) -> AsyncIterator[
 async def _readings(
     ingestion: IngestionBackend, machine_ids: Sequence[str], meters: Meters, plan: Plan, over: Range
 ) -> list[columns_pb2.QueriedColumns]:
-    if not meters.sensors:
-        return []
     margin = int(plan.longest_gap_seconds * 1e6)  # so that what lies between two readings at the ends is known too
-    return await ingestion.query(
-        ingestion_pb2.QueryRequest(
-            machine_ids=machine_ids,
-            sensors=meters.sensors,
-            start_us=max(1, over.start - margin),
-            end_us=over.end + margin,
-            points=max(2, -(-(over.end - over.start + 2 * margin) * _POINTS_AN_HOUR // HOUR_US)),
-        )
-    )
+    hours = (over.end - over.start + 2 * margin) / HOUR_US
+    found: list[columns_pb2.QueriedColumns] = []
+    for sensors, points in (
+        (meters.rates, max(2, math.ceil(hours * _POINTS_AN_HOUR))),
+        (meters.counters, _MOST_COUNTS),
+    ):
+        if sensors:
+            found += await ingestion.query(
+                ingestion_pb2.QueryRequest(
+                    machine_ids=machine_ids,
+                    sensors=sensors,
+                    start_us=max(1, over.start - margin),
+                    end_us=over.end + margin,
+                    points=points,
+                )
+            )
+    return found
 
 
 def _uses(
@@ -145,11 +153,17 @@ def _uses(
     over: Range,
 ) -> list[MachineUse]:
     known: dict[str, dict[str, Column]] = {machine.machine_id: {} for machine in machines}
-    half = HOUR_US // (2 * _POINTS_AN_HOUR)
     for series, times, values in columns(readings):
-        # A mean over an interval stands for its middle, and is told with its beginning.
-        known[series.machine_id][series.sensor] = (times + half if series.counts else times, values)
+        reduced = bool(series.counts) and series.sensor in meters.rates
+        known[series.machine_id][series.sensor] = _held(times, values) if reduced else (times, values)
     return [_use(machine, meters, plan, known[machine.machine_id], over) for machine in machines]
+
+
+def _held(times: Times, means: Floats) -> Column:
+    """Means over intervals, told with their beginnings, as a rate that holds from the beginning to the end of each."""
+    width = int(np.diff(times).min()) if len(times) > 1 else 0
+    ends = times + max(width - 1, 0)  # µs
+    return np.column_stack([times, ends]).ravel(), np.repeat(means, 2)
 
 
 def _use(

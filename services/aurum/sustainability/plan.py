@@ -64,9 +64,18 @@ class Meters(_Part):
     temperature: str | None = None
 
     @property
-    def sensors(self) -> list[str]:
+    def counters(self) -> list[str]:
+        """Sensors that only go up."""
+        flows = [meter for meter in (self.water, self.production) if meter and meter.kind == "counter"]
+        return [*dict.fromkeys(meter.sensor for meter in flows)]
+
+    @property
+    def rates(self) -> list[str]:
+        """The other sensors."""
         named = [meter.sensor for meter in (self.power, self.water, self.production) if meter]
-        return [*dict.fromkeys([*named, *([self.temperature] if self.temperature else [])])]
+        if self.temperature:
+            named.append(self.temperature)
+        return [name for name in dict.fromkeys(named) if name not in self.counters]
 
 
 class ContractPart(_Part):

@@ -121,13 +121,15 @@ def _baseline(
 
 
 def _intervals(used: Sequence[MachineUse], over: Range, interval: Interval) -> tuple[Floats, dict[str, Floats]]:
-    """Energy, production and temperature of each interval; NaN where less than nine tenths of an hour are known."""
+    """Energy, production and temperature of each interval; NaN where less than nine tenths of an hour are known.
+
+    A variable of which less than half is known is none."""
     metered = [use for use in used if use.energy is not None]
     sum_ = energy_of(metered, over)
     known = sum_.covered >= _WELL_KNOWN * np.maximum(sum_.wanted, 3600.0 * len(metered))
     columns = {"energy": np.where(known, sum_.amount, np.nan)}
     produced, _ = _produced(metered, over)
-    if produced is not None:
+    if produced is not None and produced.estimate is not None:
         enough = produced.covered >= _WELL_KNOWN * produced.wanted
         columns["production"] = np.where(enough, produced.amount, np.nan)
     temperatures = [use.temperature for use in metered if use.temperature is not None]

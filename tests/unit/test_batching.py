@@ -1,0 +1,90 @@
+"""Micro-batches: answers go to whom they belong, nothing waits for nothing, and what waits has a limit."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from aurum.prediction.batching import BatchLimits, MicroBatcher
+from aurum.runtime.errors import ResourceExhaustedError
+
+
+class Work:
+    """Doubles numbers, and remembers how many it was given at a time. A negative one is an error."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.gate.wait(5)
+        self.sizes.append(len(items))
+        if min(items) < 0:
+            raise ValueError("negative")
+        return [2 * item for item in items]
+
+
+@pytest.fixture
+async def thread() -> AsyncIterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+async def test_what_gathers_while_the_model_works_goes_together(thread: ThreadPoolExecutor) -> None:
+    work = Work()
+    batcher = MicroBatcher[int, int](work, thread, BatchLimits(most=50))
+    work.gate.clear()
+    first = asyncio.create_task(batcher([0]))
+    await asyncio.sleep(0.05)
+    others = [asyncio.create_task(batcher([number, number + 1000])) for number in range(1, 40)]
+    await asyncio.sleep(0.05)
+    work.gate.set()
+    assert await first == [0]
+    assert await asyncio.gather(*others) == [[2 * number, 2 * number + 2000] for number in range(1, 40)]
+    assert work.sizes[0] == 1
+    assert max(work.sizes) == 50
+    assert len(work.sizes) == 3
+    assert await batcher([]) == []
+    batcher.close()
+
+
+async def test_one_alone_does_not_wait(thread: ThreadPoolExecutor) -> None:
+    work = Work()
+    batcher = MicroBatcher[int, int](work, thread, BatchLimits(longest=1.0))
+    for number in range(12):
+        started = time.monotonic()
+        assert await batcher([number]) == [2 * number]
+        assert time.monotonic() - started < 0.5
+        await asyncio.sleep(0.01)
+    assert work.sizes == [1] * 12
+    batcher.close()
+
+
+async def test_an_error_reaches_its_batch_and_the_next_goes_on(thread: ThreadPoolExecutor) -> None:
+    batcher = MicroBatcher[int, int](Work(), thread)
+    with pytest.raises(ValueError, match="negative"):
+        await batcher([-1])
+    assert await batcher([4]) == [8]
+    batcher.close()
+
+
+async def test_too_many_are_refused_and_who_gives_up_is_left_out(thread: ThreadPoolExecutor) -> None:
+    work = Work()
+    batcher = MicroBatcher[int, int](work, thread, BatchLimits(most=2, waiting=3))
+    work.gate.clear()
+    running = asyncio.create_task(batcher([0]))
+    await asyncio.sleep(0.05)
+    waiting = [asyncio.create_task(batcher([number])) for number in (1, 2, 3)]
+    await asyncio.sleep(0.05)
+    with pytest.raises(ResourceExhaustedError, match="3 predictions wait for the model, and 3 may"):
+        await batcher([4])
+    waiting[0].cancel()
+    work.gate.set()
+    assert await running == [0]
+    assert await asyncio.gather(*waiting[1:]) == [[4], [6]]
+    assert sum(work.sizes) == 3
+    batcher.close()

@@ -32,6 +32,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         folder,
         extra={
             "AURUM_PREDICTION_RESCORE_AFTER": "1",
+            "AURUM_PREDICTION_RESCORE_RATE": "200",
             "AURUM_PREDICTION_HISTORY_INTERVAL": "0",
             "AURUM_LOG_LEVEL": "INFO",
         },
@@ -208,10 +209,10 @@ def test_advice_weighs_what_each_decision_costs(plant: Platform) -> None:
     assert options["planned_stop"]["after"] == 168
     soon = http("GET", f"{plant.api}/api/machines/worn/advice?planned_stop=1").json
     assert next(o for o in soon["options"] if o["when"] == "planned_stop")["failure_probability"] < 0.5
-    add_odd = {"machine_id": "odd", "machine_type": "sundial", "site": ""}
-    assert http("POST", f"{plant.api}/api/machines", add_odd).status == 201
-    rows = [{"machine_id": "odd", "sensor": "x", "timestamp": time.time() - n, "value": n % 3} for n in range(30)]
+    sundial = {"machine_id": "sundial-1", "machine_type": "sundial", "site": ""}
+    assert http("POST", f"{plant.api}/api/machines", sundial).status == 201
+    rows = [{"machine_id": "sundial-1", "sensor": "x", "timestamp": time.time() - n, "value": n % 3} for n in range(30)]
     assert http("POST", f"{plant.api}/api/readings", {"readings": rows}).status == 200
-    refused = http("GET", f"{plant.api}/api/machines/odd/advice")
+    refused = http("GET", f"{plant.api}/api/machines/sundial-1/advice")
     assert refused.status == 409
     assert "no model tells its RUL" in json.dumps(refused.json)

@@ -37,7 +37,7 @@ def life(number: int, rng: np.random.Generator, *, regimes: bool = False, begins
     if regimes:
         setting = rng.integers(0, 3, length)
         columns["setting"] = np.array([0.0, 20.0, 42.0])[setting] + rng.normal(0, 0.001, length)
-        columns["heat"] += 100.0 * setting
+        columns["heat"] += 1000.0 * setting  # wear is lost in it
         columns["flow"] *= 1.0 + setting
     return Run(f"m{number:02d}", True, begins + np.arange(length, dtype=np.int64) * HOUR, columns)
 

@@ -197,7 +197,8 @@ def _specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec
         of_regimes = (
             f"is a setting: it tells the {len(regimes.centers)} operating regimes, to which sensors are related"
         )
-        dropped |= dict.fromkeys(settings, of_regimes)
+        dropped |= dict.fromkeys(settings, "is constant in each operating regime")
+        dropped |= dict.fromkeys(regimes.columns, of_regimes)
         silent = [name for index, name in enumerate(regimes.sensors) if np.isinf(regimes.deviation[:, index]).all()]
         dropped |= dict.fromkeys(silent, "is constant in each operating regime")
         sensors = tuple(name for name in regimes.sensors if name not in silent)

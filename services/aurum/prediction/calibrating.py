@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
-from aurum.prediction.calibration import LEVELS, IntervalCalibration, RiskCalibration
+from aurum.prediction.calibration import COVERAGE, LEVELS, IntervalCalibration, RiskCalibration
 
 Floats = npt.NDArray[np.float64]
-_BINS = 5  # of predictions, each with residual quantiles of its own
+_MOST_BINS = 12  # of predictions, each with residual quantiles of its own
+_ROWS_OF_A_BIN = 200
+_MOST_SPREAD = 2.0
 _KNOTS = 60  # most points of a calibration curve that are kept
 
 
@@ -37,10 +39,15 @@ def calibrate_risk(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> RiskCalib
     return RiskCalibration(np.array([knot[0] for knot in knots]), np.maximum.accumulate(smoothed))
 
 
-def calibrate_interval(predictions: Floats, truths: Floats) -> IntervalCalibration:
+def calibrate_interval(predictions: Floats, truths: Floats, cap: float = np.inf) -> IntervalCalibration:
     """Split conformal quantiles (Papadopoulos et al., 2002; Vovk et al., 2017) from held-out residuals, by bins of the
-    prediction (Mondrian, so that short and long predictions are each covered)."""
-    edges = np.unique(np.quantile(predictions, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    prediction (Mondrian, so that short and long predictions are each covered).
+
+    cap: truths of this size are nearly always covered, since the upper bound ends there too. The quantiles are spread
+    from their median until the interval holds as often as it says among the others.
+    """
+    bins_wanted = int(np.clip(len(predictions) // _ROWS_OF_A_BIN, 1, _MOST_BINS))
+    edges = np.unique(np.quantile(predictions, np.linspace(0, 1, bins_wanted + 1)[1:-1]))
     bins = np.searchsorted(edges, predictions, side="right")
     quantiles = []
     for index in range(len(edges) + 1):
@@ -51,7 +58,22 @@ def calibrate_interval(predictions: Floats, truths: Floats) -> IntervalCalibrati
         # The two halves lean outwards, which makes the coverage hold for a finite sample.
         ranks = np.where(LEVELS < 0.5, np.floor((count + 1) * LEVELS), np.ceil((count + 1) * LEVELS)).astype(int) - 1
         quantiles.append(residuals[np.clip(ranks, 0, count - 1)])
-    return IntervalCalibration(edges, np.array(quantiles))
+    found = np.array(quantiles)
+    informative = truths < cap
+    if informative.any() and not informative.all():
+        found = _spread(found, bins[informative], (truths - predictions)[informative])
+    return IntervalCalibration(edges, found)
+
+
+def _spread(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats) -> Floats:
+    """Widened by one factor, so that the outermost quantiles hold COVERAGE of the residuals."""
+    middle = quantiles[:, [len(LEVELS) // 2]]
+    low, high = (np.abs(quantiles[:, end] - middle[:, 0])[bins] for end in (0, -1))
+    off = residuals - middle[bins, 0]
+    needed = np.where(off < 0, -off / np.maximum(low, 1e-12), off / np.maximum(high, 1e-12))
+    factor = float(np.clip(np.quantile(needed, COVERAGE), 1.0, _MOST_SPREAD))
+    spread: Floats = middle + factor * (quantiles - middle)
+    return spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,7 +256,7 @@ def _fit(table: Table, target: Outcomes, spec: FeatureSpec, options: TrainingOpt
     gain = _gain(risk)
     if life is not None and target.left is not None:
         known = ~np.isnan(target.left)
-        found = calibrate_interval(rul[known], target.left[known])
+        found = calibrate_interval(rul[known], target.left[known], target.cap)
         interval = parts.IntervalPart(
             coverage=COVERAGE,
             levels=LEVELS.round(4).tolist(),
@@ -269,7 +269,7 @@ def _fit(table: Table, target: Outcomes, spec: FeatureSpec, options: TrainingOpt
         files,
         parts.RiskPart(scores=calibration.scores.tolist(), probabilities=calibration.probabilities.tolist()),
         interval,
-        evaluate_crosswise(held_out, fold[target.known], protocol),
+        evaluate_crosswise(held_out, fold[target.known], protocol, target.cap),
         gain,
         monotone,
     )
@@ -384,6 +384,7 @@ def _judge_later_lives(
         held_out,
         halves,
         f"fitted to {len(split[0])} lives that had ended before the other {len(split[1])} began",
+        target.cap,
     )
 
 

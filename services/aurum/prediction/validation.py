@@ -47,7 +47,7 @@ def folds_of(group: Indices, seed: int) -> Indices:
     return fold_of_machine[group]
 
 
-def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str) -> parts.Evaluation:
+def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str, cap: float) -> parts.Evaluation:
     """Each fold's calibration is made from the other folds."""
     probabilities = np.zeros(len(held_out.soon))
     inside = np.zeros(len(held_out.soon), dtype=bool)
@@ -56,9 +56,8 @@ def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str) -> parts
         probabilities[test] = calibrate_risk(held_out.score[~test], held_out.soon[~test])(held_out.score[test])
         if held_out.rul is not None and held_out.left is not None:
             known = ~np.isnan(held_out.left)
-            quantiles = calibrate_interval(held_out.rul[~test & known], held_out.left[~test & known])(
-                held_out.rul[test]
-            )
+            calibration = calibrate_interval(held_out.rul[~test & known], held_out.left[~test & known], cap)
+            quantiles = np.minimum(calibration(held_out.rul[test]), cap)
             inside[test] = _within(held_out.left[test], quantiles[:, 0], quantiles[:, -1])
     return evaluate(held_out, probabilities, inside, protocol)
 

@@ -2,6 +2,7 @@
 plans."""
 
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal, getcontext
 from fractions import Fraction
@@ -299,3 +300,34 @@ def test_a_wrong_plan_is_named_by_its_field(tmp_path: Path, text: str, problem: 
     path.write_text(text)
     with pytest.raises(PlanError, match=problem):
         load_plan(path)
+
+
+def test_the_worked_example_of_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sustainability.md").read_text()
+    rows = [
+        [float(cell) for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if re.match(r"\| \d+ \| \d", line)
+    ]
+    _, used, grid, solar, tariff, rest, location, market = (np.array(column) for column in zip(*rows, strict=True))
+    first = 24 * 20_000
+    contracts = [Contract("solar", 0.0, kwh=50), Contract("tariff", 0.02, share=0.5)]
+    found = account(first, used, grid, np.full(3, 0.6), contracts)
+    allocation = allocate(first, used, contracts)
+    assert np.allclose(allocation.matched, [solar, tariff])
+    assert np.allclose(allocation.rest, rest)
+    assert np.allclose(found.location, location)
+    assert np.allclose(found.market, market)
+    assert f"Location-based {location.sum():g} kgCO2e, market-based {market.sum():g} kgCO2e" in text
+    assert found.matched.sum() == used.sum()
+    without = account(first, used, grid, np.full(3, 0.6), contracts[:1])
+    assert f"residual mix: {without.market.sum():g} kgCO2e" in text
+
+
+def test_the_plan_of_the_docs_can_be_loaded(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sustainability.md").read_text()
+    path = tmp_path / "plan.yaml"
+    path.write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])  # type: ignore[index]
+    plan = load_plan(path)
+    assert plan.meters_of("press").counters == ["meter_l"]
+    assert [part.contract().name for part in plan.site_of("hall-1").contracts] == ["solar PPA", "green tariff"]

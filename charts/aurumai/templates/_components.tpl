@@ -23,8 +23,31 @@ api:
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
     AURUM_PREDICTION_TARGET: {{ $name }}-prediction:50051
     AURUM_ADMIN_TARGETS: {{ include "aurumai.adminTargets" . | quote }}
+    {{- with .Values.accounting }}
+    {{- if .plan }}
+    AURUM_SUSTAINABILITY_PLAN: /etc/aurum/accounting/plan.yaml
+    {{- end }}
+    {{- if .costs }}
+    AURUM_COSTS_FILE: /etc/aurum/accounting/costs.yaml
+    {{- end }}
+    {{- if .factors }}
+    AURUM_SUSTAINABILITY_FACTORS: /etc/aurum/accounting/factors.csv
+    {{- end }}
+    {{- if .hourlyFactors }}
+    AURUM_SUSTAINABILITY_HOURLY_FACTORS: /etc/aurum/accounting/hourly-factors.csv
+    {{- end }}
+    {{- if ne .provider.type "none" }}
+    AURUM_SUSTAINABILITY_PROVIDER: {{ .provider.type }}
+    AURUM_SUSTAINABILITY_PROVIDER_URL: {{ .provider.url | quote }}
+    {{- end }}
+    {{- end }}
+  {{- if .Values.accounting.provider.existingSecret }}
+  secret: {{ .Values.accounting.provider.existingSecret }}
+  secretEnv: {AURUM_SUSTAINABILITY_PROVIDER_KEY: key}
+  {{- end }}
   calls: [ingestion, prediction]
   asks: true
+  accounting: {{ include "aurumai.accounting" . | fromYaml | empty | not }}
   values: {{ toJson $values.api }}
 ingestion:
   image: ingestion
@@ -38,6 +61,7 @@ ingestion:
     AURUM_STORE_URL: {{ .Values.store.url | quote }}
     {{- end }}
   {{- if .Values.store.existingSecret }}
+  secret: {{ .Values.store.existingSecret }}
   secretEnv: {AURUM_STORE_USERNAME: username, AURUM_STORE_PASSWORD: password}
   {{- end }}
   calls: []
@@ -152,4 +176,26 @@ edge-sim:
 {{- fail (printf "%s.autoscaling.maxReplicas: is below %s.replicas" $name $name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* The files of accounting, by name; nothing where the built-in ones are to be used. */ -}}
+{{- define "aurumai.accounting" -}}
+{{- with .Values.accounting }}
+{{- with .plan }}
+plan.yaml: |
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .costs }}
+costs.yaml: |
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .factors }}
+factors.csv: |
+  {{- . | nindent 2 }}
+{{- end }}
+{{- with .hourlyFactors }}
+hourly-factors.csv: |
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- end -}}

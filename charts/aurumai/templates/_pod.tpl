@@ -13,6 +13,9 @@ metadata:
     {{- if $collector.enabled }}
     checksum/collector: {{ include "aurumai.collectorConfig" $root | sha256sum }}
     {{- end }}
+    {{- if $component.accounting }}
+    checksum/accounting: {{ include "aurumai.accounting" $root | sha256sum }}
+    {{- end }}
     {{- with $values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -104,6 +107,9 @@ spec:
         {{- if $component.models }}
         - {name: models, mountPath: /var/lib/aurum/models}
         {{- end }}
+        {{- if $component.accounting }}
+        - {name: accounting, mountPath: /etc/aurum/accounting, readOnly: true}
+        {{- end }}
         {{- if $component.token }}
         - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
         {{- end }}
@@ -130,6 +136,10 @@ spec:
       {{- else }}
       emptyDir: {sizeLimit: 1Gi}
       {{- end }}
+    {{- end }}
+    {{- if $component.accounting }}
+    - name: accounting
+      configMap: {name: {{ $fullname }}-accounting}
     {{- end }}
     {{- if $component.token }}
     - name: token # for this container alone, not for the collector beside it
@@ -178,6 +188,6 @@ grpc: {port: {{ .port }}}
 {{- range $name, $key := .component.secretEnv | default dict }}
 - name: {{ $name }}
   valueFrom:
-    secretKeyRef: {name: {{ $root.Values.store.existingSecret }}, key: {{ $key }}}
+    secretKeyRef: {name: {{ $.component.secret }}, key: {{ $key }}}
 {{- end }}
 {{- end -}}

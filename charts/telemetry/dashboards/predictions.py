@@ -100,6 +100,28 @@ PAGE = Page(
             "Latency",
             (
                 Panel(
+                    "Predictions in one call",
+                    "How many predictions the model made together.",
+                    "docs/prediction.md",
+                    "short",
+                    (
+                        Query(quantile(0.5, "prediction_batch_size", of("prediction")), "50 %"),
+                        Query(quantile(0.99, "prediction_batch_size", of("prediction")), "99 %"),
+                    ),
+                    width=12,
+                ),
+                Panel(
+                    "Waiting for the model",
+                    "Predictions that wait, and those a second that were refused because too many did.",
+                    "docs/prediction.md",
+                    "short",
+                    (
+                        Query(largest("prediction_batch_waiting", of("prediction")), "waiting"),
+                        Query(rate("prediction_batch_refused_total", of("prediction")), "refused"),
+                    ),
+                    width=12,
+                ),
+                Panel(
                     "Model",
                     "Time of the model for one machine.",
                     "docs/runbooks/AurumAIPredictLatencyBurn.md",
@@ -189,6 +211,63 @@ PAGE = Page(
                     ),
                 ),
                 Panel(
+                    "Shadow's disagreement",
+                    "Mean distance of the shadow model's risk from the champion's; 0 without a shadow.",
+                    "docs/prediction.md",
+                    "percentunit",
+                    (
+                        Query(
+                            or_zero(
+                                f"{rate('prediction_shadow_risk_difference_sum', _MODEL, 'machine_type')} "
+                                f"/ {rate('prediction_shadow_risk_difference_count', _MODEL, 'machine_type')}",
+                                "machine_type",
+                            ),
+                            "{{machine_type}}",
+                        ),
+                    ),
+                    most=1.0,
+                ),
+                Panel(
+                    "Made again",
+                    "Looks a second at past predictions for readings that came late, and what came of them.",
+                    "docs/prediction.md",
+                    "cps",
+                    (
+                        Query(
+                            or_zero(rate("prediction_rescored_total", of("prediction"), "result"), "result"),
+                            "{{result}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Drift by feature",
+                    "Population stability index of each main feature; 0 until 200 predictions.",
+                    "docs/prediction.md",
+                    "none",
+                    (
+                        Query(
+                            or_zero(largest("prediction_feature_drift", _MODEL, "machine_type, feature"), "feature"),
+                            "{{machine_type}} {{feature}}",
+                        ),
+                    ),
+                    width=12,
+                ),
+                Panel(
+                    "Changes of a feature's mean",
+                    "Changes a second that ADWIN found over the predictions.",
+                    "docs/prediction.md",
+                    "cps",
+                    (
+                        Query(
+                            or_zero(
+                                rate("prediction_feature_changes_total", _MODEL, "machine_type, feature"), "feature"
+                            ),
+                            "{{machine_type}} {{feature}}",
+                        ),
+                    ),
+                    width=12,
+                ),
+                Panel(
                     "Calibration error",
                     "How far the risks of the active model are from the shares that failed (expected calibration "
                     "error), on runs that its calibration had not seen.",
@@ -197,6 +276,7 @@ PAGE = Page(
                     (Query(largest("prediction_model_calibration_error", _MODEL, "machine_type"), "{{machine_type}}"),),
                     "stat",
                     limit=0.05,
+                    width=12,
                 ),
                 Panel(
                     "Interval coverage",
@@ -208,6 +288,7 @@ PAGE = Page(
                     limit=0.8,
                     low=True,
                     most=1.0,
+                    width=12,
                 ),
             ),
         ),

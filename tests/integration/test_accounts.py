@@ -30,8 +30,9 @@ meters:
     water: {sensor: meter_l, kind: counter}
     production: {sensor: pieces_per_h}
     production_unit: pieces
+  mill: {power: {sensor: kw}, production: {sensor: pieces_per_h}}
   fan: {power: {sensor: amps, kind: current, volts: 400, power_factor: 0.8}}
-lines: {front: ["press-*"]}
+lines: {front: ["press-*"], back: ["mill-*"]}
 sites:
   north: {zone: NOWHERE, contracts: [{name: solar, kg_per_kwh: 0.0, kwh_per_hour: 30}]}
 """
@@ -102,6 +103,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Itera
         ("press-2", "press"),
         ("fan-1", "fan"),
         ("mute-1", "statue"),
+        ("mill-1", "mill"),
     ):
         machine = {"machine_id": machine_id, "machine_type": machine_type, "site": "north"}
         assert ask("POST", f"{running.api}/api/machines", machine).status == 201
@@ -113,6 +115,10 @@ def plant(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Itera
         if at < START + 3 * HOUR:
             rows.append(f"press-2,{at},kw,{(at - START) // HOUR * 10}")
         rows.append(f"fan-1,{at},amps,100")
+    for at in range(START - 48 * HOUR, END + 1, 600):  # uses 20 kW, and 0.5 kWh for each piece; 10 % less from START on
+        pieces = 60 + 20 * (at // HOUR % 5)
+        rows.append(f"mill-1,{at},pieces_per_h,{pieces}")
+        rows.append(f"mill-1,{at},kw,{(20 + 0.5 * pieces) * (0.9 if at >= START else 1)}")
     answer = ask("POST", f"{running.api}/api/readings", "\n".join(rows).encode(), headers={"Content-Type": "text/csv"})
     assert answer.status == 200, answer.body
     yield running
@@ -140,7 +146,7 @@ def test_energy_by_machine_line_and_site(plant: Platform) -> None:
     assert len(found["hours"]) == 6
     assert sum(hour["energy_kwh"] for hour in found["hours"]) == pytest.approx(found["total"]["energy_kwh"])
     lines = {group["name"]: group for group in get(plant, "/api/energy", group_by="line").json["groups"]}
-    assert set(lines) == {"front", ""}
+    assert set(lines) == {"front", "back", ""}
     assert lines[""]["energy_kwh"] == pytest.approx(by_name["fan-1"]["energy_kwh"])
     (site,) = get(plant, "/api/energy", group_by="site").json["groups"]
     assert site["name"] == "north"
@@ -198,6 +204,14 @@ def test_a_load_that_can_wait_is_told_when(plant: Platform) -> None:
 def test_a_baseline_is_told_with_its_savings(plant: Platform) -> None:
     baseline = f"&baseline_start={iso(START)}&baseline_end={iso(END)}"
     url = f"{plant.api}/api/energy?start={iso(START)}&end={iso(END)}{baseline}"
+    saved = get(
+        plant, "/api/energy", machine_id="mill-1", baseline_start=iso(START - 48 * HOUR), baseline_end=iso(START)
+    ).json["baseline"]
+    assert saved["coefficients"]["production"] == pytest.approx(0.5, abs=0.02)
+    assert saved["intercept_kwh"] == pytest.approx(20, abs=2)
+    assert saved["r_squared"] > 0.98
+    assert saved["savings_share"] == pytest.approx(0.1, abs=0.01)
+    assert saved["cusum_kwh"][-1] == pytest.approx(saved["savings_kwh"])
     flat = ask("GET", f"{url}&machine_id=press-1")
     assert flat.status == 422
     assert "does not vary" in json.dumps(flat.json)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from aurum.commands.any_table import Declared
+from aurum.commands.histories import HistoryError
 from aurum.commands.training_data import Given, load
 from aurum.prediction.evaluation import EvaluationDataError, evaluate_model
 from aurum.prediction.features import features_of, features_of_windows, steps_of, window_of
@@ -212,6 +213,10 @@ def test_a_table_with_usual_names_needs_no_more_than_its_end(tmp_path: Path) -> 
         [f"{row},{99 - index % 10}" for index, row in enumerate(table_of(lives(8)))],
     )
     assert all(run.failed and run.left > 0 for run in load(given(left, "fans")).by_type["fans"])
+    only = load(Given(None, [table], ["fans"], True, sensors=["heat"])).by_type["fans"]
+    assert set(only[0].columns) == {"cycle", "heat"}
+    with pytest.raises(HistoryError, match="there is no sensor 'heap'; there are cycle, flow, heat"):
+        load(Given(None, [table], ["fans"], True, sensors=["heap"]))
     declared = csv_of(tmp_path / "d.csv", "wer;wann;heat", [f"a;{n};{n}" for n in range(1, 60)])
     run = load(given(declared, "x", unit="wer", life="wann")).by_type["x"][0]
     assert (run.machine_id, len(run.timestamps), run.failed) == ("a", 59, False)

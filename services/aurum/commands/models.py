@@ -33,6 +33,9 @@ Time = Annotated[str | None, typer.Option(help="Column with the time; likewise."
 Life = Annotated[str | None, typer.Option(help="Column that counts life, such as operating hours; likewise.")]
 Failure = Annotated[str | None, typer.Option(help="Column that is set at failures; likewise.")]
 Left = Annotated[str | None, typer.Option(help="Column with the life left; likewise.")]
+Sensors = Annotated[
+    list[str] | None, typer.Option("--sensor", help="Look at this column alone; may be repeated; by default at all.")
+]
 LeftFile = Annotated[
     Path | None,
     typer.Option(
@@ -55,6 +58,7 @@ def train(
     failure: Failure = None,
     left: Left = None,
     left_file: LeftFile = None,
+    sensor: Sensors = None,
     horizon: Annotated[
         float | None, typer.Option(min=0, help="risk_score is the probability of a failure within this; unit of life.")
     ] = None,
@@ -76,7 +80,15 @@ def train(
     settings = load_settings()
     stored = [settings.store_path] if format_ is DataFormat.store and not files else files
     given = _given(
-        format_, stored, machine_type, run_to_failure, (unit, time, life, failure, left), machines, seed, left_file
+        format_,
+        stored,
+        machine_type,
+        run_to_failure,
+        (unit, time, life, failure, left),
+        machines,
+        seed,
+        left_file,
+        sensor,
     )
     train_all(
         given,
@@ -146,6 +158,7 @@ def _given(
     machines: int = 50,
     seed: int = 7,
     left_file: Path | None = None,
+    sensors: list[str] | None = None,
 ) -> "Given":
     from aurum.commands.any_table import Declared
     from aurum.commands.training_data import Given
@@ -165,6 +178,7 @@ def _given(
         machines,
         seed,
         left_file,
+        sensors or (),
     )
 
 

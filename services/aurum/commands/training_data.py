@@ -18,14 +18,14 @@ from aurum.commands.histories import (
     is_long_csv,
 )
 from aurum.commands.importing import CMAPSS_TYPE
-from aurum.readings.history import Run
+from aurum.readings.history import AXES, FAULT, Run
 from aurum.readings.tables import TableError
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """What a command was told of its data. form: plant, cmapss, csv or store; None to look at the files. left_file: a
-    line a machine with the life left at its last reading, as C-MAPSS has it."""
+    line a machine with the life left at its last reading, as C-MAPSS has it. sensors: only these; by default all."""
 
     form: str | None
     files: Sequence[Path]
@@ -35,6 +35,7 @@ class Given:
     machines: int = 50
     seed: int = 7
     left_file: Path | None = None
+    sensors: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,11 @@ def load(given: Given) -> Histories:
     except TableError as error:
         named = ", ".join(map(str, given.files))
         raise TableError(error.row, error.column, f"{error.description} (in {named})") from error
-    return replace(found, by_type=_with_lives_left(found.by_type, given.left_file)) if given.left_file else found
+    if given.left_file:
+        found = replace(found, by_type=_with_lives_left(found.by_type, given.left_file))
+    if given.sensors:
+        found = replace(found, by_type=_only(found.by_type, given.sensors, found.life))
+    return found
 
 
 def _from_table(given: Given, only: str | None) -> Histories:
@@ -80,6 +85,21 @@ def _from_table(given: Given, only: str | None) -> Histories:
         return Histories({only: from_csv(given.files, only, given.run_to_failure)[only]}, source)
     by_type, life, said = read_histories(given.files, replace(given.declared, machine_type=only), given.run_to_failure)
     return Histories(by_type, source, given.declared.life and life, said)
+
+
+def _only(by_type: dict[str, list[Run]], sensors: Sequence[str], life: str | None) -> dict[str, list[Run]]:
+    """The runs with these sensors alone, and with what counts life and tells failures."""
+    there = {name for runs in by_type.values() for run in runs for name in run.columns}
+    unknown = [name for name in sensors if name not in there]
+    if unknown:
+        raise HistoryError(f"there is no sensor {unknown[0]!r}; there are {', '.join(sorted(there))}")
+    kept = {*sensors, *AXES, FAULT, life}
+    return {
+        machine_type: [
+            replace(run, columns={name: values for name, values in run.columns.items() if name in kept}) for run in runs
+        ]
+        for machine_type, runs in by_type.items()
+    }
 
 
 def _with_lives_left(by_type: dict[str, list[Run]], file: Path) -> dict[str, list[Run]]:

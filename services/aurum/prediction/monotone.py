@@ -1,0 +1,62 @@
+"""Features that the life left may only rise with, or only fall with: wear does not heal."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aurum.prediction.features import MIDDLE, SHORT
+from aurum.prediction.fitting import fit_trees, raw_scores
+from aurum.prediction.table import Floats, Indices, Outcomes, Table
+
+_LEAST_LIVES = 6
+_SAME_WAY = 0.95  # share of lives in which a feature goes the same way, for wear to be monotone in it
+_MOST_LOST = 1.02  # relative error that monotone constraints may cost on the first fold
+
+
+def monotone_features(
+    table: Table, target: Outcomes, names: Sequence[str], fold: Indices, *, seed: int, threads: int
+) -> tuple[int, ...]:
+    """By feature: 1 where the life left may only rise with it, -1 where it may only fall, else 0.
+
+    Means that go the same way in nearly all lives show wear, which does not heal. They are constrained unless that
+    makes predictions worse.
+    """
+    if target.left is None:
+        return ()
+    signs = np.zeros(len(names), dtype=int)
+    lives = [np.flatnonzero(table.run == run) for run in np.unique(table.run[table.failed])]
+    lives = [rows[len(rows) // 2 :] for rows in lives if len(rows) >= 8]
+    for index, name in enumerate(names):
+        if not name.endswith((f".mean_{SHORT}", f".mean_{MIDDLE}")) or len(lives) < _LEAST_LIVES:
+            continue
+        ways = [_way(table.features[rows, index], table.left[rows]) for rows in lives]
+        agreed = float(np.mean(ways))
+        if abs(agreed) >= 2 * _SAME_WAY - 1:
+            signs[index] = int(np.sign(agreed))
+    if not signs.any():
+        return ()
+    test = fold == 0
+    known = ~np.isnan(target.left)
+    errors = []
+    for constraints in ((), signs.tolist()):
+        rows = known & ~test
+        booster = fit_trees(
+            table.features[rows],
+            target.left[rows],
+            "regression",
+            seed=seed,
+            threads=threads,
+            monotone=constraints,
+        )
+        told = np.clip(raw_scores(booster, table.features[test & known]), 0, target.cap)
+        errors.append(float(np.sqrt(np.mean((told - target.left[test & known]) ** 2))))
+    return tuple(signs.tolist()) if errors[1] <= _MOST_LOST * errors[0] else ()
+
+
+def _way(values: Floats, left: Floats) -> float:
+    """1 if the values rise with the life left, -1 if they fall, 0 if they do neither."""
+    there = ~np.isnan(values)
+    if there.sum() < 8:
+        return 0.0
+    values, left = values[there], left[there]
+    return float(np.sign(((values - values.mean()) * (left - left.mean())).sum()))

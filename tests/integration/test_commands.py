@@ -154,6 +154,11 @@ def test_training_on_a_store_and_on_csv(tmp_path: Path) -> None:
     finally:
         platform.stop()
     assert trained.returncode == 0, trained.stderr
+    exported = aurum("export", str(platform.folder / "store.db"), str(tmp_path / "parquet"))
+    assert exported.returncode == 0, exported.stderr
+    time.sleep(1)  # a version's name has its second
+    again = aurum("train", "--out", str(out), str(tmp_path / "parquet"))
+    assert again.returncode == 0, again.stderr
     newer = json.loads((out / "fan" / "active.json").read_text())["version"]
     assert json.loads((out / "fan" / newer / "card.json").read_text())["data"]["sha256"] == card["data"]["sha256"]
 

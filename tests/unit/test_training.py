@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aurum.commands.any_table import Declared
+from aurum.commands.any_table import Declared, TableRoleError
 from aurum.commands.histories import HistoryError
 from aurum.commands.training_data import Given, load
 from aurum.prediction.evaluation import EvaluationDataError, evaluate_model
@@ -220,6 +220,21 @@ def test_a_table_with_usual_names_needs_no_more_than_its_end(tmp_path: Path) -> 
     declared = csv_of(tmp_path / "d.csv", "wer;wann;heat", [f"a;{n};{n}" for n in range(1, 60)])
     run = load(given(declared, "x", unit="wer", life="wann")).by_type["x"][0]
     assert (run.machine_id, len(run.timestamps), run.failed) == ("a", 59, False)
+
+
+def test_parts_of_a_table_are_put_together(tmp_path: Path) -> None:
+    rows = table_of(lives(8))
+    parts = [csv_of(tmp_path / f"{n}.csv", HEAD, part) for n, part in enumerate((rows[:300], rows[300:]))]
+    whole = load(given(csv_of(tmp_path / "all.csv", HEAD, rows), "x", run_to_failure=True)).by_type["x"]
+    put = load(Given(None, parts, ["x"], True)).by_type["x"]
+    assert [run.machine_id for run in put] == [run.machine_id for run in whole]
+    assert all(np.array_equal(a.columns["heat"], b.columns["heat"]) for a, b in zip(put, whole, strict=True))
+    csv_of(parts[1], HEAD, [*rows[300:305], "zz,1,hot,3", *rows[305:]])
+    with pytest.raises(TableError, match=r"row 7, heat: 'hot' is no number \(in 1.csv\)"):
+        load(Given(None, parts, ["x"], True))
+    csv_of(parts[1], "unit,cycle,cold,flow", rows[300:])
+    with pytest.raises(TableRoleError, match="no parts of one table: only one of them has the column 'cold'"):
+        load(Given(None, parts, ["x"], True))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aurum.commands.histories import align
 from aurum.readings.batch import Timestamps, Values, machine_id_problem, sensor_problem
 from aurum.readings.history import AXES, FAULT, HOUR_US, Run, split_runs
 from aurum.readings.tables import CMAPSS_EPOCH_US, TableError, parse_timestamp
@@ -32,6 +33,7 @@ _NUMBERS = 0.5  # share of a text column's cells that are numbers, from which on
 _COUNTER_BELOW = 1e8  # a time as small as this is no moment since 1970, but a count of hours or cycles
 _MOST_NAMED = 5
 _DELIMITERS = ",;\t|"
+_FIRST_ROW = 2  # of a table, after its header
 
 
 class TableRoleError(ValueError):
@@ -68,17 +70,49 @@ def read_histories(
 
     Raises TableError, TableRoleError.
     """
-    runs: dict[str, list[Run]] = {}
-    said: list[str] = []
-    life = None
-    for file in files:
-        table = _read(file)
-        roles = _roles(table, declared, run_to_failure)
-        for machine_type, found in _runs(file, table, roles, declared, run_to_failure).items():
-            runs.setdefault(machine_type, []).extend(found)
-        said += [f"{file.name}: {each}" for each in roles.said]
-        life = roles.life and _sensor(roles.life)
-    return runs, life, said
+    parts = [_read(file) for file in files]
+    lengths = [len(next(iter(part.values()))) for part in parts]
+    table = _together(files, parts)
+    roles = _roles(table, declared, run_to_failure)
+    try:
+        runs = _runs(files[0], table, roles, declared, run_to_failure)
+    except TableError as error:
+        raise _in_its_file(error, files, lengths) from error
+    return runs, roles.life and _sensor(roles.life), roles.said
+
+
+def _together(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One table of files with the same columns. Raises TableRoleError."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    for file, part in zip(files, parts, strict=True):
+        other = set(part) ^ set(parts[0])
+        if other:
+            raise TableRoleError(
+                f"{file} and {files[0]} are no parts of one table: only one of them has the column {min(other)!r}"
+            )
+    if len(parts) == 1:
+        return parts[0]
+    # A column of numbers with a mistake in one file is text there; where the mistake is, is found later.
+    text = {name for part in parts for name, array in part.items() if pa.types.is_string(array.type)}
+    tables = [
+        pa.table({name: part[name].cast(pa.string()) if name in text else part[name] for name in parts[0]})
+        for part in parts
+    ]
+    merged = pa.concat_tables(tables, promote_options="permissive")
+    return {name: merged.column(name).combine_chunks() for name in merged.column_names}
+
+
+def _in_its_file(error: TableError, files: Sequence[Path], lengths: Sequence[int]) -> TableError:
+    """The error with the row as its own file counts."""
+    if len(files) == 1 or error.row < _FIRST_ROW:
+        return error
+    row = error.row - _FIRST_ROW
+    for file, length in zip(files, lengths, strict=True):
+        if row < length:
+            return TableError(row + _FIRST_ROW, error.column, f"{error.description} (in {file.name})")
+        row -= length
+    return error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -151,6 +185,8 @@ def _roles(table: dict[str, Any], declared: Declared, run_to_failure: bool) -> _
         roles.said.append(f"life left by {roles.left!r}")
     elif run_to_failure:
         roles.said.append("each machine's last row is its failure")
+    elif {"sensor", "value"} <= set(table):
+        roles.said.append(f"a row for each reading; failures by the sensor {FAULT!r}, if there is one")
     else:
         roles.said.append(
             "nothing says when machines failed (--failure, --left or --run-to-failure), so all count as healthy"
@@ -161,28 +197,15 @@ def _roles(table: dict[str, Any], declared: Declared, run_to_failure: bool) -> _
 def _runs(
     file: Path, table: dict[str, Any], roles: _Roles, declared: Declared, run_to_failure: bool
 ) -> dict[str, list[Run]]:
+    if {"sensor", "value"} <= set(table) and roles.unit and roles.time:
+        return _long_runs(table, (roles.unit, roles.time, roles.machine_type), file, declared, run_to_failure)
     count = len(next(iter(table.values())))
     units = _texts(table[roles.unit]) if roles.unit else [_slug(file.stem)] * count
     types = _texts(table[roles.machine_type]) if roles.machine_type else None
     named_type = declared.machine_type or _slug(file.stem)
     if types is None and declared.machine_type is None:
         roles.said.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
-    special = {roles.unit, roles.time, roles.failure, roles.left, roles.machine_type}
-    columns: dict[str, Values] = {}
-    texts = []
-    for name, array in table.items():
-        if name in special:
-            continue
-        values = _numbers(name, array)
-        if values is None:
-            texts.append(name)
-            continue
-        if _sensor(name) in columns:
-            raise TableError(1, name, "and another column have the same name but for signs and capitals")
-        columns[_sensor(name)] = values
-    if texts:
-        more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
-        roles.said.append(f"{', '.join(texts[:_MOST_NAMED])}{more} is text, which no sensor sends, and is left out")
+    columns = _sensor_columns(table, roles)
     if roles.failure:
         columns[FAULT] = _failures(table[roles.failure])
     left = _numbers(roles.left, table[roles.left]) if roles.left and not roles.failure else None
@@ -209,6 +232,59 @@ def _runs(
         if left is not None:
             found = [_with_left(run, left[rows], at) for run in found]
         runs.setdefault(_slug(types[rows[0]]) if types else named_type, []).extend(found)
+    return runs
+
+
+def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
+    """Every other column of numbers, by the sensor's name."""
+    special = {roles.unit, roles.time, roles.failure, roles.left, roles.machine_type}
+    columns: dict[str, Values] = {}
+    texts = []
+    for name, array in table.items():
+        if name in special:
+            continue
+        values = _numbers(name, array)
+        if values is None:
+            texts.append(name)
+            continue
+        if _sensor(name) in columns:
+            raise TableError(1, name, "and another column have the same name but for signs and capitals")
+        columns[_sensor(name)] = values
+    if texts:
+        more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
+        roles.said.append(f"{', '.join(texts[:_MOST_NAMED])}{more} is text, which no sensor sends, and is left out")
+    return columns
+
+
+def _long_runs(
+    table: dict[str, Any],
+    named: tuple[str, str, str | None],
+    file: Path,
+    declared: Declared,
+    run_to_failure: bool,
+) -> dict[str, list[Run]]:
+    """Of a table with a row for each reading, as `aurum export` writes it. named: the columns of unit, time, type."""
+    unit_column, time_column, type_column = named
+    units, sensors = _texts(table[unit_column]), _texts(table["sensor"])
+    times = _times(table[time_column], time_column)
+    values = _numbers("value", table["value"])
+    if values is None:
+        raise TableError(1, "value", "holds text; a table with a column `sensor` has its readings in `value`")
+    types = _texts(table[type_column]) if type_column else None
+    rows: dict[str, dict[str, list[int]]] = {}
+    for row, (unit, sensor) in enumerate(zip(units, sensors, strict=True)):
+        rows.setdefault(unit, {}).setdefault(sensor, []).append(row)
+    runs: dict[str, list[Run]] = {}
+    for unit, by_sensor in rows.items():
+        columns = {}
+        for sensor, found in by_sensor.items():
+            ordered, at = _in_order(unit, np.array(found), times[found], time_column)
+            columns[sensor] = at, values[ordered]
+        timestamps, aligned = align(columns)
+        first = next(iter(by_sensor.values()))[0]
+        machine_type = (types[first] if types else None) or declared.machine_type or _slug(file.stem)
+        ends = run_to_failure and FAULT not in aligned
+        runs.setdefault(machine_type, []).extend(split_runs(unit, timestamps, aligned, ends_in_failure=ends))
     return runs
 
 

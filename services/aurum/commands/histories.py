@@ -100,12 +100,12 @@ def _gather(machines: dict[str, Columns], blocks: Iterable[Rows], value_column: 
 def _runs(machines: Mapping[str, Columns], ends_in_failure: bool) -> list[Run]:
     runs = []
     for machine_id, columns in machines.items():
-        timestamps, aligned = _align(columns)
+        timestamps, aligned = align(columns)
         runs.extend(split_runs(machine_id, timestamps, aligned, ends_in_failure=ends_in_failure))
     return runs
 
 
-def _align(columns: Columns) -> tuple[Timestamps, dict[str, Values]]:
+def align(columns: Columns) -> tuple[Timestamps, dict[str, Values]]:
     """All sensors on the times at which any of them has a reading."""
     timestamps = np.unique(np.concatenate([times for times, _ in columns.values()]))
     aligned = {}

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from aurum.prediction.registry import ModelRegistry
 
 
+_TABLES = frozenset({".csv", ".parquet", ".pq"})
+
+
 class DataFormat(StrEnum):
     plant = "plant"
     cmapss = "cmapss"
@@ -20,7 +23,9 @@ class DataFormat(StrEnum):
 
 Files = Annotated[
     list[Path] | None,
-    typer.Argument(help="Tables (CSV, Parquet), C-MAPSS files or stores; for train, none means simulated histories."),
+    typer.Argument(
+        help="Tables (CSV, Parquet), folders of them, C-MAPSS files, stores; to train, none means simulated histories."
+    ),
 ]
 Format = Annotated[DataFormat | None, typer.Option("--format", help="What the files hold; by default they tell.")]
 Types = Annotated[
@@ -165,13 +170,18 @@ def _given(
 
     if format_ in (DataFormat.cmapss, DataFormat.csv) and not files:
         raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
+    found: list[Path] = []
     for file in files or ():
-        if not file.is_file():
+        if not file.exists():
             raise typer.BadParameter(f"{file} does not exist", param_hint="FILES")
+        inside = sorted(each for each in file.rglob("*") if each.suffix in _TABLES) if file.is_dir() else [file]
+        if not inside:
+            raise typer.BadParameter(f"{file} has no {' or '.join(sorted(_TABLES))} file in it", param_hint="FILES")
+        found += inside
     unit, time, life, failure, left = columns
     return Given(
         format_.value if format_ else None,
-        files or [],
+        found,
         machine_type or [],
         run_to_failure,
         Declared(unit=unit, time=time, life=life, failure=failure, left=left),

@@ -25,14 +25,15 @@ class TrainingDataError(ValueError):
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
     """horizon and rul_cap: in units of the life axis; by default shares of the median life. life: the sensor that
-    counts life; by default known by its name. threads: for the trees. rows: about how many are fitted at most; longer
-    histories are thinned out evenly. licence: of the data, for the card."""
+    counts life; by default known by its name. threads: for the trees; a second one gains little,
+    and where others want the processor, those of OpenMP wait for each other. rows: about how many are fitted at most;
+    longer histories are thinned out evenly. licence: of the data, for the card."""
 
     seed: int = 7
     horizon: float | None = None
     rul_cap: float | None = None
     life: str | None = None
-    threads: int = 2
+    threads: int = 1
     rows: int = 20_000
     licence: str = "not declared"
 

@@ -12,6 +12,7 @@ Floats = npt.NDArray[np.float64]
 _MOST_BINS = 12  # of predictions, each with residual quantiles of its own
 _ROWS_OF_A_BIN = 200
 _MOST_SPREAD = 2.0
+_FEW_MACHINES = 30
 _KNOTS = 60  # most points of a calibration curve that are kept
 
 
@@ -39,12 +40,15 @@ def calibrate_risk(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> RiskCalib
     return RiskCalibration(np.array([knot[0] for knot in knots]), np.maximum.accumulate(smoothed))
 
 
-def calibrate_interval(predictions: Floats, truths: Floats, cap: float = np.inf) -> IntervalCalibration:
+def calibrate_interval(
+    predictions: Floats, truths: Floats, cap: float = np.inf, machines: int = 1_000_000
+) -> IntervalCalibration:
     """Split conformal quantiles (Papadopoulos et al., 2002; Vovk et al., 2017) from held-out residuals, by bins of the
     prediction (Mondrian, so that short and long predictions are each covered).
 
     cap: truths of this size are nearly always covered, since the upper bound ends there too. The quantiles are spread
-    from their median until the interval holds as often as it says among the others.
+    from their median until the interval holds as often as it says among the others. machines: that the rows are of; few
+    of them say little of another one, so more is asked for.
     """
     bins_wanted = int(np.clip(len(predictions) // _ROWS_OF_A_BIN, 1, _MOST_BINS))
     edges = np.unique(np.quantile(predictions, np.linspace(0, 1, bins_wanted + 1)[1:-1]))
@@ -61,17 +65,27 @@ def calibrate_interval(predictions: Floats, truths: Floats, cap: float = np.inf)
     found = np.array(quantiles)
     informative = truths < cap
     if informative.any() and not informative.all():
-        found = _spread(found, bins[informative], (truths - predictions)[informative])
+        found = _spread(
+            found,
+            bins[informative],
+            (truths - predictions)[informative],
+            _aimed_at(machines),
+        )
     return IntervalCalibration(edges, found)
 
 
-def _spread(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats) -> Floats:
-    """Widened by one factor, so that the outermost quantiles hold COVERAGE of the residuals."""
+def _aimed_at(machines: int) -> float:
+    """(n + 1)/n of the coverage, as for n exchangeable units; of many machines that is a matter of rounding."""
+    return min(1.0, COVERAGE * (machines + 1) / machines) if machines < _FEW_MACHINES else COVERAGE
+
+
+def _spread(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats, coverage: float) -> Floats:
+    """Widened by one factor, so that the outermost quantiles hold so many of the residuals."""
     middle = quantiles[:, [len(LEVELS) // 2]]
     low, high = (np.abs(quantiles[:, end] - middle[:, 0])[bins] for end in (0, -1))
     off = residuals - middle[bins, 0]
     needed = np.where(off < 0, -off / np.maximum(low, 1e-12), off / np.maximum(high, 1e-12))
-    factor = float(np.clip(np.quantile(needed, COVERAGE), 1.0, _MOST_SPREAD))
+    factor = float(np.clip(np.quantile(needed, coverage), 1.0, _MOST_SPREAD))
     spread: Floats = middle + factor * (quantiles - middle)
     return spread
 

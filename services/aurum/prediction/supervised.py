@@ -60,7 +60,7 @@ def fit_outcomes(
     gain = _gain(risk)
     if life is not None and target.left is not None:
         known = ~np.isnan(target.left)
-        found = calibrate_interval(rul[known], target.left[known], target.cap)
+        found = calibrate_interval(rul[known], target.left[known], target.cap, len(np.unique(group[known])))
         interval = parts.IntervalPart(
             coverage=COVERAGE,
             levels=LEVELS.round(4).tolist(),

@@ -56,7 +56,9 @@ def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str, cap: flo
         probabilities[test] = calibrate_risk(held_out.score[~test], held_out.soon[~test])(held_out.score[test])
         if held_out.rul is not None and held_out.left is not None:
             known = ~np.isnan(held_out.left)
-            calibration = calibrate_interval(held_out.rul[~test & known], held_out.left[~test & known], cap)
+            others = ~test & known
+            machines = len(np.unique(held_out.group[others]))
+            calibration = calibrate_interval(held_out.rul[others], held_out.left[others], cap, machines)
             quantiles = np.minimum(calibration(held_out.rul[test]), cap)
             inside[test] = _within(held_out.left[test], quantiles[:, 0], quantiles[:, -1])
     return evaluate(held_out, probabilities, inside, protocol)

@@ -15,17 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from aurum.commands.histories import from_cmapss
+from aurum.prediction.evaluation import nasa_score
 from aurum.prediction.features import features_of_windows, steps_of, window_of
 from aurum.prediction.training import TrainingOptions, train
+from aurum.prediction.validation import within
 from benchmarks.harness import Goal, report
 
 CAP = 125.0
 SEED = 7
-
-
-def nasa_score(errors: np.ndarray) -> float:
-    """errors: predicted - true, one engine each."""
-    return float(np.where(errors < 0, np.exp(-errors / 13) - 1, np.exp(errors / 10) - 1).sum())
 
 
 def judge(folder: Path, name: str) -> dict[str, float]:
@@ -46,7 +43,7 @@ def judge(folder: Path, name: str) -> dict[str, float]:
     assert model.card.evaluation is not None
     capped = np.minimum(truths, CAP)
     errors = told.rul - capped
-    inside = (capped >= told.quantiles[:, 0] - 1e-9) & (capped <= told.quantiles[:, -1] + 1e-9)
+    inside = within(capped, told.quantiles[:, 0], told.quantiles[:, -1])
     crosswise = model.card.evaluation.metrics
     return {
         "rmse": float(np.sqrt((errors**2).mean())),

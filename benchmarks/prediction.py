@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import grpc
@@ -30,6 +30,19 @@ from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def at_rate(
+    one: Callable[[str, float], Coroutine[None, None, None]], machines: list[str], rate: float, seconds: float
+) -> None:
+    """Calls `one` with a machine and when it is due, so many times a second, and waits for all of them."""
+    started = time.perf_counter()
+    tasks = []
+    for number in range(int(rate * seconds)):
+        due = started + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(machines[number % len(machines)], due)))
+    await asyncio.gather(*tasks)
 
 
 async def load(port: int, machines: list[str], rate: float, seconds: float, idle: bool) -> tuple[list[float], int]:
@@ -53,13 +66,7 @@ async def load(port: int, machines: list[str], rate: float, seconds: float, idle
         failures += b" 200 " not in answer[:20]
         pool.append((reader, writer))
 
-    started = time.perf_counter()
-    tasks = []
-    for number in range(int(rate * seconds)):
-        due = started + number / rate
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(one(machines[number % len(machines)], due)))
-    await asyncio.gather(*tasks)
+    await at_rate(one, machines, rate, seconds)
     for _, writer in pool:
         writer.close()
     return latencies, failures
@@ -157,13 +164,7 @@ async def unary(port: int, machines: list[str], rate: float, seconds: float, exp
                 await stub.Predict(request, timeout=10)
             latencies.append((time.perf_counter() - due) * 1000)
 
-        started = time.perf_counter()
-        tasks = []
-        for number in range(int(rate * seconds)):
-            due = started + number / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(asyncio.create_task(one(machines[number % len(machines)], due)))
-        await asyncio.gather(*tasks)
+        await at_rate(one, machines, rate, seconds)
     return latencies
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+
+from aurum.runtime.yaml_file import read_yaml
 
 DEFAULT_COSTS = Path(__file__).with_name("costs.yaml")
 OTHER = "*"
@@ -45,13 +46,4 @@ class CostTable(_Part):
 
 def load_costs(path: Path | None = None) -> CostTable:
     """Raises CostTableError."""
-    path = path or DEFAULT_COSTS
-    try:
-        return CostTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise CostTableError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise CostTableError(f"{path} is not YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CostTableError(f"{path}, {'.'.join(map(str, first['loc'])) or 'top'}: {first['msg']}") from error
+    return read_yaml(path or DEFAULT_COSTS, CostTable, CostTableError)

@@ -7,8 +7,8 @@ import numpy as np
 
 from aurum.prediction.card import Evaluation
 from aurum.prediction.model import Model
-from aurum.prediction.table import outcomes_of, tabulate
-from aurum.prediction.validation import HeldOut, evaluate
+from aurum.prediction.table import Floats, outcomes_of, tabulate
+from aurum.prediction.validation import HeldOut, evaluate, within
 from aurum.readings.history import Run
 
 _ROWS = 50_000
@@ -27,6 +27,11 @@ class LastReadings:
     rmse: float
     score: float
     coverage: float
+
+
+def nasa_score(errors: Floats) -> float:
+    """errors: predicted - true RUL. Late predictions cost more than early ones (Saxena et al., 2008)."""
+    return float(np.where(errors < 0, np.exp(-errors / 13) - 1, np.exp(errors / 10) - 1).sum())
 
 
 def evaluate_model(model: Model, runs: Sequence[Run]) -> tuple[Evaluation, LastReadings | None]:
@@ -52,7 +57,7 @@ def evaluate_model(model: Model, runs: Sequence[Run]) -> tuple[Evaluation, LastR
     left = None if outcomes.left is None else outcomes.left[rows]
     inside = np.zeros(len(risk), dtype=bool)
     if left is not None and told.quantiles is not None:
-        inside = (left >= told.quantiles[:, 0] - 1e-9) & (left <= told.quantiles[:, -1] + 1e-9)
+        inside = within(left, told.quantiles[:, 0], told.quantiles[:, -1])
     held_out = HeldOut(
         risk, outcomes.soon[rows], told.rul, left, table.group[rows], table.run[rows], table.failed[rows]
     )
@@ -60,8 +65,9 @@ def evaluate_model(model: Model, runs: Sequence[Run]) -> tuple[Evaluation, LastR
     if left is None or told.rul is None or told.quantiles is None:
         return found, None
     last = np.flatnonzero(np.append(np.diff(held_out.run) != 0, True) & ~np.isnan(left) & held_out.failed)
-    errors = told.rul[last] - left[last]
-    score = np.where(errors < 0, np.exp(-errors / 13) - 1, np.exp(errors / 10) - 1).sum()
     if not len(last):
         return found, None
-    return found, LastReadings(len(last), float(np.sqrt((errors**2).mean())), float(score), float(inside[last].mean()))
+    errors = told.rul[last] - left[last]
+    return found, LastReadings(
+        len(last), float(np.sqrt((errors**2).mean())), nasa_score(errors), float(inside[last].mean())
+    )

@@ -34,11 +34,6 @@ class Table:
     def __len__(self) -> int:
         return len(self.left)
 
-    def part(self, rows: Bools) -> "Table":
-        return Table(
-            self.features[rows], self.left[rows], self.failed[rows], self.share[rows], self.group[rows], self.run[rows]
-        )
-
 
 def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
     """At most about `most_rows`, evenly over all runs; the last step of each run is always one."""

@@ -60,7 +60,7 @@ def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str, cap: flo
             machines = len(np.unique(held_out.group[others]))
             calibration = calibrate_interval(held_out.rul[others], held_out.left[others], cap, machines)
             quantiles = np.minimum(calibration(held_out.rul[test]), cap)
-            inside[test] = _within(held_out.left[test], quantiles[:, 0], quantiles[:, -1])
+            inside[test] = within(held_out.left[test], quantiles[:, 0], quantiles[:, -1])
     return evaluate(held_out, probabilities, inside, protocol)
 
 
@@ -106,7 +106,8 @@ def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: 
     )
 
 
-def _within(truths: Floats, lower: Floats, upper: Floats) -> Bools:
+def within(truths: Floats, lower: Floats, upper: Floats) -> Bools:
+    """Which truths an interval holds, its bounds included."""
     inside: Bools = (truths >= lower - 1e-9) & (truths <= upper + 1e-9)
     return inside
 

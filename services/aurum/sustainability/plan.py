@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aurum.runtime.yaml_file import read_yaml
 from aurum.sustainability.contracts import Contract
 from aurum.sustainability.factors import checked
 
@@ -143,16 +143,7 @@ class Plan(_Part):
 
 def load_plan(path: Path | None = None) -> Plan:
     """Raises PlanError."""
-    path = path or DEFAULT_PLAN
-    try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise PlanError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise PlanError(f"{path} is not YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise PlanError(f"{path}, {'.'.join(map(str, first['loc'])) or 'top'}: {first['msg']}") from error
+    return read_yaml(path or DEFAULT_PLAN, Plan, PlanError)
 
 
 def _hour(moment: datetime | None) -> int | None:

@@ -12,7 +12,7 @@ import pytest
 from tests.cluster import kube
 from tests.cluster.kube import CHARTS, Namespace, http, query, wait_for
 
-RATE = 50  # requests/s
+RATE = 20  # requests/s, which two cores have time for while pods start
 
 
 class Load:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ FIRES, CLEARS = 240.0, 420.0  # seconds
 
 
 class Watch:
-    """What the webhook was told, and the faults that are over: alert → when."""
+    """What the webhook was told, and the faults that are over: alert → when they began to be healed."""
 
     def __init__(self, release: Namespace, webhook: str) -> None:
         self.release = release
@@ -40,15 +40,32 @@ class Watch:
         moment = {"firing": "startsAt", "resolved": "endsAt"}[status]
         return [
             each
-            for notification in http("GET", self._webhook)[1]
-            for each in notification["alerts"]
+            for each in self._alerts()
             if (each["labels"]["alertname"], each["status"]) == (alert, status) and _seconds(each[moment]) >= since
         ]
 
-    def wait(self, names: set[str], status: str, seconds: float) -> None:
-        def missing() -> set[str]:
-            return {name for name in names if not self.told(name, status, self.ended.get(name, 0.0))}
+    def fires(self, names: set[str]) -> None:
+        """Waits until all of them fire, after which the fault is about to end."""
+        self._wait(lambda: {name for name in names if not self.told(name, "firing")}, "firing", FIRES)
+        self.ended |= dict.fromkeys(names, time.time())
 
+    def clears(self) -> None:
+        """Waits until each has ended after its fault, and none was told of as firing since."""
+
+        def missing() -> set[str]:
+            last = {each["fingerprint"]: each for each in self._alerts()}.values()
+            firing = {each["labels"]["alertname"] for each in last if each["status"] == "firing"}
+            return {
+                name for name, since in self.ended.items() if name in firing or not self.told(name, "resolved", since)
+            }
+
+        self._wait(missing, "resolved", CLEARS)
+
+    def _alerts(self) -> list[dict[str, Any]]:
+        """In the order in which they were told of."""
+        return [each for notification in http("GET", self._webhook)[1] for each in notification["alerts"]]
+
+    def _wait(self, missing: Callable[[], set[str]], status: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while left := missing():
             assert time.monotonic() < deadline, f"not {status} within {seconds} s: {', '.join(sorted(left))}"
@@ -217,8 +234,7 @@ def test_slow_failing_drifting_and_untold(watch: Watch) -> None:
         broken_policy(release),
         nearly_full_store(release),
     ):
-        watch.wait(names, "firing", FIRES)
-    watch.ended |= dict.fromkeys(names, time.time())
+        watch.fires(names)
 
 
 def test_a_storm_of_retries(watch: Watch) -> None:
@@ -231,9 +247,8 @@ def test_a_storm_of_retries(watch: Watch) -> None:
         policy("slow", targetRefs=[ingestion], retry={"maxAttempts": 2}, rollout={"pause": "10m"}),
     )
     with fault(release, "prediction", "error", "--method", "Predict"):
-        watch.wait(names, "firing", FIRES)
+        watch.fires(names)
     release.kubectl("delete", "resiliencepolicies", "--all")
-    watch.ended |= dict.fromkeys(names, time.time())
 
 
 def test_prediction_gone_and_the_edge_cut_off(watch: Watch) -> None:
@@ -244,15 +259,13 @@ def test_prediction_gone_and_the_edge_cut_off(watch: Watch) -> None:
         scaled(release, "statefulset/aurumai-ingestion", 1),
     ):
         release.start_script("device", "device.py", **device, NOISE=2000)
-        watch.wait(names, "firing", FIRES)
+        watch.fires(names)
         release.kubectl("delete", "pod", "device", "--grace-period=0", "--force")
-    watch.ended |= dict.fromkeys(names, time.time())
 
 
 def test_the_api_gone(watch: Watch) -> None:
     with scaled(watch.release, "deployment/aurumai-api", 2):
-        watch.wait(ROUNDS[3], "firing", FIRES)
-    watch.ended |= dict.fromkeys(ROUNDS[3], time.time())
+        watch.fires(ROUNDS[3])
 
 
 def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
@@ -263,7 +276,7 @@ def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
         well = [pump for pump in pumps if not pump.startswith("shifted-")]
         for number in range(1000):  # so that most of the latest predictions are of these again
             http("POST", f"{api}/api/predict", {"machine_id": well[number % len(well)]})
-    watch.wait(set(watch.ended), "resolved", CLEARS)
+    watch.clears()
 
 
 def test_what_the_webhook_was_told_leads_on(watch: Watch) -> None:

@@ -6,6 +6,7 @@ kind        Deployment or StatefulSet             port     of gRPC or, for the A
 arguments   of the container                      env      settings that follow from the chart
 calls       the services that it calls            volume   {size, storageClass} of what it keeps, if it has to be kept
 token       whether it talks to Kubernetes        asks     whether it asks the admin servers of the others
+files       whether it has files of its own
 */ -}}
 {{- define "aurumai.components" -}}
 {{- $name := include "aurumai.fullname" . -}}
@@ -23,18 +24,21 @@ api:
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
     AURUM_PREDICTION_TARGET: {{ $name }}-prediction:50051
     AURUM_ADMIN_TARGETS: {{ include "aurumai.adminTargets" . | quote }}
+    {{- if .Values.alarms.rules }}
+    AURUM_ALARM_RULES: /etc/aurum/files/alarms.yaml
+    {{- end }}
     {{- with .Values.accounting }}
     {{- if .plan }}
-    AURUM_SUSTAINABILITY_PLAN: /etc/aurum/accounting/plan.yaml
+    AURUM_SUSTAINABILITY_PLAN: /etc/aurum/files/plan.yaml
     {{- end }}
     {{- if .costs }}
-    AURUM_COSTS_FILE: /etc/aurum/accounting/costs.yaml
+    AURUM_COSTS_FILE: /etc/aurum/files/costs.yaml
     {{- end }}
     {{- if .factors }}
-    AURUM_SUSTAINABILITY_FACTORS: /etc/aurum/accounting/factors.csv
+    AURUM_SUSTAINABILITY_FACTORS: /etc/aurum/files/factors.csv
     {{- end }}
     {{- if .hourlyFactors }}
-    AURUM_SUSTAINABILITY_HOURLY_FACTORS: /etc/aurum/accounting/hourly-factors.csv
+    AURUM_SUSTAINABILITY_HOURLY_FACTORS: /etc/aurum/files/hourly-factors.csv
     {{- end }}
     {{- if ne .provider.type "none" }}
     AURUM_SUSTAINABILITY_PROVIDER: {{ .provider.type }}
@@ -47,7 +51,7 @@ api:
   {{- end }}
   calls: [ingestion, prediction]
   asks: true
-  accounting: {{ include "aurumai.accounting" . | fromYaml | empty | not }}
+  files: {{ include "aurumai.apiFiles" . | fromYaml | empty | not }}
   values: {{ toJson $values.api }}
 ingestion:
   image: ingestion
@@ -178,8 +182,12 @@ edge-sim:
 {{- end -}}
 {{- end -}}
 
-{{- /* The files of accounting, by name; nothing where the built-in ones are to be used. */ -}}
-{{- define "aurumai.accounting" -}}
+{{- /* The files that the API is configured by, by name; nothing where the built-in ones are to be used. */ -}}
+{{- define "aurumai.apiFiles" -}}
+{{- with .Values.alarms.rules }}
+alarms.yaml: |
+  {{- dict "rules" . | toYaml | nindent 2 }}
+{{- end }}
 {{- with .Values.accounting }}
 {{- with .plan }}
 plan.yaml: |

@@ -13,8 +13,8 @@ metadata:
     {{- if $collector.enabled }}
     checksum/collector: {{ include "aurumai.collectorConfig" $root | sha256sum }}
     {{- end }}
-    {{- if $component.accounting }}
-    checksum/accounting: {{ include "aurumai.accounting" $root | sha256sum }}
+    {{- if $component.files }}
+    checksum/files: {{ include "aurumai.apiFiles" $root | sha256sum }}
     {{- end }}
     {{- with $values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -107,8 +107,8 @@ spec:
         {{- if $component.models }}
         - {name: models, mountPath: /var/lib/aurum/models}
         {{- end }}
-        {{- if $component.accounting }}
-        - {name: accounting, mountPath: /etc/aurum/accounting, readOnly: true}
+        {{- if $component.files }}
+        - {name: files, mountPath: /etc/aurum/files, readOnly: true}
         {{- end }}
         {{- if $component.token }}
         - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
@@ -137,9 +137,9 @@ spec:
       emptyDir: {sizeLimit: 1Gi}
       {{- end }}
     {{- end }}
-    {{- if $component.accounting }}
-    - name: accounting
-      configMap: {name: {{ $fullname }}-accounting}
+    {{- if $component.files }}
+    - name: files
+      configMap: {name: {{ $fullname }}-{{ .name }}-files}
     {{- end }}
     {{- if $component.token }}
     - name: token # for this container alone, not for the collector beside it

@@ -62,6 +62,19 @@ class IngestionBackend(_Backend):
         response = await self._dependency.unary(self._stub.ListEvents, request)
         return [prediction_pb2.PredictResponse.FromString(event.content) for event in response.events]
 
+    async def record(self, events: Sequence[ingestion_pb2.Event]) -> None:
+        """Safe to repeat: an event is known by its kind, machine, time and id."""
+        await self._dependency.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=events))
+
+    async def events(
+        self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int
+    ) -> list[ingestion_pb2.Event]:
+        """The newest first."""
+        request = ingestion_pb2.ListEventsRequest(
+            kind=kind, machine_id=machine_id, start_us=max(0, start_us), end_us=end_us, limit=limit
+        )
+        return list((await self._dependency.unary(self._stub.ListEvents, request)).events)
+
     def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         """The state of all machines, then what changes, without end. Raises AurumError when the stream breaks."""
         request = ingestion_pb2.WatchRequest(interval_ms=interval_ms)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
 from aurum.api.fallback import PredictionFallback
@@ -32,6 +33,7 @@ class ApiContext:
     prediction: PredictionBackend
     plant: PlantView
     fallback: PredictionFallback
+    alarms: AlarmDesk
     plan: Plan
     factors: EmissionFactors
     costs: CostTable

@@ -8,7 +8,9 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI
 
 from aurum import __version__
+from aurum.alarms.rules import AlarmRulesError, load_rules
 from aurum.api import problems
+from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.context import ApiContext
 from aurum.api.emission_factors import emission_factors
@@ -16,13 +18,13 @@ from aurum.api.fallback import PredictionFallback
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.plant_view import PlantView
 from aurum.api.routes import (
+    alarms,
     carbon,
     energy,
     events,
     machines,
     maintenance,
     models,
-    planned,
     predictions,
     readings,
     system,
@@ -37,7 +39,7 @@ from aurum.sustainability.plan import PlanError, load_plan
 
 # Probes, scrapes, and streams that outlive any request:
 _UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/api/events"})
-_ROUTES = (system, machines, readings, predictions, maintenance, models, energy, carbon, water, planned, events)
+_ROUTES = (system, machines, readings, predictions, maintenance, models, energy, carbon, water, alarms, events)
 
 
 def create_app(context: ApiContext) -> FastAPI:
@@ -76,12 +78,14 @@ async def api(service: Service) -> AsyncGenerator[None]:
     settings = service.settings
     try:
         plan, costs = load_plan(settings.sustainability_plan), load_costs(settings.costs_file)
-    except (PlanError, CostTableError) as error:
+        rules = load_rules(settings.alarm_rules)
+    except (PlanError, CostTableError, AlarmRulesError) as error:
         raise SettingsError(str(error)) from error
     listener = listen(settings.api_host, settings.api_port, "AURUM_API_PORT")
     ingestion = IngestionBackend(service.dependency("ingestion", settings.ingestion_target))
     prediction = PredictionBackend(service.dependency("prediction", settings.prediction_target))
     plant = PlantView(ingestion, prediction, settings.api_refresh_interval)
+    desk = AlarmDesk(ingestion, plant, rules)
     context = ApiContext(
         settings=settings,
         health=service.health,
@@ -91,6 +95,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
         prediction=prediction,
         plant=plant,
         fallback=PredictionFallback(plant, ingestion),
+        alarms=desk,
         plan=plan,
         factors=emission_factors(service),
         costs=costs,
@@ -106,6 +111,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
     service.health.add_check("plant", lambda: plant.first_look(settings.api_first_look, settings.feature_predictive))
     service.spawn(plant.follow(), "plant-view")
     service.spawn(plant.probe(), "probe")
+    service.spawn(desk.run(), "alarms")
     if settings.feature_predictive:
         service.spawn(plant.score(), "scoring")
     async with http_server(create_app(context), listener, settings.shutdown_grace):

@@ -133,7 +133,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def ListEvents(  # noqa: N802
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
-        await self._state(request.machine_id)
+        if request.machine_id:
+            await self._state(request.machine_id)
         if request.limit > _MAX_EVENTS:
             raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
         end = request.end_us or _END_OF_TIME
@@ -248,7 +249,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
 def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:
     if not _KIND.fullmatch(event.kind):
         raise InvalidArgumentError.of(f"{prefix}kind", f"{event.kind[:40]!r} is no kind; use a-z and _, at most 32")
-    if problem := machine_id_problem(event.machine_id):
+    if event.machine_id and (problem := machine_id_problem(event.machine_id)):
         raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
     if not 0 <= event.at_us < _END_OF_TIME:
         raise InvalidArgumentError.of(f"{prefix}at_us", "is no time")

@@ -146,6 +146,13 @@ fallbacks_total = Counter("fallbacks_total", "Degraded answers in place of a dep
 faults_injected_total = Counter("faults_injected_total", "Faults that were injected on request.", ["kind"])
 outcomes_dropped_total = Counter("outcomes_dropped_total", "Outcomes of calls that could not be recorded.")
 
+alarms = Gauge("alarms", "Alarms by their state (ISA-18.2).", ["state"])
+alarm_transitions_total = Counter("alarm_transitions_total", "What happened to alarms.", ["transition"])
+alarm_transitions_dropped_total = Counter(
+    "alarm_transitions_dropped_total", "Transitions of alarms that could not be written down."
+)
+alarm_flood = Gauge("alarm_flood", "1 while more than ten alarms were raised in ten minutes.")
+
 prediction_history_dropped_total = Counter(
     "prediction_history_dropped_total", "Predictions that could not be written down."
 )

@@ -191,6 +191,7 @@ class Settings(BaseSettings):
         600.0, ge=1, description="Seconds until a kept prediction is looked at again for readings that came late."
     )
     prediction_rescore_rate: float = Field(5.0, gt=0, le=1000, description="Such looks in a second, at most.")
+    alarm_rules: Path | None = Field(None, description="Alarm rules (YAML); by default a few that fit most machines.")
     costs_file: Path | None = Field(
         None, description="Cost table of maintenance (YAML); by default assumptions for the simulated plant."
     )

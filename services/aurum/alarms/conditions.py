@@ -1,0 +1,88 @@
+"""Whether what a rule is about is the case: with its deadband, and its delays."""
+
+from dataclasses import dataclass, field
+
+from aurum.alarms.rules import Limit, RateLimit, Rule
+
+_US = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of a machine at a moment (µs). sensors: the latest value and its time. None: not known."""
+
+    at_us: int
+    last_seen_us: int
+    sensors: dict[str, tuple[int, float]]
+    faulty: bool = False
+    risk: float | None = None
+    rul: float | None = None
+    anomaly: float | None = None
+    predicted_us: int = 0
+
+
+@dataclass(slots=True)
+class Condition:
+    """One rule of one machine. alarming: as it was last told."""
+
+    rule: Rule
+    alarming: bool = False
+    _since: int = 0  # when it began to be otherwise than it was told; 0 while it is not
+    _before: tuple[int, float] | None = field(default=None, repr=False)
+
+    @property
+    def waits(self) -> bool:
+        """Whether time alone may change what it tells: it counts silence, or a delay is running."""
+        return self.rule.stale is not None or self._since > 0
+
+    def observe(self, seen: Observed) -> tuple[bool, float | None, int] | None:
+        """Whether it is alarming now, the value and its time, if that changed; else None."""
+        found = self._value(seen)
+        if found is None:
+            return None
+        beyond, value, at = found
+        if beyond == self.alarming:
+            self._since = 0
+            return None
+        self._since = self._since or at
+        delay = self.rule.on_delay_seconds if beyond else self.rule.off_delay_seconds
+        if seen.at_us - self._since < delay * _US:
+            return None
+        self.alarming, self._since = beyond, 0
+        return beyond, value, at
+
+    def _value(self, seen: Observed) -> tuple[bool, float | None, int] | None:
+        rule = self.rule
+        if rule.stale is not None:
+            if not seen.last_seen_us:
+                return None
+            silent = (seen.at_us - seen.last_seen_us) / _US
+            due = seen.last_seen_us + int(rule.stale.after_seconds * _US)
+            stale = silent > rule.stale.after_seconds
+            # Every replica finds the same beginning; the end is when it is seen: a backlog may bring older readings.
+            return stale, silent if stale else None, due if stale else seen.at_us
+        for limit, value in ((rule.risk, seen.risk), (rule.rul, seen.rul), (rule.anomaly, seen.anomaly)):
+            if limit is not None:
+                return None if value is None else (self._beyond(limit, value), value, seen.predicted_us)
+        if rule.sensor is not None:
+            latest = seen.sensors.get(rule.sensor.sensor)
+            return None if latest is None else (self._beyond(rule.sensor, latest[1]), latest[1], latest[0])
+        return self._rate(rule.rate, seen) if rule.rate is not None else None
+
+    def _rate(self, limit: RateLimit, seen: Observed) -> tuple[bool, float | None, int] | None:
+        latest = seen.sensors.get(limit.sensor)
+        if latest is None:
+            return None
+        before = self._before
+        if before is None or latest[0] < before[0]:
+            self._before = latest
+            return None
+        minutes = (latest[0] - before[0]) / _US / 60
+        if minutes * 60 < limit.over_seconds:
+            return None
+        self._before = latest
+        rate = (latest[1] - before[1]) / minutes
+        return self._beyond(limit, rate), rate, latest[0]
+
+    def _beyond(self, limit: Limit, value: float) -> bool:
+        return limit.beyond(value, alarming=self.alarming)

@@ -1,0 +1,143 @@
+"""Alarms by ISA-18.2: what there is, acknowledging, shelving, and the journal."""
+
+import time
+from collections import Counter
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query
+
+from aurum.alarms.lifecycle import Alarm, State
+from aurum.alarms.rules import PRIORITIES, Priority
+from aurum.api.alarm_schemas import (
+    AcknowledgeIn,
+    AlarmOut,
+    AlarmsOut,
+    FloodOut,
+    JournalOut,
+    Order,
+    ShelveIn,
+    TransitionOut,
+)
+from aurum.api.context import ApiContext, Context
+from aurum.api.convert import moment, optional_moment, query_time
+from aurum.runtime.errors import UnavailableError
+
+router = APIRouter(prefix="/api/alarms", tags=["alarms"])
+
+_LOUDEST = ("unacknowledged", "returned", "acknowledged", "shelved", "suppressed", "normal")
+_MINUTE_US = 60_000_000
+
+
+@router.get("")
+async def list_alarms(  # noqa: PLR0917 - query parameters
+    context: Context,
+    state: Annotated[list[State] | None, Query(description="May be repeated; all but normal if absent.")] = None,
+    priority: Annotated[list[Priority] | None, Query(description="Likewise; all if absent.")] = None,
+    machine_id: str = "",
+    order: Annotated[Order, Query(description="priority: unacknowledged and urgent first.")] = "priority",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> AlarmsOut:
+    """The alarms of the plant, with a flag when there are more than an operator can look at."""
+    _loaded(context)
+    now = _now()
+    known = [_out(context, alarm, now) for alarm in context.alarms.alarms]
+    wanted = [
+        alarm
+        for alarm in known
+        if (alarm.state in state if state else alarm.state != "normal")
+        and (priority is None or alarm.priority in priority)
+        and machine_id in ("", alarm.machine_id)
+    ]
+    if order == "priority":
+        wanted.sort(key=lambda alarm: (_LOUDEST.index(alarm.state), -PRIORITIES.index(alarm.priority)))
+    recent, since = context.alarms.flood()
+    return AlarmsOut(
+        items=wanted[:limit],
+        counts=dict(Counter(alarm.state for alarm in known)),
+        flood=FloodOut(active=bool(since), since=optional_moment(since), last_ten_minutes=recent),
+    )
+
+
+@router.get("/journal")
+async def journal(
+    context: Context,
+    start: Annotated[str | None, Query(description="ISO 8601 or a number since 1970; inclusive.")] = None,
+    end: Annotated[str | None, Query(description="Likewise; exclusive.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> JournalOut:
+    """What has happened to alarms, and who did it."""
+    found = await context.alarms.journal(query_time("start", start), query_time("end", end), limit)
+    return JournalOut(
+        items=[
+            TransitionOut(
+                at=moment(each.at_us),
+                id=each.alarm_id,
+                machine_id=each.machine_id,
+                rule=each.rule,
+                transition=each.kind,
+                by=each.by or None,
+                until=optional_moment(each.until_us),
+                value=each.value,
+                reason=each.reason or None,
+            )
+            for each in found
+        ]
+    )
+
+
+@router.post("/{alarm_id}/ack")
+async def acknowledge_alarm(
+    context: Context, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
+) -> AlarmOut:
+    """Says that somebody has seen it. 409 if somebody had."""
+    _loaded(context)
+    return _out(context, await context.alarms.acknowledge(alarm_id, body.by if body else ""), _now())
+
+
+@router.post("/{alarm_id}/shelve")
+async def shelve_alarm(context: Context, alarm_id: str, body: ShelveIn) -> AlarmOut:
+    """Puts it away for a time; it comes back by itself."""
+    _loaded(context)
+    until = _now() + int(body.minutes * _MINUTE_US)
+    return _out(context, await context.alarms.shelve(alarm_id, until, body.by, body.reason), _now())
+
+
+@router.post("/{alarm_id}/unshelve")
+async def unshelve_alarm(
+    context: Context, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
+) -> AlarmOut:
+    """Brings it back before its time. 409 if it is not shelved."""
+    _loaded(context)
+    return _out(context, await context.alarms.unshelve(alarm_id, body.by if body else ""), _now())
+
+
+def _loaded(context: ApiContext) -> None:
+    if not context.alarms.loaded:
+        raise UnavailableError("the alarms are not read from the store yet; try again soon", reason="ALARMS_LOADING")
+
+
+def _out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
+    rule = context.alarms.rule(alarm.rule)
+    shelved = alarm.shelved_until_us > now_us
+    return AlarmOut(
+        id=alarm.alarm_id,
+        machine_id=alarm.machine_id,
+        rule=alarm.rule,
+        text=rule.text if rule else "a rule that is no more",
+        priority=rule.priority if rule else "low",
+        state=alarm.state(now_us),
+        active=alarm.active,
+        value=alarm.value,
+        raised_at=optional_moment(alarm.raised_us),
+        cleared_at=optional_moment(alarm.cleared_us),
+        acknowledged_at=optional_moment(alarm.acknowledged_us),
+        acknowledged_by=alarm.acknowledged_by or None,
+        shelved_until=optional_moment(alarm.shelved_until_us) if shelved else None,
+        shelved_by=alarm.shelved_by or None if shelved else None,
+        reason=alarm.reason or None if shelved else None,
+        count=alarm.count,
+    )
+
+
+def _now() -> int:
+    return int(time.time() * 1e6)

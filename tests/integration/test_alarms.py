@@ -1,0 +1,166 @@
+"""Alarms through the services: raised by readings, seen by every replica, acknowledged, shelved, kept over a
+restart."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import Platform, http, wait_for
+
+RULES = """
+rules:
+  - {name: hot, text: Too hot, priority: high, sensor: {sensor: heat, above: 80, deadband: 5}}
+  - {name: silent, text: No readings, stale: {after_seconds: 6}, suppress_in_fault: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("alarms")
+    (folder / "rules.yaml").write_text(RULES)
+    running = Platform(
+        folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
+    )
+    running.start("ingestion")
+    running.start("api")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def other(plant: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A second replica of the API over the same ingestion."""
+    ports = {name: port for name, port in plant.ports.items() if not name.startswith("api")}
+    replica = Platform(tmp_path_factory.mktemp("other"), ports=ports, extra=plant.extra)
+    replica.start("api")
+    yield replica
+    replica.stop()
+
+
+def read(platform: Platform, machine: str, heat: float, fault: float = 0.0) -> None:
+    at = time.time()
+    readings = [
+        {"machine_id": machine, "sensor": sensor, "timestamp": at, "value": value}
+        for sensor, value in (("heat", heat), ("fault", fault))
+    ]
+    assert http("POST", f"{platform.api}/api/readings", {"readings": readings}).status == 200
+
+
+def alarms(platform: Platform, query: str = "") -> dict[str, Any]:
+    answer = http("GET", f"{platform.api}/api/alarms?limit=1000{query}")
+    return {alarm["id"]: alarm for alarm in answer.json["items"]} if answer.status == 200 else {}
+
+
+def state(platform: Platform, alarm: str) -> str:
+    return str(alarms(platform, "&state=normal&state=unacknowledged&state=acknowledged&state=returned&state=shelved"
+                      "&state=suppressed").get(alarm, {}).get("state", "none"))  # fmt: skip
+
+
+def post(platform: Platform, alarm: str, what: str, body: dict[str, Any] | None = None) -> Any:
+    return http("POST", f"{platform.api}/api/alarms/{alarm}/{what}", body)
+
+
+def test_an_alarm_lives_and_every_replica_knows(plant: Platform, other: Platform) -> None:
+    read(plant, "oven", 60)
+    read(plant, "oven", 90)
+    for replica in (plant, other):
+        wait_for(lambda api=replica: state(api, "oven~hot") == "unacknowledged", 15, "the alarm")
+    found = alarms(plant)["oven~hot"]
+    assert (found["text"], found["priority"], found["value"], found["count"]) == ("Too hot", "high", 90, 1)
+    acknowledged = post(other, "oven~hot", "ack", {"by": "Ada"})
+    assert acknowledged.status == 200
+    assert acknowledged.json["acknowledged_by"] == "Ada"
+    wait_for(lambda: state(plant, "oven~hot") == "acknowledged", 15, "the other replica's acknowledgement")
+    assert post(plant, "oven~hot", "ack").status == 409
+    read(plant, "oven", 78)  # within the deadband
+    time.sleep(2.5)
+    assert state(plant, "oven~hot") == "acknowledged"
+    read(plant, "oven", 70)
+    wait_for(lambda: state(plant, "oven~hot") == "normal", 15, "the end of the alarm")
+    assert "oven~hot" not in alarms(plant)
+    read(plant, "oven", 95)
+    wait_for(lambda: state(other, "oven~hot") == "unacknowledged", 15, "the alarm again")
+    assert alarms(other)["oven~hot"]["count"] == 2
+    read(plant, "oven", 60)
+    wait_for(lambda: state(plant, "oven~hot") == "returned", 15, "it is over before anybody saw it")
+    journal = http("GET", f"{plant.api}/api/alarms/journal").json["items"]
+    kinds = [each["transition"] for each in reversed(journal) if each["id"] == "oven~hot"]
+    assert kinds == ["raised", "acknowledged", "cleared", "raised", "cleared"]
+
+
+def test_a_shelved_alarm_has_an_end(plant: Platform) -> None:
+    read(plant, "kiln", 99)
+    wait_for(lambda: state(plant, "kiln~hot") == "unacknowledged", 15, "the alarm")
+    shelved = post(plant, "kiln~hot", "shelve", {"minutes": 0.05, "by": "Ada", "reason": "a probe is being changed"})
+    assert shelved.json["state"] == "shelved"
+    assert shelved.json["reason"] == "a probe is being changed"
+    wait_for(lambda: state(plant, "kiln~hot") == "unacknowledged", 15, "it comes back by itself")
+    assert post(plant, "kiln~hot", "unshelve").status == 409
+    assert post(plant, "kiln~hot", "shelve", {"minutes": 60}).status == 200
+    assert post(plant, "kiln~hot", "unshelve", {"by": "Ada"}).json["state"] == "unacknowledged"
+    for body, field in (({}, "minutes"), ({"minutes": 1e9}, "minutes"), ({"minutes": 5, "for": "x"}, "for")):
+        refused = post(plant, "kiln~hot", "shelve", body)
+        assert refused.status == 422
+        assert field in json.dumps(refused.json)
+    assert post(plant, "nowhere~hot", "ack").status == 404
+
+
+def test_a_machine_that_stands_still_is_suppressed(plant: Platform) -> None:
+    read(plant, "press", 99)
+    wait_for(lambda: state(plant, "press~hot") == "unacknowledged", 15, "the alarm")
+    read(plant, "press", 99, fault=1)
+    wait_for(lambda: state(plant, "press~hot") == "suppressed", 15, "the machine stands still")
+    read(plant, "press", 99, fault=0)
+    wait_for(lambda: state(plant, "press~hot") == "unacknowledged", 15, "it runs again")
+
+
+def test_silence_is_an_alarm_and_its_end_too(plant: Platform) -> None:
+    read(plant, "mill", 20)
+    wait_for(lambda: state(plant, "mill~silent") == "unacknowledged", 25, "silence")
+    read(plant, "mill", 20)
+    wait_for(lambda: state(plant, "mill~silent") in ("returned", "unacknowledged"), 5, "a reading")
+    journal = http("GET", f"{plant.api}/api/alarms/journal").json["items"]
+    wait_for(
+        lambda: (
+            {"raised", "cleared"}
+            <= {
+                each["transition"]
+                for each in http("GET", f"{plant.api}/api/alarms/journal").json["items"]
+                if each["id"] == "mill~silent"
+            }
+        ),
+        15,
+        "both in the journal",
+    )
+    assert journal
+
+
+def test_more_than_an_operator_can_look_at_is_a_flood(plant: Platform) -> None:
+    for number in range(12):
+        read(plant, f"line-{number}", 99)
+    wait_for(lambda: len([a for a in alarms(plant) if a.startswith("line-")]) >= 12, 20, "twelve alarms")
+    answer = http("GET", f"{plant.api}/api/alarms?priority=high").json
+    assert answer["flood"]["active"]
+    assert answer["flood"]["last_ten_minutes"] > 10
+    assert all(alarm["priority"] == "high" for alarm in answer["items"])
+    assert answer["items"][0]["state"] == "unacknowledged"
+    metrics = plant.admin("api", "/metrics").body.decode()
+    assert "alarm_flood 1.0" in metrics
+
+
+def test_alarms_outlive_the_api_and_wait_for_ingestion(plant: Platform) -> None:
+    read(plant, "boiler", 99)
+    wait_for(lambda: state(plant, "boiler~hot") == "unacknowledged", 15, "the alarm")
+    assert post(plant, "boiler~hot", "ack", {"by": "Ada"}).status == 200
+    plant.processes["api"].kill()
+    plant.restart("api")
+    wait_for(lambda: state(plant, "boiler~hot") == "acknowledged", 20, "the journal is read")
+    plant.processes["ingestion"].kill()
+    refused = post(plant, "boiler~hot", "shelve", {"minutes": 5})
+    assert refused.status == 503
+    assert "is as it was" in refused.json["detail"]
+    plant.restart("ingestion")
+    wait_for(lambda: post(plant, "boiler~hot", "shelve", {"minutes": 5}).status == 200, 30, "it can be shelved")

@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak cluster-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
+.PHONY: help setup run test soak browser-test screenshots cluster-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,12 @@ test: $(VENV)/.dev  ## Run the tests that need nothing but Python
 
 soak: $(VENV)/.dev  ## Kill, cut and turn back everything at random for an hour; a ledger tells what was lost
 	@$(BIN)/python -m tests.faults.chaos --kills 200 $(ARGS)
+
+browser-test: $(VENV)/.dev  ## Run the tests that need a Chromium: every page of the console with a live plant
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
+
+screenshots: $(VENV)/.dev  ## Take the pictures of the console for the docs, with a Chromium
+	@$(BIN)/python -m tests.browser.screenshots docs/images
 
 cluster-test: $(VENV)/.dev  ## Run the tests that need a cluster: the current kube-context's, with the images on its nodes
 	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(ARGS)
@@ -77,7 +83,7 @@ format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
-	@set -e; for benchmark in ingest spool query prediction cmapss simulator resilience; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+	@set -e; for benchmark in ingest spool query prediction cmapss simulator resilience console; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
 
 crds: $(VENV)/.run  ## Write the CustomResourceDefinitions from the models
 	@$(BIN)/python -m aurum.operator.schema charts/aurumai-crds/templates docs/operator-reference.md

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from aurum.alarms.conditions import Condition, Observed
 from aurum.alarms.flood import Flood
@@ -58,6 +59,8 @@ class AlarmDesk:
         self._waiting: collections.deque[Transition] = collections.deque()
         self._flood = Flood()
         self._newest_us = 0
+        self._counts: dict[State, int] = {}
+        self._revision = 0
         self._version = -1
         self.loaded = False
 
@@ -72,6 +75,15 @@ class AlarmDesk:
     def flood(self) -> tuple[int, int]:
         """Alarms of the last ten minutes; since when that is a flood, in µs, or 0."""
         return self._flood.look(self._now()), self._flood.since_us
+
+    def summary(self) -> dict[str, Any]:
+        """What a console shows everywhere; `revision` changes when there is more to ask for."""
+        return {
+            "revision": self._revision,
+            "loaded": self.loaded,
+            "counts": self._counts,
+            "flood": bool(self._flood.since_us),
+        }
 
     async def acknowledge(self, alarm_id: str, by: str) -> Alarm:
         """Raises NotFoundError, FailedPreconditionError, or UnavailableError if it could not be written down."""
@@ -213,7 +225,9 @@ class AlarmDesk:
         except AurumError as error:
             raise UnavailableError(f"alarm {alarm.alarm_id} is as it was: {error.message}") from error
         self._remember(_key(transition), transition)
-        return self._apply(transition)
+        changed = self._apply(transition)
+        self._count()
+        return changed
 
     async def _write(self) -> None:
         while self._waiting:
@@ -229,6 +243,7 @@ class AlarmDesk:
         self._alarms[alarm.alarm_id] = alarm
         self._alarms.move_to_end(alarm.alarm_id)
         if alarm != before:
+            self._revision += 1
             metrics.alarm_transitions_total.labels(transition.kind).inc()
             if transition.kind == "raised":
                 self._flood.note(transition.at_us)
@@ -253,6 +268,10 @@ class AlarmDesk:
     def _count(self) -> None:
         now = self._now()
         counts = collections.Counter(alarm.state(now) for alarm in self._alarms.values())
+        found = {state: counts[state] for state in _STATES}
+        if found != self._counts:  # a shelving ends by itself
+            self._counts = found
+            self._revision += 1
         for state in _STATES:
             metrics.alarms.labels(state).set(counts[state])
         self._flood.look(now)

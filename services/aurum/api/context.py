@@ -1,6 +1,6 @@
 """What every route needs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,7 +10,9 @@ from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
 from aurum.api.fallback import PredictionFallback
+from aurum.api.live_feed import LiveFeed
 from aurum.api.plant_view import PlantView
+from aurum.api.platform_view import PlatformView
 from aurum.maintenance.costs import CostTable
 from aurum.runtime.errors import UnimplementedError
 from aurum.runtime.faults import Faults
@@ -34,13 +36,14 @@ class ApiContext:
     plant: PlantView
     fallback: PredictionFallback
     alarms: AlarmDesk
+    feed: LiveFeed
+    platform: PlatformView
     plan: Plan
     factors: EmissionFactors
     costs: CostTable
-    admin_servers: dict[str, HttpDependency]
+    admin_servers: Mapping[str, HttpDependency]
     source_id: str
     next_sequence: Callable[[], int]
-    event_streams: int = 0
 
 
 async def _context(request: Request) -> ApiContext:

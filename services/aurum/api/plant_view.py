@@ -19,7 +19,7 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 
 logger = logging.getLogger(__name__)
 
-_WATCH_INTERVAL_MS = 1000
+_WATCH_INTERVAL_MS = 100
 _SCORED_AT_ONCE = 200  # machines in one round; the others have their turn in the next
 _MACHINES_PER_CALL = 4  # few, so that scoring never holds up a prediction that somebody waits for
 _PROBE_EVERY, _HEARD_WITHIN = 3.0, 9.0  # seconds between two questions; since an answer, for a service to be there

@@ -113,6 +113,23 @@ class MetricsOut(BaseModel):
     series: list[SeriesOut]
 
 
+class MaintenanceIn(_In):
+    text: str = Field(min_length=1, max_length=500, examples=["Bearing replaced"])
+    by: str = Field("", max_length=100)
+    at: str | None = Field(None, description="ISO 8601 or a number since 1970; now if absent.")
+
+
+class MaintenanceOut(BaseModel):
+    at: datetime
+    text: str
+    by: str
+
+
+class MaintenanceRecords(BaseModel):
+    machine_id: str
+    items: list[MaintenanceOut] = Field(description="The newest first.")
+
+
 class PredictIn(_In):
     machine_id: str | None = None
     machine_type: str | None = None

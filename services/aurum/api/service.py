@@ -15,19 +15,24 @@ from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.context import ApiContext
 from aurum.api.emission_factors import emission_factors
 from aurum.api.fallback import PredictionFallback
+from aurum.api.live_feed import LiveFeed
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.plant_view import PlantView
+from aurum.api.platform_view import PlatformView
 from aurum.api.routes import (
     alarms,
     carbon,
+    console,
     energy,
     events,
     machines,
     maintenance,
     models,
+    platform,
     predictions,
     readings,
     system,
+    today,
     water,
 )
 from aurum.maintenance.costs import CostTableError, load_costs
@@ -39,7 +44,22 @@ from aurum.sustainability.plan import PlanError, load_plan
 
 # Probes, scrapes, and streams that outlive any request:
 _UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/api/events"})
-_ROUTES = (system, machines, readings, predictions, maintenance, models, energy, carbon, water, alarms, events)
+_ROUTES = (
+    system,
+    machines,
+    readings,
+    predictions,
+    maintenance,
+    models,
+    energy,
+    carbon,
+    water,
+    today,
+    alarms,
+    events,
+    platform,
+    console,
+)
 
 
 def create_app(context: ApiContext) -> FastAPI:
@@ -86,6 +106,13 @@ async def api(service: Service) -> AsyncGenerator[None]:
     prediction = PredictionBackend(service.dependency("prediction", settings.prediction_target))
     plant = PlantView(ingestion, prediction, settings.api_refresh_interval)
     desk = AlarmDesk(ingestion, plant, rules)
+    feed = LiveFeed(plant, desk)
+    admin_servers = {
+        name: service.http_dependency(f"{name}-admin", address)
+        for name, address in settings.admin_addresses.items()
+        if name != "api"
+    }
+    overview = PlatformView(service.overview, admin_servers, service.spans)
     context = ApiContext(
         settings=settings,
         health=service.health,
@@ -96,14 +123,12 @@ async def api(service: Service) -> AsyncGenerator[None]:
         plant=plant,
         fallback=PredictionFallback(plant, ingestion),
         alarms=desk,
+        feed=feed,
+        platform=overview,
         plan=plan,
         factors=emission_factors(service),
         costs=costs,
-        admin_servers={
-            name: service.http_dependency(f"{name}-admin", address)
-            for name, address in settings.admin_addresses.items()
-            if name != "api"
-        },
+        admin_servers=admin_servers,
         source_id=f"api-{time.time_ns() // 1000:x}",
         next_sequence=itertools.count(1).__next__,
     )
@@ -112,6 +137,8 @@ async def api(service: Service) -> AsyncGenerator[None]:
     service.spawn(plant.follow(), "plant-view")
     service.spawn(plant.probe(), "probe")
     service.spawn(desk.run(), "alarms")
+    service.spawn(feed.run(), "live-feed")
+    service.spawn(overview.collect(), "traces")
     if settings.feature_predictive:
         service.spawn(plant.score(), "scoring")
     async with http_server(create_app(context), listener, settings.shutdown_grace):

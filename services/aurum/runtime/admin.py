@@ -1,6 +1,8 @@
-"""The admin server that each process has: /metrics, /livez, /readyz, /policy, and /faults where they are enabled."""
+"""The admin server that each process has: /metrics, /livez, /readyz, /policy, /overview, and /spans and /faults where
+there are any."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +16,10 @@ from starlette.routing import Route
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.faults import Faults, parse_fault
 from aurum.runtime.health import Health
+from aurum.runtime.span_ring import SpanRing
 
 _MAX_FAULT = 10_000  # bytes
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def metrics_response() -> Response:
@@ -29,8 +33,17 @@ def readiness_response(health: Health) -> JSONResponse:
     return JSONResponse(content, status_code=503 if missing else 200)
 
 
-def admin_app(service: str, health: Health, policy: Callable[[], dict[str, Any]], faults: Faults) -> Starlette:
-    """The admin server's application. `policy` gives the live state of the resilience policies."""
+def admin_app(
+    service: str,
+    health: Health,
+    faults: Faults,
+    *,
+    policy: Callable[[], dict[str, Any]],
+    overview: Callable[[], dict[str, Any]],
+    spans: SpanRing | None,
+) -> Starlette:
+    """The admin server's application. policy, overview: give the live state of the policies, and that of the process
+    as a whole."""
 
     async def metrics_route(request: Request) -> Response:
         return metrics_response()
@@ -43,6 +56,15 @@ def admin_app(service: str, health: Health, policy: Callable[[], dict[str, Any]]
 
     async def policy_route(request: Request) -> Response:
         return JSONResponse(policy())
+
+    async def overview_route(request: Request) -> Response:
+        return JSONResponse(overview())
+
+    async def spans_route(request: Request) -> Response:
+        trace_id = request.query_params.get("trace_id", "")
+        if not _TRACE_ID.fullmatch(trace_id):
+            return JSONResponse({"detail": "trace_id: must be 32 hexadecimal digits"}, status_code=422)
+        return JSONResponse({"spans": spans.trace(trace_id) if spans else []})
 
     async def faults_route(request: Request) -> Response:
         if request.method == "POST":
@@ -64,7 +86,10 @@ def admin_app(service: str, health: Health, policy: Callable[[], dict[str, Any]]
         Route("/livez", livez),
         Route("/readyz", readyz),
         Route("/policy", policy_route),
+        Route("/overview", overview_route),
     ]
+    if spans is not None:
+        routes.append(Route("/spans", spans_route))
     if faults.enabled:
         routes.append(Route("/faults", faults_route, methods=["GET", "POST", "DELETE"]))
     return Starlette(routes=routes)

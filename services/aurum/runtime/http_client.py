@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -70,18 +70,37 @@ class HttpDependency:
 
     async def get_json(self, path: str, params: Mapping[str, str] | None = None, *, at: str | None = None) -> Any:
         """The answer to GET, decoded. at: address of the one that is asked, of many. Raises AurumError."""
+        return await self._ask("GET", path, params=params, at=at)
+
+    async def post_json(self, path: str, content: Any, *, at: str | None = None) -> Any:
+        """The answer to POST, decoded; it is sent once. Raises AurumError."""
+        return await self._ask("POST", path, content=content, at=at)
+
+    async def delete_json(self, path: str, *, at: str | None = None) -> Any:
+        """The answer to DELETE, decoded. Raises AurumError."""
+        return await self._ask("DELETE", path, at=at)
+
+    async def _ask(
+        self,
+        method: Literal["GET", "POST", "DELETE"],
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        content: Any = None,
+        at: str | None = None,
+    ) -> Any:
         address = at or self.address
-        pipeline = self._policies.pipeline(self.client, self.server, "GET", HTTP_ERRORS)
+        pipeline = self._policies.pipeline(self.client, self.server, method, HTTP_ERRORS)
         spec = pipeline.policy.timeout
         timeouts = TimeoutConfig(spec.connect, spec.read, spec.write, spec.pool, spec.db)
 
         async def attempt(timeout: float) -> httpx.Response:
             with get_tracer("aurum.http").start_as_current_span(
-                f"GET {path}",
+                f"{method} {path}",
                 kind=SpanKind.CLIENT,
                 attributes={
                     "peer.service": self.server,
-                    "http.request.method": "GET",
+                    "http.request.method": method,
                     "url.path": path,
                     "server.address": address,
                 },
@@ -89,9 +108,11 @@ class HttpDependency:
                 set_status_on_exception=False,
             ) as span:
                 try:
-                    response = await self._http.get(
+                    response = await self._http.request(
+                        method,
                         f"{address if '://' in address else f'http://{address}'}{path}",
                         params=params,
+                        json=content,
                         headers={**context_metadata(), TIMEOUT_HEADER: f"{timeout:.3f}", **self._headers},
                         timeout=timeouts.within(timeout).to_httpx(),
                     )
@@ -104,7 +125,9 @@ class HttpDependency:
 
         started = time.monotonic()
         try:
-            response = await pipeline.call_async(attempt, target=f"{self.client}/{self.server}/GET")
+            response = await pipeline.call_async(
+                attempt, idempotent=method != "POST", target=f"{self.client}/{self.server}/{method}"
+            )
             if len(response.content) > _MAX_ANSWER:
                 raise InternalError(f"{self.server} answered with more than {_MAX_ANSWER} bytes")
             return response.json()

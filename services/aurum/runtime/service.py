@@ -27,11 +27,13 @@ from aurum.runtime.http_client import CONNECTIONS, HttpDependency
 from aurum.runtime.listening import http_server, listen
 from aurum.runtime.logging import setup_logging
 from aurum.runtime.outcome_recorder import OutcomeRecorder
+from aurum.runtime.overview import overview
 from aurum.runtime.policies import Policies
 from aurum.runtime.policy_watch import follow_policy_file
 from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.rpc_server import rpc_server
 from aurum.runtime.settings import Settings, load_settings, warn_of_unknown
+from aurum.runtime.span_ring import SpanRing
 from aurum.runtime.tracing import setup_tracing
 
 logger = logging.getLogger(__name__)
@@ -44,9 +46,11 @@ _LAST_RESORT = 9.5  # seconds after which a stop that hangs is cut short; superv
 class Service:
     """A running service, as its body sees it."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, spans: SpanRing | None) -> None:
+        """spans: the last ones, where they are kept."""
         self.name = name
         self.settings = settings
+        self.spans = spans
         self.health = Health()
         self.policies = Policies(name, settings)
         self.faults = Faults(settings.faults_enabled)
@@ -61,6 +65,15 @@ class Service:
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
+
+    def overview(self) -> dict[str, Any]:
+        """What this process is, does and has in force."""
+        return {
+            **self.policies.state(),
+            **overview(),
+            "faults": self.faults.active(),
+            "missing": self.health.missing(),
+        }
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs background work; if it fails the service ends, to be restarted, rather than live on without it."""
@@ -159,23 +172,31 @@ def run_service(name: str, body: Body, settings: Settings | None = None) -> int:
     setup_logging(name, settings)
     warn_of_unknown()
     metrics.describe_system(name, settings.environment)
-    provider = setup_tracing(name, settings)
+    spans = SpanRing(settings.ring_spans, settings.tracing_ring_slow) if settings.ring_spans else None
+    provider = setup_tracing(name, settings, spans)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLD)
     try:
-        return asyncio.run(_run(name, body, settings))
+        return asyncio.run(_run(name, body, settings, spans))
     finally:
         _flush(provider)
         logging.shutdown()
 
 
-async def _run(name: str, body: Body, settings: Settings) -> int:
-    service = Service(name, settings)
+async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None) -> int:
+    service = Service(name, settings, spans)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
     listener = listen(settings.admin_host, settings.admin_port_of(name), "AURUM_ADMIN_PORT")
-    app = admin_app(name, service.health, service.policies.state, service.faults)
+    app = admin_app(
+        name,
+        service.health,
+        service.faults,
+        policy=service.policies.state,
+        overview=service.overview,
+        spans=spans,
+    )
     async with http_server(app, listener, 1.0), service.running(), body(service):
         gc.collect()
         gc.freeze()  # what was loaded stays: looking through it again and again would hold up requests

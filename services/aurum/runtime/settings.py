@@ -88,6 +88,17 @@ class Settings(BaseSettings):
     )
     tracing_queue_spans: int = Field(2048, ge=16, description="Spans waiting for export; more are dropped and counted.")
 
+    tracing_ring_spans: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="Ended spans that each process keeps in memory for the console; 0 for none. By default 4,000 where "
+        "spans are sent nowhere, else none.",
+    )
+    tracing_ring_slow: float = Field(
+        0.5, gt=0, description="Seconds from which on a request counts as slow there, and its trace is kept longer."
+    )
+
     retry_max_attempts: int = Field(3, ge=1, le=10, description="Calls to a dependency in all, the first one included.")
     retry_base_delay: float = Field(0.1, ge=0, le=60, description="Bound of the first backoff, in seconds.")
     retry_max_delay: float = Field(2.0, ge=0, le=300, description="Largest bound of a backoff, in seconds.")
@@ -148,6 +159,16 @@ class Settings(BaseSettings):
         10.0, ge=0, description="Seconds that a new API waits at most to know the plant, before it counts as ready."
     )
     api_max_event_streams: int = Field(200, ge=1, description="Open /api/events streams; more are refused.")
+    console_jaeger_url: str | None = Field(
+        None,
+        description="Jaeger as a browser reaches it, such as http://localhost:16686; the console links its traces.",
+    )
+    console_grafana_url: str | None = Field(None, description="Grafana, likewise; the console links its dashboards.")
+    console_logs_url: str | None = Field(
+        None,
+        description="Where the logs of a trace are shown, with {trace_id} in its place, such as a query of Grafana's "
+        "Explore; the console links it.",
+    )
     ingestion_host: str = Field("127.0.0.1", description="Address that ingestion listens on.")
     ingestion_port: int = Field(50051, ge=1, le=65535, description="Port of ingestion (gRPC).")
     ingestion_target: str = Field("127.0.0.1:50051", description="Where the others find ingestion.")
@@ -323,6 +344,13 @@ class Settings(BaseSettings):
         return TimeoutConfig(
             self.timeout_connect, self.timeout_read, self.timeout_write, self.timeout_pool, self.timeout_db
         )
+
+    @property
+    def ring_spans(self) -> int:
+        """Ended spans that a process keeps in memory."""
+        if self.tracing_ring_spans is None:
+            return 0 if self.tracing_otlp_endpoint else 4000
+        return self.tracing_ring_spans
 
     @property
     def models_path(self) -> Path:

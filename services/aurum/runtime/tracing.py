@@ -27,6 +27,7 @@ from aurum import __version__
 from aurum.resilience import events
 from aurum.runtime import metrics
 from aurum.runtime.settings import Settings
+from aurum.runtime.span_ring import SpanRing
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,8 @@ class _CountedExporter(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
-    """Makes the process's tracer provider; None if tracing is switched off.
+def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None) -> TracerProvider | None:
+    """Makes the process's tracer provider; None if tracing is switched off. ring: that keeps the last spans.
 
     Export happens on its own thread from a bounded queue: a collector that is down or slow costs a request nothing.
     """
@@ -120,6 +121,8 @@ def setup_tracing(service: str, settings: Settings) -> TracerProvider | None:
                 schedule_delay_millis=settings.tracing_export_interval * 1000,
             )
         )
+    if ring is not None:
+        provider.add_span_processor(ring)
     if settings.tracing_console_export:
         provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
     trace.set_tracer_provider(provider)

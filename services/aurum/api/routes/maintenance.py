@@ -1,25 +1,30 @@
-"""When to maintain a machine."""
+"""When to maintain a machine, and when it was maintained."""
 
+import json
+import time
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query
 
 from aurum.api.context import Context, require_feature
-from aurum.api.convert import optional_moment
+from aurum.api.convert import moment, optional_moment, query_time
+from aurum.api.schemas import MaintenanceIn, MaintenanceOut, MaintenanceRecords
 from aurum.api.sustainability_schemas import AdviceOption, AdviceOut
 from aurum.maintenance.advice import Option, RulDistribution, cheapest, options
 from aurum.runtime.errors import FailedPreconditionError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.tracing import current_trace_id
-from aurum.v1 import prediction_pb2
+from aurum.v1 import ingestion_pb2, prediction_pb2
 
-router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("predictive"))])
+router = APIRouter(tags=["machines"])
+
+_KIND = "maintenance"  # of event
 
 _WORDS = {"now": "maintain it now", "planned_stop": "wait for the planned stop", "at_failure": "let it run"}
 
 
-@router.get("/api/machines/{machine_id}/advice")
+@router.get("/api/machines/{machine_id}/advice", dependencies=[Depends(require_feature("predictive"))])
 async def advice(
     context: Context,
     machine_id: str,
@@ -66,6 +71,37 @@ async def advice(
         if best.when != "at_failure"
         else f"{_WORDS[best.when]}: a failure is not expected to cost more than maintenance before it",
         trace_id=current_trace_id(),
+    )
+
+
+@router.post("/api/machines/{machine_id}/maintenance", status_code=201)
+async def record_maintenance(context: Context, machine_id: str, body: MaintenanceIn) -> MaintenanceOut:
+    """Writes down that a machine was maintained. The same at the same time is one record."""
+    set_request_context(machine_id=machine_id)
+    await context.ingestion.machine(machine_id)
+    at_us = query_time("at", body.at) or int(time.time() * 1e6)
+    content = {"text": body.text, "by": body.by}
+    event = ingestion_pb2.Event(
+        kind=_KIND, machine_id=machine_id, at_us=at_us, id=body.text[:40], content=json.dumps(content).encode()
+    )
+    await context.ingestion.record([event])
+    return MaintenanceOut(at=moment(at_us), **content)
+
+
+@router.get("/api/machines/{machine_id}/maintenance")
+async def list_maintenance(
+    context: Context,
+    machine_id: str,
+    start: Annotated[str | None, Query(description="ISO 8601 or a number since 1970; inclusive.")] = None,
+    end: Annotated[str | None, Query(description="Likewise; exclusive.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> MaintenanceRecords:
+    """When a machine was maintained, the newest first."""
+    set_request_context(machine_id=machine_id)
+    found = await context.ingestion.events(_KIND, machine_id, query_time("start", start), query_time("end", end), limit)
+    return MaintenanceRecords(
+        machine_id=machine_id,
+        items=[MaintenanceOut(at=moment(event.at_us), **json.loads(event.content)) for event in found],
     )
 
 

@@ -1,0 +1,29 @@
+// Requests to the API: JSON in, JSON out; what goes wrong is an error whose message a person can read.
+
+import { t } from "./text.js";
+
+export class AskError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export async function ask(path, { method = "GET", body, signal } = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      signal,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new AskError(t("error.unreachable"), 0);
+  }
+  const type = answer.headers.get("content-type") ?? "";
+  const content = type.includes("json") ? await answer.json() : null;
+  if (!answer.ok) throw new AskError(content?.detail ?? t("error.status", { status: answer.status }), answer.status);
+  return content;
+}

@@ -1,0 +1,33 @@
+"""The console's files, read and compressed once: what is asked for comes from memory."""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+CONSOLE = Path(__file__).parent / "console"
+_WORTH_COMPRESSING = 300  # bytes
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".json": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleFile:
+    content: bytes
+    compressed: bytes | None
+    media_type: str
+    etag: str
+
+
+def load_console(folder: Path = CONSOLE) -> Mapping[str, ConsoleFile]:
+    """All files by their path within the folder, such as vendor/uPlot.css."""
+    return {
+        path.relative_to(folder).as_posix(): _load(path) for path in sorted(folder.rglob("*")) if path.suffix in _TYPES
+    }
+
+
+def _load(path: Path) -> ConsoleFile:
+    content = path.read_bytes()
+    compressed = gzip.compress(content, 9, mtime=0) if len(content) >= _WORTH_COMPRESSING else None
+    media_type = _TYPES[path.suffix]
+    return ConsoleFile(content, compressed, media_type, f'"{hashlib.sha256(content).hexdigest()[:24]}"')

@@ -1,0 +1,75 @@
+"""The console: its pages, its files, and what it has to know of where it runs."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from aurum import __version__
+from aurum.api.console_files import load_console
+from aurum.api.context import Context
+from aurum.runtime.errors import NotFoundError
+
+router = APIRouter()
+
+_FILES = load_console()
+_HEADERS = {
+    # No inline script or style, nothing from elsewhere, in nobody's frame
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+    "Vary": "Accept-Encoding",
+}
+
+
+class ConsoleOut(BaseModel):
+    version: str
+    environment: str
+    features: dict[str, bool]
+    faults_enabled: bool
+    traces_kept: bool
+    jaeger_url: str | None
+    grafana_url: str | None
+    logs_url: str | None
+
+
+@router.get("/api/console", tags=["system"])
+async def console_settings(context: Context) -> ConsoleOut:
+    """What the console has to know before it shows anything."""
+    settings = context.settings
+    names = ("predictive", "carbon", "energy", "water", "analytics")
+    return ConsoleOut(
+        version=__version__,
+        environment=settings.environment,
+        features={name: getattr(settings, f"feature_{name}") for name in names},
+        faults_enabled=settings.faults_enabled,
+        traces_kept=context.platform.keeps_traces,
+        jaeger_url=settings.console_jaeger_url,
+        grafana_url=settings.console_grafana_url,
+        logs_url=settings.console_logs_url,
+    )
+
+
+@router.get("/", include_in_schema=False)
+@router.get("/machines/{machine_id}", include_in_schema=False)
+@router.get("/alarms", include_in_schema=False)
+@router.get("/platform", include_in_schema=False)
+async def page(request: Request) -> Response:
+    return _answer(request, "index.html")
+
+
+@router.get("/console/{path:path}", include_in_schema=False)
+async def file(request: Request, path: str) -> Response:
+    return _answer(request, path)
+
+
+def _answer(request: Request, path: str) -> Response:
+    found = _FILES.get(path)
+    if found is None:
+        raise NotFoundError(f"the console has no file {path!r}")
+    headers = {**_HEADERS, "ETag": found.etag}
+    if request.headers.get("if-none-match") == found.etag:
+        return Response(status_code=304, headers=headers)
+    if found.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(found.compressed, headers={**headers, "Content-Encoding": "gzip"}, media_type=found.media_type)
+    return Response(found.content, headers=headers, media_type=found.media_type)

@@ -1,0 +1,160 @@
+"""What the plant has used today, beside what it usually has by this hour: for a screen that many look at."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from aurum.api.accounting import Scope, range_of
+from aurum.api.context import ApiContext, Context
+from aurum.api.convert import moment, query_time
+from aurum.api.routes.accounts import Asked
+from aurum.api.routes.carbon import carbon
+from aurum.api.routes.energy import energy
+from aurum.api.routes.water import water
+from aurum.api.sustainability_schemas import CarbonOut, EnergyOut, WaterOut
+from aurum.runtime.errors import AurumError, InvalidArgumentError
+from aurum.sustainability.hourly import HOUR_US
+
+router = APIRouter(tags=["sustainability"])
+
+_DAYS = 7  # that make what is usual
+_KEPT = 60.0  # seconds that an answer serves all who ask
+_MOST_KEPT = 50  # midnights: there are fewer time zones
+_DAY_US = 24 * HOUR_US
+_LONGEST_DAY_US = 25 * HOUR_US
+_HALF = 0.5
+
+
+class UsedOut(BaseModel):
+    amount: float = Field(description="Since midnight.")
+    usual: float | None = Field(description="Mean of the same hours of the week before; null without such a history.")
+    days: int = Field(description="Days of that history.")
+
+
+class TodayOut(BaseModel):
+    start: datetime
+    end: datetime
+    energy_kwh: UsedOut | None = None
+    carbon_kgco2e: UsedOut | None = Field(None, description="Location-based.")
+    water_litres: UsedOut | None = None
+    notes: list[str] = Field(description="Why something is missing.")
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """One hour of an account, or what of it is within the account. start_us, end_us: µs since 1970. coverage: share of
+    it that is known."""
+
+    start_us: int
+    end_us: int
+    amount: float
+    coverage: float
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Answers that serve all who ask."""
+
+    answers: dict[int, tuple[float, TodayOut]] = field(default_factory=dict)  # by midnight
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+_kept = _Kept()
+
+
+@router.get("/api/today")
+async def today(
+    context: Context,
+    midnight: Annotated[str, Query(description="When the day began where the plant is; ISO 8601.")],
+) -> TodayOut:
+    """Energy, carbon and water since midnight, each beside the mean of the same hours of the seven days before."""
+    start = query_time("midnight", midnight)
+    now = int(time.time() * 1e6)
+    if not start <= now < start + _LONGEST_DAY_US:
+        raise InvalidArgumentError.of("midnight", "must be within the last 25 hours")
+    async with _kept.asking:  # one account at a time, and its answer for all
+        at, answer = _kept.answers.get(start, (float("-inf"), None))
+        if answer is None or time.monotonic() - at > _KEPT:
+            answer = await _account(context, start, now)
+            while len(_kept.answers) >= _MOST_KEPT:
+                _kept.answers.pop(next(iter(_kept.answers)))
+            _kept.answers[start] = (time.monotonic(), answer)
+    return answer
+
+
+async def _account(context: ApiContext, midnight: int, now: int) -> TodayOut:
+    asked = Asked(Scope(), range_of(midnight - _DAYS * _DAY_US, now), "site", "json")
+    accounts: dict[str, Callable[[ApiContext, Asked], Awaitable[list[Hour]]]] = {
+        "energy": _energy,
+        "carbon": _carbon,
+        "water": _water,
+    }
+    used: dict[str, UsedOut] = {}
+    notes = []
+    for name, hours_of in accounts.items():
+        if not getattr(context.settings, f"feature_{name}"):
+            continue
+        try:
+            used[name] = used_today(await hours_of(context, asked), midnight, now)
+        except AurumError as error:
+            notes.append(f"{name}: {error.message}")
+    return TodayOut(
+        start=moment(midnight),
+        end=moment(now),
+        energy_kwh=used.get("energy"),
+        carbon_kgco2e=used.get("carbon"),
+        water_litres=used.get("water"),
+        notes=notes,
+    )
+
+
+def used_today(hours: Sequence[Hour], midnight: int, now: int) -> UsedOut:
+    """What was used since midnight, and the mean of the same hours of the days before of which half is known."""
+    earlier = []
+    for back in range(1, _DAYS + 1):
+        shift = back * _DAY_US
+        amount, known = _sum(hours, midnight - shift, now - shift)
+        if known >= _HALF:
+            earlier.append(amount)
+    return UsedOut(
+        amount=_sum(hours, midnight, now)[0],
+        usual=sum(earlier) / len(earlier) if earlier else None,
+        days=len(earlier),
+    )
+
+
+def _sum(hours: Sequence[Hour], start: int, end: int) -> tuple[float, float]:
+    """Of [start, end), with the parts of hours that are in it; and the share that is known."""
+    amount = known = 0.0
+    for hour in hours:
+        within = max(0, min(end, hour.end_us) - max(start, hour.start_us))
+        amount += within / (hour.end_us - hour.start_us) * hour.amount
+        known += within * hour.coverage
+    return amount, known / max(1, end - start)
+
+
+async def _energy(context: ApiContext, asked: Asked) -> list[Hour]:
+    found = cast("EnergyOut", await energy(context, asked))
+    return [_hour(asked, each.start, each.energy_kwh, each.coverage) for each in found.hours]
+
+
+async def _carbon(context: ApiContext, asked: Asked) -> list[Hour]:
+    found = cast("CarbonOut", await carbon(context, asked))
+    # An account of carbon does not say of each hour what is known; without energy nothing is
+    return [_hour(asked, each.start, each.location_kgco2e, float(each.energy_kwh > 0)) for each in found.hours]
+
+
+async def _water(context: ApiContext, asked: Asked) -> list[Hour]:
+    found = cast("WaterOut", await water(context, asked))
+    return [_hour(asked, each.start, each.litres, each.coverage) for each in found.hours]
+
+
+def _hour(asked: Asked, start: datetime, amount: float, coverage: float) -> Hour:
+    begins = round(start.timestamp() * 1e6)
+    return Hour(max(begins, asked.over.start), min(begins + HOUR_US, asked.over.end), amount, coverage)

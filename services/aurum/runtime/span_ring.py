@@ -1,0 +1,121 @@
+"""The last spans of a process in memory, and which traces were slow, failed or degraded: a look into them without any
+other program, as on a laptop."""
+
+import collections
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
+
+Reason = Literal["failed", "degraded", "slow"]
+
+_MOST_NOTABLE = 60
+_MOST_OF_A_NAME = 12  # so that one failing request that is made all the time does not push out all others
+_MOST_SPANS_OF_A_TRACE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NotableTrace:
+    """A trace whose first span in this process says that it is worth a look.
+
+    start: seconds since 1970. seconds: of that span.
+    """
+
+    trace_id: str
+    name: str
+    start: float
+    seconds: float
+    reason: Reason
+    detail: str
+
+
+class SpanRing(SpanProcessor):
+    """Keeps the last `size` spans that have ended; called on whichever thread ends them.
+
+    slow: seconds from which on a trace is worth a look.
+    """
+
+    def __init__(self, size: int, slow: float) -> None:
+        self._spans: collections.deque[ReadableSpan] = collections.deque(maxlen=size)
+        self._notable: collections.deque[NotableTrace] = collections.deque()
+        self._slow = slow
+        self._lock = threading.Lock()
+        self.added = 0  # notable traces, ever
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        pass
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._spans.append(span)
+        if span.parent is not None and not span.parent.is_remote:
+            return
+        found = self._judge(span)
+        if found is not None:
+            self._note(found)
+
+    def shutdown(self) -> None:
+        self._spans.clear()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return True
+
+    @property
+    def notable(self) -> list[NotableTrace]:
+        """The newest first."""
+        with self._lock:
+            return list(reversed(self._notable))
+
+    def trace(self, trace_id: str) -> list[dict[str, Any]]:
+        """The spans of a trace that this process still has, as JSON, by their start."""
+        wanted = int(trace_id, 16)
+        found = [span for span in tuple(self._spans) if span.context is not None and span.context.trace_id == wanted]
+        found.sort(key=lambda span: span.start_time or 0)
+        return [as_json(span) for span in found[:_MOST_SPANS_OF_A_TRACE]]
+
+    def _judge(self, span: ReadableSpan) -> NotableTrace | None:
+        if span.context is None or span.start_time is None or span.end_time is None:
+            return None
+        seconds = (span.end_time - span.start_time) / 1e9
+        attributes = span.attributes or {}
+        if span.status.status_code is StatusCode.ERROR:
+            reason, detail = "failed", span.status.description or ""
+        elif attributes.get("aurum.degraded") is True:
+            reason, detail = "degraded", str(attributes.get("aurum.degraded.reason", ""))
+        elif seconds >= self._slow:
+            reason, detail = "slow", ""
+        else:
+            return None
+        trace_id = format_trace_id(span.context.trace_id)
+        return NotableTrace(trace_id, span.name, span.start_time / 1e9, seconds, reason, detail)  # type: ignore[arg-type]
+
+    def _note(self, trace: NotableTrace) -> None:
+        with self._lock:
+            same = [each for each in self._notable if each.name == trace.name]
+            if len(same) >= _MOST_OF_A_NAME:
+                self._notable.remove(same[0])
+            elif len(self._notable) >= _MOST_NOTABLE:
+                self._notable.popleft()
+            self._notable.append(trace)
+            self.added += 1
+
+
+def as_json(span: ReadableSpan) -> dict[str, Any]:
+    """What a waterfall shows of a span. start, seconds: seconds since 1970, and of its length."""
+    start, end = span.start_time or 0, span.end_time or 0
+    return {
+        "trace_id": format_trace_id(span.context.trace_id) if span.context else "",
+        "span_id": format_span_id(span.context.span_id) if span.context else "",
+        "parent_id": format_span_id(span.parent.span_id) if span.parent else None,
+        "service": str(span.resource.attributes.get("service.name", "")),
+        "name": span.name,
+        "kind": span.kind.name.lower(),
+        "start": start / 1e9,
+        "seconds": (end - start) / 1e9,
+        "failed": span.status.status_code is StatusCode.ERROR,
+        "detail": span.status.description or "",
+        "attributes": dict(span.attributes or {}),
+        "events": [{"name": event.name, "after": (event.timestamp - start) / 1e9} for event in span.events],
+    }

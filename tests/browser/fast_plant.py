@@ -1,0 +1,119 @@
+"""A plant whose time flies: the real console, served with a stream of events as fast as the page takes them.
+
+Everything else that the page asks for is not there, which it has to bear as well.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator
+from types import TracebackType
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from aurum.api.console_files import load_console
+from tests.conftest import free_port
+
+
+class FastPlant:
+    """machines: that report each second. seconds: of their life, after which the stream is quiet. passed: the share of
+    it that was sent."""
+
+    def __init__(self, machines: int, seconds: int) -> None:
+        self._machines = machines
+        self._seconds = seconds
+        self._files = load_console()
+        self._port = free_port()
+        self.passed = 0.0
+        routes = [
+            Route("/", self._page),
+            Route("/console/{path:path}", self._file),
+            Route("/api/events", self._events),
+            Route("/api/console", self._settings),
+            Route("/api/today", self._today),
+        ]
+        config = uvicorn.Config(Starlette(routes=routes), port=self._port, log_level="critical", lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="fast-plant", daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/"
+
+    def __enter__(self) -> "FastPlant":
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.force_exit = self._server.should_exit = True
+        self._thread.join(10)
+
+    async def _page(self, request: Request) -> Response:
+        return self._answer("index.html")
+
+    async def _file(self, request: Request) -> Response:
+        return self._answer(request.path_params["path"])
+
+    def _answer(self, name: str) -> Response:
+        found = self._files[name]
+        return Response(found.content, media_type=found.media_type)
+
+    async def _settings(self, request: Request) -> Response:
+        features = {"predictive": True, "analytics": True, "energy": True, "carbon": True, "water": False}
+        settings = {"version": "fast", "environment": "test", "features": features, "faults_enabled": False}
+        return JSONResponse(
+            {**settings, "traces_kept": False, "jaeger_url": None, "grafana_url": None, "logs_url": None}
+        )
+
+    async def _today(self, request: Request) -> Response:
+        return JSONResponse({"energy_kwh": None, "carbon_kgco2e": None, "water_litres": None, "notes": []})
+
+    async def _events(self, request: Request) -> Response:
+        return StreamingResponse(self._life(), media_type="text/event-stream")
+
+    async def _life(self) -> AsyncIterator[bytes]:
+        for second in range(self._seconds):
+            machines = [self._machine(number, second) for number in range(self._machines)]
+            yield _event("machines", {"machines": machines, "total": self._machines, "whole": second == 0})
+            if second % 5 == 0:
+                yield _event("pulse", {"now": time.time() * 1000, "unreachable": [], "consoles": 1})
+                counts = {"unacknowledged": second // 60 % 3}
+                yield _event("alarms", {"revision": second, "loaded": True, "counts": counts, "flood": False})
+            self.passed = (second + 1) / self._seconds
+            await asyncio.sleep(0)
+        while not self._server.should_exit:
+            yield _event("pulse", {"now": time.time() * 1000, "unreachable": [], "consoles": 1})
+            await asyncio.sleep(1)
+
+    def _machine(self, number: int, second: int) -> dict[str, object]:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time()))
+        life = 500 - second / 3600 - number % 50
+        return {
+            "machine_id": f"pump-{number:03}",
+            "machine_type": "pump",
+            "site": "plant-a",
+            "status": "running",
+            "last_seen": at,
+            "risk_score": (second * 7 + number * 13) % 1000 / 1000,
+            "rul": {"estimate": life, "lower": life - 40, "upper": life + 60, "unit": "hours"},
+            "anomaly_score": 0.1,
+            "degraded": False,
+            "values": {
+                "vibration_mm_s": 2 + second % 17 / 10,
+                "power_kw": 45 + number % 7,
+                "flow_m3_h": 120 - second % 5,
+            },
+        }
+
+
+def _event(name: str, content: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(content, separators=(',', ':'))}\n\n".encode()

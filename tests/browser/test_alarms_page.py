@@ -1,0 +1,111 @@
+"""Alarms as an operator works on them."""
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.test_pages import opened, violations
+from tests.conftest import Platform, http
+
+RULES = """
+rules:
+  - {name: hot, text: Too hot, priority: urgent, sensor: {sensor: heat, above: 80, deadband: 5}}
+"""
+
+
+@pytest.fixture(scope="module")
+def ovens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("ovens")
+    (folder / "rules.yaml").write_text(RULES)
+    running = Platform(
+        folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
+    )
+    running.start("ingestion")
+    running.start("api")
+    yield running
+    running.stop()
+
+
+def heat(platform: Platform, machine: str, value: float) -> None:
+    reading = {"machine_id": machine, "sensor": "heat", "timestamp": time.time(), "value": value}
+    assert http("POST", f"{platform.api}/api/readings", {"readings": [reading]}).status == 200
+
+
+def test_nothing_is_known_yet(page: Page, ovens: Platform) -> None:
+    opened(page, ovens)
+    expect(page.get_by_role("heading", name="No machine yet")).to_be_visible()
+    expect(page.get_by_text("aurum import")).to_be_visible()
+    assert violations(page) == []
+    opened(page, ovens, "/alarms")
+    expect(page.get_by_text("No alarm. What is alarming")).to_be_visible()
+
+
+def test_an_alarm_is_acknowledged_shelved_and_remembered(page: Page, ovens: Platform) -> None:
+    opened(page, ovens, "/alarms")
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_label("Your name").press("Tab")
+    heat(ovens, "oven", 95)
+    row = page.locator("[data-alarm='oven~hot']")
+    expect(row).to_have_attribute("data-state", "unacknowledged")
+    expect(row).to_contain_text("Too hot")
+    expect(page.locator("nav .count")).to_have_text("1")
+    row.get_by_role("button", name="Acknowledge").click()
+    expect(row).to_have_attribute("data-state", "acknowledged")
+    expect(row).to_contain_text("Ada")
+    expect(page.locator("nav .count")).to_be_hidden()
+    row.get_by_role("button", name="Shelve").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("For").select_option("15")
+    dialog.get_by_label("Reason").fill("the probe is being changed")
+    assert violations(page) == []
+    dialog.get_by_role("button", name="Shelve").click()
+    expect(dialog).to_have_count(0)
+    expect(row).to_have_count(0)
+    page.get_by_role("button", name=re.compile("Shelved")).click()
+    expect(row).to_contain_text("until")
+    expect(row).to_contain_text("the probe is being changed")
+    row.get_by_role("button", name="Bring back").click()
+    expect(row).to_have_count(0)
+    page.get_by_role("button", name=re.compile("History")).click()
+    journal = page.get_by_role("table", name="History").locator("tbody tr")
+    expect(journal).to_have_count(4)
+    expect(journal.first).to_contain_text("brought back")
+    expect(journal.first).to_contain_text("Ada")
+    expect(journal.last).to_contain_text("raised")
+    assert violations(page) == []
+
+
+def test_an_alarm_that_another_took_care_of_says_so(page: Page, ovens: Platform) -> None:
+    heat(ovens, "kiln", 95)
+    opened(page, ovens, "/alarms")
+    row = page.locator("[data-alarm='kiln~hot']")
+    expect(row).to_have_attribute("data-state", "unacknowledged")
+    assert http("POST", f"{ovens.api}/api/alarms/kiln~hot/ack", {"by": "Bo"}).status == 200
+    expect(row).to_have_attribute("data-state", "acknowledged")
+    expect(row).to_contain_text("Bo")
+
+
+def test_a_flood_is_said_on_every_page_and_sound_is_off(page: Page, ovens: Platform) -> None:
+    opened(page, ovens)
+    expect(page.locator("[data-choice=sound]")).to_have_attribute("aria-pressed", "false")
+    for number in range(12):
+        heat(ovens, f"line-{number}", 99)
+    expect(page.get_by_text("A flood of alarms")).to_be_visible()
+    page.get_by_role("link", name="See the alarms").click()
+    expect(page.locator("tr.alarm[data-state=unacknowledged]")).to_have_count(12)
+    page.locator("[data-choice=sound]").click()
+    expect(page.locator("[data-choice=sound]")).to_have_attribute("aria-pressed", "true")
+    assert violations(page) == []
+
+
+def test_a_machine_that_falls_silent_is_stale_without_an_event(page: Page, ovens: Platform) -> None:
+    heat(ovens, "mill", 20)
+    page.clock.install()
+    opened(page, ovens)
+    badge = page.locator("tr.machine", has_text="mill").locator(".badge")
+    expect(badge).to_have_text("running")
+    page.clock.fast_forward(120_000)
+    expect(badge).to_have_text("stale")

@@ -1,0 +1,171 @@
+"""Each page with the live simulator: it says what there is, in two languages and two themes, for everybody."""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import MACHINES
+from tests.conftest import Platform
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+def opened(page: Page, platform: Platform, path: str = "/") -> Page:
+    page.goto(f"{platform.api}{path}")
+    page.wait_for_selector("html[data-ready]")
+    return page
+
+
+def a_pump(page: Page) -> str:
+    """The name of a machine in the table that has a prediction."""
+    row = page.locator("tr.machine").filter(has_text=re.compile("%")).first
+    expect(row).to_be_visible(timeout=60_000)
+    return row.locator("th").inner_text()
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page, options=RULES).response["violations"]
+    return [f"{each['id']}: {node['target']} {node['failureSummary']}" for each in found for node in each["nodes"]]
+
+
+def test_the_plant_shows_every_machine_live(page: Page, plant: Platform) -> None:
+    opened(page, plant)
+    expect(page).to_have_title("Plant · AurumAI")
+    rows = page.locator("tr.machine")
+    expect(rows).to_have_count(MACHINES)
+    a_pump(page)
+    expect(page.locator(".connection")).to_have_text("Live")
+    expect(rows.first.locator(".badge")).to_have_text(re.compile("running|fault"))
+    expect(rows.first.locator(".values")).to_contain_text("Vibration")
+    expect(page.locator("[data-tile=machines] b")).to_have_text(str(MACHINES))
+    for tile in ("energy", "carbon", "water"):
+        expect(page.locator(f"[data-tile={tile}] b")).to_have_text(re.compile(r"\d"))
+    before = rows.first.locator(".values").inner_text()
+    expect(rows.first.locator(".values")).not_to_have_text(before)
+
+
+def test_the_table_is_searched_filtered_and_sorted(page: Page, plant: Platform) -> None:
+    opened(page, plant)
+    name = a_pump(page)
+    page.get_by_label("Search").fill(name)
+    expect(page.locator("tr.machine")).to_have_count(1)
+    expect(page.locator(".count-line")).to_have_text(f"1 of {MACHINES} machines")
+    page.get_by_label("Search").fill("nothing like it")
+    expect(page.get_by_text("No machine matches")).to_be_visible()
+    page.get_by_label("Search").fill("")
+    heading = page.get_by_role("columnheader", name="Machine", exact=True)
+    heading.get_by_role("button").click()
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    names = page.locator("tr.machine th").all_inner_texts()
+    assert names == sorted(names)
+    heading.get_by_role("button").press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "descending")
+
+
+def test_a_machine_shows_its_prediction_its_reasons_and_what_to_do(page: Page, plant: Platform) -> None:
+    opened(page, plant)
+    name = a_pump(page)
+    page.locator("tr.machine a", has_text=name).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+    expect(page).to_have_url(f"{plant.api}/machines/{name}")
+    expect(page.locator(".machine-head")).to_contain_text("nine times out of ten")
+    expect(page.locator("[data-card=why] li")).to_have_count(5)
+    expect(page.locator("[data-card=why]")).to_contain_text(re.compile("raises the risk|lowers the risk"))
+    expect(page.locator("[data-card=advice] tbody tr")).to_have_count(3)
+    expect(page.locator("[data-card=advice]")).to_contain_text("kg CO₂e")
+    expect(page.locator("[data-card=use]")).to_contain_text("kWh")
+    expect(page.locator("[data-sensor=vibration_mm_s] canvas")).to_be_visible()
+    expect(page.locator("[data-sensor=vibration_mm_s] canvas")).to_have_attribute(
+        "aria-label", re.compile(r"Vibration: \d")
+    )
+    page.get_by_label("What was done").fill("Bearing replaced")
+    page.get_by_role("button", name="Record").click()
+    expect(page.locator("[data-card=maintenance] li").first).to_contain_text("Bearing replaced")
+
+
+def test_a_chart_is_zoomed_by_drawing_over_it_and_comes_back(page: Page, plant: Platform) -> None:
+    opened(page, plant)
+    name = a_pump(page)
+    opened(page, plant, f"/machines/{name}")
+    over = page.locator("[data-sensor=vibration_mm_s] .u-over")
+    expect(over).to_be_visible()
+    over.scroll_into_view_if_needed()
+    box = over.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 40, steps=5)
+    with page.expect_request(re.compile(r"/metrics\?.*end=")) as asked:
+        page.mouse.up()
+    assert asked.value.method == "GET"
+    expect(page.locator(".range-label")).not_to_be_empty()
+    page.get_by_role("button", name="Earlier").press("Enter")
+    page.get_by_role("button", name="Live").click()
+    expect(page.locator(".range-label")).to_have_text("")
+
+
+@pytest.mark.parametrize("path", ["/", "/machines/PUMP", "/alarms", "/platform"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nobody_is_kept_out(page: Page, plant: Platform, path: str, theme: str) -> None:
+    """axe-core finds nothing, by WCAG 2.2 AA and its best practices."""
+    opened(page, plant)
+    name = a_pump(page)
+    page.locator("[data-choice=theme]").select_option(theme)
+    opened(page, plant, path.replace("PUMP", name))
+    if "PUMP" in path:
+        expect(page.locator("[data-card=advice] tbody tr")).to_have_count(3)
+        expect(page.locator("[data-sensor=vibration_mm_s] canvas")).to_be_visible()
+    if path == "/platform":
+        expect(page.locator("[data-instance=prediction]").first).to_be_visible()
+    assert violations(page) == []
+
+
+def test_spanish_is_spoken_everywhere(page: Page, plant: Platform) -> None:
+    opened(page, plant)
+    name = a_pump(page)
+    page.locator("[data-choice=language]").select_option("es")
+    expect(page.get_by_role("link", name="Alarmas")).to_be_visible()
+    assert page.locator("html").get_attribute("lang") == "es"
+    expect(page.locator("tr.machine .values").first).to_contain_text("Vibración")
+    for path, words in (("/alarms", "Su nombre"), ("/platform", "Cortacircuitos"), (f"/machines/{name}", "Por qué")):
+        opened(page, plant, path)
+        expect(page.get_by_text(words).first).to_be_visible()
+        texts = page.locator("body").inner_text()
+        assert not re.search(r"\b[a-z]+\.[a-z]+\.[a-z_]+\b", texts.replace(name, "")), "a key has no text"
+
+
+def test_everything_is_reached_by_keyboard(page: Page, plant: Platform) -> None:
+    opened(page, plant)
+    name = a_pump(page)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    link = page.locator("tr.machine a", has_text=name)
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == name:
+            break
+    expect(link).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+    page.go_back()
+    expect(page).to_have_title("Plant · AurumAI")
+
+
+def test_a_tablet_sees_all_that_matters(page: Page, plant: Platform) -> None:
+    page.set_viewport_size({"width": 768, "height": 1024})
+    opened(page, plant)
+    name = a_pump(page)
+    row = page.locator("tr.machine", has_text=name)
+    for part in (".risk", ".life", ".badge"):
+        expect(row.locator(part).first).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+
+
+def test_an_address_that_is_none_and_a_machine_that_is_none(page: Page, plant: Platform, watched: object) -> None:
+    page.goto(f"{plant.api}/machines/nobody")
+    watched.expected = ["404"]  # type: ignore[attr-defined]
+    expect(
+        page.get_by_text("There is no machine nobody.").or_(page.get_by_text("nobody is not").first).first
+    ).to_be_visible()

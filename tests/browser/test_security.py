@@ -1,0 +1,54 @@
+"""Nothing foreign runs in the console, and it loads little."""
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Watched
+from tests.browser.test_pages import opened
+from tests.conftest import Platform, http
+
+MOST_BYTES = 100_000  # of the first load, as they come over the wire
+
+
+def test_the_policy_forbids_what_is_inline_or_from_elsewhere(page: Page, plant: Platform, watched: Watched) -> None:
+    opened(page, plant)
+    watched.expected = ["Content Security Policy"]
+    ran = page.evaluate(
+        """() => new Promise((done) => {
+            const tell = (event) => done(event.violatedDirective);
+            document.addEventListener("securitypolicyviolation", tell, { once: true });
+            const script = document.createElement("script");
+            script.textContent = "window.foreign = true";
+            document.head.append(script);
+            setTimeout(() => done("it ran"), 2000);
+        })"""
+    )
+    assert ran == "script-src-elem"
+    assert page.evaluate("window.foreign") is None
+
+
+def test_what_a_reading_carries_is_text(page: Page, plant: Platform) -> None:
+    """A sensor's name is the sender's choice."""
+    reading = {"machine_id": "strange", "sensor": "x_mm_s", "timestamp": "2026-01-01T00:00:00Z", "value": 1.0}
+    assert http("POST", f"{plant.api}/api/readings", {"readings": [reading]}).status == 200
+    note = {"text": "<img src=x onerror=\"document.title='foreign'\">"}
+    assert http("POST", f"{plant.api}/api/machines/strange/maintenance", note).status == 201
+    opened(page, plant, "/machines/strange")
+    expect(page.locator("[data-card=maintenance] li")).to_contain_text("<img src=x")
+    assert page.title() == "strange · AurumAI"
+
+
+def test_the_first_load_is_light(page: Page, plant: Platform) -> None:
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    received: dict[str, int] = {}
+    session.on(
+        "Network.loadingFinished", lambda event: received.update({event["requestId"]: event["encodedDataLength"]})
+    )
+    names: dict[str, str] = {}
+    session.on("Network.requestWillBeSent", lambda event: names.update({event["requestId"]: event["request"]["url"]}))
+    opened(page, plant)
+    expect(page.locator("tr.machine").first).to_be_visible()
+    page.wait_for_timeout(500)
+    loaded = {names[request]: size for request, size in received.items() if "/api/" not in names.get(request, "/api/")}
+    assert len(loaded) > 8, loaded
+    assert sum(loaded.values()) <= MOST_BYTES, loaded

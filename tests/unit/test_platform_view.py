@@ -1,0 +1,121 @@
+"""What the console is told of the platform: rates between two looks, traces worth a look, what was used today."""
+
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
+
+from aurum.api.platform_view import rates
+from aurum.api.routes.today import Hour, used_today
+from aurum.runtime.span_ring import SpanRing
+
+HOUR_US = 3_600_000_000
+
+
+def look(total: float, failed: float, counts: list[float]) -> dict[str, Any]:
+    requests = {"total": total, "failed": failed, "bounds": [0.1, 0.5, 1.0], "counts": counts, "observed": counts[-1]}
+    return {"requests": requests, "readings": 10 * total, "predictions": total, "degraded": failed, "retries": 0.0}
+
+
+def test_rates_are_of_the_time_between_two_looks() -> None:
+    found = rates(look(100, 5, [90, 100, 100]), look(200, 15, [90, 200, 200]), 10)
+    assert found is not None
+    assert found["requests_per_second"] == 10
+    assert found["error_ratio"] == pytest.approx(0.1)
+    assert found["readings_per_second"] == 100
+    assert found["p95_seconds"] == pytest.approx(0.1 + 0.4 * 0.95)  # all hundred lie between 0.1 and 0.5
+
+
+def test_without_requests_there_is_no_ratio() -> None:
+    same = look(100, 5, [90, 100, 100])
+    found = rates(same, same, 10)
+    assert found is not None
+    assert found["error_ratio"] is None
+    assert found["p95_seconds"] is None
+    assert rates(same, same, 0) is None
+
+
+@pytest.fixture
+def ring() -> SpanRing:
+    return SpanRing(size=50, slow=10.0)
+
+
+@pytest.fixture
+def tracer(ring: SpanRing) -> trace.Tracer:
+    provider = TracerProvider()
+    provider.add_span_processor(ring)
+    return provider.get_tracer("test")
+
+
+def test_failed_degraded_and_slow_traces_are_noted(ring: SpanRing, tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("fine"):
+        pass
+    with tracer.start_as_current_span("bad") as span:
+        span.set_status(Status(StatusCode.ERROR, "no way"))
+    with tracer.start_as_current_span("poor") as span:
+        span.set_attributes({"aurum.degraded": True, "aurum.degraded.reason": "nobody there"})
+    tracer.start_span("long", start_time=1_000_000_000).end(end_time=13_000_000_000)
+    assert [(each.name, each.reason, each.detail) for each in ring.notable] == [
+        ("long", "slow", ""),
+        ("poor", "degraded", "nobody there"),
+        ("bad", "failed", "no way"),
+    ]
+    assert ring.notable[0].seconds == 12
+
+
+def test_a_trace_is_kept_with_its_spans_and_no_others(ring: SpanRing, tracer: trace.Tracer) -> None:
+    with (
+        tracer.start_as_current_span("outer", attributes={"aurum.machines": 3}) as outer,
+        tracer.start_as_current_span("inner") as inner,
+    ):
+        inner.add_event("resilience.retry")
+    with tracer.start_as_current_span("another"):
+        pass
+    found = ring.trace(format(outer.get_span_context().trace_id, "032x"))
+    assert [span["name"] for span in found] == ["outer", "inner"]
+    assert found[1]["parent_id"] == found[0]["span_id"]
+    assert found[0]["attributes"] == {"aurum.machines": 3}
+    assert found[1]["events"][0]["name"] == "resilience.retry"
+
+
+def test_a_request_that_came_with_a_trace_is_noted_too(ring: SpanRing, tracer: trace.Tracer) -> None:
+    remote = SpanContext(5, 6, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    context = trace.set_span_in_context(NonRecordingSpan(remote))
+    with tracer.start_as_current_span("served", context=context) as span:
+        span.set_status(Status(StatusCode.ERROR))
+        with tracer.start_as_current_span("within") as within:
+            within.set_status(Status(StatusCode.ERROR))
+    assert [each.name for each in ring.notable] == ["served"]
+
+
+def test_the_ring_is_bounded_and_one_name_leaves_room_for_others(ring: SpanRing, tracer: trace.Tracer) -> None:
+    tracer.start_span("rare", start_time=0).end(end_time=20_000_000_000)
+    for _ in range(500):
+        tracer.start_span("often", start_time=0).end(end_time=20_000_000_000)
+    names = [each.name for each in ring.notable]
+    assert names.count("often") == 12
+    assert names.count("rare") == 1
+    assert ring.added == 501
+    assert ring.trace(ring.notable[-1].trace_id) == []  # its spans made room for later ones
+
+
+def test_today_is_compared_with_the_same_hours_of_known_days() -> None:
+    midnight = 1000 * 24 * HOUR_US
+    now = midnight + 2 * HOUR_US + HOUR_US // 2
+
+    def hours_of(day: int, amount: float, coverage: float = 1.0) -> list[Hour]:
+        begin = midnight - day * 24 * HOUR_US
+        return [Hour(begin + i * HOUR_US, begin + (i + 1) * HOUR_US, amount, coverage) for i in range(24)]
+
+    today = [
+        Hour(midnight, midnight + HOUR_US, 5.0, 1.0),
+        Hour(midnight + HOUR_US, midnight + 2 * HOUR_US, 5.0, 1.0),
+        Hour(midnight + 2 * HOUR_US, now, 2.0, 1.0),  # what there is of it so far
+    ]
+    found = used_today([*hours_of(1, 4.0), *hours_of(2, 8.0), *hours_of(3, 1000.0, 0.2), *today], midnight, now)
+    assert found.amount == 12
+    assert found.days == 2
+    assert found.usual == pytest.approx((4 * 2.5 + 8 * 2.5) / 2)
+    assert used_today(today, midnight, now).usual is None

@@ -34,8 +34,8 @@ def main(folder: Path) -> None:
         try:
             for service in ("ingestion", "prediction", "api", "edge"):
                 platform.start(service)
-            platform.start("iot-sim", "--machines", "40", "--backfill", "3600")
-            platform.start("edge-sim")
+            platform.start("iot-sim", "--speed-up", "120", "--backfill", "3600")
+            platform.start("edge-sim", "--speed-up", "120")
             time.sleep(_SETTLE)
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -56,13 +56,15 @@ def _pages(platform: Platform) -> dict[str, str]:
 
 
 def _take(page: Page, platform: Platform, where: str, picture: Path) -> None:
+    page.set_viewport_size(_SIZE if where != "/platform" else {**_SIZE, "height": 1300})
     page.goto(f"{platform.api}{where}")
     page.wait_for_selector("html[data-ready]")
     page.wait_for_timeout(6000)
     if where == "/platform":
         page.locator(".traces button").first.click()
         page.wait_for_timeout(1500)
-    page.screenshot(path=picture, full_page=where in ("/platform", "/alarms"))
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=picture)
     print(picture)
 
 

@@ -38,7 +38,7 @@ def test_the_plant_shows_every_machine_live(page: Page, plant: Platform) -> None
     a_pump(page)
     expect(page.locator(".connection")).to_have_text("Live")
     expect(rows.first.locator(".badge")).to_have_text(re.compile("running|fault"))
-    expect(rows.first.locator(".values")).to_contain_text("Vibration")
+    expect(rows.first.locator(".values")).to_contain_text("Bearing temperature")
     expect(page.locator("[data-tile=machines] b")).to_have_text(str(MACHINES))
     for tile in ("energy", "carbon", "water"):
         expect(page.locator(f"[data-tile={tile}] b")).to_have_text(re.compile(r"\d"))
@@ -128,7 +128,7 @@ def test_spanish_is_spoken_everywhere(page: Page, plant: Platform) -> None:
     page.locator("[data-choice=language]").select_option("es")
     expect(page.get_by_role("link", name="Alarmas")).to_be_visible()
     assert page.locator("html").get_attribute("lang") == "es"
-    expect(page.locator("tr.machine .values").first).to_contain_text("Vibración")
+    expect(page.locator("tr.machine .values").first).to_contain_text("Temperatura del rodamiento")
     for path, words in (("/alarms", "Su nombre"), ("/platform", "Cortacircuitos"), (f"/machines/{name}", "Por qué")):
         opened(page, plant, path)
         expect(page.get_by_text(words).first).to_be_visible()

@@ -52,8 +52,9 @@ def test_a_slow_dependency_is_made_watched_and_healed(page: Page, plant: Platfor
     page.locator("[data-fault=prediction-slow]").click()
     expect(page.locator(".happened")).to_contain_text("prediction is slow")
     machine = http("GET", f"{plant.api}/api/machines?limit=1").json["items"][0]["machine_id"]
-    http("POST", f"{plant.api}/api/machines/{machine}/predict")
-    trace = page.locator(".traces button").filter(has_text="predict").first
+    answer = http("POST", f"{plant.api}/api/machines/{machine}/predict").json
+    assert not answer["degraded"]
+    trace = page.locator(f"[data-trace='{answer['trace_id']}']")
     expect(trace).to_be_visible(timeout=20_000)
     trace.click()
     rows = page.locator(".waterfall tbody tr")

@@ -16,7 +16,14 @@ HOUR_US = 3_600_000_000
 
 def look(total: float, failed: float, counts: list[float]) -> dict[str, Any]:
     requests = {"total": total, "failed": failed, "bounds": [0.1, 0.5, 1.0], "counts": counts, "observed": counts[-1]}
-    return {"requests": requests, "readings": 10 * total, "predictions": total, "degraded": failed, "retries": 0.0}
+    return {
+        "requests": requests,
+        "readings": 10 * total,
+        "batches": 0.0,
+        "predictions": total,
+        "degraded": failed,
+        "retries": 0.0,
+    }
 
 
 def test_rates_are_of_the_time_between_two_looks() -> None:

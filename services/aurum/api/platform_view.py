@@ -95,11 +95,16 @@ class PlatformView:
         """Gathers the spans of notable traces from all processes, before those forget them; for as long as it runs."""
         while self._spans is not None:
             await asyncio.sleep(_COLLECT_EVERY)
-            if self._spans.added == self._collected:
+            added = self._spans.added
+            if added == self._collected:
                 continue
-            fresh = [trace for trace in self._spans.notable if trace.trace_id not in self._traces]
-            self._collected = self._spans.added
-            for trace in reversed(fresh[:_COLLECTED_AT_ONCE]):
+            fresh: dict[str, NotableTrace] = {}  # the newest of each name: many of one must not hide one of another
+            for trace in self._spans.notable:
+                if trace.trace_id not in self._traces:
+                    fresh.setdefault(trace.name, trace)
+            if len(fresh) <= _COLLECTED_AT_ONCE:
+                self._collected = added
+            for trace in reversed(list(fresh.values())[:_COLLECTED_AT_ONCE]):
                 self._traces[trace.trace_id] = (trace, await self._gather(trace.trace_id, self._spans))
                 while len(self._traces) > _MOST_TRACES:
                     self._traces.popitem(last=False)
@@ -149,6 +154,7 @@ def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -
         "error_ratio": (last["failed"] - first["failed"]) / requests if requests else None,
         "p95_seconds": _centile(first, last),
         "readings_per_second": (after["readings"] - before["readings"]) / seconds,
+        "batches_per_second": (after["batches"] - before["batches"]) / seconds,
         "predictions_per_second": (after["predictions"] - before["predictions"]) / seconds,
         "degraded_per_second": (after["degraded"] - before["degraded"]) / seconds,
         "retries_per_second": (after["retries"] - before["retries"]) / seconds,

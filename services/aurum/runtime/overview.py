@@ -30,6 +30,7 @@ def overview() -> dict[str, Any]:
         "requests": _requests(),
         "spool": _spool(),
         "readings": _total(metrics.data_ingestion_total) + _total(metrics.simulator_readings_total),
+        "batches": _total(metrics.edge_spool_accepted_total),
         "predictions": _total(metrics.ml_predictions_total),
         "degraded": _total(metrics.fallbacks_total),
         "retries": _total(metrics.retry_attempts_total),

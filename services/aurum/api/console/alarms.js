@@ -19,7 +19,7 @@ const SHOWN = 500;
 
 export const ruleText = (rule, text) => known(`rule.${rule}`, text);
 
-const since = (isoTime) => (isoTime ? duration(Math.max(0, (now() - Date.parse(isoTime)) / 1000)) : "–");
+const since = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse(isoTime)) / 1000)) : "–");
 
 async function act(alarm, what, body, done, problem) {
   try {

@@ -60,6 +60,7 @@ function applyTheme() {
 }
 
 function showConnection() {
+  if (!banner) return; // there is no page yet
   const lost = plant.connection === "lost";
   banner.hidden = !lost && plant.unreachable.length === 0;
   banner.className = `banner ${lost ? "bad" : "warn"}`;
@@ -72,6 +73,7 @@ function showConnection() {
 }
 
 function showAlarms() {
+  if (!banner) return;
   const waiting = (plant.alarms.counts.unacknowledged ?? 0) + (plant.alarms.counts.returned ?? 0);
   setText(alarmCount, waiting ? String(waiting) : "");
   alarmCount.hidden = !waiting;

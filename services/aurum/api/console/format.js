@@ -24,7 +24,8 @@ export const now = () => Date.now() + plant.clockOffset;
 
 export function age(isoTime) {
   if (!isoTime) return t("never");
-  return t("ago", { time: duration(Math.max(0, (now() - Date.parse(isoTime)) / 1000)) });
+  const seconds = (now() - Date.parse(isoTime)) / 1000;
+  return seconds < 1.5 ? t("just_now") : t("ago", { time: duration(seconds) });
 }
 
 export function duration(seconds) {
@@ -59,10 +60,15 @@ function words(parts) {
 
 export function remainingLife(rul) {
   if (!rul) return "";
-  return `${Math.round(rul.estimate)} ${known(`unit.${rul.unit}`, rul.unit)}`;
+  const least = interval(rul) ? "" : "≥ "; // at its cap a model only tells that it is no less
+  return `${least}${Math.round(rul.estimate)} ${known(`unit.${rul.unit}`, rul.unit)}`;
 }
 
-export const interval = (rul) => (rul ? `${Math.round(rul.lower)}–${Math.round(rul.upper)}` : "");
+/** "20–35"; empty where both ends are the same, as at a model's cap. */
+export function interval(rul) {
+  if (!rul || Math.round(rul.lower) === Math.round(rul.upper)) return "";
+  return `${Math.round(rul.lower)}–${Math.round(rul.upper)}`;
+}
 
 /** How much is at stake: a word beside the number, since colour alone tells nothing to many. */
 export const riskLevel = (risk) =>

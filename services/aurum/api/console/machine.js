@@ -69,7 +69,7 @@ function advice(found) {
 
 function use(energy, carbon) {
   const rows = [];
-  if (energy) rows.push([t("tile.energy"), `${number(energy.total.energy_kwh)} kWh`, t("use.coverage", { share: percent(energy.total.coverage) })]);
+  if (energy) rows.push([t("use.energy"), `${number(energy.total.energy_kwh)} kWh`, t("use.coverage", { share: percent(energy.total.coverage) })]);
   if (carbon) {
     rows.push([t("use.location"), `${number(carbon.total.location_kgco2e)} kg CO₂e`, ""]);
     rows.push([t("use.market"), `${number(carbon.total.market_kgco2e)} kg CO₂e`, ""]);
@@ -105,7 +105,7 @@ function heading(id) {
       risk.dataset.level = riskLevel(machine.risk_score);
       setText(rule, machine.degraded ? t("by_rule") : "");
       setText(life, remainingLife(machine.rul) || "–");
-      setText(range, machine.rul ? t("machine.interval", { range: interval(machine.rul) }) : "");
+      setText(range, interval(machine.rul) ? t("machine.interval", { range: interval(machine.rul) }) : "");
       setText(anomaly, percent(machine.anomaly_score));
       setText(seen, age(machine.last_seen));
     },

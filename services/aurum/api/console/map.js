@@ -34,20 +34,29 @@ function ofService(instances) {
   const failed = up.reduce((total, each) => total + (each.rates?.error_ratio ?? 0) * (each.rates?.requests_per_second ?? 0), 0);
   const slowest = Math.max(...up.map((each) => each.rates?.p95_seconds ?? 0));
   const state = !up.length ? "down" : up.length < instances.length || failed > 0.01 * (requests ?? 0) ? "troubled" : "well";
-  return { up: up.length, all: instances.length, requests, errors: requests ? failed / requests : null, slowest, state };
+  return {
+    up: up.length, all: instances.length, requests, errors: requests ? failed / requests : null, slowest, state,
+    readings: sum(up, "readings_per_second"), batches: sum(up, "batches_per_second"),
+    spooled: up.reduce((total, each) => total + (each.spool?.batches ?? 0), 0),
+  };
 }
 
 function box(service, found) {
   const [x, y] = PLACES[service];
-  const lines = found.state === "down"
-    ? [t("platform.down")]
-    : [`${found.requests === null ? "–" : `${number(found.requests)}/s`}  ·  ${t("map.errors", { share: percent(found.errors ?? 0, 1) })}`,
-      found.slowest ? `p95 ${duration(found.slowest)}` : "p95 –"];
+  const lines = found.state === "down" ? [t("platform.down")] : work(service, found);
   return svg("g", { class: "service", "data-service": service, "data-state": found.state },
     svg("rect", { x, y, width: WIDTH, height: HEIGHT, rx: 8 }),
     svg("text", { x: x + 12, y: y + 25, class: "name" }, service),
     svg("text", { x: x + WIDTH - 12, y: y + 25, class: "instances", "text-anchor": "end" }, `${found.up}/${found.all}`),
     lines.map((line, index) => svg("text", { x: x + 12, y: y + 50 + 22 * index }, line)));
+}
+
+/** What a service does, in the terms of its kind: devices send readings, a gateway takes batches, others answer. */
+function work(service, found) {
+  if (service.endsWith("-sim")) return [t("map.readings", { rate: number(found.readings) })];
+  if (service === "edge") return [t("map.batches", { rate: number(found.batches) }), t("map.spool", { batches: number(found.spooled) })];
+  return [`${number(found.requests)}/s  ·  ${t("map.errors", { share: percent(found.errors ?? 0, 1) })}`,
+    found.slowest ? `p95 ${duration(found.slowest)}` : "p95 –"];
 }
 
 function arrow(from, to, breaker) {

@@ -112,8 +112,8 @@ function tile(name) {
   const element = h("div", { class: "tile", "data-tile": name }, h("h2", {}, t(`tile.${name}`)), value, note);
   return {
     element,
-    show(text, more, level = "") {
-      setText(value, text);
+    show(text, more, level = "", unit = "") {
+      if (value.textContent !== `${text}${unit}`) value.replaceChildren(text, unit ? h("small", {}, unit) : "");
       setText(note, more);
       element.dataset.level = level;
     },
@@ -135,7 +135,7 @@ function showCounts(tiles) {
   counts.fault ? "high" : counts.stale + counts.offline ? "medium" : "low");
   tiles.risk.show(number(atRisk), highest ? t("tile.risk.highest", {
     machine: highest.machine_id, risk: percent(highest.risk_score) }) : t("unknown"), atRisk ? "high" : "low");
-  const waiting = plant.alarms.counts.unacknowledged ?? 0;
+  const waiting = (plant.alarms.counts.unacknowledged ?? 0) + (plant.alarms.counts.returned ?? 0);
   tiles.alarms.show(plant.alarms.loaded ? number(waiting) : "–",
     t("tile.alarms.more", { acknowledged: plant.alarms.counts.acknowledged ?? 0, shelved: plant.alarms.counts.shelved ?? 0 }),
     waiting ? "high" : "low");
@@ -156,12 +156,12 @@ async function showUse(tiles, features, signal) {
     if (!features[name]) continue;
     const use = used[field];
     if (!use) tiles[name].show("–", used.notes.find((note) => note.startsWith(`${name}:`)) ?? t("tile.use.none"));
-    else if (!use.usual) tiles[name].show(`${number(use.amount)} ${unit}`, t("tile.use.no_history"));
+    else if (!use.usual) tiles[name].show(number(use.amount), t("tile.use.no_history"), "", ` ${unit}`);
     else {
       const more = use.amount / use.usual - 1;
-      tiles[name].show(`${number(use.amount)} ${unit}`, t("tile.use.against", {
+      tiles[name].show(number(use.amount), t("tile.use.against", {
         change: `${more > 0 ? "+" : ""}${percent(more)}`, usual: `${number(use.usual)} ${unit}` }),
-      more > 0.1 ? "medium" : "low");
+      more > 0.1 ? "medium" : "low", ` ${unit}`);
     }
   }
 }
@@ -207,7 +207,7 @@ export function open(main, { console: { features } }) {
   const table = longTable({ label: t("plant.table"), columns, rowHeight: ROW_HEIGHT, makeRow, onSort: (key) => {
     view.descending = view.sort === key ? !view.descending : key === "risk" || key === "seen";
     view.sort = key;
-    sort();
+    choose();
   } });
   table.element.classList.add("machines");
   table.element.addEventListener("pointerenter", () => { held = true; });
@@ -215,9 +215,9 @@ export function open(main, { console: { features } }) {
   const count = h("p", { class: "count-line", role: "status" });
   const search = h("input", { type: "search", value: view.search, placeholder: t("filter.search.hint"), on: { input: () => {
     view.search = search.value;
-    sort();
+    choose();
   } } });
-  const choosers = { state: chooser("state", sort), type: chooser("type", sort), site: chooser("site", sort) };
+  const choosers = { state: chooser("state", choose), type: chooser("type", choose), site: chooser("site", choose) };
   const empty = firstRun();
   const loading = h("p", { class: "loading" }, t("loading"));
   const nothing = h("p", { class: "nothing", hidden: true }, t("plant.no_match"));
@@ -227,6 +227,11 @@ export function open(main, { console: { features } }) {
   main.append(h("h1", { class: "hidden" }, t("nav.plant")),
     h("section", { class: "tiles", "aria-label": t("plant.totals") }, Object.values(tiles).map((each) => each.element)),
     loading, empty, list);
+
+  function choose() {
+    table.element.scrollTop = 0; // what was asked for is at the top
+    sort();
+  }
 
   function sort() {
     sortedAt = performance.now();

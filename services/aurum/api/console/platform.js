@@ -60,7 +60,7 @@ const limit = (state) => (state ? `${number(state.in_flight)} / ${number(state.l
 
 function traceList(items, choose, chosen) {
   if (!items.length) return h("p", { class: "nothing" }, t("traces.none"));
-  return h("ul", { class: "traces" }, items.map((each) => h("li", {}, h("button", { type: "button", "aria-pressed": String(each.trace_id === chosen), on: { click: () => choose(each.trace_id) } },
+  return h("ul", { class: "traces" }, items.map((each) => h("li", {}, h("button", { type: "button", "data-trace": each.trace_id, "aria-pressed": String(each.trace_id === chosen), on: { click: () => choose(each.trace_id) } },
     h("span", { class: "badge", "data-state": each.reason === "slow" ? "stale" : "fault" }, t(`trace.${each.reason}`)), " ",
     h("b", {}, each.name), ` ${duration(each.seconds)} `, h("small", {}, `${clock(each.start * 1000)} ${each.detail}`)))));
 }

@@ -21,8 +21,8 @@ export function longTable({ label, columns, rowHeight, makeRow, onSort }) {
   let items = [];
 
   function draw() {
-    const first = Math.max(0, Math.floor(element.scrollTop / rowHeight) - SPARE);
     const fitting = Math.ceil(element.clientHeight / rowHeight) + 2 * SPARE;
+    const first = Math.max(0, Math.min(Math.floor(element.scrollTop / rowHeight) - SPARE, items.length - fitting));
     const part = items.slice(first, first + fitting);
     while (rows.length < part.length) {
       const row = makeRow();

@@ -26,8 +26,8 @@ def test_the_policy_forbids_what_is_inline_or_from_elsewhere(page: Page, plant: 
     assert page.evaluate("window.foreign") is None
 
 
-def test_what_a_reading_carries_is_text(page: Page, plant: Platform) -> None:
-    """A sensor's name is the sender's choice."""
+def test_what_somebody_wrote_is_text(page: Page, plant: Platform, watched: Watched) -> None:
+    watched.expected = ["409"]  # nothing is predicted of a machine without a type
     reading = {"machine_id": "strange", "sensor": "x_mm_s", "timestamp": "2026-01-01T00:00:00Z", "value": 1.0}
     assert http("POST", f"{plant.api}/api/readings", {"readings": [reading]}).status == 200
     note = {"text": "<img src=x onerror=\"document.title='foreign'\">"}

@@ -148,7 +148,7 @@ edge-sim:
 {{- if .Values.edge.enabled }}{{ $services = append $services "edge" }}{{ end -}}
 {{- if .Values.operator.enabled }}{{ $services = append $services "operator" }}{{ end -}}
 {{- if .Values.simulators.enabled }}{{ $services = concat $services (list "iot-sim" "edge-sim") }}{{ end -}}
-{{- $targets := list -}}
+{{- $targets := list (printf "api=%s-api-pods:9090" $name) -}}
 {{- range $services }}{{ $targets = append $targets (printf "%s=%s-%s:9090" . $name .) }}{{ end -}}
 {{- join "," $targets -}}
 {{- end -}}

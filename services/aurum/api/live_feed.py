@@ -13,6 +13,7 @@ from typing import Any
 from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.convert import moment, status_of
 from aurum.api.plant_view import MachineView, PlantView
+from aurum.runtime import metrics
 
 _EVERY = 0.2  # seconds between two events
 _PULSE = 5.0  # seconds between two pulses, by which a console knows that it is connected
@@ -46,6 +47,7 @@ class LiveFeed:
     async def follow(self, last_event_id: str | None) -> AsyncGenerator[bytes]:
         """Events without end, until the service stops. last_event_id: what the console has heard last."""
         self.consoles += 1
+        metrics.event_streams.set(self.consoles)
         try:
             seen = self._seen(last_event_id)
             if self.consoles == 1:
@@ -67,6 +69,7 @@ class LiveFeed:
                     await self._ticked.wait()
         finally:
             self.consoles -= 1
+            metrics.event_streams.set(self.consoles)
 
     def _look(self) -> None:
         now = time.monotonic()

@@ -41,8 +41,8 @@ class PlatformView:
         servers: Mapping[str, HttpDependency],
         spans: SpanRing | None,
     ) -> None:
-        """own: what this process says of itself. servers: admin servers of the others, by service. spans: this
-        process's, where they are kept."""
+        """own: what this process says of itself. servers: admin servers by service; its own may be among them. spans:
+        this process's, where they are kept."""
         self._own = own
         self._servers = servers
         self._spans = spans
@@ -63,7 +63,9 @@ class PlatformView:
                 return found
             others = await asyncio.gather(*(self._of(service, server) for service, server in self._servers.items()))
             own = {"reachable": True, "address": None, **self._own()}
-            found = [self._with_rates(each) for each in [own, *(each for part in others for each in part)]]
+            itself = (own["instance"], own["pid"])
+            states = [each for part in others for each in part if (each.get("instance"), each.get("pid")) != itself]
+            found = [self._with_rates(each) for each in [own, *states]]
             seen = {(each["service"], each["address"] or "") for each in found}
             self._instances = {key: value for key, value in self._instances.items() if key in seen}
             self._latest = (time.monotonic(), found)
@@ -119,7 +121,8 @@ class PlatformView:
             return list(answer["spans"])
 
         parts = [own.trace(trace_id), *await asyncio.gather(*(of(server) for server in self._servers.values()))]
-        return sorted((span for part in parts for span in part), key=lambda span: span["start"])
+        spans = {span["span_id"]: span for part in parts for span in part}
+        return sorted(spans.values(), key=lambda span: span["start"])
 
     async def _of(self, service: str, server: HttpDependency) -> list[dict[str, Any]]:
         try:

@@ -108,9 +108,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
     desk = AlarmDesk(ingestion, plant, rules)
     feed = LiveFeed(plant, desk)
     admin_servers = {
-        name: service.http_dependency(f"{name}-admin", address)
-        for name, address in settings.admin_addresses.items()
-        if name != "api"
+        name: service.http_dependency(f"{name}-admin", address) for name, address in settings.admin_addresses.items()
     }
     overview = PlatformView(service.overview, admin_servers, service.spans)
     context = ApiContext(
@@ -128,7 +126,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
         plan=plan,
         factors=emission_factors(service),
         costs=costs,
-        admin_servers=admin_servers,
+        admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
         source_id=f"api-{time.time_ns() // 1000:x}",
         next_sequence=itertools.count(1).__next__,
     )

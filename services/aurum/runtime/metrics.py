@@ -153,6 +153,8 @@ alarm_transitions_dropped_total = Counter(
 )
 alarm_flood = Gauge("alarm_flood", "1 while more than ten alarms were raised in ten minutes.")
 
+event_streams = Gauge("event_streams", "Open event streams, one for each console.")
+
 prediction_history_dropped_total = Counter(
     "prediction_history_dropped_total", "Predictions that could not be written down."
 )

@@ -128,7 +128,7 @@ function frame() {
         }),
         choice(t("language.label"), "language", LANGUAGES, language, (chosen) => {
           remember("language", chosen);
-          start();
+          loadTexts().then(start);
         }))),
     banner, flood, main,
     h("footer", {},
@@ -142,7 +142,6 @@ const UNKNOWN = { version: "", environment: "", features: {}, faults_enabled: fa
 let platformSettings = UNKNOWN;
 
 async function start() {
-  await loadTexts();
   frame();
   applyTheme();
   showConnection();
@@ -158,9 +157,10 @@ on("alarms", showAlarms);
 followAlarms();
 watchConnection();
 connect();
-const asked = ask("/api/console").catch((error) => {
+const words = loadTexts();
+platformSettings = await ask("/api/console").catch((error) => {
   console.info(`the platform's settings are not known: ${error.message}`);
   return UNKNOWN;
 });
-platformSettings = await asked;
+await words;
 await start();

@@ -9,16 +9,22 @@ const UNITS = {
   percent: "%", um: "µm", mm: "mm", s: "s", db: "dB", n: "N", g: "g", mohm: "MΩ", kpa: "kPa", k: "K", t_h: "t/h",
 };
 
+const formats = new Map(); // by language and options: making one takes far longer than using it
+
+function format(value, options) {
+  const key = language + JSON.stringify(options);
+  let found = formats.get(key);
+  if (!found) formats.set(key, (found = new Intl.NumberFormat(language, options)));
+  return found.format(value);
+}
+
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  if (Math.abs(value) >= 1000) return value.toLocaleString(language, { maximumFractionDigits: 0 });
-  return value.toLocaleString(language, { maximumSignificantDigits: digits });
+  return format(value, Math.abs(value) >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: digits });
 }
 
 export const percent = (share, digits = 0) =>
-  share === null || share === undefined
-    ? "–"
-    : share.toLocaleString(language, { style: "percent", maximumFractionDigits: digits });
+  share === null || share === undefined ? "–" : format(share, { style: "percent", maximumFractionDigits: digits });
 
 export const now = () => Date.now() + plant.clockOffset;
 

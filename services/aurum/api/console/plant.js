@@ -197,8 +197,9 @@ function firstRun() {
 
 export function open(main, { console: { features } }) {
   let held = false; // the order, while somebody points at the table
-  let sortedAt = 0;
+  let sortedAt = -Infinity;
   let order = [];
+  let sorted = 0; // machines there were then
   const leaving = new AbortController();
   const tiles = Object.fromEntries(["machines", "risk", "alarms", "energy", "carbon", "water"]
     .filter((name) => features[name] !== false).map((name) => [name, tile(name)]));
@@ -235,6 +236,7 @@ export function open(main, { console: { features } }) {
 
   function sort() {
     sortedAt = performance.now();
+    sorted = plant.machines.size;
     order = matching();
     table.markSorted(view.sort, view.descending);
     table.setItems(order);
@@ -246,14 +248,15 @@ export function open(main, { console: { features } }) {
     loading.hidden = plant.known;
     empty.hidden = !plant.known || plant.machines.size > 0;
     list.hidden = !plant.machines.size;
-    const due = performance.now() - sortedAt > SORT_EVERY;
+    const more = plant.machines.size !== sorted;
+    const due = more || performance.now() - sortedAt > SORT_EVERY;
     if (due) {
       showCounts(tiles);
       choosers.state.show(STATES, (state) => t(`state.${state}`));
       choosers.type.show(distinct("machine_type"), (type) => known(`type.${type}`, type));
       choosers.site.show(distinct("site"), (site) => site);
     }
-    if (due && !held) sort();
+    if (more || (due && !held)) sort();
     else {
       order = order.map((machine) => plant.machines.get(machine.machine_id) ?? machine);
       table.setItems(order);

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-const SPARE = 8; // rows above and below what is in view
+const SPARE = 4; // rows above and below what is in view
 
 /**
  * columns: { key, label, class, sort } in their order; sort: whether a click on the heading orders by it.

@@ -69,9 +69,6 @@ async def trace(context: Context, trace_id: Annotated[str, Path(pattern="^[0-9a-
 async def add_fault(context: Context, service: str, fault: Fault) -> FaultsOut:
     """Begins a fault in each process of a service, for a time; only where AURUM_FAULTS_ENABLED is set."""
     _faults_enabled(context)
-    if service == "api":
-        context.faults.add(fault)
-        return FaultsOut(service=service, processes=1)
 
     async def tell(server: HttpDependency, address: str) -> Any:
         return await server.post_json("/faults", fault.model_dump(mode="json"), at=address)
@@ -83,9 +80,6 @@ async def add_fault(context: Context, service: str, fault: Fault) -> FaultsOut:
 async def clear_faults(context: Context, service: str) -> FaultsOut:
     """Ends all faults of a service."""
     _faults_enabled(context)
-    if service == "api":
-        context.faults.clear()
-        return FaultsOut(service=service, processes=1)
 
     async def tell(server: HttpDependency, address: str) -> Any:
         return await server.delete_json("/faults", at=address)

@@ -92,7 +92,7 @@ def _load(page: Page, platform: Platform) -> dict[str, float]:
     session.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
     page.add_init_script(_READY)
     page.goto(f"{platform.api}/", wait_until="commit")
-    page.wait_for_function("window.readyAt")
+    page.wait_for_selector("html[data-ready] tr.machine")
     page.wait_for_timeout(300)
     ready = float(page.evaluate("window.readyAt"))
     page.close()

@@ -168,6 +168,19 @@ def test_what_a_simulated_machine_measures_is_seen_within_seconds(api: str) -> N
     wait_for(fresh, 30, "a reading that is less than 5 s old")
 
 
+def test_the_console_sees_every_pod_with_its_policies(release: Namespace, api: str) -> None:
+    services = ("api", "prediction", "ingestion", "edge")
+    pods = {pod["metadata"]["name"] for service in services for pod in release.pods(service)}
+
+    def seen() -> bool:
+        found = http("GET", f"{api}/api/platform")[1]["instances"]
+        there = {each["instance"]: each for each in found if each["reachable"]}
+        return pods <= there.keys() and all(there[pod]["policy"]["applied"] for pod in pods)
+
+    wait_for(seen, 60, f"each of {sorted(pods)}")
+    assert http("GET", f"{api}/api/platform/traces")[0] == 501, "spans go to the collector, and are not kept here too"
+
+
 def test_alertmanager_is_told_of_alerts(release: Namespace, prometheus: str) -> None:
     groups = http("GET", f"{prometheus}/api/v1/rules")[1]["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]

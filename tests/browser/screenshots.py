@@ -16,6 +16,7 @@ from tests.browser.conftest import browser_path
 from tests.conftest import Platform, http
 
 _SIZE = {"width": 1366, "height": 860}
+_TALLER = 1400  # px, of pages that have much to show
 _SETTLE = 75.0  # seconds, in which rates, predictions and alarms come about
 
 
@@ -56,7 +57,7 @@ def _pages(platform: Platform) -> dict[str, str]:
 
 
 def _take(page: Page, platform: Platform, where: str, picture: Path) -> None:
-    page.set_viewport_size(_SIZE if where != "/platform" else {**_SIZE, "height": 1300})
+    page.set_viewport_size({**_SIZE, "height": _TALLER} if where == "/platform" or "machines" in where else _SIZE)
     page.goto(f"{platform.api}{where}")
     page.wait_for_selector("html[data-ready]")
     page.wait_for_timeout(6000)

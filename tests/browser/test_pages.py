@@ -4,7 +4,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import MACHINES
 from tests.conftest import Platform
@@ -28,6 +28,20 @@ def a_pump(page: Page) -> str:
 def violations(page: Page) -> list[str]:
     found = Axe().run(page, options=RULES).response["violations"]
     return [f"{each['id']}: {node['target']} {node['failureSummary']}" for each in found for node in each["nodes"]]
+
+
+def golden(canvas: Locator) -> int:
+    """Pixels of a canvas in the colour of lines."""
+    return int(
+        canvas.evaluate(
+            """(each) => {
+                const { data } = each.getContext("2d").getImageData(0, 0, each.width, each.height);
+                let count = 0;
+                for (let i = 0; i < data.length; i += 4) count += data[i + 3] > 200 && data[i] - data[i + 2] > 60;
+                return count;
+            }"""
+        )
+    )
 
 
 def test_the_plant_shows_every_machine_live(page: Page, plant: Platform) -> None:
@@ -80,6 +94,7 @@ def test_a_machine_shows_its_prediction_its_reasons_and_what_to_do(page: Page, p
     expect(page.locator("[data-sensor=vibration_mm_s] canvas")).to_have_attribute(
         "aria-label", re.compile(r"Vibration: \d")
     )
+    assert golden(page.locator("[data-sensor=vibration_mm_s] canvas")) > 200, "the chart has no line"
     page.get_by_label("What was done").fill("Bearing replaced")
     page.get_by_role("button", name="Record").click()
     expect(page.locator("[data-card=maintenance] li").first).to_contain_text("Bearing replaced")

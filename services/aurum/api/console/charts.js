@@ -3,9 +3,10 @@
 
 import { h } from "./dom.js";
 import { number } from "./format.js";
-import { language } from "./text.js";
+import { language, t } from "./text.js";
 
 const HEIGHT = 190; // px
+const FEW = 40; // readings in view, which are shown as points too
 
 let loading = null;
 
@@ -19,7 +20,25 @@ function load() {
   return loading;
 }
 
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const probe = h("i", { hidden: true });
+
+/** A colour of the style sheet as a canvas takes it: for the theme that is on. */
+function color(name) {
+  if (!probe.isConnected) document.body.append(probe);
+  probe.style.color = `var(--${name})`;
+  return getComputedStyle(probe).color;
+}
+
+/** Ticks of the time axis in the reader's language: dates where a day begins or ticks are days apart. */
+function timeTicks(_, ticks, axis, space, step) {
+  const day = { day: "numeric", month: "short" };
+  const clock = { hour: "2-digit", minute: "2-digit", ...(step < 60 ? { second: "2-digit" } : {}) };
+  return ticks.map((tick) => {
+    const at = new Date(tick * 1000);
+    const begins = step >= 86_400 || (at.getHours() === 0 && at.getMinutes() === 0 && step >= 60);
+    return begins ? at.toLocaleDateString(language, day) : at.toLocaleTimeString(language, clock);
+  });
+}
 
 const axis = () => ({ stroke: color("soft"), grid: { stroke: color("line"), width: 1 }, ticks: { stroke: color("line") } });
 
@@ -54,19 +73,19 @@ export async function bandChart(container, { label, unit, range, marks, onZoom, 
 
   function make() {
     chart?.destroy();
-    const band = { stroke: "transparent", width: 0, points: { show: false } };
+    const band = { stroke: color("band"), width: 1, points: { show: false } };
     chart = new UPlot({
       width: Math.max(200, container.clientWidth),
       height: HEIGHT,
       legend: { show: true, live: true },
       cursor: { sync: { key: group, setSeries: false }, drag: { x: true, y: false, setScale: false } },
       scales: { x: { time: true, range: () => range() } },
-      axes: [axis(), { ...axis(), size: 58, values: (_, ticks) => ticks.map((tick) => number(tick, 4)) }],
+      axes: [{ ...axis(), values: timeTicks }, { ...axis(), size: 58, values: (_, ticks) => ticks.map((tick) => number(tick, 4)) }],
       series: [
-        { label: "", value: (_, at) => (at === null ? "–" : new Date(at * 1000).toLocaleString(language)) },
+        { label: t("journal.time"), value: (_, at) => (at === null ? "–" : new Date(at * 1000).toLocaleString(language)) },
         { ...band, label: "min", value: (_, value) => number(value) },
         { ...band, label: "max", value: (_, value) => number(value) },
-        { label: unit || label, stroke: color(line), width: 1.6, points: { show: data[0].length < 40, size: 4 },
+        { label, stroke: color(line), width: 1.6, points: { show: (_, series, first, last) => last - first < FEW, size: 5 },
           value: (_, value) => `${number(value, 4)} ${unit}` },
       ],
       bands: [{ series: [2, 1], fill: color("band") }],

@@ -7,7 +7,7 @@ import { t } from "./text.js";
 const WIDTH = 150;
 const HEIGHT = 88;
 const PLACES = {
-  "iot-sim": [10, 16], "edge-sim": [10, 196], edge: [215, 106], ingestion: [420, 106], prediction: [625, 16], api: [830, 106], operator: [625, 196],
+  "iot-sim": [10, 16], "edge-sim": [10, 196], edge: [215, 16], ingestion: [420, 106], prediction: [625, 16], api: [830, 106], operator: [625, 196],
 };
 const CALLS = [["iot-sim", "edge"], ["edge-sim", "ingestion"], ["edge", "ingestion"], ["prediction", "ingestion"], ["api", "prediction"], ["api", "ingestion"]];
 

@@ -78,6 +78,8 @@ def plant(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Pl
             "AURUM_FAULTS_ENABLED": "true",
             "AURUM_FEATURE_WATER": "true",
             "AURUM_API_REFRESH_INTERVAL": "1",
+            "AURUM_CONSOLE_JAEGER_URL": "http://127.0.0.1:16686",
+            "AURUM_CONSOLE_LOGS_URL": "http://127.0.0.1:3000/explore?trace={trace_id}",
         },
     )
     for service in ("ingestion", "prediction", "api", "edge"):

@@ -100,6 +100,17 @@ def test_a_machine_shows_its_prediction_its_reasons_and_what_to_do(page: Page, p
     expect(page.locator("[data-card=maintenance] li").first).to_contain_text("Bearing replaced")
 
 
+def test_a_prediction_leads_to_its_trace_and_its_logs(page: Page, plant: Platform) -> None:
+    opened(page, plant)
+    name = a_pump(page)
+    with page.expect_response(re.compile("/explanation")) as answer:
+        opened(page, plant, f"/machines/{name}")
+    trace_id = answer.value.json()["prediction"]["trace_id"]
+    links = page.locator("[data-card=why] .links a")
+    expect(links.first).to_have_attribute("href", f"http://127.0.0.1:16686/trace/{trace_id}")
+    expect(links.last).to_have_attribute("href", f"http://127.0.0.1:3000/explore?trace={trace_id}")
+
+
 def test_a_chart_is_zoomed_by_drawing_over_it_and_comes_back(page: Page, plant: Platform) -> None:
     opened(page, plant)
     name = a_pump(page)

@@ -88,6 +88,24 @@ def test_an_open_breaker_is_shown(page: Page, plant: Platform, watched: Watched)
     expect(call).to_have_attribute("data-breaker", "closed", timeout=60_000)
 
 
+def test_a_service_is_stopped_by_a_button(page: Page, plant: Platform, watched: Watched) -> None:
+    watched.expected = ["503", "status of 5"]
+    opened(page, plant, "/platform")
+    box = page.locator("[data-service=prediction]")
+    expect(box).to_have_attribute("data-state", "well", timeout=30_000)
+    page.locator("[data-fault=prediction-stop]").click()
+    expect(page.locator(".happened")).to_contain_text("prediction ends at its next call")
+    machine = http("GET", f"{plant.api}/api/machines?limit=1").json["items"][0]["machine_id"]
+    try:
+        http("POST", f"{plant.api}/api/machines/{machine}/predict")
+        wait_for(lambda: plant.processes["prediction"].popen.poll() is not None, 20, "the process has ended")
+        expect(box).to_have_attribute("data-state", "down", timeout=20_000)
+    finally:
+        plant.processes["prediction"].kill()
+        plant.restart("prediction")
+    expect(box).to_have_attribute("data-state", "well", timeout=60_000)
+
+
 def test_an_answer_that_is_an_error_is_said_where_it_belongs(page: Page, plant: Platform, watched: Watched) -> None:
     watched.expected = ["503", "status of"]
     problem = '{"detail": "nobody knows at the moment"}'

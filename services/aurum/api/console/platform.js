@@ -16,7 +16,7 @@ const FAULTS = {
   fail: { kind: "error", code: "UNAVAILABLE" },
   stop: { kind: "abort" },
 };
-const CALLS = { prediction: "Predict*", ingestion: "Query*", edge: "*rite*" }; // what brings a service down when called
+const CALLS = { prediction: "Predict*", ingestion: "Query*", edge: "[IW]*" }; // whose next call ends the service
 
 const rate = (value) => (value === null || value === undefined ? "–" : `${number(value)}/s`);
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.conftest import Platform
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 MACHINES = 8
+_PATIENCE = 20_000  # ms that a page gets on a machine that has other things to do
+
+expect.set_options(timeout=_PATIENCE)
 
 
 def browser_path() -> str | None:
@@ -51,7 +54,7 @@ class Watched:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     opened = browser.new_context(viewport={"width": 1366, "height": 900}, locale="en-GB")
-    opened.set_default_timeout(15_000)
+    opened.set_default_timeout(_PATIENCE)
     yield opened
     opened.close()
 

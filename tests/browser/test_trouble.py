@@ -26,7 +26,7 @@ def test_a_killed_api_is_seen_and_caught_up_with(page: Page, plant: Platform, wa
     expect(page.locator(".banner.bad")).to_be_hidden()
     values = page.locator("tr.machine .values").first
     before = values.inner_text()
-    expect(values).not_to_have_text(before, timeout=20_000)
+    expect(values).not_to_have_text(before)
 
 
 def test_a_killed_service_is_seen_on_the_map_and_heals(page: Page, plant: Platform, watched: Watched) -> None:
@@ -36,7 +36,7 @@ def test_a_killed_service_is_seen_on_the_map_and_heals(page: Page, plant: Platfo
     expect(box).to_have_attribute("data-state", "well", timeout=30_000)
     plant.processes["prediction"].kill()
     try:
-        expect(box).to_have_attribute("data-state", "down", timeout=20_000)
+        expect(box).to_have_attribute("data-state", "down")
         expect(page.locator("[data-instance=prediction]")).to_contain_text("not reachable")
         expect(page.locator(".banner.warn").filter(has_text="prediction")).to_be_visible(timeout=30_000)
     finally:
@@ -60,9 +60,9 @@ def test_a_slow_dependency_is_made_watched_and_healed(page: Page, plant: Platfor
     rows = page.locator(".waterfall tbody tr")
     expect(page.locator(".waterfall tr[data-service=prediction]").first).to_be_visible(timeout=15_000)
     assert rows.count() >= 3
-    expect(page.locator("[data-instance=prediction]")).to_contain_text("1 injected fault", timeout=10_000)
+    expect(page.locator("[data-instance=prediction]")).to_contain_text("1 injected fault")
     page.get_by_role("row", name=re.compile("^prediction Slow")).get_by_role("button", name="Heal").click()
-    expect(page.locator("[data-instance=prediction]")).not_to_contain_text("injected fault", timeout=10_000)
+    expect(page.locator("[data-instance=prediction]")).not_to_contain_text("injected fault")
 
     def quick() -> bool:
         started = time.perf_counter()
@@ -82,7 +82,7 @@ def test_an_open_breaker_is_shown(page: Page, plant: Platform, watched: Watched)
         for _ in range(20):
             http("POST", f"{plant.api}/api/machines/{machine}/predict")
         call = page.locator("[data-call=api-prediction]")
-        expect(call).to_have_attribute("data-breaker", re.compile("open"), timeout=20_000)
+        expect(call).to_have_attribute("data-breaker", re.compile("open"))
     finally:
         http("DELETE", f"{plant.api}/api/platform/faults/prediction")
     expect(call).to_have_attribute("data-breaker", "closed", timeout=60_000)
@@ -99,7 +99,7 @@ def test_a_service_is_stopped_by_a_button(page: Page, plant: Platform, watched: 
     try:
         http("POST", f"{plant.api}/api/machines/{machine}/predict")
         wait_for(lambda: plant.processes["prediction"].popen.poll() is not None, 20, "the process has ended")
-        expect(box).to_have_attribute("data-state", "down", timeout=20_000)
+        expect(box).to_have_attribute("data-state", "down")
     finally:
         plant.processes["prediction"].kill()
         plant.restart("prediction")

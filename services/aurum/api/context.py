@@ -1,7 +1,8 @@
 """What every route needs."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -13,6 +14,7 @@ from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
 from aurum.api.plant_view import PlantView
 from aurum.api.platform_view import PlatformView
+from aurum.api.sustainability_schemas import TodayOut
 from aurum.maintenance.costs import CostTable
 from aurum.runtime.errors import UnimplementedError
 from aurum.runtime.faults import Faults
@@ -21,6 +23,14 @@ from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.policies import Policies
 from aurum.runtime.settings import Settings
 from aurum.sustainability.plan import Plan
+
+
+@dataclass(slots=True)
+class TodayKept:
+    """What the plant has used today, which serves all who ask for a while."""
+
+    answers: dict[int, tuple[float, TodayOut]] = field(default_factory=dict)  # by midnight
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -44,6 +54,7 @@ class ApiContext:
     admin_servers: Mapping[str, HttpDependency]
     source_id: str
     next_sequence: Callable[[], int]
+    today: TodayKept = field(default_factory=TodayKept)
 
 
 async def _context(request: Request) -> ApiContext:

@@ -159,3 +159,18 @@ class AdviceOut(BaseModel):
     saves: float = Field(description="Money that the best one is expected to save against waiting for the failure.")
     advice: str
     trace_id: str
+
+
+class UsedOut(BaseModel):
+    amount: float = Field(description="Since midnight.")
+    usual: float | None = Field(description="Mean of the same hours of the week before; null without such a history.")
+    days: int = Field(description="Days of that history.")
+
+
+class TodayOut(BaseModel):
+    start: datetime
+    end: datetime
+    energy_kwh: UsedOut | None = None
+    carbon_kgco2e: UsedOut | None = Field(None, description="Location-based.")
+    water_litres: UsedOut | None = None
+    notes: list[str] = Field(description="Why something is missing.")

@@ -1,14 +1,12 @@
 """What the plant has used today, beside what it usually has by this hour: for a screen that many look at."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
 
 from aurum.api.accounting import Scope, range_of
 from aurum.api.context import ApiContext, Context
@@ -17,7 +15,7 @@ from aurum.api.routes.accounts import Asked
 from aurum.api.routes.carbon import carbon
 from aurum.api.routes.energy import energy
 from aurum.api.routes.water import water
-from aurum.api.sustainability_schemas import CarbonOut, EnergyOut, WaterOut
+from aurum.api.sustainability_schemas import CarbonOut, EnergyOut, TodayOut, UsedOut, WaterOut
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.sustainability.hourly import HOUR_US
 
@@ -31,21 +29,6 @@ _LONGEST_DAY_US = 25 * HOUR_US
 _HALF = 0.5
 
 
-class UsedOut(BaseModel):
-    amount: float = Field(description="Since midnight.")
-    usual: float | None = Field(description="Mean of the same hours of the week before; null without such a history.")
-    days: int = Field(description="Days of that history.")
-
-
-class TodayOut(BaseModel):
-    start: datetime
-    end: datetime
-    energy_kwh: UsedOut | None = None
-    carbon_kgco2e: UsedOut | None = Field(None, description="Location-based.")
-    water_litres: UsedOut | None = None
-    notes: list[str] = Field(description="Why something is missing.")
-
-
 @dataclass(frozen=True, slots=True)
 class Hour:
     """One hour of an account, or what of it is within the account. start_us, end_us: µs since 1970. coverage: share of
@@ -55,17 +38,6 @@ class Hour:
     end_us: int
     amount: float
     coverage: float
-
-
-@dataclass(slots=True)
-class _Kept:
-    """Answers that serve all who ask."""
-
-    answers: dict[int, tuple[float, TodayOut]] = field(default_factory=dict)  # by midnight
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-_kept = _Kept()
 
 
 @router.get("/api/today")
@@ -78,13 +50,14 @@ async def today(
     now = int(time.time() * 1e6)
     if not start <= now < start + _LONGEST_DAY_US:
         raise InvalidArgumentError.of("midnight", "must be within the last 25 hours")
-    async with _kept.asking:  # one account at a time, and its answer for all
-        at, answer = _kept.answers.get(start, (float("-inf"), None))
+    kept = context.today
+    async with kept.asking:  # one account at a time, and its answer for all
+        at, answer = kept.answers.get(start, (float("-inf"), None))
         if answer is None or time.monotonic() - at > _KEPT:
             answer = await _account(context, start, now)
-            while len(_kept.answers) >= _MOST_KEPT:
-                _kept.answers.pop(next(iter(_kept.answers)))
-            _kept.answers[start] = (time.monotonic(), answer)
+            while len(kept.answers) >= _MOST_KEPT:
+                kept.answers.pop(next(iter(kept.answers)))
+            kept.answers[start] = (time.monotonic(), answer)
     return answer
 
 

@@ -90,7 +90,7 @@ def test_each_pod_keeps_to_what_production_asks(values: Path) -> None:
         ("aurumai", "store.type=cassandra", "store.url: must be cassandra://"),
         ("aurumai", "store.url=cassandra://a/b", "store.url: is for store.type cassandra"),
         ("aurumai", "ingestion.replicas=2", "ingestion.replicas: more than one pod needs store.type cassandra"),
-        ("aurumai", "accounting.provider.type=carbon_aware", "/accounting/provider/url"),
+        ("aurumai", "accounting.provider.type=carbon_aware", "accounting.provider.url: is needed"),
         ("aurumai", "ingress.enabled=true", "ingress.host: is needed"),
         ("aurumai", "httpRoute.enabled=true", "httpRoute.parentRefs: at least one"),
         ("aurumai", "telemetry.gateway=collector", "/telemetry/gateway"),

@@ -168,6 +168,11 @@ edge-sim:
 {{- if and (not $cassandra) (gt (int .Values.ingestion.replicas) 1) -}}
 {{- fail "ingestion.replicas: more than one pod needs store.type cassandra, for an SQLite store belongs to one" -}}
 {{- end -}}
+{{- with .Values.accounting.provider -}}
+{{- if and (ne .type "none") (not .url) -}}
+{{- fail (printf "accounting.provider.url: is needed when accounting.provider.type is %s" .type) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.host: is needed when ingress.enabled is true" -}}
 {{- end -}}

@@ -43,6 +43,17 @@ def test_nothing_is_known_yet(page: Page, ovens: Platform) -> None:
     expect(page.get_by_text("No alarm. What is alarming")).to_be_visible()
 
 
+def test_pages_show_no_gaps_where_something_is_switched_off(page: Page, ovens: Platform) -> None:
+    """Without faults, predictions, links."""
+    heat(ovens, "stove", 20)
+    for path in ("/", "/machines/stove", "/alarms", "/platform"):
+        opened(page, ovens, path)
+        if path == "/platform":
+            expect(page.locator("[data-instance=ingestion]")).to_be_visible()
+        text = page.locator("body").inner_text()
+        assert not re.search(r"\b(null|undefined|NaN)\b|\[object", text), path
+
+
 def test_an_alarm_is_acknowledged_shelved_and_remembered(page: Page, ovens: Platform) -> None:
     opened(page, ovens, "/alarms")
     page.get_by_label("Your name").fill("Ada")

@@ -100,8 +100,8 @@ export function open(main, { console: settings }) {
   };
 
   main.append(h("h1", {}, t("nav.platform")), problem, map.element,
-    settings.faults_enabled ? h("section", { class: "card", "data-card": "faults" }, h("h2", {}, t("platform.break")), h("p", {}, t("platform.break.text")),
-      faultPanel(["prediction", "ingestion", "edge"], told), happened) : null,
+    ...(settings.faults_enabled ? [h("section", { class: "card", "data-card": "faults" }, h("h2", {}, t("platform.break")), h("p", {}, t("platform.break.text")),
+      faultPanel(["prediction", "ingestion", "edge"], told), happened)] : []),
     h("h2", {}, t("platform.traces")), traces, detail,
     h("h2", {}, t("platform.processes")), processes, h("h2", {}, t("platform.policies")), policies);
 

@@ -181,7 +181,13 @@ class Cluster:
         for number in range(1, nodes + 1):
             node = Node(number, self.folder / f"node{number}")
             self.nodes.append(node)
-            node.start()
+            try:
+                node.start()
+            except RuntimeError:
+                # One that hears nothing of the others in its first seconds gives up: that is not the store's fault
+                node.kill()
+                shutil.rmtree(node.folder / "data", ignore_errors=True)
+                node.start()
 
     def url(self, keyspace: str) -> str:
         return f"cassandra://{','.join(node.address for node in self.nodes)}/{keyspace}"

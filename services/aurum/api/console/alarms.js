@@ -17,7 +17,7 @@ const MINUTES = [15, 60, 480, 1440, 10_080]; // a shelved alarm comes back withi
 const SIGNS = { urgent: "▲▲", high: "▲", medium: "■", low: "●" }; // shapes, since colour alone tells nothing to many
 const SHOWN = 500;
 
-export const ruleText = (rule, text) => known(`rule.${rule}`, text);
+const ruleText = (rule, text) => known(`rule.${rule}`, text);
 
 const since = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse(isoTime)) / 1000)) : "–");
 

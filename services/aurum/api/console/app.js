@@ -31,12 +31,12 @@ async function show() {
   leave();
   const [, argument] = page.pattern.exec(path) ?? [];
   main.replaceChildren();
-  leave = module.open(main, { id: argument && decodeURIComponent(argument), console: platformSettings, go });
+  leave = module.open(main, { id: argument && decodeURIComponent(argument), console: platformSettings });
   document.title = `${main.querySelector("h1")?.textContent ?? t(`nav.${page.name}`)} · AurumAI`;
 }
 
 /** Goes to another page of the console. */
-export function go(path) {
+function go(path) {
   history.pushState(null, "", path);
   show().then(() => {
     scrollTo(0, 0);

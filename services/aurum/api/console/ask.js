@@ -2,7 +2,7 @@
 
 import { t } from "./text.js";
 
-export class AskError extends Error {
+class AskError extends Error {
   constructor(message, status) {
     super(message);
     this.status = status;

@@ -161,6 +161,19 @@ class Platform:
                 process.popen.wait(5)
 
 
+@contextlib.contextmanager
+def watching(folder: Path, rules: str) -> Iterator[Platform]:
+    """Ingestion and API without predictions, with alarm rules of their own."""
+    (folder / "rules.yaml").write_text(rules)
+    running = Platform(
+        folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
+    )
+    running.start("ingestion")
+    running.start("api")
+    yield running
+    running.stop()
+
+
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
     """An empty platform; a test starts the services that it needs."""

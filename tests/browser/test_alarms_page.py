@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_pages import opened, violations
-from tests.conftest import Platform, http
+from tests.conftest import Platform, http, watching
 
 RULES = """
 rules:
@@ -18,15 +18,8 @@ rules:
 
 @pytest.fixture(scope="module")
 def ovens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    folder = tmp_path_factory.mktemp("ovens")
-    (folder / "rules.yaml").write_text(RULES)
-    running = Platform(
-        folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
-    )
-    running.start("ingestion")
-    running.start("api")
-    yield running
-    running.stop()
+    with watching(tmp_path_factory.mktemp("ovens"), RULES) as running:
+        yield running
 
 
 def heat(platform: Platform, machine: str, value: float, ago: float = 0) -> None:

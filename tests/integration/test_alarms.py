@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Platform, http, wait_for
+from tests.conftest import Platform, http, wait_for, watching
 
 RULES = """
 rules:
@@ -19,15 +19,8 @@ rules:
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    folder = tmp_path_factory.mktemp("alarms")
-    (folder / "rules.yaml").write_text(RULES)
-    running = Platform(
-        folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
-    )
-    running.start("ingestion")
-    running.start("api")
-    yield running
-    running.stop()
+    with watching(tmp_path_factory.mktemp("alarms"), RULES) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

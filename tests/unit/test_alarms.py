@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aurum.alarms.conditions import Condition, Observed
 from aurum.alarms.flood import Flood
-from aurum.alarms.lifecycle import Alarm, Kind, Transition, apply, changes, fold
+from aurum.alarms.lifecycle import Alarm, Kind, Transition, apply, changes, in_order
 from aurum.alarms.rules import AlarmRulesError, Rule, load_rules
 
 SECOND = 1_000_000
@@ -55,6 +55,13 @@ def test_a_shelved_alarm_comes_back_by_itself() -> None:
     alarm = after("raised", "shelved")
     assert alarm.state(now_us=99) == "shelved"
     assert alarm.state(now_us=101) == "unacknowledged"
+
+
+def fold(journal: list[Transition]) -> dict[str, Alarm]:
+    alarms: dict[str, Alarm] = {}
+    for each in in_order(journal):
+        alarms[each.alarm_id] = apply(alarms.get(each.alarm_id, Alarm(each.machine_id, each.rule)), each)
+    return alarms
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 1000)), max_size=30), st.randoms())

@@ -1,4 +1,4 @@
-"""The life of an alarm, as ISA-18.2 (IEC 62682) has its states: a fold over the transitions in its journal.
+"""The life of an alarm, as ISA-18.2 (IEC 62682) has its states: a fold of `apply` over the transitions in its journal.
 
                  acknowledge                        clear
     unacknowledged ───────→ acknowledged ───────────────────→ normal
@@ -98,13 +98,10 @@ def changes(alarm: Alarm, transition: Transition) -> bool:
     return apply(alarm, transition) != alarm
 
 
-def fold(transitions: Iterable[Transition]) -> dict[str, Alarm]:
-    """The alarms after a journal, whatever its order: by time, and at one time as they may follow each other."""
-    alarms: dict[str, Alarm] = {}
-    for transition in sorted(transitions, key=lambda each: (each.at_us, _ORDER[each.kind], each.alarm_id)):
-        alarm = alarms.get(transition.alarm_id) or Alarm(transition.machine_id, transition.rule)
-        alarms[transition.alarm_id] = apply(alarm, transition)
-    return alarms
+def in_order(transitions: Iterable[Transition]) -> list[Transition]:
+    """A journal in the order in which it is applied, whatever its own: by time, and at one time as they may follow
+    each other."""
+    return sorted(transitions, key=lambda each: (each.at_us, _ORDER[each.kind], each.alarm_id))
 
 
 _ORDER: dict[Kind, int] = {

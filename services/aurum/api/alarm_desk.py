@@ -15,7 +15,7 @@ from typing import Any
 
 from aurum.alarms.conditions import Condition, Observed
 from aurum.alarms.flood import Flood
-from aurum.alarms.lifecycle import Alarm, Kind, State, Transition, apply, changes
+from aurum.alarms.lifecycle import Alarm, Kind, State, Transition, apply, changes, in_order
 from aurum.alarms.rules import AlarmRules, Rule
 from aurum.api.backends import IngestionBackend
 from aurum.api.plant_view import MachineView, PlantView
@@ -145,7 +145,7 @@ class AlarmDesk:
         self.loaded = True
 
     async def _take_over(self, transitions: Sequence[Transition]) -> None:
-        for transition in sorted(transitions, key=lambda each: each.at_us):
+        for transition in in_order(transitions):
             key = _key(transition)
             if key in self._known:
                 continue

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from aurum.api.alarm_desk import AlarmDesk
-from aurum.api.convert import moment, status_of
+from aurum.api.convert import finite, moment, status_of
 from aurum.api.plant_view import MachineView, PlantView
 from aurum.runtime import metrics
 
@@ -132,10 +132,7 @@ def _item(view: MachineView) -> dict[str, Any]:
         "last_seen": moment(machine.last_seen_us).isoformat() if machine.last_seen_us else None,
         "risk_score": None,
         "rul": None,
-        "values": {
-            state.sensor: float(f"{state.value:.{_DIGITS}g}") if abs(state.value) < float("inf") else None
-            for state in machine.sensors
-        },
+        "values": {state.sensor: finite(float(f"{state.value:.{_DIGITS}g}")) for state in machine.sensors},
     }
     if prediction is not None:
         item |= {

@@ -43,16 +43,14 @@ class PlantView:
         self._refresh_interval = refresh_interval
         self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # changed last at the end
         self._version = 0
-        self._changed = asyncio.Event()
         self._heard: dict[str, float] = {}  # service → time.monotonic() of its last answer
         self._begun = time.monotonic()
         self._seen = self._scored = False
         self.closed = False
 
     def close(self) -> None:
-        """Ends every wait, so that streams can end."""
+        """Lets streams end."""
         self.closed = True
-        self._wake()
 
     def prediction_of(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
         view = self._views.get(machine_id)
@@ -90,15 +88,6 @@ class PlantView:
             if view.version <= version:
                 return
             yield view
-
-    async def wait_for_change(self, version: int, seconds: float) -> None:
-        """Returns when something changed after `version`, at the latest after so many seconds."""
-        if self._version <= version and not self.closed:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._changed.wait()
-            except TimeoutError:
-                return
 
     def first_look(self, within: float, scored: bool) -> str | None:
         """What is not known yet that a fallback needs, for `within` seconds at most: better degraded than not at all.
@@ -174,7 +163,6 @@ class PlantView:
                 if item.HasField("prediction"):
                     view.prediction, view.predicted_at = item.prediction, time.time()
                     self._touch(view)
-            self._wake()
 
     def _take(self, machine: ingestion_pb2.Machine) -> None:
         view = self._views.get(machine.machine_id)
@@ -182,13 +170,8 @@ class PlantView:
             view = self._views[machine.machine_id] = MachineView(machine)
         view.machine = machine
         self._touch(view)
-        self._wake()
 
     def _touch(self, view: MachineView) -> None:
         self._version += 1
         view.version = self._version
         self._views.move_to_end(view.machine.machine_id)
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()

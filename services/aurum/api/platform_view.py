@@ -8,7 +8,6 @@ import collections
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from aurum.resilience import Criticality, criticality_scope
@@ -19,19 +18,14 @@ from aurum.runtime.span_ring import NotableTrace, SpanRing
 _AGAIN_AFTER = 1.0  # seconds that one look serves all who ask
 _PERIOD = 15.0  # seconds to which rates refer, at most
 _MOST_INSTANCES = 20  # of one service
+_MOST_LOOKS = 32  # at one process
 _MOST_TRACES = 40
 _COLLECTED_AT_ONCE = 4  # traces in one turn
 _COLLECT_EVERY = 1.0  # seconds
 _RANK = 0.95
 
 
-@dataclass(slots=True)
-class _Instance:
-    """Earlier looks at one process: (time.monotonic(), what it said), the oldest first."""
-
-    looks: collections.deque[tuple[float, Mapping[str, Any]]] = field(
-        default_factory=lambda: collections.deque(maxlen=32)
-    )
+_Looks = collections.deque[tuple[float, Mapping[str, Any]]]  # time.monotonic(), what a process said; oldest first
 
 
 class PlatformView:
@@ -46,7 +40,7 @@ class PlatformView:
         self._own = own
         self._servers = servers
         self._spans = spans
-        self._instances: dict[tuple[str, str], _Instance] = {}
+        self._looks: dict[tuple[str, str], _Looks] = {}  # by service and address
         self._latest: tuple[float, list[dict[str, Any]]] = (float("-inf"), [])
         self._looking = asyncio.Lock()
         self._traces: collections.OrderedDict[str, tuple[NotableTrace, list[dict[str, Any]]]] = (
@@ -67,7 +61,7 @@ class PlatformView:
             states = [each for part in others for each in part if (each.get("instance"), each.get("pid")) != itself]
             found = [self._with_rates(each) for each in [own, *states]]
             seen = {(each["service"], each["address"] or "") for each in found}
-            self._instances = {key: value for key, value in self._instances.items() if key in seen}
+            self._looks = {key: looks for key, looks in self._looks.items() if key in seen}
             self._latest = (time.monotonic(), found)
             return found
 
@@ -129,12 +123,12 @@ class PlatformView:
             addresses = await _addresses(server.address)
         except OSError as error:
             return [_missing(service, server.address, f"{server.address} has no address: {error.strerror}")]
-        return list(await asyncio.gather(*(_state(service, server, address) for address in addresses)))
+        return list(await asyncio.gather(*(state_of(service, server, "/overview", address) for address in addresses)))
 
     def _with_rates(self, state: dict[str, Any]) -> dict[str, Any]:
         if not state["reachable"]:
             return state
-        looks = self._instances.setdefault((state["service"], state["address"] or ""), _Instance()).looks
+        looks = self._looks.setdefault((state["service"], state["address"] or ""), _Looks(maxlen=_MOST_LOOKS))
         now = time.monotonic()
         if looks and looks[-1][1]["pid"] != state["pid"]:
             looks.clear()  # started again
@@ -181,9 +175,10 @@ def _centile(first: Mapping[str, Any], last: Mapping[str, Any]) -> float | None:
     return float(lower_bound)
 
 
-async def _state(service: str, server: HttpDependency, address: str) -> dict[str, Any]:
+async def state_of(service: str, server: HttpDependency, path: str, address: str) -> dict[str, Any]:
+    """What the admin server at an address says of its process at a path; or that it is not reachable, and why."""
     try:
-        return {"reachable": True, "address": address, **await server.get_json("/overview", at=address)}
+        return {"reachable": True, "address": address, **await server.get_json(path, at=address)}
     except AurumError as error:
         return _missing(service, address, error.message)
 

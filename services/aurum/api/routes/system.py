@@ -7,10 +7,9 @@ from fastapi import APIRouter, Response
 
 from aurum import __version__
 from aurum.api.context import Context
+from aurum.api.platform_view import state_of
 from aurum.api.schemas import Features, HealthResponse, Observability
 from aurum.runtime.admin import metrics_response, readiness_response
-from aurum.runtime.errors import AurumError
-from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.logging import APP_NAME
 
 router = APIRouter()
@@ -58,13 +57,7 @@ async def metrics() -> Response:
 @router.get("/api/resilience", tags=["system"])
 async def resilience(context: Context) -> dict[str, Any]:
     """Live breakers, budgets and limits of every service, and the policy generation that each has loaded."""
-    others = await asyncio.gather(*(_state(service, server) for service, server in context.admin_servers.items()))
+    servers = context.admin_servers.items()
+    others = await asyncio.gather(*(state_of(name, server, "/policy", server.address) for name, server in servers))
     own = {"reachable": True, "address": context.settings.admin_addresses.get("api"), **context.policies.state()}
     return {"services": [own, *others]}
-
-
-async def _state(service: str, server: HttpDependency) -> dict[str, Any]:
-    try:
-        return {"reachable": True, "address": server.address, **await server.get_json("/policy")}
-    except AurumError as error:
-        return {"service": service, "reachable": False, "address": server.address, "reason": error.message}

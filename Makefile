@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak browser-test screenshots cluster-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
+.PHONY: help setup run test soak browser-test security screenshots cluster-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,10 @@ soak: $(VENV)/.dev  ## Kill, cut and turn back everything at random for an hour;
 
 browser-test: $(VENV)/.dev  ## Run the tests that need a Chromium: every page of the console with a live plant
 	@$(BIN)/python -m pytest tests/browser $(ARGS)
+
+security: $(VENV)/.dev  ## Attack it: access, tokens, TLS, floods, fuzzing; known vulnerabilities of what it is built on
+	@$(BIN)/python -m pytest tests/unit/test_security.py tests/security $(ARGS)
+	@$(BIN)/python -m tests.security.vulnerabilities requirements/run.txt
 
 screenshots: $(VENV)/.dev  ## Take the pictures of the console for the docs, with a Chromium
 	@$(BIN)/python -m tests.browser.screenshots docs/images
@@ -83,7 +87,7 @@ format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
-	@set -e; for benchmark in ingest spool query prediction cmapss simulator resilience console; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+	@set -e; for benchmark in ingest spool query prediction cmapss simulator resilience console security; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
 
 crds: $(VENV)/.run  ## Write the CustomResourceDefinitions from the models
 	@$(BIN)/python -m aurum.operator.schema charts/aurumai-crds/templates docs/operator-reference.md
@@ -103,6 +107,7 @@ lock:  ## Resolve the dependencies anew and write the locks (needs uv)
 	uv pip compile $(LOCK) --upgrade --extra all --group build pyproject.toml -o requirements/run.txt
 	uv pip compile $(LOCK) --upgrade --extra all --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	uv pip compile $(LOCK) --group build -c requirements/run.txt -o requirements/build.txt
+	uv pip compile $(LOCK) --group sbom -c requirements/run.txt -o requirements/sbom.txt
 	uv pip compile $(LOCK) --extra api -c requirements/run.txt pyproject.toml -o requirements/api.txt
 	uv pip compile $(LOCK) --extra ingestion --extra cassandra -c requirements/run.txt pyproject.toml -o requirements/ingestion.txt
 	uv pip compile $(LOCK) --extra edge -c requirements/run.txt pyproject.toml -o requirements/edge.txt

@@ -55,9 +55,9 @@ async def load(port: int, machines: list[str], rate: float, seconds: float, idle
         nonlocal failures
         reader, writer = pool.pop() if pool else await asyncio.open_connection("127.0.0.1", port)
         body = json.dumps({"machine_id": machine}).encode()
-        head = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+        head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
         if not idle:
-            head = b"POST /api/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             head += b"Content-Length: %d\r\n\r\n" % len(body) + body
         writer.write(head)
         answer = (await reader.readuntil(b"\r\n\r\n")).lower()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aurum import __version__
-from aurum.commands import models
+from aurum.commands import keys, models
 
 if TYPE_CHECKING:
     from aurum.commands.migrating import Migrated
@@ -225,6 +225,7 @@ def import_(
 for command in (models.train, models.evaluate, models.explain):
     app.command(rich_help_panel=_DATA)(command)
 app.add_typer(models.registry, name="models", rich_help_panel=_DATA)
+app.add_typer(keys.keys, name="key", rich_help_panel=_HERE)
 
 
 StorePath = Annotated[Path, typer.Argument(help="The store's file, such as .aurum/store.db.")]

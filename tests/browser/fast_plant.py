@@ -36,6 +36,7 @@ class FastPlant:
             Route("/api/events", self._events),
             Route("/api/console", self._settings),
             Route("/api/today", self._today),
+            Route("/api/session", self._session),
         ]
         config = uvicorn.Config(Starlette(routes=routes), port=self._port, log_level="critical", lifespan="off")
         self._server = uvicorn.Server(config)
@@ -76,6 +77,9 @@ class FastPlant:
 
     async def _today(self, request: Request) -> Response:
         return JSONResponse({"energy_kwh": None, "carbon_kgco2e": None, "water_litres": None, "notes": []})
+
+    async def _session(self, request: Request) -> Response:
+        return JSONResponse({"asked": False, "user_id": "anonymous", "roles": ["admin"], "sites": []})
 
     async def _events(self, request: Request) -> Response:
         return StreamingResponse(self._life(), media_type="text/event-stream")

@@ -23,6 +23,7 @@ _ORDER = (
     "test_cassandra.py",
     "observability/test_soak.py",
     "operator/test_release.py",
+    "test_closed_release.py",
     "test_release.py",
     "test_release_disturbed.py",
     "observability/test_alerts.py",

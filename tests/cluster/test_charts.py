@@ -21,6 +21,7 @@ MATRIX = sorted(CHARTS.glob("*/ci/*.yaml"))
 _NAMES = [f"{path.parts[-3]}/{path.stem}" for path in MATRIX]
 _VERSION = ("--kube-version", "1.34")
 # Values that contradict each other end with a sentence that begins with a value's path
+_OPEN = ("--set", "security.api.open=everybody-may-do-everything")
 _CONTRADICTION = re.compile(r"execution error at \S+: [a-z]\w*(\.\w+)+[:,] ")
 
 
@@ -96,6 +97,9 @@ def test_each_pod_keeps_to_what_production_asks(values: Path) -> None:
         ("aurumai", "telemetry.gateway=collector", "/telemetry/gateway"),
         ("aurumai", "settings.log-level=DEBUG", "/settings"),
         ("aurumai", "api.autoscaling.enabled=true,api.autoscaling.maxReplicas=1", "api.autoscaling.maxReplicas"),
+        ("aurumai", "environment=test", "security.api: nobody could get in"),
+        ("aurumai", "security.tls.mode=some", "/security/tls/mode"),
+        ("aurumai", "security.api.oidc.roleNames.boss=king", "/security/api/oidc/roleNames/boss"),
         ("observability", "collector.sampling.percentage=101", "/collector/sampling/percentage"),
         ("observability", "prometheus.url=http://other:9090", "prometheus.url: names another Prometheus"),
         ("observability", "grafana.enable=true", "enable"),
@@ -166,7 +170,7 @@ def test_whatever_the_schema_allows_renders_or_is_refused_with_a_sentence(chart:
     def check(values: dict[str, Any]) -> None:
         file = tmp_path / "values.yaml"
         file.write_text(json.dumps(values))
-        done = template(CHARTS / chart, "--values", str(file))
+        done = template(CHARTS / chart, "--values", str(file), *(_OPEN if chart == "aurumai" else ()))
         if done.returncode:
             assert _CONTRADICTION.search(done.stderr), done.stderr
             return
@@ -180,7 +184,7 @@ def test_whatever_the_schema_allows_renders_or_is_refused_with_a_sentence(chart:
 def test_a_policy_that_the_charts_bring_can_be_used(tmp_path: Path) -> None:
     from aurum.resilience import load_policy_document
 
-    rendered = objects(template(CHARTS / "aurumai").stdout)
+    rendered = objects(template(CHARTS / "aurumai", *_OPEN).stdout)
     document = next(each for each in rendered if each["metadata"]["name"] == "test-aurumai-policy")
     file = tmp_path / "policies.yaml"
     file.write_text(document["data"]["defaults.yaml"])

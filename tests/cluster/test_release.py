@@ -44,11 +44,44 @@ def test_helm_test_passes_and_can_fail(release: Namespace) -> None:
     release.helm("rollback", "aurumai")
 
 
+_COMPARED = """
+import importlib.metadata, json, pathlib
+bill = json.loads(pathlib.Path("/usr/share/aurumai/sbom.cdx.json").read_text())
+listed = {(each["name"].lower().replace("_", "-"), each["version"]) for each in bill["components"]}
+there = {(each.name.lower().replace("_", "-"), each.version) for each in importlib.metadata.distributions()}
+root = bill["metadata"]["component"]["name"]
+missing = sorted(each for each in there - listed if each[0] != root)
+debian = sum(each.get("purl", "").startswith("pkg:deb/") for each in bill["components"])
+said = {"format": bill["bomFormat"], "root": root, "missing": missing, "there": len(there), "debian": debian}
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_image_says_what_it_is_made_of(release: Namespace, service: str) -> None:
+    pod = release.pods(service)[0]["metadata"]["name"]
+    said = json.loads(release.kubectl("exec", pod, "--container", service, "--", "python", "-c", _COMPARED))
+    assert (said["format"], said["root"], said["missing"]) == ("CycloneDX", "aurumai", [])
+    assert said["there"] > 20
+    assert said["debian"] > 50
+
+
 def predict(api: str) -> dict[str, Any]:
     machines = http("GET", f"{api}/api/machines?limit=1")[1]["items"]
     status, answer = http("POST", f"{api}/api/predict", {"machine_id": machines[0]["machine_id"]})
     assert status == 200, answer
     return dict(answer)
+
+
+def test_who_changed_what_is_a_log_event_of_the_gateway(release: Namespace, api: str) -> None:
+    machine = f"audited-{time.time_ns()}"
+    assert http("POST", f"{api}/api/machines", {"machine_id": machine, "machine_type": "pump"})[0] == 201
+
+    def told() -> bool:
+        lines = release.kubectl("logs", "deployment/observability-collector", "--since=60s").splitlines()
+        return any("machine.register" in line and machine in line for line in lines)
+
+    wait_for(told, 30, "the event is in the gateway's log")
 
 
 def trace(jaeger: str, trace_id: str) -> dict[str, Any] | None:

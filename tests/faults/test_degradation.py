@@ -200,7 +200,7 @@ def test_a_slow_service_costs_no_more_than_the_caller_allows(platform: Platform,
 
     gone = {"method": "GET", "endpoint": "/api/machines/{machine_id}/metrics", "status_code": "499"}
     with socket.create_connection(("127.0.0.1", platform.port("api"))) as client:
-        client.sendall(b"GET /api/machines/pump-1/metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /api/machines/pump-1/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         time.sleep(0.3)
     wait_for(
         lambda: metric(platform, "api", "http_requests_total", **gone) == 1,

@@ -163,11 +163,16 @@ def test_drift_is_told_by_feature(plant: Platform) -> None:
         name: column * (1.0 if name in ("operating_hours", "fault") else 6.0) for name, column in run.columns.items()
     }
     add(plant, "odd", Run("odd", True, run.timestamps, strange), slice(0, 250))
-    for _ in range(60):
-        assert http("POST", f"{plant.api}/api/predict", {"machine_id": "odd"}).status == 200
-    (champion,) = [model for model in http("GET", f"{plant.api}/api/models").json["items"] if model["champion"]]
-    assert len(champion["drift"]) == 8
-    assert max(each["out_of_range"] for each in champion["drift"]) > 0.3
+
+    def drifting() -> bool:
+        """Other machines are scored beside it, as often as there is time for."""
+        for _ in range(60):
+            assert http("POST", f"{plant.api}/api/predict", {"machine_id": "odd"}).status == 200
+        (champion,) = [model for model in http("GET", f"{plant.api}/api/models").json["items"] if model["champion"]]
+        assert len(champion["drift"]) == 8
+        return bool(max(each["out_of_range"] for each in champion["drift"]) > 0.3)
+
+    wait_for(drifting, 30, "three tenths of what was predicted lately is out of range")
     assert metric(plant, "prediction_out_of_range_ratio") > 0.3
     assert metric(plant, "prediction_batch_size_count") >= 60
 

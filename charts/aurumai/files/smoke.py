@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+import urllib.error
 import urllib.request
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,9 +18,21 @@ def get(path):
         return json.load(response)
 
 
+def status(path):
+    try:
+        with urllib.request.urlopen(f"{API}{path}", timeout=10) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def check_api():
     assert get("/readyz")["status"] == "ready"
     assert get("/health")["status"] == "healthy"
+    if os.environ.get("CLOSED") == "1":
+        assert status("/api/resilience") == 401, "the API answers strangers"
+        print("the API is healthy, and asks who its callers are")
+        return
     services = {service["service"]: service for service in get("/api/resilience")["services"]}
     for name in os.environ["SERVICES"].split(","):
         assert name in services, f"/api/resilience does not know {name}"
@@ -26,9 +40,16 @@ def check_api():
     print("the API answers, and reaches", ", ".join(sorted(services)))
 
 
+def channel_to(target):
+    if "TLS" not in os.environ:
+        return grpc.insecure_channel(target)
+    authority, key, chain = (Path(os.environ["TLS"], name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(authority, key, chain))
+
+
 def check_grpc():
     for target in os.environ["GRPC"].split(","):
-        with grpc.insecure_channel(target) as channel:
+        with channel_to(target) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING, f"{target} does not serve"
         print(target, "serves")

@@ -104,6 +104,10 @@ service:
       receivers: [otlp]
       processors: [memory_limiter, resource, batch]
       exporters: [otlp]
+    logs: # what is written down of who changed what
+      receivers: [otlp]
+      processors: [memory_limiter, resource, batch]
+      exporters: [otlp]
     metrics:
       receivers: [prometheus]
       processors: [memory_limiter, resource, batch]

@@ -24,6 +24,7 @@ api:
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
     AURUM_PREDICTION_TARGET: {{ $name }}-prediction:50051
     AURUM_ADMIN_TARGETS: {{ include "aurumai.adminTargets" . | quote }}
+    {{- include "aurumai.apiSecurity" . | nindent 4 }}
     {{- if .Values.alarms.rules }}
     AURUM_ALARM_RULES: /etc/aurum/files/alarms.yaml
     {{- end }}
@@ -45,10 +46,14 @@ api:
     AURUM_SUSTAINABILITY_PROVIDER_URL: {{ .provider.url | quote }}
     {{- end }}
     {{- end }}
-  {{- if .Values.accounting.provider.existingSecret }}
-  secret: {{ .Values.accounting.provider.existingSecret }}
-  secretEnv: {AURUM_SUSTAINABILITY_PROVIDER_KEY: key}
-  {{- end }}
+  secretEnv:
+    {{- with .Values.accounting.provider.existingSecret }}
+    AURUM_SUSTAINABILITY_PROVIDER_KEY: {name: {{ . }}, key: key}
+    {{- end }}
+    {{- if ne .Values.security.api.open "everybody-may-do-everything" }}
+    AURUM_AUTH_SESSION_SECRET: {name: {{ .Values.security.api.sessionSecret | default (printf "%s-sessions" $name) }}, key: secret}
+    {{- end }}
+  keys: {{ .Values.security.api.keysSecret | quote }}
   calls: [ingestion, prediction]
   asks: true
   files: {{ include "aurumai.apiFiles" . | fromYaml | empty | not }}
@@ -65,8 +70,9 @@ ingestion:
     AURUM_STORE_URL: {{ .Values.store.url | quote }}
     {{- end }}
   {{- if .Values.store.existingSecret }}
-  secret: {{ .Values.store.existingSecret }}
-  secretEnv: {AURUM_STORE_USERNAME: username, AURUM_STORE_PASSWORD: password}
+  secretEnv:
+    AURUM_STORE_USERNAME: {name: {{ .Values.store.existingSecret }}, key: username}
+    AURUM_STORE_PASSWORD: {name: {{ .Values.store.existingSecret }}, key: password}
   {{- end }}
   calls: []
   {{- if and (not $cassandra) $values.ingestion.persistence.enabled }}
@@ -153,6 +159,34 @@ edge-sim:
 {{- join "," $targets -}}
 {{- end -}}
 
+{{- define "aurumai.apiSecurity" -}}
+{{- with .Values.security.api -}}
+AURUM_AUTH_OPEN: {{ .open | quote }}
+AURUM_API_RATE: {{ .rate | quote }}
+AURUM_API_RATE_BURST: {{ .burst | quote }}
+{{- if .trustedProxies }}
+AURUM_API_TRUSTED_PROXIES: {{ join "," .trustedProxies | quote }}
+{{- end }}
+{{- if .keysSecret }}
+AURUM_AUTH_KEYS_FILE: /etc/aurum/keys/keys.yaml
+{{- end }}
+{{- if .oidc.issuer }}
+AURUM_AUTH_OIDC_ISSUER: {{ .oidc.issuer | quote }}
+AURUM_AUTH_OIDC_AUDIENCE: {{ .oidc.audience | quote }}
+AURUM_AUTH_OIDC_ROLES_CLAIM: {{ .oidc.rolesClaim | quote }}
+AURUM_AUTH_OIDC_SITES_CLAIM: {{ .oidc.sitesClaim | quote }}
+{{- with .oidc.jwksUrl }}
+AURUM_AUTH_OIDC_JWKS_URL: {{ . | quote }}
+{{- end }}
+{{- $names := list }}
+{{- range $name, $role := .oidc.roleNames }}{{ $names = append $names (printf "%s=%s" $name $role) }}{{ end }}
+{{- with $names }}
+AURUM_AUTH_OIDC_ROLE_NAMES: {{ join "," . | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{- /* Values that contradict each other end the installation with a sentence. */ -}}
 {{- define "aurumai.check" -}}
 {{- $cassandra := eq .Values.store.type "cassandra" -}}
@@ -183,6 +217,11 @@ edge-sim:
 {{- $part := index $.Values $name -}}
 {{- if and $part.autoscaling.enabled (lt (int $part.autoscaling.maxReplicas) (int $part.replicas)) -}}
 {{- fail (printf "%s.autoscaling.maxReplicas: is below %s.replicas" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.security.api -}}
+{{- if and (ne .open "everybody-may-do-everything") (not .keysSecret) (not .oidc.issuer) -}}
+{{- fail "security.api: nobody could get in; name a keysSecret (aurum key create) or an oidc.issuer, or say open: everybody-may-do-everything" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

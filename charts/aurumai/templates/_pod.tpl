@@ -83,12 +83,12 @@ spec:
         {{- end }}
         - {name: admin, containerPort: 9090}
       startupProbe:
-        {{- include "aurumai.ready" $component | nindent 8 }}
+        {{- include "aurumai.ready" (list $root $component) | nindent 8 }}
         periodSeconds: 1
         timeoutSeconds: 2
         failureThreshold: 120
       readinessProbe:
-        {{- include "aurumai.ready" $component | nindent 8 }}
+        {{- include "aurumai.ready" (list $root $component) | nindent 8 }}
         periodSeconds: 5
         timeoutSeconds: 3
       livenessProbe:
@@ -104,6 +104,13 @@ spec:
         - {name: state, mountPath: /var/lib/aurum}
         - {name: tmp, mountPath: /tmp}
         - {name: policy, mountPath: /etc/aurum/policy, readOnly: true}
+        {{- if ne $root.Values.security.tls.mode "none" }}
+        - {name: tls, mountPath: /etc/aurum/tls, readOnly: true}
+        - {name: clients, mountPath: /etc/aurum/clients, readOnly: true}
+        {{- end }}
+        {{- if $component.keys }}
+        - {name: keys, mountPath: /etc/aurum/keys, readOnly: true}
+        {{- end }}
         {{- if $component.models }}
         - {name: models, mountPath: /var/lib/aurum/models}
         {{- end }}
@@ -129,6 +136,16 @@ spec:
           - downwardAPI:
               items: [{path: track, fieldRef: {fieldPath: "metadata.annotations['aurumai.io/policy-track']"}}]
           {{- end }}
+    {{- if ne $root.Values.security.tls.mode "none" }}
+    - name: tls
+      secret: {secretName: {{ $fullname }}-{{ .name }}-tls, defaultMode: 0440}
+    - name: clients
+      configMap: {name: {{ $fullname }}-clients}
+    {{- end }}
+    {{- with $component.keys }}
+    - name: keys
+      secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: keys.yaml, path: keys.yaml}]}
+    {{- end }}
     {{- if $component.models }}
     - name: models
       {{- if $values.models.existingClaim }}
@@ -159,14 +176,17 @@ spec:
 {{ ternary "http" "grpc" (eq (int .port) 8000) }}
 {{- end -}}
 
-{{- /* Whether it may get work: by gRPC's health protocol, over HTTP for the API and for what only sends. */ -}}
+{{- /* Whether it may get work: by gRPC's health protocol, over HTTP for the API, for what only sends, and where a call
+needs a certificate, which a kubelet has none of. */ -}}
 {{- define "aurumai.ready" -}}
-{{- if not .port -}}
-httpGet: {path: /readyz, port: admin}
-{{- else if eq (int .port) 8000 -}}
+{{- $root := first . -}}
+{{- $component := last . -}}
+{{- if eq (int ($component.port | default 0)) 8000 -}}
 httpGet: {path: /readyz, port: http}
+{{- else if or (not $component.port) (ne $root.Values.security.tls.mode "none") -}}
+httpGet: {path: /readyz, port: admin}
 {{- else -}}
-grpc: {port: {{ .port }}}
+grpc: {port: {{ $component.port }}}
 {{- end -}}
 {{- end -}}
 
@@ -182,12 +202,28 @@ grpc: {port: {{ .port }}}
   "AURUM_TRACING_OTLP_ENDPOINT" (ternary "http://127.0.0.1:4317" (printf "http://%s" $telemetry.gateway) $telemetry.collector.enabled)
   "AURUM_TRACING_SAMPLE_RATIO" (toString $telemetry.sampleRatio)
 -}}
+{{- if eq $root.Values.security.tls.mode "none" -}}
+{{- $_ := set $own "AURUM_RPC_OPEN" "everybody-may-do-everything" -}}
+{{- else -}}
+{{- $_ := set $own "AURUM_RPC_TLS_FOLDER" "/etc/aurum/tls" -}}
+{{- $_ := set $own "AURUM_RPC_CLIENTS_FILE" "/etc/aurum/clients/clients.yaml" -}}
+{{- end -}}
+{{- $admin := $root.Values.security.admin -}}
+{{- $closed := ne $admin.open "everybody-may-do-everything" -}}
+{{- if not $closed -}}
+{{- $_ := set $own "AURUM_ADMIN_OPEN" $admin.open -}}
+{{- end -}}
 {{- range $name, $value := mergeOverwrite $own .component.env $root.Values.settings (.component.values.settings | default dict) }}
 - {name: {{ $name }}, value: {{ $value | toString | quote }}}
 {{- end }}
-{{- range $name, $key := .component.secretEnv | default dict }}
+{{- $secrets := .component.secretEnv | default dict -}}
+{{- if $closed -}}
+{{- $secret := $admin.tokenSecret | default (printf "%s-admin" (include "aurumai.fullname" $root)) -}}
+{{- $secrets = merge (dict "AURUM_ADMIN_TOKEN" (dict "name" $secret "key" "token")) $secrets -}}
+{{- end -}}
+{{- range $name, $from := $secrets }}
 - name: {{ $name }}
   valueFrom:
-    secretKeyRef: {name: {{ $.component.secret }}, key: {{ $key }}}
+    secretKeyRef: {name: {{ $from.name }}, key: {{ $from.key }}}
 {{- end }}
 {{- end -}}

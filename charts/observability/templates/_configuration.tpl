@@ -87,6 +87,18 @@ exporters:
     sending_queue: {num_consumers: 2, queue_size: 500}
     retry_on_failure: {initial_interval: 1s, max_interval: 10s, max_elapsed_time: {{ $collector.retrySeconds }}s}
   {{- end }}
+  {{- if $collector.auditTarget }}
+  otlp/audit:
+    endpoint: {{ $collector.auditTarget }}
+    tls: {insecure: {{ $collector.auditInsecure }}}
+    timeout: 5s
+    sending_queue: {num_consumers: 1, queue_size: 500}
+    retry_on_failure: {initial_interval: 1s, max_interval: 10s, max_elapsed_time: {{ $collector.retrySeconds }}s}
+  {{- else }}
+  debug/audit: # into the gateway's own log
+    verbosity: detailed
+    use_internal_logger: false # which says warnings only
+  {{- end }}
   {{- if not (and $traces $metrics) }}
   nop: {}
   {{- end }}
@@ -108,6 +120,10 @@ service:
       receivers: [otlp]
       processors: [memory_limiter, tail_sampling, batch]
       exporters: [{{ ternary "otlp/traces" "nop" (not (not $traces)) }}]
+    logs/audit:
+      receivers: [otlp]
+      processors: [memory_limiter, batch]
+      exporters: [{{ ternary "otlp/audit" "debug/audit" (not (not $collector.auditTarget)) }}]
     metrics:
       receivers: [otlp, spanmetrics, prometheus]
       processors: [memory_limiter, resource, batch]

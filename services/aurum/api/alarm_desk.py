@@ -67,6 +67,9 @@ class AlarmDesk:
     def rule(self, name: str) -> Rule | None:
         return self._rules.get(name)
 
+    def find(self, alarm_id: str) -> Alarm | None:
+        return self._alarms.get(alarm_id)
+
     @property
     def alarms(self) -> Iterator[Alarm]:
         """All that were raised lately, the last to change first."""
@@ -76,12 +79,17 @@ class AlarmDesk:
         """Alarms of the last ten minutes; since when that is a flood, in µs, or 0."""
         return self._flood.look(self._now()), self._flood.since_us
 
-    def summary(self) -> dict[str, Any]:
-        """What a console shows everywhere; `revision` changes when there is more to ask for."""
+    @property
+    def revision(self) -> int:
+        """Changes when there is more to ask for."""
+        return self._revision
+
+    def summary(self, sites: frozenset[str]) -> dict[str, Any]:
+        """What a console shows everywhere. sites: whose alarms count; all if empty."""
         return {
             "revision": self._revision,
             "loaded": self.loaded,
-            "counts": self._counts,
+            "counts": self._counts_of(sites) if sites else self._counts,
             "flood": bool(self._flood.since_us),
         }
 
@@ -276,6 +284,14 @@ class AlarmDesk:
             metrics.alarms.labels(state).set(counts[state])
         self._flood.look(now)
         metrics.alarm_flood.set(1 if self._flood.since_us else 0)
+
+    def _counts_of(self, sites: frozenset[str]) -> dict[State, int]:
+        now = self._now()
+        machines = ((alarm, self._plant.machine(alarm.machine_id)) for alarm in self._alarms.values())
+        counts = collections.Counter(
+            alarm.state(now) for alarm, machine in machines if machine is not None and machine.site in sites
+        )
+        return {state: counts[state] for state in _STATES}
 
     def _now(self) -> int:
         return int(self._clock() * 1e6)

@@ -11,17 +11,20 @@ from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
 from aurum.api.fallback import PredictionFallback
+from aurum.api.gatekeeper import Gatekeeper
 from aurum.api.live_feed import LiveFeed
 from aurum.api.plant_view import PlantView
 from aurum.api.platform_view import PlatformView
 from aurum.api.sustainability_schemas import TodayOut
 from aurum.maintenance.costs import CostTable
+from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import UnimplementedError
 from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
 from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.policies import Policies
 from aurum.runtime.settings import Settings
+from aurum.security.identity import Identity
 from aurum.sustainability.plan import Plan
 
 
@@ -29,7 +32,7 @@ from aurum.sustainability.plan import Plan
 class TodayKept:
     """What the plant has used today, which serves all who ask for a while."""
 
-    answers: dict[int, tuple[float, TodayOut]] = field(default_factory=dict)  # by midnight
+    answers: dict[tuple[int, str], tuple[float, TodayOut]] = field(default_factory=dict)  # by midnight and site
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -51,6 +54,8 @@ class ApiContext:
     plan: Plan
     factors: EmissionFactors
     costs: CostTable
+    gatekeeper: Gatekeeper
+    audit: AuditLog
     admin_servers: Mapping[str, HttpDependency]
     source_id: str
     next_sequence: Callable[[], int]
@@ -63,6 +68,14 @@ async def _context(request: Request) -> ApiContext:
 
 
 Context = Annotated[ApiContext, Depends(_context)]
+
+
+async def _caller(request: Request) -> Identity:
+    identity: Identity = request.state.identity
+    return identity
+
+
+Caller = Annotated[Identity, Depends(_caller)]
 
 
 def require_feature(name: str) -> Callable[[ApiContext], Awaitable[None]]:

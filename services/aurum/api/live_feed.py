@@ -29,11 +29,13 @@ class LiveFeed:
         self._alarms = alarms
         self._epoch = f"{time.time_ns() // 1_000_000:x}"
         self._version = plant.version
-        self._encoded: dict[int, asyncio.Task[Sequence[bytes]]] = {}  # events since a version, up to the present one
+        # Events of sites since a version, up to the present one
+        self._encoded: dict[tuple[int, frozenset[str]], asyncio.Task[Sequence[bytes]]] = {}
         self._ticks = 0
         self._ticked = asyncio.Event()
         self._pulse: tuple[float, bytes] = (float("-inf"), b"")
-        self._alarm_event = b""
+        self._alarm_events: dict[frozenset[str], bytes] = {}
+        self._alarm_revision: tuple[int, bool] = (-1, False)
         self.consoles = 0
 
     async def run(self) -> None:
@@ -44,8 +46,9 @@ class LiveFeed:
                 self._look()
         self._tick()
 
-    async def follow(self, last_event_id: str | None) -> AsyncGenerator[bytes]:
-        """Events without end, until the service stops. last_event_id: what the console has heard last."""
+    async def follow(self, last_event_id: str | None, sites: frozenset[str] = frozenset()) -> AsyncGenerator[bytes]:
+        """Events without end, until the service stops. last_event_id: what the console has heard last. sites: of which
+        it may hear; of all if empty."""
         self.consoles += 1
         metrics.event_streams.set(self.consoles)
         try:
@@ -56,11 +59,11 @@ class LiveFeed:
             yield b"retry: 1000\n\n"
             while not self._plant.closed:
                 version, tick = self._version, self._ticks
-                for event in await self._since(seen):
+                for event in await self._since(seen, sites):
                     yield event
                 seen = version
-                if alarms != self._alarm_event:
-                    alarms = self._alarm_event
+                if alarms != (event := self._alarms_of(sites)):
+                    alarms = event
                     yield alarms
                 if pulse != self._pulse[1]:
                     pulse = self._pulse[1]
@@ -77,13 +80,16 @@ class LiveFeed:
         if changed:
             self._version = self._plant.version
             self._encoded.clear()
-        alarm_event = _event("alarms", self._alarms.summary())
+        revision = (self._alarms.revision, self._alarms.loaded)
         if now - self._pulse[0] >= _PULSE:
             status = {"now": time.time() * 1000, "unreachable": self._plant.unreachable(), "consoles": self.consoles}
             self._pulse = (now, _event("pulse", status))
             changed = True
-        if changed or alarm_event != self._alarm_event:
-            self._alarm_event = alarm_event
+        if revision != self._alarm_revision:
+            self._alarm_revision = revision
+            self._alarm_events.clear()
+            changed = True
+        if changed:
             self._tick()
 
     def _tick(self) -> None:
@@ -95,24 +101,32 @@ class LiveFeed:
         epoch, _, version = (last_event_id or "").partition(".")
         return min(int(version), self._version) if epoch == self._epoch and version.isdecimal() else -1
 
-    async def _since(self, seen: int) -> Sequence[bytes]:
+    def _alarms_of(self, sites: frozenset[str]) -> bytes:
+        found = self._alarm_events.get(sites)
+        if found is None:
+            found = self._alarm_events[sites] = _event("alarms", self._alarms.summary(sites))
+        return found
+
+    async def _since(self, seen: int, sites: frozenset[str]) -> Sequence[bytes]:
         if seen >= self._version:
             return ()
-        encoding = self._encoded.get(seen)
+        encoding = self._encoded.get((seen, sites))
         if encoding is None:
-            encoding = self._encoded[seen] = asyncio.create_task(self._encode(seen), name="encode-events")
+            encoding = asyncio.create_task(self._encode(seen, sites), name="encode-events")
+            self._encoded[seen, sites] = encoding
         return await asyncio.shield(encoding)  # others may wait for the same
 
-    async def _encode(self, seen: int) -> Sequence[bytes]:
+    async def _encode(self, seen: int, sites: frozenset[str]) -> Sequence[bytes]:
         id_ = f"{self._epoch}.{self._version}"
-        views = list(self._plant.changed_since(seen))
+        views = [view for view in self._plant.changed_since(seen) if not sites or view.machine.site in sites]
+        total = self._plant.machines_of(sites)
         events = []
         for start in range(0, max(1, len(views)), _MACHINES_PER_EVENT):
             part = views[start : start + _MACHINES_PER_EVENT]
             last = start + _MACHINES_PER_EVENT >= len(views)  # only then has a console heard everything
             content = {
                 "machines": [_item(view) for view in part],
-                "total": self._plant.machines,
+                "total": total,
                 "whole": seen < 0 and start == 0,
             }
             events.append(_event("machines", content, id_ if last else None))

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aurum.api.gatekeeper import Gatekeeper
 from aurum.api.problems import BodyTooLargeError, of_error, problem
 from aurum.resilience import (
     ConcurrencyLimit,
@@ -50,11 +51,13 @@ class RequestMiddleware:
         admission: ConcurrencyLimit,
         faults: Faults,
         health: Health,
+        gatekeeper: Gatekeeper,
         routes: Sequence[BaseRoute],
     ) -> None:
         """routes: of the application, to name the endpoint of requests that never get to it."""
         self._app = app
         self._health = health
+        self._gatekeeper = gatekeeper
         self._max_body_bytes = max_body_bytes
         self._admission = admission
         self._faults = faults
@@ -80,6 +83,7 @@ class RequestMiddleware:
         metrics.http_requests_in_progress.inc()
         try:
             try:
+                await self._let_in(scope, headers)
                 await self._answer(scope, headers, exchange)
             except AurumError as error:
                 if exchange.status is None:
@@ -89,6 +93,15 @@ class RequestMiddleware:
             metrics.http_requests_in_progress.dec()
             _account(scope, self._endpoint(scope), exchange, seconds)
             reset_request_context(token)
+
+    async def _let_in(self, scope: Scope, headers: Headers) -> None:
+        """Raises UnauthenticatedError, PermissionDeniedError, ResourceExhaustedError."""
+        client = scope.get("client")
+        address = client[0] if client else ""
+        identity = await self._gatekeeper.admit(scope["method"], self._endpoint(scope), headers, address)
+        scope.setdefault("state", {})["identity"] = identity
+        if identity.kind != "open":
+            set_request_context(user_id=identity.user_id)
 
     def _endpoint(self, scope: Scope) -> str:
         """The template of the path that was asked for, also of a request that was refused before it was routed."""
@@ -143,6 +156,7 @@ class _Exchange:
         self._request_id = request_id
         self._max_body_bytes = max_body_bytes
         self._last = last
+        self._encrypted = headers.get("x-forwarded-proto") == "https"  # TLS ends in front of the API
         self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._body_given = False
         self._watched = False
@@ -172,6 +186,9 @@ class _Exchange:
             out = MutableHeaders(scope=message)
             out["X-Request-ID"] = self._request_id
             out["X-Content-Type-Options"] = "nosniff"
+            out.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+            if self._encrypted:
+                out["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
             if trace_id := current_trace_id():
                 out["X-Trace-ID"] = trace_id
             if self._last:

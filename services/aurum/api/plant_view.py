@@ -74,9 +74,11 @@ class PlantView:
             view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # no need to ask again in the background
             self._touch(view)
 
-    @property
-    def machines(self) -> int:
-        return len(self._views)
+    def machines_of(self, sites: frozenset[str]) -> int:
+        """How many there are; of all sites if none is named."""
+        if not sites:
+            return len(self._views)
+        return sum(1 for view in self._views.values() if view.machine.site in sites)
 
     @property
     def version(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 422,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.ALREADY_EXISTS: 409,
     grpc.StatusCode.FAILED_PRECONDITION: 409,
@@ -32,6 +35,24 @@ _STATUS = {
 }
 _RETRY_AFTER = 1  # seconds, where the error names none
 _SHOWN = 20  # wrong fields of one request
+
+
+class ProblemOut(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    trace_id: str
+    errors: list[dict[str, Any]] = Field([], description="The wrong fields, each with field, row and detail.")
+
+
+_PROBLEM = {"content": {"application/problem+json": {"schema": ProblemOut.model_json_schema()}}}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "What is wrong with the request, or with who sends it.", **_PROBLEM},
+    "5XX": {"description": "What the platform cannot do at the moment, or not here.", **_PROBLEM},
+}
 
 
 class BodyTooLargeError(HTTPException):
@@ -62,6 +83,8 @@ def problem(
     if errors:
         content["errors"] = list(errors)[:_SHOWN]
     headers = dict(headers or {})
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="AurumAI"'
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, round(retry_after or _RETRY_AFTER)))
     return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")

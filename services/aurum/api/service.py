@@ -13,6 +13,7 @@ from aurum.api import problems
 from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.context import ApiContext
+from aurum.api.doors import gatekeeper
 from aurum.api.emission_factors import emission_factors
 from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
@@ -31,11 +32,14 @@ from aurum.api.routes import (
     platform,
     predictions,
     readings,
+    session,
     system,
     today,
     water,
 )
+from aurum.api.scope import InScope
 from aurum.maintenance.costs import CostTableError, load_costs
+from aurum.runtime.bounded_protocol import ConnectionBounds
 from aurum.runtime.listening import http_server, listen
 from aurum.runtime.logging import APP_NAME
 from aurum.runtime.service import Service
@@ -58,6 +62,7 @@ _ROUTES = (
     alarms,
     events,
     platform,
+    session,
     console,
 )
 
@@ -68,6 +73,7 @@ def create_app(context: ApiContext) -> FastAPI:
         title=APP_NAME,
         version=__version__,
         summary="Predictive maintenance, energy and carbon for industrial machines",
+        docs_url=None,  # ours takes nothing from elsewhere but by its hash
         redoc_url=None,
         telemetry={
             "tracing": context.settings.tracing_enabled,
@@ -79,7 +85,7 @@ def create_app(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     for module in _ROUTES:
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[InScope], responses=problems.DOCUMENTED)
     problems.install(app)
     app.add_middleware(
         RequestMiddleware,
@@ -87,6 +93,7 @@ def create_app(context: ApiContext) -> FastAPI:
         admission=context.policies.admission(),
         faults=context.faults,
         health=context.health,
+        gatekeeper=context.gatekeeper,
         routes=[route for module in _ROUTES for route in module.router.routes],
     )
     return app
@@ -108,7 +115,8 @@ async def api(service: Service) -> AsyncGenerator[None]:
     desk = AlarmDesk(ingestion, plant, rules)
     feed = LiveFeed(plant, desk)
     admin_servers = {
-        name: service.http_dependency(f"{name}-admin", address) for name, address in settings.admin_addresses.items()
+        name: service.http_dependency(f"{name}-admin", address, headers=settings.admin_headers)
+        for name, address in settings.admin_addresses.items()
     }
     overview = PlatformView(service.overview, admin_servers, service.spans)
     context = ApiContext(
@@ -126,6 +134,8 @@ async def api(service: Service) -> AsyncGenerator[None]:
         plan=plan,
         factors=emission_factors(service),
         costs=costs,
+        gatekeeper=gatekeeper(service),
+        audit=service.audit,
         admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
         source_id=f"api-{time.time_ns() // 1000:x}",
         next_sequence=itertools.count(1).__next__,
@@ -139,5 +149,13 @@ async def api(service: Service) -> AsyncGenerator[None]:
     service.spawn(overview.collect(), "traces")
     if settings.feature_predictive:
         service.spawn(plant.score(), "scoring")
-    async with http_server(create_app(context), listener, settings.shutdown_grace):
+    bounds = ConnectionBounds(
+        head_seconds=settings.api_head_timeout,
+        body_seconds=settings.api_body_timeout,
+        per_address=settings.api_max_connections_per_address,
+        connections=settings.api_max_connections,
+    )
+    async with http_server(
+        create_app(context), listener, settings.shutdown_grace, bounds, settings.api_trusted_proxies
+    ):
         yield

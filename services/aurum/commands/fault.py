@@ -55,7 +55,7 @@ def _ask(settings: Settings, service: str, method: str, content: Any = None) -> 
         f"http://{address}/faults",
         data=None if content is None else json.dumps(content).encode(),
         method=method,
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **settings.admin_headers},
     )
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310

@@ -22,6 +22,7 @@ from aurum.runtime.errors import AlreadyExistsError, AurumError, FailedPrecondit
 from aurum.runtime.policies import Policies
 from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.settings import Settings
+from aurum.runtime.tls import certificate_folder
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 _BLOCK = 10_000  # readings
@@ -84,7 +85,9 @@ async def import_file(
 async def grpc_target(address: str, settings: Settings) -> AsyncIterator[Target]:
     """An ingestion service or an edge gateway."""
     policies = Policies("import", settings)
-    dependency = Dependency("import", "ingestion", address, policies, settings.rpc_max_message_bytes)
+    dependency = Dependency(
+        "import", "ingestion", address, policies, settings.rpc_max_message_bytes, certificate_folder(settings)
+    )
     try:
         yield _GrpcTarget(dependency)
     finally:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def show(settings: Settings, services: list[str], as_json: bool) -> bool:
     addresses = {
         name: address for name, address in settings.admin_addresses.items() if not services or name in services
     }
-    states = {name: _state(address) for name, address in addresses.items()}
+    states = {name: _state(address, settings.admin_headers) for name, address in addresses.items()}
     if as_json:
         print(json.dumps(states, indent=1))
     else:
@@ -93,9 +93,10 @@ def _read_file(path: Path) -> Iterator[Outcome]:
         yield from read_outcomes(stream, str(path))
 
 
-def _state(address: str) -> dict[str, Any]:
+def _state(address: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    request = urllib.request.Request(f"http://{address}/policy", headers=dict(headers))
     try:
-        with urllib.request.urlopen(f"http://{address}/policy", timeout=_TIMEOUT) as response:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
             state: dict[str, Any] = json.load(response)
             return state
     except (OSError, ValueError) as error:

@@ -17,15 +17,18 @@ from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings
 from aurum.runtime.tracing import traceparent
+from aurum.security.door import door, require_spoken_for
+from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 
 class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     """What devices write is spooled; everything else goes through to ingestion."""
 
-    def __init__(self, spool: Spool, upstream: Dependency) -> None:
+    def __init__(self, spool: Spool, upstream: Dependency, sources: SourceLimits) -> None:
         self._spool = spool
         self._upstream = upstream
+        self._sources = sources
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(upstream.channel)
         self._streams = IngestStreams(self._accept_streamed)
 
@@ -91,6 +94,8 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         started = time.perf_counter()
         try:
             batch = decode(data, field=field)
+            require_spoken_for(batch)
+            await self._sources.admit(batch, wait=wait)
             writing = await self._spool.put(batch, traceparent(), wait=wait)
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
@@ -117,7 +122,7 @@ async def gateway(service: Service, upstream_target: str | None = None) -> Async
         if settings.edge_live_first:
             lanes["backlog"] = Uplink(spool.backlog, upstream)
         service.health.add_check("spool", spool.problem)
-        servicer = EdgeServicer(spool, upstream)
+        servicer = EdgeServicer(spool, upstream, SourceLimits(settings))
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         work = [
             *(service.spawn(lane.run(), f"uplink-{name}") for name, lane in lanes.items()),
@@ -130,7 +135,8 @@ async def gateway(service: Service, upstream_target: str | None = None) -> Async
                 [SERVICE_NAME],
                 settings.edge_host,
                 settings.edge_port,
-                "AURUM_EDGE_PORT",
+                setting="AURUM_EDGE_PORT",
+                door=door(settings, settings.edge_host, "AURUM_EDGE_HOST"),
             ):
                 yield servicer
         finally:

@@ -20,6 +20,9 @@ from aurum.runtime.settings import Settings
 if TYPE_CHECKING:
     from aurum.ingestion.cassandra.store import CassandraStore
 
+from aurum.security.door import door
+from aurum.security.sources import SourceLimits
+
 logger = logging.getLogger(__name__)
 
 _FOLLOW_SECONDS = 1.0  # between two looks at what other replicas have stored
@@ -41,7 +44,9 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
         plant.load(await store.machines(), await store.summaries())
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
-        servicer = IngestionServicer(GovernedStore(store, service.policies, service.faults), plant)
+        servicer = IngestionServicer(
+            GovernedStore(store, service.policies, service.faults), plant, SourceLimits(settings)
+        )
         if store.shared:
             service.spawn(_follow(store, plant), "store-changes")
         service.health.on_change(lambda serving: None if serving else servicer.stop())
@@ -50,7 +55,8 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
             [SERVICE_NAME],
             settings.ingestion_host,
             settings.ingestion_port,
-            "AURUM_INGESTION_PORT",
+            setting="AURUM_INGESTION_PORT",
+            door=door(settings, settings.ingestion_host, "AURUM_INGESTION_HOST"),
         ):
             yield
     finally:

@@ -18,6 +18,8 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.rpc_client import TAKEN_UP
 from aurum.runtime.tracing import set_span_attributes
+from aurum.security.door import require_spoken_for
+from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 _NAME_LENGTH = 64
@@ -33,9 +35,10 @@ _KIND = re.compile("[a-z][a-z_]{0,31}")
 
 
 class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
-    def __init__(self, store: Store, plant: Plant) -> None:
+    def __init__(self, store: Store, plant: Plant, sources: SourceLimits) -> None:
         self._store = store
         self._plant = plant
+        self._sources = sources
         self._streams = IngestStreams(self._accept_streamed)
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
         self._stopping = False
@@ -183,6 +186,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         try:
             batch = decode(data, field=field)
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
+            require_spoken_for(batch)
+            await self._sources.admit(batch, wait=wait)
             self._plant.check_room(batch)
             writing = await self._store.append(batch, wait=wait)
         except AurumError as error:

@@ -56,7 +56,10 @@ async def operator(service: Service) -> AsyncGenerator[None]:
     leadership = Leadership(client, namespace, f"{settings.operator_release}-operator", identity)
 
     nudged = asyncio.Event()
-    reports = Reports(service.http_dependency("pods", "pods", connections=_PODS_AT_A_TIME), nudged.set)
+    reports = Reports(
+        service.http_dependency("pods", "pods", connections=_PODS_AT_A_TIME, headers=service.settings.admin_headers),
+        nudged.set,
+    )
     guards = None
     if settings.operator_prometheus_url:
         address = urlsplit(settings.operator_prometheus_url)

@@ -14,6 +14,7 @@ from aurum.prediction.rescoring import Rescorer
 from aurum.prediction.scoring import Prediction
 from aurum.prediction.servicer import PredictionServicer, response_of
 from aurum.runtime.service import Service
+from aurum.security.door import door
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE_NAME = "aurum.v1.PredictionService"
@@ -48,7 +49,7 @@ async def prediction(service: Service) -> AsyncGenerator[None]:
         if history.note(response):
             rescorer.note(prediction)
 
-    servicer = PredictionServicer(predictor, registry, note)
+    servicer = PredictionServicer(predictor, registry, note, service.audit)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
     try:
         async with service.rpc_server(
@@ -56,7 +57,8 @@ async def prediction(service: Service) -> AsyncGenerator[None]:
             [SERVICE_NAME],
             settings.prediction_host,
             settings.prediction_port,
-            "AURUM_PREDICTION_PORT",
+            setting="AURUM_PREDICTION_PORT",
+            door=door(settings, settings.prediction_host, "AURUM_PREDICTION_HOST"),
         ):
             yield
     finally:

@@ -11,9 +11,11 @@ from aurum.prediction.predictor import Predictor
 from aurum.prediction.registry import ModelEntry, ModelRegistry
 from aurum.prediction.scoring import Explanation, Prediction
 from aurum.readings.batch import machine_id_problem
+from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.tracing import set_span_attributes
+from aurum.security.door import present_caller
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 _FACTORS, _MAX_FACTORS = 5, 200
@@ -27,8 +29,10 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         predictor: Predictor,
         registry: ModelRegistry,
         note: Callable[[Prediction, prediction_pb2.PredictResponse], None],
+        audit: AuditLog,
     ) -> None:
         """note: is told each prediction of a machine."""
+        self._audit = audit
         self._note = note
         self._predictor = predictor
         self._registry = registry
@@ -149,14 +153,24 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         if not request.version and not request.shadow:
             raise InvalidArgumentError.of("version", "must name the version to activate")
         change = self._registry.set_shadow if request.shadow else self._registry.activate
-        entry = await asyncio.to_thread(change, request.machine_type, request.version)
+        kind = "model.shadow" if request.shadow else "model.activate"
+        with self._audit.act(present_caller(), kind, request.machine_type, self._champion(request.machine_type)) as act:
+            entry = await asyncio.to_thread(change, request.machine_type, request.version)
+            act.after = entry.card.version
         return prediction_pb2.ActivateModelResponse(model=await self._model(entry))
 
     async def RollbackModel(  # noqa: N802
         self, request: prediction_pb2.RollbackModelRequest, context: Any
     ) -> prediction_pb2.RollbackModelResponse:
-        entry = await asyncio.to_thread(self._registry.roll_back, request.machine_type)
+        before = self._champion(request.machine_type)
+        with self._audit.act(present_caller(), "model.rollback", request.machine_type, before) as act:
+            entry = await asyncio.to_thread(self._registry.roll_back, request.machine_type)
+            act.after = entry.card.version
         return prediction_pb2.RollbackModelResponse(model=await self._model(entry))
+
+    def _champion(self, machine_type: str) -> str | None:
+        active = self._registry.active(machine_type)
+        return active.card.version if active else None
 
     async def _model(self, entry: ModelEntry) -> prediction_pb2.Model:
         drift = await self._predictor.drift_of(entry.card.machine_type, entry.card.version) if entry.active else []

@@ -33,6 +33,8 @@ CALLS = (
     *(Calls(client, "ingestion", _INGESTION) for client in ("edge", "edge-sim", "iot-sim")),
     *(Calls(client, "edge", _INGESTION) for client in ("edge-sim", "iot-sim")),
     *(Calls("api", f"{service}-admin", ("GET",)) for service in SERVICES if service != "api"),
+    Calls("api", "emission-factors", ("GET",)),
+    Calls("api", "oidc", ("GET",)),
     Calls("operator", "pods", ("GET",)),
     Calls("operator", "prometheus", ("GET",)),
 )

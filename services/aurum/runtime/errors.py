@@ -65,6 +65,16 @@ class NotFoundError(AurumError):
     default_reason = "NOT_FOUND"
 
 
+class UnauthenticatedError(AurumError):
+    code = grpc.StatusCode.UNAUTHENTICATED
+    default_reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(AurumError):
+    code = grpc.StatusCode.PERMISSION_DENIED
+    default_reason = "PERMISSION_DENIED"
+
+
 class AlreadyExistsError(AurumError):
     code = grpc.StatusCode.ALREADY_EXISTS
     default_reason = "ALREADY_EXISTS"
@@ -112,6 +122,8 @@ _BY_CODE: dict[grpc.StatusCode, type[AurumError]] = {
     for kind in (
         InvalidArgumentError,
         NotFoundError,
+        UnauthenticatedError,
+        PermissionDeniedError,
         AlreadyExistsError,
         FailedPreconditionError,
         ResourceExhaustedError,

@@ -9,6 +9,11 @@ from typing import Any
 
 import uvicorn
 
+from aurum.runtime.bounded_protocol import ConnectionBounds, bounded_protocol
+
+_BACKLOG = 1024  # connections that wait to be accepted
+_ACCEPTED_AT_ONCE = 32
+
 
 class PortInUseError(OSError):
     """A port that should be listened on is taken; the message names it and its setting."""
@@ -22,7 +27,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(1024)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -41,8 +46,15 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def http_server(app: Any, listener: socket.socket, grace: float) -> AsyncGenerator[None]:
-    """Serves `app` on `listener` for the time of the block; then requests in progress get `grace` seconds."""
+async def http_server(
+    app: Any,
+    listener: socket.socket,
+    grace: float,
+    bounds: ConnectionBounds = ConnectionBounds(),  # noqa: B008 - it cannot change
+    trusted_proxies: str = "",
+) -> AsyncGenerator[None]:
+    """Serves `app` on `listener` for the time of the block; then requests in progress get `grace` seconds.
+    trusted_proxies: addresses and networks, with commas, of those who may say for whom they ask."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -50,9 +62,12 @@ async def http_server(app: Any, listener: socket.socket, grace: float) -> AsyncG
         lifespan="off",
         timeout_graceful_shutdown=max(1, int(grace)),
         server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
         timeout_keep_alive=30,
-        limit_concurrency=2000,
-        h11_max_incomplete_event_size=65_536,
+        backlog=_ACCEPTED_AT_ONCE,
+        http=bounded_protocol(bounds),
+        h11_max_incomplete_event_size=bounds.head_bytes,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name=f"http:{listener.getsockname()[1]}")
@@ -61,6 +76,7 @@ async def http_server(app: Any, listener: socket.socket, grace: float) -> AsyncG
             await asyncio.sleep(0.005)
         if task.done():
             await task
+        listener.listen(_BACKLOG)  # more may wait than are accepted in one turn of the event loop
         yield
     finally:
         server.should_exit = True

@@ -26,6 +26,9 @@ http_requests_total = Counter("http_requests_total", "HTTP requests.", ["method"
 http_request_duration_seconds = Histogram(
     "http_request_duration_seconds", "Time to answer an HTTP request.", ["method", "endpoint"], buckets=_FAST
 )
+http_connections_ended_total = Counter(
+    "http_connections_ended_total", "Connections ended for what they took: time, size or number.", ["why"]
+)
 http_requests_in_progress = Gauge("http_requests_in_progress", "HTTP requests being answered.")
 
 rpc_server_requests_total = Counter("rpc_server_requests_total", "gRPC calls answered.", ["method", "code"])
@@ -153,6 +156,7 @@ alarm_transitions_dropped_total = Counter(
 )
 alarm_flood = Gauge("alarm_flood", "1 while more than ten alarms were raised in ten minutes.")
 
+auth_refused_total = Counter("auth_refused_total", "Requests refused for who sent them.", ["why"])
 event_streams = Gauge("event_streams", "Open event streams, one for each console.")
 
 prediction_history_dropped_total = Counter(
@@ -194,6 +198,9 @@ event_loop_lag_seconds = Histogram(
 )
 errors_total = Counter("errors_total", "Errors.", ["type"])
 spans_dropped_total = Counter("spans_dropped_total", "Spans that could not be exported.")
+audit_events_dropped_total = Counter(
+    "audit_events_dropped_total", "Audit events that could not be exported; they are in the log all the same."
+)
 
 for _result in ("applied", "refused"):
     policy_reloads_total.labels(_result)

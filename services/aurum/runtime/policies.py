@@ -23,12 +23,15 @@ from aurum.resilience.policy import (
     TimeoutSpec,
 )
 from aurum.runtime import metrics
+from aurum.runtime.audit import AuditLog, Platform
 from aurum.runtime.logging import set_log_level
 from aurum.runtime.policy_location import document_path
 from aurum.runtime.settings import Settings
 from aurum.runtime.tracing import set_sample_ratio
 
 logger = logging.getLogger(__name__)
+
+_DOCUMENT = Platform("policy document")
 
 _DEADLINE_ATTEMPTS = 2.5  # all attempts together get so many times the time of one
 
@@ -73,9 +76,11 @@ class Refusal:
 class Policies:
     """The policies of one process. They may be changed while calls are in progress."""
 
-    def __init__(self, service: str, settings: Settings) -> None:
-        """Raises PolicyError if the policy file cannot be used: at the start there is no last good one."""
+    def __init__(self, service: str, settings: Settings, audit: AuditLog | None = None) -> None:
+        """audit: takes note of each document that is put in force. Raises PolicyError if the policy file cannot be
+        used: at the start there is no last good one."""
         self._service = service
+        self._audit = audit
         self._settings = settings
         self.path: Path | None = settings.policy_file
         self.refusal: Refusal | None = None
@@ -125,6 +130,7 @@ class Policies:
 
     def apply(self, document: PolicyDocument) -> None:
         """Puts a document in force, for the calls that begin from now on."""
+        before = _shown(self.document)
         self.pipelines.apply(document)
         if self._admission:
             self._admission.configure(self._admission_spec().limit())
@@ -138,6 +144,8 @@ class Policies:
             "a policy document is in force",
             extra={"policy_uid": document.uid, "generation": document.generation, "hash": document.content_hash},
         )
+        if self._audit is not None:
+            self._audit.record(_DOCUMENT, "policy.apply", document.uid, before=before, after=_shown(document))
 
     def admission(self) -> ConcurrencyLimit:
         """The limit on the calls that this process answers at a time."""
@@ -205,6 +213,10 @@ class Policies:
 def default_admission(settings: Settings) -> AdmissionSpec:
     """What a server does that no policy mentions."""
     return AdmissionSpec(max_concurrent=settings.rpc_concurrency_limit, shares=SharesSpec())
+
+
+def _shown(document: PolicyDocument) -> dict[str, Any]:
+    return {"generation": document.generation, "hash": document.content_hash}
 
 
 def _show(pipeline: Pipeline) -> None:

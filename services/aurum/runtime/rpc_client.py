@@ -28,6 +28,8 @@ from aurum.runtime.errors import (
 )
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.policies import Policies
+from aurum.runtime.rotating_channel import RotatingChannel
+from aurum.runtime.tls import CertificateFolder, Certificates, channel_credentials
 from aurum.runtime.tracing import get_tracer
 
 Response = TypeVar("Response")
@@ -85,24 +87,27 @@ class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
         return call
 
 
-def open_channel(target: str, max_message_bytes: int) -> grpc.aio.Channel:
+def open_channel(target: str, max_message_bytes: int, certificates: Certificates | None = None) -> grpc.aio.Channel:
     """A channel with keepalive and quick reconnection, whose calls are spread over all addresses of the target."""
-    return grpc.aio.insecure_channel(
-        target,
-        interceptors=[_StreamMetrics()],
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2_000),
-            ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # pods come and go
-            ("grpc.enable_retries", 0),  # ours are budgeted
-            ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
-        ],
-    )
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # pods come and go
+        ("grpc.enable_retries", 0),  # ours are budgeted
+        ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+    ]
+    if certificates is None:
+        return grpc.aio.insecure_channel(target, options, interceptors=[_StreamMetrics()])
+    credentials = channel_credentials(certificates)
+    return grpc.aio.secure_channel(target, credentials, options, interceptors=[_StreamMetrics()])
+
+
+_LOOK_FOR_CERTIFICATES = 2.0  # seconds between two looks
 
 
 class Dependency:
@@ -113,12 +118,39 @@ class Dependency:
     may be made again after a failure.
     """
 
-    def __init__(self, client: str, server: str, target: str, policies: Policies, max_message_bytes: int) -> None:
+    def __init__(  # noqa: PLR0917 - of a service alone
+        self,
+        client: str,
+        server: str,
+        target: str,
+        policies: Policies,
+        max_message_bytes: int,
+        folder: CertificateFolder | None = None,
+    ) -> None:
+        """folder: certificates, for mutual TLS."""
         self.client = client
         self.server = server
         self.target = target
-        self.channel = open_channel(target, max_message_bytes)
+        self._folder = folder
+        self.channel: grpc.aio.Channel = (
+            RotatingChannel(lambda: open_channel(target, max_message_bytes, folder.current))
+            if folder
+            else open_channel(target, max_message_bytes)
+        )
         self._policies = policies
+
+    @property
+    def follows_certificates(self) -> bool:
+        return self._folder is not None
+
+    async def follow_certificates(self) -> None:
+        """Changes the channel when its certificates have changed, for as long as it runs."""
+        channel = self.channel
+        while self._folder is not None and isinstance(channel, RotatingChannel):
+            await asyncio.sleep(_LOOK_FOR_CERTIFICATES)
+            _, changed = await asyncio.to_thread(self._folder.refreshed)
+            if changed:
+                channel.rotate()
 
     async def unary(
         self, method: Callable[..., Awaitable[Response]], request: Any, *, idempotent: bool = True

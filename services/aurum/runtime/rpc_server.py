@@ -39,6 +39,7 @@ from aurum.runtime.listening import PortInUseError
 from aurum.runtime.logging import reset_request_context, set_request_context
 from aurum.runtime.rpc_client import CRITICALITY_KEY
 from aurum.runtime.settings import Settings
+from aurum.runtime.tls import certificate_folder, server_credentials
 from aurum.runtime.tracing import current_trace_id, get_tracer, traced_operation
 
 logger = logging.getLogger(__name__)
@@ -77,14 +78,18 @@ _SHED = ResourceExhaustedError(
 _SHED_DETAILS = to_status(_SHED).SerializeToString()
 
 
+Admit = Callable[[str, Any], None]  # of a method and the call's context; raises AurumError
+
+
 class _CallInterceptor(grpc.aio.ServerInterceptor):
     """Admits each call or refuses it, runs it in its request context and deadline, measures it, lets faults happen, and
     turns errors into status details."""
 
-    def __init__(self, calls: ConcurrencyLimit, streams: ConcurrencyLimit, faults: Faults) -> None:
+    def __init__(self, calls: ConcurrencyLimit, streams: ConcurrencyLimit, faults: Faults, door: Admit | None) -> None:
         self._calls = calls
         self._streams = streams
         self._faults = faults
+        self._door = door
         self._typical: dict[str, float] = {}  # seconds that an answer takes, by method
 
     async def intercept_service(
@@ -126,6 +131,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
                     with outcome.measured():
+                        if self._door is not None:
+                            self._door(method, context)
                         drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
                         response = await behaviour(take(request), context)
                         if drip:
@@ -151,6 +158,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
                     with outcome.measured():
+                        if self._door is not None:
+                            self._door(method, context)
                         drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
                         async for response in behaviour(take(request), context):
                             if drip:
@@ -342,10 +351,12 @@ async def rpc_server(
     health_state: Health,
     limits: tuple[ConcurrencyLimit, ConcurrencyLimit],
     faults: Faults,
+    door: Admit | None,
 ) -> AsyncGenerator[int]:
-    """Serves for the time of the block; yields the port. Calls in progress then get the shutdown grace."""
+    """Serves for the time of the block; yields the port. Calls in progress then get the shutdown grace. door: who may
+    call what; everybody may where it is None."""
     server = grpc.aio.server(
-        interceptors=[_CallInterceptor(*limits, faults)],
+        interceptors=[_CallInterceptor(*limits, faults, door)],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port is an error, not a share of the load
             ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),
@@ -377,7 +388,11 @@ async def rpc_server(
     health_state.on_change(tell)
     reflection.enable_server_reflection([*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        folder = certificate_folder(settings)
+        address = f"{host}:{port}"
+        bound = (
+            server.add_secure_port(address, server_credentials(folder)) if folder else server.add_insecure_port(address)
+        )
     except RuntimeError as error:
         raise PortInUseError(
             f"port {port} on {host} is in use by another program or not to be had; stop it or set {setting}"

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -20,6 +21,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from aurum import __version__
 from aurum.runtime import metrics
 from aurum.runtime.admin import admin_app
+from aurum.runtime.admin_door import admin_door
+from aurum.runtime.audit import AuditLog
+from aurum.runtime.audit_export import AuditExport
 from aurum.runtime.event_loop import measure_lag
 from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
@@ -31,9 +35,10 @@ from aurum.runtime.overview import overview
 from aurum.runtime.policies import Policies
 from aurum.runtime.policy_watch import follow_policy_file
 from aurum.runtime.rpc_client import Dependency
-from aurum.runtime.rpc_server import rpc_server
+from aurum.runtime.rpc_server import Admit, rpc_server
 from aurum.runtime.settings import Settings, load_settings, warn_of_unknown
 from aurum.runtime.span_ring import SpanRing
+from aurum.runtime.tls import CertificateFolder, certificate_folder
 from aurum.runtime.tracing import setup_tracing
 
 logger = logging.getLogger(__name__)
@@ -46,13 +51,14 @@ _LAST_RESORT = 9.5  # seconds after which a stop that hangs is cut short; superv
 class Service:
     """A running service, as its body sees it."""
 
-    def __init__(self, name: str, settings: Settings, spans: SpanRing | None) -> None:
+    def __init__(self, name: str, settings: Settings, spans: SpanRing | None, audit: AuditLog) -> None:
         """spans: the last ones, where they are kept."""
         self.name = name
         self.settings = settings
         self.spans = spans
         self.health = Health()
-        self.policies = Policies(name, settings)
+        self.audit = audit
+        self.policies = Policies(name, settings, self.audit)
         self.faults = Faults(settings.faults_enabled)
         self._stack = contextlib.AsyncExitStack()
         self._stop = asyncio.Event()
@@ -84,9 +90,16 @@ class Service:
 
     def dependency(self, server: str, target: str) -> Dependency:
         """A service that this one calls; its channel is closed when this service ends."""
-        dependency = Dependency(self.name, server, target, self.policies, self.settings.rpc_max_message_bytes)
+        dependency = Dependency(
+            self.name, server, target, self.policies, self.settings.rpc_max_message_bytes, self._certificates()
+        )
+        if dependency.follows_certificates:
+            self.spawn(dependency.follow_certificates(), f"certificates:{server}")
         self._stack.push_async_callback(dependency.close)
         return dependency
+
+    def _certificates(self) -> CertificateFolder | None:
+        return certificate_folder(self.settings)
 
     def http_dependency(
         self,
@@ -107,9 +120,11 @@ class Service:
         service_names: Sequence[str],
         host: str,
         port: int,
+        *,
         setting: str,
+        door: Admit | None,
     ) -> AbstractAsyncContextManager[int]:
-        """A gRPC server for the time of a block."""
+        """A gRPC server for the time of a block. door: who may call what."""
         return rpc_server(
             register,
             service_names,
@@ -120,6 +135,7 @@ class Service:
             health_state=self.health,
             limits=(self.policies.admission(), self.policies.stream_limit(self.settings.rpc_max_streams)),
             faults=self.faults,
+            door=door,
         )
 
     @contextlib.asynccontextmanager
@@ -174,17 +190,19 @@ def run_service(name: str, body: Body, settings: Settings | None = None) -> int:
     metrics.describe_system(name, settings.environment)
     spans = SpanRing(settings.ring_spans, settings.tracing_ring_slow) if settings.ring_spans else None
     provider = setup_tracing(name, settings, spans)
+    endpoint = settings.tracing_otlp_endpoint
+    audit = AuditLog(settings.audit_file, AuditExport(name, settings, endpoint) if endpoint else None)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLD)
     try:
-        return asyncio.run(_run(name, body, settings, spans))
+        return asyncio.run(_run(name, body, settings, spans, audit))
     finally:
-        _flush(provider)
+        _flush(provider, audit)
         logging.shutdown()
 
 
-async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None) -> int:
-    service = Service(name, settings, spans)
+async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None, audit: AuditLog) -> int:
+    service = Service(name, settings, spans, audit)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
@@ -197,7 +215,7 @@ async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None
         overview=service.overview,
         spans=spans,
     )
-    async with http_server(app, listener, 1.0), service.running(), body(service):
+    async with http_server(admin_door(app, settings), listener, 1.0), service.running(), body(service):
         gc.collect()
         gc.freeze()  # what was loaded stays: looking through it again and again would hold up requests
         service.health.started()
@@ -214,12 +232,16 @@ async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None
     return 1 if service.failed else 0
 
 
-def _flush(provider: TracerProvider | None) -> None:
-    """Exports the last spans, but does not wait long for a collector that is down."""
+def _flush(provider: TracerProvider | None, audit: AuditLog) -> None:
+    """Exports the last spans and audit events, but does not wait long for a collector that is down."""
+    work = [threading.Thread(target=audit.close, name="audit-end", daemon=True)]
     if provider:
-        thread = threading.Thread(target=provider.shutdown, name="trace-shutdown", daemon=True)
+        work.append(threading.Thread(target=provider.shutdown, name="trace-end", daemon=True))
+    for thread in work:
         thread.start()
-        thread.join(2.0)
+    until = time.monotonic() + 2.0
+    for thread in work:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def _cut_short(name: str) -> None:

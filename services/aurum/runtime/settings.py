@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import AliasChoices, AliasGenerator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +33,10 @@ ADMIN_PORTS = {
     "edge-sim": 9105,
     "operator": 9106,
 }
+
+
+OPEN: Final = "everybody-may-do-everything"  # what a setting must say for a server that asks nobody who they are
+_Open = Literal["no", "everybody-may-do-everything"]
 
 
 class SettingsError(ValueError):
@@ -152,6 +156,19 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
     api_port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
     api_max_body_bytes: int = Field(16_000_000, ge=1024, description="Largest request body, in bytes.")
+    api_head_timeout: float = Field(
+        10.0, gt=0, le=600, description="Seconds that a client gets for a request's line and headers."
+    )
+    api_body_timeout: float = Field(120.0, gt=0, le=3600, description="Seconds that it gets for a whole body.")
+    api_max_connections: int = Field(
+        2000, ge=1, description="Open connections; beyond, whoever has waited longest with its headers goes."
+    )
+    api_max_connections_per_address: int = Field(
+        1000, ge=1, description="Of one address; behind a proxy that is the proxy's."
+    )
+    api_trusted_proxies: str = Field(
+        "", description="Addresses or networks of proxies whose X-Forwarded-For says who a client is, with commas."
+    )
     api_refresh_interval: float = Field(
         3.0, ge=0.2, description="Seconds between two looks at the plant, for risk in lists and the console."
     )
@@ -159,6 +176,33 @@ class Settings(BaseSettings):
         10.0, ge=0, description="Seconds that a new API waits at most to know the plant, before it counts as ready."
     )
     api_max_event_streams: int = Field(200, ge=1, description="Open /api/events streams; more are refused.")
+    auth_keys_file: Path | None = Field(
+        None, description="File of API keys, made by `aurum key`; callers then have to say who they are."
+    )
+    auth_oidc_issuer: str | None = Field(
+        None, description="OIDC issuer, such as https://login.example.com/realms/plant, whose tokens are accepted."
+    )
+    auth_oidc_audience: str = Field("aurumai", description="Audience that its tokens must be for.")
+    auth_oidc_jwks_url: str | None = Field(
+        None, description="Its key set; by default what its /.well-known/openid-configuration names."
+    )
+    auth_oidc_roles_claim: str = Field("roles", description="Claim with the roles, such as realm_access.roles.")
+    auth_oidc_sites_claim: str = Field("sites", description="Claim with the sites that a user is bound to.")
+    auth_oidc_role_names: str = Field(
+        "", description="What roles of the issuer mean here, as name=role,…; those with our names need none."
+    )
+    auth_session_secret: SecretStr | None = Field(
+        None, description="Signs the console's sessions, at least 32 characters, alike at all replicas; else made anew."
+    )
+    auth_session_hours: float = Field(12.0, gt=0, le=720, description="Hours that a session of the console lasts.")
+    auth_open: _Open = Field(
+        "no", description="Whether the API listens on more than this machine without asking callers who they are."
+    )
+    audit_file: Path | None = Field(
+        None, description="Where acts that change something are written down, beside the log; only there if unset."
+    )
+    api_rate: float = Field(0.0, ge=0, description="Requests a second of one identity, in the long run; 0 for any.")
+    api_rate_burst: float = Field(200.0, ge=1, description="Requests of one identity at once.")
     console_jaeger_url: str | None = Field(
         None,
         description="Jaeger as a browser reaches it, such as http://localhost:16686; the console links its traces.",
@@ -181,6 +225,10 @@ class Settings(BaseSettings):
     ingestion_flush_seconds: float = Field(
         300.0, gt=0, le=86_400, description="Seconds after which they are packed anyway."
     )
+    ingestion_source_rate: float = Field(
+        0.0, ge=0, description="Readings a second of one source, in the long run; 0 for any. It holds at gateways too."
+    )
+    ingestion_source_burst: float = Field(100_000.0, ge=1, description="Readings of one source at once.")
     ingestion_retention_days: float = Field(0.0, ge=0, description="Days that readings are kept; 0 for ever.")
     ingestion_min_free_bytes: int = Field(
         200_000_000, ge=0, description="Bytes of the store's disk that stay free; below, new readings are refused."
@@ -269,12 +317,30 @@ class Settings(BaseSettings):
     )
 
     admin_host: str = Field("127.0.0.1", description="Address of the admin server: metrics, health, policy.")
+    admin_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="What admin servers want as bearer token, for all but probes and metrics; alike in all services.",
+    )
+    admin_open: _Open = Field(
+        "no", description="Whether the admin server listens on more than this machine without wanting a token."
+    )
     admin_port: int | None = Field(
         None, ge=1, le=65535, description="Its port; by default 9100 (api) to 9106, by service."
     )
     admin_targets: str = Field(
         ",".join(f"{service}=127.0.0.1:{port}" for service, port in ADMIN_PORTS.items() if service != "operator"),
         description="Admin servers that /api/resilience and `aurum doctor` ask, as name=host:port,…",
+    )
+    rpc_tls_folder: Path | None = Field(
+        None,
+        description="Folder with tls.crt, tls.key and ca.crt, followed while running; services then speak mutual TLS.",
+    )
+    rpc_clients_file: Path | None = Field(
+        None, description="What each client may do by its certificate (YAML); wanted where that folder is set."
+    )
+    rpc_open: _Open = Field(
+        "no", description="Whether gRPC servers listen on more than this machine without asking for a certificate."
     )
     rpc_max_message_bytes: int = Field(16_000_000, ge=65_536, description="Largest gRPC message, in bytes.")
     rpc_concurrency_limit: int = Field(
@@ -370,6 +436,11 @@ class Settings(BaseSettings):
 
     def admin_port_of(self, service: str) -> int:
         return self.admin_port or ADMIN_PORTS.get(service, 9109)
+
+    @property
+    def admin_headers(self) -> dict[str, str]:
+        """With what admin servers are asked."""
+        return {"Authorization": f"Bearer {self.admin_token.get_secret_value()}"} if self.admin_token else {}
 
     @property
     def admin_addresses(self) -> dict[str, str]:

@@ -89,14 +89,9 @@ class _CountedExporter(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None) -> TracerProvider | None:
-    """Makes the process's tracer provider; None if tracing is switched off. ring: that keeps the last spans.
-
-    Export happens on its own thread from a bounded queue: a collector that is down or slow costs a request nothing.
-    """
-    if not settings.tracing_enabled:
-        return None
-    resource = Resource.create(
+def describe_process(service: str, settings: Settings) -> Resource:
+    """What telemetry of this process says of where it comes from."""
+    return Resource.create(
         {
             "service.name": service,
             "service.namespace": "aurumai",
@@ -104,6 +99,16 @@ def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None
             "deployment.environment.name": settings.environment,
         }
     )
+
+
+def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None) -> TracerProvider | None:
+    """Makes the process's tracer provider; None if tracing is switched off. ring: that keeps the last spans.
+
+    Export happens on its own thread from a bounded queue: a collector that is down or slow costs a request nothing.
+    """
+    if not settings.tracing_enabled:
+        return None
+    resource = describe_process(service, settings)
     set_sample_ratio(settings.tracing_sample_ratio)
     provider = TracerProvider(resource=resource, sampler=ParentBased(_new_traces))
     if settings.tracing_otlp_endpoint:

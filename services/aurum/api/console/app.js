@@ -2,8 +2,9 @@
 
 import { ask } from "./ask.js";
 import { h, setText } from "./dom.js";
-import { connect, on, plant, watchConnection } from "./live.js";
+import { connect, disconnect, on, plant, watchConnection } from "./live.js";
 import { remember, setting } from "./settings.js";
+import { openSignIn, signOut, whoAmI } from "./sign_in.js";
 import { followAlarms, playsSound, switchSound } from "./sound.js";
 import { LANGUAGES, language, loadTexts, t } from "./text.js";
 
@@ -121,7 +122,8 @@ function frame() {
       h("nav", { "aria-label": t("nav.label") },
         link("/", "plant"), link("/alarms", "alarms", " ", alarmCount), link("/platform", "platform")),
       h("div", { class: "choices" },
-        state, soundButton(),
+        state, user.asked ? h("button", { type: "button", class: "quiet", "data-choice": "sign-out", title: user.roles.join(", "), on: { click: leaveIt } }, t("sign_in.out", { user: user.user_id })) : null,
+        soundButton(),
         choice(t("theme.label"), "theme", themes, setting("theme"), (theme) => {
           remember("theme", theme);
           applyTheme();
@@ -140,6 +142,49 @@ function frame() {
 
 const UNKNOWN = { version: "", environment: "", features: {}, faults_enabled: false, traces_kept: false };
 let platformSettings = UNKNOWN;
+let user = { asked: false, user_id: null, roles: [], sites: [] };
+const words = loadTexts();
+
+async function leaveIt() {
+  await signOut();
+  await enter();
+}
+
+let entering = null;
+
+/** Finds out who is there, and shows the pages or the form to sign in. */
+function enter() {
+  entering ??= letIn().finally(() => { entering = null; });
+  return entering;
+}
+
+async function letIn() {
+  const asking = ask("/api/console").catch((error) => {
+    console.info(`the platform's settings are not known: ${error.message}`);
+    return UNKNOWN;
+  });
+  try {
+    user = await whoAmI();
+    if (!user.user_id) {
+      disconnect();
+      leave();
+      leave = () => {};
+      await words;
+      frame();
+      applyTheme();
+      openSignIn(main, enter);
+      document.documentElement.dataset.ready = "true";
+      return;
+    }
+  } catch (error) {
+    console.info(`it is not known who is there: ${error.message}`); // the stream says that the platform is away
+  }
+  disconnect();
+  connect();
+  platformSettings = await asking;
+  await words;
+  await start();
+}
 
 async function start() {
   frame();
@@ -156,11 +201,5 @@ on("connection", showConnection);
 on("alarms", showAlarms);
 followAlarms();
 watchConnection();
-connect();
-const words = loadTexts();
-platformSettings = await ask("/api/console").catch((error) => {
-  console.info(`the platform's settings are not known: ${error.message}`);
-  return UNKNOWN;
-});
-await words;
-await start();
+document.addEventListener("signed-out", enter);
+await enter();

@@ -23,7 +23,8 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
     throw new AskError(t("error.unreachable"), 0);
   }
   const type = answer.headers.get("content-type") ?? "";
-  const content = type.includes("json") ? await answer.json() : null;
+  const content = answer.status !== 204 && type.includes("json") ? await answer.json() : null;
+  if (answer.status === 401 && path !== "/api/session") document.dispatchEvent(new Event("signed-out"));
   if (!answer.ok) throw new AskError(content?.detail ?? t("error.status", { status: answer.status }), answer.status);
   return content;
 }

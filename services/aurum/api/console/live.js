@@ -52,6 +52,14 @@ function receive(name, take) {
   });
 }
 
+/** Ends the stream, until it is connected again. */
+export function disconnect() {
+  source?.close();
+  source = null;
+  plant.machines.clear();
+  plant.known = false;
+}
+
 export function connect() {
   source = new EventSource("/api/events");
   receive("machines", (update) => {
@@ -82,7 +90,7 @@ export function connect() {
 
 export function watchConnection() {
   setInterval(() => {
-    if (performance.now() - heard > LOST_AFTER) {
+    if (source && performance.now() - heard > LOST_AFTER) {
       setConnection("lost"); // a connection may be dead without anybody having said so
       source.close();
       connect();

@@ -11,7 +11,9 @@ import numpy as np
 from fastapi import Depends, Query, Response
 
 from aurum.api.accounting import GroupBy, MachineUse, Range, Scope, range_of
+from aurum.api.context import Caller, Context
 from aurum.api.convert import moment, query_time
+from aurum.api.scope import require_machine, site_to_ask
 from aurum.runtime.errors import InvalidArgumentError, UnimplementedError
 from aurum.sustainability.hourly import HOUR_US, Floats, Hourly
 
@@ -31,6 +33,8 @@ class Asked:
 
 
 async def _asked(  # noqa: PLR0917 - query parameters
+    context: Context,
+    caller: Caller,
     machine_id: Annotated[str, Query(description="Only this machine.")] = "",
     site: Annotated[str, Query(description="Only this site's machines.")] = "",
     machine_type: Annotated[str, Query(description="Only machines of this type.")] = "",
@@ -43,6 +47,10 @@ async def _asked(  # noqa: PLR0917 - query parameters
 ) -> Asked:
     if machine_id and (site or machine_type):
         raise InvalidArgumentError.of("machine_id", "must not be given together with site or machine_type")
+    if machine_id:
+        await require_machine(context, caller, machine_id)
+    else:
+        site = site_to_ask(caller, site)
     over = range_of(query_time("start", start), query_time("end", end))
     return Asked(Scope(machine_id, site, machine_type), over, group_by, format)
 

@@ -18,9 +18,11 @@ from aurum.api.alarm_schemas import (
     ShelveIn,
     TransitionOut,
 )
-from aurum.api.context import ApiContext, Context
+from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.convert import moment, optional_moment, query_time
+from aurum.api.scope import visible
 from aurum.runtime.errors import UnavailableError
+from aurum.security.identity import Identity
 
 router = APIRouter(prefix="/api/alarms", tags=["alarms"])
 
@@ -31,6 +33,7 @@ _MINUTE_US = 60_000_000
 @router.get("")
 async def list_alarms(  # noqa: PLR0917 - query parameters
     context: Context,
+    caller: Caller,
     state: Annotated[list[State] | None, Query(description="May be repeated; all but normal if absent.")] = None,
     priority: Annotated[list[Priority] | None, Query(description="Likewise; all if absent.")] = None,
     machine_id: str = "",
@@ -40,7 +43,7 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
     """The alarms of the plant, with a flag when there are more than an operator can look at."""
     _loaded(context)
     now = _now()
-    known = [_out(context, alarm, now) for alarm in context.alarms.alarms]
+    known = [_out(context, alarm, now) for alarm in visible(context, caller, context.alarms.alarms)]
     wanted = [
         alarm
         for alarm in known
@@ -61,6 +64,7 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
 @router.get("/journal")
 async def journal(
     context: Context,
+    caller: Caller,
     start: Annotated[str | None, Query(description="ISO 8601 or a number since 1970; inclusive.")] = None,
     end: Annotated[str | None, Query(description="Likewise; exclusive.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
@@ -80,35 +84,54 @@ async def journal(
                 value=each.value,
                 reason=each.reason or None,
             )
-            for each in found
+            for each in visible(context, caller, found)
         ]
     )
 
 
 @router.post("/{alarm_id}/ack")
 async def acknowledge_alarm(
-    context: Context, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
+    context: Context, caller: Caller, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
 ) -> AlarmOut:
     """Says that somebody has seen it. 409 if somebody had."""
     _loaded(context)
-    return _out(context, await context.alarms.acknowledge(alarm_id, body.by if body else ""), _now())
+    with context.audit.act(caller, "alarm.acknowledge", alarm_id, _state(context, alarm_id)) as act:
+        alarm = await context.alarms.acknowledge(alarm_id, _who(caller, body))
+        act.after = alarm.state(_now())
+    return _out(context, alarm, _now())
 
 
 @router.post("/{alarm_id}/shelve")
-async def shelve_alarm(context: Context, alarm_id: str, body: ShelveIn) -> AlarmOut:
+async def shelve_alarm(context: Context, caller: Caller, alarm_id: str, body: ShelveIn) -> AlarmOut:
     """Puts it away for a time; it comes back by itself."""
     _loaded(context)
     until = _now() + int(body.minutes * _MINUTE_US)
-    return _out(context, await context.alarms.shelve(alarm_id, until, body.by, body.reason), _now())
+    with context.audit.act(caller, "alarm.shelve", alarm_id, _state(context, alarm_id)) as act:
+        alarm = await context.alarms.shelve(alarm_id, until, _who(caller, body), body.reason)
+        act.after = f"shelved until {moment(until).isoformat()}"
+    return _out(context, alarm, _now())
 
 
 @router.post("/{alarm_id}/unshelve")
 async def unshelve_alarm(
-    context: Context, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
+    context: Context, caller: Caller, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
 ) -> AlarmOut:
     """Brings it back before its time. 409 if it is not shelved."""
     _loaded(context)
-    return _out(context, await context.alarms.unshelve(alarm_id, body.by if body else ""), _now())
+    with context.audit.act(caller, "alarm.unshelve", alarm_id, _state(context, alarm_id)) as act:
+        alarm = await context.alarms.unshelve(alarm_id, _who(caller, body))
+        act.after = alarm.state(_now())
+    return _out(context, alarm, _now())
+
+
+def _who(caller: Identity, body: AcknowledgeIn | ShelveIn | None) -> str:
+    """Who did it, for the journal: who has proved it, else who they say they are."""
+    return caller.user_id if caller.kind != "open" else body.by if body else ""
+
+
+def _state(context: ApiContext, alarm_id: str) -> str | None:
+    alarm = context.alarms.find(alarm_id)
+    return alarm.state(_now()) if alarm else None
 
 
 def _loaded(context: ApiContext) -> None:

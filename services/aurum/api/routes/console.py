@@ -1,5 +1,8 @@
 """The console: its pages, its files, and what it has to know of where it runs."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
@@ -19,6 +22,14 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
     "Vary": "Accept-Encoding",
+}
+
+
+_CDN = "https://cdn.jsdelivr.net"  # of which only the files come in whose hashes the page has
+_REFERENCE_HEADERS = {
+    **_HEADERS,
+    "Content-Security-Policy": f"default-src 'none'; script-src 'self' {_CDN}; style-src 'unsafe-inline' {_CDN}; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
 
@@ -58,16 +69,21 @@ async def page(request: Request) -> Response:
     return _answer(request, "index.html")
 
 
+@router.get("/docs", include_in_schema=False)
+async def reference(request: Request) -> Response:
+    return _answer(request, "reference.html", _REFERENCE_HEADERS)
+
+
 @router.get("/console/{path:path}", include_in_schema=False)
 async def file(request: Request, path: str) -> Response:
     return _answer(request, path)
 
 
-def _answer(request: Request, path: str) -> Response:
+def _answer(request: Request, path: str, headers: Mapping[str, str] = MappingProxyType(_HEADERS)) -> Response:
     found = _FILES.get(path)
     if found is None:
         raise NotFoundError(f"the console has no file {path!r}")
-    headers = {**_HEADERS, "ETag": found.etag}
+    headers = {**headers, "ETag": found.etag}
     if request.headers.get("if-none-match") == found.etag:
         return Response(status_code=304, headers=headers)
     if found.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):

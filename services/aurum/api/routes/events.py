@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import StreamingResponse
 
-from aurum.api.context import Context
+from aurum.api.context import Caller, Context
 from aurum.runtime.errors import ResourceExhaustedError
 
 router = APIRouter()
@@ -26,7 +26,9 @@ class EventStream(StreamingResponse):
 
 
 @router.get("/api/events", response_class=EventStream, tags=["machines"], dependencies=[Depends(_admit)])
-async def events(context: Context, last_event_id: Annotated[str | None, Header(max_length=100)] = None) -> EventStream:
+async def events(
+    context: Context, caller: Caller, last_event_id: Annotated[str | None, Header(max_length=100)] = None
+) -> EventStream:
     """`machines` events: all machines, then those that changed, at most five times a second; `alarms` events: how many
     there are; a `pulse` each five seconds. With Last-Event-ID what came after that event."""
-    return EventStream(context.feed.follow(last_event_id), headers=_HEADERS)
+    return EventStream(context.feed.follow(last_event_id, caller.sites), headers=_HEADERS)

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from aurum.api.context import Context
+from aurum.api.context import Caller, Context
 from aurum.api.convert import machine_detail, machine_out, query_time, series_out
 from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
+from aurum.api.scope import site_to_ask
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import ingestion_pb2
@@ -19,8 +20,9 @@ IdempotencyKey = Annotated[str | None, Header(max_length=150, pattern=r"^[A-Za-z
 
 
 @router.get("")
-async def list_machines(
+async def list_machines(  # noqa: PLR0917 - query parameters
     context: Context,
+    caller: Caller,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(description="next_cursor of the page before.")] = None,
     machine_type: str = "",
@@ -29,7 +31,10 @@ async def list_machines(
     """Machines in the order of their ids, with the risk of the latest background prediction."""
     response = await context.ingestion.machines(
         ingestion_pb2.ListMachinesRequest(
-            page_size=limit, page_token=_token(cursor), machine_type=machine_type, site=site
+            page_size=limit,
+            page_token=_token(cursor),
+            machine_type=machine_type,
+            site=site_to_ask(caller, site),
         )
     )
     return MachinePage(
@@ -40,18 +45,20 @@ async def list_machines(
 
 @router.post("", status_code=201)
 async def register_machine(
-    context: Context, machine: MachineIn, response: Response, idempotency_key: IdempotencyKey = None
+    context: Context, caller: Caller, machine: MachineIn, response: Response, idempotency_key: IdempotencyKey = None
 ) -> MachineOut:
     """Registers a machine. With an Idempotency-Key a retry succeeds again; else 409 if it is registered."""
     set_request_context(machine_id=machine.machine_id)
-    registered = await context.ingestion.register(
-        ingestion_pb2.RegisterMachineRequest(
-            machine_id=machine.machine_id,
-            machine_type=machine.machine_type,
-            site=machine.site,
-            request_id=idempotency_key or "",
-        )
+    site_to_ask(caller, machine.site)
+    request = ingestion_pb2.RegisterMachineRequest(
+        machine_id=machine.machine_id,
+        machine_type=machine.machine_type,
+        site=machine.site,
+        request_id=idempotency_key or "",
     )
+    with context.audit.act(caller, "machine.register", machine.machine_id) as act:
+        registered = await context.ingestion.register(request)
+        act.after = {"machine_type": machine.machine_type, "site": machine.site}
     response.headers["Location"] = f"/api/machines/{registered.machine_id}"
     return machine_out(registered, context.plant.prediction_of(registered.machine_id))
 

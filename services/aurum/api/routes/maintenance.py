@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Depends, Query
 
-from aurum.api.context import Context, require_feature
+from aurum.api.context import Caller, Context, require_feature
 from aurum.api.convert import moment, optional_moment, query_time
 from aurum.api.schemas import MaintenanceIn, MaintenanceOut, MaintenanceRecords
 from aurum.api.sustainability_schemas import AdviceOption, AdviceOut
@@ -75,16 +75,18 @@ async def advice(
 
 
 @router.post("/api/machines/{machine_id}/maintenance", status_code=201)
-async def record_maintenance(context: Context, machine_id: str, body: MaintenanceIn) -> MaintenanceOut:
+async def record_maintenance(context: Context, caller: Caller, machine_id: str, body: MaintenanceIn) -> MaintenanceOut:
     """Writes down that a machine was maintained. The same at the same time is one record."""
     set_request_context(machine_id=machine_id)
     await context.ingestion.machine(machine_id)
     at_us = query_time("at", body.at) or int(time.time() * 1e6)
-    content = {"text": body.text, "by": body.by}
+    content = {"text": body.text, "by": body.by if caller.kind == "open" else caller.user_id}
     event = ingestion_pb2.Event(
         kind=_KIND, machine_id=machine_id, at_us=at_us, id=body.text[:40], content=json.dumps(content).encode()
     )
-    await context.ingestion.record([event])
+    with context.audit.act(caller, "maintenance.record", machine_id) as act:
+        await context.ingestion.record([event])
+        act.after = body.text
     return MaintenanceOut(at=moment(at_us), **content)
 
 

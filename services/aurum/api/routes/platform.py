@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from aurum.api.context import ApiContext, Context
+from aurum.api.context import ApiContext, Caller, Context
 from aurum.runtime.errors import FailedPreconditionError, NotFoundError, UnimplementedError
 from aurum.runtime.faults import Fault
 from aurum.runtime.http_client import HttpDependency
@@ -66,25 +66,30 @@ async def trace(context: Context, trace_id: Annotated[str, Path(pattern="^[0-9a-
 
 
 @router.post("/faults/{service}", status_code=201)
-async def add_fault(context: Context, service: str, fault: Fault) -> FaultsOut:
+async def add_fault(context: Context, caller: Caller, service: str, fault: Fault) -> FaultsOut:
     """Begins a fault in each process of a service, for a time; only where AURUM_FAULTS_ENABLED is set."""
     _faults_enabled(context)
 
     async def tell(server: HttpDependency, address: str) -> Any:
         return await server.post_json("/faults", fault.model_dump(mode="json"), at=address)
 
-    return FaultsOut(service=service, processes=len(await context.platform.each(service, tell)))
+    with context.audit.act(caller, "fault.add", service) as act:
+        told = await context.platform.each(service, tell)
+        act.after = fault.model_dump(mode="json")
+    return FaultsOut(service=service, processes=len(told))
 
 
 @router.delete("/faults/{service}")
-async def clear_faults(context: Context, service: str) -> FaultsOut:
+async def clear_faults(context: Context, caller: Caller, service: str) -> FaultsOut:
     """Ends all faults of a service."""
     _faults_enabled(context)
 
     async def tell(server: HttpDependency, address: str) -> Any:
         return await server.delete_json("/faults", at=address)
 
-    return FaultsOut(service=service, processes=len(await context.platform.each(service, tell)))
+    with context.audit.act(caller, "fault.clear", service):
+        told = await context.platform.each(service, tell)
+    return FaultsOut(service=service, processes=len(told))
 
 
 def _keeps_traces(context: ApiContext) -> None:

@@ -5,9 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from aurum.api.context import ApiContext, Context, require_feature
+from aurum.api.context import ApiContext, Caller, Context, require_feature
 from aurum.api.convert import finite, optional_moment, past_prediction_out, prediction_out, query_time
 from aurum.api.schemas import ExplanationOut, FactorOut, FeaturesOut, PastPredictionsOut, PredictIn, PredictionOut
+from aurum.api.scope import require_machine
 from aurum.runtime.errors import FAILURES, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import prediction_pb2
@@ -16,11 +17,12 @@ router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("
 
 
 @router.post("/api/predict")
-async def predict(context: Context, body: PredictIn) -> PredictionOut:
+async def predict(context: Context, caller: Caller, body: PredictIn) -> PredictionOut:
     """Risk, remaining useful life and anomaly: of a machine by its latest readings, or of features that are given."""
     if body.machine_id is not None:
         if body.features is not None:
             raise InvalidArgumentError.of("features", "must not be given together with machine_id")
+        await require_machine(context, caller, body.machine_id)
         return await _predict_machine(context, body.machine_id)
     if body.machine_type is None or not body.features:
         raise InvalidArgumentError.of("machine_id", "or machine_type and features must be given")

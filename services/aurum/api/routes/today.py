@@ -9,12 +9,13 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Query
 
 from aurum.api.accounting import Scope, range_of
-from aurum.api.context import ApiContext, Context
+from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.convert import moment, query_time
 from aurum.api.routes.accounts import Asked
 from aurum.api.routes.carbon import carbon
 from aurum.api.routes.energy import energy
 from aurum.api.routes.water import water
+from aurum.api.scope import site_to_ask
 from aurum.api.sustainability_schemas import CarbonOut, EnergyOut, TodayOut, UsedOut, WaterOut
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.sustainability.hourly import HOUR_US
@@ -23,7 +24,7 @@ router = APIRouter(tags=["sustainability"])
 
 _DAYS = 7  # that make what is usual
 _KEPT = 60.0  # seconds that an answer serves all who ask
-_MOST_KEPT = 50  # midnights: there are fewer time zones
+_MOST_KEPT = 500  # midnights and sites
 _DAY_US = 24 * HOUR_US
 _LONGEST_DAY_US = 25 * HOUR_US
 _HALF = 0.5
@@ -43,26 +44,29 @@ class Hour:
 @router.get("/api/today")
 async def today(
     context: Context,
+    caller: Caller,
     midnight: Annotated[str, Query(description="When the day began where the plant is; ISO 8601.")],
+    site: Annotated[str, Query(description="Only this site; all that the caller sees if absent.")] = "",
 ) -> TodayOut:
     """Energy, carbon and water since midnight, each beside the mean of the same hours of the seven days before."""
     start = query_time("midnight", midnight)
     now = int(time.time() * 1e6)
     if not start <= now < start + _LONGEST_DAY_US:
         raise InvalidArgumentError.of("midnight", "must be within the last 25 hours")
+    site = site_to_ask(caller, site)
     kept = context.today
     async with kept.asking:  # one account at a time, and its answer for all
-        at, answer = kept.answers.get(start, (float("-inf"), None))
+        at, answer = kept.answers.get((start, site), (float("-inf"), None))
         if answer is None or time.monotonic() - at > _KEPT:
-            answer = await _account(context, start, now)
+            answer = await _account(context, site, start, now)
             while len(kept.answers) >= _MOST_KEPT:
                 kept.answers.pop(next(iter(kept.answers)))
-            kept.answers[start] = (time.monotonic(), answer)
+            kept.answers[start, site] = (time.monotonic(), answer)
     return answer
 
 
-async def _account(context: ApiContext, midnight: int, now: int) -> TodayOut:
-    asked = Asked(Scope(), range_of(midnight - _DAYS * _DAY_US, now), "site", "json")
+async def _account(context: ApiContext, site: str, midnight: int, now: int) -> TodayOut:
+    asked = Asked(Scope(site=site), range_of(midnight - _DAYS * _DAY_US, now), "site", "json")
     accounts: dict[str, Callable[[ApiContext, Asked], Awaitable[list[Hour]]]] = {
         "energy": _energy,
         "carbon": _carbon,

@@ -1,0 +1,72 @@
+"""Signing in to the console: a key or a token once, then a cookie that scripts cannot read."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
+
+from aurum.api.context import Caller, Context
+from aurum.runtime.errors import FailedPreconditionError, UnauthenticatedError
+from aurum.security.api_keys import PREFIX
+from aurum.security.identity import Identity
+from aurum.security.sessions import COOKIE
+
+router = APIRouter(prefix="/api/session", tags=["system"])
+
+
+class SignInIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    credential: str = Field(min_length=1, max_length=16_384, description="An API key or a bearer token.")
+
+
+class SessionOut(BaseModel):
+    asked: bool = Field(description="Whether callers are asked who they are.")
+    user_id: str | None
+    roles: list[str]
+    sites: list[str]
+
+
+@router.get("")
+async def who_am_i(context: Context, caller: Caller) -> SessionOut:
+    """Who the caller is, and what that allows."""
+    return _out(context.gatekeeper.asks, caller)
+
+
+@router.post("")
+async def sign_in(context: Context, request: Request, response: Response, body: SignInIn) -> SessionOut:
+    """Begins a session. 401 if the key or token is not accepted."""
+    gatekeeper = context.gatekeeper
+    if gatekeeper.sessions is None:
+        raise FailedPreconditionError("nobody is asked who they are here", reason="AUTH_OFF")
+    name = "x-api-key" if body.credential.startswith(f"{PREFIX}_") else "authorization"
+    value = body.credential if name == "x-api-key" else f"Bearer {body.credential}"
+    if not value.isascii():
+        raise UnauthenticatedError("the token is no JWT")
+    address = request.client.host if request.client else ""
+    identity = await gatekeeper.identify(Headers({name: value}), "GET", address)
+    response.set_cookie(
+        COOKIE,
+        gatekeeper.sessions.begin(identity),
+        max_age=gatekeeper.sessions.seconds,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https",
+        path="/",
+    )
+    context.audit.record(identity, "session.begin", identity.user_id)
+    return _out(True, identity)
+
+
+@router.delete("", status_code=204)
+async def sign_out(response: Response) -> None:
+    """Ends the session in this browser."""
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+
+
+def _out(asked: bool, identity: Identity) -> SessionOut:
+    return SessionOut(
+        asked=asked,
+        user_id=identity.user_id if identity.roles else None,
+        roles=sorted(role.value for role in identity.roles),
+        sites=sorted(identity.sites),
+    )

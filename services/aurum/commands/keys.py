@@ -1,0 +1,65 @@
+"""`aurum key`: makes, lists and revokes API keys in the file that the API reads."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+File = Annotated[
+    Path,
+    typer.Option("--file", envvar="AURUM_AUTH_KEYS_FILE", help="The file of keys; the API has to be told of it too."),
+]
+_DEFAULT = Path("keys.yaml")
+
+
+class KeyFailedError(Exception):
+    """A key that cannot be made or found; the message says why."""
+
+
+@keys.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is or what for; it is in logs.")],
+    role: Annotated[list[str], typer.Option(help="viewer, operator, engineer, ingest or admin; may be repeated.")],
+    site: Annotated[list[str] | None, typer.Option(help="Only for this site; may be repeated.")] = None,
+    days: Annotated[float | None, typer.Option(min=0.01, help="Days that it holds; for ever if absent.")] = None,
+    file: File = _DEFAULT,
+) -> None:
+    """Make a key. It is printed once; what is kept is a hash."""
+    from aurum.security.api_keys import KeyFile, make_key, read_keys, write_keys
+
+    present = read_keys(file)
+    if any(each.name == name for each in present.keys):
+        raise KeyFailedError(f"{file} has a key named {name!r} already; revoke it first, or choose another name")
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days) if days else None
+    try:
+        key, record = make_key(name, tuple(role), tuple(site or ()), expires)
+    except ValueError as error:
+        raise KeyFailedError(str(error)) from error
+    write_keys(file, KeyFile(keys=(*present.keys, record)))
+    typer.echo(key)
+
+
+@keys.command("list")
+def show(file: File = _DEFAULT) -> None:
+    """List the keys; the keys themselves are nowhere."""
+    from aurum.security.api_keys import read_keys
+
+    for each in read_keys(file).keys:
+        until = f"until {each.expires:%Y-%m-%d %H:%M} UTC" if each.expires else "for ever"
+        sites = f" of {', '.join(each.sites)}" if each.sites else ""
+        typer.echo(f"{each.id}  {each.name}: {', '.join(each.roles)}{sites}, {until}")
+
+
+@keys.command("revoke")
+def revoke(name: Annotated[str, typer.Argument(help="Name or id of the key.")], file: File = _DEFAULT) -> None:
+    """Remove a key; the API refuses it within seconds."""
+    from aurum.security.api_keys import KeyFile, read_keys, write_keys
+
+    present = read_keys(file).keys
+    left = tuple(each for each in present if name not in (each.name, each.id))
+    if len(left) == len(present):
+        raise KeyFailedError(f"{file} has no key named {name!r}")
+    write_keys(file, KeyFile(keys=left))
+    typer.echo(f"{name} is revoked")

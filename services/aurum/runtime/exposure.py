@@ -1,0 +1,53 @@
+"""Who reaches an address: what others reach asks who they are, or its settings say in words that it does not."""
+
+import hmac
+import ipaddress
+from collections.abc import Mapping
+
+from aurum.runtime.settings import OPEN, SettingsError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def require_closed(host: str, setting: str, *, said: str, name: str, instead: str) -> None:
+    """For a server that asks nobody. said: the value of the setting `name`, by which it may be open. instead: what
+    would make it ask. Raises SettingsError if others would reach it."""
+    if not is_loopback(host) and said != OPEN:
+        raise SettingsError(
+            f"{setting} is {host}, so that others reach it, and nobody would be asked who they are; "
+            f"set {instead}, or say {name}={OPEN}"
+        )
+
+
+def from_elsewhere(headers: Mapping[str, str]) -> bool:
+    """Whether a browser sends a request for a page of somebody else's, by what no page can forge (Fetch Metadata,
+    Origin). False where no browser says anything. headers: by names in lower case."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin", "")
+    return bool(origin) and origin.partition("://")[2] != headers.get("host", "")
+
+
+def from_ourselves(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that a page of ours sends a request."""
+    return ("sec-fetch-site" in headers or "origin" in headers) and not from_elsewhere(headers)
+
+
+def under_foreign_name(headers: Mapping[str, str]) -> bool:
+    """Whether this machine is asked under a name that is not its own: a page whose name somebody has just made to mean
+    127.0.0.1 (DNS rebinding)."""
+    host = headers.get("host", "")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return bool(name) and not is_loopback(name)
+
+
+def same_secret(stated: str, secret: str) -> bool:
+    """In a time that tells nothing of where they differ."""
+    return hmac.compare_digest(stated.encode(), secret.encode())

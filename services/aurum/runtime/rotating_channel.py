@@ -1,0 +1,81 @@
+"""A channel whose certificates may change: later calls use a new one, those in progress end on the old one."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+_LET_END = 120.0  # seconds that calls in progress get on a channel that has been replaced
+
+
+class RotatingChannel(grpc.aio.Channel):
+    """Stands for the channel that is present; stubs are bound to it once, and follow."""
+
+    def __init__(self, make: Callable[[], grpc.aio.Channel]) -> None:
+        self._make = make
+        self._channel = make()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @property
+    def present(self) -> grpc.aio.Channel:
+        return self._channel
+
+    def rotate(self) -> None:
+        """Begins a new channel."""
+        old, self._channel = self._channel, self._make()
+        task = asyncio.get_running_loop().create_task(old.close(_LET_END), name="end-channel")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def close(self, grace: float | None = None) -> None:
+        for task in list(self._ending):
+            task.cancel()
+        await self._channel.close(grace)
+
+    async def __aenter__(self) -> "RotatingChannel":
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self.close()
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
+
+    def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._bound("unary_unary", method, *arguments, **options)
+
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._bound("unary_stream", method, *arguments, **options)
+
+    def stream_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._bound("stream_unary", method, *arguments, **options)
+
+    def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._bound("stream_stream", method, *arguments, **options)
+
+    def _bound(self, kind: str, method: str, *arguments: Any, **options: Any) -> "_Method":
+        return _Method(self, method, lambda channel: getattr(channel, kind)(method, *arguments, **options))
+
+
+class _Method:
+    """One method of a stub, on whichever channel is present."""
+
+    def __init__(self, channel: RotatingChannel, name: str, bind: Callable[[grpc.aio.Channel], Any]) -> None:
+        self._method = name  # as grpc's own multi-callables have it
+        self._channel = channel
+        self._bind = bind
+        self._bound_to: grpc.aio.Channel | None = None
+        self._callable: Any = None
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        present = self._channel.present
+        if self._bound_to is not present:
+            self._callable, self._bound_to = self._bind(present), present
+        return self._callable(*arguments, **options)

@@ -1,0 +1,99 @@
+"""TLS between the services, with certificates that are followed while they are in use: a Secret of cert-manager's shape
+(tls.crt, tls.key, ca.crt) may be renewed at any time, and no call notices."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from aurum.runtime.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
+
+_FILES = ("tls.crt", "tls.key", "ca.crt")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """PEM. chain, key: our own. authorities: by whom those of the others are signed."""
+
+    chain: bytes
+    key: bytes
+    authorities: bytes
+
+
+class CertificateFolder:
+    """Reads what a folder holds, again whenever it has changed; what cannot be read leaves the last ones in use."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises SettingsError if a file is missing or is no PEM."""
+        self._folder = folder
+        self._lock = threading.Lock()
+        try:
+            self._stamp = self._look()
+            self._current = self._read()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"AURUM_RPC_TLS_FOLDER: {error}") from error
+
+    @property
+    def current(self) -> Certificates:
+        return self.refreshed()[0]
+
+    def refreshed(self) -> tuple[Certificates, bool]:
+        """The present ones, and whether they are others than before."""
+        with self._lock:
+            try:
+                stamp = self._look()
+                if stamp == self._stamp:
+                    return self._current, False
+                found = self._read()
+            except (OSError, ValueError) as error:
+                logger.warning("new certificates cannot be read yet: %s", error)  # half of them may be written
+                return self._current, False
+            self._stamp = stamp
+            changed = found != self._current
+            self._current = found
+            return found, changed
+
+    def _look(self) -> tuple[tuple[int, int], ...]:
+        found = [(self._folder / name).stat() for name in _FILES]
+        return tuple((each.st_mtime_ns, each.st_ino) for each in found)
+
+    def _read(self) -> Certificates:
+        contents = [(self._folder / name).read_bytes() for name in _FILES]
+        for name, content in zip(_FILES, contents, strict=True):
+            if b"-----BEGIN" not in content:
+                raise ValueError(f"{self._folder / name} is no PEM")
+        return Certificates(*contents)
+
+
+def certificate_folder(settings: Settings) -> CertificateFolder | None:
+    """None where the services trust the network between them. Raises SettingsError."""
+    return CertificateFolder(settings.rpc_tls_folder) if settings.rpc_tls_folder else None
+
+
+def server_credentials(folder: CertificateFolder) -> grpc.ServerCredentials:
+    """Each handshake has the present certificates, and wants one of the client that the authorities have signed."""
+
+    def configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            [(certificates.key, certificates.chain)], root_certificates=certificates.authorities
+        )
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        certificates, changed = folder.refreshed()
+        if changed:
+            logger.info("new certificates are in use")
+        return configuration(certificates) if changed else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(folder.current),
+        fetch,  # type: ignore[arg-type] # None, for as they are, is as documented
+        require_client_authentication=True,
+    )
+
+
+def channel_credentials(certificates: Certificates) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(certificates.authorities, certificates.key, certificates.chain)

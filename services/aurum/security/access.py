@@ -1,0 +1,84 @@
+"""Which role each route and each RPC wants: one table. A route that it lacks is closed, and a test says so."""
+
+from typing import Final
+
+from aurum.security.identity import Role
+
+PUBLIC: Final = None
+Wanted = Role | None
+
+_VIEWER, _OPERATOR, _ENGINEER = Role.VIEWER, Role.OPERATOR, Role.ENGINEER
+_INGEST, _ADMIN, _SERVICE = Role.INGEST, Role.ADMIN, Role.SERVICE
+
+# Method and template of the path → role
+ROUTES: dict[tuple[str, str], Wanted] = {
+    ("GET", "/livez"): PUBLIC,
+    ("GET", "/readyz"): PUBLIC,
+    ("GET", "/health"): PUBLIC,
+    ("GET", "/metrics"): _VIEWER,
+    # The page itself tells nothing; it asks who is there
+    ("GET", "/"): PUBLIC,
+    ("GET", "/machines/{machine_id}"): PUBLIC,
+    ("GET", "/alarms"): PUBLIC,
+    ("GET", "/platform"): PUBLIC,
+    ("GET", "/console/{path:path}"): PUBLIC,
+    ("GET", "/docs"): PUBLIC,
+    ("GET", "/openapi.json"): PUBLIC,
+    ("GET", "/api/session"): PUBLIC,
+    ("POST", "/api/session"): PUBLIC,
+    ("DELETE", "/api/session"): PUBLIC,
+    ("GET", "/api/console"): _VIEWER,
+    ("GET", "/api/events"): _VIEWER,
+    ("GET", "/api/today"): _VIEWER,
+    ("GET", "/api/resilience"): _VIEWER,
+    ("GET", "/api/platform"): _VIEWER,
+    ("GET", "/api/platform/traces"): _ENGINEER,  # their attributes name machines of all sites
+    ("GET", "/api/platform/traces/{trace_id}"): _ENGINEER,
+    ("POST", "/api/platform/faults/{service}"): _ADMIN,
+    ("DELETE", "/api/platform/faults/{service}"): _ADMIN,
+    ("GET", "/api/machines"): _VIEWER,
+    ("POST", "/api/machines"): _ENGINEER,
+    ("GET", "/api/machines/{machine_id}"): _VIEWER,
+    ("GET", "/api/machines/{machine_id}/metrics"): _VIEWER,
+    ("GET", "/api/machines/{machine_id}/features"): _VIEWER,
+    ("GET", "/api/machines/{machine_id}/explanation"): _VIEWER,
+    ("GET", "/api/machines/{machine_id}/predictions"): _VIEWER,
+    ("GET", "/api/machines/{machine_id}/advice"): _VIEWER,
+    ("GET", "/api/machines/{machine_id}/maintenance"): _VIEWER,
+    ("POST", "/api/machines/{machine_id}/maintenance"): _OPERATOR,
+    ("POST", "/api/machines/{machine_id}/predict"): _VIEWER,
+    ("POST", "/api/predict"): _VIEWER,
+    ("POST", "/api/readings"): _INGEST,
+    ("GET", "/api/models"): _VIEWER,
+    ("GET", "/api/energy"): _VIEWER,
+    ("GET", "/api/carbon"): _VIEWER,
+    ("GET", "/api/carbon/hint"): _VIEWER,
+    ("GET", "/api/water"): _VIEWER,
+    ("GET", "/api/alarms"): _VIEWER,
+    ("GET", "/api/alarms/journal"): _VIEWER,
+    ("POST", "/api/alarms/{alarm_id}/ack"): _OPERATOR,
+    ("POST", "/api/alarms/{alarm_id}/shelve"): _OPERATOR,
+    ("POST", "/api/alarms/{alarm_id}/unshelve"): _OPERATOR,
+}
+
+# Full name of the RPC → role
+RPCS: dict[str, Wanted] = {
+    "/grpc.health.v1.Health/Check": PUBLIC,
+    "/grpc.health.v1.Health/Watch": PUBLIC,
+    "/aurum.v1.IngestionService/Ingest": _INGEST,
+    "/aurum.v1.IngestionService/Write": _INGEST,
+    "/aurum.v1.IngestionService/RegisterMachine": _INGEST,
+    "/aurum.v1.IngestionService/Query": _VIEWER,
+    "/aurum.v1.IngestionService/GetMachine": _VIEWER,
+    "/aurum.v1.IngestionService/ListMachines": _VIEWER,
+    "/aurum.v1.IngestionService/Watch": _VIEWER,
+    "/aurum.v1.IngestionService/ListEvents": _VIEWER,
+    "/aurum.v1.IngestionService/RecordEvents": _SERVICE,
+    "/aurum.v1.PredictionService/Predict": _VIEWER,
+    "/aurum.v1.PredictionService/PredictBatch": _VIEWER,
+    "/aurum.v1.PredictionService/Explain": _VIEWER,
+    "/aurum.v1.PredictionService/ListModels": _VIEWER,
+    "/aurum.v1.PredictionService/GetModel": _VIEWER,
+    "/aurum.v1.PredictionService/ActivateModel": _ENGINEER,
+    "/aurum.v1.PredictionService/RollbackModel": _ENGINEER,
+}

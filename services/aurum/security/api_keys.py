@@ -1,0 +1,195 @@
+"""API keys: `aurum_ID_SECRET`. What is kept of one is its id and an argon2id hash of the secret (RFC 9106), so that the
+file of keys opens nothing."""
+
+import asyncio
+import base64
+import collections
+import hashlib
+import logging
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.yaml_file import read_yaml
+from aurum.security.identity import Identity, Kind, parse_roles
+from aurum.security.rate_limits import RateLimits
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "aurum"
+_FORM = re.compile(rf"{PREFIX}_([a-z2-7]{{10}})_([A-Za-z0-9_\-]{{43}})")
+_SECRET_BYTES = 32
+_MOST_KEYS = 1000
+_REMEMBERED = 1000  # keys that were checked lately: a hash takes tens of milliseconds of CPU and 19 MiB
+_REMEMBERED_FOR = 60.0  # seconds
+_LOOK_EVERY = 5.0  # seconds between two looks at the file
+_GUESSES = 0.2, 20.0  # wrong secrets for one key from one address: a second, and at once
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's least for argon2id
+
+
+class KeyFileError(ValueError):
+    """A file of keys that cannot be used; the message names the file and the field."""
+
+
+class KeyRecord(BaseModel):
+    """One key. expires: after which it is none; null for never."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[a-z2-7]{10}$")
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[\w .@:\-]+$")
+    roles: tuple[str, ...]
+    sites: tuple[str, ...] = ()
+    created: datetime
+    expires: datetime | None = None
+    hash: str = Field(pattern=r"^\$argon2id\$")
+
+    @field_validator("roles")
+    @classmethod
+    def _known(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
+        parse_roles(roles)
+        return roles
+
+    def identity(self, kind: Kind = "key") -> Identity:
+        until = self.expires.timestamp() if self.expires else math.inf
+        return Identity(f"key:{self.name}", parse_roles(self.roles), kind, frozenset(self.sites), self.id, until)
+
+
+class KeyFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    keys: tuple[KeyRecord, ...] = Field((), max_length=_MOST_KEYS)
+
+
+def make_key(
+    name: str, roles: tuple[str, ...], sites: tuple[str, ...] = (), expires: datetime | None = None
+) -> tuple[str, KeyRecord]:
+    """A new key, which is seen only here, and what is kept of it. Raises ValueError for a role that is none."""
+    parse_roles(roles)
+    id_ = base64.b32encode(secrets.token_bytes(7)).decode().lower()[:10]
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    record = KeyRecord(
+        id=id_,
+        name=name,
+        roles=roles,
+        sites=sites,
+        created=datetime.now(UTC).replace(microsecond=0),
+        expires=expires,
+        hash=_HASHER.hash(secret),
+    )
+    return f"{PREFIX}_{id_}_{secret}", record
+
+
+def read_keys(path: Path) -> KeyFile:
+    """No keys where there is no file. Raises KeyFileError."""
+    return read_yaml(path, KeyFile, KeyFileError) if path.exists() else KeyFile()
+
+
+def write_keys(path: Path, keys: KeyFile) -> None:
+    """Only for its owner to read; a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = yaml.safe_dump(keys.model_dump(mode="json"), sort_keys=False)
+    beside = path.with_name(f".{path.name}.new")
+    beside.touch(mode=0o600)
+    beside.chmod(0o600)
+    beside.write_text(content, encoding="utf-8")
+    beside.replace(path)
+
+
+class ApiKeys:
+    """The keys of a file, which may change while they are in use."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises KeyFileError."""
+        self._path = path
+        self._clock = clock
+        self._records: dict[str, KeyRecord] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._looked_at = float("-inf")
+        self._remembered: collections.OrderedDict[bytes, tuple[float, str]] = collections.OrderedDict()
+        self._guesses = RateLimits(*_GUESSES, clock=clock)
+        self._thread = ThreadPoolExecutor(1, "api-keys")
+        self._load()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def identify(self, key: str, address: str) -> Identity | None:
+        """Whose key it is; None if it is nobody's, was revoked or has expired. address: from where it comes. Raises
+        ResourceExhaustedError if too many secrets for this key were wrong that came from there: each costs a hash."""
+        found = _FORM.fullmatch(key)
+        record = self._present(found.group(1)) if found else None
+        if found is None or record is None:
+            return None
+        if self._is_remembered(key, record):
+            return record.identity()
+        guesser = f"{record.id} {address}"
+        if wait := self._guesses.wait(guesser):
+            raise ResourceExhaustedError(
+                "too many refused attempts from this address", reason="RATE_LIMIT", retry_after=wait
+            )
+        if await self._matches(key, found.group(2), record):
+            return record.identity()
+        self._guesses.take(guesser)
+        return None
+
+    def still(self, id_: str) -> Identity | None:
+        """Who began a session with a key, as the key is now; None if it was revoked or has expired."""
+        record = self._present(id_)
+        return record.identity("session") if record else None
+
+    def _present(self, id_: str) -> KeyRecord | None:
+        if self._clock() - self._looked_at >= _LOOK_EVERY:
+            try:
+                self._load()
+            except KeyFileError as error:
+                logger.error("the last good keys stay in use: %s", error)
+        record = self._records.get(id_)
+        if record is None or (record.expires is not None and record.expires <= datetime.now(UTC)):
+            return None
+        return record
+
+    def _is_remembered(self, key: str, record: KeyRecord) -> bool:
+        at, known = self._remembered.get(hashlib.sha256(key.encode()).digest(), (float("-inf"), ""))
+        return known == record.hash and self._clock() - at < _REMEMBERED_FOR
+
+    async def _matches(self, key: str, secret: str, record: KeyRecord) -> bool:
+        # On a thread of its own, one at a time: guesses cost memory and CPU that requests want
+        loop = asyncio.get_running_loop()
+        if not await loop.run_in_executor(self._thread, _verify, record.hash, secret):
+            return False
+        digest = hashlib.sha256(key.encode()).digest()
+        self._remembered[digest] = (self._clock(), record.hash)
+        self._remembered.move_to_end(digest)
+        while len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+        return True
+
+    def _load(self) -> None:
+        self._looked_at = self._clock()
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+        except OSError:
+            stamp = None
+        if stamp != self._stamp or not self._records:
+            self._records = {record.id: record for record in read_keys(self._path).keys}
+            self._stamp = stamp
+
+
+def _verify(hash_: str, secret: str) -> bool:
+    try:
+        return _HASHER.verify(hash_, secret)
+    except (VerifyMismatchError, InvalidHashError):
+        return False

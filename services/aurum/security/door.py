@@ -1,0 +1,80 @@
+"""At a gRPC server's door: whose certificate it is, and whether that may call this method."""
+
+import contextvars
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from aurum.readings.batch import Batch
+from aurum.runtime.errors import PermissionDeniedError, UnauthenticatedError
+from aurum.runtime.exposure import require_closed
+from aurum.runtime.logging import get_request_context
+from aurum.runtime.settings import Settings, SettingsError
+from aurum.security.access import PUBLIC, RPCS
+from aurum.security.clients import Client, ClientFileError, Clients, load_clients
+from aurum.security.identity import EVERYBODY, Identity, Role
+
+_caller: contextvars.ContextVar[Client | None] = contextvars.ContextVar("client", default=None)
+
+
+class Peer(Protocol):
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
+
+
+class Door:
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def __call__(self, method: str, peer: Peer) -> None:
+        """Raises UnauthenticatedError, PermissionDeniedError."""
+        if method not in RPCS:
+            raise PermissionDeniedError(f"{method} is closed: no role is known to open it")
+        wanted = RPCS[method]
+        if wanted is PUBLIC:
+            return
+        client = self._clients.of(peer.auth_context())
+        if client is None:
+            raise UnauthenticatedError("the client's certificate is none that is known here (AURUM_RPC_CLIENTS_FILE)")
+        if not client.identity.has(wanted):
+            raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {wanted.value} for this")
+        _caller.set(client)
+
+
+def present_caller() -> Identity:
+    """Who calls: the user for whom one of our services does, else the client by its certificate."""
+    client = _caller.get()
+    user_id = get_request_context().get("user_id")
+    if client is None:
+        return EVERYBODY if user_id is None else replace(EVERYBODY, user_id=user_id)
+    if user_id is not None and client.identity.has(Role.SERVICE):
+        return replace(client.identity, user_id=user_id)
+    return client.identity
+
+
+def require_spoken_for(batch: Batch) -> None:
+    """Raises PermissionDeniedError if the present caller does not speak for a batch's source, or for one of its
+    machines."""
+    client = _caller.get()
+    if client is None:
+        return
+    if not client.speaks_for_source(batch.source_id):
+        raise PermissionDeniedError(f"{client.identity.user_id} does not speak for source {batch.source_id!r}")
+    for series in batch.series:
+        if not client.speaks_for_machine(series.machine_id):
+            raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {series.machine_id!r}")
+
+
+def door(settings: Settings, host: str, setting: str) -> Door | None:
+    """None where nobody is asked. Raises SettingsError if others would reach a server that asks nobody."""
+    if settings.rpc_tls_folder is None:
+        instead = "AURUM_RPC_TLS_FOLDER and AURUM_RPC_CLIENTS_FILE"
+        require_closed(host, setting, said=settings.rpc_open, name="AURUM_RPC_OPEN", instead=instead)
+        return None
+    if settings.rpc_clients_file is None:
+        raise SettingsError(
+            "AURUM_RPC_CLIENTS_FILE must say what each client may do, since AURUM_RPC_TLS_FOLDER is set"
+        )
+    try:
+        return Door(load_clients(settings.rpc_clients_file))
+    except ClientFileError as error:
+        raise SettingsError(f"AURUM_RPC_CLIENTS_FILE: {error}") from error

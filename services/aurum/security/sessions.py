@@ -1,0 +1,68 @@
+"""Sessions of the console: a signed cookie that names who it is and until when. No replica keeps anything of it."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable
+
+from aurum.security.identity import Identity, Role
+
+COOKIE = "aurum_session"
+_LONGEST = 4000  # characters, as browsers allow
+_VERSION = b"aurum-session-1\n"
+
+
+class Sessions:
+    def __init__(self, secret: bytes, seconds: float, clock: Callable[[], float] = time.time) -> None:
+        """secret: at least 32 bytes, the same at all replicas. seconds: that a session lasts."""
+        if len(secret) < 32:
+            raise ValueError("the secret of sessions must have at least 32 bytes")
+        self._secret = secret
+        self._seconds = seconds
+        self._clock = clock
+
+    @property
+    def seconds(self) -> int:
+        return int(self._seconds)
+
+    def begin(self, identity: Identity) -> str:
+        """The value of a cookie, which outlives nothing that proved the identity."""
+        content = {
+            "user": identity.user_id,
+            "roles": sorted(role.value for role in identity.roles),
+            "sites": sorted(identity.sites),
+            "key": identity.key_id,
+            "until": min(self._clock() + self._seconds, identity.until),
+        }
+        body = json.dumps(content, separators=(",", ":")).encode()
+        return f"{_encode(body)}.{_encode(self._sign(body))}"
+
+    def identify(self, cookie: str) -> Identity | None:
+        """Whose session it is; None if it is nobody's or over. Whether its key still holds is asked elsewhere."""
+        if len(cookie) > _LONGEST:
+            return None
+        try:
+            body, signature = (_decode(part) for part in cookie.split("."))
+        except ValueError:
+            return None
+        if not hmac.compare_digest(signature, self._sign(body)):
+            return None
+        content = json.loads(body)  # we have made it
+        if content["until"] <= self._clock():
+            return None
+        roles = frozenset(Role(name) for name in content["roles"])
+        sites = frozenset(content["sites"])
+        return Identity(content["user"], roles, "session", sites, content["key"], content["until"])
+
+    def _sign(self, body: bytes) -> bytes:
+        return hmac.new(self._secret, _VERSION + body, hashlib.sha256).digest()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

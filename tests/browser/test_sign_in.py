@@ -1,0 +1,46 @@
+"""A console where callers are asked who they are."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from aurum.security.api_keys import KeyFile, make_key, write_keys
+from tests.browser.conftest import Watched
+from tests.browser.test_pages import opened, violations
+from tests.conftest import Platform, http
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, str]]:
+    folder = tmp_path_factory.mktemp("closed")
+    key, record = make_key("Ada", ("operator",))
+    write_keys(folder / "keys.yaml", KeyFile(keys=(record,)))
+    extra = {"AURUM_AUTH_KEYS_FILE": str(folder / "keys.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
+    running = Platform(folder, extra=extra)
+    running.start("ingestion")
+    running.start("api")
+    yield running, key
+    running.stop()
+
+
+def test_somebody_signs_in_and_out(page: Page, closed: tuple[Platform, str], watched: Watched) -> None:
+    platform, key = closed
+    watched.expected = ["401", "503"]  # the latter until the alarms are read
+    opened(page, platform, "/alarms")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert violations(page) == []
+    page.get_by_label("API key or token").fill("aurum_nothing")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("not known, was revoked or has expired")).to_be_visible()
+    page.get_by_label("API key or token").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Alarms")).to_be_visible()
+    expect(page.locator(".connection")).to_have_text("Live")
+    assert key not in page.content()
+    assert page.evaluate("document.cookie") == ""
+    page.reload()
+    expect(page.get_by_role("heading", name="Alarms")).to_be_visible()
+    page.get_by_role("button", name="Sign out key:Ada").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert http("GET", f"{platform.api}/api/machines").status == 401

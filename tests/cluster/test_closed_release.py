@@ -1,0 +1,122 @@
+"""A release that asks who its callers are, with mutual TLS within: the chart's own way of making both."""
+
+import base64
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from aurum.security.api_keys import KeyFile, make_key, write_keys
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from aurum_sim.machine_types import MACHINE_TYPES
+from aurum_sim.plant_model import run_to_failure
+from tests.cluster import kube
+from tests.cluster.kube import CHARTS, Namespace, http, wait_for
+
+SMALL = "api.replicas=1,prediction.replicas=1,ingestion.persistence.enabled=false"
+WITHOUT = "edge.enabled=false,operator.enabled=false,telemetry.collector.enabled=false"
+
+
+@pytest.fixture(scope="module")
+def closed(
+    namespace: Namespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Namespace, dict[str, str]]]:
+    file: Path = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    made = {role: make_key(role, (role,)) for role in ("viewer", "engineer", "ingest")}
+    write_keys(file, KeyFile(keys=tuple(record for _, record in made.values())))
+    namespace.kubectl("create", "secret", "generic", "closed-keys", f"--from-file=keys.yaml={file}")
+    install(namespace)
+    yield namespace, {role: key for role, (key, _) in made.items()}
+    namespace.helm("uninstall", "closed", "--wait", "--timeout=3m")
+    namespace.kubectl("delete", "secret", "closed-keys")
+
+
+def install(namespace: Namespace) -> None:
+    namespace.helm(
+        *("upgrade", "--install", "closed", str(CHARTS / "aurumai"), "--set", f"{SMALL},{WITHOUT}"),
+        *("--set", "security.api.keysSecret=closed-keys"),
+        *("--set", f"image.repository={kube.REPOSITORY},image.tag={kube.TAG}", "--wait", "--timeout=5m"),
+        timeout=330,
+    )
+
+
+def test_the_api_asks_and_the_services_trust_each_other(closed: tuple[Namespace, dict[str, str]]) -> None:
+    namespace, keys = closed
+    as_ = {role: {"X-API-Key": key} for role, key in keys.items()}
+    with namespace.forwarded("service/closed-aurumai-api", 8000) as api:
+        wait_for(lambda: http("GET", f"{api}/health")[1]["status"] == "healthy", 60, "it is healthy by mutual TLS")
+        assert http("GET", f"{api}/api/machines")[0] == 401
+        assert http("GET", f"{api}/api/machines", headers=as_["ingest"])[0] == 403
+        pump = {"machine_id": "pump-closed", "machine_type": "pump"}
+        assert http("POST", f"{api}/api/machines", pump, as_["viewer"])[0] == 403
+        assert http("POST", f"{api}/api/machines", pump, as_["engineer"])[0] == 201
+        run, now = run_to_failure(MACHINE_TYPES["pump"], 1, seed=5)[0], time.time()
+        rows = [
+            {"machine_id": "pump-closed", "sensor": sensor, "timestamp": now - 200 + second, "value": float(value)}
+            for sensor, column in run.columns.items()
+            if sensor != "fault"
+            for second, value in enumerate(column[:200])
+            if math.isfinite(value)
+        ]
+        assert http("POST", f"{api}/api/readings", {"readings": rows}, as_["ingest"])[0] == 200
+        status, predicted = http("POST", f"{api}/api/machines/pump-closed/predict", headers=as_["viewer"])
+        assert status == 200
+        assert not predicted["degraded"], json.dumps(predicted)
+        instances = http("GET", f"{api}/api/platform", headers=as_["viewer"])[1]["instances"]
+        reached = {each["service"] for each in instances if each["reachable"]}
+        assert reached >= {"api", "ingestion", "prediction"}, "admin servers know the API by its token"
+        who = http("GET", f"{api}/api/session", headers=as_["viewer"])[1]
+        assert (who["asked"], who["roles"]) == (True, ["viewer"])
+
+
+def test_the_charts_own_test_passes(closed: tuple[Namespace, dict[str, str]]) -> None:
+    namespace, _ = closed
+    namespace.helm("test", "closed", "--timeout=3m")
+    assert "asks who its callers are" in namespace.kubectl("logs", "closed-aurumai-test-api")
+
+
+def test_an_admin_port_wants_the_token_of_the_release(closed: tuple[Namespace, dict[str, str]]) -> None:
+    namespace, _ = closed
+    token = base64.b64decode(namespace.get("secret", "closed-aurumai-admin")["data"]["token"]).decode()
+    with namespace.forwarded(f"pod/{_pod(namespace, 'prediction')}", 9090) as admin:
+        assert http("GET", f"{admin}/livez")[0] == 200
+        assert http("GET", f"{admin}/policy")[0] == 401
+        assert http("GET", f"{admin}/policy", headers={"Authorization": f"Bearer {token}"})[0] == 200
+
+
+def _pod(namespace: Namespace, service: str) -> str:
+    return next(
+        str(each["metadata"]["name"])
+        for each in namespace.pods(service)
+        if each["metadata"]["labels"]["app.kubernetes.io/instance"] == "closed"
+    )
+
+
+def test_a_pod_without_a_certificate_is_not_heard(closed: tuple[Namespace, dict[str, str]]) -> None:
+    namespace, _ = closed
+    with (
+        namespace.forwarded(f"pod/{_pod(namespace, 'ingestion')}", 50051) as address,
+        grpc.insecure_channel(address.removeprefix("http://")) as channel,
+    ):
+        stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ListMachines(ingestion_pb2.ListMachinesRequest(), timeout=10)
+    assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_an_upgrade_leaves_certificates_and_sessions_as_they_are(closed: tuple[Namespace, dict[str, str]]) -> None:
+    namespace, _ = closed
+    names = ("closed-aurumai-authority", "closed-aurumai-api-tls", "closed-aurumai-sessions", "closed-aurumai-admin")
+    before = [namespace.get("secret", name)["data"] for name in names]
+    install(namespace)
+    assert [namespace.get("secret", name)["data"] for name in names] == before
+
+
+def test_a_release_that_nobody_could_enter_is_refused(namespace: Namespace) -> None:
+    refused = namespace.helm("install", "nobody", str(CHARTS / "aurumai"), check=False)
+    assert refused.returncode != 0
+    assert "security.api: nobody could get in" in refused.stderr

@@ -1,0 +1,45 @@
+"""A platform that asks who its callers are, with a key for each role."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aurum.security.api_keys import KeyFile, make_key, write_keys
+from aurum.security.identity import ASSIGNABLE, Role
+from tests.conftest import Platform
+
+
+@dataclass
+class Guarded:
+    platform: Platform
+    keys: dict[Role, str]
+
+    @property
+    def api(self) -> str:
+        return self.platform.api
+
+    def headers(self, role: Role | None) -> dict[str, str]:
+        return {} if role is None else {"X-API-Key": self.keys[role]}
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    made = {role: make_key(f"{role.value} of the tests", (role.value,)) for role in ASSIGNABLE}
+    write_keys(folder / "keys.yaml", KeyFile(keys=tuple(record for _, record in made.values())))
+    running = Platform(
+        folder,
+        extra={
+            "AURUM_AUTH_KEYS_FILE": str(folder / "keys.yaml"),
+            "AURUM_AUDIT_FILE": str(folder / "audit.log"),
+            "AURUM_FAULTS_ENABLED": "true",
+            "AURUM_FEATURE_WATER": "true",
+            "AURUM_MODEL_DIR": str(models),
+        },
+    )
+    for service in ("ingestion", "prediction", "api"):
+        running.start(service)
+    yield Guarded(running, {role: key for role, (key, _) in made.items()})
+    running.stop()

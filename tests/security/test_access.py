@@ -1,0 +1,275 @@
+"""Every route and RPC wants a role, and only that opens it."""
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+
+from aurum.api import service
+from aurum.security.access import PUBLIC, ROUTES, RPCS
+from aurum.security.api_keys import KeyFile, make_key, read_keys, write_keys
+from aurum.security.identity import ASSIGNABLE, Identity, Role
+from aurum.v1 import ingestion_pb2, prediction_pb2
+from tests.conftest import Platform, http, wait_for
+from tests.security.conftest import Guarded
+
+_STREAM = "/api/events"
+_OF_THE_FRAMEWORK = {("GET", "/openapi.json")}
+BODIES: dict[str, Any] = {
+    "/api/machines": {"machine_id": "made-by-a-test", "machine_type": "pump"},
+    "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
+    "/api/predict": {"machine_id": "nobody"},
+    "/api/readings": {"readings": [{"machine_id": "m", "sensor": "s", "timestamp": 1.7e9, "value": 1.0}]},
+    "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
+    "/api/platform/faults/{service}": {"kind": "delay", "method": "Never"},
+    "/api/session": {"credential": "aurum_none"},
+}
+
+
+def test_each_route_has_a_row_and_each_row_a_route() -> None:
+    routes = {
+        (method, route.path)
+        for module in service._ROUTES
+        for route in module.router.routes
+        for method in route.methods - {"HEAD"}
+    }
+    assert routes | _OF_THE_FRAMEWORK == set(ROUTES)
+
+
+def test_the_table_has_all_that_the_api_describes(guarded: Guarded) -> None:
+    paths = http("GET", f"{guarded.api}/openapi.json").json["paths"]
+    described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert described <= {(method, re.sub(r":\w+}", "}", path)) for method, path in ROUTES}
+
+
+def test_each_rpc_has_a_row_and_each_row_an_rpc() -> None:
+    rpcs = {
+        f"/{each.full_name}/{method.name}"
+        for file in (ingestion_pb2.DESCRIPTOR, prediction_pb2.DESCRIPTOR)
+        for each in file.services_by_name.values()
+        for method in each.methods
+    }
+    assert rpcs == {name for name in RPCS if name.startswith("/aurum.")}
+
+
+@pytest.mark.parametrize("role", [None, *ASSIGNABLE], ids=lambda role: role.value if role else "nobody")
+def test_a_role_opens_what_it_should_and_nothing_else(guarded: Guarded, role: Role | None) -> None:
+    wrong = []
+    for (method, template), wanted in ROUTES.items():
+        if template == _STREAM:
+            continue  # it has no end; below
+        path = re.sub(r"{service}", "prediction", template)
+        path = re.sub(r"{trace_id}", "0" * 32, path)
+        path = re.sub(r"{path:path}", "app.js", path)
+        path = re.sub(r"{\w+}", "nobody", path)
+        body = BODIES.get(template, {}) if method == "POST" else None
+        status = http(method, f"{guarded.api}{path}", body, guarded.headers(role)).status
+        expected = 401 if role is None else 403
+        opens = wanted is PUBLIC or (role is not None and Identity("x", frozenset({role}), "key").has(wanted))
+        if template == "/api/session" and method == "POST":
+            assert status == 401  # the credential that the table of bodies has is none
+        elif opens == (status in (401, 403)) or (not opens and status != expected):
+            wrong.append(f"{method} {template} by {role}: {status}")
+    assert wrong == []
+
+
+def test_the_stream_is_closed_to_strangers(guarded: Guarded) -> None:
+    assert http("GET", f"{guarded.api}{_STREAM}").status == 401
+    assert http("GET", f"{guarded.api}{_STREAM}", headers=guarded.headers(Role.INGEST)).status == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-API-Key": "aurum_aaaaaaaaaa_" + "b" * 43},
+        {"X-API-Key": "'; DROP TABLE keys; --"},
+        {"Authorization": "Basic YWRtaW46YWRtaW4="},
+        {"Authorization": "Bearer eyJhbGciOiJub25lIn0.e30."},
+        {"Authorization": "Bearer"},
+        {"Cookie": "aurum_session=e30.AAAA"},
+        {"Cookie": "aurum_session=" + "x" * 5000},
+    ],
+    ids=str,
+)
+def test_what_proves_nothing_opens_nothing(guarded: Guarded, headers: dict[str, str]) -> None:
+    answer = http("GET", f"{guarded.api}/api/machines", headers=headers)
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert not any(value in answer.body.decode() for value in headers.values() if len(value) > 8)
+
+
+def test_a_session_lets_a_browser_in_and_no_other_site(guarded: Guarded) -> None:
+    key = guarded.keys[Role.OPERATOR]
+    begun = http("POST", f"{guarded.api}/api/session", {"credential": key})
+    assert begun.status == 200
+    assert begun.json["roles"] == ["operator"]
+    cookie = begun.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert key not in cookie
+    jar = {"Cookie": cookie.partition(";")[0]}
+    assert http("GET", f"{guarded.api}/api/session", headers=jar).json["user_id"] == "key:operator of the tests"
+    assert http("GET", f"{guarded.api}/api/machines", headers=jar).status == 200
+    act = f"{guarded.api}/api/alarms/nobody~hot/ack"
+    assert http("POST", act, {}, jar).json["type"].endswith("cross-site")
+    assert http("POST", act, {}, {**jar, "Origin": "https://evil.example.com"}).status == 403
+    assert http("POST", act, {}, {**jar, "Sec-Fetch-Site": "cross-site"}).status == 403
+    assert http("POST", act, {}, {**jar, "Sec-Fetch-Site": "same-origin"}).status == 404
+    assert http("POST", act, {}, {**jar, "Origin": guarded.api}).status == 404
+    for elsewhere in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example.com"}):
+        foreign = http("POST", f"{guarded.api}/api/session", {"credential": key}, elsewhere)
+        assert foreign.status == 403, "nobody is signed in by another site"
+    ended = http("DELETE", f"{guarded.api}/api/session", headers={**jar, "Sec-Fetch-Site": "same-origin"})
+    assert ended.status == 204
+    assert "Max-Age=0" in ended.headers["set-cookie"]
+
+
+def test_a_session_ends_with_its_key(platform: Platform) -> None:
+    key = _key(platform, "leaves soon")
+    platform.extra |= {"AURUM_AUTH_KEYS_FILE": str(platform.folder / "keys.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
+    platform.start("ingestion")
+    platform.start("api")
+    begun = http("POST", f"{platform.api}/api/session", {"credential": key})
+    jar = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
+    assert http("GET", f"{platform.api}/api/machines", headers=jar).status == 200
+    write_keys(platform.folder / "keys.yaml", KeyFile())
+    ended = wait_for(lambda: http("GET", f"{platform.api}/api/machines", headers=jar).status == 401, 15, "its end")
+    assert ended
+
+
+def test_a_page_of_somebody_elses_gets_nowhere_where_all_is_open(platform: Platform) -> None:
+    platform.extra["AURUM_FEATURE_PREDICTIVE"] = "false"
+    platform.start("ingestion")
+    platform.start("api")
+    machine = {"machine_id": "pump-1", "machine_type": "pump"}
+    for elsewhere in ({"Origin": "https://evil.example.com"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert http("POST", f"{platform.api}/api/machines", machine, elsewhere).json["type"].endswith("cross-site")
+    renamed = http("GET", f"{platform.api}/api/machines", headers={"Host": "evil.example.com"})
+    assert renamed.json["type"].endswith("foreign-name")
+    assert http("POST", f"{platform.api}/api/machines", machine, {"Origin": platform.api}).status == 201
+
+
+def test_who_a_proxy_asks_for_counts_only_where_it_is_trusted(platform: Platform) -> None:
+    """Two clients of one proxy, where strangers may ask once a second."""
+    platform.extra |= {"AURUM_API_RATE": "0.5", "AURUM_API_RATE_BURST": "3", "AURUM_FEATURE_PREDICTIVE": "false"}
+    platform.start("ingestion")
+
+    def statuses() -> list[int]:
+        return [
+            http("GET", f"{platform.api}/api/console", headers={"X-Forwarded-For": f"192.0.2.{number}"}).status
+            for number in range(8)
+        ]
+
+    platform.start("api")
+    assert 429 in statuses(), "whatever it says, it is one client"
+    platform.processes["api"].kill()
+    platform.extra["AURUM_API_TRUSTED_PROXIES"] = "127.0.0.0/8"
+    platform.start("api")
+    assert statuses() == [200] * 8
+
+
+def test_a_browser_is_told_what_to_distrust(guarded: Guarded) -> None:
+    plain = http("GET", f"{guarded.api}/health")
+    assert plain.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert plain.headers["x-content-type-options"] == "nosniff"
+    assert "strict-transport-security" not in plain.headers
+    behind_tls = {"X-Forwarded-Proto": "https"}
+    assert (
+        "max-age=31536000"
+        in http("GET", f"{guarded.api}/health", headers=behind_tls).headers["strict-transport-security"]
+    )
+    credential = {"credential": guarded.keys[Role.VIEWER]}
+    begun = http("POST", f"{guarded.api}/api/session", credential, behind_tls)
+    assert "secure" in begun.headers["set-cookie"].lower()
+    page = http("GET", f"{guarded.api}/docs")
+    policy = dict(each.strip().split(" ", 1) for each in page.headers["content-security-policy"].split(";"))
+    assert "unsafe" not in policy["script-src"]
+    foreign = re.findall(r"<(?:script|link)[^>]+(?:src|href)=\"https://[^>]+>", page.body.decode())
+    assert len(foreign) == 2
+    assert all('integrity="sha384-' in each and "crossorigin" in each for each in foreign)
+
+
+def test_acts_are_written_down_and_secrets_are_nowhere(guarded: Guarded) -> None:
+    machine = {"machine_id": f"audited-{time.time_ns()}", "machine_type": "pump"}
+    made = http("POST", f"{guarded.api}/api/machines", machine, guarded.headers(Role.ENGINEER))
+    assert made.status == 201
+    again = http("POST", f"{guarded.api}/api/machines", machine, guarded.headers(Role.ENGINEER))
+    assert again.status == 409
+    lines = [json.loads(line) for line in (guarded.platform.folder / "audit.log").read_text().splitlines()]
+    acts = [each for each in lines if each["subject"] == machine["machine_id"]]
+    assert [each["outcome"] for each in acts] == ["done", "failed: ALREADY_EXISTS"]
+    assert acts[0]["user_id"] == "key:engineer of the tests"
+    assert acts[0]["action"] == "machine.register"
+    assert acts[0]["trace_id"] == made.headers["x-trace-id"]
+    logs = [*guarded.platform.folder.glob("*.log")]
+    assert any("engineer of the tests" in log.read_text() for log in logs)
+    for log in logs:
+        for secret in guarded.keys.values():
+            assert secret.rpartition("_")[2] not in log.read_text(), log
+
+
+def test_who_it_is_travels_to_the_services_within(guarded: Guarded) -> None:
+    http("POST", f"{guarded.api}/api/machines/nobody/predict", headers=guarded.headers(Role.VIEWER))
+
+    def told() -> bool:
+        lines = (guarded.platform.folder / "prediction.log").read_text().splitlines()
+        return any(json.loads(line).get("user_id") == "key:viewer of the tests" for line in lines)
+
+    wait_for(told, 10, "the user's name in prediction's log")
+
+
+def test_an_api_that_others_reach_asks_or_says_that_it_does_not(platform: Platform) -> None:
+    platform.extra["AURUM_API_HOST"] = "0.0.0.0"
+    process = platform.start("api", ready=False)
+    assert process.popen.wait(20) == 2
+    assert "AURUM_AUTH_OPEN=everybody-may-do-everything" in process.log.read_text()
+    platform.extra["AURUM_AUTH_OPEN"] = "everybody-may-do-everything"
+    platform.extra["AURUM_FEATURE_PREDICTIVE"] = "false"
+    platform.start("ingestion")
+    platform.start("api")
+    assert http("GET", f"{platform.api}/api/session").json == {
+        "asked": False, "user_id": "anonymous", "roles": ["admin"], "sites": []}  # fmt: skip
+
+
+def test_one_who_asks_too_much_waits_and_others_do_not(platform: Platform) -> None:
+    made = [make() for make in (lambda: _key(platform, "loud"), lambda: _key(platform, "quiet"))]
+    platform.extra |= {"AURUM_API_RATE": "2", "AURUM_API_RATE_BURST": "5", "AURUM_FEATURE_PREDICTIVE": "false"}
+    platform.extra["AURUM_AUTH_KEYS_FILE"] = str(platform.folder / "keys.yaml")
+    platform.start("ingestion")
+    platform.start("api")
+    loud, quiet = ({"X-API-Key": key} for key in made)
+    statuses = [http("GET", f"{platform.api}/api/machines", headers=loud).status for _ in range(12)]
+    assert 429 in statuses
+    refused = http("GET", f"{platform.api}/api/machines", headers=loud)
+    assert refused.status == 429
+    assert int(refused.headers["retry-after"]) >= 1
+    assert http("GET", f"{platform.api}/api/machines", headers=quiet).status == 200
+
+
+def _key(platform: Platform, name: str) -> str:
+    file = platform.folder / "keys.yaml"
+    key, record = make_key(name, ("viewer",))
+    write_keys(file, KeyFile(keys=(*read_keys(file).keys, record)))
+    return key
+
+
+def test_a_policy_that_is_put_in_force_is_written_down(platform: Platform) -> None:
+    file, log = platform.folder / "policies.yaml", platform.folder / "audit.log"
+    platform.folder.mkdir(exist_ok=True)
+    file.write_text("uid: plant\ngeneration: 1\npolicies: []\n")
+    platform.extra |= {"AURUM_POLICY_FILE": str(file), "AURUM_AUDIT_FILE": str(log)}
+    platform.start("ingestion")
+    beside = file.with_suffix(".new")
+    beside.write_text("uid: plant\ngeneration: 2\npolicies: []\n")
+    beside.replace(file)
+
+    def acts() -> list[Any]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [each for each in map(json.loads, lines) if each["action"] == "policy.apply"]
+
+    found = wait_for(acts, 15, "the policy's line")[-1]
+    assert found["user_id"] == "policy document"
+    assert (found["before"]["generation"], found["after"]["generation"]) == (1, 2)
+    assert found["before"]["hash"] != found["after"]["hash"]

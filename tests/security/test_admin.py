@@ -1,0 +1,75 @@
+"""The admin server of a process: closed to strangers, but for probes and metrics, and to other sites in a browser."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import Platform, http, wait_for
+
+TOKEN = "token-of-the-tests-1"  # noqa: S105
+
+
+@pytest.fixture
+def admin(platform: Platform) -> str:
+    platform.extra["AURUM_FEATURE_PREDICTIVE"] = "false"
+    return f"http://127.0.0.1:{platform.port('ingestion admin')}"
+
+
+def test_one_that_others_reach_wants_a_token_or_says_that_it_does_not(platform: Platform, admin: str) -> None:
+    platform.extra["AURUM_ADMIN_HOST"] = "0.0.0.0"
+    process = platform.start("ingestion", ready=False)
+    assert process.popen.wait(20) == 2
+    assert "set AURUM_ADMIN_TOKEN, or say AURUM_ADMIN_OPEN=everybody-may-do-everything" in process.log.read_text()
+    platform.extra["AURUM_ADMIN_OPEN"] = "everybody-may-do-everything"
+    platform.start("ingestion")
+    assert http("GET", f"{admin}/policy").status == 200
+
+
+def test_what_knows_the_token_gets_in(platform: Platform, admin: str) -> None:
+    platform.extra |= {"AURUM_ADMIN_HOST": "0.0.0.0", "AURUM_ADMIN_TOKEN": TOKEN, "AURUM_FAULTS_ENABLED": "true"}
+    platform.start("ingestion")
+    for path in ("/livez", "/readyz", "/metrics"):
+        assert http("GET", f"{admin}{path}").status == 200
+    for path in ("/policy", "/overview", f"/spans?trace_id={'0' * 32}", "/faults", "/livez/", "//policy"):
+        assert http("GET", f"{admin}{path}").status == 401
+        assert http("GET", f"{admin}{path}", headers={"Authorization": f"Bearer {TOKEN}x"}).status == 401
+    assert http("DELETE", f"{admin}/faults").status == 401
+    assert http("GET", f"{admin}/policy", headers={"Authorization": f"Bearer {TOKEN}"}).status == 200
+    platform.start("api")
+
+    def others() -> bool:
+        found = http("GET", f"{platform.api}/api/platform").json["instances"]
+        return any(each["service"] == "ingestion" and each["reachable"] for each in found)
+
+    wait_for(others, 10, "the API sees ingestion's admin server with the token")
+    for command in (("policy", "show"), ("fault", "list")):
+        done = subprocess.run(
+            [sys.executable, "-m", "aurum.cli", *command],
+            env=platform.environment("api"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "401" not in done.stdout + done.stderr, done
+
+
+def test_a_page_of_somebody_elses_gets_nowhere(platform: Platform, admin: str) -> None:
+    platform.extra["AURUM_FAULTS_ENABLED"] = "true"
+    platform.start("ingestion")
+    fault = {"kind": "delay", "method": "Never"}
+    plain = {"Content-Type": "text/plain", "Origin": "https://evil.example.com"}
+    assert http("POST", f"{admin}/faults", fault, plain).status == 403
+    assert http("GET", f"{admin}/overview", headers={"Host": "evil.example.com"}).status == 403
+    assert http("GET", f"{admin}/faults").json["faults"] == []
+    assert http("GET", f"{admin}/overview").status == 200
+
+
+def test_a_token_that_is_short_is_refused(platform: Platform) -> None:
+    platform.extra |= {"AURUM_ADMIN_TOKEN": "short"}
+    process = platform.start("ingestion", ready=False)
+    assert process.popen.wait(20) == 2
+    log = process.log.read_text()
+    assert "AURUM_ADMIN_TOKEN" in log
+    assert "'short'" not in log

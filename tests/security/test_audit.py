@@ -1,0 +1,78 @@
+"""Acts are OTel log events too, in the trace of the request that they were done by."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+
+from tests.conftest import Platform, free_port, http, wait_for
+
+
+class Receiver(logs_service_pb2_grpc.LogsServiceServicer):
+    def __init__(self) -> None:
+        self.events: list[tuple[dict[str, str], Any]] = []
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for resource in request.resource_logs:
+            described = {each.key: each.value.string_value for each in resource.resource.attributes}
+            self.events += [(described, record) for scope in resource.scope_logs for record in scope.log_records]
+        return logs_service_pb2.ExportLogsServiceResponse()
+
+
+def test_an_act_is_a_log_event_in_the_trace_of_its_request(platform: Platform) -> None:
+    receiver, port = Receiver(), free_port()
+    collector = grpc.server(ThreadPoolExecutor(2))
+    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(receiver, collector)
+    collector.add_insecure_port(f"127.0.0.1:{port}")
+    collector.start()
+    platform.extra |= {
+        "AURUM_TRACING_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "AURUM_TRACING_EXPORT_INTERVAL": "0.2",
+        "AURUM_FEATURE_PREDICTIVE": "false",
+    }
+    platform.start("ingestion")
+    platform.start("api")
+    made = http("POST", f"{platform.api}/api/machines", {"machine_id": "pump-1", "machine_type": "pump"})
+    assert made.status == 201
+
+    def registered() -> list[tuple[dict[str, str], Any]]:
+        return [each for each in receiver.events if "machine.register" in each[1].body.string_value]
+
+    service, event = wait_for(registered, 15, "the event")[0]
+    assert service["service.name"] == "api"
+    assert abs(event.time_unix_nano / 1e9 - time.time()) < 60
+    assert event.event_name == "aurum.audit"
+    assert event.trace_id.hex() == made.headers["x-trace-id"]
+    said = {each.key: each.value for each in event.attributes}
+    assert said["audit.user_id"].string_value == "anonymous"
+    assert said["audit.subject"].string_value == "pump-1"
+    assert said["audit.outcome"].string_value == "done"
+    after = {each.key: each.value.string_value for each in said["audit.after"].kvlist_value.values}
+    assert after["machine_type"] == "pump"
+    # One that ends has told all
+    http("POST", f"{platform.api}/api/machines", {"machine_id": "pump-2", "machine_type": "pump"})
+    platform.processes["api"].popen.terminate()
+    assert platform.processes["api"].popen.wait(15) == 0
+    assert any("pump-2" in each[1].body.string_value for each in receiver.events)
+    collector.stop(0)
+
+
+def test_a_collector_that_is_away_loses_no_act(platform: Platform) -> None:
+    platform.extra |= {
+        "AURUM_TRACING_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "AURUM_TRACING_EXPORT_INTERVAL": "0.2",
+        "AURUM_AUDIT_FILE": str(platform.folder / "audit.log"),
+        "AURUM_FEATURE_PREDICTIVE": "false",
+    }
+    platform.start("ingestion")
+    platform.start("api")
+    assert http("POST", f"{platform.api}/api/machines", {"machine_id": "pump-1", "machine_type": "pump"}).status == 201
+    assert "pump-1" in (platform.folder / "audit.log").read_text()
+
+    def dropped() -> bool:
+        lines = platform.admin("api", "/metrics").body.decode().splitlines()
+        return any(line.startswith("audit_events_dropped_total") and line.split()[1] != "0.0" for line in lines)
+
+    wait_for(dropped, 30, "the event is counted as lost to the collector")

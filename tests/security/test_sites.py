@@ -1,0 +1,118 @@
+"""Who is bound to a site sees that site, and cannot tell that there are others."""
+
+import datetime
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from aurum.security.api_keys import KeyFile, make_key, write_keys
+from tests.conftest import Platform, http, wait_for
+
+RULES = "rules: [{name: hot, text: Too hot, sensor: {sensor: heat, above: 80}}]"
+SITES = ("north", "south")
+
+
+@pytest.fixture(scope="module")
+def plants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, dict[str, dict[str, str]]]]:
+    """One machine at each of two sites, too hot both; keys for each site, and one for everything."""
+    folder = tmp_path_factory.mktemp("sites")
+    made = {site: make_key(site, ("engineer",), (site,)) for site in SITES} | {"all": make_key("all", ("admin",))}
+    write_keys(folder / "keys.yaml", KeyFile(keys=tuple(record for _, record in made.values())))
+    (folder / "rules.yaml").write_text(RULES)
+    running = Platform(
+        folder,
+        extra={
+            "AURUM_AUTH_KEYS_FILE": str(folder / "keys.yaml"),
+            "AURUM_ALARM_RULES": str(folder / "rules.yaml"),
+            "AURUM_FEATURE_PREDICTIVE": "false",
+        },
+    )
+    running.start("ingestion")
+    running.start("api")
+    headers = {name: {"X-API-Key": key} for name, (key, _) in made.items()}
+    for site in SITES:
+        machine = {"machine_id": f"oven-{site}", "machine_type": "oven", "site": site}
+        assert http("POST", f"{running.api}/api/machines", machine, headers["all"]).status == 201
+        reading = {"machine_id": f"oven-{site}", "sensor": "heat", "timestamp": time.time(), "value": 99}
+        assert http("POST", f"{running.api}/api/readings", {"readings": [reading]}, headers["all"]).status == 200
+
+    def both() -> bool:
+        return len(http("GET", f"{running.api}/api/alarms", headers=headers["all"]).json.get("items", [])) == 2
+
+    wait_for(both, 20, "two alarms")
+    yield running, headers
+    running.stop()
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_lists_have_only_ones_own(plants: tuple[Platform, dict[str, dict[str, str]]], site: str) -> None:
+    platform, headers = plants
+    mine = headers[site]
+    own = f"oven-{site}"
+    assert [each["machine_id"] for each in http("GET", f"{platform.api}/api/machines", headers=mine).json["items"]] == [
+        own
+    ]
+    assert [each["machine_id"] for each in http("GET", f"{platform.api}/api/alarms", headers=mine).json["items"]] == [
+        own
+    ]
+    journal = http("GET", f"{platform.api}/api/alarms/journal", headers=mine).json["items"]
+    assert {each["machine_id"] for each in journal} == {own}
+    energy = http("GET", f"{platform.api}/api/energy?group_by=site", headers=mine)
+    assert {each["name"] for each in energy.json["groups"]} == {site}
+    midnight = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = http("GET", f"{platform.api}/api/today?midnight={midnight.timestamp()}", headers=mine)
+    assert today.status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "GET /api/machines/{}",
+        "GET /api/machines/{}/metrics",
+        "GET /api/machines/{}/maintenance",
+        "POST /api/machines/{}/maintenance",
+        "GET /api/machines?site=north",
+        "GET /api/energy?machine_id={}",
+        "GET /api/energy?site=north",
+        "POST /api/alarms/{}~hot/ack",
+        "POST /api/alarms/{}~hot/shelve",
+    ],
+)
+def test_what_belongs_to_others_is_not_there(plants: tuple[Platform, dict[str, dict[str, str]]], path: str) -> None:
+    platform, headers = plants
+    method, _, where = path.partition(" ")
+    body = {"text": "x", "minutes": 5} if method == "POST" else None
+    if body:
+        body = {"text": "x"} if "maintenance" in where else {"minutes": 5} if "shelve" in where else {}
+    answer = http(method, f"{platform.api}{where.format('oven-north')}", body, headers["south"])
+    assert answer.status == 404, answer.body
+    unknown = http(method, f"{platform.api}{where.format('oven-nowhere')}", body, headers["south"])
+    assert unknown.status == 404
+
+
+def test_nothing_is_registered_elsewhere(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    platform, headers = plants
+    machine = {"machine_id": "spy", "machine_type": "oven", "site": "north"}
+    assert http("POST", f"{platform.api}/api/machines", machine, headers["south"]).status == 404
+    assert http("POST", f"{platform.api}/api/machines", {**machine, "site": "south"}, headers["south"]).status == 201
+
+
+def test_the_stream_tells_of_ones_own(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    platform, headers = plants
+    told: dict[str, Any] = {}
+    request = urllib.request.Request(f"{platform.api}/api/events", headers=headers["south"])  # noqa: S310
+    with urllib.request.urlopen(request, timeout=15) as stream:  # noqa: S310
+        name = ""
+        while not {"machines", "alarms"} <= told.keys():
+            line = stream.readline().decode()
+            if line.startswith("event: "):
+                name = line[7:].strip()
+            elif line.startswith("data: "):
+                told[name] = json.loads(line[6:])
+    assert {each["site"] for each in told["machines"]["machines"]} == {"south"}
+    assert told["machines"]["total"] == len(told["machines"]["machines"])
+    assert sum(told["alarms"]["counts"].values()) == 1

@@ -1,0 +1,171 @@
+"""Mutual TLS between real services: who has no certificate gets nothing, and new ones come without a failed call."""
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from cryptography import x509
+
+from aurum.readings.batch import Series, encode
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from tests.conftest import Platform, http, wait_for
+from tests.security.authority import Authority
+
+CLIENTS = """
+clients:
+  - {name: platform.test, roles: [service]}
+  - {name: device.test, roles: [ingest], sources: ["dev-*"], machines: ["pump-*"]}
+  - {name: reader.test, roles: [viewer]}
+"""
+
+
+@dataclass
+class Plant:
+    platform: Platform
+    authority: Authority
+    folder: Path
+
+    @contextlib.contextmanager
+    def stub(
+        self, certificate: tuple[bytes, bytes] | None, authority: bytes | None = None
+    ) -> Iterator[ingestion_pb2_grpc.IngestionServiceStub]:
+        chain, key = certificate or (None, None)
+        credentials = grpc.ssl_channel_credentials(authority or self.authority.pem, key, chain)
+        with grpc.secure_channel(f"127.0.0.1:{self.platform.port('ingestion')}", credentials) as channel:
+            yield ingestion_pb2_grpc.IngestionServiceStub(channel)
+
+    def presented(self, service: str) -> int:
+        """Serial number of the certificate that a service shows."""
+        context = ssl.create_default_context(cadata=self.authority.pem.decode())
+        chain, key = self.authority.issue("platform.test")
+        file = self.folder / "probe.pem"
+        file.write_bytes(chain + key)
+        context.load_cert_chain(file)
+        with (
+            socket.create_connection(("127.0.0.1", self.platform.port(service)), 5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as wrapped,
+        ):
+            found = wrapped.getpeercert(binary_form=True)
+        assert found is not None
+        return x509.load_der_x509_certificate(found).serial_number
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Plant]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = Authority()
+    authority.fill(folder / "certificates", "platform.test")
+    (folder / "clients.yaml").write_text(CLIENTS)
+    running = Platform(
+        folder,
+        extra={
+            "AURUM_RPC_TLS_FOLDER": str(folder / "certificates"),
+            "AURUM_RPC_CLIENTS_FILE": str(folder / "clients.yaml"),
+            "AURUM_MODEL_DIR": str(models),
+        },
+    )
+    for service in ("ingestion", "prediction", "api", "edge"):
+        running.start(service)
+    running.start("iot-sim", "--machines", "4", "--machine-type", "pump", "--backfill", "200")
+    yield Plant(running, authority, folder)
+    running.stop()
+
+
+def write(
+    stub: ingestion_pb2_grpc.IngestionServiceStub, source: str = "dev-1", machine: str = "pump-x"
+) -> ingestion_pb2.WriteResponse:
+    series = Series(machine, "s", np.array([time.time_ns() // 1000]), np.array([1.0]))
+    request = ingestion_pb2.WriteRequest(batch=encode(source, time.time_ns() // 1000, [series]))
+    return stub.Write(request, timeout=10)
+
+
+def refused(call: object, code: grpc.StatusCode) -> str:
+    with pytest.raises(grpc.RpcError) as raised:
+        call()  # type: ignore[operator]
+    assert raised.value.code() is code, raised.value.details()
+    return str(raised.value.details())
+
+
+def test_the_platform_works_behind_it(plant: Plant) -> None:
+    def predicted() -> bool:
+        items = http("GET", f"{plant.platform.api}/api/machines").json["items"]
+        return any(each["risk_score"] is not None and not each["degraded"] for each in items)
+
+    wait_for(predicted, 60, "a prediction by a model, by way of the edge")
+
+
+def test_who_has_no_certificate_or_a_foreign_one_is_not_heard(plant: Plant) -> None:
+    stranger = Authority("another authority")
+    for certificate in (None, stranger.issue("platform.test"), plant.authority.issue("platform.test", days=-1)):
+        with plant.stub(certificate) as stub:
+            refused(lambda stub=stub: write(stub), grpc.StatusCode.UNAVAILABLE)
+    with grpc.insecure_channel(f"127.0.0.1:{plant.platform.port('ingestion')}") as channel:
+        stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
+        refused(lambda: write(stub), grpc.StatusCode.UNAVAILABLE)
+    with plant.stub(plant.authority.issue("nobody.test")) as stub:
+        assert "none that is known" in refused(lambda: write(stub), grpc.StatusCode.UNAUTHENTICATED)
+    with plant.stub(plant.authority.issue("device.test"), stranger.pem) as stub:
+        refused(lambda: write(stub), grpc.StatusCode.UNAVAILABLE)  # nor does a client take any server
+
+
+def test_a_device_speaks_for_its_own_and_asks_nothing(plant: Plant) -> None:
+    with plant.stub(plant.authority.issue("device.test")) as stub:
+        assert write(stub).accepted == 1
+        assert "source 'mine'" in refused(lambda: write(stub, source="mine"), grpc.StatusCode.PERMISSION_DENIED)
+        assert "'press-1'" in refused(lambda: write(stub, machine="press-1"), grpc.StatusCode.PERMISSION_DENIED)
+        ask = ingestion_pb2.ListMachinesRequest()
+        assert "viewer" in refused(lambda: stub.ListMachines(ask, timeout=5), grpc.StatusCode.PERMISSION_DENIED)
+    with plant.stub(plant.authority.issue("reader.test")) as stub:
+        assert stub.ListMachines(ingestion_pb2.ListMachinesRequest(), timeout=5).machines
+        refused(lambda: write(stub), grpc.StatusCode.PERMISSION_DENIED)
+
+
+@pytest.mark.timeout(240)
+def test_certificates_are_renewed_under_load_without_a_failed_call(plant: Plant) -> None:
+    machine = next(
+        each["machine_id"]
+        for each in http("GET", f"{plant.platform.api}/api/machines").json["items"]
+        if each["machine_type"] == "pump" and each["risk_score"] is not None
+    )
+    stop, failures, calls = threading.Event(), [], [0]
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = http("POST", f"{plant.platform.api}/api/machines/{machine}/predict")
+            calls[0] += 1
+            if answer.status != 200 or answer.json["degraded"]:
+                failures.append(answer.body)
+            time.sleep(0.05)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(3):
+            before = {service: plant.presented(service) for service in ("ingestion", "prediction")}
+            plant.authority.fill(plant.folder / "certificates", "platform.test")
+            for service, serial in before.items():
+                wait_for(lambda each=service, old=serial: plant.presented(each) != old, 15, f"{service}'s new one")
+            time.sleep(4)  # clients look every two seconds
+    finally:
+        stop.set()
+        asking.join()
+    assert calls[0] > 50
+    assert failures == []
+
+
+def test_a_folder_that_lacks_something_ends_the_start(platform: Platform, tmp_path: Path) -> None:
+    folder = Authority().fill(tmp_path / "certificates", "platform.test")
+    (folder / "ca.crt").unlink()
+    platform.extra |= {"AURUM_RPC_TLS_FOLDER": str(folder), "AURUM_RPC_CLIENTS_FILE": str(tmp_path / "none.yaml")}
+    process = platform.start("ingestion", ready=False)
+    assert process.popen.wait(20) == 2
+    log = process.log.read_text()
+    assert "AURUM_RPC_CLIENTS_FILE" in log or "ca.crt" in log

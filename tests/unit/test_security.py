@@ -1,0 +1,369 @@
+"""Identities, keys, tokens, sessions, limits: through what a caller could send."""
+
+import asyncio
+import base64
+import datetime
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.exposure import from_elsewhere, from_ourselves, is_loopback, under_foreign_name
+from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, read_keys, write_keys
+from aurum.security.identity import ASSIGNABLE, Identity, Role, parse_roles
+from aurum.security.rate_limits import RateLimits
+from aurum.security.sessions import Sessions
+from aurum.security.tokens import Issuer, TokenError, Tokens, parse_keys
+
+ISSUER, AUDIENCE = "https://login.example.com/", "aurumai"
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def jwk(key: Any, kid: str, **more: str) -> dict[str, Any]:
+    algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
+    return {**json.loads(algorithm.to_jwk(key.public_key())), "kid": kid, "use": "sig", **more}
+
+
+JWKS = {"keys": [jwk(RSA_KEY, "one", alg="RS256"), jwk(EC_KEY, "two", alg="ES256")]}
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    now = int(time.time())
+    base = {"iss": ISSUER, "aud": AUDIENCE, "sub": "u-1", "iat": now, "exp": now + 300, "roles": ["operator"]}
+    return {name: value for name, value in {**base, **changes}.items() if value is not None}
+
+
+def signed(content: Mapping[str, Any], key: Any = RSA_KEY, algorithm: str = "RS256", **header: Any) -> str:
+    return jwt.encode(dict(content), key, algorithm=algorithm, headers={"kid": "one", **header})
+
+
+def tokens(fetch: Any = None, issuer: Issuer | None = None, **options: Any) -> Tokens:
+    async def known() -> Mapping[str, Any]:
+        return JWKS
+
+    return Tokens(issuer or Issuer(ISSUER, AUDIENCE), fetch or known, **options)
+
+
+async def refusal(token: str, checker: Tokens | None = None) -> str:
+    with pytest.raises(TokenError) as raised:
+        await (checker or tokens()).identify(token)
+    assert token not in str(raised.value)
+    return str(raised.value)
+
+
+async def test_a_token_of_the_issuer_says_who_it_is() -> None:
+    found = await tokens().identify(signed(claims(preferred_username="ada", sites=["plant-a"])))
+    assert (found.user_id, found.roles, found.kind) == ("ada", {Role.OPERATOR}, "token")
+    assert found.sites == {"plant-a"}
+    assert 0 < found.until - time.time() < 3600, "a session that it begins ends with it"
+    by_curve = signed(claims(), EC_KEY, "ES256", kid="two")
+    assert (await tokens().identify(by_curve)).user_id == "u-1"
+
+
+async def test_roles_may_be_deeper_and_have_other_names() -> None:
+    issuer = Issuer(ISSUER, AUDIENCE, roles_claim="realm_access.roles", role_of={"plant-managers": "engineer"})
+    content = claims(roles=None, realm_access={"roles": ["plant-managers", "offline_access"]})
+    assert (await tokens(issuer=issuer).identify(signed(content))).roles == {Role.ENGINEER}
+    assert "no role" in await refusal(signed(claims(roles=["nothing"])))
+    assert "no role" in await refusal(signed(claims(roles=["service"]))), "that of the platform's own is not given out"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"exp": int(time.time()) - 120}, "expired"),
+        ({"nbf": int(time.time()) + 600}, "not yet valid"),
+        ({"aud": "another"}, "Audience"),
+        ({"iss": "https://evil.example.com/"}, "issuer"),
+        ({"exp": None}, "exp"),
+        ({"iat": None}, "iat"),
+        ({"sub": None}, "sub"),
+        ({"aud": None}, "aud"),
+        ({"iss": None}, "iss"),
+    ],
+)
+async def test_claims_that_are_wrong_or_missing_are_refused(changes: dict[str, Any], why: str) -> None:
+    assert why in await refusal(signed(claims(**changes)))
+
+
+async def test_a_token_signed_by_anybody_else_is_refused() -> None:
+    assert "Signature" in await refusal(signed(claims(), OTHER_KEY))
+    assert "none of its issuer's" in await refusal(signed(claims(), OTHER_KEY, kid="their-own"))
+    body, _, _ = signed(claims()).rpartition(".")
+    assert "Signature" in await refusal(f"{body}.{'A' * 342}")
+
+
+async def test_no_algorithm_and_a_public_key_as_a_secret_are_refused() -> None:
+    none = jwt.encode(claims(), None, algorithm="none", headers={"kid": "one"})
+    assert "algorithm" in await refusal(none)
+    public = RSA_KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    header = {"alg": "HS256", "typ": "JWT", "kid": "one"}
+    parts = [base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=") for each in (header, claims())]
+    import hashlib
+    import hmac
+
+    signature = hmac.new(public, b".".join(parts), hashlib.sha256).digest()
+    confused = b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+    assert "algorithm" in await refusal(confused)
+    assert "algorithm is not its key's" in await refusal(signed(claims(), RSA_KEY, "RS512"))
+
+
+@pytest.mark.parametrize("kid", ["", "../../etc/passwd", "one' OR '1'='1", "x" * 300, 7, None, ["one"]])
+async def test_a_key_id_is_only_looked_up(kid: Any) -> None:
+    header = {"alg": "RS256", "typ": "JWT", **({} if kid is None else {"kid": kid})}
+    parts = [base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode() for each in (header, claims())]
+    await refusal(".".join([*parts, "c2lnbmF0dXJl"]))
+
+
+async def test_keys_within_a_token_are_not_looked_at() -> None:
+    await refusal(signed(claims(), OTHER_KEY, kid="mine", jwk=jwk(OTHER_KEY, "mine"), jku="https://evil.example.com/"))
+
+
+@given(st.text(max_size=300))
+async def test_what_is_no_token_is_refused(text: str) -> None:
+    with pytest.raises(TokenError):
+        await tokens().identify(text)
+
+
+async def test_keys_are_fetched_again_but_not_for_every_stranger() -> None:
+    now, asked, served = [1000.0], [0], {"keys": JWKS["keys"][:1]}
+
+    async def fetch() -> Mapping[str, Any]:
+        asked[0] += 1
+        return served
+
+    checker = tokens(fetch, clock=lambda: now[0])
+    await checker.identify(signed(claims()))
+    for number in range(50):
+        await refusal(signed(claims(), OTHER_KEY, kid=f"unknown-{number}"), checker)
+    assert asked[0] == 1
+    served["keys"] = [jwk(OTHER_KEY, "new")]
+    now[0] += 11
+    await checker.identify(signed(claims(), OTHER_KEY, kid="new"))
+    assert asked[0] == 2
+
+
+async def test_known_keys_outlive_an_issuer_that_is_away() -> None:
+    now, away = [1000.0], [False]
+
+    async def fetch() -> Mapping[str, Any]:
+        if away[0]:
+            raise OSError("no route")
+        return JWKS
+
+    checker = tokens(fetch, clock=lambda: now[0])
+    await checker.identify(signed(claims()))
+    away[0] = True
+    now[0] += 3600
+    assert (await checker.identify(signed(claims()))).user_id == "u-1"
+    assert checker.problem is not None
+    assert "no route" in await refusal(signed(claims(), OTHER_KEY, kid="new"), checker)
+
+
+def test_a_key_set_with_shared_secrets_has_no_keys() -> None:
+    secret = {"kty": "oct", "k": "c2VjcmV0", "kid": "one", "alg": "HS256"}
+    for content in ({"keys": [secret]}, {"keys": []}, {}, {"keys": [{"kty": "RSA", "kid": "x"}, 7]}):
+        with pytest.raises(ValueError, match="key set"):
+            parse_keys(content)
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.yaml"
+
+
+async def test_a_key_opens_what_it_is_for_until_it_is_revoked(key_file: Path) -> None:
+    now = [0.0]
+    key, record = make_key("line 3", ("operator",), ("plant-a",))
+    write_keys(key_file, KeyFile(keys=(record,)))
+    keys = ApiKeys(key_file, clock=lambda: now[0])
+    found = await keys.identify(key, "here")
+    assert found == record.identity()
+    assert (found.user_id, found.roles, found.sites) == ("key:line 3", {Role.OPERATOR}, {"plant-a"})
+    session = keys.still(found.key_id)
+    assert session is not None
+    assert session.kind == "session"
+    assert await keys.identify(key[:-1] + ("A" if key[-1] != "A" else "B"), "here") is None
+    write_keys(key_file, KeyFile())
+    now[0] += 6
+    assert await keys.identify(key, "here") is None
+    assert keys.still(found.key_id) is None, "nor does a session that it began"
+    keys.close()
+
+
+async def test_guessing_is_slow_for_who_guesses(key_file: Path) -> None:
+    now = [0.0]
+    key, record = make_key("line 3", ("operator",))
+    write_keys(key_file, KeyFile(keys=(record,)))
+    keys = ApiKeys(key_file, clock=lambda: now[0])
+    for number in range(20):
+        assert await keys.identify(f"aurum_{record.id}_{number:043}", "there") is None
+    with pytest.raises(ResourceExhaustedError) as raised:
+        await keys.identify(f"aurum_{record.id}_{99:043}", "there")
+    assert raised.value.retry_after == pytest.approx(5)
+    assert await keys.identify("aurum_aaaaaaaaaa_" + "b" * 43, "there") is None, "a key that is none costs no hash"
+    assert await keys.identify(key, "here") is not None
+    assert await keys.identify(key, "there") is not None, "who has been in lately is not kept out by others there"
+    now[0] += 6
+    assert await keys.identify(f"aurum_{record.id}_{99:043}", "there") is None
+    keys.close()
+
+
+async def test_a_file_that_becomes_wrong_leaves_the_last_keys(key_file: Path) -> None:
+    now = [0.0]
+    key, record = make_key("line 3", ("operator",))
+    write_keys(key_file, KeyFile(keys=(record,)))
+    keys = ApiKeys(key_file, clock=lambda: now[0])
+    await asyncio.to_thread(key_file.write_text, "keys: [nonsense")
+    now[0] += 6
+    assert await keys.identify(key, "here") is not None
+    keys.close()
+
+
+def test_a_file_of_keys_is_its_owners_and_has_no_secret(key_file: Path) -> None:
+    key, record = make_key("line 3", ("operator",))
+    write_keys(key_file, KeyFile(keys=(record,)))
+    assert key_file.stat().st_mode & 0o077 == 0
+    assert key.rpartition("_")[2] not in key_file.read_text()
+
+
+async def test_a_key_that_expired_and_one_that_is_none_open_nothing(key_file: Path) -> None:
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    key, record = make_key("old", ("viewer",), expires=past)
+    write_keys(key_file, KeyFile(keys=(record,)))
+    keys = ApiKeys(key_file)
+    assert await keys.identify(key, "here") is None
+    for text in ("", "aurum_", "aurum_aaaaaaaaaa_short", "Bearer x", key + "x", "aurum_" + "a" * 10 + "_" + "b" * 43):
+        assert await keys.identify(text, "here") is None
+    keys.close()
+
+
+def test_a_file_of_keys_that_is_wrong_is_refused_by_field(key_file: Path) -> None:
+    key_file.write_text("keys: [{id: abc, name: x, roles: [boss], created: 2026-01-01, hash: plain}]")
+    with pytest.raises(KeyFileError, match=r"keys\.0"):
+        read_keys(key_file)
+    with pytest.raises(ValueError, match="boss"):
+        make_key("x", ("boss",))
+
+
+def test_a_session_is_whose_it_says_until_it_ends() -> None:
+    now = [1000.0]
+    sessions = Sessions(b"s" * 32, 3600, clock=lambda: now[0])
+    ada = Identity("ada", frozenset({Role.ENGINEER}), "token", frozenset({"plant-a"}))
+    cookie = sessions.begin(ada)
+    found = sessions.identify(cookie)
+    assert found == Identity("ada", ada.roles, "session", ada.sites, until=now[0] + 3600)
+    assert Sessions(b"t" * 32, 3600, clock=lambda: now[0]).identify(cookie) is None
+    now[0] += 3601
+    assert sessions.identify(cookie) is None
+    short = sessions.begin(replace(ada, until=now[0] + 5))
+    now[0] += 6
+    assert sessions.identify(short) is None
+    with pytest.raises(ValueError, match="32 bytes"):
+        Sessions(b"short", 1)
+
+
+@given(st.text(max_size=200), st.integers(0, 400))
+def test_a_session_that_was_changed_is_none(text: str, at: int) -> None:
+    sessions = Sessions(b"s" * 32, 3600)
+    cookie = sessions.begin(Identity("ada", frozenset({Role.VIEWER}), "key"))
+    assert sessions.identify(text) is None
+    changed = (
+        cookie[: at % len(cookie)] + ("A" if cookie[at % len(cookie)] != "A" else "B") + cookie[at % len(cookie) + 1 :]
+    )
+    found = sessions.identify(changed)
+    assert found is None or changed.rpartition(".")[0] == cookie.rpartition(".")[0], (
+        "the last bits of base64 say nothing"
+    )
+
+
+def test_roles_include_what_they_should_and_no_more() -> None:
+    def of(role: Role) -> Identity:
+        return Identity("x", frozenset({role}), "key")
+
+    reach = {role: {other for other in ASSIGNABLE if of(role).has(other)} for role in ASSIGNABLE}
+    assert reach[Role.VIEWER] == {Role.VIEWER}
+    assert reach[Role.OPERATOR] == {Role.VIEWER, Role.OPERATOR}
+    assert reach[Role.ENGINEER] == {Role.VIEWER, Role.OPERATOR, Role.ENGINEER}
+    assert reach[Role.INGEST] == {Role.INGEST}
+    assert reach[Role.ADMIN] == set(ASSIGNABLE)
+    assert not of(Role.ADMIN).has(Role.SERVICE)
+    with pytest.raises(ValueError, match="service"):
+        parse_roles(["service"])
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 20)), max_size=60))
+def test_nobody_gets_more_than_the_rate_allows(steps: list[tuple[float, float]]) -> None:
+    now, taken = [0.0], 0.0
+    limits = RateLimits(rate=10, burst=20, clock=lambda: now[0])
+    for wait, tokens_ in steps:
+        now[0] += wait
+        if limits.take("one", tokens_) == 0:
+            taken += tokens_
+    assert taken <= 20 + 10 * now[0] + 1e-6
+
+
+def test_a_bucket_is_filled_again_and_others_have_their_own() -> None:
+    now = [0.0]
+    limits = RateLimits(rate=2, burst=4, kept=3, clock=lambda: now[0])
+    assert [limits.take("loud") for _ in range(4)] == [0, 0, 0, 0]
+    assert limits.take("loud") == pytest.approx(0.5)
+    assert limits.take("quiet") == 0
+    now[0] += 0.5
+    assert limits.take("loud") == 0
+    for number in range(10):
+        limits.take(f"many-{number}")
+    assert len(limits) == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "elsewhere", "ourselves"),
+    [
+        ({}, False, False),
+        ({"sec-fetch-site": "same-origin"}, False, True),
+        ({"sec-fetch-site": "none"}, False, True),
+        ({"sec-fetch-site": "cross-site"}, True, False),
+        ({"sec-fetch-site": "same-site"}, True, False),
+        ({"origin": "http://localhost:8000", "host": "localhost:8000"}, False, True),
+        ({"origin": "http://localhost:9000", "host": "localhost:8000"}, True, False),
+        ({"origin": "null", "host": "localhost:8000"}, True, False),
+        ({"origin": "http://evil.example", "host": "localhost:8000", "sec-fetch-site": "same-origin"}, False, True),
+    ],
+)
+def test_whose_page_asks(headers: dict[str, str], elsewhere: bool, ourselves: bool) -> None:
+    assert (from_elsewhere(headers), from_ourselves(headers)) == (elsewhere, ourselves)
+
+
+def test_names_of_this_machine() -> None:
+    own = ("localhost", "localhost:8000", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "[::1]", "a.localhost:1", "")
+    assert not any(under_foreign_name({"host": each}) for each in own)
+    foreign = ("evil.example", "evil.example:8000", "10.0.0.1:8000", "localhost.evil.example", "[fe80::1]:8000")
+    assert all(under_foreign_name({"host": each}) for each in foreign)
+    assert is_loopback("::1")
+    assert not is_loopback("0.0.0.0")
+
+
+def test_the_threat_model_names_tests_that_are_there() -> None:
+    root = Path(__file__).parents[2]
+    rows = [line for line in (root / "docs/security.md").read_text().splitlines() if line.startswith("|")]
+    model = rows[rows.index("| threat | by | what stands against it | test |") + 2 :]
+    assert len(model) > 10
+    for row in model:
+        named = re.findall(r"`(tests/[\w/]+\.py)`", row)
+        assert named, row
+        assert [each for each in named if not (root / each).is_file()] == [], row

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import urllib.request
 from typing import Any
 
 import pytest
@@ -134,7 +135,11 @@ def test_a_session_ends_with_its_key(platform: Platform) -> None:
     begun = http("POST", f"{platform.api}/api/session", {"credential": key})
     jar = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
     assert http("GET", f"{platform.api}/api/machines", headers=jar).status == 200
+    stream = urllib.request.urlopen(urllib.request.Request(f"{platform.api}/api/events", headers=jar), timeout=30)  # noqa: S310
+    assert stream.readline() == b"retry: 1000\n"
     write_keys(platform.folder / "keys.yaml", KeyFile())
+    while stream.readline():
+        pass  # it would have no end, and the time of reading would be over
     ended = wait_for(lambda: http("GET", f"{platform.api}/api/machines", headers=jar).status == 401, 15, "its end")
     assert ended
 

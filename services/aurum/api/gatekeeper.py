@@ -1,6 +1,6 @@
 """At the API's door: who it is, whether that may be asked, and whether it is asked too often."""
 
-import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -17,8 +17,6 @@ from aurum.security.identity import EVERYBODY, Identity
 from aurum.security.rate_limits import RateLimits
 from aurum.security.sessions import COOKIE, Sessions
 from aurum.security.tokens import TokenError, Tokens
-
-logger = logging.getLogger(__name__)
 
 NOBODY = Identity("anonymous", frozenset(), "open")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -60,6 +58,12 @@ class Gatekeeper:
             )
         self._limit(identity, address)
         return identity
+
+    def still(self, identity: Identity) -> bool:
+        """Whether what has proved an identity holds now."""
+        if identity.until <= time.time():
+            return False
+        return not identity.key_id or (self.keys is not None and self.keys.still(identity.key_id) is not None)
 
     async def identify(self, headers: Headers, method: str, address: str) -> Identity:
         """Who it is; NOBODY if nothing is said. Raises UnauthenticatedError if what is said is wrong."""

@@ -1,12 +1,15 @@
 """The live state of the plant as server-sent events."""
 
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import StreamingResponse
 
-from aurum.api.context import Caller, Context
+from aurum.api.context import ApiContext, Caller, Context
 from aurum.runtime.errors import ResourceExhaustedError
+from aurum.security.identity import Identity
 
 router = APIRouter()
 
@@ -21,6 +24,15 @@ async def _admit(context: Context) -> None:
         )
 
 
+async def _while_let_in(context: ApiContext, caller: Identity, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Ends with what has let the caller in: its key may be revoked while it listens."""
+    async with contextlib.aclosing(events):
+        async for event in events:
+            if not context.gatekeeper.still(caller):
+                return
+            yield event
+
+
 class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
@@ -31,4 +43,5 @@ async def events(
 ) -> EventStream:
     """`machines` events: all machines, then those that changed, at most five times a second; `alarms` events: how many
     there are; a `pulse` each five seconds. With Last-Event-ID what came after that event."""
-    return EventStream(context.feed.follow(last_event_id, caller.sites), headers=_HEADERS)
+    feed = context.feed.follow(last_event_id, caller.sites)
+    return EventStream(_while_let_in(context, caller, feed), headers=_HEADERS)

@@ -20,7 +20,9 @@ SITES = ("north", "south")
 def plants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, dict[str, dict[str, str]]]]:
     """One machine at each of two sites, too hot both; keys for each site, and one for everything."""
     folder = tmp_path_factory.mktemp("sites")
-    made = {site: make_key(site, ("engineer",), (site,)) for site in SITES} | {"all": make_key("all", ("admin",))}
+    made = {site: make_key(site, ("engineer", "ingest"), (site,)) for site in SITES} | {
+        "all": make_key("all", ("admin",))
+    }
     write_keys(folder / "keys.yaml", KeyFile(keys=tuple(record for _, record in made.values())))
     (folder / "rules.yaml").write_text(RULES)
     running = Platform(
@@ -98,7 +100,36 @@ def test_nothing_is_registered_elsewhere(plants: tuple[Platform, dict[str, dict[
     platform, headers = plants
     machine = {"machine_id": "spy", "machine_type": "oven", "site": "north"}
     assert http("POST", f"{platform.api}/api/machines", machine, headers["south"]).status == 404
-    assert http("POST", f"{platform.api}/api/machines", {**machine, "site": "south"}, headers["south"]).status == 201
+    for own in ({**machine, "site": "south"}, {"machine_id": "another", "machine_type": "oven"}):
+        made = http("POST", f"{platform.api}/api/machines", own, headers["south"])
+        assert made.status == 201
+        assert made.json["site"] == "south"
+
+
+@pytest.mark.parametrize("machine", ["oven-north", "oven-nowhere"])
+def test_nothing_is_written_for_machines_of_others(
+    plants: tuple[Platform, dict[str, dict[str, str]]], machine: str
+) -> None:
+    platform, headers = plants
+    at = time.time()
+    own = {"machine_id": "oven-south", "sensor": "load", "timestamp": at, "value": 1}
+    rows = [own, {**own, "machine_id": machine}]
+    answer = http("POST", f"{platform.api}/api/readings", {"readings": rows}, headers["south"])
+    assert answer.status == 404
+    assert machine in answer.json["detail"]
+    table = f"machine_id,timestamp,sensor,value\n{machine},{at},load,1\n".encode()
+    csv = {**headers["south"], "Content-Type": "text/csv"}
+    assert http("POST", f"{platform.api}/api/readings", table, csv).status == 404
+    assert "load" not in _sensors(platform, headers["all"], "oven-south"), "all or none"
+    assert (
+        http("POST", f"{platform.api}/api/readings", {"readings": [{**own, "sensor": "own"}]}, headers["south"]).status
+        == 200
+    )
+    assert "own" in _sensors(platform, headers["all"], "oven-south")
+
+
+def _sensors(platform: Platform, headers: dict[str, str], machine: str) -> set[str]:
+    return set(http("GET", f"{platform.api}/api/machines/{machine}", headers=headers).json["sensors"])
 
 
 def test_the_stream_tells_of_ones_own(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:

@@ -49,16 +49,16 @@ async def register_machine(
 ) -> MachineOut:
     """Registers a machine. With an Idempotency-Key a retry succeeds again; else 409 if it is registered."""
     set_request_context(machine_id=machine.machine_id)
-    site_to_ask(caller, machine.site)
+    site = site_to_ask(caller, machine.site)
     request = ingestion_pb2.RegisterMachineRequest(
         machine_id=machine.machine_id,
         machine_type=machine.machine_type,
-        site=machine.site,
+        site=site,
         request_id=idempotency_key or "",
     )
     with context.audit.act(caller, "machine.register", machine.machine_id) as act:
         registered = await context.ingestion.register(request)
-        act.after = {"machine_type": machine.machine_type, "site": machine.site}
+        act.after = {"machine_type": machine.machine_type, "site": site}
     response.headers["Location"] = f"/api/machines/{registered.machine_id}"
     return machine_out(registered, context.plant.prediction_of(registered.machine_id))
 

@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
-from aurum.api.context import Context
+from aurum.api.context import Caller, Context
 from aurum.api.routes.machines import IdempotencyKey
 from aurum.api.schemas import ReadingsIn, ReadingsOut
+from aurum.api.scope import require_machine
 from aurum.readings.batch import MAX_READINGS, encode, source_id_problem
 from aurum.readings.tables import Rows, TableError, parse_timestamp, read_csv, to_series
 from aurum.runtime.errors import InvalidArgumentError
@@ -26,8 +27,11 @@ _BODIES: dict[str, Any] = {
 
 
 @router.post("", openapi_extra={"requestBody": {"required": True, "content": _BODIES}})
-async def write_readings(request: Request, context: Context, idempotency_key: IdempotencyKey = None) -> ReadingsOut:
-    """Stores readings, all or none; the answer comes when they are durable.
+async def write_readings(
+    request: Request, context: Context, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> ReadingsOut:
+    """Stores readings, all or none; the answer comes when they are durable. Who is bound to sites writes for the
+    machines that are registered there.
 
     JSON, or CSV: long (machine_id,timestamp,sensor,value) or wide (machine_id,timestamp, then one column a sensor).
     """
@@ -39,6 +43,8 @@ async def write_readings(request: Request, context: Context, idempotency_key: Id
         source_id, sequence, message = await asyncio.to_thread(_from_json, body)
     else:
         raise InvalidArgumentError.of("Content-Type", f"{kind!r} is neither application/json nor text/csv")
+    for machine_id in dict.fromkeys(series.machine_id for series in message.series):
+        await require_machine(context, caller, machine_id)
     if source_id is not None:
         message.source_id, message.sequence = source_id, sequence or 0
     elif idempotency_key:

@@ -2,8 +2,11 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -278,3 +281,32 @@ def test_a_policy_that_is_put_in_force_is_written_down(platform: Platform) -> No
     assert found["user_id"] == "policy document"
     assert (found["before"]["generation"], found["after"]["generation"]) == (1, 2)
     assert found["before"]["hash"] != found["after"]["hash"]
+
+
+def test_a_file_is_imported_through_an_api_that_asks(guarded: Guarded, tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text(f"machine_id,timestamp,sensor,value\nimported-1,{time.time() - 60},load,1\n")
+    key, record = make_key("importer", ("engineer", "ingest"))
+    keys = guarded.platform.folder / "keys.yaml"
+    write_keys(keys, KeyFile(keys=(*read_keys(keys).keys, record)))
+
+    def imported(more: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        command = ["import", str(file), "--format", "csv", "--machine-type", "pump", "--api", guarded.api]
+        environment = {**guarded.platform.environment("import"), **more}
+        return subprocess.run(
+            [sys.executable, "-m", "aurum.cli", *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    refused = imported({})
+    assert refused.returncode == 1
+    assert "say who you are" in refused.stderr
+    wait_for(
+        lambda: imported({"AURUM_API_KEY": key}).returncode == 0, 30, "the new key is known, and the file imported"
+    )
+    stored = http("GET", f"{guarded.api}/api/machines/imported-1", headers=guarded.headers(Role.VIEWER)).json
+    assert "load" in stored["sensors"]

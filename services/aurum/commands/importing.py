@@ -96,8 +96,9 @@ async def grpc_target(address: str, settings: Settings) -> AsyncIterator[Target]
 
 @asynccontextmanager
 async def http_target(url: str, settings: Settings) -> AsyncIterator[Target]:
-    """An API."""
-    async with httpx.AsyncClient(base_url=url, timeout=30.0) as client:
+    """An API; AURUM_API_KEY says who we are, where it asks."""
+    headers = {"X-API-Key": settings.api_key.get_secret_value()} if settings.api_key else {}
+    async with httpx.AsyncClient(base_url=url, timeout=30.0, headers=headers) as client:
         yield _HttpTarget(client, settings)
 
 

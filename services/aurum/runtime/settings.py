@@ -176,6 +176,7 @@ class Settings(BaseSettings):
         10.0, ge=0, description="Seconds that a new API waits at most to know the plant, before it counts as ready."
     )
     api_max_event_streams: int = Field(200, ge=1, description="Open /api/events streams; more are refused.")
+    api_key: SecretStr | None = Field(None, description="Key that `aurum import --api` shows, where an API asks.")
     auth_keys_file: Path | None = Field(
         None, description="File of API keys, made by `aurum key`; callers then have to say who they are."
     )

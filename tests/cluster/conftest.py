@@ -19,6 +19,7 @@ _ORDER = (
     "operator/test_many.py",
     "operator/test_operator.py",
     "test_charts.py",
+    "test_network_policies.py",
     "test_rules.py",
     "test_cassandra.py",
     "observability/test_soak.py",

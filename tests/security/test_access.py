@@ -219,13 +219,23 @@ def test_acts_are_written_down_and_secrets_are_nowhere(guarded: Guarded) -> None
 
 
 def test_who_it_is_travels_to_the_services_within(guarded: Guarded) -> None:
-    http("POST", f"{guarded.api}/api/machines/nobody/predict", headers=guarded.headers(Role.VIEWER))
+    """Also a name that is not of ASCII."""
+    key, record = make_key("Zoë Ñandú", ("viewer",))
+    file = guarded.platform.folder / "keys.yaml"
+    write_keys(file, KeyFile(keys=(*read_keys(file).keys, record)))
+    ask = f"{guarded.api}/api/machines/nobody/predict"
+    wait_for(lambda: http("POST", ask, headers={"X-API-Key": key}).status == 404, 15, "the new key is known")
+    trace_id = http("POST", ask, headers={"X-API-Key": key}).headers["x-trace-id"]
 
     def told() -> bool:
         lines = (guarded.platform.folder / "prediction.log").read_text().splitlines()
-        return any(json.loads(line).get("user_id") == "key:viewer of the tests" for line in lines)
+        return any(json.loads(line).get("user_id") == "key:Zoë Ñandú" for line in lines)
 
     wait_for(told, 10, "the user's name in prediction's log")
+    for name in ("api", "prediction"):
+        spans = guarded.platform.admin(name, f"/spans?trace_id={trace_id}").json["spans"]
+        assert spans, name
+        assert {span["attributes"].get("user_id") for span in spans} == {"key:Zoë Ñandú"}, name
 
 
 def test_an_api_that_others_reach_asks_or_says_that_it_does_not(platform: Platform) -> None:

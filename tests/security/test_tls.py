@@ -1,6 +1,7 @@
 """Mutual TLS between real services: who has no certificate gets nothing, and new ones come without a failed call."""
 
 import contextlib
+import json
 import socket
 import ssl
 import threading
@@ -126,6 +127,15 @@ def test_a_device_speaks_for_its_own_and_asks_nothing(plant: Plant) -> None:
     with plant.stub(plant.authority.issue("reader.test")) as stub:
         assert stub.ListMachines(ingestion_pb2.ListMachinesRequest(), timeout=5).machines
         refused(lambda: write(stub), grpc.StatusCode.PERMISSION_DENIED)
+
+
+def test_nobody_but_a_service_says_for_whom_it_asks(plant: Plant) -> None:
+    with plant.stub(plant.authority.issue("reader.test")) as stub:
+        ask = ingestion_pb2.GetMachineRequest(machine_id="nowhere")
+        refused(lambda: stub.GetMachine(ask, timeout=5, metadata=(("x-user-id", "ada"),)), grpc.StatusCode.NOT_FOUND)
+    lines = [json.loads(line) for line in (plant.platform.folder / "ingestion.log").read_text().splitlines()]
+    assert {"reader.test"} <= {line.get("user_id") for line in lines}
+    assert not any(line.get("user_id") == "ada" for line in lines)
 
 
 @pytest.mark.timeout(240)

@@ -31,7 +31,7 @@ from aurum.runtime.health import Health
 from aurum.runtime.http_client import TIMEOUT_HEADER
 from aurum.runtime.logging import reset_request_context, set_request_context
 from aurum.runtime.rpc_client import CRITICALITY_KEY
-from aurum.runtime.tracing import current_trace_id
+from aurum.runtime.tracing import current_trace_id, name_caller
 
 logger = logging.getLogger("aurum.access")
 
@@ -101,7 +101,7 @@ class RequestMiddleware:
         identity = await self._gatekeeper.admit(scope["method"], self._endpoint(scope), headers, address)
         scope.setdefault("state", {})["identity"] = identity
         if identity.kind != "open":
-            set_request_context(user_id=identity.user_id)
+            name_caller(identity.user_id)
 
     def _endpoint(self, scope: Scope) -> str:
         """The template of the path that was asked for, also of a request that was refused before it was routed."""

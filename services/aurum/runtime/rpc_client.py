@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import grpc
 from opentelemetry import propagate
@@ -39,6 +40,7 @@ CRITICALITY_KEY = "aurum-criticality"
 # Initial metadata with which a server says that it has taken up an endless call, though it may have nothing to tell yet
 TAKEN_UP = (("aurum-taken-up", "true"),)
 _CONTEXT_KEYS = {"request_id": "x-request-id", "user_id": "x-user-id"}
+_PLAIN = " !#$&'()*+,/:;=?@[]"
 _NO_SPAN = frozenset({"Ingest", "Watch"})
 
 
@@ -276,7 +278,8 @@ def context_metadata() -> dict[str, str]:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     context = get_request_context()
-    carrier |= {key: context[field] for field, key in _CONTEXT_KEYS.items() if field in context}
+    # Metadata are ASCII, and names of people are not
+    carrier |= {key: quote(context[field], safe=_PLAIN) for field, key in _CONTEXT_KEYS.items() if field in context}
     criticality = stated_criticality()
     if criticality is not None:
         carrier[CRITICALITY_KEY] = criticality.name.lower()

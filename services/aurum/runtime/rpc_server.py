@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -69,6 +70,7 @@ _OVERLOAD = frozenset(
     {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
 )
 # Callers then connect anew, and so come to know of pods that were not there before. Streams go on.
+_MOST_USER = 200  # characters of a name in logs
 _CONNECTION_AGE_MS = 300_000
 _TYPICAL_WEIGHT = 0.05  # of a new duration in what is typical
 _DOOMED = 0.7  # share of the typical duration; who waits for less is not worth the work
@@ -307,7 +309,10 @@ def _domain_error(error: Exception) -> AurumError:
 @contextlib.contextmanager
 def _request_scope(method: str, context: Any, metadata: dict[str, str], criticality: Criticality) -> Generator[None]:
     """The request's ids, its deadline, its class and its span."""
-    token = set_request_context(request_id=metadata.get("x-request-id"), user_id=metadata.get("x-user-id"))
+    user_id = metadata.get("x-user-id")
+    token = set_request_context(
+        request_id=metadata.get("x-request-id"), user_id=unquote(user_id)[:_MOST_USER] if user_id else None
+    )
     try:
         with (
             received_deadline(context.time_remaining()),

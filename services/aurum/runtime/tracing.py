@@ -12,7 +12,8 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     ConsoleSpanExporter,
@@ -26,6 +27,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from aurum import __version__
 from aurum.resilience import events
 from aurum.runtime import metrics
+from aurum.runtime.logging import get_request_context, set_request_context
 from aurum.runtime.settings import Settings
 from aurum.runtime.span_ring import SpanRing
 
@@ -89,6 +91,21 @@ class _CountedExporter(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
+class _Callers(SpanProcessor):
+    """Puts into each span for whom it is."""
+
+    def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
+        user_id = get_request_context().get("user_id")
+        if user_id is not None:
+            span.set_attribute("user_id", user_id)
+
+
+def name_caller(user_id: str) -> None:
+    """Says for whom the present request is: in its logs, and in its spans, the one that has begun included."""
+    set_request_context(user_id=user_id)
+    set_span_attributes({"user_id": user_id})
+
+
 def describe_process(service: str, settings: Settings) -> Resource:
     """What telemetry of this process says of where it comes from."""
     return Resource.create(
@@ -111,6 +128,7 @@ def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None
     resource = describe_process(service, settings)
     set_sample_ratio(settings.tracing_sample_ratio)
     provider = TracerProvider(resource=resource, sampler=ParentBased(_new_traces))
+    provider.add_span_processor(_Callers())
     if settings.tracing_otlp_endpoint:
         logging.getLogger(OTLPSpanExporter.__module__.rpartition(".")[0]).setLevel(logging.CRITICAL)
         exporter = OTLPSpanExporter(

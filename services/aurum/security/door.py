@@ -10,6 +10,7 @@ from aurum.runtime.errors import PermissionDeniedError, UnauthenticatedError
 from aurum.runtime.exposure import require_closed
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.settings import Settings, SettingsError
+from aurum.runtime.tracing import name_caller
 from aurum.security.access import PUBLIC, RPCS
 from aurum.security.clients import Client, ClientFileError, Clients, load_clients
 from aurum.security.identity import EVERYBODY, Identity, Role
@@ -38,6 +39,8 @@ class Door:
         if not client.identity.has(wanted):
             raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {wanted.value} for this")
         _caller.set(client)
+        if not client.identity.has(Role.SERVICE):  # which alone may say that it asks for somebody else
+            name_caller(client.identity.user_id)
 
 
 def present_caller() -> Identity:

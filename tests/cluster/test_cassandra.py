@@ -61,27 +61,29 @@ def space(image: str) -> Iterator[Namespace]:
     """A Cassandra and a release over it."""
     space = Namespace("aurumai-test-cassandra")
     kube.run("kubectl", "delete", "namespace", space.name, "--ignore-not-found", "--timeout=120s")
-    kube.run("kubectl", "create", "namespace", space.name)
-    kube.install_definitions()
-    space.apply(*_cassandra(image))
-    wait_for(
-        lambda: "Starting listening for CQL" in space.kubectl("logs", "cassandra", check=False),
-        180,
-        "Cassandra is there",
-    )
-    space.helm(
-        *("install", "aurumai", str(CHARTS / "aurumai"), "--values", str(EXAMPLES / "ci-values.yaml")),
-        *("--values", str(EXAMPLES / "cassandra-values.yaml")),
-        *("--set", "store.url=cassandra://cassandra/aurumai?replication=1,store.existingSecret="),
-        *("--set", f"image.repository={kube.REPOSITORY},image.tag={kube.TAG},api.replicas=1,prediction.replicas=1"),
-        *("--set", "simulators.iot.machines=5,simulators.edge.machines=2,operator.enabled=false"),
-        *("--set", "telemetry.collector.enabled=false,settings.AURUM_TRACING_ENABLED=no"),
-        *("--set-string", "api.settings.AURUM_API_REFRESH_INTERVAL=15", "--wait", "--timeout=5m"),
-        timeout=330,
-    )
-    yield space
-    if os.environ.get("AURUM_CLUSTER_KEEP") != "1":
-        kube.run("kubectl", "delete", "namespace", space.name, "--timeout=180s")
+    try:
+        kube.run("kubectl", "create", "namespace", space.name)
+        kube.install_definitions()
+        space.apply(*_cassandra(image))
+        wait_for(
+            lambda: "Starting listening for CQL" in space.kubectl("logs", "cassandra", check=False),
+            180,
+            "Cassandra is there",
+        )
+        space.helm(
+            *("install", "aurumai", str(CHARTS / "aurumai"), "--values", str(EXAMPLES / "ci-values.yaml")),
+            *("--values", str(EXAMPLES / "cassandra-values.yaml")),
+            *("--set", "store.url=cassandra://cassandra/aurumai?replication=1,store.existingSecret="),
+            *("--set", f"image.repository={kube.REPOSITORY},image.tag={kube.TAG},api.replicas=1,prediction.replicas=1"),
+            *("--set", "simulators.iot.machines=5,simulators.edge.machines=2,operator.enabled=false"),
+            *("--set", "security.api.keysSecret=,telemetry.collector.enabled=false,settings.AURUM_TRACING_ENABLED=no"),
+            *("--set-string", "api.settings.AURUM_API_REFRESH_INTERVAL=15", "--wait", "--timeout=5m"),
+            timeout=330,
+        )
+        yield space
+    finally:  # also if it could not be installed: what is left would be felt by the tests after these
+        if os.environ.get("AURUM_CLUSTER_KEEP") != "1":
+            kube.run("kubectl", "delete", "namespace", space.name, "--timeout=180s")
 
 
 def _cassandra(image: str) -> tuple[dict[str, Any], ...]:

@@ -102,12 +102,15 @@ def predict(api: str) -> dict[str, Any]:
 
 
 def test_who_changed_what_is_a_log_event_of_the_gateway(release: Namespace, api: str) -> None:
-    machine = f"audited-{time.time_ns()}"
-    assert http("POST", f"{api}/api/machines", {"machine_id": machine, "machine_type": "pump"})[0] == 201
+    machine = http("GET", f"{api}/api/machines?limit=1")[1]["items"][0]["machine_id"]
+    text = f"looked at {time.time_ns()}"
+    assert http("POST", f"{api}/api/machines/{machine}/maintenance", {"text": text})[0] == 201
 
     def told() -> bool:
         lines = release.kubectl("logs", "deployment/observability-collector", "--since=60s").splitlines()
-        return any("machine.register" in line and machine in line for line in lines)
+        return any("maintenance.record" in line and machine in line for line in lines) and any(
+            "audit.after" in line and text in line for line in lines
+        )
 
     wait_for(told, 30, "the event is in the gateway's log")
 

@@ -1,1 +1,1 @@
-"""Who may do what: identities, roles, keys, tokens, sessions, limits, the audit log. Imports nothing of a service."""
+"""Who may do what: identities, roles, keys, tokens, sessions, limits. Imports nothing of a service."""

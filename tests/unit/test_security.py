@@ -203,7 +203,6 @@ async def test_a_key_opens_what_it_is_for_until_it_is_revoked(key_file: Path) ->
     now[0] += 6
     assert await keys.identify(key, "here") is None
     assert keys.still(found.key_id) is None, "nor does a session that it began"
-    keys.close()
 
 
 async def test_guessing_is_slow_for_who_guesses(key_file: Path) -> None:
@@ -221,7 +220,6 @@ async def test_guessing_is_slow_for_who_guesses(key_file: Path) -> None:
     assert await keys.identify(key, "there") is not None, "who has been in lately is not kept out by others there"
     now[0] += 6
     assert await keys.identify(f"aurum_{record.id}_{99:043}", "there") is None
-    keys.close()
 
 
 async def test_a_file_that_becomes_wrong_leaves_the_last_keys(key_file: Path) -> None:
@@ -232,7 +230,6 @@ async def test_a_file_that_becomes_wrong_leaves_the_last_keys(key_file: Path) ->
     await asyncio.to_thread(key_file.write_text, "keys: [nonsense")
     now[0] += 6
     assert await keys.identify(key, "here") is not None
-    keys.close()
 
 
 def test_a_file_of_keys_is_its_owners_and_has_no_secret(key_file: Path) -> None:
@@ -250,7 +247,6 @@ async def test_a_key_that_expired_and_one_that_is_none_open_nothing(key_file: Pa
     assert await keys.identify(key, "here") is None
     for text in ("", "aurum_", "aurum_aaaaaaaaaa_short", "Bearer x", key + "x", "aurum_" + "a" * 10 + "_" + "b" * 43):
         assert await keys.identify(text, "here") is None
-    keys.close()
 
 
 def test_a_file_of_keys_that_is_wrong_is_refused_by_field(key_file: Path) -> None:

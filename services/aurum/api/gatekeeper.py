@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 
 from aurum.runtime import metrics
 from aurum.runtime.errors import PermissionDeniedError, ResourceExhaustedError, UnauthenticatedError
-from aurum.runtime.exposure import from_elsewhere, from_ourselves, under_foreign_name
+from aurum.runtime.exposure import SAFE_METHODS, changes_for_elsewhere, from_ourselves, under_foreign_name
 from aurum.runtime.settings import OPEN
 from aurum.security.access import PUBLIC, ROUTES, Wanted
 from aurum.security.api_keys import ApiKeys
@@ -19,7 +19,6 @@ from aurum.security.sessions import COOKIE, Sessions
 from aurum.security.tokens import TokenError, Tokens
 
 NOBODY = Identity("anonymous", frozenset(), "open")
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER, _KEY = "bearer ", "x-api-key"
 
 
@@ -82,13 +81,13 @@ class Gatekeeper:
             found = self.keys.still(found.key_id) if self.keys else None
         if found is None:
             return NOBODY  # over: the console asks to sign in again
-        if method not in _SAFE and not from_ourselves(headers):
+        if method not in SAFE_METHODS and not from_ourselves(headers):
             raise PermissionDeniedError("a signed-in browser changes nothing for another site", reason="CROSS_SITE")
         return found
 
     def _refuse_other_sites(self, method: str, headers: Headers) -> None:
         """A browser that has a page of somebody else's open neither signs in here for it, nor acts where all may."""
-        if method not in _SAFE and from_elsewhere(headers):
+        if changes_for_elsewhere(method, headers):
             raise PermissionDeniedError("a browser changes nothing here for another site", reason="CROSS_SITE")
         if self.local and not self.asks and under_foreign_name(headers):
             raise PermissionDeniedError(

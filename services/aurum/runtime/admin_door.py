@@ -4,11 +4,10 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aurum.runtime.exposure import from_elsewhere, is_loopback, require_closed, same_secret, under_foreign_name
+from aurum.runtime.exposure import changes_for_elsewhere, is_loopback, require_closed, same_secret, under_foreign_name
 from aurum.runtime.settings import Settings
 
 _FOR_ALL = frozenset({"/livez", "/readyz", "/metrics"})
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class AdminDoor:
@@ -28,7 +27,7 @@ class AdminDoor:
 
     def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         if self._wanted is None:
-            if scope["method"] not in _SAFE and from_elsewhere(headers):
+            if changes_for_elsewhere(scope["method"], headers):
                 return 403, "a browser changes nothing here for another site"
             if self._local and under_foreign_name(headers):
                 return 403, "this machine is asked under a name that is not its own"

@@ -3,8 +3,11 @@
 import hmac
 import ipaddress
 from collections.abc import Mapping
+from typing import Final
 
 from aurum.runtime.settings import OPEN, SettingsError
+
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def is_loopback(host: str) -> bool:
@@ -23,6 +26,11 @@ def require_closed(host: str, setting: str, *, said: str, name: str, instead: st
             f"{setting} is {host}, so that others reach it, and nobody would be asked who they are; "
             f"set {instead}, or say {name}={OPEN}"
         )
+
+
+def changes_for_elsewhere(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser would change something for a page of somebody else's."""
+    return method not in SAFE_METHODS and from_elsewhere(headers)
 
 
 def from_elsewhere(headers: Mapping[str, str]) -> bool:

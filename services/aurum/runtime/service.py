@@ -38,7 +38,7 @@ from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.rpc_server import Admit, rpc_server
 from aurum.runtime.settings import Settings, load_settings, warn_of_unknown
 from aurum.runtime.span_ring import SpanRing
-from aurum.runtime.tls import CertificateFolder, certificate_folder
+from aurum.runtime.tls import certificate_folder
 from aurum.runtime.tracing import setup_tracing
 
 logger = logging.getLogger(__name__)
@@ -91,15 +91,17 @@ class Service:
     def dependency(self, server: str, target: str) -> Dependency:
         """A service that this one calls; its channel is closed when this service ends."""
         dependency = Dependency(
-            self.name, server, target, self.policies, self.settings.rpc_max_message_bytes, self._certificates()
+            self.name,
+            server,
+            target,
+            self.policies,
+            self.settings.rpc_max_message_bytes,
+            certificate_folder(self.settings),
         )
         if dependency.follows_certificates:
             self.spawn(dependency.follow_certificates(), f"certificates:{server}")
         self._stack.push_async_callback(dependency.close)
         return dependency
-
-    def _certificates(self) -> CertificateFolder | None:
-        return certificate_folder(self.settings)
 
     def http_dependency(
         self,

@@ -122,9 +122,6 @@ class ApiKeys:
         self._thread = ThreadPoolExecutor(1, "api-keys")
         self._load()
 
-    def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
     async def identify(self, key: str, address: str) -> Identity | None:
         """Whose key it is; None if it is nobody's, was revoked or has expired. address: from where it comes. Raises
         ResourceExhaustedError if too many secrets for this key were wrong that came from there: each costs a hash."""
@@ -132,14 +129,15 @@ class ApiKeys:
         record = self._present(found.group(1)) if found else None
         if found is None or record is None:
             return None
-        if self._is_remembered(key, record):
+        digest = hashlib.sha256(key.encode()).digest()
+        if self._is_remembered(digest, record):
             return record.identity()
         guesser = f"{record.id} {address}"
         if wait := self._guesses.wait(guesser):
             raise ResourceExhaustedError(
                 "too many refused attempts from this address", reason="RATE_LIMIT", retry_after=wait
             )
-        if await self._matches(key, found.group(2), record):
+        if await self._matches(digest, found.group(2), record):
             return record.identity()
         self._guesses.take(guesser)
         return None
@@ -160,16 +158,15 @@ class ApiKeys:
             return None
         return record
 
-    def _is_remembered(self, key: str, record: KeyRecord) -> bool:
-        at, known = self._remembered.get(hashlib.sha256(key.encode()).digest(), (float("-inf"), ""))
+    def _is_remembered(self, digest: bytes, record: KeyRecord) -> bool:
+        at, known = self._remembered.get(digest, (float("-inf"), ""))
         return known == record.hash and self._clock() - at < _REMEMBERED_FOR
 
-    async def _matches(self, key: str, secret: str, record: KeyRecord) -> bool:
+    async def _matches(self, digest: bytes, secret: str, record: KeyRecord) -> bool:
         # On a thread of its own, one at a time: guesses cost memory and CPU that requests want
         loop = asyncio.get_running_loop()
         if not await loop.run_in_executor(self._thread, _verify, record.hash, secret):
             return False
-        digest = hashlib.sha256(key.encode()).digest()
         self._remembered[digest] = (self._clock(), record.hash)
         self._remembered.move_to_end(digest)
         while len(self._remembered) > _REMEMBERED:

@@ -53,6 +53,13 @@ class Authority:
             beside.replace(folder / file)
         return folder
 
+    def settings(self, folder: Path, name: str, clients: str) -> dict[str, str]:
+        """Of services that speak mutual TLS as `name`, with a file of clients."""
+        file = folder / "clients.yaml"
+        file.write_text(clients)
+        certificates = self.fill(folder / "certificates", name)
+        return {"AURUM_RPC_TLS_FOLDER": str(certificates), "AURUM_RPC_CLIENTS_FILE": str(file)}
+
     def _sign(
         self, name: str, key: ec.EllipticCurvePublicKey, extensions: list[x509.ExtensionType], days: float
     ) -> x509.Certificate:

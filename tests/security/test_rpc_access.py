@@ -21,17 +21,9 @@ SERVICES = {"ingestion": ingestion_pb2, "prediction": prediction_pb2}
 def plant(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[tuple[Platform, Authority]]:
     folder = tmp_path_factory.mktemp("rpcs")
     authority = Authority()
-    authority.fill(folder / "certificates", "service.test")
     clients = "\n".join(f"  - {{name: {role.value}.test, roles: [{role.value}]}}" for role in Role)
-    (folder / "clients.yaml").write_text(f"clients:\n{clients}\n")
-    running = Platform(
-        folder,
-        extra={
-            "AURUM_RPC_TLS_FOLDER": str(folder / "certificates"),
-            "AURUM_RPC_CLIENTS_FILE": str(folder / "clients.yaml"),
-            "AURUM_MODEL_DIR": str(models),
-        },
-    )
+    behind = authority.settings(folder, "service.test", f"clients:\n{clients}\n")
+    running = Platform(folder, extra={**behind, "AURUM_MODEL_DIR": str(models)})
     running.start("ingestion")
     running.start("prediction")
     yield running, authority

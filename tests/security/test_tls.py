@@ -63,16 +63,8 @@ class Plant:
 def plant(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Plant]:
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority()
-    authority.fill(folder / "certificates", "platform.test")
-    (folder / "clients.yaml").write_text(CLIENTS)
-    running = Platform(
-        folder,
-        extra={
-            "AURUM_RPC_TLS_FOLDER": str(folder / "certificates"),
-            "AURUM_RPC_CLIENTS_FILE": str(folder / "clients.yaml"),
-            "AURUM_MODEL_DIR": str(models),
-        },
-    )
+    behind = authority.settings(folder, "platform.test", CLIENTS)
+    running = Platform(folder, extra={**behind, "AURUM_MODEL_DIR": str(models)})
     for service in ("ingestion", "prediction", "api", "edge"):
         running.start(service)
     running.start("iot-sim", "--machines", "4", "--machine-type", "pump", "--backfill", "200")

@@ -13,8 +13,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would write lines to stderr that are not JSON
-
 import grpc
 from opentelemetry.sdk.trace import TracerProvider
 

@@ -167,10 +167,12 @@ class Policies:
         method: str,
         errors: ErrorView,
         seconds: Callable[[Policy], float] = attempt_seconds,
+        *,
+        instance: str = "",
     ) -> Pipeline:
         """The pipeline of a call, as the policy in force has it; to be asked for anew for each call. seconds: which of
-        the policy's timeouts bounds an attempt."""
-        return self.pipelines.of(client, server, method, errors, seconds)
+        the policy's timeouts bounds an attempt. instance: which of several servers of that name."""
+        return self.pipelines.of(client, server, method, errors, seconds, instance=instance)
 
     def state(self) -> dict[str, Any]:
         """What /policy answers: the document in force or why the latest was refused, and each pipeline and limit."""

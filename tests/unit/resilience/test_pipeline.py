@@ -308,6 +308,29 @@ def test_a_reload_keeps_what_is_known_of_a_target_whatever_pattern_governs_it() 
     assert {each.policy.target for each in pipelines} == {"*/*/*"}
 
 
+def test_servers_of_one_name_share_a_policy_and_have_breakers_of_their_own() -> None:
+    loop = VirtualLoop()
+    text = "generation: {0}\npolicies: [{{target: edge/inputs/*, circuitBreaker: {{failMax: {1}, openJitter: 0}}}}]"
+    pipelines = Pipelines(parse_policy_document(text.format(1, 1), "test"), Policy(target="*/*/*"), clock=loop.time)
+
+    async def fails(timeout: float) -> None:
+        raise ConnectionError
+
+    async def main() -> None:
+        for instance in ("hall-1", "hall-2"):
+            pipeline = pipelines.of("edge", "inputs", "Connect", ErrorView(), instance=instance)
+            assert pipeline.policy.target == "edge/inputs/*"
+        with pytest.raises((ConnectionError, CircuitBreakerError)):
+            await pipelines.of("edge", "inputs", "Connect", ErrorView(), instance="hall-1").call_async(fails)
+
+    loop.run(main())
+    states = lambda: {each.name: each.breaker.current_state for each in pipelines if each.breaker}  # noqa: E731
+    assert states() == {"edge/inputs:hall-1": "open", "edge/inputs:hall-2": "closed"}
+    pipelines.apply(parse_policy_document(text.format(2, 3), "test"))
+    assert states() == {"edge/inputs:hall-1": "open", "edge/inputs:hall-2": "closed"}
+    assert {each.breaker.config.fail_max for each in pipelines if each.breaker} == {3}
+
+
 def test_calls_in_progress_end_under_the_policy_that_they_began_with() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline("p", policy(bulkhead={"maxConcurrent": 1}), clock=loop.time)

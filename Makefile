@@ -87,7 +87,7 @@ format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
-	@set -e; for benchmark in ingest spool query prediction cmapss simulator resilience console security; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+	@set -e; for benchmark in ingest spool query edge_inputs prediction cmapss simulator resilience console security; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
 
 crds: $(VENV)/.run  ## Write the CustomResourceDefinitions from the models
 	@$(BIN)/python -m aurum.operator.schema charts/aurumai-crds/templates docs/operator-reference.md

@@ -174,6 +174,23 @@ _SPOOL = Alert(
     ),
 )
 
+_INPUT = Alert(
+    "AurumAIInputAway",
+    "{{ $labels.k8s_pod_name }} does not hear {{ $labels.input }}",
+    "The broker, server, device or folder of this input has been away for five minutes.",
+    f"max_over_time(edge_input_connected{{{EDGES}}}[1m]) == 0",
+    "5m",
+    "warning",
+    "ingestion",
+    labels={"k8s_namespace_name": "plant", "service_name": "edge", "k8s_pod_name": "edge-0", "input": "hall-1"},
+    cases=_cases(
+        f'edge_input_connected{{{_EDGE}, input="hall-1"}}',
+        ("1x5 0x20", 15, True),
+        ("1x5 0x3 1x20", 12, False),
+        ("1x5 0x15 1x20", 30, False),
+    ),
+)
+
 _STORE = 'k8s_namespace_name="plant", service_name="ingestion", k8s_pod_name="ingestion-0"'
 _DISK = Alert(
     "AurumAIStoreDiskFull",
@@ -344,6 +361,7 @@ ALERTS: tuple[Alert, ...] = (
     _RETRIES,
     *(_burn(slo, window) for slo in SLOS for window in WINDOWS),
     _SPOOL,
+    _INPUT,
     _DISK,
     _DRIFT,
     _POLICY,

@@ -91,12 +91,12 @@ class Namespace:
             process.terminate()
             process.wait(10)
 
-    def start_script(self, name: str, script: str, **environment: object) -> None:
-        """Runs a script of this folder in a pod, with what the API's image has."""
+    def start_script(self, name: str, script: str, image: str = "api", **environment: object) -> None:
+        """Runs a script of this folder in a pod, with what an image has."""
         self.kubectl("delete", "pod", name, "--ignore-not-found", "--grace-period=0", "--force")
         container = {
             "name": "script",
-            "image": f"{REPOSITORY}/api:{TAG}",
+            "image": f"{REPOSITORY}/{image}:{TAG}",
             "imagePullPolicy": "IfNotPresent",
             "command": ["python", "-c", (HERE / script).read_text()],
             "env": [{"name": key, "value": str(value)} for key, value in environment.items()],
@@ -110,7 +110,9 @@ class Namespace:
             "securityContext": _RESTRICTED_POD,
             "containers": [container],
         }
-        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+        self.apply(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"script": name}}, "spec": spec}
+        )
         wait_for(lambda: self._phase(name) != "Pending", 60, f"pod {name} runs")
 
     def finish_script(self, name: str, seconds: float) -> Any:

@@ -193,6 +193,41 @@ def test_a_policy_that_the_charts_bring_can_be_used(tmp_path: Path) -> None:
     assert loaded.generation == 1
 
 
+def test_a_gateway_gets_its_inputs_and_may_reach_them(tmp_path: Path) -> None:
+    from aurum.edge.inputs.configuration import load_inputs
+
+    values = CHARTS / "aurumai" / "ci" / "edge-inputs-values.yaml"
+    made = objects(template(CHARTS / "aurumai", "--values", str(values)).stdout)
+    (files,) = [
+        each for each in made if each["kind"] == "ConfigMap" and each["metadata"]["name"].endswith("edge-files")
+    ]
+    file = tmp_path / "inputs.yaml"
+    file.write_text(files["data"]["inputs.yaml"])
+    assert [each.name for each in load_inputs(file).inputs] == [
+        "hall-1",
+        "line-2",
+        "cell-7",
+        "cell-8",
+        "meters",
+        "drops",
+    ]
+    (policy,) = [
+        each for each in made if each["kind"] == "NetworkPolicy" and each["metadata"]["name"].endswith("-edge")
+    ]
+    to_anybody = [port["port"] for each in policy["spec"]["egress"] if "to" not in each for port in each["ports"]]
+    assert {8883, 1883, 4841, 4840, 502} <= set(to_anybody)
+    (pod,) = [
+        each["spec"]["template"]["spec"]
+        for each in made
+        if each["kind"] == "StatefulSet" and each["metadata"]["name"].endswith("-edge")
+    ]
+    mounts = {each["mountPath"]: each["name"] for each in pod["containers"][0]["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert volumes[mounts["/etc/aurum/inputs"]]["secret"]["secretName"] == "plant"
+    assert volumes[mounts["/var/lib/aurum/drops"]]["persistentVolumeClaim"]["claimName"] == "drops"
+    assert volumes[mounts["/etc/aurum/files"]]["configMap"]["name"] == files["metadata"]["name"]
+
+
 def test_skaffold_and_the_examples_fit_the_charts(tmp_path: Path) -> None:
     skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
     # As published with skaffold (Apache-2.0): docs-v2/content/en/schemas/v4beta13.json

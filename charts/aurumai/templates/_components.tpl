@@ -6,7 +6,7 @@ kind        Deployment or StatefulSet             port     of gRPC or, for the A
 arguments   of the container                      env      settings that follow from the chart
 calls       the services that it calls            volume   {size, storageClass} of what it keeps, if it has to be kept
 token       whether it talks to Kubernetes        asks     whether it asks the admin servers of the others
-files       whether it has files of its own
+files       whether it has files of its own       mounts     {name, path, secret or claim} of what else it reads
 */ -}}
 {{- define "aurumai.components" -}}
 {{- $name := include "aurumai.fullname" . -}}
@@ -56,7 +56,7 @@ api:
   keys: {{ .Values.security.api.keysSecret | quote }}
   calls: [ingestion, prediction]
   asks: true
-  files: {{ include "aurumai.apiFiles" . | fromYaml | empty | not }}
+  files: {{ include "aurumai.files" (list . "api") | fromYaml | empty | not }}
   values: {{ toJson $values.api }}
 ingestion:
   image: ingestion
@@ -103,7 +103,18 @@ edge:
     AURUM_EDGE_HOST: 0.0.0.0
     AURUM_EDGE_PORT: "50051"
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
+    {{- if .Values.edge.inputs }}
+    AURUM_EDGE_INPUTS: /etc/aurum/files/inputs.yaml
+    {{- end }}
   calls: [ingestion]
+  files: {{ empty .Values.edge.inputs | not }}
+  mounts:
+    {{- with .Values.edge.inputsSecret }}
+    - {name: inputs, path: /etc/aurum/inputs, secret: {{ . }}}
+    {{- end }}
+    {{- with .Values.edge.dropsClaim }}
+    - {name: drops, path: /var/lib/aurum/drops, claim: {{ . }}}
+    {{- end }}
   {{- if $values.edge.persistence.enabled }}
   volume: {{ toJson $values.edge.persistence }}
   {{- end }}
@@ -226,7 +237,19 @@ AURUM_AUTH_OIDC_ROLE_NAMES: {{ join "," . | quote }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The files that the API is configured by, by name; nothing where the built-in ones are to be used. */ -}}
+{{- /* aurumai.files: list of root and name. The files that a service is configured by, by their names; nothing where
+there are none, or the built-in ones are to be used. */ -}}
+{{- define "aurumai.files" -}}
+{{- $root := first . -}}
+{{- if eq (last .) "api" }}{{ include "aurumai.apiFiles" $root }}{{ end -}}
+{{- if eq (last .) "edge" }}
+{{- with $root.Values.edge.inputs }}
+inputs.yaml: |
+  {{- dict "inputs" . | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "aurumai.apiFiles" -}}
 {{- with .Values.alarms.rules }}
 alarms.yaml: |

@@ -14,7 +14,7 @@ metadata:
     checksum/collector: {{ include "aurumai.collectorConfig" $root | sha256sum }}
     {{- end }}
     {{- if $component.files }}
-    checksum/files: {{ include "aurumai.apiFiles" $root | sha256sum }}
+    checksum/files: {{ include "aurumai.files" (list $root .name) | sha256sum }}
     {{- end }}
     {{- with $values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -117,6 +117,9 @@ spec:
         {{- if $component.files }}
         - {name: files, mountPath: /etc/aurum/files, readOnly: true}
         {{- end }}
+        {{- range $component.mounts }}
+        - {name: {{ .name }}, mountPath: {{ .path }}{{ if .secret }}, readOnly: true{{ end }}}
+        {{- end }}
         {{- if $component.token }}
         - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
         {{- end }}
@@ -157,6 +160,14 @@ spec:
     {{- if $component.files }}
     - name: files
       configMap: {name: {{ $fullname }}-{{ .name }}-files}
+    {{- end }}
+    {{- range $component.mounts }}
+    - name: {{ .name }}
+      {{- if .secret }}
+      secret: {secretName: {{ .secret }}, defaultMode: 0440}
+      {{- else }}
+      persistentVolumeClaim: {claimName: {{ .claim }}}
+      {{- end }}
     {{- end }}
     {{- if $component.token }}
     - name: token # for this container alone, not for the collector beside it

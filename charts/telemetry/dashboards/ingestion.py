@@ -11,6 +11,7 @@ from charts.telemetry.dashboards.panels import (
     or_zero,
     quantile,
     rate,
+    smallest,
     total,
 )
 
@@ -152,6 +153,72 @@ PAGE = Page(
                     (
                         Query(rate("edge_spool_refused_total", _EDGE, "k8s_pod_name"), "{{k8s_pod_name}} refused"),
                         Query(rate("edge_spool_dropped_total", _EDGE, "reason"), "{{reason}}"),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Inputs of the edge",
+            (
+                Panel(
+                    "Connected",
+                    "Whether each input has what it listens to: 1, or 0 while it is away.",
+                    "docs/runbooks/AurumAIInputAway.md",
+                    "short",
+                    (Query(or_zero(smallest("edge_input_connected", _EDGE, "input"), "input"), "{{input}}"),),
+                ),
+                Panel(
+                    "Heard",
+                    "Messages, notifications, answers and files a second, by what became of them; rebirths asked for.",
+                    "docs/edge.md",
+                    "cps",
+                    (
+                        Query(
+                            or_zero(rate("edge_input_messages_total", _EDGE, "input, result"), "input"),
+                            "{{input}} {{result}}",
+                        ),
+                        Query(
+                            or_zero(rate("edge_input_rebirths_total", _EDGE, "input"), "input"), "{{input}} rebirths"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Readings by input",
+                    "Readings a second that went into the spool, or not: unchanged, bad, invalid, unwanted, retimed.",
+                    "docs/edge.md",
+                    "cps",
+                    (
+                        Query(
+                            or_zero(rate("edge_input_readings_total", _EDGE, "input, result"), "input"),
+                            "{{input}} {{result}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Held back",
+                    "Share of the time that an input has read nothing, as the spool had no room.",
+                    "docs/runbooks/AurumAISpoolFilling.md",
+                    "percentunit",
+                    (Query(or_zero(rate("edge_input_held_back_seconds_total", _EDGE, "input"), "input"), "{{input}}"),),
+                ),
+                Panel(
+                    "Worst quality",
+                    "Share of good values of the device behind an input that has the fewest.",
+                    "docs/edge.md",
+                    "percentunit",
+                    (Query(or_zero(smallest("edge_input_worst_quality", _EDGE, "input"), "input"), "{{input}}"),),
+                ),
+                Panel(
+                    "Devices and their clocks",
+                    "Devices heard behind each input, and by how many seconds the clock is off that is off most.",
+                    "docs/edge.md",
+                    "short",
+                    (
+                        Query(or_zero(total("edge_input_sources", _EDGE, "input"), "input"), "{{input}} devices"),
+                        Query(
+                            or_zero(largest("edge_input_clock_skew_seconds", _EDGE, "input"), "input"),
+                            "{{input}} seconds",
+                        ),
                     ),
                 ),
             ),

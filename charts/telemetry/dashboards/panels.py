@@ -112,6 +112,11 @@ def largest(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
     return f"max by ({by}) ({metric}{{{matchers}}})"
 
 
+def smallest(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
+    """The smallest value of a gauge."""
+    return f"min by ({by}) ({metric}{{{matchers}}})"
+
+
 def quantile(share: float, metric: str, matchers: str = ANY, by: str = "service_name") -> str:
     """A quantile of a histogram."""
     labels = f"{by}, le" if by else "le"

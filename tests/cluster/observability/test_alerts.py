@@ -25,6 +25,13 @@ from tests.cluster.operator.conftest import policy
 FASTER = 60
 DOCS, GRAFANA = "https://docs.example.com/aurum/", "https://grafana.example.com"
 FIRES, CLEARS = 240.0, 420.0  # seconds
+METER = {
+    "name": "meters",
+    "protocol": "modbus",
+    "host": "meter",
+    "port": 5020,
+    "registers": [{"address": 0, "machine": "meter-1", "sensor": "seconds"}],
+}
 
 
 class Watch:
@@ -90,6 +97,9 @@ def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
     release.start_script("webhook", "webhook.py")
     wait_for(lambda: release.get("pod", "webhook")["status"].get("podIP"), 60, "the webhook has an address")
     address = release.get("pod", "webhook")["status"]["podIP"]
+    release.start_script("meter", "meter.py", image="edge")
+    ports = {"selector": {"script": "meter"}, "ports": [{"port": 5020}]}
+    release.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "meter"}, "spec": ports})
     upgrade = ("--reuse-values", "--wait", "--timeout=5m")
     release.helm(
         *("upgrade", "observability", str(CHARTS / "observability"), *upgrade, "--set-file", f"rules.file={file}"),
@@ -105,6 +115,8 @@ def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
             *upgrade,
             "--set-string",
             "settings.AURUM_FAULTS_ENABLED=true",
+            "--set-json",
+            f"edge.inputs={json.dumps([METER])}",
         ),
         timeout=330,
     )
@@ -114,7 +126,8 @@ def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
     release.start_script("load", "load.py", **load)
     with release.forwarded("pod/webhook", 8080) as webhook:
         yield Watch(release, webhook)
-    for pod in ("load", "webhook", "device", "small-store"):
+    release.kubectl("delete", "service", "meter")
+    for pod in ("load", "webhook", "device", "small-store", "meter"):
         release.kubectl("delete", "pod", pod, "--ignore-not-found", "--grace-period=0", "--force")
     for chart, revision in revisions.items():
         release.helm("rollback", chart, str(revision), "--wait", "--timeout=5m", timeout=330)
@@ -211,7 +224,7 @@ ROUNDS = (
     SLOW | FAILING | {"AurumAIPolicyRefused", "AurumAIStoreDiskFull", "AurumAITelemetryDropped", "AurumAIModelDrift"},
     {"AurumAIManyRetries", "AurumAIPolicyNotConverged"},
     CUT_OFF | PREDICTION_GONE,
-    {"AurumAIApiAbsent"},
+    {"AurumAIApiAbsent", "AurumAIInputAway"},
 )
 
 
@@ -263,9 +276,16 @@ def test_prediction_gone_and_the_edge_cut_off(watch: Watch) -> None:
         release.kubectl("delete", "pod", "device", "--grace-period=0", "--force")
 
 
-def test_the_api_gone(watch: Watch) -> None:
-    with scaled(watch.release, "deployment/aurumai-api", 2):
+def test_the_api_and_a_meter_gone(watch: Watch) -> None:
+    """The meter that the gateway asks over Modbus; before, its readings are in the store."""
+    release = watch.release
+    with release.forwarded("service/aurumai-api", 8000) as api:
+        shown = f"{api}/api/machines/meter-1/metrics?sensor=seconds"
+        wait_for(lambda: http("GET", shown)[1]["series"][0]["values"], 120, "readings of the meter")
+    release.kubectl("delete", "pod", "meter", "--grace-period=0", "--force")
+    with scaled(release, "deployment/aurumai-api", 2):
         watch.fires(ROUNDS[3])
+    release.start_script("meter", "meter.py", image="edge")
 
 
 def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:

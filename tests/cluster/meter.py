@@ -1,0 +1,19 @@
+"""A meter behind Modbus TCP: the holding registers of device 1 have the seconds of the minute."""
+
+import asyncio
+import time
+
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+
+async def answer(code, start, address, count, registers, _):
+    registers[address - start : address - start + count] = [int(time.time()) % 60] * count
+
+
+async def serve():
+    words = SimData(0, count=10, values=0, datatype=DataType.REGISTERS)
+    await ModbusTcpServer(SimDevice(1, simdata=[words], action=answer), address=("", 5020)).serve_forever()
+
+
+asyncio.run(serve())

@@ -86,12 +86,43 @@ def api() -> None:
     _serve("api", body)
 
 
-@app.command(rich_help_panel=_SERVICES)
-def edge() -> None:
+edge_app = typer.Typer(invoke_without_command=True)
+app.add_typer(edge_app, name="edge", rich_help_panel=_SERVICES)
+
+
+@edge_app.callback()
+def edge(context: typer.Context) -> None:
     """Run an edge gateway: takes readings from devices, keeps them, passes them on in order."""
+    if context.invoked_subcommand is not None:
+        return
     from aurum.edge.gateway import edge as body
 
     _serve("edge", body)
+
+
+@edge_app.command("check")
+def edge_check(
+    file: Annotated[Path, typer.Argument(help="A file of inputs (AURUM_EDGE_INPUTS).", dir_okay=False, exists=True)],
+) -> None:
+    """Say whether a gateway could use a file of inputs, and what it would listen to."""
+    from aurum.edge.inputs.configuration import InputsError, load_inputs
+
+    try:
+        inputs = load_inputs(file).inputs
+    except InputsError as error:
+        _fail(str(error), 1)
+    for each in inputs:
+        typer.echo(f"{each.name}: {each.protocol} {each.place}, {len(each.rules)} rules")
+
+
+@edge_app.command("schema")
+def edge_schema() -> None:
+    """Print the JSON schema of a file of inputs."""
+    import json
+
+    from aurum.edge.inputs.configuration import InputsFile
+
+    typer.echo(json.dumps(InputsFile.model_json_schema(), indent=1))
 
 
 @app.command(rich_help_panel=_SERVICES)
@@ -125,18 +156,30 @@ def iot_sim(
     machine_type: Annotated[list[str] | None, typer.Option(help="Only these types; may be repeated.")] = None,
     backfill: Backfill = 120,
     to: Annotated[str, typer.Option(help="edge, ingestion, or the host:port of either.")] = "edge",
+    protocol: Annotated[
+        str, typer.Option(help="grpc; or mqtt, sparkplug, opcua, modbus for a gateway's inputs.")
+    ] = "grpc",
+    at: Annotated[str, typer.Option(help="host:port of the broker, or where an OPC UA or Modbus server listens.")] = "",
+    write_inputs: Annotated[
+        Path | None, typer.Option(help="File that gets how a gateway listens to them.", dir_okay=False)
+    ] = None,
 ) -> None:
     """Simulate the devices of a plant: machines that wear, fail and are repaired."""
     from aurum.runtime.settings import load_settings
-    from aurum_sim.iot import FleetOptions
+    from aurum_sim.iot import FleetOptions, Told
     from aurum_sim.iot import iot_sim as body
+    from aurum_sim.peers import Kind, make_peer
 
     settings = load_settings()
     address = {"edge": settings.edge_target, "ingestion": settings.ingestion_target}.get(to, to)
     if ":" not in address:
         raise typer.BadParameter(f"{to!r} is neither edge, ingestion nor host:port", param_hint="--to")
     fleet = FleetOptions(machines, rate, speed_up, seed, site, backfill=backfill, types=tuple(machine_type or ()))
-    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address), settings)
+    if protocol not in (known := [kind.value for kind in Kind]):
+        raise typer.BadParameter(f"{protocol!r} is none of {', '.join(known)}", param_hint="--protocol")
+    peer = make_peer(Kind(protocol), at)
+    told = Told(peer, write_inputs) if peer else None
+    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address, told), settings)
 
 
 @app.command("edge-sim", rich_help_panel=_SIMULATORS)

@@ -47,6 +47,11 @@ class Fleet:
         """(machine_id, machine_type) of each."""
         return [(machine_id, group.kind.name) for group, ids in self._groups for machine_id in ids]
 
+    @property
+    def sensors(self) -> dict[str, tuple[str, ...]]:
+        """Of each machine."""
+        return {machine_id: tuple(group.sensors) for group, ids in self._groups for machine_id in ids}
+
     def advance(self, hours: float, timestamps_us: Sequence[int]) -> Iterator[MadeBatch]:
         """One step of so many operating hours for each timestamp; the batches with its readings."""
         pending: list[Series] = []

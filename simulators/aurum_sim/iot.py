@@ -6,6 +6,9 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
 
 from aurum.readings.batch import now_us
 from aurum.readings.uplink import Uplink
@@ -16,6 +19,7 @@ from aurum.runtime.tracing import traced_operation
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.fleet import Fleet
 from aurum_sim.outbox import MemoryOutbox
+from aurum_sim.peers.peer import Peer, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +43,32 @@ class FleetOptions:
     types: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """By what devices tell, instead of gRPC. inputs: file that gets how a gateway listens to them."""
+
+    peer: Peer
+    inputs: Path | None = None
+
+
 @contextlib.asynccontextmanager
-async def devices(service: Service, target: Dependency, options: FleetOptions) -> AsyncGenerator[Fleet]:
-    """The devices of a fleet send for the time of the block. Raises ValueError for options that cannot be."""
+async def devices(
+    service: Service, target: Dependency, options: FleetOptions, told: Told | None = None
+) -> AsyncGenerator[Fleet]:
+    """The devices of a fleet send for the time of the block; target knows their types in any case. Raises ValueError
+    for options that cannot be."""
     source_id = f"{service.name}-{time.time_ns() // 1_000_000:x}"  # sequences start anew, so the source is new too
     fleet = Fleet(options.machines, options.seed, source_id, options.prefix, options.types)
+    if told is not None:
+        await told.peer.open(fleet.sensors)
+        if told.inputs is not None:
+            told.inputs.write_text(yaml.safe_dump({"inputs": [told.peer.inputs()]}, sort_keys=False), encoding="utf-8")
+        service.spawn(_tell(fleet, told.peer, target, options), "devices")
+        try:
+            yield fleet
+        finally:
+            await told.peer.close()
+        return
     outbox = MemoryOutbox(_BUFFERED_BATCHES)
     uplink = Uplink(outbox, target)
     service.health.add_check("uplink", lambda: uplink.problem)
@@ -77,6 +102,28 @@ async def _produce(fleet: Fleet, outbox: MemoryOutbox, target: Dependency, optio
         if registering and registering.done():
             registering.result()
             registering = None
+
+
+async def _tell(fleet: Fleet, peer: Peer, target: Dependency, options: FleetOptions) -> None:
+    """As `_produce` does, by another protocol; a device's history is not told, as such devices keep none."""
+    hours = options.speed_up / options.rate / 3600
+    registering = asyncio.create_task(_register_rest(fleet.machines, target, options.site))
+    due = time.monotonic()
+    while True:
+        for made in fleet.advance(hours, [now_us()]):
+            await peer.tell(_samples(made.message))
+        due = max(due + 1 / options.rate, time.monotonic())
+        await asyncio.sleep(due - time.monotonic())
+        if registering.done():
+            registering.result()
+
+
+def _samples(batch: ingestion_pb2.Batch) -> list[Sample]:
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for each in batch.series:
+        for at, value in zip(each.timestamps_us, each.values, strict=True):
+            found.setdefault((each.machine_id, at), {})[each.sensor] = value
+    return [Sample(machine, at, values) for (machine, at), values in found.items()]
 
 
 def _backfill(fleet: Fleet, outbox: MemoryOutbox, options: FleetOptions, hours: float, newest_us: int) -> None:
@@ -120,16 +167,16 @@ async def _register(
 
 async def _register_rest(machines: list[tuple[str, str]], target: Dependency, site: str) -> None:
     while machines:
-        await asyncio.sleep(2.0)
         machines, _ = await _register(machines, target, site)
+        await asyncio.sleep(2.0)
 
 
-def iot_sim(options: FleetOptions, server: str, address: str) -> Body:
+def iot_sim(options: FleetOptions, server: str, address: str, told: Told | None = None) -> Body:
     """The body of the iot-sim service. server: "edge" or "ingestion", at `address`."""
 
     @contextlib.asynccontextmanager
     async def body(service: Service) -> AsyncGenerator[None]:
-        async with devices(service, service.dependency(server, address), options):
+        async with devices(service, service.dependency(server, address), options, told):
             yield
 
     return body

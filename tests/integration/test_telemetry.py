@@ -69,9 +69,16 @@ def observed(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    folder = tmp_path_factory.mktemp("observed")
+    inputs = {"inputs": [{"name": "drops", "protocol": "files", "folder": str(folder / "drops"), "settled": 0}]}
+    (folder / "inputs.yaml").write_text(json.dumps(inputs))
     platform = Platform(
-        tmp_path_factory.mktemp("observed"),
-        extra={"AURUM_MODEL_DIR": str(models), "AURUM_TRACING_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"},
+        folder,
+        extra={
+            "AURUM_MODEL_DIR": str(models),
+            "AURUM_TRACING_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+            "AURUM_EDGE_INPUTS": str(folder / "inputs.yaml"),
+        },
     )
     for service in ("ingestion", "prediction", "api", "edge"):
         platform.start(service)
@@ -112,6 +119,21 @@ def test_one_prediction_is_one_trace_through_three_services(observed: Observed) 
     querying = names["ingestion", "aurum.v1.IngestionService/Query"]
     assert by_id[querying.parent_id].service == "prediction"
     assert by_id[by_id[querying.parent_id].parent_id] is predicting
+
+
+def test_what_an_input_takes_is_one_trace_to_the_store(observed: Observed) -> None:
+    table = f"machine_id,timestamp,sensor,value\npress-1,{time.time():.3f},load,7\n"
+    (observed.platform.folder / "drops" / "one.csv").write_text(table)
+
+    def traced() -> list[Span]:
+        spooled = [span for span in observed.receiver.spans if span.name == "spool input"]
+        return [span for each in spooled for span in observed.receiver.trace(each.trace_id) if span.service != "edge"]
+
+    stored = wait_for(traced, 30, "spans of ingestion in the trace of an input")
+    assert {(span.service, span.name) for span in stored} >= {("ingestion", "aurum.v1.IngestionService/Ingest batch")}
+    (spooled,) = [span for span in observed.receiver.spans if span.name == "spool input"]
+    assert spooled.attributes["aurum.input"].string_value == "drops"
+    assert spooled.attributes["aurum.readings"].int_value == 1
 
 
 def test_the_logs_of_each_service_know_trace_and_request(observed: Observed) -> None:

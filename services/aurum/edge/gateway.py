@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
+from aurum.edge.inputs.configuration import InputsError, InputsFile, load_inputs
+from aurum.edge.inputs.listening import listen_to
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.readings.batch import decode, parse_request
@@ -15,7 +17,7 @@ from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
 from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
-from aurum.runtime.settings import Settings
+from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.tracing import traceparent
 from aurum.security.door import door, require_spoken_for
 from aurum.security.sources import SourceLimits
@@ -110,8 +112,10 @@ async def _measured(writing: Awaitable[Written], transport: str, started: float)
 
 
 @contextlib.asynccontextmanager
-async def gateway(service: Service, upstream_target: str | None = None) -> AsyncGenerator[EdgeServicer]:
-    """A gateway for the time of the block: its spool, its uplink, its gRPC server."""
+async def gateway(
+    service: Service, upstream_target: str | None = None, inputs: InputsFile | None = None
+) -> AsyncGenerator[EdgeServicer]:
+    """A gateway for the time of the block: its spool, its uplink, its gRPC server, and what else it listens to."""
     settings = service.settings
     spool = await asyncio.to_thread(Spool, _options(settings))
     await spool.start()
@@ -122,7 +126,11 @@ async def gateway(service: Service, upstream_target: str | None = None) -> Async
         if settings.edge_live_first:
             lanes["backlog"] = Uplink(spool.backlog, upstream)
         service.health.add_check("spool", spool.problem)
-        servicer = EdgeServicer(spool, upstream, SourceLimits(settings))
+        limits = SourceLimits(settings)
+        if inputs is not None:
+            listening = listen_to(inputs, service, spool, limits)
+            service.describe("inputs", listening.state)
+        servicer = EdgeServicer(spool, upstream, limits)
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         work = [
             *(service.spawn(lane.run(), f"uplink-{name}") for name, lane in lanes.items()),
@@ -162,5 +170,10 @@ def _options(settings: Settings) -> SpoolOptions:
 @contextlib.asynccontextmanager
 async def edge(service: Service) -> AsyncGenerator[None]:
     """The edge service."""
-    async with gateway(service):
+    path = service.settings.edge_inputs
+    try:
+        inputs = load_inputs(path) if path is not None else None
+    except InputsError as error:
+        raise SettingsError(f"AURUM_EDGE_INPUTS: {error}") from error
+    async with gateway(service, inputs=inputs):
         yield

@@ -114,6 +114,16 @@ class Spool:
         self._log.close()
         self._owned.close()
 
+    @property
+    def folder(self) -> Path:
+        """Which this process owns."""
+        return self._options.folder
+
+    @property
+    def max_bytes(self) -> int:
+        """That it may have; a batch may have no more."""
+        return self._options.max_bytes
+
     def problem(self) -> str | None:
         return self._log.problem if self._writer else "is not started"
 

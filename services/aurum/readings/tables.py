@@ -114,8 +114,13 @@ def parse_timestamp(text: str) -> int:
             moment = moment.replace(tzinfo=UTC)
         seconds = moment - datetime(1970, 1, 1, tzinfo=UTC)
         return (seconds.days * 86_400 + seconds.seconds) * 1_000_000 + seconds.microseconds
+    return timestamp_of(number)
+
+
+def timestamp_of(number: float) -> int:
+    """As `parse_timestamp` has it of a number."""
     if not math.isfinite(number):
-        raise ValueError(f"{text[:40]!r} is no time")
+        raise ValueError(f"{number!r} is no time")
     if abs(number) >= _MICROSECONDS_FROM:
         return int(number)
     return round(number * (1_000 if abs(number) >= _MILLISECONDS_FROM else 1_000_000))

@@ -35,6 +35,7 @@ CALLS = (
     *(Calls("api", f"{service}-admin", ("GET",)) for service in SERVICES if service != "api"),
     Calls("api", "emission-factors", ("GET",)),
     Calls("api", "oidc", ("GET",)),
+    Calls("edge", "inputs", ("Connect",)),
     Calls("operator", "pods", ("GET",)),
     Calls("operator", "prometheus", ("GET",)),
 )

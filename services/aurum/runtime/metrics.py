@@ -178,6 +178,29 @@ edge_spool_forwarded_total = Counter("edge_spool_forwarded_total", "Batches that
 edge_spool_refused_total = Counter("edge_spool_refused_total", "Batches refused because the spool was full.")
 edge_spool_dropped_total = Counter("edge_spool_dropped_total", "Batches given up.", ["reason"])
 
+edge_input_connected = Gauge("edge_input_connected", "Whether an input has what it listens to (1) or not.", ["input"])
+edge_input_messages_total = Counter(
+    "edge_input_messages_total",
+    "Messages, notifications, answers and files that an input has heard.",
+    ["input", "result"],
+)
+edge_input_readings_total = Counter(
+    "edge_input_readings_total", "Readings of an input, by what became of them.", ["input", "result"]
+)
+edge_input_held_back_seconds_total = Counter(
+    "edge_input_held_back_seconds_total",
+    "Seconds that an input has read nothing, as the spool had no room or it had sent its share.",
+    ["input"],
+)
+edge_input_rebirths_total = Counter("edge_input_rebirths_total", "Sparkplug rebirths that were asked for.", ["input"])
+edge_input_sources = Gauge("edge_input_sources", "Devices that were heard behind an input.", ["input"])
+edge_input_worst_quality = Gauge(
+    "edge_input_worst_quality", "Share of good values of the device behind an input that has the fewest.", ["input"]
+)
+edge_input_clock_skew_seconds = Gauge(
+    "edge_input_clock_skew_seconds", "Of the device behind an input whose clock is off most, about.", ["input"]
+)
+
 simulator_readings_total = Counter("simulator_readings_total", "Readings that the simulators made.", ["result"])
 simulator_buffer_batches = Gauge("simulator_buffer_batches", "Batches that the devices still hold.")
 

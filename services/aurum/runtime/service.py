@@ -62,6 +62,7 @@ class Service:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._described: dict[str, Callable[[], Any]] = {}
         self.failed = False
 
     def stop(self) -> None:
@@ -77,7 +78,12 @@ class Service:
             **overview(),
             "faults": self.faults.active(),
             "missing": self.health.missing(),
+            **{name: state() for name, state in self._described.items()},
         }
+
+    def describe(self, name: str, state: Callable[[], Any]) -> None:
+        """Adds what only this service has to its overview."""
+        self._described[name] = state
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs background work; if it fails the service ends, to be restarted, rather than live on without it."""

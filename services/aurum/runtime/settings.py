@@ -281,6 +281,9 @@ class Settings(BaseSettings):
     edge_port: int = Field(50053, ge=1, le=65535, description="Port of the edge gateway (gRPC).")
     edge_target: str = Field("127.0.0.1:50053", description="Where devices find the edge gateway.")
     edge_uplink_target: str | None = Field(None, description="Where a gateway forwards to; ingestion by default.")
+    edge_inputs: Path | None = Field(
+        None, description="File of inputs (YAML): MQTT, Sparkplug B, OPC UA, Modbus and folders that it listens to."
+    )
     edge_spool_path: Path | None = Field(
         None, description="Folder of the spool; edge-spool below the state directory by default."
     )

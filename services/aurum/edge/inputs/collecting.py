@@ -1,0 +1,244 @@
+"""From single values to batches in the spool: what every input does, whatever it listens to."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry.trace import SpanKind
+
+from aurum.edge.inputs.arrivals import Arrival
+from aurum.edge.inputs.sources import Sources, SourceState
+from aurum.edge.inputs.tags import Indices, Kind, Tags
+from aurum.edge.inputs.troubles import Troubles
+from aurum.edge.spool import Spool
+from aurum.readings.batch import MAX_AHEAD_US, MAX_READINGS, MAX_SERIES, Batch, Series, Timestamps, Values, now_us
+from aurum.readings.ingest_stream import Written
+from aurum.runtime import metrics
+from aurum.runtime.errors import ResourceExhaustedError, UnavailableError
+from aurum.runtime.tracing import traced_operation, traceparent
+from aurum.security.sources import SourceLimits
+
+Clock = Literal["device", "corrected", "arrival"]
+Flags = npt.NDArray[np.bool_]
+_MARGIN_US = 10_000_000  # ahead of our clock that are left when a batch is made, for ingestion's may be behind
+_MOST_READINGS, _MOST_SERIES = MAX_READINGS // 2, MAX_SERIES // 2  # of one batch
+_SHARE_BYTES = 1000  # of the spool, for each reading of the largest batch, which so is a part of it
+_DISK_AGAIN = 1.0  # seconds
+
+
+class Collector:
+    """Gathers values until they are committed. For one event loop.
+
+    most: readings of a batch.
+    """
+
+    def __init__(self, name: str, source_id: str, spool: Spool, tags: Tags, clock: Clock, limits: SourceLimits) -> None:
+        """name: of the input. source_id: under which its batches go, which nobody has used before."""
+        self.sources = Sources()
+        self.tags = tags
+        self._source_id = source_id
+        self._sequence = 0
+        self._spool = spool
+        self._clock = clock
+        self._limits = limits
+        self._name = name
+        self.most = min(_MOST_READINGS, spool.max_bytes // _SHARE_BYTES)
+        self._troubles = Troubles(name)
+        self._indices: list[int] = []
+        self._times: list[int] = []
+        self._values: list[float] = []
+        self._blocks: list[tuple[Indices, Timestamps, Values]] = []
+        self._results = {
+            result: metrics.edge_input_readings_total.labels(name, result)
+            for result in ("accepted", "unchanged", "bad", "invalid", "unwanted", "retimed")
+        }
+        self._held_back = metrics.edge_input_held_back_seconds_total.labels(name)
+
+    def skew_us(self, source: str) -> float:
+        """By how much a device's clock is corrected."""
+        return self.sources.of(source).skew_us
+
+    @property
+    def full(self) -> bool:
+        """Whether what `add` has gathered is enough for a batch."""
+        return len(self._values) >= self.most
+
+    def add(
+        self,
+        source: str,
+        machine: str,
+        sensor: str,
+        at_us: int | None,
+        value: float,
+        *,
+        good: bool = True,
+        arrival: Arrival | None = None,
+    ) -> None:
+        """source: the device. machine, sensor: as they come. at_us: None if the device tells no time. good: whether it
+        says that the value is one. arrival: None if it has come now, and for the first time."""
+        tag = self.tags.of(machine, sensor)
+        if tag.kind is Kind.DROPPED:
+            self._results["unwanted"].inc()
+            return
+        arrived = now_us() if arrival is None else arrival.at_us
+        good = good and math.isfinite(value)
+        state = self.sources.of(source)
+        state.note(arrived, at_us, good=good)
+        if not good:
+            self._results["bad"].inc()
+            return
+        if tag.kind is Kind.INVALID:
+            self._results["invalid"].inc()
+            return
+        value = tag.factor * value + tag.offset
+        at = self._time(arrived, at_us, self._skew_us(state, arrival))
+        if tag.kind is Kind.BANDED and not tag.passes(at, value):
+            self._results["unchanged"].inc()
+            return
+        self._indices.append(tag.index)
+        self._times.append(at)
+        self._values.append(value)
+
+    def add_all(self, source: str, indices: Indices, at_us: Timestamps, values: Values, good: Flags) -> None:
+        """Many values of one device, as `add` does with each: arrays of one length. indices: of tags of the present
+        generation. at_us: 0 where the device tells no time."""
+        kinds = self.tags.kinds[indices]
+        wanted = kinds != Kind.DROPPED
+        good = good & np.isfinite(values)
+        stored = wanted & good & (kinds != Kind.INVALID)
+        self._count("unwanted", ~wanted)
+        self._count("bad", wanted & ~good)
+        self._count("invalid", wanted & good & (kinds == Kind.INVALID))
+        arrived = now_us()
+        state = self.sources.of(source)
+        state.note_all(arrived, at_us[wanted], good[wanted])
+        indices, at_us, values = indices[stored], at_us[stored], values[stored]
+        values = self.tags.factors[indices] * values + self.tags.offsets[indices]
+        times = self._times_of(arrived + _rank(indices), at_us, state.skew_us)
+        (banded,) = np.nonzero(kinds[stored] == Kind.BANDED)
+        if len(banded):
+            passing = np.ones(len(values), bool)
+            for place in banded.tolist():
+                passing[place] = self.tags.at(indices[place]).passes(int(times[place]), float(values[place]))
+            self._count("unchanged", ~passing)
+            indices, times, values = indices[passing], times[passing], values[passing]
+        if len(values):
+            self._blocks.append((indices, times, values))
+
+    async def commit(self) -> Awaitable[Any] | None:
+        """Puts what has been gathered into the spool, and waits for room there; what comes back ends when all of it is
+        durable. None if nothing has been gathered."""
+        writing = [await self._put_next(series) for series in self._gathered()]
+        if self.tags.too_many and not self._values and not self._blocks:
+            self.tags.forget()
+        return asyncio.gather(*writing) if writing else None
+
+    async def put(self, source_id: str, sequence: int, series: list[Series]) -> Awaitable[Written]:
+        """A batch that has a name already; as `commit` does."""
+        batch = Batch.of(source_id, sequence, series)
+        began = time.monotonic()
+        told: dict[str, str | int] = {"aurum.input": self._name, "aurum.readings": batch.readings}
+        with traced_operation("spool input", told, kind=SpanKind.PRODUCER):
+            await self._limits.admit(batch, wait=True)
+            parent = traceparent()
+            writing = await self._spool.put(batch, parent, wait=True)
+        self._held_back.inc(time.monotonic() - began)
+        return asyncio.ensure_future(self._kept(batch, parent, writing))
+
+    async def _put_next(self, series: list[Series]) -> Awaitable[Written]:
+        self._sequence += 1
+        return await self.put(self._source_id, self._sequence, series)
+
+    async def _kept(self, batch: Batch, parent: str, writing: Awaitable[Written]) -> Written:
+        """A disk that is full or fails is waited for: what is not durable is not acknowledged, so that an input soon
+        reads no further."""
+        while True:
+            began = time.monotonic()
+            try:
+                written = await writing
+            except (ResourceExhaustedError, UnavailableError) as error:
+                self._troubles.tell(error.message)
+                await asyncio.sleep(error.retry_after or _DISK_AGAIN)
+                writing = await self._spool.put(batch, parent, wait=True)
+                self._held_back.inc(time.monotonic() - began)
+                continue
+            self._results["accepted"].inc(written.accepted)
+            return written
+
+    def _count(self, result: str, which: Flags) -> None:
+        if count := np.count_nonzero(which):
+            self._results[result].inc(int(count))
+
+    def _gathered(self) -> list[list[Series]]:
+        """As batches, each within the limits of one."""
+        if self._values:
+            block = np.array(self._indices, np.int32), np.array(self._times, np.int64), np.array(self._values)
+            self._blocks.append(block)
+            self._indices, self._times, self._values = [], [], []
+        if not self._blocks:
+            return []
+        blocks, self._blocks = self._blocks, []
+        indices, times, values = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
+        batches: list[list[Series]] = []
+        for start in range(0, len(values), self.most):
+            part = slice(start, start + self.most)
+            series = list(self._by_tag(indices[part], times[part], values[part]))
+            batches += [series[first : first + _MOST_SERIES] for first in range(0, len(series), _MOST_SERIES)]
+        return batches
+
+    def _by_tag(self, indices: Indices, times: Timestamps, values: Values) -> Iterator[Series]:
+        order = np.argsort(indices, kind="stable")
+        indices, times, values = indices[order], times[order], values[order]
+        starts = np.flatnonzero(np.diff(indices, prepend=-1)).tolist()
+        found: dict[tuple[str, str], list[slice]] = {}
+        for start, end in zip(starts, [*starts[1:], len(values)], strict=True):
+            tag = self.tags.at(indices[start])
+            found.setdefault((tag.machine_id, tag.sensor), []).append(slice(start, end))
+        for (machine_id, sensor), parts in found.items():
+            if len(parts) == 1:
+                yield Series(machine_id, sensor, times[parts[0]], values[parts[0]])
+            else:  # several names that are one by the rules
+                yield Series(
+                    machine_id,
+                    sensor,
+                    np.concatenate([times[part] for part in parts]),
+                    np.concatenate([values[part] for part in parts]),
+                )
+
+    def _skew_us(self, state: SourceState, arrival: Arrival | None) -> float:
+        known = arrival.skew_us if arrival is not None else None
+        return state.skew_us if known is None else known
+
+    def _time(self, arrived: int, at_us: int | None, skew_us: float) -> int:
+        if at_us is None or self._clock == "arrival":
+            return arrived
+        if self._clock == "corrected":
+            at_us -= int(skew_us)
+        if at_us > arrived + MAX_AHEAD_US - _MARGIN_US or at_us < 0:
+            self._results["retimed"].inc()  # ingestion would refuse it, and the whole batch with it
+            return arrived
+        return at_us
+
+    def _times_of(self, arrived: Timestamps, at_us: Timestamps, skew_us: float) -> Timestamps:
+        """As `_time`."""
+        told = at_us != 0
+        if self._clock == "arrival":
+            told = np.zeros(len(at_us), bool)
+        elif self._clock == "corrected":
+            at_us = at_us - int(skew_us)
+        wrong = told & ((at_us > arrived + MAX_AHEAD_US - _MARGIN_US) | (at_us < 0))
+        self._count("retimed", wrong)
+        return np.where(told & ~wrong, at_us, arrived)
+
+
+def _rank(indices: Indices) -> Timestamps:
+    """How many of the same stand before each: microseconds that tell those apart that have come together."""
+    order = np.argsort(indices, kind="stable")
+    starts = np.flatnonzero(np.diff(indices[order], prepend=-1))
+    rank = np.empty(len(indices), np.int64)
+    rank[order] = np.arange(len(indices)) - np.repeat(starts, np.diff(starts, append=len(indices)))
+    return rank

@@ -1,0 +1,100 @@
+"""Runs the inputs of a gateway's file, each for itself: what one listens to may be away while the others go on."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aurum.edge.inputs.arrivals import Arrivals
+from aurum.edge.inputs.collecting import Collector
+from aurum.edge.inputs.configuration import FilesInput, InputsFile, ModbusInput, MqttInput, OpcuaInput, SparkplugInput
+from aurum.edge.inputs.connecting import Connector
+from aurum.edge.inputs.input import Input
+from aurum.edge.inputs.tags import Tags
+from aurum.edge.spool import Spool
+from aurum.runtime import metrics
+from aurum.runtime.service import Service
+from aurum.security.sources import SourceLimits
+
+_GAUGES_EVERY = 1.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What a gateway listens to, by the inputs' names."""
+
+    inputs: dict[str, Input]
+
+    def state(self) -> list[dict[str, Any]]:
+        """Of each input, for the gateway's overview."""
+        return [
+            {
+                "name": name,
+                "problem": each.problem,
+                "sources": len(each.collector.sources),
+                "worst_quality": round(each.collector.sources.worst_quality, 4),
+                "clock_skew_seconds": round(each.collector.sources.largest_skew, 6),
+            }
+            for name, each in self.inputs.items()
+        ]
+
+    async def observe(self) -> None:
+        """Keeps the gauges current, for as long as it runs."""
+        while True:
+            for name, each in self.inputs.items():
+                sources = each.collector.sources
+                metrics.edge_input_sources.labels(name).set(len(sources))
+                metrics.edge_input_worst_quality.labels(name).set(sources.worst_quality)
+                metrics.edge_input_clock_skew_seconds.labels(name).set(sources.largest_skew)
+            await asyncio.sleep(_GAUGES_EVERY)
+
+
+def listen_to(file: InputsFile, service: Service, spool: Spool, limits: SourceLimits) -> Listening:
+    """Begins to. What an input cannot do now, it tries again; what nobody foresaw ends the service."""
+    begun = time.time_ns() // 1_000_000
+    inputs: dict[str, Input] = {}
+    for options in file.inputs:
+        source_id = f"{options.name}-{begun:x}"  # sequences start anew, so the source is new too
+        collector = Collector(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
+        made = _make(
+            options, collector, lambda name: Connector(service.name, name, service.policies), spool.folder / "inputs"
+        )
+        inputs[options.name] = made
+        service.spawn(made.run(), f"input:{options.name}")
+    listening = Listening(inputs)
+    service.spawn(listening.observe(), "input-gauges")
+    return listening
+
+
+def _make(
+    options: MqttInput | SparkplugInput | OpcuaInput | ModbusInput | FilesInput,
+    collector: Collector,
+    connector: Callable[[str], Connector],
+    kept: Path,
+) -> Input:
+    """kept: a folder for what inputs remember."""
+    # Each protocol's library is loaded only where something speaks it
+    match options:
+        case MqttInput():
+            from aurum.edge.inputs.mqtt import Mqtt
+
+            arrivals = Arrivals(kept / f"{options.name}.arrivals", options.broker.in_flight)
+            return Mqtt(options, collector, connector(options.name), arrivals)
+        case SparkplugInput():
+            from aurum.edge.inputs.sparkplug import Sparkplug
+
+            return Sparkplug(options, collector, connector(options.name))
+        case OpcuaInput():
+            from aurum.edge.inputs.opcua import Opcua
+
+            return Opcua(options, collector, connector(options.name))
+        case ModbusInput():
+            from aurum.edge.inputs.modbus import Modbus
+
+            return Modbus(options, collector, connector(options.name))
+        case FilesInput():
+            from aurum.edge.inputs.files import Files
+
+            return Files(options, collector)

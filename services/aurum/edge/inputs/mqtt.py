@@ -1,0 +1,89 @@
+"""MQTT 3.1.1 and 5: messages of topics, at least once. The broker hears that one is safe when it is on our disk."""
+
+import collections
+
+from aurum.edge.inputs.arrivals import Arrival, Arrivals
+from aurum.edge.inputs.broker import BrokerConnection, Message
+from aurum.edge.inputs.collecting import Collector
+from aurum.edge.inputs.configuration import MqttInput
+from aurum.edge.inputs.connecting import Connector
+from aurum.edge.inputs.hearing import hear
+from aurum.edge.inputs.payloads import PayloadError, Shape, read
+from aurum.edge.inputs.troubles import Troubles
+from aurum.readings.batch import now_us
+from aurum.runtime import metrics
+from aurum.runtime.errors import UnavailableError
+
+_MOST_TOPICS = 100_000  # whose description is remembered
+
+
+class Mqtt:
+    def __init__(self, options: MqttInput, collector: Collector, connector: Connector, arrivals: Arrivals) -> None:
+        self.collector = collector
+        self._options = options
+        self._connector = connector
+        self._arrivals = arrivals
+        self._corrected = options.clock == "corrected"
+        self._troubles = Troubles(options.name)
+        self._topics: collections.OrderedDict[str, Shape | None] = collections.OrderedDict()
+        self._results = {
+            result: metrics.edge_input_messages_total.labels(options.name, result)
+            for result in ("read", "invalid", "unwanted")
+        }
+
+    @property
+    def problem(self) -> str | None:
+        return self._connector.problem
+
+    async def run(self) -> None:
+        while True:
+            connection = await self._connector.connect(self._open)
+            try:
+                await hear(connection, self.collector, self._read, self._options.flush)
+            except UnavailableError as error:
+                self._connector.lost(error)
+            finally:
+                connection.close()
+
+    async def _open(self, timeout: float) -> BrokerConnection:
+        connection = BrokerConnection(self._options.broker, f"aurum-{self._options.name}")
+        try:
+            await connection.open(timeout)
+            await connection.subscribe([topic.filter for topic in self._options.topics], timeout=timeout)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _read(self, message: Message) -> None:
+        shape = self._topics[message.topic] if message.topic in self._topics else self._describe(message.topic)
+        if shape is None:
+            self._results["unwanted"].inc()
+            return
+        try:
+            values = read(shape, message.payload)
+        except PayloadError as error:
+            self._results["invalid"].inc()
+            self._troubles.tell(f"a message of {message.topic} {error}")
+            return
+        self._results["read"].inc()
+        arrival = self._arrivals.first(message.number, message.topic, message.payload) if message.again else None
+        came_us, skew_us = (now_us(), None) if arrival is None else (arrival.at_us, arrival.skew_us)
+        for place, (machine, sensor, at, value) in enumerate(values):
+            # Those that tell no time are told apart by a microsecond
+            self.collector.add(machine, machine, sensor, at, value, arrival=Arrival(came_us + place, skew_us))
+            if skew_us is None:
+                skew_us = self.collector.skew_us(machine) if self._corrected else 0.0
+        if message.number and arrival is None:
+            self._arrivals.note(message.number, message.topic, message.payload, Arrival(came_us, skew_us or 0.0))
+
+    def _describe(self, name: str) -> Shape | None:
+        found = None
+        for topic in self._options.topics:
+            if matched := topic.expression.fullmatch(name):
+                found = Shape.of(topic, matched.groupdict())
+                break
+        self._topics[name] = found
+        if len(self._topics) > _MOST_TOPICS:
+            self._topics.popitem(last=False)
+        return found

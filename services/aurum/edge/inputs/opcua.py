@@ -1,0 +1,305 @@
+"""OPC UA: subscriptions to variables that are named or found by browsing. A notification is acknowledged to the server
+when it is on our disk; what was sent and not heard is asked for again after a lost connection (Republish)."""
+
+import asyncio
+import re
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from asyncua import Client, Node, ua
+from asyncua.client.ua_client import UaClientState
+from asyncua.client.ua_session import UaSession
+from asyncua.common.subscription import Subscription
+from asyncua.crypto import security_policies
+from asyncua.ua.uaerrors import UaStructParsingError
+
+from aurum.edge.inputs.collecting import Collector
+from aurum.edge.inputs.configuration import OpcuaInput, OpcuaNodes
+from aurum.edge.inputs.connecting import Connector
+from aurum.edge.inputs.opcua_changes import Changes, changes_of, read_publish_response
+from aurum.edge.inputs.tags import Indices
+from aurum.edge.inputs.troubles import Troubles
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, UnavailableError
+
+_AT_ONCE = 1000  # variables that are subscribed to in one question
+_MOST_VARIABLES = 100_000
+_MOST_DEPTH = 20
+_ANSWER_WITHIN = 10.0  # seconds for one answer, such as to a thousand subscriptions
+_BEGIN_WITHIN = 120.0  # seconds for browsing and subscribing
+_LOST_AFTER = 120.0  # seconds without a connection after which everything begins anew
+_PLACEHOLDER = re.compile(r"{(\w+)}")
+_MODES = {"Sign": ua.MessageSecurityMode.Sign, "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt}
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    node: Node
+    machine: str
+    sensor: str
+
+
+class _Session(UaSession):
+    """Reads changes of values as columns."""
+
+    async def publish(self, acks: list[ua.SubscriptionAcknowledgement]) -> ua.PublishResponse:
+        request = ua.PublishRequest()
+        request.Parameters.SubscriptionAcknowledgements = acks
+        data = await self._send_request(request, timeout=0)
+        try:
+            return read_publish_response(data)
+        except (ua.UaError, struct.error, ValueError, LookupError) as error:
+            self.logger.exception("a notification cannot be read")  # it is not acknowledged
+            raise UaStructParsingError from error
+
+
+class _Listening(Subscription):
+    """Awaits whoever takes a notification, so that the next one is asked for, and this one acknowledged, only then."""
+
+    def __init__(
+        self, session: UaSession, parameters: Any, take: Callable[[Any], Any], lost: Callable[[], None]
+    ) -> None:
+        """lost: called when the server has not kept everything that it has sent."""
+        super().__init__(session, parameters, handler=None, queue_maxsize=1)
+        self._session = session
+        self._lost = lost
+        self._take = take
+        self._taking = False
+
+    async def publish_callback(self, publish_result: Any) -> None:
+        message = publish_result.NotificationMessage
+        if message.NotificationData is not None:
+            self._taking = True
+            await self._take(message.NotificationData)
+            self._taking = False
+            self.last_sequence_number = int(message.SequenceNumber)
+        self.last_publish_at = time.monotonic()
+
+    async def _republish_gaps(self, available: list[int]) -> bool:
+        """Asks for what the server has and we have not. The library's own asks for numbers until one is refused, which
+        some servers never do. available: numbers of what it keeps until it is acknowledged."""
+        last, subscription = self.last_sequence_number or 0, self.subscription_id or 0
+        missed = sorted(number for number in available if number > last)
+        for number in missed:
+            message = await self._session.republish(subscription, number)
+            await self.publish_callback(ua.PublishResult(subscription, NotificationMessage=message))
+        if missed != list(range(last + 1, last + 1 + len(missed))):
+            self._lost()
+        return True
+
+    def is_stale(self, margin: float) -> bool:
+        """Not while a notification is being taken: then it is we who ask for no other."""
+        return not self._taking and super().is_stale(margin)
+
+
+class Opcua:
+    def __init__(self, options: OpcuaInput, collector: Collector, connector: Connector) -> None:
+        self.collector = collector
+        self._options = options
+        self._connector = connector
+        self._troubles = Troubles(options.name)
+        self._by_handle: dict[int, Variable] = {}
+        self._indices: Indices = np.empty(0, np.int32)  # of tags, by handle
+        self._generation = -1  # of those tags
+        self._failed: BaseException | None = None
+        self._results = {
+            result: metrics.edge_input_messages_total.labels(options.name, result)
+            for result in ("read", "invalid", "gap")
+        }
+
+    @property
+    def problem(self) -> str | None:
+        return self._connector.problem
+
+    async def run(self) -> None:
+        while True:
+            client = await self._connector.connect(self._open)
+            try:
+                await self._begin(client)
+                await self._watch(client)
+            except UnavailableError as error:
+                self._connector.lost(error)
+            finally:
+                await _close(client)
+
+    async def _open(self, timeout: float) -> Client:
+        options = self._options
+        client = Client(
+            options.endpoint, timeout=max(timeout, _ANSWER_WITHIN), auto_reconnect=True, reconnect_max_delay=5.0
+        )
+        client.uaclient.session = _Session(client.uaclient)
+        client.application_uri = "urn:aurumai:edge"
+        client.name = client.description = f"AurumAI edge {options.name}"
+        self._by_handle.clear()
+        self._generation = -1
+        self._failed = None
+        try:
+            if options.username is not None:
+                client.set_user(options.username)
+                if options.password_file is not None:
+                    client.set_password(options.password_file.read_text(encoding="utf-8").strip())
+            if (security := options.security) is not None:
+                await client.set_security(
+                    getattr(security_policies, f"SecurityPolicy{security.policy.replace('_', '')}"),
+                    str(security.certificate),
+                    str(security.key),
+                    server_certificate=str(security.server_certificate) if security.server_certificate else None,
+                    mode=_MODES[security.mode],
+                )
+            await client.connect()
+        except (OSError, TimeoutError, ua.UaError, ValueError) as error:
+            await _close(client)
+            what = str(error) or type(error).__name__
+            raise UnavailableError(f"{options.endpoint} cannot be reached: {what}") from error
+        except BaseException:
+            client.disconnect_socket()  # there may be no time for more
+            raise
+        return client
+
+    async def _begin(self, client: Client) -> None:
+        """Raises UnavailableError if the server does not answer, or has nothing to subscribe to."""
+        try:
+            async with asyncio.timeout(_BEGIN_WITHIN):
+                await self._subscribe(client, await self._variables(client))
+        except (OSError, TimeoutError, ua.UaError) as error:
+            what = str(error) or type(error).__name__
+            raise UnavailableError(f"{self._options.endpoint} cannot be subscribed to: {what}") from error
+
+    async def _variables(self, client: Client) -> list[Variable]:
+        found = [Variable(client.get_node(each.node), each.machine, each.sensor) for each in self._options.nodes]
+        for each in self._options.browse:
+            found += await browse(client, each)
+        if not found:
+            raise UnavailableError(f"{self._options.endpoint} has no variable where browsing looks for some")
+        if len(found) > _MOST_VARIABLES:
+            raise UnavailableError(
+                f"{self._options.endpoint} has {len(found)} variables; {_MOST_VARIABLES} are allowed"
+            )
+        return found
+
+    async def _subscribe(self, client: Client, variables: Sequence[Variable]) -> None:
+        period = self._options.publishing * 1000
+        parameters = ua.CreateSubscriptionParameters()
+        parameters.RequestedPublishingInterval = period
+        parameters.RequestedLifetimeCount = 10_000
+        parameters.RequestedMaxKeepAliveCount = client.get_keepalive_count(period)
+        parameters.MaxNotificationsPerPublish = 10_000
+        parameters.PublishingEnabled = True
+        subscription = _Listening(client.uaclient.session, parameters, self._take, self._results["gap"].inc)
+        await subscription.init()
+        client._subscriptions.append(subscription)  # which makes the client restore it
+        for start in range(0, len(variables), _AT_ONCE):
+            part = variables[start : start + _AT_ONCE]
+            requests = [
+                subscription._make_monitored_item_request(
+                    each.node,
+                    ua.AttributeIds.Value,
+                    None,
+                    self._options.queue,
+                    ua.MonitoringMode.Reporting,
+                    ua.Double(self._options.sampling * 1000),
+                )
+                for each in part
+            ]
+            for request, each in zip(requests, part, strict=True):
+                self._by_handle[request.RequestedParameters.ClientHandle] = each
+            self._generation = -1
+            answers = await subscription.create_monitored_items(requests)
+            for answer, each in zip(answers, part, strict=True):
+                if isinstance(answer, ua.StatusCode):
+                    self._results["invalid"].inc()
+                    self._troubles.tell(f"{each.node.nodeid.to_string()} cannot be subscribed to: {answer.name}")
+
+    async def _watch(self, client: Client) -> None:
+        """As long as the client keeps the connection, or gets it again."""
+        heard = time.monotonic()
+        while True:
+            await asyncio.sleep(0.5)
+            if self._failed is not None:
+                raise UnavailableError(f"readings cannot be kept: {self._failed}") from self._failed
+            if client.state is UaClientState.CONNECTED:
+                heard = time.monotonic()
+                self._connector.found()
+            else:
+                problem = UnavailableError(f"the connection to {self._options.endpoint} is lost")
+                if time.monotonic() - heard > _LOST_AFTER:
+                    raise problem
+                self._connector.lost(problem)
+
+    async def _take(self, notifications: Sequence[Any]) -> None:
+        """Ends when they are durable. If they cannot be, it does not: whatever ends would be acknowledged."""
+        for notification in notifications:
+            if isinstance(notification, ua.DataChangeNotification):
+                notification = changes_of(notification)  # noqa: PLW2901
+            if isinstance(notification, Changes):
+                self._results["read"].inc()
+                self._add(notification)
+        try:
+            durable = await self.collector.commit()
+            if durable is not None:
+                await durable
+        except (AurumError, OSError) as error:
+            self._failed = error
+            await asyncio.Event().wait()
+
+    def _add(self, changes: Changes) -> None:
+        if self._generation != self.collector.tags.generation:
+            self._look_up()
+        known = changes.handles < len(self._indices)
+        known[known] = self._indices[changes.handles[known]] >= 0
+        self.collector.add_all(
+            self._options.name,
+            self._indices[changes.handles[known]],
+            changes.at_us[known],
+            changes.values[known],
+            changes.good[known],
+        )
+
+    def _look_up(self) -> None:
+        tags = self.collector.tags
+        self._indices = np.full(max(self._by_handle, default=-1) + 1, -1, np.int32)
+        for handle, each in self._by_handle.items():
+            self._indices[handle] = tags.of(each.machine, each.sensor).index
+        self._generation = tags.generation
+
+
+async def browse(client: Client, nodes: OpcuaNodes) -> list[Variable]:
+    """The variables below a node whose way there is as described."""
+    levels = nodes.path.split("/")
+    found: list[Variable] = []
+
+    async def descend(node: Node, depth: int, names: dict[str, str]) -> None:
+        if depth >= min(len(levels), _MOST_DEPTH):
+            return
+        last = depth == len(levels) - 1
+        for reference in await node.get_references(
+            ua.ObjectIds.HierarchicalReferences, ua.BrowseDirection.Forward, ua.NodeClass.Unspecified, True
+        ):
+            name = reference.BrowseName.Name
+            level = levels[depth]
+            placeholder = _PLACEHOLDER.fullmatch(level)
+            if placeholder is None and level not in ("+", name):
+                continue
+            known = {**names, placeholder.group(1): name} if placeholder else names
+            child = client.get_node(reference.NodeId)
+            if last and reference.NodeClass is ua.NodeClass.Variable:
+                found.append(Variable(child, nodes.machine.format_map(known), nodes.sensor.format_map(known)))
+            elif not last and reference.NodeClass in (ua.NodeClass.Object, ua.NodeClass.Variable):
+                await descend(child, depth + 1, known)
+            if len(found) > _MOST_VARIABLES:
+                return
+
+    await descend(client.get_node(nodes.root), 0, {})
+    return found
+
+
+async def _close(client: Client) -> None:
+    try:
+        async with asyncio.timeout(3):
+            await client.disconnect()
+    except (OSError, TimeoutError, ua.UaError):
+        client.disconnect_socket()  # the server has gone first

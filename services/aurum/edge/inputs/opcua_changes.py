@@ -1,0 +1,204 @@
+"""The changes of values in an OPC UA notification, as columns.
+
+The client library makes several objects of each change; servers send thousands at once, one like the other, so runs of
+the same layout are read as the arrays that they are (OPC 10000-6, 5.2.2.17: DataValue; 10000-4, 7.25.2:
+DataChangeNotification). What has another layout than a number's goes through the library.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from asyncua import ua
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import extensionobject_from_binary, from_binary, nodeid_from_binary
+
+from aurum.readings.batch import Timestamps, Values
+
+_VALUE, _STATUS, _SOURCE_TIME, _SERVER_TIME, _SOURCE_FRACTION, _SERVER_FRACTION = (1 << bit for bit in range(6))
+_NUMBERS = {1: "u1", 2: "i1", 3: "u1", 4: "<i2", 5: "<u2", 6: "<i4", 7: "<u4", 8: "<i8", 9: "<u8", 10: "<f4", 11: "<f8"}
+_BAD = 0xC000_0000  # of a status: neither good nor uncertain; uncertain is no good value either
+_EPOCH_US = 11_644_473_600_000_000  # from 1601, where OPC UA's times begin, to 1970
+_CODES = {
+    "u1": "B", "i1": "b", "<i2": "h", "<u2": "H", "<i4": "i", "<u4": "I", "<i8": "q", "<u8": "Q", "<f4": "f",
+    "<f8": "d",
+}  # fmt: skip
+_RUN = 4  # changes of one layout from which they are read as an array
+_DATA_CHANGE = ua.NodeId(ua.Int32(ua.ObjectIds.DataChangeNotification_Encoding_DefaultBinary))
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Arrays of one length. handles: of the monitored items. at_us: 0 if there is no time. good: by their status, and
+    whether they are numbers."""
+
+    handles: npt.NDArray[np.int64]
+    at_us: Timestamps
+    values: Values
+    good: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    size: int
+    array: np.dtype[Any]
+    one: struct.Struct
+    names: tuple[str, ...]
+
+
+def read_publish_response(data: Buffer) -> ua.PublishResponse:
+    """A PublishResponse in whose NotificationData changes of values are Changes. Raises what the library raises for
+    wrong bytes, struct.error and ValueError."""
+    response = ua.PublishResponse(TypeId=nodeid_from_binary(data), ResponseHeader=from_binary(ua.ResponseHeader, data))
+    result = response.Parameters
+    result.SubscriptionId = _one(data, "<I")
+    result.AvailableSequenceNumbers = [_one(data, "<I") for _ in range(_one(data, "<i"))]
+    result.MoreNotifications = bool(_one(data, "<B"))
+    message = result.NotificationMessage
+    message.SequenceNumber = _one(data, "<I")
+    message.PublishTime = from_binary(ua.DateTime, data)
+    notifications: list[Any] = []
+    for _ in range(_one(data, "<i")):
+        whole = data.copy()
+        if nodeid_from_binary(data) == _DATA_CHANGE and _one(data, "<B") == 1:
+            notifications.append(read_changes(data.read(_one(data, "<i"))))
+        else:
+            data = whole
+            notifications.append(extensionobject_from_binary(data))
+    message.NotificationData = notifications
+    return response
+
+
+def read_changes(body: bytes) -> Changes:
+    """body: of a DataChangeNotification."""
+    (count,) = struct.unpack_from("<i", body)
+    parts: list[Changes] = []
+    singles: list[tuple[int, int, float, bool]] = []
+    offset, left = 4, max(0, count)
+    while left:
+        layout = _layout_at(body, offset)
+        if layout is None:
+            single, offset = _by_library(body, offset)
+            singles.append(single)
+            left -= 1
+        elif left >= _RUN and all(_layout_at(body, offset + each * layout.size) is layout for each in range(1, _RUN)):
+            parts += _together(singles)
+            rows = np.frombuffer(body, layout.array, min(left, (len(body) - offset) // layout.size), offset)
+            same = (rows["mask"] == rows["mask"][0]) & (rows["type"] == rows["type"][0])
+            run = len(rows) if same.all() else int(np.argmin(same))
+            parts.append(_columns(rows[:run]))
+            offset += run * layout.size
+            left -= run
+        else:
+            row = dict(zip(layout.names, layout.one.unpack_from(body, offset), strict=True))
+            singles.append(_single(row))
+            offset += layout.size
+            left -= 1
+    parts += _together(singles)
+    if len(parts) == 1:
+        return parts[0]
+    return Changes(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS) if parts else _EMPTY)
+
+
+def changes_of(notification: ua.DataChangeNotification) -> Changes:
+    """Of one that the library has read."""
+    return _of_singles([_of_item(item) for item in notification.MonitoredItems or []])
+
+
+_COLUMNS = ("handles", "at_us", "values", "good")
+_EMPTY = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, bool))
+
+
+def _one(data: Buffer, code: str) -> Any:
+    return struct.unpack(code, data.read(struct.calcsize(code)))[0]
+
+
+def _layout_at(body: bytes, offset: int) -> _Layout | None:
+    """None if it is not a number's, or there is nothing more."""
+    if offset + 6 > len(body):
+        return None
+    return _layout(body[offset + 4], body[offset + 5])
+
+
+@lru_cache(maxsize=1024)
+def _layout(mask: int, variant: int) -> _Layout | None:
+    if not mask & _VALUE or variant not in _NUMBERS or mask >= 1 << 6:
+        return None
+    fields = [("handle", "<u4"), ("mask", "u1"), ("type", "u1"), ("value", _NUMBERS[variant])]
+    for bit, name, kind in (
+        (_STATUS, "status", "<u4"),
+        (_SOURCE_TIME, "source_time", "<i8"),
+        (_SOURCE_FRACTION, "source_fraction", "<u2"),
+        (_SERVER_TIME, "server_time", "<i8"),
+        (_SERVER_FRACTION, "server_fraction", "<u2"),
+    ):
+        if mask & bit:
+            fields.append((name, kind))
+    array = np.dtype(fields)
+    one = struct.Struct("<" + "".join(_CODES[kind] for _, kind in fields))
+    return _Layout(array.itemsize, array, one, tuple(name for name, _ in fields))
+
+
+def _columns(rows: npt.NDArray[Any]) -> Changes:
+    names = rows.dtype.names or ()
+    nothing = np.zeros(len(rows), np.int64)
+    source, server = (rows[name] if name in names else nothing for name in ("source_time", "server_time"))
+    ticks = np.where(source != 0, source, server)
+    return Changes(
+        rows["handle"].astype(np.int64),
+        np.where(ticks != 0, ticks // 10 - _EPOCH_US, 0),
+        rows["value"].astype(np.float64),
+        (rows["status"] & _BAD) == 0 if "status" in names else np.ones(len(rows), bool),
+    )
+
+
+def _single(row: dict[str, Any]) -> tuple[int, int, float, bool]:
+    ticks = row.get("source_time") or row.get("server_time", 0)
+    at_us = ticks // 10 - _EPOCH_US if ticks else 0
+    return row["handle"], at_us, float(row["value"]), not row.get("status", 0) & _BAD
+
+
+def _by_library(body: bytes, offset: int) -> tuple[tuple[int, int, float, bool], int]:
+    data = Buffer(body, offset)
+    item = from_binary(ua.MonitoredItemNotification, data)
+    return _of_item(item), len(body) - len(data)
+
+
+def _of_item(item: ua.MonitoredItemNotification) -> tuple[int, int, float, bool]:
+    data = item.Value
+    value = data.Value.Value if data.Value is not None else None
+    good = data.StatusCode is None or data.StatusCode.is_good()
+    if not isinstance(value, (int, float)):
+        value, good = math.nan, False
+    return item.ClientHandle, _microseconds(data.SourceTimestamp or data.ServerTimestamp), float(value), good
+
+
+def _microseconds(moment: datetime | None) -> int:
+    if moment is None:
+        return 0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _together(singles: list[tuple[int, int, float, bool]]) -> list[Changes]:
+    """Takes them off the list."""
+    found = [_of_singles(singles)] if singles else []
+    singles.clear()
+    return found
+
+
+def _of_singles(singles: Sequence[tuple[int, int, float, bool]]) -> Changes:
+    if not singles:
+        return Changes(*_EMPTY)
+    handles, times, values, good = zip(*singles, strict=True)
+    return Changes(
+        np.array(handles, np.int64), np.array(times, np.int64), np.array(values, float), np.array(good, bool)
+    )

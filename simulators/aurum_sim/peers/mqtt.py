@@ -1,0 +1,50 @@
+"""Devices that publish to an MQTT broker."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aurum.runtime import metrics
+from aurum_sim.peers.mqtt_client import IN_FLIGHT, client
+from aurum_sim.peers.peer import Sample
+
+
+class MqttPeer:
+    """Publishes each sample as JSON, at QoS 1."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._client = client("aurum-iot-sim")
+        self._client.on_publish = self._taken
+        self._room = asyncio.Semaphore(IN_FLIGHT)  # what is published while the broker is away is sent when it is back
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self, sensors: Mapping[str, Sequence[str]]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._client.connect_async(self._host, self._port)
+        self._client.loop_start()
+
+    async def tell(self, samples: Sequence[Sample]) -> None:
+        for each in samples:
+            await self._room.acquire()
+            content = {"ts": each.at_us / 1e6, **each.values}
+            self._client.publish(f"plant/{each.machine_id}/state", json.dumps(content), qos=1)
+            metrics.simulator_readings_total.labels("made").inc(len(each.values))
+
+    def _taken(self, *_: Any) -> None:
+        """On the client's thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._room.release)
+
+    async def close(self) -> None:
+        self._client.disconnect()
+        await asyncio.to_thread(self._client.loop_stop)
+
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "name": "simulated",
+            "protocol": "mqtt",
+            "broker": {"host": self._host, "port": self._port},
+            "topics": [{"pattern": "plant/{machine}/state", "timestamp": "ts"}],
+        }

@@ -1,0 +1,13 @@
+"""The MQTT client of simulated devices."""
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+IN_FLIGHT = 1000  # messages that a broker has not taken yet
+
+
+def client(name: str) -> mqtt.Client:
+    made = mqtt.Client(CallbackAPIVersion.VERSION2, name)
+    made.max_inflight_messages_set(IN_FLIGHT)
+    made.reconnect_delay_set(1, 10)
+    return made

@@ -1,0 +1,47 @@
+"""What tests of the gateway's inputs share: a platform that listens, and what can be seen of it."""
+
+from typing import Any
+
+import yaml
+
+from tests.conftest import Platform, http
+
+
+def listen(platform: Platform, *inputs: dict[str, Any]) -> None:
+    """Starts ingestion, API, and a gateway with these inputs."""
+    path = platform.folder / "inputs.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"inputs": list(inputs)}))
+    platform.extra |= {"AURUM_EDGE_INPUTS": str(path), "AURUM_FEATURE_PREDICTIVE": "false"}
+    for service in ("ingestion", "edge", "api"):
+        platform.start(service)
+
+
+def metric(platform: Platform, name: str) -> float:
+    """Of the gateway."""
+    for line in platform.admin("edge", "/metrics").body.decode().splitlines():
+        if line.startswith(name + " "):
+            return float(line.split(" ")[1])
+    return 0.0
+
+
+def connected(platform: Platform, name: str) -> bool:
+    try:
+        return metric(platform, f'edge_input_connected{{input="{name}"}}') == 1
+    except OSError:
+        return False
+
+
+def results(platform: Platform, name: str, of: str = "readings") -> dict[str, float]:
+    """How many, by what became of them."""
+    found = {}
+    for line in platform.admin("edge", "/metrics").body.decode().splitlines():
+        if line.startswith(f'edge_input_{of}_total{{input="{name}",result="'):
+            found[line.partition('result="')[2].partition('"')[0]] = float(line.split("} ")[1].split(" ")[0])
+    return found
+
+
+def readings(platform: Platform, machine: str, sensor: str) -> list[float]:
+    """The values that are stored, in the order of time."""
+    answer = http("GET", f"{platform.api}/api/machines/{machine}/metrics?sensor={sensor}&points=0")
+    return [value for series in answer.json.get("series", []) for value in series["values"]]

@@ -1,0 +1,106 @@
+"""A real OPC UA server of the tests, as a process that may be killed.
+
+Its variables count up, all at once; those of a machine stand below ns=2;s=Plant.
+"""
+
+import argparse
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from asyncua import Server, ua
+from asyncua.crypto.permission_rules import SimpleRoleRuleset
+
+from tests.conftest import free_port, wait_for
+
+
+class OpcuaServer:
+    """The process, on a port that it keeps when it is started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.log = folder / "opcua.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"opc.tcp://127.0.0.1:{self.port}/plant"
+
+    def start(self, variables: int, period: float, *more: str) -> None:
+        arguments = [str(self.port), str(variables), str(period), *more]
+        before = self.said("ready")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.opcua_server", *arguments], stdout=log, stderr=log
+            )
+        wait_for(lambda: self.said("ready") > before, 60, f"the server is ready, see {self.log}")
+
+    def said(self, word: str) -> int:
+        """How often it has."""
+        return self.log.read_text().count(word) if self.log.exists() else 0
+
+    def end(self, number: int = signal.SIGKILL) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(15)
+
+
+async def serve(port: int, variables: int, period: float, certificates: Path | None) -> None:
+    server = Server()
+    await server.init()
+    server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/plant")
+    if certificates is not None:
+        await server.set_application_uri("urn:aurumai:test-server")
+        await server.load_certificate(str(certificates / "server.der"))
+        await server.load_private_key(str(certificates / "server.pem"))
+        server.set_security_policy(
+            [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt], permission_ruleset=SimpleRoleRuleset()
+        )
+    else:
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    index = await server.register_namespace("urn:aurumai:test")
+    plant = await server.nodes.objects.add_object(ua.NodeId("Plant", index), f"{index}:Plant")
+    nodes = []
+    for number in range(variables):
+        if number % 100 == 0:
+            name = f"press-{number // 100}"
+            machine = await plant.add_object(ua.NodeId(name, index), f"{index}:{name}")
+        sensor = f"s{number % 100}"
+        nodes.append(
+            await machine.add_variable(ua.NodeId(f"press-{number // 100}.{sensor}", index), f"{index}:{sensor}", 0.0)
+        )
+    count = 0
+
+    async def count_up() -> None:
+        nonlocal count
+        count += 1
+        for node in nodes:
+            await server.write_attribute_value(
+                node.nodeid, ua.DataValue(ua.Variant(float(count), ua.VariantType.Double))
+            )
+
+    wanted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, wanted.set)
+    async with server:
+        print("ready", flush=True)  # noqa: T201 - who has started it waits for that
+        while True:
+            if period:
+                await asyncio.sleep(period)
+                await count_up()
+                continue
+            await wanted.wait()
+            wanted.clear()
+            await count_up()
+            print("counted", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("variables", type=int)
+    parser.add_argument("period", type=float, help="seconds; 0: once for each SIGUSR1")
+    parser.add_argument("--certificates", type=Path, help="folder with certificate and key; wants encryption then")
+    given = parser.parse_args()
+    asyncio.run(serve(given.port, given.variables, given.period, given.certificates))

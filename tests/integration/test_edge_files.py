@@ -1,0 +1,66 @@
+"""A gateway with a folder that files are dropped in."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Platform, wait_for
+from tests.integration.listening import listen, readings, results
+
+
+def files(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"name": "drops", "protocol": "files", "folder": str(folder), "settled": 0.2, **more}
+
+
+def table(machine: str, rows: int, start: float) -> str:
+    lines = [f"{machine},{start + row / 1000:.6f},load,{row}" for row in range(rows)]
+    return "machine_id,timestamp,sensor,value\n" + "\n".join(lines) + "\n"
+
+
+def test_a_file_is_stored_once_and_put_aside(platform: Platform, tmp_path: Path) -> None:
+    folder = tmp_path / "drops"
+    listen(platform, files(folder, rules=[{"sensor": "load", "scale": 0.5}]))
+    content = table("press-1", 1000, time.time() - 100)
+    (folder / "one.csv").write_text(content)
+    wait_for(lambda: list((folder / "done").glob("*one.csv")), 20, "the file is done")
+    expected = [row / 2 for row in range(1000)]
+    wait_for(lambda: readings(platform, "press-1", "load") == expected, 20, "the readings are stored")
+    (folder / "again.csv").write_text(content)
+    wait_for(lambda: list((folder / "done").glob("*again.csv")), 20, "the copy is done too")
+    assert readings(platform, "press-1", "load") == expected
+
+
+def test_files_with_a_wrong_cell_are_refused_whole(platform: Platform, tmp_path: Path) -> None:
+    head = "machine_id,timestamp,sensor,value\n"
+    wrong = {
+        "value.csv": (f"{head}m,1764000000,x,1\nm,1764000001,x,high\n".encode(), "row 3, value: 'high'"),
+        "columns.csv": (b"machine_id,timestamp,sensor\n", "row 1"),
+        "empty.csv": (b"", "row 1"),
+        "future.csv": (f"{head}m,99999999999,x,1\n".encode(), "row 2, timestamp: is"),
+        "bytes.csv": (b"\xff\xfe\x00", "is not UTF-8 text"),
+    }
+    folder = tmp_path / "drops"
+    listen(platform, files(folder))
+    for name, (content, _) in wrong.items():
+        (folder / name).write_bytes(content)
+    for name, (_, problem) in wrong.items():
+        (told,) = wait_for(lambda: list((folder / "refused").glob(f"*-{name}.problem.txt")), 20, f"{name} is refused")  # noqa: B023
+        assert problem in told.read_text()
+        assert list((folder / "refused").glob(f"*-{name}"))
+    assert not list(folder.glob("*.csv"))
+    assert results(platform, "drops").get("accepted", 0) == 0
+
+
+def test_a_killed_gateway_stores_a_file_whole_and_once(platform: Platform, tmp_path: Path) -> None:
+    folder = tmp_path / "drops"
+    listen(platform, files(folder))
+    count = 400_000
+    (folder / "large.csv").write_text(table("press-2", count, time.time() - 3600))
+    wait_for(lambda: results(platform, "drops").get("accepted", 0) > 0, 60, "its first batches are safe")
+    platform.processes["edge"].kill(signal.SIGKILL)
+    assert not list((folder / "done").glob("*")) if (folder / "done").exists() else True
+    platform.restart("edge")
+    wait_for(lambda: list((folder / "done").glob("*large.csv")), 60, "the file is done")
+    wait_for(lambda: len(readings(platform, "press-2", "load")) == count, 60, "all of it is stored")
+    assert readings(platform, "press-2", "load") == list(range(count))

@@ -1,0 +1,163 @@
+"""A gateway that asks a real Modbus server."""
+
+import asyncio
+import contextlib
+import signal
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from tests.conftest import Platform, free_port, wait_for
+from tests.integration.listening import connected, listen, readings, results
+
+READ_HOLDING = 3
+COILS = 16  # of which number 5 is on
+
+
+class Device:
+    """A server on a thread of its own, whose holding registers may be set."""
+
+    def __init__(self, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self._holding = [0] * 60_000
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._ready.wait(10)
+
+    def set(self, address: int, *words: int) -> None:
+        self._holding[address : address + len(words)] = words
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+
+        async def answer(code: int, start: int, address: int, count: int, registers: list[int], _: Any) -> None:
+            if code == READ_HOLDING:
+                registers[address - start : address - start + count] = self._holding[address : address + count]
+
+        async def serve() -> None:
+            coils = SimData(0, values=[number == 5 for number in range(COILS)], datatype=DataType.BITS)
+            words = SimData(0, count=len(self._holding), values=0, datatype=DataType.REGISTERS)
+            parts = ([coils], [replace(coils)], [words], [replace(words)])
+            self._server = ModbusTcpServer(SimDevice(1, simdata=parts, action=answer), address=("127.0.0.1", self.port))
+            self._loop.call_later(0.2, self._ready.set)
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._server.serve_forever()
+
+        self._loop.run_until_complete(serve())
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    running = Device()
+    yield running
+    running.close()
+
+
+def modbus(port: int, registers: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {
+        "name": "meters",
+        "protocol": "modbus",
+        "host": "127.0.0.1",
+        "port": port,
+        "period": 0.1,
+        "registers": registers,
+        **more,
+    }
+
+
+def test_registers_become_readings(platform: Platform, device: Device) -> None:
+    device.set(0, 0xFFF6)
+    device.set(10, *struct.unpack(">2H", struct.pack(">f", 21.5)))
+    device.set(12, *reversed(struct.unpack(">2H", struct.pack(">I", 4_000_000_000))))
+    listen(
+        platform,
+        modbus(
+            device.port,
+            [
+                {"address": 0, "type": "int16", "machine": "m-1", "sensor": "level"},
+                {"address": 10, "type": "float32", "machine": "m-1", "sensor": "temperature"},
+                {"address": 12, "type": "uint32", "word_order": "little", "machine": "m-1", "sensor": "energy"},
+                {"address": 5, "kind": "coil", "type": "bit", "machine": "m-1", "sensor": "running"},
+            ],
+            rules=[{"sensor": "energy", "unit": "Wh", "to": "kWh"}],
+        ),
+    )
+    wait_for(lambda: len(readings(platform, "m-1", "level")) >= 3, 20, "three rounds are stored")
+    assert set(readings(platform, "m-1", "level")) == {-10.0}
+    assert set(readings(platform, "m-1", "temperature")) == {21.5}
+    assert set(readings(platform, "m-1", "energy")) == {4_000_000.0}
+    assert set(readings(platform, "m-1", "running")) == {1.0}
+
+
+def test_ten_thousand_values_are_asked_for_and_kept(platform: Platform, device: Device) -> None:
+    for address in range(10_000):
+        device.set(address, address)
+    registers = [{"address": n, "machine": f"m-{n // 100}", "sensor": f"r{n % 100}"} for n in range(10_000)]
+    listen(platform, modbus(device.port, registers, period=1.0))
+    wait_for(lambda: results(platform, "meters").get("accepted", 0) >= 20_000, 60, "two rounds are safe")
+    wait_for(lambda: readings(platform, "m-99", "r99"), 20, "the last value is stored")
+    for number in (0, 4711, 9999):
+        assert set(readings(platform, f"m-{number // 100}", f"r{number % 100}")) == {float(number)}
+
+
+def test_a_device_that_goes_comes_back_by_itself(platform: Platform) -> None:
+    device = Device()
+    device.set(0, 1)
+    listen(platform, modbus(device.port, [{"address": 0, "machine": "m-1", "sensor": "x"}], timeout=0.5))
+    wait_for(lambda: readings(platform, "m-1", "x"), 20, "a reading")
+    device.close()
+    wait_for(lambda: not connected(platform, "meters"), 20, "its absence is noticed")
+    again = Device(device.port)
+    again.set(0, 2)
+    wait_for(lambda: 2.0 in readings(platform, "m-1", "x"), 40, "readings come again")
+    again.close()
+
+
+def test_a_killed_gateway_loses_nothing_that_it_has_read(platform: Platform, device: Device) -> None:
+    """A register that counts; what is read is stored once, and reading goes on when the gateway is back."""
+    stop = threading.Event()
+
+    def count_up() -> None:
+        number = 0
+        while not stop.wait(0.01):
+            number += 1
+            device.set(0, number)
+
+    counting = threading.Thread(target=count_up)
+    counting.start()
+    listen(platform, modbus(device.port, [{"address": 0, "machine": "m-1", "sensor": "x"}], period=0.02))
+    for _ in range(3):
+        before = len(readings(platform, "m-1", "x"))
+        wait_for(lambda: len(readings(platform, "m-1", "x")) > before + 30, 40, "readings come")  # noqa: B023
+        accepted = results(platform, "meters")["accepted"]
+        platform.processes["edge"].kill(signal.SIGKILL)
+        platform.restart("edge")
+        wait_for(lambda: len(readings(platform, "m-1", "x")) >= before + accepted - 30, 30, "what was read is stored")  # noqa: B023
+    stop.set()
+    counting.join(5)
+    found = readings(platform, "m-1", "x")
+    assert found == sorted(found)
+    assert len(found) > 90
+
+
+def test_a_register_that_is_not_there_is_bad_and_the_others_go_on(platform: Platform, device: Device) -> None:
+    registers: list[dict[str, Any]] = [
+        {"address": 5, "kind": "coil", "type": "bit", "machine": "m-1", "sensor": "there"},
+        {"address": 60_000, "kind": "coil", "type": "bit", "machine": "m-1", "sensor": "nowhere"},
+    ]
+    listen(platform, modbus(device.port, registers))
+    wait_for(lambda: readings(platform, "m-1", "there"), 20, "the one that is there")
+    assert results(platform, "meters")["bad"] > 0
+    assert "refuses coil 60000 to 60000" in platform.processes["edge"].log.read_text()

@@ -1,0 +1,307 @@
+"""A gateway that listens to a real broker."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.conftest import Platform, wait_for
+from tests.faults.proxy import Proxy
+from tests.integration.listening import connected, listen, metric, readings, results
+from tests.integration.mosquitto import Mosquitto
+from tests.security.authority import Authority
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    running = Mosquitto(tmp_path / "broker")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def fast_broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Keeps nothing on a disk."""
+    running = Mosquitto(tmp_path / "broker", persistent=False)
+    yield running
+    running.close()
+
+
+class Publisher:
+    """A device that publishes at QoS 1, and knows what the broker has taken."""
+
+    def __init__(self, port: int, name: str = "device") -> None:
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, name)
+        self.client.max_inflight_messages_set(1000)
+        self.client.reconnect_delay_set(1, 1)
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+
+    def publish(self, topic: str, content: Any, qos: int = 1) -> mqtt.MQTTMessageInfo:
+        payload = content if isinstance(content, bytes | str) else json.dumps(content)
+        return self.client.publish(topic, payload, qos=qos)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def mqtt_input(port: int, *topics: dict[str, Any], name: str = "hall-1", **broker: Any) -> dict[str, Any]:
+    where = {"host": "127.0.0.1", "port": port, **broker}
+    return {"name": name, "protocol": "mqtt", "broker": where, "topics": list(topics)}
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_messages_become_readings(platform: Platform, broker: Mosquitto, version: str) -> None:
+    listen(
+        platform,
+        {
+            "name": "hall-1",
+            "protocol": "mqtt",
+            "broker": {"host": "127.0.0.1", "port": broker.port, "version": version},
+            "topics": [
+                {"pattern": "plant/{machine}/state", "timestamp": "ts"},
+                {"pattern": "plant/{machine}/csv", "format": "csv", "timestamp": "t"},
+            ],
+            "rules": [{"sensor": "temp_f", "becomes": "temperature_c", "unit": "degF", "to": "degC"}],
+        },
+    )
+    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    device = Publisher(broker.port)
+    now = time.time()
+    device.publish("plant/pump-1/state", {"ts": now - 2, "temp_f": 212, "vibration": 2.5})
+    device.publish("plant/pump-1/state", {"ts": now - 1, "temp_f": 32, "vibration": 2.6}, qos=0)
+    device.publish("plant/pump-1/csv", f"t,power\n{now - 2},10\n{now - 1},11\n")
+    device.publish("plant/pump-1/state", "no json at all")
+    device.publish("elsewhere", "x")
+    wait_for(lambda: readings(platform, "pump-1", "power") == [10, 11], 15, "the readings are stored")
+    assert readings(platform, "pump-1", "temperature_c") == pytest.approx([100, 0])
+    assert metric(platform, 'edge_input_messages_total{input="hall-1",result="invalid"}') == 1
+    overview = platform.admin("edge", "/overview").json
+    (listened,) = overview["inputs"]
+    assert (listened["name"], listened["problem"], listened["sources"]) == ("hall-1", None, 1)
+    assert abs(listened["clock_skew_seconds"]) < 10
+    governed = {each["name"]: each for each in platform.admin("edge", "/policy").json["targets"]}
+    assert governed["edge/inputs:hall-1"]["breaker"] == "closed"
+    assert any(
+        "hall-1: a message of plant/pump-1/state is not JSON" in line for line in platform.processes["edge"].lines()
+    )
+    device.close()
+
+
+def test_nothing_acknowledged_is_lost_or_counted_twice_whatever_is_killed(platform: Platform, tmp_path: Path) -> None:
+    """A device with numbered readings; the broker and the gateway are killed, and the network between them breaks."""
+    broker = Mosquitto(tmp_path / "broker")
+    proxy = Proxy(broker.port)
+    listen(
+        platform,
+        {
+            "name": "hall-1",
+            "protocol": "mqtt",
+            "broker": {"host": "127.0.0.1", "port": proxy.port, "keepalive": 5},
+            "topics": [{"pattern": "plant/{machine}/state", "timestamp": "ts"}],
+        },
+    )
+    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    device = Publisher(broker.port)
+    began = time.time() - 100
+    sent: list[tuple[int, mqtt.MQTTMessageInfo]] = []
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            number = len(sent)
+            info = device.publish("plant/pump-1/state", {"ts": began + number / 1000, "number": number})
+            sent.append((number, info))
+            time.sleep(0.002)
+
+    send(300)
+    platform.processes["edge"].kill(signal.SIGKILL)
+    send(300)
+    platform.restart("edge")
+    send(300)
+    proxy.set("reset")
+    send(200)
+    proxy.set("pass")
+    send(300)
+    proxy.set("drop")  # what was acknowledged does not get through, and comes again
+    send(200)
+    proxy.set("reset")
+    proxy.set("pass")
+    wait_for(lambda: connected(platform, "hall-1"), 30, "the gateway is connected again")
+    send(100)
+    for _, info in sent:
+        info.wait_for_publish(30)
+    broker.end(signal.SIGTERM)
+    broker.start()
+    wait_for(device.client.is_connected, 30, "the device is connected again")
+    send(100)
+    acknowledged = [number for number, info in sent if _taken(info)]
+    assert len(acknowledged) == len(sent)
+    wait_for(lambda: len(readings(platform, "pump-1", "number")) >= len(sent), 60, "all readings are stored")
+    assert readings(platform, "pump-1", "number") == acknowledged
+    device.close()
+    proxy.close()
+    broker.close()
+
+
+def test_what_tells_no_time_is_stored_once_however_often_the_gateway_is_killed(
+    platform: Platform, broker: Mosquitto
+) -> None:
+    topic = {"pattern": "plant/{machine}/{sensor}", "format": "number", "sensor": "{sensor}"}
+    listen(platform, mqtt_input(broker.port, topic))
+    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    device = Publisher(broker.port)
+    sent: list[mqtt.MQTTMessageInfo] = []
+    for _ in range(4):
+        for _ in range(400):
+            sent.append(device.publish("plant/pump-1/number", str(len(sent))))
+            time.sleep(0.001)
+        platform.processes["edge"].kill(signal.SIGKILL)
+        platform.restart("edge")
+    for info in sent:
+        assert _taken(info)
+    wait_for(lambda: len(readings(platform, "pump-1", "number")) >= len(sent), 60, "all readings are stored")
+    time.sleep(1)
+    assert sorted(readings(platform, "pump-1", "number")) == list(range(len(sent)))
+    device.close()
+
+
+def test_a_killed_broker_sends_what_it_has_kept_and_nothing_is_counted_twice(
+    platform: Platform, broker: Mosquitto
+) -> None:
+    """With SIGKILL it forgets what it has not written down, such as our latest acknowledgements; so it sends again."""
+    listen(platform, mqtt_input(broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
+    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    device = Publisher(broker.port)
+    began = time.time() - 100
+    count = 0
+    for _ in range(3):
+        for _ in range(300):
+            device.publish("plant/pump-1/state", {"ts": began + count / 1000, "number": count}).wait_for_publish(30)
+            count += 1
+        stored = set(readings(platform, "pump-1", "number"))
+        broker.end(signal.SIGKILL)
+        broker.start()
+        wait_for(device.client.is_connected, 30, "the device is connected again")
+        wait_for(lambda: connected(platform, "hall-1"), 30, "the gateway is connected again")
+    for _ in range(300):
+        assert _taken(device.publish("plant/pump-1/state", {"ts": began + count / 1000, "number": count}))
+        count += 1
+    wait_for(lambda: readings(platform, "pump-1", "number")[-1:] == [count - 1], 60, "the last reading is stored")
+    found = readings(platform, "pump-1", "number")
+    assert len(found) == len(set(found))
+    assert stored <= set(found)
+    assert found[-300:] == list(range(count - 300, count))
+    device.close()
+
+
+def test_a_full_spool_stops_reading_and_nothing_is_dropped(platform: Platform, fast_broker: Mosquitto) -> None:
+    platform.extra["AURUM_EDGE_SPOOL_MAX_BYTES"] = "1000000"
+    listen(platform, mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
+    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    platform.processes["ingestion"].kill()
+    device = Publisher(fast_broker.port)
+    rng = random.Random(7)  # what does not compress
+    began = time.time() - 1000
+    sensors, messages = 8, 30_000
+    values = [[rng.random() for _ in range(sensors)] for _ in range(messages)]
+    for number, each in enumerate(values):
+        content = {f"s{place}": value for place, value in enumerate(each)}
+        device.publish(f"plant/pump-{number % 100}/state", {"ts": began + number / 1000, **content})
+    held_back = 'edge_input_held_back_seconds_total{input="hall-1"}'
+    wait_for(lambda: results(platform, "hall-1")["accepted"] > 1000, 60, "readings are spooled")
+    heard = -1.0
+    for _ in range(60):
+        before, heard = heard, results(platform, "hall-1", "messages")["read"]
+        if heard == before:
+            break
+        time.sleep(1)
+    assert heard < messages, "it reads on although the spool is full"
+    assert platform.admin("edge", "/livez").status == 200
+    platform.restart("ingestion")
+    wait_for(lambda: results(platform, "hall-1")["accepted"] == sensors * messages, 120, "all is read then")
+    assert metric(platform, held_back) > 1
+    expected = [each[0] for number, each in enumerate(values) if number % 100 == 99]
+    wait_for(lambda: readings(platform, "pump-99", "s0") == expected, 60, "and stored")
+    device.close()
+
+
+def test_ten_thousand_tags(platform: Platform, fast_broker: Mosquitto) -> None:
+    listen(
+        platform,
+        mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/{sensor}", "sensor": "{sensor}", "timestamp": "t"}),
+    )
+    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    device = Publisher(fast_broker.port)
+    began = time.time() - 100
+    for turn in range(2):
+        for number in range(10_000):
+            topic = f"plant/press-{number // 100}/s{number % 100}"
+            device.publish(topic, {"t": began + turn, "value": number + turn / 2})
+    wait_for(lambda: results(platform, "hall-1")["accepted"] == 20_000, 60, "all are safe")
+    for number in (0, 4711, 9999):
+        expected = [number, number + 0.5]
+        found = (f"press-{number // 100}", f"s{number % 100}")
+        wait_for(lambda: readings(platform, *found) == expected, 30, f"{found} is stored")  # noqa: B023
+    device.close()
+
+
+def test_tls_a_password_and_who_has_none(platform: Platform, tmp_path: Path) -> None:
+    Mosquitto.needed()
+    authority = Authority()
+    certificates = authority.fill(tmp_path / "certificates", "broker")
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "aurum", "plant secret"], check=True)
+    broker = Mosquitto(
+        tmp_path / "broker",
+        f"cafile {certificates / 'ca.crt'}\ncertfile {certificates / 'tls.crt'}\nkeyfile {certificates / 'tls.key'}\n"
+        f"password_file {passwords}\n",
+        anonymous=False,
+    )
+    (tmp_path / "password").write_text("plant secret\n")
+    (tmp_path / "wrong").write_text("guessed\n")
+    known = {"authorities": str(certificates / "ca.crt")}
+    user = {"username": "aurum", "password_file": str(tmp_path / "password"), "tls": known}
+    topic = {"pattern": "plant/{machine}/state", "timestamp": "ts"}
+    stranger = {**user, "password_file": str(tmp_path / "wrong")}
+    listen(
+        platform,
+        mqtt_input(broker.port, topic, **user),
+        mqtt_input(broker.port, topic, name="stranger", **stranger),
+        mqtt_input(broker.port, topic, name="trusts-nobody", **{**user, "tls": {}}),
+    )
+    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    device = mqtt.Client(CallbackAPIVersion.VERSION2, "device")
+    device.username_pw_set("aurum", "plant secret")
+    device.tls_set(str(certificates / "ca.crt"))
+    device.connect("127.0.0.1", broker.port)
+    device.loop_start()
+    began = time.time() - 100
+    for number in range(3000):
+        device.publish("plant/pump-1/state", json.dumps({"ts": began + number / 1000, "number": number}), qos=1)
+    wait_for(lambda: readings(platform, "pump-1", "number") == list(range(3000)), 30, "the readings are stored")
+    device.disconnect()
+    device.loop_stop()
+
+    def problems() -> dict[str, str | None]:
+        return {each["name"]: each["problem"] for each in platform.admin("edge", "/overview").json["inputs"]}
+
+    wait_for(lambda: "Not authorized" in (problems()["stranger"] or ""), 20, "a wrong password is told of")
+    wait_for(lambda: "certificate verify failed" in (problems()["trusts-nobody"] or ""), 20, "so is a strange broker")
+    log = platform.processes["edge"].log.read_text()
+    assert "plant secret" not in log
+    assert "guessed" not in log
+    broker.close()
+
+
+def _taken(info: mqtt.MQTTMessageInfo) -> bool:
+    info.wait_for_publish(30)
+    return info.is_published()

@@ -1,0 +1,149 @@
+"""A gateway that subscribes to a real OPC UA server."""
+
+import asyncio
+import itertools
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asyncua.crypto.cert_gen import setup_self_signed_certificate
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tests.conftest import Platform, wait_for
+from tests.faults.proxy import Proxy
+from tests.integration.listening import connected, listen, readings, results
+from tests.integration.opcua_server import OpcuaServer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[OpcuaServer]:
+    running = OpcuaServer(tmp_path)
+    yield running
+    running.end()
+
+
+def opcua(port: int, **more: Any) -> dict[str, Any]:
+    return {
+        "name": "cell",
+        "protocol": "opcua",
+        "endpoint": f"opc.tcp://127.0.0.1:{port}/plant",
+        "browse": [{"root": "ns=2;s=Plant"}],
+        "publishing": 0.1,
+        "queue": 100,
+        **more,
+    }
+
+
+def test_variables_are_found_and_followed(platform: Platform, server: OpcuaServer) -> None:
+    server.start(200, 0.2)
+    listen(platform, opcua(server.port, rules=[{"sensor": "s1", "becomes": "load", "scale": 10}]))
+    wait_for(lambda: len(readings(platform, "press-0", "load")) > 5, 30, "readings")
+    found = readings(platform, "press-0", "load")
+    assert found == sorted(found)
+    assert all(value % 10 == 0 for value in found)
+    assert readings(platform, "press-1", "s99")
+
+
+def test_variables_by_name_and_one_that_is_not_there(platform: Platform, server: OpcuaServer) -> None:
+    server.start(100, 0.2)
+    nodes = [
+        {"node": "ns=2;s=press-0.s5", "machine": "m-1", "sensor": "five"},
+        {"node": "ns=2;s=nowhere", "machine": "m-1", "sensor": "none"},
+    ]
+    listen(platform, opcua(server.port, browse=[], nodes=nodes))
+    wait_for(lambda: readings(platform, "m-1", "five"), 30, "readings of the one that is there")
+    assert "ns=2;s=nowhere cannot be subscribed to: BadNodeIdUnknown" in platform.processes["edge"].log.read_text()
+
+
+def test_a_server_that_goes_comes_back_by_itself(platform: Platform, server: OpcuaServer) -> None:
+    server.start(100, 0.2)
+    listen(platform, opcua(server.port))
+    wait_for(lambda: readings(platform, "press-0", "s0"), 30, "readings")
+    server.end()
+    wait_for(lambda: not connected(platform, "cell"), 30, "its absence is noticed")
+    before = len(readings(platform, "press-0", "s0"))
+    server.start(100, 0.2)
+    wait_for(lambda: len(readings(platform, "press-0", "s0")) > before + 5, 60, "readings come again")
+    assert connected(platform, "cell")
+
+
+def test_a_broken_connection_loses_nothing(platform: Platform, server: OpcuaServer) -> None:
+    """What the server has sent and nobody has acknowledged is asked for again; what it has not sent, it keeps."""
+    server.start(10, 0.1)
+    proxy = Proxy(server.port)
+    listen(platform, opcua(proxy.port))
+    wait_for(lambda: len(readings(platform, "press-0", "s0")) > 10, 30, "readings")
+    for _ in range(3):
+        proxy.set("reset")
+        proxy.set("pass")
+        before = len(readings(platform, "press-0", "s0"))
+        wait_for(lambda: len(readings(platform, "press-0", "s0")) > before + 20, 60, "readings come again")  # noqa: B023
+    found = readings(platform, "press-0", "s0")
+    proxy.close()
+    assert found == [float(number) for number in range(int(found[0]), int(found[0]) + len(found))]
+
+
+def test_a_killed_gateway_loses_nothing_that_it_has_acknowledged(platform: Platform, server: OpcuaServer) -> None:
+    """Its subscriptions end with it, so what changes until it is back is not heard; what it had is stored, once."""
+    server.start(10, 0.05)
+    listen(platform, opcua(server.port))
+    for _ in range(3):
+        before = len(readings(platform, "press-0", "s0"))
+        wait_for(lambda: len(readings(platform, "press-0", "s0")) > before + 20, 60, "readings come")  # noqa: B023
+        accepted = results(platform, "cell")["accepted"]
+        platform.processes["edge"].kill(signal.SIGKILL)
+        stored = sum(len(readings(platform, "press-0", f"s{number}")) for number in range(10))
+        platform.restart("edge")
+        wait_for(
+            lambda: sum(len(readings(platform, "press-0", f"s{number}")) for number in range(10)) > stored + 100,  # noqa: B023
+            60,
+            "they come again",
+        )
+    found = readings(platform, "press-0", "s0")
+    assert found == sorted(set(found)), "a change is stored twice"
+    gaps = [later - sooner for sooner, later in itertools.pairwise(found) if later - sooner != 1]
+    assert len(gaps) <= 3, "changes are missing while it was there"
+    assert len(found) * 10 >= accepted
+
+
+def test_a_server_that_wants_encryption(platform: Platform, server: OpcuaServer, tmp_path: Path) -> None:
+    asyncio.run(certificate(tmp_path, "server", "urn:aurumai:test-server", ExtendedKeyUsageOID.SERVER_AUTH))
+    asyncio.run(certificate(tmp_path, "edge", "urn:aurumai:edge", ExtendedKeyUsageOID.CLIENT_AUTH))
+    asyncio.run(certificate(tmp_path, "other", "urn:aurumai:other", ExtendedKeyUsageOID.SERVER_AUTH))
+    server.start(100, 0.2, "--certificates", str(tmp_path))
+    own = {"certificate": str(tmp_path / "edge.der"), "key": str(tmp_path / "edge.pem")}
+    listen(
+        platform,
+        opcua(server.port, security={**own, "server_certificate": str(tmp_path / "server.der")}),
+        opcua(server.port, name="pinned-wrong", security={**own, "server_certificate": str(tmp_path / "other.der")}),
+        opcua(server.port, name="in-the-clear"),
+    )
+    wait_for(lambda: len(readings(platform, "press-0", "s0")) > 5, 30, "readings come")
+
+    def problems() -> dict[str, str | None]:
+        return {each["name"]: each["problem"] for each in platform.admin("edge", "/overview").json["inputs"]}
+
+    wait_for(
+        lambda: "No matching endpoints" in (problems()["in-the-clear"] or ""), 40, "it cannot be read in the clear"
+    )
+    wait_for(
+        lambda: "no answer" in (problems()["pinned-wrong"] or ""), 40, "nobody talks with a key that is not theirs"
+    )
+    assert problems()["cell"] is None
+    assert results(platform, "pinned-wrong").get("accepted", 0) == 0
+    assert results(platform, "in-the-clear").get("accepted", 0) == 0
+
+
+async def certificate(folder: Path, name: str, uri: str, use: Any) -> None:
+    await setup_self_signed_certificate(
+        folder / f"{name}.pem", folder / f"{name}.der", uri, "127.0.0.1", [use], {"commonName": name}
+    )
+
+
+def test_ten_thousand_variables(platform: Platform, server: OpcuaServer) -> None:
+    server.start(10_000, 5.0)
+    listen(platform, opcua(server.port, publishing=1.0))
+    wait_for(lambda: results(platform, "cell").get("accepted", 0) >= 20_000, 120, "two changes of all are safe")
+    wait_for(lambda: len(readings(platform, "press-99", "s99")) >= 2, 30, "those of the last one are stored")

@@ -1,0 +1,71 @@
+"""The simulated plant by each protocol, from its devices to stored readings."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Platform, free_port, http, wait_for
+from tests.integration.listening import readings, results
+from tests.integration.mosquitto import Mosquitto
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    running = Mosquitto(tmp_path / "broker")
+    yield running
+    running.close()
+
+
+def simulate(platform: Platform, protocol: str, port: int) -> None:
+    inputs = platform.folder / "inputs.yaml"
+    arguments = ("--machines", "4", "--machine-type", "pump", "--speed-up", "1", "--rate", "5")
+    more = ("--protocol", protocol, "--at", f"127.0.0.1:{port}", "--write-inputs", str(inputs))
+    platform.extra |= {"AURUM_EDGE_INPUTS": str(inputs), "AURUM_FEATURE_PREDICTIVE": "false"}
+    platform.start("iot-sim", *arguments, *more, ready=False)
+    wait_for(inputs.exists, 30, "the simulator says how to listen to it")
+    for service in ("ingestion", "edge", "api"):
+        platform.start(service)
+
+
+def check(platform: Platform) -> None:
+    wait_for(lambda: len(readings(platform, "pump-004", "vibration_mm_s")) > 10, 40, "readings of the last machine")
+    assert all(0 < value < 50 for value in readings(platform, "pump-004", "vibration_mm_s"))
+    machine = f"{platform.api}/api/machines/pump-001"
+    wait_for(lambda: http("GET", machine).json["machine_type"] == "pump", 20, "its type")
+    found = results(platform, "simulated")
+    assert found["accepted"] > 100
+    assert found.get("invalid", 0) == 0
+
+
+@pytest.mark.parametrize("protocol", ["opcua", "modbus"])
+def test_a_plant_that_is_asked(platform: Platform, protocol: str) -> None:
+    simulate(platform, protocol, free_port())
+    check(platform)
+
+
+def test_a_plant_that_publishes(platform: Platform, broker: Mosquitto) -> None:
+    simulate(platform, "mqtt", broker.port)
+    check(platform)
+    broker.end(signal.SIGKILL)
+    time.sleep(2)  # devices go on measuring
+    broker.start()
+    before = len(readings(platform, "pump-004", "vibration_mm_s"))
+    wait_for(lambda: len(readings(platform, "pump-004", "vibration_mm_s")) > before + 10, 60, "readings come again")
+    assert platform.processes["iot-sim"].popen.poll() is None
+
+
+def test_a_sparkplug_node_is_born_again_when_its_host_returns(platform: Platform, broker: Mosquitto) -> None:
+    simulate(platform, "sparkplug", broker.port)
+    check(platform)
+    platform.processes["edge"].kill()
+    platform.restart("edge")
+    before = len(readings(platform, "pump-004", "vibration_mm_s"))
+    wait_for(lambda: len(readings(platform, "pump-004", "vibration_mm_s")) > before + 10, 40, "readings come again")
+    assert results(platform, "simulated", "messages")["unborn"] >= 1
+    broker.end()
+    broker.start()
+    before = len(readings(platform, "pump-004", "vibration_mm_s"))
+    wait_for(lambda: len(readings(platform, "pump-004", "vibration_mm_s")) > before + 10, 60, "also after the broker")

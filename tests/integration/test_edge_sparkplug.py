@@ -1,0 +1,108 @@
+"""A gateway as the host of a real broker's Sparkplug nodes."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aurum_sim.peers.peer import Sample
+from aurum_sim.peers.sparkplug import SparkplugPeer
+from tests.conftest import Platform, wait_for
+from tests.faults.proxy import Proxy
+from tests.integration.listening import connected, listen, metric, readings, results
+from tests.integration.mosquitto import Mosquitto
+
+SENSORS = [f"s{number}" for number in range(100)]
+MACHINES = [f"press-{number}" for number in range(100)]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    running = Mosquitto(tmp_path / "broker", persistent=False)
+    yield running
+    running.close()
+
+
+class Node:
+    """A node whose devices are presses, each telling all of its sensors at once."""
+
+    def __init__(self, port: int, machines: list[str]) -> None:
+        self._machines = machines
+        self._peer = SparkplugPeer("127.0.0.1", port)
+        self.told = 0
+        asyncio.run(self._peer.open(dict.fromkeys(machines, SENSORS)))
+
+    def tell(self) -> None:
+        """The next number, by all sensors."""
+        at_us = time.time_ns() // 1000
+        samples = [Sample(machine, at_us, dict.fromkeys(SENSORS, float(self.told))) for machine in self._machines]
+        asyncio.run(self._peer.tell(samples))
+        self.told += 1
+
+    def close(self) -> None:
+        asyncio.run(self._peer.close())
+
+
+def plant(port: int) -> dict[str, object]:
+    return {"name": "line", "protocol": "sparkplug", "broker": {"host": "127.0.0.1", "port": port, "keepalive": 5}}
+
+
+def test_ten_thousand_metrics(platform: Platform, broker: Mosquitto) -> None:
+    listen(platform, plant(broker.port))
+    wait_for(lambda: connected(platform, "line"), 15, "the gateway is connected")
+    node = Node(broker.port, MACHINES)
+    wait_for(lambda: (node.tell(), time.sleep(0.5), results(platform, "line")["accepted"] >= 10_000)[-1], 30, "a birth")
+    for _ in range(3):
+        node.tell()
+    wait_for(lambda: results(platform, "line")["accepted"] >= 40_000, 60, "a birth and three changes of all")
+    for machine in ("press-0", "press-99"):
+        wait_for(lambda: readings(platform, machine, "s99")[-1:] == [node.told - 1], 30, "the last is stored")  # noqa: B023
+    found = readings(platform, "press-99", "s99")
+    assert found == sorted(set(found))
+    node.close()
+
+
+def test_a_killed_host_and_a_broken_network_cost_gaps_and_no_wrong_value(platform: Platform, broker: Mosquitto) -> None:
+    """Its data are sent once (QoS 0), so what nobody heard is gone; what is stored is right, once, and goes on."""
+    proxy = Proxy(broker.port)
+    listen(platform, plant(proxy.port))
+    wait_for(lambda: connected(platform, "line"), 15, "the gateway is connected")
+    node = Node(broker.port, MACHINES[:2])
+
+    def tell(count: int) -> None:
+        for _ in range(count):
+            node.tell()
+            time.sleep(0.02)
+
+    def heard_again() -> bool:
+        node.tell()
+        time.sleep(0.1)
+        return readings(platform, "press-1", "s0")[-1:] == [node.told - 1]
+
+    tell(50)
+    wait_for(heard_again, 30, "the node is heard")
+    for fault in ("kill", "reset", "drop"):
+        if fault == "kill":
+            platform.processes["edge"].kill(signal.SIGKILL)
+            tell(50)
+            platform.restart("edge")
+        elif fault == "reset":
+            proxy.set("reset")
+            tell(50)
+        else:
+            proxy.set("drop")
+            tell(50)
+            wait_for(lambda: not connected(platform, "line"), 30, "the gateway notices")
+            proxy.set("reset")
+        proxy.set("pass")
+        wait_for(heard_again, 40, f"the node is heard again after {fault}")
+    assert metric(platform, 'edge_input_rebirths_total{input="line"}') >= 1
+    for machine in MACHINES[:2]:
+        found = readings(platform, machine, "s0")
+        assert found == sorted(set(found))
+        assert set(found) <= set(map(float, range(node.told)))
+    node.close()
+    proxy.close()

@@ -20,12 +20,14 @@ def table(machine: str, rows: int, start: float) -> str:
 
 def test_a_file_is_stored_once_and_put_aside(platform: Platform, tmp_path: Path) -> None:
     folder = tmp_path / "drops"
-    listen(platform, files(folder, rules=[{"sensor": "load", "scale": 0.5}]))
-    content = table("press-1", 1000, time.time() - 100)
+    rules = [{"sensor": "load", "scale": 0.5}, {"sensor": "huge", "scale": 10}]
+    listen(platform, files(folder, rules=rules))
+    content = table("press-1", 1000, time.time() - 100) + f"press-1,{time.time():.3f},huge,1e308\n"
     (folder / "one.csv").write_text(content)
     wait_for(lambda: list((folder / "done").glob("*one.csv")), 20, "the file is done")
     expected = [row / 2 for row in range(1000)]
     wait_for(lambda: readings(platform, "press-1", "load") == expected, 20, "the readings are stored")
+    assert results(platform, "drops")["bad"] == 1
     (folder / "again.csv").write_text(content)
     wait_for(lambda: list((folder / "done").glob("*again.csv")), 20, "the copy is done too")
     assert readings(platform, "press-1", "load") == expected

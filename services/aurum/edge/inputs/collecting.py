@@ -85,6 +85,7 @@ class Collector:
             self._results["unwanted"].inc()
             return
         arrived = now_us() if arrival is None else arrival.at_us
+        value = tag.factor * value + tag.offset
         good = good and math.isfinite(value)
         state = self.sources.of(source)
         state.note(arrived, at_us, good=good)
@@ -94,7 +95,6 @@ class Collector:
         if tag.kind is Kind.INVALID:
             self._results["invalid"].inc()
             return
-        value = tag.factor * value + tag.offset
         at = self._time(arrived, at_us, self._skew_us(state, arrival))
         if tag.kind is Kind.BANDED and not tag.passes(at, value):
             self._results["unchanged"].inc()
@@ -108,6 +108,8 @@ class Collector:
         generation. at_us: 0 where the device tells no time."""
         kinds = self.tags.kinds[indices]
         wanted = kinds != Kind.DROPPED
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self.tags.factors[indices] * values + self.tags.offsets[indices]
         good = good & np.isfinite(values)
         stored = wanted & good & (kinds != Kind.INVALID)
         self._count("unwanted", ~wanted)
@@ -117,7 +119,6 @@ class Collector:
         state = self.sources.of(source)
         state.note_all(arrived, at_us[wanted], good[wanted])
         indices, at_us, values = indices[stored], at_us[stored], values[stored]
-        values = self.tags.factors[indices] * values + self.tags.offsets[indices]
         times = self._times_of(arrived + _rank(indices), at_us, state.skew_us)
         (banded,) = np.nonzero(kinds[stored] == Kind.BANDED)
         if len(banded):
@@ -128,6 +129,10 @@ class Collector:
             indices, times, values = indices[passing], times[passing], values[passing]
         if len(values):
             self._blocks.append((indices, times, values))
+
+    def leave_out(self, count: int) -> None:
+        """Counts values that are none once they are converted."""
+        self._results["bad"].inc(count)
 
     async def commit(self) -> Awaitable[Any] | None:
         """Puts what has been gathered into the spool, and waits for room there; what comes back ends when all of it is

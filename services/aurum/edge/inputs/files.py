@@ -111,8 +111,14 @@ class Files:
             tag = self.collector.tags.of(each.machine_id, each.sensor)
             if tag.kind is Kind.DROPPED:
                 continue
-            values = each.values * tag.factor + tag.offset
-            parts.setdefault((tag.machine_id, tag.sensor), []).append(each._replace(sensor=tag.sensor, values=values))
+            with np.errstate(over="ignore"):
+                values = each.values * tag.factor + tag.offset
+            stored = ~np.isinf(values)
+            if not stored.all():
+                self.collector.leave_out(int(np.count_nonzero(~stored)))
+            if stored.any():
+                converted = Series(tag.machine_id, tag.sensor, each.timestamps[stored], values[stored])
+                parts.setdefault((tag.machine_id, tag.sensor), []).append(converted)
         return [
             found[0]
             if len(found) == 1

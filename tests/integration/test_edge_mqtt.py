@@ -89,6 +89,8 @@ def test_messages_become_readings(platform: Platform, broker: Mosquitto, version
     (listened,) = overview["inputs"]
     assert (listened["name"], listened["problem"], listened["sources"]) == ("hall-1", None, 1)
     assert abs(listened["clock_skew_seconds"]) < 10
+    (source,) = listened["worst"]
+    assert (source["source"], source["quality"]) == ("pump-1", 1.0)
     governed = {each["name"]: each for each in platform.admin("edge", "/policy").json["targets"]}
     assert governed["edge/inputs:hall-1"]["breaker"] == "closed"
     assert any(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from aurum.edge.inputs.collecting import Collector
 from aurum.edge.inputs.configuration import FilesInput, InputsFile, ModbusInput, MqttInput, OpcuaInput, SparkplugInput
 from aurum.edge.inputs.connecting import Connector
 from aurum.edge.inputs.input import Input
+from aurum.edge.inputs.sources import SourceState
 from aurum.edge.inputs.tags import Tags
 from aurum.edge.spool import Spool
 from aurum.runtime import metrics
@@ -19,6 +21,7 @@ from aurum.runtime.service import Service
 from aurum.security.sources import SourceLimits
 
 _GAUGES_EVERY = 1.0  # seconds
+_SHOWN = 10  # sources of each input, the worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Listening:
                 "sources": len(each.collector.sources),
                 "worst_quality": round(each.collector.sources.worst_quality, 4),
                 "clock_skew_seconds": round(each.collector.sources.largest_skew, 6),
+                "worst": [_described(*source) for source in each.collector.sources.worst(_SHOWN)],
             }
             for name, each in self.inputs.items()
         ]
@@ -66,6 +70,15 @@ def listen_to(file: InputsFile, service: Service, spool: Spool, limits: SourceLi
     listening = Listening(inputs)
     service.spawn(listening.observe(), "input-gauges")
     return listening
+
+
+def _described(source: str, state: SourceState) -> dict[str, Any]:
+    return {
+        "source": source,
+        "quality": round(state.quality, 4),
+        "clock_skew_seconds": round(state.skew_us / 1e6, 6),
+        "seen": datetime.fromtimestamp(state.seen_us / 1e6, UTC).isoformat(timespec="milliseconds"),
+    }
 
 
 def _make(

@@ -1,6 +1,7 @@
 """What is known of each device behind an input: how good its values are, and by how much its clock is off."""
 
 import collections
+import heapq
 import math
 from dataclasses import dataclass
 
@@ -73,6 +74,10 @@ class Sources:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def worst(self, most: int) -> list[tuple[str, SourceState]]:
+        """By their quality, and where that is the same by their clocks."""
+        return heapq.nsmallest(most, self._known.items(), key=lambda each: (each[1].quality, -abs(each[1].skew_us)))
 
     @property
     def worst_quality(self) -> float:

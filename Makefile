@@ -7,10 +7,12 @@ CONTRACTS := $(wildcard proto/aurum/v1/*.proto)
 BUILD := pyproject.toml hatch_build.py $(CONTRACTS)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
+CHART_TESTS := tests/cluster/test_charts.py tests/cluster/test_network_policies.py tests/cluster/test_rules.py
+
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak browser-test security screenshots cluster-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
+.PHONY: help setup run test soak browser-test security screenshots cluster-test chart-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +56,9 @@ screenshots: $(VENV)/.dev  ## Take the pictures of the console for the docs, wit
 
 cluster-test: $(VENV)/.dev  ## Run the tests that need a cluster: the current kube-context's, with the images on its nodes
 	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(ARGS)
+
+chart-test: $(VENV)/.dev  ## Run those of them that look at charts and rules, and install nothing
+	@$(BIN)/python -m pytest $(CHART_TESTS) --timeout=900 $(ARGS)
 
 images:  ## Build the images and bring them into the current cluster
 	@k8s/images

@@ -12,7 +12,7 @@ CHART_TESTS := tests/cluster/test_charts.py tests/cluster/test_network_policies.
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak browser-test security screenshots cluster-test chart-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
+.PHONY: help setup run test soak browser-test security screenshots cluster-test chart-test release-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ cluster-test: $(VENV)/.dev  ## Run the tests that need a cluster: the current ku
 
 chart-test: $(VENV)/.dev  ## Run those of them that look at charts and rules, and install nothing
 	@$(BIN)/python -m pytest $(CHART_TESTS) --timeout=900 $(ARGS)
+
+release-test: $(VENV)/.dev  ## Run the others of them
+	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(CHART_TESTS:%=--ignore=%) $(ARGS)
 
 images:  ## Build the images and bring them into the current cluster
 	@k8s/images

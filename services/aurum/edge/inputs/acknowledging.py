@@ -19,7 +19,7 @@ class Acknowledgements:
         """Of messages whose readings are in a batch (None if they had none). Waits for older ones if too many are under
         way. Raises what the disk raises; those messages, and later ones, are then not acknowledged."""
         self._under_way.append((durable, numbers))
-        self._settle()
+        self.settle_done()
         while len(self._under_way) > _UNDER_WAY:
             await self._oldest()
 
@@ -28,10 +28,6 @@ class Acknowledgements:
         while self._under_way:
             await self._oldest()
 
-    def settle_done(self) -> None:
-        """Those that are durable by now."""
-        self._settle()
-
     async def _oldest(self) -> None:
         durable, numbers = self._under_way[0]
         if durable is not None:
@@ -39,7 +35,8 @@ class Acknowledgements:
         self._under_way.popleft()
         self._acknowledge(numbers)
 
-    def _settle(self) -> None:
+    def settle_done(self) -> None:
+        """Those that are durable by now."""
         while self._under_way:
             durable, numbers = self._under_way[0]
             if durable is not None:

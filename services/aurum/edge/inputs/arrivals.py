@@ -39,9 +39,6 @@ class Arrivals:
         self._window = window
         self._order = max(order for order, *_ in _PLACE.iter_unpack(self._places))
 
-    def close(self) -> None:
-        self._places.close()
-
     def first(self, number: int, topic: str, payload: bytes) -> Arrival | None:
         """When a message that comes again came first; None if nobody knows."""
         order, at_us, skew_us, check = _PLACE.unpack_from(self._places, number * _PLACE.size)

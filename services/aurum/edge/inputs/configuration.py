@@ -16,7 +16,7 @@ from aurum.runtime.yaml_file import read_yaml
 
 _MOST_INPUTS = 100
 _MOST_RULES = 10_000
-_PLACEHOLDER = re.compile(r"{(\w+)}")
+PLACEHOLDER = re.compile(r"{(\w+)}")
 _SECURITY_POLICIES = Literal["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"]
 
 
@@ -107,7 +107,7 @@ class Topic(_Shape):
 
     @property
     def filter(self) -> str:
-        return _PLACEHOLDER.sub("+", self.pattern)
+        return PLACEHOLDER.sub("+", self.pattern)
 
     @cached_property
     def expression(self) -> re.Pattern[str]:
@@ -121,7 +121,7 @@ class Topic(_Shape):
                 parts.append(
                     "".join(
                         f"(?P<{part}>[^/]*)" if index % 2 else re.escape(part)
-                        for index, part in enumerate(_PLACEHOLDER.split(level))
+                        for index, part in enumerate(PLACEHOLDER.split(level))
                     )
                 )
         return re.compile("/".join(parts))
@@ -130,15 +130,15 @@ class Topic(_Shape):
     def _fits(self) -> "Topic":
         levels = self.pattern.split("/")
         for level in levels:
-            if "{" in level and not _PLACEHOLDER.fullmatch(level):
+            if "{" in level and not PLACEHOLDER.fullmatch(level):
                 raise ValueError(f"pattern: {level!r} must be a whole level in braces, such as {{machine}}")
             if ("+" in level and level != "+") or ("#" in level and level != "#"):
                 raise ValueError(f"pattern: {level!r} is no level; + and # stand alone")
         if "#" in levels[:-1]:
             raise ValueError("pattern: # stands at the end only")
-        named = set(_PLACEHOLDER.findall(self.pattern))
+        named = set(PLACEHOLDER.findall(self.pattern))
         templates = f"{self.sensor or ''}{self.machine}"
-        wanted = set() if self.format == "json" else set(_PLACEHOLDER.findall(templates)) - set(self.columns)
+        wanted = set() if self.format == "json" else set(PLACEHOLDER.findall(templates)) - set(self.columns)
         if missing := sorted(wanted - named):
             raise ValueError(f"{missing[0]}: is no level of the pattern {self.pattern!r}")
         if self.format == "number" and self.sensor is None:
@@ -174,8 +174,8 @@ class SparkplugInput(_Input):
     def _known(self) -> "SparkplugInput":
         for name in ("machine", "node_machine"):
             template = getattr(self, name)
-            wrong = set(_PLACEHOLDER.findall(template)) - {"group", "node", "device"}
-            if wrong or "{" in _PLACEHOLDER.sub("", template):
+            wrong = set(PLACEHOLDER.findall(template)) - {"group", "node", "device"}
+            if wrong or "{" in PLACEHOLDER.sub("", template):
                 raise ValueError(f"{name}: {template!r} may have {{group}}, {{node}} and {{device}}")
         return self
 
@@ -190,10 +190,10 @@ class OpcuaNodes(_Shape):
 
     @model_validator(mode="after")
     def _named(self) -> "OpcuaNodes":
-        levels = set(_PLACEHOLDER.findall(self.path))
+        levels = set(PLACEHOLDER.findall(self.path))
         for name in ("machine", "sensor"):
             template = getattr(self, name)
-            if missing := sorted(set(_PLACEHOLDER.findall(template)) - levels):
+            if missing := sorted(set(PLACEHOLDER.findall(template)) - levels):
                 raise ValueError(f"{name}: {missing[0]!r} is no level of the path {self.path!r}")
         return self
 

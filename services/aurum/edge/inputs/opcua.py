@@ -2,7 +2,6 @@
 when it is on our disk; what was sent and not heard is asked for again after a lost connection (Republish)."""
 
 import asyncio
-import re
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from asyncua.crypto import security_policies
 from asyncua.ua.uaerrors import UaStructParsingError
 
 from aurum.edge.inputs.collecting import Collector
-from aurum.edge.inputs.configuration import OpcuaInput, OpcuaNodes
+from aurum.edge.inputs.configuration import PLACEHOLDER, OpcuaInput, OpcuaNodes
 from aurum.edge.inputs.connecting import Connector
 from aurum.edge.inputs.opcua_changes import Changes, changes_of, read_publish_response
 from aurum.edge.inputs.tags import Indices
@@ -32,7 +31,6 @@ _MOST_DEPTH = 20
 _ANSWER_WITHIN = 10.0  # seconds for one answer, such as to a thousand subscriptions
 _BEGIN_WITHIN = 120.0  # seconds for browsing and subscribing
 _LOST_AFTER = 120.0  # seconds without a connection after which everything begins anew
-_PLACEHOLDER = re.compile(r"{(\w+)}")
 _MODES = {"Sign": ua.MessageSecurityMode.Sign, "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt}
 
 
@@ -281,7 +279,7 @@ async def browse(client: Client, nodes: OpcuaNodes) -> list[Variable]:
         ):
             name = reference.BrowseName.Name
             level = levels[depth]
-            placeholder = _PLACEHOLDER.fullmatch(level)
+            placeholder = PLACEHOLDER.fullmatch(level)
             if placeholder is None and level not in ("+", name):
                 continue
             known = {**names, placeholder.group(1): name} if placeholder else names

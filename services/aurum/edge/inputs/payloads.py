@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from aurum.edge.inputs.configuration import Topic
+from aurum.edge.inputs.configuration import PLACEHOLDER, Topic
 from aurum.readings.tables import parse_timestamp, parse_value, timestamp_of
 
-_PLACEHOLDER = re.compile(r"{(\w+)}")
 _MOST_BYTES = 1_000_000  # of one message
 _MOST_VALUES = 10_000  # in one
 
@@ -42,7 +41,7 @@ class Shape:
     @classmethod
     def of(cls, topic: Topic, levels: Mapping[str, str]) -> "Shape":
         def settled(template: str | None) -> str | None:
-            known = template is not None and set(_PLACEHOLDER.findall(template)) <= set(levels)
+            known = template is not None and set(PLACEHOLDER.findall(template)) <= set(levels)
             return _filled(template or "", levels) if known else None
 
         return cls(topic, levels, settled(topic.machine), settled(topic.sensor))
@@ -196,4 +195,4 @@ def _filled(template: str, names: Mapping[str, str]) -> str:
             raise PayloadError(f"{found.group(1)}: is missing")
         return value
 
-    return _PLACEHOLDER.sub(name, template)
+    return PLACEHOLDER.sub(name, template)

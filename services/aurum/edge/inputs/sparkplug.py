@@ -5,7 +5,7 @@ import collections
 import json
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -187,7 +187,7 @@ class Plant:
             return
         self._results["read"].inc()
         named = {"group": group, "node": name, "device": device or ""}
-        machine = _filled(self._options.node_machine if device is None else self._options.machine, named)
+        machine = (self._options.node_machine if device is None else self._options.machine).format_map(named)
         source = f"{group}/{name}/{device}" if device is not None else f"{group}/{name}"
         for each in payload.metrics:
             known = self._named(each, born, whole=node.whole)
@@ -249,10 +249,6 @@ class Sparkplug:
 
 def _state(at: int, *, online: bool) -> bytes:
     return json.dumps({"online": online, "timestamp": at}).encode()
-
-
-def _filled(template: str, names: Mapping[str, str]) -> str:
-    return template.format_map(names)
 
 
 def _integer(metric: SparkplugMetric) -> int:

@@ -47,9 +47,8 @@ def test_files_with_a_wrong_cell_are_refused_whole(platform: Platform, tmp_path:
     for name, (content, _) in wrong.items():
         (folder / name).write_bytes(content)
     for name, (_, problem) in wrong.items():
-        (told,) = wait_for(lambda: list((folder / "refused").glob(f"*-{name}.problem.txt")), 20, f"{name} is refused")  # noqa: B023
-        assert problem in told.read_text()
-        assert list((folder / "refused").glob(f"*-{name}"))
+        (refused,) = wait_for(lambda: list((folder / "refused").glob(f"*-{name}")), 20, f"{name} is refused")  # noqa: B023
+        assert problem in refused.with_name(f"{refused.name}.problem.txt").read_text()
     assert not list(folder.glob("*.csv"))
     assert results(platform, "drops").get("accepted", 0) == 0
 

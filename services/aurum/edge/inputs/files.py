@@ -130,10 +130,12 @@ class Files:
         target = path.parent / folder
         target.mkdir(exist_ok=True)
         name = f"{time.time_ns() // 1_000_000}-{path.name}"
+        if problem is not None:  # told before the file is there, and whole, to whoever watches the folder
+            half = target / f".{name}.problem.txt"
+            half.write_text(problem + "\n", encoding="utf-8")
+            half.replace(target / f"{name}.problem.txt")
         path.replace(target / name)
-        if problem is not None:
-            (target / f"{name}.problem.txt").write_text(problem + "\n", encoding="utf-8")
-        else:
+        if problem is None:
             for old in sorted(target.iterdir())[: -self._options.keep or None]:
                 old.unlink()
 

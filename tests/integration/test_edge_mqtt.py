@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,6 @@ from tests.faults.proxy import Proxy
 from tests.integration.listening import connected, listen, metric, readings, results
 from tests.integration.mosquitto import Mosquitto
 from tests.security.authority import Authority
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    running = Mosquitto(tmp_path / "broker")
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def fast_broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """Keeps nothing on a disk."""
-    running = Mosquitto(tmp_path / "broker", persistent=False)
-    yield running
-    running.close()
 
 
 class Publisher:

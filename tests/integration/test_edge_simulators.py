@@ -2,21 +2,12 @@
 
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import Platform, free_port, http, wait_for
 from tests.integration.listening import readings, results
 from tests.integration.mosquitto import Mosquitto
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    running = Mosquitto(tmp_path / "broker")
-    yield running
-    running.close()
 
 
 def simulate(platform: Platform, protocol: str, port: int) -> None:

@@ -3,10 +3,6 @@
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from aurum_sim.peers.peer import Sample
 from aurum_sim.peers.sparkplug import SparkplugPeer
@@ -17,13 +13,6 @@ from tests.integration.mosquitto import Mosquitto
 
 SENSORS = [f"s{number}" for number in range(100)]
 MACHINES = [f"press-{number}" for number in range(100)]
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    running = Mosquitto(tmp_path / "broker", persistent=False)
-    yield running
-    running.close()
 
 
 class Node:
@@ -50,10 +39,10 @@ def plant(port: int) -> dict[str, object]:
     return {"name": "line", "protocol": "sparkplug", "broker": {"host": "127.0.0.1", "port": port, "keepalive": 5}}
 
 
-def test_ten_thousand_metrics(platform: Platform, broker: Mosquitto) -> None:
-    listen(platform, plant(broker.port))
+def test_ten_thousand_metrics(platform: Platform, fast_broker: Mosquitto) -> None:
+    listen(platform, plant(fast_broker.port))
     wait_for(lambda: connected(platform, "line"), 15, "the gateway is connected")
-    node = Node(broker.port, MACHINES)
+    node = Node(fast_broker.port, MACHINES)
     wait_for(lambda: (node.tell(), time.sleep(0.5), results(platform, "line")["accepted"] >= 10_000)[-1], 30, "a birth")
     for _ in range(3):
         node.tell()
@@ -65,12 +54,14 @@ def test_ten_thousand_metrics(platform: Platform, broker: Mosquitto) -> None:
     node.close()
 
 
-def test_a_killed_host_and_a_broken_network_cost_gaps_and_no_wrong_value(platform: Platform, broker: Mosquitto) -> None:
+def test_a_killed_host_and_a_broken_network_cost_gaps_and_no_wrong_value(
+    platform: Platform, fast_broker: Mosquitto
+) -> None:
     """Its data are sent once (QoS 0), so what nobody heard is gone; what is stored is right, once, and goes on."""
-    proxy = Proxy(broker.port)
+    proxy = Proxy(fast_broker.port)
     listen(platform, plant(proxy.port))
     wait_for(lambda: connected(platform, "line"), 15, "the gateway is connected")
-    node = Node(broker.port, MACHINES[:2])
+    node = Node(fast_broker.port, MACHINES[:2])
 
     def tell(count: int) -> None:
         for _ in range(count):

@@ -130,26 +130,28 @@ def test_merging_changes_no_answer(
         path = tmp_path_factory.mktemp("merge") / "store.db"
         opened = SqliteStore(SqliteOptions(path, recent_bytes=recent_bytes))
         await opened.start()
-        expected: dict[int, float] = {}
-        numbered = list(enumerate(sent, start=1))
-        for _, readings in numbered:
-            expected.update((at, float(value)) for at, value in readings)
-        order.shuffle(numbered)
-        for sequence, readings in numbered:
-            await opened.append(
-                batch(sequence, [at for at, _ in readings], [float(value) for _, value in readings]), wait=True
-            )
-            if order.random() < 0.1:  # started anew in between
-                await opened.close()
-                opened = SqliteStore(SqliteOptions(path, recent_bytes=recent_bytes))
-                await opened.start()
-        await write(opened, batch(10_000, [500], [0.0]))
-        expected[500] = 0.0
-        for last in (0, 1, 7):
-            points = await opened.read("m", "s", 0, END, last=last)
-            want = sorted(expected.items())[-last:] if last else sorted(expected.items())
-            assert list(zip(points.timestamps.tolist(), points.values.tolist(), strict=True)) == want
-        await opened.close()
+        try:
+            expected: dict[int, float] = {}
+            numbered = list(enumerate(sent, start=1))
+            for _, readings in numbered:
+                expected.update((at, float(value)) for at, value in readings)
+            order.shuffle(numbered)
+            for sequence, readings in numbered:
+                await opened.append(
+                    batch(sequence, [at for at, _ in readings], [float(value) for _, value in readings]), wait=True
+                )
+                if order.random() < 0.1:  # started anew in between
+                    await opened.close()
+                    opened = SqliteStore(SqliteOptions(path, recent_bytes=recent_bytes))
+                    await opened.start()
+            await write(opened, batch(10_000, [500], [0.0]))
+            expected[500] = 0.0
+            for last in (0, 1, 7):
+                points = await opened.read("m", "s", 0, END, last=last)
+                want = sorted(expected.items())[-last:] if last else sorted(expected.items())
+                assert list(zip(points.timestamps.tolist(), points.values.tolist(), strict=True)) == want
+        finally:  # also when an example ends because it draws more than it may
+            await opened.close()
 
     asyncio.run(check())
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aurum.runtime import metrics
-from aurum_sim.peers.mqtt_client import IN_FLIGHT, client
+from aurum_sim.peers.mqtt_client import IN_FLIGHT, client, stop
 from aurum_sim.peers.peer import Sample
 
 
@@ -38,8 +38,7 @@ class MqttPeer:
             self._loop.call_soon_threadsafe(self._room.release)
 
     async def close(self) -> None:
-        self._client.disconnect()
-        await asyncio.to_thread(self._client.loop_stop)
+        await stop(self._client)
 
     def inputs(self) -> dict[str, Any]:
         return {

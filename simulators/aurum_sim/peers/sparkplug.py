@@ -1,6 +1,5 @@
 """Devices behind a Sparkplug B node."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from paho.mqtt.client import MQTTMessage
 
 from aurum.runtime import metrics
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
-from aurum_sim.peers.mqtt_client import client
+from aurum_sim.peers.mqtt_client import client, stop
 from aurum_sim.peers.peer import Sample
 
 _DOUBLE, _BOOLEAN, _UINT64 = 10, 11, 8
@@ -60,8 +59,7 @@ class SparkplugPeer:
             metrics.simulator_readings_total.labels("made").inc(len(each.values))
 
     async def close(self) -> None:
-        self._client.disconnect()
-        await asyncio.to_thread(self._client.loop_stop)
+        await stop(self._client)
 
     def inputs(self) -> dict[str, Any]:
         return {

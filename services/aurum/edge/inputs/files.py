@@ -17,6 +17,7 @@ import numpy as np
 
 from aurum.edge.inputs.collecting import Collector
 from aurum.edge.inputs.configuration import FilesInput
+from aurum.edge.inputs.reach import Reach
 from aurum.edge.inputs.tags import Kind
 from aurum.readings.batch import Series
 from aurum.readings.tables import TableError, read_csv, to_series
@@ -34,9 +35,9 @@ Item = TypeVar("Item")
 
 
 class Files:
-    def __init__(self, options: FilesInput, collector: Collector) -> None:
-        self.collector = collector
-        self.problem: str | None = None
+    def __init__(self, options: FilesInput, collector: Collector, reach: Reach) -> None:
+        self._collector = collector
+        self._reach = reach
         self._options = options
         self._block = min(_BLOCK, collector.most)
         self._how = f"{self._block} {[rule.model_dump_json() for rule in options.rules]}"
@@ -49,11 +50,10 @@ class Files:
                 try:
                     whole = await self._on_thread(self._whole_files)
                 except OSError as error:
-                    self.problem = f"the folder {self._options.folder} cannot be read: {error.strerror}"
+                    self._reach.lost(f"the folder {self._options.folder} cannot be read: {error.strerror}")
                     whole = []
                 else:
-                    self.problem = None
-                metrics.edge_input_connected.labels(self._options.name).set(self.problem is None)
+                    self._reach.found()
                 for path in whole:
                     await self._store(path)
                 await asyncio.sleep(_LOOK_EVERY)
@@ -97,7 +97,7 @@ class Files:
             sequence += 1
             series = self._mapped(block)
             if series:
-                writings.append(await self.collector.put(f"file-{digest}", sequence, series))
+                writings.append(await self._collector.put(f"file-{digest}", sequence, series))
                 readings += sum(len(each.values) for each in series)
         await asyncio.gather(*writings)
         metrics.edge_input_messages_total.labels(self._options.name, "read").inc()
@@ -108,14 +108,14 @@ class Files:
         """By the rules, but for deadbands: a file is stored as it is."""
         parts: dict[tuple[str, str], list[Series]] = {}
         for each in block:
-            tag = self.collector.tags.of(each.machine_id, each.sensor)
+            tag = self._collector.tags.of(each.machine_id, each.sensor)
             if tag.kind is Kind.DROPPED:
                 continue
             with np.errstate(over="ignore"):
                 values = each.values * tag.factor + tag.offset
             stored = ~np.isinf(values)
             if not stored.all():
-                self.collector.leave_out(int(np.count_nonzero(~stored)))
+                self._collector.leave_out(int(np.count_nonzero(~stored)))
             if stored.any():
                 converted = Series(tag.machine_id, tag.sensor, each.timestamps[stored], values[stored])
                 parts.setdefault((tag.machine_id, tag.sensor), []).append(converted)

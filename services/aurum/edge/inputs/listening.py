@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from aurum.edge.inputs.collecting import Collector
 from aurum.edge.inputs.configuration import FilesInput, InputsFile, ModbusInput, MqttInput, OpcuaInput, SparkplugInput
 from aurum.edge.inputs.connecting import Connector
 from aurum.edge.inputs.input import Input
+from aurum.edge.inputs.reach import Reach
 from aurum.edge.inputs.sources import SourceState
 from aurum.edge.inputs.tags import Tags
 from aurum.edge.spool import Spool
@@ -25,17 +25,25 @@ _SHOWN = 10  # sources of each input, the worst
 
 
 @dataclass(frozen=True, slots=True)
+class _Heard:
+    """What an input has to do with the gateway: where what it hears goes, and whether it can hear."""
+
+    collector: Collector
+    reach: Reach
+
+
+@dataclass(frozen=True, slots=True)
 class Listening:
     """What a gateway listens to, by the inputs' names."""
 
-    inputs: dict[str, Input]
+    inputs: dict[str, _Heard]
 
     def state(self) -> list[dict[str, Any]]:
         """Of each input, for the gateway's overview."""
         return [
             {
                 "name": name,
-                "problem": each.problem,
+                "problem": each.reach.problem,
                 "sources": len(each.collector.sources),
                 "worst_quality": round(each.collector.sources.worst_quality, 4),
                 "clock_skew_seconds": round(each.collector.sources.largest_skew, 6),
@@ -58,15 +66,14 @@ class Listening:
 def listen_to(file: InputsFile, service: Service, spool: Spool, limits: SourceLimits) -> Listening:
     """Begins to. What an input cannot do now, it tries again; what nobody foresaw ends the service."""
     begun = time.time_ns() // 1_000_000
-    inputs: dict[str, Input] = {}
+    inputs: dict[str, _Heard] = {}
     for options in file.inputs:
         source_id = f"{options.name}-{begun:x}"  # sequences start anew, so the source is new too
         collector = Collector(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
-        made = _make(
-            options, collector, lambda name: Connector(service.name, name, service.policies), spool.folder / "inputs"
-        )
-        inputs[options.name] = made
-        service.spawn(made.run(), f"input:{options.name}")
+        reach = Reach(options.name)
+        connector = Connector(service.name, options.name, service.policies, reach)
+        inputs[options.name] = _Heard(collector, reach)
+        service.spawn(_make(options, collector, connector, spool.folder / "inputs").run(), f"input:{options.name}")
     listening = Listening(inputs)
     service.spawn(listening.observe(), "input-gauges")
     return listening
@@ -84,7 +91,7 @@ def _described(source: str, state: SourceState) -> dict[str, Any]:
 def _make(
     options: MqttInput | SparkplugInput | OpcuaInput | ModbusInput | FilesInput,
     collector: Collector,
-    connector: Callable[[str], Connector],
+    connector: Connector,
     kept: Path,
 ) -> Input:
     """kept: a folder for what inputs remember."""
@@ -94,20 +101,20 @@ def _make(
             from aurum.edge.inputs.mqtt import Mqtt
 
             arrivals = Arrivals(kept / f"{options.name}.arrivals", options.broker.in_flight)
-            return Mqtt(options, collector, connector(options.name), arrivals)
+            return Mqtt(options, collector, connector, arrivals)
         case SparkplugInput():
             from aurum.edge.inputs.sparkplug import Sparkplug
 
-            return Sparkplug(options, collector, connector(options.name))
+            return Sparkplug(options, collector, connector)
         case OpcuaInput():
             from aurum.edge.inputs.opcua import Opcua
 
-            return Opcua(options, collector, connector(options.name))
+            return Opcua(options, collector, connector)
         case ModbusInput():
             from aurum.edge.inputs.modbus import Modbus
 
-            return Modbus(options, collector, connector(options.name))
+            return Modbus(options, collector, connector)
         case FilesInput():
             from aurum.edge.inputs.files import Files
 
-            return Files(options, collector)
+            return Files(options, collector, connector.reach)

@@ -63,26 +63,15 @@ def value_of(register: Register, words: Sequence[int]) -> float:
 
 class Modbus:
     def __init__(self, options: ModbusInput, collector: Collector, connector: Connector) -> None:
-        self.collector = collector
+        self._collector = collector
         self._options = options
         self._connector = connector
         self._questions = questions(options.registers)
         self._troubles = Troubles(options.name)
         self._source = f"{options.host}:{options.port}/{options.unit}"
 
-    @property
-    def problem(self) -> str | None:
-        return self._connector.problem
-
     async def run(self) -> None:
-        while True:
-            client = await self._connector.connect(self._open)
-            try:
-                await self._poll(client)
-            except UnavailableError as error:
-                self._connector.lost(error)
-            finally:
-                client.close()
+        await self._connector.keep(self._open, self._poll, self._close)
 
     async def _open(self, timeout: float) -> AsyncModbusTcpClient:
         options = self._options
@@ -100,12 +89,15 @@ class Modbus:
             raise UnavailableError(f"{options.host}:{options.port} cannot be reached")
         return client
 
+    async def _close(self, client: AsyncModbusTcpClient) -> None:
+        client.close()
+
     async def _poll(self, client: AsyncModbusTcpClient) -> None:
         due = time.monotonic()
         while True:
             for question in self._questions:
                 await self._ask(client, question)
-            durable = await self.collector.commit()  # which waits while the spool is full, and nothing is asked for
+            durable = await self._collector.commit()  # which waits while the spool is full, and nothing is asked for
             if durable is not None:
                 await durable
             due = max(due + self._options.period, time.monotonic())
@@ -131,7 +123,7 @@ class Modbus:
                 f"{question.address + question.count - 1}: {answer}"
             )
             for each in question.registers:
-                self.collector.add(self._source, each.machine, each.sensor, at, 0.0, good=False)
+                self._collector.add(self._source, each.machine, each.sensor, at, 0.0, good=False)
             return
         metrics.edge_input_messages_total.labels(self._options.name, "read").inc()
         for each in question.registers:
@@ -141,4 +133,4 @@ class Modbus:
                 if bits
                 else value_of(each, answer.registers[start : start + WORDS[each.type]])
             )
-            self.collector.add(self._source, each.machine, each.sensor, at, value)
+            self._collector.add(self._source, each.machine, each.sensor, at, value)

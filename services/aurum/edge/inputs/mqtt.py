@@ -12,14 +12,13 @@ from aurum.edge.inputs.payloads import PayloadError, Shape, read
 from aurum.edge.inputs.troubles import Troubles
 from aurum.readings.batch import now_us
 from aurum.runtime import metrics
-from aurum.runtime.errors import UnavailableError
 
 _MOST_TOPICS = 100_000  # whose description is remembered
 
 
 class Mqtt:
     def __init__(self, options: MqttInput, collector: Collector, connector: Connector, arrivals: Arrivals) -> None:
-        self.collector = collector
+        self._collector = collector
         self._options = options
         self._connector = connector
         self._arrivals = arrivals
@@ -31,19 +30,8 @@ class Mqtt:
             for result in ("read", "invalid", "unwanted")
         }
 
-    @property
-    def problem(self) -> str | None:
-        return self._connector.problem
-
     async def run(self) -> None:
-        while True:
-            connection = await self._connector.connect(self._open)
-            try:
-                await hear(connection, self.collector, self._read, self._options.flush)
-            except UnavailableError as error:
-                self._connector.lost(error)
-            finally:
-                connection.close()
+        await self._connector.keep(self._open, self._hear, self._close)
 
     async def _open(self, timeout: float) -> BrokerConnection:
         connection = BrokerConnection(self._options.broker, f"aurum-{self._options.name}")
@@ -54,6 +42,12 @@ class Mqtt:
             connection.close()
             raise
         return connection
+
+    async def _hear(self, connection: BrokerConnection) -> None:
+        await hear(connection, self._collector, self._read, self._options.flush)
+
+    async def _close(self, connection: BrokerConnection) -> None:
+        connection.close()
 
     def _read(self, message: Message) -> None:
         shape = self._topics[message.topic] if message.topic in self._topics else self._describe(message.topic)
@@ -71,9 +65,9 @@ class Mqtt:
         came_us, skew_us = (now_us(), None) if arrival is None else (arrival.at_us, arrival.skew_us)
         for place, (machine, sensor, at, value) in enumerate(values):
             # Those that tell no time are told apart by a microsecond
-            self.collector.add(machine, machine, sensor, at, value, arrival=Arrival(came_us + place, skew_us))
+            self._collector.add(machine, machine, sensor, at, value, arrival=Arrival(came_us + place, skew_us))
             if skew_us is None:
-                skew_us = self.collector.skew_us(machine) if self._corrected else 0.0
+                skew_us = self._collector.skew_us(machine) if self._corrected else 0.0
         if message.number and arrival is None:
             self._arrivals.note(message.number, message.topic, message.payload, Arrival(came_us, skew_us or 0.0))
 

@@ -96,7 +96,7 @@ class _Listening(Subscription):
 
 class Opcua:
     def __init__(self, options: OpcuaInput, collector: Collector, connector: Connector) -> None:
-        self.collector = collector
+        self._collector = collector
         self._options = options
         self._connector = connector
         self._troubles = Troubles(options.name)
@@ -109,20 +109,8 @@ class Opcua:
             for result in ("read", "invalid", "gap")
         }
 
-    @property
-    def problem(self) -> str | None:
-        return self._connector.problem
-
     async def run(self) -> None:
-        while True:
-            client = await self._connector.connect(self._open)
-            try:
-                await self._begin(client)
-                await self._watch(client)
-            except UnavailableError as error:
-                self._connector.lost(error)
-            finally:
-                await _close(client)
+        await self._connector.keep(self._open, self._listen, _close)
 
     async def _open(self, timeout: float) -> Client:
         options = self._options
@@ -157,6 +145,10 @@ class Opcua:
             client.disconnect_socket()  # there may be no time for more
             raise
         return client
+
+    async def _listen(self, client: Client) -> None:
+        await self._begin(client)
+        await self._watch(client)
 
     async def _begin(self, client: Client) -> None:
         """Raises UnavailableError if the server does not answer, or has nothing to subscribe to."""
@@ -221,12 +213,12 @@ class Opcua:
                 raise UnavailableError(f"readings cannot be kept: {self._failed}") from self._failed
             if client.state is UaClientState.CONNECTED:
                 heard = time.monotonic()
-                self._connector.found()
+                self._connector.reach.found()
             else:
-                problem = UnavailableError(f"the connection to {self._options.endpoint} is lost")
+                problem = f"the connection to {self._options.endpoint} is lost"
                 if time.monotonic() - heard > _LOST_AFTER:
-                    raise problem
-                self._connector.lost(problem)
+                    raise UnavailableError(problem)
+                self._connector.reach.lost(problem)
 
     async def _take(self, notifications: Sequence[Any]) -> None:
         """Ends when they are durable. If they cannot be, it does not: whatever ends would be acknowledged."""
@@ -237,7 +229,7 @@ class Opcua:
                 self._results["read"].inc()
                 self._add(notification)
         try:
-            durable = await self.collector.commit()
+            durable = await self._collector.commit()
             if durable is not None:
                 await durable
         except (AurumError, OSError) as error:
@@ -245,11 +237,11 @@ class Opcua:
             await asyncio.Event().wait()
 
     def _add(self, changes: Changes) -> None:
-        if self._generation != self.collector.tags.generation:
+        if self._generation != self._collector.tags.generation:
             self._look_up()
         known = changes.handles < len(self._indices)
         known[known] = self._indices[changes.handles[known]] >= 0
-        self.collector.add_all(
+        self._collector.add_all(
             self._options.name,
             self._indices[changes.handles[known]],
             changes.at_us[known],
@@ -258,7 +250,7 @@ class Opcua:
         )
 
     def _look_up(self) -> None:
-        tags = self.collector.tags
+        tags = self._collector.tags
         self._indices = np.full(max(self._by_handle, default=-1) + 1, -1, np.int32)
         for handle, each in self._by_handle.items():
             self._indices[handle] = tags.of(each.machine, each.sensor).index

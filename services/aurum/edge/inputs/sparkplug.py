@@ -17,7 +17,6 @@ from aurum.edge.inputs.connecting import Connector
 from aurum.edge.inputs.hearing import hear
 from aurum.edge.inputs.troubles import Troubles
 from aurum.runtime import metrics
-from aurum.runtime.errors import UnavailableError
 from aurum.v1.sparkplug_pb2 import SparkplugMetric, SparkplugPayload
 
 NAMESPACE = "spBv1.0"
@@ -211,27 +210,13 @@ class Plant:
 
 class Sparkplug:
     def __init__(self, options: SparkplugInput, collector: Collector, connector: Connector) -> None:
-        self.collector = collector
+        self._collector = collector
         self._options = options
         self._connector = connector
         self._state = f"{NAMESPACE}/STATE/{options.host_id}"
 
-    @property
-    def problem(self) -> str | None:
-        return self._connector.problem
-
     async def run(self) -> None:
-        while True:
-            connection = await self._connector.connect(self._open)
-            # What was missed meanwhile nobody knows, so all nodes are asked for a birth when they are heard again
-            plant = Plant(self._options, self.collector, connection.publish)
-            try:
-                await hear(connection, self.collector, plant.take, self._options.flush)
-            except UnavailableError as error:
-                self._connector.lost(error)
-            finally:
-                connection.publish(self._state, _state(int(time.time() * 1000), online=False), qos=1, retain=True)
-                connection.close()
+        await self._connector.keep(self._open, self._hear, self._close)
 
     async def _open(self, timeout: float) -> BrokerConnection:
         at = int(time.time() * 1000)
@@ -245,6 +230,15 @@ class Sparkplug:
             connection.close()
             raise
         return connection
+
+    async def _hear(self, connection: BrokerConnection) -> None:
+        # What was missed meanwhile nobody knows, so all nodes are asked for a birth when they are heard again
+        plant = Plant(self._options, self._collector, connection.publish)
+        await hear(connection, self._collector, plant.take, self._options.flush)
+
+    async def _close(self, connection: BrokerConnection) -> None:
+        connection.publish(self._state, _state(int(time.time() * 1000), online=False), qos=1, retain=True)
+        connection.close()
 
 
 def _state(at: int, *, online: bool) -> bytes:

@@ -1,0 +1,30 @@
+"""Whether an input reaches what it listens to, as the gateway's overview, a metric and the log tell."""
+
+import logging
+
+from aurum.runtime import metrics
+
+logger = logging.getLogger(__name__)
+
+
+class Reach:
+    def __init__(self, name: str) -> None:
+        """name: of the input."""
+        self._name = name
+        self._caused = False
+        self._connected = metrics.edge_input_connected.labels(name)
+        self._connected.set(0)
+        self.problem: str | None = "is not connected yet"
+
+    def lost(self, problem: str, *, cause: bool = True) -> None:
+        """cause: whether it is the peer, or the way to it; else nobody looks now, as it was so before."""
+        self._connected.set(0)
+        if problem != self.problem and (cause or not self._caused):
+            logger.warning("%s: %s", self._name, problem)
+            self.problem, self._caused = problem, cause
+
+    def found(self) -> None:
+        if self.problem is not None:
+            logger.info("%s is connected", self._name)
+        self._connected.set(1)
+        self.problem, self._caused = None, False

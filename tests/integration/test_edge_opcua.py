@@ -66,7 +66,7 @@ def test_a_server_that_goes_comes_back_by_itself(platform: Platform, server: Opc
     before = len(readings(platform, "press-0", "s0"))
     server.start(100, 0.2)
     wait_for(lambda: len(readings(platform, "press-0", "s0")) > before + 5, 60, "readings come again")
-    assert connected(platform, "cell")
+    wait_for(lambda: connected(platform, "cell"), 15, "so it is told of")
 
 
 def test_a_broken_connection_loses_nothing(platform: Platform, server: OpcuaServer) -> None:

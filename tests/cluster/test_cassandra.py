@@ -23,6 +23,20 @@ IMAGE = "localhost/aurumai-test/cassandra:5.0.5"
 DATA = Path("/data")
 MACHINES = 7
 RATE = 3  # requests/s: the Cassandra is one node that has just started, beside everything else
+# Slow is not gone: with this much time, what is degraded is what a killed pod has cost, not a busy machine
+POLICIES = [
+    {
+        "target": "api/prediction/*",
+        "timeout": {"deadline": "9s", "attempt": "8s", "connect": "2s"},
+        "retry": {"maxAttempts": 3, "baseDelay": "50ms", "maxDelay": "200ms"},
+        "fallback": {"lastGood": True, "rule": True},
+    },
+    {
+        "target": "prediction/ingestion/*",
+        "timeout": {"deadline": "7s", "attempt": "3s", "connect": "2s"},
+        "retry": {"maxAttempts": 3, "baseDelay": "50ms", "maxDelay": "200ms"},
+    },
+]
 _DOCKERFILE = """\
 ARG PYTHON_IMAGE=python:3.13-slim
 FROM ${PYTHON_IMAGE}
@@ -77,7 +91,8 @@ def space(image: str) -> Iterator[Namespace]:
             *("--set", f"image.repository={kube.REPOSITORY},image.tag={kube.TAG},api.replicas=1,prediction.replicas=1"),
             *("--set", "simulators.iot.machines=5,simulators.edge.machines=2,operator.enabled=false"),
             *("--set", "security.api.keysSecret=,telemetry.collector.enabled=false,settings.AURUM_TRACING_ENABLED=no"),
-            *("--set-string", "api.settings.AURUM_API_REFRESH_INTERVAL=15", "--wait", "--timeout=5m"),
+            *("--set-string", "api.settings.AURUM_API_REFRESH_INTERVAL=15"),
+            *("--set-json", f"policy.policies={json.dumps(POLICIES)}", "--wait", "--timeout=5m"),
             timeout=330,
         )
         yield space

@@ -56,7 +56,7 @@ def _hastened(expr: str, faster: int) -> str:
 
     def window(found: re.Match[str]) -> str:
         seconds = max(_LEAST_WINDOW, int(found[1]) * _UNITS[found[2]] // faster)
-        step = f":{max(1, int(found[3]) * _UNITS[found[4]] // faster)}s" if found[3] else ""
+        step = f":{max(1, int(found[3]) * _UNITS[found[4]] * 1000 // faster)}ms" if found[3] else ""
         return f"[{seconds}s{step}]"
 
     return re.sub(r"\[(\d+)([smhd])(?::(\d+)([smhd]))?\]", window, expr) if faster > 1 else expr

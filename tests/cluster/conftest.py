@@ -4,7 +4,6 @@ AURUM_IMAGE_REPOSITORY and AURUM_IMAGE_TAG name the images, which the nodes must
 upgrade. AURUM_CLUSTER_KEEP=1 leaves the release where it is, and a later run takes it up.
 """
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -53,14 +52,13 @@ def namespace() -> Iterator[Namespace]:
     if lacking := kube.missing():
         pytest.skip(lacking)
     namespace = Namespace(NAMESPACE)
-    keep = os.environ.get("AURUM_CLUSTER_KEEP") == "1"
-    if not keep:
-        kube.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+    if not kube.KEEP:
+        kube.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
     namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
     yield namespace
-    if not keep:
-        kube.run("kubectl", "delete", "namespace", NAMESPACE, "--timeout=180s")
+    if not kube.KEEP:
+        kube.run("kubectl", "delete", "namespace", NAMESPACE, "--wait=false")
 
 
 @pytest.fixture(scope="session")

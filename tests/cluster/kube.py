@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 CHARTS = ROOT / "charts"
 EXAMPLES = ROOT / "k8s" / "examples"
 HERE = Path(__file__).parent
+KEEP = os.environ.get("AURUM_CLUSTER_KEEP") == "1"  # a release, for a later run
 REPOSITORY = os.environ.get("AURUM_IMAGE_REPOSITORY", "localhost/aurumai")
 TAG = os.environ.get("AURUM_IMAGE_TAG", "dev")
 _RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}

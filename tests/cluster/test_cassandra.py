@@ -97,7 +97,7 @@ def space(image: str) -> Iterator[Namespace]:
         )
         yield space
     finally:  # also if it could not be installed: what is left would be felt by the tests after these
-        if os.environ.get("AURUM_CLUSTER_KEEP") != "1":
+        if not kube.KEEP:
             kube.run("kubectl", "delete", "namespace", space.name, "--timeout=180s")
 
 

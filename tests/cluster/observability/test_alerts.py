@@ -19,6 +19,7 @@ from charts.telemetry.alerts import ALERTS
 from charts.telemetry.dashboards import PAGES
 from charts.telemetry.rules import rules
 
+from tests.cluster import kube
 from tests.cluster.kube import CHARTS, ROOT, Namespace, http, wait_for
 from tests.cluster.operator.conftest import policy
 
@@ -129,8 +130,9 @@ def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
     release.kubectl("delete", "service", "meter")
     for pod in ("load", "webhook", "device", "small-store", "meter"):
         release.kubectl("delete", "pod", pod, "--ignore-not-found", "--grace-period=0", "--force")
-    for chart, revision in revisions.items():
-        release.helm("rollback", chart, str(revision), "--wait", "--timeout=5m", timeout=330)
+    if kube.KEEP:
+        for chart, revision in revisions.items():
+            release.helm("rollback", chart, str(revision), "--wait", "--timeout=5m", timeout=330)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Each alert, provoked by a real fault, on its way to a webhook behind Alertmanager, and its end when the fault ends.
 
-The rules are the chart's over windows and waits that are 120 times shorter. Faults come in rounds, some together.
+The rules are the chart's over windows and waits that are 60 times shorter. Faults come in rounds, some together.
 That alerts clear is looked at when all faults are over.
 """
 
@@ -23,7 +23,7 @@ from tests.cluster import kube
 from tests.cluster.kube import CHARTS, ROOT, Namespace, http, wait_for
 from tests.cluster.operator.conftest import policy
 
-FASTER = 120
+FASTER = 60
 DOCS, GRAFANA = "https://docs.example.com/aurum/", "https://grafana.example.com"
 FIRES, CLEARS = 240.0, 420.0  # seconds
 METER = {

@@ -12,7 +12,7 @@ import grpc
 from aurum.readings.batch import AHEAD_OF_CLOCK
 from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, InvalidArgumentError, from_rpc_error
+from aurum.runtime.errors import AurumError, InvalidArgumentError, UnavailableError, from_rpc_error
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2
 
@@ -72,11 +72,13 @@ class Outbox(Protocol):
 
 @dataclass(slots=True)
 class _Stream:
-    """One stream: the ids of the batches that were sent and not acknowledged, and how many were."""
+    """One stream: the ids of the batches that were sent and not acknowledged, and how many were. failure: what kept the
+    outbox from giving more; gRPC only tells that the stream was cancelled then."""
 
     in_flight: collections.deque[int] = field(default_factory=collections.deque)
     acknowledged: int = 0
     room: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: Exception | None = None
 
 
 class Uplink:
@@ -121,7 +123,8 @@ class Uplink:
                 await asyncio.sleep(delay)
 
     async def _forward(self, stream: _Stream) -> None:
-        """One stream, until it ends. Raises AioRpcError, CircuitBreakerError, or TimeoutError if answers stay out.
+        """One stream, until it ends. Raises AioRpcError, CircuitBreakerError, TimeoutError if answers stay out, or
+        what the outbox raises.
 
         The breaker sees a stream succeed with its first acknowledgement: it may then go on for months.
         """
@@ -149,6 +152,8 @@ class Uplink:
                 done, _ = await asyncio.wait([waiting], timeout=self._pipeline.policy.timeout.deadline)
                 if not done and sent:
                     raise TimeoutError("acknowledgements stay out")
+            if waiting.cancelled():  # by gRPC
+                raise stream.failure or UnavailableError(f"the stream to {self._server} broke off on this side")
             response = waiting.result()
         finally:
             waiting.cancel()
@@ -163,17 +168,21 @@ class Uplink:
 
     async def _requests(self, stream: _Stream) -> AsyncGenerator[bytes]:
         sent = 0
-        while True:
-            while len(stream.in_flight) >= _WINDOW:
-                stream.room.clear()
-                await stream.room.wait()
-            waiting = await self._outbox.after(sent, _WINDOW - len(stream.in_flight))
-            for each in waiting:
-                sent = each.id
-                stream.in_flight.append(each.id)
-                yield each.data
-            if not waiting:
-                await self._outbox.wait_for_more(_IDLE)
+        try:
+            while True:
+                while len(stream.in_flight) >= _WINDOW:
+                    stream.room.clear()
+                    await stream.room.wait()
+                waiting = await self._outbox.after(sent, _WINDOW - len(stream.in_flight))
+                for each in waiting:
+                    sent = each.id
+                    stream.in_flight.append(each.id)
+                    yield each.data
+                if not waiting:
+                    await self._outbox.wait_for_more(_IDLE)
+        except Exception as error:
+            stream.failure = error
+            raise
 
     async def _put_aside(self, stream: _Stream, error: BaseException) -> None:
         """A batch that the server will never take must not hold up the others."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -180,6 +181,15 @@ def to_status(error: AurumError) -> status_pb2.Status:
     return status_pb2.Status(code=error.code.value[0], message=error.message, details=packed)
 
 
+def _details(error: grpc.aio.AioRpcError) -> Sequence[any_pb2.Any]:
+    """What came with an error; nothing where it is of another one, as when a call ended here while it came."""
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    except (DecodeError, ValueError):
+        return ()
+    return status.details if status else ()
+
+
 def from_rpc_error(error: grpc.aio.AioRpcError) -> AurumError:
     """The error that the server meant."""
     kind = _BY_CODE.get(error.code(), InternalError)
@@ -187,8 +197,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> AurumError:
     metadata: dict[str, str] = {}
     violations: list[FieldViolation] = []
     retry_after: float | None = None
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    for detail in status.details if status else ():
+    for detail in _details(error):
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo()
             detail.Unpack(info)

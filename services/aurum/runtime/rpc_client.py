@@ -42,6 +42,7 @@ TAKEN_UP = (("aurum-taken-up", "true"),)
 _CONTEXT_KEYS = {"request_id": "x-request-id", "user_id": "x-user-id"}
 _PLAIN = " !#$&'()*+,/:;=?@[]"
 _NO_SPAN = frozenset({"Ingest", "Watch"})
+_BY_GRPC = "Internal error from Core"  # details of what gRPC's own library, not the server, calls INTERNAL
 
 
 def _code(error: BaseException) -> str:
@@ -163,7 +164,11 @@ class Dependency:
 
         async def attempt(timeout: float) -> Response:
             left = await self.connected(pipeline, timeout)
-            return await _traced(self.server, name, lambda metadata: method(request, timeout=left, metadata=metadata))
+            return await _traced(
+                self.server,
+                name,
+                lambda metadata: self._explained(left, method(request, timeout=left, metadata=metadata)),
+            )
 
         return await self._governed(pipeline, name, attempt, idempotent)
 
@@ -181,7 +186,7 @@ class Dependency:
 
         async def attempt(timeout: float) -> list[Any]:
             left = await self.connected(pipeline, timeout)
-            return await _traced(self.server, name, lambda metadata: gather(left, metadata))
+            return await _traced(self.server, name, lambda metadata: self._explained(left, gather(left, metadata)))
 
         return await self._governed(pipeline, name, attempt, True)
 
@@ -208,6 +213,12 @@ class Dependency:
                 yield response
         except TimeoutError as error:
             raise UnavailableError(f"the {self.server} service did not take up {name} within {timeout} s") from error
+        except StopAsyncIteration as error:
+            raise UnavailableError(f"the {self.server} service ended {name} before it had begun") from error
+        except asyncio.CancelledError as error:
+            if not ended_by_grpc(error):
+                raise
+            raise self._broken_off() from error
         except Exception as error:
             raise self._meant(error) from error
         finally:
@@ -231,6 +242,17 @@ class Dependency:
             raise
         except Exception as error:
             raise self._meant(error) from error
+
+    async def _explained(self, timeout: float, call: Awaitable[T]) -> T:
+        """The answer to a call, or an error that says what it means where gRPC ends the call without the server's
+        word: one that is over while its request is still being sent is "cancelled" or "internal", whatever ended it."""
+        started = time.perf_counter()
+        try:
+            return await call
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+            if not ended_by_grpc(error):
+                raise
+            raise self._late() if time.perf_counter() - started >= timeout else self._broken_off() from error
 
     def _target(self, name: str) -> str:
         return f"{self.client}/{self.server}/{name.rpartition('/')[2]}"
@@ -263,8 +285,22 @@ class Dependency:
                 retry_after=meant.retry_after,
             )
         if isinstance(meant, DeadlineError) and meant.reason == DeadlineError.default_reason:
-            return DeadlineError(f"the {self.server} service at {self.target} did not answer in time")
+            return self._late()
         return meant
+
+    def _late(self) -> DeadlineError:
+        return DeadlineError(f"the {self.server} service at {self.target} did not answer in time")
+
+    def _broken_off(self) -> UnavailableError:
+        return UnavailableError(f"the call of the {self.server} service at {self.target} broke off")
+
+
+def ended_by_grpc(error: BaseException) -> bool:
+    """Whether an error of a call says neither what the server meant nor that somebody cancels the task that waits."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, grpc.aio.AioRpcError) and error.details() == _BY_GRPC
 
 
 def _full_name(method: Any) -> str:
@@ -300,6 +336,10 @@ async def _traced(server: str, name: str, call: Callable[[Any], Awaitable[T]]) -
         except grpc.aio.AioRpcError as error:
             code = error.code()
             span.set_status(Status(StatusCode.ERROR, error.details()))
+            raise
+        except AurumError as error:
+            code = error.code
+            span.set_status(Status(StatusCode.ERROR, error.message))
             raise
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED

@@ -173,7 +173,11 @@ class Service:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if task.cancelled():  # by whoever stops it, or from within, as gRPC does with a call that it gives up
+            error: BaseException | None = None if task.cancelling() else asyncio.CancelledError()
+        else:
+            error = task.exception()
+        if error is not None:
             logger.critical("%s failed, the service ends", task.get_name(), exc_info=error)
             metrics.track_error(type(error).__name__)
             self.failed = True

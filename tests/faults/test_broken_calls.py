@@ -1,0 +1,153 @@
+"""Calls that gRPC itself ends, without a word of the server: what is waiting for them goes on, or ends aloud."""
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+import pytest
+
+from aurum.readings.uplink import Uplink, Waiting
+from aurum.resilience.policy import parse_policy_document
+from aurum.runtime.audit import AuditLog
+from aurum.runtime.errors import DETAILS_KEY, AurumError, ResourceExhaustedError, UnavailableError, to_status
+from aurum.runtime.policies import Policies
+from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.service import Service
+from aurum.runtime.settings import load_settings
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+
+_HASTY = """
+policies:
+  - target: api/server/PredictBatch
+    timeout: {deadline: 4ms, attempt: 2ms, connect: 1ms}
+    circuitBreaker: {enabled: false}
+"""
+
+
+class _Busy(prediction_pb2_grpc.PredictionServiceServicer):
+    """Refuses at the moment at which the caller's patience ends."""
+
+    async def PredictBatch(self, requests: Any, context: Any) -> None:  # noqa: N802
+        await asyncio.sleep(max(0.0, context.time_remaining() - 0.0005))
+        error = ResourceExhaustedError("there is too much to do")
+        details = to_status(error).SerializeToString()
+        await context.abort(error.code, error.message, ((DETAILS_KEY, details),))
+
+
+class _Patient(ingestion_pb2_grpc.IngestionServiceServicer):
+    async def Ingest(self, requests: Any, context: Any) -> AsyncIterator[ingestion_pb2.IngestResponse]:  # noqa: N802
+        async for _ in requests:
+            yield ingestion_pb2.IngestResponse()
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[ingestion_pb2.WatchResponse]:  # noqa: N802
+        for _ in ():
+            yield ingestion_pb2.WatchResponse()
+
+
+@contextlib.asynccontextmanager
+async def called(policy: str = "") -> AsyncIterator[Dependency]:
+    server = grpc.aio.server()
+    prediction_pb2_grpc.add_PredictionServiceServicer_to_server(_Busy(), server)
+    ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(_Patient(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    policies = Policies("api", load_settings())
+    policies.apply(parse_policy_document(policy, "test"))
+    dependency = Dependency("api", "server", f"127.0.0.1:{port}", policies, 1_000_000)
+    try:
+        await dependency.channel.channel_ready()
+        yield dependency
+    finally:
+        await dependency.close()
+        await server.stop(0)
+
+
+async def test_a_stream_whose_time_is_over_while_it_is_sent_fails_as_any_other() -> None:
+    async def requests() -> AsyncIterator[prediction_pb2.PredictBatchRequest]:
+        yield prediction_pb2.PredictBatchRequest()
+
+    ended: collections.Counter[str] = collections.Counter()
+    async with called(_HASTY) as dependency:
+        stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
+
+        async def ask() -> None:
+            try:
+                await dependency.stream(stub.PredictBatch, requests)
+            except (AurumError, asyncio.CancelledError) as error:
+                ended[error.code.name if isinstance(error, AurumError) else "CANCELLED"] += 1
+
+        for _ in range(250):
+            await asyncio.gather(*(ask() for _ in range(8)))
+    assert set(ended) <= {"DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}, ended
+
+
+async def test_a_stream_whose_requests_fail_is_no_cancelled_task() -> None:
+    async def requests() -> AsyncIterator[ingestion_pb2.IngestRequest]:
+        yield ingestion_pb2.IngestRequest()
+        raise RuntimeError
+
+    async with called() as dependency:
+        stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
+        with pytest.raises(UnavailableError, match="broke off"):
+            await dependency.stream(stub.Ingest, requests)
+
+
+async def test_whoever_cancels_a_call_sees_it_cancelled() -> None:
+    async def requests() -> AsyncIterator[ingestion_pb2.IngestRequest]:
+        yield ingestion_pb2.IngestRequest()
+        await asyncio.Event().wait()
+
+    async with called() as dependency:
+        stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
+        task = asyncio.create_task(dependency.stream(stub.Ingest, requests))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_an_endless_call_that_ends_before_it_has_begun_is_an_error() -> None:
+    async with called() as dependency:
+        stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
+        with pytest.raises(UnavailableError, match="before it had begun"):
+            async for _ in dependency.endless(stub.Watch, ingestion_pb2.WatchRequest()):
+                pass
+
+
+class _BrokenDisk:
+    batches = 1
+
+    async def after(self, last: int, batches: int) -> list[Waiting]:
+        raise OSError("the disk does not answer")
+
+    async def wait_for_more(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def forwarded(self, ids: Sequence[int]) -> None:
+        raise AssertionError(ids)
+
+    async def refused(self, id_: int, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+async def test_an_uplink_whose_outbox_fails_says_so() -> None:
+    async with called() as dependency:
+        with pytest.raises(OSError, match="the disk does not answer"):
+            await asyncio.wait_for(Uplink(_BrokenDisk(), dependency).run(), 10)
+
+
+async def test_background_work_that_gives_up_ends_the_service() -> None:
+    async def gives_up() -> None:
+        raise asyncio.CancelledError
+
+    service = Service("api", load_settings(), None, AuditLog(None))
+    stopped = service.spawn(asyncio.sleep(60), "stopped")
+    stopped.cancel()
+    await asyncio.wait([stopped])
+    assert not service.failed
+    service.spawn(gives_up(), "gives up")
+    await asyncio.wait_for(service.wait_for_stop(), 10)
+    assert service.failed

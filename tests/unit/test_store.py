@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, MachineRecord
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Series, now_us
-from aurum.runtime.errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
+from aurum.runtime.errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
-from aurum.storage.database import NewerDatabaseError
+from aurum.storage.database import NewerDatabaseError, connect
 from aurum.storage.segment import pack
 
 END = 2**62
@@ -329,3 +331,50 @@ async def test_a_source_that_skips_without_end_is_refused(store: SqliteStore) ->
         await (await store.append(batch(30_000, [5], [1.0]), wait=True))
     assert caught.value.violations[0].field == "batch.sequence"
     assert await write(store, batch(20_001, [6], [1.0])) == [(1, 0)]
+
+
+async def test_a_reader_that_is_interrupted_as_it_ends_answers_again(tmp_path: Path) -> None:
+    with contextlib.closing(connect(tmp_path / "store.db")) as connection:
+        connection.execute("CREATE TABLE numbers AS VALUES (1), (2), (3)")
+    readers = Readers(tmp_path / "store.db", timeout=10.0)
+    asked, stopped = threading.Semaphore(0), threading.Event()
+    begun: list[sqlite3.Cursor] = []  # what has begun and not ended keeps an interruption alive, also for a ROLLBACK
+
+    def wait(connection: sqlite3.Connection) -> None:
+        rows = connection.execute("SELECT * FROM numbers")
+        rows.fetchone()
+        begun.append(rows)
+        asked.release()
+        stopped.wait(10)
+
+    def read(connection: sqlite3.Connection) -> list[tuple[int]]:
+        return connection.execute("SELECT * FROM numbers").fetchall()
+
+    try:
+        asking = [asyncio.create_task(readers.ask("wait", wait)) for _ in range(4)]
+        for _ in asking:
+            await asyncio.to_thread(asked.acquire)
+        for _ in range(2):  # a second time too: its connection is not free before it has ended
+            for task in asking:
+                task.cancel()
+            await asyncio.sleep(0.01)
+        stopped.set()
+        assert [task.cancelled() for task in asking] == [True] * 4
+        for _ in range(8):
+            assert await readers.ask("read", read) == [(1,), (2,), (3,)]
+    finally:
+        stopped.set()
+        readers.close()
+
+
+async def test_an_answer_that_takes_too_long_is_an_error_and_no_reader_is_lost(tmp_path: Path) -> None:
+    connect(tmp_path / "store.db").close()
+    readers = Readers(tmp_path / "store.db", timeout=0.05)
+    count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    try:
+        for _ in range(6):
+            with pytest.raises(UnavailableError, match=r"did not answer within 0\.05 s"):
+                await readers.ask("count", lambda connection: connection.execute(count).fetchone())
+        assert await readers.ask("read", lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+    finally:
+        readers.close()

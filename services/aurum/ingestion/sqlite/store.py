@@ -11,10 +11,9 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from aurum.ingestion import series_reader
 from aurum.ingestion.downsample import merge
@@ -22,6 +21,7 @@ from aurum.ingestion.recent import Part, RecentReadings, SeriesKey
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
+from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary
 from aurum.readings.batch import Batch, decode, now_us
@@ -40,12 +40,10 @@ from aurum.storage.guarded_log import GuardedLog, refusal
 from aurum.storage.ledger import contains
 from aurum.storage.ownership import Ownership
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _LOG_FILE_BYTES = 32_000_000
 _MIN_FREE = "AURUM_INGESTION_MIN_FREE_BYTES"
-_READERS = 4  # threads that answer queries
 _TABLE_WORK = 10_000  # pieces of work that may wait for the tables
 _SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for so long may not resend; what it sent stays
 _EVENT_MEMORY_US = 90 * DAY_US
@@ -95,8 +93,7 @@ class SqliteStore:
         self._replay()
         self._compactor = Compactor()
         self._numbers = SeriesNumbers()
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
-        self._connections: asyncio.LifoQueue[sqlite3.Connection] = asyncio.LifoQueue()
+        self._readers = Readers(options.path, options.timeout)
         self._appends: GroupCommit[Batch, Written] | None = None
         self._tables: GroupCommit[Work, Any] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -111,8 +108,6 @@ class SqliteStore:
     async def start(self) -> None:
         self._appends = GroupCommit("store-log", self._append, self._options.queue_bytes)
         self._tables = GroupCommit("store-tables", self._work, _TABLE_WORK)
-        for _ in range(_READERS):
-            self._connections.put_nowait(connect(self._options.path, read_only=True))
         self._keeper = asyncio.create_task(self._keep_house(), name="store-housekeeping")
 
     async def close(self) -> None:
@@ -125,9 +120,7 @@ class SqliteStore:
                 await self._flush()
             await self._appends.close()
             await self._tables.close()
-        self._readers.shutdown(wait=True)
-        while not self._connections.empty():
-            close(self._connections.get_nowait())
+        self._readers.close()
         self._log.close()
         close(self._log_connection)
         close(self._tables_connection)
@@ -156,7 +149,7 @@ class SqliteStore:
         return await self._started(self._appends).submit(batch, batch.nbytes, wait=wait)
 
     async def machines(self) -> list[MachineRecord]:
-        known = await self._reading("machines", reads.read_machines)
+        known = await self._readers.ask("machines", reads.read_machines)
         there = {machine.machine_id for machine in known}
         for key in self._recent_keys():
             if key[0] not in there:
@@ -168,7 +161,7 @@ class SqliteStore:
         recent = {key: self._parts(key) for key in self._recent_keys()}
         found = {
             (each.machine_id, each.sensor): each
-            for each in await self._reading("summaries", reads.read_summaries, timeout=600.0)
+            for each in await self._readers.ask("summaries", reads.read_summaries, timeout=600.0)
         }
         for key, parts in recent.items():
             timestamps, values = merge([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
@@ -196,7 +189,7 @@ class SqliteStore:
         )
 
     async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
-        return await self._reading(
+        return await self._readers.ask(
             "events", lambda connection: reads.read_events(connection, kind, machine_id, start_us, end_us, limit)
         )
 
@@ -211,7 +204,7 @@ class SqliteStore:
             series = reads.SqliteSeries(connection, key, recent)
             return series_reader.read(series, start_us, end_us, points=points, last=last)
 
-        return await self._reading("read", query)
+        return await self._readers.ask("read", query)
 
     @staticmethod
     def _started(part: GroupCommit[Any, Any] | None) -> GroupCommit[Any, Any]:
@@ -225,28 +218,6 @@ class SqliteStore:
                 return work(connection)
 
         return await self._started(self._tables).run(in_transaction, 1)
-
-    async def _reading(
-        self, operation: str, query: Callable[[sqlite3.Connection], T], timeout: float | None = None
-    ) -> T:
-        started = time.perf_counter()
-        status = "error"
-        connection = await self._connections.get()
-        try:
-            task = asyncio.get_running_loop().run_in_executor(self._readers, _in_snapshot, connection, query)
-            try:
-                result = await asyncio.wait_for(asyncio.shield(task), timeout or self._options.timeout)
-            except (TimeoutError, asyncio.CancelledError):
-                connection.interrupt()  # nobody waits for it any more
-                await asyncio.wait([task])
-                raise
-            status = "ok"
-            return result
-        except TimeoutError as error:
-            raise UnavailableError(f"the store did not answer within {timeout or self._options.timeout} s") from error
-        finally:
-            self._connections.put_nowait(connection)
-            metrics.track_db_query(operation, time.perf_counter() - started, status)
 
     # What is recent
 
@@ -429,15 +400,6 @@ class SqliteStore:
 
 def _segments(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM segments").fetchone()[0])
-
-
-def _in_snapshot(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
-    """Answers from one state of the tables."""
-    connection.execute("BEGIN")
-    try:
-        return query(connection)
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def _by_rank(part: Part) -> tuple[int, int]:

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _DOCUMENT = Platform("policy document")
 
+_SWAPS = 3  # of a volume's folder in a row, that are waited for
 _DEADLINE_ATTEMPTS = 2.5  # all attempts together get so many times the time of one
 
 
@@ -85,7 +86,7 @@ class Policies:
         self.path: Path | None = settings.policy_file
         self.refusal: Refusal | None = None
         self._since = datetime.now(UTC)
-        document = load(document_path(self.path)) if self.path else PolicyDocument()
+        document = _load(self.path) if self.path else PolicyDocument()
         self.pipelines = Pipelines(document, default_policy(settings), on_new=_show)
         self._admission: ConcurrencyLimit | None = None
         self._limits: list[ConcurrencyLimit] = []
@@ -106,11 +107,10 @@ class Policies:
         """The document in the policy file, or why it is refused. Blocks; may be called on any thread."""
         if self.path is None:
             return self.document
-        path = document_path(self.path)
         try:
-            return load(path)
+            return _load(self.path)
         except PolicyError as error:
-            return Refusal(str(error), *_identity(path))
+            return Refusal(str(error), *_identity(document_path(self.path)))
 
     def take(self, found: PolicyDocument | Refusal) -> bool:
         """Puts a document in force; a refused one is reported and the last good one stays. Whether anything has
@@ -215,6 +215,18 @@ class Policies:
 def default_admission(settings: Settings) -> AdmissionSpec:
     """What a server does that no policy mentions."""
     return AdmissionSpec(max_concurrent=settings.rpc_concurrency_limit, shares=SharesSpec())
+
+
+def _load(path: Path) -> PolicyDocument:
+    """Raises PolicyError, but not because a volume's folder was swapped between a look into it and the reading."""
+    for _ in range(_SWAPS):
+        found = document_path(path)
+        try:
+            return load(found)
+        except PolicyError:
+            if found.exists() or found == document_path(path):
+                raise
+    return load(document_path(path))
 
 
 def _shown(document: PolicyDocument) -> dict[str, Any]:

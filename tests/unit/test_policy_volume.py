@@ -1,0 +1,57 @@
+"""A folder of policies that is swapped, as the kubelet does it, at the worst moment: between a look and the reading."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aurum.resilience import PolicyDocument, PolicyError, load_policy_document
+from aurum.runtime import policies
+from aurum.runtime.policies import Policies, Refusal
+from aurum.runtime.settings import load_settings
+
+
+def publish(volume: Path, generation: int) -> None:
+    """Puts a folder in the place of the one before, and removes that."""
+    data = volume / "..data"
+    before = data.resolve() if data.exists() else None
+    folder = volume / f"..{generation}"
+    folder.mkdir(parents=True)
+    (folder / "policies.yaml").write_text(f"generation: {generation}")
+    (volume / "..new").symlink_to(folder.name)
+    os.replace(volume / "..new", data)
+    if before:
+        shutil.rmtree(before)
+
+
+def swap_while_it_is_read(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the moment of each reading, but two times at most."""
+    generations = iter((1, 2))
+
+    def late(path: Path) -> PolicyDocument:
+        if generation := next(generations, None):
+            publish(volume, generation)
+        return load_policy_document(path)
+
+    monkeypatch.setattr(policies, "load", late)
+
+
+def test_a_service_starts_while_its_policies_are_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path / "policy", 0)
+    swap_while_it_is_read(tmp_path / "policy", monkeypatch)
+    assert Policies("api", load_settings(policy_file=tmp_path / "policy")).document.generation == 2
+
+
+def test_no_document_is_refused_for_being_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path / "policy", 0)
+    started = Policies("api", load_settings(policy_file=tmp_path / "policy"))
+    swap_while_it_is_read(tmp_path / "policy", monkeypatch)
+    found = started.read()
+    assert not isinstance(found, Refusal), found
+    assert found.generation == 2
+
+
+def test_a_file_that_is_not_there_is_still_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="cannot be read"):
+        Policies("api", load_settings(policy_file=tmp_path))

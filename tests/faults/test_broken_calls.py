@@ -13,11 +13,15 @@ from aurum.readings.uplink import Uplink, Waiting
 from aurum.resilience.policy import parse_policy_document
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import DETAILS_KEY, AurumError, ResourceExhaustedError, UnavailableError, to_status
+from aurum.runtime.faults import Faults
+from aurum.runtime.health import Health
 from aurum.runtime.policies import Policies
 from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.rpc_server import rpc_server
 from aurum.runtime.service import Service
 from aurum.runtime.settings import load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from tests.conftest import free_port
 
 _HASTY = """
 policies:
@@ -151,3 +155,46 @@ async def test_background_work_that_gives_up_ends_the_service() -> None:
     service.spawn(gives_up(), "gives up")
     await asyncio.wait_for(service.wait_for_stop(), 10)
     assert service.failed
+
+
+class _Long(ingestion_pb2_grpc.IngestionServiceServicer):
+    """Answers with more than fits into the window of a stream, so that it waits for its caller."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def Query(self, request: Any, context: Any) -> AsyncIterator[ingestion_pb2.QueryResponse]:  # noqa: N802
+        try:
+            for _ in range(100):
+                yield ingestion_pb2.QueryResponse(series=[ingestion_pb2.QueriedSeries(sensor="s" * 1_000_000)])
+        finally:
+            self.ended.set()
+
+
+async def test_a_stream_that_its_caller_leaves_is_closed_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    servicer, port = _Long(), free_port()
+    settings = load_settings()
+    policies = Policies("server", settings)
+    async with rpc_server(
+        lambda server: ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server),
+        ["aurum.v1.IngestionService"],
+        host="127.0.0.1",
+        port=port,
+        setting="PORT",
+        settings=settings,
+        health_state=Health(),
+        limits=(policies.admission(), policies.stream_limit(10)),
+        faults=Faults(False),
+        door=None,
+    ):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for _ in range(3):
+                servicer.ended.clear()
+                call = ingestion_pb2_grpc.IngestionServiceStub(channel).Query(ingestion_pb2.QueryRequest())
+                await call.read()
+                await asyncio.sleep(0.05)
+                call.cancel()
+                await asyncio.wait_for(servicer.ended.wait(), 10)
+        assert policies.admission().in_flight == 0
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [error for error in errors if not error.name.startswith("grpc")] == [], "gRPC itself tells of each"

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry import propagate, trace
+from opentelemetry.context import attach
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from aurum.resilience import (
@@ -332,16 +333,17 @@ def _span(method: str, metadata: dict[str, str]) -> Generator[None]:
         yield
         return
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
-    with get_tracer("aurum.rpc").start_as_current_span(
-        method[1:],
-        context=propagate.extract(metadata),
-        kind=SpanKind.SERVER,
-        attributes=attributes,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
+    span = get_tracer("aurum.rpc").start_span(
+        method[1:], context=propagate.extract(metadata), kind=SpanKind.SERVER, attributes=attributes
+    )
+    token = attach(trace.set_span_in_context(span))
+    try:
         yield
         span.set_attribute("rpc.grpc.status_code", grpc.StatusCode.OK.value[0])  # an error has set its own
+    finally:
+        with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
+            token.var.reset(token)
+        span.end()
 
 
 @contextlib.asynccontextmanager

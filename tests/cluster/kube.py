@@ -64,6 +64,18 @@ class Namespace:
         found = self.get("pods", f"--selector={selector},app.kubernetes.io/component!=test")["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    def restarted(self) -> str:
+        """Each container that was started again: why, and its last words."""
+        found = []
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            for status in pod["status"]["containerStatuses"] + pod["status"].get("initContainerStatuses", []):
+                if status["restartCount"]:
+                    log = self.kubectl("logs", name, f"--container={status['name']}", "--previous", check=False)
+                    last = "\n".join(line[:2000] for line in log.splitlines()[-20:])
+                    found.append(f"{name} {status['name']}: {status['lastState']}\n{last}")
+        return "\n".join(found)
+
     def helm(self, *arguments: str, check: bool = True, timeout: float = 300) -> Any:
         return run("helm", "--namespace", self.name, *arguments, check=check, timeout=timeout)
 

@@ -14,6 +14,7 @@ from aurum.resilience import Criticality, criticality_scope, deadline_scope
 from aurum.runtime.errors import (
     AurumError,
     DeadlineError,
+    InternalError,
     InvalidArgumentError,
     ResourceExhaustedError,
     UnavailableError,
@@ -498,6 +499,8 @@ async def test_http_calls_are_governed_too(tmp_path: Path) -> None:
             with deadline_scope(0.2), pytest.raises(AurumError) as caught:
                 await client.get_json("/policy")
             assert caught.value.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        with pytest.raises(InternalError, match="could not be asked"):
+            await client.get_json("/policy", at="127.0.0.1:no-port")  # to the library, no error of HTTP
     finally:
         await client.close()
 

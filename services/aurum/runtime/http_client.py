@@ -1,5 +1,6 @@
 """HTTP calls to another service, under the policies of their target; deadline, trace and criticality travel along."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from aurum.runtime.errors import AurumError, InternalError, UnavailableError, fr
 from aurum.runtime.policies import Policies
 from aurum.runtime.rpc_client import context_metadata
 from aurum.runtime.tracing import get_tracer
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_HEADER = "X-Request-Timeout"  # seconds that the sender waits for the answer
 _CODES = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 502: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
@@ -139,7 +142,11 @@ class HttpDependency:
         except AurumError:
             raise
         except Exception as error:
-            raise from_policy_error(error) or error from error
+            meant = from_policy_error(error)
+            if meant is None:
+                logger.exception("%s at %s could not be asked", self.server, address)
+                meant = InternalError(f"{self.server} at {address} could not be asked; the log says more")
+            raise meant from error
 
     async def close(self) -> None:
         await self._http.aclose()

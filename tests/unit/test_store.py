@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, MachineRecord
@@ -378,3 +379,22 @@ async def test_an_answer_that_takes_too_long_is_an_error_and_no_reader_is_lost(t
         assert await readers.ask("read", lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
     finally:
         readers.close()
+
+
+async def test_housekeeping_that_fails_says_so_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqliteStore(SqliteOptions(tmp_path / "store.db", flush_seconds=0.01))
+    lost = tmp_path / "lost"
+    monkeypatch.setattr(sqlite_store, "_size", lambda path: lost.stat().st_size)
+    await store.start()
+    try:
+        await until(lambda: "housekeeping failed" in (store.problem() or ""), "the failure is told")
+        assert "FileNotFoundError" in caplog.text
+        await write(store, batch(1, [1000], [1.0]))
+        lost.touch()
+        await until(lambda: store.problem() is None, "it goes on")
+        with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            assert connection.execute("SELECT sum(count) FROM segments").fetchone() == (1,)
+    finally:
+        await store.close()

@@ -354,6 +354,8 @@ class CassandraStore:
                     metrics.ingestion_segments_merged_total.inc(merged)
             except AurumError as error:
                 logger.warning("small segments could not be merged: %s", error.message)
+            except Exception:
+                logger.exception("small segments could not be merged, which is tried again")
 
 
 def _record(row: Any) -> MachineRecord:

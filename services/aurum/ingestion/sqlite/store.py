@@ -346,6 +346,10 @@ class SqliteStore:
                     logger.error("the tables of the store cannot be written: %s", error.message)
                 self._tables_problem = error.message
                 backoff = min(30.0, backoff * 2)
+            except Exception:  # whatever it is, without housekeeping the store would soon take nothing more
+                logger.exception("the store's housekeeping failed, and is tried again")
+                self._tables_problem = "its housekeeping failed; the log says more"
+                backoff = min(30.0, backoff * 2)
             self._room.set()
 
     async def _flush(self) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.recent import Part, RecentReadings
 from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -398,3 +399,45 @@ async def test_housekeeping_that_fails_says_so_and_goes_on(
             assert connection.execute("SELECT sum(count) FROM segments").fetchone() == (1,)
     finally:
         await store.close()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 2),  # source
+            st.booleans(),  # whether a batch of it is missing before this one
+            st.lists(st.integers(0, 30), max_size=5, unique=True),  # times; of another series if there are none
+            st.booleans(),  # whether the series is asked for at that moment
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_joined_parts_say_what_the_parts_say(received: list[tuple[int, bool, list[int], bool]]) -> None:
+    recent, sequences, value = RecentReadings(), {1: 0, 2: 0}, 0.0
+    for source, gap, times, asked in received:
+        sequences[source] += 2 if gap else 1
+        values = [value := value + 1 for _ in times]
+        machine_id = "m" if times else "other"
+        recent.add(batch(sequences[source], times or [1], values or [0.0], machine_id=machine_id), source)
+        if asked:
+            recent.joined(("m", "s"))
+
+    def said(parts: list[Part]) -> list[tuple[int, float]]:
+        ordered = sorted(parts, key=lambda part: part.rank)
+        timestamps, values = merge([(part.timestamps, part.values) for part in ordered])
+        return list(zip(timestamps.tolist(), values.tolist(), strict=True))
+
+    assert said(recent.joined(("m", "s"))) == said(recent.parts(("m", "s")))
+
+
+def test_what_came_in_a_row_is_one_part_and_what_is_missing_parts_it() -> None:
+    recent = RecentReadings()
+    for sequence in (*range(1, 101), *range(102, 201)):
+        machine_id = "other" if sequence % 10 == 0 else "m"
+        recent.add(batch(sequence, [sequence], [float(sequence)], machine_id=machine_id), 1)
+        if sequence % 7 == 0:
+            recent.joined(("m", "s"))
+    joined = recent.joined(("m", "s"))
+    assert [part.rank for part in joined] == [(1, 99), (1, 199)]
+    assert joined[1].timestamps.tolist() == [sequence for sequence in range(102, 200) if sequence % 10]

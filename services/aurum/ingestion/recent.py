@@ -27,9 +27,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """A batch by its columns. lengths: of each of its series; numbers: of the series, see RecentReadings._numbers."""
+    """A batch by its columns. run: the same for batches of a source that came in a row, none missing between them.
+    lengths: of each of its series; numbers: of the series, see RecentReadings._numbers."""
 
     rank: tuple[int, int]
+    run: int
     timestamps: Timestamps
     values: Values
     numbers: npt.NDArray[np.int32]
@@ -49,8 +51,20 @@ class PackedSeries:
     values: Values
 
 
+@dataclass(slots=True)
+class _Joined:
+    """What a series had when it was last asked for. places: how many of its batches are in the parts."""
+
+    places: int
+    parts: list[Part]
+    run: int
+
+
 class RecentReadings:
-    """Batches in the order of arrival. One thread adds; any may read."""
+    """Batches in the order of arrival. One thread adds; any may read, but only one of them joined parts.
+
+    What is joined is held a second time, which `nbytes` leaves out.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,6 +73,8 @@ class RecentReadings:
         # By number of the series: its places, each a batch's index, a start and a count in one integer, which costs a
         # third of what an object would.
         self._places: list[list[int]] = []
+        self._runs: dict[int, tuple[int, int]] = {}  # by source: its last sequence, and the run that this is in
+        self._joined: dict[SeriesKey, _Joined] = {}
         self.nbytes = 0
         self.readings = 0
 
@@ -81,8 +97,13 @@ class RecentReadings:
                 lengths.append(count)
                 start += count
             one = len(batch.series) == 1
+            last, run = self._runs.get(source, (None, 0))
+            if last is None or batch.sequence != last + 1:
+                run = len(self._batches)
+            self._runs[source] = batch.sequence, run
             received = _Received(
                 (source, batch.sequence),
+                run,
                 batch.series[0].timestamps if one else np.concatenate([series.timestamps for series in batch.series]),
                 batch.series[0].values if one else np.concatenate([series.values for series in batch.series]),
                 np.array(numbers, np.int32),
@@ -94,16 +115,36 @@ class RecentReadings:
 
     def parts(self, key: SeriesKey) -> list[Part]:
         """The readings of a series, as they came."""
+        return [part for _, part in self._since(key, 0)]
+
+    def joined(self, key: SeriesKey) -> list[Part]:
+        """The same in few parts: what came in a row is one, with the rank of its last batch. Nothing in the tables can
+        have a rank in between. What was joined before is not looked at again."""
+        joined = self._joined.get(key)
+        if joined is None:
+            joined = self._joined[key] = _Joined(0, [], -1)
+        fresh = self._since(key, joined.places)
+        joined.places += len(fresh)
+        for run, together in itertools.groupby(fresh, key=lambda each: each[0]):
+            parts = [part for _, part in together]
+            if run == joined.run:
+                parts.insert(0, joined.parts.pop())
+            joined.run = run
+            joined.parts.append(_in_one(parts))
+        return list(joined.parts)
+
+    def _since(self, key: SeriesKey, first: int) -> list[tuple[int, Part]]:
+        """The parts of a series from its batch number `first` on, each with its run."""
         with self._lock:
             number = self._numbers.get(key)
-            places = list(self._places[number]) if number is not None else []
+            places = self._places[number][first:] if number is not None else []
             batches = self._batches
-        found: list[Part] = []
+        found: list[tuple[int, Part]] = []
         for place in places:
             start = place >> _COUNT_BITS & (1 << _START_BITS) - 1
             end = start + (place & (1 << _COUNT_BITS) - 1)
             batch = batches[place >> (_COUNT_BITS + _START_BITS)]
-            found.append(Part(batch.rank, batch.timestamps[start:end], batch.values[start:end]))
+            found.append((batch.run, Part(batch.rank, batch.timestamps[start:end], batch.values[start:end])))
         return found
 
     def series_keys(self) -> list[SeriesKey]:
@@ -122,6 +163,13 @@ class RecentReadings:
         keys = list(self._numbers)
         for batches in runs.values():
             yield from _packed(batches, keys)
+
+
+def _in_one(parts: list[Part]) -> Part:
+    if len(parts) == 1:
+        return parts[0]
+    timestamps = np.concatenate([part.timestamps for part in parts])
+    return Part(parts[-1].rank, timestamps, np.concatenate([part.values for part in parts]))
 
 
 def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedSeries]:

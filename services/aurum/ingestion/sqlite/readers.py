@@ -16,7 +16,7 @@ from aurum.storage.database import close, connect
 
 T = TypeVar("T")
 
-_READERS = 4
+_READERS = 4  # threads, and as many questions at a time
 
 
 class Readers:
@@ -77,9 +77,10 @@ class _Reader:
             try:
                 return query(self._connection)
             finally:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # some errors have ended it
+                    self._connection.execute("ROLLBACK")
         finally:
-            if self._interrupted:
+            if self._interrupted or self._connection.in_transaction:
                 self._renew()
 
     def interrupt(self) -> None:
@@ -92,7 +93,7 @@ class _Reader:
         close(self._connection)
 
     def _renew(self) -> None:
-        """The end of its transaction may have been interrupted too, and then there is no other that it could begin."""
+        """The end of the transaction may have been interrupted too, and then the connection can begin no other."""
         fresh = connect(self._path, read_only=True)
         interrupted, self._connection = self._connection, fresh
         self._interrupted = False

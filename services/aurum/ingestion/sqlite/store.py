@@ -158,7 +158,7 @@ class SqliteStore:
         return known
 
     async def summaries(self) -> list[SeriesSummary]:
-        recent = {key: self._parts(key) for key in self._recent_keys()}
+        recent = {key: self._parts(key, RecentReadings.parts) for key in self._recent_keys()}
         found = {
             (each.machine_id, each.sensor): each
             for each in await self._readers.ask("summaries", reads.read_summaries, timeout=600.0)
@@ -198,7 +198,7 @@ class SqliteStore:
     ) -> Points:
         # Memory first: what is flushed in between is then found twice, which is no harm.
         key = (machine_id, sensor)
-        recent = self._parts(key)
+        recent = self._parts(key, RecentReadings.joined)
 
         def query(connection: sqlite3.Connection) -> Points:
             series = reads.SqliteSeries(connection, key, recent)
@@ -225,10 +225,10 @@ class SqliteStore:
     def _recent_bytes(self) -> int:
         return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
 
-    def _parts(self, key: SeriesKey) -> list[Part]:
+    def _parts(self, key: SeriesKey, of: Callable[[RecentReadings, SeriesKey], list[Part]]) -> list[Part]:
         # The one that is flushed, then the one that grows: in the other order a freeze in between would hide readings.
         recent, frozen = self._recent, self._frozen
-        return (frozen.recent.parts(key) if frozen else []) + recent.parts(key)
+        return (of(frozen.recent, key) if frozen else []) + of(recent, key)
 
     def _recent_keys(self) -> list[SeriesKey]:
         recent, frozen = self._recent, self._frozen

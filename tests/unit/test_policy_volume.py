@@ -1,13 +1,15 @@
 """A folder of policies that is swapped, as the kubelet does it, at the worst moment: between a look and the reading."""
 
+import asyncio
 import os
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from aurum.resilience import PolicyDocument, PolicyError, load_policy_document
-from aurum.runtime import policies
+from aurum.runtime import policies, policy_watch
 from aurum.runtime.policies import Policies, Refusal
 from aurum.runtime.settings import load_settings
 
@@ -55,3 +57,30 @@ def test_no_document_is_refused_for_being_swapped(tmp_path: Path, monkeypatch: p
 def test_a_file_that_is_not_there_is_still_an_error(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="cannot be read"):
         Policies("api", load_settings(policy_file=tmp_path))
+
+
+async def test_policies_are_followed_where_nothing_can_be_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused(*paths: Path, **options: object) -> AsyncIterator[set[object]]:
+        for _ in ():
+            yield set()
+        raise RuntimeError("Error creating recommended watcher: Too many open files (os error 24)")
+
+    monkeypatch.setattr(policy_watch, "awatch", refused)
+    monkeypatch.setattr(policy_watch, "_UNWATCHED_EVERY", 0.01)
+    publish(tmp_path / "policy", 0)
+    followed = Policies("api", load_settings(policy_file=tmp_path / "policy"))
+    following = asyncio.create_task(policy_watch.follow_policy_file(followed))
+    try:
+        for generation in (1, 2):  # and again, when a watch was tried once more
+            publish(tmp_path / "policy", generation)
+            for _ in range(1000):
+                if followed.document.generation == generation:
+                    break
+                await asyncio.sleep(0.01)
+            assert followed.document.generation == generation
+            await asyncio.sleep(0.7)
+    finally:
+        following.cancel()
+    assert [record.levelname for record in caplog.records if "cannot be watched" in record.message] == ["WARNING"]

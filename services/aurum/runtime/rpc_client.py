@@ -216,7 +216,7 @@ class Dependency:
         except StopAsyncIteration as error:
             raise UnavailableError(f"the {self.server} service ended {name} before it had begun") from error
         except asyncio.CancelledError as error:
-            if not ended_by_grpc(error):
+            if not _ended_by_grpc(error):
                 raise
             raise self._broken_off() from error
         except Exception as error:
@@ -250,7 +250,7 @@ class Dependency:
         try:
             return await call
         except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
-            if not ended_by_grpc(error):
+            if not _ended_by_grpc(error):
                 raise
             raise self._late() if time.perf_counter() - started >= timeout else self._broken_off() from error
 
@@ -295,7 +295,7 @@ class Dependency:
         return UnavailableError(f"the call of the {self.server} service at {self.target} broke off")
 
 
-def ended_by_grpc(error: BaseException) -> bool:
+def _ended_by_grpc(error: BaseException) -> bool:
     """Whether an error of a call says neither what the server meant nor that somebody cancels the task that waits."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()

@@ -93,7 +93,9 @@ class Platform:
     extra: dict[str, str] = field(default_factory=dict)
 
     def port(self, name: str) -> int:
-        return self.ports.setdefault(name, free_port())
+        if name not in self.ports:
+            self.ports[name] = free_port()
+        return self.ports[name]
 
     def admin(self, service: str, path: str) -> Answer:
         return http("GET", f"http://127.0.0.1:{self.port(f'{service} admin')}{path}")

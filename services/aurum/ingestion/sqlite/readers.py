@@ -68,33 +68,30 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = connect(path, read_only=True)
-        self._interrupted = False
 
     def answer(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """On one thread at a time."""
         try:
             self._connection.execute("BEGIN")
-            try:
-                return query(self._connection)
-            finally:
-                if self._connection.in_transaction:  # some errors have ended it
-                    self._connection.execute("ROLLBACK")
+            return query(self._connection)
         finally:
-            if self._interrupted or self._connection.in_transaction:
-                self._renew()
+            self._end()
 
     def interrupt(self) -> None:
         """Ends the answer that is being given, if it is not given yet. On any thread."""
-        self._interrupted = True
-        with contextlib.suppress(sqlite3.ProgrammingError):  # closed at this moment, to be renewed
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed at this moment, see _end
             self._connection.interrupt()
 
     def close(self) -> None:
         close(self._connection)
 
-    def _renew(self) -> None:
-        """The end of the transaction may have been interrupted too, and then the connection can begin no other."""
-        fresh = connect(self._path, read_only=True)
-        interrupted, self._connection = self._connection, fresh
-        self._interrupted = False
-        close(interrupted)
+    def _end(self) -> None:
+        """An interruption may meet the end of the transaction too. The connection can begin no other then, and another
+        takes its place."""
+        try:
+            if self._connection.in_transaction:  # some errors have ended it
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            fresh = connect(self._path, read_only=True)
+            stuck, self._connection = self._connection, fresh
+            close(stuck)

@@ -44,7 +44,8 @@ class Readers:
             try:
                 result = await asyncio.wait_for(asyncio.shield(task), timeout or self._timeout)
             except (TimeoutError, asyncio.CancelledError):
-                reader.interrupt()
+                if not task.done():  # or the reader may answer somebody else by now
+                    reader.interrupt()
                 raise
             status = "ok"
             return result

@@ -1,5 +1,6 @@
 """What tests of the gateway's inputs share: a platform that listens, and what can be seen of it."""
 
+from datetime import datetime
 from typing import Any
 
 import yaml
@@ -45,3 +46,10 @@ def readings(platform: Platform, machine: str, sensor: str) -> list[float]:
     """The values that are stored, in the order of time."""
     answer = http("GET", f"{platform.api}/api/machines/{machine}/metrics?sensor={sensor}&points=0")
     return [value for series in answer.json.get("series", []) for value in series["values"]]
+
+
+def newest(platform: Platform, machine: str, sensor: str) -> float:
+    """When the latest that is stored was read, in seconds since 1970; 0 if there is none."""
+    answer = http("GET", f"{platform.api}/api/machines/{machine}/metrics?sensor={sensor}&points=0")
+    times = [at for series in answer.json.get("series", []) for at in series["timestamps"][-1:]]
+    return max((datetime.fromisoformat(at).timestamp() for at in times), default=0.0)

@@ -77,7 +77,7 @@ class AlarmDesk:
 
     def flood(self) -> tuple[int, int]:
         """Alarms of the last ten minutes; since when that is a flood, in µs, or 0."""
-        return self._flood.look(self._now()), self._flood.since_us
+        return self._look_for_a_flood(self._now()), self._flood.since_us
 
     @property
     def revision(self) -> int:
@@ -282,8 +282,13 @@ class AlarmDesk:
             self._revision += 1
         for state in _STATES:
             metrics.alarms.labels(state).set(counts[state])
-        self._flood.look(now)
+        self._look_for_a_flood(now)
+
+    def _look_for_a_flood(self, now: int) -> int:
+        """Alarms of the last ten minutes."""
+        found = self._flood.look(now)
         metrics.alarm_flood.set(1 if self._flood.since_us else 0)
+        return found
 
     def _counts_of(self, sites: frozenset[str]) -> dict[State, int]:
         now = self._now()

@@ -1,25 +1,21 @@
-"""OPC UA: subscriptions to variables that are named or found by browsing. A notification is acknowledged to the server
-when it is on our disk; what was sent and not heard is asked for again after a lost connection (Republish)."""
+"""OPC UA: a subscription to variables that are named or found by browsing."""
 
 import asyncio
-import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from asyncua import Client, Node, ua
 from asyncua.client.ua_client import UaClientState
-from asyncua.client.ua_session import UaSession
-from asyncua.common.subscription import Subscription
 from asyncua.crypto import security_policies
-from asyncua.ua.uaerrors import UaStructParsingError
 
 from aurum.edge.inputs.collecting import Collector
 from aurum.edge.inputs.configuration import PLACEHOLDER, OpcuaInput, OpcuaNodes
 from aurum.edge.inputs.connecting import Connector
-from aurum.edge.inputs.opcua_changes import Changes, changes_of, read_publish_response
+from aurum.edge.inputs.opcua_changes import Changes, changes_of
+from aurum.edge.inputs.opcua_subscription import DurableSubscription, Session
 from aurum.edge.inputs.tags import Indices
 from aurum.edge.inputs.troubles import Troubles
 from aurum.runtime import metrics
@@ -41,59 +37,6 @@ class Variable:
     sensor: str
 
 
-class _Session(UaSession):
-    """Reads changes of values as columns."""
-
-    async def publish(self, acks: list[ua.SubscriptionAcknowledgement]) -> ua.PublishResponse:
-        request = ua.PublishRequest()
-        request.Parameters.SubscriptionAcknowledgements = acks
-        data = await self._send_request(request, timeout=0)
-        try:
-            return read_publish_response(data)
-        except (ua.UaError, struct.error, ValueError, LookupError) as error:
-            self.logger.exception("a notification cannot be read")  # it is not acknowledged
-            raise UaStructParsingError from error
-
-
-class _Listening(Subscription):
-    """Awaits whoever takes a notification, so that the next one is asked for, and this one acknowledged, only then."""
-
-    def __init__(
-        self, session: UaSession, parameters: Any, take: Callable[[Any], Any], lost: Callable[[], None]
-    ) -> None:
-        """lost: called when the server has not kept everything that it has sent."""
-        super().__init__(session, parameters, handler=None, queue_maxsize=1)
-        self._session = session
-        self._lost = lost
-        self._take = take
-        self._taking = False
-
-    async def publish_callback(self, publish_result: Any) -> None:
-        message = publish_result.NotificationMessage
-        if message.NotificationData is not None:
-            self._taking = True
-            await self._take(message.NotificationData)
-            self._taking = False
-            self.last_sequence_number = int(message.SequenceNumber)
-        self.last_publish_at = time.monotonic()
-
-    async def _republish_gaps(self, available: list[int]) -> bool:
-        """Asks for what the server has and we have not. The library's own asks for numbers until one is refused, which
-        some servers never do. available: numbers of what it keeps until it is acknowledged."""
-        last, subscription = self.last_sequence_number or 0, self.subscription_id or 0
-        missed = sorted(number for number in available if number > last)
-        for number in missed:
-            message = await self._session.republish(subscription, number)
-            await self.publish_callback(ua.PublishResult(subscription, NotificationMessage=message))
-        if missed != list(range(last + 1, last + 1 + len(missed))):
-            self._lost()
-        return True
-
-    def is_stale(self, margin: float) -> bool:
-        """Not while a notification is being taken: then it is we who ask for no other."""
-        return not self._taking and super().is_stale(margin)
-
-
 class Opcua:
     def __init__(self, options: OpcuaInput, collector: Collector, connector: Connector) -> None:
         self._collector = collector
@@ -103,7 +46,7 @@ class Opcua:
         self._by_handle: dict[int, Variable] = {}
         self._indices: Indices = np.empty(0, np.int32)  # of tags, by handle
         self._generation = -1  # of those tags
-        self._failed: BaseException | None = None
+        self._problem: str | None = None
         self._results = {
             result: metrics.edge_input_messages_total.labels(options.name, result)
             for result in ("read", "invalid", "gap")
@@ -117,12 +60,12 @@ class Opcua:
         client = Client(
             options.endpoint, timeout=max(timeout, _ANSWER_WITHIN), auto_reconnect=True, reconnect_max_delay=5.0
         )
-        client.uaclient.session = _Session(client.uaclient)
+        client.uaclient.session = Session(client.uaclient)
         client.application_uri = "urn:aurumai:edge"
         client.name = client.description = f"AurumAI edge {options.name}"
         self._by_handle.clear()
         self._generation = -1
-        self._failed = None
+        self._problem = None
         try:
             if options.username is not None:
                 client.set_user(options.username)
@@ -179,7 +122,8 @@ class Opcua:
         parameters.RequestedMaxKeepAliveCount = client.get_keepalive_count(period)
         parameters.MaxNotificationsPerPublish = 10_000
         parameters.PublishingEnabled = True
-        subscription = _Listening(client.uaclient.session, parameters, self._take, self._results["gap"].inc)
+        session = cast("Session", client.uaclient.session)
+        subscription = DurableSubscription(session, parameters, self._take, self._results["gap"].inc, self._begin_anew)
         await subscription.init()
         client._subscriptions.append(subscription)  # which makes the client restore it
         for start in range(0, len(variables), _AT_ONCE):
@@ -209,8 +153,8 @@ class Opcua:
         heard = time.monotonic()
         while True:
             await asyncio.sleep(0.5)
-            if self._failed is not None:
-                raise UnavailableError(f"readings cannot be kept: {self._failed}") from self._failed
+            if self._problem is not None:
+                raise UnavailableError(self._problem)
             if client.state is UaClientState.CONNECTED:
                 heard = time.monotonic()
                 self._connector.reach.found()
@@ -221,7 +165,7 @@ class Opcua:
                 self._connector.reach.lost(problem)
 
     async def _take(self, notifications: Sequence[Any]) -> None:
-        """Ends when they are durable. If they cannot be, it does not: whatever ends would be acknowledged."""
+        """Ends when they are durable. If they cannot be, it does not, so that no more are asked for."""
         for notification in notifications:
             if isinstance(notification, ua.DataChangeNotification):
                 notification = changes_of(notification)  # noqa: PLW2901
@@ -233,8 +177,11 @@ class Opcua:
             if durable is not None:
                 await durable
         except (AurumError, OSError) as error:
-            self._failed = error
+            self._begin_anew(f"readings cannot be kept: {error}")
             await asyncio.Event().wait()
+
+    def _begin_anew(self, problem: str) -> None:
+        self._problem = self._problem or problem
 
     def _add(self, changes: Changes) -> None:
         if self._generation != self._collector.tags.generation:

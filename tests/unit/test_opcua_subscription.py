@@ -1,0 +1,226 @@
+"""What is taken of an OPC UA server's notifications, and what of them is acknowledged, while connections break."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from asyncua import ua
+from asyncua.ua.ua_binary import struct_to_binary
+
+from aurum.edge.inputs.opcua_subscription import DurableSubscription, Session
+
+ID = 7
+
+
+class Server(Session):
+    """Answers as a server does that keeps what it has sent until it is acknowledged."""
+
+    def __init__(self) -> None:
+        super().__init__(cast("Any", None))
+        self.kept: dict[int, float] = {}
+        self.refused: set[int] = set()
+        self.gone = False
+        self.publishing: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
+        self._last = 0
+
+    async def _send_request(self, request: Any, timeout: float | None = None, message_type: Any = None) -> Any:
+        if isinstance(request, ua.PublishRequest):
+            for each in request.Parameters.SubscriptionAcknowledgements:
+                self.kept.pop(each.SequenceNumber, None)
+            value = await self.publishing
+            self.publishing = asyncio.get_running_loop().create_future()
+            return ua.utils.Buffer(struct_to_binary(ua.PublishResponse(Parameters=self.send(value))))
+        if isinstance(request, ua.RepublishRequest):
+            number = request.Parameters.RetransmitSequenceNumber
+            if number in self.refused:
+                raise ua.uaerrors.BadMessageNotAvailable
+            answer = ua.RepublishResponse(NotificationMessage=message(number, self.kept[number]))
+            return ua.utils.Buffer(struct_to_binary(answer))
+        assert isinstance(request, ua.TransferSubscriptionsRequest)
+        if self.gone:
+            raise ua.uaerrors.BadSubscriptionIdInvalid
+        found = ua.TransferResult(AvailableSequenceNumbers=list(self.kept))
+        answer = ua.TransferSubscriptionsResponse()
+        answer.Parameters.Results = [found]
+        return ua.utils.Buffer(struct_to_binary(answer))
+
+    def send(self, value: float | None) -> ua.PublishResult:
+        """None: a sign of life."""
+        number = self._last + 1
+        if value is not None:
+            self._last = number
+            self.kept[number] = value
+        return ua.PublishResult(ID, list(self.kept), NotificationMessage=message(number, value))
+
+
+def message(number: int, value: float | None) -> ua.NotificationMessage:
+    if value is None:
+        return ua.NotificationMessage(number)
+    item = ua.MonitoredItemNotification(1, ua.DataValue(ua.Variant(value)))
+    return ua.NotificationMessage(number, NotificationData=[ua.DataChangeNotification([item])])
+
+
+class Taken:
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.lost = 0
+        self.gone: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def take(self, notifications: Any) -> None:
+        await self.open.wait()
+        for each in notifications:
+            if isinstance(each, ua.DataChangeNotification):
+                self.values += [item.Value.Value.Value for item in each.MonitoredItems]
+            else:
+                self.values += each.values.tolist()
+
+    def note_loss(self) -> None:
+        self.lost += 1
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def taken() -> Taken:
+    return Taken()
+
+
+@pytest.fixture
+async def subscription(server: Server, taken: Taken) -> DurableSubscription:
+    found = DurableSubscription(
+        server, ua.CreateSubscriptionParameters(), taken.take, taken.note_loss, taken.gone.append
+    )
+    found.subscription_id = ID
+    return found
+
+
+async def hear(server: Server, subscription: DurableSubscription, value: float | None) -> None:
+    """One question for notifications, and its answer."""
+    server.publishing.set_result(value)
+    response = await server.publish([])
+    await subscription.publish_callback(response.Parameters)
+
+
+async def test_what_was_not_heard_is_asked_for_again_and_acknowledged(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    await hear(server, subscription, 1.0)
+    server.send(2.0)
+    server.send(3.0)
+    await subscription.restore()
+    await hear(server, subscription, 4.0)
+    assert taken.values == [1.0, 2.0, 3.0, 4.0]
+    await hear(server, subscription, None)
+    assert not server.kept
+    await subscription.restore()
+    assert (taken.values, taken.lost, taken.gone) == ([1.0, 2.0, 3.0, 4.0], 0, [])
+
+
+async def test_what_follows_a_sign_of_life_is_not_taken_for_heard(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    await hear(server, subscription, 1.0)
+    await hear(server, subscription, None)  # it has the number of what comes next
+    server.send(2.0)
+    await subscription.restore()
+    assert (taken.values, taken.lost) == ([1.0, 2.0], 0)
+
+
+async def test_what_comes_before_all_is_restored_waits(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    """By the new connection notifications come, with later numbers than the one that is missing."""
+    await hear(server, subscription, 1.0)
+    server.send(2.0)
+    taken.open.clear()
+    restoring = asyncio.create_task(subscription.restore())
+    await asyncio.sleep(0)
+    younger = asyncio.create_task(hear(server, subscription, 3.0))
+    await asyncio.sleep(0.01)
+    taken.open.set()
+    await asyncio.gather(restoring, younger)
+    assert (taken.values, taken.lost) == ([1.0, 2.0, 3.0], 0)
+    await hear(server, subscription, None)
+    assert not server.kept
+
+
+async def test_what_is_being_taken_when_the_connection_breaks_is_taken_once(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    taken.open.clear()
+    hearing = asyncio.create_task(hear(server, subscription, 1.0))
+    await asyncio.sleep(0.01)
+    restoring = asyncio.create_task(subscription.restore())
+    await asyncio.sleep(0.01)
+    taken.open.set()
+    await asyncio.gather(hearing, restoring)
+    assert (taken.values, taken.lost) == ([1.0], 0)
+
+
+async def test_a_notification_that_was_asked_for_again_while_on_its_way_is_taken_once(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    server.publishing.set_result(1.0)
+    response = await server.publish([])
+    await subscription.restore()
+    await subscription.publish_callback(response.Parameters)
+    assert (taken.values, taken.lost) == ([1.0], 0)
+
+
+async def test_an_acknowledgement_that_went_with_the_connection_is_given_again(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    await hear(server, subscription, 1.0)
+    kept = dict(server.kept)
+    server.publishing.set_exception(ConnectionError())
+    with pytest.raises(ConnectionError):
+        await server.publish([])
+    server.kept = kept  # it has not heard of it
+    server.publishing = asyncio.get_running_loop().create_future()
+    await subscription.restore()
+    assert taken.values == [1.0]
+    await hear(server, subscription, None)
+    assert not server.kept
+
+
+async def test_what_the_server_has_not_kept_is_told(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    await hear(server, subscription, 1.0)
+    server.send(2.0)
+    server.send(3.0)
+    server.refused.add(2)
+    await subscription.restore()
+    await hear(server, subscription, 4.0)
+    assert (taken.values, taken.lost, taken.gone) == ([1.0, 3.0, 4.0], 1, [])
+    server.send(5.0)
+    server.kept.clear()
+    await subscription.restore()
+    await hear(server, subscription, 6.0)
+    assert (taken.values, taken.lost) == ([1.0, 3.0, 4.0, 6.0], 2)
+
+
+async def test_a_connection_that_breaks_again_is_no_end_but_a_subscription_that_is_gone_is(
+    server: Server, subscription: DurableSubscription, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hear(server, subscription, 1.0)
+    server.send(2.0)
+
+    async def broken(*_: Any) -> Any:
+        raise ConnectionError
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(server, "republish", broken)
+        with pytest.raises(ConnectionError):
+            await subscription.restore()
+    await subscription.restore()
+    assert (taken.values, taken.lost, taken.gone) == ([1.0, 2.0], 0, [])
+    server.gone = True
+    await subscription.restore()
+    assert taken.lost == 1
+    assert "BadSubscriptionIdInvalid" in taken.gone[0]

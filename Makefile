@@ -9,6 +9,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 CHART_TESTS := tests/cluster/test_charts.py tests/cluster/test_network_policies.py tests/cluster/test_rules.py
 
+# Processes that run tests side by side: most of them wait for services.
+WORKERS ?= 2
+
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
@@ -39,7 +42,7 @@ run: $(VENV)/.run  ## Start the whole platform with its simulators on this machi
 	@exec $(BIN)/aurum up
 
 test: $(VENV)/.dev  ## Run the tests that need nothing but Python
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/.dev  ## Kill, cut and turn back everything at random for an hour; a ledger tells what was lost
 	@$(BIN)/python -m tests.faults.chaos --kills 200 $(ARGS)

@@ -1,8 +1,10 @@
 """Fixtures for tests that run real services: free ports, a state folder of their own, processes that are ended."""
 
 import contextlib
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,21 +18,47 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.cassandra.cluster import Cluster, what_is_missing
 
-_given_ports: set[int] = set()
+_NEED_CASSANDRA = ("test_loss.py", "test_store_contract.py", "test_a_store_is_migrated_while_it_is_written")
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = range(11_000, 30_000)  # below those that connections get, which would take one before it is listened on
+_share = _PORTS[_WORKER::_WORKERS]
+_first = random.randrange(len(_share))
+_ports = itertools.cycle([*_share[_first:], *_share[:_first]])
+
+
+def scope(nodeid: str) -> str:
+    """Tests of one scope run one after the other: those of a file, or of Cassandra, for which there is room once."""
+    file, _, name = nodeid.partition("::")
+    return "cassandra" if file.endswith(_NEED_CASSANDRA) or name in _NEED_CASSANDRA else file
+
+
+class ByScope(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByScope:
+    return ByScope(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first where several workers run tests; the last are the many that take no time."""
+    if _WORKERS > 1:
+        items.sort(key=lambda item: (scope(item.nodeid) != "cassandra", "unit" in item.path.parts))
 
 
 def free_port() -> int:
-    """A port that nothing listens on and that was not given out before."""
-    while True:
-        with contextlib.closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _given_ports:
-            _given_ports.add(port)
+    """A port that nothing listens on, that was not given out lately, and that no other worker gives out."""
+    for port in _ports:
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("a cycle has no end")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:

@@ -163,6 +163,9 @@ def node_command(config: Path, data: Path, jars: Path, jmx_port: int) -> list[st
         *modules,
         f"-Xms{_HEAP}",
         f"-Xmx{_HEAP}",
+        # A node lives for minutes, beside others on few cores: compiling it well would cost more than it brings
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
         *(f"-D{name}={value}" for name, value in properties.items()),
         "-cp",

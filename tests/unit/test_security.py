@@ -85,7 +85,7 @@ async def test_roles_may_be_deeper_and_have_other_names() -> None:
     ("changes", "why"),
     [
         ({"exp": int(time.time()) - 120}, "expired"),
-        ({"nbf": int(time.time()) + 600}, "not yet valid"),
+        ({"nbf": int(time.time()) + 86_400}, "not yet valid"),
         ({"aud": "another"}, "Audience"),
         ({"iss": "https://evil.example.com/"}, "issuer"),
         ({"exp": None}, "exp"),

@@ -30,3 +30,4 @@ def test_health_goes_by_without_an_alert(asked: None, release: Namespace) -> Non
         assert not fired, fired
         waiting = query(prometheus, "ALERTS")
         assert not waiting, waiting
+    assert not (restarted := release.restarted()), restarted

@@ -20,6 +20,7 @@ class Server(Session):
         self.kept: dict[int, float] = {}
         self.refused: set[int] = set()
         self.gone = False
+        self.transfers = True
         self.publishing: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
         self._last = 0
 
@@ -32,13 +33,15 @@ class Server(Session):
             return ua.utils.Buffer(struct_to_binary(ua.PublishResponse(Parameters=self.send(value))))
         if isinstance(request, ua.RepublishRequest):
             number = request.Parameters.RetransmitSequenceNumber
-            if number in self.refused:
+            if number in self.refused or number not in self.kept:
                 raise ua.uaerrors.BadMessageNotAvailable
             answer = ua.RepublishResponse(NotificationMessage=message(number, self.kept[number]))
             return ua.utils.Buffer(struct_to_binary(answer))
         assert isinstance(request, ua.TransferSubscriptionsRequest)
         if self.gone:
             raise ua.uaerrors.BadSubscriptionIdInvalid
+        if not self.transfers:
+            raise ua.uaerrors.BadServiceUnsupported
         found = ua.TransferResult(AvailableSequenceNumbers=list(self.kept))
         answer = ua.TransferSubscriptionsResponse()
         answer.Parameters.Results = [found]
@@ -119,6 +122,41 @@ async def test_what_was_not_heard_is_asked_for_again_and_acknowledged(
     assert not server.kept
     await subscription.restore()
     assert (taken.values, taken.lost, taken.gone) == ([1.0, 2.0, 3.0, 4.0], 0, [])
+
+
+async def test_a_server_that_does_not_tell_what_it_has_is_asked_in_turn(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    server.transfers = False
+    await hear(server, subscription, 1.0)
+    server.send(2.0)
+    server.send(3.0)
+    await subscription.restore()
+    assert (taken.values, taken.lost, taken.gone) == ([1.0, 2.0, 3.0], 0, [])
+    await subscription.restore()
+    await hear(server, subscription, 4.0)
+    assert (taken.values, taken.lost) == ([1.0, 2.0, 3.0, 4.0], 0)
+
+
+async def test_one_that_cannot_be_read_is_left_and_the_next_is_asked_for(
+    server: Server, subscription: DurableSubscription, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hear(server, subscription, 1.0)
+    server.send(2.0)
+    server.send(3.0)
+    republish = server.republish
+
+    async def unreadable(subscription_id: int, number: int) -> Any:
+        if number == 2:
+            raise ValueError("is not UTF-8")
+        return await republish(subscription_id, number)
+
+    monkeypatch.setattr(server, "republish", unreadable)
+    for _ in range(2):
+        await subscription.restore()
+    assert (taken.values, taken.lost, taken.gone) == ([1.0, 3.0], 1, [])
+    await hear(server, subscription, None)
+    assert not server.kept
 
 
 async def test_what_follows_a_sign_of_life_is_not_taken_for_heard(

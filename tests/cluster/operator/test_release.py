@@ -125,3 +125,4 @@ def test_an_upgrade_of_the_definitions_keeps_what_is_stored(release: Namespace) 
     assert release.get("rp", "kept")["metadata"]["uid"] == uid, "the definitions stay when the chart goes"
     kube.install_definitions()
     assert release.get("rp", "kept")["metadata"]["uid"] == uid
+    assert not (restarted := release.restarted()), restarted

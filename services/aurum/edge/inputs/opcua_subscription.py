@@ -10,11 +10,20 @@ from typing import Any
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
 from asyncua.common.subscription import Subscription
-from asyncua.ua.uaerrors import BadMessageNotAvailable, UaStructParsingError
+from asyncua.ua.uaerrors import (
+    BadMessageNotAvailable,
+    BadNothingToDo,
+    BadNotImplemented,
+    BadNotSupported,
+    BadServiceUnsupported,
+    UaStructParsingError,
+)
 
 from aurum.edge.inputs.opcua_changes import read_publish_response
 
 _UNREADABLE = (struct.error, ValueError, LookupError)
+_LAST_NUMBER = 2**32 - 1  # of a notification; they begin at 1
+_NO_TRANSFER = (BadServiceUnsupported, BadNotImplemented, BadNotSupported, BadNothingToDo)
 
 
 class Session(UaSession):
@@ -80,11 +89,11 @@ class DurableSubscription(Subscription):
     async def restore(self) -> None:
         """By a new connection. Raises OSError if that breaks too."""
         async with self._one_at_a_time:
-            parameters = ua.TransferSubscriptionsParameters([self.subscription_id], SendInitialValues=False)
             try:
-                for transferred in await self._session.transfer_subscriptions(parameters):
-                    transferred.StatusCode.check()
-                    await self._ask_again(transferred.AvailableSequenceNumbers)
+                for number in await self._available():
+                    await self._ask_for(number)
+                while await self._ask_for(self._next):
+                    pass  # not every server tells what it has
                 self._session.ensure_publish_loop()  # it ends where a server has no subscription
             except (ua.UaError, TimeoutError) as error:
                 self._end(str(error) or type(error).__name__)
@@ -98,19 +107,33 @@ class DurableSubscription(Subscription):
         """Not while a notification is being taken: then it is we who ask for no other."""
         return not self._taking and super().is_stale(margin)
 
-    async def _ask_again(self, available: Sequence[int]) -> None:
-        """available: numbers of what the server keeps until it is acknowledged."""
+    async def _available(self) -> list[int]:
+        """The numbers of what the server keeps until it is acknowledged, as far as it tells."""
+        parameters = ua.TransferSubscriptionsParameters([self.subscription_id], SendInitialValues=False)
+        found: list[int] = []
+        try:
+            for transferred in await self._session.transfer_subscriptions(parameters):
+                transferred.StatusCode.check()
+                found += transferred.AvailableSequenceNumbers
+        except _NO_TRANSFER:
+            return []  # if the session is the same, so is the subscription
+        return sorted(found)
+
+    async def _ask_for(self, number: int) -> bool:
+        """Whether that brought it."""
         subscription = self.subscription_id or 0
-        for number in sorted(available):
-            if self._session.acknowledged(subscription, number):
-                continue
-            try:
-                message = await self._session.republish(subscription, number)
-            except (BadMessageNotAvailable, UaStructParsingError, *_UNREADABLE):
-                self.logger.exception("notification %s cannot be had again", number)
-                self._session.acknowledge(subscription, number)  # or it would be asked for each time
-                continue
-            await self._took(message)
+        if self._session.acknowledged(subscription, number):
+            return False
+        try:
+            message = await self._session.republish(subscription, number)
+        except BadMessageNotAvailable:
+            return False
+        except (UaStructParsingError, *_UNREADABLE):
+            self.logger.exception("notification %s cannot be read", number)
+            self._session.acknowledge(subscription, number)  # or it would be asked for each time
+            return False
+        await self._took(message)
+        return self.last_sequence_number == number
 
     async def _took(self, message: ua.NotificationMessage) -> None:
         """A sign of life has no data, and the number of a notification that is still to come."""
@@ -125,9 +148,14 @@ class DurableSubscription(Subscription):
         finally:
             self._taking = False
         self._session.acknowledge(subscription, number)
-        if number != (self.last_sequence_number or 0) + 1:
+        if number != self._next:
             self._lost()
         self.last_sequence_number = number
+
+    @property
+    def _next(self) -> int:
+        """The number of the notification after the last one."""
+        return (self.last_sequence_number or 0) % _LAST_NUMBER + 1
 
     def _end(self, why: str) -> None:
         self._lost()

@@ -48,6 +48,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByScope:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first where several workers run tests; the last are the many that take no time."""
+    for item in items:
+        if "cassandra" in getattr(item, "fixturenames", ()) and scope(item.nodeid) != "cassandra":
+            raise pytest.UsageError(f"{item.nodeid} needs Cassandra: name it in _NEED_CASSANDRA of {__file__}")
     if _WORKERS > 1:
         items.sort(key=lambda item: (scope(item.nodeid) != "cassandra", "unit" in item.path.parts))
 

@@ -8,7 +8,6 @@ BUILD := pyproject.toml hatch_build.py $(CONTRACTS)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 CHART_TESTS := tests/cluster/test_charts.py tests/cluster/test_network_policies.py tests/cluster/test_rules.py
-OPERATOR_TESTS := tests/cluster/operator/test_many.py tests/cluster/operator/test_operator.py
 
 # Processes that run tests side by side: most of them wait for services.
 WORKERS ?= 2
@@ -16,7 +15,7 @@ WORKERS ?= 2
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak browser-test security screenshots cluster-test chart-test operator-test release-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
+.PHONY: help setup run test soak browser-test security screenshots cluster-test chart-test release-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,7 +48,7 @@ soak: $(VENV)/.dev  ## Kill, cut and turn back everything at random for an hour;
 	@$(BIN)/python -m tests.faults.chaos --kills 200 $(ARGS)
 
 browser-test: $(VENV)/.dev  ## Run the tests that need a Chromium: every page of the console with a live plant
-	@$(BIN)/python -m pytest tests/browser $(ARGS)
+	@$(BIN)/python -m pytest tests/browser -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 security: $(VENV)/.dev  ## Attack it: access, tokens, TLS, floods, fuzzing; known vulnerabilities of what it is built on
 	@$(BIN)/python -m pytest tests/unit/test_security.py tests/security $(ARGS)
@@ -64,11 +63,8 @@ cluster-test: $(VENV)/.dev  ## Run the tests that need a cluster: the current ku
 chart-test: $(VENV)/.dev  ## Run those of them that look at charts and rules, and install nothing
 	@$(BIN)/python -m pytest $(CHART_TESTS) --timeout=900 $(ARGS)
 
-operator-test: $(VENV)/.dev  ## Run those of them that look at the operator beside pods that are played
-	@$(BIN)/python -m pytest $(OPERATOR_TESTS) --timeout=900 $(ARGS)
-
 release-test: $(VENV)/.dev  ## Run the others of them
-	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(patsubst %,--ignore=%,$(CHART_TESTS) $(OPERATOR_TESTS)) $(ARGS)
+	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(CHART_TESTS:%=--ignore=%) $(ARGS)
 
 images:  ## Build the images and bring them into the current cluster
 	@k8s/images

@@ -1,11 +1,27 @@
-"""What the tests of dashboards and alerts share."""
+"""What the tests of dashboards and alerts share, and what has to be told of alerts."""
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from tests.cluster.kube import CHARTS, Namespace
+import pytest
+from charts.telemetry.rules import rules
+
+from tests.cluster import kube
+from tests.cluster.kube import CHARTS, Namespace, http, wait_for
 
 DASHBOARDS = [json.loads(path.read_text()) for path in sorted((CHARTS / "observability" / "dashboards").glob("*.json"))]
+FASTER = 60
+DOCS, GRAFANA = "https://docs.example.com/aurum/", "https://grafana.example.com"
+FIRES, CLEARS = 240.0, 420.0  # seconds
+METER = {
+    "name": "meters",
+    "protocol": "modbus",
+    "host": "meter",
+    "port": 5020,
+    "registers": [{"address": 0, "machine": "meter-1", "sensor": "seconds"}],
+}
 
 
 def age(release: Namespace) -> float:
@@ -17,3 +33,109 @@ def age(release: Namespace) -> float:
         if condition["type"] == "Ready"
     ]
     return time.time() - time.mktime(time.strptime(max(ready), "%Y-%m-%dT%H:%M:%SZ")) + time.timezone
+
+
+class Watch:
+    """What the webhook was told, and the faults that are over: alert → when they began to be healed."""
+
+    def __init__(self, release: Namespace, webhook: str) -> None:
+        self.release = release
+        self.ended: dict[str, float] = {}
+        self._webhook = webhook
+
+    def told(self, alert: str, status: str, since: float = 0.0) -> list[dict[str, Any]]:
+        """What it was told of an alert that began or ended after a moment."""
+        moment = {"firing": "startsAt", "resolved": "endsAt"}[status]
+        return [
+            each
+            for each in self._alerts()
+            if (each["labels"]["alertname"], each["status"]) == (alert, status) and _seconds(each[moment]) >= since
+        ]
+
+    def fires(self, names: set[str]) -> None:
+        """Waits until all of them fire, after which the fault is about to end."""
+        self._wait(lambda: {name for name in names if not self.told(name, "firing")}, "firing", FIRES)
+        self.ended |= dict.fromkeys(names, time.time())
+
+    def clears(self) -> None:
+        """Waits until each has ended after its fault, and none was told of as firing since."""
+
+        def missing() -> set[str]:
+            last = {each["fingerprint"]: each for each in self._alerts()}.values()
+            firing = {each["labels"]["alertname"] for each in last if each["status"] == "firing"}
+            return {
+                name for name, since in self.ended.items() if name in firing or not self.told(name, "resolved", since)
+            }
+
+        self._wait(missing, "resolved", CLEARS)
+
+    def _alerts(self) -> list[dict[str, Any]]:
+        """In the order in which they were told of."""
+        return [each for notification in http("GET", self._webhook)[1] for each in notification["alerts"]]
+
+    def _wait(self, missing: Callable[[], set[str]], status: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while left := missing():
+            assert time.monotonic() < deadline, f"not {status} within {seconds} s: {', '.join(sorted(left))}"
+            time.sleep(2)
+
+
+def _seconds(moment: str) -> float:
+    import datetime
+
+    return datetime.datetime.fromisoformat(moment[:19] + "+00:00").timestamp()
+
+
+@pytest.fixture(scope="session")
+def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """The release with quick rules, a webhook, faults that can be injected, and somebody who asks for predictions."""
+    file = tmp_path_factory.mktemp("rules") / "fast.rules.yaml"
+    file.write_text(rules(FASTER))
+    revisions = {
+        chart: json.loads(release.helm("history", chart, "--output=json").stdout)[-1]["revision"]
+        for chart in ("observability", "aurumai")
+    }
+    release.start_script("webhook", "webhook.py")
+    wait_for(lambda: release.get("pod", "webhook")["status"].get("podIP"), 60, "the webhook has an address")
+    address = release.get("pod", "webhook")["status"]["podIP"]
+    release.start_script("meter", "meter.py", image="edge")
+    ports = {"selector": {"script": "meter"}, "ports": [{"port": 5020}]}
+    release.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "meter"}, "spec": ports})
+    upgrade = ("--reuse-values", "--wait", "--timeout=5m")
+    release.helm(
+        *("upgrade", "observability", str(CHARTS / "observability"), *upgrade, "--set-file", f"rules.file={file}"),
+        *("--set", f"alertmanager.webhookUrl=http://{address}:8080/,links.docs={DOCS},links.grafana={GRAFANA}"),
+        *("--set", "collector.retrySeconds=10"),
+        timeout=330,
+    )
+    release.helm(
+        *(
+            "upgrade",
+            "aurumai",
+            str(CHARTS / "aurumai"),
+            *upgrade,
+            "--set-string",
+            "settings.AURUM_FAULTS_ENABLED=true",
+            "--set-json",
+            f"edge.inputs={json.dumps([METER])}",
+        ),
+        timeout=330,
+    )
+    load = {"URL": "http://aurumai-api:8000", "RATE": 10, "SECONDS": 1200, "RETRY": 0}
+    with release.forwarded("service/aurumai-api", 8000) as api:
+        wait_for(lambda: http("GET", f"{api}/health")[1]["status"] == "healthy", 60, "the platform is healthy")
+    release.start_script("load", "load.py", **load)
+    with release.forwarded("pod/webhook", 8080) as webhook:
+        yield Watch(release, webhook)
+    release.kubectl("delete", "service", "meter")
+    for pod in ("load", "webhook", "device", "small-store", "meter"):
+        release.kubectl("delete", "pod", pod, "--ignore-not-found", "--grace-period=0", "--force")
+    if kube.KEEP:
+        for chart, revision in revisions.items():
+            release.helm("rollback", chart, str(revision), "--wait", "--timeout=5m", timeout=330)
+
+
+def known_machines(api: str) -> list[dict[str, Any]]:
+    """What the API knows, once its breaker lets it ask."""
+    found = wait_for(lambda: http("GET", f"{api}/api/machines?limit=100")[1]["items"], 60, "the machines are known")
+    return list(found)

@@ -1,0 +1,35 @@
+"""Each alert ends when its fault does, and what the webhook was told of it leads on. After test_alerts.py."""
+
+from pathlib import Path
+
+from charts.telemetry.dashboards import PAGES
+
+from tests.cluster.kube import ROOT, http
+from tests.cluster.observability.conftest import DOCS, GRAFANA, Watch, known_machines
+
+
+def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
+    assert watch.ended, "no fault was there"
+    with watch.release.forwarded("service/aurumai-api", 8000) as api:
+        machines = known_machines(api)
+        pumps = [each["machine_id"] for each in machines if each["machine_type"] == "pump"]
+        well = [pump for pump in pumps if not pump.startswith("shifted-")]
+        for number in range(1000):  # so that most of the latest predictions are of these again
+            http("POST", f"{api}/api/predict", {"machine_id": well[number % len(well)]})
+    watch.clears()
+
+
+def test_what_the_webhook_was_told_leads_on(watch: Watch) -> None:
+    """To a runbook that is there and a dashboard that is."""
+    told = [each for name in watch.ended for each in watch.told(name, "firing")]
+    assert {each["labels"]["alertname"] for each in told} == set(watch.ended)
+    uids = {page.uid for page in PAGES}
+    for each in told:
+        labels, annotations = each["labels"], each["annotations"]
+        assert labels["severity"] in ("warning", "critical")
+        assert labels["service"]
+        assert annotations["summary"]
+        assert annotations["description"]
+        assert Path(ROOT, annotations["runbook_url"].removeprefix(DOCS)).is_file()
+        assert annotations["runbook_url"].startswith(f"{DOCS}docs/runbooks/")
+        assert annotations["dashboard_url"].removeprefix(f"{GRAFANA}/d/") in uids

@@ -48,7 +48,7 @@ soak: $(VENV)/.dev  ## Kill, cut and turn back everything at random for an hour;
 	@$(BIN)/python -m tests.faults.chaos --kills 200 $(ARGS)
 
 browser-test: $(VENV)/.dev  ## Run the tests that need a Chromium: every page of the console with a live plant
-	@$(BIN)/python -m pytest tests/browser -n $(WORKERS) --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 security: $(VENV)/.dev  ## Attack it: access, tokens, TLS, floods, fuzzing; known vulnerabilities of what it is built on
 	@$(BIN)/python -m pytest tests/unit/test_security.py tests/security $(ARGS)

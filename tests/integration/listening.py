@@ -44,12 +44,15 @@ def results(platform: Platform, name: str, of: str = "readings") -> dict[str, fl
 
 def readings(platform: Platform, machine: str, sensor: str) -> list[float]:
     """The values that are stored, in the order of time."""
-    answer = http("GET", f"{platform.api}/api/machines/{machine}/metrics?sensor={sensor}&points=0")
-    return [value for series in answer.json.get("series", []) for value in series["values"]]
+    return [value for series in _stored(platform, machine, sensor) for value in series["values"]]
 
 
 def newest(platform: Platform, machine: str, sensor: str) -> float:
     """When the latest that is stored was read, in seconds since 1970; 0 if there is none."""
-    answer = http("GET", f"{platform.api}/api/machines/{machine}/metrics?sensor={sensor}&points=0")
-    times = [at for series in answer.json.get("series", []) for at in series["timestamps"][-1:]]
+    times = [at for series in _stored(platform, machine, sensor) for at in series["timestamps"][-1:]]
     return max((datetime.fromisoformat(at).timestamp() for at in times), default=0.0)
+
+
+def _stored(platform: Platform, machine: str, sensor: str) -> list[dict[str, Any]]:
+    answer = http("GET", f"{platform.api}/api/machines/{machine}/metrics?sensor={sensor}&points=0")
+    return list(answer.json.get("series", []))

@@ -25,27 +25,28 @@ class Server(Session):
         self._last = 0
 
     async def _send_request(self, request: Any, timeout: float | None = None, message_type: Any = None) -> Any:
+        return ua.utils.Buffer(struct_to_binary(await self._answer(request)))
+
+    async def _answer(self, request: Any) -> Any:
         if isinstance(request, ua.PublishRequest):
             for each in request.Parameters.SubscriptionAcknowledgements:
                 self.kept.pop(each.SequenceNumber, None)
             value = await self.publishing
             self.publishing = asyncio.get_running_loop().create_future()
-            return ua.utils.Buffer(struct_to_binary(ua.PublishResponse(Parameters=self.send(value))))
+            return ua.PublishResponse(Parameters=self.send(value))
         if isinstance(request, ua.RepublishRequest):
             number = request.Parameters.RetransmitSequenceNumber
             if number in self.refused or number not in self.kept:
                 raise ua.uaerrors.BadMessageNotAvailable
-            answer = ua.RepublishResponse(NotificationMessage=message(number, self.kept[number]))
-            return ua.utils.Buffer(struct_to_binary(answer))
+            return ua.RepublishResponse(NotificationMessage=message(number, self.kept[number]))
         assert isinstance(request, ua.TransferSubscriptionsRequest)
         if self.gone:
             raise ua.uaerrors.BadSubscriptionIdInvalid
         if not self.transfers:
             raise ua.uaerrors.BadServiceUnsupported
-        found = ua.TransferResult(AvailableSequenceNumbers=list(self.kept))
         answer = ua.TransferSubscriptionsResponse()
-        answer.Parameters.Results = [found]
-        return ua.utils.Buffer(struct_to_binary(answer))
+        answer.Parameters.Results = [ua.TransferResult(AvailableSequenceNumbers=list(self.kept))]
+        return answer
 
     def send(self, value: float | None) -> ua.PublishResult:
         """None: a sign of life."""
@@ -109,12 +110,16 @@ async def hear(server: Server, subscription: DurableSubscription, value: float |
     await subscription.publish_callback(response.Parameters)
 
 
-async def test_what_was_not_heard_is_asked_for_again_and_acknowledged(
-    server: Server, subscription: DurableSubscription, taken: Taken
-) -> None:
+async def hear_one_of_three(server: Server, subscription: DurableSubscription) -> None:
     await hear(server, subscription, 1.0)
     server.send(2.0)
     server.send(3.0)
+
+
+async def test_what_was_not_heard_is_asked_for_again_and_acknowledged(
+    server: Server, subscription: DurableSubscription, taken: Taken
+) -> None:
+    await hear_one_of_three(server, subscription)
     await subscription.restore()
     await hear(server, subscription, 4.0)
     assert taken.values == [1.0, 2.0, 3.0, 4.0]
@@ -128,9 +133,7 @@ async def test_a_server_that_does_not_tell_what_it_has_is_asked_in_turn(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
     server.transfers = False
-    await hear(server, subscription, 1.0)
-    server.send(2.0)
-    server.send(3.0)
+    await hear_one_of_three(server, subscription)
     await subscription.restore()
     assert (taken.values, taken.lost, taken.gone) == ([1.0, 2.0, 3.0], 0, [])
     await subscription.restore()
@@ -141,9 +144,7 @@ async def test_a_server_that_does_not_tell_what_it_has_is_asked_in_turn(
 async def test_one_that_cannot_be_read_is_left_and_the_next_is_asked_for(
     server: Server, subscription: DurableSubscription, taken: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await hear(server, subscription, 1.0)
-    server.send(2.0)
-    server.send(3.0)
+    await hear_one_of_three(server, subscription)
     republish = server.republish
 
     async def unreadable(subscription_id: int, number: int) -> Any:
@@ -229,9 +230,7 @@ async def test_an_acknowledgement_that_went_with_the_connection_is_given_again(
 async def test_what_the_server_has_not_kept_is_told(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
-    await hear(server, subscription, 1.0)
-    server.send(2.0)
-    server.send(3.0)
+    await hear_one_of_three(server, subscription)
     server.refused.add(2)
     await subscription.restore()
     await hear(server, subscription, 4.0)

@@ -78,7 +78,6 @@ class DurableSubscription(Subscription):
         self._lost = lost
         self._gone = gone
         self._one_at_a_time = asyncio.Lock()
-        self._taking = False
 
     async def publish_callback(self, publish_result: Any) -> None:
         """While a connection is restored, what comes by it waits: it is younger than what is asked for again."""
@@ -104,8 +103,8 @@ class DurableSubscription(Subscription):
         self._end("nothing came, not even a sign of life")
 
     def is_stale(self, margin: float) -> bool:
-        """Not while a notification is being taken: then it is we who ask for no other."""
-        return not self._taking and super().is_stale(margin)
+        """Not while a notification is being taken, or asked for again: then it is we who ask for no other."""
+        return not self._one_at_a_time.locked() and super().is_stale(margin)
 
     async def _available(self) -> list[int]:
         """The numbers of what the server keeps until it is acknowledged, as far as it tells."""
@@ -142,11 +141,7 @@ class DurableSubscription(Subscription):
         subscription, number = self.subscription_id or 0, int(message.SequenceNumber)
         if self._session.acknowledged(subscription, number):
             return  # it was asked for again while it was on its way
-        self._taking = True
-        try:
-            await self._take(message.NotificationData)
-        finally:
-            self._taking = False
+        await self._take(message.NotificationData)
         self._session.acknowledge(subscription, number)
         if number != self._next:
             self._lost()

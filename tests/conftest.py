@@ -29,6 +29,7 @@ _PORTS = range(11_000, 30_000)  # below those that connections get, which would 
 _share = _PORTS[_WORKER::_WORKERS]
 _first = random.randrange(len(_share))
 _ports = itertools.cycle([*_share[_first:], *_share[:_first]])
+_cassandras: list[Cluster] = []
 
 
 def scope(nodeid: str) -> str:
@@ -47,12 +48,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByScope:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first where several workers run tests; the last are the many that take no time."""
+    """The tests of Cassandra come together. Where several workers run tests, what takes longest comes first."""
     for item in items:
         if "cassandra" in getattr(item, "fixturenames", ()) and scope(item.nodeid) != "cassandra":
             raise pytest.UsageError(f"{item.nodeid} needs Cassandra: name it in _NEED_CASSANDRA of {__file__}")
-    if _WORKERS > 1:
-        items.sort(key=lambda item: (scope(item.nodeid) != "cassandra", "unit" in item.path.parts))
+    items.sort(key=lambda item: (scope(item.nodeid) != "cassandra", _WORKERS > 1 and "unit" in item.path.parts))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Cassandra ends with the last of its tests: three nodes cost the others time, even when nobody asks them."""
+    if scope(item.nodeid) == "cassandra" and (nextitem is None or scope(nextitem.nodeid) != "cassandra"):
+        while _cassandras:
+            _cassandras.pop().stop()
 
 
 def free_port() -> int:
@@ -250,10 +258,11 @@ def serving(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[
 
 @pytest.fixture(scope="session")
 def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three real Cassandra nodes."""
+    """Three real Cassandra nodes, until the last test that may want them."""
     if missing := what_is_missing():
         pytest.skip(missing)
     cluster = Cluster(tmp_path_factory.mktemp("cassandra"))
+    _cassandras.append(cluster)
     try:
         cluster.start(3)
         yield cluster

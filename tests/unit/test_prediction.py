@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from river.drift import ADWIN
 
 from aurum.prediction.calibrating import calibrate_interval, calibrate_risk
 from aurum.prediction.calibration import LEVELS
+from aurum.prediction.drift import MeanChanges
 from aurum.prediction.features import FeatureSpec, features_of, features_of_windows, steps_of, window_of
 from aurum.prediction.model import CorruptModelError, load_model
 from aurum.prediction.model_files import make_champion, write_model
@@ -248,3 +250,19 @@ def test_the_rule_sees_a_machine_move_from_its_beginning() -> None:
     assert still.risk < 0.3 < shifted.risk
     assert next(iter(shifted.shifts)) == "x"
     assert assess({"x": (at[:5], calm[:5])}) is None
+
+
+@given(st.lists(st.tuples(st.floats(-10, 10), st.integers(1, 300)), min_size=1, max_size=6), st.integers(0, 99))
+@settings(deadline=None, max_examples=20)
+def test_changes_of_a_mean_are_found_where_adwin_finds_them(levels: list[tuple[float, int]], seed: int) -> None:
+    noise = np.random.default_rng(seed)
+    ours, theirs = MeanChanges(), ADWIN()
+    for value in (value for level, length in levels for value in noise.normal(level, 1, length).tolist()):
+        theirs.update(value)
+        assert ours.add(value) == theirs.drift_detected
+
+
+def test_a_mean_that_moves_is_a_change() -> None:
+    means = MeanChanges()
+    assert not any(means.add(0.0) for _ in range(500))
+    assert any(means.add(1.0) for _ in range(500))

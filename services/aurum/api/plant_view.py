@@ -45,7 +45,7 @@ class PlantView:
         self._version = 0
         self._heard: dict[str, float] = {}  # service → time.monotonic() of its last answer
         self._begun = time.monotonic()
-        self._seen = self._scored = False
+        self._seen, self._scored = asyncio.Event(), False
         self.closed = False
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class PlantView:
         scored: whether predictions belong to it."""
         if time.monotonic() > self._begun + within:
             return None
-        if not self._seen:
+        if not self._seen.is_set():
             return "the machines are not known yet"
         return "the machines have no predictions yet" if scored and not self._scored else None
 
@@ -127,7 +127,7 @@ class PlantView:
                     backoff = _BACKOFF
                     for machine in response.machines:
                         self._take(machine)
-                    self._seen = True
+                    self._seen.set()
             except AurumError as error:
                 logger.warning("machines are not followed at the moment: %s", error.message)
             await asyncio.sleep(backoff)
@@ -135,6 +135,7 @@ class PlantView:
 
     async def score(self) -> None:
         """Predicts for the machines that have new readings, those first that wait longest; for as long as it runs."""
+        await self._seen.wait()
         while True:
             started = time.monotonic()
             before = time.time() - self._refresh_interval
@@ -147,7 +148,7 @@ class PlantView:
             part = due[:_SCORED_AT_ONCE]
             try:
                 await self._score(part)
-                self._scored = self._scored or (self._seen and len(part) == len(due))
+                self._scored = self._scored or len(part) == len(due)
             except AurumError as error:
                 logger.warning("machines are not scored at the moment: %s", error.message)
             await asyncio.sleep(max(0.2, self._refresh_interval - (time.monotonic() - started)))

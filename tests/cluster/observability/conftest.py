@@ -12,7 +12,7 @@ from tests.cluster import kube
 from tests.cluster.kube import CHARTS, Namespace, http, wait_for
 
 DASHBOARDS = [json.loads(path.read_text()) for path in sorted((CHARTS / "observability" / "dashboards").glob("*.json"))]
-FASTER = 60
+FASTER = 120
 DOCS, GRAFANA = "https://docs.example.com/aurum/", "https://grafana.example.com"
 FIRES, CLEARS = 240.0, 420.0  # seconds
 METER = {

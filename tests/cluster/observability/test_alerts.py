@@ -1,6 +1,6 @@
 """Each alert, provoked by a real fault, on its way to a webhook behind Alertmanager, and its end when the fault ends.
 
-The rules are the chart's over windows and waits that are 60 times shorter. Faults come in rounds, some together.
+The rules are the chart's over windows and waits that are 120 times shorter. Faults come in rounds, some together.
 That alerts clear is looked at when all faults are over, in test_all_clear.py.
 """
 

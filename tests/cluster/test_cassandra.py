@@ -168,14 +168,18 @@ def test_two_pods_share_requests_and_one_that_is_killed_is_not_missed(space: Nam
         for _ in range(3):  # and again: Java gets going
             wait_for(predicted, 120, "every machine has a prediction")
             time.sleep(5)
-    load = Load(space, retry=True, keepalive=0, rate=RATE)
     before = queries(space)
-    time.sleep(20)
-    after = queries(space)
-    assert len(after) == 2
-    for pod, count in after.items():
-        assert count - before.get(pod, 0.0) > 0.2 * RATE * 20 / 2, (before, after)
-    victim = next(iter(after))
+
+    def shared_by_all(rate: float) -> None:
+        nonlocal before
+        after = queries(space)
+        assert len(after) == 2
+        for pod, count in after.items():
+            assert count - before.get(pod, 0.0) > 0.2 * rate * 20 / 2, (before, after)
+        before = after
+
+    load = Load.that_is_borne(space, RATE, 3.0, shared_by_all)
+    victim = next(iter(before))
     space.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
     time.sleep(30)
     done = load.stop()

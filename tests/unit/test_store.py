@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.recent import Part, RecentReadings
 from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
@@ -263,6 +264,40 @@ def test_the_tail_takes_over_from_the_store() -> None:
     held = tail.last(4, 0, 100)
     assert held is not None
     assert held[0].tolist() == [4, 5, 6, 7]
+
+
+def plant_with_a_tail(tail_bytes: int) -> tuple[Plant, MachineState]:
+    """A machine with one reading, at 100, whose tail has 256 at first."""
+    plant = Plant(10, 256, tail_bytes)
+    plant.apply(batch(1, [100], [100.0]), 0)
+    state = plant.get("m")
+    tail = plant.tail(state, "s")
+    assert tail is not None
+    tail.prepend(np.array([100]), np.array([100.0]), tail.late)
+    return plant, state
+
+
+def test_questions_that_reach_back_stay_in_memory_however_far_within_bounds() -> None:
+    """A window of 1,000 readings, asked for from the beginning on."""
+    plant, state = plant_with_a_tail(64_000_000)
+    for at in range(101, 5000):
+        plant.apply(batch(at, [at], [float(at)]), 0)
+        if at % 10 == 0:
+            held = plant.held(state, "s", at - 999, at + 1, 0)
+            assert held is not None, at
+            assert held[0].tolist() == list(range(max(100, at - 999), at + 1))
+    assert plant.held(state, "s", 100, 5000, 0) is None, "it has forgotten nothing"
+
+
+@pytest.mark.parametrize("tail_bytes", [10_000, 40_000])
+def test_tails_grow_no_further_than_their_bytes(tail_bytes: int) -> None:
+    plant, state = plant_with_a_tail(tail_bytes)
+    for at in range(101, 5000):
+        plant.apply(batch(at, [at], [float(at)]), 0)
+        plant.held(state, "s", 0, at + 1, 0)
+    tail = plant.tail(state, "s")
+    assert tail is not None
+    assert 2 * tail.capacity * 16 <= tail_bytes
 
 
 VERSION_1 = """

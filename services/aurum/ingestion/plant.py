@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
-from aurum.readings.batch import Batch
+from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.runtime import metrics
 from aurum.runtime.errors import NotFoundError, ResourceExhaustedError
 from aurum.v1 import ingestion_pb2
 
 _READING_BYTES = 16
 _TAIL_OVERHEAD = 500  # bytes of a tail besides its readings
+_TAIL_GROWTH = 16  # times as many readings as at first are held where questions reach so far back
 
 
 @dataclass(slots=True)
@@ -46,12 +47,13 @@ class Plant:
     """All machines. For one event loop."""
 
     def __init__(self, max_machines: int, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
-        """tail_readings: of a series that is asked for, to be held in memory. tail_bytes: of all of them. shared:
-        whether others write too, so that not every reading comes by here."""
+        """tail_readings: of a series that is asked for, to be held in memory at first. tail_bytes: of all of them.
+        shared: whether others write too, so that not every reading comes by here."""
         self._shared = shared
         self._max_machines = max_machines
         self._tail_readings = tail_readings
-        self._max_tails = max(1, tail_bytes // (2 * tail_readings * _READING_BYTES + _TAIL_OVERHEAD))
+        self._tail_bytes = tail_bytes
+        self._held_bytes = 0  # that the tails may have at most
         self._tails: OrderedDict[tuple[str, str], SeriesTail] = OrderedDict()  # the ones asked for last at the end
         self._states: OrderedDict[str, MachineState] = OrderedDict()  # the ones changed last at the end
         self._ids: list[str] = []  # sorted
@@ -153,11 +155,28 @@ class Plant:
         tail = self._tails.get(key)
         if tail is None:
             tail = self._tails[key] = SeriesTail(self._tail_readings, state.sensors[sensor][0] + 1)
-            if len(self._tails) > self._max_tails:
-                self._tails.popitem(last=False)
+            self._held_bytes += _most_bytes(tail.capacity)
+            while self._held_bytes > self._tail_bytes and len(self._tails) > 1:
+                self._held_bytes -= _most_bytes(self._tails.popitem(last=False)[1].capacity)
             metrics.ingestion_tails.set(len(self._tails))
+        elif 4 * tail.asked > 3 * tail.capacity < 3 * _TAIL_GROWTH * self._tail_readings:
+            more = _most_bytes(2 * tail.capacity) - _most_bytes(tail.capacity)
+            if self._held_bytes + more <= self._tail_bytes:
+                self._held_bytes += more
+                tail.capacity *= 2
         self._tails.move_to_end(key)
         return tail
+
+    def held(
+        self, state: MachineState, sensor: str, start_us: int, end_us: int, last: int
+    ) -> tuple[Timestamps, Values] | None:
+        """Readings in [start_us, end_us), or the `last` of them if that is not 0; None if some may be only in the
+        store."""
+        tail = self.tail(state, sensor)
+        if tail is None:
+            return None
+        start_us = max(start_us, state.first_seen_us)  # there is nothing before that to be missed
+        return tail.last(last, start_us, end_us) if last else tail.between(start_us, end_us)
 
     def page(self, after: str, size: int, machine_type: str, site: str) -> tuple[list[MachineState], str]:
         """Up to `size` machines that match, in the order of their ids, after the id `after`; and the next `after`."""
@@ -204,3 +223,7 @@ class Plant:
         self._version += 1
         state.version = self._version
         self._states.move_to_end(state.record.machine_id)
+
+
+def _most_bytes(capacity: int) -> int:
+    return 2 * capacity * _READING_BYTES + _TAIL_OVERHEAD

@@ -226,10 +226,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             return []
         found: dict[str, Points | None] = {}
         for sensor in sensors:
-            tail = self._plant.tail(state, sensor)
-            held = None
-            if tail is not None:
-                held = tail.last(request.last, start, end) if request.last else tail.between(start, end)
+            held = self._plant.held(state, sensor, start, end, request.last)
             found[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
         missing = [sensor for sensor, points in found.items() if points is None]
         if missing:

@@ -10,10 +10,11 @@ _NEVER = 2**62
 class SeriesTail:
     """Every reading of one series from `complete_from` on; at least the last `capacity` once that many have come."""
 
-    __slots__ = ("_capacity", "_end", "_timestamps", "_values", "complete_from", "late")
+    __slots__ = ("_end", "_timestamps", "_values", "asked", "capacity", "complete_from", "late")
 
     def __init__(self, capacity: int, complete_from: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity  # may grow
+        self.asked = 0  # readings of the longest range that was found here
         self._timestamps = np.empty(min(16, 2 * capacity), np.int64)
         self._values = np.empty(min(16, 2 * capacity), np.float64)
         self._end = 0
@@ -33,10 +34,10 @@ class SeriesTail:
         if late and timestamps[late - 1] >= self.complete_from:
             self._drop_through(int(timestamps[late - 1]))
         timestamps, values = timestamps[late:], values[late:]
-        if len(timestamps) > self._capacity:
+        if len(timestamps) > self.capacity:
             self._end = 0
-            self.complete_from = int(timestamps[-self._capacity])
-            timestamps, values = timestamps[-self._capacity :], values[-self._capacity :]
+            self.complete_from = int(timestamps[-self.capacity])
+            timestamps, values = timestamps[-self.capacity :], values[-self.capacity :]
         count = len(timestamps)
         if not count:
             return
@@ -51,7 +52,7 @@ class SeriesTail:
             return
         held = self._timestamps[: self._end].copy(), self._values[: self._end].copy()
         older = int(np.searchsorted(timestamps, self.complete_from))
-        room = self._capacity - self._end
+        room = self.capacity - self._end
         keep = slice(max(0, older - room), older)
         if room <= 0 or keep.start >= keep.stop:
             return
@@ -70,6 +71,7 @@ class SeriesTail:
         if start_us < self.complete_from:
             return None
         low, high = np.searchsorted(self._timestamps[: self._end], [start_us, end_us])
+        self.asked = max(self.asked, int(high - low))
         return self._timestamps[low:high].copy(), self._values[low:high].copy()
 
     def last(self, count: int, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
@@ -88,14 +90,14 @@ class SeriesTail:
     def _make_room(self, count: int) -> None:
         if self._end + count <= len(self._timestamps):
             return
-        surplus = self._end + count - self._capacity
+        surplus = self._end + count - self.capacity
         if surplus > 0:
             surplus = min(surplus, self._end)
             self.complete_from = max(self.complete_from, int(self._timestamps[surplus - 1]) + 1)
             self._shift(surplus)
         needed = self._end + count
         if needed > len(self._timestamps):
-            size = min(2 * self._capacity, max(needed, 2 * len(self._timestamps)))
+            size = min(2 * self.capacity, max(needed, 2 * len(self._timestamps)))
             self._timestamps = np.resize(self._timestamps, size)
             self._values = np.resize(self._values, size)
 

@@ -236,7 +236,11 @@ class Settings(BaseSettings):
     )
     ingestion_max_machines: int = Field(100_000, ge=1, description="Machines kept; readings of more are refused.")
     ingestion_tail_readings: int = Field(
-        256, ge=1, le=65_536, description="Latest readings of a series that is asked for, held in memory."
+        256,
+        ge=1,
+        le=65_536,
+        description="Latest readings of a series that is asked for, held in memory; up to 16 times as many where "
+        "questions reach so far back.",
     )
     ingestion_tail_bytes: int = Field(
         64_000_000, ge=1_000_000, description="Bytes of memory for them; the series not asked for longest goes first."

@@ -88,49 +88,14 @@ class BrokerConnection:
         self._reading = False
         self.lost: str | None = None
 
-    async def open(self, timeout: float) -> None:
-        """Raises UnavailableError."""
-        options = self._options
-        more: dict[str, Any] = {}
-        if options.version == "5":
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.ReceiveMaximum = options.in_flight
-            properties.MaximumPacketSize = _MOST_BYTES
-            properties.SessionExpiryInterval = 0 if self._clean else _SESSION_SECONDS
-            more = {"clean_start": self._clean, "properties": properties}
-        self._client.connect_timeout = timeout
+    async def open(self, filters: Sequence[str], timeout: float) -> None:
+        """Connects and subscribes, or is closed. timeout: seconds for each. Raises UnavailableError."""
         try:
-            await asyncio.to_thread(self._client.connect, options.host, options.port, options.keepalive, **more)
-        except (OSError, ValueError) as error:
-            raise UnavailableError(f"the broker at {options.host}:{options.port} cannot be reached: {error}") from error
-        self._socket = self._client.socket()
-        if self._socket is None:
-            raise UnavailableError(f"the broker at {options.host}:{options.port} hung up")
-        self._read(True)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._answer
-        except TimeoutError as error:
-            raise UnavailableError(f"the broker did not answer within {timeout:.1f} s") from error
-
-    async def subscribe(self, filters: Sequence[str], qos: int = 1, timeout: float = 10.0) -> None:
-        """Raises UnavailableError if the broker refuses one."""
-        wanted: Any = (
-            [(each, SubscribeOptions(qos=qos)) for each in filters]
-            if self._options.version == "5"
-            else [(each, qos) for each in filters]
-        )
-        _, number = self._client.subscribe(wanted)
-        if number is None:
-            raise UnavailableError(self.lost or "the connection to the broker is lost")
-        granted = self._granted[number] = self._loop.create_future()
-        try:
-            async with asyncio.timeout(timeout):
-                await granted
-        except TimeoutError as error:
-            raise UnavailableError("the broker does not answer to subscriptions") from error
-        finally:
-            self._granted.pop(number, None)
+            await self._connect(timeout)
+            await self._subscribe(filters, timeout)
+        except BaseException:
+            self.close()
+            raise
 
     async def take(self, most: int, seconds: float) -> list[Message]:
         """What arrives within so many seconds; sooner when nothing more comes, as when the broker waits for us. Raises
@@ -182,6 +147,48 @@ class BrokerConnection:
             self._end("closed")
 
     # Inside
+
+    async def _connect(self, timeout: float) -> None:
+        options = self._options
+        more: dict[str, Any] = {}
+        if options.version == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.ReceiveMaximum = options.in_flight
+            properties.MaximumPacketSize = _MOST_BYTES
+            properties.SessionExpiryInterval = 0 if self._clean else _SESSION_SECONDS
+            more = {"clean_start": self._clean, "properties": properties}
+        self._client.connect_timeout = timeout
+        try:
+            await asyncio.to_thread(self._client.connect, options.host, options.port, options.keepalive, **more)
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"the broker at {options.host}:{options.port} cannot be reached: {error}") from error
+        self._socket = self._client.socket()
+        if self._socket is None:
+            raise UnavailableError(f"the broker at {options.host}:{options.port} hung up")
+        self._read(True)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._answer
+        except TimeoutError as error:
+            raise UnavailableError(f"the broker did not answer within {timeout:.1f} s") from error
+
+    async def _subscribe(self, filters: Sequence[str], timeout: float) -> None:
+        wanted: Any = (
+            [(each, SubscribeOptions(qos=1)) for each in filters]
+            if self._options.version == "5"
+            else [(each, 1) for each in filters]
+        )
+        _, number = self._client.subscribe(wanted)
+        if number is None:
+            raise UnavailableError(self.lost or "the connection to the broker is lost")
+        granted = self._granted[number] = self._loop.create_future()
+        try:
+            async with asyncio.timeout(timeout):
+                await granted
+        except TimeoutError as error:
+            raise UnavailableError("the broker does not answer to subscriptions") from error
+        finally:
+            self._granted.pop(number, None)
 
     def _read(self, on: bool) -> None:
         if on == self._reading or self._socket is None:

@@ -35,12 +35,7 @@ class Mqtt:
 
     async def _open(self, timeout: float) -> BrokerConnection:
         connection = BrokerConnection(self._options.broker, f"aurum-{self._options.name}")
-        try:
-            await connection.open(timeout)
-            await connection.subscribe([topic.filter for topic in self._options.topics], timeout=timeout)
-        except BaseException:
-            connection.close()
-            raise
+        await connection.open([topic.filter for topic in self._options.topics], timeout)
         return connection
 
     async def _hear(self, connection: BrokerConnection) -> None:

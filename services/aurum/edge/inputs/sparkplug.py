@@ -222,13 +222,8 @@ class Sparkplug:
         at = int(time.time() * 1000)
         will = Will(self._state, _state(at, online=False))
         connection = BrokerConnection(self._options.broker, f"aurum-{self._options.name}", clean=True, will=will)
-        try:
-            await connection.open(timeout)
-            await connection.subscribe([f"{NAMESPACE}/{group}/#" for group in self._options.groups], timeout=timeout)
-            connection.publish(self._state, _state(at, online=True), qos=1, retain=True)
-        except BaseException:
-            connection.close()
-            raise
+        await connection.open([f"{NAMESPACE}/{group}/#" for group in self._options.groups], timeout)
+        connection.publish(self._state, _state(at, online=True), qos=1, retain=True)
         return connection
 
     async def _hear(self, connection: BrokerConnection) -> None:

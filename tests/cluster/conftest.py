@@ -21,12 +21,12 @@ _ORDER = (
     "test_cassandra.py",
     "test_release.py",
     "test_closed_release.py",
-    "operator/test_many.py",  # no release is theirs, and this one has to grow old
     "observability/test_soak.py",
     "operator/test_release.py",
     "test_release_disturbed.py",
     "observability/test_alerts.py",
-    "operator/test_operator.py",  # no release is theirs, and alerts take their time to clear
+    "operator/test_many.py",  # no release is theirs, and alerts take their time to clear
+    "operator/test_operator.py",
     "observability/test_all_clear.py",
     "test_series.py",
 )

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -133,6 +134,13 @@ def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
     if kube.KEEP:
         for chart, revision in revisions.items():
             release.helm("rollback", chart, str(revision), "--wait", "--timeout=5m", timeout=330)
+
+
+def predict(api: str, machines: Sequence[str]) -> None:
+    """For each of them, four at a time, whatever comes back."""
+    with ThreadPoolExecutor(4, "predict") as pool:
+        for _ in pool.map(lambda machine: http("POST", f"{api}/api/predict", {"machine_id": machine}), machines):
+            pass
 
 
 def known_machines(api: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from charts.telemetry.alerts import ALERTS
 
 from tests.cluster.kube import Namespace, http, wait_for
-from tests.cluster.observability.conftest import Watch, known_machines
+from tests.cluster.observability.conftest import Watch, known_machines, predict
 from tests.cluster.operator.conftest import policy
 
 
@@ -118,8 +118,7 @@ def test_slow_failing_drifting_and_untold(watch: Watch) -> None:
     release, names = watch.release, ROUNDS[0]
     with release.forwarded("service/aurumai-api", 8000) as api:
         machine = shifted_pump(api)
-        for _ in range(200):  # its share of the latest predictions of both pods
-            http("POST", f"{api}/api/predict", {"machine_id": machine})
+        predict(api, [machine] * 200)  # its share of the latest predictions of both pods
     with (
         scaled(release, "deployment/observability-jaeger", 1),
         fault(release, "prediction", "delay", "--method", "Predict", "--delay", "1200ms"),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from charts.telemetry.dashboards import PAGES
 
-from tests.cluster.kube import ROOT, http
-from tests.cluster.observability.conftest import DOCS, GRAFANA, Watch, known_machines
+from tests.cluster.kube import ROOT
+from tests.cluster.observability.conftest import DOCS, GRAFANA, Watch, known_machines, predict
 
 
 def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
@@ -14,8 +14,7 @@ def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
         machines = known_machines(api)
         pumps = [each["machine_id"] for each in machines if each["machine_type"] == "pump"]
         well = [pump for pump in pumps if not pump.startswith("shifted-")]
-        for number in range(1000):  # so that most of the latest predictions are of these again
-            http("POST", f"{api}/api/predict", {"machine_id": well[number % len(well)]})
+        predict(api, [well[number % len(well)] for number in range(1000)])  # most of the latest are of these again
     watch.clears()
 
 

@@ -14,7 +14,6 @@ from tests.cluster import kube
 from tests.cluster.kube import CHARTS, HERE, ROOT
 
 RULES = CHARTS / "observability" / "rules" / "aurumai.rules.yaml"
-RULES_TEST = HERE / "rules.test.yaml"
 
 
 @pytest.fixture
@@ -32,6 +31,12 @@ def rules() -> Iterator[dict[str, Any]]:
 
 def test_the_rules_are_valid(promtool: str) -> None:
     kube.run(promtool, "check", "rules", "--lint-fatal", str(RULES))
+
+
+@pytest.fixture(scope="module")
+def suite() -> dict[str, Any]:
+    """promtool's tests of all rules."""
+    return dict(yaml.safe_load((HERE / "rules.test.yaml").read_text()))
 
 
 def asked(tests: Sequence[dict[str, Any]]) -> str:
@@ -52,15 +57,15 @@ def check(promtool: str, folder: Path, suite: dict[str, Any], tests: Sequence[di
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_each_alert_fires_and_clears_when_it_should(promtool: str, tmp_path: Path, alert: Alert) -> None:
-    suite = yaml.safe_load(RULES_TEST.read_text())
+def test_each_alert_fires_and_clears_when_it_should(
+    promtool: str, tmp_path: Path, suite: dict[str, Any], alert: Alert
+) -> None:
     tests = [test for test in suite["tests"] if f'alertname="{alert.name}"' in asked([test])]
     assert len(tests) == len(alert.cases)
     check(promtool, tmp_path, suite, tests)
 
 
-def test_what_is_recorded_is_what_a_hand_computes(promtool: str, tmp_path: Path) -> None:
-    suite = yaml.safe_load(RULES_TEST.read_text())
+def test_what_is_recorded_is_what_a_hand_computes(promtool: str, tmp_path: Path, suite: dict[str, Any]) -> None:
     tests = [test for test in suite["tests"] if "alertname" not in asked([test])]
     assert tests
     check(promtool, tmp_path, suite, tests)

@@ -1,10 +1,11 @@
 """What is taken of an OPC UA server's notifications, and what of them is acknowledged, while connections break."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from asyncua import ua
+from asyncua.client.ua_client import UaClient, UaClientState
 from asyncua.ua.ua_binary import struct_to_binary
 
 from aurum.edge.inputs.opcua_subscription import DurableSubscription, Session
@@ -16,7 +17,10 @@ class Server(Session):
     """Answers as a server does that keeps what it has sent until it is acknowledged."""
 
     def __init__(self) -> None:
-        super().__init__(cast("Any", None))
+        self.client = UaClient()
+        self.client._set_state(UaClientState.CONNECTED)
+        super().__init__(self.client)
+        self.asked = 0
         self.kept: dict[int, float] = {}
         self.refused: set[int] = set()
         self.gone = False
@@ -29,6 +33,7 @@ class Server(Session):
 
     async def _answer(self, request: Any) -> Any:
         if isinstance(request, ua.PublishRequest):
+            self.asked += 1
             for each in request.Parameters.SubscriptionAcknowledgements:
                 self.kept.pop(each.SequenceNumber, None)
             value = await self.publishing
@@ -261,3 +266,25 @@ async def test_a_connection_that_breaks_again_is_no_end_but_a_subscription_that_
     await subscription.restore()
     assert taken.lost == 1
     assert "BadSubscriptionIdInvalid" in taken.gone[0]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [UaClientState.CONNECTING, UaClientState.SOCKET_OPEN, UaClientState.CHANNEL_OPEN, UaClientState.DISCONNECTED],
+)
+async def test_nothing_is_asked_for_by_a_connection_that_is_not_whole(server: Server, state: UaClientState) -> None:
+    server.client._set_state(state)
+    asking = asyncio.create_task(server.publish([]))
+    await asyncio.sleep(0.05)
+    assert server.asked == 0
+    server.client._set_state(UaClientState.CONNECTED)
+    server.publishing.set_result(1.0)
+    response = await asking
+    assert (server.asked, response.Parameters.NotificationMessage.SequenceNumber) == (1, 1)
+
+
+async def test_a_connection_that_does_not_come_ends_the_question(server: Server) -> None:
+    server.client._set_state(UaClientState.RECONNECTING)
+    with pytest.raises(ua.uaerrors.BadTimeout):
+        await server.publish([])
+    assert server.asked == 0

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from asyncua import ua
+from asyncua.client.ua_client import UaClientState
 from asyncua.client.ua_session import UaSession
 from asyncua.common.subscription import Subscription
 from asyncua.ua.uaerrors import (
@@ -16,6 +17,7 @@ from asyncua.ua.uaerrors import (
     BadNotImplemented,
     BadNotSupported,
     BadServiceUnsupported,
+    BadTimeout,
     UaStructParsingError,
 )
 
@@ -23,6 +25,7 @@ from aurum.edge.inputs.opcua_changes import read_publish_response
 
 _UNREADABLE = (struct.error, ValueError, LookupError)
 _LAST_NUMBER = 2**32 - 1  # of a notification; they begin at 1
+_CONNECTED_WITHIN = 1.0  # seconds, after which the library's loop looks whether the session is closed, and asks again
 _NO_TRANSFER = (BadServiceUnsupported, BadNotImplemented, BadNotSupported, BadNothingToDo)
 
 
@@ -43,6 +46,7 @@ class Session(UaSession):
 
     async def publish(self, acks: list[ua.SubscriptionAcknowledgement]) -> ua.PublishResponse:
         """acks: what the library believes to be taken; it forgets them with a connection, and some are not."""
+        await self._wait_for_the_connection()
         told = list(self._unconfirmed)
         request = ua.PublishRequest()
         request.Parameters.SubscriptionAcknowledgements = [ua.SubscriptionAcknowledgement(*each) for each in told]
@@ -54,6 +58,15 @@ class Session(UaSession):
         except (ua.UaError, *_UNREADABLE) as error:
             self.logger.exception("a notification cannot be read")  # it is not acknowledged
             raise UaStructParsingError from error
+
+    async def _wait_for_the_connection(self) -> None:
+        """While it is made anew: what is sent before its channel is open would break it. Raises BadTimeout."""
+        async with self._client.subscribe_state() as changes:
+            if self._client.state is not UaClientState.CONNECTED:
+                try:
+                    await changes.wait_for_state(UaClientState.CONNECTED, _CONNECTED_WITHIN)
+                except TimeoutError:
+                    raise BadTimeout from None
 
 
 class DurableSubscription(Subscription):

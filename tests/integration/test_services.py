@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import signal
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -344,6 +345,47 @@ def test_too_few_readings_say_so(serving: Platform) -> None:
     answer = http("POST", f"{serving.api}/api/predict", {"machine_id": "young-1"})
     assert answer.status == 409
     assert "too few readings" in answer.json["detail"]
+
+
+def test_a_window_is_read_once_when_ingestion_is_new(platform: Platform) -> None:
+    """Readings each second; what a question reaches back to is in the store, and then in memory."""
+    platform.extra["AURUM_FEATURE_PREDICTIVE"] = "false"
+    platform.start("ingestion")
+    platform.start("api")
+    first = int(time.time()) - 4000
+
+    def send(start: int, end: int) -> None:
+        readings = [
+            {"machine_id": "m", "sensor": "s", "timestamp": first + number, "value": float(number)}
+            for number in range(start, end)
+        ]
+        assert http("POST", f"{platform.api}/api/readings", {"readings": readings}).status == 200
+
+    def window(end: int) -> list[float]:
+        start = first + end - 1000
+        answer = http("GET", f"{platform.api}/api/machines/m/metrics?start={start}&end={first + end}&points=200")
+        (series,) = answer.json["series"]
+        return [float(value) for value in series["values"]]
+
+    def reads() -> float:
+        lines = platform.admin("ingestion", "/metrics").body.decode().splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith('db_queries_total{operation="read"'))
+
+    send(0, 3000)
+    platform.processes["ingestion"].kill(signal.SIGTERM)
+    platform.restart("ingestion")
+    wait_for(lambda: http("GET", f"{platform.api}/api/machines/m/metrics").status == 200, 20, "it answers again")
+    window(3000)
+    send(3000, 3020)
+    assert window(3020)
+    before = reads()
+    assert before > 0
+    for end in range(3021, 3030):
+        send(end - 1, end)
+        values = window(end)
+        assert len(values) == 200
+        assert abs(sum(values) / 200 - (end - 500.5)) < 0.01
+    assert reads() == before
 
 
 def test_a_service_that_is_told_to_stop_exits_0_in_time(platform: Platform) -> None:

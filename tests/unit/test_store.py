@@ -19,7 +19,7 @@ from aurum.ingestion.recent import Part, RecentReadings
 from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
-from aurum.ingestion.store import DAY_US, MachineRecord
+from aurum.ingestion.store import DAY_US, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.runtime.errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
@@ -238,15 +238,26 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     st.lists(st.lists(st.tuples(st.integers(0, 300), st.floats(-9, 9)), min_size=1, max_size=8), max_size=60),
     st.integers(1, 20),
     st.integers(0, 300),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 300), st.integers(1, 30)), max_size=5),
+    st.integers(0, 200),
 )
 def test_the_tail_says_what_the_store_would_or_nothing(
-    arrivals: list[list[tuple[int, float]]], capacity: int, start: int
+    arrivals: list[list[tuple[int, float]]],
+    capacity: int,
+    start: int,
+    readings: list[tuple[int, int, int]],
+    complete_from: int,
 ) -> None:
-    tail = SeriesTail(capacity, 0)
+    """readings: after so many arrivals the store is asked for what it has since a time; then the tail may have more."""
+    tail = SeriesTail(capacity, complete_from)
     everything: dict[int, float] = {}
-    for arrival in arrivals:
+    for number, arrival in enumerate(arrivals):
         tail.append(np.array([at for at, _ in arrival], dtype=np.int64), np.array([value for _, value in arrival]))
         everything.update(arrival)
+        for _, since, most in (each for each in readings if each[0] == number):
+            stored = {at: value for at, value in sorted(everything.items()) if at >= since}
+            tail.capacity = max(tail.capacity, most)
+            tail.prepend(np.array(list(stored), dtype=np.int64), np.array(list(stored.values())), tail.late, since)
     expected = [(at, value) for at, value in sorted(everything.items()) if at >= start]
     for held, wanted in (
         (tail.between(start, 1000), expected),
@@ -260,7 +271,7 @@ def test_the_tail_takes_over_from_the_store() -> None:
     tail = SeriesTail(10, 6)
     tail.append(np.array([6, 7]), np.array([6.0, 7.0]))
     assert tail.last(4, 0, 100) is None
-    tail.prepend(np.array([3, 4, 5, 6]), np.array([3.0, 4.0, 5.0, 6.0]), tail.late)
+    tail.prepend(np.array([3, 4, 5, 6]), np.array([3.0, 4.0, 5.0, 6.0]), tail.late, 3)
     held = tail.last(4, 0, 100)
     assert held is not None
     assert held[0].tolist() == [4, 5, 6, 7]
@@ -273,7 +284,7 @@ def plant_with_a_tail(tail_bytes: int) -> tuple[Plant, MachineState]:
     state = plant.get("m")
     tail = plant.tail(state, "s")
     assert tail is not None
-    tail.prepend(np.array([100]), np.array([100.0]), tail.late)
+    tail.prepend(np.array([100]), np.array([100.0]), tail.late, 100)
     return plant, state
 
 
@@ -287,6 +298,29 @@ def test_questions_that_reach_back_stay_in_memory_however_far_within_bounds() ->
             assert held is not None, at
             assert held[0].tolist() == list(range(max(100, at - 999), at + 1))
     assert plant.held(state, "s", 100, 5000, 0) is None, "it has forgotten nothing"
+
+
+def test_a_question_that_reaches_back_before_the_tail_makes_room_for_its_answer() -> None:
+    """As after a restart: 20 readings here, a second apart, and what the store has before."""
+    plant = Plant(10, 256, 64_000_000)
+    plant.load([MachineRecord("m", "pump", "", 0, "")], [SeriesSummary("m", "s", 100, 5000, 1.0)])
+    state = plant.get("m")
+    tail = plant.tail(state, "s")
+    assert tail is not None
+    assert not plant.has_room(state, tail, 4000), "nothing is known of their pace"
+    for at in range(5001, 5021):
+        plant.apply(batch(at, [at], [float(at)]), 0)
+    assert plant.held(state, "s", 4000, 5021, 0) is None
+    assert plant.has_room(state, tail, 4000)
+    stored = np.arange(4000, 5021)
+    assert tail.capacity > len(stored)
+    tail.prepend(stored, stored.astype(float), tail.late, 4000)
+    for start, end in ((4000, 5022), (4020, 5032)):
+        plant.apply(batch(end, [end - 1], [float(end - 1)]), 0)
+        held = plant.held(state, "s", start, end, 0)
+        assert held is not None
+        assert (held[0][0], held[0][-1]) == (start, end - 1)
+    assert not plant.has_room(state, tail, 0), "as many as are kept in no tail"
 
 
 @pytest.mark.parametrize("tail_bytes", [10_000, 40_000])

@@ -159,13 +159,15 @@ class Plant:
             while self._held_bytes > self._tail_bytes and len(self._tails) > 1:
                 self._held_bytes -= _most_bytes(self._tails.popitem(last=False)[1].capacity)
             metrics.ingestion_tails.set(len(self._tails))
-        elif 4 * tail.asked > 3 * tail.capacity < 3 * _TAIL_GROWTH * self._tail_readings:
-            more = _most_bytes(2 * tail.capacity) - _most_bytes(tail.capacity)
-            if self._held_bytes + more <= self._tail_bytes:
-                self._held_bytes += more
-                tail.capacity *= 2
+        elif 4 * tail.asked > 3 * tail.capacity:
+            self._grow(tail, 2 * tail.capacity)
         self._tails.move_to_end(key)
         return tail
+
+    def has_room(self, state: MachineState, tail: SeriesTail, start_us: int) -> bool:
+        """Whether the tail may have all readings from a time on, as far as their pace tells how many these are."""
+        wanted = tail.expected(max(start_us, state.first_seen_us))
+        return wanted > 0 and self._grow(tail, wanted)
 
     def held(
         self, state: MachineState, sensor: str, start_us: int, end_us: int, last: int
@@ -211,6 +213,18 @@ class Plant:
         """Ends every wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _grow(self, tail: SeriesTail, wanted: int) -> bool:
+        """Whether it has room for so many readings, which it gets within bounds."""
+        capacity = tail.capacity
+        while capacity < wanted:
+            capacity *= 2
+        more = _most_bytes(capacity) - _most_bytes(tail.capacity)
+        if capacity > _TAIL_GROWTH * self._tail_readings or self._held_bytes + more > self._tail_bytes:
+            return False
+        self._held_bytes += more
+        tail.capacity = capacity
+        return True
 
     def _add(self, record: MachineRecord) -> MachineState:
         state = self._states[record.machine_id] = MachineState(record)

@@ -11,6 +11,7 @@ import numpy as np
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
+from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Timestamps, Values, decode, machine_id_problem, now_us, parse_request
 from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.runtime import metrics
@@ -238,14 +239,31 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self, state: MachineState, sensor: str, start: int, end: int, request: ingestion_pb2.QueryRequest
     ) -> Points:
         tail = self._plant.tail(state, sensor)
-        late = tail.late if tail is not None else 0
-        async with self._reading:
-            points = await self._store.read(
-                state.record.machine_id, sensor, start, end, points=request.points, last=request.last
-            )
-        if tail is not None and points.counts is None and end > state.last_seen_us:
-            tail.prepend(points.timestamps, points.values, late)  # the next question like this one stays in memory
+        if tail is None or end <= state.last_seen_us:
+            return await self._read(state, sensor, start, end, points=request.points, last=request.last)
+        late = tail.late  # what is read is kept, so that the next question like this one stays in memory
+        if not request.last and self._plant.has_room(state, tail, start):
+            most = tail.capacity
+            points = await self._read(state, sensor, start, end, last=most)
+            _keep(tail, points, late, start, most)
+            if len(points.timestamps) < most:
+                return reduce_points(points.timestamps, points.values, start, end, request.points)
+        points = await self._read(state, sensor, start, end, points=request.points, last=request.last)
+        if points.counts is None:
+            _keep(tail, points, late, start, request.last)
         return points
+
+    async def _read(
+        self, state: MachineState, sensor: str, start: int, end: int, *, points: int = 0, last: int = 0
+    ) -> Points:
+        async with self._reading:
+            return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
+
+
+def _keep(tail: SeriesTail, points: Points, late: int, start: int, last: int) -> None:
+    """last: how many readings were asked for; 0 for all from `start` on."""
+    whole = not last or len(points.timestamps) < last
+    tail.prepend(points.timestamps, points.values, late, start if whole else int(points.timestamps[0]))
 
 
 def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:

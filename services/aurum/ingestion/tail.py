@@ -4,7 +4,8 @@ import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
 
-_NEVER = 2**62
+_FEW = 16  # readings, of which the pace is not known
+_MARGIN = 1.1
 
 
 class SeriesTail:
@@ -46,25 +47,29 @@ class SeriesTail:
         self._values[self._end : self._end + count] = values
         self._end += count
 
-    def prepend(self, timestamps: Timestamps, values: Values, late: int) -> None:
-        """Takes all readings that the store has from timestamps[0] on. late: what `late` was before it was asked."""
-        if late != self.late or not len(timestamps) or timestamps[0] >= self.complete_from:
+    def prepend(self, timestamps: Timestamps, values: Values, late: int, since: int) -> None:
+        """Takes all readings that the store has from `since` on. late: what `late` was before it was asked."""
+        if late != self.late or since >= self.complete_from:
             return
         held = self._timestamps[: self._end].copy(), self._values[: self._end].copy()
         older = int(np.searchsorted(timestamps, self.complete_from))
-        room = self.capacity - self._end
-        keep = slice(max(0, older - room), older)
-        if room <= 0 or keep.start >= keep.stop:
-            return
+        keep = slice(max(0, older - max(0, self.capacity - self._end)), older)
+        if keep.start and keep.start == older:
+            return  # there is no room
         self._end = 0
-        first = int(timestamps[keep.start])
-        self.complete_from = first
         for part_timestamps, part_values in ((timestamps[keep], values[keep]), held):
             self._make_room(len(part_timestamps))
             self._timestamps[self._end : self._end + len(part_timestamps)] = part_timestamps
             self._values[self._end : self._end + len(part_timestamps)] = part_values
             self._end += len(part_timestamps)
-        self.complete_from = first
+        self.complete_from = int(timestamps[keep.start]) if keep.start else since
+
+    def expected(self, start_us: int) -> int:
+        """About how many readings there are from a time on, by the pace of those here; 0 if these are too few."""
+        if self._end < _FEW:
+            return 0
+        first, newest = int(self._timestamps[0]), int(self._timestamps[self._end - 1])
+        return int(_MARGIN * self._end * (newest - start_us) / (newest - first)) + _FEW
 
     def between(self, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
         """Readings in [start_us, end_us), or None if some of them may be only in the store."""

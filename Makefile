@@ -8,6 +8,7 @@ BUILD := pyproject.toml hatch_build.py $(CONTRACTS)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 CHART_TESTS := tests/cluster/test_charts.py tests/cluster/test_network_policies.py tests/cluster/test_rules.py
+OPERATOR_TESTS := tests/cluster/operator/test_many.py tests/cluster/operator/test_operator.py
 
 # Processes that run tests side by side: most of them wait for services.
 WORKERS ?= 2
@@ -15,7 +16,7 @@ WORKERS ?= 2
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak browser-test security screenshots cluster-test chart-test release-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
+.PHONY: help setup run test soak browser-test security screenshots cluster-test chart-test operator-test release-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,8 +64,11 @@ cluster-test: $(VENV)/.dev  ## Run the tests that need a cluster: the current ku
 chart-test: $(VENV)/.dev  ## Run those of them that look at charts and rules, and install nothing
 	@$(BIN)/python -m pytest $(CHART_TESTS) --timeout=900 $(ARGS)
 
+operator-test: $(VENV)/.dev  ## Run those that want nothing of it but its API server: the operator, and pods that are played
+	@$(BIN)/python -m pytest $(OPERATOR_TESTS) --timeout=900 $(ARGS)
+
 release-test: $(VENV)/.dev  ## Run the others of them
-	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(CHART_TESTS:%=--ignore=%) $(ARGS)
+	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(patsubst %,--ignore=%,$(CHART_TESTS) $(OPERATOR_TESTS)) $(ARGS)
 
 images:  ## Build the images and bring them into the current cluster
 	@k8s/images

@@ -18,6 +18,8 @@ _ORDER = (
     "test_charts.py",
     "test_network_policies.py",
     "test_rules.py",
+    "operator/test_many.py",
+    "operator/test_operator.py",
     "test_cassandra.py",
     "test_release.py",
     "test_closed_release.py",
@@ -25,8 +27,6 @@ _ORDER = (
     "operator/test_release.py",
     "test_release_disturbed.py",
     "observability/test_alerts.py",
-    "operator/test_many.py",  # no release is theirs, and alerts take their time to clear
-    "operator/test_operator.py",
     "observability/test_all_clear.py",
     "test_series.py",
 )

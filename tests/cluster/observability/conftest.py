@@ -75,10 +75,15 @@ class Watch:
         return [each for notification in http("GET", self._webhook)[1] for each in notification["alerts"]]
 
     def _wait(self, missing: Callable[[], set[str]], status: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while left := missing():
-            assert time.monotonic() < deadline, f"not {status} within {seconds} s: {', '.join(sorted(left))}"
+        started = time.monotonic()
+        left = missing()
+        while left:
+            passed = time.monotonic() - started
+            assert passed < seconds, f"not {status} within {seconds} s: {', '.join(sorted(left))}"
             time.sleep(2)
+            before, left = left, missing()
+            for name in sorted(before - left):
+                print(f"{name} {status} after {passed:.0f} s")
 
 
 def _seconds(moment: str) -> float:

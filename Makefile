@@ -19,7 +19,7 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 .PHONY: help setup run test soak browser-test security screenshots cluster-test chart-test operator-test release-test images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit("AurumAI needs Python >= 3.11; this is " + sys.version.split()[0] + ". Name another with make PYTHON=...") if sys.version_info < (3, 11) else None'

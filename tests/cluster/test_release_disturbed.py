@@ -35,11 +35,10 @@ def not_missed(
     release: Namespace, rate: float, within: float, look: Callable[[float], None], kill: Callable[[], None]
 ) -> None:
     """Nobody who asks misses the pods that `kill` ends, at the rate (requests/s) or, on a machine that is too slow for
-    it, at half of it and so on.
+    it, at half of it and so on: pods that start take the time of those that answer, and so does whatever else the
+    machine does. One that is missed costs some answers at each rate.
 
-    The machine is too slow if answers are degraded or take their time before anything is killed, or if the median takes
-    twice as long afterwards: pods that start take the time of those that answer. One that is missed costs some answers
-    at each rate. within: seconds for 95 % of the answers, well below the deadline. look: is called under the load, with
+    within: seconds for 95 % of the answers before that, well below the deadline. look: is called under the load, with
     its rate.
     """
     while rate > 0.3:
@@ -56,9 +55,8 @@ def not_missed(
             assert killed["failed"] == 0, killed
             if killed["degraded"] <= max(1, killed["requests"] // 1000):
                 return
-            assert killed["p50"] > 2 * quiet["p50"], (quiet, killed)
         rate /= 2
-    pytest.fail("this machine is too slow to tell, at any rate")
+    pytest.fail("pods were missed, or the machine is too slow, at any rate")
 
 
 @pytest.fixture(autouse=True)

@@ -76,7 +76,8 @@ def test_a_broken_connection_loses_nothing(platform: Platform, server: OpcuaServ
     slow way back younger changes come before what is asked for again."""
     server.start(10, 0.1)
     proxy = Proxy(server.port)
-    listen(platform, opcua(proxy.port))
+    # This server forgets what lies there for long, and on the slow way at most one notification a second is fetched
+    listen(platform, opcua(proxy.port, publishing=0.5))
     wait_for(lambda: len(readings(platform, "press-0", "s0")) > 10, 30, "readings")
     for _ in range(3):
         proxy.set("reset")

@@ -139,6 +139,11 @@ class Platform:
     def admin(self, service: str, path: str) -> Answer:
         return http("GET", f"http://127.0.0.1:{self.port(f'{service} admin')}{path}")
 
+    def metric(self, service: str, series: str) -> float:
+        """The sum of a service's series whose name and labels begin so."""
+        lines = self.admin(service, "/metrics").body.decode().splitlines()
+        return sum(float(line.split(" # ")[0].rsplit(" ", 1)[1]) for line in lines if line.startswith(series))
+
     @property
     def api(self) -> str:
         return f"http://127.0.0.1:{self.port('api')}"

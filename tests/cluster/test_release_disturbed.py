@@ -53,7 +53,7 @@ def not_missed(
             kill()
             killed = load.stop()
             assert killed["failed"] == 0, killed
-            if killed["degraded"] <= max(1, killed["requests"] // 1000):
+            if killed["degraded"] <= 0.001 * killed["requests"]:
                 return
         rate /= 2
     pytest.fail("pods were missed, or the machine is too slow, at any rate")

@@ -66,11 +66,6 @@ def add(platform: Platform, name: str, run: Run, rows: slice) -> None:
     send(platform, run, rows, name)
 
 
-def metric(platform: Platform, name: str) -> float:
-    lines = platform.admin("prediction", "/metrics").body.decode().splitlines()
-    return sum(float(line.split(" # ")[0].rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
-
-
 def test_ready_features_of_many_machines_come_in_columns(
     plant: Platform, stub: prediction_pb2_grpc.PredictionServiceStub
 ) -> None:
@@ -153,7 +148,7 @@ def test_a_shadow_is_compared_and_unheard(plant: Platform, stub: prediction_pb2_
     after = http("POST", f"{plant.api}/api/predict", {"machine_id": "pump-2"}).json
     assert (after["model_version"], after["risk_score"]) == (before["model_version"], before["risk_score"])
     assert after["inputs_sha256"] == before["inputs_sha256"]
-    assert metric(plant, "prediction_shadow_risk_difference_count") >= 1
+    assert plant.metric("prediction", "prediction_shadow_risk_difference_count") >= 1
     assert next(m for m in http("GET", f"{plant.api}/api/models").json["items"] if m["shadow"])["version"] == other
 
 
@@ -173,8 +168,8 @@ def test_drift_is_told_by_feature(plant: Platform) -> None:
         return bool(max(each["out_of_range"] for each in champion["drift"]) > 0.3)
 
     wait_for(drifting, 30, "three tenths of what was predicted lately is out of range")
-    assert metric(plant, "prediction_out_of_range_ratio") > 0.3
-    assert metric(plant, "prediction_batch_size_count") >= 60
+    assert plant.metric("prediction", "prediction_out_of_range_ratio") > 0.3
+    assert plant.metric("prediction", "prediction_batch_size_count") >= 60
 
 
 def test_a_prediction_is_made_again_when_readings_come_late(plant: Platform) -> None:
@@ -197,7 +192,7 @@ def test_a_prediction_is_made_again_when_readings_come_late(plant: Platform) -> 
     original = next(item for item in found if not item["rescored"])
     assert original["inputs_sha256"] == first["inputs_sha256"] != again["inputs_sha256"]
     assert again["risk_score"] != original["risk_score"]
-    assert metric(plant, 'prediction_rescored_total{result="changed"}') >= 1
+    assert plant.metric("prediction", 'prediction_rescored_total{result="changed"}') >= 1
     assert datetime.fromisoformat(str(again["as_of"])) <= datetime.now(UTC)
 
 

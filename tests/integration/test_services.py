@@ -368,8 +368,7 @@ def test_a_window_is_read_once_when_ingestion_is_new(platform: Platform) -> None
         return [float(value) for value in series["values"]]
 
     def reads() -> float:
-        lines = platform.admin("ingestion", "/metrics").body.decode().splitlines()
-        return sum(float(line.split()[1]) for line in lines if line.startswith('db_queries_total{operation="read"'))
+        return platform.metric("ingestion", 'db_queries_total{operation="read"')
 
     send(0, 3000)
     platform.processes["ingestion"].kill(signal.SIGTERM)

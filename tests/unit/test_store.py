@@ -307,11 +307,11 @@ def test_a_question_that_reaches_back_before_the_tail_makes_room_for_its_answer(
     state = plant.get("m")
     tail = plant.tail(state, "s")
     assert tail is not None
-    assert not plant.has_room(state, tail, 4000), "nothing is known of their pace"
+    assert not plant.make_room(state, tail, 4000), "nothing is known of their pace"
     for at in range(5001, 5021):
         plant.apply(batch(at, [at], [float(at)]), 0)
     assert plant.held(state, "s", 4000, 5021, 0) is None
-    assert plant.has_room(state, tail, 4000)
+    assert plant.make_room(state, tail, 4000)
     stored = np.arange(4000, 5021)
     assert tail.capacity > len(stored)
     tail.prepend(stored, stored.astype(float), tail.late, 4000)
@@ -320,7 +320,7 @@ def test_a_question_that_reaches_back_before_the_tail_makes_room_for_its_answer(
         held = plant.held(state, "s", start, end, 0)
         assert held is not None
         assert (held[0][0], held[0][-1]) == (start, end - 1)
-    assert not plant.has_room(state, tail, 0), "as many as are kept in no tail"
+    assert not plant.make_room(state, tail, 0), "as many as are kept in no tail"
 
 
 @pytest.mark.parametrize("tail_bytes", [10_000, 40_000])

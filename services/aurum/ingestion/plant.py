@@ -164,8 +164,8 @@ class Plant:
         self._tails.move_to_end(key)
         return tail
 
-    def has_room(self, state: MachineState, tail: SeriesTail, start_us: int) -> bool:
-        """Whether the tail may have all readings from a time on, as far as their pace tells how many these are."""
+    def make_room(self, state: MachineState, tail: SeriesTail, start_us: int) -> bool:
+        """For all readings from a time on, as far as their pace tells how many these are; whether there is as much."""
         wanted = tail.expected(max(start_us, state.first_seen_us))
         return wanted > 0 and self._grow(tail, wanted)
 

@@ -242,7 +242,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         if tail is None or end <= state.last_seen_us:
             return await self._read(state, sensor, start, end, points=request.points, last=request.last)
         late = tail.late  # what is read is kept, so that the next question like this one stays in memory
-        if not request.last and self._plant.has_room(state, tail, start):
+        if not request.last and self._plant.make_room(state, tail, start):
             most = tail.capacity
             points = await self._read(state, sensor, start, end, last=most)
             _keep(tail, points, late, start, most)

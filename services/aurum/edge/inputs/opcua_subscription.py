@@ -61,12 +61,13 @@ class Session(UaSession):
 
     async def _wait_for_the_connection(self) -> None:
         """While it is made anew: what is sent before its channel is open would break it. Raises BadTimeout."""
+        if self._client.state is UaClientState.CONNECTED:
+            return
         async with self._client.subscribe_state() as changes:
-            if self._client.state is not UaClientState.CONNECTED:
-                try:
-                    await changes.wait_for_state(UaClientState.CONNECTED, _CONNECTED_WITHIN)
-                except TimeoutError:
-                    raise BadTimeout from None
+            try:
+                await changes.wait_for_state(UaClientState.CONNECTED, _CONNECTED_WITHIN)
+            except TimeoutError:
+                raise BadTimeout from None
 
 
 class DurableSubscription(Subscription):

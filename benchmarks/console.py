@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-from tests.browser.conftest import browser_path
-from tests.conftest import Platform, http
+from tests.support.browser import browser_path
+from tests.support.http import http
+from tests.support.platform import Platform
 
 from benchmarks.harness import Goal, report, spread
 

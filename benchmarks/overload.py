@@ -23,14 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests.conftest import Platform, http, wait_for
+from aurum.v1 import prediction_pb2, prediction_pb2_grpc
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError
 from aurum.runtime.policies import Policies
 from aurum.runtime.rpc_client import CRITICALITY_KEY, Dependency
 from aurum.runtime.settings import load_settings
-from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 
 _POLICIES = Path(__file__).parent.parent / "policies.yaml"

@@ -20,13 +20,15 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from tests.conftest import Platform, http, wait_for
+from aurum.v1 import prediction_pb2, prediction_pb2_grpc
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 from aurum.commands.histories import from_plant
 from aurum.prediction.features import features_of, steps_of
 from aurum.prediction.model import Model, load_model
 from aurum.prediction.model_files import read_serving
-from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -20,7 +20,7 @@ from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.client import Client
 from lightkube.resources.core_v1 import Pod
 from lightkube.types import PatchType
-from tests.cluster.kube import REPOSITORY, TAG, install_definitions, run
+from tests.support.cluster.kube import REPOSITORY, TAG, install_definitions, run
 
 from aurum.operator.kubernetes import POLICIES
 from benchmarks.harness import Goal, report

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.cluster.kube import REPOSITORY, TAG, Namespace, http, install_definitions, run
+from tests.support.cluster.kube import REPOSITORY, TAG, Namespace, http, install_definitions, run
 
 from benchmarks.harness import Goal, report
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-from tests.conftest import Platform
+from tests.support.platform import Platform
 
 from aurum.security.api_keys import KeyFile, make_key, write_keys
 from benchmarks.harness import Goal, report, spread

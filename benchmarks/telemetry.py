@@ -19,7 +19,9 @@ import grpc
 import numpy as np
 import psutil
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from tests.conftest import Platform, http, wait_for
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 from benchmarks.harness import Goal, report, spread
 from benchmarks.prediction import load

@@ -1,32 +1,23 @@
 """A real Chromium that looks at a real platform. What goes wrong in a page ends the test, whatever it is about."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.conftest import Platform
+from tests.support.browser import BROWSERS, MACHINES, PATIENCE, Watched, browser_path
+from tests.support.platform import Platform
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
-MACHINES = 8
-_PATIENCE = 20_000  # ms that a page gets on a machine that has other things to do
-
-expect.set_options(timeout=_PATIENCE)
-
-
-def browser_path() -> str | None:
-    """The system's Chromium, or the one that AURUM_BROWSER names."""
-    return os.environ.get("AURUM_BROWSER") or next((path for name in _NAMES if (path := shutil.which(name))), None)
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     path = browser_path()
     if path is None:
-        pytest.skip(f"there is no browser here: none of {', '.join(_NAMES)}, and AURUM_BROWSER names none")
+        pytest.skip(f"there is no browser here: none of {', '.join(BROWSERS)}, and AURUM_BROWSER names none")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox does not work for root
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, args=[*arguments, "--enable-precise-memory-info"])
@@ -34,27 +25,10 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-class Watched:
-    """What a page's console, its scripts or its policy complained of; a test names in `expected` what it provokes."""
-
-    def __init__(self, context: BrowserContext) -> None:
-        self.problems: list[str] = []
-        self.expected: list[str] = []
-        context.on("console", self._console)
-        context.on("weberror", lambda error: self.problems.append(str(error.error)))
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.problems.append(message.text)
-
-    def unexpected(self) -> list[str]:
-        return [each for each in self.problems if not any(part in each for part in self.expected)]
-
-
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     opened = browser.new_context(viewport={"width": 1366, "height": 900}, locale="en-GB")
-    opened.set_default_timeout(_PATIENCE)
+    opened.set_default_timeout(PATIENCE)
     yield opened
     opened.close()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from aurum_sim.machine_types import MACHINE_TYPES
-from tests.browser.conftest import browser_path
-from tests.conftest import Platform, http
+from tests.support.browser import browser_path
+from tests.support.http import http
+from tests.support.platform import Platform
 
 _SIZE = {"width": 1366, "height": 860}
 _TALLER = 1400  # px, of pages that have much to show

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_pages import opened, violations
-from tests.conftest import Platform, http, watching
+from tests.support.browser import opened, violations
+from tests.support.http import http
+from tests.support.platform import Platform, watching
 
 RULES = """
 rules:

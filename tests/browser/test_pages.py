@@ -3,31 +3,10 @@
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import MACHINES
-from tests.conftest import Platform
-
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-
-
-def opened(page: Page, platform: Platform, path: str = "/") -> Page:
-    page.goto(f"{platform.api}{path}")
-    page.wait_for_selector("html[data-ready]")
-    return page
-
-
-def a_pump(page: Page) -> str:
-    """The name of a machine in the table that has a prediction."""
-    row = page.locator("tr.machine").filter(has_text=re.compile("%")).first
-    expect(row).to_be_visible(timeout=60_000)
-    return row.locator("th").inner_text()
-
-
-def violations(page: Page) -> list[str]:
-    found = Axe().run(page, options=RULES).response["violations"]
-    return [f"{each['id']}: {node['target']} {node['failureSummary']}" for each in found for node in each["nodes"]]
+from tests.support.browser import MACHINES, a_pump, opened, violations
+from tests.support.platform import Platform
 
 
 def golden(canvas: Locator) -> int:

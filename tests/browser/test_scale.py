@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.fast_plant import FastPlant
-from tests.browser.test_pages import opened, violations
-from tests.conftest import Platform, http
+from tests.support.browser import opened, violations
+from tests.support.fast_plant import FastPlant
+from tests.support.http import http
+from tests.support.platform import Platform
 
 MANY = 10_000
 MOST_ROWS = 80  # in the page

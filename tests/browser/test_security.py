@@ -2,9 +2,9 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Watched
-from tests.browser.test_pages import opened
-from tests.conftest import Platform, http
+from tests.support.browser import Watched, opened
+from tests.support.http import http
+from tests.support.platform import Platform
 
 MOST_BYTES = 100_000  # of the first load, as they come over the wire
 

@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from aurum.security.api_keys import KeyFile, make_key, write_keys
-from tests.browser.conftest import Watched
-from tests.browser.test_pages import opened, violations
-from tests.conftest import Platform, http
+from tests.support.browser import Watched, opened, violations
+from tests.support.http import http
+from tests.support.platform import Platform
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ import time
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Watched
-from tests.browser.test_pages import a_pump, opened, violations
-from tests.conftest import Platform, http, wait_for
+from tests.support.browser import Watched, a_pump, opened, violations
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 _LOST = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import kube
-from tests.cluster.kube import CHARTS, EXAMPLES, Namespace
+from tests.support.cluster import kube
+from tests.support.cluster.kube import CHARTS, EXAMPLES, Namespace
 
 NAMESPACE = "aurumai-test"
 # What looks at a healthy release comes first, with what leaves it alone in between; then what disturbs it.
@@ -34,7 +34,7 @@ _ORDER = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
-        return _ORDER.index(item.path.relative_to(kube.HERE).as_posix()) if kube.HERE in item.path.parents else -1
+        return _ORDER.index(item.path.relative_to(kube.TESTS).as_posix()) if kube.TESTS in item.path.parents else -1
 
     items.sort(key=place)
 
@@ -74,7 +74,7 @@ def install(namespace: Namespace) -> None:
     namespace.helm(
         *("upgrade", "--install", "observability", str(CHARTS / "observability")),
         *("--values", str(EXAMPLES / "ci-observability-values.yaml")),
-        *("--values", str(kube.HERE / "observability-values.yaml"), "--wait", "--timeout=3m"),
+        *("--values", str(kube.TESTS / "observability-values.yaml"), "--wait", "--timeout=3m"),
     )
     namespace.helm(
         *("upgrade", "--install", "aurumai", str(CHARTS / "aurumai"), "--values", str(EXAMPLES / "ci-values.yaml")),

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.cassandra import cluster as cassandra
-from tests.cluster import kube
-from tests.cluster.kube import CHARTS, EXAMPLES, Namespace, http, wait_for
-from tests.cluster.test_release_disturbed import not_missed
+from tests.support.cassandra import cluster as cassandra
+from tests.support.cluster import kube
+from tests.support.cluster.kube import CHARTS, EXAMPLES, Namespace, http, wait_for
+from tests.support.cluster.load import not_missed
 
 IMAGE = "localhost/aurumai-test/cassandra:5.0.5"
 DATA = Path("/data")

@@ -13,30 +13,22 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.cluster import kube
-from tests.cluster.kube import CHARTS, ROOT
+from tests.support.cluster import kube
+from tests.support.cluster.charts import KUBE_VERSION, objects, template
+from tests.support.cluster.kube import CHARTS, ROOT
 
 pytestmark = pytest.mark.usefixtures("helm")
 MATRIX = sorted(CHARTS.glob("*/ci/*.yaml"))
 _NAMES = [f"{path.parts[-3]}/{path.stem}" for path in MATRIX]
-_VERSION = ("--kube-version", "1.34")
 # Values that contradict each other end with a sentence that begins with a value's path
 _OPEN = ("--set", "security.api.open=everybody-may-do-everything")
 _CONTRADICTION = re.compile(r"execution error at \S+: [a-z]\w*(\.\w+)+[:,] ")
 
 
-def template(chart: Path, *arguments: str) -> Any:
-    return kube.run("helm", "template", "test", str(chart), *_VERSION, *arguments, check=False)
-
-
-def objects(rendered: str) -> list[dict[str, Any]]:
-    return [each for each in yaml.load_all(rendered, Loader=yaml.CSafeLoader) if each]
-
-
 @pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
 def test_each_feature_passes_lint(values: Path) -> None:
     chart = values.parents[1]
-    kube.run("helm", "lint", "--strict", str(chart), *_VERSION, "--values", str(values))
+    kube.run("helm", "lint", "--strict", str(chart), *KUBE_VERSION, "--values", str(values))
 
 
 @pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
@@ -231,7 +223,7 @@ def test_a_gateway_gets_its_inputs_and_may_reach_them(tmp_path: Path) -> None:
 def test_skaffold_and_the_examples_fit_the_charts(tmp_path: Path) -> None:
     skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
     # As published with skaffold (Apache-2.0): docs-v2/content/en/schemas/v4beta13.json
-    jsonschema.validate(skaffold, json.loads((kube.HERE / "schemas" / "skaffold-v4beta13.json").read_text()))
+    jsonschema.validate(skaffold, json.loads((kube.TESTS / "schemas" / "skaffold-v4beta13.json").read_text()))
     releases = {each["name"]: each for each in skaffold["deploy"]["helm"]["releases"]}
     images = {each["image"]: each["docker"]["target"] for each in skaffold["build"]["artifacts"]}
     dockerfile = (ROOT / "services" / "Dockerfile").read_text()

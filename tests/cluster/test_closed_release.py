@@ -9,13 +9,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.security.api_keys import KeyFile, make_key, write_keys
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.machine_types import MACHINE_TYPES
 from aurum_sim.plant_model import run_to_failure
-from tests.cluster import kube
-from tests.cluster.kube import CHARTS, Namespace, http, wait_for
+from tests.support.cluster import kube
+from tests.support.cluster.kube import CHARTS, Namespace, http, wait_for
 
 SMALL = "api.replicas=1,prediction.replicas=1,ingestion.persistence.enabled=false"
 WITHOUT = "edge.enabled=false,operator.enabled=false,telemetry.collector.enabled=false"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.kube import CHARTS
-from tests.cluster.test_charts import objects, template
+from tests.support.cluster.charts import objects, template
+from tests.support.cluster.kube import CHARTS
 
 pytestmark = pytest.mark.usefixtures("helm")
 

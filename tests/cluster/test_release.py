@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.kube import CHARTS, Namespace, http, query, wait_for
+from tests.support.cluster.kube import CHARTS, SERVICES, Namespace, http, query, wait_for
 
-SERVICES = ("api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim", "operator")
 # A series that only this service has, or that shows it at its work
 _OWN = {
     "api": "http_requests_total",

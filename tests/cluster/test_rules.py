@@ -10,8 +10,8 @@ import pytest
 import yaml
 from charts.telemetry.alerts import ALERTS, Alert
 
-from tests.cluster import kube
-from tests.cluster.kube import CHARTS, HERE, ROOT
+from tests.support.cluster import kube
+from tests.support.cluster.kube import CHARTS, ROOT, TESTS
 
 RULES = CHARTS / "observability" / "rules" / "aurumai.rules.yaml"
 
@@ -36,7 +36,7 @@ def test_the_rules_are_valid(promtool: str) -> None:
 @pytest.fixture(scope="module")
 def suite() -> dict[str, Any]:
     """promtool's tests of all rules."""
-    return dict(yaml.safe_load((HERE / "rules.test.yaml").read_text()))
+    return dict(yaml.safe_load((TESTS / "rules.test.yaml").read_text()))
 
 
 def asked(tests: Sequence[dict[str, Any]]) -> str:

@@ -2,8 +2,7 @@
 
 import time
 
-from tests.cluster.kube import Namespace, http, query, wait_for
-from tests.cluster.test_release import SERVICES
+from tests.support.cluster.kube import SERVICES, Namespace, http, query, wait_for
 
 
 def test_the_number_of_series_depends_neither_on_paths_nor_on_machines(

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 from aurum.readings.uplink import Uplink, Waiting
 from aurum.resilience.policy import parse_policy_document
@@ -20,8 +21,7 @@ from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.rpc_server import rpc_server
 from aurum.runtime.service import Service
 from aurum.runtime.settings import load_settings
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 _HASTY = """
 policies:

@@ -15,18 +15,14 @@ from typing import Any
 import pytest
 
 from aurum_sim.machine_types import MACHINE_TYPES
-from tests.conftest import Answer, Platform, http, wait_for
+from tests.support import processes
+from tests.support.http import Answer, http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 
 def aurum(platform: Platform, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "aurum.cli", *arguments],
-        env=platform.environment("api"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return processes.run(*arguments, environment=platform.environment("api"))
 
 
 def add_pump(platform: Platform, machine_id: str, vibration: float = 2.5, readings: int = 40) -> None:

@@ -9,14 +9,16 @@ import grpc
 import numpy as np
 import psutil
 import pytest
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurum.readings.batch import Series, encode, now_us
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
-from tests.conftest import Platform, http, wait_for
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 METHODS = ["Write", "RegisterMachine", "GetMachine", "ListMachines", "RecordEvents", "ListEvents"]
 MEANT = {

@@ -12,13 +12,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode, now_us
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
-from tests.cassandra.cluster import Cluster
-from tests.conftest import Platform, wait_for
-from tests.faults.chaos import Report, chaos
-from tests.faults.test_kills import stored_readings
+from tests.support.cassandra.cluster import Cluster
+from tests.support.chaos import Report, chaos
+from tests.support.ledger import stored_readings
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 
 def check(report: Report) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto
 
 
 @pytest.fixture

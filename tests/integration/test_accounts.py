@@ -4,8 +4,6 @@ import csv
 import http.server
 import io
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,8 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import Platform
-from tests.conftest import http as ask
+from tests.support import processes
+from tests.support.http import http as ask
+from tests.support.platform import Platform
 
 HOUR = 3600
 START = 1_760_000_400 - 1_760_000_400 % HOUR  # some whole hour in the past
@@ -277,8 +276,7 @@ def test_a_wrong_file_stops_the_start_and_is_named(
     path = tmp_path / "wrong"
     path.write_text(content)
     environment = {**platform.environment("api"), setting: str(path)}
-    command = [sys.executable, "-m", "aurum.cli", "api"]
-    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    started = processes.run("api", environment=environment)
     assert started.returncode == 2
     assert words in started.stderr
     assert "wrong" in started.stderr

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Platform, http, wait_for, watching
+from tests.support.http import http
+from tests.support.platform import Platform, watching
+from tests.support.waiting import wait_for
 
 RULES = """
 rules:

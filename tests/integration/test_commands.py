@@ -1,29 +1,18 @@
 """The command line: importing files, training on them, looking at the platform."""
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cassandra.cluster import Cluster
-from tests.conftest import Answer, Platform, http, wait_for
-
-
-def aurum(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "aurum.cli", *arguments],
-        env=environment or dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+from tests.support.cassandra.cluster import Cluster
+from tests.support.http import Answer, http
+from tests.support.platform import Platform
+from tests.support.processes import run as aurum
+from tests.support.waiting import wait_for
 
 
 def cmapss(path: Path, units: int, cycles: int) -> Path:

@@ -8,7 +8,9 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from tests.conftest import Platform, http, wait_for
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 
 def events(platform: Platform, last: str | None = None, seconds: float = 15) -> Iterator[tuple[str, str, Any]]:

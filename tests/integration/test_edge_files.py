@@ -5,8 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Platform, wait_for
-from tests.integration.listening import listen, readings, results
+from tests.support.edge import listen, readings, results
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 
 def files(folder: Path, **more: Any) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import pytest
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from tests.conftest import Platform, free_port, wait_for
-from tests.integration.listening import connected, listen, readings, results
+from tests.support.edge import connected, listen, readings, results
+from tests.support.platform import Platform
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 READ_HOLDING = 3
 COILS = 16  # of which number 5 is on

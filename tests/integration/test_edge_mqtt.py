@@ -12,11 +12,12 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.conftest import Platform, wait_for
-from tests.faults.proxy import Proxy
-from tests.integration.listening import connected, listen, metric, readings, results
-from tests.integration.mosquitto import Mosquitto
-from tests.security.authority import Authority
+from tests.support.authority import Authority
+from tests.support.edge import connected, listen, metric, readings, results
+from tests.support.mosquitto import Mosquitto
+from tests.support.platform import Platform
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_for
 
 
 class Publisher:

@@ -12,10 +12,11 @@ import pytest
 from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.conftest import Platform, wait_for
-from tests.faults.proxy import Mode, Proxy
-from tests.integration.listening import connected, listen, newest, readings, results
-from tests.integration.opcua_server import OpcuaServer
+from tests.support.edge import connected, listen, newest, readings, results
+from tests.support.opcua_server import OpcuaServer
+from tests.support.platform import Platform
+from tests.support.proxy import Mode, Proxy
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture

@@ -5,9 +5,12 @@ import time
 
 import pytest
 
-from tests.conftest import Platform, free_port, http, wait_for
-from tests.integration.listening import readings, results
-from tests.integration.mosquitto import Mosquitto
+from tests.support.edge import readings, results
+from tests.support.http import http
+from tests.support.mosquitto import Mosquitto
+from tests.support.platform import Platform
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 
 def simulate(platform: Platform, protocol: str, port: int) -> None:

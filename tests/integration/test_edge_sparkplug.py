@@ -6,10 +6,11 @@ import time
 
 from aurum_sim.peers.peer import Sample
 from aurum_sim.peers.sparkplug import SparkplugPeer
-from tests.conftest import Platform, wait_for
-from tests.faults.proxy import Proxy
-from tests.integration.listening import connected, listen, metric, readings, results
-from tests.integration.mosquitto import Mosquitto
+from tests.support.edge import connected, listen, metric, readings, results
+from tests.support.mosquitto import Mosquitto
+from tests.support.platform import Platform
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_for
 
 SENSORS = [f"s{number}" for number in range(100)]
 MACHINES = [f"press-{number}" for number in range(100)]

@@ -10,16 +10,18 @@ from datetime import UTC, datetime
 import grpc
 import numpy as np
 import pytest
+from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 from aurum.prediction.model import load_model
 from aurum.prediction.model_files import read_serving
 from aurum.readings.batch import now_us
 from aurum.readings.history import Run
-from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
-from tests.conftest import Platform, http, wait_for
-from tests.unit.test_prediction import trained
+from tests.support.http import http
+from tests.support.models import trained
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,17 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aurum.readings.batch import Series, encode, now_us
 from aurum.runtime.errors import from_rpc_error
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
-from tests.conftest import Platform, free_port, http, wait_for
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 HOUR_US = 3_600_000_000
 

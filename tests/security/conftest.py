@@ -1,27 +1,14 @@
 """A platform that asks who its callers are, with a key for each role."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from aurum.security.api_keys import KeyFile, make_key, write_keys
-from aurum.security.identity import ASSIGNABLE, Role
-from tests.conftest import Platform
-
-
-@dataclass
-class Guarded:
-    platform: Platform
-    keys: dict[Role, str]
-
-    @property
-    def api(self) -> str:
-        return self.platform.api
-
-    def headers(self, role: Role | None) -> dict[str, str]:
-        return {} if role is None else {"X-API-Key": self.keys[role]}
+from aurum.security.identity import ASSIGNABLE
+from tests.support.guarded import Guarded
+from tests.support.platform import Platform
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,23 @@
 import json
 import re
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aurum.v1 import ingestion_pb2, prediction_pb2
 
 from aurum.api import service
 from aurum.security.access import PUBLIC, ROUTES, RPCS
 from aurum.security.api_keys import KeyFile, make_key, read_keys, write_keys
 from aurum.security.identity import ASSIGNABLE, Identity, Role
-from aurum.v1 import ingestion_pb2, prediction_pb2
-from tests.conftest import Platform, http, wait_for
-from tests.security.conftest import Guarded
+from tests.support import processes
+from tests.support.guarded import Guarded
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 _STREAM = "/api/events"
 _OF_THE_FRAMEWORK = {("GET", "/openapi.json")}
@@ -303,14 +305,7 @@ def test_a_file_is_imported_through_an_api_that_asks(guarded: Guarded, tmp_path:
     def imported(more: dict[str, str]) -> subprocess.CompletedProcess[str]:
         command = ["import", str(file), "--format", "csv", "--machine-type", "pump", "--api", guarded.api]
         environment = {**guarded.platform.environment("import"), **more}
-        return subprocess.run(
-            [sys.executable, "-m", "aurum.cli", *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return processes.run(*command, environment=environment)
 
     refused = imported({})
     assert refused.returncode == 1

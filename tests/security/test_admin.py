@@ -1,11 +1,11 @@
 """The admin server of a process: closed to strangers, but for probes and metrics, and to other sites in a browser."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import Platform, http, wait_for
+from tests.support import processes
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 TOKEN = "token-of-the-tests-1"  # noqa: S105
 
@@ -44,14 +44,7 @@ def test_what_knows_the_token_gets_in(platform: Platform, admin: str) -> None:
 
     wait_for(others, 10, "the API sees ingestion's admin server with the token")
     for command in (("policy", "show"), ("fault", "list")):
-        done = subprocess.run(
-            [sys.executable, "-m", "aurum.cli", *command],
-            env=platform.environment("api"),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = processes.run(*command, environment=platform.environment("api"))
         assert "401" not in done.stdout + done.stderr, done
 
 

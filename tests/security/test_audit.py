@@ -7,7 +7,10 @@ from typing import Any
 import grpc
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 
-from tests.conftest import Platform, free_port, http, wait_for
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 
 class Receiver(logs_service_pb2_grpc.LogsServiceServicer):

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Platform, http, wait_for
+from tests.support.connections import memory
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +47,6 @@ def ended(api: Platform, why: str) -> float:
         if line.startswith(f'http_connections_ended_total{{why="{why}"}}'):
             return float(line.split()[1])
     return 0.0
-
-
-def memory(api: Platform) -> int:
-    """Resident bytes of the API."""
-    from pathlib import Path
-
-    status = Path(f"/proc/{api.processes['api'].popen.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def test_headers_that_do_not_come_are_not_waited_for(api: Platform) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Platform, http
-from tests.security.test_connections import memory
+from tests.support.connections import memory
+from tests.support.http import http
+from tests.support.platform import Platform
 
 CROWD = 10_000
 ADDRESSES = 20  # of the crowd, each within what one address may have

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from aurum.security.identity import Role
-from tests.security.conftest import Guarded
+from tests.support.guarded import Guarded
 
 _EXAMPLES = 40  # of each operation, for those who may and for those who may not
 _LEFT_OUT = ("/api/events", "/metrics")  # one has no end, the other is no JSON

@@ -6,13 +6,13 @@ from typing import Any
 
 import grpc
 import pytest
+from aurum.v1 import ingestion_pb2, prediction_pb2
 from google.protobuf import message_factory
 
 from aurum.security.access import PUBLIC, RPCS
 from aurum.security.identity import Identity, Role
-from aurum.v1 import ingestion_pb2, prediction_pb2
-from tests.conftest import Platform
-from tests.security.authority import Authority
+from tests.support.authority import Authority
+from tests.support.platform import Platform
 
 SERVICES = {"ingestion": ingestion_pb2, "prediction": prediction_pb2}
 

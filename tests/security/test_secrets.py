@@ -9,8 +9,11 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
 from aurum.security.api_keys import KeyFile, make_key, write_keys
-from tests.conftest import Platform, free_port, http, wait_for
-from tests.integration.test_telemetry import Receiver
+from tests.support.http import http
+from tests.support.otlp_receiver import Receiver
+from tests.support.platform import Platform
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 PASSWORD, SESSION, PROVIDER = "planted-store-password-1", "planted-session-secret-" + "2" * 20, "planted-provider-key-3"

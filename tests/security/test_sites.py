@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from aurum.security.api_keys import KeyFile, make_key, write_keys
-from tests.conftest import Platform, http, wait_for
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 RULES = "rules: [{name: hot, text: Too hot, sensor: {sensor: heat, above: 80}}]"
 SITES = ("north", "south")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 import pytest
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
-from tests.conftest import Platform
+from tests.support.platform import Platform
 
 RATE, BURST = 1000, 2000  # readings
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from cryptography import x509
 
 from aurum.readings.batch import Series, encode
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
-from tests.conftest import Platform, http, wait_for
-from tests.security.authority import Authority
+from tests.support.authority import Authority
+from tests.support.http import http
+from tests.support.platform import Platform
+from tests.support.waiting import wait_for
 
 CLIENTS = """
 clients:

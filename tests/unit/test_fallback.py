@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 from opentelemetry.sdk.trace import TracerProvider
 
 from aurum.api.fallback import PredictionFallback
@@ -13,7 +14,6 @@ from aurum.resilience.policy import FallbackSpec
 from aurum.rules import LEAST_READINGS, assess
 from aurum.rules.limits import LIMITS
 from aurum.runtime.errors import AurumError, NotFoundError, UnavailableError
-from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 from aurum_sim.machine_types import MACHINE_TYPES
 
 ERROR = UnavailableError("prediction is down")

@@ -15,15 +15,15 @@ from aurum.prediction.calibration import LEVELS
 from aurum.prediction.drift import MeanChanges
 from aurum.prediction.features import FeatureSpec, features_of, features_of_windows, steps_of, window_of
 from aurum.prediction.model import CorruptModelError, load_model
-from aurum.prediction.model_files import make_champion, write_model
+from aurum.prediction.model_files import write_model
 from aurum.prediction.predictor import Predictor
 from aurum.prediction.registry import ModelRegistry
-from aurum.prediction.training import TrainingOptions, train
 from aurum.readings.history import FAULT, OPERATING_HOURS, Run
 from aurum.rules.shift import assess
 from aurum.runtime.errors import AurumError, FailedPreconditionError, NotFoundError, UnavailableError
 from aurum_sim.machine_types import MACHINE_TYPES, PUMP
 from aurum_sim.plant_model import MachineGroup, run_to_failure
+from tests.support.models import trained
 
 
 def spec_of(run: Run) -> FeatureSpec:
@@ -149,16 +149,6 @@ def test_a_corrupt_model_is_named(models: Path, tmp_path: Path, name: str) -> No
     (folder / name).write_bytes((folder / name).read_bytes()[:-100])
     with pytest.raises(CorruptModelError, match=name):
         load_model(folder)
-
-
-def trained(root: Path, seed: int, *, activate: bool = True) -> str:
-    model, files = train("pump", run_to_failure(PUMP, 8, seed=seed), "test", TrainingOptions())
-    version = f"{seed}-{model.card.version}"
-    card = model.card.model_copy(update={"version": version})
-    write_model(root, "pump", version, {**files, "card.json": card.model_dump_json()})
-    if activate:
-        make_champion(root, "pump", version)
-    return version
 
 
 def test_champion_shadow_and_the_way_back(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aurum.v1 import ingestion_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
 from aurum.readings.tables import Rows, TableError, parse_timestamp, read_cmapss, read_csv, to_series
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.storage.segment import CorruptSegmentError, pack, unpack
-from aurum.v1 import ingestion_pb2
 
 NOW = now_us()
 

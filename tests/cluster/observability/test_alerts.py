@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 from charts.telemetry.alerts import ALERTS
 
-from tests.cluster.kube import Namespace, http, wait_for
-from tests.cluster.observability.conftest import Watch, known_machines, predict
-from tests.cluster.operator.conftest import policy
+from tests.support.cluster.alerts import Watch, known_machines, predict
+from tests.support.cluster.kube import Namespace, http, wait_for
+from tests.support.cluster.operator import policy
 
 
 @contextlib.contextmanager

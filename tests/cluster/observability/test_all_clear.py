@@ -4,8 +4,8 @@ from pathlib import Path
 
 from charts.telemetry.dashboards import PAGES
 
-from tests.cluster.kube import ROOT
-from tests.cluster.observability.conftest import DOCS, GRAFANA, Watch, known_machines, predict
+from tests.support.cluster.alerts import DOCS, GRAFANA, Watch, known_machines, predict
+from tests.support.cluster.kube import ROOT
 
 
 def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:

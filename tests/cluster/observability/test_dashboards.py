@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from charts.telemetry.dashboards.asking import chosen, expanded
 
-from tests.cluster.kube import ROOT, Namespace, http, query
-from tests.cluster.observability.conftest import DASHBOARDS, age
+from tests.support.cluster.alerts import DASHBOARDS, age
+from tests.support.cluster.kube import ROOT, Namespace, http, query
 
 BEGUN = 90.0  # seconds
 

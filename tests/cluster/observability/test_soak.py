@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.kube import Namespace, query
-from tests.cluster.observability.conftest import age
+from tests.support.cluster.alerts import age
+from tests.support.cluster.kube import Namespace, query
 
 SOAK = 600.0  # seconds
 VISIT = 20.0  # seconds at least; other tests have been there before

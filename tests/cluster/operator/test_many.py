@@ -23,9 +23,9 @@ from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.policies import Policies
 from aurum.runtime.policy_location import DEFAULTS
 from aurum.runtime.settings import Settings
-from tests.cluster.kube import Namespace, wait_for
-from tests.cluster.operator.conftest import MakeRelease, Operator, converged, policy
-from tests.cluster.operator.fake import RELEASE, FakeRelease
+from tests.support.cluster.fake_release import RELEASE, FakeRelease
+from tests.support.cluster.kube import Namespace, wait_for
+from tests.support.cluster.operator import MakeRelease, Operator, converged, policy
 
 KILLS = 200
 

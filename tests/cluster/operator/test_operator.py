@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import kube
-from tests.cluster.kube import Namespace, wait_for
-from tests.cluster.operator.conftest import MakeRelease, Operator, conditions, converged, policy
-from tests.cluster.operator.fake import RELEASE
+from tests.support.cluster import kube
+from tests.support.cluster.fake_release import RELEASE
+from tests.support.cluster.kube import Namespace, wait_for
+from tests.support.cluster.operator import MakeRelease, Operator, conditions, converged, policy
 
 PREDICTION = [{"service": "prediction"}]
 PODS = {"api": 3, "prediction": 1, "ingestion": 1}

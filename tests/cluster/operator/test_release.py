@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import kube
-from tests.cluster.kube import Namespace, http, wait_for
-from tests.cluster.operator.conftest import conditions, converged, policy
+from tests.support.cluster import kube
+from tests.support.cluster.kube import Namespace, http, wait_for
+from tests.support.cluster.operator import conditions, converged, policy
 
 RATE = 20  # requests/s
 PREDICTION = [{"service": "prediction"}]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.operator.world import Simulated
+from tests.support.operator_world import Simulated
 
 EXAMPLES = Path(__file__).parents[3] / "k8s" / "examples" / "policies"
 GOLDEN = Path(__file__).parent / "golden"

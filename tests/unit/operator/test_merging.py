@@ -4,7 +4,7 @@ import pytest
 
 from aurum.operator.planning import as_yaml
 from aurum.resilience.policy import parse_policy_document
-from tests.unit.operator.world import Simulated
+from tests.support.operator_world import Simulated
 
 PREDICTION = {"targetRefs": [{"service": "prediction"}]}
 

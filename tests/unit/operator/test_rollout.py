@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from aurum.operator.observed import Finding, Pod
 from aurum.operator.rollout import exposed_pods
-from tests.unit.operator.world import Simulated
+from tests.support.operator_world import Simulated
 
 ROLLOUT = {"steps": [25, 50, 100], "pause": "10s"}
 FINE = Finding(False, "error ratio: 0")

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import SimpleStatement
@@ -19,7 +20,6 @@ from aurum.resilience import RetryPolicy
 from aurum.runtime import metrics
 from aurum.runtime.errors import FailedPreconditionError, UnavailableError
 from cassandra import ConsistencyLevel, DriverException, InvalidRequest
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
+TESTS = ROOT / "tests" / "cluster"
 CHARTS = ROOT / "charts"
 EXAMPLES = ROOT / "k8s" / "examples"
-HERE = Path(__file__).parent
+PODS = Path(__file__).parent / "pods"
+SERVICES = ("api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim", "operator")
 KEEP = os.environ.get("AURUM_CLUSTER_KEEP") == "1"  # a release, for a later run
 REPOSITORY = os.environ.get("AURUM_IMAGE_REPOSITORY", "localhost/aurumai")
 TAG = os.environ.get("AURUM_IMAGE_TAG", "dev")
@@ -111,7 +113,7 @@ class Namespace:
             "name": "script",
             "image": f"{REPOSITORY}/{image}:{TAG}",
             "imagePullPolicy": "IfNotPresent",
-            "command": ["python", "-c", (HERE / script).read_text()],
+            "command": ["python", "-c", (PODS / script).read_text()],
             "env": [{"name": key, "value": str(value)} for key, value in environment.items()],
             "securityContext": _RESTRICTED,
             "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from aurum.api.console_files import load_console
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 
 class FastPlant:

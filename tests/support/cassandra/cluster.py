@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 JARS = ROOT / ".cache" / "cassandra" / "5.0.5"
 CQL_PORT = 9042
 _HEAP = "400m"

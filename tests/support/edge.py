@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import Platform, http
+from tests.support.http import http
+from tests.support.platform import Platform
 
 
 def listen(platform: Platform, *inputs: dict[str, Any]) -> None:

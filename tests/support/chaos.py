@@ -1,6 +1,6 @@
 """Everything that can happen to readings on their way, at random: and then a ledger is compared with the store.
 
-    python -m tests.faults.chaos [--kills 200] [--seed 1] [--cassandra]
+    python -m tests.support.chaos [--kills 200] [--seed 1] [--cassandra]
 
 Devices send through a gateway and a network that fails to ingestion. Devices, gateway, ingestion and nodes of the store
 are killed with SIGKILL and started again; the network drops, delays and resets; clocks are set an hour forth and back.
@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.cassandra.cluster import Cluster
-from tests.conftest import Platform, wait_for
-from tests.faults.device import READINGS, acknowledged
-from tests.faults.proxy import Proxy
+from tests.support.cassandra.cluster import Cluster
+from tests.support.device import READINGS, acknowledged
+from tests.support.platform import Platform
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 _SET_CLOCK = """
@@ -90,7 +91,7 @@ class Chaos:
         self.platform.start(name)
 
     def _start_device(self, name: str) -> None:
-        command = [sys.executable, "-m", "tests.faults.device", f"127.0.0.1:{self.platform.port('edge')}", name]
+        command = [sys.executable, "-m", "tests.support.device", f"127.0.0.1:{self.platform.port('edge')}", name]
         pause = 0.1 if self.cluster else 0.03  # three nodes on one machine are slow
         with (self.folder / f"{name}.log").open("ab") as log:
             self._devices[name] = subprocess.Popen(
@@ -192,7 +193,7 @@ class Chaos:
     def _stored(self, source: str) -> list[tuple[int, float]]:
         """Every reading of a source that the segments have, as often as they have it."""
         if self.cluster is None:
-            from tests.faults.test_kills import stored_readings
+            from tests.support.ledger import stored_readings
 
             return stored_readings(self.folder / "store.db", source)
         from aurum.ingestion.cassandra.session import parse_url

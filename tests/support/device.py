@@ -1,6 +1,6 @@
 """A device as a process of its own: sends numbered batches and writes down, synced, what was acknowledged.
 
-    python -m tests.faults.device ADDRESS SOURCE LEDGER PAUSE
+    python -m tests.support.device ADDRESS SOURCE LEDGER PAUSE
 
 Killed and started again, it goes on after the last batch in its ledger, so it may send some again. Every tenth
 stream it sends what was acknowledged once more, and now and then batches in another order.
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 READINGS = 3  # of a batch
 

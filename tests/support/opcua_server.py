@@ -13,7 +13,8 @@ from pathlib import Path
 from asyncua import Server, ua
 from asyncua.crypto.permission_rules import SimpleRoleRuleset
 
-from tests.conftest import free_port, wait_for
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 
 class OpcuaServer:
@@ -33,7 +34,7 @@ class OpcuaServer:
         before = self.said("ready")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.opcua_server", *arguments], stdout=log, stderr=log
+                [sys.executable, "-m", "tests.support.opcua_server", *arguments], stdout=log, stderr=log
             )
         wait_for(lambda: self.said("ready") > before, 60, f"the server is ready, see {self.log}")
 

@@ -1,0 +1,44 @@
+"""A collector of a gateway's input over a spool in memory."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+from aurum.edge.inputs.collecting import Collector
+from aurum.edge.inputs.configuration import Rule
+from aurum.edge.inputs.tags import Tags
+from aurum.readings.batch import Batch
+from aurum.readings.ingest_stream import Written
+from aurum.runtime.settings import Settings
+from aurum.security.sources import SourceLimits
+
+
+class MemorySpool:
+    """Takes batches; each is durable when it is told to be, or at once."""
+
+    max_bytes = 1_000_000_000
+
+    def __init__(self, *, at_once: bool = True) -> None:
+        self.batches: list[Batch] = []
+        self.waiting: list[asyncio.Future[Written]] = []
+        self._at_once = at_once
+
+    async def put(self, batch: Batch, traceparent: str, *, wait: bool) -> Awaitable[Written]:
+        self.batches.append(batch)
+        durable: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        self.waiting.append(durable)
+        if self._at_once:
+            durable.set_result(Written(batch.readings, 0))
+        return durable
+
+    def readings(self) -> dict[tuple[str, str], list[tuple[int, float]]]:
+        found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        for batch in self.batches:
+            for each in batch.series:
+                pairs = zip(each.timestamps.tolist(), each.values.tolist(), strict=True)
+                found.setdefault((each.machine_id, each.sensor), []).extend(pairs)
+        return found
+
+
+def collector(spool: MemorySpool, *rules: Rule, clock: Any = "device") -> Collector:
+    return Collector("test", "test-1", spool, Tags(rules), clock, SourceLimits(Settings()))  # type: ignore[arg-type]

@@ -1,0 +1,254 @@
+"""From values to batches: names, units, deadbands, clocks, quality, limits and acknowledgements."""
+
+import asyncio
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.edge.inputs.acknowledging import Acknowledgements
+from aurum.edge.inputs.configuration import Rule
+from aurum.edge.inputs.sources import SourceState
+from aurum.edge.inputs.units import UnitError, conversion
+from aurum.readings.batch import now_us
+from aurum.readings.ingest_stream import Written
+from aurum.runtime.errors import ResourceExhaustedError
+from tests.support.collector import MemorySpool, collector
+
+
+@pytest.mark.parametrize(
+    ("unit", "to", "value", "expected"),
+    [("degF", "degC", 212, 100), ("bar", "kPa", 2, 200), ("W", "kW", 1500, 1.5), ("rpm", "rad/s", 60, 2 * math.pi)],
+)
+def test_units_are_turned_into_each_other(unit: str, to: str, value: float, expected: float) -> None:
+    factor, offset = conversion(unit, to)
+    assert factor * value + offset == pytest.approx(expected)
+
+
+def test_units_that_are_none_are_refused() -> None:
+    for unit, to in (("furlongs per", "m"), ("degC", "kg"), ("", "m"), ("import os", "m"), ("dB", "W"), ("rpm", "Hz")):
+        with pytest.raises(UnitError):
+            conversion(unit, to)
+
+
+async def test_the_first_rule_that_matches_says_what_becomes_of_a_sensor() -> None:
+    spool = MemorySpool()
+    gathered = collector(
+        spool,
+        Rule(sensor="debug*", drop=True),
+        Rule(sensor="t_*", machine="oven-*", becomes="temperature_c", unit="degF", to="degC"),
+        Rule(sensor="t_*", becomes="temperature_raw", scale=0.1, offset=-4),
+    )
+    at = now_us()
+    for machine, sensor, value in (("oven-1", "t_1", 212.0), ("pump-1", "t_1", 500.0), ("pump-1", "debug_x", 1.0)):
+        gathered.add(machine, machine, sensor, at, value)
+    gathered.add("pump-1", "no machine!", "x", at, 1.0)
+    await gathered.commit()
+    assert spool.readings() == {
+        ("oven-1", "temperature_c"): [(at, pytest.approx(100.0))],
+        ("pump-1", "temperature_raw"): [(at, pytest.approx(46.0))],
+    }
+    assert "is no machine id" in (gathered.tags.of("no machine!", "x").problem or "")
+
+
+async def test_a_deadband_leaves_out_what_says_nothing_new() -> None:
+    spool = MemorySpool()
+    gathered = collector(spool, Rule(deadband=0.5, deadband_seconds=10))
+    start = now_us() - 60_000_000
+    for second, value in enumerate([1.0, 1.2, 1.4, 1.6, 1.5, 3.0, *[3.1] * 12]):
+        gathered.add("m", "m", "x", start + second * 1_000_000, value)
+    await gathered.commit()
+    kept = [((at - start) // 1_000_000, value) for at, value in spool.readings()["m", "x"]]
+    assert kept == [(0, 1.0), (3, 1.6), (5, 3.0), (15, 3.1)]
+
+
+def test_a_clock_is_known_by_the_fastest_of_its_messages() -> None:
+    state, at = SourceState(), 10**15
+    for second in range(100):
+        delay = 2_000_000 if second % 7 else 50_000
+        state.note(at + second * 10**6 + delay, at + second * 10**6 + 30_000_000, good=True)
+    assert state.skew_us == 30_000_000 - 50_000
+    for second in range(100, 300):  # somebody has set it
+        state.note(at + second * 10**6, at + second * 10**6 - 5_000_000, good=second % 2 == 0)
+    assert state.skew_us == -5_000_000
+    assert 0.3 < state.quality < 0.7
+
+
+async def test_a_clock_that_is_ahead_costs_no_batch() -> None:
+    for clock, expected in (("device", 0), ("corrected", 0), ("arrival", 0)):
+        spool = MemorySpool()
+        gathered = collector(spool, clock=clock)
+        now = now_us()
+        gathered.add("m", "m", "x", now + 3_600_000_000, 1.0)
+        gathered.add("m", "m", "y", None, 2.0)
+        await gathered.commit()
+        (((at, _),), ((other, _),)) = spool.readings().values()
+        assert abs(at - now) < 2_000_000 + expected
+        assert abs(other - now) < 2_000_000
+
+
+async def test_bad_values_are_counted_and_left_out() -> None:
+    spool = MemorySpool()
+    gathered = collector(spool)
+    gathered.add("m", "m", "x", None, math.nan)
+    gathered.add("m", "m", "x", None, math.inf)
+    gathered.add("m", "m", "x", None, 1.0, good=False)
+    assert await gathered.commit() is None
+    assert gathered.sources.worst_quality < 0.99
+
+
+async def test_nothing_is_acknowledged_before_it_is_durable_nor_out_of_order() -> None:
+    told: list[int] = []
+    following = Acknowledgements(told.extend)
+    durable: list[asyncio.Future[Written]] = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    for number, each in enumerate(durable):
+        await following.follow(each, [number])
+    durable[1].set_result(Written(1, 0))
+    following.settle_done()
+    assert told == []
+    durable[0].set_result(Written(1, 0))
+    following.settle_done()
+    assert told == [0, 1]
+    durable[2].set_exception(OSError("disk"))
+    with pytest.raises(OSError, match="disk"):
+        await following.settle()
+    assert told == [0, 1]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.sampled_from([0, 5, -700_000_000]),
+            st.sampled_from([1.0, 1.2, 1e308, math.nan]),
+            st.booleans(),
+        ),
+        max_size=40,
+    ),
+    st.sampled_from(["device", "arrival"]),
+)
+async def test_many_at_once_become_what_each_alone_becomes(
+    rows: list[tuple[int, int, float, bool]], clock: Any
+) -> None:
+    rules = (
+        Rule(sensor="s0", scale=2.0, offset=1.0),
+        Rule(sensor="s1", deadband=0.5, deadband_seconds=60),
+        Rule(sensor="s2", drop=True),
+        Rule(sensor="s3", becomes="s0"),
+    )
+    now = now_us()
+    at = [0 if ahead == 0 else now - ahead * 1_000_000 for _, ahead, _, _ in rows]
+    names = [("m" if number < 5 else "no machine!", f"s{number}") for number, _, _, _ in rows]
+    one, all_ = MemorySpool(), MemorySpool()
+    alone = collector(one, *rules, clock=clock)
+    for (machine, sensor), moment, (_, _, value, good) in zip(names, at, rows, strict=True):
+        alone.add("d", machine, sensor, moment or None, value, good=good)
+    together = collector(all_, *rules, clock=clock)
+    indices = np.array([together.tags.of(*name).index for name in names], np.int32)
+    values, good = np.array([row[2] for row in rows], float), np.array([row[3] for row in rows], bool)
+    together.add_all("d", indices, np.array(at, np.int64), values, good)
+    await alone.commit()
+    await together.commit()
+    assert {key: [value for _, value in found] for key, found in one.readings().items()} == {
+        key: [value for _, value in found] for key, found in all_.readings().items()
+    }
+    assert together.sources.worst_quality == pytest.approx(alone.sources.worst_quality)
+    if clock == "device":
+        told = {moment for moment in at if 0 < moment <= now}
+        assert {at for found in all_.readings().values() for at, _ in found if at < now - 1} <= told
+
+
+async def test_many_at_once_are_corrected_by_the_skew_of_their_clock() -> None:
+    spool = MemorySpool()
+    gathered = collector(spool, clock="corrected")
+    now = now_us()
+    at = now + 120_000_000 - np.arange(5, dtype=np.int64)[::-1] * 1_000_000
+    indices = np.full(5, gathered.tags.of("m", "x").index, np.int32)
+    gathered.add_all("d", indices, at, np.arange(5.0), np.ones(5, bool))
+    await gathered.commit()
+    found = [moment for moment, _ in spool.readings()["m", "x"]]
+    assert found[-1] == pytest.approx(now, abs=1_000_000)
+    assert [later - sooner for sooner, later in itertools.pairwise(found)] == [1_000_000] * 4
+    assert gathered.sources.largest_skew == pytest.approx(120, abs=1)
+
+
+async def test_many_that_tell_no_time_are_told_apart() -> None:
+    spool = MemorySpool()
+    gathered = collector(spool)
+    indices = np.array([gathered.tags.of("m", name).index for name in "xyxxy"], np.int32)
+    gathered.add_all("d", indices, np.zeros(5, np.int64), np.arange(5.0), np.ones(5, bool))
+    await gathered.commit()
+    for name, values_ in (("x", [0, 2, 3]), ("y", [1, 4])):
+        found = spool.readings()["m", name]
+        assert [value for _, value in found] == values_
+        assert [at for at, _ in found] == sorted({at for at, _ in found})
+
+
+async def test_what_exceeds_a_batch_becomes_several() -> None:
+    spool = MemorySpool()
+    gathered = collector(spool)
+    at = now_us() - 1_000_000_000
+    indices = np.array([gathered.tags.of("m", f"s{number}").index for number in range(15_000)], np.int32)
+    for turn in range(16):
+        times = np.full(15_000, at + turn, np.int64)
+        gathered.add_all("d", indices, times, np.full(15_000, float(turn)), np.ones(15_000, bool))
+    durable = await gathered.commit()
+    assert durable is not None
+    await durable
+    assert all(batch.readings <= 100_000 and len(batch.series) <= 10_000 for batch in spool.batches)
+    assert [batch.sequence for batch in spool.batches] == list(range(1, len(spool.batches) + 1))
+    found = spool.readings()
+    assert len(found) == 15_000
+    assert all(series == [(at + turn, float(turn)) for turn in range(16)] for series in found.values())
+
+
+async def test_a_batch_is_a_part_of_a_small_spool() -> None:
+    spool = MemorySpool()
+    spool.max_bytes = 1_000_000
+    gathered = collector(spool)
+    for number in range(2500):
+        gathered.add("m", "m", f"s{number}", None, 1.0)
+    assert gathered.full
+    await gathered.commit()
+    assert [batch.readings for batch in spool.batches] == [1000, 1000, 500]
+
+
+async def test_a_full_disk_is_waited_for_and_nothing_acknowledged_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aurum.edge.inputs.collecting._DISK_AGAIN", 0.01)
+    spool = MemorySpool(at_once=False)
+    gathered = collector(spool)
+    gathered.add("m", "m", "x", None, 1.0)
+    acknowledged: list[int] = []
+    acknowledgements = Acknowledgements(acknowledged.extend)
+    await acknowledgements.follow(await gathered.commit(), [7])
+    for _ in range(3):
+        spool.waiting[-1].set_exception(ResourceExhaustedError("the store cannot be written: the disk is full"))
+        tries = len(spool.waiting)
+        for _ in range(500):
+            if len(spool.waiting) > tries:
+                break
+            await asyncio.sleep(0.01)
+        acknowledgements.settle_done()
+        assert acknowledged == []
+    spool.waiting[-1].set_result(Written(1, 0))
+    await acknowledgements.settle()
+    assert acknowledged == [7]
+    assert len({(batch.source_id, batch.sequence) for batch in spool.batches}) == 1
+
+
+async def test_names_without_end_are_forgotten_and_found_again() -> None:
+    spool = MemorySpool()
+    gathered = collector(spool, Rule(sensor="x*", scale=3.0))
+    for number in range(200_001):
+        gathered.tags.of("m", str(number))
+    generation = gathered.tags.generation
+    gathered.add("m", "m", "x1", None, 2.0)
+    await gathered.commit()
+    assert gathered.tags.generation == generation + 1
+    gathered.add("m", "m", "x1", None, 4.0)
+    await gathered.commit()
+    assert [value for _, value in spool.readings()["m", "x1"]] == [6.0, 12.0]

@@ -1,0 +1,52 @@
+"""The file that describes the inputs of a gateway."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aurum.edge.inputs.configuration import InputsError, load_inputs
+
+MQTT: dict[str, Any] = {
+    "name": "hall-1",
+    "protocol": "mqtt",
+    "broker": {"host": "127.0.0.1"},
+    "topics": [{"pattern": "plant/{machine}/state"}],
+}
+
+
+def written(tmp_path: Path, *inputs: dict[str, Any]) -> Path:
+    path = tmp_path / "inputs.yaml"
+    path.write_text(yaml.safe_dump({"inputs": list(inputs)}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "Hall 1"}, "name"),
+        ({"broker": {"host": "x", "port": 70_000}}, "broker.port"),
+        ({"broker": {"host": "x", "version": "4"}}, "broker.version"),
+        ({"topics": []}, "topics"),
+        ({"topics": [{"pattern": "a/#/b"}]}, "# stands at the end only"),
+        ({"topics": [{"pattern": "a/x{machine}"}]}, "must be a whole level"),
+        ({"topics": [{"pattern": "a/b", "machine": "m", "format": "number"}]}, "sensor: must be given"),
+        ({"topics": [{"pattern": "a/{line}", "format": "csv"}]}, "machine: is no level"),
+        ({"rules": [{"unit": "degF"}]}, "unit and to must both be given"),
+        ({"rules": [{"unit": "degF", "to": "bar"}]}, "cannot be turned into"),
+        ({"rules": [{"becomes": "has\nline"}]}, "is no sensor name"),
+        ({"deadband": 1}, "deadband"),
+        ({"protocol": "profinet"}, "inputs.0"),
+    ],
+)
+def test_a_file_that_is_wrong_names_the_field(tmp_path: Path, change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputsError) as raised:
+        load_inputs(written(tmp_path, {**MQTT, **change}))
+    assert "inputs.yaml, inputs.0" in str(raised.value)
+    assert field in str(raised.value)
+
+
+def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputsError, match="two inputs are called 'hall-1'"):
+        load_inputs(written(tmp_path, MQTT, MQTT))

@@ -1,0 +1,46 @@
+"""Modbus: which registers are asked for together, and what their bytes mean."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.edge.inputs.configuration import WORDS, Register
+from aurum.edge.inputs.modbus import questions, value_of
+
+
+def register(address: int, **options: Any) -> Register:
+    return Register.model_validate({"address": address, "machine": "m", "sensor": f"r{address}", **options})
+
+
+_KINDS = st.sampled_from(["holding", "input"])
+_TYPES = st.sampled_from(sorted(set(WORDS) - {"bit"}))
+_REGISTERS = st.builds(lambda address, kind, type_: register(address, kind=kind, type=type_),
+                       st.integers(0, 3000), _KINDS, _TYPES)  # fmt: skip
+
+
+@given(st.lists(_REGISTERS, min_size=1, max_size=100))
+def test_questions_ask_for_every_register_and_no_more_than_allowed(registers: list[Register]) -> None:
+    asked = questions(registers)
+    assert sorted(id(each) for question in asked for each in question.registers) == sorted(map(id, registers))
+    for question in asked:
+        assert 1 <= question.count <= 120
+        for each in question.registers:
+            assert each.kind == question.kind
+            assert question.address <= each.address
+            assert each.address + WORDS[each.type] <= question.address + question.count
+
+
+def test_ten_thousand_neighbours_are_few_questions() -> None:
+    assert len(questions([register(address) for address in range(10_000)])) == 84
+
+
+@given(st.floats(width=32, allow_nan=False), st.integers(-(2**31), 2**31 - 1), st.booleans())
+def test_registers_become_the_values_that_they_were(real: float, whole: int, little: bool) -> None:
+    order = "little" if little else "big"
+    for type_, value, code in (("float32", real, ">f4"), ("int32", whole, ">i4"), ("float64", real, ">f8")):
+        words = np.frombuffer(np.array([value], code).tobytes(), ">u2").tolist()
+        if little:
+            words.reverse()
+        assert value_of(register(0, type=type_, word_order=order), words) == value

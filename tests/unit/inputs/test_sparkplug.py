@@ -1,0 +1,122 @@
+"""Sparkplug B: births, aliases, sequences and deaths, on payloads that another implementation encoded."""
+
+import json
+from pathlib import Path
+
+from aurum.v1.sparkplug_pb2 import SparkplugPayload
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.edge.inputs.broker import Message
+from aurum.edge.inputs.configuration import SparkplugInput
+from aurum.edge.inputs.sparkplug import Plant
+from tests.support.collector import MemorySpool, collector
+
+SPARKPLUG = Path(__file__).parents[2] / "data" / "sparkplug"
+
+
+class Heard:
+    """A plant that hears messages, and what it asks for."""
+
+    def __init__(self) -> None:
+        self.spool = MemorySpool()
+        self.collector = collector(self.spool)
+        self.asked: list[tuple[str, SparkplugPayload]] = []
+        self.now = 0.0
+        options = SparkplugInput.model_validate({"name": "sp", "protocol": "sparkplug", "broker": {"host": "x"}})
+        self.plant = Plant(options, self.collector, self._ask, clock=lambda: self.now)
+
+    def _ask(self, topic: str, payload: bytes) -> None:
+        self.asked.append((topic, SparkplugPayload.FromString(payload)))
+
+    def hear(self, kind: str, file: str | bytes, device: str | None = None) -> None:
+        payload = file if isinstance(file, bytes) else (SPARKPLUG / f"{file}.bin").read_bytes()
+        topic = f"spBv1.0/plant-a/{kind}/line-1" + (f"/{device}" if device else "")
+        self.plant.take(Message(topic, payload, 0))
+
+    async def values(self) -> dict[tuple[str, str], list[float]]:
+        self.spool.batches.clear()
+        await self.collector.commit()
+        return {key: [value for _, value in pairs] for key, pairs in self.spool.readings().items()}
+
+
+async def test_births_name_what_data_says_by_alias() -> None:
+    heard = Heard()
+    heard.hear("NBIRTH", "nbirth")
+    assert await heard.values() == {("line-1", "Cabinet/Temperature"): [31.5]}
+    heard.hear("DBIRTH", "dbirth", "press-1")
+    expected = json.loads((SPARKPLUG / "birth.json").read_text())
+    assert await heard.values() == {("press-1", name): [float(value)] for name, value in expected.items()}
+    heard.hear("DDATA", "ddata", "press-1")
+    assert await heard.values() == {
+        ("press-1", "Bearing/Temperature"): [62.0],
+        ("press-1", "Level"): [-6.0],
+        ("press-1", "Running"): [0.0],
+    }
+    heard.hear("DDATA", "ddata_null", "press-1")
+    assert await heard.values() == {("press-1", "Bearing/Temperature"): [60.0]}, "what is null is left out"
+    heard.hear("NDATA", "ndata")
+    assert await heard.values() == {("line-1", "Cabinet/Temperature"): [32.0]}
+    assert heard.asked == []
+
+
+async def test_who_was_not_born_is_asked_for_a_birth_but_not_again_and_again() -> None:
+    heard = Heard()
+    for _ in range(5):
+        heard.hear("DDATA", "ddata", "press-1")
+    assert await heard.values() == {}
+    ((topic, wanted),) = heard.asked
+    assert topic == "spBv1.0/plant-a/NCMD/line-1"
+    assert (wanted.metrics[0].name, wanted.metrics[0].boolean_value) == ("Node Control/Rebirth", True)
+    heard.now += 6
+    heard.hear("DDATA", "ddata", "press-1")
+    assert len(heard.asked) == 2
+
+
+async def test_a_gap_is_noticed_and_aliases_are_not_guessed_after_it() -> None:
+    heard = Heard()
+    heard.hear("NBIRTH", "nbirth")
+    heard.hear("DBIRTH", "dbirth", "press-1")
+    await heard.values()
+    heard.hear("DDATA", "ddata_null", "press-1")  # its number is 3, and 2 was not heard
+    assert len(heard.asked) == 1
+    assert await heard.values() == {}
+    heard.hear("NBIRTH", "nbirth")
+    heard.hear("DBIRTH", "dbirth", "press-1")
+    heard.hear("DDATA", "ddata", "press-1")
+    assert ("press-1", "Level") in await heard.values()
+    assert len(heard.asked) == 1
+
+
+async def test_the_dead_tell_nothing_and_an_old_will_kills_nobody() -> None:
+    heard = Heard()
+    heard.hear("NBIRTH", "nbirth")
+    heard.hear("DBIRTH", "dbirth", "press-1")
+    old = SparkplugPayload(timestamp=1)
+    old.metrics.add(name="bdSeq", datatype=4, long_value=2)
+    heard.hear("NDEATH", old.SerializeToString())
+    heard.hear("DDATA", "ddata", "press-1")
+    assert ("press-1", "Level") in await heard.values()
+    heard.hear("NDEATH", "ndeath")
+    heard.hear("NDATA", "ndata")
+    assert await heard.values() == {}
+    assert len(heard.asked) == 1
+
+
+async def test_a_sequence_goes_round() -> None:
+    heard = Heard()
+    heard.hear("NBIRTH", "nbirth")
+    for number in range(1, 600):
+        payload = SparkplugPayload(timestamp=1_764_000_000_000 + number, seq=number % 256)
+        payload.metrics.add(alias=1, float_value=float(number))
+        heard.hear("NDATA", payload.SerializeToString())
+    assert len((await heard.values())["line-1", "Cabinet/Temperature"]) == 600
+    assert heard.asked == []
+
+
+@given(st.binary(max_size=200), st.sampled_from(["NBIRTH", "DBIRTH", "DDATA", "NDATA", "NDEATH", "DDEATH", "STATE"]))
+async def test_no_bytes_harm_the_plant(payload: bytes, kind: str) -> None:
+    heard = Heard()
+    heard.hear("NBIRTH", "nbirth")
+    heard.hear(kind, payload, "press-1" if kind[0] == "D" else None)
+    await heard.values()

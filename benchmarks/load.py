@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 
 import grpc
 import numpy as np
-from aurum.v1 import columns_pb2, ingestion_pb2
 from tests.support.platform import Platform
 
 from aurum.readings.batch import Batch, Series, now_us
+from aurum.v1 import columns_pb2, ingestion_pb2
 
 
 @contextlib.contextmanager

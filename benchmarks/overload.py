@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
@@ -33,6 +32,7 @@ from aurum.runtime.errors import AurumError
 from aurum.runtime.policies import Policies
 from aurum.runtime.rpc_client import CRITICALITY_KEY, Dependency
 from aurum.runtime.settings import load_settings
+from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 
 _POLICIES = Path(__file__).parent.parent / "policies.yaml"

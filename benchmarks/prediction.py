@@ -20,7 +20,6 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
@@ -29,6 +28,7 @@ from aurum.commands.histories import from_plant
 from aurum.prediction.features import features_of, steps_of
 from aurum.prediction.model import Model, load_model
 from aurum.prediction.model_files import read_serving
+from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Batch, Series, now_us
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 from benchmarks.load import batches, running, send
 

@@ -23,11 +23,11 @@ from typing import Any
 import grpc
 import numpy as np
 import psutil
-from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 from tests.support.platform import Platform
 
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.readings.batch import Batch, Series, now_us
+from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 from benchmarks.load import batches, running
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from aurum.v1 import ingestion_pb2
 
 from aurum.readings.batch import Series, encode
+from aurum.v1 import ingestion_pb2
 from aurum_sim.machine_types import MACHINE_TYPES, MachineType
 from aurum_sim.plant_model import MachineGroup, Step
 

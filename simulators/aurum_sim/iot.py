@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import now_us
 from aurum.readings.uplink import Uplink
@@ -17,6 +16,7 @@ from aurum.runtime.errors import AurumError
 from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.service import Body, Service
 from aurum.runtime.tracing import traced_operation
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.fleet import Fleet
 from aurum_sim.outbox import MemoryOutbox
 from aurum_sim.peers.peer import Peer, Sample

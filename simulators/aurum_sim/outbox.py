@@ -4,10 +4,9 @@ import collections
 import logging
 from collections.abc import Sequence
 
-from aurum.v1 import ingestion_pb2
-
 from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
+from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ def heat(platform: Platform, machine: str, value: float, ago: float = 0) -> None
     assert http("POST", f"{platform.api}/api/readings", {"readings": [reading]}).status == 200
 
 
-def test_nothing_is_known_yet(page: Page, ovens: Platform) -> None:
+def test_empty_console_points_to_import_and_has_no_alarm(page: Page, ovens: Platform) -> None:
+    """Without machines the console points to `aurum import` and lists no alarm."""
     opened(page, ovens)
     expect(page.get_by_role("heading", name="No machine yet")).to_be_visible()
     expect(page.get_by_text("aurum import")).to_be_visible()
@@ -37,8 +38,8 @@ def test_nothing_is_known_yet(page: Page, ovens: Platform) -> None:
     expect(page.get_by_text("No alarm. What is alarming")).to_be_visible()
 
 
-def test_pages_show_no_gaps_where_something_is_switched_off(page: Page, ovens: Platform) -> None:
-    """Without faults, predictions, links."""
+def test_pages_show_no_null_without_optional_features(page: Page, ovens: Platform) -> None:
+    """No page shows null, undefined or NaN when faults, predictions and links are disabled."""
     heat(ovens, "stove", 20)
     for path in ("/", "/machines/stove", "/alarms", "/platform"):
         opened(page, ovens, path)
@@ -48,7 +49,8 @@ def test_pages_show_no_gaps_where_something_is_switched_off(page: Page, ovens: P
         assert not re.search(r"\b(null|undefined|NaN)\b|\[object", text), path
 
 
-def test_an_alarm_is_acknowledged_shelved_and_remembered(page: Page, ovens: Platform) -> None:
+def test_alarm_is_acknowledged_shelved_and_kept_in_history(page: Page, ovens: Platform) -> None:
+    """An operator acknowledges, shelves and unshelves an alarm, and the history lists each step."""
     opened(page, ovens, "/alarms")
     page.get_by_label("Your name").fill("Ada")
     page.get_by_label("Your name").press("Tab")
@@ -83,7 +85,8 @@ def test_an_alarm_is_acknowledged_shelved_and_remembered(page: Page, ovens: Plat
     assert violations(page) == []
 
 
-def test_an_alarm_that_another_took_care_of_says_so(page: Page, ovens: Platform) -> None:
+def test_alarm_acknowledged_elsewhere_updates_on_open_page(page: Page, ovens: Platform) -> None:
+    """An alarm acknowledged through the API shows as acknowledged, with the name, on an open page."""
     heat(ovens, "kiln", 95)
     opened(page, ovens, "/alarms")
     row = page.locator("[data-alarm='kiln~hot']")
@@ -93,7 +96,8 @@ def test_an_alarm_that_another_took_care_of_says_so(page: Page, ovens: Platform)
     expect(row).to_contain_text("Bo")
 
 
-def test_a_flood_is_said_on_every_page_and_sound_is_off(page: Page, ovens: Platform) -> None:
+def test_alarm_flood_shows_banner_and_sound_is_off(page: Page, ovens: Platform) -> None:
+    """An alarm flood shows a banner that links to the alarms; sound is off until switched on."""
     opened(page, ovens)
     expect(page.locator("[data-choice=sound]")).to_have_attribute("aria-pressed", "false")
     for number in range(12):
@@ -106,7 +110,8 @@ def test_a_flood_is_said_on_every_page_and_sound_is_off(page: Page, ovens: Platf
     assert violations(page) == []
 
 
-def test_a_machine_that_falls_silent_is_stale_without_an_event(page: Page, ovens: Platform) -> None:
+def test_silent_machine_turns_stale_on_open_page(page: Page, ovens: Platform) -> None:
+    """A machine that stops reporting turns from running to stale on an open page."""
     heat(ovens, "mill", 20, ago=50)
     opened(page, ovens)
     badge = page.locator("tr.machine", has_text="mill").locator(".badge")

@@ -23,7 +23,8 @@ def golden(canvas: Locator) -> int:
     )
 
 
-def test_the_plant_shows_every_machine_live(page: Page, plant: Platform) -> None:
+def test_plant_page_shows_every_machine_live(page: Page, plant: Platform) -> None:
+    """The plant page lists every machine with live values and totals of energy, carbon and water."""
     opened(page, plant)
     expect(page).to_have_title("Plant · AurumAI")
     rows = page.locator("tr.machine")
@@ -39,7 +40,8 @@ def test_the_plant_shows_every_machine_live(page: Page, plant: Platform) -> None
     expect(rows.first.locator(".values")).not_to_have_text(before)
 
 
-def test_the_table_is_searched_filtered_and_sorted(page: Page, plant: Platform) -> None:
+def test_machine_table_is_searched_and_sorted(page: Page, plant: Platform) -> None:
+    """The machine table can be searched by name and sorted, also with the keyboard."""
     opened(page, plant)
     name = a_pump(page)
     page.get_by_label("Search").fill(name)
@@ -57,7 +59,8 @@ def test_the_table_is_searched_filtered_and_sorted(page: Page, plant: Platform) 
     expect(heading).to_have_attribute("aria-sort", "descending")
 
 
-def test_a_machine_shows_its_prediction_its_reasons_and_what_to_do(page: Page, plant: Platform) -> None:
+def test_machine_page_shows_prediction_factors_and_advice(page: Page, plant: Platform) -> None:
+    """A machine's page shows prediction, factors, advice and charts, and records maintenance."""
     opened(page, plant)
     name = a_pump(page)
     page.locator("tr.machine a", has_text=name).click()
@@ -79,7 +82,8 @@ def test_a_machine_shows_its_prediction_its_reasons_and_what_to_do(page: Page, p
     expect(page.locator("[data-card=maintenance] li").first).to_contain_text("Bearing replaced")
 
 
-def test_a_prediction_leads_to_its_trace_and_its_logs(page: Page, plant: Platform) -> None:
+def test_prediction_links_to_its_trace_and_logs(page: Page, plant: Platform) -> None:
+    """A prediction links to its trace and its logs by trace id."""
     opened(page, plant)
     name = a_pump(page)
     with page.expect_response(re.compile("/explanation")) as answer:
@@ -90,7 +94,8 @@ def test_a_prediction_leads_to_its_trace_and_its_logs(page: Page, plant: Platfor
     expect(links.last).to_have_attribute("href", f"http://127.0.0.1:3000/explore?trace={trace_id}")
 
 
-def test_a_chart_is_zoomed_by_drawing_over_it_and_comes_back(page: Page, plant: Platform) -> None:
+def test_chart_zooms_by_dragging_and_returns_to_live(page: Page, plant: Platform) -> None:
+    """Dragging over a chart requests that range, and the Live button returns to live data."""
     opened(page, plant)
     name = a_pump(page)
     opened(page, plant, f"/machines/{name}")
@@ -113,8 +118,8 @@ def test_a_chart_is_zoomed_by_drawing_over_it_and_comes_back(page: Page, plant: 
 
 @pytest.mark.parametrize("path", ["/", "/machines/PUMP", "/alarms", "/platform"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nobody_is_kept_out(page: Page, plant: Platform, path: str, theme: str) -> None:
-    """axe-core finds nothing, by WCAG 2.2 AA and its best practices."""
+def test_pages_pass_accessibility_checks(page: Page, plant: Platform, path: str, theme: str) -> None:
+    """axe-core finds no violation of WCAG 2.2 AA or best practices on any page in either theme."""
     opened(page, plant)
     name = a_pump(page)
     page.locator("[data-choice=theme]").select_option(theme)
@@ -127,7 +132,8 @@ def test_nobody_is_kept_out(page: Page, plant: Platform, path: str, theme: str) 
     assert violations(page) == []
 
 
-def test_spanish_is_spoken_everywhere(page: Page, plant: Platform) -> None:
+def test_spanish_console_has_no_untranslated_key(page: Page, plant: Platform) -> None:
+    """The Spanish console shows Spanish labels and no raw text key on any page."""
     opened(page, plant)
     name = a_pump(page)
     page.locator("[data-choice=language]").select_option("es")
@@ -141,7 +147,8 @@ def test_spanish_is_spoken_everywhere(page: Page, plant: Platform) -> None:
         assert not re.search(r"\b[a-z]+\.[a-z]+\.[a-z_]+\b", texts.replace(name, "")), "a key has no text"
 
 
-def test_everything_is_reached_by_keyboard(page: Page, plant: Platform) -> None:
+def test_machine_page_is_reachable_by_keyboard(page: Page, plant: Platform) -> None:
+    """The skip link comes first, and a machine's page opens with the keyboard alone."""
     opened(page, plant)
     name = a_pump(page)
     page.keyboard.press("Tab")
@@ -158,7 +165,8 @@ def test_everything_is_reached_by_keyboard(page: Page, plant: Platform) -> None:
     expect(page).to_have_title("Plant · AurumAI")
 
 
-def test_a_tablet_sees_all_that_matters(page: Page, plant: Platform) -> None:
+def test_tablet_shows_key_columns_without_sideways_scroll(page: Page, plant: Platform) -> None:
+    """A tablet shows risk, remaining life and status of a machine without scrolling sideways."""
     page.set_viewport_size({"width": 768, "height": 1024})
     opened(page, plant)
     name = a_pump(page)
@@ -168,7 +176,8 @@ def test_a_tablet_sees_all_that_matters(page: Page, plant: Platform) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
 
 
-def test_an_address_that_is_none_and_a_machine_that_is_none(page: Page, plant: Platform, watched: object) -> None:
+def test_page_of_unknown_machine_says_so(page: Page, plant: Platform, watched: object) -> None:
+    """The page of an unknown machine says that there is no such machine."""
     page.goto(f"{plant.api}/machines/nobody")
     watched.expected = ["404"]  # type: ignore[attr-defined]
     expect(

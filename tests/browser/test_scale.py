@@ -35,7 +35,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     running.stop()
 
 
-def test_ten_thousand_machines_scroll_search_and_sort(page: Page, large: Platform) -> None:
+def test_table_of_ten_thousand_machines_scrolls_and_sorts(page: Page, large: Platform) -> None:
+    """A table of 10,000 machines sorts, scrolls, searches and updates with at most 80 rows in the page."""
     opened(page, large)
     expect(page.locator(".count-line")).to_have_text("10,000 of 10,000 machines", timeout=30_000)
     table = page.locator(".machines table")
@@ -56,8 +57,8 @@ def test_ten_thousand_machines_scroll_search_and_sort(page: Page, large: Platfor
 
 
 @pytest.mark.timeout(600)
-def test_a_shift_of_events_does_not_fill_the_heap(page: Page) -> None:
-    """Eight hours of 200 machines that report each second, as fast as the page takes them."""
+def test_heap_stays_bounded_over_a_shift_of_events(page: Page) -> None:
+    """Eight hours of events from 200 machines leave the heap at most 20 % above its early size."""
     with FastPlant(machines=200, seconds=8 * 3600) as fast:
         page.goto(fast.url)
         page.wait_for_selector("html[data-ready]")

@@ -9,7 +9,8 @@ from tests.support.platform import Platform
 MOST_BYTES = 100_000  # of the first load, as they come over the wire
 
 
-def test_the_policy_forbids_what_is_inline_or_from_elsewhere(page: Page, plant: Platform, watched: Watched) -> None:
+def test_content_security_policy_blocks_inline_script(page: Page, plant: Platform, watched: Watched) -> None:
+    """The console's content security policy blocks an injected inline script."""
     opened(page, plant)
     watched.expected = ["Content Security Policy"]
     ran = page.evaluate(
@@ -26,7 +27,8 @@ def test_the_policy_forbids_what_is_inline_or_from_elsewhere(page: Page, plant: 
     assert page.evaluate("window.foreign") is None
 
 
-def test_what_somebody_wrote_is_text(page: Page, plant: Platform, watched: Watched) -> None:
+def test_maintenance_note_is_rendered_as_text(page: Page, plant: Platform, watched: Watched) -> None:
+    """HTML in a maintenance note is shown as text and does not run."""
     watched.expected = ["409"]  # nothing is predicted of a machine without a type
     reading = {"machine_id": "strange", "sensor": "x_mm_s", "timestamp": "2026-01-01T00:00:00Z", "value": 1.0}
     assert http("POST", f"{plant.api}/api/readings", {"readings": [reading]}).status == 200
@@ -37,7 +39,8 @@ def test_what_somebody_wrote_is_text(page: Page, plant: Platform, watched: Watch
     assert page.title() == "strange · AurumAI"
 
 
-def test_the_first_load_is_light(page: Page, plant: Platform) -> None:
+def test_first_load_transfers_at_most_100_kb(page: Page, plant: Platform) -> None:
+    """The first load of the console, without API data, transfers at most 100 kB."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     received: dict[str, int] = {}

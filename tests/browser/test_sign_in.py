@@ -24,7 +24,8 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform,
     running.stop()
 
 
-def test_somebody_signs_in_and_out(page: Page, closed: tuple[Platform, str], watched: Watched) -> None:
+def test_user_signs_in_with_key_and_out_again(page: Page, closed: tuple[Platform, str], watched: Watched) -> None:
+    """A user signs in with an API key, stays signed in after a reload, and signs out again."""
     platform, key = closed
     watched.expected = ["401", "503"]  # the latter until the alarms are read
     opened(page, platform, "/alarms")

@@ -13,7 +13,8 @@ from tests.support.waiting import wait_for
 _LOST = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE"]
 
 
-def test_a_killed_api_is_seen_and_caught_up_with(page: Page, plant: Platform, watched: Watched) -> None:
+def test_console_reconnects_after_api_is_killed(page: Page, plant: Platform, watched: Watched) -> None:
+    """A killed API shows a lost-connection banner, and the console is live again after a restart."""
     opened(page, plant)
     a_pump(page)
     watched.expected = [*_LOST, "503", "status of 5"]
@@ -30,7 +31,8 @@ def test_a_killed_api_is_seen_and_caught_up_with(page: Page, plant: Platform, wa
     expect(values).not_to_have_text(before)
 
 
-def test_a_killed_service_is_seen_on_the_map_and_heals(page: Page, plant: Platform, watched: Watched) -> None:
+def test_killed_service_shows_down_on_map_and_recovers(page: Page, plant: Platform, watched: Watched) -> None:
+    """A killed prediction service shows as down on the map, and as well after its restart."""
     watched.expected = ["503", "status of 5"]
     opened(page, plant, "/platform")
     box = page.locator("[data-service=prediction]")
@@ -46,8 +48,8 @@ def test_a_killed_service_is_seen_on_the_map_and_heals(page: Page, plant: Platfo
     expect(page.locator(".banner").filter(has_text="prediction")).to_be_hidden(timeout=30_000)
 
 
-def test_a_slow_dependency_is_made_watched_and_healed(page: Page, plant: Platform, watched: Watched) -> None:
-    """By the console's own buttons; the request that was slow is looked into without any other program."""
+def test_delay_fault_is_injected_traced_and_cleared(page: Page, plant: Platform, watched: Watched) -> None:
+    """The console injects a delay, shows the delayed request's spans, and clears the fault."""
     watched.expected = ["503", "status of 5"]
     opened(page, plant, "/platform")
     page.locator("[data-fault=prediction-slow]").click()
@@ -73,7 +75,8 @@ def test_a_slow_dependency_is_made_watched_and_healed(page: Page, plant: Platfor
     wait_for(quick, 60, "predictions are quick again")
 
 
-def test_an_open_breaker_is_shown(page: Page, plant: Platform, watched: Watched) -> None:
+def test_open_breaker_is_shown_until_it_closes(page: Page, plant: Platform, watched: Watched) -> None:
+    """The map shows the breaker to prediction as open while calls fail, and as closed afterwards."""
     watched.expected = ["503", "status of 5"]
     opened(page, plant, "/platform")
     machine = http("GET", f"{plant.api}/api/machines?limit=1").json["items"][0]["machine_id"]
@@ -89,7 +92,8 @@ def test_an_open_breaker_is_shown(page: Page, plant: Platform, watched: Watched)
     expect(call).to_have_attribute("data-breaker", "closed", timeout=60_000)
 
 
-def test_a_service_is_stopped_by_a_button(page: Page, plant: Platform, watched: Watched) -> None:
+def test_console_button_stops_a_service(page: Page, plant: Platform, watched: Watched) -> None:
+    """The stop button ends prediction at its next call, and the map shows it as down."""
     watched.expected = ["503", "status of 5"]
     opened(page, plant, "/platform")
     box = page.locator("[data-service=prediction]")
@@ -107,7 +111,8 @@ def test_a_service_is_stopped_by_a_button(page: Page, plant: Platform, watched: 
     expect(box).to_have_attribute("data-state", "well", timeout=60_000)
 
 
-def test_an_answer_that_is_an_error_is_said_where_it_belongs(page: Page, plant: Platform, watched: Watched) -> None:
+def test_error_response_shows_in_its_own_card(page: Page, plant: Platform, watched: Watched) -> None:
+    """An error of the advice endpoint shows in the advice card and leaves the factors intact."""
     watched.expected = ["503", "status of"]
     problem = '{"detail": "nobody knows at the moment"}'
     page.route(

@@ -150,13 +150,15 @@ def queries(space: Namespace) -> dict[str, float]:
     return found
 
 
-def test_it_is_a_deployment_that_keeps_nothing(space: Namespace) -> None:
+def test_ingestion_over_cassandra_is_stateless_deployment(space: Namespace) -> None:
+    """Over Cassandra ingestion is a Deployment of two ready pods without a volume claim."""
     assert space.get("deployment", "aurumai-ingestion")["status"]["readyReplicas"] == 2
     claims = [each["metadata"]["name"] for each in space.get("persistentvolumeclaims")["items"]]
     assert not [name for name in claims if "ingestion" in name]
 
 
-def test_two_pods_share_requests_and_one_that_is_killed_is_not_missed(space: Namespace) -> None:
+def test_killed_ingestion_pod_fails_no_request(space: Namespace) -> None:
+    """Both ingestion pods answer queries, and killing one fails no request."""
     with space.forwarded("service/aurumai-api", 8000) as api:
 
         def predicted() -> bool:
@@ -185,7 +187,8 @@ def test_two_pods_share_requests_and_one_that_is_killed_is_not_missed(space: Nam
     not_missed(space, RATE, 3.0, shared_by_all, kill)
 
 
-def test_readings_outlive_every_ingestion_pod(space: Namespace) -> None:
+def test_readings_survive_deletion_of_all_ingestion_pods(space: Namespace) -> None:
+    """Deleting every ingestion pod loses no acknowledged reading and stores none twice."""
     machine = f"ledger-{int(time.time())}"
     device = {"TARGET": "aurumai-edge:50051", "MACHINE": machine, "SECONDS": 30, "PAUSE": 0.1}
     space.start_script("device", "device.py", **device)

@@ -26,13 +26,15 @@ _CONTRADICTION = re.compile(r"execution error at \S+: [a-z]\w*(\.\w+)+[:,] ")
 
 
 @pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
-def test_each_feature_passes_lint(values: Path) -> None:
+def test_charts_pass_lint_with_each_feature(values: Path) -> None:
+    """The charts pass `helm lint --strict` with the values of each feature."""
     chart = values.parents[1]
     kube.run("helm", "lint", "--strict", str(chart), *KUBE_VERSION, "--values", str(values))
 
 
 @pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
-def test_each_object_is_accepted_by_an_api_server(values: Path, namespace: kube.Namespace) -> None:
+def test_api_server_accepts_every_rendered_object(values: Path, namespace: kube.Namespace) -> None:
+    """An API server accepts every rendered object in a dry run, without a Pod Security warning."""
     rendered = template(values.parents[1], "--namespace", namespace.name, "--values", str(values))
     assert rendered.returncode == 0, rendered.stderr
     # Kinds that other projects define are known only where those are installed
@@ -50,7 +52,8 @@ def test_each_object_is_accepted_by_an_api_server(values: Path, namespace: kube.
 
 
 @pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
-def test_each_pod_keeps_to_what_production_asks(values: Path) -> None:
+def test_rendered_pods_meet_production_standards(values: Path) -> None:
+    """Every rendered pod is non-root and read-only, with probes, limits and no service account token."""
     rendered = objects(template(values.parents[1], "--values", str(values)).stdout)
     writable = yaml.safe_load(values.read_text()).get("writableRootFilesystem", False)
     for workload in (each for each in rendered if each["kind"] in ("Deployment", "StatefulSet")):
@@ -97,14 +100,16 @@ def test_each_pod_keeps_to_what_production_asks(values: Path) -> None:
         ("observability", "grafana.enable=true", "enable"),
     ],
 )
-def test_a_wrong_value_is_refused_and_named(chart: str, value: str, told: str) -> None:
+def test_invalid_chart_value_is_rejected_by_name(chart: str, value: str, told: str) -> None:
+    """An invalid chart value is rejected with a message that names it."""
     done = template(CHARTS / chart, "--set", value)
     assert done.returncode != 0
     assert told in done.stderr
 
 
 @pytest.mark.parametrize("chart", ["aurumai", "observability"])
-def test_the_schema_knows_each_value_and_the_table_describes_it(chart: str) -> None:
+def test_values_schema_and_readme_table_are_complete(chart: str) -> None:
+    """The schema covers exactly the chart's values, and the README's table describes each of them."""
     from charts.values_table import described, table
 
     values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
@@ -148,7 +153,8 @@ def _values(node: dict[str, Any], schema: dict[str, Any]) -> st.SearchStrategy[A
 
 
 @pytest.mark.parametrize("chart", ["aurumai", "observability"])
-def test_whatever_the_schema_allows_renders_or_is_refused_with_a_sentence(chart: str, tmp_path: Path) -> None:
+def test_schema_valid_values_render_or_fail_with_message(chart: str, tmp_path: Path) -> None:
+    """Generated values that the schema allows render, or fail with a message that names a value."""
     schema = json.loads((CHARTS / chart / "values.schema.json").read_text())
 
     @settings(
@@ -173,7 +179,8 @@ def test_whatever_the_schema_allows_renders_or_is_refused_with_a_sentence(chart:
     check()
 
 
-def test_a_policy_that_the_charts_bring_can_be_used(tmp_path: Path) -> None:
+def test_policy_document_of_chart_can_be_loaded(tmp_path: Path) -> None:
+    """The policy document that the chart renders loads without error."""
     from aurum.resilience import load_policy_document
 
     rendered = objects(template(CHARTS / "aurumai", *_OPEN).stdout)
@@ -185,7 +192,8 @@ def test_a_policy_that_the_charts_bring_can_be_used(tmp_path: Path) -> None:
     assert loaded.generation == 1
 
 
-def test_a_gateway_gets_its_inputs_and_may_reach_them(tmp_path: Path) -> None:
+def test_edge_pod_gets_its_inputs_and_egress_to_them(tmp_path: Path) -> None:
+    """The edge pod gets its inputs file, secret and volume, and may reach the ports of its inputs."""
     from aurum.edge.inputs.configuration import load_inputs
 
     values = CHARTS / "aurumai" / "ci" / "edge-inputs-values.yaml"
@@ -220,7 +228,8 @@ def test_a_gateway_gets_its_inputs_and_may_reach_them(tmp_path: Path) -> None:
     assert volumes[mounts["/etc/aurum/files"]]["configMap"]["name"] == files["metadata"]["name"]
 
 
-def test_skaffold_and_the_examples_fit_the_charts(tmp_path: Path) -> None:
+def test_skaffold_and_example_values_fit_the_charts(tmp_path: Path) -> None:
+    """skaffold.yaml fits its schema, images and charts, and all example values render."""
     skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
     # As published with skaffold (Apache-2.0): docs-v2/content/en/schemas/v4beta13.json
     jsonschema.validate(skaffold, json.loads((kube.TESTS / "schemas" / "skaffold-v4beta13.json").read_text()))

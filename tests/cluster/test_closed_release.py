@@ -9,9 +9,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.security.api_keys import KeyFile, make_key, write_keys
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.machine_types import MACHINE_TYPES
 from aurum_sim.plant_model import run_to_failure
 from tests.support.cluster import kube
@@ -44,7 +44,8 @@ def install(namespace: Namespace) -> None:
     )
 
 
-def test_the_api_asks_and_the_services_trust_each_other(closed: tuple[Namespace, dict[str, str]]) -> None:
+def test_closed_release_enforces_roles_and_mutual_tls(closed: tuple[Namespace, dict[str, str]]) -> None:
+    """A closed release enforces roles at its API, and its services work with mutual TLS."""
     namespace, keys = closed
     as_ = {role: {"X-API-Key": key} for role, key in keys.items()}
     with namespace.forwarded("service/closed-aurumai-api", 8000) as api:
@@ -73,13 +74,15 @@ def test_the_api_asks_and_the_services_trust_each_other(closed: tuple[Namespace,
         assert (who["asked"], who["roles"]) == (True, ["viewer"])
 
 
-def test_the_charts_own_test_passes(closed: tuple[Namespace, dict[str, str]]) -> None:
+def test_helm_test_passes_on_closed_release(closed: tuple[Namespace, dict[str, str]]) -> None:
+    """`helm test` passes on a closed release."""
     namespace, _ = closed
     namespace.helm("test", "closed", "--timeout=3m")
     assert "asks who its callers are" in namespace.kubectl("logs", "closed-aurumai-test-api")
 
 
-def test_an_admin_port_wants_the_token_of_the_release(closed: tuple[Namespace, dict[str, str]]) -> None:
+def test_admin_port_requires_token_of_release(closed: tuple[Namespace, dict[str, str]]) -> None:
+    """The admin port answers /livez openly, and /policy only with the release's token."""
     namespace, _ = closed
     token = base64.b64decode(namespace.get("secret", "closed-aurumai-admin")["data"]["token"]).decode()
     with namespace.forwarded(f"pod/{_pod(namespace, 'prediction')}", 9090) as admin:
@@ -96,7 +99,8 @@ def _pod(namespace: Namespace, service: str) -> str:
     )
 
 
-def test_a_pod_without_a_certificate_is_not_heard(closed: tuple[Namespace, dict[str, str]]) -> None:
+def test_plaintext_call_to_closed_ingestion_is_rejected(closed: tuple[Namespace, dict[str, str]]) -> None:
+    """Ingestion of a closed release rejects a plaintext call without a certificate."""
     namespace, _ = closed
     with (
         namespace.forwarded(f"pod/{_pod(namespace, 'ingestion')}", 50051) as address,
@@ -108,7 +112,8 @@ def test_a_pod_without_a_certificate_is_not_heard(closed: tuple[Namespace, dict[
     assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def test_an_upgrade_leaves_certificates_and_sessions_as_they_are(closed: tuple[Namespace, dict[str, str]]) -> None:
+def test_upgrade_keeps_certificates_and_session_secrets(closed: tuple[Namespace, dict[str, str]]) -> None:
+    """An upgrade keeps the release's certificates, session secret and admin token."""
     namespace, _ = closed
     names = ("closed-aurumai-authority", "closed-aurumai-api-tls", "closed-aurumai-sessions", "closed-aurumai-admin")
     before = [namespace.get("secret", name)["data"] for name in names]
@@ -116,7 +121,8 @@ def test_an_upgrade_leaves_certificates_and_sessions_as_they_are(closed: tuple[N
     assert [namespace.get("secret", name)["data"] for name in names] == before
 
 
-def test_a_release_that_nobody_could_enter_is_refused(namespace: Namespace) -> None:
+def test_release_without_authentication_choice_is_rejected(namespace: Namespace) -> None:
+    """The chart refuses to install a release whose API no caller could use."""
     refused = namespace.helm("install", "nobody", str(CHARTS / "aurumai"), check=False)
     assert refused.returncode != 0
     assert "security.api: nobody could get in" in refused.stderr

@@ -96,7 +96,8 @@ def net() -> Net:
     return Net(labels, ports, [each for each in every if each["kind"] == "NetworkPolicy"])
 
 
-def test_services_are_called_by_those_that_need_them_and_nobody_else(net: Net) -> None:
+def test_grpc_ports_admit_exactly_required_callers(net: Net) -> None:
+    """Network policies allow exactly the gRPC calls between pods that are needed."""
     found = {
         (caller, called)
         for caller in net.labels
@@ -106,20 +107,23 @@ def test_services_are_called_by_those_that_need_them_and_nobody_else(net: Net) -
     assert found == CALLS
 
 
-def test_admin_ports_are_asked_by_those_that_need_them_and_nobody_else(net: Net) -> None:
+def test_admin_ports_admit_only_api_and_operator(net: Net) -> None:
+    """Network policies open the admin ports to the API and the operator only."""
     components = [each for each in net.labels if "admin" in net.ports[each]]
     found = {(caller, called) for caller in net.labels for called in components if net.may(caller, called, "admin")}
     assert found == {(caller, called) for caller in ASKS for called in components}
 
 
-def test_only_the_api_is_for_all(net: Net) -> None:
+def test_only_api_http_port_accepts_any_source(net: Net) -> None:
+    """Only the API's HTTP port accepts traffic from any source."""
     for component in net.labels:
         for rule in net.of(component, "Ingress"):
             named = {each["port"] for each in rule["ports"]}
             assert rule.get("from") or (component, named) == ("api", {"http"}), (component, rule)
 
 
-def test_nothing_goes_out_but_where_it_has_to(net: Net) -> None:
+def test_egress_is_limited_to_required_ports(net: Net) -> None:
+    """Egress to any destination is limited to the ports that each component needs."""
     everywhere = {"api": {8443}, "operator": {443, 6443, 9090}}
     for component in net.labels:
         out = {
@@ -131,7 +135,8 @@ def test_nothing_goes_out_but_where_it_has_to(net: Net) -> None:
     assert 8443 in {port["port"] for rule in net.of("api", "Egress") for port in rule.get("ports", [])}
 
 
-def test_who_is_named_gets_in() -> None:
+def test_configured_sources_are_admitted() -> None:
+    """Sources named in the values are admitted to the API, the edge gateway and the admin ports."""
     rendered = template(
         CHARTS / "aurumai",
         "--values",

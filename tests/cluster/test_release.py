@@ -22,6 +22,7 @@ _OWN = {
 
 
 def test_every_pod_is_ready_and_none_was_restarted(release: Namespace) -> None:
+    """Every pod is ready, none was restarted, and only the operator has a service account token."""
     pods = release.pods()
     assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods} >= set(SERVICES)
     assert not (restarted := release.restarted()), restarted
@@ -32,6 +33,7 @@ def test_every_pod_is_ready_and_none_was_restarted(release: Namespace) -> None:
 
 
 def test_helm_test_passes_and_can_fail(release: Namespace) -> None:
+    """`helm test` passes on a release, and fails when it is made to fail."""
     release.helm("test", "aurumai", "--timeout=3m")
     failing = ("upgrade", "aurumai", str(CHARTS / "aurumai"), "--reuse-values", "--set", "tests.failOnPurpose=true")
     release.helm(*failing)
@@ -55,7 +57,8 @@ print(json.dumps(said))
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_each_image_says_what_it_is_made_of(release: Namespace, service: str) -> None:
+def test_image_sbom_lists_every_python_package(release: Namespace, service: str) -> None:
+    """The SBOM within each image lists every installed Python package."""
     pod = release.pods(service)[0]["metadata"]["name"]
     said = json.loads(release.kubectl("exec", pod, "--container", service, "--", "python", "-c", _COMPARED))
     assert (said["format"], said["root"], said["missing"]) == ("CycloneDX", "aurumai", [])
@@ -84,7 +87,8 @@ print("files", files)
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_image_has_a_secret(release: Namespace, service: str) -> None:
+def test_images_contain_no_secret(release: Namespace, service: str) -> None:
+    """No image contains a private key, an API key or a file of credentials."""
     pod = release.pods(service)[0]["metadata"]["name"]
     found = release.kubectl("exec", pod, "--container", service, "--", "python", "-c", _SEARCHED).splitlines()
     assert int(found.pop().split()[1]) > 500
@@ -98,7 +102,8 @@ def predict(api: str) -> dict[str, Any]:
     return dict(answer)
 
 
-def test_who_changed_what_is_a_log_event_of_the_gateway(release: Namespace, api: str) -> None:
+def test_audit_event_reaches_telemetry_gateway(release: Namespace, api: str) -> None:
+    """A recorded act reaches the telemetry gateway as a log event with machine and content."""
     machine = http("GET", f"{api}/api/machines?limit=1")[1]["items"][0]["machine_id"]
     text = f"looked at {time.time_ns()}"
     assert http("POST", f"{api}/api/machines/{machine}/maintenance", {"text": text})[0] == 201
@@ -117,7 +122,8 @@ def trace(jaeger: str, trace_id: str) -> dict[str, Any] | None:
     return dict(answer["data"][0]) if status == 200 and answer["data"] else None
 
 
-def test_one_request_is_one_trace_from_the_api_to_the_store(release: Namespace, api: str, jaeger: str) -> None:
+def test_request_is_one_trace_from_api_to_ingestion(release: Namespace, api: str, jaeger: str) -> None:
+    """One prediction is one whole trace through api, prediction and ingestion, with logs of each."""
     wait_for(lambda: not predict(api)["degraded"], 60, "a prediction that is not degraded")
     trace_id = predict(api)["trace_id"]
 
@@ -157,7 +163,9 @@ def test_one_request_is_one_trace_from_the_api_to_the_store(release: Namespace, 
         assert any(line.get("trace_id") == trace_id for line in lines), f"no log line of {process['serviceName']}"
 
 
-def test_an_exemplar_leads_to_a_trace_that_exists(api: str, prometheus: str, jaeger: str) -> None:
+def test_exemplar_refers_to_existing_trace(api: str, prometheus: str, jaeger: str) -> None:
+    """An exemplar of the request duration refers to a trace that Jaeger has."""
+
     def exemplar_with_trace() -> bool:
         predict(api)
         now = time.time()
@@ -178,6 +186,7 @@ def test_an_exemplar_leads_to_a_trace_that_exists(api: str, prometheus: str, jae
 def test_each_service_has_metrics_traces_and_logs(
     service: str, release: Namespace, api: str, prometheus: str, jaeger: str
 ) -> None:
+    """Every service delivers metrics, traces, and logs with a trace id."""
     predict(api)
     pods = {pod["metadata"]["name"] for pod in release.pods(service)}
 
@@ -208,7 +217,8 @@ def _log(release: Namespace, pod: str, container: str) -> list[str]:
     return release.kubectl("logs", pod, "--container", container, "--tail=500").splitlines()
 
 
-def test_spans_are_measured_before_they_are_sampled(prometheus: str, api: str) -> None:
+def test_span_metrics_of_prediction_exist(prometheus: str, api: str) -> None:
+    """The collector derives span metrics of prediction's server calls."""
     predict(api)
     wait_for(
         lambda: query(
@@ -219,7 +229,9 @@ def test_spans_are_measured_before_they_are_sampled(prometheus: str, api: str) -
     )
 
 
-def test_what_a_simulated_machine_measures_is_seen_within_seconds(api: str) -> None:
+def test_simulated_reading_appears_within_seconds(api: str) -> None:
+    """The API shows a simulated pump's reading that is less than five seconds old."""
+
     def fresh() -> bool:
         items = http("GET", f"{api}/api/machines?limit=50")[1]["items"]
         seen = [item["last_seen"] for item in items if item["machine_id"].startswith("pump")]  # by way of the edge
@@ -229,7 +241,8 @@ def test_what_a_simulated_machine_measures_is_seen_within_seconds(api: str) -> N
     wait_for(fresh, 30, "a reading that is less than 5 s old")
 
 
-def test_the_console_sees_every_pod_with_its_policies(release: Namespace, api: str) -> None:
+def test_platform_view_shows_every_pod_and_its_policies(release: Namespace, api: str) -> None:
+    """The platform view reaches every pod and shows that its policies are applied."""
     services = ("api", "prediction", "ingestion", "edge")
     pods = {pod["metadata"]["name"] for service in services for pod in release.pods(service)}
 
@@ -242,7 +255,8 @@ def test_the_console_sees_every_pod_with_its_policies(release: Namespace, api: s
     assert http("GET", f"{api}/api/platform/traces")[0] == 501, "spans go to the collector, and are not kept here too"
 
 
-def test_alertmanager_is_told_of_alerts(release: Namespace, prometheus: str) -> None:
+def test_prometheus_is_connected_to_alertmanager(release: Namespace, prometheus: str) -> None:
+    """Prometheus evaluates its rules without error and has one active Alertmanager."""
     groups = http("GET", f"{prometheus}/api/v1/rules")[1]["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert rules

@@ -25,7 +25,8 @@ def settled(release: Namespace) -> Iterator[None]:
     release.kubectl("delete", "pod", "load", "device", "--ignore-not-found", "--grace-period=0", "--force")
 
 
-def test_an_edge_pod_that_is_deleted_loses_nothing(release: Namespace, api: str) -> None:
+def test_deleted_edge_pod_loses_no_acknowledged_reading(release: Namespace, api: str) -> None:
+    """Deleting the edge pod, also by force, loses no acknowledged reading and stores none twice."""
     machine = f"ledger-{int(time.time())}"
     target = "aurumai-edge:50051"
     release.start_script("device", "device.py", TARGET=target, MACHINE=machine, SECONDS=40, PAUSE=0.1)
@@ -46,8 +47,8 @@ def test_an_edge_pod_that_is_deleted_loses_nothing(release: Namespace, api: str)
     assert sorted(stored()) == sorted(expected)
 
 
-def test_telemetry_that_is_gone_costs_requests_nothing(release: Namespace, prometheus: str, jaeger: str) -> None:
-    """The gateway is away for a minute, then all collectors beside the services are killed."""
+def test_telemetry_outage_fails_no_request(release: Namespace, prometheus: str, jaeger: str) -> None:
+    """Requests succeed without the telemetry gateway or collectors, and traces resume afterwards."""
     load = Load(release, retry=False)
     time.sleep(20)
     quiet = load.stop()
@@ -119,7 +120,9 @@ def kill_collector(release: Namespace, pod: str) -> None:
     )
 
 
-def test_two_pods_share_requests_and_one_that_is_killed_is_not_missed(release: Namespace, prometheus: str) -> None:
+def test_killed_api_and_prediction_pods_fail_no_request(release: Namespace, prometheus: str) -> None:
+    """Both pods of api and of prediction take load, and killing one of each fails no request."""
+
     def shared_by_all(rate: float) -> None:
         for service, metric in (("api", "http_requests_total"), ("prediction", "rpc_server_requests_total")):
             pods = {pod["metadata"]["name"] for pod in release.pods(service)}
@@ -142,6 +145,7 @@ def test_two_pods_share_requests_and_one_that_is_killed_is_not_missed(release: N
 
 
 def test_upgrades_and_a_rollback_fail_no_request(release: Namespace) -> None:
+    """Upgrades and a rollback under load fail no request."""
     upgrade = ("upgrade", "aurumai", str(CHARTS / "aurumai"), "--reuse-values", "--wait", "--timeout=5m")
     revision = json.loads(release.helm("history", "aurumai", "--output=json").stdout)[-1]["revision"]
     load = Load(release, retry=False)

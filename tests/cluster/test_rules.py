@@ -29,7 +29,8 @@ def rules() -> Iterator[dict[str, Any]]:
         yield from group["rules"]
 
 
-def test_the_rules_are_valid(promtool: str) -> None:
+def test_prometheus_rules_pass_promtool_check(promtool: str) -> None:
+    """promtool finds no error in the Prometheus rules."""
     kube.run(promtool, "check", "rules", "--lint-fatal", str(RULES))
 
 
@@ -57,32 +58,37 @@ def check(promtool: str, folder: Path, suite: dict[str, Any], tests: Sequence[di
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_each_alert_fires_and_clears_when_it_should(
+def test_each_alert_passes_its_promtool_cases(
     promtool: str, tmp_path: Path, suite: dict[str, Any], alert: Alert
 ) -> None:
+    """Each alert fires and clears in promtool's cases as it should."""
     tests = [test for test in suite["tests"] if f'alertname="{alert.name}"' in asked([test])]
     assert len(tests) == len(alert.cases)
     check(promtool, tmp_path, suite, tests)
 
 
-def test_what_is_recorded_is_what_a_hand_computes(promtool: str, tmp_path: Path, suite: dict[str, Any]) -> None:
+def test_recording_rules_match_values_computed_by_hand(promtool: str, tmp_path: Path, suite: dict[str, Any]) -> None:
+    """Recording rules yield the values that were computed by hand."""
     tests = [test for test in suite["tests"] if "alertname" not in asked([test])]
     assert tests
     check(promtool, tmp_path, suite, tests)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_each_alert_is_tested_both_ways(alert: Alert) -> None:
+def test_each_alert_has_firing_and_silent_cases(alert: Alert) -> None:
+    """Each alert has at least three cases, among them some that fire and some that do not."""
     assert {case.fires for case in alert.cases} == {True, False}
     assert len(alert.cases) >= 3, "what fires it, what is just below, and its clearing"
 
 
-def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
+def test_alerts_and_runbooks_correspond() -> None:
+    """Each alert has a runbook, and each runbook belongs to an alert."""
     urls = {rule["annotations"]["runbook_url"] for rule in rules() if "alert" in rule}
     assert urls == {str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "runbooks").glob("*.md")}
 
 
-def test_the_queries_of_the_runbooks_are_valid(promtool: str, tmp_path: Path) -> None:
+def test_runbook_queries_are_valid(promtool: str, tmp_path: Path) -> None:
+    """promtool accepts every query in the runbooks."""
     queries = [
         line.split("  #")[0].strip()
         for path in sorted((ROOT / "docs" / "runbooks").glob("*.md"))

@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 from aurum.readings.uplink import Uplink, Waiting
 from aurum.resilience.policy import parse_policy_document
@@ -21,6 +20,7 @@ from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.rpc_server import rpc_server
 from aurum.runtime.service import Service
 from aurum.runtime.settings import load_settings
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from tests.support.ports import free_port
 
 _HASTY = """
@@ -69,7 +69,9 @@ async def called(policy: str = "") -> AsyncIterator[Dependency]:
         await server.stop(0)
 
 
-async def test_a_stream_whose_time_is_over_while_it_is_sent_fails_as_any_other() -> None:
+async def test_stream_past_its_deadline_fails_with_grpc_status() -> None:
+    """A stream whose deadline passes while it is sent ends with a gRPC status, never as cancelled."""
+
     async def requests() -> AsyncIterator[prediction_pb2.PredictBatchRequest]:
         yield prediction_pb2.PredictBatchRequest()
 
@@ -88,7 +90,9 @@ async def test_a_stream_whose_time_is_over_while_it_is_sent_fails_as_any_other()
     assert set(ended) <= {"DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}, ended
 
 
-async def test_a_stream_whose_requests_fail_is_no_cancelled_task() -> None:
+async def test_failing_request_iterator_is_unavailable() -> None:
+    """A stream whose request iterator raises ends in UnavailableError, not in a cancelled task."""
+
     async def requests() -> AsyncIterator[ingestion_pb2.IngestRequest]:
         yield ingestion_pb2.IngestRequest()
         raise RuntimeError
@@ -99,7 +103,9 @@ async def test_a_stream_whose_requests_fail_is_no_cancelled_task() -> None:
             await dependency.stream(stub.Ingest, requests)
 
 
-async def test_whoever_cancels_a_call_sees_it_cancelled() -> None:
+async def test_cancelled_call_raises_cancelled_error() -> None:
+    """A caller that cancels its own stream gets a CancelledError."""
+
     async def requests() -> AsyncIterator[ingestion_pb2.IngestRequest]:
         yield ingestion_pb2.IngestRequest()
         await asyncio.Event().wait()
@@ -113,7 +119,8 @@ async def test_whoever_cancels_a_call_sees_it_cancelled() -> None:
             await task
 
 
-async def test_an_endless_call_that_ends_before_it_has_begun_is_an_error() -> None:
+async def test_endless_stream_without_response_is_unavailable() -> None:
+    """An endless stream that ends before its first response raises UnavailableError."""
     async with called() as dependency:
         stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
         with pytest.raises(UnavailableError, match="before it had begun"):
@@ -137,13 +144,16 @@ class _BrokenDisk:
         raise AssertionError(reason)
 
 
-async def test_an_uplink_whose_outbox_fails_says_so() -> None:
+async def test_uplink_raises_error_of_failing_outbox() -> None:
+    """An uplink whose outbox cannot be read raises that error."""
     async with called() as dependency:
         with pytest.raises(OSError, match="the disk does not answer"):
             await asyncio.wait_for(Uplink(_BrokenDisk(), dependency).run(), 10)
 
 
-async def test_background_work_that_gives_up_ends_the_service() -> None:
+async def test_failed_background_task_stops_the_service() -> None:
+    """A background task that gives up stops the service as failed; one cancelled from outside does not."""
+
     async def gives_up() -> None:
         raise asyncio.CancelledError
 
@@ -171,7 +181,8 @@ class _Long(ingestion_pb2_grpc.IngestionServiceServicer):
             self.ended.set()
 
 
-async def test_a_stream_that_its_caller_leaves_is_closed_quietly(caplog: pytest.LogCaptureFixture) -> None:
+async def test_abandoned_stream_is_closed_without_error_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that its caller abandons is closed, frees its place, and logs no error outside gRPC."""
     servicer, port = _Long(), free_port()
     settings = load_settings()
     policies = Policies("server", settings)

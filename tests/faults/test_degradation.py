@@ -64,7 +64,8 @@ def target(platform: Platform, name: str) -> dict[str, Any]:
     return next(each for each in own_state(platform)["targets"] if each["name"] == name)
 
 
-def test_without_prediction_the_last_good_one_answers_then_the_rule(platform: Platform, models: Path) -> None:
+def test_api_falls_back_to_last_good_prediction_then_rule(platform: Platform, models: Path) -> None:
+    """Without prediction the API answers with the last good one, then by rule, then with 503."""
     policy = platform.folder / "policies.yaml"
     policy.parent.mkdir(parents=True, exist_ok=True)
     text = (
@@ -117,8 +118,8 @@ def test_without_prediction_the_last_good_one_answers_then_the_rule(platform: Pl
     assert state() == 0
 
 
-def test_a_killed_service_heals_under_the_supervisor_and_its_policies(platform: Platform, models: Path) -> None:
-    """What `make run` does: `aurum up` with a Procfile and policies.yaml beside it."""
+def test_killed_prediction_recovers_under_supervisor(platform: Platform, models: Path) -> None:
+    """`aurum up` restarts a killed prediction service, and no request fails meanwhile."""
     services = ("ingestion", "prediction", "api")
     for name in MACHINE_TYPES:  # a model for each, so that nothing has to be trained
         shutil.copytree(models / "pump", platform.folder / "models" / name)
@@ -167,7 +168,8 @@ def test_a_killed_service_heals_under_the_supervisor_and_its_policies(platform: 
         assert up.wait(20) == 0
 
 
-def test_a_slow_service_costs_no_more_than_the_caller_allows(platform: Platform, models: Path) -> None:
+def test_request_timeout_bounds_calls_to_slow_service(platform: Platform, models: Path) -> None:
+    """X-Request-Timeout bounds calls to a slow service, and abandoned work ends in each service."""
     platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_FAULTS_ENABLED": "true"}
     for service in ("ingestion", "prediction", "api"):
         platform.start(service)
@@ -214,14 +216,16 @@ def test_a_slow_service_costs_no_more_than_the_caller_allows(platform: Platform,
     assert "there is no service 'nothing'" in aurum(platform, "fault", "list", "nothing").stderr
 
 
-def test_faults_need_to_be_allowed(platform: Platform) -> None:
+def test_fault_injection_is_refused_unless_enabled(platform: Platform) -> None:
+    """Fault injection is refused unless AURUM_FAULTS_ENABLED is set."""
     platform.start("ingestion")
     refused = aurum(platform, "fault", "add", "ingestion", "error")
     assert refused.returncode == 1
     assert "AURUM_FAULTS_ENABLED" in refused.stderr
 
 
-def test_an_abort_ends_the_process(platform: Platform) -> None:
+def test_abort_fault_ends_the_process(platform: Platform) -> None:
+    """An abort fault must name its method, and ends the process with exit code 70."""
     platform.extra = {"AURUM_FAULTS_ENABLED": "true"}
     for service in ("ingestion", "api"):
         platform.start(service)
@@ -232,7 +236,8 @@ def test_an_abort_ends_the_process(platform: Platform) -> None:
     assert platform.processes["ingestion"].popen.wait(10) == 70
 
 
-def test_a_sick_store_is_refused_quickly_and_comes_back(platform: Platform) -> None:
+def test_failing_store_yields_503_until_it_recovers(platform: Platform) -> None:
+    """Writes to a failing store are answered with 503, and succeed again once it recovers."""
     platform.extra = {"AURUM_FAULTS_ENABLED": "true", "AURUM_CIRCUIT_BREAKER_TIMEOUT": "1"}
     for service in ("ingestion", "api"):
         platform.start(service)
@@ -247,7 +252,8 @@ def test_a_sick_store_is_refused_quickly_and_comes_back(platform: Platform) -> N
     assert "ingestion/store" in names
 
 
-def test_an_api_with_too_much_to_do_says_when_to_try_again(platform: Platform) -> None:
+def test_overloaded_api_rejects_queries_and_serves_alarms(platform: Platform) -> None:
+    """An overloaded API rejects queries with 429 and Retry-After, and still serves alarms."""
     policy = platform.folder / "policies.yaml"
     policy.parent.mkdir(parents=True, exist_ok=True)
     shares = "shares: {alarm: 1, telemetry: 0.5, query: 0.5, batch: 0.5}"
@@ -279,8 +285,8 @@ def test_an_api_with_too_much_to_do_says_when_to_try_again(platform: Platform) -
     assert metric(platform, "api", series, name="api/calls", criticality="query") == 6
 
 
-def test_the_policy_file_is_followed_through_symlinks(platform: Platform) -> None:
-    """As kubelet does it: policies.yaml → ..data/policies.yaml, ..data → a folder that is new each time."""
+def test_policy_file_is_reloaded_through_symlinks(platform: Platform) -> None:
+    """A policy file swapped by symlink, as kubelet does it, is reloaded; an invalid one is rejected."""
     mount = platform.folder / "mount"
     mount.mkdir(parents=True)
 
@@ -313,6 +319,7 @@ def test_the_policy_file_is_followed_through_symlinks(platform: Platform) -> Non
 
 
 def test_recorded_calls_are_replayed_against_a_proposal(platform: Platform) -> None:
+    """`aurum policy simulate` replays recorded calls against a proposed policy."""
     platform.extra["AURUM_OUTCOMES_ENABLED"] = "true"
     for service in ("ingestion", "api"):
         platform.start(service)
@@ -335,7 +342,8 @@ def test_recorded_calls_are_replayed_against_a_proposal(platform: Platform) -> N
     assert replayed["recorded_success_share"] > 0.5
 
 
-def test_a_wrong_policy_is_named_by_the_command_and_stops_the_start(platform: Platform) -> None:
+def test_invalid_policy_is_reported_and_prevents_startup(platform: Platform) -> None:
+    """`aurum policy check` reports an invalid policy, and a service does not start with one."""
     wrong = platform.folder / "wrong.yaml"
     wrong.parent.mkdir(parents=True, exist_ok=True)
     wrong.write_text("policies: [{target: api/prediction/*, timeout: {attempt: 5s, deadline: 1s}}]")

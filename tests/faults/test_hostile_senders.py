@@ -9,13 +9,13 @@ import grpc
 import numpy as np
 import psutil
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurum.readings.batch import Series, encode, now_us
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
@@ -52,9 +52,10 @@ def sample(method: str) -> bytes:
     damaged=st.booleans(),
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_bytes_crash_a_method(
+def test_malformed_request_bytes_crash_no_method(
     serving: Platform, method: str, noise: bytes, flips: list[tuple[int, int]], damaged: bool
 ) -> None:
+    """Random or damaged request bytes end in an expected status and never crash a method."""
     content = bytearray(sample(method))
     for place, value in flips:
         content[place % len(content)] = value
@@ -81,7 +82,8 @@ def test_no_bytes_crash_a_method(
     )
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_csv_crashes_the_api(serving: Platform, cells: list[list[str]]) -> None:
+def test_malformed_csv_never_crashes_the_api(serving: Platform, cells: list[list[str]]) -> None:
+    """Generated CSV is answered with 200, or with 422 that names the field."""
     body = "\n".join(",".join(row) for row in cells).encode()
     for head in (b"", b"machine_id,timestamp,sensor,value\n", b"machine_id,timestamp,s\n"):
         answer = http("POST", f"{serving.api}/api/readings", head + body, {"Content-Type": "text/csv"})
@@ -97,9 +99,10 @@ def bounded(platform: Platform) -> tuple[Platform, psutil.Process]:
     return platform, psutil.Process(process.popen.pid)
 
 
-async def test_a_sender_that_never_reads_its_acknowledgements_is_held_back(
+async def test_sender_ignoring_acks_leaves_memory_bounded(
     bounded: tuple[Platform, psutil.Process],
 ) -> None:
+    """A sender that never reads acknowledgements leaves ingestion below 500 MB and ready."""
     platform, process = bounded
     rng = np.random.default_rng(1)
     at = now_us() - 10**9 + np.arange(20_000)
@@ -126,7 +129,8 @@ async def test_a_sender_that_never_reads_its_acknowledgements_is_held_back(
     await asyncio.to_thread(wait_for, lambda: platform.is_ready("ingestion"), 20, "ready")
 
 
-async def test_thousands_of_open_streams_cost_little(bounded: tuple[Platform, psutil.Process]) -> None:
+async def test_ten_thousand_open_streams_are_limited(bounded: tuple[Platform, psutil.Process]) -> None:
+    """Ten thousand open streams are limited and cost under 300 MB; others are served afterwards."""
     platform, process = bounded
     before = process.memory_info().rss
     address = f"127.0.0.1:{platform.port('ingestion')}"

@@ -12,9 +12,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode, now_us
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.machine_types import MACHINE_TYPES
 from tests.support.http import http
 from tests.support.ledger import Sender, check_ledger, stored
@@ -22,7 +22,8 @@ from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
 
-def test_killed_ingestion_loses_nothing_acknowledged(platform: Platform) -> None:
+def test_ingestion_killed_loses_no_acknowledged_reading(platform: Platform) -> None:
+    """A SIGKILL of ingestion loses no acknowledged reading and stores none twice."""
     platform.start("ingestion")
     sender = Sender(f"127.0.0.1:{platform.port('ingestion')}", "kill-1")
     chance = random.Random(1)
@@ -36,7 +37,8 @@ def test_killed_ingestion_loses_nothing_acknowledged(platform: Platform) -> None
     check_ledger(sender, stored(platform.folder / "store.db", "kill-1"))
 
 
-def test_killed_edge_and_ingestion_lose_nothing_that_the_gateway_acknowledged(platform: Platform) -> None:
+def test_edge_and_ingestion_killed_lose_no_reading(platform: Platform) -> None:
+    """SIGKILLs of edge and ingestion lose no reading the gateway acknowledged; none is stored twice."""
     platform.start("ingestion")
     platform.start("edge")
     sender = Sender(f"127.0.0.1:{platform.port('edge')}", "kill-2")
@@ -53,8 +55,8 @@ def test_killed_edge_and_ingestion_lose_nothing_that_the_gateway_acknowledged(pl
     check_ledger(sender, stored(platform.folder / "store.db", "kill-2"))
 
 
-def test_a_gateway_waits_for_the_one_before_it_to_leave_the_spool(platform: Platform) -> None:
-    """As when a pod is deleted by force: its successor starts on the same volume while it still runs."""
+def test_gateway_waits_until_spool_is_released(platform: Platform) -> None:
+    """A second gateway on the same spool waits for the first to end, and no reading is lost."""
     platform.start("ingestion")
     before = platform.start("edge")
     sender = Sender(f"127.0.0.1:{platform.port('edge')}", "kill-3")
@@ -75,7 +77,8 @@ def test_a_gateway_waits_for_the_one_before_it_to_leave_the_spool(platform: Plat
     check_ledger(sender, stored(platform.folder / "store.db", "kill-3"))
 
 
-def test_a_full_spool_holds_devices_back_and_recovers(platform: Platform) -> None:
+def test_full_spool_rejects_writes_until_drained(platform: Platform) -> None:
+    """A full spool rejects writes until it has drained, and loses nothing that it accepted."""
     platform.extra["AURUM_EDGE_SPOOL_MAX_BYTES"] = "1000000"
     platform.extra["AURUM_CIRCUIT_BREAKER_TIMEOUT"] = "0.5"
     platform.start("edge")  # and no ingestion
@@ -109,7 +112,8 @@ def test_a_full_spool_holds_devices_back_and_recovers(platform: Platform) -> Non
     assert len(stored(platform.folder / "store.db", "s")) == (accepted + 1) * 5000
 
 
-def test_a_killed_prediction_service_degrades_and_comes_back(platform: Platform, models: Path) -> None:
+def test_killed_prediction_degrades_until_restarted(platform: Platform, models: Path) -> None:
+    """While prediction is down answers are degraded and the breaker opens; a restart ends both."""
     platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_CIRCUIT_BREAKER_TIMEOUT": "1"}
     for service in ("ingestion", "prediction", "api"):
         platform.start(service)
@@ -156,7 +160,8 @@ def children(parent: int) -> list[int]:
     return found
 
 
-def test_the_supervisor_starts_a_killed_service_again(platform: Platform, models: Path) -> None:
+def test_supervisor_restarts_killed_service(platform: Platform, models: Path) -> None:
+    """The supervisor restarts a killed service, and stops every process on SIGINT."""
     environment = platform.environment("ingestion")
     for name in MACHINE_TYPES:  # a model for each, so that nothing has to be trained
         shutil.copytree(models / "pump", platform.folder / "models" / name)

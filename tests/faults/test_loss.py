@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode, now_us
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.cassandra.cluster import Cluster
 from tests.support.chaos import Report, chaos
 from tests.support.ledger import stored_readings
@@ -27,20 +27,23 @@ def check(report: Report) -> None:
     assert (report.lost, report.twice, report.partial, report.inversions) == (0, 0, 0, 0), report
 
 
-def test_random_faults_lose_nothing(tmp_path: Path) -> None:
+def test_random_faults_lose_no_batch(tmp_path: Path) -> None:
+    """Under random faults no acknowledged batch is lost, stored twice, split or reordered."""
     with chaos(tmp_path / "run", 3, seed=11) as running:
         running.run(8)
         check(running.finish())
 
 
-def test_random_faults_lose_nothing_in_cassandra(tmp_path: Path, cassandra: Cluster) -> None:
+def test_random_faults_with_cassandra_lose_no_batch(tmp_path: Path, cassandra: Cluster) -> None:
+    """Random faults and a dead Cassandra node lose, double, split and reorder no acknowledged batch."""
     with chaos(tmp_path / "run", 2, seed=12, cluster=cassandra) as running:
         running.kill_node()
         running.run(4)
         check(running.finish())
 
 
-def test_a_dead_node_of_the_store_fails_no_acknowledgement(platform: Platform, cassandra: Cluster) -> None:
+def test_dead_cassandra_node_fails_no_acknowledgement(platform: Platform, cassandra: Cluster) -> None:
+    """Ingestion goes on acknowledging while a Cassandra node is dead, and stores all it acknowledged."""
     platform.extra["AURUM_STORE_URL"] = f"{cassandra.url('dead_node')}?replication=3"
     platform.start("ingestion")
     start = now_us() - 10**9
@@ -94,7 +97,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("least_free", [4_000_000, 0], ids=["room kept", "to the last byte"])
-def test_a_full_disk_refuses_says_so_and_recovers(tmp_path: Path, small_disk: Path, least_free: int) -> None:
+def test_full_disk_rejects_writes_and_recovers(tmp_path: Path, small_disk: Path, least_free: int) -> None:
+    """On a full disk ingestion rejects writes and is not ready, and recovers when there is room."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(os.urandom(10_000_000))
     platform = Platform(tmp_path / "logs")

@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.resilience import Criticality, criticality_scope, deadline_scope
 from aurum.runtime.errors import (
@@ -25,6 +24,7 @@ from aurum.runtime.listening import http_server, listen
 from aurum.runtime.policies import Policies
 from aurum.runtime.rpc_client import Dependency
 from aurum.runtime.settings import load_settings
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.ports import free_port
 from tests.support.scripted_server import ONCE, QUICK, Bench, bench, failing, hang
 from tests.support.waiting import until
@@ -32,14 +32,16 @@ from tests.support.waiting import until
 RETRY = QUICK % "retry: {maxAttempts: 3, baseDelay: 10ms, maxDelay: 20ms, budgetFloor: 10}"
 
 
-async def test_a_retry_hides_failures_that_pass(tmp_path: Path) -> None:
+async def test_retry_hides_transient_failures(tmp_path: Path) -> None:
+    """A retry hides two transient failures from the caller."""
     async with bench(tmp_path, RETRY) as b:
         b.server.behaviour = failing(2, UnavailableError("not yet"))
         assert (await b.get()).machine.machine_id == "m"
         assert len(b.server.seen) == 3
 
 
-async def test_what_may_not_be_repeated_is_called_once(tmp_path: Path) -> None:
+async def test_non_idempotent_rpc_is_not_retried(tmp_path: Path) -> None:
+    """An RPC that is not idempotent reaches the server once, even when it fails."""
     async with bench(tmp_path, RETRY) as b:
         b.server.behaviour = failing(2, UnavailableError("not yet"))
         with pytest.raises(UnavailableError):
@@ -47,7 +49,8 @@ async def test_what_may_not_be_repeated_is_called_once(tmp_path: Path) -> None:
         assert len(b.server.seen) == 1
 
 
-async def test_a_wrong_request_is_not_retried_and_not_counted(tmp_path: Path) -> None:
+async def test_invalid_request_is_neither_retried_nor_counted(tmp_path: Path) -> None:
+    """An invalid request is neither retried nor counted by the breaker."""
     async with bench(tmp_path, RETRY) as b:
         b.server.behaviour = failing(100, InvalidArgumentError.of("machine_id", "is wrong"))
         for _ in range(10):
@@ -58,7 +61,8 @@ async def test_a_wrong_request_is_not_retried_and_not_counted(tmp_path: Path) ->
         assert b.breaker == "closed"
 
 
-async def test_the_wait_that_a_server_asks_for_is_kept(tmp_path: Path) -> None:
+async def test_retry_respects_retry_after_of_server(tmp_path: Path) -> None:
+    """A retry waits at least for the delay that the server named."""
     async with bench(tmp_path, RETRY) as b:
         b.server.behaviour = failing(1, ResourceExhaustedError("busy", retry_after=0.4))
         await b.get()
@@ -66,7 +70,8 @@ async def test_the_wait_that_a_server_asks_for_is_kept(tmp_path: Path) -> None:
         assert second - first >= 0.39
 
 
-async def test_retries_of_an_outage_stay_within_the_budget(tmp_path: Path) -> None:
+async def test_retries_during_outage_stay_within_budget(tmp_path: Path) -> None:
+    """During an outage 200 calls cause at most 40 retries, the budget's share."""
     policy = (
         "retry: {maxAttempts: 4, baseDelay: 0s, maxDelay: 1ms, budgetRatio: 0.2, budgetFloor: 0}, "
         "circuitBreaker: {enabled: false}"
@@ -79,7 +84,8 @@ async def test_retries_of_an_outage_stay_within_the_budget(tmp_path: Path) -> No
         assert 200 < len(b.server.seen) <= 240
 
 
-async def test_an_attempt_that_hangs_ends_in_time_and_is_cancelled_in_the_server(tmp_path: Path) -> None:
+async def test_hanging_attempt_times_out_and_is_cancelled(tmp_path: Path) -> None:
+    """A hanging attempt ends with its timeout and is cancelled in the server."""
     async with bench(tmp_path, QUICK % f"{ONCE}, timeout: {{attempt: 300ms, deadline: 1s}}") as b:
         b.server.behaviour = hang
         with pytest.raises(DeadlineError):
@@ -91,14 +97,16 @@ async def test_an_attempt_that_hangs_ends_in_time_and_is_cancelled_in_the_server
         assert left <= 0.3
 
 
-async def test_an_answer_that_drips_ends_in_time(tmp_path: Path) -> None:
+async def test_dripping_response_times_out(tmp_path: Path) -> None:
+    """A response stream that only drips ends with its timeout."""
     async with bench(tmp_path, QUICK % f"{ONCE}, timeout: {{attempt: 300ms, deadline: 1s}}") as b:
         b.faults.add(Fault(kind="drip", method="Query", delay="100ms"))
         with pytest.raises(DeadlineError):
             await b.dependency.stream(b.stub.Query, ingestion_pb2.QueryRequest())
 
 
-async def test_the_deadline_of_the_caller_travels_and_shrinks(tmp_path: Path) -> None:
+async def test_callers_deadline_reaches_the_server(tmp_path: Path) -> None:
+    """The server sees no more time than the caller's deadline leaves."""
     async with bench(tmp_path) as b:
         with deadline_scope(0.5):
             await b.get()
@@ -107,7 +115,8 @@ async def test_the_deadline_of_the_caller_travels_and_shrinks(tmp_path: Path) ->
         assert left <= 0.5
 
 
-async def test_nobody_waits_any_more_and_the_work_ends(tmp_path: Path) -> None:
+async def test_cancelled_call_ends_work_on_server(tmp_path: Path) -> None:
+    """A cancelled call ends the work in the server and frees its place in the limit."""
     async with bench(tmp_path) as b:
         b.server.behaviour = hang
         call = asyncio.create_task(b.get())
@@ -121,7 +130,8 @@ async def test_nobody_waits_any_more_and_the_work_ends(tmp_path: Path) -> None:
 BREAKER = QUICK % (ONCE + ", circuitBreaker: {failMax: 3, open: 300ms, openJitter: 0, openGrowth: 1}")
 
 
-async def test_a_breaker_opens_spares_the_server_and_closes_by_itself(tmp_path: Path) -> None:
+async def test_breaker_opens_after_consecutive_failures(tmp_path: Path) -> None:
+    """After three failures the breaker keeps calls from the server, and later closes by itself."""
     async with bench(tmp_path, BREAKER) as b:
         b.server.behaviour = failing(3, UnavailableError("down"))
         for _ in range(3):
@@ -138,7 +148,8 @@ async def test_a_breaker_opens_spares_the_server_and_closes_by_itself(tmp_path: 
         assert b.breaker == "closed"
 
 
-async def test_a_window_of_calls_opens_the_breaker_at_its_share(tmp_path: Path) -> None:
+async def test_breaker_opens_at_failure_rate_of_window(tmp_path: Path) -> None:
+    """A window of calls opens the breaker at its failure rate, once it has enough calls."""
     count = "circuitBreaker: {mode: count, windowCalls: 10, minimumCalls: 10, failureRate: 0.5, open: 60s}"
     async with bench(tmp_path, QUICK % f"{ONCE}, {count}") as b:
 
@@ -154,7 +165,8 @@ async def test_a_window_of_calls_opens_the_breaker_at_its_share(tmp_path: Path) 
         assert b.breaker == "open"
 
 
-async def test_slow_calls_open_the_breaker(tmp_path: Path) -> None:
+async def test_slow_calls_open_breaker(tmp_path: Path) -> None:
+    """Successful calls that are too slow open the breaker."""
     slow = "circuitBreaker: {mode: time, window: 30s, minimumCalls: 4, slowCall: 50ms, slowCallRate: 0.9, open: 60s}"
     async with bench(tmp_path, QUICK % f"{ONCE}, {slow}") as b:
         b.server.behaviour = lambda number, context: asyncio.sleep(0.08)
@@ -163,7 +175,8 @@ async def test_slow_calls_open_the_breaker(tmp_path: Path) -> None:
         assert b.breaker == "open"
 
 
-async def test_a_server_that_disappears_and_returns(tmp_path: Path) -> None:
+async def test_breaker_follows_server_outage_and_return(tmp_path: Path) -> None:
+    """A server that disappears opens the breaker, and its return closes it."""
     policy = BREAKER.replace("circuitBreaker", "timeout: {connect: 100ms}, circuitBreaker")
     async with bench(tmp_path, policy, serving=False) as b:
         async with b.serving():
@@ -177,7 +190,8 @@ async def test_a_server_that_disappears_and_returns(tmp_path: Path) -> None:
             assert b.breaker == "closed"
 
 
-async def test_a_call_waits_for_a_server_that_is_starting(tmp_path: Path) -> None:
+async def test_call_waits_for_starting_server(tmp_path: Path) -> None:
+    """A call waits within its connect timeout for a server that is starting."""
     async with bench(
         tmp_path, QUICK % f"{ONCE}, timeout: {{connect: 5s, attempt: 5s, deadline: 5s}}", serving=False
     ) as b:
@@ -187,7 +201,8 @@ async def test_a_call_waits_for_a_server_that_is_starting(tmp_path: Path) -> Non
             assert (await call).machine.machine_id == "m"
 
 
-async def test_a_bulkhead_bounds_what_is_in_progress(tmp_path: Path) -> None:
+async def test_bulkhead_bounds_concurrent_calls(tmp_path: Path) -> None:
+    """A bulkhead of two running and two queued calls rejects the other six of ten."""
     async with bench(tmp_path, QUICK % f"{ONCE}, bulkhead: {{maxConcurrent: 2, maxQueued: 2, maxWait: 5s}}") as b:
         b.server.behaviour = lambda number, context: asyncio.sleep(0.1)
         outcomes = await asyncio.gather(*(b.get() for _ in range(10)), return_exceptions=True)
@@ -197,7 +212,8 @@ async def test_a_bulkhead_bounds_what_is_in_progress(tmp_path: Path) -> None:
         assert b.server.most == 2
 
 
-async def test_a_hedge_answers_for_a_call_that_hangs(tmp_path: Path) -> None:
+async def test_hedge_answers_for_hanging_call(tmp_path: Path) -> None:
+    """A hedge answers for a call that hangs, and the hanging attempt is cancelled."""
     async with bench(tmp_path, QUICK % "hedge: {delay: 50ms}, retry: {maxAttempts: 1, budgetFloor: 5}") as b:
 
         async def first_hangs(number: int, context: Any) -> None:
@@ -209,7 +225,8 @@ async def test_a_hedge_answers_for_a_call_that_hangs(tmp_path: Path) -> None:
         await until(lambda: b.server.cancelled == 1)
 
 
-async def test_a_server_with_too_much_to_do_serves_what_matters(tmp_path: Path) -> None:
+async def test_overloaded_server_admits_calls_by_criticality(tmp_path: Path) -> None:
+    """An overloaded server keeps places for more critical calls, by their admission shares."""
     servers = (
         "servers: [{server: server, admission: {maxConcurrent: 10, maxQueued: 0, "
         "shares: {alarm: 1, telemetry: 0.8, query: 0.6, batch: 0.4}}}]"
@@ -234,7 +251,8 @@ async def test_a_server_with_too_much_to_do_serves_what_matters(tmp_path: Path) 
         assert served == {"BATCH": 4, "QUERY": 2, "TELEMETRY": 2, "ALARM": 2}
 
 
-async def test_an_endless_stream_is_governed_while_it_is_taken_up(tmp_path: Path) -> None:
+async def test_failures_to_open_endless_stream_open_breaker(tmp_path: Path) -> None:
+    """Failures to open an endless stream open the breaker; closing a stream ends it in the server."""
     async with bench(tmp_path, BREAKER) as b:
         stream = b.dependency.endless(b.stub.Watch, ingestion_pb2.WatchRequest())
         assert await anext(stream) == ingestion_pb2.WatchResponse()
@@ -248,7 +266,8 @@ async def test_an_endless_stream_is_governed_while_it_is_taken_up(tmp_path: Path
             await anext(b.dependency.endless(b.stub.Watch, ingestion_pb2.WatchRequest()))
 
 
-async def test_calls_are_spread_over_all_addresses_of_a_target(tmp_path: Path) -> None:
+async def test_calls_reach_all_addresses_of_a_target(tmp_path: Path) -> None:
+    """Calls to a target of two addresses reach both servers."""
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(bench(tmp_path))
         second = await stack.enter_async_context(bench(tmp_path))
@@ -266,7 +285,8 @@ async def test_calls_are_spread_over_all_addresses_of_a_target(tmp_path: Path) -
         await until(reached)
 
 
-async def test_a_thousand_reloads_under_load_fail_no_call(tmp_path: Path) -> None:
+async def test_thousand_reloads_under_load_fail_no_call(tmp_path: Path) -> None:
+    """A thousand policy reloads under load fail no call and leave no place taken."""
     text = (
         "generation: {0}\n"
         "policies: [{{target: client/server/{1}, timeout: {{attempt: {2}s, deadline: 9s}}, "
@@ -297,7 +317,8 @@ async def test_a_thousand_reloads_under_load_fail_no_call(tmp_path: Path) -> Non
         assert all(target["limit"]["in_flight"] == 0 for target in state["targets"])
 
 
-async def test_a_wrong_document_is_refused_and_the_last_good_one_stays(tmp_path: Path) -> None:
+async def test_invalid_document_is_rejected_and_last_good_kept(tmp_path: Path) -> None:
+    """An invalid policy document is rejected, and the last good one stays in force."""
     async with bench(tmp_path, f"uid: plant\ngeneration: 7\n{BREAKER}") as b:
         b.path.write_text("uid: plant\ngeneration: 8\npolicies: [{target: client/server/*, timeout: {attempt: 9}}]")
         assert b.policies.reload()
@@ -315,7 +336,8 @@ async def test_a_wrong_document_is_refused_and_the_last_good_one_stays(tmp_path:
         assert not b.policies.reload()
 
 
-async def test_injected_faults_strike_for_a_time_and_a_share(tmp_path: Path) -> None:
+async def test_injected_faults_respect_duration_and_percentage(tmp_path: Path) -> None:
+    """Injected faults end after their duration and affect their percentage of calls."""
     async with bench(tmp_path) as b:
         b.faults.add(Fault(kind="error", method="Get*", code="INTERNAL", duration="300ms"))
         with pytest.raises(AurumError, match="a fault was injected: INTERNAL"):
@@ -354,7 +376,8 @@ class ScriptedHttp:
         await send({"type": "http.response.body", "body": b'{"answer": 42}'})
 
 
-async def test_http_calls_are_governed_too(tmp_path: Path) -> None:
+async def test_http_calls_are_governed_by_policies(tmp_path: Path) -> None:
+    """Breaker, retries and deadlines govern HTTP calls as well."""
     policy = (
         "retry: {maxAttempts: 3, baseDelay: 1ms, maxDelay: 5ms, budgetFloor: 10}, "
         "timeout: {attempt: 300ms, deadline: 1s}, circuitBreaker: {failMax: 3, open: 60s}"

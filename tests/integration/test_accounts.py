@@ -131,7 +131,7 @@ def get(platform: Platform, path: str, **query: object) -> Any:
     return answer
 
 
-def test_energy_by_machine_line_and_site(plant: Platform) -> None:
+def test_energy_is_grouped_by_machine_line_and_site(plant: Platform) -> None:
     found = get(plant, "/api/energy").json
     by_name = {group["name"]: group for group in found["groups"]}
     assert by_name["press-1"]["energy_kwh"] == pytest.approx(360)
@@ -154,14 +154,14 @@ def test_energy_by_machine_line_and_site(plant: Platform) -> None:
     assert [hour["energy_kwh"] for hour in half["hours"]] == [pytest.approx(60), pytest.approx(30)]
 
 
-def test_water_by_a_counter_that_turned_over(plant: Platform) -> None:
+def test_water_total_handles_counter_rollover(plant: Platform) -> None:
     found = get(plant, "/api/water", machine_id="press-1").json
     # At a turn of the meter what it counted before it is not known:
     assert found["total"]["litres"] == pytest.approx(3600 - 100, rel=0.02)
     assert found["total"]["litres_per_kwh"] == pytest.approx(found["total"]["litres"] / 360)
 
 
-def test_carbon_by_hour_contract_and_provider(plant: Platform, provider: Provider) -> None:
+def test_carbon_uses_provider_factors_and_contracts(plant: Platform, provider: Provider) -> None:
     found = get(plant, "/api/carbon", machine_id="press-1").json
     # Of the first hour the provider has a factor, for the others its last good one stands in.
     assert found["total"]["location_kgco2e"] == pytest.approx(360 * 0.1)
@@ -179,7 +179,7 @@ def test_carbon_by_hour_contract_and_provider(plant: Platform, provider: Provide
     assert "a-key-that-no-log-shows" not in (plant.folder / "api.log").read_text()
 
 
-def test_a_provider_that_is_away_leaves_the_last_good_factor(plant: Platform, provider: Provider) -> None:
+def test_provider_outage_uses_last_good_factor(plant: Platform, provider: Provider) -> None:
     provider.failing = True
     try:
         later = get(plant, "/api/carbon", machine_id="press-1", start=iso(START + HOUR)).json
@@ -189,7 +189,7 @@ def test_a_provider_that_is_away_leaves_the_last_good_factor(plant: Platform, pr
     assert later["total"]["location_kgco2e"] == pytest.approx(300 * 0.1)
 
 
-def test_a_load_that_can_wait_is_told_when(plant: Platform) -> None:
+def test_carbon_hint_notes_stale_factor(plant: Platform) -> None:
     hint = ask("GET", f"{plant.api}/api/carbon/hint?kw=50&duration_hours=2&site=north").json
     assert hint["zone"] == "NOWHERE"
     assert hint["now_kgco2e"] == pytest.approx(10)
@@ -200,7 +200,7 @@ def test_a_load_that_can_wait_is_told_when(plant: Platform) -> None:
     assert "duration_hours" in json.dumps(wrong.json)
 
 
-def test_a_baseline_is_told_with_its_savings(plant: Platform) -> None:
+def test_energy_baseline_reports_savings(plant: Platform) -> None:
     baseline = f"&baseline_start={iso(START)}&baseline_end={iso(END)}"
     url = f"{plant.api}/api/energy?start={iso(START)}&end={iso(END)}{baseline}"
     saved = get(
@@ -219,7 +219,7 @@ def test_a_baseline_is_told_with_its_savings(plant: Platform) -> None:
     assert "has 2 intervals" in json.dumps(short.json)
 
 
-def test_exports_are_tables(plant: Platform) -> None:
+def test_accounts_are_exported_as_csv_and_parquet(plant: Platform) -> None:
     for path, column in (("energy", "energy_kwh"), ("carbon", "market_kgco2e"), ("water", "litres")):
         answer = get(plant, f"/api/{path}", format="csv")
         assert answer.headers["content-type"].startswith("text/csv")
@@ -243,20 +243,20 @@ def test_exports_are_tables(plant: Platform) -> None:
         ("baseline_start=2025-01-01", "baseline_end"),
     ],
 )
-def test_a_wrong_question_names_its_field(plant: Platform, query: str, field: str) -> None:
+def test_invalid_energy_query_names_its_field(plant: Platform, query: str, field: str) -> None:
     answer = ask("GET", f"{plant.api}/api/energy?{query}")
     assert answer.status == 422
     assert field in json.dumps(answer.json)
 
 
-def test_an_unknown_machine_and_an_empty_site(plant: Platform) -> None:
+def test_unknown_machine_is_404_and_empty_site_uses_nothing(plant: Platform) -> None:
     assert ask("GET", f"{plant.api}/api/energy?machine_id=nobody").status == 404
     empty = get(plant, "/api/carbon", site="south").json
     assert empty["total"]["energy_kwh"] == 0
     assert empty["groups"] == []
 
 
-def test_a_feature_that_is_off_says_so(serving: Platform) -> None:
+def test_disabled_feature_is_501_and_names_its_setting(serving: Platform) -> None:
     answer = ask("GET", f"{serving.api}/api/water")
     assert answer.status == 501
     assert "AURUM_FEATURE_WATER" in answer.json["detail"]
@@ -270,7 +270,7 @@ def test_a_feature_that_is_off_says_so(serving: Platform) -> None:
         ("AURUM_COSTS_FILE", "types: []", "types"),
     ],
 )
-def test_a_wrong_file_stops_the_start_and_is_named(
+def test_invalid_configuration_file_prevents_startup(
     platform: Platform, tmp_path: Path, setting: str, content: str, words: str
 ) -> None:
     path = tmp_path / "wrong"

@@ -64,7 +64,7 @@ def transitions(platform: Platform, alarm: str) -> list[str]:
     return [each["transition"] for each in reversed(journal) if each["id"] == alarm]
 
 
-def test_an_alarm_lives_and_every_replica_knows(plant: Platform, other: Platform) -> None:
+def test_alarm_lifecycle_is_shared_by_replicas(plant: Platform, other: Platform) -> None:
     read(plant, "oven", 60)
     read(plant, "oven", 90)
     for replica in (plant, other):
@@ -91,7 +91,7 @@ def test_an_alarm_lives_and_every_replica_knows(plant: Platform, other: Platform
     assert transitions(plant, "oven~hot") == ["raised", "acknowledged", "cleared", "raised", "cleared"]
 
 
-def test_a_shelved_alarm_has_an_end(plant: Platform) -> None:
+def test_shelved_alarm_returns_by_itself_or_when_unshelved(plant: Platform) -> None:
     read(plant, "kiln", 99)
     wait_for(lambda: state(plant, "kiln~hot") == "unacknowledged", 15, "the alarm")
     shelved = post(plant, "kiln~hot", "shelve", {"minutes": 0.05, "by": "Ada", "reason": "a probe is being changed"})
@@ -108,7 +108,7 @@ def test_a_shelved_alarm_has_an_end(plant: Platform) -> None:
     assert post(plant, "nowhere~hot", "ack").status == 404
 
 
-def test_a_machine_that_stands_still_is_suppressed(plant: Platform) -> None:
+def test_alarm_is_suppressed_while_machine_is_in_fault(plant: Platform) -> None:
     read(plant, "press", 99)
     wait_for(lambda: state(plant, "press~hot") == "unacknowledged", 15, "the alarm")
     read(plant, "press", 99, fault=1)
@@ -117,7 +117,7 @@ def test_a_machine_that_stands_still_is_suppressed(plant: Platform) -> None:
     wait_for(lambda: state(plant, "press~hot") == "unacknowledged", 15, "it runs again")
 
 
-def test_silence_is_an_alarm_and_its_end_too(plant: Platform) -> None:
+def test_silence_raises_alarm_and_reading_clears_it(plant: Platform) -> None:
     read(plant, "mill", 20)
     wait_for(lambda: state(plant, "mill~silent") == "unacknowledged", 25, "silence")
     read(plant, "mill", 20)
@@ -125,7 +125,7 @@ def test_silence_is_an_alarm_and_its_end_too(plant: Platform) -> None:
     wait_for(lambda: {"raised", "cleared"} <= set(transitions(plant, "mill~silent")), 15, "both in the journal")
 
 
-def test_more_than_an_operator_can_look_at_is_a_flood(plant: Platform) -> None:
+def test_more_than_ten_alarms_are_reported_as_flood(plant: Platform) -> None:
     for number in range(12):
         read(plant, f"line-{number}", 99)
     wait_for(lambda: len([a for a in alarms(plant) if a.startswith("line-")]) >= 12, 20, "twelve alarms")
@@ -138,7 +138,7 @@ def test_more_than_an_operator_can_look_at_is_a_flood(plant: Platform) -> None:
     assert "alarm_flood 1.0" in metrics
 
 
-def test_alarms_outlive_the_api_and_wait_for_ingestion(plant: Platform) -> None:
+def test_alarms_survive_api_restart_and_ingestion_outage(plant: Platform) -> None:
     read(plant, "boiler", 99)
     wait_for(lambda: state(plant, "boiler~hot") == "unacknowledged", 15, "the alarm")
     assert post(plant, "boiler~hot", "ack", {"by": "Ada"}).status == 200

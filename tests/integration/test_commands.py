@@ -30,7 +30,7 @@ def cmapss(path: Path, units: int, cycles: int) -> Path:
     return path
 
 
-def test_a_cmapss_file_is_imported_trained_on_and_predicted(serving: Platform, tmp_path: Path, models: Path) -> None:
+def test_cmapss_file_is_imported_trained_and_predicted(serving: Platform, tmp_path: Path, models: Path) -> None:
     path = cmapss(tmp_path / "train_FD009.txt", units=9, cycles=120)
     environment = serving.environment("import")
     first = aurum("import", "--format", "cmapss", str(path), environment=environment)
@@ -62,7 +62,7 @@ def test_a_cmapss_file_is_imported_trained_on_and_predicted(serving: Platform, t
     assert features["age"] == 128
 
 
-def test_a_truncated_file_keeps_what_is_good_and_goes_on_later(serving: Platform, tmp_path: Path) -> None:
+def test_import_of_truncated_file_can_be_resumed(serving: Platform, tmp_path: Path) -> None:
     whole = cmapss(tmp_path / "whole.txt", units=8, cycles=150)
     lines = whole.read_text().splitlines(keepends=True)
     cut = tmp_path / "cut.txt"
@@ -81,7 +81,7 @@ def test_a_truncated_file_keeps_what_is_good_and_goes_on_later(serving: Platform
     assert f"{25 * (len(lines) - 800):,} readings" in done.stdout
 
 
-def test_csv_goes_through_the_api_too(serving: Platform, tmp_path: Path) -> None:
+def test_csv_import_through_api_stores_rows_once(serving: Platform, tmp_path: Path) -> None:
     path = tmp_path / "plant.csv"
     rows = [f"api-{index % 3},{1_700_000_000 + index},{index},{index / 2}" for index in range(300)]
     path.write_text("machine_id,timestamp,speed,load\n" + "\n".join(rows) + "\n")
@@ -107,7 +107,7 @@ def test_csv_goes_through_the_api_too(serving: Platform, tmp_path: Path) -> None
     assert "is registered as 'press', not 'lathe'" in other.stderr
 
 
-def test_a_wrong_csv_cell_is_named(serving: Platform, tmp_path: Path) -> None:
+def test_csv_import_names_wrong_cell_and_stores_nothing(serving: Platform, tmp_path: Path) -> None:
     path = tmp_path / "wrong.csv"
     path.write_text("machine_id,timestamp,sensor,value\nwrong-1,1700000000,a,1\nwrong-1,1700000001,a,one\n")
     result = aurum("import", "--format", "csv", "--api", serving.api, str(path))
@@ -116,7 +116,7 @@ def test_a_wrong_csv_cell_is_named(serving: Platform, tmp_path: Path) -> None:
     assert http("GET", f"{serving.api}/api/machines/wrong-1").status == 404
 
 
-def test_training_on_a_store_and_on_csv(tmp_path: Path) -> None:
+def test_training_accepts_csv_store_and_parquet(tmp_path: Path) -> None:
     lines = ["machine_id,timestamp,operating_hours,vibration,fault"]
     for machine in range(8):
         for hour in range(100 + machine):
@@ -163,14 +163,14 @@ def test_training_on_a_store_and_on_csv(tmp_path: Path) -> None:
         (("up", "--procfile", "/nowhere"), 1, "/nowhere"),
     ],
 )
-def test_wrong_usage_is_a_sentence(arguments: tuple[str, ...], code: int, words: str) -> None:
+def test_wrong_usage_prints_message_without_traceback(arguments: tuple[str, ...], code: int, words: str) -> None:
     result = aurum(*arguments)
     assert result.returncode == code
     assert words in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_csv_without_failures_says_what_would_do(tmp_path: Path) -> None:
+def test_training_without_failures_suggests_run_to_failure(tmp_path: Path) -> None:
     path = tmp_path / "calm.csv"
     path.write_text("machine_id,timestamp,x\n" + "".join(f"m,{1_600_000_000 + n},{n % 5}\n" for n in range(80)))
     result = aurum("train", "--format", "csv", "--machine-type", "fan", "--out", str(tmp_path), str(path))
@@ -179,7 +179,7 @@ def test_csv_without_failures_says_what_would_do(tmp_path: Path) -> None:
     assert "tells no risk of its own" in result.stdout
 
 
-def test_models_are_judged_explained_and_chosen(tmp_path: Path) -> None:
+def test_models_are_evaluated_explained_and_activated(tmp_path: Path) -> None:
     lines = ["unit,cycle,heat"]
     for unit in range(8):
         length = 70 + 5 * unit
@@ -212,7 +212,7 @@ def test_models_are_judged_explained_and_chosen(tmp_path: Path) -> None:
     assert "there is no model version nowhere" in refused.stderr
 
 
-def test_import_without_a_platform_says_where_it_looked(platform: Platform, tmp_path: Path) -> None:
+def test_import_without_platform_names_the_address(platform: Platform, tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     path.write_text("machine_id,timestamp,x\nm,1600000000,1\n")
     result = aurum("import", "--format", "csv", str(path), environment=platform.environment("import"))
@@ -220,7 +220,7 @@ def test_import_without_a_platform_says_where_it_looked(platform: Platform, tmp_
     assert f"127.0.0.1:{platform.port('ingestion')} cannot be reached" in result.stderr
 
 
-def test_doctor_says_what_is_up_and_what_is_not(platform: Platform) -> None:
+def test_doctor_reports_services_that_are_ready_or_down(platform: Platform) -> None:
     environment = platform.environment("doctor") | {"COLUMNS": "400"}
     nothing = aurum("doctor", environment=environment)
     assert nothing.returncode == 1
@@ -234,11 +234,11 @@ def test_doctor_says_what_is_up_and_what_is_not(platform: Platform) -> None:
     assert "aurum train" in lines["models"]
 
 
-def test_the_settings_table_is_current() -> None:
+def test_settings_table_is_current() -> None:
     assert aurum("settings", "--check", "docs/settings.md").returncode == 0
 
 
-def test_the_simulators_make_a_plant_that_is_predicted(platform: Platform, models: Path) -> None:
+def test_simulated_machine_gets_a_prediction(platform: Platform, models: Path) -> None:
     platform.extra = {"AURUM_MODEL_DIR": str(models)}
     for service in ("ingestion", "prediction", "api", "edge"):
         platform.start(service, ready=False)
@@ -266,7 +266,7 @@ def fill(platform: Platform) -> int:
     return len(rows)
 
 
-def test_a_store_is_exported_checked_and_backed_up_while_it_is_written(platform: Platform, tmp_path: Path) -> None:
+def test_store_in_use_is_exported_checked_and_backed_up(platform: Platform, tmp_path: Path) -> None:
     platform.start("ingestion")
     platform.start("api")
     count = fill(platform)
@@ -311,7 +311,7 @@ def test_a_store_is_exported_checked_and_backed_up_while_it_is_written(platform:
         assert "does not exist" in answer.stderr
 
 
-def test_a_store_is_migrated_while_it_is_written(platform: Platform, cassandra: Cluster) -> None:
+def test_store_in_use_is_migrated_to_cassandra(platform: Platform, cassandra: Cluster) -> None:
     platform.start("ingestion")
     platform.start("api")
     http("POST", f"{platform.api}/api/machines", {"machine_id": "m-1", "machine_type": "pump", "site": "a"})

@@ -33,7 +33,7 @@ def read(platform: Platform, machine: str, value: float) -> None:
     assert http("POST", f"{platform.api}/api/readings", {"readings": [reading]}).status == 200
 
 
-def test_the_page_and_its_files_come_with_a_strict_policy(serving: Platform) -> None:
+def test_console_pages_have_strict_content_security_policy(serving: Platform) -> None:
     for path in ("/", "/machines/pump-1", "/alarms", "/platform"):
         page = http("GET", f"{serving.api}{path}")
         assert page.status == 200
@@ -48,7 +48,7 @@ def test_the_page_and_its_files_come_with_a_strict_policy(serving: Platform) -> 
             assert http("GET", f"{serving.api}{name}").status == 200, name
 
 
-def test_files_are_compressed_and_sent_once(serving: Platform) -> None:
+def test_console_files_are_compressed_and_cached(serving: Platform) -> None:
     plain = http("GET", f"{serving.api}/console/app.js")
     packed = http("GET", f"{serving.api}/console/app.js", headers={"Accept-Encoding": "gzip"})
     assert packed.headers["content-encoding"] == "gzip"
@@ -58,7 +58,7 @@ def test_files_are_compressed_and_sent_once(serving: Platform) -> None:
         assert http("GET", f"{serving.api}/console/{path}").status == 404, path
 
 
-def test_a_console_hears_everything_first_and_then_what_it_missed(serving: Platform) -> None:
+def test_event_stream_resumes_with_missed_changes_only(serving: Platform) -> None:
     for name in ("first", "second"):
         read(serving, f"heard-{name}", 1)
 
@@ -85,7 +85,7 @@ def test_a_console_hears_everything_first_and_then_what_it_missed(serving: Platf
     assert foreign[2]["whole"]
 
 
-def test_a_console_is_told_of_alarms_and_that_it_is_connected(serving: Platform) -> None:
+def test_event_stream_sends_alarms_and_pulse(serving: Platform) -> None:
     told: dict[str, Any] = {}
     for _, name, content in events(serving):
         told[name] = content
@@ -96,7 +96,7 @@ def test_a_console_is_told_of_alarms_and_that_it_is_connected(serving: Platform)
     assert set(told["alarms"]) == {"revision", "loaded", "counts", "flood"}
 
 
-def test_a_console_too_many_is_refused(platform: Platform) -> None:
+def test_event_stream_beyond_limit_is_rejected(platform: Platform) -> None:
     platform.extra |= {"AURUM_API_MAX_EVENT_STREAMS": "1", "AURUM_FEATURE_PREDICTIVE": "false"}
     platform.start("ingestion")
     platform.start("api")
@@ -116,7 +116,7 @@ def _hears(platform: Platform) -> bool:
         return False
 
 
-def test_the_platform_shows_each_process(serving: Platform) -> None:
+def test_platform_view_reports_reachable_and_missing_services(serving: Platform) -> None:
     def rated() -> Any:
         http("GET", f"{serving.api}/api/machines")
         found = {each["service"]: each for each in http("GET", f"{serving.api}/api/platform").json["instances"]}
@@ -132,7 +132,7 @@ def test_the_platform_shows_each_process(serving: Platform) -> None:
     assert any(target["breaker"] == "closed" for target in found["api"]["targets"])
 
 
-def test_requests_worth_a_look_are_kept_with_their_spans_from_all_services(platform: Platform) -> None:
+def test_slow_and_degraded_requests_are_kept_with_spans(platform: Platform) -> None:
     platform.extra["AURUM_TRACING_RING_SLOW"] = "0.000001"
     platform.start("ingestion")
     platform.start("api")
@@ -162,13 +162,13 @@ def test_requests_worth_a_look_are_kept_with_their_spans_from_all_services(platf
     assert platform.admin("ingestion", "/spans?trace_id=xyz").status == 422
 
 
-def test_faults_are_refused_where_they_are_not_allowed(serving: Platform) -> None:
+def test_fault_endpoint_is_refused_unless_enabled(serving: Platform) -> None:
     refused = http("POST", f"{serving.api}/api/platform/faults/prediction", {"kind": "delay"})
     assert refused.status == 409
     assert "AURUM_FAULTS_ENABLED" in refused.json["detail"]
 
 
-def test_today_is_added_up_and_a_wrong_midnight_is_named(serving: Platform) -> None:
+def test_today_sums_consumption_and_rejects_wrong_midnight(serving: Platform) -> None:
     midnight = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     answer = http("GET", f"{serving.api}/api/today?midnight={midnight.isoformat().replace('+00:00', 'Z')}")
     assert answer.status == 200
@@ -180,7 +180,7 @@ def test_today_is_added_up_and_a_wrong_midnight_is_named(serving: Platform) -> N
         assert "midnight" in json.dumps(refused.json)
 
 
-def test_maintenance_is_recorded_once_and_bad_input_is_named(serving: Platform) -> None:
+def test_maintenance_is_recorded_once_and_validated(serving: Platform) -> None:
     read(serving, "upkeep", 1)
     path = f"{serving.api}/api/machines/upkeep/maintenance"
     record = {"text": "Bearing replaced", "by": "Ada", "at": "2026-01-02T03:04:05Z"}

@@ -19,7 +19,7 @@ def table(machine: str, rows: int, start: float) -> str:
     return "machine_id,timestamp,sensor,value\n" + "\n".join(lines) + "\n"
 
 
-def test_a_file_is_stored_once_and_put_aside(platform: Platform, tmp_path: Path) -> None:
+def test_dropped_file_is_stored_once_and_moved_aside(platform: Platform, tmp_path: Path) -> None:
     folder = tmp_path / "drops"
     rules = [{"sensor": "load", "scale": 0.5}, {"sensor": "huge", "scale": 10}]
     listen(platform, files(folder, rules=rules))
@@ -34,7 +34,7 @@ def test_a_file_is_stored_once_and_put_aside(platform: Platform, tmp_path: Path)
     assert readings(platform, "press-1", "load") == expected
 
 
-def test_files_with_a_wrong_cell_are_refused_whole(platform: Platform, tmp_path: Path) -> None:
+def test_invalid_files_are_rejected_as_a_whole(platform: Platform, tmp_path: Path) -> None:
     head = "machine_id,timestamp,sensor,value\n"
     wrong = {
         "value.csv": (f"{head}m,1764000000,x,1\nm,1764000001,x,high\n".encode(), "row 3, value: 'high'"),
@@ -54,7 +54,7 @@ def test_files_with_a_wrong_cell_are_refused_whole(platform: Platform, tmp_path:
     assert results(platform, "drops").get("accepted", 0) == 0
 
 
-def test_a_killed_gateway_stores_a_file_whole_and_once(platform: Platform, tmp_path: Path) -> None:
+def test_killed_gateway_stores_file_completely_and_once(platform: Platform, tmp_path: Path) -> None:
     folder = tmp_path / "drops"
     listen(platform, files(folder))
     count = 400_000

@@ -79,7 +79,7 @@ def modbus(port: int, registers: list[dict[str, Any]], **more: Any) -> dict[str,
     }
 
 
-def test_registers_become_readings(platform: Platform, device: Device) -> None:
+def test_modbus_registers_become_readings(platform: Platform, device: Device) -> None:
     device.set(0, 0xFFF6)
     device.set(10, *struct.unpack(">2H", struct.pack(">f", 21.5)))
     device.set(12, *reversed(struct.unpack(">2H", struct.pack(">I", 4_000_000_000))))
@@ -103,7 +103,7 @@ def test_registers_become_readings(platform: Platform, device: Device) -> None:
     assert set(readings(platform, "m-1", "running")) == {1.0}
 
 
-def test_ten_thousand_values_are_asked_for_and_kept(platform: Platform, device: Device) -> None:
+def test_ten_thousand_registers_are_polled_and_stored(platform: Platform, device: Device) -> None:
     for address in range(10_000):
         device.set(address, address)
     registers = [{"address": n, "machine": f"m-{n // 100}", "sensor": f"r{n % 100}"} for n in range(10_000)]
@@ -114,7 +114,7 @@ def test_ten_thousand_values_are_asked_for_and_kept(platform: Platform, device: 
         assert set(readings(platform, f"m-{number // 100}", f"r{number % 100}")) == {float(number)}
 
 
-def test_a_device_that_goes_comes_back_by_itself(platform: Platform) -> None:
+def test_modbus_input_reconnects_to_returning_device(platform: Platform) -> None:
     device = Device()
     device.set(0, 1)
     listen(platform, modbus(device.port, [{"address": 0, "machine": "m-1", "sensor": "x"}], timeout=0.5))
@@ -127,8 +127,8 @@ def test_a_device_that_goes_comes_back_by_itself(platform: Platform) -> None:
     again.close()
 
 
-def test_a_killed_gateway_loses_nothing_that_it_has_read(platform: Platform, device: Device) -> None:
-    """A register that counts; what is read is stored once, and reading goes on when the gateway is back."""
+def test_killed_gateway_loses_no_modbus_reading(platform: Platform, device: Device) -> None:
+    """A reading polled before a SIGKILL of the gateway is stored, and polling resumes afterwards."""
     stop = threading.Event()
 
     def count_up() -> None:
@@ -154,7 +154,7 @@ def test_a_killed_gateway_loses_nothing_that_it_has_read(platform: Platform, dev
     assert len(found) > 90
 
 
-def test_a_register_that_is_not_there_is_bad_and_the_others_go_on(platform: Platform, device: Device) -> None:
+def test_missing_register_is_bad_and_others_are_read(platform: Platform, device: Device) -> None:
     registers: list[dict[str, Any]] = [
         {"address": 5, "kind": "coil", "type": "bit", "machine": "m-1", "sensor": "there"},
         {"address": 60_000, "kind": "coil", "type": "bit", "machine": "m-1", "sensor": "nowhere"},

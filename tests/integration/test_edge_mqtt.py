@@ -45,7 +45,7 @@ def mqtt_input(port: int, *topics: dict[str, Any], name: str = "hall-1", **broke
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_messages_become_readings(platform: Platform, broker: Mosquitto, version: str) -> None:
+def test_mqtt_messages_become_readings(platform: Platform, broker: Mosquitto, version: str) -> None:
     listen(
         platform,
         {
@@ -84,8 +84,8 @@ def test_messages_become_readings(platform: Platform, broker: Mosquitto, version
     device.close()
 
 
-def test_nothing_acknowledged_is_lost_or_counted_twice_whatever_is_killed(platform: Platform, tmp_path: Path) -> None:
-    """A device with numbered readings; the broker and the gateway are killed, and the network between them breaks."""
+def test_mqtt_readings_survive_kills_and_network_faults(platform: Platform, tmp_path: Path) -> None:
+    """Kills and network faults lose and double no reading that the broker has acknowledged."""
     broker = Mosquitto(tmp_path / "broker")
     proxy = Proxy(broker.port)
     listen(
@@ -139,9 +139,7 @@ def test_nothing_acknowledged_is_lost_or_counted_twice_whatever_is_killed(platfo
     broker.close()
 
 
-def test_what_tells_no_time_is_stored_once_however_often_the_gateway_is_killed(
-    platform: Platform, broker: Mosquitto
-) -> None:
+def test_untimed_messages_are_stored_once_despite_kills(platform: Platform, broker: Mosquitto) -> None:
     topic = {"pattern": "plant/{machine}/{sensor}", "format": "number", "sensor": "{sensor}"}
     listen(platform, mqtt_input(broker.port, topic))
     wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
@@ -161,10 +159,8 @@ def test_what_tells_no_time_is_stored_once_however_often_the_gateway_is_killed(
     device.close()
 
 
-def test_a_killed_broker_sends_what_it_has_kept_and_nothing_is_counted_twice(
-    platform: Platform, broker: Mosquitto
-) -> None:
-    """With SIGKILL it forgets what it has not written down, such as our latest acknowledgements; so it sends again."""
+def test_redelivery_of_killed_broker_stores_nothing_twice(platform: Platform, broker: Mosquitto) -> None:
+    """A broker that forgot acknowledgements in a SIGKILL redelivers, and nothing is stored twice."""
     listen(platform, mqtt_input(broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
     wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
     device = Publisher(broker.port)
@@ -190,7 +186,7 @@ def test_a_killed_broker_sends_what_it_has_kept_and_nothing_is_counted_twice(
     device.close()
 
 
-def test_a_full_spool_stops_reading_and_nothing_is_dropped(platform: Platform, fast_broker: Mosquitto) -> None:
+def test_full_spool_pauses_mqtt_input_and_drops_nothing(platform: Platform, fast_broker: Mosquitto) -> None:
     platform.extra["AURUM_EDGE_SPOOL_MAX_BYTES"] = "1000000"
     listen(platform, mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
     wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
@@ -221,7 +217,7 @@ def test_a_full_spool_stops_reading_and_nothing_is_dropped(platform: Platform, f
     device.close()
 
 
-def test_ten_thousand_tags(platform: Platform, fast_broker: Mosquitto) -> None:
+def test_ten_thousand_mqtt_tags_are_stored(platform: Platform, fast_broker: Mosquitto) -> None:
     listen(
         platform,
         mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/{sensor}", "sensor": "{sensor}", "timestamp": "t"}),
@@ -241,7 +237,7 @@ def test_ten_thousand_tags(platform: Platform, fast_broker: Mosquitto) -> None:
     device.close()
 
 
-def test_tls_a_password_and_who_has_none(platform: Platform, tmp_path: Path) -> None:
+def test_mqtt_input_uses_tls_and_password(platform: Platform, tmp_path: Path) -> None:
     Mosquitto.needed()
     authority = Authority()
     certificates = authority.fill(tmp_path / "certificates", "broker")

@@ -38,7 +38,7 @@ def opcua(port: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_variables_are_found_and_followed(platform: Platform, server: OpcuaServer) -> None:
+def test_opcua_variables_are_browsed_and_subscribed(platform: Platform, server: OpcuaServer) -> None:
     server.start(200, 0.2)
     listen(platform, opcua(server.port, rules=[{"sensor": "s1", "becomes": "load", "scale": 10}]))
     wait_for(lambda: len(readings(platform, "press-0", "load")) > 5, 30, "readings")
@@ -48,7 +48,7 @@ def test_variables_are_found_and_followed(platform: Platform, server: OpcuaServe
     assert readings(platform, "press-1", "s99")
 
 
-def test_variables_by_name_and_one_that_is_not_there(platform: Platform, server: OpcuaServer) -> None:
+def test_missing_opcua_node_is_logged_and_others_subscribed(platform: Platform, server: OpcuaServer) -> None:
     server.start(100, 0.2)
     nodes = [
         {"node": "ns=2;s=press-0.s5", "machine": "m-1", "sensor": "five"},
@@ -59,7 +59,7 @@ def test_variables_by_name_and_one_that_is_not_there(platform: Platform, server:
     assert "ns=2;s=nowhere cannot be subscribed to: BadNodeIdUnknown" in platform.processes["edge"].log.read_text()
 
 
-def test_a_server_that_goes_comes_back_by_itself(platform: Platform, server: OpcuaServer) -> None:
+def test_opcua_input_reconnects_to_returning_server(platform: Platform, server: OpcuaServer) -> None:
     server.start(100, 0.2)
     listen(platform, opcua(server.port))
     wait_for(lambda: readings(platform, "press-0", "s0"), 30, "readings")
@@ -72,9 +72,8 @@ def test_a_server_that_goes_comes_back_by_itself(platform: Platform, server: Opc
 
 
 @pytest.mark.parametrize("way_back", ["pass", "delay"])
-def test_a_broken_connection_loses_nothing(platform: Platform, server: OpcuaServer, way_back: Mode) -> None:
-    """What the server has sent and nobody has acknowledged is asked for again; what it has not sent, it keeps. On a
-    slow way back younger changes come before what is asked for again."""
+def test_broken_opcua_connection_loses_no_change(platform: Platform, server: OpcuaServer, way_back: Mode) -> None:
+    """A broken OPC UA connection loses and doubles no change, also when the network is slow."""
     server.start(10, 0.1)
     proxy = Proxy(server.port)
     # This server forgets what lies there for long, and on the slow way at most one notification a second is fetched
@@ -92,8 +91,8 @@ def test_a_broken_connection_loses_nothing(platform: Platform, server: OpcuaServ
     assert results(platform, "cell", "messages").get("gap", 0) == 0
 
 
-def test_a_killed_gateway_loses_nothing_that_it_has_acknowledged(platform: Platform, server: OpcuaServer) -> None:
-    """Its subscriptions end with it, so what changes until it is back is not heard; what it had is stored, once."""
+def test_killed_gateway_stores_opcua_changes_once(platform: Platform, server: OpcuaServer) -> None:
+    """After SIGKILLs of the gateway changes are stored once, and only those of each outage are missing."""
     server.start(10, 0.05)
     listen(platform, opcua(server.port))
     for _ in range(3):
@@ -115,7 +114,7 @@ def test_a_killed_gateway_loses_nothing_that_it_has_acknowledged(platform: Platf
     assert len(found) * 10 >= accepted
 
 
-def test_a_server_that_wants_encryption(platform: Platform, server: OpcuaServer, tmp_path: Path) -> None:
+def test_opcua_input_encrypts_and_verifies_server(platform: Platform, server: OpcuaServer, tmp_path: Path) -> None:
     asyncio.run(certificate(tmp_path, "server", "urn:aurumai:test-server", ExtendedKeyUsageOID.SERVER_AUTH))
     asyncio.run(certificate(tmp_path, "edge", "urn:aurumai:edge", ExtendedKeyUsageOID.CLIENT_AUTH))
     asyncio.run(certificate(tmp_path, "other", "urn:aurumai:other", ExtendedKeyUsageOID.SERVER_AUTH))
@@ -149,7 +148,7 @@ async def certificate(folder: Path, name: str, uri: str, use: Any) -> None:
     )
 
 
-def test_ten_thousand_variables(platform: Platform, server: OpcuaServer) -> None:
+def test_ten_thousand_opcua_variables_are_stored(platform: Platform, server: OpcuaServer) -> None:
     server.start(10_000, 5.0)
     listen(platform, opcua(server.port, publishing=1.0))
     wait_for(lambda: results(platform, "cell").get("accepted", 0) >= 20_000, 120, "two changes of all are safe")

@@ -35,12 +35,12 @@ def check(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["opcua", "modbus"])
-def test_a_plant_that_is_asked(platform: Platform, protocol: str) -> None:
+def test_simulated_opcua_and_modbus_plants_are_stored(platform: Platform, protocol: str) -> None:
     simulate(platform, protocol, free_port())
     check(platform)
 
 
-def test_a_plant_that_publishes(platform: Platform, broker: Mosquitto) -> None:
+def test_simulated_mqtt_plant_resumes_after_broker_kill(platform: Platform, broker: Mosquitto) -> None:
     simulate(platform, "mqtt", broker.port)
     check(platform)
     broker.end(signal.SIGKILL)
@@ -51,7 +51,7 @@ def test_a_plant_that_publishes(platform: Platform, broker: Mosquitto) -> None:
     assert platform.processes["iot-sim"].popen.poll() is None
 
 
-def test_a_sparkplug_node_is_born_again_when_its_host_returns(platform: Platform, broker: Mosquitto) -> None:
+def test_sparkplug_plant_resumes_after_host_or_broker_restart(platform: Platform, broker: Mosquitto) -> None:
     simulate(platform, "sparkplug", broker.port)
     check(platform)
     platform.processes["edge"].kill()

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 import grpc
 import numpy as np
 import pytest
-from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 from aurum.prediction.model import load_model
 from aurum.prediction.model_files import read_serving
 from aurum.readings.batch import now_us
 from aurum.readings.history import Run
+from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
 from tests.support.http import http
@@ -68,7 +68,7 @@ def add(platform: Platform, name: str, run: Run, rows: slice) -> None:
     send(platform, run, rows, name)
 
 
-def test_ready_features_of_many_machines_come_in_columns(
+def test_batch_prediction_from_columns_matches_the_model(
     plant: Platform, stub: prediction_pb2_grpc.PredictionServiceStub
 ) -> None:
     root = plant.folder / "models"
@@ -108,7 +108,7 @@ def test_ready_features_of_many_machines_come_in_columns(
         assert words in raised.value.details()
 
 
-def test_a_champion_changes_under_load_and_no_request_is_dropped(
+def test_model_rollback_under_load_fails_no_request(
     plant: Platform, stub: prediction_pb2_grpc.PredictionServiceStub
 ) -> None:
     add(plant, "pump-1", run_to_failure(PUMP, 1, seed=5)[0], slice(0, 250))
@@ -140,7 +140,9 @@ def test_a_champion_changes_under_load_and_no_request_is_dropped(
     assert set(versions) == {champion, other}
 
 
-def test_a_shadow_is_compared_and_unheard(plant: Platform, stub: prediction_pb2_grpc.PredictionServiceStub) -> None:
+def test_shadow_model_is_compared_without_effect(
+    plant: Platform, stub: prediction_pb2_grpc.PredictionServiceStub
+) -> None:
     add(plant, "pump-2", run_to_failure(PUMP, 1, seed=5)[0], slice(0, 250))
     before = http("POST", f"{plant.api}/api/predict", {"machine_id": "pump-2"}).json
     listed = {model["version"]: model for model in http("GET", f"{plant.api}/api/models").json["items"]}
@@ -154,7 +156,7 @@ def test_a_shadow_is_compared_and_unheard(plant: Platform, stub: prediction_pb2_
     assert next(m for m in http("GET", f"{plant.api}/api/models").json["items"] if m["shadow"])["version"] == other
 
 
-def test_drift_is_told_by_feature(plant: Platform) -> None:
+def test_drift_is_reported_by_feature(plant: Platform) -> None:
     run = run_to_failure(PUMP, 1, seed=5)[0]
     strange = {
         name: column * (1.0 if name in ("operating_hours", "fault") else 6.0) for name, column in run.columns.items()
@@ -174,7 +176,7 @@ def test_drift_is_told_by_feature(plant: Platform) -> None:
     assert plant.metric("prediction", "prediction_batch_size_count") >= 60
 
 
-def test_a_prediction_is_made_again_when_readings_come_late(plant: Platform) -> None:
+def test_late_readings_trigger_rescoring(plant: Platform) -> None:
     run = run_to_failure(PUMP, 1, seed=5)[0]
     hot = np.array(run.columns["vibration_mm_s"])
     hot[180:240] += 8.0
@@ -198,7 +200,7 @@ def test_a_prediction_is_made_again_when_readings_come_late(plant: Platform) -> 
     assert datetime.fromisoformat(str(again["as_of"])) <= datetime.now(UTC)
 
 
-def test_advice_weighs_what_each_decision_costs(plant: Platform) -> None:
+def test_advice_compares_cost_of_each_decision(plant: Platform) -> None:
     run = run_to_failure(PUMP, 1, seed=5)[0]
     add(plant, "worn", run, slice(len(run.timestamps) - 200, len(run.timestamps) - 6))
     found = http("GET", f"{plant.api}/api/machines/worn/advice")

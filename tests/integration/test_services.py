@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aurum.readings.batch import Series, encode, now_us
 from aurum.runtime.errors import from_rpc_error
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
 from tests.support.http import http
@@ -59,7 +59,7 @@ def ingestion(serving: Platform) -> Iterator[ingestion_pb2_grpc.IngestionService
         yield ingestion_pb2_grpc.IngestionServiceStub(channel)
 
 
-def test_health_has_its_shape(serving: Platform) -> None:
+def test_health_endpoint_has_expected_fields(serving: Platform) -> None:
     health = wait_for(
         lambda: (found := http("GET", f"{serving.api}/health").json)["status"] != "unhealthy" and found, 10, "health"
     )
@@ -75,7 +75,7 @@ def test_health_has_its_shape(serving: Platform) -> None:
     assert health["observability"] == {"logging": "json", "tracing_enabled": True, "prometheus_enabled": True}
 
 
-def test_a_worn_machine_is_predicted_to_fail(serving: Platform, pump: str) -> None:
+def test_worn_machine_is_predicted_to_fail(serving: Platform, pump: str) -> None:
     answer = http("POST", f"{serving.api}/api/predict", {"machine_id": pump})
     assert answer.status == 200, answer.body
     prediction = answer.json
@@ -89,7 +89,7 @@ def test_a_worn_machine_is_predicted_to_fail(serving: Platform, pump: str) -> No
     assert same["risk_score"] == prediction["risk_score"]
 
 
-def test_an_explanation_and_features(serving: Platform, pump: str) -> None:
+def test_explanation_and_features_match_prediction(serving: Platform, pump: str) -> None:
     explanation = http("GET", f"{serving.api}/api/machines/{pump}/explanation?top=3").json
     assert len(explanation["factors"]) == 3
     assert any(factor["contribution"] > 0 for factor in explanation["factors"])
@@ -100,7 +100,7 @@ def test_an_explanation_and_features(serving: Platform, pump: str) -> None:
     assert by_features["risk_score"] == pytest.approx(explanation["prediction"]["risk_score"])
 
 
-def test_readings_come_back_as_series(serving: Platform, pump: str) -> None:
+def test_readings_are_returned_raw_and_downsampled(serving: Platform, pump: str) -> None:
     url = f"{serving.api}/api/machines/{pump}/metrics?sensor=vibration_mm_s"
     (raw,) = http("GET", f"{url}&points=0").json["series"]
     assert len(raw["values"]) == len(raw["timestamps"]) > 80
@@ -111,7 +111,7 @@ def test_readings_come_back_as_series(serving: Platform, pump: str) -> None:
     assert sum(reduced["counts"]) == len(raw["values"])
 
 
-def test_machines_are_listed_page_by_page(serving: Platform) -> None:
+def test_machine_list_is_paginated(serving: Platform) -> None:
     for index in range(5):
         body = {"machine_id": f"paged-{index}", "machine_type": "motor", "site": "pages"}
         assert http("POST", f"{serving.api}/api/machines", body).status == 201
@@ -124,21 +124,21 @@ def test_machines_are_listed_page_by_page(serving: Platform) -> None:
     assert found == [f"paged-{index}" for index in range(5)]
 
 
-def test_registration_conflicts_and_retries(serving: Platform) -> None:
+def test_registration_retry_succeeds_and_conflict_is_409(serving: Platform) -> None:
     body = {"machine_id": "twice", "machine_type": "pump"}
     key = {"Idempotency-Key": "abc-1"}
     assert [http("POST", f"{serving.api}/api/machines", body, key).status for _ in range(2)] == [201, 201]
     assert http("POST", f"{serving.api}/api/machines", body).status == 409
 
 
-def test_an_idempotency_key_makes_a_retry_safe(serving: Platform) -> None:
+def test_idempotency_key_makes_retry_safe(serving: Platform) -> None:
     body = {"readings": [{"machine_id": "key", "sensor": "s", "timestamp": time.time(), "value": 1.0}]}
     key = {"Idempotency-Key": "readings-1"}
     answers = [http("POST", f"{serving.api}/api/readings", body, key).json for _ in range(2)]
     assert answers == [{"accepted": 1, "duplicate": 0}, {"accepted": 0, "duplicate": 1}]
 
 
-def test_csv_over_http(serving: Platform) -> None:
+def test_csv_is_accepted_over_http(serving: Platform) -> None:
     text = f"machine_id,timestamp,a,b\ncsv-1,{iso(now_us())},1,2\ncsv-1,{iso(now_us() - 10**6)},3,\n"
     answer = http("POST", f"{serving.api}/api/readings", text.encode(), {"Content-Type": "text/csv"})
     assert answer.json == {"accepted": 3, "duplicate": 0}
@@ -166,9 +166,7 @@ NOW = time.time()
         ([{"machine_id": "bad-1", "sensor": "s", "timestamp": NOW, "value": 1, "unit": "m"}], 0, "unit"),
     ],
 )
-def test_wrong_readings_name_row_and_field_and_store_nothing(
-    serving: Platform, rows: list[Any], row: int, field: str
-) -> None:
+def test_invalid_readings_name_row_and_store_nothing(serving: Platform, rows: list[Any], row: int, field: str) -> None:
     answer = http("POST", f"{serving.api}/api/readings", {"readings": rows})
     assert answer.status == 422
     assert answer.headers["content-type"] == "application/problem+json"
@@ -177,7 +175,7 @@ def test_wrong_readings_name_row_and_field_and_store_nothing(
     assert http("GET", f"{serving.api}/api/machines/bad-1").status == 404
 
 
-def test_a_wrong_csv_cell_is_named(serving: Platform) -> None:
+def test_csv_upload_names_wrong_cell_and_stores_nothing(serving: Platform) -> None:
     text = b"machine_id,timestamp,sensor,value\nbad-2,1,a,1\nbad-2,2,a,oops\n"
     answer = http("POST", f"{serving.api}/api/readings", text, {"Content-Type": "text/csv"})
     assert answer.status == 422
@@ -185,7 +183,7 @@ def test_a_wrong_csv_cell_is_named(serving: Platform) -> None:
     assert http("GET", f"{serving.api}/api/machines/bad-2").status == 404
 
 
-def test_malformed_bodies(serving: Platform) -> None:
+def test_malformed_bodies_are_rejected_with_422(serving: Platform) -> None:
     assert http("POST", f"{serving.api}/api/readings", b"{not json").status == 422
     assert http("POST", f"{serving.api}/api/readings", b"x", {"Content-Type": "image/png"}).status == 422
     assert http("POST", f"{serving.api}/api/readings", {"readings": []}).status == 422
@@ -196,7 +194,7 @@ def test_malformed_bodies(serving: Platform) -> None:
     assert "features.nonsense" in answer.json["detail"]
 
 
-async def test_a_body_of_a_gigabyte_is_refused_without_reading_it(serving: Platform) -> None:
+async def test_gigabyte_body_is_rejected_without_reading_it(serving: Platform) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", serving.port("api"))
     writer.write(b"POST /api/readings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
     assert b"413" in await asyncio.wait_for(reader.readline(), 10)
@@ -220,14 +218,14 @@ async def test_a_body_of_a_gigabyte_is_refused_without_reading_it(serving: Platf
 
 
 @pytest.mark.parametrize("path", ["", "/metrics", "/features", "/explanation"])
-def test_an_unknown_machine_is_404(serving: Platform, path: str) -> None:
+def test_unknown_machine_is_404(serving: Platform, path: str) -> None:
     answer = http("GET", f"{serving.api}/api/machines/nobody{path}")
     assert answer.status == 404
     assert answer.json["type"] == "urn:aurumai:problem:machine-not-found"
     assert http("POST", f"{serving.api}/api/predict", {"machine_id": "nobody"}).status == 404
 
 
-def test_every_route_of_the_contract_is_in_openapi(serving: Platform) -> None:
+def test_openapi_contains_every_route_of_the_contract(serving: Platform) -> None:
     paths = http("GET", f"{serving.api}/openapi.json").json["paths"]
     routes = """
         /health /livez /readyz /metrics /api/machines /api/machines/{machine_id} /api/readings /api/predict
@@ -241,7 +239,7 @@ def test_every_route_of_the_contract_is_in_openapi(serving: Platform) -> None:
         assert path in paths, path
 
 
-def test_resilience_shows_every_service(serving: Platform) -> None:
+def test_resilience_endpoint_reports_every_service(serving: Platform) -> None:
     states = {each["service"]: each for each in http("GET", f"{serving.api}/api/resilience").json["services"]}
     assert states["prediction"]["reachable"]
     assert states["prediction"]["policy"]["applied"]
@@ -250,7 +248,7 @@ def test_resilience_shows_every_service(serving: Platform) -> None:
     assert any(target["name"] == "api/ingestion" for target in states["api"]["targets"])
 
 
-def test_events_stream_the_plant(serving: Platform, pump: str) -> None:
+def test_event_stream_sends_values_and_risk(serving: Platform, pump: str) -> None:
     with urllib.request.urlopen(f"{serving.api}/api/events", timeout=20) as stream:  # noqa: S310
         assert stream.headers["content-type"].startswith("text/event-stream")
         seen: dict[str, Any] = {}
@@ -273,7 +271,7 @@ def test_ingest_acknowledges_cumulatively(ingestion: ingestion_pb2_grpc.Ingestio
     assert (counts[-1], responses[-1].duplicates) == (4, 1)
 
 
-def test_a_bad_batch_ends_the_stream_after_what_came_before(
+def test_invalid_batch_ends_stream_and_keeps_earlier_one(
     ingestion: ingestion_pb2_grpc.IngestionServiceStub,
 ) -> None:
     good = encode("half", 1, [Series("half-1", "s", np.array([now_us()]), np.array([1.0]))])
@@ -300,7 +298,7 @@ def test_watch_sends_the_latest_state(ingestion: ingestion_pb2_grpc.IngestionSer
     call.cancel()
 
 
-def test_grpc_health_and_reflection(serving: Platform) -> None:
+def test_grpc_health_and_reflection_are_served(serving: Platform) -> None:
     from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
     for service, name in (("ingestion", "aurum.v1.IngestionService"), ("prediction", "aurum.v1.PredictionService")):
@@ -310,7 +308,7 @@ def test_grpc_health_and_reflection(serving: Platform) -> None:
             assert name in ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
-def test_prediction_batch_answers_each(serving: Platform, pump: str) -> None:
+def test_prediction_batch_answers_each_request(serving: Platform, pump: str) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{serving.port('prediction')}") as channel:
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
         request = prediction_pb2.PredictBatchRequest(
@@ -327,7 +325,7 @@ def test_prediction_batch_answers_each(serving: Platform, pump: str) -> None:
     assert json.loads(models[0].card_json)["machine_type"] == "pump"
 
 
-def test_a_machine_type_without_a_model_is_answered_by_the_rule(serving: Platform) -> None:
+def test_machine_type_without_model_is_judged_by_rule(serving: Platform) -> None:
     at = now_us()
     rows = [
         {"machine_id": "odd-1", "sensor": "x", "timestamp": (at - index * 10**6) / 1e6, "value": float(index % 7)}
@@ -342,7 +340,7 @@ def test_a_machine_type_without_a_model_is_answered_by_the_rule(serving: Platfor
     assert http("GET", f"{serving.api}/api/machines/odd-1/explanation").json["factors"][0]["sensor"] == "x"
 
 
-def test_too_few_readings_say_so(serving: Platform) -> None:
+def test_too_few_readings_are_answered_with_409(serving: Platform) -> None:
     body = {"readings": [{"machine_id": "young-1", "sensor": "x", "timestamp": time.time(), "value": 1}]}
     http("POST", f"{serving.api}/api/readings", body)
     answer = http("POST", f"{serving.api}/api/predict", {"machine_id": "young-1"})
@@ -350,8 +348,8 @@ def test_too_few_readings_say_so(serving: Platform) -> None:
     assert "too few readings" in answer.json["detail"]
 
 
-def test_a_window_is_read_once_when_ingestion_is_new(platform: Platform) -> None:
-    """Readings each second; what a question reaches back to is in the store, and then in memory."""
+def test_window_is_read_from_store_once_after_restart(platform: Platform) -> None:
+    """After a restart a window is read from the store once, and later ones come from memory."""
     platform.extra["AURUM_FEATURE_PREDICTIVE"] = "false"
     platform.start("ingestion")
     platform.start("api")
@@ -390,7 +388,7 @@ def test_a_window_is_read_once_when_ingestion_is_new(platform: Platform) -> None
     assert reads() == before
 
 
-def test_a_service_that_is_told_to_stop_exits_0_in_time(platform: Platform) -> None:
+def test_service_exits_with_0_within_10_s_of_sigterm(platform: Platform) -> None:
     process = platform.start("ingestion")
     series = Series("drain-1", "s", np.array([now_us()]), np.array([1.0]))
     with grpc.insecure_channel(f"127.0.0.1:{platform.port('ingestion')}") as channel:
@@ -409,7 +407,9 @@ def test_a_service_that_is_told_to_stop_exits_0_in_time(platform: Platform) -> N
     ("service", "setting", "value", "code"),
     [("ingestion", "AURUM_INGESTION_PORT", "x", 2), ("api", "AURUM_POLICY_FILE", "/nowhere.yaml", 2)],
 )
-def test_a_wrong_setting_stops_the_start(platform: Platform, service: str, setting: str, value: str, code: int) -> None:
+def test_invalid_setting_prevents_startup(
+    platform: Platform, service: str, setting: str, value: str, code: int
+) -> None:
     platform.extra[setting] = value
     process = platform.start(service, ready=False)
     assert process.popen.wait(20) == code
@@ -417,7 +417,7 @@ def test_a_wrong_setting_stops_the_start(platform: Platform, service: str, setti
     assert "Traceback" not in process.log.read_text()
 
 
-def test_a_port_in_use_is_named(platform: Platform) -> None:
+def test_port_in_use_is_reported_with_its_setting(platform: Platform) -> None:
     platform.start("ingestion")
     taken = platform.port("ingestion")
     second = Platform(platform.folder / "second", ports={"ingestion": taken})
@@ -427,7 +427,7 @@ def test_a_port_in_use_is_named(platform: Platform) -> None:
     assert "AURUM_INGESTION_PORT" in process.lines()[-1]
 
 
-def test_a_corrupt_model_stops_the_start_with_its_name(platform: Platform, models: Path) -> None:
+def test_corrupt_model_prevents_startup_and_is_named(platform: Platform, models: Path) -> None:
     version = json.loads((models / "pump" / "active.json").read_text())["version"]
     folder = platform.folder / "models" / "pump" / version
     folder.mkdir(parents=True)
@@ -440,14 +440,14 @@ def test_a_corrupt_model_stops_the_start_with_its_name(platform: Platform, model
     assert "rul.txt" in process.lines()[-1]
 
 
-def test_settings_of_ports_reach_the_admin_server(platform: Platform) -> None:
+def test_admin_server_listens_on_configured_port(platform: Platform) -> None:
     platform.ports["edge admin"] = free_port()
     platform.start("edge")
     assert platform.admin("edge", "/livez").json == {"status": "alive", "service": "edge"}
     assert b"edge_spool_seconds_until_full" in platform.admin("edge", "/metrics").body
 
 
-def test_predictions_are_written_down(serving: Platform, pump: str) -> None:
+def test_predictions_are_kept_in_history(serving: Platform, pump: str) -> None:
     machine = f"{serving.api}/api/machines/{pump}"
     made = http("POST", f"{machine}/predict").json
     past = wait_for(

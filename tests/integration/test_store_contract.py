@@ -58,7 +58,7 @@ async def values_of(store: Store, machine: str, **asked: int) -> list[float]:
     return points.values.tolist()
 
 
-async def test_a_batch_is_stored_once(store: Store, machine: str) -> None:
+async def test_batch_is_stored_once(store: Store, machine: str) -> None:
     assert await write(store, batch(machine, 1, [10, 20], [1, 2])) == [(2, 0)]
     assert await write(store, batch(machine, 1, [10, 20], [1, 2])) == [(0, 2)]
     assert await write(store, batch(machine, 3, [40], [4])) == [(1, 0)]
@@ -67,7 +67,7 @@ async def test_a_batch_is_stored_once(store: Store, machine: str) -> None:
     assert await values_of(store, machine) == [1, 2, 3, 4]
 
 
-async def test_everything_is_there_after_a_restart(open_store: Open, machine: str) -> None:
+async def test_store_keeps_everything_across_restart(open_store: Open, machine: str) -> None:
     first = open_store()
     await first.start()
     await first.register(MachineRecord(machine, "pump", "a", 1, "r"))
@@ -86,13 +86,13 @@ async def test_everything_is_there_after_a_restart(open_store: Open, machine: st
     await second.close()
 
 
-async def test_of_readings_at_one_time_the_highest_sequence_counts(store: Store, machine: str) -> None:
+async def test_highest_sequence_wins_at_equal_timestamps(store: Store, machine: str) -> None:
     await write(store, batch(machine, 2, [10, 20], [5, 6]))
     await write(store, batch(machine, 1, [10, 20, 30], [1, 2, 3]))
     assert await values_of(store, machine) == [5, 6, 3]
 
 
-async def test_days_are_read_together(store: Store, machine: str) -> None:
+async def test_read_spans_several_days(store: Store, machine: str) -> None:
     at = [DAY_US - 2, DAY_US - 1, DAY_US, 3 * DAY_US]
     await write(store, batch(machine, 1, at, [1, 2, 3, 4]))
     assert await values_of(store, machine) == [1, 2, 3, 4]
@@ -102,7 +102,7 @@ async def test_days_are_read_together(store: Store, machine: str) -> None:
     assert await values_of(store, "nobody") == []
 
 
-async def test_reducing_loses_no_spike(store: Store, machine: str) -> None:
+async def test_downsampling_keeps_spike(store: Store, machine: str) -> None:
     values = np.ones(10_000)
     values[4321] = 99.0
     await write(store, batch(machine, 1, list(range(10_000)), values.tolist()))
@@ -112,7 +112,7 @@ async def test_reducing_loses_no_spike(store: Store, machine: str) -> None:
     assert (len(points.values), points.maxima.max(), points.counts.sum()) == (100, 99.0, 10_000)
 
 
-async def test_many_small_batches_in_any_order_are_one_series(store: Store, machine: str) -> None:
+async def test_many_unordered_small_batches_form_one_series(store: Store, machine: str) -> None:
     chance = random.Random(machine)
     batches = [batch(machine, sequence, [sequence * 1000], [float(sequence)]) for sequence in range(1, 301)]
     chance.shuffle(batches)
@@ -124,7 +124,7 @@ async def test_many_small_batches_in_any_order_are_one_series(store: Store, mach
         await asyncio.sleep(1.0)
 
 
-async def test_a_machine_is_registered_once(store: Store, machine: str) -> None:
+async def test_machine_is_registered_once(store: Store, machine: str) -> None:
     pump = MachineRecord(machine, "pump", "a", 1, "r1")
     assert await store.register(pump) == pump
     assert await store.register(MachineRecord(machine, "pump", "a", 2, "r1")) == pump
@@ -133,14 +133,14 @@ async def test_a_machine_is_registered_once(store: Store, machine: str) -> None:
             await store.register(other)
 
 
-async def test_a_machine_known_from_its_readings_can_be_registered(store: Store, machine: str) -> None:
+async def test_machine_known_from_readings_can_be_registered(store: Store, machine: str) -> None:
     await write(store, batch(machine, 1, [1], [1]))
     assert [each.machine_type for each in await store.machines() if each.machine_id == machine] == [""]
     await store.register(MachineRecord(machine, "motor", "", 9, ""))
     assert [each.machine_type for each in await store.machines() if each.machine_id == machine] == ["motor"]
 
 
-async def test_events_are_kept_newest_first(store: Store, machine: str) -> None:
+async def test_events_are_returned_newest_first(store: Store, machine: str) -> None:
     events = [Event("prediction", machine, at, f"id-{at}", str(at).encode()) for at in range(1, 8)]
     await store.record(events)
     await store.record(events[:2])  # again
@@ -149,7 +149,7 @@ async def test_events_are_kept_newest_first(store: Store, machine: str) -> None:
     assert len(await store.events("prediction", machine, 0, END, 100)) == 7
 
 
-async def test_replicas_see_what_the_other_has_stored(cassandra: object, machine: str) -> None:
+async def test_cassandra_replicas_see_each_others_writes(cassandra: object, machine: str) -> None:
     options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
     one, other = CassandraStore(options, 10**7, 0.0), CassandraStore(options, 10**7, 0.0)
     await one.start()

@@ -58,7 +58,7 @@ def predict(platform: Platform) -> Any:
     return answer.json if answer.status == 200 else None
 
 
-def test_one_prediction_is_one_trace_through_three_services(observed: Observed) -> None:
+def test_prediction_is_one_trace_through_three_services(observed: Observed) -> None:
     wait_for(lambda: predict(observed.platform), 30, "a prediction of a simulated machine")
     prediction = predict(observed.platform)
     spans: list[Span] = wait_for(
@@ -85,7 +85,7 @@ def test_one_prediction_is_one_trace_through_three_services(observed: Observed) 
     assert by_id[by_id[querying.parent_id].parent_id] is predicting
 
 
-def test_what_an_input_takes_is_one_trace_to_the_store(observed: Observed) -> None:
+def test_edge_input_is_traced_through_to_ingestion(observed: Observed) -> None:
     table = f"machine_id,timestamp,sensor,value\npress-1,{time.time():.3f},load,7\n"
     (observed.platform.folder / "drops" / "one.csv").write_text(table)
 
@@ -100,7 +100,7 @@ def test_what_an_input_takes_is_one_trace_to_the_store(observed: Observed) -> No
     assert spooled.attributes["aurum.readings"].int_value == 1
 
 
-def test_the_logs_of_each_service_know_trace_and_request(observed: Observed) -> None:
+def test_service_logs_contain_trace_and_request_id(observed: Observed) -> None:
     wait_for(lambda: predict(observed.platform), 30, "a prediction")
     prediction = predict(observed.platform)
     for service in ("api", "prediction", "ingestion"):
@@ -115,7 +115,7 @@ def test_the_logs_of_each_service_know_trace_and_request(observed: Observed) -> 
         assert lines[0]["machine_id" if service != "api" else "endpoint"]
 
 
-def test_every_log_line_is_json_and_every_served_request_has_a_trace(observed: Observed) -> None:
+def test_log_lines_are_json_and_requests_have_trace_id(observed: Observed) -> None:
     wait_for(lambda: predict(observed.platform), 30, "a prediction")
     assert http("POST", f"{observed.platform.api}/api/predict", {"machine_id": "nobody"}).status == 404
     assert http("GET", f"{observed.platform.api}/api/machines/nobody/metrics").status == 404
@@ -141,7 +141,7 @@ METRICS = """
 """
 
 
-def test_every_metric_has_a_value_somewhere(observed: Observed) -> None:
+def test_every_metric_is_exported_by_some_service(observed: Observed) -> None:
     platform = observed.platform
     wait_for(lambda: predict(platform), 30, "a prediction")
     http("POST", f"{platform.api}/api/readings", {"readings": [{"machine_id": "x"}]})  # an error to be counted
@@ -162,7 +162,7 @@ def test_every_metric_has_a_value_somewhere(observed: Observed) -> None:
     assert "machine_id=" not in exemplar
 
 
-def test_labels_do_not_grow_with_paths_and_machines(observed: Observed) -> None:
+def test_metric_labels_do_not_grow_with_paths_and_machines(observed: Observed) -> None:
     platform = observed.platform
     series = lambda: len(platform.admin("api", "/metrics").body.splitlines())  # noqa: E731
     machines = 50
@@ -176,7 +176,7 @@ def test_labels_do_not_grow_with_paths_and_machines(observed: Observed) -> None:
     assert b"nobody-" not in platform.admin("api", "/metrics").body
 
 
-def test_a_collector_that_is_gone_costs_requests_nothing(platform: Platform, models: Path) -> None:
+def test_missing_collector_fails_no_request(platform: Platform, models: Path) -> None:
     platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_TRACING_OTLP_ENDPOINT": "http://127.0.0.1:1"}
     process = platform.start("ingestion")
     platform.start("api")

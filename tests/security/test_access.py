@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aurum.v1 import ingestion_pb2, prediction_pb2
 
 from aurum.api import service
 from aurum.security.access import PUBLIC, ROUTES, RPCS
 from aurum.security.api_keys import KeyFile, make_key, read_keys, write_keys
 from aurum.security.identity import ASSIGNABLE, Identity, Role
+from aurum.v1 import ingestion_pb2, prediction_pb2
 from tests.support import processes
 from tests.support.guarded import Guarded
 from tests.support.http import http
@@ -34,7 +34,8 @@ BODIES: dict[str, Any] = {
 }
 
 
-def test_each_route_has_a_row_and_each_row_a_route() -> None:
+def test_access_table_lists_exactly_the_routes() -> None:
+    """The access table lists exactly the API's routes."""
     routes = {
         (method, route.path)
         for module in service._ROUTES
@@ -44,13 +45,15 @@ def test_each_route_has_a_row_and_each_row_a_route() -> None:
     assert routes | _OF_THE_FRAMEWORK == set(ROUTES)
 
 
-def test_the_table_has_all_that_the_api_describes(guarded: Guarded) -> None:
+def test_access_table_covers_openapi_document(guarded: Guarded) -> None:
+    """Every operation of the OpenAPI document is in the access table."""
     paths = http("GET", f"{guarded.api}/openapi.json").json["paths"]
     described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert described <= {(method, re.sub(r":\w+}", "}", path)) for method, path in ROUTES}
 
 
-def test_each_rpc_has_a_row_and_each_row_an_rpc() -> None:
+def test_access_table_lists_exactly_the_rpcs() -> None:
+    """The access table lists exactly the RPCs of ingestion and prediction."""
     rpcs = {
         f"/{each.full_name}/{method.name}"
         for file in (ingestion_pb2.DESCRIPTOR, prediction_pb2.DESCRIPTOR)
@@ -61,7 +64,8 @@ def test_each_rpc_has_a_row_and_each_row_an_rpc() -> None:
 
 
 @pytest.mark.parametrize("role", [None, *ASSIGNABLE], ids=lambda role: role.value if role else "nobody")
-def test_a_role_opens_what_it_should_and_nothing_else(guarded: Guarded, role: Role | None) -> None:
+def test_role_opens_exactly_its_routes(guarded: Guarded, role: Role | None) -> None:
+    """Each role, and a caller without one, can use exactly the routes that the access table grants."""
     wrong = []
     for (method, template), wanted in ROUTES.items():
         if template == _STREAM:
@@ -81,7 +85,8 @@ def test_a_role_opens_what_it_should_and_nothing_else(guarded: Guarded, role: Ro
     assert wrong == []
 
 
-def test_the_stream_is_closed_to_strangers(guarded: Guarded) -> None:
+def test_event_stream_requires_a_permitted_role(guarded: Guarded) -> None:
+    """The event stream is 401 without credentials and 403 for the ingest role."""
     assert http("GET", f"{guarded.api}{_STREAM}").status == 401
     assert http("GET", f"{guarded.api}{_STREAM}", headers=guarded.headers(Role.INGEST)).status == 403
 
@@ -99,14 +104,16 @@ def test_the_stream_is_closed_to_strangers(guarded: Guarded) -> None:
     ],
     ids=str,
 )
-def test_what_proves_nothing_opens_nothing(guarded: Guarded, headers: dict[str, str]) -> None:
+def test_invalid_credentials_are_rejected_with_401(guarded: Guarded, headers: dict[str, str]) -> None:
+    """Invalid credentials of any kind are answered with 401 and not echoed."""
     answer = http("GET", f"{guarded.api}/api/machines", headers=headers)
     assert answer.status == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert not any(value in answer.body.decode() for value in headers.values() if len(value) > 8)
 
 
-def test_a_session_lets_a_browser_in_and_no_other_site(guarded: Guarded) -> None:
+def test_session_rejects_cross_site_requests(guarded: Guarded) -> None:
+    """A session admits requests of its own site, rejects cross-site ones, and can be ended."""
     key = guarded.keys[Role.OPERATOR]
     begun = http("POST", f"{guarded.api}/api/session", {"credential": key})
     assert begun.status == 200
@@ -132,7 +139,8 @@ def test_a_session_lets_a_browser_in_and_no_other_site(guarded: Guarded) -> None
     assert "Max-Age=0" in ended.headers["set-cookie"]
 
 
-def test_a_session_ends_with_its_key(platform: Platform) -> None:
+def test_session_ends_when_its_key_is_revoked(platform: Platform) -> None:
+    """Revoking a key ends the session and the event stream that it began."""
     key = _key(platform, "leaves soon")
     platform.extra |= {"AURUM_AUTH_KEYS_FILE": str(platform.folder / "keys.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
     platform.start("ingestion")
@@ -149,7 +157,8 @@ def test_a_session_ends_with_its_key(platform: Platform) -> None:
     assert ended
 
 
-def test_a_page_of_somebody_elses_gets_nowhere_where_all_is_open(platform: Platform) -> None:
+def test_open_api_rejects_cross_site_requests(platform: Platform) -> None:
+    """An API without authentication rejects cross-site requests and foreign host names."""
     platform.extra["AURUM_FEATURE_PREDICTIVE"] = "false"
     platform.start("ingestion")
     platform.start("api")
@@ -161,8 +170,8 @@ def test_a_page_of_somebody_elses_gets_nowhere_where_all_is_open(platform: Platf
     assert http("POST", f"{platform.api}/api/machines", machine, {"Origin": platform.api}).status == 201
 
 
-def test_who_a_proxy_asks_for_counts_only_where_it_is_trusted(platform: Platform) -> None:
-    """Two clients of one proxy, where strangers may ask once a second."""
+def test_forwarded_for_counts_only_from_trusted_proxy(platform: Platform) -> None:
+    """X-Forwarded-For tells clients apart only when it comes from a trusted proxy."""
     platform.extra |= {"AURUM_API_RATE": "0.5", "AURUM_API_RATE_BURST": "3", "AURUM_FEATURE_PREDICTIVE": "false"}
     platform.start("ingestion")
 
@@ -180,7 +189,8 @@ def test_who_a_proxy_asks_for_counts_only_where_it_is_trusted(platform: Platform
     assert statuses() == [200] * 8
 
 
-def test_a_browser_is_told_what_to_distrust(guarded: Guarded) -> None:
+def test_responses_carry_security_headers(guarded: Guarded) -> None:
+    """Responses carry a CSP and nosniff, and behind TLS also HSTS and secure cookies."""
     plain = http("GET", f"{guarded.api}/health")
     assert plain.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert plain.headers["x-content-type-options"] == "nosniff"
@@ -201,7 +211,8 @@ def test_a_browser_is_told_what_to_distrust(guarded: Guarded) -> None:
     assert all('integrity="sha384-' in each and "crossorigin" in each for each in foreign)
 
 
-def test_acts_are_written_down_and_secrets_are_nowhere(guarded: Guarded) -> None:
+def test_acts_are_audited_without_secrets_in_logs(guarded: Guarded) -> None:
+    """Acts are audited with user, outcome and trace id, and no log contains a key's secret."""
     machine = {"machine_id": f"audited-{time.time_ns()}", "machine_type": "pump"}
     made = http("POST", f"{guarded.api}/api/machines", machine, guarded.headers(Role.ENGINEER))
     assert made.status == 201
@@ -220,8 +231,8 @@ def test_acts_are_written_down_and_secrets_are_nowhere(guarded: Guarded) -> None
             assert secret.rpartition("_")[2] not in log.read_text(), log
 
 
-def test_who_it_is_travels_to_the_services_within(guarded: Guarded) -> None:
-    """Also a name that is not of ASCII."""
+def test_user_id_reaches_inner_services(guarded: Guarded) -> None:
+    """The caller's user id, also a non-ASCII one, reaches prediction's logs and spans."""
     key, record = make_key("Zoë Ñandú", ("viewer",))
     file = guarded.platform.folder / "keys.yaml"
     write_keys(file, KeyFile(keys=(*read_keys(file).keys, record)))
@@ -240,7 +251,8 @@ def test_who_it_is_travels_to_the_services_within(guarded: Guarded) -> None:
         assert {span["attributes"].get("user_id") for span in spans} == {"key:Zoë Ñandú"}, name
 
 
-def test_an_api_that_others_reach_asks_or_says_that_it_does_not(platform: Platform) -> None:
+def test_exposed_api_requires_authentication_or_opt_out(platform: Platform) -> None:
+    """An exposed API without authentication starts only with an explicit opt-out."""
     platform.extra["AURUM_API_HOST"] = "0.0.0.0"
     process = platform.start("api", ready=False)
     assert process.popen.wait(20) == 2
@@ -253,7 +265,8 @@ def test_an_api_that_others_reach_asks_or_says_that_it_does_not(platform: Platfo
         "asked": False, "user_id": "anonymous", "roles": ["admin"], "sites": []}  # fmt: skip
 
 
-def test_one_who_asks_too_much_waits_and_others_do_not(platform: Platform) -> None:
+def test_rate_limit_applies_per_caller(platform: Platform) -> None:
+    """A caller above the rate limit gets 429 with Retry-After, and another caller is served."""
     made = [make() for make in (lambda: _key(platform, "loud"), lambda: _key(platform, "quiet"))]
     platform.extra |= {"AURUM_API_RATE": "2", "AURUM_API_RATE_BURST": "5", "AURUM_FEATURE_PREDICTIVE": "false"}
     platform.extra["AURUM_AUTH_KEYS_FILE"] = str(platform.folder / "keys.yaml")
@@ -275,7 +288,8 @@ def _key(platform: Platform, name: str) -> str:
     return key
 
 
-def test_a_policy_that_is_put_in_force_is_written_down(platform: Platform) -> None:
+def test_applied_policy_is_audited(platform: Platform) -> None:
+    """Applying a policy document is audited with generation and hash, before and after."""
     file, log = platform.folder / "policies.yaml", platform.folder / "audit.log"
     platform.folder.mkdir(exist_ok=True)
     file.write_text("uid: plant\ngeneration: 1\npolicies: []\n")
@@ -295,7 +309,8 @@ def test_a_policy_that_is_put_in_force_is_written_down(platform: Platform) -> No
     assert found["before"]["hash"] != found["after"]["hash"]
 
 
-def test_a_file_is_imported_through_an_api_that_asks(guarded: Guarded, tmp_path: Path) -> None:
+def test_import_authenticates_with_api_key(guarded: Guarded, tmp_path: Path) -> None:
+    """`aurum import` is refused without an API key and works with one."""
     file = tmp_path / "readings.csv"
     file.write_text(f"machine_id,timestamp,sensor,value\nimported-1,{time.time() - 60},load,1\n")
     key, record = make_key("importer", ("engineer", "ingest"))

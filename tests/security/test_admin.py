@@ -16,7 +16,8 @@ def admin(platform: Platform) -> str:
     return f"http://127.0.0.1:{platform.port('ingestion admin')}"
 
 
-def test_one_that_others_reach_wants_a_token_or_says_that_it_does_not(platform: Platform, admin: str) -> None:
+def test_exposed_admin_server_requires_token_or_opt_out(platform: Platform, admin: str) -> None:
+    """An exposed admin server without a token starts only with an explicit opt-out."""
     platform.extra["AURUM_ADMIN_HOST"] = "0.0.0.0"
     process = platform.start("ingestion", ready=False)
     assert process.popen.wait(20) == 2
@@ -26,7 +27,8 @@ def test_one_that_others_reach_wants_a_token_or_says_that_it_does_not(platform: 
     assert http("GET", f"{admin}/policy").status == 200
 
 
-def test_what_knows_the_token_gets_in(platform: Platform, admin: str) -> None:
+def test_admin_server_requires_token_beyond_probes(platform: Platform, admin: str) -> None:
+    """The admin server serves probes and metrics openly, and everything else only with its token."""
     platform.extra |= {"AURUM_ADMIN_HOST": "0.0.0.0", "AURUM_ADMIN_TOKEN": TOKEN, "AURUM_FAULTS_ENABLED": "true"}
     platform.start("ingestion")
     for path in ("/livez", "/readyz", "/metrics"):
@@ -48,7 +50,8 @@ def test_what_knows_the_token_gets_in(platform: Platform, admin: str) -> None:
         assert "401" not in done.stdout + done.stderr, done
 
 
-def test_a_page_of_somebody_elses_gets_nowhere(platform: Platform, admin: str) -> None:
+def test_admin_server_rejects_cross_site_requests(platform: Platform, admin: str) -> None:
+    """The admin server rejects cross-site requests and foreign host names."""
     platform.extra["AURUM_FAULTS_ENABLED"] = "true"
     platform.start("ingestion")
     fault = {"kind": "delay", "method": "Never"}
@@ -59,7 +62,8 @@ def test_a_page_of_somebody_elses_gets_nowhere(platform: Platform, admin: str) -
     assert http("GET", f"{admin}/overview").status == 200
 
 
-def test_a_token_that_is_short_is_refused(platform: Platform) -> None:
+def test_short_admin_token_is_rejected(platform: Platform) -> None:
+    """A service does not start with a short admin token, and does not log it."""
     platform.extra |= {"AURUM_ADMIN_TOKEN": "short"}
     process = platform.start("ingestion", ready=False)
     assert process.popen.wait(20) == 2

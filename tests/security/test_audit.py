@@ -24,7 +24,8 @@ class Receiver(logs_service_pb2_grpc.LogsServiceServicer):
         return logs_service_pb2.ExportLogsServiceResponse()
 
 
-def test_an_act_is_a_log_event_in_the_trace_of_its_request(platform: Platform) -> None:
+def test_act_is_exported_as_log_event_of_its_trace(platform: Platform) -> None:
+    """An act is exported as an OTel log event of its request's trace, also right before a stop."""
     receiver, port = Receiver(), free_port()
     collector = grpc.server(ThreadPoolExecutor(2))
     logs_service_pb2_grpc.add_LogsServiceServicer_to_server(receiver, collector)
@@ -62,7 +63,8 @@ def test_an_act_is_a_log_event_in_the_trace_of_its_request(platform: Platform) -
     collector.stop(0)
 
 
-def test_a_collector_that_is_away_loses_no_act(platform: Platform) -> None:
+def test_missing_collector_loses_no_audit_record(platform: Platform) -> None:
+    """Without a collector acts are kept in the audit file, and lost events are counted."""
     platform.extra |= {
         "AURUM_TRACING_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
         "AURUM_TRACING_EXPORT_INTERVAL": "0.2",

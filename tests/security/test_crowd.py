@@ -42,7 +42,8 @@ def seconds(api: Platform) -> list[float]:
     return found
 
 
-def test_a_crowd_is_borne(api: Platform) -> None:
+def test_api_serves_beside_ten_thousand_connections(api: Platform) -> None:
+    """Beside 10,000 idle connections a client is served, at under 150 MB of additional memory."""
     seconds(api)
     quiet, before = seconds(api), memory(api)
     with contextlib.ExitStack() as stack:

@@ -49,7 +49,9 @@ def problems(
 
 
 @pytest.mark.timeout(900)
-def test_what_an_admin_sends_is_answered_as_described(guarded: Guarded) -> None:
+def test_admin_requests_are_answered_as_described(guarded: Guarded) -> None:
+    """Generated requests of an admin are answered as the OpenAPI document says, never with 5xx."""
+
     def check(case: Any, response: Any) -> None:
         assert response.status_code < 500, response.text
         case.validate_response(response, excluded_checks=[positive_data_acceptance])
@@ -62,7 +64,9 @@ def test_what_an_admin_sends_is_answered_as_described(guarded: Guarded) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_what_a_stranger_sends_breaks_nothing(guarded: Guarded) -> None:
+def test_anonymous_requests_cause_no_server_error(guarded: Guarded) -> None:
+    """Generated requests without credentials are never answered with 5xx."""
+
     def check(case: Any, response: Any) -> None:
         assert response.status_code < 500, response.text
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 import pytest
-from aurum.v1 import ingestion_pb2, prediction_pb2
 from google.protobuf import message_factory
 
 from aurum.security.access import PUBLIC, RPCS
 from aurum.security.identity import Identity, Role
+from aurum.v1 import ingestion_pb2, prediction_pb2
 from tests.support.authority import Authority
 from tests.support.platform import Platform
 
@@ -48,7 +48,8 @@ def code_of(channel: grpc.Channel, full_name: str, method: Any) -> grpc.StatusCo
 
 @pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_role_calls_what_it_may(plant: tuple[Platform, Authority], service: str, role: Role) -> None:
+def test_role_calls_exactly_its_rpcs(plant: tuple[Platform, Authority], service: str, role: Role) -> None:
+    """The certificate of a role opens exactly the RPCs that the access table grants."""
     platform, authority = plant
     chain, key = authority.issue(f"{role.value}.test")
     credentials = grpc.ssl_channel_credentials(authority.pem, key, chain)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 PASSWORD, SESSION, PROVIDER = "planted-store-password-1", "planted-session-secret-" + "2" * 20, "planted-provider-key-3"
 
 
-def test_no_secret_is_in_a_log_a_span_a_metric_or_an_answer(platform: Platform) -> None:
+def test_secrets_leak_into_no_log_span_metric_or_answer(platform: Platform) -> None:
+    """Secrets given to the services appear in no log, span, metric, policy or answer."""
     key, record = make_key("planted", ("admin",))
     write_keys(platform.folder / "keys.yaml", KeyFile(keys=(record,)))
     receiver, port = Receiver(), free_port()
@@ -68,7 +69,8 @@ def test_no_secret_is_in_a_log_a_span_a_metric_or_an_answer(platform: Platform) 
     assert found == []
 
 
-def test_nothing_that_looks_like_a_secret_is_kept_with_the_code() -> None:
+def test_repository_contains_no_secret() -> None:
+    """No tracked file contains a private key, an API key or an AWS key."""
     import re
 
     looks = re.compile(
@@ -83,7 +85,7 @@ def test_nothing_that_looks_like_a_secret_is_kept_with_the_code() -> None:
     assert wrong == []
 
 
-def test_images_are_built_from_what_they_need() -> None:
-    """Keys, state and environments of a working copy stay out of the context that images are built from."""
+def test_docker_context_excludes_local_state() -> None:
+    """.dockerignore keeps git history, environment and state out of the build context of images."""
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert {"*", "**"} & set(ignored) or {".git", ".venv", ".aurum"} <= {each.strip("/") for each in ignored}

@@ -53,7 +53,8 @@ def plants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform,
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_lists_have_only_ones_own(plants: tuple[Platform, dict[str, dict[str, str]]], site: str) -> None:
+def test_lists_contain_only_own_site(plants: tuple[Platform, dict[str, dict[str, str]]], site: str) -> None:
+    """Machines, alarms, journal and energy list only what belongs to the caller's site."""
     platform, headers = plants
     mine = headers[site]
     own = f"oven-{site}"
@@ -86,7 +87,8 @@ def test_lists_have_only_ones_own(plants: tuple[Platform, dict[str, dict[str, st
         "POST /api/alarms/{}~hot/shelve",
     ],
 )
-def test_what_belongs_to_others_is_not_there(plants: tuple[Platform, dict[str, dict[str, str]]], path: str) -> None:
+def test_resources_of_other_sites_are_404(plants: tuple[Platform, dict[str, dict[str, str]]], path: str) -> None:
+    """A resource of another site is answered with 404, like one that does not exist."""
     platform, headers = plants
     method, _, where = path.partition(" ")
     body = {"text": "x", "minutes": 5} if method == "POST" else None
@@ -98,7 +100,8 @@ def test_what_belongs_to_others_is_not_there(plants: tuple[Platform, dict[str, d
     assert unknown.status == 404
 
 
-def test_nothing_is_registered_elsewhere(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+def test_registration_is_limited_to_own_site(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    """A caller bound to a site can register machines at that site only."""
     platform, headers = plants
     machine = {"machine_id": "spy", "machine_type": "oven", "site": "north"}
     assert http("POST", f"{platform.api}/api/machines", machine, headers["south"]).status == 404
@@ -109,9 +112,10 @@ def test_nothing_is_registered_elsewhere(plants: tuple[Platform, dict[str, dict[
 
 
 @pytest.mark.parametrize("machine", ["oven-north", "oven-nowhere"])
-def test_nothing_is_written_for_machines_of_others(
+def test_readings_for_other_sites_are_rejected_as_a_whole(
     plants: tuple[Platform, dict[str, dict[str, str]]], machine: str
 ) -> None:
+    """A request with readings for a machine of another site is rejected as a whole."""
     platform, headers = plants
     at = time.time()
     own = {"machine_id": "oven-south", "sensor": "load", "timestamp": at, "value": 1}
@@ -134,7 +138,8 @@ def _sensors(platform: Platform, headers: dict[str, str], machine: str) -> set[s
     return set(http("GET", f"{platform.api}/api/machines/{machine}", headers=headers).json["sensors"])
 
 
-def test_the_stream_tells_of_ones_own(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+def test_event_stream_contains_only_own_site(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    """The event stream contains machines and alarm counts of the caller's site only."""
     platform, headers = plants
     told: dict[str, Any] = {}
     request = urllib.request.Request(f"{platform.api}/api/events", headers=headers["south"])  # noqa: S310

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.platform import Platform
 
 RATE, BURST = 1000, 2000  # readings
@@ -31,9 +31,10 @@ def batch(source: str, sequence: int, readings: int) -> ingestion_pb2.Batch:
     return encode(source, sequence, [Series(f"m-{source}", "s", times, np.ones(readings))])
 
 
-def test_a_loud_source_is_refused_and_a_quiet_one_is_not(
+def test_rate_limit_rejects_one_source_and_serves_another(
     ingestion: ingestion_pb2_grpc.IngestionServiceStub,
 ) -> None:
+    """A source that writes above its rate is rejected, and another one is accepted."""
     refused = None
     for sequence in range(1, 9):
         try:
@@ -47,7 +48,8 @@ def test_a_loud_source_is_refused_and_a_quiet_one_is_not(
     ingestion.Write(ingestion_pb2.WriteRequest(batch=batch("quiet", 1, 500)), timeout=5)
 
 
-def test_a_stream_is_held_back_and_loses_nothing(ingestion: ingestion_pb2_grpc.IngestionServiceStub) -> None:
+def test_stream_above_its_rate_is_slowed_without_loss(ingestion: ingestion_pb2_grpc.IngestionServiceStub) -> None:
+    """A stream above its rate is slowed down, and all of its batches are acknowledged."""
     requests = [ingestion_pb2.IngestRequest(batch=batch("stream", sequence, 500)) for sequence in range(1, 11)]
     started = time.monotonic()
     responses = list(ingestion.Ingest(iter(requests), timeout=60))

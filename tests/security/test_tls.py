@@ -13,10 +13,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from cryptography import x509
 
 from aurum.readings.batch import Series, encode
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.authority import Authority
 from tests.support.http import http
 from tests.support.platform import Platform
@@ -89,7 +89,9 @@ def refused(call: object, code: grpc.StatusCode) -> str:
     return str(raised.value.details())
 
 
-def test_the_platform_works_behind_it(plant: Plant) -> None:
+def test_platform_works_with_mutual_tls(plant: Plant) -> None:
+    """A simulated pump gets a model's prediction with mutual TLS between all services."""
+
     def predicted() -> bool:
         items = http("GET", f"{plant.platform.api}/api/machines").json["items"]
         return any(each["risk_score"] is not None and not each["degraded"] for each in items)
@@ -97,7 +99,8 @@ def test_the_platform_works_behind_it(plant: Plant) -> None:
     wait_for(predicted, 60, "a prediction by a model, by way of the edge")
 
 
-def test_who_has_no_certificate_or_a_foreign_one_is_not_heard(plant: Plant) -> None:
+def test_calls_without_trusted_certificate_are_rejected(plant: Plant) -> None:
+    """Calls with no, a foreign, an expired or an unknown certificate are rejected."""
     stranger = Authority("another authority")
     for certificate in (None, stranger.issue("platform.test"), plant.authority.issue("platform.test", days=-1)):
         with plant.stub(certificate) as stub:
@@ -111,7 +114,8 @@ def test_who_has_no_certificate_or_a_foreign_one_is_not_heard(plant: Plant) -> N
         refused(lambda: write(stub), grpc.StatusCode.UNAVAILABLE)  # nor does a client take any server
 
 
-def test_a_device_speaks_for_its_own_and_asks_nothing(plant: Plant) -> None:
+def test_device_may_only_write_its_own_machines(plant: Plant) -> None:
+    """A device may only write for its own sources and machines, and a reader may only read."""
     with plant.stub(plant.authority.issue("device.test")) as stub:
         assert write(stub).accepted == 1
         assert "source 'mine'" in refused(lambda: write(stub, source="mine"), grpc.StatusCode.PERMISSION_DENIED)
@@ -123,7 +127,8 @@ def test_a_device_speaks_for_its_own_and_asks_nothing(plant: Plant) -> None:
         refused(lambda: write(stub), grpc.StatusCode.PERMISSION_DENIED)
 
 
-def test_nobody_but_a_service_says_for_whom_it_asks(plant: Plant) -> None:
+def test_user_id_of_a_non_service_is_ignored(plant: Plant) -> None:
+    """A user id in the metadata is ignored unless the caller is a service."""
     with plant.stub(plant.authority.issue("reader.test")) as stub:
         ask = ingestion_pb2.GetMachineRequest(machine_id="nowhere")
         refused(lambda: stub.GetMachine(ask, timeout=5, metadata=(("x-user-id", "ada"),)), grpc.StatusCode.NOT_FOUND)
@@ -133,7 +138,8 @@ def test_nobody_but_a_service_says_for_whom_it_asks(plant: Plant) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_certificates_are_renewed_under_load_without_a_failed_call(plant: Plant) -> None:
+def test_certificate_renewal_under_load_fails_no_call(plant: Plant) -> None:
+    """Renewing the certificates three times under load fails no call."""
     machine = next(
         each["machine_id"]
         for each in http("GET", f"{plant.platform.api}/api/machines").json["items"]
@@ -165,7 +171,8 @@ def test_certificates_are_renewed_under_load_without_a_failed_call(plant: Plant)
     assert failures == []
 
 
-def test_a_folder_that_lacks_something_ends_the_start(platform: Platform, tmp_path: Path) -> None:
+def test_incomplete_tls_folder_prevents_startup(platform: Platform, tmp_path: Path) -> None:
+    """A service does not start when its TLS folder or clients file is incomplete."""
     folder = Authority().fill(tmp_path / "certificates", "platform.test")
     (folder / "ca.crt").unlink()
     platform.extra |= {"AURUM_RPC_TLS_FOLDER": str(folder), "AURUM_RPC_CLIENTS_FILE": str(tmp_path / "none.yaml")}

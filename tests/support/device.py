@@ -15,9 +15,9 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 READINGS = 3  # of a batch
 

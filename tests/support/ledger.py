@@ -7,10 +7,10 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode, now_us
 from aurum.storage.segment import unpack
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 
 class Sender:

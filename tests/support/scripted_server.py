@@ -7,8 +7,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
-
 from aurum.runtime.errors import AurumError
 from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
@@ -16,6 +14,7 @@ from aurum.runtime.policies import Policies
 from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.rpc_server import rpc_server
 from aurum.runtime.settings import Settings, load_settings
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.ports import free_port
 
 Behaviour = Callable[[int, Any], Awaitable[None]]

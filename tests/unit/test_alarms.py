@@ -47,11 +47,11 @@ def after(*kinds: Kind) -> Alarm:
         (("shelved", "raised"), "shelved"),
     ],
 )
-def test_the_states_of_isa_18_2(kinds: tuple[Kind, ...], state: str) -> None:
+def test_alarm_states_follow_isa_18_2(kinds: tuple[Kind, ...], state: str) -> None:
     assert after(*kinds).state(now_us=50) == state
 
 
-def test_a_shelved_alarm_comes_back_by_itself() -> None:
+def test_shelved_alarm_expires() -> None:
     alarm = after("raised", "shelved")
     assert alarm.state(now_us=99) == "shelved"
     assert alarm.state(now_us=101) == "unacknowledged"
@@ -65,9 +65,7 @@ def fold(journal: list[Transition]) -> dict[str, Alarm]:
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 1000)), max_size=30), st.randoms())
-def test_a_journal_gives_the_same_alarms_in_any_order_and_twice(
-    entries: list[tuple[Kind, int]], random: object
-) -> None:
+def test_journal_replay_is_independent_of_order_and_repeats(entries: list[tuple[Kind, int]], random: object) -> None:
     journal = [Transition(kind, "m", "r", at, until_us=at + 5) for kind, at in entries]
     shuffled = [*journal, *journal]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -79,7 +77,7 @@ def test_a_journal_gives_the_same_alarms_in_any_order_and_twice(
     assert (a.active, a.suppressed, a.shelved_until_us) == (b.active, b.suppressed, b.shelved_until_us)
 
 
-def test_what_changes_nothing_is_no_change() -> None:
+def test_repeated_transition_is_no_change() -> None:
     alarm = after("raised")
     assert not changes(alarm, Transition("raised", "m", "r", 9))
     assert changes(alarm, Transition("cleared", "m", "r", 9))
@@ -95,7 +93,7 @@ def seen(at: float, value: float | None = None, **more: object) -> Observed:
     return Observed(now, now, {} if value is None else {"x": (now, value)}, **more)  # type: ignore[arg-type]
 
 
-def test_a_deadband_keeps_an_alarm_from_chattering() -> None:
+def test_deadband_prevents_chattering_alarm() -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}))
     told = [condition.observe(seen(at, value)) for at, value in enumerate((9, 11, 9.5, 10.5, 8.5, 7.9, 9.9))]
     assert [each and each[0] for each in told] == [None, True, None, None, None, False, None]
@@ -108,7 +106,7 @@ def test_a_deadband_keeps_an_alarm_from_chattering() -> None:
     ]
 
 
-def test_delays_wait_for_what_lasts() -> None:
+def test_on_and_off_delays_ignore_short_changes() -> None:
     condition = Condition(rule(risk={"above": 0.5}, on_delay_seconds=10, off_delay_seconds=20))
 
     def at(second: float, risk: float) -> bool | None:
@@ -127,7 +125,7 @@ def test_delays_wait_for_what_lasts() -> None:
     assert at(50, 0.2) is None
 
 
-def test_a_rate_of_change_and_silence() -> None:
+def test_rate_and_stale_conditions_raise_and_clear() -> None:
     rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": 60}))
     told = [rate.observe(seen(60 * minute, value)) for minute, value in enumerate((20, 22, 30, 31))]
     assert [each and each[:2] for each in told] == [None, None, (True, pytest.approx(8)), (False, pytest.approx(1))]
@@ -139,12 +137,12 @@ def test_a_rate_of_change_and_silence() -> None:
     assert stale.observe(Observed(80 * SECOND, 79 * SECOND, {})) == (False, None, 80 * SECOND)
 
 
-def test_what_is_not_known_raises_nothing() -> None:
+def test_unknown_value_raises_no_alarm() -> None:
     for about in ({"risk": {"above": 0.5}}, {"rul": {"below": 5}}, {"sensor": {"sensor": "y", "above": 1}}):
         assert Condition(rule(**about)).observe(seen(0, 3.0)) is None
 
 
-def test_a_flood_begins_above_ten_and_ends_below_five() -> None:
+def test_flood_begins_above_ten_and_ends_below_five() -> None:
     flood = Flood()
     for number in range(11):
         flood.note(number * SECOND)
@@ -156,7 +154,7 @@ def test_a_flood_begins_above_ten_and_ends_below_five() -> None:
     assert not flood.since_us
 
 
-def test_the_rules_that_come_along() -> None:
+def test_built_in_alarm_rules_apply_by_machine_type() -> None:
     rules = {each.name: each for each in load_rules().rules}
     assert {"failure_near", "silent", "stopped"} <= set(rules)
     assert rules["vibration_high"].holds_for("pump")
@@ -174,7 +172,7 @@ def test_the_rules_that_come_along() -> None:
         ("rules: [{name: a, text: t, priority: loud, risk: {above: 1}}]", r"rules\.0\.priority"),
     ],
 )
-def test_a_wrong_rule_is_named_by_its_field(tmp_path: Path, text: str, problem: str) -> None:
+def test_invalid_alarm_rule_is_rejected_with_reason(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(text)
     with pytest.raises(AlarmRulesError, match=problem):

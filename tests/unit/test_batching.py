@@ -34,7 +34,7 @@ async def thread() -> AsyncIterator[ThreadPoolExecutor]:
         yield executor
 
 
-async def test_what_gathers_while_the_model_works_goes_together(thread: ThreadPoolExecutor) -> None:
+async def test_requests_during_a_run_form_the_next_batches(thread: ThreadPoolExecutor) -> None:
     work = Work()
     batcher = MicroBatcher[int, int](work, thread, BatchLimits(most=50))
     work.gate.clear()
@@ -52,7 +52,7 @@ async def test_what_gathers_while_the_model_works_goes_together(thread: ThreadPo
     batcher.close()
 
 
-async def test_one_alone_does_not_wait(thread: ThreadPoolExecutor) -> None:
+async def test_single_request_does_not_wait_for_a_batch(thread: ThreadPoolExecutor) -> None:
     work = Work()
     batcher = MicroBatcher[int, int](work, thread, BatchLimits(longest=1.0))
     for number in range(12):
@@ -64,7 +64,7 @@ async def test_one_alone_does_not_wait(thread: ThreadPoolExecutor) -> None:
     batcher.close()
 
 
-async def test_an_error_reaches_its_batch_and_the_next_goes_on(thread: ThreadPoolExecutor) -> None:
+async def test_error_fails_only_its_own_batch(thread: ThreadPoolExecutor) -> None:
     batcher = MicroBatcher[int, int](Work(), thread)
     with pytest.raises(ValueError, match="negative"):
         await batcher([-1])
@@ -72,7 +72,7 @@ async def test_an_error_reaches_its_batch_and_the_next_goes_on(thread: ThreadPoo
     batcher.close()
 
 
-async def test_too_many_are_refused_and_who_gives_up_is_left_out(thread: ThreadPoolExecutor) -> None:
+async def test_full_queue_rejects_and_skips_cancelled_requests(thread: ThreadPoolExecutor) -> None:
     work = Work()
     batcher = MicroBatcher[int, int](work, thread, BatchLimits(most=2, waiting=3))
     work.gate.clear()

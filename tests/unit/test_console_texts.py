@@ -10,7 +10,7 @@ CONSOLE = Path(__file__).parents[2] / "services/aurum/api/console"
 ENGLISH = json.loads((CONSOLE / "text/en.json").read_text())
 
 
-def test_both_languages_say_the_same_things() -> None:
+def test_languages_have_same_keys_and_placeholders() -> None:
     spanish = json.loads((CONSOLE / "text/es.json").read_text())
     assert ENGLISH.keys() == spanish.keys()
     for key, text in ENGLISH.items():
@@ -18,12 +18,12 @@ def test_both_languages_say_the_same_things() -> None:
 
 
 @pytest.mark.parametrize("script", sorted(CONSOLE.glob("*.js")), ids=lambda path: path.name)
-def test_every_key_has_a_text(script: Path) -> None:
+def test_every_used_key_has_a_text(script: Path) -> None:
     asked = set(re.findall(r"\bt\(\"([\w.\-]+)\"", script.read_text()))
     assert asked <= ENGLISH.keys(), sorted(asked - ENGLISH.keys())
 
 
-def test_what_others_made_is_as_recorded() -> None:
+def test_vendored_files_match_recorded_hashes() -> None:
     import hashlib
 
     rows = re.findall(r"\| (\S+) \| npm .*\| ([0-9a-f]{64}) \|", (CONSOLE / "vendor/README.md").read_text())

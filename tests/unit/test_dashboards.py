@@ -51,14 +51,14 @@ EACH = pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS.
 EACH_QUERY = pytest.mark.parametrize(("title", "expr"), ALL, ids=[f"{n}" for n in range(len(ALL))])
 
 
-def test_there_are_five_and_they_are_what_the_description_makes() -> None:
+def test_five_dashboards_match_their_generator() -> None:
     assert set(DASHBOARDS) == {"overview", "predictions", "ingestion", "infrastructure", "resilience"}
     for path, page in pages().items():
         assert path.read_text(encoding="utf-8") == page, f"{path.name} is not current"
         assert pages()[path] == page, "made again it is another"
 
 
-def test_they_find_each_other_and_alerts_find_them() -> None:
+def test_dashboards_are_linked_and_exist_for_every_alert() -> None:
     assert {page.uid for page in PAGES} == {dashboard["uid"] for dashboard in DASHBOARDS.values()}
     assert {f"aurumai-{alert.dashboard}" for alert in ALERTS} <= {page.uid for page in PAGES}
     for dashboard in DASHBOARDS.values():
@@ -112,7 +112,7 @@ def test_panel_rules(dashboard: dict[str, Any]) -> None:
 
 
 @EACH
-def test_panels_fill_the_rows_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
+def test_panels_fit_the_grid_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         at = panel["gridPos"]
@@ -147,7 +147,7 @@ def test_target_counter_agg_rule(title: str, expr: str) -> None:
             assert before in ("rate(", "increase("), f"{title}: {metric}"
 
 
-def test_what_takes_time_has_exemplars() -> None:
+def test_exemplars_are_enabled_on_histogram_queries() -> None:
     with_exemplars = {
         target["expr"]
         for dashboard in DASHBOARDS.values()

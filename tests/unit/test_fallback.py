@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 from opentelemetry.sdk.trace import TracerProvider
 
 from aurum.api.fallback import PredictionFallback
@@ -14,6 +13,7 @@ from aurum.resilience.policy import FallbackSpec
 from aurum.rules import LEAST_READINGS, assess
 from aurum.rules.limits import LIMITS
 from aurum.runtime.errors import AurumError, NotFoundError, UnavailableError
+from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 from aurum_sim.machine_types import MACHINE_TYPES
 
 ERROR = UnavailableError("prediction is down")
@@ -53,7 +53,7 @@ def machine(machine_type: str, **values: float) -> ingestion_pb2.Machine:
     return ingestion_pb2.Machine(machine_id="m", machine_type=machine_type, last_seen_us=5, sensors=sensors)
 
 
-async def test_the_last_good_prediction_says_its_age_in_answer_span_and_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_last_good_prediction_is_marked_in_span_and_log(caplog: pytest.LogCaptureFixture) -> None:
     made = fallback(Ingestion())
     made.remember("m", PREDICTION)
     tracer = TracerProvider().get_tracer("test")
@@ -72,7 +72,7 @@ async def test_the_last_good_prediction_says_its_age_in_answer_span_and_log(capl
     assert "a prediction is degraded" in caplog.text
 
 
-async def test_an_old_prediction_gives_way_to_the_rule() -> None:
+async def test_old_last_good_prediction_is_replaced_by_rule() -> None:
     made = fallback(Ingestion(machine("pump", vibration_mm_s=7.1)))
     made.remember("m", PREDICTION)
     young = await made.answer("m", SPEC, ERROR)
@@ -83,7 +83,7 @@ async def test_an_old_prediction_gives_way_to_the_rule() -> None:
     assert old.prediction.as_of_us == 5
 
 
-async def test_a_type_without_limits_is_judged_by_its_history() -> None:
+async def test_type_without_limits_is_judged_by_shift_rule() -> None:
     ingestion = Ingestion(machine("press", force_kn=800.0))
     values = [100.0 + index % 3 for index in range(40)] + [160.0] * 8
     whole = ingestion_pb2.QueriedSeries(
@@ -104,14 +104,14 @@ async def test_a_type_without_limits_is_judged_by_its_history() -> None:
         (Ingestion(machine("pump", vibration_mm_s=7.1)), FallbackSpec(rule=False), UnavailableError),
     ],
 )
-async def test_where_nothing_can_be_said_the_error_is_the_answer(
+async def test_error_is_raised_when_no_fallback_applies(
     ingestion: Any, spec: FallbackSpec, expected: type[AurumError]
 ) -> None:
     with pytest.raises(expected):
         await fallback(ingestion).answer("m", spec, ERROR)
 
 
-def test_the_limits_name_sensors_that_the_machines_have_and_call_new_ones_healthy() -> None:
+def test_limits_match_sensors_and_rate_new_machines_healthy() -> None:
     assert LIMITS.keys() == MACHINE_TYPES.keys()
     for name, limits in LIMITS.items():
         sensors = {sensor.name: sensor for sensor in MACHINE_TYPES[name].sensors}
@@ -127,6 +127,6 @@ def test_the_limits_name_sensors_that_the_machines_have_and_call_new_ones_health
             assert next(iter(worn.shifts)) == limit.sensor
 
 
-def test_too_few_readings_of_an_unknown_type_are_no_ground_for_a_rule() -> None:
+def test_rule_gives_no_result_without_enough_readings() -> None:
     assert assess("press", {"x": (np.arange(LEAST_READINGS - 1), np.ones(LEAST_READINGS - 1))}) is None
     assert assess("pump", {"vibration_mm_s": (np.arange(1), np.array([np.nan]))}) is None

@@ -19,7 +19,7 @@ def uniform(longest: float) -> RulDistribution:
     return RulDistribution(LEVELS, LEVELS * longest, longest)
 
 
-def test_of_a_uniform_distribution_everything_is_known() -> None:
+def test_expected_costs_are_exact_for_uniform_distribution() -> None:
     found = {option.when: option for option in options(uniform(100), COSTS, planned_stop=40)}
     assert found["now"].expected["money"] == 1000
     planned = found["planned_stop"]
@@ -33,7 +33,7 @@ def test_of_a_uniform_distribution_everything_is_known() -> None:
     assert cheapest(list(found.values())).when == "now"
 
 
-def test_a_new_machine_waits_and_a_worn_one_does_not() -> None:
+def test_cheapest_option_depends_on_remaining_life() -> None:
     new = RulDistribution(LEVELS, np.full(19, 240.0), 240)
     assert cheapest(options(new, COSTS, planned_stop=168)).when == "planned_stop"
     worn = RulDistribution(LEVELS, np.linspace(1, 30, 19), 240)
@@ -43,7 +43,7 @@ def test_a_new_machine_waits_and_a_worn_one_does_not() -> None:
 
 
 @given(st.lists(st.floats(0, 300), min_size=19, max_size=19), st.floats(1, 400))
-def test_the_probability_of_a_failure_grows_from_0_to_1(values: list[float], cap: float) -> None:
+def test_failure_probability_grows_from_0_to_1(values: list[float], cap: float) -> None:
     distribution = RulDistribution(LEVELS, np.minimum(np.sort(values), cap), cap)
     at = np.linspace(0, cap, 50)
     failed = [distribution.failed_by(float(each)) for each in at]
@@ -52,7 +52,7 @@ def test_the_probability_of_a_failure_grows_from_0_to_1(values: list[float], cap
     assert 0 <= distribution.life_used(float("inf")) <= cap + 1e-9
 
 
-def test_a_cost_table_has_all_others_and_names_what_is_wrong(tmp_path: Path) -> None:
+def test_cost_table_has_default_and_names_invalid_field(tmp_path: Path) -> None:
     table = load_costs()
     other = table.of("anything")
     assert other is not None

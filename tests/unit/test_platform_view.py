@@ -26,7 +26,7 @@ def look(total: float, failed: float, counts: list[float]) -> dict[str, Any]:
     }
 
 
-def test_rates_are_of_the_time_between_two_looks() -> None:
+def test_rates_cover_the_time_between_two_samples() -> None:
     found = rates(look(100, 5, [90, 100, 100]), look(200, 15, [90, 200, 200]), 10)
     assert found is not None
     assert found["requests_per_second"] == 10
@@ -35,7 +35,7 @@ def test_rates_are_of_the_time_between_two_looks() -> None:
     assert found["p95_seconds"] == pytest.approx(0.1 + 0.4 * 0.95)  # all hundred lie between 0.1 and 0.5
 
 
-def test_without_requests_there_is_no_ratio() -> None:
+def test_error_ratio_is_absent_without_requests() -> None:
     same = look(100, 5, [90, 100, 100])
     found = rates(same, same, 10)
     assert found is not None
@@ -72,7 +72,7 @@ def test_failed_degraded_and_slow_traces_are_noted(ring: SpanRing, tracer: trace
     assert ring.notable[0].seconds == 12
 
 
-def test_a_trace_is_kept_with_its_spans_and_no_others(ring: SpanRing, tracer: trace.Tracer) -> None:
+def test_trace_contains_only_its_own_spans(ring: SpanRing, tracer: trace.Tracer) -> None:
     with (
         tracer.start_as_current_span("outer", attributes={"aurum.machines": 3}) as outer,
         tracer.start_as_current_span("inner") as inner,
@@ -87,7 +87,7 @@ def test_a_trace_is_kept_with_its_spans_and_no_others(ring: SpanRing, tracer: tr
     assert found[1]["events"][0]["name"] == "resilience.retry"
 
 
-def test_a_request_that_came_with_a_trace_is_noted_too(ring: SpanRing, tracer: trace.Tracer) -> None:
+def test_failed_request_with_remote_parent_is_noted(ring: SpanRing, tracer: trace.Tracer) -> None:
     remote = SpanContext(5, 6, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     context = trace.set_span_in_context(NonRecordingSpan(remote))
     with tracer.start_as_current_span("served", context=context) as span:
@@ -97,7 +97,7 @@ def test_a_request_that_came_with_a_trace_is_noted_too(ring: SpanRing, tracer: t
     assert [each.name for each in ring.notable] == ["served"]
 
 
-def test_the_ring_is_bounded_and_one_name_leaves_room_for_others(ring: SpanRing, tracer: trace.Tracer) -> None:
+def test_span_ring_is_bounded_in_total_and_per_name(ring: SpanRing, tracer: trace.Tracer) -> None:
     tracer.start_span("rare", start_time=0).end(end_time=20_000_000_000)
     for _ in range(500):
         tracer.start_span("often", start_time=0).end(end_time=20_000_000_000)
@@ -108,7 +108,7 @@ def test_the_ring_is_bounded_and_one_name_leaves_room_for_others(ring: SpanRing,
     assert ring.trace(ring.notable[-1].trace_id) == []  # its spans made room for later ones
 
 
-def test_today_is_compared_with_the_same_hours_of_known_days() -> None:
+def test_today_is_compared_with_same_hours_of_known_days() -> None:
     midnight = 1000 * 24 * HOUR_US
     now = midnight + 2 * HOUR_US + HOUR_US // 2
 

@@ -39,13 +39,13 @@ def swap_while_it_is_read(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(policies, "load", late)
 
 
-def test_a_service_starts_while_its_policies_are_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policies_load_while_their_volume_is_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path / "policy", 0)
     swap_while_it_is_read(tmp_path / "policy", monkeypatch)
     assert Policies("api", load_settings(policy_file=tmp_path / "policy")).document.generation == 2
 
 
-def test_no_document_is_refused_for_being_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_reload_during_swap_is_not_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path / "policy", 0)
     started = Policies("api", load_settings(policy_file=tmp_path / "policy"))
     swap_while_it_is_read(tmp_path / "policy", monkeypatch)
@@ -54,12 +54,12 @@ def test_no_document_is_refused_for_being_swapped(tmp_path: Path, monkeypatch: p
     assert found.generation == 2
 
 
-def test_a_file_that_is_not_there_is_still_an_error(tmp_path: Path) -> None:
+def test_missing_policy_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="cannot be read"):
         Policies("api", load_settings(policy_file=tmp_path))
 
 
-async def test_policies_are_followed_where_nothing_can_be_watched(
+async def test_policies_are_polled_when_watching_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def refused(*paths: Path, **options: object) -> AsyncIterator[set[object]]:

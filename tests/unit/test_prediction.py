@@ -36,7 +36,7 @@ def run() -> Run:
     return run_to_failure(PUMP, 1, seed=3)[0]
 
 
-def test_serving_computes_the_same_features_as_training_bit_by_bit(run: Run) -> None:
+def test_serving_and_training_features_are_identical(run: Run) -> None:
     spec = spec_of(run)
     columns = {name: (run.timestamps, run.columns[name]) for name in spec.queried}
     steps = steps_of(columns, spec)
@@ -54,7 +54,7 @@ def test_serving_computes_the_same_features_as_training_bit_by_bit(run: Run) -> 
 
 @given(st.lists(st.one_of(st.none(), st.floats(-1e3, 1e3)), min_size=1, max_size=220))
 @settings(deadline=None)
-def test_statistics_are_those_of_the_readings_there_are(values: list[float | None]) -> None:
+def test_window_statistics_ignore_missing_readings(values: list[float | None]) -> None:
     spec = FeatureSpec("cycle", 1.0, ("x",))
     at = np.arange(len(values), dtype=np.int64)
     column = np.array([np.nan if value is None else value for value in values])
@@ -79,7 +79,7 @@ def test_statistics_are_those_of_the_readings_there_are(values: list[float | Non
     assert named["x.last"] == column[end - 1]
 
 
-def test_a_reset_of_the_life_counter_starts_a_new_run() -> None:
+def test_life_counter_reset_starts_a_new_run() -> None:
     spec = FeatureSpec(OPERATING_HOURS, 1.0, ("x",))
     at = np.arange(10, dtype=np.int64)
     hours = np.array([5.0, 6, 7, 8, 9, 0, 1, 2, 3, 4])
@@ -87,7 +87,7 @@ def test_a_reset_of_the_life_counter_starts_a_new_run() -> None:
     assert steps.ages.tolist() == [1, 2, 3, 4, 5]
 
 
-def test_the_same_seed_gives_the_same_history() -> None:
+def test_simulated_history_is_reproducible_by_seed() -> None:
     first, second = (run_to_failure(PUMP, 2, seed=5) for _ in range(2))
     assert all(
         np.array_equal(a.columns[name], b.columns[name], equal_nan=True)
@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_history() -> None:
 
 
 @pytest.mark.parametrize("kind", MACHINE_TYPES.values(), ids=list(MACHINE_TYPES))
-def test_machines_wear_fail_and_are_repaired(kind: object) -> None:
+def test_simulated_machines_fail_and_are_repaired(kind: object) -> None:
     group = MachineGroup(kind, 30, np.random.default_rng(1))  # type: ignore[arg-type]
     assert len(group.kind.modes) >= 2
     assert len(group.sensors) == 10
@@ -116,7 +116,7 @@ def test_machines_wear_fail_and_are_repaired(kind: object) -> None:
     assert missing > 0
 
 
-def test_a_trained_model_keeps_its_promises(models: Path) -> None:
+def test_trained_model_predicts_fresh_runs_accurately(models: Path) -> None:
     registry = ModelRegistry(models)
     model = registry.active("pump")
     assert model is not None
@@ -140,7 +140,7 @@ def test_a_trained_model_keeps_its_promises(models: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["risk.txt", "rul.txt", "forest.txt", "card.json"])
-def test_a_corrupt_model_is_named(models: Path, tmp_path: Path, name: str) -> None:
+def test_corrupt_model_file_is_named(models: Path, tmp_path: Path, name: str) -> None:
     version = json.loads((models / "pump" / "active.json").read_text())["version"]
     folder = tmp_path / "pump" / version
     folder.mkdir(parents=True)
@@ -151,7 +151,7 @@ def test_a_corrupt_model_is_named(models: Path, tmp_path: Path, name: str) -> No
         load_model(folder)
 
 
-def test_champion_shadow_and_the_way_back(tmp_path: Path) -> None:
+def test_registry_handles_champion_shadow_and_rollback(tmp_path: Path) -> None:
     first = trained(tmp_path, 1)
     registry = ModelRegistry(tmp_path)
     second = trained(tmp_path, 2)
@@ -177,7 +177,7 @@ def test_champion_shadow_and_the_way_back(tmp_path: Path) -> None:
         again.activate("pump", "nowhere")
 
 
-def test_a_model_of_other_features_is_refused_by_name(tmp_path: Path) -> None:
+def test_model_of_other_features_is_rejected_by_name(tmp_path: Path) -> None:
     first = trained(tmp_path, 1)
     registry = ModelRegistry(tmp_path)
     folder = tmp_path / "pump" / first
@@ -197,7 +197,7 @@ def test_a_model_of_other_features_is_refused_by_name(tmp_path: Path) -> None:
         load_model(folder)
 
 
-async def test_a_batch_fails_as_one_where_ingestion_cannot_be_asked(models: Path) -> None:
+async def test_prediction_batch_fails_without_ingestion(models: Path) -> None:
     class Reader:
         def __init__(self, error: AurumError) -> None:
             self._error = error
@@ -211,7 +211,7 @@ async def test_a_batch_fails_as_one_where_ingestion_cannot_be_asked(models: Path
         await Predictor(Reader(away), ModelRegistry(models)).predict(["m"])  # type: ignore[arg-type]
 
 
-def test_calibrations() -> None:
+def test_risk_and_interval_calibrations_are_accurate() -> None:
     rng = np.random.default_rng(1)
     truth = rng.random(5000)
     outcomes = rng.random(5000) < truth
@@ -230,7 +230,7 @@ def test_calibrations() -> None:
         assert abs((fresh[predictions > 20] <= quantiles[predictions > 20, index]).mean() - level) < 0.03
 
 
-def test_the_rule_sees_a_machine_move_from_its_beginning() -> None:
+def test_shift_rule_detects_change_since_beginning() -> None:
     at = np.arange(100, dtype=np.int64)
     rng = np.random.default_rng(1)
     calm, moved = rng.normal(10, 1, 100), rng.normal(10, 1, 100) + np.where(at > 80, 15, 0)
@@ -244,7 +244,7 @@ def test_the_rule_sees_a_machine_move_from_its_beginning() -> None:
 
 @given(st.lists(st.tuples(st.floats(-10, 10), st.integers(1, 300)), min_size=1, max_size=6), st.integers(0, 99))
 @settings(deadline=None, max_examples=20)
-def test_changes_of_a_mean_are_found_where_adwin_finds_them(levels: list[tuple[float, int]], seed: int) -> None:
+def test_mean_changes_match_adwin(levels: list[tuple[float, int]], seed: int) -> None:
     noise = np.random.default_rng(seed)
     ours, theirs = MeanChanges(), ADWIN()
     for value in (value for level, length in levels for value in noise.normal(level, 1, length).tolist()):
@@ -252,7 +252,7 @@ def test_changes_of_a_mean_are_found_where_adwin_finds_them(levels: list[tuple[f
         assert ours.add(value) == theirs.drift_detected
 
 
-def test_a_mean_that_moves_is_a_change() -> None:
+def test_mean_shift_is_detected() -> None:
     means = MeanChanges()
     assert not any(means.add(0.0) for _ in range(500))
     assert any(means.add(1.0) for _ in range(500))

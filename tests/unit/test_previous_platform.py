@@ -32,7 +32,7 @@ def value(name: str, /, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def test_logging_puts_context_and_extra_into_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_line_contains_context_and_extra_fields(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:
@@ -55,7 +55,7 @@ def test_logging_puts_context_and_extra_into_the_line(capsys: pytest.CaptureFixt
     assert len(line["timestamp"].rpartition(".")[2]) == len("123Z")
 
 
-def test_ecs_names() -> None:
+def test_ecs_log_line_uses_ecs_names() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(ContextualJSONFormatter(service="api", ecs=True))
@@ -88,7 +88,7 @@ def test_metrics_helpers_count() -> None:
     assert value("errors_total", type="ValueError") >= 1
 
 
-async def test_tracing_helpers() -> None:
+async def test_tracing_helpers_yield_spans() -> None:
     with traced_operation("outer", {"a": 1}) as outer:
         set_span_attributes({"machine": "pump-1"})
         async with traced_async_operation("inner", kind_of="test") as inner:
@@ -123,7 +123,7 @@ async def test_with_async_retry_raises_the_last_error() -> None:
         await failing()
 
 
-async def test_circuit_breaker_opens_and_heals() -> None:
+async def test_circuit_breaker_opens_and_closes_again() -> None:
     now = [0.0]
     breaker = ResilientCircuitBreaker(name="db", fail_max=2, timeout_duration=60.0, clock=lambda: now[0])
 
@@ -141,14 +141,14 @@ async def test_circuit_breaker_opens_and_heals() -> None:
     assert breaker.current_state == "closed"
 
 
-def test_timeout_config_becomes_httpx() -> None:
+def test_timeout_config_converts_to_httpx() -> None:
     timeouts = TimeoutConfig(connect=1.0, read=2.0, write=3.0, pool=4.0, db=5.0)
     assert timeouts.to_httpx() == httpx.Timeout(connect=1.0, read=2.0, write=3.0, pool=4.0)
     with pytest.raises(ValueError, match="read"):
         TimeoutConfig(read=0)
 
 
-def test_retry_policy_checks_itself() -> None:
+def test_retry_policy_rejects_zero_attempts() -> None:
     with pytest.raises(ValueError, match="max_attempts"):
         RetryPolicy(max_attempts=0)
 
@@ -156,18 +156,18 @@ def test_retry_policy_checks_itself() -> None:
 @pytest.mark.parametrize(
     "name", ["AURUM_TRACING_OTLP_ENDPOINT", "TRACING_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
 )
-def test_settings_keep_their_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_otlp_endpoint_setting_keeps_earlier_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "http://collector:4317")
     assert load_settings().tracing_otlp_endpoint == "http://collector:4317"
 
 
-def test_the_prefixed_name_is_the_strongest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefixed_setting_name_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_LEVEL", "ERROR")
     monkeypatch.setenv("AURUM_LOG_LEVEL", "debug")
     assert load_settings().log_level == "DEBUG"
 
 
-def test_every_earlier_setting_is_there() -> None:
+def test_every_earlier_setting_exists() -> None:
     names = (
         "log_format log_to_file log_file_path tracing_enabled tracing_otlp_endpoint tracing_console_export "
         "retry_max_attempts retry_base_delay retry_max_delay circuit_breaker_enabled circuit_breaker_fail_max "

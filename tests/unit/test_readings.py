@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aurum.v1 import ingestion_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
 from aurum.readings.tables import Rows, TableError, parse_timestamp, read_cmapss, read_csv, to_series
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.storage.segment import CorruptSegmentError, pack, unpack
+from aurum.v1 import ingestion_pb2
 
 NOW = now_us()
 
@@ -33,7 +33,7 @@ values = st.floats(allow_nan=True, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(timestamps, values), min_size=1, max_size=200))
-def test_segments_keep_every_bit(readings: list[tuple[int, float]]) -> None:
+def test_segments_round_trip_exactly(readings: list[tuple[int, float]]) -> None:
     readings.sort(key=lambda reading: reading[0])
     at = np.array([reading[0] for reading in readings], dtype=np.int64)
     column = np.array([reading[1] for reading in readings])
@@ -43,12 +43,12 @@ def test_segments_keep_every_bit(readings: list[tuple[int, float]]) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_are_no_segment_are_refused(data: bytes) -> None:
+def test_invalid_segment_bytes_are_rejected(data: bytes) -> None:
     with pytest.raises(CorruptSegmentError):
         unpack(data)
 
 
-def test_a_flipped_bit_is_found() -> None:
+def test_flipped_bit_fails_segment_checksum() -> None:
     segment = bytearray(pack(np.arange(100, dtype=np.int64), np.random.default_rng(1).random(100)))
     segment[-3] ^= 1
     with pytest.raises(CorruptSegmentError, match="checksum"):
@@ -56,7 +56,7 @@ def test_a_flipped_bit_is_found() -> None:
 
 
 @given(st.lists(st.tuples(timestamps, st.floats(-1e6, 1e6)), min_size=1, max_size=50))
-def test_batches_survive_the_wire(readings: list[tuple[int, float]]) -> None:
+def test_batches_round_trip(readings: list[tuple[int, float]]) -> None:
     at = np.array([reading[0] for reading in readings], dtype=np.int64)
     column = np.array([reading[1] for reading in readings])
     message = encode("src", 3, [Series("m", "s", at, column)])
@@ -85,7 +85,7 @@ def test_batches_survive_the_wire(readings: list[tuple[int, float]]) -> None:
         (batch(series(), series("n", values=(math.nan,))), "batch.series[1].values"),
     ],
 )
-def test_a_batch_that_breaks_a_rule_names_the_field(message: ingestion_pb2.Batch, field: str) -> None:
+def test_invalid_batch_names_the_field(message: ingestion_pb2.Batch, field: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         decode(message.SerializeToString(), NOW)
     assert caught.value.violations[0].field == field
@@ -93,7 +93,7 @@ def test_a_batch_that_breaks_a_rule_names_the_field(message: ingestion_pb2.Batch
 
 @given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8))
 @settings(max_examples=300)
-def test_no_message_crashes_the_decoder(data: bytes, flips: list[tuple[int, int]]) -> None:
+def test_arbitrary_message_yields_batch_or_violations(data: bytes, flips: list[tuple[int, int]]) -> None:
     damaged = bytearray(batch(series(), series("n", at=(1, 2), values=(1.0, 2.0))).SerializeToString())
     for place, value in flips:
         damaged[place % len(damaged)] = value
@@ -105,8 +105,8 @@ def test_no_message_crashes_the_decoder(data: bytes, flips: list[tuple[int, int]
             assert error.violations  # noqa: PT017 - what is damaged may still be a batch
 
 
-def test_columns_in_every_form_that_protobuf_allows_are_read() -> None:
-    """Number by number, and in several pieces, as other encoders may send them."""
+def test_columns_in_every_protobuf_encoding_are_read() -> None:
+    """Packed, unpacked and split columns are read alike, as other encoders may send them."""
 
     def piece(number: int, kind: int, content: bytes) -> bytes:
         length = bytes([len(content)]) if kind == 2 else b""
@@ -141,12 +141,12 @@ def test_columns_in_every_form_that_protobuf_allows_are_read() -> None:
         ("1777896000000000", 1777896000),
     ],
 )
-def test_timestamps(text: str, seconds: int) -> None:
+def test_timestamp_formats_are_parsed(text: str, seconds: int) -> None:
     assert parse_timestamp(text) == seconds * 1_000_000
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)))
-def test_timestamps_are_exact(moment: datetime) -> None:
+def test_iso_timestamps_are_parsed_exactly(moment: datetime) -> None:
     aware = moment.replace(tzinfo=UTC)
     assert parse_timestamp(aware.isoformat()) == round(aware.timestamp() * 1e6)
 
@@ -156,7 +156,7 @@ def rows_of(text: str) -> Rows:
     return rows
 
 
-def test_long_and_wide_csv_are_the_same() -> None:
+def test_long_and_wide_csv_are_equivalent() -> None:
     long = rows_of("machine_id,timestamp,sensor,value\nm,10,a,1\nm,10,b,2\nm,20,a,3\n")
     wide = rows_of("timestamp,machine_id,a,b\n10,m,1,2\n20,m,3,\n")
     assert [(s.sensor, s.values.tolist()) for s in to_series(long)] == [
@@ -177,7 +177,7 @@ def test_long_and_wide_csv_are_the_same() -> None:
         ("machine_id,timestamp,a,a\nm,1,2,3\n", 1, "a"),
     ],
 )
-def test_a_wrong_cell_is_named(text: str, row: int, column: str) -> None:
+def test_invalid_csv_cell_is_reported_by_row_and_column(text: str, row: int, column: str) -> None:
     with pytest.raises(TableError) as caught:
         rows_of(text)
     assert (caught.value.row, caught.value.column) == (row, column)
@@ -192,7 +192,7 @@ def test_a_wrong_cell_is_named(text: str, row: int, column: str) -> None:
         pytest.param(f"m,{NOW + 86_400 * 10**6},a,1", 2, "timestamp", id="too late"),
     ],
 )
-def test_a_row_that_breaks_a_rule_is_named(line: str, row: int, column: str) -> None:
+def test_csv_row_that_breaks_a_rule_is_reported(line: str, row: int, column: str) -> None:
     with pytest.raises(TableError) as caught:
         to_series(rows_of(f"machine_id,timestamp,sensor,value\n{line}\n"))
     assert (caught.value.row, caught.value.column) == (row, column)
@@ -209,7 +209,7 @@ def test_cmapss_becomes_machines_and_cycles() -> None:
     assert len(found) == 2 * 25
 
 
-def test_a_truncated_cmapss_file_names_line_and_column() -> None:
+def test_truncated_cmapss_file_names_line_and_column() -> None:
     cut = cmapss_line(1, 3)[:40]
     with pytest.raises(TableError, match="cut off") as caught:
         list(read_cmapss([cmapss_line(1, 1), cmapss_line(1, 2), cut], "fd", 10**6))

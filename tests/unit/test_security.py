@@ -64,7 +64,7 @@ async def refusal(token: str, checker: Tokens | None = None) -> str:
     return str(raised.value)
 
 
-async def test_a_token_of_the_issuer_says_who_it_is() -> None:
+async def test_token_of_issuer_yields_identity() -> None:
     found = await tokens().identify(signed(claims(preferred_username="ada", sites=["plant-a"])))
     assert (found.user_id, found.roles, found.kind) == ("ada", {Role.OPERATOR}, "token")
     assert found.sites == {"plant-a"}
@@ -73,7 +73,7 @@ async def test_a_token_of_the_issuer_says_who_it_is() -> None:
     assert (await tokens().identify(by_curve)).user_id == "u-1"
 
 
-async def test_roles_may_be_deeper_and_have_other_names() -> None:
+async def test_roles_claim_may_be_nested_and_mapped() -> None:
     issuer = Issuer(ISSUER, AUDIENCE, roles_claim="realm_access.roles", role_of={"plant-managers": "engineer"})
     content = claims(roles=None, realm_access={"roles": ["plant-managers", "offline_access"]})
     assert (await tokens(issuer=issuer).identify(signed(content))).roles == {Role.ENGINEER}
@@ -94,22 +94,22 @@ async def test_roles_may_be_deeper_and_have_other_names() -> None:
         ({"iss": None}, "iss"),
     ],
 )
-async def test_claims_that_are_wrong_or_missing_are_refused(changes: dict[str, Any], why: str) -> None:
+async def test_invalid_or_missing_claims_are_rejected(changes: dict[str, Any], why: str) -> None:
     assert why in await refusal(signed(claims(**changes)))
 
 
-async def test_a_token_of_later_is_refused() -> None:
+async def test_token_not_yet_valid_is_rejected() -> None:
     assert "not yet valid" in await refusal(signed(claims(nbf=int(time.time()) + 600)))
 
 
-async def test_a_token_signed_by_anybody_else_is_refused() -> None:
+async def test_token_with_foreign_signature_is_rejected() -> None:
     assert "Signature" in await refusal(signed(claims(), OTHER_KEY))
     assert "none of its issuer's" in await refusal(signed(claims(), OTHER_KEY, kid="their-own"))
     body, _, _ = signed(claims()).rpartition(".")
     assert "Signature" in await refusal(f"{body}.{'A' * 342}")
 
 
-async def test_no_algorithm_and_a_public_key_as_a_secret_are_refused() -> None:
+async def test_none_and_confused_algorithms_are_rejected() -> None:
     none = jwt.encode(claims(), None, algorithm="none", headers={"kid": "one"})
     assert "algorithm" in await refusal(none)
     public = RSA_KEY.public_key().public_bytes(
@@ -127,23 +127,23 @@ async def test_no_algorithm_and_a_public_key_as_a_secret_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kid", ["", "../../etc/passwd", "one' OR '1'='1", "x" * 300, 7, None, ["one"]])
-async def test_a_key_id_is_only_looked_up(kid: Any) -> None:
+async def test_malformed_or_malicious_key_id_is_rejected(kid: Any) -> None:
     header = {"alg": "RS256", "typ": "JWT", **({} if kid is None else {"kid": kid})}
     parts = [base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode() for each in (header, claims())]
     await refusal(".".join([*parts, "c2lnbmF0dXJl"]))
 
 
-async def test_keys_within_a_token_are_not_looked_at() -> None:
+async def test_keys_embedded_in_token_are_ignored() -> None:
     await refusal(signed(claims(), OTHER_KEY, kid="mine", jwk=jwk(OTHER_KEY, "mine"), jku="https://evil.example.com/"))
 
 
 @given(st.text(max_size=300))
-async def test_what_is_no_token_is_refused(text: str) -> None:
+async def test_arbitrary_text_is_rejected_as_token(text: str) -> None:
     with pytest.raises(TokenError):
         await tokens().identify(text)
 
 
-async def test_keys_are_fetched_again_but_not_for_every_stranger() -> None:
+async def test_unknown_key_ids_refetch_keys_at_limited_rate() -> None:
     now, asked, served = [1000.0], [0], {"keys": JWKS["keys"][:1]}
 
     async def fetch() -> Mapping[str, Any]:
@@ -161,7 +161,7 @@ async def test_keys_are_fetched_again_but_not_for_every_stranger() -> None:
     assert asked[0] == 2
 
 
-async def test_known_keys_outlive_an_issuer_that_is_away() -> None:
+async def test_known_keys_stay_valid_during_issuer_outage() -> None:
     now, away = [1000.0], [False]
 
     async def fetch() -> Mapping[str, Any]:
@@ -178,7 +178,7 @@ async def test_known_keys_outlive_an_issuer_that_is_away() -> None:
     assert "no route" in await refusal(signed(claims(), OTHER_KEY, kid="new"), checker)
 
 
-def test_a_key_set_with_shared_secrets_has_no_keys() -> None:
+def test_key_set_without_public_keys_is_rejected() -> None:
     secret = {"kty": "oct", "k": "c2VjcmV0", "kid": "one", "alg": "HS256"}
     for content in ({"keys": [secret]}, {"keys": []}, {}, {"keys": [{"kty": "RSA", "kid": "x"}, 7]}):
         with pytest.raises(ValueError, match="key set"):
@@ -190,7 +190,7 @@ def key_file(tmp_path: Path) -> Path:
     return tmp_path / "keys.yaml"
 
 
-async def test_a_key_opens_what_it_is_for_until_it_is_revoked(key_file: Path) -> None:
+async def test_api_key_is_valid_until_revoked(key_file: Path) -> None:
     now = [0.0]
     key, record = make_key("line 3", ("operator",), ("plant-a",))
     write_keys(key_file, KeyFile(keys=(record,)))
@@ -208,7 +208,7 @@ async def test_a_key_opens_what_it_is_for_until_it_is_revoked(key_file: Path) ->
     assert keys.still(found.key_id) is None, "nor does a session that it began"
 
 
-async def test_guessing_is_slow_for_who_guesses(key_file: Path) -> None:
+async def test_key_guessing_is_rate_limited_per_client(key_file: Path) -> None:
     now = [0.0]
     key, record = make_key("line 3", ("operator",))
     write_keys(key_file, KeyFile(keys=(record,)))
@@ -225,7 +225,7 @@ async def test_guessing_is_slow_for_who_guesses(key_file: Path) -> None:
     assert await keys.identify(f"aurum_{record.id}_{99:043}", "there") is None
 
 
-async def test_a_file_that_becomes_wrong_leaves_the_last_keys(key_file: Path) -> None:
+async def test_invalid_key_file_keeps_last_good_keys(key_file: Path) -> None:
     now = [0.0]
     key, record = make_key("line 3", ("operator",))
     write_keys(key_file, KeyFile(keys=(record,)))
@@ -235,14 +235,14 @@ async def test_a_file_that_becomes_wrong_leaves_the_last_keys(key_file: Path) ->
     assert await keys.identify(key, "here") is not None
 
 
-def test_a_file_of_keys_is_its_owners_and_has_no_secret(key_file: Path) -> None:
+def test_key_file_is_private_and_has_no_secret(key_file: Path) -> None:
     key, record = make_key("line 3", ("operator",))
     write_keys(key_file, KeyFile(keys=(record,)))
     assert key_file.stat().st_mode & 0o077 == 0
     assert key.rpartition("_")[2] not in key_file.read_text()
 
 
-async def test_a_key_that_expired_and_one_that_is_none_open_nothing(key_file: Path) -> None:
+async def test_expired_and_malformed_keys_are_rejected(key_file: Path) -> None:
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     key, record = make_key("old", ("viewer",), expires=past)
     write_keys(key_file, KeyFile(keys=(record,)))
@@ -252,7 +252,7 @@ async def test_a_key_that_expired_and_one_that_is_none_open_nothing(key_file: Pa
         assert await keys.identify(text, "here") is None
 
 
-def test_a_file_of_keys_that_is_wrong_is_refused_by_field(key_file: Path) -> None:
+def test_invalid_key_file_is_rejected_by_field(key_file: Path) -> None:
     key_file.write_text("keys: [{id: abc, name: x, roles: [boss], created: 2026-01-01, hash: plain}]")
     with pytest.raises(KeyFileError, match=r"keys\.0"):
         read_keys(key_file)
@@ -260,7 +260,7 @@ def test_a_file_of_keys_that_is_wrong_is_refused_by_field(key_file: Path) -> Non
         make_key("x", ("boss",))
 
 
-def test_a_session_is_whose_it_says_until_it_ends() -> None:
+def test_session_yields_identity_until_it_expires() -> None:
     now = [1000.0]
     sessions = Sessions(b"s" * 32, 3600, clock=lambda: now[0])
     ada = Identity("ada", frozenset({Role.ENGINEER}), "token", frozenset({"plant-a"}))
@@ -278,7 +278,7 @@ def test_a_session_is_whose_it_says_until_it_ends() -> None:
 
 
 @given(st.text(max_size=200), st.integers(0, 400))
-def test_a_session_that_was_changed_is_none(text: str, at: int) -> None:
+def test_altered_session_is_rejected(text: str, at: int) -> None:
     sessions = Sessions(b"s" * 32, 3600)
     cookie = sessions.begin(Identity("ada", frozenset({Role.VIEWER}), "key"))
     assert sessions.identify(text) is None
@@ -291,7 +291,7 @@ def test_a_session_that_was_changed_is_none(text: str, at: int) -> None:
     )
 
 
-def test_roles_include_what_they_should_and_no_more() -> None:
+def test_each_role_includes_exactly_the_intended_roles() -> None:
     def of(role: Role) -> Identity:
         return Identity("x", frozenset({role}), "key")
 
@@ -307,7 +307,7 @@ def test_roles_include_what_they_should_and_no_more() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 20)), max_size=60))
-def test_nobody_gets_more_than_the_rate_allows(steps: list[tuple[float, float]]) -> None:
+def test_rate_limit_never_exceeds_rate_and_burst(steps: list[tuple[float, float]]) -> None:
     now, taken = [0.0], 0.0
     limits = RateLimits(rate=10, burst=20, clock=lambda: now[0])
     for wait, tokens_ in steps:
@@ -317,7 +317,7 @@ def test_nobody_gets_more_than_the_rate_allows(steps: list[tuple[float, float]])
     assert taken <= 20 + 10 * now[0] + 1e-6
 
 
-def test_a_bucket_is_filled_again_and_others_have_their_own() -> None:
+def test_rate_limit_buckets_refill_and_are_separate() -> None:
     now = [0.0]
     limits = RateLimits(rate=2, burst=4, kept=3, clock=lambda: now[0])
     assert [limits.take("loud") for _ in range(4)] == [0, 0, 0, 0]
@@ -344,11 +344,11 @@ def test_a_bucket_is_filled_again_and_others_have_their_own() -> None:
         ({"origin": "http://evil.example", "host": "localhost:8000", "sec-fetch-site": "same-origin"}, False, True),
     ],
 )
-def test_whose_page_asks(headers: dict[str, str], elsewhere: bool, ourselves: bool) -> None:
+def test_request_origin_is_recognized(headers: dict[str, str], elsewhere: bool, ourselves: bool) -> None:
     assert (from_elsewhere(headers), from_ourselves(headers)) == (elsewhere, ourselves)
 
 
-def test_names_of_this_machine() -> None:
+def test_foreign_host_names_are_recognized() -> None:
     own = ("localhost", "localhost:8000", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "[::1]", "a.localhost:1", "")
     assert not any(under_foreign_name({"host": each}) for each in own)
     foreign = ("evil.example", "evil.example:8000", "10.0.0.1:8000", "localhost.evil.example", "[fe80::1]:8000")
@@ -357,7 +357,7 @@ def test_names_of_this_machine() -> None:
     assert not is_loopback("0.0.0.0")
 
 
-def test_the_threat_model_names_tests_that_are_there() -> None:
+def test_threat_model_names_existing_tests() -> None:
     root = Path(__file__).parents[2]
     rows = [line for line in (root / "docs/security.md").read_text().splitlines() if line.startswith("|")]
     model = rows[rows.index("| threat | by | what stands against it | test |") + 2 :]

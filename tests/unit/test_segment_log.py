@@ -21,7 +21,7 @@ def read_all(log: SegmentLog, after: int = 0) -> list[tuple[int, bytes]]:
 
 
 @given(payloads, st.integers(100, 2000), st.data())
-def test_what_is_appended_is_read_and_trimmed_in_order(
+def test_appended_records_are_read_and_trimmed_in_order(
     tmp_path_factory: pytest.TempPathFactory, groups: list[list[bytes]], file_bytes: int, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
@@ -48,7 +48,7 @@ def test_what_is_appended_is_read_and_trimmed_in_order(
 
 
 @given(st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=8), st.data())
-def test_a_kill_in_the_middle_of_a_write_leaves_what_was_whole(
+def test_interrupted_write_keeps_whole_records(
     tmp_path_factory: pytest.TempPathFactory, written: list[bytes], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
@@ -73,7 +73,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_what_was_whole(
     log.close()
 
 
-def test_damage_in_the_middle_costs_only_the_damaged(tmp_path: Path) -> None:
+def test_damage_loses_only_the_damaged_record(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path, 500)
     for number in range(20):
         log.append([bytes([number]) * 100], 1)
@@ -90,7 +90,7 @@ def test_damage_in_the_middle_costs_only_the_damaged(tmp_path: Path) -> None:
     assert [(each.path, each.offset, each.at_end) for each in damage] == [(first, OVERHEAD + 100, False)]
 
 
-def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = SegmentLog(tmp_path)
     log.append([b"one"], 1)
 
@@ -107,7 +107,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     assert read_all(SegmentLog(tmp_path)) == [(1, b"one"), (2, b"four")]
 
 
-def test_ids_go_on_when_everything_was_trimmed(tmp_path: Path) -> None:
+def test_ids_continue_after_everything_is_trimmed(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path, 100)
     log.append([b"x" * 200], 1)
     log.trim(1)
@@ -115,7 +115,7 @@ def test_ids_go_on_when_everything_was_trimmed(tmp_path: Path) -> None:
     assert SegmentLog(tmp_path, 100).append([b"y"], 1) == range(2, 3)
 
 
-def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+def test_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
     first = Ownership(tmp_path)
     with pytest.raises(FolderInUseError, match="in use by another process, which has not ended within"):
         Ownership(tmp_path, wait=0.2)

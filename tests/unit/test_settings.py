@@ -15,7 +15,7 @@ from aurum.runtime.settings import Settings, SettingsError, environment_names, l
         ("AURUM_ADMIN_TARGETS", "api"),
     ],
 )
-def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name):
         load_settings()
@@ -29,6 +29,6 @@ def test_every_setting_is_documented() -> None:
         assert info.description in table
 
 
-def test_a_bare_name_is_read_only_where_it_was_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unprefixed_name_of_new_setting_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_PORT", "1234")
     assert load_settings().api_port == 8000

@@ -67,14 +67,14 @@ async def spool(tmp_path: Path, clock: Clock) -> AsyncIterator[Spool]:
     await opened.close()
 
 
-async def test_what_has_just_come_goes_by_the_live_lane(spool: Spool) -> None:
+async def test_new_batches_use_the_live_lane(spool: Spool) -> None:
     assert await put(spool, batch(1), batch(2), batch(1)) == [(3, 0), (3, 0), (0, 3)]
     assert (spool.live.batches, spool.backlog.batches) == (2, 0)
     assert await drain(spool.live) == [1, 2]
     assert (spool.batches, spool.live.batches) == (0, 0)
 
 
-async def test_what_could_not_be_sent_is_overtaken(spool: Spool, clock: Clock) -> None:
+async def test_new_batches_overtake_backlog_after_outage(spool: Spool, clock: Clock) -> None:
     await put(spool, *(batch(sequence) for sequence in range(1, 11)))
     clock.now += 60  # an outage
     assert await spool.live.after(0, 100) == []
@@ -86,7 +86,7 @@ async def test_what_could_not_be_sent_is_overtaken(spool: Spool, clock: Clock) -
     assert spool.batches == 0
 
 
-async def test_the_backlog_gives_way_to_what_has_just_come(spool: Spool, clock: Clock) -> None:
+async def test_backlog_waits_while_live_lane_is_behind(spool: Spool, clock: Clock) -> None:
     await put(spool, batch(1))
     clock.now += 60
     assert await spool.live.after(0, 1) == []
@@ -99,7 +99,7 @@ async def test_the_backlog_gives_way_to_what_has_just_come(spool: Spool, clock: 
     assert sequences(await asyncio.wait_for(asking, 5)) == [1]
 
 
-async def test_in_the_order_of_arrival_if_that_is_wanted(tmp_path: Path, clock: Clock) -> None:
+async def test_batches_keep_arrival_order_if_configured(tmp_path: Path, clock: Clock) -> None:
     spool = Spool(SpoolOptions(tmp_path / "spool", live_first=False), clock)
     await spool.start()
     await put(spool, *(batch(sequence) for sequence in range(1, 6)))
@@ -111,7 +111,7 @@ async def test_in_the_order_of_arrival_if_that_is_wanted(tmp_path: Path, clock: 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 40))
 @settings(max_examples=30, deadline=None)
-def test_everything_arrives_whenever_it_is_started_anew(
+def test_restarted_spool_delivers_every_batch(
     tmp_path_factory: pytest.TempPathFactory, chance: random.Random, count: int
 ) -> None:
     async def check() -> None:
@@ -147,7 +147,7 @@ def test_everything_arrives_whenever_it_is_started_anew(
     asyncio.run(check())
 
 
-async def test_a_full_spool_holds_back_or_drops_the_oldest(tmp_path: Path) -> None:
+async def test_full_spool_blocks_or_drops_oldest_batches(tmp_path: Path) -> None:
     holding = Spool(SpoolOptions(tmp_path / "hold", max_bytes=1_000_000))
     await holding.start()
 
@@ -177,7 +177,7 @@ async def test_a_full_spool_holds_back_or_drops_the_oldest(tmp_path: Path) -> No
     await dropping.close()
 
 
-async def test_it_tells_when_it_will_be_full(tmp_path: Path, clock: Clock) -> None:
+async def test_spool_estimates_time_until_full(tmp_path: Path, clock: Clock) -> None:
     spool = Spool(SpoolOptions(tmp_path / "spool", max_bytes=10_000_000), clock)
     await spool.start()
     observing = asyncio.create_task(spool.observe())
@@ -192,7 +192,7 @@ async def test_it_tells_when_it_will_be_full(tmp_path: Path, clock: Clock) -> No
     await spool.close()
 
 
-async def test_a_batch_that_is_refused_is_put_aside(spool: Spool, tmp_path: Path) -> None:
+async def test_rejected_batch_is_put_aside(spool: Spool, tmp_path: Path) -> None:
     await put(spool, batch(1), batch(2))
     found = await spool.live.after(0, 10)
     await spool.live.refused(found[0].id, "no good")
@@ -202,8 +202,8 @@ async def test_a_batch_that_is_refused_is_put_aside(spool: Spool, tmp_path: Path
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 50)), max_size=30))
-def test_a_token_bucket_gives_its_rate(takes: list[tuple[float, int]]) -> None:
-    """In any time, no more than the burst, the rate's worth and one take on credit."""
+def test_token_bucket_never_exceeds_rate_and_burst(takes: list[tuple[float, int]]) -> None:
+    """At no time has more been taken than the burst and the rate's worth of the time that passed."""
 
     async def check() -> None:
         clock = Clock()
@@ -225,7 +225,7 @@ def test_a_token_bucket_gives_its_rate(takes: list[tuple[float, int]]) -> None:
     asyncio.run(check())
 
 
-async def test_what_a_gateway_of_before_kept_is_taken_over(tmp_path: Path) -> None:
+async def test_spool_of_earlier_version_is_adopted(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "spool.db")
     connection.execute("CREATE TABLE batches (id INTEGER PRIMARY KEY, traceparent TEXT NOT NULL, data BLOB NOT NULL)")
     connection.executemany("INSERT INTO batches VALUES (?, '', ?)", [(n, batch(n).data) for n in (1, 2, 3)])

@@ -57,7 +57,7 @@ async def write(store: SqliteStore, *batches: Batch) -> list[tuple[int, int]]:
 
 
 @given(st.lists(st.integers(1, 40), max_size=60))
-def test_the_ledger_is_a_set_of_ranges(sequences: list[int]) -> None:
+def test_ledger_is_a_set_of_ranges(sequences: list[int]) -> None:
     ranges: list[ledger.Range] = []
     seen: set[int] = set()
     for sequence in sequences:
@@ -70,7 +70,7 @@ def test_the_ledger_is_a_set_of_ranges(sequences: list[int]) -> None:
     assert all(ranges[i][1] + 1 < ranges[i + 1][0] for i in range(len(ranges) - 1))
 
 
-async def test_a_batch_is_stored_once(store: SqliteStore) -> None:
+async def test_sqlite_store_keeps_each_batch_once(store: SqliteStore) -> None:
     assert await write(store, batch(1, [10, 20], [1, 2])) == [(2, 0)]
     assert await write(store, batch(1, [10, 20], [1, 2]), batch(3, [40], [4])) == [(0, 2), (1, 0)]
     assert await write(store, batch(2, [30], [3]), batch(3, [40], [4])) == [(1, 0), (0, 1)]
@@ -78,7 +78,7 @@ async def test_a_batch_is_stored_once(store: SqliteStore) -> None:
     assert points.values.tolist() == [1, 2, 3, 4]
 
 
-async def test_what_was_sent_is_remembered_after_a_restart(tmp_path: Path) -> None:
+async def test_duplicate_is_recognized_after_restart(tmp_path: Path) -> None:
     for expected in [(1, 0), (0, 1)]:
         opened = SqliteStore(SqliteOptions(tmp_path / "store.db"))
         await opened.start()
@@ -86,12 +86,12 @@ async def test_what_was_sent_is_remembered_after_a_restart(tmp_path: Path) -> No
         await opened.close()
 
 
-async def test_of_readings_at_one_time_the_highest_sequence_counts(store: SqliteStore) -> None:
+async def test_sqlite_store_keeps_highest_sequence_at_equal_time(store: SqliteStore) -> None:
     await write(store, batch(2, [10, 20], [5, 6]), batch(1, [10, 20, 30], [1, 2, 3]))
     assert (await store.read("m", "s", 0, END)).values.tolist() == [5, 6, 3]
 
 
-async def test_days_are_cut_and_read_together(store: SqliteStore) -> None:
+async def test_sqlite_store_reads_across_days(store: SqliteStore) -> None:
     at = [DAY_US - 2, DAY_US - 1, DAY_US, 3 * DAY_US]
     await write(store, batch(1, at, [1, 2, 3, 4]))
     assert (await store.read("m", "s", DAY_US - 1, 3 * DAY_US)).values.tolist() == [2, 3]
@@ -161,7 +161,7 @@ def test_merging_changes_no_answer(
     asyncio.run(check())
 
 
-async def test_reducing_loses_no_spike(store: SqliteStore) -> None:
+async def test_sqlite_store_keeps_spike_when_downsampling(store: SqliteStore) -> None:
     values = np.ones(10_000)
     values[4321] = 99.0
     await write(store, batch(1, list(range(10_000)), values.tolist()))
@@ -174,7 +174,7 @@ async def test_reducing_loses_no_spike(store: SqliteStore) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 999), st.floats(-1e3, 1e3)), min_size=30, max_size=200), st.integers(1, 20))
-def test_reduced_points_keep_extremes_counts_and_sums(readings: list[tuple[int, float]], points: int) -> None:
+def test_downsampled_points_keep_extremes_counts_and_sums(readings: list[tuple[int, float]], points: int) -> None:
     at, column = merge([(np.array([a]), np.array([v])) for a, v in readings])
     result = reduce_points(at, column, 0, 1000, points)
     if result.counts is None or result.minima is None or result.maxima is None:
@@ -186,7 +186,7 @@ def test_reduced_points_keep_extremes_counts_and_sums(readings: list[tuple[int, 
     assert np.isclose((result.values * result.counts).sum(), column.sum(), atol=1e-6)
 
 
-async def test_a_full_queue_refuses(tmp_path: Path) -> None:
+async def test_full_write_queue_rejects_or_waits(tmp_path: Path) -> None:
     opened = SqliteStore(SqliteOptions(tmp_path / "store.db", queue_bytes=1))
     await opened.start()
     first = await opened.append(batch(1, [1], [1]), wait=False)
@@ -199,7 +199,7 @@ async def test_a_full_queue_refuses(tmp_path: Path) -> None:
     await opened.close()
 
 
-async def test_registration(store: SqliteStore) -> None:
+async def test_sqlite_store_registers_each_machine_once(store: SqliteStore) -> None:
     pump = MachineRecord("m", "pump", "a", 1, "r1")
     await store.register(pump)
     assert await store.register(MachineRecord("m", "pump", "a", 2, "r1")) == pump
@@ -214,7 +214,7 @@ async def test_registration(store: SqliteStore) -> None:
     }
 
 
-def test_a_store_of_a_newer_version_is_left_untouched(tmp_path: Path) -> None:
+def test_store_of_newer_version_is_left_untouched(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     SqliteStore(SqliteOptions(path))
     connection = sqlite3.connect(path)
@@ -227,7 +227,7 @@ def test_a_store_of_a_newer_version_is_left_untouched(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_text("this is a letter, not a database" * 100)
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):
@@ -241,7 +241,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 300), st.integers(1, 30)), max_size=5),
     st.integers(0, 200),
 )
-def test_the_tail_says_what_the_store_would_or_nothing(
+def test_tail_answers_like_the_store_or_not_at_all(
     arrivals: list[list[tuple[int, float]]],
     capacity: int,
     start: int,
@@ -267,7 +267,7 @@ def test_the_tail_says_what_the_store_would_or_nothing(
             assert list(zip(held[0].tolist(), held[1].tolist(), strict=True)) == wanted
 
 
-def test_the_tail_takes_over_from_the_store() -> None:
+def test_tail_answers_after_loading_from_store() -> None:
     tail = SeriesTail(10, 6)
     tail.append(np.array([6, 7]), np.array([6.0, 7.0]))
     assert tail.last(4, 0, 100) is None
@@ -288,8 +288,8 @@ def plant_with_a_tail(tail_bytes: int) -> tuple[Plant, MachineState]:
     return plant, state
 
 
-def test_questions_that_reach_back_stay_in_memory_however_far_within_bounds() -> None:
-    """A window of 1,000 readings, asked for from the beginning on."""
+def test_growing_window_is_answered_from_memory() -> None:
+    """A window that grows to 1,000 readings is answered from memory throughout."""
     plant, state = plant_with_a_tail(64_000_000)
     for at in range(101, 5000):
         plant.apply(batch(at, [at], [float(at)]), 0)
@@ -300,8 +300,8 @@ def test_questions_that_reach_back_stay_in_memory_however_far_within_bounds() ->
     assert plant.held(state, "s", 100, 5000, 0) is None, "it has forgotten nothing"
 
 
-def test_a_question_that_reaches_back_before_the_tail_makes_room_for_its_answer() -> None:
-    """As after a restart: 20 readings here, a second apart, and what the store has before."""
+def test_tail_makes_room_for_an_earlier_window() -> None:
+    """After a restart the tail grows to hold a window that begins before it, within its bounds."""
     plant = Plant(10, 256, 64_000_000)
     plant.load([MachineRecord("m", "pump", "", 0, "")], [SeriesSummary("m", "s", 100, 5000, 1.0)])
     state = plant.get("m")
@@ -324,7 +324,7 @@ def test_a_question_that_reaches_back_before_the_tail_makes_room_for_its_answer(
 
 
 @pytest.mark.parametrize("tail_bytes", [10_000, 40_000])
-def test_tails_grow_no_further_than_their_bytes(tail_bytes: int) -> None:
+def test_tail_growth_is_limited_in_bytes(tail_bytes: int) -> None:
     plant, state = plant_with_a_tail(tail_bytes)
     for at in range(101, 5000):
         plant.apply(batch(at, [at], [float(at)]), 0)
@@ -355,7 +355,7 @@ PRAGMA user_version = 1;
 """
 
 
-async def test_a_store_of_version_1_is_taken_over(tmp_path: Path) -> None:
+async def test_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     connection = sqlite3.connect(path)
     connection.executescript(VERSION_1)
@@ -375,7 +375,7 @@ async def test_a_store_of_version_1_is_taken_over(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_what_is_older_than_the_retention_goes(tmp_path: Path) -> None:
+async def test_readings_older_than_retention_are_deleted(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     now = now_us()
     old = now - 10 * DAY_US
@@ -395,7 +395,7 @@ async def test_what_is_older_than_the_retention_goes(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_source_that_skips_without_end_is_refused(store: SqliteStore) -> None:
+async def test_source_with_too_many_gaps_is_rejected(store: SqliteStore) -> None:
     writing = [await store.append(batch(2 * number, [number], [1.0]), wait=True) for number in range(1, 10_001)]
     await asyncio.gather(*writing)
     with pytest.raises(InvalidArgumentError, match="gaps") as caught:
@@ -404,7 +404,7 @@ async def test_a_source_that_skips_without_end_is_refused(store: SqliteStore) ->
     assert await write(store, batch(20_001, [6], [1.0])) == [(1, 0)]
 
 
-async def test_a_reader_that_is_interrupted_as_it_ends_answers_again(tmp_path: Path) -> None:
+async def test_interrupted_readers_answer_again(tmp_path: Path) -> None:
     with contextlib.closing(connect(tmp_path / "store.db")) as connection:
         connection.execute("CREATE TABLE numbers AS VALUES (1), (2), (3)")
     readers = Readers(tmp_path / "store.db", timeout=10.0)
@@ -438,7 +438,7 @@ async def test_a_reader_that_is_interrupted_as_it_ends_answers_again(tmp_path: P
         readers.close()
 
 
-async def test_an_answer_that_takes_too_long_is_an_error_and_no_reader_is_lost(tmp_path: Path) -> None:
+async def test_slow_query_times_out_and_frees_its_reader(tmp_path: Path) -> None:
     connect(tmp_path / "store.db").close()
     readers = Readers(tmp_path / "store.db", timeout=0.05)
     count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -451,7 +451,7 @@ async def test_an_answer_that_takes_too_long_is_an_error_and_no_reader_is_lost(t
         readers.close()
 
 
-async def test_housekeeping_that_fails_says_so_and_goes_on(
+async def test_failed_housekeeping_is_reported_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = SqliteStore(SqliteOptions(tmp_path / "store.db", flush_seconds=0.01))
@@ -482,7 +482,7 @@ async def test_housekeeping_that_fails_says_so_and_goes_on(
         max_size=40,
     )
 )
-def test_joined_parts_say_what_the_parts_say(received: list[tuple[int, bool, list[int], bool]]) -> None:
+def test_joined_parts_equal_separate_parts(received: list[tuple[int, bool, list[int], bool]]) -> None:
     recent, sequences, value = RecentReadings(), {1: 0, 2: 0}, 0.0
     for source, gap, times, asked in received:
         sequences[source] += 2 if gap else 1
@@ -500,7 +500,7 @@ def test_joined_parts_say_what_the_parts_say(received: list[tuple[int, bool, lis
     assert said(recent.joined(("m", "s"))) == said(recent.parts(("m", "s")))
 
 
-def test_what_came_in_a_row_is_one_part_and_what_is_missing_parts_it() -> None:
+def test_consecutive_batches_form_one_part_up_to_a_gap() -> None:
     recent = RecentReadings()
     for sequence in (*range(1, 101), *range(102, 201)):
         machine_id = "other" if sequence % 10 == 0 else "m"

@@ -33,7 +33,7 @@ def readings(minutes: list[int], values: list[float]) -> tuple[np.ndarray, np.nd
     return START + np.array(minutes, dtype=np.int64) * MINUTE, np.array(values)
 
 
-def test_a_constant_power_is_its_energy_in_each_hour() -> None:
+def test_constant_power_yields_constant_hourly_energy() -> None:
     times, values = readings(list(range(0, 181, 5)), [60.0] * 37)
     hourly = integrate(times, values, START, START + 3 * HOUR_US, 1200)
     assert hourly.amount.tolist() == pytest.approx([60, 60, 60])
@@ -41,7 +41,7 @@ def test_a_constant_power_is_its_energy_in_each_hour() -> None:
     assert hourly.coverage == 1
 
 
-def test_a_gap_is_not_known_and_said_so() -> None:
+def test_gap_is_excluded_and_lowers_coverage() -> None:
     minutes = [*range(0, 31, 5), *range(90, 121, 5)]
     times, values = readings(minutes, [60.0] * len(minutes))
     hourly = integrate(times, values, START, START + 2 * HOUR_US, 1200)
@@ -57,7 +57,7 @@ def test_a_gap_is_not_known_and_said_so() -> None:
     st.integers(1, 600),
 )
 @settings(deadline=None)
-def test_energy_is_that_of_exact_arithmetic(steps: list[tuple[int, float]], begin: int, length: int) -> None:
+def test_energy_matches_exact_arithmetic(steps: list[tuple[int, float]], begin: int, length: int) -> None:
     """The sum over hours equals the trapezoids between the readings, each cut to the range, gaps left out."""
     minutes = np.cumsum([step for step, _ in steps]).tolist()
     times, values = readings(minutes, [value for _, value in steps])
@@ -75,13 +75,13 @@ def test_energy_is_that_of_exact_arithmetic(steps: list[tuple[int, float]], begi
     assert hourly.total == pytest.approx(float(exact), rel=1e-9, abs=1e-7)
 
 
-def test_a_counter_that_begins_anew_counts_on() -> None:
+def test_counter_reset_continues_the_count() -> None:
     times, counts = readings([0, 10, 20, 30, 40, 50, 60, 70], [100, 110, 120, 5, 10, 15, 20, 30])
     hourly = differences(times, counts, START, START + 2 * HOUR_US, 1200)
     assert hourly.amount.tolist() == pytest.approx([10 + 10 + 5 + 5 + 5 + 5, 10], rel=1e-6)
 
 
-def test_sums_means_and_ratios() -> None:
+def test_sums_means_and_ratios_are_correct() -> None:
     times, values = readings(list(range(0, 121, 10)), [30.0] * 13)
     one = integrate(times, values, START, START + 2 * HOUR_US, 1200)
     both = add([one, one], START, START + 2 * HOUR_US)
@@ -106,7 +106,7 @@ factors = st.floats(0, 2, allow_subnormal=False)
     st.lists(st.tuples(amounts, factors, factors), min_size=1, max_size=48), st.floats(0, 1), amounts, factors, factors
 )
 @settings(deadline=None)
-def test_carbon_equals_a_decimal_oracle(
+def test_carbon_matches_decimal_oracle(
     hours: list[tuple[float, float, float]], share: float, most: float, clean: float, other: float
 ) -> None:
     getcontext().prec = 50
@@ -126,7 +126,7 @@ def test_carbon_equals_a_decimal_oracle(
     assert math.fsum(found.matched) == pytest.approx(float(matched), rel=1e-9, abs=1e-9)
 
 
-def test_what_one_hour_has_too_much_is_of_no_use_to_another() -> None:
+def test_contract_surplus_is_not_moved_to_another_hour() -> None:
     solar = Contract("solar", 0.0, profile=tuple([0.0] * 6 + [50.0] * 12 + [0.0] * 6))
     kwh = np.full(24, 20.0)
     allocation = allocate(24 * 1000, kwh, [solar])
@@ -136,14 +136,14 @@ def test_what_one_hour_has_too_much_is_of_no_use_to_another() -> None:
     assert later.matched.sum() == 10
 
 
-def test_a_load_that_can_wait_starts_when_it_emits_least() -> None:
+def test_deferrable_load_starts_at_lowest_emissions() -> None:
     hint = best_start(100, np.array([0.4, 0.3, 0.1, 0.2, 0.5]), kw=10, hours=2)
     assert (hint.start, hint.now, hint.best) == (102, pytest.approx(7.0), pytest.approx(3.0))
     with pytest.raises(ValueError, match="3 hours does not fit into 2"):
         best_start(0, np.zeros(2), 1, 3)
 
 
-def test_the_table_that_comes_along_names_its_sources() -> None:
+def test_built_in_factors_name_their_sources() -> None:
     table = built_in()
     assert {"WORLD", "GB", "DE", "US", "FR"} <= set(table.zones)
     for by_year in table.factors.values():
@@ -172,7 +172,7 @@ def test_the_table_that_comes_along_names_its_sources() -> None:
         (["zone,method,year,kg_per_kwh,source", "X,location"], "row 2: has too few cells"),
     ],
 )
-def test_a_wrong_factor_is_named_by_row_and_field(lines: list[str], problem: str) -> None:
+def test_invalid_factor_is_named_by_row_and_field(lines: list[str], problem: str) -> None:
     with pytest.raises(FactorError, match=problem):
         read_table(lines, "mine.csv")
 
@@ -196,7 +196,7 @@ HOUR = 470_000
 ISO = "2023-08-14T08:00:00.000Z"
 
 
-async def test_providers_read_what_their_services_say() -> None:
+async def test_providers_parse_hourly_factors() -> None:
     maps = Source({"zone": "DE", "data": [{"datetime": ISO, "carbonIntensity": 302}]})
     found = await ElectricityMapsFactors(maps).hourly("DE", HOUR, HOUR + 1)
     assert found == {HOUR: Factor(0.302, "Electricity Maps", 2023)}
@@ -208,7 +208,7 @@ async def test_providers_read_what_their_services_say() -> None:
             await ElectricityMapsFactors(Source(wrong)).hourly("DE", HOUR, HOUR + 1)
 
 
-async def test_the_last_good_factor_stands_in_and_says_so() -> None:
+async def test_last_good_factor_is_used_and_marked_stale() -> None:
     source = Source({"data": [{"datetime": ISO, "carbonIntensity": 302}]})
     factors = LastGoodFactors(ElectricityMapsFactors(source))
     assert not (await factors.hourly("DE", HOUR, HOUR + 1))[HOUR].stale
@@ -223,7 +223,7 @@ async def test_the_last_good_factor_stands_in_and_says_so() -> None:
     assert len(source.asked) == asked  # what is known is not asked for again
 
 
-async def test_hourly_factors_of_a_file(tmp_path: Path) -> None:
+async def test_hourly_factors_are_read_from_file(tmp_path: Path) -> None:
     path = tmp_path / "hours.csv"
     path.write_text("zone,hour,kg_per_kwh,source\nDE,2023-08-14T08:00:00Z,0.25,grid operator\n")
     assert (await FileFactors(path).hourly("DE", HOUR - 1, HOUR + 2)) == {HOUR: Factor(0.25, "grid operator", 2023)}
@@ -231,7 +231,7 @@ async def test_hourly_factors_of_a_file(tmp_path: Path) -> None:
         read_hours(["zone,hour,kg_per_kwh,source", "DE,noon,0.2,x"], "f.csv")
 
 
-def test_a_baseline_finds_what_energy_depends_on_and_what_was_saved() -> None:
+def test_baseline_finds_dependencies_and_savings() -> None:
     rng = np.random.default_rng(0)
     production, temperature = rng.uniform(50, 100, 400), rng.uniform(-5, 30, 400)
     energy = 40 + 1.5 * production - 0.8 * temperature + rng.normal(0, 1, 400)
@@ -263,14 +263,14 @@ def test_a_baseline_finds_what_energy_depends_on_and_what_was_saved() -> None:
         (np.arange(20.0), {"a": np.arange(20.0), "b": 2 * np.arange(20.0)}, "go together"),
     ],
 )
-def test_a_period_that_can_be_no_baseline_says_why(
+def test_unusable_baseline_period_is_rejected_with_reason(
     energy: np.ndarray, variables: dict[str, np.ndarray], problem: str
 ) -> None:
     with pytest.raises(BaselineError, match=problem):
         fit_baseline(energy, variables)
 
 
-def test_the_plan_that_comes_along_fits_the_simulated_plant(tmp_path: Path) -> None:
+def test_built_in_plan_fits_the_simulated_plant(tmp_path: Path) -> None:
     plan = load_plan()
     assert plan.meters_of("pump").rates == ["power_kw", "water_l_h", "flow_m3_h"]
     assert plan.meters_of("anything").rates == ["power_kw"]
@@ -295,14 +295,14 @@ def test_the_plan_that_comes_along_fits_the_simulated_plant(tmp_path: Path) -> N
         ("{}", "meters: Field required"),
     ],
 )
-def test_a_wrong_plan_is_named_by_its_field(tmp_path: Path, text: str, problem: str) -> None:
+def test_invalid_plan_is_rejected_with_reason(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     with pytest.raises(PlanError, match=problem):
         load_plan(path)
 
 
-def test_the_worked_example_of_the_docs() -> None:
+def test_worked_example_in_docs_is_correct() -> None:
     text = (Path(__file__).parents[2] / "docs" / "sustainability.md").read_text()
     rows = [
         [float(cell) for cell in line.strip("|").split("|")]
@@ -324,7 +324,7 @@ def test_the_worked_example_of_the_docs() -> None:
     assert f"residual mix: {without.market.sum():g} kgCO2e" in text
 
 
-def test_the_plan_of_the_docs_can_be_loaded(tmp_path: Path) -> None:
+def test_plan_in_docs_can_be_loaded(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "sustainability.md").read_text()
     path = tmp_path / "plan.yaml"
     path.write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])  # type: ignore[index]

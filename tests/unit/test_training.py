@@ -57,7 +57,7 @@ def given(path: Path, *types: str, run_to_failure: bool = False, **declared: str
     return Given(None, [path], types, run_to_failure, Declared(**declared))  # type: ignore[arg-type]
 
 
-def test_wear_is_found_under_settings_that_hide_it() -> None:
+def test_wear_is_learned_across_operating_regimes() -> None:
     model, _ = train("engine", lives(30, regimes=True), "test", OPTIONS)
     assert model.spec.regimes is not None
     assert model.spec.regimes.columns == ("setting",)
@@ -76,7 +76,7 @@ def test_wear_is_found_under_settings_that_hide_it() -> None:
     assert last.runs == 10
 
 
-def test_regimes_are_the_same_in_serving_as_in_training() -> None:
+def test_regime_features_match_in_serving_and_training() -> None:
     model, _ = train("engine", lives(12, regimes=True), "test", OPTIONS)
     run = lives(1, seed=5, regimes=True)[0]
     columns = {name: (run.timestamps, run.columns[name]) for name in model.spec.queried}
@@ -88,7 +88,7 @@ def test_regimes_are_the_same_in_serving_as_in_training() -> None:
         assert np.array_equal(features_of_windows([window_of(served)])[0], whole[end - 1], equal_nan=True)
 
 
-def test_columns_that_tell_the_outcome_are_dropped_and_named() -> None:
+def test_leaking_and_constant_columns_are_dropped() -> None:
     runs = lives(12)
     for run in runs:
         length = len(run.timestamps)
@@ -112,7 +112,7 @@ def test_columns_that_tell_the_outcome_are_dropped_and_named() -> None:
     assert {name.lstrip("-").split(".")[0] for name in model.card.monotone} <= {"flow", "heat"}
 
 
-def test_machines_without_failures_teach_what_is_usual() -> None:
+def test_runs_without_failures_train_an_anomaly_model() -> None:
     runs = [Run(run.machine_id, False, run.timestamps, run.columns) for run in lives(6)]
     model, files = train("engine", runs, "test", OPTIONS)
     assert model.card.kind == "anomaly"
@@ -129,7 +129,7 @@ def test_machines_without_failures_teach_what_is_usual() -> None:
         evaluate_model(model, lives(3))
 
 
-def test_labelled_rows_teach_a_risk_and_failure_modes_leak(tmp_path: Path) -> None:
+def test_labelled_rows_train_a_classifier_without_leaks(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     rows = []
     for number in range(600):
@@ -152,7 +152,7 @@ def test_labelled_rows_teach_a_risk_and_failure_modes_leak(tmp_path: Path) -> No
     assert "<svg" in report(model.card)
 
 
-def test_a_censored_life_counts_as_far_as_it_is_known() -> None:
+def test_censored_lives_are_included_in_training() -> None:
     runs = lives(14)
     short = [
         Run(f"s{i}", False, run.timestamps[:30], {n: v[:30] for n, v in run.columns.items()})
@@ -164,7 +164,7 @@ def test_a_censored_life_counts_as_far_as_it_is_known() -> None:
     assert model.card.data.failures == 14
 
 
-def test_later_lives_are_judged_apart() -> None:
+def test_later_lives_are_evaluated_separately() -> None:
     rng = np.random.default_rng(4)
     runs = [life(number, rng, begins=number * 130 * HOUR) for number in range(25)]
     model, _ = train("engine", runs, "test", OPTIONS)
@@ -175,7 +175,7 @@ def test_later_lives_are_judged_apart() -> None:
     assert page.count("<svg") == 5
 
 
-def test_the_forest_that_serves_is_the_one_that_was_grown() -> None:
+def test_serving_forest_matches_scikit_learn() -> None:
     from sklearn.ensemble import IsolationForest
 
     rng = np.random.default_rng(0)
@@ -202,7 +202,7 @@ def table_of(runs: list[Run]) -> list[str]:
     ]
 
 
-def test_a_table_with_usual_names_needs_no_more_than_its_end(tmp_path: Path) -> None:
+def test_table_columns_are_recognized_or_declared(tmp_path: Path) -> None:
     table = csv_of(tmp_path / "fans.csv", HEAD, table_of(lives(8)))
     histories = load(given(table, run_to_failure=True))
     model, _ = train("fans", histories.by_type["fans"], histories.source, OPTIONS)
@@ -222,7 +222,7 @@ def test_a_table_with_usual_names_needs_no_more_than_its_end(tmp_path: Path) -> 
     assert (run.machine_id, len(run.timestamps), run.failed) == ("a", 59, False)
 
 
-def test_parts_of_a_table_are_put_together(tmp_path: Path) -> None:
+def test_table_parts_are_combined(tmp_path: Path) -> None:
     rows = table_of(lives(8))
     parts = [csv_of(tmp_path / f"{n}.csv", HEAD, part) for n, part in enumerate((rows[:300], rows[300:]))]
     whole = load(given(csv_of(tmp_path / "all.csv", HEAD, rows), "x", run_to_failure=True)).by_type["x"]
@@ -247,7 +247,7 @@ def test_parts_of_a_table_are_put_together(tmp_path: Path) -> None:
         (["a,1,5,inf", "a,2,5,6"], r"row 2, flow: is infinite"),
     ],
 )
-def test_a_wrong_cell_is_named_by_row_and_column(tmp_path: Path, rows: list[str], problem: str) -> None:
+def test_invalid_training_table_names_row_and_column(tmp_path: Path, rows: list[str], problem: str) -> None:
     table = csv_of(tmp_path / "t.csv", HEAD, rows)
     with pytest.raises(TableError, match=problem):
         load(given(table, "x", run_to_failure=True))
@@ -274,18 +274,18 @@ def in_fahrenheit(run: Run) -> Run:
     ],
     ids=["five rows", "few failures", "units", "one class", "constant"],
 )
-def test_data_that_cannot_teach_says_what_would_do(runs: list[Run], problem: str) -> None:
+def test_insufficient_training_data_is_rejected_with_reason(runs: list[Run], problem: str) -> None:
     with pytest.raises(TrainingDataError, match=problem):
         train("engine", runs, "test", OPTIONS)
 
 
-def test_the_same_data_and_seed_give_the_same_model() -> None:
+def test_training_is_reproducible_by_seed() -> None:
     runs = run_to_failure(PUMP, 8, seed=1)
     first, second = (train("pump", runs, "test", TrainingOptions(threads=1))[1] for _ in range(2))
     assert all(first[name] == second[name] for name in ("risk.txt", "rul.txt", "forest.txt"))
 
 
-def test_evaluation_names_the_sensor_that_is_missing() -> None:
+def test_evaluation_names_missing_sensor() -> None:
     model, _ = train("engine", lives(8), "test", OPTIONS)
     lacking = [
         Run(r.machine_id, True, r.timestamps, {n: v for n, v in r.columns.items() if n != "flow"}) for r in lives(8)

@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aurum.v1.sparkplug_pb2 import SparkplugPayload
 from paho.mqtt.client import MQTTMessage
 
 from aurum.runtime import metrics
+from aurum.v1.sparkplug_pb2 import SparkplugPayload
 from aurum_sim.peers.mqtt_client import client, stop
 from aurum_sim.peers.peer import Sample
 

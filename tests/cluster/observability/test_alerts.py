@@ -108,13 +108,14 @@ ROUNDS = (
 )
 
 
-def test_the_rounds_have_every_alert_once() -> None:
+def test_fault_rounds_cover_every_alert_once() -> None:
+    """The rounds of faults list each defined alert exactly once."""
     names = [name for each in ROUNDS for name in each]
     assert sorted(names) == sorted(alert.name for alert in ALERTS)
 
 
-def test_slow_failing_drifting_and_untold(watch: Watch) -> None:
-    """Prediction slow, the API failing, a policy refused, a store nearly full, no Jaeger, a pump like none before."""
+def test_latency_error_policy_disk_and_drift_alerts_fire(watch: Watch) -> None:
+    """Slow or failing calls, a refused policy, a full disk, lost spans and drift fire their alerts."""
     release, names = watch.release, ROUNDS[0]
     with release.forwarded("service/aurumai-api", 8000) as api:
         machine = shifted_pump(api)
@@ -129,8 +130,8 @@ def test_slow_failing_drifting_and_untold(watch: Watch) -> None:
         watch.fires(names)
 
 
-def test_a_storm_of_retries(watch: Watch) -> None:
-    """Prediction failing, a policy that retries without a budget or a breaker, and one that takes its time."""
+def test_retry_storm_and_paused_rollout_alerts_fire(watch: Watch) -> None:
+    """Retries without a budget and a rollout that stays paused fire their alerts."""
     release, names = watch.release, ROUNDS[1]
     retry = {"maxAttempts": 10, "baseDelay": "5ms", "maxDelay": "10ms", "budgetRatio": 1, "budgetFloor": 1000}
     ingestion, prediction = {"service": "ingestion", "client": "prediction"}, {"service": "prediction"}
@@ -143,7 +144,8 @@ def test_a_storm_of_retries(watch: Watch) -> None:
     release.kubectl("delete", "resiliencepolicies", "--all")
 
 
-def test_prediction_gone_and_the_edge_cut_off(watch: Watch) -> None:
+def test_missing_prediction_and_ingestion_alerts_fire(watch: Watch) -> None:
+    """Missing prediction and ingestion fire the breaker, absence, spool and freshness alerts."""
     release, names = watch.release, ROUNDS[2]
     device = {"TARGET": "aurumai-edge:50051", "MACHINE": f"loud-{int(time.time())}", "SECONDS": 180, "PAUSE": 0.05}
     with (
@@ -155,8 +157,8 @@ def test_prediction_gone_and_the_edge_cut_off(watch: Watch) -> None:
         release.kubectl("delete", "pod", "device", "--grace-period=0", "--force")
 
 
-def test_the_api_and_a_meter_gone(watch: Watch) -> None:
-    """The meter that the gateway asks over Modbus; before, its readings are in the store."""
+def test_missing_api_and_meter_alerts_fire(watch: Watch) -> None:
+    """A missing API and a Modbus meter that no longer answers fire their alerts."""
     release = watch.release
     with release.forwarded("service/aurumai-api", 8000) as api:
         shown = f"{api}/api/machines/meter-1/metrics?sensor=seconds"

@@ -8,7 +8,8 @@ from tests.support.cluster.alerts import DOCS, GRAFANA, Watch, known_machines, p
 from tests.support.cluster.kube import ROOT
 
 
-def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
+def test_alerts_resolve_after_faults_end(watch: Watch) -> None:
+    """Every alert that fired resolves after its fault ends."""
     assert watch.ended, "no fault was there"
     with watch.release.forwarded("service/aurumai-api", 8000) as api:
         machines = known_machines(api)
@@ -18,8 +19,8 @@ def test_all_clear_when_the_faults_are_over(watch: Watch) -> None:
     watch.clears()
 
 
-def test_what_the_webhook_was_told_leads_on(watch: Watch) -> None:
-    """To a runbook that is there and a dashboard that is."""
+def test_webhook_alerts_link_to_runbook_and_dashboard(watch: Watch) -> None:
+    """Each alert sent to the webhook links to an existing runbook and an existing dashboard."""
     told = [each for name in watch.ended for each in watch.told(name, "firing")]
     assert {each["labels"]["alertname"] for each in told} == set(watch.ended)
     uids = {page.uid for page in PAGES}

@@ -20,7 +20,8 @@ def begun(release: Namespace) -> None:
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each["uid"])
-def test_every_panel_shows_something(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
+def test_every_panel_query_returns_data(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
+    """Every query of every dashboard panel returns data, and every variable has values."""
     values = chosen(prometheus, dashboard)
     assert all(values.values()), "a variable has nothing to choose from"
     empty = []
@@ -33,13 +34,15 @@ def test_every_panel_shows_something(begun: None, prometheus: str, dashboard: di
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each["uid"])
-def test_the_marks_on_the_time_axis_can_be_asked_for(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
+def test_annotation_queries_are_valid(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
+    """Prometheus accepts every annotation query of every dashboard."""
     values = chosen(prometheus, dashboard)
     for mark in dashboard["annotations"]["list"]:
         query(prometheus, expanded(mark["expr"], values))
 
 
-def test_the_map_has_every_service_and_how_they_hang_together(begun: None, prometheus: str) -> None:
+def test_service_map_shows_services_and_calls(begun: None, prometheus: str) -> None:
+    """The service map shows all seven services and the calls between them."""
     (overview,) = [each for each in DASHBOARDS if each["uid"] == "aurumai-overview"]
     (panel,) = [each for each in overview["panels"] if each["type"] == "nodeGraph"]
     values = chosen(prometheus, overview)
@@ -56,7 +59,8 @@ def test_the_map_has_every_service_and_how_they_hang_together(begun: None, prome
     }
 
 
-def test_the_queries_of_the_page_on_objectives_find_something(begun: None, api: str, prometheus: str) -> None:
+def test_queries_of_slo_page_return_data(begun: None, api: str, prometheus: str) -> None:
+    """All eight queries of docs/slo.md return data on a release that answers predictions."""
     machines = [each["machine_id"] for each in http("GET", f"{api}/api/machines")[1]["items"]]
     for _ in range(30):  # Objectives are about requests, which simulators do not make
         assert http("POST", f"{api}/api/predict", {"machine_id": machines[0]})[0] == 200

@@ -18,7 +18,8 @@ def asked(release: Namespace) -> Iterator[None]:
     release.kubectl("delete", "pod", "visitor", "--ignore-not-found", "--grace-period=0", "--force")
 
 
-def test_health_goes_by_without_an_alert(asked: None, release: Namespace) -> None:
+def test_healthy_release_raises_no_alert(asked: None, release: Namespace) -> None:
+    """A healthy release under load raises no alert, fails no request and restarts no pod."""
     left = max(VISIT, SOAK - age(release))
     release.start_script("visitor", "load.py", URL="http://aurumai-api:8000", RATE=RATE, SECONDS=left, RETRY=0)
     found = release.finish_script("visitor", left + 60)

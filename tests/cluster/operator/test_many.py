@@ -80,7 +80,8 @@ async def live(namespace: str, writes: int, seconds: float) -> bool:
     return bool(done)
 
 
-def test_two_hundred_deaths_end_in_the_same_state(space: Namespace, releases: MakeRelease) -> None:
+def test_operator_killed_200_times_reaches_ideal_state(space: Namespace, releases: MakeRelease) -> None:
+    """An operator killed 200 times, often between writes, ends in the state of one never killed."""
     release = releases({"api": 2, "prediction": 1, "ingestion": 1})
     chance = random.Random(7)
     names = [f"p{number}" for number in range(6)]
@@ -138,7 +139,8 @@ def check_settled(space: Namespace, release: FakeRelease) -> None:
         assert body["status"]["observedGeneration"] == body["metadata"]["generation"]
 
 
-def test_a_hundred_policies_reach_twenty_pods(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
+def test_hundred_policies_converge_on_twenty_pods(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
+    """A hundred policies converge on twenty pods within 90 seconds."""
     release = releases({"api": 10, "prediction": 4, "ingestion": 2, "edge": 2, "iot-sim": 1, "edge-sim": 1})
     present = {pod.service for pod in release.pods}
     calls = [

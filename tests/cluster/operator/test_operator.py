@@ -37,7 +37,8 @@ INVALID = {
 
 
 @pytest.mark.parametrize(("spec", "said"), INVALID.values(), ids=INVALID)
-def test_the_api_server_refuses_what_is_wrong_with_its_path(shared_space: Namespace, spec: dict, said: str) -> None:
+def test_api_server_rejects_invalid_policy_with_reason(shared_space: Namespace, spec: dict, said: str) -> None:
+    """The API server rejects each invalid policy with a message that says what is wrong."""
     body = policy("wrong", targetRefs=PREDICTION, **spec)
     done = kube.run(
         *("kubectl", "--namespace", shared_space.name, "apply", "--filename=-"), given=json.dumps(body), check=False
@@ -46,7 +47,8 @@ def test_the_api_server_refuses_what_is_wrong_with_its_path(shared_space: Namesp
     assert said in done.stderr
 
 
-def test_what_is_not_given_has_its_default(shared_space: Namespace) -> None:
+def test_omitted_policy_fields_get_defaults(shared_space: Namespace) -> None:
+    """Omitted fields of a policy get their defaults, and omitted parts stay absent."""
     space = shared_space
     space.apply(policy("plain", targetRefs=PREDICTION, retry={}))
     spec = space.get("resiliencepolicy", "plain")["spec"]
@@ -56,9 +58,10 @@ def test_what_is_not_given_has_its_default(shared_space: Namespace) -> None:
     assert "resiliencepolicy.aurumai.io/plain" in space.kubectl("get", "aurumai", "--output=name")
 
 
-def test_an_edit_reaches_every_pod_and_the_status_says_so(
+def test_policy_edit_reaches_every_pod_and_shows_in_status(
     space: Namespace, releases: MakeRelease, operator: Operator
 ) -> None:
+    """Creating, editing and deleting a policy reaches every pod, and its status reports convergence."""
     release = releases(PODS)
     operator.start()
     space.apply(policy("patient", targetRefs=PREDICTION, retry={"maxAttempts": 5}))
@@ -85,9 +88,10 @@ def test_an_edit_reaches_every_pod_and_the_status_says_so(
     assert found.retry.max_attempts == 3
 
 
-def test_a_telemetry_policy_reaches_the_services_that_it_names(
+def test_telemetry_policy_reaches_only_named_service(
     space: Namespace, releases: MakeRelease, operator: Operator
 ) -> None:
+    """A telemetry policy reaches the service that it names and not another."""
     release = releases(PODS)
     operator.start()
     space.apply(policy("loud", "TelemetryPolicy", targetRefs=[{"service": "api"}], logLevel="DEBUG", samplingRatio=0.1))
@@ -98,7 +102,10 @@ def test_a_telemetry_policy_reaches_the_services_that_it_names(
     assert release.of("prediction")[0].policies.document.telemetry is None
 
 
-def test_what_cannot_have_an_effect_says_why(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
+def test_ineffective_policies_get_conditions_and_events(
+    space: Namespace, releases: MakeRelease, operator: Operator
+) -> None:
+    """A policy without effect gets a condition and a warning event with the reason."""
     releases(PODS)
     operator.start()
     space.apply(policy("first", targetRefs=PREDICTION, retry={"maxAttempts": 5}))
@@ -121,9 +128,8 @@ def test_what_cannot_have_an_effect_says_why(space: Namespace, releases: MakeRel
     assert {"Conflicted", "TargetNotFound", "BeyondCallersDeadline"} <= set(events.split())
 
 
-def test_a_pod_that_refuses_and_one_that_hangs_are_named(
-    space: Namespace, releases: MakeRelease, operator: Operator
-) -> None:
+def test_status_names_refusing_and_hanging_pods(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
+    """The status names pods that refuse a policy or hang; a refusing pod keeps the last good one."""
     release = releases({"api": 4, "prediction": 1})
     refusing, hanging, *_ = release.of("api")
     operator.start()
@@ -147,9 +153,8 @@ def test_a_pod_that_refuses_and_one_that_hangs_are_named(
     wait_for(lambda: converged(space, "p"), 30, "it has converged")
 
 
-def test_a_config_map_that_is_edited_or_deleted_by_hand_is_put_back(
-    space: Namespace, releases: MakeRelease, operator: Operator
-) -> None:
+def test_edited_or_deleted_config_map_is_restored(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
+    """A ConfigMap edited or deleted by hand is restored, and an event records each case."""
     release = releases(PODS)
     operator.start()
     space.apply(policy("p", targetRefs=PREDICTION, retry={"maxAttempts": 5}))
@@ -165,9 +170,8 @@ def test_a_config_map_that_is_edited_or_deleted_by_hand_is_put_back(
     assert {"edited", "deleted"} == {event["message"].split()[2] for event in events}
 
 
-def test_the_same_state_after_a_time_without_an_operator(
-    space: Namespace, releases: MakeRelease, operator: Operator
-) -> None:
+def test_restarted_operator_applies_missed_changes(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
+    """Services keep their policies without an operator, which applies missed changes after a restart."""
     release = releases(PODS)
     operator.start()
     space.apply(
@@ -202,9 +206,10 @@ def aurum(space: Namespace, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_the_command_line_shows_what_governs_each_call_and_where_it_comes_from(
+def test_policy_command_shows_effective_values_and_sources(
     space: Namespace, releases: MakeRelease, operator: Operator, tmp_path: Path
 ) -> None:
+    """`aurum policy` shows effective values and sources, and diffs and simulates a proposal."""
     releases(PODS)
     operator.start()
     space.apply(policy("patient", targetRefs=PREDICTION, retry={"maxAttempts": 5}))
@@ -242,9 +247,8 @@ def test_the_command_line_shows_what_governs_each_call_and_where_it_comes_from(
     assert aurum(space, "diff", str(file)).returncode == 2
 
 
-def test_a_namespace_is_deleted_without_an_operator(
-    space: Namespace, releases: MakeRelease, operator: Operator
-) -> None:
+def test_namespace_is_deletable_without_operator(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
+    """A namespace with policies can be deleted while no operator runs."""
     releases(PODS)
     operator.start()
     space.apply(policy("p", targetRefs=PREDICTION, retry={}))
@@ -254,7 +258,10 @@ def test_a_namespace_is_deleted_without_an_operator(
     kube.run("kubectl", "delete", "namespace", space.name, "--timeout=90s")
 
 
-def test_two_operators_take_turns(space: Namespace, releases: MakeRelease, operator: Operator, tmp_path) -> None:
+def test_second_operator_takes_over_leadership(
+    space: Namespace, releases: MakeRelease, operator: Operator, tmp_path
+) -> None:
+    """Of two operators one leads, and the other takes over when the first stops."""
     releases(PODS)
     operator.start()
     wait_for(lambda: operator.metric("operator_leader") == 1, 20, "the first one leads")
@@ -273,7 +280,10 @@ def test_two_operators_take_turns(space: Namespace, releases: MakeRelease, opera
         second.stop()
 
 
-def test_nothing_is_written_while_nothing_changes(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
+def test_operator_writes_nothing_while_nothing_changes(
+    space: Namespace, releases: MakeRelease, operator: Operator
+) -> None:
+    """A converged operator writes no ConfigMap, pod or status for 25 seconds."""
     releases(PODS)
     operator.start()
     space.apply(policy("p", targetRefs=PREDICTION, retry={}))
@@ -285,9 +295,10 @@ def test_nothing_is_written_while_nothing_changes(space: Namespace, releases: Ma
     assert before == after
 
 
-def test_continuous_edits_write_a_status_every_two_seconds_at_most(
+def test_status_writes_are_limited_under_continuous_edits(
     space: Namespace, releases: MakeRelease, operator: Operator
 ) -> None:
+    """Continuous edits cause one status write in two seconds at most, and the last edit converges."""
     releases(PODS)
     operator.start()
     space.apply(policy("p", targetRefs=PREDICTION, retry={}))

@@ -36,7 +36,8 @@ def deadline(state: dict) -> str:
     return next(each["policy"]["timeout"]["deadline"] for each in state["targets"] if each["name"] == "api/prediction")
 
 
-def test_an_edit_reaches_every_real_pod_without_a_restart(release: Namespace) -> None:
+def test_policy_reaches_running_pods_without_restart(release: Namespace) -> None:
+    """Applying and deleting a policy reaches every running API pod without a restart."""
     before = {pod["metadata"]["uid"] for pod in release.pods()}
     release.apply(policy("patient", targetRefs=PREDICTION, retry={"maxAttempts": 5}))
     wait_for(lambda: converged(release, "patient"), 30, "it has converged")
@@ -51,7 +52,8 @@ def test_an_edit_reaches_every_real_pod_without_a_restart(release: Namespace) ->
     assert {pod["metadata"]["uid"] for pod in release.pods()} == before
 
 
-def test_a_telemetry_policy_changes_what_a_service_logs(release: Namespace) -> None:
+def test_telemetry_policy_sets_log_level_of_running_pod(release: Namespace) -> None:
+    """A telemetry policy makes a running edge pod log at level DEBUG."""
     release.apply(policy("loud", "TelemetryPolicy", targetRefs=[{"service": "edge"}], logLevel="DEBUG"))
     wait_for(lambda: converged(release, "loud", "tp"), 30, "it has converged")
 
@@ -62,7 +64,8 @@ def test_a_telemetry_policy_changes_what_a_service_logs(release: Namespace) -> N
     wait_for(debug_lines, 30, "a line of severity DEBUG")
 
 
-def test_a_shadow_counts_what_it_would_have_done_and_does_nothing(release: Namespace, api: str) -> None:
+def test_shadow_policy_counts_timeouts_without_effect(release: Namespace, api: str) -> None:
+    """A shadow policy counts the timeouts that it would cause and leaves all answers unaffected."""
     shadow = {"maxConcurrent": 1000}, {"deadline": "2s", "attempt": "1ms"}
     release.apply(policy("strict", targetRefs=PREDICTION, mode="Shadow", bulkhead=shadow[0], timeout=shadow[1]))
     wait_for(lambda: converged(release, "strict"), 30, "it has converged")
@@ -79,7 +82,8 @@ def test_a_shadow_counts_what_it_would_have_done_and_does_nothing(release: Names
     assert status["calls"] >= status["timeouts"]
 
 
-def test_a_rollout_that_burns_is_taken_back_unattended(release: Namespace) -> None:
+def test_failing_rollout_is_rolled_back_automatically(release: Namespace) -> None:
+    """A rollout that makes calls fail is rolled back automatically with one of two pods exposed."""
     good = {"timeout": {"deadline": "3s", "attempt": "1500ms"}}
     rollout = {"steps": [50, 100], "pause": "20s"}
     release.apply(policy("predict", targetRefs=PREDICTION, **good))
@@ -116,7 +120,8 @@ def test_a_rollout_that_burns_is_taken_back_unattended(release: Namespace) -> No
     assert release.get("rp", "predict")["status"]["rollout"]["state"] == "Complete"
 
 
-def test_an_upgrade_of_the_definitions_keeps_what_is_stored(release: Namespace) -> None:
+def test_crd_upgrade_and_uninstall_keep_stored_policies(release: Namespace) -> None:
+    """Upgrading or uninstalling the CRD chart keeps stored policies and restarts no pod."""
     release.apply(policy("kept", targetRefs=PREDICTION, retry={"maxAttempts": 5}))
     uid = release.get("rp", "kept")["metadata"]["uid"]
     kube.install_definitions()

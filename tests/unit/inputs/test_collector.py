@@ -24,18 +24,18 @@ from tests.support.collector import MemorySpool, collector
     ("unit", "to", "value", "expected"),
     [("degF", "degC", 212, 100), ("bar", "kPa", 2, 200), ("W", "kW", 1500, 1.5), ("rpm", "rad/s", 60, 2 * math.pi)],
 )
-def test_units_are_turned_into_each_other(unit: str, to: str, value: float, expected: float) -> None:
+def test_units_are_converted(unit: str, to: str, value: float, expected: float) -> None:
     factor, offset = conversion(unit, to)
     assert factor * value + offset == pytest.approx(expected)
 
 
-def test_units_that_are_none_are_refused() -> None:
+def test_invalid_unit_conversions_are_rejected() -> None:
     for unit, to in (("furlongs per", "m"), ("degC", "kg"), ("", "m"), ("import os", "m"), ("dB", "W"), ("rpm", "Hz")):
         with pytest.raises(UnitError):
             conversion(unit, to)
 
 
-async def test_the_first_rule_that_matches_says_what_becomes_of_a_sensor() -> None:
+async def test_first_matching_rule_transforms_the_sensor() -> None:
     spool = MemorySpool()
     gathered = collector(
         spool,
@@ -55,7 +55,7 @@ async def test_the_first_rule_that_matches_says_what_becomes_of_a_sensor() -> No
     assert "is no machine id" in (gathered.tags.of("no machine!", "x").problem or "")
 
 
-async def test_a_deadband_leaves_out_what_says_nothing_new() -> None:
+async def test_deadband_drops_small_changes() -> None:
     spool = MemorySpool()
     gathered = collector(spool, Rule(deadband=0.5, deadband_seconds=10))
     start = now_us() - 60_000_000
@@ -66,7 +66,7 @@ async def test_a_deadband_leaves_out_what_says_nothing_new() -> None:
     assert kept == [(0, 1.0), (3, 1.6), (5, 3.0), (15, 3.1)]
 
 
-def test_a_clock_is_known_by_the_fastest_of_its_messages() -> None:
+def test_clock_skew_follows_the_fastest_messages() -> None:
     state, at = SourceState(), 10**15
     for second in range(100):
         delay = 2_000_000 if second % 7 else 50_000
@@ -78,7 +78,7 @@ def test_a_clock_is_known_by_the_fastest_of_its_messages() -> None:
     assert 0.3 < state.quality < 0.7
 
 
-async def test_a_clock_that_is_ahead_costs_no_batch() -> None:
+async def test_timestamps_far_ahead_are_corrected_to_now() -> None:
     for clock, expected in (("device", 0), ("corrected", 0), ("arrival", 0)):
         spool = MemorySpool()
         gathered = collector(spool, clock=clock)
@@ -91,7 +91,7 @@ async def test_a_clock_that_is_ahead_costs_no_batch() -> None:
         assert abs(other - now) < 2_000_000
 
 
-async def test_bad_values_are_counted_and_left_out() -> None:
+async def test_bad_values_are_dropped_and_lower_quality() -> None:
     spool = MemorySpool()
     gathered = collector(spool)
     gathered.add("m", "m", "x", None, math.nan)
@@ -101,7 +101,7 @@ async def test_bad_values_are_counted_and_left_out() -> None:
     assert gathered.sources.worst_quality < 0.99
 
 
-async def test_nothing_is_acknowledged_before_it_is_durable_nor_out_of_order() -> None:
+async def test_acknowledgements_are_ordered_and_wait_for_durability() -> None:
     told: list[int] = []
     following = Acknowledgements(told.extend)
     durable: list[asyncio.Future[Written]] = [asyncio.get_running_loop().create_future() for _ in range(3)]
@@ -131,9 +131,7 @@ async def test_nothing_is_acknowledged_before_it_is_durable_nor_out_of_order() -
     ),
     st.sampled_from(["device", "arrival"]),
 )
-async def test_many_at_once_become_what_each_alone_becomes(
-    rows: list[tuple[int, int, float, bool]], clock: Any
-) -> None:
+async def test_bulk_add_matches_single_adds(rows: list[tuple[int, int, float, bool]], clock: Any) -> None:
     rules = (
         Rule(sensor="s0", scale=2.0, offset=1.0),
         Rule(sensor="s1", deadband=0.5, deadband_seconds=60),
@@ -162,7 +160,7 @@ async def test_many_at_once_become_what_each_alone_becomes(
         assert {at for found in all_.readings().values() for at, _ in found if at < now - 1} <= told
 
 
-async def test_many_at_once_are_corrected_by_the_skew_of_their_clock() -> None:
+async def test_bulk_add_corrects_clock_skew() -> None:
     spool = MemorySpool()
     gathered = collector(spool, clock="corrected")
     now = now_us()
@@ -176,7 +174,7 @@ async def test_many_at_once_are_corrected_by_the_skew_of_their_clock() -> None:
     assert gathered.sources.largest_skew == pytest.approx(120, abs=1)
 
 
-async def test_many_that_tell_no_time_are_told_apart() -> None:
+async def test_bulk_values_without_time_get_distinct_timestamps() -> None:
     spool = MemorySpool()
     gathered = collector(spool)
     indices = np.array([gathered.tags.of("m", name).index for name in "xyxxy"], np.int32)
@@ -188,7 +186,7 @@ async def test_many_that_tell_no_time_are_told_apart() -> None:
         assert [at for at, _ in found] == sorted({at for at, _ in found})
 
 
-async def test_what_exceeds_a_batch_becomes_several() -> None:
+async def test_large_commit_is_split_into_batches() -> None:
     spool = MemorySpool()
     gathered = collector(spool)
     at = now_us() - 1_000_000_000
@@ -206,7 +204,7 @@ async def test_what_exceeds_a_batch_becomes_several() -> None:
     assert all(series == [(at + turn, float(turn)) for turn in range(16)] for series in found.values())
 
 
-async def test_a_batch_is_a_part_of_a_small_spool() -> None:
+async def test_batches_are_small_for_a_small_spool() -> None:
     spool = MemorySpool()
     spool.max_bytes = 1_000_000
     gathered = collector(spool)
@@ -217,7 +215,7 @@ async def test_a_batch_is_a_part_of_a_small_spool() -> None:
     assert [batch.readings for batch in spool.batches] == [1000, 1000, 500]
 
 
-async def test_a_full_disk_is_waited_for_and_nothing_acknowledged_before(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_disk_delays_acknowledgement_until_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aurum.edge.inputs.collecting._DISK_AGAIN", 0.01)
     spool = MemorySpool(at_once=False)
     gathered = collector(spool)
@@ -240,7 +238,7 @@ async def test_a_full_disk_is_waited_for_and_nothing_acknowledged_before(monkeyp
     assert len({(batch.source_id, batch.sequence) for batch in spool.batches}) == 1
 
 
-async def test_names_without_end_are_forgotten_and_found_again() -> None:
+async def test_tag_overflow_forgets_and_relearns_names() -> None:
     spool = MemorySpool()
     gathered = collector(spool, Rule(sensor="x*", scale=3.0))
     for number in range(200_001):

@@ -40,13 +40,13 @@ def written(tmp_path: Path, *inputs: dict[str, Any]) -> Path:
         ({"protocol": "profinet"}, "inputs.0"),
     ],
 )
-def test_a_file_that_is_wrong_names_the_field(tmp_path: Path, change: dict[str, Any], field: str) -> None:
+def test_invalid_inputs_file_names_the_field(tmp_path: Path, change: dict[str, Any], field: str) -> None:
     with pytest.raises(InputsError) as raised:
         load_inputs(written(tmp_path, {**MQTT, **change}))
     assert "inputs.yaml, inputs.0" in str(raised.value)
     assert field in str(raised.value)
 
 
-def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_input_names_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputsError, match="two inputs are called 'hall-1'"):
         load_inputs(written(tmp_path, MQTT, MQTT))

@@ -21,7 +21,7 @@ _REGISTERS = st.builds(lambda address, kind, type_: register(address, kind=kind,
 
 
 @given(st.lists(_REGISTERS, min_size=1, max_size=100))
-def test_questions_ask_for_every_register_and_no_more_than_allowed(registers: list[Register]) -> None:
+def test_requests_cover_every_register_within_size_limit(registers: list[Register]) -> None:
     asked = questions(registers)
     assert sorted(id(each) for question in asked for each in question.registers) == sorted(map(id, registers))
     for question in asked:
@@ -32,12 +32,12 @@ def test_questions_ask_for_every_register_and_no_more_than_allowed(registers: li
             assert each.address + WORDS[each.type] <= question.address + question.count
 
 
-def test_ten_thousand_neighbours_are_few_questions() -> None:
+def test_ten_thousand_adjacent_registers_take_84_requests() -> None:
     assert len(questions([register(address) for address in range(10_000)])) == 84
 
 
 @given(st.floats(width=32, allow_nan=False), st.integers(-(2**31), 2**31 - 1), st.booleans())
-def test_registers_become_the_values_that_they_were(real: float, whole: int, little: bool) -> None:
+def test_registers_decode_to_original_values(real: float, whole: int, little: bool) -> None:
     order = "little" if little else "big"
     for type_, value, code in (("float32", real, ">f4"), ("int32", whole, ">i4"), ("float64", real, ">f8")):
         words = np.frombuffer(np.array([value], code).tobytes(), ">u2").tolist()

@@ -25,7 +25,7 @@ def values(topic: Topic, payload: bytes | str) -> list[tuple[str, str, int | Non
     ]  # type: ignore[misc]
 
 
-def test_a_topic_has_levels() -> None:
+def test_topic_pattern_matches_and_names_levels() -> None:
     topic = described(pattern="plant/{line}/+/{machine}/#")
     assert topic.filter == "plant/+/+/+/#"
     found = topic.expression.fullmatch("plant/a/x/pump-1/deep/down")
@@ -34,7 +34,7 @@ def test_a_topic_has_levels() -> None:
     assert topic.expression.fullmatch("plant/a/pump-1") is None
 
 
-def test_json_in_its_shapes() -> None:
+def test_json_payload_shapes_are_read() -> None:
     flat = described(timestamp="ts")
     assert values(flat, '{"ts": 1764000000.5, "vibration": 2, "name": "x", "on": true}') == [
         ("pump-1", "vibration", 1_764_000_000_500_000, 2.0)
@@ -52,7 +52,7 @@ def test_json_in_its_shapes() -> None:
     assert values(described(sensor="level", format="number"), "4.5") == [("pump-1", "level", None, 4.5)]
 
 
-def test_csv_with_and_without_a_first_line() -> None:
+def test_csv_payload_is_read_with_and_without_header() -> None:
     expected = [("pump-1", "a", 1_764_000_000_000_000, 1.0), ("pump-1", "b", 1_764_000_000_000_000, 2.0)]
     assert values(described(format="csv", timestamp="t"), "t,a,b\n1764000000,1,2\n") == expected
     assert values(described(format="csv", timestamp="t", columns=["t", "a", "b"]), "1764000000,1,2") == expected
@@ -76,7 +76,7 @@ def test_csv_with_and_without_a_first_line() -> None:
         ({}, b" " * 1_000_001, "1000000 are allowed"),
     ],
 )
-def test_a_payload_that_is_wrong_says_where(options: dict[str, Any], payload: bytes | str, problem: str) -> None:
+def test_invalid_payload_names_the_position(options: dict[str, Any], payload: bytes | str, problem: str) -> None:
     with pytest.raises(PayloadError) as raised:
         values(described(**options), payload)
     assert problem in str(raised.value)
@@ -91,7 +91,7 @@ _SHAPES = ({}, {"timestamp": "t"}, {"values": {"x": "a.b"}}, {"sensor": "s", "va
 
 
 @given(st.binary(max_size=100) | _JSON.map(lambda content: json.dumps(content).encode()), st.sampled_from(_SHAPES))
-def test_no_payload_does_harm(payload: bytes, options: dict[str, Any]) -> None:
+def test_arbitrary_payload_yields_values_or_payload_error(payload: bytes, options: dict[str, Any]) -> None:
     try:
         found = values(described(**options), payload)
     except PayloadError:
@@ -100,7 +100,7 @@ def test_no_payload_does_harm(payload: bytes, options: dict[str, Any]) -> None:
 
 
 @given(st.binary(min_size=1, max_size=5000), st.lists(st.integers(1, 700), min_size=1, max_size=50))
-def test_a_buffered_socket_reads_the_same_bytes(sent: bytes, sizes: list[int]) -> None:
+def test_buffered_socket_reads_the_same_bytes(sent: bytes, sizes: list[int]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
@@ -121,7 +121,7 @@ def test_a_buffered_socket_reads_the_same_bytes(sent: bytes, sizes: list[int]) -
         assert buffered.recv(1) == b""
 
 
-def test_what_is_sent_together_arrives_in_order_also_when_the_way_is_full() -> None:
+def test_buffered_sends_arrive_in_order_when_socket_is_full() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)

@@ -45,7 +45,7 @@ def _notifications(draw: st.DrawFn) -> ua.DataChangeNotification:
 
 
 @given(_notifications())
-def test_changes_are_read_as_the_library_reads_them(notification: ua.DataChangeNotification) -> None:
+def test_change_decoder_matches_the_library(notification: ua.DataChangeNotification) -> None:
     body = struct_to_binary(notification)
     expected = changes_of(struct_from_binary(ua.DataChangeNotification, Buffer(body)))
     found = read_changes(body)
@@ -53,7 +53,7 @@ def test_changes_are_read_as_the_library_reads_them(notification: ua.DataChangeN
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
-def test_a_publish_response_is_read_as_the_library_reads_it() -> None:
+def test_publish_response_is_decoded() -> None:
     changes = ua.DataChangeNotification(
         MonitoredItems=[
             ua.MonitoredItemNotification(ClientHandle=7, Value=ua.DataValue(ua.Variant(1.5, ua.VariantType.Double)))

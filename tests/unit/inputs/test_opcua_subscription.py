@@ -121,7 +121,7 @@ async def hear_one_of_three(server: Server, subscription: DurableSubscription) -
     server.send(3.0)
 
 
-async def test_what_was_not_heard_is_asked_for_again_and_acknowledged(
+async def test_missed_notifications_are_fetched_and_acknowledged(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
     await hear_one_of_three(server, subscription)
@@ -134,7 +134,7 @@ async def test_what_was_not_heard_is_asked_for_again_and_acknowledged(
     assert (taken.values, taken.lost, taken.gone) == ([1.0, 2.0, 3.0, 4.0], 0, [])
 
 
-async def test_a_server_that_does_not_tell_what_it_has_is_asked_in_turn(
+async def test_missed_notifications_are_fetched_without_transfer(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
     server.transfers = False
@@ -146,7 +146,7 @@ async def test_a_server_that_does_not_tell_what_it_has_is_asked_in_turn(
     assert (taken.values, taken.lost) == ([1.0, 2.0, 3.0, 4.0], 0)
 
 
-async def test_one_that_cannot_be_read_is_left_and_the_next_is_asked_for(
+async def test_unreadable_notification_is_skipped_and_counted(
     server: Server, subscription: DurableSubscription, taken: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await hear_one_of_three(server, subscription)
@@ -165,7 +165,7 @@ async def test_one_that_cannot_be_read_is_left_and_the_next_is_asked_for(
     assert not server.kept
 
 
-async def test_what_follows_a_sign_of_life_is_not_taken_for_heard(
+async def test_notification_after_keep_alive_is_not_skipped(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
     await hear(server, subscription, 1.0)
@@ -175,10 +175,10 @@ async def test_what_follows_a_sign_of_life_is_not_taken_for_heard(
     assert (taken.values, taken.lost) == ([1.0, 2.0], 0)
 
 
-async def test_what_comes_before_all_is_restored_waits(
+async def test_newer_notifications_wait_for_restore(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
-    """By the new connection notifications come, with later numbers than the one that is missing."""
+    """Notifications of the new connection wait until the missing earlier ones are restored."""
     await hear(server, subscription, 1.0)
     server.send(2.0)
     taken.open.clear()
@@ -193,7 +193,7 @@ async def test_what_comes_before_all_is_restored_waits(
     assert not server.kept
 
 
-async def test_what_is_being_taken_when_the_connection_breaks_is_taken_once(
+async def test_notification_in_progress_is_taken_once(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
     taken.open.clear()
@@ -206,7 +206,7 @@ async def test_what_is_being_taken_when_the_connection_breaks_is_taken_once(
     assert (taken.values, taken.lost) == ([1.0], 0)
 
 
-async def test_a_notification_that_was_asked_for_again_while_on_its_way_is_taken_once(
+async def test_republished_notification_in_flight_is_taken_once(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
     server.publishing.set_result(1.0)
@@ -216,7 +216,7 @@ async def test_a_notification_that_was_asked_for_again_while_on_its_way_is_taken
     assert (taken.values, taken.lost) == ([1.0], 0)
 
 
-async def test_an_acknowledgement_that_went_with_the_connection_is_given_again(
+async def test_lost_acknowledgement_is_sent_again(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
     await hear(server, subscription, 1.0)
@@ -232,7 +232,7 @@ async def test_an_acknowledgement_that_went_with_the_connection_is_given_again(
     assert not server.kept
 
 
-async def test_what_the_server_has_not_kept_is_told(
+async def test_notifications_discarded_by_server_count_as_lost(
     server: Server, subscription: DurableSubscription, taken: Taken
 ) -> None:
     await hear_one_of_three(server, subscription)
@@ -247,7 +247,7 @@ async def test_what_the_server_has_not_kept_is_told(
     assert (taken.values, taken.lost) == ([1.0, 3.0, 4.0, 6.0], 2)
 
 
-async def test_a_connection_that_breaks_again_is_no_end_but_a_subscription_that_is_gone_is(
+async def test_only_a_lost_subscription_ends_the_restore(
     server: Server, subscription: DurableSubscription, taken: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await hear(server, subscription, 1.0)
@@ -272,7 +272,7 @@ async def test_a_connection_that_breaks_again_is_no_end_but_a_subscription_that_
     "state",
     [UaClientState.CONNECTING, UaClientState.SOCKET_OPEN, UaClientState.CHANNEL_OPEN, UaClientState.DISCONNECTED],
 )
-async def test_nothing_is_asked_for_by_a_connection_that_is_not_whole(server: Server, state: UaClientState) -> None:
+async def test_publish_waits_until_connection_is_established(server: Server, state: UaClientState) -> None:
     server.client._set_state(state)
     asking = asyncio.create_task(server.publish([]))
     await asyncio.sleep(0.05)
@@ -283,7 +283,7 @@ async def test_nothing_is_asked_for_by_a_connection_that_is_not_whole(server: Se
     assert (server.asked, response.Parameters.NotificationMessage.SequenceNumber) == (1, 1)
 
 
-async def test_a_connection_that_does_not_come_ends_the_question(server: Server) -> None:
+async def test_publish_times_out_without_connection(server: Server) -> None:
     server.client._set_state(UaClientState.RECONNECTING)
     with pytest.raises(ua.uaerrors.BadTimeout):
         await server.publish([])

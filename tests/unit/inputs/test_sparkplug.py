@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from aurum.v1.sparkplug_pb2 import SparkplugPayload
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.edge.inputs.broker import Message
 from aurum.edge.inputs.configuration import SparkplugInput
 from aurum.edge.inputs.sparkplug import Plant
+from aurum.v1.sparkplug_pb2 import SparkplugPayload
 from tests.support.collector import MemorySpool, collector
 
 SPARKPLUG = Path(__file__).parents[2] / "data" / "sparkplug"
@@ -40,7 +40,7 @@ class Heard:
         return {key: [value for _, value in pairs] for key, pairs in self.spool.readings().items()}
 
 
-async def test_births_name_what_data_says_by_alias() -> None:
+async def test_birth_resolves_aliases_in_data() -> None:
     heard = Heard()
     heard.hear("NBIRTH", "nbirth")
     assert await heard.values() == {("line-1", "Cabinet/Temperature"): [31.5]}
@@ -60,7 +60,7 @@ async def test_births_name_what_data_says_by_alias() -> None:
     assert heard.asked == []
 
 
-async def test_who_was_not_born_is_asked_for_a_birth_but_not_again_and_again() -> None:
+async def test_data_before_birth_requests_rate_limited_rebirth() -> None:
     heard = Heard()
     for _ in range(5):
         heard.hear("DDATA", "ddata", "press-1")
@@ -73,7 +73,7 @@ async def test_who_was_not_born_is_asked_for_a_birth_but_not_again_and_again() -
     assert len(heard.asked) == 2
 
 
-async def test_a_gap_is_noticed_and_aliases_are_not_guessed_after_it() -> None:
+async def test_sequence_gap_requests_rebirth_and_drops_data() -> None:
     heard = Heard()
     heard.hear("NBIRTH", "nbirth")
     heard.hear("DBIRTH", "dbirth", "press-1")
@@ -88,7 +88,7 @@ async def test_a_gap_is_noticed_and_aliases_are_not_guessed_after_it() -> None:
     assert len(heard.asked) == 1
 
 
-async def test_the_dead_tell_nothing_and_an_old_will_kills_nobody() -> None:
+async def test_death_ends_data_and_stale_death_is_ignored() -> None:
     heard = Heard()
     heard.hear("NBIRTH", "nbirth")
     heard.hear("DBIRTH", "dbirth", "press-1")
@@ -103,7 +103,7 @@ async def test_the_dead_tell_nothing_and_an_old_will_kills_nobody() -> None:
     assert len(heard.asked) == 1
 
 
-async def test_a_sequence_goes_round() -> None:
+async def test_sequence_number_wraps_around() -> None:
     heard = Heard()
     heard.hear("NBIRTH", "nbirth")
     for number in range(1, 600):
@@ -115,7 +115,7 @@ async def test_a_sequence_goes_round() -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(["NBIRTH", "DBIRTH", "DDATA", "NDATA", "NDEATH", "DDEATH", "STATE"]))
-async def test_no_bytes_harm_the_plant(payload: bytes, kind: str) -> None:
+async def test_arbitrary_sparkplug_payload_raises_no_error(payload: bytes, kind: str) -> None:
     heard = Heard()
     heard.hear("NBIRTH", "nbirth")
     heard.hear(kind, payload, "press-1" if kind[0] == "D" else None)

@@ -44,7 +44,7 @@ def outcome(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=name_of)
-def test_resources_become_what_is_expected(path: Path) -> None:
+def test_resources_yield_golden_config_maps_and_statuses(path: Path) -> None:
     assert outcome(path) == (GOLDEN / f"{name_of(path)}.out.yaml").read_text()
 
 

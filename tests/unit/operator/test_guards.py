@@ -75,7 +75,7 @@ async def find(address: str, guard: GuardSpec, since: float | None = 20.0) -> Fi
     return guards.findings["uid"]
 
 
-async def test_it_burns_when_a_figure_is_above_what_it_may_be(prometheus: Prometheus) -> None:
+async def test_guard_burns_above_allowed_error_ratio(prometheus: Prometheus) -> None:
     prometheus.answers = {"code=~": {"": 0.2}, **prometheus.answers}
     assert await find(prometheus.address, GuardSpec()) == Finding(
         True, "a share of 0.2 of the calls fails, more than 0.05"
@@ -85,7 +85,7 @@ async def test_it_burns_when_a_figure_is_above_what_it_may_be(prometheus: Promet
     assert 'method=~"/aurum[.]v1[.]PredictionService/Predict"' in query
 
 
-async def test_it_burns_for_an_open_breaker_a_slow_call_and_a_query_of_ones_own(prometheus: Prometheus) -> None:
+async def test_guard_burns_on_open_breaker_latency_or_own_query(prometheus: Prometheus) -> None:
     before = dict(prometheus.answers)
     prometheus.answers = {"circuit_breaker_state": {"api-1": 1.0}, **before}
     assert (await find(prometheus.address, GuardSpec())).figures == "a circuit breaker is open"
@@ -98,7 +98,7 @@ async def test_it_burns_for_an_open_breaker_a_slow_call_and_a_query_of_ones_own(
     assert 'mine{pod=~"api-1|api-2[.]x"} > 3' in prometheus.asked
 
 
-async def test_it_is_quiet_when_nothing_is_wrong_or_nobody_calls(prometheus: Prometheus) -> None:
+async def test_guard_is_quiet_without_errors_or_calls(prometheus: Prometheus) -> None:
     prometheus.answers = {"code=~": {"": 0.01}, **prometheus.answers}
     finding = await find(prometheus.address, GuardSpec())
     assert finding == Finding(False, "error ratio: 0.01; open breakers: none")
@@ -115,7 +115,7 @@ async def test_it_is_quiet_when_nothing_is_wrong_or_nobody_calls(prometheus: Pro
         ({"api-1": 4.0, "api-2.x": 4.0}, 0.0, "just now"),
     ],
 )
-async def test_it_cannot_tell_without_recent_figures(
+async def test_guard_is_undecided_without_recent_figures(
     prometheus: Prometheus, samples: dict[str, float], since: float | None, why: str
 ) -> None:
     prometheus.answers = {"policy_generation": samples}
@@ -124,14 +124,14 @@ async def test_it_cannot_tell_without_recent_figures(
     assert why in finding.figures
 
 
-async def test_it_looks_no_further_back_than_the_step(prometheus: Prometheus) -> None:
+async def test_guard_window_is_limited_to_the_step(prometheus: Prometheus) -> None:
     await find(prometheus.address, GuardSpec(), 12.5)
     assert "[12s]" in prometheus.asked[0]
     await find(prometheus.address, GuardSpec(), 500.0)
     assert "[30s]" in prometheus.asked[-3]
 
 
-async def test_it_cannot_tell_without_a_prometheus() -> None:
+async def test_guard_is_undecided_without_prometheus() -> None:
     finding = await find("127.0.0.1:9", GuardSpec())
     assert finding.burns is None
     assert finding.figures.startswith("Prometheus cannot be asked")

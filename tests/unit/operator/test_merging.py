@@ -13,7 +13,7 @@ def document(simulated: Simulated, service: str):
     return simulated.plan().services[service].in_force
 
 
-def test_a_part_replaces_that_of_the_defaults_and_leaves_the_others() -> None:
+def test_policy_part_replaces_only_that_part_of_defaults() -> None:
     simulated = Simulated()
     simulated.apply("patient", {**PREDICTION, "retry": {"maxAttempts": 5}})
     simulated.settle()
@@ -30,7 +30,7 @@ def test_a_part_replaces_that_of_the_defaults_and_leaves_the_others() -> None:
     assert document(simulated, "ingestion").sources == ()
 
 
-def test_the_most_specific_policy_that_has_a_part_gives_it() -> None:
+def test_most_specific_policy_wins_for_each_part() -> None:
     simulated = Simulated()
     simulated.apply("all", {**PREDICTION, "retry": {"maxAttempts": 2}, "bulkhead": {"maxConcurrent": 9}})
     method = {"targetRefs": [{"service": "prediction", "method": "Predict"}]}
@@ -49,7 +49,7 @@ def test_the_most_specific_policy_that_has_a_part_gives_it() -> None:
     assert {simulated.conditions(name)["Converged"][0] for name in ("all", "method", "both")} == {"True"}
 
 
-def test_of_two_with_the_same_part_the_older_one_wins_and_the_other_says_so() -> None:
+def test_older_policy_wins_and_younger_reports_conflict() -> None:
     simulated = Simulated()
     simulated.apply("older", {**PREDICTION, "retry": {"maxAttempts": 2}})
     simulated.apply("younger", {**PREDICTION, "retry": {"maxAttempts": 7}})
@@ -67,7 +67,7 @@ def test_of_two_with_the_same_part_the_older_one_wins_and_the_other_says_so() ->
     assert policy.retry.max_attempts == 7
 
 
-def test_a_deleted_policy_gives_way_to_the_defaults() -> None:
+def test_deleted_policy_restores_defaults() -> None:
     simulated = Simulated()
     simulated.settle()
     before = document(simulated, "api")
@@ -105,7 +105,7 @@ def test_a_deleted_policy_gives_way_to_the_defaults() -> None:
         ),
     ],
 )
-def test_what_cannot_have_an_effect_says_why(spec: dict, reason: str, message: str) -> None:
+def test_ineffective_policy_is_not_accepted_with_reason(spec: dict, reason: str, message: str) -> None:
     simulated = Simulated()
     simulated.apply("wrong", spec)
     simulated.settle()
@@ -115,7 +115,7 @@ def test_what_cannot_have_an_effect_says_why(spec: dict, reason: str, message: s
     assert document(simulated, "api").sources == ()
 
 
-def test_a_generation_that_cannot_have_an_effect_leaves_the_last_good_one() -> None:
+def test_ineffective_generation_keeps_last_good_one() -> None:
     simulated = Simulated()
     simulated.apply("policy", {**PREDICTION, "retry": {"maxAttempts": 5}})
     simulated.settle()
@@ -128,7 +128,7 @@ def test_a_generation_that_cannot_have_an_effect_leaves_the_last_good_one() -> N
     assert policy.retry.max_attempts == 5
 
 
-def test_admission_goes_to_the_server_and_a_selector_finds_services() -> None:
+def test_admission_reaches_server_found_by_selector() -> None:
     simulated = Simulated()
     labels = {"app.kubernetes.io/component": "prediction"}
     simulated.apply("gate", {"selector": {"matchLabels": labels}, "admission": {"maxConcurrent": 7}})
@@ -140,7 +140,7 @@ def test_admission_goes_to_the_server_and_a_selector_finds_services() -> None:
     assert simulated.resources["gate"].status["converged"] == "2/2"
 
 
-def test_a_shadow_decides_beside_what_is_in_force() -> None:
+def test_shadow_policy_leaves_enforced_policy_unchanged() -> None:
     simulated = Simulated()
     simulated.apply("shadow", {**PREDICTION, "mode": "Shadow", "circuitBreaker": {"failMax": 1}})
     simulated.settle()
@@ -153,7 +153,7 @@ def test_a_shadow_decides_beside_what_is_in_force() -> None:
     assert simulated.resources["shadow"].status["shadow"]["calls"] == 0
 
 
-def test_telemetry_goes_to_the_services_that_are_named_before_all() -> None:
+def test_named_telemetry_policy_overrides_general_one() -> None:
     simulated = Simulated()
     simulated.apply("all", {"logLevel": "WARNING", "samplingRatio": 0.1}, "TelemetryPolicy")
     simulated.apply("loud", {"targetRefs": [{"service": "api"}], "logLevel": "DEBUG"}, "TelemetryPolicy")
@@ -168,7 +168,7 @@ def test_telemetry_goes_to_the_services_that_are_named_before_all() -> None:
     assert simulated.resources["all"].status["converged"] == "6/6"
 
 
-def test_a_document_reads_as_it_was_made() -> None:
+def test_rendered_document_parses_back_unchanged() -> None:
     simulated = Simulated()
     simulated.apply("policy", {**PREDICTION, "circuitBreaker": {"mode": "time", "open": "1500ms"}, "fallback": {}})
     simulated.apply("loud", {"logLevel": "DEBUG"}, "TelemetryPolicy")
@@ -178,7 +178,7 @@ def test_a_document_reads_as_it_was_made() -> None:
         assert again.content_hash == service.in_force.content_hash
 
 
-def test_nothing_changes_in_a_settled_world() -> None:
+def test_settled_state_does_not_change() -> None:
     simulated = Simulated()
     simulated.apply("policy", {**PREDICTION, "retry": {"maxAttempts": 5}})
     before = simulated.settle()
@@ -190,7 +190,7 @@ def test_nothing_changes_in_a_settled_world() -> None:
     }
 
 
-def test_pods_that_lag_or_refuse_are_named() -> None:
+def test_lagging_and_refusing_pods_are_named() -> None:
     simulated = Simulated()
     simulated.apply("policy", {**PREDICTION, "retry": {"maxAttempts": 5}})
     simulated.settle()

@@ -40,7 +40,7 @@ def attempts_of_pods(simulated: Simulated) -> list[int]:
     return sorted(found)
 
 
-def test_it_goes_on_step_by_step_while_the_guard_is_quiet() -> None:
+def test_rollout_advances_stepwise_while_guard_is_quiet() -> None:
     simulated, uid = started()
     simulated.step()
     assert attempts_of_pods(simulated) == [2] * 6 + [3] * 2
@@ -62,7 +62,7 @@ def test_it_goes_on_step_by_step_while_the_guard_is_quiet() -> None:
     assert status["lastGood"]["generation"] == 2
 
 
-def test_it_is_taken_back_when_the_guard_burns_and_stays_so_until_the_spec_changes() -> None:
+def test_burning_guard_rolls_back_until_spec_changes() -> None:
     simulated, uid = started()
     simulated.step()
     simulated.step()
@@ -85,7 +85,7 @@ def test_it_is_taken_back_when_the_guard_burns_and_stays_so_until_the_spec_chang
     assert "RolledBack" not in simulated.conditions("policy")
 
 
-def test_it_waits_for_a_guard_that_cannot_tell() -> None:
+def test_rollout_waits_for_undecided_guard() -> None:
     simulated, uid = started()
     simulated.findings[uid] = Finding(None, "Prometheus cannot be asked: it is away")
     for _ in range(5):
@@ -95,7 +95,7 @@ def test_it_waits_for_a_guard_that_cannot_tell() -> None:
     assert "Prometheus cannot be asked" in simulated.message("policy", "Programmed")
 
 
-def test_a_pod_that_refuses_takes_it_back() -> None:
+def test_refusing_pod_rolls_back_the_rollout() -> None:
     simulated, uid = started()
     made = simulated.step(follow=False)
     service = made.services["api"]
@@ -111,7 +111,7 @@ def test_a_pod_that_refuses_takes_it_back() -> None:
     assert "a pod refused it: it is wrong" in simulated.message("policy", "RolledBack")
 
 
-def test_a_refusal_counts_whichever_pod_it_is_of_and_only_if_it_is_of_this_change() -> None:
+def test_only_refusal_of_current_change_rolls_back() -> None:
     simulated, uid = started()
     service = simulated.step(follow=False).services["api"]
     assert service.candidate
@@ -131,7 +131,7 @@ def test_a_refusal_counts_whichever_pod_it_is_of_and_only_if_it_is_of_this_chang
     assert simulated.conditions("policy")["RolledBack"] == ("True", "GuardBurned")
 
 
-def test_one_rollout_at_a_time_reaches_a_service() -> None:
+def test_service_gets_one_rollout_at_a_time() -> None:
     simulated, _ = started()
     other = {"targetRefs": [{"service": "prediction"}], "bulkhead": {"maxConcurrent": 5}, "rollout": ROLLOUT}
     simulated.apply("second", other)
@@ -142,7 +142,7 @@ def test_one_rollout_at_a_time_reaches_a_service() -> None:
     assert sources == {"policy"}
 
 
-def test_what_has_no_rollout_applies_at_once_also_beside_one() -> None:
+def test_policy_without_rollout_applies_during_another() -> None:
     simulated, _ = started()
     simulated.step()
     simulated.apply("now", {"targetRefs": [{"service": "prediction"}], "bulkhead": {"maxConcurrent": 5}})
@@ -156,7 +156,7 @@ def test_what_has_no_rollout_applies_at_once_also_beside_one() -> None:
     assert attempts_of_pods(simulated) == [2] * 6 + [3] * 2
 
 
-def test_without_a_guard_it_applies_at_once() -> None:
+def test_rollout_without_guard_applies_at_once() -> None:
     simulated = Simulated({"api": 8, "prediction": 1}, guarded=False)
     simulated.apply("policy", spec(3))
     simulated.settle()
@@ -164,7 +164,7 @@ def test_without_a_guard_it_applies_at_once() -> None:
     assert simulated.resources["policy"].status["converged"] == "8/8"
 
 
-def test_an_operator_that_begins_anew_goes_on_where_the_status_says() -> None:
+def test_restarted_operator_resumes_rollout_from_status() -> None:
     simulated, uid = started()
     simulated.step()
     simulated.findings[uid] = FINE
@@ -178,7 +178,7 @@ def test_an_operator_that_begins_anew_goes_on_where_the_status_says() -> None:
 
 
 @given(count=st.integers(1, 200), percents=st.lists(st.integers(1, 100), min_size=2, max_size=2).map(sorted))
-def test_a_larger_share_has_the_pods_of_a_smaller_one(count: int, percents: list[int]) -> None:
+def test_larger_share_contains_pods_of_smaller_one(count: int, percents: list[int]) -> None:
     pods = [Pod(f"api-{number}", str(number), "api", "") for number in range(count)]
     few, many = (exposed_pods("uid", pods, percent) for percent in percents)
     assert few <= many

@@ -64,7 +64,7 @@ BudgetMachine.TestCase.settings = settings(max_examples=100, stateful_step_count
 TestBudgetMachine = BudgetMachine.TestCase
 
 
-def test_an_outage_under_load_is_amplified_by_the_share_alone() -> None:
+def test_retry_budget_limits_amplification_of_an_outage() -> None:
     now = [0.0]
     budget = RetryBudget("outage", 0.2, 1.0, clock=lambda: now[0])
     retries = 0
@@ -150,7 +150,7 @@ LimitMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=
 TestLimitMachine = LimitMachine.TestCase
 
 
-def test_a_wait_ends_in_time() -> None:
+def test_wait_for_limit_times_out() -> None:
     loop = VirtualLoop()
 
     async def main() -> float:
@@ -164,7 +164,7 @@ def test_a_wait_ends_in_time() -> None:
     assert loop.run(main()) == 0.25
 
 
-def test_in_a_full_queue_the_less_critical_gives_way() -> None:
+def test_full_queue_evicts_less_critical_call() -> None:
     loop = VirtualLoop()
 
     async def main() -> list[str]:
@@ -215,7 +215,7 @@ def test_threads_share_a_limit_with_a_queue() -> None:
     assert (limit.in_flight, limit.queued) == (0, 0)
 
 
-async def test_cancelled_waits_leak_nothing() -> None:
+async def test_cancelled_waits_leak_no_place() -> None:
     limit = ConcurrencyLimit("c", LimitConfig(2, 1000, 30.0))
     chance = random.Random(3)
 
@@ -286,7 +286,7 @@ def serve(algorithm: LimitAlgorithm, servers: int, arrivals_per_second: float, s
 @pytest.mark.parametrize(
     ("algorithm", "slowest"), [(Vegas(20, 4, 400), 0.06), (Aimd(20, 4, 400, slow_seconds=0.04), 0.08)]
 )
-def test_an_adaptive_limit_finds_what_a_target_can_take(algorithm: LimitAlgorithm, slowest: float) -> None:
+def test_adaptive_limit_finds_capacity_of_target(algorithm: LimitAlgorithm, slowest: float) -> None:
     capacity = 10 / 0.02  # 500 calls a second
     result = serve(algorithm, 10, 5 * capacity, 40.0)
     assert result["goodput"] >= 0.9 * capacity
@@ -295,12 +295,12 @@ def test_an_adaptive_limit_finds_what_a_target_can_take(algorithm: LimitAlgorith
     assert result["in_flight"] == 0
 
 
-def test_aimd_steps_back_when_calls_are_dropped() -> None:
+def test_aimd_limit_decreases_when_calls_are_dropped() -> None:
     result = serve(Aimd(300, 4, 400), 2, 1000.0, 30.0)
     assert result["limit"] < 200
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 1, "max_queued": -1}, {"limit": 1, "shares": (0, 1, 1, 1)}])
-def test_a_limit_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_limit_configuration_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="concurrency limit x"):
         ConcurrencyLimit("x", LimitConfig(**wrong))

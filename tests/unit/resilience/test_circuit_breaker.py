@@ -141,9 +141,7 @@ TestBreakerMachine = BreakerMachine.TestCase
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=80), st.integers(1, 20), st.integers(1, 20))
-def test_a_count_window_holds_the_last_calls_also_when_resized(
-    calls: list[tuple[bool, bool]], size: int, other: int
-) -> None:
+def test_count_window_keeps_last_calls_when_resized(calls: list[tuple[bool, bool]], size: int, other: int) -> None:
     window = CountWindow(size)
     for failed, slow in calls:
         window.record(0.0, failed, slow)
@@ -157,7 +155,7 @@ def test_a_count_window_holds_the_last_calls_also_when_resized(
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=60), st.floats(0, 30))
-def test_a_time_window_forgets_by_tenths(calls: list[tuple[float, bool]], later: float) -> None:
+def test_time_window_expires_calls_in_tenths(calls: list[tuple[float, bool]], later: float) -> None:
     window, now, seen = TimeWindow(10.0), 5.0, []
     for gap, failed in calls:
         now += gap
@@ -179,7 +177,7 @@ def failing(breaker: ResilientCircuitBreaker, times: int) -> None:
             breaker.call(fail)
 
 
-def test_of_a_thousand_threads_exactly_the_probes_pass() -> None:
+def test_concurrent_threads_get_exactly_the_allowed_probes() -> None:
     now = [0.0]
     breaker = ResilientCircuitBreaker("probes", 1, 1.0, probes=7, clock=lambda: now[0])
     failing(breaker, 1)
@@ -203,7 +201,7 @@ def test_of_a_thousand_threads_exactly_the_probes_pass() -> None:
     assert len(admitted) == 7
 
 
-def test_a_refusal_says_when_to_try_again() -> None:
+def test_open_breaker_reports_retry_after() -> None:
     now = [0.0]
     breaker = ResilientCircuitBreaker("wait", 1, 10.0, clock=lambda: now[0])
     failing(breaker, 1)
@@ -228,7 +226,7 @@ def test_jitter_spreads_the_open_time() -> None:
     assert breaker.call(lambda: 1) == 1
 
 
-def test_pybreakers_listeners_are_told() -> None:
+def test_pybreaker_listeners_are_notified() -> None:
     seen: list[str] = []
 
     class Listener(CircuitBreakerListener):
@@ -258,7 +256,7 @@ def test_pybreakers_listeners_are_told() -> None:
 
 
 @pytest.mark.parametrize("forced", ["open", "closed"])
-def test_a_forced_state_holds_until_it_is_lifted(forced: Any) -> None:
+def test_forced_state_holds_until_lifted(forced: Any) -> None:
     breaker = ResilientCircuitBreaker("f", config=BreakerConfig(fail_max=2, forced=forced))
     told: list[str] = []
     stop = events.subscribe(lambda event: told.append(event.value) if event.kind == "breaker_state" else None)
@@ -285,7 +283,7 @@ def configs() -> dict[str, Callable[[BreakerConfig], BreakerConfig]]:
 
 
 @pytest.mark.parametrize("mode", ["count", "time", "consecutive"])
-def test_a_reload_keeps_the_window(mode: Any) -> None:
+def test_breaker_reload_keeps_its_window(mode: Any) -> None:
     before = BreakerConfig(mode=mode, fail_max=9, window_calls=9, window_seconds=9.0, minimum_calls=9)
     breaker = ResilientCircuitBreaker("r", config=before, clock=lambda: 100.0)
     failing(breaker, 3)
@@ -295,7 +293,7 @@ def test_a_reload_keeps_the_window(mode: Any) -> None:
     assert breaker.current_state == "open"
 
 
-def test_a_reload_keeps_an_open_breaker_open_for_as_long_as_it_was_to_be() -> None:
+def test_breaker_reload_keeps_original_open_time() -> None:
     now = [0.0]
     breaker = ResilientCircuitBreaker("o", 1, 10.0, clock=lambda: now[0])
     failing(breaker, 1)
@@ -320,6 +318,6 @@ def test_a_reload_keeps_an_open_breaker_open_for_as_long_as_it_was_to_be() -> No
         {"slow_seconds": 0.0},
     ],
 )
-def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_breaker_configuration_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="circuit breaker x"):
         ResilientCircuitBreaker("x", config=BreakerConfig(**wrong))

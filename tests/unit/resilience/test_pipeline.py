@@ -41,7 +41,7 @@ def run(loop: VirtualLoop, main: Coroutine[Any, Any, T]) -> tuple[T, float]:
 HEDGED = policy(hedge={"delay": "100ms", "maxAttempts": 3}, retry={"maxAttempts": 1, "budgetFloor": 10})
 
 
-def test_a_hedge_answers_for_an_attempt_that_hangs() -> None:
+def test_hedge_answers_for_hanging_attempt() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline("h", HEDGED, clock=loop.time)
     began: list[float] = []
@@ -63,7 +63,7 @@ def test_a_hedge_answers_for_an_attempt_that_hangs() -> None:
     assert pipeline.limit.in_flight == 0
 
 
-def test_hedges_are_paid_from_the_budget_and_end_when_it_is_spent() -> None:
+def test_empty_budget_prevents_hedge() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline(
         "h", policy(hedge={"delay": "100ms"}, retry={"budgetFloor": 0, "budgetRatio": 0}), clock=loop.time
@@ -78,7 +78,7 @@ def test_hedges_are_paid_from_the_budget_and_end_when_it_is_spent() -> None:
     assert len(began) == 1
 
 
-def test_a_hedged_call_fails_only_when_no_attempt_is_left() -> None:
+def test_hedged_call_fails_only_after_last_attempt() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline("h", HEDGED, clock=loop.time)
     number = 0
@@ -101,7 +101,7 @@ def test_a_hedged_call_fails_only_when_no_attempt_is_left() -> None:
         VirtualLoop().run(Pipeline("h", HEDGED, clock=VirtualLoop().time).call_async(failing))
 
 
-def test_a_call_that_may_not_be_repeated_is_not_hedged() -> None:
+def test_non_idempotent_call_is_not_hedged() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline("h", HEDGED, clock=loop.time)
     began = []
@@ -114,7 +114,7 @@ def test_a_call_that_may_not_be_repeated_is_not_hedged() -> None:
     assert len(began) == 1
 
 
-def test_an_attempt_that_hangs_is_ended_and_the_next_one_has_what_is_left() -> None:
+def test_attempt_after_timeouts_gets_remaining_time() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline(
         "t",
@@ -137,7 +137,7 @@ def test_an_attempt_that_hangs_is_ended_and_the_next_one_has_what_is_left() -> N
     assert loop.time() == pytest.approx(5.0)
 
 
-def test_a_pipeline_within_a_pipeline_has_no_more_time_than_the_outer_one() -> None:
+def test_nested_pipeline_is_bound_by_outer_deadline() -> None:
     loop = VirtualLoop()
     outer = Pipeline("o", policy(timeout={"attempt": "1s", "deadline": "1s"}), clock=loop.time)
     inner = Pipeline("i", policy(), clock=loop.time)
@@ -155,7 +155,7 @@ def test_a_pipeline_within_a_pipeline_has_no_more_time_than_the_outer_one() -> N
     assert remaining(loop.time) is None
 
 
-def test_a_deadline_that_has_passed_makes_no_call() -> None:
+def test_passed_deadline_prevents_call() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline("d", policy(), clock=loop.time)
 
@@ -170,7 +170,7 @@ def test_a_deadline_that_has_passed_makes_no_call() -> None:
 
 
 @pytest.mark.parametrize(("received", "kept"), [(0.02, 0.015), (1.0, 0.9), (10.0, 9.75), (0.001, 0.0)])
-def test_a_server_keeps_time_back_to_answer_in(received: float, kept: float) -> None:
+def test_received_deadline_reserves_time_to_answer(received: float, kept: float) -> None:
     with received_deadline(received):
         left = remaining()
         assert left is not None
@@ -181,7 +181,7 @@ def test_a_server_keeps_time_back_to_answer_in(received: float, kept: float) -> 
         assert remaining() is None
 
 
-def test_an_abandoned_stream_is_closed_in_another_context() -> None:
+def test_abandoned_stream_can_be_closed_in_another_context() -> None:
     async def stream() -> AsyncIterator[int]:
         with deadline_scope(1.0), criticality_scope(Criticality.ALARM):
             yield 1
@@ -194,7 +194,7 @@ def test_an_abandoned_stream_is_closed_in_another_context() -> None:
     asyncio.run(main())
 
 
-def test_a_slow_call_opens_the_breaker_and_each_outcome_is_recorded() -> None:
+def test_slow_calls_open_breaker_and_are_recorded() -> None:
     loop = VirtualLoop()
     breaker = {"mode": "count", "minimumCalls": 3, "windowCalls": 5, "slowCall": "500ms", "open": "1s", "openJitter": 0}
     pipeline = Pipeline("s", policy(circuitBreaker=breaker), clock=loop.time)
@@ -214,7 +214,7 @@ def test_a_slow_call_opens_the_breaker_and_each_outcome_is_recorded() -> None:
     assert records == [("a/b/C", 0.6, "OK", 1)] * 3 + [("a/b/C", 0.0, "CIRCUIT_OPEN", 1)]
 
 
-def test_a_bulkhead_queues_and_refuses() -> None:
+def test_bulkhead_queues_and_rejects_calls() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline("b", policy(bulkhead={"maxConcurrent": 2, "maxQueued": 1, "maxWait": "10s"}), clock=loop.time)
     now = most = 0
@@ -234,7 +234,7 @@ def test_a_bulkhead_queues_and_refuses() -> None:
     assert (most, seconds) == (2, 2.0)
 
 
-def test_the_same_policies_govern_threads() -> None:
+def test_policies_govern_synchronous_calls_in_threads() -> None:
     pipeline = Pipeline(
         "sync",
         policy(
@@ -293,7 +293,7 @@ def always_failing(pipelines: Pipelines, method: str, times: int, loop: VirtualL
     loop.run(main())
 
 
-def test_a_reload_keeps_what_is_known_of_a_target_whatever_pattern_governs_it() -> None:
+def test_reload_keeps_breaker_state_across_patterns() -> None:
     loop = VirtualLoop()
     text = "generation: {0}\npolicies: [{{target: {1}, circuitBreaker: {{failMax: 2, open: 30s, openJitter: 0}}}}]"
     document = parse_policy_document(text.format(1, "api/prediction/*"), "test")
@@ -308,7 +308,7 @@ def test_a_reload_keeps_what_is_known_of_a_target_whatever_pattern_governs_it() 
     assert {each.policy.target for each in pipelines} == {"*/*/*"}
 
 
-def test_servers_of_one_name_share_a_policy_and_have_breakers_of_their_own() -> None:
+def test_instances_share_policy_and_have_own_breakers() -> None:
     loop = VirtualLoop()
     text = "generation: {0}\npolicies: [{{target: edge/inputs/*, circuitBreaker: {{failMax: {1}, openJitter: 0}}}}]"
     pipelines = Pipelines(parse_policy_document(text.format(1, 1), "test"), Policy(target="*/*/*"), clock=loop.time)
@@ -331,7 +331,7 @@ def test_servers_of_one_name_share_a_policy_and_have_breakers_of_their_own() -> 
     assert {each.breaker.config.fail_max for each in pipelines if each.breaker} == {3}
 
 
-def test_calls_in_progress_end_under_the_policy_that_they_began_with() -> None:
+def test_calls_in_progress_keep_their_policy_on_reload() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline("p", policy(bulkhead={"maxConcurrent": 1}), clock=loop.time)
 

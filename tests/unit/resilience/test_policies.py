@@ -26,7 +26,7 @@ from aurum.resilience.durations import Seconds
 from aurum.resilience.policy import CircuitBreakerSpec, Policy, RetrySpec, TimeoutSpec
 
 
-def test_a_breaker_holds_no_lock_across_calls() -> None:
+def test_breaker_holds_no_lock_across_calls() -> None:
     breaker = ResilientCircuitBreaker("threads")
     together = threading.Barrier(8, timeout=10)  # broken if the calls were made one after the other
     threads = [threading.Thread(target=breaker.call, args=(together.wait,)) for _ in range(8)]
@@ -38,7 +38,7 @@ def test_a_breaker_holds_no_lock_across_calls() -> None:
     assert breaker.fail_counter == 0
 
 
-async def test_exactly_the_allowed_probes_pass_when_half_open() -> None:
+async def test_half_open_breaker_admits_exactly_its_probes() -> None:
     now = [0.0]
     breaker = ResilientCircuitBreaker("probes", 1, 1.0, probes=3, clock=lambda: now[0])
 
@@ -57,7 +57,7 @@ async def test_exactly_the_allowed_probes_pass_when_half_open() -> None:
     assert breaker.current_state == "closed"
 
 
-async def test_a_cancelled_probe_gives_its_place_back() -> None:
+async def test_cancelled_probe_frees_its_place() -> None:
     now = [0.0]
     breaker = ResilientCircuitBreaker("cancel", 1, 1.0, clock=lambda: now[0])
     with pytest.raises(ValueError, match="x"), breaker.guard():
@@ -70,7 +70,7 @@ async def test_a_cancelled_probe_gives_its_place_back() -> None:
     assert breaker.call(lambda: 7) == 7
 
 
-def test_an_outcome_from_before_a_change_of_state_does_not_count() -> None:
+def test_outcome_from_before_state_change_is_ignored() -> None:
     breaker = ResilientCircuitBreaker("late", 1, 100.0)
     slow = breaker.guard()
     slow.__enter__()
@@ -82,7 +82,7 @@ def test_an_outcome_from_before_a_change_of_state_does_not_count() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=200))
-def test_a_budget_never_grants_more_than_its_share(retries: list[bool]) -> None:
+def test_retry_budget_never_exceeds_its_ratio(retries: list[bool]) -> None:
     budget = RetryBudget("b", ratio=0.2, floor=0.0, clock=lambda: 0.0)
     start = budget.tokens
     deposits = granted = 0
@@ -95,7 +95,7 @@ def test_a_budget_never_grants_more_than_its_share(retries: list[bool]) -> None:
     assert granted <= start + 0.2 * deposits + 1e-9
 
 
-async def test_a_pipeline_retries_within_its_deadline() -> None:
+async def test_pipeline_retries_within_its_deadline() -> None:
     policy = Policy(
         target="a/b/C",
         retry=RetrySpec(max_attempts=10, base_delay=Seconds(0.05), max_delay=Seconds(0.05), budget_floor=100),
@@ -115,7 +115,7 @@ async def test_a_pipeline_retries_within_its_deadline() -> None:
     assert timeouts == sorted(timeouts, reverse=True)  # each attempt has less time than the one before
 
 
-async def test_a_call_that_is_not_idempotent_is_made_once() -> None:
+async def test_non_idempotent_call_is_made_once() -> None:
     pipeline = Pipeline("t", Policy(target="a/b/C"))
     calls = []
 
@@ -128,7 +128,7 @@ async def test_a_call_that_is_not_idempotent_is_made_once() -> None:
     assert len(calls) == 1
 
 
-def test_the_delay_that_a_server_asks_for_is_kept() -> None:
+def test_retry_policy_respects_retry_after() -> None:
     policy = RetryPolicy(3, 0.0, 0.0, retry_after=lambda error: 1.5)
     assert policy.delay(OSError(), 1) == 1.5
     with deadline_scope(1.0):
@@ -143,7 +143,7 @@ def test_deadlines_only_shrink() -> None:
     assert remaining() is None
 
 
-def test_a_limit_refuses_and_recovers() -> None:
+def test_limit_rejects_and_recovers() -> None:
     limit = ConcurrencyLimit("l", 1)
     assert limit.try_acquire()
     with pytest.raises(LimitExceededError, match="l: 1 calls are in progress"):
@@ -161,14 +161,14 @@ def test_a_limit_refuses_and_recovers() -> None:
         ("policies: [", "YAML"),
     ],
 )
-def test_a_wrong_policy_is_refused_with_its_field(content: str, named: str, tmp_path: Path) -> None:
+def test_invalid_policy_is_rejected_with_its_field(content: str, named: str, tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
     path.write_text(content)
     with pytest.raises(PolicyError, match=named):
         load_policy_document(path)
 
 
-def test_the_first_policy_that_matches_governs() -> None:
+def test_first_matching_policy_governs() -> None:
     document = PolicyDocument(policies=(Policy(target="api/*/Predict"), Policy(target="api/*/*")))
     assert document.for_call("api", "prediction", "Predict").target == "api/*/Predict"
     assert document.for_call("api", "ingestion", "Query").target == "api/*/*"

@@ -49,7 +49,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES)
-def test_a_mistake_is_named_with_the_path_of_its_field(text: str, tmp_path: Path) -> None:
+def test_invalid_document_names_path_of_its_field(text: str, tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
     path.write_text(text)
     with pytest.raises(PolicyError) as caught:
@@ -58,7 +58,7 @@ def test_a_mistake_is_named_with_the_path_of_its_field(text: str, tmp_path: Path
     assert MISTAKES[text] in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
+def test_missing_or_binary_policy_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="cannot be read"):
         load_policy_document(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
@@ -66,7 +66,7 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
         load_policy_document(tmp_path / "binary.yaml")
 
 
-def test_both_spellings_and_the_layout_mean_the_same() -> None:
+def test_camel_and_snake_case_documents_are_equal() -> None:
     camel = parse_policy_document("policies: [{target: a/b/C, retry: {maxAttempts: 2, baseDelay: 50ms}}]", "x")
     snake = parse_policy_document(
         "policies:\n- target: a/b/C\n  retry:\n    base_delay: 0.05s\n    max_attempts: 2\n", "x"
@@ -77,7 +77,7 @@ def test_both_spellings_and_the_layout_mean_the_same() -> None:
     assert parse_policy_document(camel.model_dump_json(by_alias=True), "x") == camel
 
 
-def test_an_empty_document_leaves_all_to_the_settings() -> None:
+def test_empty_document_leaves_policy_to_settings() -> None:
     document = parse_policy_document("", "x")
     assert document.for_call("api", "prediction", "Predict") is None
     default = default_policy(load_settings(timeout_read=1.5, circuit_breaker_fail_max=3))
@@ -87,7 +87,7 @@ def test_an_empty_document_leaves_all_to_the_settings() -> None:
 
 
 @given(st.integers(1, 10**9))
-def test_durations_survive_being_written(microseconds: int) -> None:
+def test_durations_round_trip(microseconds: int) -> None:
     seconds = microseconds / 1e6
     assert math.isclose(parse_duration(format_duration(seconds)), seconds, rel_tol=1e-9)
 
@@ -95,11 +95,11 @@ def test_durations_survive_being_written(microseconds: int) -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("250ms", 0.25), ("1.5s", 1.5), ("2m30s", 150.0), ("1h", 3600.0), ("1h1m1s1ms", 3661.001)]
 )
-def test_durations_are_read(text: str, seconds: float) -> None:
+def test_durations_are_parsed(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 s", "-1s", "s", "1d", "1,5s", True, None, 3])
-def test_what_is_no_duration_is_refused(text: object) -> None:
+def test_invalid_duration_is_rejected(text: object) -> None:
     with pytest.raises(ValueError, match=r"unit|not a duration"):
         parse_duration(text)

@@ -48,7 +48,7 @@ async def call(pipelines: Pipelines, method: str, code: str = "OK", seconds: flo
     return await pipeline.call_async(lambda _: ends(code, clock, seconds), timed=False, target=f"a/b/{method}")
 
 
-async def test_it_counts_what_its_breaker_would_have_done_and_lets_every_call_through() -> None:
+async def test_shadow_counts_breaker_decisions_without_blocking() -> None:
     pipelines = Pipelines(document("circuitBreaker: {failMax: 3, open: 5s, openJitter: 0}"), default(), clock=Clock())
     seen: list[events.Event] = []
     stop = events.subscribe(seen.append)
@@ -68,7 +68,7 @@ async def test_it_counts_what_its_breaker_would_have_done_and_lets_every_call_th
     assert shadow.decisions["breaker_rejection"] == 3, "its breaker has closed again"
 
 
-async def test_it_looks_only_at_the_calls_that_it_is_for() -> None:
+async def test_shadow_ignores_calls_of_other_methods() -> None:
     pipelines = Pipelines(document("circuitBreaker: {failMax: 1}"), default(), clock=Clock())
     with pytest.raises(FailedError):
         await call(pipelines, "Write", "UNAVAILABLE")
@@ -76,7 +76,7 @@ async def test_it_looks_only_at_the_calls_that_it_is_for() -> None:
     assert shadow.calls == 0
 
 
-async def test_it_counts_calls_that_outlast_its_timeout_or_find_no_place() -> None:
+async def test_shadow_counts_timeouts_and_limit_rejections() -> None:
     pipelines = Pipelines(document("timeout: {attempt: 100ms}, bulkhead: {maxConcurrent: 2}"), default(), clock=Clock())
     assert await call(pipelines, "Read", seconds=0.2) == "answer"
     (shadow,) = pipelines.shadows
@@ -98,7 +98,7 @@ async def test_it_counts_calls_that_outlast_its_timeout_or_find_no_place() -> No
     assert shadow.decisions["limit_rejection"] == 3, "every place was given back"
 
 
-async def test_what_it_knows_stays_when_the_document_changes_and_goes_with_it() -> None:
+async def test_shadow_state_survives_reload_until_removed() -> None:
     pipelines = Pipelines(document("circuitBreaker: {failMax: 3}"), default(), clock=Clock())
     for _ in range(2):
         with pytest.raises(FailedError):

@@ -30,14 +30,14 @@ def document(**parts: object) -> PolicyDocument:
     return PolicyDocument.model_validate({"policies": [{"target": TARGET, **parts}]})
 
 
-def test_a_policy_that_never_acts_changes_nothing() -> None:
+def test_simulated_policy_without_action_changes_nothing() -> None:
     result = simulate(PolicyDocument(), DEFAULT, trace(1000, 100.0))["api/prediction"].summary()
     assert result["calls"] == result["attempts"] == 1000
     assert result["success_share"] == 1.0
     assert result["added_latency_ms"] == 0.0
 
 
-def test_an_outage_opens_the_breaker_and_is_not_amplified() -> None:
+def test_simulated_outage_opens_breaker_and_limits_retries() -> None:
     calls = trace(10_000, 100.0, (20.0, 60.0))
     breaker = {"failMax": 5, "open": "2s", "openJitter": 0, "openGrowth": 1}
     result = simulate(document(circuitBreaker=breaker), DEFAULT, calls)[TARGET].summary()
@@ -52,14 +52,14 @@ def test_an_outage_opens_the_breaker_and_is_not_amplified() -> None:
     assert without["success_share"] >= without["recorded_success_share"]
 
 
-def test_retries_meet_the_target_as_it_was_when_they_are_made() -> None:
+def test_simulated_retry_meets_target_state_of_its_time() -> None:
     calls = [Outcome(0.0, TARGET, 0.01, "UNAVAILABLE"), Outcome(0.02, TARGET, 0.01, "OK")]
     policy = document(retry={"maxAttempts": 2, "baseDelay": "50ms", "maxDelay": "50ms"})
     result = simulate(policy, DEFAULT, calls)[TARGET]
     assert (result.ok, result.retries, result.attempts) == (2, 1, 3)
 
 
-def test_a_shorter_timeout_ends_slow_calls_and_a_hedge_saves_them() -> None:
+def test_simulated_timeout_ends_and_hedge_saves_slow_calls() -> None:
     chance = random.Random(2)
     calls = [Outcome(number / 50, TARGET, 1.0 if chance.random() < 0.05 else 0.01, "OK") for number in range(2000)]
     ended = simulate(document(timeout={"attempt": "300ms"}, retry={"maxAttempts": 1}), DEFAULT, calls)[TARGET]
@@ -71,18 +71,18 @@ def test_a_shorter_timeout_ends_slow_calls_and_a_hedge_saves_them() -> None:
     assert hedged.summary()["added_latency_ms"] < -20
 
 
-def test_a_call_that_was_refused_then_is_answered_by_what_is_known() -> None:
+def test_recorded_rejection_is_replayed_as_known_outcome() -> None:
     calls = [Outcome(0.0, TARGET, 0.0, "CIRCUIT_OPEN"), Outcome(1.0, TARGET, 0.02, "OK")]
     result = simulate(PolicyDocument(), DEFAULT, calls)["api/prediction"]
     assert (result.calls, result.ok, result.recorded_ok) == (2, 2, 1)
 
 
-def test_later_attempts_are_no_calls_of_their_own() -> None:
+def test_recorded_retries_are_not_counted_as_calls() -> None:
     calls = [Outcome(0.0, TARGET, 0.01, "UNAVAILABLE"), Outcome(0.1, TARGET, 0.01, "OK", 2)]
     assert simulate(document(retry={"maxAttempts": 1}), DEFAULT, calls)[TARGET].calls == 1
 
 
-def test_a_replay_repeats_itself_and_leaves_chance_alone() -> None:
+def test_replay_is_deterministic_and_keeps_random_state() -> None:
     calls = trace(3000, 200.0, (3.0, 9.0))
     policy = parse_policy_document(f"policies: [{{target: {TARGET}, hedge: {{delay: 5ms}}}}]", "x")
     random.seed(11)
@@ -104,7 +104,7 @@ OUTCOMES = st.builds(
 
 @given(st.lists(OUTCOMES, max_size=20))
 @settings(deadline=None)
-def test_outcomes_survive_being_written(outcomes: list[Outcome]) -> None:
+def test_outcomes_round_trip(outcomes: list[Outcome]) -> None:
     written = "".join(each.line() for each in outcomes).encode()
     assert list(read_outcomes(io.BytesIO(written))) == outcomes
     assert list(read_outcomes(io.BytesIO(b"\n" + written.replace(b"\n", b" \n\n")))) == outcomes
@@ -124,14 +124,14 @@ def test_outcomes_survive_being_written(outcomes: list[Outcome]) -> None:
         ('{"time":NaN,"target":"a/b/C","duration":1,"code":"OK"}', "time: must be a number"),
     ],
 )
-def test_a_line_that_is_no_outcome_is_named(line: str, named: str) -> None:
+def test_invalid_outcome_line_is_reported_by_number(line: str, named: str) -> None:
     good = Outcome(1.0, TARGET, 0.1, "OK").line()
     with pytest.raises(OutcomeError, match="trace, line 3: ") as caught:
         list(read_outcomes(io.BytesIO(f"{good}\n{line}\n{good}".encode()), "trace"))
     assert named in str(caught.value)
 
 
-def test_virtual_time_runs_what_asyncio_has() -> None:
+def test_virtual_time_runs_asyncio_primitives() -> None:
     loop = VirtualLoop(100.0)
 
     async def main() -> tuple[list[int], float]:
@@ -153,7 +153,7 @@ def test_virtual_time_runs_what_asyncio_has() -> None:
     assert loop.run(main()) == ([0, 1, 2], 100.0 + 3 * 3600 + 5)
 
 
-def test_virtual_time_notices_what_will_never_happen_and_what_fails() -> None:
+def test_virtual_time_raises_on_deadlock_and_callback_error() -> None:
     with pytest.raises(RuntimeError, match="never happen"):
         VirtualLoop().run(asyncio.Event().wait())
 

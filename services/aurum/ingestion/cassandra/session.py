@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from cassandra import ConsistencyLevel, DriverException, InvalidRequest
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.concurrent import execute_concurrent_with_args
@@ -19,7 +20,6 @@ from aurum.ingestion.cassandra import schema
 from aurum.resilience import RetryPolicy
 from aurum.runtime import metrics
 from aurum.runtime.errors import FailedPreconditionError, UnavailableError
-from cassandra import ConsistencyLevel, DriverException, InvalidRequest
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import time
 
 import grpc
 import numpy as np
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 from aurum.readings.batch import Series, encode
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 MACHINE, SECONDS, PAUSE = os.environ["MACHINE"], float(os.environ["SECONDS"]), float(os.environ["PAUSE"])
 noise = np.random.default_rng(1).random(int(os.environ.get("NOISE", "0")))

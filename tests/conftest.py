@@ -9,7 +9,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.cassandra.cluster import Cluster, what_is_missing
-from tests.support.models import train_once
+from tests.support.models import pump_model
 from tests.support.platform import Platform
 
 pytest_plugins = ["tests.support.proof"]
@@ -47,7 +47,7 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small model of a pump."""
     folder = tmp_path_factory.mktemp("models")
-    train_once(folder)
+    pump_model(folder)
     return folder
 
 

@@ -99,6 +99,7 @@ def bounded(platform: Platform) -> tuple[Platform, psutil.Process]:
     return platform, psutil.Process(process.popen.pid)
 
 
+@pytest.mark.proof("connections")
 async def test_sender_ignoring_acks_leaves_memory_bounded(
     bounded: tuple[Platform, psutil.Process],
 ) -> None:
@@ -129,6 +130,7 @@ async def test_sender_ignoring_acks_leaves_memory_bounded(
     await asyncio.to_thread(wait_for, lambda: platform.is_ready("ingestion"), 20, "ready")
 
 
+@pytest.mark.proof("connections")
 async def test_ten_thousand_open_streams_are_limited(bounded: tuple[Platform, psutil.Process]) -> None:
     """Ten thousand open streams are limited and cost under 300 MB; others are served afterwards."""
     platform, process = bounded

@@ -1,13 +1,7 @@
 """Nothing acknowledged is lost and nothing is stored twice, whatever is killed: a ledger of the sender is compared."""
 
-import os
 import random
-import shutil
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -15,8 +9,6 @@ import pytest
 
 from aurum.readings.batch import Series, encode, now_us
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
-from aurum_sim.machine_types import MACHINE_TYPES
-from tests.support.http import http
 from tests.support.ledger import Sender, check_ledger, stored
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
@@ -110,88 +102,3 @@ def test_full_spool_rejects_writes_until_drained(platform: Platform) -> None:
     wait_for(lambda: b"\nedge_spool_batches 0.0" in platform.admin("edge", "/metrics").body, 30, "the spool drains")
     platform.processes["ingestion"].kill(signal.SIGTERM)
     assert len(stored(platform.folder / "store.db", "s")) == (accepted + 1) * 5000
-
-
-def test_killed_prediction_degrades_until_restarted(platform: Platform, models: Path) -> None:
-    """While prediction is down answers are degraded and the breaker opens; a restart ends both."""
-    platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_CIRCUIT_BREAKER_TIMEOUT": "1"}
-    for service in ("ingestion", "prediction", "api"):
-        platform.start(service)
-    rows = [
-        {"machine_id": "m-1", "sensor": "x", "timestamp": time.time() - index, "value": float(index % 5)}
-        for index in range(40)
-    ]
-    assert http("POST", f"{platform.api}/api/readings", {"readings": rows}).status == 200
-    ask = lambda: http("POST", f"{platform.api}/api/predict", {"machine_id": "m-1"})  # noqa: E731
-    wait_for(lambda: ask().status == 200, 15, "a prediction")
-    listed = lambda: http("GET", f"{platform.api}/api/machines").json["items"]  # noqa: E731
-    wait_for(lambda: listed()[0]["risk_score"] is not None, 15, "the prediction is in the list")
-    platform.processes["prediction"].kill(signal.SIGKILL)
-    answer = ask()
-    assert answer.status == 200
-    assert "stands in" in answer.json["degraded_reason"]
-    wait_for(
-        lambda: ask() and b'circuit_breaker_state{name="api/prediction"} 1.0' in platform.admin("api", "/metrics").body,
-        20,
-        "the breaker opens",
-    )
-    assert http("POST", f"{platform.api}/api/predict", {"machine_id": "unknown"}).status == 404
-    platform.restart("prediction")
-    wait_for(lambda: "stands in" not in (ask().json["degraded_reason"] or ""), 20, "predictions are fresh again")
-    wait_for(
-        lambda: b'circuit_breaker_state{name="api/prediction"} 0.0' in platform.admin("api", "/metrics").body,
-        20,
-        "the breaker closes",
-    )
-
-
-def children(parent: int) -> list[int]:
-    """The processes that a process has started."""
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("needs /proc to find the processes that the supervisor started")
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended in the meantime
-        if int(fields[1]) == parent:
-            found.append(int(path.parent.name))
-    return found
-
-
-def test_supervisor_restarts_killed_service(platform: Platform, models: Path) -> None:
-    """The supervisor restarts a killed service, and stops every process on SIGINT."""
-    environment = platform.environment("ingestion")
-    for name in MACHINE_TYPES:  # a model for each, so that nothing has to be trained
-        shutil.copytree(models / "pump", platform.folder / "models" / name)
-    procfile = platform.folder / "Procfile"
-    procfile.write_text("ingestion: aurum ingestion\n")
-    with (platform.folder / "up.log").open("wb") as output:
-        up = subprocess.Popen(
-            [sys.executable, "-m", "aurum.cli", "up", "--procfile", str(procfile)],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    shown = (platform.folder / "up.log").read_text
-    try:
-        wait_for(lambda: "AurumAI runs at" in shown() or up.poll() is not None, 60, "the platform runs")
-        (first,) = children(up.pid)
-        os.kill(first, signal.SIGKILL)
-        wait_for(lambda: "was killed by SIGKILL; it is started again" in shown(), 15, "the kill is seen")
-        sender = Sender(f"127.0.0.1:{platform.port('ingestion')}", "after")
-
-        def acknowledged() -> bool:
-            sender.send(0.5)
-            return sender.next > 1
-
-        wait_for(acknowledged, 30, "the service that was started again acknowledges")
-        up.send_signal(signal.SIGINT)
-        assert up.wait(20) == 0
-        assert "has stopped" in shown()
-        assert not children(up.pid)
-    finally:
-        if up.poll() is None:
-            up.terminate()
-            up.wait(20)

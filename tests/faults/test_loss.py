@@ -27,6 +27,7 @@ def check(report: Report) -> None:
     assert (report.lost, report.twice, report.partial, report.inversions) == (0, 0, 0, 0), report
 
 
+@pytest.mark.proof("chaos")
 def test_random_faults_lose_no_batch(tmp_path: Path) -> None:
     """Under random faults no acknowledged batch is lost, stored twice, split or reordered."""
     with chaos(tmp_path / "run", 3, seed=11) as running:
@@ -34,6 +35,7 @@ def test_random_faults_lose_no_batch(tmp_path: Path) -> None:
         check(running.finish())
 
 
+@pytest.mark.proof("cassandra")
 def test_random_faults_with_cassandra_lose_no_batch(tmp_path: Path, cassandra: Cluster) -> None:
     """Random faults and a dead Cassandra node lose, double, split and reorder no acknowledged batch."""
     with chaos(tmp_path / "run", 2, seed=12, cluster=cassandra) as running:
@@ -42,6 +44,7 @@ def test_random_faults_with_cassandra_lose_no_batch(tmp_path: Path, cassandra: C
         check(running.finish())
 
 
+@pytest.mark.proof("cassandra")
 def test_dead_cassandra_node_fails_no_acknowledgement(platform: Platform, cassandra: Cluster) -> None:
     """Ingestion goes on acknowledging while a Cassandra node is dead, and stores all it acknowledged."""
     platform.extra["AURUM_STORE_URL"] = f"{cassandra.url('dead_node')}?replication=3"

@@ -311,7 +311,9 @@ def test_store_in_use_is_exported_checked_and_backed_up(platform: Platform, tmp_
         assert "does not exist" in answer.stderr
 
 
+@pytest.mark.proof("cassandra")
 def test_store_in_use_is_migrated_to_cassandra(platform: Platform, cassandra: Cluster) -> None:
+    """A SQLite store is migrated to Cassandra while it is written to."""
     platform.start("ingestion")
     platform.start("api")
     http("POST", f"{platform.api}/api/machines", {"machine_id": "m-1", "machine_type": "pump", "site": "a"})

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.edge import listen, readings, results
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
@@ -54,7 +56,9 @@ def test_invalid_files_are_rejected_as_a_whole(platform: Platform, tmp_path: Pat
     assert results(platform, "drops").get("accepted", 0) == 0
 
 
+@pytest.mark.proof("devices")
 def test_killed_gateway_stores_file_completely_and_once(platform: Platform, tmp_path: Path) -> None:
+    """A file that the gateway was reading when it was killed is stored completely and once."""
     folder = tmp_path / "drops"
     listen(platform, files(folder))
     count = 400_000

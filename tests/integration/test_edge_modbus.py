@@ -103,7 +103,9 @@ def test_modbus_registers_become_readings(platform: Platform, device: Device) ->
     assert set(readings(platform, "m-1", "running")) == {1.0}
 
 
+@pytest.mark.proof("devices")
 def test_ten_thousand_registers_are_polled_and_stored(platform: Platform, device: Device) -> None:
+    """10,000 Modbus registers are polled and stored."""
     for address in range(10_000):
         device.set(address, address)
     registers = [{"address": n, "machine": f"m-{n // 100}", "sensor": f"r{n % 100}"} for n in range(10_000)]
@@ -127,6 +129,7 @@ def test_modbus_input_reconnects_to_returning_device(platform: Platform) -> None
     again.close()
 
 
+@pytest.mark.proof("devices")
 def test_killed_gateway_loses_no_modbus_reading(platform: Platform, device: Device) -> None:
     """A reading polled before a SIGKILL of the gateway is stored, and polling resumes afterwards."""
     stop = threading.Event()

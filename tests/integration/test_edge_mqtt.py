@@ -139,7 +139,9 @@ def test_mqtt_readings_survive_kills_and_network_faults(platform: Platform, tmp_
     broker.close()
 
 
+@pytest.mark.proof("devices")
 def test_untimed_messages_are_stored_once_despite_kills(platform: Platform, broker: Mosquitto) -> None:
+    """MQTT messages without a timestamp are stored once, however often the gateway is killed."""
     topic = {"pattern": "plant/{machine}/{sensor}", "format": "number", "sensor": "{sensor}"}
     listen(platform, mqtt_input(broker.port, topic))
     wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
@@ -159,6 +161,7 @@ def test_untimed_messages_are_stored_once_despite_kills(platform: Platform, brok
     device.close()
 
 
+@pytest.mark.proof("devices")
 def test_redelivery_of_killed_broker_stores_nothing_twice(platform: Platform, broker: Mosquitto) -> None:
     """A broker that forgot acknowledgements in a SIGKILL redelivers, and nothing is stored twice."""
     listen(platform, mqtt_input(broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
@@ -186,7 +189,9 @@ def test_redelivery_of_killed_broker_stores_nothing_twice(platform: Platform, br
     device.close()
 
 
+@pytest.mark.proof("devices")
 def test_full_spool_pauses_mqtt_input_and_drops_nothing(platform: Platform, fast_broker: Mosquitto) -> None:
+    """A full spool pauses the MQTT input, and no message is dropped."""
     platform.extra["AURUM_EDGE_SPOOL_MAX_BYTES"] = "1000000"
     listen(platform, mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
     wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
@@ -217,7 +222,9 @@ def test_full_spool_pauses_mqtt_input_and_drops_nothing(platform: Platform, fast
     device.close()
 
 
+@pytest.mark.proof("devices")
 def test_ten_thousand_mqtt_tags_are_stored(platform: Platform, fast_broker: Mosquitto) -> None:
+    """Values of 10,000 MQTT tags are stored."""
     listen(
         platform,
         mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/{sensor}", "sensor": "{sensor}", "timestamp": "t"}),

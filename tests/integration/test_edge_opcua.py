@@ -71,6 +71,7 @@ def test_opcua_input_reconnects_to_returning_server(platform: Platform, server: 
     wait_for(lambda: connected(platform, "cell"), 15, "so it is told of")
 
 
+@pytest.mark.proof("devices")
 @pytest.mark.parametrize("way_back", ["pass", "delay"])
 def test_broken_opcua_connection_loses_no_change(platform: Platform, server: OpcuaServer, way_back: Mode) -> None:
     """A broken OPC UA connection loses and doubles no change, also when the network is slow."""
@@ -91,6 +92,7 @@ def test_broken_opcua_connection_loses_no_change(platform: Platform, server: Opc
     assert results(platform, "cell", "messages").get("gap", 0) == 0
 
 
+@pytest.mark.proof("devices")
 def test_killed_gateway_stores_opcua_changes_once(platform: Platform, server: OpcuaServer) -> None:
     """After SIGKILLs of the gateway changes are stored once, and only those of each outage are missing."""
     server.start(10, 0.05)
@@ -148,7 +150,9 @@ async def certificate(folder: Path, name: str, uri: str, use: Any) -> None:
     )
 
 
+@pytest.mark.proof("devices")
 def test_ten_thousand_opcua_variables_are_stored(platform: Platform, server: OpcuaServer) -> None:
+    """Changes of 10,000 OPC UA variables are stored."""
     server.start(10_000, 5.0)
     listen(platform, opcua(server.port, publishing=1.0))
     wait_for(lambda: results(platform, "cell").get("accepted", 0) >= 20_000, 120, "two changes of all are safe")

@@ -40,7 +40,9 @@ def test_simulated_opcua_and_modbus_plants_are_stored(platform: Platform, protoc
     check(platform)
 
 
+@pytest.mark.proof("devices")
 def test_simulated_mqtt_plant_resumes_after_broker_kill(platform: Platform, broker: Mosquitto) -> None:
+    """Simulated MQTT devices resume after a SIGKILL of their broker."""
     simulate(platform, "mqtt", broker.port)
     check(platform)
     broker.end(signal.SIGKILL)
@@ -51,7 +53,9 @@ def test_simulated_mqtt_plant_resumes_after_broker_kill(platform: Platform, brok
     assert platform.processes["iot-sim"].popen.poll() is None
 
 
+@pytest.mark.proof("devices")
 def test_sparkplug_plant_resumes_after_host_or_broker_restart(platform: Platform, broker: Mosquitto) -> None:
+    """Sparkplug nodes are born again after a restart of the gateway or the broker."""
     simulate(platform, "sparkplug", broker.port)
     check(platform)
     platform.processes["edge"].kill()

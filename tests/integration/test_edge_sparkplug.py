@@ -4,6 +4,8 @@ import asyncio
 import signal
 import time
 
+import pytest
+
 from aurum_sim.peers.peer import Sample
 from aurum_sim.peers.sparkplug import SparkplugPeer
 from tests.support.edge import connected, listen, metric, readings, results
@@ -40,7 +42,9 @@ def plant(port: int) -> dict[str, object]:
     return {"name": "line", "protocol": "sparkplug", "broker": {"host": "127.0.0.1", "port": port, "keepalive": 5}}
 
 
+@pytest.mark.proof("devices")
 def test_ten_thousand_sparkplug_metrics_are_stored(platform: Platform, fast_broker: Mosquitto) -> None:
+    """A birth and changes of 10,000 Sparkplug metrics are stored."""
     listen(platform, plant(fast_broker.port))
     wait_for(lambda: connected(platform, "line"), 15, "the gateway is connected")
     node = Node(fast_broker.port, MACHINES)
@@ -55,6 +59,7 @@ def test_ten_thousand_sparkplug_metrics_are_stored(platform: Platform, fast_brok
     node.close()
 
 
+@pytest.mark.proof("devices")
 def test_sparkplug_faults_leave_gaps_but_no_wrong_value(platform: Platform, fast_broker: Mosquitto) -> None:
     """After a kill and network faults stored values are correct and unique, and data resumes."""
     proxy = Proxy(fast_broker.port)

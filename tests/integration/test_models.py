@@ -19,7 +19,7 @@ from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
 from tests.support.http import http
-from tests.support.models import trained
+from tests.support.models import pump_version
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
@@ -29,7 +29,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Two versions of a pump's model, the second serves; predictions are looked at again after a second."""
     folder = tmp_path_factory.mktemp("models")
     for seed in (1, 2):
-        trained(folder / "models", seed)
+        pump_version(folder / "models", f"seed-{seed}", seed)
     running = Platform(
         folder,
         extra={

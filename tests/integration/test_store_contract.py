@@ -20,7 +20,7 @@ END = 2**61
 Open = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite", "cassandra"])
+@pytest.fixture(params=["sqlite", pytest.param("cassandra", marks=pytest.mark.proof("cassandra"))])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the same store again at each call."""
     if request.param == "sqlite":
@@ -59,6 +59,7 @@ async def values_of(store: Store, machine: str, **asked: int) -> list[float]:
 
 
 async def test_batch_is_stored_once(store: Store, machine: str) -> None:
+    """A batch that is sent again, in any order, is stored once."""
     assert await write(store, batch(machine, 1, [10, 20], [1, 2])) == [(2, 0)]
     assert await write(store, batch(machine, 1, [10, 20], [1, 2])) == [(0, 2)]
     assert await write(store, batch(machine, 3, [40], [4])) == [(1, 0)]
@@ -68,6 +69,7 @@ async def test_batch_is_stored_once(store: Store, machine: str) -> None:
 
 
 async def test_store_keeps_everything_across_restart(open_store: Open, machine: str) -> None:
+    """Readings, sequences, machines and events survive a restart of the store."""
     first = open_store()
     await first.start()
     await first.register(MachineRecord(machine, "pump", "a", 1, "r"))
@@ -87,12 +89,14 @@ async def test_store_keeps_everything_across_restart(open_store: Open, machine: 
 
 
 async def test_highest_sequence_wins_at_equal_timestamps(store: Store, machine: str) -> None:
+    """Of two readings with the same timestamp the one with the higher sequence counts."""
     await write(store, batch(machine, 2, [10, 20], [5, 6]))
     await write(store, batch(machine, 1, [10, 20, 30], [1, 2, 3]))
     assert await values_of(store, machine) == [5, 6, 3]
 
 
 async def test_read_spans_several_days(store: Store, machine: str) -> None:
+    """A read joins days, and respects its bounds and its limit."""
     at = [DAY_US - 2, DAY_US - 1, DAY_US, 3 * DAY_US]
     await write(store, batch(machine, 1, at, [1, 2, 3, 4]))
     assert await values_of(store, machine) == [1, 2, 3, 4]
@@ -100,9 +104,12 @@ async def test_read_spans_several_days(store: Store, machine: str) -> None:
     assert await values_of(store, machine, last=3) == [2, 3, 4]
     assert await values_of(store, machine, last=2, end=DAY_US + 1) == [2, 3]
     assert await values_of(store, "nobody") == []
+    (summary,) = [each for each in await store.summaries() if each.machine_id == machine]
+    assert (summary.first_us, summary.last_us, summary.last_value) == (at[0], at[-1], 4.0)
 
 
 async def test_downsampling_keeps_spike(store: Store, machine: str) -> None:
+    """Downsampling keeps the extremes and the count of readings."""
     values = np.ones(10_000)
     values[4321] = 99.0
     await write(store, batch(machine, 1, list(range(10_000)), values.tolist()))
@@ -113,6 +120,7 @@ async def test_downsampling_keeps_spike(store: Store, machine: str) -> None:
 
 
 async def test_many_unordered_small_batches_form_one_series(store: Store, machine: str) -> None:
+    """Small batches in any order read as one ordered series while segments are merged."""
     chance = random.Random(machine)
     batches = [batch(machine, sequence, [sequence * 1000], [float(sequence)]) for sequence in range(1, 301)]
     chance.shuffle(batches)
@@ -125,6 +133,7 @@ async def test_many_unordered_small_batches_form_one_series(store: Store, machin
 
 
 async def test_machine_is_registered_once(store: Store, machine: str) -> None:
+    """A machine is registered once; another registration of its name is refused."""
     pump = MachineRecord(machine, "pump", "a", 1, "r1")
     assert await store.register(pump) == pump
     assert await store.register(MachineRecord(machine, "pump", "a", 2, "r1")) == pump
@@ -134,6 +143,7 @@ async def test_machine_is_registered_once(store: Store, machine: str) -> None:
 
 
 async def test_machine_known_from_readings_can_be_registered(store: Store, machine: str) -> None:
+    """A machine that sent readings before can still be registered."""
     await write(store, batch(machine, 1, [1], [1]))
     assert [each.machine_type for each in await store.machines() if each.machine_id == machine] == [""]
     await store.register(MachineRecord(machine, "motor", "", 9, ""))
@@ -141,6 +151,7 @@ async def test_machine_known_from_readings_can_be_registered(store: Store, machi
 
 
 async def test_events_are_returned_newest_first(store: Store, machine: str) -> None:
+    """Events are stored once and returned newest first, within bounds."""
     events = [Event("prediction", machine, at, f"id-{at}", str(at).encode()) for at in range(1, 8)]
     await store.record(events)
     await store.record(events[:2])  # again
@@ -149,7 +160,9 @@ async def test_events_are_returned_newest_first(store: Store, machine: str) -> N
     assert len(await store.events("prediction", machine, 0, END, 100)) == 7
 
 
+@pytest.mark.proof("cassandra")
 async def test_cassandra_replicas_see_each_others_writes(cassandra: object, machine: str) -> None:
+    """Two ingestion replicas see what the other has stored."""
     options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
     one, other = CassandraStore(options, 10**7, 0.0), CassandraStore(options, 10**7, 0.0)
     await one.start()

@@ -42,6 +42,7 @@ def seconds(api: Platform) -> list[float]:
     return found
 
 
+@pytest.mark.proof("connections")
 def test_api_serves_beside_ten_thousand_connections(api: Platform) -> None:
     """Beside 10,000 idle connections a client is served, at under 150 MB of additional memory."""
     seconds(api)

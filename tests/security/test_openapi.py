@@ -48,6 +48,7 @@ def problems(
     return found
 
 
+@pytest.mark.proof("api-fuzzing")
 @pytest.mark.timeout(900)
 def test_admin_requests_are_answered_as_described(guarded: Guarded) -> None:
     """Generated requests of an admin are answered as the OpenAPI document says, never with 5xx."""
@@ -63,6 +64,7 @@ def test_admin_requests_are_answered_as_described(guarded: Guarded) -> None:
     assert wrong == [], "\n\n".join(wrong)
 
 
+@pytest.mark.proof("api-fuzzing")
 @pytest.mark.timeout(900)
 def test_anonymous_requests_cause_no_server_error(guarded: Guarded) -> None:
     """Generated requests without credentials are never answered with 5xx."""

@@ -7,20 +7,22 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from aurum.resilience import PolicyDocument, PolicyError, load_policy_document
 from aurum.runtime import policies, policy_watch
 from aurum.runtime.policies import Policies, Refusal
 from aurum.runtime.settings import load_settings
+from tests.support.waiting import until
 
 
-def publish(volume: Path, generation: int) -> None:
+def publish(volume: Path, generation: int, text: str = "") -> None:
     """Puts a folder in the place of the one before, and removes that."""
     data = volume / "..data"
     before = data.resolve() if data.exists() else None
     folder = volume / f"..{generation}"
     folder.mkdir(parents=True)
-    (folder / "policies.yaml").write_text(f"generation: {generation}")
+    (folder / "policies.yaml").write_text(f"generation: {generation}\n{text}")
     (volume / "..new").symlink_to(folder.name)
     os.replace(volume / "..new", data)
     if before:
@@ -84,3 +86,33 @@ async def test_policies_are_polled_when_watching_fails(
     finally:
         following.cancel()
     assert [record.levelname for record in caplog.records if "cannot be watched" in record.message] == ["WARNING"]
+
+
+async def test_mounted_policy_is_followed_and_bad_one_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file whose symlink leads through ..data, as in a mounted ConfigMap: edits apply, a bad one is refused."""
+    volume, file = tmp_path / "policy", tmp_path / "policy" / "policies.yaml"
+    admission = "servers: [{server: ingestion, admission: {%s}}]"
+    publish(volume, 1)
+    file.symlink_to("..data/policies.yaml")
+    followed = Policies("ingestion", load_settings(policy_file=file))
+    limit = followed.admission()
+    following = asyncio.create_task(policy_watch.follow_policy_file(followed))
+    try:
+        await asyncio.sleep(0.2)  # until the watch is there
+        publish(volume, 2, admission % "maxConcurrent: 33")
+        await until(lambda: followed.document.generation == 2)
+        assert limit.limit == 33
+        assert REGISTRY.get_sample_value("policy_generation") == 2
+        publish(volume, 3, admission % "maxConcurent: 1")
+        await until(lambda: followed.refusal is not None)
+        state = followed.state()
+        assert (state["policy"]["generation"], state["refused"]["generation"]) == (2, 3)
+        assert "servers[0].admission.maxConcurent" in state["policy"]["reason"]
+        assert REGISTRY.get_sample_value("policy_refused") == 1
+        assert [record for record in caplog.records if "a policy document was refused" in record.message]
+        publish(volume, 4)
+        await until(lambda: followed.document.generation == 4)
+        assert followed.state()["policy"]["applied"]
+        assert REGISTRY.get_sample_value("policy_refused") == 0
+    finally:
+        following.cancel()

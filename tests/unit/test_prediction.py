@@ -23,7 +23,7 @@ from aurum.rules.shift import assess
 from aurum.runtime.errors import AurumError, FailedPreconditionError, NotFoundError, UnavailableError
 from aurum_sim.machine_types import MACHINE_TYPES, PUMP
 from aurum_sim.plant_model import MachineGroup, run_to_failure
-from tests.support.models import trained
+from tests.support.models import pump_version
 
 
 def spec_of(run: Run) -> FeatureSpec:
@@ -152,12 +152,12 @@ def test_corrupt_model_file_is_named(models: Path, tmp_path: Path, name: str) ->
 
 
 def test_registry_handles_champion_shadow_and_rollback(tmp_path: Path) -> None:
-    first = trained(tmp_path, 1)
+    first = pump_version(tmp_path, "first")
     registry = ModelRegistry(tmp_path)
-    second = trained(tmp_path, 2)
+    second = pump_version(tmp_path, "second")
     assert [loaded.card.version for loaded in registry.refresh()] == [second]
     assert registry.refresh() == []
-    third = trained(tmp_path, 3, activate=False)
+    third = pump_version(tmp_path, "third", activate=False)
     assert registry.refresh() == []
     assert registry.set_shadow("pump", third).shadow
     shadow = registry.shadow("pump")
@@ -178,7 +178,7 @@ def test_registry_handles_champion_shadow_and_rollback(tmp_path: Path) -> None:
 
 
 def test_model_of_other_features_is_rejected_by_name(tmp_path: Path) -> None:
-    first = trained(tmp_path, 1)
+    first = pump_version(tmp_path, "first")
     registry = ModelRegistry(tmp_path)
     folder = tmp_path / "pump" / first
     card = json.loads((folder / "card.json").read_text())

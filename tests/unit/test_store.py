@@ -22,7 +22,7 @@ from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Series, now_us
-from aurum.runtime.errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
 from aurum.storage.database import NewerDatabaseError, connect
 from aurum.storage.segment import pack
@@ -68,36 +68,6 @@ def test_ledger_is_a_set_of_ranges(sequences: list[int]) -> None:
     covered = {value for first, last in ranges for value in range(first, last + 1)}
     assert covered == seen
     assert all(ranges[i][1] + 1 < ranges[i + 1][0] for i in range(len(ranges) - 1))
-
-
-async def test_sqlite_store_keeps_each_batch_once(store: SqliteStore) -> None:
-    assert await write(store, batch(1, [10, 20], [1, 2])) == [(2, 0)]
-    assert await write(store, batch(1, [10, 20], [1, 2]), batch(3, [40], [4])) == [(0, 2), (1, 0)]
-    assert await write(store, batch(2, [30], [3]), batch(3, [40], [4])) == [(1, 0), (0, 1)]
-    points = await store.read("m", "s", 0, END)
-    assert points.values.tolist() == [1, 2, 3, 4]
-
-
-async def test_duplicate_is_recognized_after_restart(tmp_path: Path) -> None:
-    for expected in [(1, 0), (0, 1)]:
-        opened = SqliteStore(SqliteOptions(tmp_path / "store.db"))
-        await opened.start()
-        assert await write(opened, batch(7, [10], [1])) == [expected]
-        await opened.close()
-
-
-async def test_sqlite_store_keeps_highest_sequence_at_equal_time(store: SqliteStore) -> None:
-    await write(store, batch(2, [10, 20], [5, 6]), batch(1, [10, 20, 30], [1, 2, 3]))
-    assert (await store.read("m", "s", 0, END)).values.tolist() == [5, 6, 3]
-
-
-async def test_sqlite_store_reads_across_days(store: SqliteStore) -> None:
-    at = [DAY_US - 2, DAY_US - 1, DAY_US, 3 * DAY_US]
-    await write(store, batch(1, at, [1, 2, 3, 4]))
-    assert (await store.read("m", "s", DAY_US - 1, 3 * DAY_US)).values.tolist() == [2, 3]
-    assert (await store.read("m", "s", 0, END, last=3)).values.tolist() == [2, 3, 4]
-    summary = (await store.summaries())[0]
-    assert (summary.first_us, summary.last_us, summary.last_value) == (at[0], at[-1], 4.0)
 
 
 async def test_small_segments_are_merged(tmp_path: Path) -> None:
@@ -161,18 +131,6 @@ def test_merging_changes_no_answer(
     asyncio.run(check())
 
 
-async def test_sqlite_store_keeps_spike_when_downsampling(store: SqliteStore) -> None:
-    values = np.ones(10_000)
-    values[4321] = 99.0
-    await write(store, batch(1, list(range(10_000)), values.tolist()))
-    points = await store.read("m", "s", 0, 10_000, points=100)
-    assert len(points.values) == 100
-    assert points.maxima is not None
-    assert points.counts is not None
-    assert points.maxima.max() == 99.0
-    assert points.counts.sum() == 10_000
-
-
 @given(st.lists(st.tuples(st.integers(0, 999), st.floats(-1e3, 1e3)), min_size=30, max_size=200), st.integers(1, 20))
 def test_downsampled_points_keep_extremes_counts_and_sums(readings: list[tuple[int, float]], points: int) -> None:
     at, column = merge([(np.array([a]), np.array([v])) for a, v in readings])
@@ -197,21 +155,6 @@ async def test_full_write_queue_rejects_or_waits(tmp_path: Path) -> None:
     await first
     assert await asyncio.wait_for(waiting, 10) == [(1, 0)]
     await opened.close()
-
-
-async def test_sqlite_store_registers_each_machine_once(store: SqliteStore) -> None:
-    pump = MachineRecord("m", "pump", "a", 1, "r1")
-    await store.register(pump)
-    assert await store.register(MachineRecord("m", "pump", "a", 2, "r1")) == pump
-    for other in (MachineRecord("m", "pump", "a", 3, "r2"), MachineRecord("m", "motor", "a", 3, "r1")):
-        with pytest.raises(AlreadyExistsError):
-            await store.register(other)
-    await write(store, batch(1, [1], [1], machine_id="seen"))
-    await store.register(MachineRecord("seen", "motor", "", 9, ""))
-    assert {record.machine_id: record.machine_type for record in await store.machines()} == {
-        "m": "pump",
-        "seen": "motor",
-    }
 
 
 def test_store_of_newer_version_is_left_untouched(tmp_path: Path) -> None:

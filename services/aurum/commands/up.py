@@ -108,16 +108,7 @@ class Supervisor:
         _say("AurumAI has stopped")
 
     def _check_ports(self) -> None:
-        settings = self._settings
-        ports = {
-            "AURUM_API_PORT": settings.api_port,
-            "AURUM_INGESTION_PORT": settings.ingestion_port,
-            "AURUM_PREDICTION_PORT": settings.prediction_port,
-            "AURUM_EDGE_PORT": settings.edge_port,
-            "AURUM_EDGE_SIM_PORT": int(os.environ.get("AURUM_EDGE_SIM_PORT", "50054")),
-        }
-        ports |= {f"admin server of {name}": settings.admin_port_of(name) for name in self._commands}
-        for setting, port in ports.items():
+        for setting, port in self._ports().items():
             with contextlib.closing(socket.socket()) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -127,6 +118,22 @@ class Supervisor:
                         f"port {port} ({setting}) is in use by another program; is AurumAI running already? "
                         f"Stop it, or set another port"
                     ) from None
+
+    def _ports(self) -> dict[str, int]:
+        """The ports that the processes of the Procfile will listen on, by the setting that changes them."""
+        settings = self._settings
+        of_service = {
+            "api": ("AURUM_API_PORT", settings.api_port),
+            "ingestion": ("AURUM_INGESTION_PORT", settings.ingestion_port),
+            "prediction": ("AURUM_PREDICTION_PORT", settings.prediction_port),
+            "edge": ("AURUM_EDGE_PORT", settings.edge_port),
+            "edge-sim": ("AURUM_EDGE_SIM_PORT", int(os.environ.get("AURUM_EDGE_SIM_PORT", "50054"))),
+        }
+        ports = dict(of_service[name] for name in self._commands if name in of_service)
+        for name in self._commands:
+            _, _, port = settings.admin_addresses.get(name, "").rpartition(":")
+            ports[f"admin server of {name}, AURUM_ADMIN_TARGETS"] = int(port or settings.admin_port_of(name))
+        return ports
 
     async def _train(self) -> None:
         """Trains the models of the simulated machine types that are not there, or of an earlier version."""

@@ -49,7 +49,7 @@ def test_cmapss_file_is_imported_trained_and_predicted(serving: Platform, tmp_pa
     assert by_rule["degraded"]
     assert by_rule["risk_score"] > 0.3
 
-    trained = aurum("train", "--format", "cmapss", str(path), "--out", str(models))
+    trained = aurum("train", "--rounds", "30", "--format", "cmapss", str(path), "--out", str(models))
     assert trained.returncode == 0, trained.stderr
     assert "9 failures" in trained.stdout
     prediction = wait_for(
@@ -126,7 +126,7 @@ def test_training_accepts_csv_store_and_parquet(tmp_path: Path) -> None:
     path = tmp_path / "lives.csv"
     path.write_text("\n".join(lines) + "\n")
     out = tmp_path / "models"
-    result = aurum("train", "--format", "csv", "--machine-type", "fan", "--out", str(out), str(path))
+    result = aurum("train", "--rounds", "30", "--format", "csv", "--machine-type", "fan", "--out", str(out), str(path))
     assert result.returncode == 0, result.stderr
     version = json.loads((out / "fan" / "active.json").read_text())["version"]
     card = json.loads((out / "fan" / version / "card.json").read_text())
@@ -139,14 +139,15 @@ def test_training_accepts_csv_store_and_parquet(tmp_path: Path) -> None:
         arguments = ("--format", "csv", "--machine-type", "fan", str(path))
         imported = aurum("import", *arguments, environment=platform.environment("import"))
         assert imported.returncode == 0, imported.stderr
-        trained = aurum("train", "--format", "store", "--out", str(out), str(platform.folder / "store.db"))
+        options = ("--rounds", "30", "--format", "store", "--out", str(out))
+        trained = aurum("train", *options, str(platform.folder / "store.db"))
     finally:
         platform.stop()
     assert trained.returncode == 0, trained.stderr
     exported = aurum("export", str(platform.folder / "store.db"), str(tmp_path / "parquet"))
     assert exported.returncode == 0, exported.stderr
     time.sleep(1)  # a version's name has its second
-    again = aurum("train", "--out", str(out), str(tmp_path / "parquet"))
+    again = aurum("train", "--rounds", "30", "--out", str(out), str(tmp_path / "parquet"))
     assert again.returncode == 0, again.stderr
     newer = json.loads((out / "fan" / "active.json").read_text())["version"]
     assert json.loads((out / "fan" / newer / "card.json").read_text())["data"]["sha256"] == card["data"]["sha256"]
@@ -187,7 +188,7 @@ def test_models_are_evaluated_explained_and_activated(tmp_path: Path) -> None:
     path = tmp_path / "fans.csv"
     path.write_text("\n".join(lines) + "\n")
     models = ("--models", str(tmp_path / "models"))
-    train = ("train", str(path), "--run-to-failure", "--report", "--out", str(tmp_path / "models"))
+    train = ("train", "--rounds", "30", str(path), "--run-to-failure", "--report", "--out", str(tmp_path / "models"))
     first = aurum(*train)
     assert first.returncode == 0, first.stderr
     assert "life by 'cycle'" in first.stderr

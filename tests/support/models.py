@@ -43,7 +43,7 @@ def pump_version(root: Path, version: str, seed: int = 1, *, activate: bool = Tr
     """Adds a version of a pump's model, trained on few runs of this seed, to a folder of models; returns its name."""
 
     def make(made: Path) -> None:
-        _, files = train("pump", run_to_failure(PUMP, 8, seed=seed), "test", TrainingOptions(rows=4000))
+        _, files = train("pump", run_to_failure(PUMP, 8, seed=seed), "test", TrainingOptions(rows=4000, rounds=60))
         write_model(made, "pump", "trained", files)
 
     trained = _once(f"seed {seed}", make) / "pump" / "trained"

@@ -5,14 +5,14 @@ Its variables count up, all at once; those of a machine stand below ns=2;s=Plant
 
 import argparse
 import asyncio
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from asyncua import Server, ua
 from asyncua.crypto.permission_rules import SimpleRoleRuleset
 
+from tests.support import processes
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
@@ -23,7 +23,7 @@ class OpcuaServer:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.log = folder / "opcua.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: processes.Handle | None = None
 
     @property
     def endpoint(self) -> str:
@@ -32,10 +32,7 @@ class OpcuaServer:
     def start(self, variables: int, period: float, *more: str) -> None:
         arguments = [str(self.port), str(variables), str(period), *more]
         before = self.said("ready")
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.opcua_server", *arguments], stdout=log, stderr=log
-            )
+        self.process = processes.start(arguments, os.environ, self.log, module="tests.support.opcua_server")
         wait_for(lambda: self.said("ready") > before, 60, f"the server is ready, see {self.log}")
 
     def said(self, word: str) -> int:
@@ -97,7 +94,7 @@ async def serve(port: int, variables: int, period: float, certificates: Path | N
             print("counted", flush=True)  # noqa: T201
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("variables", type=int)
@@ -105,3 +102,7 @@ if __name__ == "__main__":
     parser.add_argument("--certificates", type=Path, help="folder with certificate and key; wants encryption then")
     given = parser.parse_args()
     asyncio.run(serve(given.port, given.variables, given.period, given.certificates))
+
+
+if __name__ == "__main__":
+    main()

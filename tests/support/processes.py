@@ -6,6 +6,7 @@ signals and exit code, as one that a shell starts. Processes whose imports matte
 started by the interpreter.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -20,11 +21,21 @@ _PRELOADED = [
     "tests.support.processes",
     "aurum.cli",
     "aurum.api.service",
+    "aurum.commands.training",
     "aurum.edge.gateway",
+    "aurum.edge.inputs.files",
+    "aurum.edge.inputs.modbus",
+    "aurum.edge.inputs.mqtt",
+    "aurum.edge.inputs.opcua",
+    "aurum.edge.inputs.sparkplug",
     "aurum.ingestion.service",
     "aurum.prediction.service",
     "aurum_sim.peers",
+    "asyncua.server",
+    "sklearn.ensemble",
+    "sklearn.isotonic",
     "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.lifespan.on",
 ]
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(_PRELOADED)
@@ -47,13 +58,19 @@ class Handle(Protocol):
     def kill(self) -> None: ...
 
 
-def start(arguments: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path | None = None) -> Handle:
-    """Starts `aurum ARGUMENTS` with this environment; what it prints is appended to the files."""
+def start(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    output: Path,
+    errors: Path | None = None,
+    module: str = "aurum.cli",
+) -> Handle:
+    """Starts `aurum ARGUMENTS`, or the main function of another module; what it prints is appended to the files."""
     if "PYTHONPATH" in environment or "COVERAGE_PROCESS_START" in os.environ or "COVERAGE_PROCESS_CONFIG" in os.environ:
         with output.open("ab") as out, (errors or output).open("ab") as err:
-            command = [sys.executable, "-m", "aurum.cli", *arguments]
+            command = [sys.executable, "-m", module, *arguments]
             return subprocess.Popen(command, env=dict(environment), stdout=out, stderr=err)
-    return _Forked(arguments, environment, output, errors or output)
+    return _Forked(module, arguments, environment, output, errors or output)
 
 
 def run(
@@ -72,10 +89,12 @@ def run(
 
 
 class _Forked:
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path) -> None:
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path
+    ) -> None:
         self._arguments = list(arguments)
         self._process = _forks.Process(
-            target=_main, args=(self._arguments, dict(environment), str(output), str(errors))
+            target=_main, args=(module, self._arguments, dict(environment), str(output), str(errors))
         )
         self._process.start()
 
@@ -104,16 +123,14 @@ class _Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _main(arguments: list[str], environment: dict[str, str], output: str, errors: str) -> None:
+def _main(module: str, arguments: list[str], environment: dict[str, str], output: str, errors: str) -> None:
     """What the forked process does."""
-    from aurum.cli import main
-
     os.environ.clear()
     os.environ.update(environment)
     for path, number in ((output, 1), (errors, 2)):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(opened, number)
         os.close(opened)
-    sys.argv = ["aurum", *arguments]
+    sys.argv = [module, *arguments]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    main()
+    importlib.import_module(module).main()

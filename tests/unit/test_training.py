@@ -22,7 +22,7 @@ from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
 
 HOUR = 3_600_000_000
-OPTIONS = TrainingOptions(rows=4000)
+OPTIONS = TrainingOptions(rows=4000, rounds=60)
 
 
 def life(number: int, rng: np.random.Generator, *, regimes: bool = False, begins: int = 0, **more: object) -> Run:
@@ -281,7 +281,7 @@ def test_insufficient_training_data_is_rejected_with_reason(runs: list[Run], pro
 
 def test_training_is_reproducible_by_seed() -> None:
     runs = run_to_failure(PUMP, 8, seed=1)
-    first, second = (train("pump", runs, "test", TrainingOptions(rows=2000, threads=1))[1] for _ in range(2))
+    first, second = (train("pump", runs, "test", TrainingOptions(rows=2000, rounds=30))[1] for _ in range(2))
     assert all(first[name] == second[name] for name in ("risk.txt", "rul.txt", "forest.txt"))
 
 

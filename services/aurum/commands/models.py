@@ -70,6 +70,9 @@ def train(
     rul_cap: Annotated[float | None, typer.Option(min=0, help="RUL above this is told as this.")] = None,
     machines: Annotated[int, typer.Option(min=6, max=1000, help="Simulated machines of each type.")] = 50,
     rows: Annotated[int, typer.Option(min=100, max=1_000_000, help="About how many rows are fitted at most.")] = 20_000,
+    rounds: Annotated[
+        int, typer.Option(min=10, max=2000, help="Trees of each model; fewer train faster and predict less accurately.")
+    ] = 140,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 7,
     licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "not declared",
     with_report: Annotated[
@@ -98,7 +101,7 @@ def train(
     train_all(
         given,
         out or settings.models_path,
-        TrainingOptions(seed, horizon, rul_cap, rows=rows, licence=licence),
+        TrainingOptions(seed, horizon, rul_cap, rows=rows, rounds=rounds, licence=licence),
         with_report=with_report,
         activate=activate,
     )

@@ -6,9 +6,10 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
+from aurum.prediction.specification import TrainingOptions
+
 Floats = npt.NDArray[np.float64]
 
-_ROUNDS = 140
 _LEAF_SHARE, _SMALLEST_LEAF, _LARGEST_LEAF = 100, 5, 40  # rows of a leaf: a hundredth of all, within these
 _PARAMETERS = {
     "learning_rate": 0.05,
@@ -28,23 +29,25 @@ def fit_trees(
     features: Floats,
     target: npt.NDArray[np.generic],
     objective: str,
+    options: TrainingOptions,
     *,
-    seed: int,
-    threads: int,
     monotone: Sequence[int] = (),
 ) -> lgb.Booster:
-    """monotone: by feature 1 where the prediction may only rise with it, -1 where it may only fall, else 0."""
+    """Fits one boosted model.
+
+    monotone: by feature 1 where the prediction may only rise with it, -1 where it may only fall, else 0.
+    """
     parameters = {
         **_PARAMETERS,
         "objective": objective,
-        "seed": seed,
-        "num_threads": threads,
+        "seed": options.seed,
+        "num_threads": options.threads,
         "min_data_in_leaf": min(max(len(features) // _LEAF_SHARE, _SMALLEST_LEAF), _LARGEST_LEAF),
     }
     if any(monotone):
         parameters |= {"monotone_constraints": list(monotone), "monotone_constraints_method": "intermediate"}
     data = lgb.Dataset(features, target, free_raw_data=True)
-    return lgb.train(parameters, data, num_boost_round=_ROUNDS)
+    return lgb.train(parameters, data, num_boost_round=options.rounds)
 
 
 def raw_scores(booster: lgb.Booster, features: Floats) -> Floats:

@@ -6,6 +6,7 @@ import numpy as np
 
 from aurum.prediction.features import MIDDLE, SHORT
 from aurum.prediction.fitting import fit_trees, raw_scores
+from aurum.prediction.specification import TrainingOptions
 from aurum.prediction.table import Floats, Indices, Outcomes, Table
 
 _LEAST_LIVES = 6
@@ -14,7 +15,7 @@ _MOST_LOST = 1.02  # relative error that monotone constraints may cost on the fi
 
 
 def monotone_features(
-    table: Table, target: Outcomes, names: Sequence[str], fold: Indices, *, seed: int, threads: int
+    table: Table, target: Outcomes, names: Sequence[str], fold: Indices, options: TrainingOptions
 ) -> tuple[int, ...]:
     """By feature: 1 where the life left may only rise with it, -1 where it may only fall, else 0.
 
@@ -44,8 +45,7 @@ def monotone_features(
             table.features[rows],
             target.left[rows],
             "regression",
-            seed=seed,
-            threads=threads,
+            options,
             monotone=constraints,
         )
         told = np.clip(raw_scores(booster, table.features[test & known]), 0, target.cap)

@@ -39,7 +39,7 @@ def fit_outcomes(
     group = table.group if len(np.unique(table.group)) >= FOLDS else table.run
     by = "machine" if group is table.group else "run, since there are fewer than five machines"
     fold = folds_of(group, options.seed)
-    monotone = monotone_features(table, target, spec.names, fold, seed=options.seed, threads=options.threads)
+    monotone = monotone_features(table, target, spec.names, fold, options)
     score = np.zeros(len(table))
     rul = np.zeros(len(table))
     for each in range(int(fold.max()) + 1):
@@ -96,21 +96,19 @@ def _fit_both(
     table: Table, target: Outcomes, rows: Bools, monotone: Sequence[int], options: TrainingOptions
 ) -> tuple[lgb.Booster, lgb.Booster | None]:
     """Of risk, and of RUL if there are lives."""
-    seed, threads = options.seed, options.threads
     of_risk = rows & target.known
     risk = fit_trees(
         table.features[of_risk],
         target.soon[of_risk],
         "binary",
-        seed=seed,
-        threads=threads,
+        options,
         monotone=[-each for each in monotone],
     )
     if target.left is None:
         return risk, None
     of_life = rows & ~np.isnan(target.left)
     features, left = table.features[of_life], target.left[of_life]
-    return risk, fit_trees(features, left, "regression", seed=seed, threads=threads, monotone=monotone)
+    return risk, fit_trees(features, left, "regression", options, monotone=monotone)
 
 
 def judge_later_lives(

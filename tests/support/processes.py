@@ -6,6 +6,7 @@ signals and exit code, as one that a shell starts. Processes whose imports matte
 started by the interpreter.
 """
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -125,6 +126,7 @@ class _Forked:
 
 def _main(module: str, arguments: list[str], environment: dict[str, str], output: str, errors: str) -> None:
     """What the forked process does."""
+    gc.freeze()  # what the fork server has imported: the service collects only what it makes itself
     os.environ.clear()
     os.environ.update(environment)
     for path, number in ((output, 1), (errors, 2)):

@@ -67,6 +67,7 @@ async def http_server(
         timeout_keep_alive=30,
         backlog=_ACCEPTED_AT_ONCE,
         http=bounded_protocol(bounds),
+        ws="none",
         h11_max_incomplete_event_size=bounds.head_bytes,
     )
     server = _Server(config)

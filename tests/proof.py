@@ -1,6 +1,7 @@
 """Runs the proofs, topic by topic, and says which claims held.
 
     python -m tests.proof [TOPIC ...] [-- ARGUMENTS OF PYTEST]
+    python -m tests.proof --list
 
 Each topic is a pytest of its own, so that a failure, a crash or a service left over by one does not reach the next. The
 table goes to the terminal and to .cache/proof.md. The exit status is 1 if a proof failed or a topic proved nothing.
@@ -75,6 +76,9 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments == ["--list"]:
+        print("\n".join(sorted(TOPICS)))
+        return 0
     topics = arguments[: arguments.index("--")] if "--" in arguments else arguments
     given = arguments[len(topics) + 1 :]
     if unknown := [topic for topic in topics if topic not in TOPICS]:

@@ -35,6 +35,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     running.stop()
 
 
+@pytest.mark.proof("console")
 def test_table_of_ten_thousand_machines_scrolls_and_sorts(page: Page, large: Platform) -> None:
     """A table of 10,000 machines sorts, scrolls, searches and updates with at most 80 rows in the page."""
     opened(page, large)
@@ -56,6 +57,7 @@ def test_table_of_ten_thousand_machines_scrolls_and_sorts(page: Page, large: Pla
     expect(page.locator("tr.machine", has_text="m-07771").locator(".values")).to_contain_text("77.1")
 
 
+@pytest.mark.proof("console")
 @pytest.mark.timeout(600)
 def test_heap_stays_bounded_over_a_shift_of_events(page: Page) -> None:
     """Eight hours of events from 200 machines leave the heap at most 20 % above its early size."""

@@ -150,6 +150,7 @@ def queries(space: Namespace) -> dict[str, float]:
     return found
 
 
+@pytest.mark.proof("cassandra")
 def test_ingestion_over_cassandra_is_stateless_deployment(space: Namespace) -> None:
     """Over Cassandra ingestion is a Deployment of two ready pods without a volume claim."""
     assert space.get("deployment", "aurumai-ingestion")["status"]["readyReplicas"] == 2
@@ -157,6 +158,7 @@ def test_ingestion_over_cassandra_is_stateless_deployment(space: Namespace) -> N
     assert not [name for name in claims if "ingestion" in name]
 
 
+@pytest.mark.proof("cassandra")
 def test_killed_ingestion_pod_fails_no_request(space: Namespace) -> None:
     """Both ingestion pods answer queries, and killing one fails no request."""
     with space.forwarded("service/aurumai-api", 8000) as api:
@@ -187,6 +189,7 @@ def test_killed_ingestion_pod_fails_no_request(space: Namespace) -> None:
     not_missed(space, RATE, 3.0, shared_by_all, kill)
 
 
+@pytest.mark.proof("cassandra")
 def test_readings_survive_deletion_of_all_ingestion_pods(space: Namespace) -> None:
     """Deleting every ingestion pod loses no acknowledged reading and stores none twice."""
     machine = f"ledger-{int(time.time())}"

@@ -44,6 +44,7 @@ def install(namespace: Namespace) -> None:
     )
 
 
+@pytest.mark.proof("security")
 def test_closed_release_enforces_roles_and_mutual_tls(closed: tuple[Namespace, dict[str, str]]) -> None:
     """A closed release enforces roles at its API, and its services work with mutual TLS."""
     namespace, keys = closed
@@ -74,6 +75,7 @@ def test_closed_release_enforces_roles_and_mutual_tls(closed: tuple[Namespace, d
         assert (who["asked"], who["roles"]) == (True, ["viewer"])
 
 
+@pytest.mark.proof("security")
 def test_helm_test_passes_on_closed_release(closed: tuple[Namespace, dict[str, str]]) -> None:
     """`helm test` passes on a closed release."""
     namespace, _ = closed
@@ -81,6 +83,7 @@ def test_helm_test_passes_on_closed_release(closed: tuple[Namespace, dict[str, s
     assert "asks who its callers are" in namespace.kubectl("logs", "closed-aurumai-test-api")
 
 
+@pytest.mark.proof("security")
 def test_admin_port_requires_token_of_release(closed: tuple[Namespace, dict[str, str]]) -> None:
     """The admin port answers /livez openly, and /policy only with the release's token."""
     namespace, _ = closed
@@ -99,6 +102,7 @@ def _pod(namespace: Namespace, service: str) -> str:
     )
 
 
+@pytest.mark.proof("security")
 def test_plaintext_call_to_closed_ingestion_is_rejected(closed: tuple[Namespace, dict[str, str]]) -> None:
     """Ingestion of a closed release rejects a plaintext call without a certificate."""
     namespace, _ = closed
@@ -112,6 +116,7 @@ def test_plaintext_call_to_closed_ingestion_is_rejected(closed: tuple[Namespace,
     assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
+@pytest.mark.proof("security")
 def test_upgrade_keeps_certificates_and_session_secrets(closed: tuple[Namespace, dict[str, str]]) -> None:
     """An upgrade keeps the release's certificates, session secret and admin token."""
     namespace, _ = closed
@@ -121,6 +126,7 @@ def test_upgrade_keeps_certificates_and_session_secrets(closed: tuple[Namespace,
     assert [namespace.get("secret", name)["data"] for name in names] == before
 
 
+@pytest.mark.proof("security")
 def test_release_without_authentication_choice_is_rejected(namespace: Namespace) -> None:
     """The chart refuses to install a release whose API no caller could use."""
     refused = namespace.helm("install", "nobody", str(CHARTS / "aurumai"), check=False)

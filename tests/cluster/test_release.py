@@ -56,6 +56,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.proof("security")
 @pytest.mark.parametrize("service", SERVICES)
 def test_image_sbom_lists_every_python_package(release: Namespace, service: str) -> None:
     """The SBOM within each image lists every installed Python package."""
@@ -86,6 +87,7 @@ print("files", files)
 """
 
 
+@pytest.mark.proof("security")
 @pytest.mark.parametrize("service", SERVICES)
 def test_images_contain_no_secret(release: Namespace, service: str) -> None:
     """No image contains a private key, an API key or a file of credentials."""
@@ -102,6 +104,7 @@ def predict(api: str) -> dict[str, Any]:
     return dict(answer)
 
 
+@pytest.mark.proof("telemetry")
 def test_audit_event_reaches_telemetry_gateway(release: Namespace, api: str) -> None:
     """A recorded act reaches the telemetry gateway as a log event with machine and content."""
     machine = http("GET", f"{api}/api/machines?limit=1")[1]["items"][0]["machine_id"]
@@ -163,6 +166,7 @@ def test_request_is_one_trace_from_api_to_ingestion(release: Namespace, api: str
         assert any(line.get("trace_id") == trace_id for line in lines), f"no log line of {process['serviceName']}"
 
 
+@pytest.mark.proof("telemetry")
 def test_exemplar_refers_to_existing_trace(api: str, prometheus: str, jaeger: str) -> None:
     """An exemplar of the request duration refers to a trace that Jaeger has."""
 
@@ -182,6 +186,7 @@ def test_exemplar_refers_to_existing_trace(api: str, prometheus: str, jaeger: st
     wait_for(exemplar_with_trace, 90, "an exemplar of http_request_duration_seconds whose trace is in Jaeger")
 
 
+@pytest.mark.proof("telemetry")
 @pytest.mark.parametrize("service", SERVICES)
 def test_each_service_has_metrics_traces_and_logs(
     service: str, release: Namespace, api: str, prometheus: str, jaeger: str
@@ -217,6 +222,7 @@ def _log(release: Namespace, pod: str, container: str) -> list[str]:
     return release.kubectl("logs", pod, "--container", container, "--tail=500").splitlines()
 
 
+@pytest.mark.proof("telemetry")
 def test_span_metrics_of_prediction_exist(prometheus: str, api: str) -> None:
     """The collector derives span metrics of prediction's server calls."""
     predict(api)
@@ -229,6 +235,7 @@ def test_span_metrics_of_prediction_exist(prometheus: str, api: str) -> None:
     )
 
 
+@pytest.mark.proof("telemetry")
 def test_simulated_reading_appears_within_seconds(api: str) -> None:
     """The API shows a simulated pump's reading that is less than five seconds old."""
 
@@ -241,6 +248,7 @@ def test_simulated_reading_appears_within_seconds(api: str) -> None:
     wait_for(fresh, 30, "a reading that is less than 5 s old")
 
 
+@pytest.mark.proof("telemetry")
 def test_platform_view_shows_every_pod_and_its_policies(release: Namespace, api: str) -> None:
     """The platform view reaches every pod and shows that its policies are applied."""
     services = ("api", "prediction", "ingestion", "edge")
@@ -255,6 +263,7 @@ def test_platform_view_shows_every_pod_and_its_policies(release: Namespace, api:
     assert http("GET", f"{api}/api/platform/traces")[0] == 501, "spans go to the collector, and are not kept here too"
 
 
+@pytest.mark.proof("telemetry")
 def test_prometheus_is_connected_to_alertmanager(release: Namespace, prometheus: str) -> None:
     """Prometheus evaluates its rules without error and has one active Alertmanager."""
     groups = http("GET", f"{prometheus}/api/v1/rules")[1]["data"]["groups"]

@@ -13,6 +13,9 @@ from tests.support.cluster.kube import CHARTS, Namespace, http, query, wait_for
 from tests.support.cluster.load import RATE, Load, not_missed
 
 
+CALM = 5  # requests/s that leave a small machine time to start pods
+
+
 @pytest.fixture(autouse=True)
 def settled(release: Namespace) -> Iterator[None]:
     """Each test begins with everything ready and machines that have predictions."""
@@ -25,6 +28,7 @@ def settled(release: Namespace) -> Iterator[None]:
     release.kubectl("delete", "pod", "load", "device", "--ignore-not-found", "--grace-period=0", "--force")
 
 
+@pytest.mark.proof("disruption")
 def test_deleted_edge_pod_loses_no_acknowledged_reading(release: Namespace, api: str) -> None:
     """Deleting the edge pod, also by force, loses no acknowledged reading and stores none twice."""
     machine = f"ledger-{int(time.time())}"
@@ -47,6 +51,7 @@ def test_deleted_edge_pod_loses_no_acknowledged_reading(release: Namespace, api:
     assert sorted(stored()) == sorted(expected)
 
 
+@pytest.mark.proof("disruption")
 def test_telemetry_outage_fails_no_request(release: Namespace, prometheus: str, jaeger: str) -> None:
     """Requests succeed without the telemetry gateway or collectors, and traces resume afterwards."""
     load = Load(release, retry=False)
@@ -120,6 +125,7 @@ def kill_collector(release: Namespace, pod: str) -> None:
     )
 
 
+@pytest.mark.proof("disruption")
 def test_killed_api_and_prediction_pods_fail_no_request(release: Namespace, prometheus: str) -> None:
     """Both pods of api and of prediction take load, and killing one of each fails no request."""
 
@@ -144,6 +150,33 @@ def test_killed_api_and_prediction_pods_fail_no_request(release: Namespace, prom
     not_missed(release, RATE / 2, 1.0, shared_by_all, kill)
 
 
+def test_killed_api_pod_fails_no_request(release: Namespace) -> None:
+    """A caller that retries loses no request when one of two API pods is killed."""
+    load = Load(release, retry=True, keepalive=0, rate=CALM)
+    victim = release.pods("api")[0]["metadata"]["name"]
+    release.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+    release.kubectl("rollout", "status", "deployment/aurumai-api", "--timeout=120s", timeout=150)
+    found = load.stop()
+    assert found["requests"] > 5 * CALM
+    assert found["failed"] == 0, found
+
+
+def test_upgrade_under_load_fails_no_request(release: Namespace) -> None:
+    """An upgrade to other images fails no request."""
+    next_tag = os.environ.get("AURUM_IMAGE_TAG_NEXT")
+    if not next_tag:
+        pytest.skip("AURUM_IMAGE_TAG_NEXT names no images to upgrade to")
+    load = Load(release, retry=False, rate=CALM)
+    upgrade = ("upgrade", "aurumai", str(CHARTS / "aurumai"), "--reuse-values", "--wait", "--timeout=5m")
+    release.helm(*upgrade, "--set", f"image.tag={next_tag}", timeout=330)
+    images = {pod["spec"]["containers"][0]["image"] for pod in release.pods("api")}
+    assert images == {f"{kube.REPOSITORY}/api:{next_tag}"}
+    found = load.stop()
+    assert found["requests"] > 10 * CALM
+    assert found["failed"] == 0, found
+
+
+@pytest.mark.proof("disruption")
 def test_upgrades_and_a_rollback_fail_no_request(release: Namespace) -> None:
     """Upgrades and a rollback under load fail no request."""
     upgrade = ("upgrade", "aurumai", str(CHARTS / "aurumai"), "--reuse-values", "--wait", "--timeout=5m")

@@ -2,9 +2,12 @@
 
 import time
 
+import pytest
+
 from tests.support.cluster.kube import SERVICES, Namespace, http, query, wait_for
 
 
+@pytest.mark.proof("telemetry")
 def test_series_stay_bounded_with_many_paths_and_machines(release: Namespace, api: str, prometheus: str) -> None:
     """With 1,000 paths and 10,000 machines no pod exports more than 2,000 series."""
     release.start_script("many", "many.py", URL="http://aurumai-api:8000", PATHS=1000, MACHINES=10_000)

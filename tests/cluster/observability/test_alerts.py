@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import pytest
 from charts.telemetry.alerts import ALERTS
 
 from tests.support.cluster.alerts import Watch, known_machines, predict
@@ -108,12 +109,14 @@ ROUNDS = (
 )
 
 
+@pytest.mark.proof("alerts")
 def test_fault_rounds_cover_every_alert_once() -> None:
     """The rounds of faults list each defined alert exactly once."""
     names = [name for each in ROUNDS for name in each]
     assert sorted(names) == sorted(alert.name for alert in ALERTS)
 
 
+@pytest.mark.proof("alerts")
 def test_latency_error_policy_disk_and_drift_alerts_fire(watch: Watch) -> None:
     """Slow or failing calls, a refused policy, a full disk, lost spans and drift fire their alerts."""
     release, names = watch.release, ROUNDS[0]
@@ -130,6 +133,7 @@ def test_latency_error_policy_disk_and_drift_alerts_fire(watch: Watch) -> None:
         watch.fires(names)
 
 
+@pytest.mark.proof("alerts")
 def test_retry_storm_and_paused_rollout_alerts_fire(watch: Watch) -> None:
     """Retries without a budget and a rollout that stays paused fire their alerts."""
     release, names = watch.release, ROUNDS[1]
@@ -144,6 +148,7 @@ def test_retry_storm_and_paused_rollout_alerts_fire(watch: Watch) -> None:
     release.kubectl("delete", "resiliencepolicies", "--all")
 
 
+@pytest.mark.proof("alerts")
 def test_missing_prediction_and_ingestion_alerts_fire(watch: Watch) -> None:
     """Missing prediction and ingestion fire the breaker, absence, spool and freshness alerts."""
     release, names = watch.release, ROUNDS[2]
@@ -157,6 +162,7 @@ def test_missing_prediction_and_ingestion_alerts_fire(watch: Watch) -> None:
         release.kubectl("delete", "pod", "device", "--grace-period=0", "--force")
 
 
+@pytest.mark.proof("alerts")
 def test_missing_api_and_meter_alerts_fire(watch: Watch) -> None:
     """A missing API and a Modbus meter that no longer answers fire their alerts."""
     release = watch.release

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from charts.telemetry.dashboards import PAGES
 
 from tests.support.cluster.alerts import DOCS, GRAFANA, Watch, known_machines, predict
 from tests.support.cluster.kube import ROOT
 
 
+@pytest.mark.proof("alerts")
 def test_alerts_resolve_after_faults_end(watch: Watch) -> None:
     """Every alert that fired resolves after its fault ends."""
     assert watch.ended, "no fault was there"
@@ -19,6 +21,7 @@ def test_alerts_resolve_after_faults_end(watch: Watch) -> None:
     watch.clears()
 
 
+@pytest.mark.proof("alerts")
 def test_webhook_alerts_link_to_runbook_and_dashboard(watch: Watch) -> None:
     """Each alert sent to the webhook links to an existing runbook and an existing dashboard."""
     told = [each for name in watch.ended for each in watch.told(name, "firing")]

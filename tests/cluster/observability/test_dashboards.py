@@ -19,6 +19,7 @@ def begun(release: Namespace) -> None:
     time.sleep(max(0.0, BEGUN - age(release)))
 
 
+@pytest.mark.proof("telemetry")
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each["uid"])
 def test_every_panel_query_returns_data(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
     """Every query of every dashboard panel returns data, and every variable has values."""
@@ -33,6 +34,7 @@ def test_every_panel_query_returns_data(begun: None, prometheus: str, dashboard:
     assert not empty, "\n".join(empty)
 
 
+@pytest.mark.proof("telemetry")
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each["uid"])
 def test_annotation_queries_are_valid(begun: None, prometheus: str, dashboard: dict[str, Any]) -> None:
     """Prometheus accepts every annotation query of every dashboard."""
@@ -41,6 +43,7 @@ def test_annotation_queries_are_valid(begun: None, prometheus: str, dashboard: d
         query(prometheus, expanded(mark["expr"], values))
 
 
+@pytest.mark.proof("telemetry")
 def test_service_map_shows_services_and_calls(begun: None, prometheus: str) -> None:
     """The service map shows all seven services and the calls between them."""
     (overview,) = [each for each in DASHBOARDS if each["uid"] == "aurumai-overview"]
@@ -59,6 +62,7 @@ def test_service_map_shows_services_and_calls(begun: None, prometheus: str) -> N
     }
 
 
+@pytest.mark.proof("telemetry")
 def test_queries_of_slo_page_return_data(begun: None, api: str, prometheus: str) -> None:
     """All eight queries of docs/slo.md return data on a release that answers predictions."""
     machines = [each["machine_id"] for each in http("GET", f"{api}/api/machines")[1]["items"]]

@@ -18,6 +18,7 @@ def asked(release: Namespace) -> Iterator[None]:
     release.kubectl("delete", "pod", "visitor", "--ignore-not-found", "--grace-period=0", "--force")
 
 
+@pytest.mark.proof("soak")
 def test_healthy_release_raises_no_alert(asked: None, release: Namespace) -> None:
     """A healthy release under load raises no alert, fails no request and restarts no pod."""
     left = max(VISIT, SOAK - age(release))

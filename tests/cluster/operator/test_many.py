@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from aurum.operator.connecting import open_client
 from aurum.operator.kubernetes import Cluster
 from aurum.operator.observed import Resource, Workload, World
@@ -80,6 +82,7 @@ async def live(namespace: str, writes: int, seconds: float) -> bool:
     return bool(done)
 
 
+@pytest.mark.proof("operator")
 def test_operator_killed_200_times_reaches_ideal_state(space: Namespace, releases: MakeRelease) -> None:
     """An operator killed 200 times, often between writes, ends in the state of one never killed."""
     release = releases({"api": 2, "prediction": 1, "ingestion": 1})
@@ -139,6 +142,7 @@ def check_settled(space: Namespace, release: FakeRelease) -> None:
         assert body["status"]["observedGeneration"] == body["metadata"]["generation"]
 
 
+@pytest.mark.proof("operator")
 def test_hundred_policies_converge_on_twenty_pods(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
     """A hundred policies converge on twenty pods within 90 seconds."""
     release = releases({"api": 10, "prediction": 4, "ingestion": 2, "edge": 2, "iot-sim": 1, "edge-sim": 1})

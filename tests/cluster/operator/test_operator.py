@@ -47,6 +47,7 @@ def test_api_server_rejects_invalid_policy_with_reason(shared_space: Namespace, 
     assert said in done.stderr
 
 
+@pytest.mark.proof("operator")
 def test_omitted_policy_fields_get_defaults(shared_space: Namespace) -> None:
     """Omitted fields of a policy get their defaults, and omitted parts stay absent."""
     space = shared_space
@@ -58,6 +59,7 @@ def test_omitted_policy_fields_get_defaults(shared_space: Namespace) -> None:
     assert "resiliencepolicy.aurumai.io/plain" in space.kubectl("get", "aurumai", "--output=name")
 
 
+@pytest.mark.proof("operator")
 def test_policy_edit_reaches_every_pod_and_shows_in_status(
     space: Namespace, releases: MakeRelease, operator: Operator
 ) -> None:
@@ -88,6 +90,7 @@ def test_policy_edit_reaches_every_pod_and_shows_in_status(
     assert found.retry.max_attempts == 3
 
 
+@pytest.mark.proof("operator")
 def test_telemetry_policy_reaches_only_named_service(
     space: Namespace, releases: MakeRelease, operator: Operator
 ) -> None:
@@ -102,6 +105,7 @@ def test_telemetry_policy_reaches_only_named_service(
     assert release.of("prediction")[0].policies.document.telemetry is None
 
 
+@pytest.mark.proof("operator")
 def test_ineffective_policies_get_conditions_and_events(
     space: Namespace, releases: MakeRelease, operator: Operator
 ) -> None:
@@ -128,6 +132,7 @@ def test_ineffective_policies_get_conditions_and_events(
     assert {"Conflicted", "TargetNotFound", "BeyondCallersDeadline"} <= set(events.split())
 
 
+@pytest.mark.proof("operator")
 def test_status_names_refusing_and_hanging_pods(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
     """The status names pods that refuse a policy or hang; a refusing pod keeps the last good one."""
     release = releases({"api": 4, "prediction": 1})
@@ -153,6 +158,7 @@ def test_status_names_refusing_and_hanging_pods(space: Namespace, releases: Make
     wait_for(lambda: converged(space, "p"), 30, "it has converged")
 
 
+@pytest.mark.proof("operator")
 def test_edited_or_deleted_config_map_is_restored(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
     """A ConfigMap edited or deleted by hand is restored, and an event records each case."""
     release = releases(PODS)
@@ -170,6 +176,7 @@ def test_edited_or_deleted_config_map_is_restored(space: Namespace, releases: Ma
     assert {"edited", "deleted"} == {event["message"].split()[2] for event in events}
 
 
+@pytest.mark.proof("operator")
 def test_restarted_operator_applies_missed_changes(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
     """Services keep their policies without an operator, which applies missed changes after a restart."""
     release = releases(PODS)
@@ -206,6 +213,7 @@ def aurum(space: Namespace, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.proof("operator")
 def test_policy_command_shows_effective_values_and_sources(
     space: Namespace, releases: MakeRelease, operator: Operator, tmp_path: Path
 ) -> None:
@@ -247,6 +255,7 @@ def test_policy_command_shows_effective_values_and_sources(
     assert aurum(space, "diff", str(file)).returncode == 2
 
 
+@pytest.mark.proof("operator")
 def test_namespace_is_deletable_without_operator(space: Namespace, releases: MakeRelease, operator: Operator) -> None:
     """A namespace with policies can be deleted while no operator runs."""
     releases(PODS)
@@ -258,6 +267,7 @@ def test_namespace_is_deletable_without_operator(space: Namespace, releases: Mak
     kube.run("kubectl", "delete", "namespace", space.name, "--timeout=90s")
 
 
+@pytest.mark.proof("operator")
 def test_second_operator_takes_over_leadership(
     space: Namespace, releases: MakeRelease, operator: Operator, tmp_path
 ) -> None:
@@ -280,6 +290,7 @@ def test_second_operator_takes_over_leadership(
         second.stop()
 
 
+@pytest.mark.proof("operator")
 def test_operator_writes_nothing_while_nothing_changes(
     space: Namespace, releases: MakeRelease, operator: Operator
 ) -> None:
@@ -295,6 +306,7 @@ def test_operator_writes_nothing_while_nothing_changes(
     assert before == after
 
 
+@pytest.mark.proof("operator")
 def test_status_writes_are_limited_under_continuous_edits(
     space: Namespace, releases: MakeRelease, operator: Operator
 ) -> None:

@@ -52,6 +52,7 @@ def test_policy_reaches_running_pods_without_restart(release: Namespace) -> None
     assert {pod["metadata"]["uid"] for pod in release.pods()} == before
 
 
+@pytest.mark.proof("operator")
 def test_telemetry_policy_sets_log_level_of_running_pod(release: Namespace) -> None:
     """A telemetry policy makes a running edge pod log at level DEBUG."""
     release.apply(policy("loud", "TelemetryPolicy", targetRefs=[{"service": "edge"}], logLevel="DEBUG"))
@@ -64,6 +65,7 @@ def test_telemetry_policy_sets_log_level_of_running_pod(release: Namespace) -> N
     wait_for(debug_lines, 30, "a line of severity DEBUG")
 
 
+@pytest.mark.proof("operator")
 def test_shadow_policy_counts_timeouts_without_effect(release: Namespace, api: str) -> None:
     """A shadow policy counts the timeouts that it would cause and leaves all answers unaffected."""
     shadow = {"maxConcurrent": 1000}, {"deadline": "2s", "attempt": "1ms"}
@@ -82,6 +84,7 @@ def test_shadow_policy_counts_timeouts_without_effect(release: Namespace, api: s
     assert status["calls"] >= status["timeouts"]
 
 
+@pytest.mark.proof("operator")
 def test_failing_rollout_is_rolled_back_automatically(release: Namespace) -> None:
     """A rollout that makes calls fail is rolled back automatically with one of two pods exposed."""
     good = {"timeout": {"deadline": "3s", "attempt": "1500ms"}}
@@ -120,6 +123,7 @@ def test_failing_rollout_is_rolled_back_automatically(release: Namespace) -> Non
     assert release.get("rp", "predict")["status"]["rollout"]["state"] == "Complete"
 
 
+@pytest.mark.proof("operator")
 def test_crd_upgrade_and_uninstall_keep_stored_policies(release: Namespace) -> None:
     """Upgrading or uninstalling the CRD chart keeps stored policies and restarts no pod."""
     release.apply(policy("kept", targetRefs=PREDICTION, retry={"maxAttempts": 5}))

@@ -18,7 +18,7 @@ WORKERS ?= 3
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test browser-test chart-test cluster-test proof soak screenshots images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
+.PHONY: help setup run test browser-test chart-test cluster-test proof coverage mutation soak screenshots images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -59,6 +59,14 @@ cluster-test: $(VENV)/.dev  ## Install one release on the current cluster, which
 
 proof: $(VENV)/.dev  ## Prove the claims of the docs, for hours; ARGS='alerts chaos' chooses topics, ARGS=--list lists them
 	@$(BIN)/python -m tests.proof $(ARGS)
+
+coverage: $(VENV)/.dev  ## Run the same with branch coverage of the services and the processes that tests start
+	@rm -rf .cache/coverage && mkdir -p .cache/coverage
+	@$(BIN)/coverage run -m pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS) && tests=0 || tests=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$tests
+
+mutation: $(VENV)/.dev  ## Change the code in one place at a time and list the changes that no test detects
+	@$(BIN)/python -m tests.mutation.run $(ARGS)
 
 soak: $(VENV)/.dev  ## Kill processes, cut networks and shift clocks at random for an hour, and compare a ledger
 	@$(BIN)/python -m tests.support.chaos --kills 200 $(ARGS)

@@ -12,7 +12,6 @@ from tests.support.cluster import kube
 from tests.support.cluster.kube import CHARTS, Namespace, http, query, wait_for
 from tests.support.cluster.load import RATE, Load, not_missed
 
-
 CALM = 5  # requests/s that leave a small machine time to start pods
 
 

@@ -26,10 +26,13 @@ help:  ## List the commands
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit("AurumAI needs Python >= 3.11; this is " + sys.version.split()[0] + ". Name another with make PYTHON=...") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.uv: requirements/install.txt | $(VENV)/.made
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/install.txt
 	@touch $@
 
-$(VENV)/.run: requirements/run.txt $(BUILD) | $(VENV)/.made
+$(VENV)/.run: requirements/run.txt $(BUILD) $(VENV)/.uv
 	@echo "Installing AurumAI into $(VENV) (once; half a minute)"
 	@$(INSTALL) --compile-bytecode --require-hashes -r requirements/run.txt
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(INSTALL) --no-deps --no-build-isolation --editable .
@@ -122,7 +125,7 @@ docs: $(VENV)/.run  ## Write the generated documentation
 doctor: $(VENV)/.run  ## Say which services are up and what they lack
 	@$(BIN)/aurum doctor
 
-lock: $(VENV)/.made  ## Resolve the dependencies anew and write the locks
+lock: $(VENV)/.uv  ## Resolve the dependencies anew and write the locks
 	$(BIN)/uv pip compile $(LOCK) --upgrade --extra all --group build pyproject.toml -o requirements/run.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --extra all --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --group install -o requirements/install.txt

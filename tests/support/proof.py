@@ -21,12 +21,10 @@ TOPICS = {
     "console": "tests/browser",
     "devices": "tests/integration",
     "operator": "tests/cluster/operator",
-    "release": "tests/cluster",
     "disruption": "tests/cluster",
     "security": "tests/security tests/cluster",
-    "services": "tests/integration tests/faults tests/unit",
     "soak": "tests/cluster/observability",
-    "telemetry": "tests/integration tests/cluster",
+    "telemetry": "tests/cluster",
 }
 """Each topic, and the folders that its proofs are in."""
 

@@ -187,7 +187,7 @@ def known(path: Path) -> set[tuple[str, str, str, str]]:
     """The changes that are listed as equivalent; all of them say why."""
     found = set()
     for number, entry in enumerate(yaml.safe_load(path.read_text()) or [], 1):
-        if not isinstance(entry, dict) or set(entry) != {"file", "function", "before", "after", "reason"}:
+        if set(entry) != {"file", "function", "before", "after", "reason"} or not entry["reason"]:
             raise MutationError(f"{path.name}: entry {number} needs file, function, before, after and reason")
         if not any(Path(entry["file"]).match(f"services/{each}") for p in PACKAGES.values() for each in p.mutated):
             raise MutationError(f"{path.name}: entry {number}: {entry['file']} is in no package")

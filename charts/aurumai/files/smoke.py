@@ -1,8 +1,13 @@
-"""What `helm test` asks a release: is each service there, and do the answers come from where they should?"""
+"""What `helm test` checks: each service is up, and the API reaches it.
+
+Pods of a release that was just installed are ready before each has reached the others, so a check is repeated for a
+while before it counts as failed.
+"""
 
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,6 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 API = os.environ["API"]
+PATIENCE = 30.0  # seconds
 
 
 def get(path):
@@ -55,5 +61,17 @@ def check_grpc():
         print(target, "serves")
 
 
+def main(check):
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return check()
+        except (AssertionError, OSError, grpc.RpcError) as error:
+            if time.monotonic() > deadline:
+                raise
+            print(f"not yet: {error}", file=sys.stderr)
+            time.sleep(2)
+
+
 if __name__ == "__main__":
-    {"api": check_api, "grpc": check_grpc}[sys.argv[1]]()
+    main({"api": check_api, "grpc": check_grpc}[sys.argv[1]])

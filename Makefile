@@ -40,7 +40,7 @@ $(VENV)/.run: requirements/run.txt $(BUILD) $(VENV)/.uv
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "Installing the development tools into $(VENV) (once)"
-	@$(INSTALL) --compile-bytecode --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
 
 setup: $(VENV)/.dev  ## Make .venv with everything for development

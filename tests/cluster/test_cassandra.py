@@ -17,7 +17,7 @@ import pytest
 from tests.support.cassandra import cluster as cassandra
 from tests.support.cluster import kube
 from tests.support.cluster.kube import CHARTS, EXAMPLES, Namespace, http, wait_for
-from tests.support.cluster.load import not_missed
+from tests.support.cluster.load import assert_kill_fails_no_request
 
 IMAGE = "localhost/aurumai-test/cassandra:5.0.5"
 DATA = Path("/data")
@@ -186,7 +186,7 @@ def test_killed_ingestion_pod_fails_no_request(space: Namespace) -> None:
         space.kubectl("delete", "pod", next(iter(before)), "--grace-period=0", "--force")
         time.sleep(30)
 
-    not_missed(space, RATE, 3.0, shared_by_all, kill)
+    assert_kill_fails_no_request(space, RATE, 3.0, shared_by_all, kill)
 
 
 @pytest.mark.proof("cassandra")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.cluster import kube
 from tests.support.cluster.kube import CHARTS, Namespace, http, query, wait_for
-from tests.support.cluster.load import RATE, Load, not_missed
+from tests.support.cluster.load import RATE, Load, assert_kill_fails_no_request
 
 CALM = 5  # requests/s that leave a small machine time to start pods
 
@@ -146,7 +146,7 @@ def test_killed_api_and_prediction_pods_fail_no_request(release: Namespace, prom
             release.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
             time.sleep(20)
 
-    not_missed(release, RATE / 2, 1.0, shared_by_all, kill)
+    assert_kill_fails_no_request(release, RATE / 2, 1.0, shared_by_all, kill)
 
 
 def test_killed_api_pod_fails_no_request(release: Namespace) -> None:

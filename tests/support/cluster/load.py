@@ -13,7 +13,7 @@ RATE = 20  # requests/s, which two cores have time for
 
 
 class Load:
-    """Predictions asked for by a pod, until it is stopped."""
+    """Predictions requested by a pod until it is stopped."""
 
     def __init__(self, release: Namespace, *, retry: bool, keepalive: int = 20, rate: float = RATE) -> None:
         self._release = release
@@ -28,15 +28,20 @@ class Load:
         return dict(found)
 
 
-def not_missed(
+def assert_kill_fails_no_request(
     release: Namespace, rate: float, within: float, look: Callable[[float], None], kill: Callable[[], None]
 ) -> None:
-    """Nobody who asks misses the pods that `kill` ends, at the rate (requests/s) or, on a machine that is too slow for
-    it, at half of it and so on: pods that start take the time of those that answer, and so does whatever else the
-    machine does. One that is missed costs some answers at each rate.
+    """Asserts that killed pods fail no request and degrade at most one answer in a thousand.
 
-    within: seconds for 95 % of the answers before that, well below the deadline. look: is called under the load, with
-    its rate.
+    It halves the rate on a machine that is too slow, where starting pods take CPU from those that answer. A kill that
+    costs answers does so at every rate.
+
+    Args:
+        release: The release.
+        rate: Requests a second to begin with.
+        within: Seconds for 95 % of the answers before the kill; well below the deadline.
+        look: Called under the load, with its rate.
+        kill: Ends pods.
     """
     while rate > 0.3:
         release.kubectl("rollout", "status", "deployment", "--timeout=180s", timeout=200)
@@ -53,4 +58,4 @@ def not_missed(
             if killed["degraded"] <= 0.001 * killed["requests"]:
                 return
         rate /= 2
-    pytest.fail("pods were missed, or the machine is too slow, at any rate")
+    pytest.fail("a kill degraded answers, or the machine is too slow, at every rate")

@@ -8,7 +8,7 @@ stands in classes and modules stay as they are. A mutant is killed where a test 
 test executes survives. Each package is tried in a copy of its own, .cache/mutation/PACKAGE, beside the log of mutmut.
 
 The table and the survivors go to the terminal and to .cache/mutation.md. The exit status is 1 if a package is below the
-goal, and 2 if that could not be found out, as with an entry of equivalent.yaml that no mutant matches.
+goal, and 2 if that could not be found out, as with an entry below equivalent/ that no mutant matches.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tests.mutation.mutants import Mutant, mutants_of
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".cache" / "mutation"
 REPORT = ROOT / ".cache" / "mutation.md"
-EQUIVALENT = Path(__file__).parent / "equivalent.yaml"
+EQUIVALENT = Path(__file__).parent / "equivalent"
 GOAL = 85.0  # percent
 _READ_BY_TESTS = ("docs", "k8s", "policies.yaml", "requirements")
 _KILLED, _SURVIVED = {"killed", "timeout", "segfault"}, {"survived", "no tests"}
@@ -67,25 +67,22 @@ class Package:
 
 
 _LENGTHY = (  # half of the time of all tests of models, and nothing in them looks at a feature
-    "tests/unit/test_prediction.py::test_model_of_other_features_is_rejected_by_name",
-    "tests/unit/test_prediction.py::test_registry_handles_champion_shadow_and_rollback",
-    "tests/unit/test_training.py::test_training_is_reproducible_by_seed",
+    "tests/unit/prediction/test_prediction.py::test_model_of_other_features_is_rejected_by_name",
+    "tests/unit/prediction/test_prediction.py::test_registry_handles_champion_shadow_and_rollback",
+    "tests/unit/prediction/test_training.py::test_training_is_reproducible_by_seed",
 )
 PACKAGES = {
     "resilience": Package(
         ("aurum/resilience/*.py",),
         ("tests/unit/resilience", "tests/unit/test_policy_volume.py", "tests/unit/operator/test_merging.py"),
     ),
-    "storage": Package(
-        ("aurum/storage/*.py",),
-        ("tests/unit/test_segment_log.py", "tests/unit/test_store.py", "tests/unit/test_spool.py"),
-    ),
-    "spool": Package(("aurum/edge/spool.py",), ("tests/unit/test_spool.py",)),
-    "alarms": Package(("aurum/alarms/*.py",), ("tests/unit/test_alarms.py",)),
-    "sustainability": Package(("aurum/sustainability/*.py",), ("tests/unit/test_sustainability.py",)),
+    "storage": Package(("aurum/storage/*.py",), ("tests/unit/storage", "tests/unit/test_store.py")),
+    "spool": Package(("aurum/edge/spool.py",), ("tests/unit/storage",)),
+    "alarms": Package(("aurum/alarms/*.py",), ("tests/unit/alarms",)),
+    "sustainability": Package(("aurum/sustainability/*.py",), ("tests/unit/sustainability",)),
     "prediction": Package(  # what computes features, and what chooses the columns and rows that they are computed of
         tuple(f"aurum/prediction/{name}.py" for name in ("features", "regimes", "columns", "table")),
-        ("tests/unit/test_prediction.py", "tests/unit/test_training.py", *(f"--deselect={test}" for test in _LENGTHY)),
+        ("tests/unit/prediction", *(f"--deselect={test}" for test in _LENGTHY)),
     ),
 }
 
@@ -183,16 +180,17 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def known(path: Path) -> set[tuple[str, str, str, str]]:
-    """The changes that are listed as equivalent; all of them say why."""
+def known(folder: Path) -> set[tuple[str, str, str, str]]:
+    """Returns the changes that the files of a folder list as equivalent. Raises MutationError if an entry is wrong."""
     found = set()
-    for number, entry in enumerate(yaml.safe_load(path.read_text()) or [], 1):
-        if set(entry) != {"file", "function", "before", "after", "reason"} or not entry["reason"]:
-            raise MutationError(f"{path.name}: entry {number} needs file, function, before, after and reason")
-        if not any(Path(entry["file"]).match(f"services/{each}") for p in PACKAGES.values() for each in p.mutated):
-            raise MutationError(f"{path.name}: entry {number}: {entry['file']} is in no package")
-        before, after = ("\n".join(map(str.strip, entry[key].splitlines())) for key in ("before", "after"))
-        found.add((entry["file"], entry["function"], before, after))
+    for path in sorted(folder.glob("*.yaml")):
+        for number, entry in enumerate(yaml.safe_load(path.read_text()) or [], 1):
+            if not isinstance(entry, dict) or set(entry) != {"file", "function", "before", "after", "reason"}:
+                raise MutationError(f"{path.name}: entry {number} needs file, function, before, after and reason")
+            if not any(Path(entry["file"]).match(f"services/{each}") for p in PACKAGES.values() for each in p.mutated):
+                raise MutationError(f"{path.name}: entry {number}: {entry['file']} is in no package")
+            before, after = ("\n".join(map(str.strip, entry[key].splitlines())) for key in ("before", "after"))
+            found.add((entry["file"], entry["function"], before, after))
     return found
 
 

@@ -77,10 +77,10 @@ class Condition:
         if before is None or latest[0] < before[0]:
             self._before = latest
             return None
-        minutes = (latest[0] - before[0]) / _US / 60
-        if minutes * 60 < limit.over_seconds:
+        if latest[0] - before[0] < limit.over_seconds * _US:
             return None
         self._before = latest
+        minutes = (latest[0] - before[0]) / _US / 60
         rate = (latest[1] - before[1]) / minutes
         return self._beyond(limit, rate), rate, latest[0]
 

@@ -121,13 +121,13 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
 
 def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matrix:
     """Features of each step, or of some: one row each, columns as FeatureSpec.names."""
+    rows = np.arange(len(steps.ages)) if rows is None else rows
+    if not len(rows):
+        return np.empty((0, 1 + steps.means.shape[1] * len(STATISTICS)))
     padded = np.vstack([np.full((WINDOW - 1, steps.means.shape[1]), np.nan), steps.means])
     windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0), 2, 1)
     ages = steps.ages if steps.counted else np.full(len(steps.ages), np.nan)
-    rows = np.arange(len(steps.ages)) if rows is None else rows
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    if not parts:
-        return np.empty((0, 1 + steps.means.shape[1] * len(STATISTICS)))
     return np.vstack([_window_features(windows[part], ages[part]) for part in parts])
 
 

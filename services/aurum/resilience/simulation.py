@@ -203,6 +203,8 @@ class _Call:
         else:
             if awaited is self:
                 loop.run_at(loop.now + self._seconds, self)
+            elif awaited is None:  # a sleep of 0 s
+                loop.run_at(loop.now, self)
             else:
                 awaited._asyncio_future_blocking = False
                 awaited.add_done_callback(self._resume)

@@ -5,7 +5,7 @@ One YAML file. The one that comes with this fits the simulated plant, and accoun
 """
 
 import fnmatch
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -147,4 +147,7 @@ def load_plan(path: Path | None = None) -> Plan:
 
 
 def _hour(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp()) // 3600
+    """The hour since 1970 of a time, which is UTC unless it says otherwise."""
+    if moment is None:
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) // 3600

@@ -303,7 +303,7 @@ def test_invalid_plan_is_rejected_with_reason(tmp_path: Path, text: str, problem
 
 
 def test_worked_example_in_docs_is_correct() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "sustainability.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "sustainability.md").read_text()
     rows = [
         [float(cell) for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -325,7 +325,7 @@ def test_worked_example_in_docs_is_correct() -> None:
 
 
 def test_plan_in_docs_can_be_loaded(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "sustainability.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "sustainability.md").read_text()
     path = tmp_path / "plan.yaml"
     path.write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])  # type: ignore[index]
     plan = load_plan(path)

@@ -1,0 +1,445 @@
+"""Alarms: their states, the conditions that raise them, floods, and rules that say what is wrong with them."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurum.alarms.conditions import Condition, Observed
+from aurum.alarms.flood import BEGINS, ENDS, WINDOW_US, Flood
+from aurum.alarms.lifecycle import Alarm, Kind, Transition, apply, changes, in_order
+from aurum.alarms.rules import AlarmRulesError, Limit, Rule, load_rules
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+KINDS: tuple[Kind, ...] = (  # as they follow each other at one time
+    "cleared",
+    "raised",
+    "unsuppressed",
+    "suppressed",
+    "unshelved",
+    "shelved",
+    "acknowledged",
+)
+
+
+def after(*kinds: Kind) -> Alarm:
+    alarm = Alarm("m", "r")
+    for at, kind in enumerate(kinds, start=1):
+        alarm = apply(alarm, Transition(kind, "m", "r", at, until_us=100))
+    return alarm
+
+
+@pytest.mark.parametrize(
+    ("kinds", "state"),
+    [
+        ((), "normal"),
+        (("raised",), "unacknowledged"),
+        (("raised", "acknowledged"), "acknowledged"),
+        (("raised", "cleared"), "returned"),
+        (("raised", "cleared", "acknowledged"), "normal"),
+        (("raised", "acknowledged", "cleared"), "normal"),
+        (("raised", "acknowledged", "cleared", "raised"), "unacknowledged"),
+        (("raised", "shelved"), "shelved"),
+        (("raised", "shelved", "unshelved"), "unacknowledged"),
+        (("raised", "suppressed"), "suppressed"),
+        (("raised", "suppressed", "cleared", "unsuppressed"), "returned"),
+        (("shelved", "raised"), "shelved"),
+        (("raised", "shelved", "suppressed"), "suppressed"),
+        (("raised", "suppressed", "shelved", "unsuppressed"), "shelved"),
+    ],
+)
+def test_alarm_states_follow_isa_18_2(kinds: tuple[Kind, ...], state: str) -> None:
+    assert after(*kinds).state(now_us=50) == state
+
+
+def test_shelved_alarm_expires() -> None:
+    alarm = after("raised", "shelved")
+    assert alarm.state(now_us=99) == "shelved"
+    assert alarm.state(now_us=100) == "unacknowledged"
+    assert alarm.state(now_us=101) == "unacknowledged"
+
+
+def test_alarm_begins_normal_and_was_never_raised() -> None:
+    alarm = Alarm("m", "r")
+    assert alarm.alarm_id == "m~r"
+    assert (alarm.active, alarm.acknowledged, alarm.suppressed) == (False, True, False)
+    assert (alarm.count, alarm.value) == (0, None)
+    assert (alarm.raised_us, alarm.cleared_us, alarm.acknowledged_us, alarm.shelved_until_us) == (0, 0, 0, 0)
+    assert (alarm.acknowledged_by, alarm.shelved_by, alarm.reason) == ("", "", "")
+
+
+def test_each_transition_records_its_own_fields_only() -> None:
+    alarm = Alarm("m", "r")
+    for transition, changed in (
+        (("raised", 1, "", 0, 7.5), {"active": True, "acknowledged": False, "raised_us": 1, "value": 7.5, "count": 1}),
+        (("acknowledged", 2, "Ada"), {"acknowledged": True, "acknowledged_us": 2, "acknowledged_by": "Ada"}),
+        (("shelved", 3, "Bob", 90, None, "spare"), {"shelved_until_us": 90, "shelved_by": "Bob", "reason": "spare"}),
+        (("suppressed", 4), {"suppressed": True}),
+        (("cleared", 5, "", 0, 2.0), {"active": False, "cleared_us": 5}),
+        (("unsuppressed", 6), {"suppressed": False}),
+        (("unshelved", 7, "Cy"), {"shelved_until_us": 0, "shelved_by": "", "reason": ""}),
+        (("raised", 8, "", 0, 9.5), {"active": True, "acknowledged": False, "raised_us": 8, "value": 9.5, "count": 2}),
+    ):
+        kind, at, *more = transition
+        expected = {**asdict(alarm), **changed}
+        alarm = apply(alarm, Transition(kind, "m", "r", at, *more))  # type: ignore[arg-type]
+        assert asdict(alarm) == expected
+
+
+@pytest.mark.parametrize(
+    ("kinds", "repeated"),
+    [
+        ((), "cleared"),
+        ((), "acknowledged"),
+        (("raised",), "raised"),
+        (("raised", "acknowledged"), "raised"),
+        (("raised", "acknowledged"), "acknowledged"),
+        (("raised", "cleared"), "cleared"),
+        ((), "unshelved"),
+        ((), "unsuppressed"),
+        (("suppressed",), "suppressed"),
+        (("shelved",), "shelved"),
+    ],
+)
+def test_transition_of_a_state_it_has_changes_nothing(kinds: tuple[Kind, ...], repeated: Kind) -> None:
+    alarm = after(*kinds)
+    transition = Transition(repeated, "m", "r", 50, by="" if repeated == "shelved" else "Ada", until_us=100)
+    assert apply(alarm, transition) == alarm
+    assert not changes(alarm, transition)
+
+
+def test_journal_order_is_by_time_then_kind_then_alarm() -> None:
+    ordered = [
+        Transition("shelved", "z", "r", 1),
+        *(Transition(kind, machine, "r", 2) for kind in KINDS for machine in ("a", "b")),
+        Transition("cleared", "a", "r", 3),
+    ]
+    assert in_order(reversed(ordered)) == ordered
+    assert in_order(ordered[::2] + ordered[1::2]) == ordered
+    assert in_order(()) == []
+
+
+def test_alarm_cleared_and_raised_at_one_time_is_active() -> None:
+    journal = [Transition("raised", "m", "r", 1), Transition("raised", "m", "r", 5), Transition("cleared", "m", "r", 5)]
+    (alarm,) = fold(journal).values()
+    assert (alarm.active, alarm.count, alarm.raised_us, alarm.cleared_us) == (True, 2, 5, 5)
+
+
+def fold(journal: list[Transition]) -> dict[str, Alarm]:
+    alarms: dict[str, Alarm] = {}
+    for each in in_order(journal):
+        alarms[each.alarm_id] = apply(alarms.get(each.alarm_id, Alarm(each.machine_id, each.rule)), each)
+    return alarms
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 1000)), max_size=30), st.randoms())
+def test_journal_replay_is_independent_of_order_and_repeats(entries: list[tuple[Kind, int]], random: object) -> None:
+    journal = [Transition(kind, "m", "r", at, until_us=at + 5) for kind, at in entries]
+    shuffled = [*journal, *journal]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    once, twice = fold(journal), fold(shuffled)
+    assert bool(once) == bool(journal)
+    assert once == twice
+
+
+def test_repeated_transition_is_no_change() -> None:
+    alarm = after("raised")
+    assert not changes(alarm, Transition("raised", "m", "r", 9))
+    assert changes(alarm, Transition("cleared", "m", "r", 9))
+    assert after("raised", "raised").count == 1
+
+
+def rule(**given: object) -> Rule:
+    return Rule.model_validate({"name": "r", "text": "t", **given})
+
+
+def seen(at: float, value: float | None = None, **more: object) -> Observed:
+    now = int(at * SECOND)
+    return Observed(now, now, {} if value is None else {"x": (now, value)}, **more)  # type: ignore[arg-type]
+
+
+def test_deadband_prevents_chattering_alarm() -> None:
+    condition = Condition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}))
+    told = [condition.observe(seen(at, value)) for at, value in enumerate((9, 11, 9.5, 10.5, 8.5, 7.9, 9.9))]
+    assert [each and each[0] for each in told] == [None, True, None, None, None, False, None]
+    below = Condition(rule(sensor={"sensor": "x", "below": 5, "deadband": 1}))
+    assert [bool(below.observe(seen(at, value))) for at, value in enumerate((6, 4, 5.5, 6.5))] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "alarming", "values"),
+    [  # each value, and whether it is beyond
+        ({"above": 10}, False, {9.9: False, 10: False, 10.1: True}),
+        ({"above": 10}, True, {9.9: False, 10: False, 10.1: True}),
+        ({"above": 10, "deadband": 2}, False, {8.1: False, 10: False, 10.1: True}),
+        ({"above": 10, "deadband": 2}, True, {7.9: False, 8: False, 8.1: True}),
+        ({"above": 0}, False, {-0.1: False, 0: False, 0.1: True}),
+        ({"below": 5}, False, {4.9: True, 5: False, 5.1: False}),
+        ({"below": 5}, True, {4.9: True, 5: False, 5.1: False}),
+        ({"below": 5, "deadband": 1}, False, {4.9: True, 5: False, 5.9: False}),
+        ({"below": 5, "deadband": 1}, True, {5.9: True, 6: False, 6.1: False}),
+        ({"below": 0}, False, {-0.1: True, 0: False, 0.1: False}),
+        ({"below": 0, "deadband": 0.5}, True, {0.4: True, 0.5: False}),
+    ],
+)
+def test_limit_excludes_itself_and_its_deadband(
+    limit: dict[str, float], alarming: bool, values: dict[float, bool]
+) -> None:
+    parsed = Limit.model_validate(limit)
+    assert {value: parsed.beyond(value, alarming=alarming) for value in values} == values
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-20, 20), max_size=20), st.floats(0, 5))
+def test_alarm_is_raised_and_cleared_in_turn(values: list[float], deadband: float) -> None:
+    condition = Condition(rule(sensor={"sensor": "x", "above": 3, "deadband": deadband}))
+    told = [each for at, value in enumerate(values, 1) if (each := condition.observe(seen(at, value)))]
+    assert [each[0] for each in told] == [number % 2 == 0 for number in range(len(told))]
+    assert all(each[1] > 3 if each[0] else each[1] <= 3 - deadband for each in told if each[1] is not None)
+    assert condition.alarming == bool(len(told) % 2)
+    assert bool(told) == any(value > 3 for value in values)
+
+
+@pytest.mark.parametrize("about", ["risk", "rul", "anomaly"])
+def test_prediction_alarm_has_value_and_prediction_time(about: str) -> None:
+    condition = Condition(rule(**{about: {"above": 0.5}}))
+    others = {"risk": 0.1, "rul": 0.1, "anomaly": 0.1}
+    assert condition.observe(Observed(9, 8, {}, predicted_us=7, **others)) is None  # type: ignore[arg-type]
+    assert condition.observe(Observed(9, 8, {}, predicted_us=7, **others | {about: 0.6})) == (True, 0.6, 7)  # type: ignore[arg-type]
+    assert condition.observe(Observed(12, 8, {}, predicted_us=11, **others)) == (False, 0.1, 11)  # type: ignore[arg-type]
+
+
+def test_sensor_alarm_has_value_and_time_of_its_reading() -> None:
+    condition = Condition(rule(sensor={"sensor": "x", "above": 10}))
+    assert condition.observe(Observed(9, 8, {"x": (5, 10.0), "y": (6, 50.0)})) is None
+    assert condition.observe(Observed(9, 8, {"x": (7, 12.5), "y": (6, 1.0)})) == (True, 12.5, 7)
+    assert condition.observe(Observed(12, 11, {"x": (10, 9.5), "y": (6, 50.0)})) == (False, 9.5, 10)
+
+
+def test_condition_known_as_alarming_tells_only_its_end() -> None:
+    condition = Condition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}), alarming=True)
+    assert condition.observe(seen(1, 9)) is None
+    assert condition.observe(seen(2, 8)) == (False, 8, 2 * SECOND)
+
+
+def test_delay_ends_at_its_limit_and_not_before() -> None:
+    condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10, off_delay_seconds=20))
+    assert [condition.observe(seen(at, 11)) for at in (5, 14.999999, 15)] == [None, None, (True, 11, 15 * SECOND)]
+    assert [condition.observe(seen(at, 1)) for at in (30, 49.999999, 50)] == [None, None, (False, 1, 50 * SECOND)]
+
+
+def test_delay_counts_from_the_reading_and_not_from_now() -> None:
+    condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10))
+    assert condition.observe(Observed(14 * SECOND, 5 * SECOND, {"x": (5 * SECOND, 11)})) is None
+    assert condition.observe(Observed(15 * SECOND, 5 * SECOND, {"x": (5 * SECOND, 11)})) == (True, 11, 5 * SECOND)
+
+
+def test_unknown_value_does_not_stop_a_running_delay() -> None:
+    condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10))
+    assert [condition.observe(seen(at, value)) for at, value in ((1, 11), (6, None))] == [None, None]
+    assert condition.waits
+    assert condition.observe(seen(11, 12)) == (True, 12, 11 * SECOND)
+
+
+def test_condition_waits_only_while_a_delay_is_running() -> None:
+    condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10, off_delay_seconds=10))
+    waits = [condition.waits]
+    for at, value in ((1, 5), (2, 11), (3, 9), (4, 11), (14, 11), (20, 9), (25, 11), (30, 9), (40, 9)):
+        condition.observe(seen(at, value))
+        waits.append(condition.waits)
+    assert waits == [False, False, True, False, True, False, True, False, True, False]
+    assert Condition(rule(stale={"after_seconds": 60})).waits
+
+
+def test_on_and_off_delays_ignore_short_changes() -> None:
+    condition = Condition(rule(risk={"above": 0.5}, on_delay_seconds=10, off_delay_seconds=20))
+
+    def at(second: float, risk: float) -> bool | None:
+        told = condition.observe(seen(second, risk=risk, predicted_us=int(second * SECOND)))
+        return told and told[0]
+
+    assert [at(0, 0.9), at(5, 0.9), at(6, 0.1), at(7, 0.9), at(16, 0.9), at(17, 0.9)] == [
+        None,
+        None,
+        None,
+        None,
+        None,
+        True,
+    ]
+    assert [at(20, 0.1), at(39, 0.1), at(41, 0.1)] == [None, None, False]
+    assert at(50, 0.2) is None
+
+
+def test_rate_and_stale_conditions_raise_and_clear() -> None:
+    rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": 60}))
+    told = [rate.observe(seen(60 * minute, value)) for minute, value in enumerate((20, 22, 30, 31))]
+    assert [each and each[:2] for each in told] == [None, None, (True, pytest.approx(8)), (False, pytest.approx(1))]
+    stale = Condition(rule(stale={"after_seconds": 60}))
+    assert stale.observe(Observed(0, 0, {})) is None  # never seen is no silence
+    assert stale.observe(Observed(50 * SECOND, 1 * SECOND, {})) is None
+    raised = stale.observe(Observed(70 * SECOND, 1 * SECOND, {}))
+    assert raised == (True, pytest.approx(69), 61 * SECOND)
+    assert stale.observe(Observed(80 * SECOND, 79 * SECOND, {})) == (False, None, 80 * SECOND)
+
+
+def test_silence_is_stale_just_above_its_limit() -> None:
+    stale = Condition(rule(stale={"after_seconds": 2.5}))
+    last = 10 * SECOND
+    assert stale.observe(Observed(last + 2_500_000, last, {})) is None
+    assert stale.observe(Observed(last + 2_500_001, last, {})) == (True, pytest.approx(2.500001), last + 2_500_000)
+    assert stale.observe(Observed(last + 9 * SECOND, last, {})) is None
+    assert stale.observe(Observed(21 * SECOND, 20 * SECOND, {})) == (False, None, 21 * SECOND)
+
+
+def test_rate_is_per_minute_since_the_reading_before() -> None:
+    rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": 30}))
+    assert rate.observe(seen(60, 20)) is None
+    assert rate.observe(seen(89.9, 90)) is None  # too soon after the first, and not what the next is compared with
+    raised = rate.observe(Observed(200 * SECOND, 90 * SECOND, {"x": (90 * SECOND, 23), "y": (91 * SECOND, 0)}))
+    assert raised == (True, pytest.approx(6), 90 * SECOND)
+    assert rate.observe(seen(210, 33)) == (False, pytest.approx(5), 210 * SECOND)
+
+
+def test_rate_of_a_fall_is_negative() -> None:
+    rate = Condition(rule(rate={"sensor": "x", "below": -5}))
+    told = [rate.observe(seen(60 * minute, value)) for minute, value in enumerate((50, 45, 39, 38))]
+    assert [each and each[:2] for each in told] == [None, None, (True, pytest.approx(-6)), (False, pytest.approx(-1))]
+
+
+def test_rate_of_values_larger_than_their_times() -> None:
+    rate = Condition(rule(rate={"sensor": "x", "above": 5}))
+    assert rate.observe(seen(60, 1e12)) is None
+    assert rate.observe(seen(120, 1e12 + 8)) == (True, pytest.approx(8), 2 * MINUTE)
+
+
+def test_rate_begins_anew_at_an_older_reading() -> None:
+    rate = Condition(rule(rate={"sensor": "x", "above": 5}))
+    told = [rate.observe(seen(at, value)) for at, value in ((300, 20), (100, 80), (160, 88))]
+    assert told == [None, None, (True, pytest.approx(8), 160 * SECOND)]
+
+
+def test_rate_ignores_a_second_reading_at_one_time() -> None:
+    rate = Condition(rule(rate={"sensor": "x", "above": 5}))
+    told = [rate.observe(seen(at, value)) for at, value in ((60, 20), (60, 27), (120, 28))]
+    assert told == [None, None, (True, pytest.approx(8), 120 * SECOND)]
+
+
+def test_unknown_value_raises_no_alarm() -> None:
+    for about in (
+        {"risk": {"above": 0.5}},
+        {"rul": {"below": 5}},
+        {"anomaly": {"above": 0.5}},
+        {"sensor": {"sensor": "y", "above": 1}},
+        {"rate": {"sensor": "y", "above": 1}},
+    ):
+        condition = Condition(rule(**about))
+        assert [condition.observe(seen(at, value)) for at, value in ((0, 3.0), (60, 9.0))] == [None, None]
+
+
+def test_flood_begins_above_ten_and_ends_below_five() -> None:
+    flood = Flood()
+    for number in range(11):
+        flood.note(number * SECOND)
+        flood.look(number * SECOND)
+    assert flood.since_us == 10 * SECOND
+    assert flood.look(600 * SECOND) == 10
+    assert flood.since_us
+    assert flood.look(607 * SECOND) == 3
+    assert flood.since_us == 0
+
+
+def test_flood_is_none_at_its_limits() -> None:
+    flood = Flood()
+    assert (flood.look(SECOND), flood.since_us) == (0, 0)
+    for _ in range(BEGINS):
+        flood.note(2 * SECOND)
+    assert (flood.look(3 * SECOND), flood.since_us) == (BEGINS, 0)
+    for number in range(ENDS):
+        flood.note((4 + number) * SECOND)
+    assert (flood.look(20 * SECOND), flood.since_us) == (BEGINS + ENDS, 20 * SECOND)
+    assert (flood.look(21 * SECOND), flood.since_us) == (BEGINS + ENDS, 20 * SECOND)  # since it began
+    assert (flood.look(WINDOW_US + 2 * SECOND), flood.since_us) == (ENDS, 20 * SECOND)
+    assert (flood.look(WINDOW_US + 4 * SECOND), flood.since_us) == (ENDS - 1, 0)
+
+
+def test_flood_window_has_now_but_not_its_beginning() -> None:
+    flood = Flood()
+    flood.note(MINUTE)
+    looked = [flood.look(now) for now in (MINUTE - 1, MINUTE, MINUTE + WINDOW_US - 1, MINUTE + WINDOW_US)]
+    assert looked == [0, 1, 1, 0]
+
+
+def test_flood_remembers_only_the_latest_alarms() -> None:
+    flood = Flood()
+    for number in range(1, 10_002):
+        flood.note(number)
+    assert flood.look(20_000) == 10_000
+    assert flood.look(WINDOW_US + 2) == 9_999  # the first two are over, of which it had forgotten one
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 3 * WINDOW_US), max_size=30), st.integers(1, 3 * WINDOW_US))
+def test_flood_counts_alarms_of_the_last_ten_minutes(raised: list[int], now: int) -> None:
+    flood = Flood()
+    for at in raised:
+        flood.note(at)
+    recent = [at for at in raised if 0 <= now - at < WINDOW_US]
+    assert flood.look(now) == len(recent)
+    assert flood.since_us == (now if len(recent) > BEGINS else 0)
+
+
+def test_built_in_alarm_rules_apply_by_machine_type() -> None:
+    rules = {each.name: each for each in load_rules().rules}
+    assert {"failure_near", "silent", "stopped"} <= set(rules)
+    assert rules["vibration_high"].holds_for("pump")
+    assert not rules["vibration_high"].holds_for("conveyor")
+    assert rules["silent"].holds_for("conveyor")
+
+
+def test_rule_holds_for_its_types_or_for_any() -> None:
+    def holds(*types: str) -> tuple[bool, bool]:
+        about = rule(risk={"above": 1}, machine_types=types)
+        return about.holds_for("pump"), about.holds_for("motor")
+
+    assert holds("*") == holds("pump", "*") == (True, True)
+    assert holds("pump") == (True, False)
+    assert holds() == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("rules: [{name: a, text: t}]", "exactly one of risk, rul"),
+        ("rules: [{name: a, text: t, risk: {above: 1, below: 0}}]", "one of above and below"),
+        ("rules: [{name: A, text: t, risk: {above: 1}}]", r"rules\.0\.name"),
+        ("rules: [{name: a, text: t, risk: {above: 1}}, {name: a, text: t, risk: {above: 2}}]", "a is the name of two"),
+        ("rules: [", "is not YAML"),
+        ("rules: [{name: a, text: t, risk: {above: 1}, rul: {below: 1}}]", "exactly one of risk, rul"),
+        ("rules: [{name: a, text: t, risk: {deadband: 1}}]", "one of above and below"),
+        ("rules: [{name: a, text: t, risk: {above: 1}, colour: red}]", r"rules\.0\.colour"),
+        ("rules: []\nmore: 1", "more: "),
+        ("", "top: "),
+        ("rules: [{name: a, text: t, priority: loud, risk: {above: 1}}]", r"rules\.0\.priority"),
+    ],
+)
+def test_invalid_alarm_rule_is_rejected_with_reason(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(text)
+    with pytest.raises(AlarmRulesError, match=problem):
+        load_rules(path)
+
+
+@pytest.mark.parametrize("seconds", [123, 245, 246, 247])
+def test_rate_counts_at_exactly_its_period(seconds: int) -> None:
+    rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": seconds}))
+    assert rate.observe(seen(0, 20)) is None
+    assert rate.observe(seen(seconds, 1000)) is not None

@@ -1,0 +1,329 @@
+"""The lanes of a spool, what is refused further on, and what a spool finds when it is started anew."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from aurum.edge.spool import Lane, Spool, SpoolOptions
+from aurum.readings.batch import Batch, parse_request
+from aurum.storage.segment_log import scan
+from aurum.v1 import columns_pb2
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def raw(sequence: int, data: bytes | None = None) -> Batch:
+    return Batch("src", sequence, (), 3, f"batch {sequence}".encode() if data is None else data)
+
+
+async def put(spool: Spool, *batches: Batch) -> None:
+    await asyncio.gather(*[await spool.put(each, "trace", wait=False) for each in batches])
+
+
+async def opened(folder: Path, clock: Clock | None = None, **options: Any) -> Spool:
+    spool = Spool(SpoolOptions(folder, **options), clock or Clock())
+    await spool.start()
+    return spool
+
+
+async def ids(lane: Lane, last: int = 0, most: int = 100) -> list[int]:
+    return [each.id for each in await asyncio.wait_for(lane.after(last, most), 3)]
+
+
+def dropped(reason: str) -> float:
+    return REGISTRY.get_sample_value("edge_spool_dropped_total", {"reason": reason}) or 0.0
+
+
+async def test_lanes_give_what_follows_up_to_the_number(tmp_path: Path) -> None:
+    clock = Clock()
+    spool = await opened(tmp_path / "spool", clock)
+    await put(spool, *map(raw, range(1, 7)))
+    clock.now += 3
+    assert await ids(spool.live) == []
+    await put(spool, *map(raw, range(7, 13)))
+    for lane, first, last in ((spool.live, 7, 12), (spool.backlog, 1, 6)):
+        assert lane.batches == 6
+        assert await ids(lane) == list(range(first, last + 1))
+        assert await ids(lane, 0, 2) == [first, first + 1]
+        assert await ids(lane, first, 1) == [first + 1]
+        assert await ids(lane, last - 1) == [last]
+        assert await ids(lane, last) == []
+        await lane.forwarded([first + 1, first + 2])
+        assert await ids(lane) == [first, *range(first + 3, last + 1)]
+        await lane.forwarded([first])
+        assert lane.batches == 3
+        assert await ids(lane, 0, 1) == [first + 3]
+    assert spool.batches == 6
+    await spool.close()
+
+
+@pytest.mark.parametrize(("age", "live"), [(1.9, True), (2.0, True), (2.125, False)])
+async def test_batch_is_live_for_two_seconds(tmp_path: Path, age: float, live: bool) -> None:
+    clock = Clock()
+    spool = await opened(tmp_path / "spool", clock)
+    await put(spool, raw(1))
+    clock.now += age
+    await put(spool, raw(2))
+    assert await ids(spool.live) == ([1, 2] if live else [])
+    assert (spool.live.batches, spool.backlog.batches) == ((2, 0) if live else (0, 2))
+    assert await ids(spool.backlog) == ([] if live else [1, 2])
+    await spool.close()
+
+
+async def test_backlog_gives_way_after_half_a_second(tmp_path: Path) -> None:
+    clock = Clock()
+    spool = await opened(tmp_path / "spool", clock)
+    await put(spool, raw(1))
+    clock.now += 3
+    assert await ids(spool.live) == []
+    await put(spool, raw(2))
+    clock.now += 0.25
+    await put(spool, raw(3))
+    clock.now += 0.25
+    assert await ids(spool.backlog) == [1], "not before half a second is over"
+    clock.now += 0.125
+    asking = asyncio.create_task(ids(spool.backlog))
+    await asyncio.sleep(0.005)
+    assert not asking.done()
+    await spool.live.forwarded([2])
+    assert await asking == [1]
+    await spool.close()
+
+
+async def test_backlog_is_sent_at_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    spool = await opened(tmp_path / "spool", clock, drain_bytes=100.0)
+    await put(spool, raw(1, bytes(200)), raw(2, bytes(150)))
+    clock.now += 3
+    await ids(spool.live)
+    sizes = [
+        len(columns_pb2.BatchRequest(batch=bytes(size), traceparent="trace").SerializeToString()) for size in (200, 150)
+    ]
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.now += seconds
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert await ids(spool.backlog) == [1, 2]
+    assert slept == [pytest.approx((sum(sizes) - 100) / 100)]
+    assert await ids(spool.backlog, 1) == [2]
+    assert slept[1:] == [pytest.approx(sizes[1] / 100)]
+    await spool.close()
+
+
+async def test_single_lane_has_all_batches_in_order(tmp_path: Path) -> None:
+    clock = Clock()
+    spool = await opened(tmp_path / "spool", clock, live_first=False)
+    await put(spool, raw(1), raw(2))
+    await spool.close()
+    spool = await opened(tmp_path / "spool", clock, live_first=False)
+    await put(spool, raw(3))
+    clock.now += 60
+    assert await ids(spool.live) == [1, 2, 3]
+    assert (spool.live.batches, spool.backlog.batches) == (3, 0)
+    assert await ids(spool.backlog) == []
+    await spool.close()
+
+
+@pytest.mark.parametrize(("ranges", "left_behind"), [(999, True), (1000, False)])
+async def test_lane_overtakes_up_to_1000_ranges(tmp_path: Path, ranges: int, left_behind: bool) -> None:
+    folder, clock = tmp_path / "spool", Clock()
+    folder.mkdir()
+    (folder / "acked.json").write_text(json.dumps([[2 * number, 2 * number] for number in range(ranges)]))
+    spool = await opened(folder, clock)
+    await put(spool, raw(1))
+    assert await ids(spool.live) == [2 * ranges - 1]
+    clock.now += 3
+    assert await ids(spool.live) == ([] if left_behind else [2 * ranges - 1])
+    assert spool.live.batches == (0 if left_behind else 1)
+    await spool.close()
+
+
+async def test_lane_waits_for_arrivals_or_the_time(tmp_path: Path) -> None:
+    clock = Clock()
+    spool = await opened(tmp_path / "spool", clock)
+    await asyncio.wait_for(spool.live.wait_for_more(0.001), 3)
+    await put(spool, raw(1))
+    await asyncio.wait_for(spool.live.wait_for_more(60), 3)
+    clock.now += 3
+    await ids(spool.live)
+    await asyncio.wait_for(spool.backlog.wait_for_more(60), 3)
+    await spool.close()
+
+
+@pytest.mark.parametrize("length", [255, 256])
+async def test_batch_of_256_bytes_is_compressed_on_disk(tmp_path: Path, length: int) -> None:
+    spool = await opened(tmp_path / "spool")
+    message = columns_pb2.BatchRequest(batch=bytes(length - 10), traceparent="trace").SerializeToString()
+    assert len(message) == length
+    await put(spool, raw(1, bytes(length - 10)))
+    (found,) = await spool.live.after(0, 1)
+    assert found.data == message
+    parsed = parse_request(found.data)
+    assert (parsed.batch, parsed.traceparent) == (bytes(length - 10), "trace")
+    (record,) = scan(tmp_path / "spool", 0)
+    if length < 256:
+        assert record.payload == b"\0" + message
+    else:
+        assert record.payload[:5] == b"\1\x28\xb5\x2f\xfd"
+        assert len(record.payload) < 100
+    await spool.close()
+
+
+@pytest.mark.parametrize(("lost", "left"), [(1, [2, 3, 4]), (2, [1, 3, 4]), (4, [1, 2, 3])])
+async def test_damaged_batch_is_counted_and_passed_over(tmp_path: Path, lost: int, left: list[int]) -> None:
+    spool = await opened(tmp_path / "spool")
+    await put(spool, *map(raw, range(1, 5)))
+    (path,) = (tmp_path / "spool").glob("*.log")
+    path.write_bytes(path.read_bytes().replace(f"batch {lost}".encode(), b"damaged"))
+    before = dropped("damaged")
+    assert await ids(spool.live) == left
+    assert await ids(spool.live, left[-1]) == []
+    assert dropped("damaged") == before + 1
+    assert spool.batches == 3
+    await spool.live.forwarded(left)
+    assert spool.batches == 0
+    await spool.close()
+
+
+async def test_refused_batch_is_kept_with_its_reason(tmp_path: Path) -> None:
+    spool = await opened(tmp_path / "spool")
+    await put(spool, *map(raw, range(1, 4)))
+    before = dropped("invalid")
+    found = await spool.live.after(0, 3)
+    for _ in range(2):
+        await spool.live.refused(2, "no good")
+    folder = tmp_path / "spool" / "refused"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        f"{2:020}.batch": found[1].data,
+        f"{2:020}.txt": b"no good\n",
+    }
+    assert dropped("invalid") == before + 1
+    assert await ids(spool.live) == [1, 3]
+    await spool.live.refused(3, "neither")
+    assert sorted(path.name for path in folder.glob("*.txt")) == [f"{2:020}.txt", f"{3:020}.txt"]
+    await spool.live.refused(9, "was never there")
+    assert len(list(folder.iterdir())) == 4
+    await spool.close()
+
+
+async def test_latest_1000_refused_batches_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "spool" / "refused"
+    folder.mkdir(parents=True)
+    (tmp_path / "spool" / "acked.json").write_text("[[0, 1000]]")
+    for number in range(1, 1001):
+        (folder / f"{number:020}.batch").touch()
+        (folder / f"{number:020}.txt").touch()
+    spool = await opened(tmp_path / "spool")
+    await put(spool, raw(1))
+    await spool.live.refused(1001, "no good")
+    expected = [f"{number:020}.{kind}" for number in range(2, 1002) for kind in ("batch", "txt")]
+    assert sorted(path.name for path in folder.iterdir()) == expected
+    await spool.close()
+
+
+async def test_refused_batch_goes_even_if_it_cannot_be_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spool = await opened(tmp_path / "spool")
+    (tmp_path / "spool" / "refused").touch()  # where its folder should be
+    await put(spool, raw(1), raw(2))
+    await spool.backlog.refused(1, "no good")
+    assert "a refused batch could not be kept" in caplog.text
+    assert await ids(spool.live) == [2]
+    await spool.close()
+
+
+async def test_acknowledgements_outlive_a_restart(tmp_path: Path) -> None:
+    spool = await opened(tmp_path / "spool")
+    await put(spool, *map(raw, range(1, 7)))
+    await spool.live.forwarded([1, 2, 4])
+    await spool.close()
+    path = tmp_path / "spool" / "acked.json"
+    assert json.loads(path.read_text()) == [[0, 2], [4, 4]]
+    assert not path.with_suffix(".new").exists()
+    spool = await opened(tmp_path / "spool")
+    assert (spool.batches, spool.backlog.batches, spool.live.batches) == (3, 3, 0)
+    await put(spool, raw(7))
+    assert await ids(spool.live) == [7]
+    assert await ids(spool.backlog) == [3, 5, 6]
+    await spool.close()
+
+
+@pytest.mark.parametrize("content", ["", "{", "5", "[5]", "[[1]]", '[["a", 1]]', "[[null, 1]]", "null", None])
+async def test_unreadable_acknowledgements_send_all_again(tmp_path: Path, content: str | None) -> None:
+    spool = await opened(tmp_path / "spool")
+    await put(spool, *map(raw, range(1, 4)))
+    await spool.live.forwarded([1, 2])
+    await spool.close()
+    path = tmp_path / "spool" / "acked.json"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    spool = await opened(tmp_path / "spool")
+    assert spool.batches == 3
+    assert await ids(spool.backlog) == [1, 2, 3]
+    await spool.close()
+    assert json.loads(path.read_text()) == [[0, 0]]
+
+
+@pytest.mark.parametrize(("acked", "next_id"), [([[0, 5]], 6), ([[0, 1], [3, 4]], 5), ([[3, 4], [0, 1], [8, 9]], 10)])
+async def test_acknowledged_ids_are_not_used_again(tmp_path: Path, acked: list[list[int]], next_id: int) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    (folder / "acked.json").write_text(json.dumps(acked))
+    spool = await opened(folder)
+    await put(spool, raw(1))
+    assert [each.id for each in await spool.live.after(0, 1)] == [next_id]
+    await spool.close()
+
+
+async def test_log_ahead_of_acknowledgements_goes_on(tmp_path: Path) -> None:
+    spool = await opened(tmp_path / "spool")
+    await put(spool, raw(1))
+    await spool.live.forwarded([1])
+    await spool.close()
+    spool = await opened(tmp_path / "spool")
+    assert spool.batches == 0
+    await put(spool, raw(2))
+    assert await ids(spool.live) == [2]
+    assert spool.batches == 1
+    await spool.close()
+
+
+async def test_trimmed_batches_count_as_acknowledged(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    spool = await opened(folder, max_bytes=70_000)
+    await put(spool, *(raw(number, bytes([number]) * 200) for number in range(1, 4)))
+    await spool.close()
+    (path,) = folder.glob("*.log")
+    records = list(scan(folder, 0))
+    first = path.stat().st_size // 3
+    (folder / f"{3:020}.log").write_bytes(path.read_bytes()[2 * first :])
+    path.unlink()
+    (folder / "acked.json").unlink()
+    spool = await opened(folder)
+    assert spool.batches == 1
+    assert await ids(spool.backlog) == [records[2].id]
+    await spool.close()
+    assert json.loads((folder / "acked.json").read_text()) == [[0, 2]]
+
+
+async def test_acknowledgements_that_cannot_be_saved_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spool = await opened(tmp_path / "spool")
+    (tmp_path / "spool" / "acked.json").mkdir()
+    await put(spool, raw(1))
+    await spool.live.forwarded([1])
+    await spool.close()
+    assert "what is acknowledged could not be written down" in caplog.text

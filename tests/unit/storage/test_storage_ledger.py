@@ -1,0 +1,104 @@
+"""The ledger of sequences, and the disk: how much is free, and which errors say that it is full."""
+
+import errno
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurum.storage import disk, ledger
+from aurum.storage.ownership import FolderInUseError, Ownership
+
+BASE = 1_000_000  # sequences of a source that has sent for a while
+
+
+def ranges_of(numbers: set[int]) -> list[ledger.Range]:
+    """Runs of consecutive numbers."""
+    found: list[ledger.Range] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=15), st.sampled_from([0, BASE]))
+@settings(max_examples=50, deadline=None)
+def test_recorded_ranges_equal_a_set(added: list[tuple[int, int]], base: int) -> None:
+    ranges: list[ledger.Range] = []
+    numbers: set[int] = set()
+    for start, more in added:
+        first = base + start
+        ledger.record(ranges, first, first + more)
+        numbers |= set(range(first, first + more + 1))
+        assert ranges == ranges_of(numbers)
+    for number in range(base - 1, base + 40):
+        assert ledger.contains(ranges, number) == (number in numbers)
+    for first, last in ranges:
+        assert {ledger.run_of(ranges, number) for number in range(first, last + 1)} == {first}
+
+
+def test_single_sequences_are_recorded_as_ranges() -> None:
+    ranges: list[ledger.Range] = []
+    for number in (BASE, BASE + 2, BASE + 4, BASE + 2):
+        ledger.record(ranges, number)
+    assert ranges == [(BASE, BASE), (BASE + 2, BASE + 2), (BASE + 4, BASE + 4)]
+    ledger.record(ranges, BASE + 3)
+    assert ranges == [(BASE, BASE), (BASE + 2, BASE + 4)]
+
+
+def test_empty_ledger_contains_nothing() -> None:
+    assert not ledger.contains([], 0)
+    assert not ledger.contains([], BASE)
+
+
+def test_free_bytes_are_those_of_the_disk(tmp_path: Path) -> None:
+    assert disk.free_bytes(tmp_path) == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (OSError(errno.EIO, "the disk is full of errors"), False),
+        (OSError("full"), False),
+        (sqlite3.OperationalError("database or disk is full"), True),
+        (sqlite3.OperationalError("database is locked"), False),
+        (sqlite3.IntegrityError("full"), False),
+        (ValueError("full"), False),
+    ],
+)
+def test_full_disk_is_recognised(error: Exception, full: bool) -> None:
+    assert disk.is_full(error) is full
+
+
+def test_owner_makes_missing_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "one" / "two"
+    Ownership(folder).close()
+    Ownership(folder).close()
+    assert [path.name for path in folder.iterdir()] == ["in-use.lock"]
+
+
+def test_folder_in_use_is_named_with_the_wait(tmp_path: Path) -> None:
+    owner = Ownership(tmp_path)
+    for _ in range(2):
+        with pytest.raises(FolderInUseError) as caught:
+            Ownership(tmp_path, wait=0)
+        assert str(caught.value) == f"{tmp_path} is in use by another process, which has not ended within 0 s"
+    owner.close()
+    Ownership(tmp_path, wait=0).close()
+
+
+def test_waiting_owner_tells_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    owner = Ownership(tmp_path)
+    threading.Timer(0.12, owner.close).start()  # so that it looks more than once
+    Ownership(tmp_path, wait=10).close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path} is in use by another process; waiting for it to end"
+    ]

@@ -1,0 +1,197 @@
+"""Emission factors: which one holds when, tables and files of them, and every reason to reject one."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from time import tzset
+
+import pytest
+
+from aurum.sustainability.factors import (
+    Factor,
+    FactorError,
+    FactorTable,
+    built_in,
+    checked,
+    read_hours,
+    read_table,
+    stale,
+)
+from aurum.sustainability.providers import FileFactors
+
+HEADER = "zone,method,year,kg_per_kwh,source"
+HOURLY = "zone,hour,kg_per_kwh,source"
+HOUR = 470_000  # 2023-08-14T08:00Z
+
+
+def hour_of(year: int, month: int = 1, day: int = 1, hour: int = 0) -> int:
+    return int(datetime(year, month, day, hour, tzinfo=UTC).timestamp()) // 3600
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The clock of the machine is nine hours ahead of UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XST-9")
+        tzset()
+        yield
+    tzset()
+
+
+@pytest.fixture
+def table() -> FactorTable:
+    rows = ["X,location,2020,0.5,grid 20", "X,location,2022,0.4,grid 22", "X,residual,2021,0.7,rest 21"]
+    return read_table([HEADER, *rows, "Y,location,2021,0.3,other"], "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("hour", "year"),
+    [
+        (hour_of(2015), 2020),
+        (hour_of(2020), 2020),
+        (hour_of(2021, 12, 31, 23), 2020),
+        (hour_of(2022), 2022),
+        (hour_of(2030), 2022),
+    ],
+)
+@pytest.mark.usefixtures("far_east")
+def test_factor_is_of_the_year_or_of_the_one_before(table: FactorTable, hour: int, year: int) -> None:
+    assert table.of("X", "location", hour).year == year
+
+
+def test_residual_mix_stands_in_only_where_none_is_known(table: FactorTable) -> None:
+    assert table.of("X", "residual", hour_of(2022)) == Factor(0.7, "rest 21", 2021, "residual")
+    assert table.of("Y", "residual", hour_of(2022)) == Factor(0.3, "other", 2021, "location")
+
+
+@pytest.mark.parametrize("method", ["location", "residual"])
+def test_unknown_zone_is_answered_with_those_known(table: FactorTable, method: str) -> None:
+    with pytest.raises(FactorError) as caught:
+        table.of("Z", "residual" if method == "residual" else "location", HOUR)
+    assert str(caught.value) == (
+        "there is no emission factor for zone 'Z'; there are factors for X, Y, and more can be given in a file"
+    )
+
+
+def test_own_factors_replace_or_add_to_the_table(table: FactorTable) -> None:
+    more = table.with_rows(read_table([HEADER, "X,location,2019,0.1,mine", "Z,location,2019,0.2,mine"], "u.csv"))
+    assert more.zones == ["X", "Y", "Z"]
+    assert more.of("X", "location", hour_of(2022)).source == "mine"
+    assert more.of("X", "residual", hour_of(2022)).source == "rest 21"
+    assert table.zones == ["X", "Y"]
+
+
+def test_table_is_read_with_all_its_fields() -> None:
+    lines = [
+        "year,zone,note,source,method,kg_per_kwh",
+        '2024, A ,n," S, 1 ", residual , 0.25 ',
+        "2023,A,n,T,residual,1",
+    ]
+    assert read_table(lines, "t.csv").factors == {
+        ("A", "residual"): {2024: Factor(0.25, "S, 1", 2024, "residual"), 2023: Factor(1.0, "T", 2023, "residual")}
+    }
+
+
+def test_built_in_table_keeps_all_years_and_methods() -> None:
+    assert sorted(built_in().factors["WORLD", "location"]) == [2022, 2023, 2024]
+    for (_, method), by_year in built_in().factors.items():
+        assert all(
+            (factor.method, factor.year, factor.stale) == (method, year, False) for year, factor in by_year.items()
+        )
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ([], f"f.csv, row 1: lacks the column zone; it has to have {HEADER.replace(',', ', ')}"),
+        (
+            ["zone,method,kg_per_kwh"],
+            f"f.csv, row 1: lacks the column year; it has to have {HEADER.replace(',', ', ')}",
+        ),
+        ([HEADER, "X,location,2024,0.1,s", "X,location,2024,0.1"], "f.csv, row 3: has too few cells"),
+        ([HEADER, "X,Grid,2024,0.1,s"], "f.csv, row 2, method: 'Grid' is not one of location, residual"),
+        ([HEADER, "X,location,-5,0.1,s"], "f.csv, row 2, year: '-5' is no year"),
+        ([HEADER, "X,location,2024,few,s"], "f.csv, row 2, kg_per_kwh: 'few' is no number"),
+        (
+            [HEADER, "X,location,2024,0.1,s", "X,residual,2024,3.5,s"],
+            "f.csv, row 3, kg_per_kwh: 3.5 is no factor in kg/kWh; it has to be from 0 to 3",
+        ),
+    ],
+)
+def test_table_is_rejected_with_row_and_field(lines: list[str], problem: str) -> None:
+    with pytest.raises(FactorError) as caught:
+        read_table(lines, "f.csv")
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (
+            ["zone,hour,source"],
+            "h.csv, row 1: lacks the column kg_per_kwh; it has to have zone, hour, kg_per_kwh, source",
+        ),
+        ([HOURLY, "X,noon,0.1,s"], "h.csv, row 2, hour: 'noon' is no time as ISO 8601 has it"),
+        ([HOURLY, "X,2023-08-14T08:00Z"], "h.csv, row 2: has too few cells"),
+        ([HOURLY, "X,2023-08-14T08:00Z,much,s"], "h.csv, row 2, kg_per_kwh: 'much' is no number"),
+        (
+            [HOURLY, "X,2023-08-14T08:00Z,0.1,s", "X,2023-08-14T09:00Z,-1,s"],
+            "h.csv, row 3, kg_per_kwh: -1 is no factor in kg/kWh; it has to be from 0 to 3",
+        ),
+    ],
+)
+def test_hours_are_rejected_with_row_and_field(lines: list[str], problem: str) -> None:
+    with pytest.raises(FactorError) as caught:
+        read_hours(lines, "h.csv")
+    assert str(caught.value) == problem
+
+
+@pytest.mark.usefixtures("far_east")
+def test_hours_are_read_by_zone_in_utc() -> None:
+    lines = ["X,2023-08-14T08:00,0.1,a", "X,2023-08-14T11:30+02:00,0.2,b", "Y,2024-01-01T00:00Z,0.3, c "]
+    assert read_hours([HOURLY, *lines], "h.csv") == {
+        "X": {HOUR: Factor(0.1, "a", 2023), HOUR + 1: Factor(0.2, "b", 2023)},
+        "Y": {hour_of(2024): Factor(0.3, "c", 2024)},
+    }
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-9, 1.5, 3.0])
+def test_factor_within_the_limits_is_accepted(value: float) -> None:
+    assert checked(value, "here") == value
+
+
+@pytest.mark.parametrize(("value", "told"), [(-0.001, "-0.001"), (3.001, "3.001"), (float("nan"), "nan")])
+def test_factor_beyond_the_limits_is_rejected(value: float, told: str) -> None:
+    with pytest.raises(FactorError) as caught:
+        checked(value, "here")
+    assert str(caught.value) == f"here: {told} is no factor in kg/kWh; it has to be from 0 to 3"
+
+
+def test_stale_factor_differs_in_nothing_else() -> None:
+    factor = Factor(0.2, "s", 2024, "residual")
+    assert stale(factor) == Factor(0.2, "s", 2024, "residual", stale=True)
+    assert not factor.stale
+
+
+async def test_file_gives_the_hours_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    rows = [f"X,2023-08-14T{hour:02}:00Z,0.{hour},s" for hour in (7, 8, 9, 11)]
+    path.write_text("\n".join([HOURLY, *rows, "Y,2023-08-14T08:00Z,0.5,s"]))
+    factors = FileFactors(path)
+    assert [*await factors.hourly("X", HOUR, HOUR + 3)] == [HOUR, HOUR + 1]
+    assert [*await factors.hourly("X", HOUR, HOUR + 4)] == [HOUR, HOUR + 1, HOUR + 3]
+    assert (await factors.hourly("Y", HOUR, HOUR + 1))[HOUR].kg_per_kwh == 0.5
+    assert await factors.hourly("Z", HOUR, HOUR + 1) == {}
+
+
+async def test_file_is_read_as_utf8_with_line_ends_kept(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(f'{HOURLY}\r\nX,2023-08-14T08:00Z,0.1,"Énergie\r\net climat"\r\n'.encode())
+    assert (await FileFactors(path).hourly("X", HOUR, HOUR + 1))[HOUR].source == "Énergie\r\net climat"
+
+
+def test_file_with_a_wrong_factor_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{HOURLY}\nX,2023-08-14T08:00Z,9,s\n")
+    with pytest.raises(FactorError, match=r"^mine\.csv, row 2, kg_per_kwh: 9 is no factor"):
+        FileFactors(path)

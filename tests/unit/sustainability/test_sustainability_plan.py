@@ -1,0 +1,128 @@
+"""The accounting plan: what holds for a machine and a site, defaults, limits of each field."""
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aurum.sustainability.contracts import Contract
+from aurum.sustainability.plan import ContractPart, FlowMeter, Meters, Plan, PlanError, PowerMeter, Site, load_plan
+
+SUN = tuple(float(hour) for hour in range(24))
+
+
+def test_meters_are_of_the_type_then_of_all_others_then_none() -> None:
+    pump, other = Meters(temperature="t"), Meters(production_unit="kg")
+    plan = Plan(meters={"pump": pump, "*": other})
+    assert plan.meters_of("pump") == pump
+    assert plan.meters_of("press") == other
+    assert Plan(meters={"pump": pump}).meters_of("press") == Meters()
+
+
+def test_site_is_its_own_then_all_others_then_the_world() -> None:
+    one, other = Site(zone="DE"), Site(zone="FR")
+    plan = Plan(meters={}, sites={"one": one, "*": other})
+    assert plan.site_of("one") == one
+    assert plan.site_of("two") == other
+    assert Plan(meters={}, sites={"one": one}).site_of("two") == Site() == Site(zone="WORLD", contracts=())
+
+
+def test_machine_belongs_to_the_first_line_that_matches() -> None:
+    plan = Plan(meters={}, lines={"none": (), "a": ("x-1", "press-*"), "b": ("press-2", "Pump-?")})
+    assert plan.line_of("press-2") == "a"
+    assert plan.line_of("x-1") == "a"
+    assert plan.line_of("Pump-7") == "b"
+    assert plan.line_of("Pump-77") == plan.line_of("pump-7") == plan.line_of("") == ""
+
+
+def test_contract_of_a_plan_keeps_every_field() -> None:
+    begins = datetime(2024, 1, 1, 0, 59, tzinfo=UTC)
+    ends = datetime(2024, 1, 1, 3, tzinfo=timezone(timedelta(hours=2)))
+    part = ContractPart(
+        name="sun", kg_per_kwh=0.04, share=0.5, kwh_per_hour=7, profile_kwh=SUN, begins=begins, ends=ends
+    )
+    assert part.contract() == Contract("sun", 0.04, 0.5, 7.0, SUN, 473_352, 473_353)
+
+
+@pytest.mark.parametrize(
+    ("limit", "contract"),
+    [
+        ({"share": 0.0}, Contract("a", 0.0, share=0.0)),
+        ({"share": 1.0}, Contract("a", 0.0, share=1.0)),
+        ({"kwh_per_hour": 0.0}, Contract("a", 0.0, kwh=0.0)),
+        ({"profile_kwh": SUN}, Contract("a", 0.0, profile=SUN)),
+    ],
+)
+def test_contract_of_a_plan_needs_one_limit_only(limit: dict[str, Any], contract: Contract) -> None:
+    assert ContractPart(name="a", kg_per_kwh=0, **limit).contract() == contract
+
+
+@pytest.mark.parametrize(
+    ("kind", "per", "per_hour"),
+    [("rate", "second", 9000), ("rate", "minute", 150), ("rate", "hour", 2.5), ("counter", "second", 2.5)],
+)
+def test_flow_meter_is_converted_to_an_hour(kind: Any, per: Any, per_hour: float) -> None:
+    assert FlowMeter(sensor="f", kind=kind, per=per, to=2.5).per_hour == pytest.approx(per_hour)
+
+
+def test_meters_list_counters_apart_from_rates() -> None:
+    water, count = FlowMeter(sensor="w", kind="counter"), FlowMeter(sensor="n", kind="counter")
+    meters = Meters(power=PowerMeter(sensor="p"), water=water, production=count, temperature="t")
+    assert (meters.counters, meters.rates) == (["w", "n"], ["p", "t"])
+    shared = Meters(power=PowerMeter(sensor="p"), water=FlowMeter(sensor="p"), production=count, temperature="n")
+    assert (shared.counters, shared.rates) == (["n"], ["p"])
+    assert Meters().counters == Meters().rates == []
+
+
+def test_plan_has_the_documented_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text("meters: {a: {power: {sensor: p}, water: {sensor: w}}}")
+    plan = load_plan(path)
+    assert (plan.longest_gap_seconds, plan.lines, plan.sites) == (1200, {}, {})
+    meters = plan.meters_of("a")
+    assert meters.power == PowerMeter(sensor="p", kind="power", volts=400, power_factor=0.85, phases=3)
+    assert meters.water == FlowMeter(sensor="w", kind="rate", per="hour", to=1)
+    assert (meters.production, meters.production_unit, meters.temperature) == (None, "units", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("longest_gap_seconds: 0", "longest_gap_seconds"),
+        ("meters: {a: {power: {sensor: p, volts: 0}}}", "meters.a.power.volts"),
+        ("meters: {a: {power: {sensor: p, power_factor: 1.01}}}", "meters.a.power.power_factor"),
+        ("meters: {a: {power: {sensor: p, phases: 2}}}", "meters.a.power.phases"),
+        ("meters: {a: {water: {sensor: w, to: 0}}}", "meters.a.water.to"),
+        ("sites: {a: {contracts: [{name: x, kg_per_kwh: 0, share: 1.01}]}}", "sites.a.contracts.0.share"),
+        ("sites: {a: {contracts: [{name: x, kg_per_kwh: 0, kwh_per_hour: -1}]}}", "sites.a.contracts.0.kwh_per_hour"),
+        ("sites: {a: {contracts: [{name: x, kg_per_kwh: 0, profile_kwh: [1]}]}}", "sites.a.contracts.0.profile_kwh"),
+        ("sites: {a: {contracts: [{kg_per_kwh: 0, share: 1}]}}", "sites.a.contracts.0.name"),
+        ("unknown: 1", "unknown"),
+    ],
+)
+def test_plan_beyond_limits_names_file_and_field(tmp_path: Path, text: str, field: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text if text.startswith("meters") else f"{text}\nmeters: {{}}")
+    with pytest.raises(PlanError) as caught:
+        load_plan(path)
+    assert str(caught.value).startswith(f"{path}, {field}: ")
+
+
+def test_plan_that_is_not_there_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"none\.yaml cannot be read: No such file"):
+        load_plan(tmp_path / "none.yaml")
+
+
+def test_contract_times_without_offset_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        part = ContractPart(name="a", kg_per_kwh=0.0, share=1.0, begins=datetime(2024, 1, 1), ends=datetime(2024, 1, 2))
+        contract = part.contract()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    first = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) // 3600
+    assert (contract.begins, contract.ends) == (first, first + 24)

@@ -1,0 +1,261 @@
+"""Services that are asked for hourly factors: what is asked, what is made of answers, and what is remembered."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from time import tzset
+from typing import Any
+
+import pytest
+
+from aurum.runtime.errors import AurumError, InternalError, UnavailableError
+from aurum.sustainability.factors import Factor, FactorError
+from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, LastGoodFactors
+
+HOUR = 470_000  # 2023-08-14T08:00Z
+NEW_YEAR = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) // 3600
+MAPS, AWARE = "Electricity Maps", "Carbon Aware SDK"
+
+
+class Answering:
+    """Gives one answer, and keeps what it was asked."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, Mapping[str, str] | None]] = []
+
+    async def get_json(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        self.asked.append((path, params))
+        return self.answer
+
+
+class Telling:
+    """Tells the factors that it has, or fails with a problem; keeps the ranges that it was asked for."""
+
+    def __init__(self, factors: Mapping[int, float]) -> None:
+        self.factors = dict(factors)
+        self.problem: Exception | None = None
+        self.asked: list[tuple[str, int, int]] = []
+
+    async def hourly(self, zone: str, first: int, last: int) -> dict[int, Factor]:
+        self.asked.append((zone, first, last))
+        if self.problem is not None:
+            raise self.problem
+        told = (hour for hour in range(first, last) if hour in self.factors)
+        return {hour: Factor(self.factors[hour], "told", 2023) for hour in told}
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The clock of the machine is nine hours ahead of UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XST-9")
+        tzset()
+        yield
+    tzset()
+
+
+def kilograms(factors: Mapping[int, Factor]) -> dict[int, tuple[float, bool]]:
+    return {hour: (factor.kg_per_kwh, factor.stale) for hour, factor in factors.items()}
+
+
+@pytest.mark.usefixtures("far_east")
+async def test_electricity_maps_is_asked_for_a_range_in_utc() -> None:
+    source = Answering({"data": []})
+    assert await ElectricityMapsFactors(source).hourly("DE", NEW_YEAR - 1, NEW_YEAR + 2) == {}
+    range_asked = {"zone": "DE", "start": "2023-12-31T23:00:00Z", "end": "2024-01-01T02:00:00Z"}
+    assert source.asked == [("/v3/carbon-intensity/past-range", range_asked)]
+
+
+@pytest.mark.usefixtures("far_east")
+async def test_carbon_aware_is_asked_for_a_range_in_utc() -> None:
+    source = Answering([])
+    assert await CarbonAwareFactors(source).hourly("eastus", NEW_YEAR - 1, NEW_YEAR + 2) == {}
+    range_asked = {"location": "eastus", "time": "2023-12-31T23:00:00Z", "toTime": "2024-01-01T02:00:00Z"}
+    assert source.asked == [("/emissions/bylocation", range_asked)]
+
+
+@pytest.mark.usefixtures("far_east")
+async def test_electricity_maps_factors_have_every_field() -> None:
+    entries = [
+        {"datetime": "2023-12-31T23:00:00.000Z", "carbonIntensity": 302},
+        {"datetime": "2024-01-01T02:59:00+02:00", "carbonIntensity": "450.5"},
+        {"datetime": "2024-01-01T01:00:00Z", "carbonIntensity": 0},
+    ]
+    expected = {
+        NEW_YEAR - 1: Factor(0.302, MAPS, 2023),
+        NEW_YEAR: Factor(0.4505, MAPS, 2024),
+        NEW_YEAR + 1: Factor(0.0, MAPS, 2024),
+    }
+    for answer in ({"data": entries}, entries):
+        assert await ElectricityMapsFactors(Answering(answer)).hourly("DE", NEW_YEAR - 1, NEW_YEAR + 2) == expected
+
+
+@pytest.mark.usefixtures("far_east")
+async def test_carbon_aware_factors_are_the_mean_of_each_hour() -> None:
+    entries = [
+        {"time": "2023-12-31T23:00:00Z", "rating": 100},
+        {"time": "2023-12-31T23:30:00Z", "rating": 200},
+        {"time": "2024-01-01T00:15:00+00:00", "rating": 500},
+        {"time": "2023-12-31T23:59:59Z", "rating": 600},
+    ]
+    assert await CarbonAwareFactors(Answering(entries)).hourly("eastus", NEW_YEAR - 1, NEW_YEAR + 1) == {
+        NEW_YEAR - 1: Factor(0.3, AWARE, 2023),
+        NEW_YEAR: Factor(0.5, AWARE, 2024),
+    }
+
+
+@pytest.mark.parametrize("answer", [{"data": None}, {"other": []}, {}, "data", None, {"data": {"a": 1}}])
+async def test_electricity_maps_answer_has_to_be_a_list(answer: Any) -> None:
+    with pytest.raises(InternalError) as caught:
+        await ElectricityMapsFactors(Answering(answer)).hourly("DE", HOUR, HOUR + 1)
+    assert caught.value.message == "Electricity Maps answered with something else than a list of data"
+
+
+@pytest.mark.parametrize("answer", [{"data": []}, None, "x"])
+async def test_carbon_aware_answer_has_to_be_a_list(answer: Any) -> None:
+    with pytest.raises(InternalError) as caught:
+        await CarbonAwareFactors(Answering(answer)).hourly("eastus", HOUR, HOUR + 1)
+    assert caught.value.message == "Carbon Aware SDK answered with something else than a list"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {"datetime": "2023-08-14T08:00Z"}, {"datetime": "x", "carbonIntensity": 1}, {"carbonIntensity": 1}, 7, None],
+)
+async def test_electricity_maps_entry_is_rejected_and_quoted(entry: Any) -> None:
+    with pytest.raises(InternalError) as caught:
+        await ElectricityMapsFactors(Answering([entry])).hourly("DE", HOUR, HOUR + 1)
+    assert caught.value.message == (
+        f"Electricity Maps answered with an entry that has no datetime and carbonIntensity: {entry!r}"
+    )
+
+
+async def test_carbon_aware_entry_is_rejected_and_cut_short() -> None:
+    entry = {"time": "2023-08-14T08:00Z", "rating": "x" * 200}
+    with pytest.raises(InternalError) as caught:
+        await CarbonAwareFactors(Answering([entry])).hourly("eastus", HOUR, HOUR + 1)
+    told = "Carbon Aware SDK answered with an entry that has no time and rating: "
+    assert caught.value.message == told + repr(entry)[:100]
+
+
+async def test_factor_of_a_service_beyond_limits_names_the_service() -> None:
+    moment = "2023-08-14T08:00Z"
+    with pytest.raises(FactorError, match=r"^Electricity Maps: 3\.5 is no factor in kg/kWh"):
+        await ElectricityMapsFactors(Answering([{"datetime": moment, "carbonIntensity": 3500}])).hourly("D", HOUR, HOUR)
+    with pytest.raises(FactorError, match=r"^Carbon Aware SDK: -0\.1 is no factor in kg/kWh"):
+        await CarbonAwareFactors(Answering([{"time": moment, "rating": -100}])).hourly("D", HOUR, HOUR)
+
+
+async def test_known_hours_are_answered_without_asking() -> None:
+    provider = Telling(dict.fromkeys(range(HOUR, HOUR + 4), 0.2))
+    factors = LastGoodFactors(provider)
+    first = await factors.hourly("X", HOUR, HOUR + 4)
+    assert kilograms(first) == dict.fromkeys(range(HOUR, HOUR + 4), (0.2, False))
+    assert await factors.hourly("X", HOUR + 1, HOUR + 3) == {hour: first[hour] for hour in (HOUR + 1, HOUR + 2)}
+    assert provider.asked == [("X", HOUR, HOUR + 4)]
+    await factors.hourly("Y", HOUR, HOUR + 4)
+    await factors.hourly("X", HOUR + 3, HOUR + 5)
+    assert provider.asked[1:] == [("Y", HOUR, HOUR + 4), ("X", HOUR + 3, HOUR + 5)]
+
+
+async def test_long_range_is_asked_for_in_parts_of_240_hours() -> None:
+    provider = Telling(dict.fromkeys(range(HOUR, HOUR + 600), 0.2))
+    factors = LastGoodFactors(provider)
+    await factors.hourly("X", HOUR + 240, HOUR + 480)
+    assert len(await factors.hourly("X", HOUR, HOUR + 500)) == 500
+    parts = [(HOUR + 240, HOUR + 480), (HOUR, HOUR + 240), (HOUR + 480, HOUR + 500)]  # the second is known by then
+    assert provider.asked == [("X", *part) for part in parts]
+
+
+async def test_empty_range_has_no_factors_and_asks_nothing() -> None:
+    provider = Telling({HOUR: 0.2})
+    assert await LastGoodFactors(provider).hourly("X", HOUR, HOUR) == {}
+    assert provider.asked == []
+
+
+async def test_missing_hour_gets_the_factor_of_the_latest_hour() -> None:
+    provider = Telling({HOUR + 2: 0.2})
+    factors = LastGoodFactors(provider)
+    await factors.hourly("X", HOUR + 2, HOUR + 3)
+    provider.factors = {HOUR: 0.1}  # is told later, but is earlier
+    assert kilograms(await factors.hourly("X", HOUR, HOUR + 4)) == {
+        HOUR: (0.1, False),
+        HOUR + 1: (0.2, True),
+        HOUR + 2: (0.2, False),
+        HOUR + 3: (0.2, True),
+    }
+
+
+async def test_hour_told_again_replaces_what_was_known() -> None:
+    provider = Telling({HOUR: 0.2})
+    factors = LastGoodFactors(provider)
+    await factors.hourly("X", HOUR, HOUR + 1)
+    provider.factors[HOUR] = 0.3
+    assert kilograms(await factors.hourly("X", HOUR, HOUR + 2)) == {HOUR: (0.3, False), HOUR + 1: (0.3, True)}
+
+
+async def test_zone_of_which_nothing_is_told_has_no_factors() -> None:
+    factors = LastGoodFactors(Telling({}))
+    assert await factors.hourly("X", HOUR, HOUR + 2) == {}
+
+
+@pytest.mark.parametrize("problem", [UnavailableError("is away"), FactorError("wrong unit")])
+async def test_problem_is_hidden_by_the_last_good_factor(problem: Exception) -> None:
+    provider = Telling({HOUR: 0.2})
+    factors = LastGoodFactors(provider)
+    provider.problem = problem
+    with pytest.raises((AurumError, FactorError)) as caught:
+        await factors.hourly("X", HOUR, HOUR + 1)
+    assert caught.value is problem
+    provider.problem = None
+    await factors.hourly("X", HOUR, HOUR + 1)
+    provider.problem = problem
+    assert kilograms(await factors.hourly("X", HOUR - 1, HOUR + 1)) == {HOUR - 1: (0.2, True), HOUR: (0.2, False)}
+    with pytest.raises((AurumError, FactorError)):
+        await factors.hourly("Y", HOUR, HOUR + 1)
+
+
+async def test_problem_of_another_kind_is_passed_on() -> None:
+    provider = Telling({HOUR: 0.2})
+    factors = LastGoodFactors(provider)
+    await factors.hourly("X", HOUR, HOUR + 1)
+    provider.problem = KeyError("a fault in the provider")
+    with pytest.raises(KeyError):
+        await factors.hourly("X", HOUR, HOUR + 2)
+
+
+async def test_provider_that_fails_is_not_asked_for_the_rest() -> None:
+    provider = Telling({HOUR: 0.2})
+    factors = LastGoodFactors(provider)
+    await factors.hourly("X", HOUR, HOUR + 1)
+    provider.problem = UnavailableError("is away")
+    found = await factors.hourly("X", HOUR, HOUR + 700)
+    assert provider.asked[1:] == [("X", HOUR, HOUR + 240)]
+    assert len(found) == 700
+    assert sum(factor.stale for factor in found.values()) == 699
+
+
+async def test_failure_warns_of_zone_and_reason(caplog: pytest.LogCaptureFixture) -> None:
+    provider = Telling({})
+    provider.problem = FactorError("wrong unit")
+    with pytest.raises(FactorError):
+        await LastGoodFactors(provider).hourly("X", HOUR, HOUR + 1)
+    assert caplog.messages == ["no emission factors for zone X from the provider: wrong unit"]
+
+
+async def test_oldest_of_twenty_thousand_hours_is_forgotten() -> None:
+    """Oldest by when it was told last, not by its hour."""
+    provider = Telling(dict.fromkeys(range(HOUR, HOUR + 20_000), 0.2))
+    factors = LastGoodFactors(provider)
+    await factors.hourly("X", HOUR, HOUR + 20_000)
+    provider.factors = {HOUR: 0.2, HOUR - 1: 0.2}
+    asked = len(provider.asked)
+    await factors.hourly("X", HOUR, HOUR + 2)
+    assert len(provider.asked) == asked  # all are known yet
+    await factors.hourly("X", HOUR - 1, HOUR + 1)  # tells HOUR again, and one more than there is room for
+    await factors.hourly("X", HOUR - 1, HOUR + 1)
+    await factors.hourly("X", HOUR + 2, HOUR + 4)
+    await factors.hourly("X", HOUR + 19_998, HOUR + 20_000)
+    assert provider.asked[asked:] == [("X", HOUR - 1, HOUR + 1)]
+    await factors.hourly("X", HOUR + 1, HOUR + 2)
+    assert provider.asked[-1] == ("X", HOUR + 1, HOUR + 2)

@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,9 @@ TESTS = Path(__file__).parents[1]
 _LONGEST = 60  # characters of a test's name
 
 
-def _modules() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(TESTS.rglob("*.py")):
-        yield path.relative_to(TESTS), ast.parse(path.read_text())
+@functools.cache
+def _modules() -> list[tuple[Path, ast.Module]]:
+    return [(path.relative_to(TESTS), ast.parse(path.read_text())) for path in sorted(TESTS.rglob("*.py"))]
 
 
 def _tests(module: ast.Module) -> Iterator[str]:

@@ -67,7 +67,7 @@ class Package:
 
 
 _LENGTHY = (  # half of the time of all tests of models, and nothing in them looks at a feature
-    "tests/unit/prediction/test_prediction.py::test_model_of_other_features_is_rejected_by_name",
+    "tests/unit/prediction/test_prediction.py::test_model_with_unknown_features_is_rejected",
     "tests/unit/prediction/test_prediction.py::test_registry_handles_champion_shadow_and_rollback",
     "tests/unit/prediction/test_training.py::test_training_is_reproducible_by_seed",
 )

@@ -1,4 +1,4 @@
-"""The file of alarm rules: what is taken as given where it says nothing, and the limits of each field."""
+"""Files of alarm rules: defaults of optional fields, and the limits of each field."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from aurum.alarms.rules import AlarmRules, AlarmRulesError, Rule, load_rules
 
 
-def test_alarm_rule_defaults_are_those_documented(tmp_path: Path) -> None:
+def test_optional_alarm_rule_fields_have_defaults(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text("rules: [{name: a, text: t, rate: {sensor: x, above: 1}}]")
     (found,) = load_rules(path).rules
@@ -36,7 +36,7 @@ def test_alarm_rule_defaults_are_those_documented(tmp_path: Path) -> None:
         ("sensor.between", None, 1),
     ],
 )
-def test_alarm_rule_field_is_refused_beyond_its_limit(
+def test_alarm_rule_field_outside_limits_is_rejected(
     tmp_path: Path, field: str, accepted: object, refused: object
 ) -> None:
     parts = {"rate": {"sensor": "x", "above": 1}, "sensor": {"sensor": "x", "above": 1}, "stale": {"after_seconds": 1}}
@@ -56,7 +56,7 @@ def test_alarm_rule_field_is_refused_beyond_its_limit(
         load(refused)
 
 
-def test_alarm_rules_are_two_hundred_at_most() -> None:
+def test_alarm_rules_are_limited_to_200() -> None:
     rules = [{"name": f"r{number}", "text": "t", "risk": {"above": 1}} for number in range(201)]
     accepted = AlarmRules.model_validate({"rules": rules[:200]})
     assert [each.name for each in accepted.rules] == [each["name"] for each in rules[:200]]
@@ -64,7 +64,7 @@ def test_alarm_rules_are_two_hundred_at_most() -> None:
         AlarmRules.model_validate({"rules": rules})
 
 
-def test_missing_alarm_rules_file_is_named(tmp_path: Path) -> None:
+def test_missing_alarm_rules_file_is_reported_by_path(tmp_path: Path) -> None:
     path = tmp_path / "none.yaml"
     with pytest.raises(AlarmRulesError, match=f"{path} cannot be read: No such file"):
         load_rules(path)

@@ -1,4 +1,4 @@
-"""Alarms: their states, the conditions that raise them, floods, and rules that say what is wrong with them."""
+"""Alarms: states and transitions, conditions with delays and deadbands, floods, and validation of rules."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_shelved_alarm_expires() -> None:
     assert alarm.state(now_us=101) == "unacknowledged"
 
 
-def test_alarm_begins_normal_and_was_never_raised() -> None:
+def test_new_alarm_is_normal_and_unraised() -> None:
     alarm = Alarm("m", "r")
     assert alarm.alarm_id == "m~r"
     assert (alarm.active, alarm.acknowledged, alarm.suppressed) == (False, True, False)
@@ -71,7 +71,7 @@ def test_alarm_begins_normal_and_was_never_raised() -> None:
     assert (alarm.acknowledged_by, alarm.shelved_by, alarm.reason) == ("", "", "")
 
 
-def test_each_transition_records_its_own_fields_only() -> None:
+def test_transition_updates_only_its_own_fields() -> None:
     alarm = Alarm("m", "r")
     for transition, changed in (
         (("raised", 1, "", 0, 7.5), {"active": True, "acknowledged": False, "raised_us": 1, "value": 7.5, "count": 1}),
@@ -104,14 +104,14 @@ def test_each_transition_records_its_own_fields_only() -> None:
         (("shelved",), "shelved"),
     ],
 )
-def test_transition_of_a_state_it_has_changes_nothing(kinds: tuple[Kind, ...], repeated: Kind) -> None:
+def test_redundant_transition_leaves_alarm_unchanged(kinds: tuple[Kind, ...], repeated: Kind) -> None:
     alarm = after(*kinds)
     transition = Transition(repeated, "m", "r", 50, by="" if repeated == "shelved" else "Ada", until_us=100)
     assert apply(alarm, transition) == alarm
     assert not changes(alarm, transition)
 
 
-def test_journal_order_is_by_time_then_kind_then_alarm() -> None:
+def test_journal_is_ordered_by_time_kind_and_alarm() -> None:
     ordered = [
         Transition("shelved", "z", "r", 1),
         *(Transition(kind, machine, "r", 2) for kind in KINDS for machine in ("a", "b")),
@@ -122,7 +122,7 @@ def test_journal_order_is_by_time_then_kind_then_alarm() -> None:
     assert in_order(()) == []
 
 
-def test_alarm_cleared_and_raised_at_one_time_is_active() -> None:
+def test_alarm_raised_and_cleared_simultaneously_is_active() -> None:
     journal = [Transition("raised", "m", "r", 1), Transition("raised", "m", "r", 5), Transition("cleared", "m", "r", 5)]
     (alarm,) = fold(journal).values()
     assert (alarm.active, alarm.count, alarm.raised_us, alarm.cleared_us) == (True, 2, 5, 5)
@@ -137,7 +137,7 @@ def fold(journal: list[Transition]) -> dict[str, Alarm]:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 1000)), max_size=30), st.randoms())
-def test_journal_replay_is_independent_of_order_and_repeats(entries: list[tuple[Kind, int]], random: object) -> None:
+def test_journal_replay_is_order_independent_and_idempotent(entries: list[tuple[Kind, int]], random: object) -> None:
     journal = [Transition(kind, "m", "r", at, until_us=at + 5) for kind, at in entries]
     shuffled = [*journal, *journal]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -146,7 +146,7 @@ def test_journal_replay_is_independent_of_order_and_repeats(entries: list[tuple[
     assert once == twice
 
 
-def test_repeated_transition_is_no_change() -> None:
+def test_repeated_raise_transition_is_ignored() -> None:
     alarm = after("raised")
     assert not changes(alarm, Transition("raised", "m", "r", 9))
     assert changes(alarm, Transition("cleared", "m", "r", 9))
@@ -191,7 +191,7 @@ def test_deadband_prevents_chattering_alarm() -> None:
         ({"below": 0, "deadband": 0.5}, True, {0.4: True, 0.5: False}),
     ],
 )
-def test_limit_excludes_itself_and_its_deadband(
+def test_limit_and_deadband_bounds_are_exclusive(
     limit: dict[str, float], alarming: bool, values: dict[float, bool]
 ) -> None:
     parsed = Limit.model_validate(limit)
@@ -200,7 +200,7 @@ def test_limit_excludes_itself_and_its_deadband(
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-20, 20), max_size=20), st.floats(0, 5))
-def test_alarm_is_raised_and_cleared_in_turn(values: list[float], deadband: float) -> None:
+def test_alarm_raise_and_clear_events_alternate(values: list[float], deadband: float) -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 3, "deadband": deadband}))
     told = [each for at, value in enumerate(values, 1) if (each := condition.observe(seen(at, value)))]
     assert [each[0] for each in told] == [number % 2 == 0 for number in range(len(told))]
@@ -218,39 +218,39 @@ def test_prediction_alarm_has_value_and_prediction_time(about: str) -> None:
     assert condition.observe(Observed(12, 8, {}, predicted_us=11, **others)) == (False, 0.1, 11)  # type: ignore[arg-type]
 
 
-def test_sensor_alarm_has_value_and_time_of_its_reading() -> None:
+def test_sensor_alarm_reports_reading_value_and_time() -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 10}))
     assert condition.observe(Observed(9, 8, {"x": (5, 10.0), "y": (6, 50.0)})) is None
     assert condition.observe(Observed(9, 8, {"x": (7, 12.5), "y": (6, 1.0)})) == (True, 12.5, 7)
     assert condition.observe(Observed(12, 11, {"x": (10, 9.5), "y": (6, 50.0)})) == (False, 9.5, 10)
 
 
-def test_condition_known_as_alarming_tells_only_its_end() -> None:
+def test_condition_restored_as_alarming_reports_only_clearing() -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}), alarming=True)
     assert condition.observe(seen(1, 9)) is None
     assert condition.observe(seen(2, 8)) == (False, 8, 2 * SECOND)
 
 
-def test_delay_ends_at_its_limit_and_not_before() -> None:
+def test_delay_expires_exactly_at_its_limit() -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10, off_delay_seconds=20))
     assert [condition.observe(seen(at, 11)) for at in (5, 14.999999, 15)] == [None, None, (True, 11, 15 * SECOND)]
     assert [condition.observe(seen(at, 1)) for at in (30, 49.999999, 50)] == [None, None, (False, 1, 50 * SECOND)]
 
 
-def test_delay_counts_from_the_reading_and_not_from_now() -> None:
+def test_delay_starts_at_reading_time() -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10))
     assert condition.observe(Observed(14 * SECOND, 5 * SECOND, {"x": (5 * SECOND, 11)})) is None
     assert condition.observe(Observed(15 * SECOND, 5 * SECOND, {"x": (5 * SECOND, 11)})) == (True, 11, 5 * SECOND)
 
 
-def test_unknown_value_does_not_stop_a_running_delay() -> None:
+def test_missing_value_does_not_reset_running_delay() -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10))
     assert [condition.observe(seen(at, value)) for at, value in ((1, 11), (6, None))] == [None, None]
     assert condition.waits
     assert condition.observe(seen(11, 12)) == (True, 12, 11 * SECOND)
 
 
-def test_condition_waits_only_while_a_delay_is_running() -> None:
+def test_condition_waits_during_delays_or_for_staleness() -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10, off_delay_seconds=10))
     waits = [condition.waits]
     for at, value in ((1, 5), (2, 11), (3, 9), (4, 11), (14, 11), (20, 9), (25, 11), (30, 9), (40, 9)):
@@ -291,7 +291,7 @@ def test_rate_and_stale_conditions_raise_and_clear() -> None:
     assert stale.observe(Observed(80 * SECOND, 79 * SECOND, {})) == (False, None, 80 * SECOND)
 
 
-def test_silence_is_stale_just_above_its_limit() -> None:
+def test_stale_alarm_is_raised_just_above_its_limit() -> None:
     stale = Condition(rule(stale={"after_seconds": 2.5}))
     last = 10 * SECOND
     assert stale.observe(Observed(last + 2_500_000, last, {})) is None
@@ -300,7 +300,7 @@ def test_silence_is_stale_just_above_its_limit() -> None:
     assert stale.observe(Observed(21 * SECOND, 20 * SECOND, {})) == (False, None, 21 * SECOND)
 
 
-def test_rate_is_per_minute_since_the_reading_before() -> None:
+def test_rate_is_per_minute_and_skips_early_readings() -> None:
     rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": 30}))
     assert rate.observe(seen(60, 20)) is None
     assert rate.observe(seen(89.9, 90)) is None  # too soon after the first, and not what the next is compared with
@@ -309,31 +309,31 @@ def test_rate_is_per_minute_since_the_reading_before() -> None:
     assert rate.observe(seen(210, 33)) == (False, pytest.approx(5), 210 * SECOND)
 
 
-def test_rate_of_a_fall_is_negative() -> None:
+def test_falling_value_has_negative_rate() -> None:
     rate = Condition(rule(rate={"sensor": "x", "below": -5}))
     told = [rate.observe(seen(60 * minute, value)) for minute, value in enumerate((50, 45, 39, 38))]
     assert [each and each[:2] for each in told] == [None, None, (True, pytest.approx(-6)), (False, pytest.approx(-1))]
 
 
-def test_rate_of_values_larger_than_their_times() -> None:
+def test_rate_of_large_values_is_computed() -> None:
     rate = Condition(rule(rate={"sensor": "x", "above": 5}))
     assert rate.observe(seen(60, 1e12)) is None
     assert rate.observe(seen(120, 1e12 + 8)) == (True, pytest.approx(8), 2 * MINUTE)
 
 
-def test_rate_begins_anew_at_an_older_reading() -> None:
+def test_older_reading_restarts_rate() -> None:
     rate = Condition(rule(rate={"sensor": "x", "above": 5}))
     told = [rate.observe(seen(at, value)) for at, value in ((300, 20), (100, 80), (160, 88))]
     assert told == [None, None, (True, pytest.approx(8), 160 * SECOND)]
 
 
-def test_rate_ignores_a_second_reading_at_one_time() -> None:
+def test_rate_ignores_second_reading_with_same_timestamp() -> None:
     rate = Condition(rule(rate={"sensor": "x", "above": 5}))
     told = [rate.observe(seen(at, value)) for at, value in ((60, 20), (60, 27), (120, 28))]
     assert told == [None, None, (True, pytest.approx(8), 120 * SECOND)]
 
 
-def test_unknown_value_raises_no_alarm() -> None:
+def test_missing_value_raises_no_alarm() -> None:
     for about in (
         {"risk": {"above": 0.5}},
         {"rul": {"below": 5}},
@@ -357,7 +357,7 @@ def test_flood_begins_above_ten_and_ends_below_five() -> None:
     assert flood.since_us == 0
 
 
-def test_flood_is_none_at_its_limits() -> None:
+def test_flood_does_not_start_or_end_at_exact_limits() -> None:
     flood = Flood()
     assert (flood.look(SECOND), flood.since_us) == (0, 0)
     for _ in range(BEGINS):
@@ -371,14 +371,14 @@ def test_flood_is_none_at_its_limits() -> None:
     assert (flood.look(WINDOW_US + 4 * SECOND), flood.since_us) == (ENDS - 1, 0)
 
 
-def test_flood_window_has_now_but_not_its_beginning() -> None:
+def test_flood_window_includes_end_but_not_start() -> None:
     flood = Flood()
     flood.note(MINUTE)
     looked = [flood.look(now) for now in (MINUTE - 1, MINUTE, MINUTE + WINDOW_US - 1, MINUTE + WINDOW_US)]
     assert looked == [0, 1, 1, 0]
 
 
-def test_flood_remembers_only_the_latest_alarms() -> None:
+def test_flood_keeps_only_latest_10000_alarms() -> None:
     flood = Flood()
     for number in range(1, 10_002):
         flood.note(number)
@@ -405,7 +405,7 @@ def test_built_in_alarm_rules_apply_by_machine_type() -> None:
     assert rules["silent"].holds_for("conveyor")
 
 
-def test_rule_holds_for_its_types_or_for_any() -> None:
+def test_rule_applies_to_its_machine_types_or_all() -> None:
     def holds(*types: str) -> tuple[bool, bool]:
         about = rule(risk={"above": 1}, machine_types=types)
         return about.holds_for("pump"), about.holds_for("motor")
@@ -439,7 +439,7 @@ def test_invalid_alarm_rule_is_rejected_with_reason(tmp_path: Path, text: str, p
 
 
 @pytest.mark.parametrize("seconds", [123, 245, 246, 247])
-def test_rate_counts_at_exactly_its_period(seconds: int) -> None:
+def test_rate_is_evaluated_at_exact_period(seconds: int) -> None:
     rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": seconds}))
     assert rate.observe(seen(0, 20)) is None
     assert rate.observe(seen(seconds, 1000)) is not None

@@ -1,4 +1,4 @@
-"""What features say of a window: the numbers of each statistic, what is missing, and which rows there are."""
+"""Window features: statistics, missing readings, and the rows returned."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ def expected(values: npt.NDArray[np.float64]) -> list[float]:
 
 @given(st.integers(1, 210), st.integers(1, 3), st.sampled_from([0.0, 0.3, 0.95]), st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=25)
-def test_features_are_the_statistics_of_their_names(count: int, sensors: int, holes: float, seed: int) -> None:
+def test_features_match_reference_statistics(count: int, sensors: int, holes: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.normal(5, 2, (sensors, count))
     values[rng.random((sensors, count)) < holes] = NAN
@@ -70,7 +70,7 @@ def test_slope_is_known_from_two_adjacent_readings() -> None:
 
 
 @pytest.mark.parametrize(("length", "ago"), [(8, 7), (8, 8), (64, 63), (64, 64), (192, 191), (192, 192)])
-def test_window_holds_as_many_steps_as_it_says(length: int, ago: int) -> None:
+def test_window_contains_exactly_its_number_of_steps(length: int, ago: int) -> None:
     values = [*[NAN] * 5, 6.0, *[NAN] * ago]
     row = last_row(values, [2.0] * len(values))
     inside = ago < length
@@ -81,7 +81,7 @@ def test_window_holds_as_many_steps_as_it_says(length: int, ago: int) -> None:
     assert row["y.last"] == 2
 
 
-def test_features_come_for_the_rows_that_are_asked_for() -> None:
+def test_features_are_returned_for_requested_rows() -> None:
     steps = steps_of_values(np.random.default_rng(1).normal(0, 1, 300), first=11.0)
     every = features_of(steps)
     assert every.shape == (300, 8)
@@ -92,12 +92,12 @@ def test_features_come_for_the_rows_that_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("sensors", [1, 2, 3])
-def test_features_of_no_rows_have_their_columns(sensors: int) -> None:
+def test_features_without_rows_have_all_columns(sensors: int) -> None:
     steps = steps_of_values(*[[1.0, 2.0]] * sensors)
     assert features_of(steps, np.empty(0, dtype=np.intp)).shape == (0, 1 + 7 * sensors)
 
 
-def test_age_is_unknown_where_nothing_counts_it() -> None:
+def test_age_is_nan_without_life_counter() -> None:
     counted, timed = (steps_of_values([1.0, 2.0, 5.0], counted=counted, first=7.0) for counted in (True, False))
     assert features_of(counted)[:, 0].tolist() == [7, 8, 9]
     assert np.isnan(features_of(timed)[:, 0]).all()
@@ -119,7 +119,7 @@ def test_window_ends_with_the_last_step(count: int) -> None:
     assert np.array_equal(window[192 - kept :], steps.means[count - kept :])
 
 
-def test_features_of_several_windows_keep_their_order() -> None:
+def test_features_preserve_order_of_windows() -> None:
     machines = [steps_of_values([1.0, 2.0, 4.0]), steps_of_values([8.0], first=5.0), steps_of_values([3.0] * 200)]
     found = features_of_windows([window_of(each) for each in machines])
     assert found[:, 0].tolist() == [3, 5, 200]
@@ -127,5 +127,5 @@ def test_features_of_several_windows_keep_their_order() -> None:
         assert np.array_equal(row, features_of(machine)[-1], equal_nan=True)
 
 
-def test_features_of_no_steps_have_their_columns() -> None:
+def test_features_without_steps_have_all_columns() -> None:
     assert features_of(steps_of_values([])).shape == (0, 8)

@@ -1,4 +1,4 @@
-"""Columns of two values that are only ever set at failures, or at a fixed distance from them."""
+"""Detection of binary columns that leak the outcome: set only at failures or at a fixed distance before them."""
 
 from collections.abc import Sequence
 
@@ -36,20 +36,20 @@ def test_switch_at_the_same_distance_from_failures_leaks(axis: str, missing: boo
 
 
 @pytest.mark.parametrize(("count", "leaks"), [(5, False), (6, True), (7, True)])
-def test_switch_needs_six_machines_to_leak(count: int, leaks: bool) -> None:
+def test_switch_leak_requires_six_failed_machines(count: int, leaks: bool) -> None:
     runs = [switched(10) for _ in range(count)]
     never = [switched(-1, failed=failed) for failed in (True, False, True)]
     assert (reason([*runs, *never]) is not None) == leaks
 
 
-def test_switch_that_healthy_machines_have_does_not_leak() -> None:
+def test_switch_set_on_healthy_machines_does_not_leak() -> None:
     runs = [switched(10) for _ in range(8)]
     assert reason([*runs, switched(10, failed=False)]) is None
     assert reason([*runs, switched(-1, failed=False)]) == LEAK
 
 
 @pytest.mark.parametrize(("off", "leaks"), [(0, True), (2, True), (3, False), (20, False)])
-def test_switch_that_varies_by_its_distance_does_not_leak(off: int, leaks: bool) -> None:
+def test_switch_at_varying_distance_does_not_leak(off: int, leaks: bool) -> None:
     """The limit is a deviation of 3 % of the life, which is 100."""
     runs = [switched(30 + sign * off) for sign in (1, -1, 1, -1, 1, -1)]
     assert (reason(runs) == LEAK) == leaks
@@ -62,7 +62,7 @@ def test_switch_long_before_the_failure_does_not_leak(before: int, leaks: bool) 
 
 @pytest.mark.parametrize("axis", ["cycle", TIME])
 @pytest.mark.parametrize(("healthy", "leaks"), [(3, True), (0, False)])
-def test_switch_of_single_readings_leaks_beside_healthy_ones(axis: str, healthy: int, leaks: bool) -> None:
+def test_switch_of_single_readings_leaks_with_healthy_machines(axis: str, healthy: int, leaks: bool) -> None:
     def reading(switch: float, *, failed: bool, heat: float) -> Run:
         columns = {"cycle": np.array([100.0]), "switch": np.array([switch]), "heat": np.array([heat])}
         return Run("m", failed, np.array([HOUR_US]), columns)
@@ -72,7 +72,7 @@ def test_switch_of_single_readings_leaks_beside_healthy_ones(axis: str, healthy:
     assert (reason(runs, axis) == LEAK) == leaks
 
 
-def test_column_of_three_levels_is_no_switch() -> None:
+def test_column_with_three_levels_is_not_a_switch() -> None:
     runs = [switched(10) for _ in range(6)]
     for number, run in enumerate(runs):
         run.columns["switch"][(run.columns["cycle"] < 50) & (number % 2 == 0)] = 0.0

@@ -1,4 +1,4 @@
-"""Features are the same in training and in serving; models say what their cards promise and refuse to be corrupt."""
+"""Prediction: identical features in training and serving, model accuracy, the registry, and rejected models."""
 
 import json
 from collections.abc import Sequence
@@ -140,7 +140,7 @@ def test_trained_model_predicts_fresh_runs_accurately(models: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["risk.txt", "rul.txt", "forest.txt", "card.json"])
-def test_corrupt_model_file_is_named(models: Path, tmp_path: Path, name: str) -> None:
+def test_corrupt_model_file_is_reported_by_name(models: Path, tmp_path: Path, name: str) -> None:
     version = json.loads((models / "pump" / "active.json").read_text())["version"]
     folder = tmp_path / "pump" / version
     folder.mkdir(parents=True)
@@ -177,7 +177,7 @@ def test_registry_handles_champion_shadow_and_rollback(tmp_path: Path) -> None:
         again.activate("pump", "nowhere")
 
 
-def test_model_of_other_features_is_rejected_by_name(tmp_path: Path) -> None:
+def test_model_with_unknown_features_is_rejected(tmp_path: Path) -> None:
     first = pump_version(tmp_path, "first")
     registry = ModelRegistry(tmp_path)
     folder = tmp_path / "pump" / first
@@ -230,7 +230,7 @@ def test_risk_and_interval_calibrations_are_accurate() -> None:
         assert abs((fresh[predictions > 20] <= quantiles[predictions > 20, index]).mean() - level) < 0.03
 
 
-def test_shift_rule_detects_change_since_beginning() -> None:
+def test_shift_rule_detects_change_since_start() -> None:
     at = np.arange(100, dtype=np.int64)
     rng = np.random.default_rng(1)
     calm, moved = rng.normal(10, 1, 100), rng.normal(10, 1, 100) + np.where(at > 80, 15, 0)

@@ -1,4 +1,4 @@
-"""Regimes: the nearest one of a reading, values relative to it, and the settings at a time."""
+"""Regimes: assignment of readings to the nearest one, relative values, and settings over time."""
 
 from collections.abc import Sequence
 
@@ -24,18 +24,18 @@ def test_reading_belongs_to_the_nearest_regime() -> None:
     assert regimes.of(readings).tolist() == [0, 0, 0, 1, 1, 2, 2]
 
 
-def test_distance_to_a_regime_is_measured_by_scale() -> None:
+def test_distance_to_regime_is_scaled_per_setting() -> None:
     regimes = regimes_of([[0.0, 0.0], [100.0, 1.0]], [100.0, 1.0])
     readings = np.array([[40.0, 0.5], [60.0, 0.5], [10.0, 0.95], [90.0, 0.05], [-10.0, 0.9], [20.0, 2.0]])
     assert regimes.of(readings).tolist() == [0, 1, 1, 0, 0, 1]
 
 
-def test_distance_is_of_both_directions_in_each_column() -> None:
+def test_regime_distance_is_symmetric_in_each_column() -> None:
     regimes = regimes_of([[0.0, 0.0], [1.0, -1.0], [5.0, 5.0]], [1.0, 1.0])
     assert regimes.of(np.array([[0.1, -0.1], [0.9, -0.9], [4.0, 6.0], [-8.0, 8.0]])).tolist() == [0, 1, 2, 0]
 
 
-def test_regime_is_unknown_if_any_setting_is() -> None:
+def test_regime_is_unknown_if_any_setting_is_missing() -> None:
     regimes = regimes_of([[0.0, 0.0], [1.0, 1.0]], [1.0, 1.0])
     readings = np.array([[NAN, 1.0], [1.0, 1.0], [1.0, NAN], [NAN, NAN], [0.0, 0.0]])
     found = regimes.of(readings)
@@ -43,7 +43,7 @@ def test_regime_is_unknown_if_any_setting_is() -> None:
     assert found.dtype.kind == "i"
 
 
-def test_values_are_told_in_deviations_of_their_regime() -> None:
+def test_values_are_scaled_by_deviation_of_their_regime() -> None:
     regimes = regimes_of([[0.0], [1.0]], [1.0])
     at = np.array([0, 1, -1, 0, 1])
     heat = regimes.relative("heat", np.array([4.0, 32.0, 5.0, NAN, 20.0]), at)
@@ -54,7 +54,7 @@ def test_values_are_told_in_deviations_of_their_regime() -> None:
     assert flow.tolist() == [1.0, -1.0]
 
 
-def test_settings_are_as_last_read_at_each_time() -> None:
+def test_settings_use_latest_reading_at_each_time() -> None:
     regimes = regimes_of([[0.0, 0.0]], [1.0, 1.0])
     columns = {
         "first": (np.array([10, 20, 30]), np.array([1.0, 2.0, 3.0])),

@@ -1,4 +1,4 @@
-"""Readings are averaged by steps of a machine's current life: which readings count, and where the steps are."""
+"""Averaging of readings into steps of a machine's current life: readings included, and boundaries of steps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -53,33 +53,33 @@ def test_steps_begin_with_the_first_reading_of_any_sensor() -> None:
     assert means(found) == [[-1, 1, -1, -1, 2], [3, -1, 4, -1, -1]]
 
 
-def test_steps_are_multiples_of_fractional_lengths() -> None:
+def test_steps_support_fractional_lengths() -> None:
     found = steps({"cycle": counting([0.0, 0.2, 0.5, 1.1]), "x": counting([1, 3, 5, 7])}, "x", step=0.25)
     assert found.ages.tolist() == [0.25, 0.5, 0.75, 1.0, 1.25]
     assert means(found) == [[2, -1, 5, -1, 7]]
 
 
 @pytest.mark.parametrize("equal_arrays", [True, False])
-def test_steps_are_the_same_of_equal_and_identical_times(equal_arrays: bool) -> None:
+def test_steps_are_equal_for_equal_and_identical_times(equal_arrays: bool) -> None:
     times, values = column([0, 1, 3], [1, 2, 3])
     other = times.copy() if equal_arrays else times
     found = steps({"cycle": counting([0, 1, 2, 3]), "x": (times, values), "y": (other, values * 2)}, "x", "y")
     assert means(found) == [[1, 2, -1, 3], [2, 4, -1, 6]]
 
 
-def test_steps_of_one_sensor_are_not_taken_for_times() -> None:
+def test_sensors_with_different_times_are_averaged_separately() -> None:
     columns = {"cycle": column([0, 10, 20], [0, 1, 2]), "x": column([0, 10, 20], [1, 2, 3])}
     found = steps({**columns, "y": column([0, 1, 2], [4, 5, 6])}, "x", "y")
     assert means(found) == [[1, 2, 3], [5, -1, -1]]
 
 
-def test_steps_skip_missing_sensors_but_keep_their_place() -> None:
+def test_missing_sensors_keep_their_column_in_steps() -> None:
     columns = {"cycle": counting([0, 1]), "empty": column([], []), "x": counting([4, 5])}
     found = steps(columns, "gone", "empty", "x", "away")
     assert means(found) == [[-1, -1], [-1, -1], [4, 5], [-1, -1]]
 
 
-def test_steps_end_with_the_last_reading_that_is_a_number() -> None:
+def test_steps_end_at_last_non_nan_reading() -> None:
     found = steps({"cycle": counting(range(5)), "x": counting([NAN, 1, NAN, 3, NAN])}, "x")
     assert found.ages.tolist() == [2, 3, 4]
     assert means(found) == [[1, -1, 3]]
@@ -96,14 +96,14 @@ def test_steps_end_with_the_last_reading_that_is_a_number() -> None:
     ],
     ids=["nothing", "no counter", "counter without numbers", "sensor without numbers", "other sensors"],
 )
-def test_steps_are_none_without_counter_or_readings(columns: dict[str, Column]) -> None:
+def test_steps_are_empty_without_counter_or_readings(columns: dict[str, Column]) -> None:
     found = steps(columns, "x", "y", "w")
     assert found.ages.shape == (0,)
     assert found.means.shape == (0, 3)
     assert found.counted
 
 
-def test_time_counts_steps_in_hours_but_is_no_age() -> None:
+def test_time_axis_counts_hours_but_not_age() -> None:
     hours = [0, 1, 2, 4]
     columns = {"x": column([hour * HOUR_US for hour in hours], [1, 3, 5, 7])}
     found = steps(columns, "x", step=2.0, axis=TIME)
@@ -117,7 +117,7 @@ def test_time_counts_steps_in_hours_but_is_no_age() -> None:
 
 
 @pytest.mark.parametrize("first", [-3, 0, 1, 50])
-def test_steps_take_all_readings_of_a_life_without_falls(first: int) -> None:
+def test_steps_include_all_readings_without_counter_reset(first: int) -> None:
     found = steps({"cycle": counting([0, 0.5, 0.5, 2], first), "x": counting([1, 2, 6, 4], first)}, "x")
     assert found.ages.tolist() == [1, 2, 3]
     assert means(found) == [[3, -1, 4]]
@@ -125,7 +125,7 @@ def test_steps_take_all_readings_of_a_life_without_falls(first: int) -> None:
 
 @pytest.mark.parametrize("first", [0, 1, 50])
 @pytest.mark.parametrize("before", [[7.0], [5.0, 6.0], [4.0, 2.0, 9.0, 0.0, 8.0]])
-def test_steps_begin_where_the_counter_fell_last(first: int, before: list[float]) -> None:
+def test_steps_begin_at_last_counter_reset(first: int, before: list[float]) -> None:
     lives = [*before, 0, 1, 2]
     values = [100.0] * len(before) + [1, NAN, 3]
     found = steps({"cycle": counting(lives, first), "x": counting(values, first)}, "x")
@@ -133,7 +133,7 @@ def test_steps_begin_where_the_counter_fell_last(first: int, before: list[float]
     assert means(found) == [[1, -1, 3]]
 
 
-def test_counter_that_stands_still_does_not_begin_a_life() -> None:
+def test_unchanged_counter_does_not_start_a_new_life() -> None:
     found = steps({"cycle": counting([5, 6, 6, 7]), "x": counting([1, 2, 4, 8])}, "x")
     assert found.ages.tolist() == [6, 7, 8]
     assert means(found) == [[1, 3, 8]]
@@ -144,7 +144,7 @@ def test_counter_is_interpolated_between_its_readings() -> None:
     assert means(found) == [[1.5, 3.5]]
 
 
-def test_readings_outside_of_the_counter_have_its_ends() -> None:
+def test_readings_outside_counter_range_use_its_end_values() -> None:
     found = steps({"cycle": column([10, 20], [3, 4]), "x": column([1, 10, 20, 35], [1, 3, 5, 6])}, "x")
     assert found.ages.tolist() == [4, 5]
     assert means(found) == [[2, 5.5]]

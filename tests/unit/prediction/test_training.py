@@ -1,5 +1,4 @@
-"""What tables can teach: lives, labels, healthy machines, under one condition or several; and what is refused, and
-how."""
+"""Training from tables: lives, labels, censored and healthy machines, operating regimes, and rejected data."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which columns of histories a model may see: no counters, no constants, nothing that tells the outcome."""
+"""Selection of training columns: counters, constants and columns that leak the outcome are dropped."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def reason(*columns: Numbers, failed: bool = False) -> str | None:
     return select_columns(runs, TIME).dropped.get("x")
 
 
-def test_selection_tells_each_column_and_why() -> None:
+def test_column_selection_reports_reason_for_each_column() -> None:
     first: dict[str, list[float]] = {
         "cycle": [1, 2, 3, 4, 5],
         "z": [1, 5, 2, 7, 3],
@@ -60,7 +60,7 @@ def test_selection_tells_each_column_and_why() -> None:
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_selection_does_not_need_failures(failed: bool) -> None:
+def test_column_selection_does_not_require_failures(failed: bool) -> None:
     runs = [run_of(str(n), {"x": [1, 4, 2, 3, n], "label": [0, 1, 0, 1, n]}, failed=failed) for n in range(3)]
     found = select_columns(runs, TIME)
     assert found.sensors == ("x",)
@@ -83,11 +83,11 @@ def test_selection_does_not_need_failures(failed: bool) -> None:
         ([[0, 1e6, 2e6 + 2, 3e6 + 2]], False),
     ],
 )
-def test_counter_grows_by_the_same_at_each_reading(columns: list[list[float]], counts: bool) -> None:
+def test_life_counter_grows_by_constant_increment(columns: list[list[float]], counts: bool) -> None:
     assert (reason(*columns) == "counts life") == counts
 
 
-def test_ages_are_of_the_counter_or_hours_since_the_first() -> None:
+def test_ages_come_from_counter_or_hours_since_first_reading() -> None:
     run = run_of("m", {"cycle": [5, 6, 9]})
     assert ages_of(run, "cycle").tolist() == [5, 6, 9]
     assert ages_of(run, TIME).tolist() == [0, 1, 2]
@@ -122,7 +122,7 @@ def told(
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("healthy", [0, 2])
-def test_column_that_tells_the_life_left_leaks(sign: int, healthy: int) -> None:
+def test_column_encoding_remaining_life_leaks(sign: int, healthy: int) -> None:
     for unit in (1e-3, 1.0):
         assert told(lambda left, _: sign * left**2, unit=unit, healthy=healthy) == LEAK.format("100.0")
     assert told(lambda left, _: sign * left**2, axis=TIME) == LEAK.format("100.0")
@@ -130,7 +130,7 @@ def test_column_that_tells_the_life_left_leaks(sign: int, healthy: int) -> None:
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize(("off", "leaks"), [(1.5, True), (2.0, False)])
-def test_column_leaks_from_98_percent_of_the_life_left(off: float, leaks: bool, unit: float) -> None:
+def test_column_leaks_above_98_percent_explained_life(off: float, leaks: bool, unit: float) -> None:
     """It is right for the machines with even numbers, and off for the others, by turns: off² of a variance of 133, but
     at both ends, beyond which nothing was fitted."""
 
@@ -149,30 +149,30 @@ def test_column_of_noise_does_not_leak() -> None:
 
 
 @pytest.mark.parametrize(("machines", "leaks"), [(3, False), (4, True), (5, True)])
-def test_leak_is_told_from_four_failures_on(machines: int, leaks: bool) -> None:
+def test_leak_detection_requires_four_failures(machines: int, leaks: bool) -> None:
     assert (told(lambda left, _: left**2, [20] * machines, healthy=3) is not None) == leaks
 
 
 @pytest.mark.parametrize(("gone", "leaks"), [(0, True), (1, False)])
-def test_leak_is_told_from_forty_readings_on(gone: int, leaks: bool) -> None:
+def test_leak_detection_requires_forty_readings(gone: int, leaks: bool) -> None:
     def tell(left: Floats, number: int) -> Floats:
         return np.where((left < gone) & (number == 1), NAN, left**2)
 
     assert (told(tell, [10] * 4) is not None) == leaks
 
 
-def test_leak_is_judged_by_the_machines_between() -> None:
+def test_leak_is_evaluated_on_alternate_machines() -> None:
     """Lives of 0, 2, 4 are fitted, where long ones are; those of 1, 3, 5 are short."""
     assert told(lambda left, _: left**2, [20, 20, 40, 20, 40, 20]) == LEAK.format("100.0")
     assert told(lambda left, _: left**2, [20, 40, 20, 40, 20, 40]) is None
 
 
-def test_leak_counts_the_life_left_after_a_run() -> None:
+def test_leak_detection_includes_life_left_after_run() -> None:
     assert told(lambda left, _: left**2, [20] * 6, left=5.0) is not None
     assert told(lambda left, number: left - 5.0 * number, [20] * 6, left=5.0) is None
 
 
-def test_leak_is_seen_despite_missing_readings() -> None:
+def test_leak_is_detected_despite_missing_readings() -> None:
     assert told(lambda left, number: np.where(left % 4 == number, NAN, left), [40] * 4) == LEAK.format("100.0")
     runs = []
     for number in range(4):
@@ -183,7 +183,7 @@ def test_leak_is_seen_despite_missing_readings() -> None:
 
 
 @pytest.mark.parametrize("gone", [0, 1])
-def test_leak_is_unknown_without_machines_to_compare(gone: int) -> None:
+def test_leak_is_not_reported_without_comparison_machines(gone: int) -> None:
     assert told(lambda left, number: left**2 if number % 2 != gone else left * NAN, [40] * 4) is None
 
 
@@ -191,10 +191,10 @@ def test_lives_of_two_readings_may_leak() -> None:
     assert told(lambda left, number: left + 0.01 * number, [2] * 20) is not None
 
 
-def test_machines_seen_once_at_failure_do_not_leak() -> None:
+def test_single_readings_at_failure_do_not_leak() -> None:
     assert told(lambda left, number: left + number**2, [1] * 40) is None
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
-def test_column_that_only_healthy_machines_change_does_not_leak() -> None:
+def test_column_varying_only_on_healthy_machines_does_not_leak() -> None:
     assert told(lambda left, _: np.full(len(left), 5.0), healthy=2) is None

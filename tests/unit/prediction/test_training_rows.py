@@ -1,4 +1,4 @@
-"""The rows that a model is fitted to: which steps of which runs they are, and what became of their machines."""
+"""Rows for model fitting: selection of steps and runs, and the outcomes of their machines."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def run_of(name: str, count: int, *, failed: bool = True, left: float = 0.0, fir
     return Run(name, failed, np.arange(count, dtype=np.int64), columns, left)
 
 
-def test_rows_tell_what_became_of_their_machine() -> None:
+def test_training_rows_include_machine_outcome() -> None:
     runs = [run_of("a/1", 3), run_of("b", 2, failed=False), run_of("a/2", 3, left=4.0, first=10.0)]
     table = tabulate(runs, SPEC, 100)
     assert len(table) == 8
@@ -30,7 +30,7 @@ def test_rows_tell_what_became_of_their_machine() -> None:
     assert table.features[:, 1].tolist() == [0, 1.5, 3, 0, 1.5, 0, 1.5, 3]
 
 
-def test_rows_have_the_features_of_their_steps() -> None:
+def test_training_rows_have_features_of_their_steps() -> None:
     run = run_of("a", 9)
     table = tabulate([run], SPEC, 3)
     columns = {name: (run.timestamps, values) for name, values in run.columns.items()}
@@ -48,20 +48,20 @@ def test_rows_have_the_features_of_their_steps() -> None:
         (1, [10, 5]),
     ],
 )
-def test_rows_are_thinned_evenly_and_keep_each_end(most: int, ages: list[int]) -> None:
+def test_training_rows_are_thinned_evenly_and_keep_run_ends(most: int, ages: list[int]) -> None:
     table = tabulate([run_of("a", 10), run_of("b", 5)], SPEC, most)
     assert table.features[:, 0].tolist() == ages
     assert table.share[table.left == 0].tolist() == [1, 1]
 
 
-def test_rows_begin_with_the_first_step_of_a_life() -> None:
+def test_single_step_run_yields_training_row() -> None:
     table = tabulate([run_of("a", 1, first=5.0), run_of("b", 1, left=0.25)], SPEC, 10)
     assert table.features[:, 0].tolist() == [6, 1]
     assert table.share.tolist() == [0, 0]
     assert table.left.tolist() == [0, 0.25]
 
 
-def test_runs_without_readings_are_left_out() -> None:
+def test_runs_without_readings_are_excluded() -> None:
     empty = run_of("a", 2)
     empty.columns["x"][:] = empty.columns["y"][:] = NAN
     table = tabulate([empty, run_of("b", 2)], SPEC, 10)
@@ -70,7 +70,7 @@ def test_runs_without_readings_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("runs", [[], [run_of("a", 0)]], ids=["no run", "no reading"])
-def test_table_of_nothing_has_its_columns(runs: list[Run]) -> None:
+def test_empty_training_table_has_all_columns(runs: list[Run]) -> None:
     table = tabulate(runs, SPEC, 10)
     assert len(table) == 0
     assert table.features.shape == (0, len(SPEC.names))
@@ -93,7 +93,7 @@ def outcome(*, failed: bool, kind: str = "rul") -> Outcomes:
     return outcomes_of(table_of(LEFT, [failed] * len(LEFT)), kind, 30.0, 10.0)  # type: ignore[arg-type]
 
 
-def test_lives_of_failed_machines_are_known_to_the_cap() -> None:
+def test_remaining_life_of_failed_machines_is_capped() -> None:
     found = outcome(failed=True)
     assert found.left is not None
     assert found.left.tolist() == [0, 9, 10, 11, 29, 30, 30]
@@ -102,7 +102,7 @@ def test_lives_of_failed_machines_are_known_to_the_cap() -> None:
     assert (found.cap, found.horizon) == (30.0, 10.0)
 
 
-def test_lives_of_healthy_machines_are_known_from_the_cap() -> None:
+def test_remaining_life_of_healthy_machines_is_known_from_cap() -> None:
     found = outcome(failed=False)
     assert found.left is not None
     assert np.nan_to_num(found.left, nan=-1).tolist() == [-1, -1, -1, -1, -1, 30, 30]
@@ -111,7 +111,7 @@ def test_lives_of_healthy_machines_are_known_from_the_cap() -> None:
 
 
 @pytest.mark.parametrize("kind", ["classification", "anomaly"])
-def test_classes_are_known_without_lives(kind: str) -> None:
+def test_class_outcomes_have_no_remaining_life(kind: str) -> None:
     table = table_of([0.0, 0.0, 0.5, 1.0], [True, False, True, True])
     found = outcomes_of(table, kind, 30.0, 10.0)  # type: ignore[arg-type]
     assert found.left is None

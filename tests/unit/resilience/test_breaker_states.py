@@ -1,4 +1,4 @@
-"""The breaker step by step: its bounds, what moves it, what it tells, what it takes over."""
+"""Circuit breaker states: transitions, open times, windows, events, and ways of calling."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from aurum.resilience.windows import Counts
 from tests.support.resilience import Clock, breaker_of, ends, listening, refusal
 
 
-def test_default_breaker_opens_after_five_for_a_minute() -> None:
+def test_default_breaker_opens_after_five_failures_for_a_minute() -> None:
     clock = Clock(1000.0)
     breaker = ResilientCircuitBreaker(clock=clock)
     assert breaker.name == "default"
@@ -25,14 +25,14 @@ def test_default_breaker_opens_after_five_for_a_minute() -> None:
     assert refusal(breaker)[0] == "circuit breaker default is half-open; the call was not made"
 
 
-def test_breaker_bounds_are_given_one_by_one_or_together() -> None:
+def test_breaker_accepts_separate_settings_or_config() -> None:
     one = ResilientCircuitBreaker("b", 2, 7.0, 3)
     assert (one.config.fail_max, one.config.open_seconds, one.config.probes) == (2, 7.0, 3)
     both = ResilientCircuitBreaker("b", 2, config=BreakerConfig(fail_max=4))
     assert both.config.fail_max == 4
 
 
-def test_half_open_breaker_says_when_others_may_try() -> None:
+def test_half_open_breaker_reports_retry_after() -> None:
     clock = Clock()
     breaker = breaker_of(clock, fail_max=1, open_seconds=10.0, probes=2)
     ends(breaker, "f")
@@ -49,7 +49,7 @@ def test_half_open_breaker_says_when_others_may_try() -> None:
     assert told == [("breaker_state", "b", "closed")]
 
 
-def test_lost_probes_are_not_replaced_before_all_are_out() -> None:
+def test_lost_probe_is_not_replaced_before_all_are_issued() -> None:
     clock = Clock()
     breaker = breaker_of(clock, fail_max=1, open_seconds=10.0, probes=2)
     ends(breaker, "f")
@@ -86,7 +86,7 @@ def test_breaker_open_time_varies_by_its_jitter(drawn: float, wait: float) -> No
     assert refusal(breaker)[1] == wait
 
 
-def test_breaker_opens_at_its_share_of_failures() -> None:
+def test_breaker_opens_at_failure_rate() -> None:
     parts: dict[str, Any] = {"mode": "count", "window_calls": 10, "minimum_calls": 4, "failure_rate": 0.5}
     assert ends(breaker_of(Clock(), **parts), "fffo") == "cccc", "a success does not open it"
     assert ends(breaker_of(Clock(), **parts), "offf") == "ccco"
@@ -99,7 +99,7 @@ def test_breaker_opens_at_its_share_of_failures() -> None:
     assert (breaker.counts, breaker.fail_counter) == (Counts(3, 2, 0), 2)
 
 
-def test_breaker_opens_at_its_share_of_slow_calls() -> None:
+def test_breaker_opens_at_slow_call_rate() -> None:
     parts: dict[str, Any] = {"mode": "count", "window_calls": 10, "minimum_calls": 2, "slow_seconds": 1.0}
     parts["slow_rate"] = 0.5
     assert ends(breaker_of(Clock(), **parts), "oooo", 0.99) == "cccc"
@@ -111,7 +111,7 @@ def test_breaker_opens_at_its_share_of_slow_calls() -> None:
     assert ends(all_slow, "o", 0.5) + ends(all_slow, "ooo", 2.0) == "cccc"
 
 
-def test_slow_calls_in_a_row_open_breaker_and_fail_probes() -> None:
+def test_consecutive_slow_calls_open_breaker_and_fail_probes() -> None:
     clock = Clock()
     breaker = breaker_of(clock, fail_max=2, slow_seconds=1.0, open_seconds=10.0)
     assert ends(breaker, "oo", 1.0) == "co"
@@ -130,7 +130,7 @@ def test_breaker_forgets_calls_older_than_its_window() -> None:
     assert ends(breaker, "fff") == "cco"
 
 
-def test_window_is_empty_once_probes_have_closed_breaker() -> None:
+def test_window_is_cleared_when_probes_close_breaker() -> None:
     clock = Clock()
     breaker = breaker_of(clock, mode="count", window_calls=9, minimum_calls=2, open_seconds=5.0, probes=2)
     assert ends(breaker, "ff") == "co"
@@ -140,7 +140,7 @@ def test_window_is_empty_once_probes_have_closed_breaker() -> None:
     assert ends(breaker, "f") == "c"
 
 
-def test_errors_that_are_no_failures_count_as_successes() -> None:
+def test_non_failure_errors_count_as_successes() -> None:
     clock = Clock()
     breaker = ResilientCircuitBreaker("b", 2, 10.0, is_failure=lambda error: isinstance(error, OSError), clock=clock)
     for error, failures in (
@@ -161,7 +161,7 @@ def test_errors_that_are_no_failures_count_as_successes() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), CircuitBreakerError("another's")])
-def test_probe_that_says_nothing_is_given_back(error: BaseException) -> None:
+def test_inconclusive_probe_is_returned(error: BaseException) -> None:
     clock = Clock()
     breaker = breaker_of(clock, fail_max=1, open_seconds=10.0)
     late = breaker.acquire()
@@ -174,7 +174,7 @@ def test_probe_that_says_nothing_is_given_back(error: BaseException) -> None:
     assert ends(breaker, "o") == "c"
 
 
-def test_outcomes_of_before_are_told_but_do_not_count() -> None:
+def test_outcomes_from_earlier_state_are_reported_not_counted() -> None:
     clock = Clock()
     breaker = breaker_of(clock, fail_max=1, open_seconds=10.0)
     late = [breaker.acquire() for _ in range(2)]
@@ -189,7 +189,7 @@ def test_outcomes_of_before_are_told_but_do_not_count() -> None:
     assert told == [("breaker_failure", "b", "ValueError"), ("breaker_state", "b", "closed")]
 
 
-def test_breaker_tells_failures_states_and_refusals() -> None:
+def test_breaker_emits_failure_state_and_rejection_events() -> None:
     clock = Clock()
     breaker = breaker_of(clock, fail_max=2, open_seconds=10.0)
     with listening() as told:
@@ -215,7 +215,7 @@ def test_breaker_tells_failures_states_and_refusals() -> None:
     ]
 
 
-def test_breaker_events_go_to_whoever_is_named() -> None:
+def test_breaker_events_go_only_to_given_emitter() -> None:
     told: list[tuple[str, str, str]] = []
     breaker = ResilientCircuitBreaker(
         "b", 1, clock=Clock(), emit=lambda kind, policy, value="": told.append((kind, policy, value))
@@ -248,7 +248,7 @@ async def by_guard(breaker: ResilientCircuitBreaker, body: Callable[[], int]) ->
 
 
 @pytest.mark.parametrize("way", [by_call, by_call_async, by_guard])
-async def test_each_way_of_calling_measures_and_counts(way: Callable[..., Any]) -> None:
+async def test_every_call_method_measures_and_counts_calls(way: Callable[..., Any]) -> None:
     clock = Clock(50.0)
     breaker = breaker_of(clock, mode="count", window_calls=9, minimum_calls=9, slow_seconds=2.0)
 
@@ -271,7 +271,7 @@ async def test_each_way_of_calling_measures_and_counts(way: Callable[..., Any]) 
 
 
 @pytest.mark.parametrize("way", [by_call, by_call_async, by_guard])
-async def test_open_breaker_refuses_each_way_of_calling(way: Callable[..., Any]) -> None:
+async def test_open_breaker_refuses_every_call_method(way: Callable[..., Any]) -> None:
     clock = Clock(50.0)
     breaker = breaker_of(clock, fail_max=2, open_seconds=10.0)
     calls: list[float] = []
@@ -292,7 +292,7 @@ async def test_open_breaker_refuses_each_way_of_calling(way: Callable[..., Any])
     assert (len(calls), breaker.current_state) == (3, "open")
 
 
-def test_call_passes_arguments_on() -> None:
+def test_breaker_call_passes_arguments() -> None:
     breaker = ResilientCircuitBreaker("b", 2)
     for _ in range(2):  # with and without failures to forget
         assert breaker.call(lambda first, *, second: first + second, "a", second="b") == "ab"

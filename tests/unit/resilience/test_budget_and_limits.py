@@ -1,4 +1,4 @@
-"""Budget and limits against naive models; cancellation, order and classes; adaptive limits on a simulated server."""
+"""Retry budgets and concurrency limits: reference models, cancellation, criticality, and adaptive limits under load."""
 
 import asyncio
 import math
@@ -191,7 +191,7 @@ def test_full_queue_evicts_less_critical_call() -> None:
     assert sorted(loop.run(main())) == ["ALARM in", "BATCH out", "QUERY out"]
 
 
-def test_threads_share_a_limit_with_a_queue() -> None:
+def test_threads_never_exceed_shared_limit() -> None:
     limit = ConcurrencyLimit("t", LimitConfig(3, 100, 30.0))
     most, now, lock = 0, 0, threading.Lock()
 
@@ -215,7 +215,7 @@ def test_threads_share_a_limit_with_a_queue() -> None:
     assert (limit.in_flight, limit.queued) == (0, 0)
 
 
-async def test_cancelled_waits_leak_no_place() -> None:
+async def test_cancelled_waits_leak_no_slots() -> None:
     limit = ConcurrencyLimit("c", LimitConfig(2, 1000, 30.0))
     chance = random.Random(3)
 

@@ -1,4 +1,4 @@
-"""The breaker against a naive model of itself, and what a table of cases cannot show: threads, listeners, reloads."""
+"""The circuit breaker compared with a reference model, and its threads, listeners and reloads."""
 
 import math
 import threading

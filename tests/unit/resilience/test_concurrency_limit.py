@@ -1,4 +1,4 @@
-"""A limit on calls in progress: its bounds, classes and queue, waits of both kinds, and what it tells."""
+"""The concurrency limit: bounds, criticality, queueing, waiting in threads and coroutines, and events."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ SHARES = "concurrency limit x: shares must be above 0 and up to 1"
         ({"limit": 3, "shares": (1.01, 1.0, 1.0, 1.0)}, SHARES),
     ],
 )
-def test_impossible_limit_is_named(wrong: dict[str, Any], problem: str) -> None:
+def test_invalid_limit_is_rejected_with_reason(wrong: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match="concurrency limit") as caught:
         ConcurrencyLimit("x", LimitConfig(**wrong))
     assert str(caught.value) == problem
@@ -45,14 +45,14 @@ def test_each_class_has_its_share_of_the_limit() -> None:
     assert limit.in_flight == 10
 
 
-def test_class_of_the_scope_counts_where_shares_differ() -> None:
+def test_limit_uses_criticality_of_scope() -> None:
     limit = ConcurrencyLimit("x", LimitConfig(2, shares=(1.0, 1.0, 0.5, 0.5)))
     assert [limit.try_acquire(), limit.try_acquire()] == [True, False]
     with criticality_scope(ALARM):
         assert [limit.try_acquire(BATCH), limit.try_acquire(), limit.try_acquire()] == [False, True, False]
 
 
-def test_refusal_names_limit_and_tells_the_class() -> None:
+def test_limit_rejection_reports_limit_and_criticality() -> None:
     limit = ConcurrencyLimit("x", 2)
     assert limit.try_acquire()
     assert limit.try_acquire()
@@ -69,7 +69,7 @@ def test_refusal_names_limit_and_tells_the_class() -> None:
     assert limit.in_flight == 2
 
 
-def test_changed_limit_is_told_and_lets_waiting_calls_in() -> None:
+def test_raised_limit_emits_event_and_admits_waiting_calls() -> None:
     loop = VirtualLoop()
     with listening() as told:
         limit = ConcurrencyLimit("x", LimitConfig(1, 5, 9.0))
@@ -87,7 +87,7 @@ def test_changed_limit_is_told_and_lets_waiting_calls_in() -> None:
     assert limit.queued == 0
 
 
-def test_events_go_to_whoever_is_named() -> None:
+def test_limit_events_go_only_to_given_emitter() -> None:
     told: list[tuple[str, str, str]] = []
     with listening() as all_told:
         limit = ConcurrencyLimit("x", 4, emit=lambda kind, policy, value="": told.append((kind, policy, value)))
@@ -97,7 +97,7 @@ def test_events_go_to_whoever_is_named() -> None:
 
 
 @pytest.mark.parametrize(("given", "waits"), [(None, 2.0), (0.5, 0.5), (9.0, 2.0), (0.0, 0.0)])
-def test_shorter_wait_counts_for_a_place(given: float | None, waits: float) -> None:
+def test_shorter_of_two_waits_applies(given: float | None, waits: float) -> None:
     loop = VirtualLoop()
     limit = ConcurrencyLimit("x", LimitConfig(1, 5, 2.0))
     assert limit.try_acquire()
@@ -116,7 +116,7 @@ def test_thread_is_refused_after_its_wait(given: float | None, most: float) -> N
     assert (limit.in_flight, limit.queued) == (1, 0)
 
 
-def test_waiting_thread_gets_the_place_given_back() -> None:
+def test_waiting_thread_gets_released_slot() -> None:
     limit = ConcurrencyLimit("x", LimitConfig(1, 5, 30.0))
     assert limit.try_acquire()
     got: list[bool] = []
@@ -164,7 +164,7 @@ def test_most_critical_waiting_call_is_served_first() -> None:
     assert (limit.in_flight, limit.queued) == (1, 0)
 
 
-def test_full_queue_gives_up_its_last_least_critical_call() -> None:
+def test_full_queue_evicts_latest_least_critical_call() -> None:
     loop = VirtualLoop()
     limit = ConcurrencyLimit("x", LimitConfig(1, 3, 9.0))
     assert limit.try_acquire()
@@ -179,7 +179,7 @@ def test_full_queue_gives_up_its_last_least_critical_call() -> None:
     assert (limit.in_flight, limit.queued) == (1, 0)
 
 
-def test_waiting_call_keeps_place_from_its_class_and_below() -> None:
+def test_waiting_call_precedes_its_class_and_below() -> None:
     loop = VirtualLoop()
     limit = ConcurrencyLimit("x", LimitConfig(4, 9, 9.0, (1.0, 0.5, 0.5, 0.5)))
     for _ in range(2):
@@ -197,7 +197,7 @@ def test_waiting_call_keeps_place_from_its_class_and_below() -> None:
 
 
 @pytest.mark.parametrize("granted", [False, True])
-def test_cancelled_wait_passes_its_place_on(granted: bool) -> None:
+def test_cancelled_wait_passes_its_slot_on(granted: bool) -> None:
     loop = VirtualLoop()
     limit = ConcurrencyLimit("x", LimitConfig(1, 9, 9.0))
     assert limit.try_acquire()
@@ -230,7 +230,7 @@ class Told:
         return changed
 
 
-def test_adaptive_limit_learns_from_calls_that_end() -> None:
+def test_adaptive_limit_receives_ended_calls() -> None:
     clock, algorithm = Clock(50.0), Told(3.9)
     limit = ConcurrencyLimit("x", LimitConfig(99, algorithm=algorithm), clock)
     assert limit.limit == 3
@@ -243,7 +243,7 @@ def test_adaptive_limit_learns_from_calls_that_end() -> None:
     assert limit.in_flight == 0
 
 
-def test_limit_that_grows_lets_waiting_calls_in_and_is_told() -> None:
+def test_growing_limit_admits_waiting_calls_and_emits_event() -> None:
     loop, algorithm = VirtualLoop(), Told(1.0)
     limit = ConcurrencyLimit("x", LimitConfig(1, 5, 9.0, (1.0, 1.0, 0.5, 0.5), algorithm), loop.time)
     assert limit.try_acquire()
@@ -265,7 +265,7 @@ def test_limit_that_grows_lets_waiting_calls_in_and_is_told() -> None:
     assert (limit.in_flight, limit.queued) == (1, 0)
 
 
-def test_reconfigured_adaptive_limit_begins_with_its_algorithm() -> None:
+def test_reconfigured_limit_starts_at_limit_of_algorithm() -> None:
     limit = ConcurrencyLimit("x", LimitConfig(5))
     limit.configure(LimitConfig(7, algorithm=Told(2.5)))
     assert limit.limit == 2

@@ -1,4 +1,4 @@
-"""Adaptive limits, sample by sample: when one is complete, and what it makes of the limit."""
+"""Adaptive limit algorithms: when a sample is complete, and how it changes the limit."""
 
 import pytest
 
@@ -14,12 +14,12 @@ def sample(
     return algorithm.ended(began + 0.125, seconds, in_flight, dropped)
 
 
-def test_codes_of_overload_are_those_of_dropped_calls() -> None:
+def test_overload_codes_match_expected_set() -> None:
     assert frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}) == OVERLOADED
 
 
 @pytest.mark.parametrize("kind", [Aimd, Vegas])
-def test_sample_needs_ten_calls_and_a_tenth_of_a_second(kind: type[Aimd] | type[Vegas]) -> None:
+def test_sample_requires_ten_calls_and_a_tenth_of_a_second(kind: type[Aimd] | type[Vegas]) -> None:
     algorithm = kind(10, 2, 50)
     if kind is Vegas:
         sample(algorithm, -1.0)  # the first one says only how fast the target is
@@ -32,14 +32,14 @@ def test_sample_needs_ten_calls_and_a_tenth_of_a_second(kind: type[Aimd] | type[
     assert algorithm.ended(9.0, 0.01, 16, False) is False, "a new one has begun"
 
 
-def test_sample_ends_after_exactly_its_time() -> None:
+def test_sample_ends_at_exact_duration() -> None:
     algorithm = Aimd(10, 2, 50)
     for _ in range(20):
         assert not algorithm.ended(0.0, 0.01, 10, False)
     assert algorithm.ended(0.1, 0.01, 10, False)
 
 
-def test_sample_with_a_dropped_call_needs_no_ten() -> None:
+def test_sample_with_dropped_call_needs_fewer_calls() -> None:
     algorithm = Aimd(10, 2, 50)
     assert not algorithm.ended(0.0, 0.01, 10, True)
     assert not algorithm.ended(0.09, 0.01, 10, False)
@@ -51,13 +51,13 @@ def test_sample_with_a_dropped_call_needs_no_ten() -> None:
 
 
 @pytest.mark.parametrize(("in_flight", "limit"), [(4, 10), (5, 11), (6, 11), (10, 11)])
-def test_aimd_grows_only_where_limit_is_used(in_flight: int, limit: int) -> None:
+def test_aimd_grows_only_when_limit_is_used(in_flight: int, limit: int) -> None:
     algorithm = Aimd(10, 2, 50)
     assert sample(algorithm, 0.0, in_flight=in_flight) is (limit == 11)
     assert algorithm.limit == limit
 
 
-def test_largest_number_of_a_sample_counts() -> None:
+def test_sample_uses_largest_number_in_flight() -> None:
     algorithm = Aimd(10, 2, 50)
     for number, in_flight in enumerate([1, 5, 1, 1, 1, 1, 1, 1, 1, 1]):
         algorithm.ended(number * 0.5, 0.01, in_flight, False)
@@ -80,13 +80,13 @@ def test_aimd_stays_between_its_bounds() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "limit"), [(0.5, 11.0), (0.5625, 9.0)])
-def test_aimd_takes_slow_calls_for_overload(seconds: float, limit: float) -> None:
+def test_aimd_treats_slow_calls_as_overload(seconds: float, limit: float) -> None:
     algorithm = Aimd(10, 2, 50, slow_seconds=0.5)
     sample(algorithm, 0.0, seconds=seconds)
     assert algorithm.limit == limit
 
 
-def test_mean_is_of_calls_that_were_not_dropped() -> None:
+def test_sample_mean_excludes_dropped_calls() -> None:
     slow = Aimd(10, 2, 50, slow_seconds=0.5)
     for number in range(10):
         slow.ended(number * 0.5, 0.25 if number else 2.0, 10, False)  # 0.425 in the mean
@@ -104,7 +104,7 @@ def test_mean_is_of_calls_that_were_not_dropped() -> None:
 @pytest.mark.parametrize(
     ("waiting", "change"), [(0.0, 6), (0.5, 6), (1.5, 1), (2.5, 0), (3.5, 0), (5.5, 0), (6.5, -1), (8.5, -1)]
 )
-def test_vegas_goes_by_how_many_wait(waiting: float, change: int) -> None:
+def test_vegas_adjusts_limit_by_estimated_queue(waiting: float, change: int) -> None:
     """Of a limit of 10, whose step is 1: how many wait is rounded up."""
     algorithm = Vegas(10, 2, 50)
     assert sample(algorithm, 0.0, seconds=1.0) is False
@@ -127,7 +127,7 @@ def test_vegas_steps_grow_with_its_limit(limit: int, step: float) -> None:
 
 
 @pytest.mark.parametrize(("in_flight", "limit"), [(4, 10), (5, 16), (6, 16)])
-def test_vegas_grows_only_where_limit_is_used(in_flight: int, limit: int) -> None:
+def test_vegas_grows_only_when_limit_is_used(in_flight: int, limit: int) -> None:
     algorithm = Vegas(10, 2, 50)
     sample(algorithm, 0.0)
     sample(algorithm, 1.0, in_flight=in_flight)
@@ -146,14 +146,14 @@ def test_vegas_stays_between_its_bounds() -> None:
     assert algorithm.limit == 9
 
 
-def test_vegas_takes_calls_without_duration() -> None:
+def test_vegas_accepts_calls_of_zero_duration() -> None:
     algorithm = Vegas(10, 2, 50)
     sample(algorithm, 0.0, seconds=0.0)
     sample(algorithm, 1.0, seconds=0.0)
     assert algorithm.limit == 16
 
 
-def test_vegas_halves_for_a_sample_when_memory_ends() -> None:
+def test_vegas_halves_limit_for_a_sample_when_memory_expires() -> None:
     algorithm = Vegas(20, 4, 20, memory=10.0)
     limits = []
     for began in (0.0, 5.0, 9.9, 11.0, 12.0, 19.9, 20.9, 21.1, 22.0):
@@ -167,7 +167,7 @@ def test_vegas_halves_for_a_sample_when_memory_ends() -> None:
     assert Vegas(20, 4, 20).memory == 10.0
 
 
-def test_vegas_forgets_its_least_time_after_two_memories() -> None:
+def test_vegas_discards_minimum_latency_after_two_memories() -> None:
     algorithm = Vegas(10, 2, 50, memory=10.0)
     sample(algorithm, 0.0, seconds=0.1)
     changes = []

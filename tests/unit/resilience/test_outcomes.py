@@ -1,4 +1,4 @@
-"""Recorded outcomes: how they are written, read in blocks, and refused with line and field."""
+"""Recorded outcomes: writing, reading in blocks, and validation errors with line and field."""
 
 import io
 
@@ -29,7 +29,7 @@ def refused(text: str) -> str:
     return str(caught.value)
 
 
-def test_outcome_is_written_as_a_line_of_json() -> None:
+def test_outcome_is_written_as_json_line() -> None:
     outcome = Outcome(1.5, 'a/"b"/C', 0.25, "UNAVAILABLE", 3)
     expected = '{"time":1.500000,"target":"a/\\"b\\"/C","duration":0.250000,"code":"UNAVAILABLE","attempt":3}\n'
     assert outcome.line() == expected
@@ -53,7 +53,7 @@ def test_outcomes_are_read_across_blocks(end: str) -> None:
 
 @pytest.mark.parametrize("few", [7, 200])
 @pytest.mark.parametrize("number", [1, 2, 4, 9])
-def test_line_is_counted_across_blocks(number: int, few: int) -> None:
+def test_line_numbers_are_counted_across_blocks(number: int, few: int) -> None:
     lines = [GOOD] * 9
     lines[number - 1] = "nonsense\n"
     stream = Trickle("".join(lines).encode())
@@ -62,7 +62,7 @@ def test_line_is_counted_across_blocks(number: int, few: int) -> None:
         list(read_outcomes(stream))
 
 
-def test_empty_lines_count_in_the_number_of_a_line() -> None:
+def test_empty_lines_are_included_in_line_numbers() -> None:
     assert refused(f"{GOOD}\n{GOOD}[1]\n{GOOD}") == "trace, line 4: is not an object"
 
 
@@ -85,14 +85,14 @@ def test_empty_lines_count_in_the_number_of_a_line() -> None:
         ("attempt", "null", "must be a number, not None"),
     ],
 )
-def test_wrong_field_of_an_outcome_is_named(field: str, value: str, problem: str) -> None:
+def test_invalid_outcome_field_is_reported(field: str, value: str, problem: str) -> None:
     fields = {"time": "1", "target": '"a/b/C"', "duration": "0.5", "code": '"OK"', "attempt": "1", field: value}
     line = "{" + ",".join(f'"{name}":{each}' for name, each in fields.items()) + "}\n"
     assert refused(GOOD + line + GOOD) == f"trace, line 2: {field}: {problem}"
 
 
 @pytest.mark.parametrize("field", ["time", "target", "duration", "code"])
-def test_missing_field_of_an_outcome_is_named(field: str) -> None:
+def test_missing_outcome_field_is_reported(field: str) -> None:
     fields = {"time": "1", "target": '"a/b/C"', "duration": "0.5", "code": '"OK"'}
     del fields[field]
     line = "{" + ",".join(f'"{name}":{each}' for name, each in fields.items()) + "}"
@@ -100,6 +100,6 @@ def test_missing_field_of_an_outcome_is_named(field: str) -> None:
     assert refused(line) == f"trace, line 1: {field}: must be {kind}, not None"
 
 
-def test_fields_are_checked_where_lines_are_empty_too() -> None:
+def test_outcomes_are_validated_between_empty_lines() -> None:
     assert read(f"\n{GOOD}\n\n{GOOD}") == read(GOOD) * 2
     assert refused(f"\n{GOOD}\n" + GOOD.replace("0.25", "-1")) == "trace, line 4: duration: must not be negative"

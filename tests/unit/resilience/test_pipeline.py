@@ -1,4 +1,4 @@
-"""The policies together, in virtual time: hedges, deadlines, timeouts, records, reloads."""
+"""Pipelines in virtual time: hedging, deadlines, timeouts, recorded outcomes and reloads."""
 
 import asyncio
 import threading
@@ -41,7 +41,7 @@ def run(loop: VirtualLoop, main: Coroutine[Any, Any, T]) -> tuple[T, float]:
 HEDGED = policy(hedge={"delay": "100ms", "maxAttempts": 3}, retry={"maxAttempts": 1, "budgetFloor": 10})
 
 
-def test_hedge_answers_for_hanging_attempt() -> None:
+def test_hedge_returns_result_of_faster_attempt() -> None:
     loop = VirtualLoop()
     pipeline = Pipeline("h", HEDGED, clock=loop.time)
     began: list[float] = []
@@ -234,7 +234,7 @@ def test_bulkhead_queues_and_rejects_calls() -> None:
     assert (most, seconds) == (2, 2.0)
 
 
-def test_policies_govern_synchronous_calls_in_threads() -> None:
+def test_policies_apply_to_synchronous_calls_in_threads() -> None:
     pipeline = Pipeline(
         "sync",
         policy(

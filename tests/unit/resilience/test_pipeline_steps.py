@@ -1,4 +1,4 @@
-"""One call through a pipeline, awaited and blocking: what each step gives the next, tells, records and gives back."""
+"""A single call through an asynchronous or blocking pipeline: timeouts, retries, events, records and slots."""
 
 import asyncio
 import contextlib
@@ -101,7 +101,7 @@ both = pytest.mark.parametrize("blocking", [False, True])
 
 
 @both
-def test_attempt_gets_its_timeout_and_the_deadline(blocking: bool) -> None:
+def test_attempt_receives_timeout_and_deadline(blocking: bool) -> None:
     bench = Bench(blocking, (0.25, "OK"), timeout={"attempt": "2s", "deadline": "5s"})
     assert bench.call() == "OK"
     with deadline_scope(3.0, bench.now):
@@ -119,7 +119,7 @@ def test_attempt_gets_its_timeout_and_the_deadline(blocking: bool) -> None:
 
 
 @both
-def test_passed_deadline_is_named_and_recorded(blocking: bool) -> None:
+def test_expired_deadline_is_reported_and_recorded(blocking: bool) -> None:
     bench = Bench(blocking, (0.0, "OK"))
     with deadline_scope(0.0, bench.now), pytest.raises(DeadlineExceededError) as caught:
         bench.call()
@@ -131,7 +131,7 @@ def test_passed_deadline_is_named_and_recorded(blocking: bool) -> None:
 
 
 @both
-def test_failed_attempt_is_repeated_after_the_asked_wait(blocking: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_attempt_is_retried_after_requested_delay(blocking: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     retry = {"maxAttempts": 3, "baseDelay": "0s", "maxDelay": "0s", "budgetFloor": 9, "retryOn": ["ABORTED"]}
     bench = Bench(blocking, (0.25, "ABORTED"), (0.5, "ABORTED"), (0.125, "OK"), retry=retry, circuitBreaker=OFF)
     monkeypatch.setattr(time, "sleep", lambda seconds: setattr(bench.clock, "now", bench.clock.now + seconds))
@@ -146,7 +146,7 @@ def test_failed_attempt_is_repeated_after_the_asked_wait(blocking: bool, monkeyp
 
 @both
 @pytest.mark.parametrize(("code", "idempotent"), [("NOT_FOUND", True), ("ABORTED", False)])
-def test_attempt_that_may_not_be_repeated_is_raised(blocking: bool, code: str, idempotent: bool) -> None:
+def test_non_retryable_failure_is_raised(blocking: bool, code: str, idempotent: bool) -> None:
     bench = Bench(blocking, (0.25, code), retry={"maxAttempts": 3, "retryOn": ["ABORTED"]})
     with pytest.raises(FailedError, match=code):
         bench.call(idempotent=idempotent)
@@ -155,7 +155,7 @@ def test_attempt_that_may_not_be_repeated_is_raised(blocking: bool, code: str, i
 
 
 @both
-def test_retry_that_would_pass_the_deadline_is_not_made(blocking: bool) -> None:
+def test_retry_beyond_deadline_is_not_attempted(blocking: bool) -> None:
     retry = {"maxAttempts": 3, "budgetFloor": 9}
     bench = Bench(blocking, (0.6, "ABORTED"), retry=retry, timeout={"attempt": "1s", "deadline": "1100ms"})
     with listening() as told, pytest.raises(FailedError):
@@ -165,7 +165,7 @@ def test_retry_that_would_pass_the_deadline_is_not_made(blocking: bool) -> None:
 
 
 @both
-def test_each_call_earns_for_the_budget_once(blocking: bool) -> None:
+def test_each_call_earns_budget_once(blocking: bool) -> None:
     bench = Bench(blocking, (0.0, "OK"), retry={**ONCE, "budgetRatio": 0.5, "budgetFloor": 0})
     for _ in range(3):
         bench.call()
@@ -174,7 +174,7 @@ def test_each_call_earns_for_the_budget_once(blocking: bool) -> None:
 
 
 @both
-def test_breaker_counts_its_codes_and_refusals_are_recorded(blocking: bool) -> None:
+def test_breaker_counts_failure_codes_and_records_refusals(blocking: bool) -> None:
     breaker = {"failMax": 2, "failureCodes": ["INTERNAL"], "open": "9s", "openJitter": 0}
     bench = Bench(blocking, (0.0, "ABORTED"), (0.0, "INTERNAL"), circuitBreaker=breaker)
     for _ in range(3):
@@ -191,7 +191,7 @@ def test_breaker_counts_its_codes_and_refusals_are_recorded(blocking: bool) -> N
 
 @both
 @pytest.mark.parametrize(("seconds", "state"), [(0.25, "closed"), (0.5, "open")])
-def test_breaker_is_told_how_long_a_call_took(blocking: bool, seconds: float, state: str) -> None:
+def test_breaker_receives_call_duration(blocking: bool, seconds: float, state: str) -> None:
     for code in ("OK", "INTERNAL"):
         breaker = {"mode": "count", "minimumCalls": 1, "slowCall": "500ms", "failureCodes": ["ABORTED"]}
         bench = Bench(blocking, (seconds, code), circuitBreaker=breaker)
@@ -202,7 +202,7 @@ def test_breaker_is_told_how_long_a_call_took(blocking: bool, seconds: float, st
 
 
 @both
-def test_full_limit_refuses_and_is_recorded(blocking: bool) -> None:
+def test_limit_rejection_is_recorded(blocking: bool) -> None:
     bench = Bench(blocking, (0.0, "OK"), bulkhead={"maxConcurrent": 1})
     assert bench.pipeline.limit.try_acquire()
     with pytest.raises(LimitExceededError, match="p: 1 calls"):
@@ -215,7 +215,7 @@ def test_full_limit_refuses_and_is_recorded(blocking: bool) -> None:
 
 @both
 @pytest.mark.parametrize(("code", "limit"), [("OK", 4), ("NOT_FOUND", 4), ("UNAVAILABLE", 3)])
-def test_adaptive_limit_hears_of_overload(blocking: bool, code: str, limit: int) -> None:
+def test_adaptive_limit_receives_overload(blocking: bool, code: str, limit: int) -> None:
     adaptive = {"algorithm": "aimd", "initialLimit": 4, "minLimit": 1, "maxLimit": 9}
     bench = Bench(blocking, (0.125, code), adaptiveConcurrency=adaptive, circuitBreaker=OFF)
     bench.pipeline.record = None
@@ -226,7 +226,7 @@ def test_adaptive_limit_hears_of_overload(blocking: bool, code: str, limit: int)
 
 
 @both
-def test_adaptive_limit_hears_how_long_calls_take(blocking: bool) -> None:
+def test_adaptive_limit_receives_call_durations(blocking: bool) -> None:
     adaptive = {"algorithm": "aimd", "initialLimit": 4, "minLimit": 1, "maxLimit": 9, "slowCall": "300ms"}
     for code, seconds, limit in (("OK", 0.25, 4), ("OK", 0.5, 3), ("NOT_FOUND", 0.5, 3)):
         bench = Bench(blocking, (seconds, code), adaptiveConcurrency=adaptive, circuitBreaker=OFF)
@@ -238,7 +238,7 @@ def test_adaptive_limit_hears_how_long_calls_take(blocking: bool) -> None:
 
 
 @pytest.mark.parametrize("timed", [True, False])
-def test_only_timed_attempts_are_cut_short(timed: bool) -> None:
+def test_only_timed_attempts_time_out(timed: bool) -> None:
     bench = Bench(False, (3.0, "OK"), timeout={"attempt": "2s", "deadline": "5s"})
     if timed:
         with pytest.raises(DeadlineExceededError) as caught:
@@ -251,7 +251,7 @@ def test_only_timed_attempts_are_cut_short(timed: bool) -> None:
     assert bench.left == [5.0 if timed else None]
 
 
-def test_waiting_for_a_place_takes_from_the_deadline() -> None:
+def test_waiting_for_a_slot_counts_towards_deadline() -> None:
     bulkhead = {"maxConcurrent": 1, "maxQueued": 5, "maxWait": "9s"}
     bench = Bench(False, (1.25, "OK"), bulkhead=bulkhead, timeout={"attempt": "2s", "deadline": "3s"})
 
@@ -268,7 +268,7 @@ def test_waiting_for_a_place_takes_from_the_deadline() -> None:
     assert bench.loop.time() == 103.0
 
 
-def test_single_attempt_of_a_block_is_governed() -> None:
+def test_attempt_context_applies_limit_and_breaker() -> None:
     bench = Bench(True, (0.0, "OK"), bulkhead={"maxConcurrent": 1}, circuitBreaker={"failMax": 1, "openJitter": 0})
     with bench.pipeline.attempt("x/y/Z"):
         bench.clock.now += 30.0
@@ -286,7 +286,7 @@ def test_single_attempt_of_a_block_is_governed() -> None:
 
 
 @both
-def test_shadow_sees_attempts_and_how_they_end(blocking: bool) -> None:
+def test_shadow_receives_attempts_and_outcomes(blocking: bool) -> None:
     text = "shadows: [{target: x/y/Z, circuitBreaker: {failMax: 1, failureCodes: [INTERNAL]}}]"
     bench = Bench(blocking, (0.25, "ABORTED"), (0.25, "OK"), (0.25, "INTERNAL"), circuitBreaker=OFF)
     bench.pipeline.shadows = Shadows(parse_policy_document(text, "x"), bench.now)
@@ -301,7 +301,7 @@ def test_shadow_sees_attempts_and_how_they_end(blocking: bool) -> None:
 
 
 @both
-def test_configured_pipeline_goes_by_its_new_policy(blocking: bool) -> None:
+def test_reconfigured_pipeline_applies_new_policy(blocking: bool) -> None:
     bench = Bench(blocking, (0.0, "INTERNAL"), circuitBreaker={"failMax": 9})
     before = bench.pipeline.policy
     with listening() as told:
@@ -329,7 +329,7 @@ def test_configured_pipeline_goes_by_its_new_policy(blocking: bool) -> None:
     assert told == [], "a limit that has not changed is left alone"
 
 
-def test_batch_call_leaves_its_class_to_the_limit() -> None:
+def test_call_passes_criticality_to_limit() -> None:
     bench = Bench(False, (0.0, "OK"), bulkhead={"maxConcurrent": 1})
     assert bench.pipeline.limit.try_acquire()
     with listening() as told, criticality_scope(Criticality.BATCH), pytest.raises(LimitExceededError):
@@ -337,7 +337,7 @@ def test_batch_call_leaves_its_class_to_the_limit() -> None:
     assert ("limit_rejection", "p", "batch") in told
 
 
-def test_hedges_are_numbered_told_and_recorded() -> None:
+def test_hedges_are_numbered_reported_and_recorded() -> None:
     hedge = {"delay": "100ms", "maxAttempts": 3}
     retry = {**ONCE, "budgetFloor": 2}
     bench = Bench(False, (1.0, "OK"), (0.5, "ABORTED"), (0.25, "OK"), hedge=hedge, retry=retry, circuitBreaker=OFF)
@@ -350,7 +350,7 @@ def test_hedges_are_numbered_told_and_recorded() -> None:
     assert bench.pipeline.limit.in_flight == 0
 
 
-def test_hedged_call_is_retried_once_all_attempts_failed() -> None:
+def test_hedged_call_is_retried_after_all_attempts_fail() -> None:
     hedge = {"delay": "100ms", "maxAttempts": 2}
     retry = {"maxAttempts": 2, "budgetFloor": 9}
     ends = [(0.25, "ABORTED"), (0.25, "ABORTED"), (0.05, "OK")]

@@ -1,4 +1,4 @@
-"""Which pipeline governs a call, what it is called, and what a new document keeps of it."""
+"""Pipelines by target: selection, naming, and state preserved across policy documents."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def test_calls_under_one_policy_share_a_pipeline() -> None:
     assert pipelines.policy_of("edge", "store", "Read") is DEFAULT
 
 
-def test_each_instance_has_a_pipeline_of_its_own() -> None:
+def test_each_instance_has_its_own_pipeline() -> None:
     pipelines = Pipelines(parsed(), DEFAULT)
     names = [
         pipelines.of("api", "store", method, ERRORS, instance=instance).name
@@ -59,7 +59,7 @@ def test_each_instance_has_a_pipeline_of_its_own() -> None:
     ]
 
 
-def test_pipeline_is_made_with_errors_seconds_and_clock() -> None:
+def test_pipeline_uses_given_errors_timeout_and_clock() -> None:
     clock = Clock(7.0)
     pipelines = Pipelines(parsed(), DEFAULT, clock=clock)
     records: list[tuple[str, float, str, int]] = []
@@ -82,7 +82,7 @@ def test_pipeline_is_made_with_errors_seconds_and_clock() -> None:
 SHADOW = "shadows: [{target: api/store/*}]"
 
 
-def test_shadows_are_given_to_pipelines_while_there_are_some() -> None:
+def test_pipelines_have_shadows_only_while_configured() -> None:
     pipelines = Pipelines(parsed(), DEFAULT)
     pipeline = pipelines.of("api", "store", "Read", ERRORS)
     assert pipeline.shadows is None
@@ -107,7 +107,7 @@ def states(pipelines: Pipelines) -> dict[str, tuple[str, int]]:
     return {each.name: (each.breaker.current_state, fail_max(each)) for each in pipelines if each.breaker}
 
 
-def test_new_document_keeps_pipelines_of_the_same_target() -> None:
+def test_new_document_preserves_pipelines_of_same_target() -> None:
     pipelines = Pipelines(parsed(), DEFAULT, clock=Clock())
     read = pipelines.of("api", "store", "Read", ERRORS)
     pipelines.of("api", "store", "Write", ERRORS)

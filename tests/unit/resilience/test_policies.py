@@ -57,7 +57,7 @@ async def test_half_open_breaker_admits_exactly_its_probes() -> None:
     assert breaker.current_state == "closed"
 
 
-async def test_cancelled_probe_frees_its_place() -> None:
+async def test_cancelled_probe_frees_its_slot() -> None:
     now = [0.0]
     breaker = ResilientCircuitBreaker("cancel", 1, 1.0, clock=lambda: now[0])
     with pytest.raises(ValueError, match="x"), breaker.guard():
@@ -135,7 +135,7 @@ def test_retry_policy_respects_retry_after() -> None:
         assert policy.again(OSError(), 1, remaining()) is None  # the deadline would pass during the wait
 
 
-def test_deadlines_only_shrink() -> None:
+def test_nested_deadline_cannot_extend_outer_deadline() -> None:
     with deadline_scope(10.0), deadline_scope(100.0):
         left = remaining()
         assert left is not None

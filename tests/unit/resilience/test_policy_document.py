@@ -1,4 +1,4 @@
-"""Policy documents: each mistake is named with the path of its field, and what is right means what it says."""
+"""Policy documents: validation errors with field paths, equivalent spellings, defaults and durations."""
 
 import math
 from pathlib import Path
@@ -49,7 +49,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES)
-def test_invalid_document_names_path_of_its_field(text: str, tmp_path: Path) -> None:
+def test_invalid_document_reports_field_path(text: str, tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
     path.write_text(text)
     with pytest.raises(PolicyError) as caught:
@@ -77,7 +77,7 @@ def test_camel_and_snake_case_documents_are_equal() -> None:
     assert parse_policy_document(camel.model_dump_json(by_alias=True), "x") == camel
 
 
-def test_empty_document_leaves_policy_to_settings() -> None:
+def test_empty_document_uses_default_policy_from_settings() -> None:
     document = parse_policy_document("", "x")
     assert document.for_call("api", "prediction", "Predict") is None
     default = default_policy(load_settings(timeout_read=1.5, circuit_breaker_fail_max=3))

@@ -1,4 +1,4 @@
-"""Replayed calls one by one: how each ends, in which field it is counted, and what the summary says."""
+"""Replay of single calls: their outcomes, the counters they increment, and the summary."""
 
 import gc
 import random
@@ -25,7 +25,7 @@ def calls(*codes: str, every: float = 1.0, seconds: float = 0.25) -> list[Outcom
     return [Outcome(100.0 + number * every, TARGET, seconds, code) for number, code in enumerate(codes)]
 
 
-def test_replayed_calls_are_counted_by_how_they_end() -> None:
+def test_replayed_calls_are_counted_by_outcome() -> None:
     result = replay(calls("OK", "UNAVAILABLE", "OK", "NOT_FOUND"))
     assert result == TargetResult(
         calls=4, recorded_ok=2, ok=2, attempts=4, recorded_durations=[0.25] * 4, durations=[0.25] * 4
@@ -33,7 +33,7 @@ def test_replayed_calls_are_counted_by_how_they_end() -> None:
     assert result.amplification == 1.0
 
 
-def test_summary_gives_each_number_under_its_name() -> None:
+def test_replay_summary_reports_each_value_by_name() -> None:
     result = TargetResult(8, 3, 5, 12, 2, 3, 4, 6, 7, 9, [0.1] * 7 + [0.5], [0.2] * 7 + [0.9])
     assert result.summary() == {
         "calls": 8,
@@ -60,7 +60,7 @@ def test_summary_gives_each_number_under_its_name() -> None:
     assert (thirds["added_latency_ms"], thirds["recorded_p95_ms"], thirds["p95_ms"]) == (0.741, 0.123, 2.346)
 
 
-def test_summary_of_nothing_is_zero() -> None:
+def test_empty_replay_summary_is_zero() -> None:
     assert set(TargetResult().summary().values()) == {0}
     assert TargetResult().amplification == 0.0
     assert simulate(PolicyDocument(), DEFAULT, []) == {}
@@ -68,12 +68,12 @@ def test_summary_of_nothing_is_zero() -> None:
 
 
 @pytest.mark.parametrize(("number", "p95"), [(1, 0.0), (2, 0.0), (20, 18.0), (21, 19.0), (101, 95.0)])
-def test_p95_is_that_of_the_sorted_durations(number: int, p95: float) -> None:
+def test_p95_is_computed_from_sorted_durations(number: int, p95: float) -> None:
     values = [each / 1000 for each in reversed(range(number))]
     assert TargetResult(1, durations=values).summary()["p95_ms"] == p95
 
 
-def test_answer_at_the_timeout_is_in_time() -> None:
+def test_response_exactly_at_timeout_succeeds() -> None:
     times = {"timeout": {"attempt": "500ms", "deadline": "500ms"}}
     outcomes = [Outcome(float(at), TARGET, seconds, "OK") for at, seconds in enumerate((0.5, 0.501, 0.25))]
     result = replay(outcomes, **times)
@@ -81,14 +81,14 @@ def test_answer_at_the_timeout_is_in_time() -> None:
     assert result.durations == pytest.approx([0.5, 0.5, 0.25])
 
 
-def test_call_recorded_as_timed_out_takes_all_its_time() -> None:
+def test_recorded_timeout_takes_full_timeout_duration() -> None:
     result = replay(calls("DEADLINE_EXCEEDED", "OK", every=9.0), timeout={"attempt": "2s"})
     assert (result.ok, result.recorded_ok) == (1, 1)
     assert result.durations == [2.0, 0.25]
     assert result.recorded_durations == [0.25, 0.25]
 
 
-def test_retry_is_answered_by_what_is_recorded_then() -> None:
+def test_retry_uses_outcome_recorded_at_its_time() -> None:
     retry = {"maxAttempts": 3, "baseDelay": "1ms", "maxDelay": "1ms", "budgetFloor": 9}
     outcomes = [
         Outcome(0.0, TARGET, 0.5, "UNAVAILABLE"),
@@ -112,7 +112,7 @@ def test_retries_without_budget_are_counted() -> None:
     assert (result.retries, result.budget_rejections, result.attempts) == (1, 2, 3)
 
 
-def test_openings_and_refusals_of_breaker_are_counted() -> None:
+def test_breaker_openings_and_refusals_are_counted() -> None:
     breaker = {"failMax": 2, "open": "3s", "openJitter": 0, "openGrowth": 1}
     down = calls("UNAVAILABLE", "UNAVAILABLE", "OK", "OK", "OK", "OK", "OK", seconds=0.0)
     result = replay(down, circuitBreaker=breaker)
@@ -130,15 +130,13 @@ def test_openings_and_refusals_of_breaker_are_counted() -> None:
         ({"maxConcurrent": 3}, 0, [1.0, 1.0, 1.0]),
     ],
 )
-def test_refusals_and_waits_of_limit_are_counted(
-    bulkhead: dict[str, Any], refused: int, durations: list[float]
-) -> None:
+def test_limit_refusals_and_waits_are_counted(bulkhead: dict[str, Any], refused: int, durations: list[float]) -> None:
     result = replay(calls("OK", "OK", "OK", every=0.1, seconds=1.0), bulkhead=bulkhead)
     assert (result.limit_rejections, result.ok) == (refused, 3 - refused)
     assert sorted(result.durations) == pytest.approx(durations)
 
 
-def test_hedges_answer_by_what_is_recorded_then() -> None:
+def test_hedges_use_outcomes_recorded_at_their_time() -> None:
     outcomes = [
         Outcome(0.0, TARGET, 1.5, "OK"),
         Outcome(0.1, TARGET, 0.25, "OK", 2),
@@ -151,7 +149,7 @@ def test_hedges_answer_by_what_is_recorded_then() -> None:
     assert result.durations == pytest.approx([0.35, 0.05, 0.3])
 
 
-def test_refused_calls_are_answered_by_the_next_outcome() -> None:
+def test_recorded_refusals_use_next_known_outcome() -> None:
     outcomes = calls("CIRCUIT_OPEN", "NOT_FOUND", "LIMIT_EXCEEDED", "OK")
     result = replay(outcomes)
     assert (result.calls, result.recorded_ok, result.ok, result.attempts) == (4, 1, 2, 4)
@@ -173,7 +171,7 @@ def test_targets_of_one_policy_share_a_result() -> None:
 
 
 @pytest.mark.parametrize("collecting", [True, False])
-def test_replay_restores_what_it_changes(collecting: bool) -> None:
+def test_replay_restores_gc_and_random_state(collecting: bool) -> None:
     before = gc.isenabled()
     (gc.enable if collecting else gc.disable)()
     random.seed(3)
@@ -189,7 +187,7 @@ def test_replay_restores_what_it_changes(collecting: bool) -> None:
         (gc.enable if before else gc.disable)()
 
 
-def test_replay_draws_the_same_whatever_was_drawn_before() -> None:
+def test_replay_is_independent_of_random_state() -> None:
     retry = {"maxAttempts": 3, "baseDelay": "1s", "maxDelay": "2s"}
     found = []
     for seed in (1, 2):
@@ -199,6 +197,6 @@ def test_replay_draws_the_same_whatever_was_drawn_before() -> None:
     assert found[0][0] > 0.5
 
 
-def test_replay_retries_at_once_without_a_delay() -> None:
+def test_replay_retries_immediately_without_delay() -> None:
     found = replay(calls("UNAVAILABLE", "OK"), retry={"maxAttempts": 2, "baseDelay": "0s", "maxDelay": "0s"})
     assert (found.calls, found.retries) == (2, 1)

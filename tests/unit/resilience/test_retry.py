@@ -1,4 +1,4 @@
-"""Retries: how often, how long between, which errors, and what is told."""
+"""Retries: number of attempts, delays, retryable errors, and events."""
 
 import asyncio
 import itertools
@@ -43,12 +43,12 @@ class Flaky:
         (asyncio.CancelledError(), False),
     ],
 )
-def test_any_error_is_retried_but_refusals_and_ends(error: BaseException, worth_it: bool) -> None:
+def test_any_error_is_retried_except_refusals_and_exits(error: BaseException, worth_it: bool) -> None:
     assert any_error(error) is worth_it
     assert (RetryPolicy(base_delay=0.0, max_delay=0.0).again(error, 1, None) is not None) is worth_it
 
 
-def test_retry_policy_rejects_impossible_bounds() -> None:
+def test_retry_policy_rejects_invalid_bounds() -> None:
     assert RetryPolicy(1, 0.0, 0.0).max_attempts == 1
     assert RetryPolicy(1, 2.0, 2.0).base_delay == 2.0
     assert RetryPolicy(1, 0.5, 2.0).base_delay == 0.5
@@ -64,7 +64,7 @@ def test_retry_policy_rejects_impossible_bounds() -> None:
 
 
 @pytest.mark.parametrize(("attempt", "bound"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 5.0), (9, 5.0)])
-def test_backoff_is_drawn_evenly_and_doubles(attempt: int, bound: float) -> None:
+def test_backoff_is_uniform_and_doubles(attempt: int, bound: float) -> None:
     random.seed(7)
     policy = RetryPolicy(10, 1.0, 5.0)
     drawn = [policy.delay(OSError(), attempt) for _ in range(400)]
@@ -73,7 +73,7 @@ def test_backoff_is_drawn_evenly_and_doubles(attempt: int, bound: float) -> None
     assert 0.4 * bound < sum(drawn) / 400 < 0.6 * bound
 
 
-def test_error_asks_for_a_longer_wait_than_backoff() -> None:
+def test_retry_after_extends_backoff() -> None:
     asked = RetryPolicy(3, 0.5, 0.5, retry_after=lambda error: 2.0 if isinstance(error, OSError) else None)
     assert asked.delay(OSError(), 1) == 2.0
     assert asked.delay(ValueError(), 1) <= 0.5
@@ -82,7 +82,7 @@ def test_error_asks_for_a_longer_wait_than_backoff() -> None:
     assert max(little.delay(OSError(), 1) for _ in range(20)) > 0.001
 
 
-def test_retry_ends_at_its_last_attempt_and_is_told() -> None:
+def test_retry_stops_at_last_attempt_and_emits_event() -> None:
     policy = RetryPolicy(3, 0.0, 0.0, "r")
     with listening() as told:
         delays = [policy.again(OSError(), attempt, None) for attempt in (1, 2, 3, 4)]
@@ -91,14 +91,14 @@ def test_retry_ends_at_its_last_attempt_and_is_told() -> None:
 
 
 @pytest.mark.parametrize(("left", "delay"), [(None, 1.5), (1.6, 1.5), (1.5, None), (1.4, None), (0.0, None)])
-def test_retry_has_to_begin_before_the_deadline(left: float | None, delay: float | None) -> None:
+def test_retry_must_start_before_deadline(left: float | None, delay: float | None) -> None:
     policy = RetryPolicy(3, 0.0, 0.0, "r", retry_after=lambda error: 1.5)
     with listening() as told:
         assert policy.again(OSError(), 1, left) == delay
     assert told == [("retry" if delay else "retry_exhausted", "r", "OSError")]
 
 
-def test_error_that_is_not_worth_it_is_not_told() -> None:
+def test_non_retryable_error_emits_no_event() -> None:
     budget = RetryBudget("b", clock=Clock())
     policy = RetryPolicy(3, 0.0, 0.0, retryable=lambda error: isinstance(error, OSError), budget=budget)
     with listening() as told:
@@ -107,7 +107,7 @@ def test_error_that_is_not_worth_it_is_not_told() -> None:
     assert budget.tokens == 1.0
 
 
-def test_retry_takes_its_token_from_the_budget() -> None:
+def test_retry_withdraws_token_from_budget() -> None:
     budget = RetryBudget("b", clock=Clock())
     policy = RetryPolicy(9, 0.0, 0.0, "r", budget=budget)
     with listening() as told:
@@ -119,7 +119,7 @@ def test_retry_takes_its_token_from_the_budget() -> None:
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2, 3])
-def test_call_is_repeated_until_it_succeeds(failures: int) -> None:
+def test_call_is_retried_until_it_succeeds(failures: int) -> None:
     policy = RetryPolicy(3, 0.0, 0.0)
     for call, flaky in (
         (policy.call, sync := Flaky(failures)),
@@ -146,7 +146,7 @@ def test_each_call_deposits_once_into_the_budget(later: bool) -> None:
     assert budget.tokens == 1.0
 
 
-def test_repeated_call_waits_between_its_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retried_call_waits_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
     policy = RetryPolicy(4, 0.0, 9.0, retry_after=lambda error: 1.5)
@@ -166,7 +166,7 @@ def decorated_async(calls: list[float], loop: VirtualLoop, **options: Any) -> Ca
     return fetch
 
 
-def test_decorated_functions_have_default_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_decorators_have_default_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     random.seed(11)
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
@@ -187,7 +187,7 @@ def test_decorated_functions_have_default_bounds(monkeypatch: pytest.MonkeyPatch
     assert 0.9 < max(firsts) <= 1.0
 
 
-def test_decorated_functions_wait_ten_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_decorators_wait_at_most_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     random.seed(12)
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
@@ -211,7 +211,7 @@ def named(flaky: Flaky) -> Callable[[], int]:
     return fetch
 
 
-def test_decorated_function_keeps_name_and_arguments() -> None:
+def test_decorated_function_preserves_name_and_arguments() -> None:
     @with_retry(2, 0.0, 0.0, lambda error: isinstance(error, OSError))
     def join(first: str, *, second: str) -> str:
         """Joins."""
@@ -240,7 +240,7 @@ def test_decorated_function_keeps_name_and_arguments() -> None:
     assert seen == ["a", "a", "c", "bad"]
 
 
-def test_decorated_coroutine_is_told_by_its_name() -> None:
+def test_decorated_coroutine_is_reported_by_name() -> None:
     calls: list[float] = []
     loop = VirtualLoop()
     fetch = decorated_async(calls, loop, max_attempts=4, base_delay=0.0, max_delay=0.0)

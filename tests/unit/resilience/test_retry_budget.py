@@ -1,4 +1,4 @@
-"""The retry budget to the token: what calls earn, what the floor gives, and when."""
+"""The retry budget: earned tokens, the floor and its timing, capacity, and withdrawals."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def deposited(budget: RetryBudget, times: int) -> float:
     return budget.tokens
 
 
-def test_budget_begins_with_its_floor() -> None:
+def test_retry_budget_starts_with_its_floor() -> None:
     budget = RetryBudget("b")
     assert (budget.name, budget.ratio, budget.floor, budget.capacity) == ("b", 0.2, 1.0, 100.0)
     assert RetryBudget("b", clock=Clock()).tokens == 1.0
@@ -20,7 +20,7 @@ def test_budget_begins_with_its_floor() -> None:
     assert RetryBudget("b", 0.2, 0.0, clock=Clock()).tokens == 0.0
 
 
-def test_calls_earn_only_what_is_above_the_floor() -> None:
+def test_calls_earn_only_tokens_above_floor() -> None:
     budget = RetryBudget("b", 0.75, 1.0, clock=Clock(50.0))
     assert [deposited(budget, 1) for _ in range(4)] == [1.0, 1.5, 2.25, 3.0]
     budget = RetryBudget("b", 0.5, 2.0, clock=Clock(50.0))
@@ -36,7 +36,7 @@ def test_tokens_are_saved_up_to_capacity() -> None:
     assert budget.tokens == 3.0
 
 
-def test_floor_is_given_at_the_end_of_each_second() -> None:
+def test_floor_is_credited_at_end_of_each_second() -> None:
     clock = Clock(100.0)
     budget = RetryBudget("b", 0.0, 3.0, clock=clock)
     seen = []
@@ -55,7 +55,7 @@ def test_earnings_are_compared_with_floor_each_second() -> None:
     assert deposited(budget, 1) == 3.0
 
 
-def test_deposit_at_a_given_time_begins_a_period() -> None:
+def test_deposit_with_explicit_time_starts_period() -> None:
     clock = Clock()
     budget = RetryBudget("b", 1.0, 1.0, 1.0, clock)
     clock.now = 1.0
@@ -68,7 +68,7 @@ def test_deposit_at_a_given_time_begins_a_period() -> None:
     assert other.tokens == 2.0
 
 
-def test_withdrawal_takes_a_whole_token_or_is_told() -> None:
+def test_withdrawal_takes_whole_token_or_emits_event() -> None:
     clock = Clock()
     budget = RetryBudget("scarce", 0.5, 0.0, clock=clock)
     with listening() as told:
@@ -83,7 +83,7 @@ def test_withdrawal_takes_a_whole_token_or_is_told() -> None:
     assert told == [("budget_exhausted", "scarce", "")]
 
 
-def test_withdrawal_counts_the_floor_that_is_due() -> None:
+def test_withdrawal_includes_due_floor() -> None:
     clock = Clock()
     budget = RetryBudget("b", 0.0, 1.0, clock=clock)
     assert [budget.withdraw(), budget.withdraw()] == [True, False]
@@ -92,7 +92,7 @@ def test_withdrawal_counts_the_floor_that_is_due() -> None:
 
 
 @pytest.mark.parametrize("ratio", [-0.01, 1.01, 2.0])
-def test_budget_ratio_is_a_share(ratio: float) -> None:
+def test_budget_ratio_must_be_between_zero_and_one(ratio: float) -> None:
     assert [RetryBudget("b", each).ratio for each in (0.0, 0.5, 1.0)] == [0.0, 0.5, 1.0]
     with pytest.raises(ValueError, match="ratio") as caught:
         RetryBudget("b", ratio)

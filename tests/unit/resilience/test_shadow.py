@@ -1,4 +1,4 @@
-"""A policy in shadow mode: it decides, is counted, and changes nothing of what the caller sees."""
+"""Policies in shadow mode: decisions are counted without affecting calls."""
 
 import asyncio
 

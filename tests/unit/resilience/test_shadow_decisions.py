@@ -1,4 +1,4 @@
-"""A shadow by itself: what it counts for how an attempt ends, and which one looks at a call."""
+"""Shadow decisions: counters for outcomes of attempts, and matching of shadows to calls."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def test_shadow_without_breaker_counts_no_openings() -> None:
     assert ends(shadow, clock, *["INTERNAL"] * 9) == {}
 
 
-def test_shadow_counts_good_answers_that_came_late() -> None:
+def test_shadow_counts_late_successes_as_timeouts() -> None:
     clock = Clock()
     breaker = {**BREAKER, "failMax": 1, "failureCodes": ["DEADLINE_EXCEEDED"]}
     shadow = Shadow(policy(circuitBreaker=breaker, timeout={"attempt": "500ms"}), clock)
@@ -60,7 +60,7 @@ def test_shadow_counts_good_answers_that_came_late() -> None:
     assert [value for _, _, value in told] == ["timeout", "opening"]
 
 
-def test_shadow_breaker_sees_how_long_calls_take() -> None:
+def test_shadow_breaker_receives_call_durations() -> None:
     for code in ("OK", "INTERNAL"):
         clock = Clock(7.0)
         parts = {"mode": "count", "minimumCalls": 1, "slowCall": "500ms", "failureCodes": ["UNKNOWN"]}
@@ -70,7 +70,7 @@ def test_shadow_breaker_sees_how_long_calls_take() -> None:
         assert ends(shadow, clock, code, seconds=0.5) == {"opening": 1}
 
 
-def test_shadow_limit_counts_and_gives_places_back() -> None:
+def test_shadow_limit_counts_rejections_and_releases_slots() -> None:
     clock = Clock()
     shadow = Shadow(policy(bulkhead={"maxConcurrent": 2}, circuitBreaker={**BREAKER, "failMax": 1}), clock)
     for _ in range(2):
@@ -120,7 +120,7 @@ def document(*targets: str, fail_max: int = 2) -> Any:
     return parse_policy_document(f"shadows: [{listed}]", "x")
 
 
-def test_shadows_are_found_by_call_and_kept_by_target() -> None:
+def test_shadows_are_matched_by_call_and_kept_by_target() -> None:
     clock = Clock(3.0)
     shadows = Shadows(document("a/b/Read", "a/b/*"), clock)
     assert shadows
@@ -145,7 +145,7 @@ def test_shadows_are_found_by_call_and_kept_by_target() -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_shadow_that_stays_the_same_is_not_changed(same: bool) -> None:
+def test_unchanged_shadow_is_not_reconfigured(same: bool) -> None:
     clock = Clock()
     shadows = Shadows(document("a/b/*"), clock)
     shadow = shadows.of("a/b/C")

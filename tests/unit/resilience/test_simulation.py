@@ -1,4 +1,4 @@
-"""Replays: what they count, that they repeat, and that bad input is named."""
+"""Replay of recorded outcomes: counted results, determinism, and validation of input."""
 
 import asyncio
 import io
@@ -52,7 +52,7 @@ def test_simulated_outage_opens_breaker_and_limits_retries() -> None:
     assert without["success_share"] >= without["recorded_success_share"]
 
 
-def test_simulated_retry_meets_target_state_of_its_time() -> None:
+def test_simulated_retry_uses_target_state_at_its_time() -> None:
     calls = [Outcome(0.0, TARGET, 0.01, "UNAVAILABLE"), Outcome(0.02, TARGET, 0.01, "OK")]
     policy = document(retry={"maxAttempts": 2, "baseDelay": "50ms", "maxDelay": "50ms"})
     result = simulate(policy, DEFAULT, calls)[TARGET]

@@ -1,4 +1,4 @@
-"""The small modules: durations, codes of errors, classes of calls, events, deadlines and timeouts."""
+"""Durations, error codes, criticality, events, deadlines and timeouts of the resilience package."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ from tests.support.resilience import Clock, listening
         (-0.5, "-0.5s"),
     ],
 )
-def test_duration_is_shown_in_ms_below_one_second(seconds: float, text: str) -> None:
+def test_duration_is_formatted_in_ms_below_one_second(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
@@ -56,13 +56,13 @@ def test_duration_is_shown_in_ms_below_one_second(seconds: float, text: str) -> 
         (None, "None is not a duration; write a number with ms, s, m or h, such as 250ms or 1.5s"),
     ],
 )
-def test_duration_error_says_what_to_write(given: object, problem: str) -> None:
+def test_duration_error_suggests_valid_format(given: object, problem: str) -> None:
     with pytest.raises(ValueError, match="write") as caught:
         parse_duration(given)
     assert str(caught.value) == problem
 
 
-def test_duration_of_code_is_seconds_and_of_text_has_unit() -> None:
+def test_duration_accepts_seconds_type_or_text_with_unit() -> None:
     adapter: TypeAdapter[float] = TypeAdapter(Duration)
     assert adapter.validate_python(Seconds(2.5)) == 2.5
     assert type(adapter.validate_python(Seconds(2.5))) is float
@@ -85,7 +85,7 @@ def test_duration_of_code_is_seconds_and_of_text_has_unit() -> None:
         (ValueError(), "UNKNOWN"),
     ],
 )
-def test_error_stands_for_status_code(error: BaseException, code: str) -> None:
+def test_error_maps_to_status_code(error: BaseException, code: str) -> None:
     assert code_of(error) == code
     assert ErrorView().code(error) == code
     assert ErrorView().retry_after(error) is None
@@ -97,7 +97,7 @@ def test_criticality_is_parsed_in_any_case() -> None:
     assert Criticality.parse("urgent") is None
 
 
-def test_criticality_holds_within_its_scope() -> None:
+def test_criticality_applies_within_its_scope() -> None:
     assert (stated_criticality(), current_criticality()) == (None, Criticality.QUERY)
     with criticality_scope(Criticality.ALARM):
         assert (stated_criticality(), current_criticality()) == (Criticality.ALARM, Criticality.ALARM)
@@ -107,7 +107,7 @@ def test_criticality_holds_within_its_scope() -> None:
     assert stated_criticality() is None
 
 
-def test_event_is_told_to_each_listener_until_it_stops() -> None:
+def test_event_is_delivered_until_listener_unsubscribes() -> None:
     told: list[tuple[int, events.Event]] = []
     stops: list[Callable[[], None]] = [
         events.subscribe(lambda event, number=number: told.append((number, event)))  # type: ignore[misc]
@@ -122,7 +122,7 @@ def test_event_is_told_to_each_listener_until_it_stops() -> None:
     assert told == [(1, first), (2, first), (2, events.Event("budget_exhausted", "p", ""))]
 
 
-def test_listener_may_stop_while_it_is_told() -> None:
+def test_listener_may_unsubscribe_during_delivery() -> None:
     told: list[str] = []
 
     def once(event: events.Event) -> None:
@@ -140,7 +140,7 @@ def test_listener_may_stop_while_it_is_told() -> None:
 @pytest.mark.parametrize(
     ("outer", "inner", "left"), [(10.0, 20.0, 10.0), (10.0, 3.0, 3.0), (10.0, None, 10.0), (None, 0.5, 0.5)]
 )
-def test_earlier_deadline_is_in_force(outer: float | None, inner: float | None, left: float) -> None:
+def test_earlier_deadline_applies(outer: float | None, inner: float | None, left: float) -> None:
     clock = Clock(100.0)
     with deadline_scope(outer, clock):
         before = remaining(clock)
@@ -179,14 +179,14 @@ PHASES = ("connect", "read", "write", "pool", "db")
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
-def test_timeout_of_nothing_is_rejected_by_its_phase(phase: str, seconds: float) -> None:
+def test_nonpositive_timeout_is_rejected_with_phase(phase: str, seconds: float) -> None:
     assert getattr(TimeoutConfig(**{phase: 0.001}), phase) == 0.001
     with pytest.raises(ValueError, match="timeout") as caught:
         TimeoutConfig(**{phase: seconds})
     assert str(caught.value) == f"timeout {phase} must be above 0 seconds, not {seconds}"
 
 
-def test_timeouts_are_shortened_and_given_to_httpx() -> None:
+def test_timeouts_are_shortened_and_converted_for_httpx() -> None:
     config = TimeoutConfig(connect=1.0, read=2.0, write=3.0, pool=4.0, db=5.0)
     assert config.to_httpx() == httpx.Timeout(connect=1.0, read=2.0, write=3.0, pool=4.0)
     assert config.within(2.5) == TimeoutConfig(connect=1.0, read=2.0, write=2.5, pool=2.5, db=2.5)

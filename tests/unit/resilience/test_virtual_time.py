@@ -1,4 +1,4 @@
-"""The loop of virtual time: order, times, cancellation, contexts and failures."""
+"""The virtual-time event loop: order, timing, cancellation, contexts and failures."""
 
 import asyncio
 import contextvars
@@ -18,7 +18,7 @@ class Due:
         self.seen.append((self.name, self.loop.time()))
 
 
-def test_timers_run_in_order_of_time_then_of_call() -> None:
+def test_timers_run_in_order_of_time_and_registration() -> None:
     loop = VirtualLoop(10.0)
     seen: list[tuple[str, float]] = []
     loop.call_later(2.0, lambda name: seen.append((name, loop.time())), "later")
@@ -40,7 +40,7 @@ def test_timers_run_in_order_of_time_then_of_call() -> None:
     assert VirtualLoop().time() == 0.0
 
 
-def test_many_timers_of_one_time_keep_their_order() -> None:
+def test_timers_at_same_time_preserve_order() -> None:
     loop = VirtualLoop()
     seen: list[tuple[str, float]] = []
     for number in range(20):
@@ -49,7 +49,7 @@ def test_many_timers_of_one_time_keep_their_order() -> None:
     assert seen == [(str(number), 1.0) for number in range(20)]
 
 
-def test_time_advances_up_to_and_including_a_moment() -> None:
+def test_advance_includes_the_end_time() -> None:
     loop = VirtualLoop()
     seen: list[tuple[str, float]] = []
     for at in (1.0, 2.0, 2.5):
@@ -64,7 +64,7 @@ def test_time_advances_up_to_and_including_a_moment() -> None:
     assert (len(seen), loop.time()) == (3, 2.5)
 
 
-def test_arrivals_come_before_timers_of_their_time() -> None:
+def test_arrivals_run_before_timers_at_same_time() -> None:
     loop = VirtualLoop()
     seen: list[tuple[str, float]] = []
     loop.run_at(1.0, Due(loop, "early timer", seen))
@@ -80,7 +80,7 @@ def test_arrivals_come_before_timers_of_their_time() -> None:
     ]
 
 
-def test_arrivals_after_the_end_do_not_come() -> None:
+def test_arrivals_after_end_time_are_not_run() -> None:
     loop = VirtualLoop(1.5)
     seen: list[tuple[str, float]] = []
     loop.advance(until=3.0, arrivals=[(at, Due(loop, str(at), seen)) for at in (1.0, 2.0, 3.0, 3.1)])
@@ -90,7 +90,7 @@ def test_arrivals_after_the_end_do_not_come() -> None:
     assert (len(seen), loop.time()) == (3, 5.0)
 
 
-def test_cancelled_timer_does_not_run_nor_move_time() -> None:
+def test_cancelled_timer_neither_runs_nor_advances_time() -> None:
     loop = VirtualLoop()
     seen: list[tuple[str, float]] = []
     timer = loop.call_later(5.0, seen.append, ("cancelled", 0.0))
@@ -140,7 +140,7 @@ def test_callbacks_run_in_their_context() -> None:
     ]
 
 
-def test_loop_is_the_running_one_only_while_it_runs() -> None:
+def test_virtual_loop_is_current_only_while_running() -> None:
     loop = VirtualLoop()
     assert (loop.is_running(), loop.is_closed(), loop.get_debug()) == (False, False, False)
     seen: list[object] = []
@@ -172,7 +172,7 @@ def test_failed_callback_leaves_no_running_loop() -> None:
     assert not loop.is_running()
 
 
-def test_failure_told_to_the_loop_is_raised_once() -> None:
+def test_reported_failure_is_raised_once() -> None:
     loop = VirtualLoop()
     loop.call_exception_handler({"message": "something", "exception": KeyError("why")})
     with pytest.raises(KeyError, match="why"):
@@ -183,7 +183,7 @@ def test_failure_told_to_the_loop_is_raised_once() -> None:
         loop.advance()
 
 
-def test_coroutine_that_waits_forever_is_an_error() -> None:
+def test_coroutine_waiting_forever_raises_error() -> None:
     loop = VirtualLoop()
     with pytest.raises(RuntimeError) as caught:
         loop.run(asyncio.Event().wait())

@@ -1,4 +1,4 @@
-"""What a breaker remembers: calls, failures and slow calls, when they leave, and what a change of size keeps."""
+"""Breaker windows: counted calls, expiry, clearing and resizing."""
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +14,7 @@ def filled(window: Window, *calls: tuple[float, str]) -> Window:
     return window
 
 
-def test_failures_in_a_row_end_with_a_success() -> None:
+def test_consecutive_failures_end_with_success() -> None:
     window = InARow()
     seen = []
     for kind in "fsbof":
@@ -28,7 +28,7 @@ def test_failures_in_a_row_end_with_a_success() -> None:
     assert window.counts(0.0) == Counts()
 
 
-def test_count_window_forgets_the_oldest_call() -> None:
+def test_count_window_drops_oldest_call() -> None:
     window = CountWindow(3)
     seen = []
     for kind in "bfsoob":
@@ -63,7 +63,7 @@ def test_cleared_count_window_is_empty(before: str) -> None:
         ("", 2, Counts(0, 0, 0)),
     ],
 )
-def test_resized_count_window_keeps_the_last(calls: str, size: int, kept: Counts) -> None:
+def test_resized_count_window_keeps_latest_calls(calls: str, size: int, kept: Counts) -> None:
     window = CountWindow(4)
     filled(window, *((0.0, kind) for kind in calls))
     other = window.resized(size)
@@ -91,13 +91,13 @@ def test_time_window_is_empty_after_a_long_pause(later: float) -> None:
     assert filled(window, (later, "f")).counts(later) == Counts(1, 1, 0)
 
 
-def test_time_window_takes_late_calls_as_current() -> None:
+def test_time_window_counts_late_calls_as_current() -> None:
     window = filled(TimeWindow(10.0), (50.0, "f"), (42.0, "s"))
     assert window.counts(59.9) == Counts(2, 1, 1)
     assert window.counts(60.0) == Counts(0, 0, 0)
 
 
-def test_cleared_time_window_may_begin_earlier() -> None:
+def test_cleared_time_window_accepts_earlier_calls() -> None:
     window = filled(TimeWindow(10.0), (50.0, "f"), (50.0, "s"))
     window.clear()
     assert window.counts(50.0) == Counts(0, 0, 0)
@@ -124,7 +124,7 @@ def test_longer_time_window_keeps_all_calls() -> None:
     ("seconds", "kept"),
     [(9.6, Counts(3, 2, 2)), (9.0, Counts(2, 1, 2)), (6.5, Counts(2, 1, 2)), (6.0, Counts(1, 1, 1))],
 )
-def test_shorter_time_window_keeps_what_fits(seconds: float, kept: Counts) -> None:
+def test_shortened_time_window_keeps_recent_calls(seconds: float, kept: Counts) -> None:
     window = grown()
     assert window.resized(seconds, 9.5).counts(9.5) == kept
     assert window.counts(9.5) == Counts(3, 2, 2)

@@ -1,4 +1,4 @@
-"""The segment log: what was appended is there, whatever a kill leaves behind; what is damaged is skipped and told."""
+"""The segment log: records survive interrupted writes, and damaged records are skipped and reported."""
 
 import errno
 import os
@@ -90,7 +90,7 @@ def test_damage_loses_only_the_damaged_record(tmp_path: Path) -> None:
     assert [(each.path, each.offset, each.at_end) for each in damage] == [(first, OVERHEAD + 100, False)]
 
 
-def test_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_partial_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = SegmentLog(tmp_path)
     log.append([b"one"], 1)
 
@@ -107,7 +107,7 @@ def test_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     assert read_all(SegmentLog(tmp_path)) == [(1, b"one"), (2, b"four")]
 
 
-def test_ids_continue_after_everything_is_trimmed(tmp_path: Path) -> None:
+def test_ids_continue_after_full_trim(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path, 100)
     log.append([b"x" * 200], 1)
     log.trim(1)

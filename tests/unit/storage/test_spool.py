@@ -1,4 +1,4 @@
-"""The gateway's spool: what it has accepted it gives to the uplink, also when started anew, within its bounds."""
+"""The gateway's spool: accepted batches are delivered to the uplink, also after a restart, within its limits."""
 
 import asyncio
 import random
@@ -192,7 +192,7 @@ async def test_spool_estimates_time_until_full(tmp_path: Path, clock: Clock) -> 
     await spool.close()
 
 
-async def test_rejected_batch_is_put_aside(spool: Spool, tmp_path: Path) -> None:
+async def test_rejected_batch_is_moved_to_refused_folder(spool: Spool, tmp_path: Path) -> None:
     await put(spool, batch(1), batch(2))
     found = await spool.live.after(0, 10)
     await spool.live.refused(found[0].id, "no good")

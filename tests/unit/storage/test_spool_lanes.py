@@ -1,4 +1,4 @@
-"""The lanes of a spool, what is refused further on, and what a spool finds when it is started anew."""
+"""Lanes of a spool: order and pacing, refused batches, and recovery after a restart."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ def dropped(reason: str) -> float:
     return REGISTRY.get_sample_value("edge_spool_dropped_total", {"reason": reason}) or 0.0
 
 
-async def test_lanes_give_what_follows_up_to_the_number(tmp_path: Path) -> None:
+async def test_lanes_return_following_batches_up_to_limit(tmp_path: Path) -> None:
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock)
     await put(spool, *map(raw, range(1, 7)))
@@ -80,7 +80,7 @@ async def test_batch_is_live_for_two_seconds(tmp_path: Path, age: float, live: b
     await spool.close()
 
 
-async def test_backlog_gives_way_after_half_a_second(tmp_path: Path) -> None:
+async def test_backlog_pauses_when_live_lane_lags_half_a_second(tmp_path: Path) -> None:
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock)
     await put(spool, raw(1))
@@ -100,7 +100,7 @@ async def test_backlog_gives_way_after_half_a_second(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_backlog_is_sent_at_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_backlog_is_sent_at_configured_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock, drain_bytes=100.0)
     await put(spool, raw(1, bytes(200)), raw(2, bytes(150)))
@@ -123,7 +123,7 @@ async def test_backlog_is_sent_at_its_rate(tmp_path: Path, monkeypatch: pytest.M
     await spool.close()
 
 
-async def test_single_lane_has_all_batches_in_order(tmp_path: Path) -> None:
+async def test_single_lane_preserves_arrival_order(tmp_path: Path) -> None:
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock, live_first=False)
     await put(spool, raw(1), raw(2))
@@ -138,7 +138,7 @@ async def test_single_lane_has_all_batches_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ranges", "left_behind"), [(999, True), (1000, False)])
-async def test_lane_overtakes_up_to_1000_ranges(tmp_path: Path, ranges: int, left_behind: bool) -> None:
+async def test_live_lane_overtaking_stops_at_1000_ranges(tmp_path: Path, ranges: int, left_behind: bool) -> None:
     folder, clock = tmp_path / "spool", Clock()
     folder.mkdir()
     (folder / "acked.json").write_text(json.dumps([[2 * number, 2 * number] for number in range(ranges)]))
@@ -151,7 +151,7 @@ async def test_lane_overtakes_up_to_1000_ranges(tmp_path: Path, ranges: int, lef
     await spool.close()
 
 
-async def test_lane_waits_for_arrivals_or_the_time(tmp_path: Path) -> None:
+async def test_lane_waits_for_arrival_or_timeout(tmp_path: Path) -> None:
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock)
     await asyncio.wait_for(spool.live.wait_for_more(0.001), 3)
@@ -183,7 +183,7 @@ async def test_batch_of_256_bytes_is_compressed_on_disk(tmp_path: Path, length: 
 
 
 @pytest.mark.parametrize(("lost", "left"), [(1, [2, 3, 4]), (2, [1, 3, 4]), (4, [1, 2, 3])])
-async def test_damaged_batch_is_counted_and_passed_over(tmp_path: Path, lost: int, left: list[int]) -> None:
+async def test_damaged_batch_is_counted_and_skipped(tmp_path: Path, lost: int, left: list[int]) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, *map(raw, range(1, 5)))
     (path,) = (tmp_path / "spool").glob("*.log")
@@ -198,7 +198,7 @@ async def test_damaged_batch_is_counted_and_passed_over(tmp_path: Path, lost: in
     await spool.close()
 
 
-async def test_refused_batch_is_kept_with_its_reason(tmp_path: Path) -> None:
+async def test_refused_batch_is_stored_with_reason(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, *map(raw, range(1, 4)))
     before = dropped("invalid")
@@ -234,7 +234,7 @@ async def test_latest_1000_refused_batches_are_kept(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_refused_batch_goes_even_if_it_cannot_be_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_batch_is_removed_even_if_storing_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = await opened(tmp_path / "spool")
     (tmp_path / "spool" / "refused").touch()  # where its folder should be
     await put(spool, raw(1), raw(2))
@@ -244,7 +244,7 @@ async def test_refused_batch_goes_even_if_it_cannot_be_kept(tmp_path: Path, capl
     await spool.close()
 
 
-async def test_acknowledgements_outlive_a_restart(tmp_path: Path) -> None:
+async def test_acknowledgements_survive_restart(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, *map(raw, range(1, 7)))
     await spool.live.forwarded([1, 2, 4])
@@ -261,7 +261,7 @@ async def test_acknowledgements_outlive_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "5", "[5]", "[[1]]", '[["a", 1]]', "[[null, 1]]", "null", None])
-async def test_unreadable_acknowledgements_send_all_again(tmp_path: Path, content: str | None) -> None:
+async def test_unreadable_acknowledgements_cause_full_resend(tmp_path: Path, content: str | None) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, *map(raw, range(1, 4)))
     await spool.live.forwarded([1, 2])
@@ -279,7 +279,7 @@ async def test_unreadable_acknowledgements_send_all_again(tmp_path: Path, conten
 
 
 @pytest.mark.parametrize(("acked", "next_id"), [([[0, 5]], 6), ([[0, 1], [3, 4]], 5), ([[3, 4], [0, 1], [8, 9]], 10)])
-async def test_acknowledged_ids_are_not_used_again(tmp_path: Path, acked: list[list[int]], next_id: int) -> None:
+async def test_acknowledged_ids_are_not_reused(tmp_path: Path, acked: list[list[int]], next_id: int) -> None:
     folder = tmp_path / "spool"
     folder.mkdir()
     (folder / "acked.json").write_text(json.dumps(acked))
@@ -289,7 +289,7 @@ async def test_acknowledged_ids_are_not_used_again(tmp_path: Path, acked: list[l
     await spool.close()
 
 
-async def test_log_ahead_of_acknowledgements_goes_on(tmp_path: Path) -> None:
+async def test_spool_resumes_after_restart_with_all_acknowledged(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, raw(1))
     await spool.live.forwarded([1])
@@ -320,7 +320,7 @@ async def test_trimmed_batches_count_as_acknowledged(tmp_path: Path) -> None:
     assert json.loads((folder / "acked.json").read_text()) == [[0, 2]]
 
 
-async def test_acknowledgements_that_cannot_be_saved_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failure_to_save_acknowledgements_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = await opened(tmp_path / "spool")
     (tmp_path / "spool" / "acked.json").mkdir()
     await put(spool, raw(1))

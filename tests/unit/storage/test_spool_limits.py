@@ -1,4 +1,4 @@
-"""The bounds of a spool: bytes, files, age, duplicates, and what is told of them."""
+"""Limits of a spool: bytes, file sizes, age and duplicates, and the metrics that report them."""
 
 import asyncio
 import os
@@ -90,7 +90,7 @@ async def test_batch_larger_than_the_spool_is_invalid(small: Spool) -> None:
     ]
 
 
-async def test_full_spool_refuses_above_its_bytes_only(small: Spool) -> None:
+async def test_full_spool_refuses_only_above_byte_limit(small: Spool) -> None:
     await put(small, raw(1, 100))
     left = 1000 - small.bytes_on_disk
     before = gauge("refused_total")
@@ -103,7 +103,7 @@ async def test_full_spool_refuses_above_its_bytes_only(small: Spool) -> None:
     assert gauge("refused_total") == before + 1
 
 
-async def test_bytes_are_reserved_until_they_are_written(small: Spool) -> None:
+async def test_spool_bytes_are_reserved_until_written(small: Spool) -> None:
     first = await small.put(raw(1, 400), "", wait=False)
     second = await small.put(raw(2, 400), "", wait=False)
     with pytest.raises(ResourceExhaustedError, match="spool is full"):
@@ -113,7 +113,7 @@ async def test_bytes_are_reserved_until_they_are_written(small: Spool) -> None:
         assert await put(small, raw(sequence, 600)) == [(3, 0)]
 
 
-async def test_spool_that_ends_keeps_no_bytes_reserved(tmp_path: Path) -> None:
+async def test_closed_spool_releases_reserved_bytes(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool", max_bytes=1000)
     await spool.close()
     for _ in range(3):
@@ -121,7 +121,7 @@ async def test_spool_that_ends_keeps_no_bytes_reserved(tmp_path: Path) -> None:
             await spool.put(raw(1, 600), "", wait=False)
 
 
-async def test_spool_is_not_started_at_first(tmp_path: Path) -> None:
+async def test_spool_rejects_batches_before_start(tmp_path: Path) -> None:
     spool = Spool(SpoolOptions(tmp_path / "spool"))
     assert spool.problem() == "is not started"
     with pytest.raises(UnavailableError, match=r"^the spool is not started$"):
@@ -131,7 +131,7 @@ async def test_spool_is_not_started_at_first(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_full_disk_names_the_setting_of_the_spool(tmp_path: Path) -> None:
+async def test_full_disk_error_names_spool_setting(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool", max_bytes=1000, min_free_bytes=2**60)
     for _ in range(3):  # what was refused takes no room
         with pytest.raises(ResourceExhaustedError, match="AURUM_EDGE_SPOOL_MIN_FREE_BYTES") as caught:
@@ -142,7 +142,7 @@ async def test_full_disk_names_the_setting_of_the_spool(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_refused_batch_is_taken_when_it_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batch_is_accepted_on_resend_after_write_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -158,7 +158,7 @@ async def test_refused_batch_is_taken_when_it_comes_again(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(("max_bytes", "records"), [(1000_000, 977), (8 * 547 * 128 + 7, 547), (200_000, 512)])
-async def test_spool_has_files_of_an_eighth_of_its_bytes(tmp_path: Path, max_bytes: int, records: int) -> None:
+async def test_spool_file_size_is_an_eighth_of_its_limit(tmp_path: Path, max_bytes: int, records: int) -> None:
     spool = await opened(tmp_path / "spool", max_bytes=max_bytes, drop_oldest=True)
     data = 128 - OVERHEAD - 1 - 2  # with which a record has 128 bytes
     await put(spool, *(raw(sequence, data) for sequence in range(1, records)))
@@ -196,7 +196,7 @@ async def test_file_being_written_is_not_dropped(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_repeated_batches_are_duplicates_by_source(tmp_path: Path) -> None:
+async def test_duplicate_batches_are_detected_per_source(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     first = [raw(1), raw(2), raw(1), raw(1, source="other"), raw(3), raw(2)]
     assert await put(spool, *first) == [(3, 0), (3, 0), (0, 3), (3, 0), (3, 0), (0, 3)]
@@ -207,7 +207,7 @@ async def test_repeated_batches_are_duplicates_by_source(tmp_path: Path) -> None
     await spool.close()
 
 
-async def test_source_is_remembered_up_to_1000_gaps(tmp_path: Path) -> None:
+async def test_duplicate_detection_keeps_up_to_1000_gaps(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, *(raw(2 * number) for number in range(1, 1001)))
     assert await put(spool, raw(2)) == [(0, 3)]
@@ -217,7 +217,7 @@ async def test_source_is_remembered_up_to_1000_gaps(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_batches_older_than_max_age_are_given_up(
+async def test_batches_older_than_max_age_are_dropped(
     tmp_path: Path, wall: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = await opened(tmp_path / "spool", max_age=10.0)
@@ -241,7 +241,7 @@ async def test_batches_older_than_max_age_are_given_up(
     await spool.close()
 
 
-async def test_all_old_batches_are_given_up_at_once(tmp_path: Path, wall: Clock) -> None:
+async def test_all_expired_batches_are_dropped_in_one_pass(tmp_path: Path, wall: Clock) -> None:
     spool = await opened(tmp_path / "spool", max_age=10.0)
     await put(spool, *(raw(sequence) for sequence in range(1, 1002)))
     wall.now += 11
@@ -276,7 +276,7 @@ async def test_time_until_full_follows_growth(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_two_samples_tell_the_time_until_full(tmp_path: Path) -> None:
+async def test_time_until_full_is_estimated_from_two_samples(tmp_path: Path) -> None:
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock, max_bytes=500)
     await put(spool, raw(1, 100), raw(2, 100))
@@ -291,7 +291,7 @@ async def test_two_samples_tell_the_time_until_full(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_time_until_full_is_of_the_last_minute(tmp_path: Path) -> None:
+async def test_time_until_full_uses_growth_of_last_minute(tmp_path: Path) -> None:
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock)
     clock.now += 1
@@ -305,7 +305,7 @@ async def test_time_until_full_is_of_the_last_minute(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_overfull_spool_has_no_time_left(tmp_path: Path) -> None:
+async def test_overfull_spool_has_zero_seconds_until_full(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, raw(1, 5 * KB, noise=True))
     await spool.close()
@@ -321,7 +321,7 @@ async def test_overfull_spool_has_no_time_left(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_gauges_tell_what_waits(tmp_path: Path, wall: Clock) -> None:
+async def test_gauges_report_waiting_batches(tmp_path: Path, wall: Clock) -> None:
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock)
     accepted, forwarded = gauge("accepted_total"), gauge("forwarded_total")

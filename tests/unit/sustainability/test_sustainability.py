@@ -1,5 +1,4 @@
-"""Energy, carbon and water: against exact arithmetic, over gaps, resets and hours; factors, contracts, baselines,
-plans."""
+"""Energy, carbon and water accounting: exactness, gaps, counter resets, factors, contracts, baselines and plans."""
 
 import math
 import re
@@ -75,7 +74,7 @@ def test_energy_matches_exact_arithmetic(steps: list[tuple[int, float]], begin: 
     assert hourly.total == pytest.approx(float(exact), rel=1e-9, abs=1e-7)
 
 
-def test_counter_reset_continues_the_count() -> None:
+def test_counter_reset_continues_accumulation() -> None:
     times, counts = readings([0, 10, 20, 30, 40, 50, 60, 70], [100, 110, 120, 5, 10, 15, 20, 30])
     hourly = differences(times, counts, START, START + 2 * HOUR_US, 1200)
     assert hourly.amount.tolist() == pytest.approx([10 + 10 + 5 + 5 + 5 + 5, 10], rel=1e-6)
@@ -126,7 +125,7 @@ def test_carbon_matches_decimal_oracle(
     assert math.fsum(found.matched) == pytest.approx(float(matched), rel=1e-9, abs=1e-9)
 
 
-def test_contract_surplus_is_not_moved_to_another_hour() -> None:
+def test_contract_surplus_is_not_shifted_between_hours() -> None:
     solar = Contract("solar", 0.0, profile=tuple([0.0] * 6 + [50.0] * 12 + [0.0] * 6))
     kwh = np.full(24, 20.0)
     allocation = allocate(24 * 1000, kwh, [solar])
@@ -172,7 +171,7 @@ def test_built_in_factors_name_their_sources() -> None:
         (["zone,method,year,kg_per_kwh,source", "X,location"], "row 2: has too few cells"),
     ],
 )
-def test_invalid_factor_is_named_by_row_and_field(lines: list[str], problem: str) -> None:
+def test_invalid_factor_is_reported_by_row_and_field(lines: list[str], problem: str) -> None:
     with pytest.raises(FactorError, match=problem):
         read_table(lines, "mine.csv")
 
@@ -270,7 +269,7 @@ def test_unusable_baseline_period_is_rejected_with_reason(
         fit_baseline(energy, variables)
 
 
-def test_built_in_plan_fits_the_simulated_plant(tmp_path: Path) -> None:
+def test_built_in_plan_covers_simulated_plant(tmp_path: Path) -> None:
     plan = load_plan()
     assert plan.meters_of("pump").rates == ["power_kw", "water_l_h", "flow_m3_h"]
     assert plan.meters_of("anything").rates == ["power_kw"]

@@ -1,4 +1,4 @@
-"""Emission factors: which one holds when, tables and files of them, and every reason to reject one."""
+"""Emission factors: selection by zone, method and year, reading of tables and files, and validation errors."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -55,17 +55,17 @@ def table() -> FactorTable:
     ],
 )
 @pytest.mark.usefixtures("far_east")
-def test_factor_is_of_the_year_or_of_the_one_before(table: FactorTable, hour: int, year: int) -> None:
+def test_factor_of_latest_applicable_year_is_used(table: FactorTable, hour: int, year: int) -> None:
     assert table.of("X", "location", hour).year == year
 
 
-def test_residual_mix_stands_in_only_where_none_is_known(table: FactorTable) -> None:
+def test_missing_residual_factor_falls_back_to_location(table: FactorTable) -> None:
     assert table.of("X", "residual", hour_of(2022)) == Factor(0.7, "rest 21", 2021, "residual")
     assert table.of("Y", "residual", hour_of(2022)) == Factor(0.3, "other", 2021, "location")
 
 
 @pytest.mark.parametrize("method", ["location", "residual"])
-def test_unknown_zone_is_answered_with_those_known(table: FactorTable, method: str) -> None:
+def test_unknown_zone_error_lists_known_zones(table: FactorTable, method: str) -> None:
     with pytest.raises(FactorError) as caught:
         table.of("Z", "residual" if method == "residual" else "location", HOUR)
     assert str(caught.value) == (
@@ -73,7 +73,7 @@ def test_unknown_zone_is_answered_with_those_known(table: FactorTable, method: s
     )
 
 
-def test_own_factors_replace_or_add_to_the_table(table: FactorTable) -> None:
+def test_custom_factors_override_or_extend_table(table: FactorTable) -> None:
     more = table.with_rows(read_table([HEADER, "X,location,2019,0.1,mine", "Z,location,2019,0.2,mine"], "u.csv"))
     assert more.zones == ["X", "Y", "Z"]
     assert more.of("X", "location", hour_of(2022)).source == "mine"
@@ -81,7 +81,7 @@ def test_own_factors_replace_or_add_to_the_table(table: FactorTable) -> None:
     assert table.zones == ["X", "Y"]
 
 
-def test_table_is_read_with_all_its_fields() -> None:
+def test_factor_table_is_read_with_all_fields() -> None:
     lines = [
         "year,zone,note,source,method,kg_per_kwh",
         '2024, A ,n," S, 1 ", residual , 0.25 ',
@@ -92,7 +92,7 @@ def test_table_is_read_with_all_its_fields() -> None:
     }
 
 
-def test_built_in_table_keeps_all_years_and_methods() -> None:
+def test_built_in_factor_table_covers_years_and_methods() -> None:
     assert sorted(built_in().factors["WORLD", "location"]) == [2022, 2023, 2024]
     for (_, method), by_year in built_in().factors.items():
         assert all(
@@ -118,7 +118,7 @@ def test_built_in_table_keeps_all_years_and_methods() -> None:
         ),
     ],
 )
-def test_table_is_rejected_with_row_and_field(lines: list[str], problem: str) -> None:
+def test_invalid_factor_table_reports_row_and_field(lines: list[str], problem: str) -> None:
     with pytest.raises(FactorError) as caught:
         read_table(lines, "f.csv")
     assert str(caught.value) == problem
@@ -140,14 +140,14 @@ def test_table_is_rejected_with_row_and_field(lines: list[str], problem: str) ->
         ),
     ],
 )
-def test_hours_are_rejected_with_row_and_field(lines: list[str], problem: str) -> None:
+def test_invalid_hourly_factors_report_row_and_field(lines: list[str], problem: str) -> None:
     with pytest.raises(FactorError) as caught:
         read_hours(lines, "h.csv")
     assert str(caught.value) == problem
 
 
 @pytest.mark.usefixtures("far_east")
-def test_hours_are_read_by_zone_in_utc() -> None:
+def test_hourly_factors_are_read_by_zone_in_utc() -> None:
     lines = ["X,2023-08-14T08:00,0.1,a", "X,2023-08-14T11:30+02:00,0.2,b", "Y,2024-01-01T00:00Z,0.3, c "]
     assert read_hours([HOURLY, *lines], "h.csv") == {
         "X": {HOUR: Factor(0.1, "a", 2023), HOUR + 1: Factor(0.2, "b", 2023)},
@@ -156,24 +156,24 @@ def test_hours_are_read_by_zone_in_utc() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 1.5, 3.0])
-def test_factor_within_the_limits_is_accepted(value: float) -> None:
+def test_factor_within_limits_is_accepted(value: float) -> None:
     assert checked(value, "here") == value
 
 
 @pytest.mark.parametrize(("value", "told"), [(-0.001, "-0.001"), (3.001, "3.001"), (float("nan"), "nan")])
-def test_factor_beyond_the_limits_is_rejected(value: float, told: str) -> None:
+def test_factor_outside_limits_is_rejected(value: float, told: str) -> None:
     with pytest.raises(FactorError) as caught:
         checked(value, "here")
     assert str(caught.value) == f"here: {told} is no factor in kg/kWh; it has to be from 0 to 3"
 
 
-def test_stale_factor_differs_in_nothing_else() -> None:
+def test_stale_factor_differs_only_in_stale_flag() -> None:
     factor = Factor(0.2, "s", 2024, "residual")
     assert stale(factor) == Factor(0.2, "s", 2024, "residual", stale=True)
     assert not factor.stale
 
 
-async def test_file_gives_the_hours_that_it_has(tmp_path: Path) -> None:
+async def test_factor_file_returns_only_available_hours(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     rows = [f"X,2023-08-14T{hour:02}:00Z,0.{hour},s" for hour in (7, 8, 9, 11)]
     path.write_text("\n".join([HOURLY, *rows, "Y,2023-08-14T08:00Z,0.5,s"]))
@@ -184,13 +184,13 @@ async def test_file_gives_the_hours_that_it_has(tmp_path: Path) -> None:
     assert await factors.hourly("Z", HOUR, HOUR + 1) == {}
 
 
-async def test_file_is_read_as_utf8_with_line_ends_kept(tmp_path: Path) -> None:
+async def test_factor_file_is_utf8_and_preserves_line_endings(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_bytes(f'{HOURLY}\r\nX,2023-08-14T08:00Z,0.1,"Énergie\r\net climat"\r\n'.encode())
     assert (await FileFactors(path).hourly("X", HOUR, HOUR + 1))[HOUR].source == "Énergie\r\net climat"
 
 
-def test_file_with_a_wrong_factor_is_named(tmp_path: Path) -> None:
+def test_factor_file_with_invalid_factor_is_reported_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text(f"{HOURLY}\nX,2023-08-14T08:00Z,9,s\n")
     with pytest.raises(FactorError, match=r"^mine\.csv, row 2, kg_per_kwh: 9 is no factor"):

@@ -1,4 +1,4 @@
-"""The files of a segment log: their layout, when they begin and go, and what a reader is given at a time."""
+"""Files of a segment log: layout, rotation, trimming, and reading in parts."""
 
 import os
 import stat
@@ -66,7 +66,7 @@ def test_many_records_are_appended_at_once(tmp_path: Path, pieces: int) -> None:
     log.close()
 
 
-def test_write_that_ends_early_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_write_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def some(descriptor: int, pieces: list[bytes]) -> int:
         return os.write(descriptor, b"".join(pieces)[:50])
 
@@ -84,7 +84,7 @@ def test_write_that_ends_early_is_completed(tmp_path: Path, monkeypatch: pytest.
     log.close()
 
 
-def test_next_file_begins_once_the_size_is_reached(tmp_path: Path) -> None:
+def test_log_rotates_when_file_size_is_reached(tmp_path: Path) -> None:
     log = filled(tmp_path, 9)
     assert firsts(tmp_path) == [1, 5, 9]
     assert [path.stat().st_size for path in sorted(tmp_path.iterdir())] == [400, 400, 100]
@@ -94,7 +94,7 @@ def test_next_file_begins_once_the_size_is_reached(tmp_path: Path) -> None:
     log.close()
 
 
-def test_next_file_waits_until_the_size_is_reached(tmp_path: Path) -> None:
+def test_log_does_not_rotate_below_file_size(tmp_path: Path) -> None:
     log = filled(tmp_path, 5, FILE + 1)
     assert firsts(tmp_path) == [1]
     assert log.append([b""], 1) == range(6, 7)
@@ -115,7 +115,7 @@ def test_new_log_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("records", [1, 2, 4, 5, 8, 11])
-def test_reopened_log_is_as_it_was(tmp_path: Path, records: int) -> None:
+def test_reopened_log_preserves_its_state(tmp_path: Path, records: int) -> None:
     log = filled(tmp_path, records)
     before = (log.first_id, log.next_id, log.bytes_on_disk, log.oldest_file(), log.read(0, 2**20))
     log.close()
@@ -130,7 +130,7 @@ def test_reopened_log_is_as_it_was(tmp_path: Path, records: int) -> None:
     assert names == list(range(1, records + 2, 4))
 
 
-def test_log_goes_on_after_it_was_closed(tmp_path: Path) -> None:
+def test_closed_log_resumes_on_append(tmp_path: Path) -> None:
     log = filled(tmp_path, 2)
     log.close()
     assert log.append([b"x"], 1) == range(3, 4)
@@ -144,14 +144,14 @@ def test_log_goes_on_after_it_was_closed(tmp_path: Path) -> None:
     [(0, 1), (1, 1), (PAYLOAD, 1), (PAYLOAD + 1, 2), (2 * PAYLOAD, 2), (4 * PAYLOAD, 4), (4 * PAYLOAD + 1, 5)],
 )
 @pytest.mark.parametrize("after", [0, 1, 3, 4])
-def test_read_ends_once_it_has_the_bytes(tmp_path: Path, max_bytes: int, expected: int, after: int) -> None:
+def test_read_stops_at_byte_limit(tmp_path: Path, max_bytes: int, expected: int, after: int) -> None:
     log = filled(tmp_path, 10)
     assert ids(log, after, max_bytes) == list(range(after + 1, after + 1 + expected))
     log.close()
 
 
 @pytest.mark.parametrize("most", [1, 2, 4, 5, 10, 11])
-def test_read_gives_no_more_than_asked_for(tmp_path: Path, most: int) -> None:
+def test_read_returns_at_most_requested_records(tmp_path: Path, most: int) -> None:
     log = filled(tmp_path, 10)
     found: list[int] = []
     while more := ids(log, len(found), most=most):
@@ -163,7 +163,7 @@ def test_read_gives_no_more_than_asked_for(tmp_path: Path, most: int) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9), st.booleans()), max_size=30))
 @settings(max_examples=40, deadline=None)
-def test_readers_in_any_order_miss_nothing(
+def test_readers_in_any_order_return_all_records(
     tmp_path_factory: pytest.TempPathFactory, reads: list[tuple[int, int, bool]]
 ) -> None:
     log = filled(tmp_path_factory.mktemp("log"), 9)
@@ -176,7 +176,7 @@ def test_readers_in_any_order_miss_nothing(
     log.close()
 
 
-def test_reader_goes_on_where_it_was_after_a_trim(tmp_path: Path) -> None:
+def test_reader_resumes_at_its_position_after_trim(tmp_path: Path) -> None:
     log = filled(tmp_path, 10)
     assert ids(log, 0, most=6) == [1, 2, 3, 4, 5, 6]
     log.trim(4)
@@ -185,7 +185,7 @@ def test_reader_goes_on_where_it_was_after_a_trim(tmp_path: Path) -> None:
     log.close()
 
 
-def test_file_that_vanished_is_not_read(tmp_path: Path) -> None:
+def test_missing_log_file_is_skipped(tmp_path: Path) -> None:
     log = filled(tmp_path, 9)
     (tmp_path / f"{1:020}.log").unlink()
     assert ids(log, 0) == [5, 6, 7, 8, 9]
@@ -198,7 +198,7 @@ def test_file_that_vanished_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("through", "left"), [(0, [1, 5, 9]), (3, [1, 5, 9]), (4, [5, 9]), (7, [5, 9]), (8, [9]), (9, [10]), (99, [10])]
 )
-def test_trim_removes_files_that_are_done_with(tmp_path: Path, through: int, left: list[int]) -> None:
+def test_trim_removes_fully_consumed_files(tmp_path: Path, through: int, left: list[int]) -> None:
     log = filled(tmp_path, 9)
     assert log.can_trim(through) is (left != [1, 5, 9])
     log.trim(through)
@@ -214,7 +214,7 @@ def test_trim_removes_files_that_are_done_with(tmp_path: Path, through: int, lef
 @pytest.mark.parametrize(
     ("file_bytes", "goes"), [(3, True), (399, True), (400, True), (403, True), (404, False), (499, False)]
 )
-def test_only_file_goes_from_a_quarter_of_its_size(tmp_path: Path, file_bytes: int, goes: bool) -> None:
+def test_single_file_is_trimmed_from_quarter_size(tmp_path: Path, file_bytes: int, goes: bool) -> None:
     log = filled(tmp_path, 1, file_bytes)
     assert log.can_trim(1) is goes
     assert not log.can_trim(0)
@@ -229,7 +229,7 @@ def test_only_file_goes_from_a_quarter_of_its_size(tmp_path: Path, file_bytes: i
     log.close()
 
 
-def test_two_files_have_an_oldest_one(tmp_path: Path) -> None:
+def test_oldest_file_exists_only_with_two_files(tmp_path: Path) -> None:
     log = filled(tmp_path, 4)
     assert log.oldest_file() is None
     log.append([b"x"], 1)
@@ -240,7 +240,7 @@ def test_two_files_have_an_oldest_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 4, 5, 8, 9, 20])
-def test_scan_gives_what_follows_an_id(tmp_path: Path, after: int) -> None:
+def test_scan_returns_records_after_id(tmp_path: Path, after: int) -> None:
     log = filled(tmp_path, 9)
     (tmp_path / "notes.txt").write_text("no log")
     assert [each.id for each in scan(tmp_path, after)] == list(range(after + 1, 10))
@@ -258,7 +258,7 @@ def test_next_id_may_be_set_ahead(tmp_path: Path) -> None:
     assert ids(SegmentLog(tmp_path, FILE), 0) == [1, 2, 8]
 
 
-def test_reader_that_goes_on_reads_no_start_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_resumed_reader_does_not_reread_file_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = filled(tmp_path, 20, 10_000)
     for last in range(1, 10):  # nine readers, eight of which go on where they were
         assert ids(log, 0, most=last) == list(range(1, last + 1))
@@ -272,7 +272,7 @@ def test_reader_that_goes_on_reads_no_start_again(tmp_path: Path, caplog: pytest
     log.close()
 
 
-def test_reader_goes_on_after_the_first_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reader_resumes_after_first_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = filled(tmp_path, 3)
     assert ids(log, 0, most=1) == [1]
     (path,) = tmp_path.iterdir()

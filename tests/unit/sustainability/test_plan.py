@@ -1,4 +1,4 @@
-"""The accounting plan: what holds for a machine and a site, defaults, limits of each field."""
+"""The accounting plan: lookup of meters, sites and lines, defaults, and limits of each field."""
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,7 +13,7 @@ from aurum.sustainability.plan import ContractPart, FlowMeter, Meters, Plan, Pla
 SUN = tuple(float(hour) for hour in range(24))
 
 
-def test_meters_are_of_the_type_then_of_all_others_then_none() -> None:
+def test_meters_fall_back_from_type_to_wildcard_to_none() -> None:
     pump, other = Meters(temperature="t"), Meters(production_unit="kg")
     plan = Plan(meters={"pump": pump, "*": other})
     assert plan.meters_of("pump") == pump
@@ -21,7 +21,7 @@ def test_meters_are_of_the_type_then_of_all_others_then_none() -> None:
     assert Plan(meters={"pump": pump}).meters_of("press") == Meters()
 
 
-def test_site_is_its_own_then_all_others_then_the_world() -> None:
+def test_site_falls_back_to_wildcard_then_world() -> None:
     one, other = Site(zone="DE"), Site(zone="FR")
     plan = Plan(meters={}, sites={"one": one, "*": other})
     assert plan.site_of("one") == one
@@ -29,7 +29,7 @@ def test_site_is_its_own_then_all_others_then_the_world() -> None:
     assert Plan(meters={}, sites={"one": one}).site_of("two") == Site() == Site(zone="WORLD", contracts=())
 
 
-def test_machine_belongs_to_the_first_line_that_matches() -> None:
+def test_machine_belongs_to_first_matching_line() -> None:
     plan = Plan(meters={}, lines={"none": (), "a": ("x-1", "press-*"), "b": ("press-2", "Pump-?")})
     assert plan.line_of("press-2") == "a"
     assert plan.line_of("x-1") == "a"
@@ -37,7 +37,7 @@ def test_machine_belongs_to_the_first_line_that_matches() -> None:
     assert plan.line_of("Pump-77") == plan.line_of("pump-7") == plan.line_of("") == ""
 
 
-def test_contract_of_a_plan_keeps_every_field() -> None:
+def test_plan_contract_preserves_every_field() -> None:
     begins = datetime(2024, 1, 1, 0, 59, tzinfo=UTC)
     ends = datetime(2024, 1, 1, 3, tzinfo=timezone(timedelta(hours=2)))
     part = ContractPart(
@@ -55,7 +55,7 @@ def test_contract_of_a_plan_keeps_every_field() -> None:
         ({"profile_kwh": SUN}, Contract("a", 0.0, profile=SUN)),
     ],
 )
-def test_contract_of_a_plan_needs_one_limit_only(limit: dict[str, Any], contract: Contract) -> None:
+def test_plan_contract_requires_only_one_limit(limit: dict[str, Any], contract: Contract) -> None:
     assert ContractPart(name="a", kg_per_kwh=0, **limit).contract() == contract
 
 
@@ -63,11 +63,11 @@ def test_contract_of_a_plan_needs_one_limit_only(limit: dict[str, Any], contract
     ("kind", "per", "per_hour"),
     [("rate", "second", 9000), ("rate", "minute", 150), ("rate", "hour", 2.5), ("counter", "second", 2.5)],
 )
-def test_flow_meter_is_converted_to_an_hour(kind: Any, per: Any, per_hour: float) -> None:
+def test_flow_meter_rate_is_converted_to_hourly(kind: Any, per: Any, per_hour: float) -> None:
     assert FlowMeter(sensor="f", kind=kind, per=per, to=2.5).per_hour == pytest.approx(per_hour)
 
 
-def test_meters_list_counters_apart_from_rates() -> None:
+def test_meters_list_counters_and_rates_separately() -> None:
     water, count = FlowMeter(sensor="w", kind="counter"), FlowMeter(sensor="n", kind="counter")
     meters = Meters(power=PowerMeter(sensor="p"), water=water, production=count, temperature="t")
     assert (meters.counters, meters.rates) == (["w", "n"], ["p", "t"])
@@ -102,7 +102,7 @@ def test_plan_has_the_documented_defaults(tmp_path: Path) -> None:
         ("unknown: 1", "unknown"),
     ],
 )
-def test_plan_beyond_limits_names_file_and_field(tmp_path: Path, text: str, field: str) -> None:
+def test_plan_field_outside_limits_reports_file_and_field(tmp_path: Path, text: str, field: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text if text.startswith("meters") else f"{text}\nmeters: {{}}")
     with pytest.raises(PlanError) as caught:
@@ -110,7 +110,7 @@ def test_plan_beyond_limits_names_file_and_field(tmp_path: Path, text: str, fiel
     assert str(caught.value).startswith(f"{path}, {field}: ")
 
 
-def test_plan_that_is_not_there_is_reported(tmp_path: Path) -> None:
+def test_missing_plan_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"none\.yaml cannot be read: No such file"):
         load_plan(tmp_path / "none.yaml")
 

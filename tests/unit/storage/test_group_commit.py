@@ -1,4 +1,4 @@
-"""Group commit: what becomes of each item, what is committed together, when the queue is full, and how it ends."""
+"""Group commit: results per item, grouping, queue limits, failures and closing."""
 
 import asyncio
 import threading
@@ -52,7 +52,7 @@ async def test_each_item_gets_its_own_result() -> None:
     await writer.close()
 
 
-async def test_refused_group_refuses_each_item() -> None:
+async def test_rejected_group_rejects_each_item() -> None:
     held = Held()
 
     def commit(items: list[str]) -> Outcomes:
@@ -71,7 +71,7 @@ async def test_refused_group_refuses_each_item() -> None:
     await writer.close()
 
 
-async def test_failed_commit_is_unavailable_for_each_item() -> None:
+async def test_failed_commit_is_reported_as_unavailable_per_item() -> None:
     def commit(items: list[str]) -> Outcomes:
         raise ZeroDivisionError
 
@@ -87,7 +87,7 @@ async def test_failed_commit_is_unavailable_for_each_item() -> None:
     await writer.close()
 
 
-async def test_work_runs_after_what_was_queued_before() -> None:
+async def test_work_runs_after_previously_queued_items() -> None:
     held = Held()
     writer = of(held)
     first = await writer.submit("first", 1)
@@ -111,7 +111,7 @@ async def test_work_runs_after_what_was_queued_before() -> None:
     await writer.close()
 
 
-async def test_failed_work_is_told_to_its_caller() -> None:
+async def test_failed_work_is_raised_to_caller() -> None:
     def commit(items: list[str]) -> Outcomes:
         raise AssertionError("work alone is no group to commit")
 
@@ -128,7 +128,7 @@ async def test_failed_work_is_told_to_its_caller() -> None:
     await writer.close()
 
 
-async def test_full_queue_refuses_with_its_limit() -> None:
+async def test_full_queue_rejects_item_and_reports_limit() -> None:
     held = Held()
     writer = of(held, max_bytes=10)
     await writer.submit("a", 4)
@@ -148,7 +148,7 @@ async def test_full_queue_refuses_with_its_limit() -> None:
     await writer.close()
 
 
-async def test_queue_has_room_below_its_limit_only() -> None:
+async def test_queue_accepts_items_only_below_limit() -> None:
     held = Held()
     writer = of(held, max_bytes=10)
     first = await writer.submit("a", 1)
@@ -169,7 +169,7 @@ async def test_queue_has_room_below_its_limit_only() -> None:
     await writer.close()
 
 
-async def test_item_has_no_bytes_unless_told() -> None:
+async def test_item_size_defaults_to_zero_bytes() -> None:
     held = Held()
     writer = of(held, max_bytes=1)
     running = asyncio.create_task(writer.run("a"))
@@ -221,7 +221,7 @@ async def test_group_ends_at_16_megabytes(sizes: list[int], groups: list[int]) -
     await writer.close()
 
 
-async def test_item_that_nobody_waits_for_holds_up_no_other() -> None:
+async def test_cancelled_item_does_not_block_others() -> None:
     held = Held()
     writer = of(held)
     first = await writer.submit("first", 1)
@@ -235,7 +235,7 @@ async def test_item_that_nobody_waits_for_holds_up_no_other() -> None:
 
 
 @pytest.mark.parametrize("queued", [[], ["b"], ["b", "c"]])
-async def test_closing_commits_what_is_queued(queued: list[str]) -> None:
+async def test_close_commits_queued_items(queued: list[str]) -> None:
     held = Held()
     writer = of(held)
     writing = [await writer.submit("a", 1)]
@@ -251,7 +251,7 @@ async def test_closing_commits_what_is_queued(queued: list[str]) -> None:
     assert not any(thread.name == "test-writer" for thread in threading.enumerate())
 
 
-async def test_writer_thread_keeps_no_process_alive() -> None:
+async def test_writer_thread_is_daemon() -> None:
     writer = of()
     assert writer.waiting_bytes == 0
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "test-writer")

@@ -1,4 +1,4 @@
-"""Damage to a segment log: what is skipped, what is cut off, what is told, and what a failed write leaves."""
+"""Damage to a segment log: skipping, truncation, reporting, and recovery from failed writes."""
 
 import errno
 import logging
@@ -40,7 +40,7 @@ def read(folder: Path, file_bytes: int = FILE) -> list[int]:
 A, B, C = record(1, b"a" * 20), record(2, b"b" * 30), record(3, b"c" * 40)
 
 
-def test_whole_log_has_no_damage(tmp_path: Path) -> None:
+def test_intact_log_has_no_damage(tmp_path: Path) -> None:
     assert check(tmp_path) == (0, [])
     log_of(tmp_path, A, B)
     (tmp_path / f"{3:020}.log").write_bytes(C)
@@ -50,7 +50,7 @@ def test_whole_log_has_no_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, OVERHEAD - 1, OVERHEAD, OVERHEAD + 1, 100])
-def test_damage_between_records_is_skipped_and_told(
+def test_damage_between_records_is_skipped_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int
 ) -> None:
     noise = b"#" * length
@@ -69,7 +69,7 @@ def test_damage_at_the_start_of_a_file_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [1, OVERHEAD - 1, OVERHEAD, OVERHEAD + 1, len(C) - 1])
-def test_unfinished_write_is_cut_off_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int) -> None:
+def test_unfinished_write_is_truncated_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int) -> None:
     path = log_of(tmp_path, A, B, C[:left])
     whole = len(A) + len(B)
     assert check(tmp_path) == (2, [Damage(path, whole, left, at_end=True)])
@@ -83,13 +83,13 @@ def test_unfinished_write_is_cut_off_and_told(tmp_path: Path, caplog: pytest.Log
     assert check(tmp_path) == (3, [])
 
 
-def test_whole_log_is_opened_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_intact_log_is_opened_without_log_messages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log_of(tmp_path, A, B, C)
     assert read(tmp_path) == [1, 2, 3]
     assert caplog.records == []
 
 
-def test_every_damage_of_every_file_is_told(tmp_path: Path) -> None:
+def test_all_damage_in_all_files_is_reported(tmp_path: Path) -> None:
     first = log_of(tmp_path, A, b"###", B, b"##", C, b"#####")
     second = tmp_path / f"{4:020}.log"
     second.write_bytes(b"#" + record(4, b"d") + record(5, b"e")[:-1])
@@ -109,7 +109,7 @@ def test_every_damage_of_every_file_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", range(0, OVERHEAD + 20, 3))
-def test_record_with_any_changed_byte_is_lost_alone(tmp_path: Path, place: int) -> None:
+def test_changed_byte_invalidates_only_its_record(tmp_path: Path, place: int) -> None:
     changed = bytearray(record(2, b"b" * 20))
     changed[place] ^= 0x40
     log_of(tmp_path, A, bytes(changed), C)
@@ -130,7 +130,7 @@ def test_record_with_any_changed_byte_is_lost_alone(tmp_path: Path, place: int) 
         record(0, b"id 0"),
     ],
 )
-def test_what_looks_like_a_record_is_skipped(tmp_path: Path, noise: bytes) -> None:
+def test_bytes_resembling_a_record_are_skipped(tmp_path: Path, noise: bytes) -> None:
     log_of(tmp_path, A, noise, C)
     whole, damage = check(tmp_path)
     assert whole == 2
@@ -138,14 +138,14 @@ def test_what_looks_like_a_record_is_skipped(tmp_path: Path, noise: bytes) -> No
     assert [(each.offset, each.bytes, each.at_end) for each in damage] == [(len(A), len(noise), False)]
 
 
-def test_payload_may_look_like_a_record(tmp_path: Path) -> None:
+def test_payload_may_contain_record_bytes(tmp_path: Path) -> None:
     log_of(tmp_path, record(1, A), record(2, MAGIC * 9), C)
     assert check(tmp_path) == (3, [])
     assert read(tmp_path) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("first", [b"", b"yy"])
-def test_file_of_noise_is_emptied_if_it_is_the_last(tmp_path: Path, first: bytes) -> None:
+def test_last_file_without_records_is_emptied(tmp_path: Path, first: bytes) -> None:
     path = log_of(tmp_path, first, b"x" * 200)
     log = SegmentLog(tmp_path, FILE)
     assert path.stat().st_size == log.bytes_on_disk == 0
@@ -191,7 +191,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 4, 5])
-def test_failed_append_is_cut_off_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+def test_failed_append_is_truncated_immediately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
     log = SegmentLog(tmp_path, FILE)
     for _ in range(before):
         log.append([b"x" * (100 - OVERHEAD)], 1)
@@ -208,7 +208,7 @@ def test_failed_append_is_cut_off_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert read(tmp_path) == list(range(1, before + 2))
 
 
-def test_ids_of_a_write_that_stays_are_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_of_write_that_cannot_be_undone_are_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = SegmentLog(tmp_path)
     log.append([b"one"], 1)
     with monkeypatch.context() as patched:

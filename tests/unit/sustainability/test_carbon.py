@@ -1,4 +1,4 @@
-"""What contracts cover of each hour, the emissions that are left, and the best start of a load."""
+"""Allocation of contracts to hourly consumption, remaining emissions, and the best start of a load."""
 
 import numpy as np
 import pytest
@@ -16,25 +16,25 @@ def matched(*contracts: Contract, first: int = MIDNIGHT, kwh: np.ndarray = KWH) 
     return allocate(first, kwh, contracts).matched.tolist()  # type: ignore[no-any-return]
 
 
-def test_contract_without_limits_covers_everything() -> None:
+def test_contract_without_limits_covers_all_consumption() -> None:
     found = allocate(MIDNIGHT, KWH, [Contract("all", 0.1)])
     assert found.matched.tolist() == [[10, 20, 30]]
     assert found.rest.tolist() == [0, 0, 0]
 
 
-def test_no_contract_leaves_all_consumption() -> None:
+def test_consumption_without_contracts_stays_unmatched() -> None:
     found = allocate(MIDNIGHT, KWH, [])
     assert found.matched.shape == (0, 3)
     assert found.rest.tolist() == [10, 20, 30]
 
 
-def test_allocation_leaves_its_input_as_it_was() -> None:
+def test_allocation_does_not_modify_its_input() -> None:
     kwh = KWH.copy()
     allocate(MIDNIGHT, kwh, [Contract("half", 0.1, share=0.5)])
     assert kwh.tolist() == KWH.tolist()
 
 
-def test_whole_numbers_of_kwh_are_shared_exactly() -> None:
+def test_integer_kwh_is_allocated_exactly() -> None:
     found = allocate(MIDNIGHT, np.array([1, 3]), [Contract("half", 0.1, share=0.5)])
     assert found.matched.tolist() == [[0.5, 1.5]]
     assert found.rest.tolist() == [0.5, 1.5]
@@ -52,22 +52,22 @@ def test_whole_numbers_of_kwh_are_shared_exactly() -> None:
         (Contract("a", 0, kwh=12, profile=(9.0, 90.0, 9.0, *[0.0] * 21)), [9, 12, 9]),
     ],
 )
-def test_contract_is_limited_by_the_least_of_its_limits(contract: Contract, covered: list[float]) -> None:
+def test_contract_allocation_is_capped_by_lowest_limit(contract: Contract, covered: list[float]) -> None:
     assert matched(contract) == [covered]
 
 
-def test_share_is_of_all_use_and_not_of_what_is_left() -> None:
+def test_contract_share_applies_to_total_consumption() -> None:
     assert matched(Contract("first", 0, share=0.5), Contract("then", 0, share=0.4)) == [[5, 10, 15], [4, 8, 12]]
     assert matched(Contract("first", 0, share=0.75), Contract("then", 0, share=0.5))[1] == [2.5, 5, 7.5]
 
 
-def test_earlier_contract_is_served_first() -> None:
+def test_contracts_are_allocated_in_order() -> None:
     one, two = Contract("one", 0, kwh=15), Contract("two", 0, kwh=8)
     assert matched(one, two) == [[10, 15, 15], [0, 5, 8]]
     assert matched(two, one) == [[8, 8, 8], [2, 12, 15]]
 
 
-def test_profile_follows_the_hour_of_the_day() -> None:
+def test_contract_profile_follows_hour_of_day() -> None:
     contract = Contract("solar", 0, profile=tuple(float(hour) for hour in range(24)))
     assert matched(contract, first=MIDNIGHT + 22, kwh=np.full(4, 100.0)) == [[22, 23, 0, 1]]
 
@@ -85,13 +85,13 @@ def test_profile_follows_the_hour_of_the_day() -> None:
         (MIDNIGHT + 2, MIDNIGHT + 9, [0, 0, 30]),
     ],
 )
-def test_contract_runs_from_begin_up_to_its_end(begins: int | None, ends: int | None, covered: list[float]) -> None:
+def test_contract_period_includes_start_but_not_end(begins: int | None, ends: int | None, covered: list[float]) -> None:
     found = allocate(MIDNIGHT, KWH, [Contract("a", 0, begins=begins, ends=ends)])
     assert found.matched.tolist() == [covered]
     assert found.rest.tolist() == (KWH - covered).tolist()
 
 
-def test_account_tells_each_hour_and_each_contract() -> None:
+def test_account_reports_each_hour_and_contract() -> None:
     contracts = [Contract("wind", 0.01, kwh=8), Contract("tariff", 0.1, share=0.5, begins=MIDNIGHT + 1)]
     found = account(MIDNIGHT, KWH, np.array([0.4, 0.5, 0.6]), np.array([0.7, 0.8, 0.9]), contracts)
     assert found.kwh.tolist() == [10, 20, 30]
@@ -101,7 +101,7 @@ def test_account_tells_each_hour_and_each_contract() -> None:
     assert found.market.tolist() == pytest.approx([0.08 + 2 * 0.7, 0.08 + 1 + 2 * 0.8, 0.08 + 1.5 + 7 * 0.9])
 
 
-def test_account_without_contracts_is_at_the_residual_mix() -> None:
+def test_account_without_contracts_uses_residual_mix() -> None:
     found = account(MIDNIGHT, KWH, np.full(3, 0.4), np.array([0.5, 0.6, 0.7]), [])
     assert found.market.tolist() == pytest.approx([5, 12, 21])
     assert found.matched.tolist() == [0, 0, 0]
@@ -113,7 +113,7 @@ def test_account_without_contracts_is_at_the_residual_mix() -> None:
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1e4)), max_size=4),
 )
 @settings(deadline=None, max_examples=50)
-def test_allocation_neither_loses_nor_invents_energy(kwh: list[float], limits: list[tuple[float, float]]) -> None:
+def test_allocation_conserves_energy(kwh: list[float], limits: list[tuple[float, float]]) -> None:
     contracts = [Contract(f"c{index}", 0.1, share=share, kwh=most) for index, (share, most) in enumerate(limits)]
     found = allocate(MIDNIGHT, np.array(kwh), contracts)
     assert (found.matched >= 0).all()
@@ -129,12 +129,12 @@ def test_best_start_is_found_for_each_duration(hours: int, start: int, now: floa
     assert (hint.start, hint.now, hint.best) == (start, pytest.approx(4 * now), pytest.approx(4 * best))
 
 
-def test_best_start_is_the_earliest_of_equal_ones() -> None:
+def test_best_start_is_earliest_among_equal_hours() -> None:
     assert best_start(7, np.array([0.5, 0.25, 0.25, 0.25]), 1.0, 2).start == 8
     assert best_start(7, np.full(5, 0.25), 1.0, 2).start == 7
 
 
 @pytest.mark.parametrize("hours", [-1, 0, 4])
-def test_load_that_does_not_fit_has_no_start(hours: int) -> None:
+def test_load_with_invalid_duration_is_rejected(hours: int) -> None:
     with pytest.raises(ValueError, match=f"^a load of {hours} hours does not fit into 3$"):
         best_start(0, np.array([0.1, 0.2, 0.3]), 1.0, hours)

@@ -1,4 +1,4 @@
-"""Baselines against the formulas of textbooks, their limits, and every field of savings."""
+"""Energy baselines compared with textbook formulas, their limits, and the fields of computed savings."""
 
 import re
 
@@ -31,7 +31,7 @@ def test_baseline_of_one_variable_matches_textbook() -> None:
     assert found.ranges == ((1.0, 12.0),)
 
 
-def test_baseline_of_two_variables_has_a_field_for_each() -> None:
+def test_baseline_of_two_variables_has_statistics_for_each() -> None:
     """The second one repeats four values in turn, so that it is independent of the first."""
     x = np.repeat(np.arange(6.0), 4)
     z = np.tile([-3.0, -1.0, 1.0, 3.0], 6)
@@ -57,11 +57,11 @@ def test_baseline_without_variables_is_the_mean() -> None:
     assert found.expected({}).tolist() == pytest.approx(2)
 
 
-def test_cv_rmse_is_positive_for_energy_that_is_fed_in() -> None:
+def test_cv_rmse_of_fed_in_energy_is_positive() -> None:
     assert fit_baseline(-ENERGY, {"x": X}).cv_rmse == pytest.approx(fit_baseline(ENERGY, {"x": X}).cv_rmse)
 
 
-def test_cv_rmse_of_a_mean_of_zero_is_infinite() -> None:
+def test_cv_rmse_with_zero_mean_is_infinite() -> None:
     assert fit_baseline(np.array([1.0, -1.0] * 3), {}).cv_rmse == float("inf")
 
 
@@ -81,7 +81,7 @@ def test_baseline_needs_six_intervals_per_coefficient(variables: int) -> None:
         fit_baseline(energy[1:], {name: values[1:] for name, values in columns.items()})
 
 
-def test_interval_that_lacks_a_value_is_left_out() -> None:
+def test_interval_with_missing_value_is_excluded() -> None:
     energy, x, z = (np.append(each, [7.0, 8.0, 9.0]) for each in (np.tile(ENERGY, 2), np.tile(X, 2), np.tile(NOISE, 2)))
     energy[24], x[25], z[26] = np.nan, np.nan, np.nan
     found = fit_baseline(energy, {"x": x, "z": z})
@@ -90,45 +90,45 @@ def test_interval_that_lacks_a_value_is_left_out() -> None:
     assert found.intervals == 24
 
 
-def test_variable_that_hardly_varies_is_kept() -> None:
+def test_only_constant_variables_are_dropped_from_baseline() -> None:
     found = fit_baseline(ENERGY, {"constant": np.full(12, 7.0), "x": X / 100})
     assert found.variables == ("x",)
     assert found.ranges == ((0.01, 0.12),)
     assert fit_baseline(ENERGY, {"constant": np.zeros(12)}).variables == ()
 
 
-def test_variable_without_values_needs_a_longer_period() -> None:
+def test_baseline_with_missing_values_requires_longer_period() -> None:
     with pytest.raises(BaselineError, match="has 0 intervals in which energy, x are known, and needs 6;"):
         fit_baseline(np.full(12, np.nan), {"x": X})
     with pytest.raises(BaselineError, match="has 1 intervals in which energy, x, y are known, and needs 6;"):
         fit_baseline(ENERGY, {"x": X, "y": np.array([1.0, *[np.nan] * 11])})
 
 
-def test_constant_energy_is_rejected_with_full_reason() -> None:
+def test_constant_energy_is_rejected_with_reason() -> None:
     with pytest.raises(BaselineError) as caught:
         fit_baseline(np.full(12, 4.0), {"x": X})
     assert str(caught.value) == ("the energy of the baseline period does not vary, so nothing can be learnt from it")
 
 
-def test_energy_that_varies_by_one_has_a_baseline() -> None:
+def test_energy_varying_by_one_unit_yields_baseline() -> None:
     assert fit_baseline(np.array([4.0, 5.0] * 6), {"x": X}).intervals == 12
 
 
-def test_variables_that_go_together_are_named() -> None:
+def test_collinear_baseline_variables_are_reported() -> None:
     x = np.arange(18.0)
     with pytest.raises(BaselineError) as caught:
         fit_baseline(x + 1, {"x": x, "still": np.ones(18), "twice": 2 * x})
     assert str(caught.value) == "the variables x, twice go together in the baseline period; leave one out"
 
 
-def test_expected_energy_follows_each_variable() -> None:
+def test_expected_energy_depends_on_each_variable() -> None:
     baseline = Baseline(("x", "z"), 5.0, (2.0, -3.0), (9.0, 9.0), 0.9, 0.1, 30, ((0.0, 1.0), (0.0, 1.0)))
     found = baseline.expected({"z": np.array([1.0, 0.0, np.nan]), "x": np.array([10.0, 20.0, 1.0])})
     assert found[:2].tolist() == [22, 45]
     assert np.isnan(found[2])
 
 
-def test_expected_energy_without_variables_is_the_intercept() -> None:
+def test_expected_energy_without_variables_equals_intercept() -> None:
     assert FLAT.expected({}).shape == ()
     found = FLAT.expected({"x": np.zeros(3)})
     assert found.tolist() == [8, 8, 8]
@@ -136,19 +136,19 @@ def test_expected_energy_without_variables_is_the_intercept() -> None:
     assert found.tolist() == [9, 9, 9]
 
 
-def test_baseline_that_lacks_a_coefficient_is_rejected() -> None:
+def test_baseline_with_missing_coefficient_is_rejected() -> None:
     broken = Baseline(("x", "z"), 5.0, (2.0,), (9.0,), 0.9, 0.1, 30, ((0.0, 1.0),))
     with pytest.raises(ValueError, match="zip"):
         broken.expected({"x": np.zeros(2), "z": np.zeros(2)})
 
 
-def test_baseline_that_lacks_a_range_is_rejected() -> None:
+def test_baseline_with_missing_range_is_rejected() -> None:
     broken = Baseline(("x", "z"), 5.0, (2.0, 1.0), (9.0, 9.0), 0.9, 0.1, 30, ((0.0, 1.0),))
     with pytest.raises(ValueError, match="zip"):
         savings(broken, np.zeros(2), {"x": np.zeros(2), "z": np.zeros(2)})
 
 
-def test_savings_tell_every_field() -> None:
+def test_savings_include_every_field() -> None:
     x = np.array([1.0, 2.0, 3.0, np.nan, 5.0])
     found = savings(LINE, np.array([6.0, 10.0, np.nan, 1.0, 11.0]), {"x": x, "unused": np.full(5, np.nan)})
     assert found.expected == 7 + 9 + 15
@@ -160,7 +160,7 @@ def test_savings_tell_every_field() -> None:
     assert (found.intervals, found.outside) == (3, 0)
 
 
-def test_savings_by_a_baseline_without_variables() -> None:
+def test_savings_are_computed_without_baseline_variables() -> None:
     found = savings(FLAT, np.array([7.0, 10.0, np.nan]), {})
     assert (found.expected, found.actual, found.savings, found.share) == (16, 17, -1, pytest.approx(-1 / 16))
     assert found.cusum[:2].tolist() == [1, -1]
@@ -168,24 +168,24 @@ def test_savings_by_a_baseline_without_variables() -> None:
     assert (found.intervals, found.outside) == (2, 0)
 
 
-def test_savings_of_an_unknown_period_are_zero() -> None:
+def test_savings_of_period_without_energy_are_zero() -> None:
     found = savings(LINE, np.full(2, np.nan), {"x": np.array([1.0, 2.0])})
     assert (found.expected, found.actual, found.savings, found.share) == (0, 0, 0, 0)
     assert (found.intervals, found.outside) == (0, 0)
     assert np.isnan(found.cusum).all()
 
 
-def test_share_of_savings_below_one_unit_is_told() -> None:
+def test_savings_share_is_computed_below_one_unit() -> None:
     tiny = Baseline((), 0.5, (), (), 0.0, 0.1, 30, ())
     assert savings(tiny, np.array([0.25, 0.5]), {}).share == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("x", "outside"), [(-0.1, 1), (0.0, 0), (10.0, 0), (10.1, 1)])
-def test_interval_is_outside_beyond_the_range_only(x: float, outside: int) -> None:
+def test_interval_is_outside_only_beyond_baseline_range(x: float, outside: int) -> None:
     assert savings(LINE, np.array([1.0, 1.0]), {"x": np.array([x, 5.0])}).outside == outside
 
 
-def test_interval_is_outside_if_any_variable_is() -> None:
+def test_interval_is_outside_if_any_variable_is_outside() -> None:
     baseline = Baseline(("x", "z"), 5.0, (2.0, 1.0), (9.0, 9.0), 0.9, 0.1, 30, ((0.0, 1.0), (0.0, 1.0)))
     values = {"x": np.array([9.0, 0.5, 9.0, 0.5, 9.0]), "z": np.array([0.5, 9.0, 9.0, 0.5, 0.5])}
     found = savings(baseline, np.array([1.0, 1.0, 1.0, 1.0, np.nan]), values)
@@ -199,7 +199,7 @@ def test_days_are_summed_from_midnight_utc() -> None:
     assert by_day(24 * 7 + 24, hourly).tolist() == [63]
 
 
-def test_day_with_an_unknown_hour_is_unknown() -> None:
+def test_day_with_missing_hour_is_nan() -> None:
     hourly = np.ones(48)
     hourly[3] = np.nan
     for mean, whole in ((False, 24.0), (True, 1.0)):

@@ -1,4 +1,4 @@
-"""Which columns are settings: narrow bands, changed again and again, that do not go with a machine's age."""
+"""Detection of operating settings: narrow bands that change repeatedly and do not correlate with age."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ def test_settings_are_found_among_sensors_in_order() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 1.0, 1e6])
-def test_setting_is_known_whatever_its_unit(scale: float) -> None:
+def test_setting_detection_is_independent_of_unit(scale: float) -> None:
     steady = between(0, 10) + noise(100, 0.01)
     worn = between(0, 10) + np.linspace(0, 0.01, 100)
     assert is_setting(scale * steady)
@@ -51,7 +51,7 @@ def test_setting_is_known_whatever_its_unit(scale: float) -> None:
 
 
 @pytest.mark.parametrize("values", [[3.0] * 100, [NAN] * 100, []], ids=["constant", "no number", "no reading"])
-def test_column_of_one_value_is_no_setting(values: list[float]) -> None:
+def test_column_with_at_most_one_value_is_no_setting(values: list[float]) -> None:
     assert not is_setting(values)
 
 
@@ -61,14 +61,14 @@ def test_setting_has_two_to_twelve_bands(bands: int, found: bool) -> None:
 
 
 @pytest.mark.parametrize(("count", "found"), [(100, True), (101, False), (200, False)])
-def test_each_band_of_a_setting_has_a_hundredth(count: int, found: bool) -> None:
+def test_setting_band_requires_one_percent_of_readings(count: int, found: bool) -> None:
     values = between(0, 10, count=count)
     values[count // 2] = 20
     assert is_setting(values) == found
 
 
 @pytest.mark.parametrize(("low", "found"), [((-1.0, 0.0, 1.0), True), ((-1.0, 1.0), True), ((-1.5, 0.0, 1.5), False)])
-def test_band_of_a_setting_deviates_by_a_hundredth(low: tuple[float, ...], found: bool) -> None:
+def test_setting_band_deviates_by_at_most_one_percent(low: tuple[float, ...], found: bool) -> None:
     """Of the range, which is 100 here: 0.8, exactly 1 and 1.2."""
     values = between(0, low[0] + 100, count=96)
     values[0::2] = between(*low, count=48)
@@ -76,7 +76,7 @@ def test_band_of_a_setting_deviates_by_a_hundredth(low: tuple[float, ...], found
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_every_band_of_a_setting_is_looked_at(place: int) -> None:
+def test_every_band_of_a_setting_is_checked(place: int) -> None:
     values = between(0, 50, 100, count=300)
     assert is_setting(values)
     wide = values.copy()
@@ -89,21 +89,21 @@ def test_every_band_of_a_setting_is_looked_at(place: int) -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("share", "found"), [(0.05, True), (0.3, False)])
-def test_setting_does_not_go_with_age(share: float, sign: int, found: bool) -> None:
+def test_setting_does_not_correlate_with_age(share: float, sign: int, found: bool) -> None:
     """Of 4000 readings the limit is a correlation of 0.1; share is about what these have."""
     off = noise(4000, 0.1) + sign * share * (np.arange(4000) / 4000 - 0.5) * 0.2
     assert is_setting(between(0, 20, 50, count=4000) + off) == found
 
 
 @pytest.mark.parametrize(("count", "found"), [(101, True), (1001, False)])
-def test_few_readings_may_go_with_age_by_chance(count: int, found: bool) -> None:
+def test_few_readings_may_correlate_with_age_by_chance(count: int, found: bool) -> None:
     age = np.linspace(-1, 1, count)
     steady = np.where(np.arange(count) % 4 < 2, 1.0, -1.0)
     off = steady + 0.6 * age
     assert is_setting(between(0, 50, count=count) + 0.1 * off) == found
 
 
-def test_age_is_the_share_of_each_life() -> None:
+def test_age_is_relative_to_each_life() -> None:
     """A sensor that wears in each life, whatever the lives' lengths."""
     lives = [between(0, 50, count=count) + np.linspace(0, 0.3, count) for count in (40, 200)]
     assert not is_setting(*lives)
@@ -112,7 +112,7 @@ def test_age_is_the_share_of_each_life() -> None:
     assert is_setting(*lives)
 
 
-def test_wear_in_a_band_is_seen_despite_missing_readings() -> None:
+def test_wear_in_band_is_detected_despite_missing_readings() -> None:
     worn = between(0, 50, count=400) + np.linspace(0, 0.3, 400)
     steady = between(0, 50, count=400) + noise(400, 0.3)
     for values, found in ((worn, False), (steady, True)):
@@ -130,11 +130,11 @@ def with_changes(changes: int) -> Floats:
 @pytest.mark.parametrize(
     ("changes", "found"), [([6], True), ([5], False), ([12, 0], True), ([11, 0], False), ([6, 6, 6], True)]
 )
-def test_setting_changes_six_times_in_a_life(changes: list[int], found: bool) -> None:
+def test_setting_requires_six_changes_per_life_on_average(changes: list[int], found: bool) -> None:
     assert is_setting(*[with_changes(each) for each in changes]) == found
 
 
-def test_missing_readings_are_no_changes_of_a_setting() -> None:
+def test_missing_readings_are_not_counted_as_changes() -> None:
     values = with_changes(5)
     values[[3, 13, 50, 98]] = NAN
     assert not is_setting(values)

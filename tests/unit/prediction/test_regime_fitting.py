@@ -1,4 +1,4 @@
-"""The regimes of settings: which settings tell them, which combinations there are, and how sensors are in each."""
+"""Fitting of operating regimes: selection of settings, their combinations, and sensor statistics in each."""
 
 from collections.abc import Mapping, Sequence
 
@@ -52,7 +52,7 @@ def test_regimes_have_means_and_deviations_of_sensors() -> None:
     assert found.deviation.tolist() == [[1, np.inf], [np.inf, np.inf], [2, 1], [np.inf, 3]]
 
 
-def test_scale_of_regimes_is_the_range_of_each_setting() -> None:
+def test_regime_scale_is_range_of_each_setting() -> None:
     first, second = np.resize([0.0, 0.5], 40), np.resize([0.0, 0.0, 300.0, 300.0], 40)
     found = fitted({"a": first, "b": second}, heat=first * 4 + second)
     assert found.columns == ("a", "b")
@@ -61,7 +61,7 @@ def test_scale_of_regimes_is_the_range_of_each_setting() -> None:
     assert found.mean.ravel().tolist() == [0, 300, 2, 302]
 
 
-def test_regimes_need_settings_and_sensors() -> None:
+def test_regimes_require_settings_and_sensors() -> None:
     runs = runs_of({"mode": [0.0, 1.0] * 20, "heat": [0.0, 1.0] * 20})
     assert fit_regimes(runs, ["mode"], ["heat"]) is not None
     assert fit_regimes(runs, [], ["heat"]) is None
@@ -69,7 +69,7 @@ def test_regimes_need_settings_and_sensors() -> None:
     assert fit_regimes(runs, [], []) is None
 
 
-def test_readings_without_all_settings_are_of_no_regime() -> None:
+def test_readings_with_missing_settings_have_no_regime() -> None:
     first, second = np.resize([0.0, 1.0], 40), np.resize([0.0, 0.0, 1.0, 1.0], 40)
     heat = first * 10 + second * 100
     first[0] = second[1] = first[3] = second[3] = NAN
@@ -82,7 +82,7 @@ def test_readings_without_all_settings_are_of_no_regime() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "found"), [(1, 1, False), (2, 1, True), (3, 8, True), (4, 6, True), (5, 5, False)]
 )
-def test_regimes_are_two_to_twenty_four(first: int, second: int, found: bool) -> None:
+def test_number_of_regimes_is_between_2_and_24(first: int, second: int, found: bool) -> None:
     a, b = (each.ravel() for each in np.meshgrid(np.arange(first) * 1.0, np.arange(second) * 1.0))
     a, b = np.tile(a, 4), np.tile(b, 4)
     regimes = fit_regimes(runs_of({"a": a, "b": b, "heat": a + 10 * b}), ["a", "b"], ["heat"])
@@ -91,7 +91,7 @@ def test_regimes_are_two_to_twenty_four(first: int, second: int, found: bool) ->
 
 
 @pytest.mark.parametrize(("count", "regimes"), [(200, [0, 10, 20]), (202, [0, 10]), (400, [0, 10])])
-def test_regime_has_a_hundredth_of_the_readings(count: int, regimes: list[float]) -> None:
+def test_regime_requires_one_percent_of_readings(count: int, regimes: list[float]) -> None:
     mode = np.resize([0.0, 10.0], count)
     mode[[50, 51]] = 20
     found = fitted({"mode": mode}, heat=mode)
@@ -99,7 +99,7 @@ def test_regime_has_a_hundredth_of_the_readings(count: int, regimes: list[float]
 
 
 @pytest.mark.parametrize(("count", "columns"), [(200, ("a", "b")), (202, ("a",))])
-def test_setting_of_rare_bands_tells_no_regimes(count: int, columns: tuple[str, ...]) -> None:
+def test_setting_with_rare_bands_defines_no_regimes(count: int, columns: tuple[str, ...]) -> None:
     first, second = np.resize([0.0, 10.0], count), np.zeros(count)
     second[[50, 52]] = 1
     assert fitted({"a": first, "b": second}, heat=first).columns == columns
@@ -115,7 +115,7 @@ def test_setting_of_rare_bands_tells_no_regimes(count: int, columns: tuple[str, 
         (["z", "b", "m", "setting"], "setting"),
     ],
 )
-def test_setting_that_repeats_another_is_left_out(names: list[str], chosen: str) -> None:
+def test_redundant_setting_is_excluded(names: list[str], chosen: str) -> None:
     mode = np.resize([0.0, 10.0], 40)
     assert fitted(dict.fromkeys(names, mode * 2), heat=mode).columns == (chosen,)
 
@@ -129,7 +129,7 @@ def test_settings_that_add_regimes_are_kept_in_order() -> None:
 
 
 @pytest.mark.parametrize(("low", "regimes"), [(1.9, 2), (2.0, 2), (2.1, 3)])
-def test_bands_are_apart_by_a_fiftieth_of_the_range(low: float, regimes: int) -> None:
+def test_setting_bands_are_separated_by_two_percent_of_range(low: float, regimes: int) -> None:
     mode = np.resize([0.0, low, 100.0], 60)
     found = fitted({"mode": mode}, heat=mode)
     assert len(found.centers) == regimes
@@ -138,7 +138,7 @@ def test_bands_are_apart_by_a_fiftieth_of_the_range(low: float, regimes: int) ->
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
-def test_sensors_depend_on_regimes_whatever_their_unit(unit: float) -> None:
+def test_regime_dependence_is_independent_of_sensor_unit(unit: float) -> None:
     mode = np.resize([0.0, 10.0, 20.0], 90)
     runs = runs_of({"mode": mode, "random": unit * noise(90), "moved": unit * (noise(90) + mode)})
     assert fit_regimes(runs, ["mode"], ["random"]) is None
@@ -146,7 +146,7 @@ def test_sensors_depend_on_regimes_whatever_their_unit(unit: float) -> None:
 
 
 @pytest.mark.parametrize(("distance", "found"), [(1.2, False), (1.45, True)])
-def test_regimes_explain_three_tenths_of_a_sensor(distance: float, found: bool) -> None:
+def test_regimes_explain_30_percent_of_sensor_variance(distance: float, found: bool) -> None:
     """Two regimes at such a distance explain d²/4 of d²/4 + 1, which is 0.26 and 0.34."""
     mode = np.resize([0.0, 1.0], 80)
     even = np.resize([1.0, 1.0, -1.0, -1.0], 80)
@@ -154,7 +154,7 @@ def test_regimes_explain_three_tenths_of_a_sensor(distance: float, found: bool) 
     assert (fit_regimes(runs, ["mode"], ["heat"]) is not None) == found
 
 
-def test_regimes_explain_most_sensors() -> None:
+def test_regimes_must_explain_most_sensors() -> None:
     mode = np.resize([0.0, 10.0, 20.0], 90)
     columns = {"mode": mode, "a": mode, "b": mode + noise(90), "c": noise(90, 2), "d": noise(90, 3)}
     runs = runs_of(columns)
@@ -174,7 +174,7 @@ def test_regimes_explain_most_sensors() -> None:
         (1000.0, 1e-5, False),
     ],
 )
-def test_sensor_that_hardly_varies_is_silent(mean: float, spread: float, silent: bool) -> None:
+def test_nearly_constant_sensor_has_infinite_deviation(mean: float, spread: float, silent: bool) -> None:
     mode = np.resize([0.0, 1.0], 8)
     heat = np.where(mode > 0, 50.0, mean + spread * np.resize([1.0, 1.0, -1.0, -1.0], 8))
     found = fitted({"mode": mode}, heat=heat)
@@ -182,7 +182,7 @@ def test_sensor_that_hardly_varies_is_silent(mean: float, spread: float, silent:
     assert silent or found.deviation[0, 0] == pytest.approx(spread, rel=1e-5)
 
 
-def test_sensor_that_is_never_read_in_a_regime_stays_plain() -> None:
+def test_sensor_unread_in_regime_has_neutral_statistics() -> None:
     mode = np.resize([0.0, 1.0], 40)
     heat = np.where(mode > 0, NAN, np.resize([4.0, 4.0, 8.0, 8.0], 40))
     found = fitted({"mode": mode}, heat=heat, flow=mode, other=mode * 2)

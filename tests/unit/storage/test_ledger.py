@@ -1,4 +1,4 @@
-"""The ledger of sequences, and the disk: how much is free, and which errors say that it is full."""
+"""The ledger of sequences, free disk space, detection of full-disk errors, and ownership of folders."""
 
 import errno
 import shutil
@@ -29,7 +29,7 @@ def ranges_of(numbers: set[int]) -> list[ledger.Range]:
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=15), st.sampled_from([0, BASE]))
 @settings(max_examples=50, deadline=None)
-def test_recorded_ranges_equal_a_set(added: list[tuple[int, int]], base: int) -> None:
+def test_recorded_ranges_match_reference_set(added: list[tuple[int, int]], base: int) -> None:
     ranges: list[ledger.Range] = []
     numbers: set[int] = set()
     for start, more in added:
@@ -57,7 +57,7 @@ def test_empty_ledger_contains_nothing() -> None:
     assert not ledger.contains([], BASE)
 
 
-def test_free_bytes_are_those_of_the_disk(tmp_path: Path) -> None:
+def test_free_bytes_match_disk_usage(tmp_path: Path) -> None:
     assert disk.free_bytes(tmp_path) == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 
@@ -78,14 +78,14 @@ def test_full_disk_is_recognised(error: Exception, full: bool) -> None:
     assert disk.is_full(error) is full
 
 
-def test_owner_makes_missing_folders(tmp_path: Path) -> None:
+def test_ownership_creates_missing_folders(tmp_path: Path) -> None:
     folder = tmp_path / "one" / "two"
     Ownership(folder).close()
     Ownership(folder).close()
     assert [path.name for path in folder.iterdir()] == ["in-use.lock"]
 
 
-def test_folder_in_use_is_named_with_the_wait(tmp_path: Path) -> None:
+def test_folder_in_use_error_reports_path_and_wait(tmp_path: Path) -> None:
     owner = Ownership(tmp_path)
     for _ in range(2):
         with pytest.raises(FolderInUseError) as caught:
@@ -95,7 +95,7 @@ def test_folder_in_use_is_named_with_the_wait(tmp_path: Path) -> None:
     Ownership(tmp_path, wait=0).close()
 
 
-def test_waiting_owner_tells_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_waiting_for_ownership_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     owner = Ownership(tmp_path)
     threading.Timer(0.12, owner.close).start()  # so that it looks more than once
     Ownership(tmp_path, wait=10).close()

@@ -1,4 +1,4 @@
-"""The guarded log: when it refuses to write, what it says then, and how it comes back."""
+"""The guarded log: refused writes, reported problems, and recovery."""
 
 import errno
 import logging
@@ -46,7 +46,7 @@ def errors(kind: str) -> float:
 
 
 @pytest.mark.usefixtures("disk")
-def test_guarded_record_has_the_time_of_writing(tmp_path: Path) -> None:
+def test_guarded_record_has_write_time(tmp_path: Path) -> None:
     log = GuardedLog(tmp_path, 1000, FREE, "THE_SETTING")
     assert log.problem is None
     before = now_us()
@@ -60,7 +60,7 @@ def test_guarded_record_has_the_time_of_writing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("disk")
-def test_guarded_log_begins_files_at_its_size(tmp_path: Path) -> None:
+def test_guarded_log_rotates_files_at_size_limit(tmp_path: Path) -> None:
     log = GuardedLog(tmp_path / "log", 100, 0, "THE_SETTING")
     for _ in range(3):
         log.write([b"x" * 100])
@@ -69,7 +69,7 @@ def test_guarded_log_begins_files_at_its_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("disk")
-def test_nothing_is_written_below_the_free_bytes(tmp_path: Path) -> None:
+def test_write_is_refused_below_minimum_free_bytes(tmp_path: Path) -> None:
     log = GuardedLog(tmp_path, 1000, FREE + 1, "THE_SETTING")
     before = errors("OSError")
     error = refused(log)
@@ -82,7 +82,7 @@ def test_nothing_is_written_below_the_free_bytes(tmp_path: Path) -> None:
     log.close()
 
 
-def test_failed_disk_is_unavailable_until_it_works(
+def test_disk_failure_is_unavailable_until_recovery(
     tmp_path: Path, disk: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -107,14 +107,14 @@ def test_failed_disk_is_unavailable_until_it_works(
     log.close()
 
 
-def test_error_without_a_number_is_told_in_its_words(tmp_path: Path, disk: SimpleNamespace) -> None:
+def test_error_without_errno_is_reported_verbatim(tmp_path: Path, disk: SimpleNamespace) -> None:
     log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING")
     disk.failure = OSError("it broke")
     assert refused(log).message == "the store cannot be written: it broke"
     log.close()
 
 
-def test_full_disk_of_the_system_is_told_as_full(tmp_path: Path, disk: SimpleNamespace) -> None:
+def test_enospc_is_reported_as_full_disk(tmp_path: Path, disk: SimpleNamespace) -> None:
     log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING")
     disk.failure = OSError(errno.ENOSPC, "No space left on device")
     error = refused(log)
@@ -123,7 +123,7 @@ def test_full_disk_of_the_system_is_told_as_full(tmp_path: Path, disk: SimpleNam
     log.close()
 
 
-def test_look_tells_of_a_full_disk_and_takes_it_back(tmp_path: Path, disk: SimpleNamespace) -> None:
+def test_disk_check_reports_and_clears_full_disk(tmp_path: Path, disk: SimpleNamespace) -> None:
     log = GuardedLog(tmp_path, 1000, FREE, "THE_SETTING")
     assert log.look() == FREE
     assert log.problem is None

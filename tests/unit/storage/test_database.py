@@ -1,4 +1,4 @@
-"""SQLite databases: how they are opened, prepared and brought to a later version, and what is refused."""
+"""SQLite databases: connection settings, preparation, migration to later versions, and rejected files."""
 
 import sqlite3
 import threading
@@ -47,7 +47,7 @@ def test_database_is_opened_with_durable_settings(opened: sqlite3.Connection, na
     assert pragma(opened, name) == value
 
 
-def test_reader_has_its_own_settings_and_cannot_write(opened: sqlite3.Connection, tmp_path: Path) -> None:
+def test_read_only_connection_has_settings_and_rejects_writes(opened: sqlite3.Connection, tmp_path: Path) -> None:
     reader = connect(tmp_path / "new.db", read_only=True)
     assert pragma(reader, "cache_size") == -2000
     assert pragma(reader, "busy_timeout") == 10_000
@@ -56,13 +56,13 @@ def test_reader_has_its_own_settings_and_cannot_write(opened: sqlite3.Connection
     database.close(reader)
 
 
-def test_reader_makes_no_database(tmp_path: Path) -> None:
+def test_read_only_connection_creates_no_database(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         connect(tmp_path / "missing.db", read_only=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_connection_may_pass_between_threads(opened: sqlite3.Connection) -> None:
+def test_connection_can_be_used_across_threads(opened: sqlite3.Connection) -> None:
     failures: list[Exception] = []
 
     def work() -> None:
@@ -92,7 +92,7 @@ def test_open_connections_are_counted(tmp_path: Path) -> None:
     assert connections() == before
 
 
-def test_failed_transaction_leaves_nothing(opened: sqlite3.Connection) -> None:
+def test_failed_transaction_is_rolled_back(opened: sqlite3.Connection) -> None:
     def fail() -> None:
         with transaction(opened):
             opened.execute("INSERT INTO things VALUES ('lost')")
@@ -105,7 +105,7 @@ def test_failed_transaction_leaves_nothing(opened: sqlite3.Connection) -> None:
     assert opened.execute("SELECT name FROM things").fetchall() == [("kept",)]
 
 
-def test_database_is_made_below_missing_folders(tmp_path: Path) -> None:
+def test_database_is_created_with_missing_folders(tmp_path: Path) -> None:
     path = tmp_path / "one" / "two" / "new.db"
     prepare(path, "things", 4, SCHEMA)
     assert found_version(path, "things") == 4
@@ -115,7 +115,7 @@ def test_database_is_made_below_missing_folders(tmp_path: Path) -> None:
     database.close(connection)
 
 
-def test_empty_file_becomes_a_database(tmp_path: Path) -> None:
+def test_empty_file_is_initialized_as_database(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     path.touch()
     assert found_version(path, "things") == 0
@@ -123,7 +123,7 @@ def test_empty_file_becomes_a_database(tmp_path: Path) -> None:
     assert found_version(path, "things") == 2
 
 
-def test_prepared_database_is_left_as_it_is(tmp_path: Path) -> None:
+def test_prepared_database_is_left_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     prepare(path, "things", 1, SCHEMA)
     before = path.read_bytes()
@@ -157,7 +157,7 @@ def test_migrations_run_in_order_from_found_version(tmp_path: Path, version: int
     database.close(connection)
 
 
-def test_failed_migration_keeps_the_version(tmp_path: Path) -> None:
+def test_failed_migration_preserves_version(tmp_path: Path) -> None:
     path, done = tmp_path / "new.db", list[int]()
     prepare(path, "things", 3, SCHEMA)
     with pytest.raises(KeyError, match="5"):
@@ -203,7 +203,7 @@ def test_database_of_other_application_is_rejected(tmp_path: Path, script: str) 
     assert path.read_bytes() == before
 
 
-def test_damaged_database_is_named(tmp_path: Path) -> None:
+def test_damaged_database_is_reported_by_path(tmp_path: Path) -> None:
     path = tmp_path / "damaged.db"
     connection = sqlite3.connect(path)
     connection.executescript("PRAGMA page_size = 512; CREATE TABLE application (name TEXT)")

@@ -1,4 +1,4 @@
-"""A breaker that is forced, reconfigured, or follows another one."""
+"""Circuit breakers that are forced, reconfigured, or inherit the state of another."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_half_open_breaker_may_be_forced() -> None:
     assert breaker.current_state == "half-open"
 
 
-def test_change_of_state_by_force_is_told_once() -> None:
+def test_forced_state_change_emits_one_event() -> None:
     breaker = breaker_of(Clock(), fail_max=2)
     with listening() as told:
         breaker.configure(BreakerConfig(fail_max=3))
@@ -61,7 +61,7 @@ def test_change_of_state_by_force_is_told_once() -> None:
     assert told == [("breaker_state", "b", "open"), ("breaker_state", "b", "closed")]
 
 
-def test_reconfigured_breaker_goes_by_its_new_rules() -> None:
+def test_reconfigured_breaker_applies_new_settings() -> None:
     clock = Clock()
     breaker = breaker_of(clock, fail_max=9, open_seconds=10.0)
     ends(breaker, "ff")
@@ -77,7 +77,7 @@ def test_reconfigured_breaker_goes_by_its_new_rules() -> None:
 
 @pytest.mark.parametrize("other", ["count", "time", "consecutive"])
 @pytest.mark.parametrize("mode", ["count", "time", "consecutive"])
-def test_window_of_another_kind_begins_empty(mode: Any, other: Any) -> None:
+def test_window_is_cleared_when_its_kind_changes(mode: Any, other: Any) -> None:
     breaker = breaker_of(Clock(5.0), mode=mode, minimum_calls=9, fail_max=9)
     ends(breaker, "ff")
     breaker.configure(BreakerConfig(mode=other, minimum_calls=3, fail_max=3))
@@ -85,7 +85,7 @@ def test_window_of_another_kind_begins_empty(mode: Any, other: Any) -> None:
     assert ends(breaker, "f") == ("o" if mode == other else "c")
 
 
-def test_success_after_reload_is_remembered_of_failures() -> None:
+def test_success_after_reload_resets_consecutive_failures() -> None:
     breaker = breaker_of(Clock(), fail_max=3)
     ends(breaker, "ff")
     breaker.configure(BreakerConfig(fail_max=2))
@@ -93,7 +93,7 @@ def test_success_after_reload_is_remembered_of_failures() -> None:
     assert breaker.fail_counter == 1
 
 
-def test_following_breaker_takes_over_an_open_one() -> None:
+def test_breaker_inherits_open_state() -> None:
     clock = Clock()
     old = breaker_of(clock, "old", fail_max=1, open_seconds=10.0, open_growth=2.0)
     ends(old, "f")
@@ -111,7 +111,7 @@ def test_following_breaker_takes_over_an_open_one() -> None:
     assert old.current_state == "open"
 
 
-def test_following_breaker_takes_over_the_window() -> None:
+def test_breaker_inherits_window() -> None:
     clock = Clock(5.0)
     old = breaker_of(clock, "old", mode="count", window_calls=9, minimum_calls=9)
     ends(old, "ffo")
@@ -124,7 +124,7 @@ def test_following_breaker_takes_over_the_window() -> None:
     assert old.counts == Counts(3, 2, 0)
 
 
-def test_following_breaker_gives_up_what_it_knew() -> None:
+def test_inheriting_breaker_discards_its_own_state() -> None:
     clock = Clock()
     old, new = (breaker_of(clock, name, fail_max=2, open_seconds=10.0) for name in ("old", "new"))
     late = new.acquire()
@@ -166,7 +166,7 @@ GROWTH = "circuit breaker x: open_growth must be at least 1 and slow_seconds abo
         ("slow_seconds", -1.0, 0.5, GROWTH),
     ],
 )
-def test_breaker_bound_is_rejected_just_beyond(field: str, wrong: Any, least: Any, problem: str) -> None:
+def test_breaker_setting_just_outside_limit_is_rejected(field: str, wrong: Any, least: Any, problem: str) -> None:
     good = ResilientCircuitBreaker("x", config=BreakerConfig(**{field: least}))
     assert getattr(good.config, field) == least
     with pytest.raises(ValueError, match="circuit breaker") as caught:

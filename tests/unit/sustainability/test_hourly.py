@@ -1,4 +1,4 @@
-"""Hourly amounts of rates and counters: limits of gaps, ranges within hours, steps at the edges of hours."""
+"""Hourly amounts of rates and counters: gap limits, partial hours, and steps at hour boundaries."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def at(minutes: list[float]) -> np.ndarray:
     return START + np.array([round(each * MINUTE) for each in minutes], dtype=np.int64)
 
 
-def test_range_within_hours_asks_for_parts_of_them() -> None:
+def test_range_inside_hours_counts_partial_hours() -> None:
     times = at([*range(0, 181, 10)])
     hourly = integrate(times, np.full(19, 12.0), START + 10 * MINUTE, START + 140 * MINUTE, GAP)
     assert hourly.first == HOUR
@@ -33,27 +33,27 @@ def test_range_within_hours_asks_for_parts_of_them() -> None:
     assert hourly.total == pytest.approx(26)
 
 
-def test_range_that_ends_with_an_hour_has_no_further_hour() -> None:
+def test_range_ending_on_hour_has_no_extra_hour() -> None:
     hourly = nothing(START, START + 2 * HOUR_US)
     assert (len(hourly.amount), len(hourly.covered), len(hourly.wanted)) == (2, 2, 2)
     later = integrate(at([]), np.array([]), START, START + 2 * HOUR_US + 1, GAP)
     assert later.wanted.tolist() == [3600, 3600, 1e-6]
 
 
-def test_range_within_one_hour_has_that_hour_only() -> None:
+def test_range_within_one_hour_has_single_hour() -> None:
     hourly = integrate(at([0, 20, 40, 60]), np.full(4, 6.0), START + 15 * MINUTE, START + 45 * MINUTE, GAP)
     assert hourly.first == HOUR
     assert hourly.wanted.tolist() == [1800]
     assert hourly.amount.tolist() == pytest.approx([3])
 
 
-def test_ramp_over_an_edge_is_split_where_the_hour_ends() -> None:
+def test_ramp_across_hours_is_split_at_hour_boundary() -> None:
     hourly = integrate(at([50, 70]), np.array([0.0, 60.0]), START, START + 2 * HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([2.5, 7.5])  # mean of 15 kW, then of 45 kW, for ten minutes each
     assert hourly.covered.tolist() == pytest.approx([600, 600])
 
 
-def test_hours_before_and_after_the_readings_are_not_known() -> None:
+def test_hours_outside_readings_are_not_covered() -> None:
     hourly = integrate(at([130, 140, 150]), np.full(3, 6.0), START, START + 5 * HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([0, 0, 2, 0, 0])
     assert hourly.covered.tolist() == pytest.approx([0, 0, 1200, 0, 0])
@@ -61,7 +61,7 @@ def test_hours_before_and_after_the_readings_are_not_known() -> None:
     assert hourly.coverage == pytest.approx(1 / 15)
 
 
-def test_readings_outside_of_the_range_add_nothing() -> None:
+def test_readings_outside_range_are_ignored() -> None:
     hourly = integrate(at([*range(-120, 241, 20)]), np.full(19, 3.0), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([3])
     assert hourly.covered.tolist() == pytest.approx([3600])
@@ -71,7 +71,7 @@ def test_readings_outside_of_the_range_add_nothing() -> None:
 
 
 @pytest.mark.parametrize(("excess_us", "covered"), [(-1, 1200), (0, 1200), (1, 0)])
-def test_gap_is_known_up_to_the_longest_one(excess_us: int, covered: int) -> None:
+def test_gap_is_covered_up_to_longest_allowed_gap(excess_us: int, covered: int) -> None:
     times = at([10, 30])
     times[1] += excess_us
     hourly = integrate(times, np.array([6.0, 6.0]), START, START + HOUR_US, GAP)
@@ -82,19 +82,19 @@ def test_gap_is_known_up_to_the_longest_one(excess_us: int, covered: int) -> Non
 @pytest.mark.parametrize(
     ("minutes", "covered"), [([0, 30, 40, 50], 1200), ([0, 10, 40, 50], 1200), ([0, 10, 20, 50], 1200), ([0, 50], 0)]
 )
-def test_each_gap_is_judged_by_its_own_length(minutes: list[float], covered: int) -> None:
+def test_each_gap_is_evaluated_by_its_own_length(minutes: list[float], covered: int) -> None:
     hourly = integrate(at(minutes), np.full(len(minutes), 6.0), START, START + HOUR_US, GAP)
     assert hourly.covered.tolist() == pytest.approx([covered])
 
 
-def test_reading_that_is_nan_is_as_if_it_were_not_there() -> None:
+def test_nan_reading_is_treated_as_missing() -> None:
     hourly = integrate(at([0, 10, 20]), np.array([6.0, np.nan, 18.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([4])
     assert hourly.covered.tolist() == pytest.approx([1200])
 
 
 @pytest.mark.parametrize("values", [[], [5.0], [np.nan, 5.0]])
-def test_less_than_two_readings_tell_nothing(values: list[float]) -> None:
+def test_fewer_than_two_readings_yield_no_amount(values: list[float]) -> None:
     for sums in (integrate, differences):
         hourly = sums(at([10, 20][: len(values)]), np.array(values), START + MINUTE, START + 2 * HOUR_US, GAP)
         assert hourly.first == HOUR
@@ -105,7 +105,7 @@ def test_less_than_two_readings_tell_nothing(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize("minute", [0, 20, 60])
-def test_piece_of_a_microsecond_is_known(minute: int) -> None:
+def test_one_microsecond_interval_is_covered(minute: int) -> None:
     """Also after a gap, and where it begins with the range, a reading or an hour."""
     begins = START + minute * MINUTE
     times = np.array([begins - 25 * MINUTE, begins, begins + 1], dtype=np.int64)
@@ -116,54 +116,54 @@ def test_piece_of_a_microsecond_is_known(minute: int) -> None:
     assert hourly.amount.tolist() == pytest.approx([each * 1e6 for each in covered])
 
 
-def test_piece_that_begins_with_the_end_is_left_out() -> None:
+def test_interval_starting_at_range_end_is_excluded() -> None:
     end = START + HOUR_US
     hourly = integrate(np.array([end, end + 1]), np.full(2, 3.6e9), START, end, GAP)
     assert hourly.amount.tolist() == hourly.covered.tolist() == [0]
 
 
 @pytest.mark.parametrize(("known_minutes", "estimate"), [(30, 12.0), (29, None), (60, 12.0)])
-def test_estimate_needs_half_of_the_time(known_minutes: int, estimate: float | None) -> None:
+def test_estimate_requires_half_coverage(known_minutes: int, estimate: float | None) -> None:
     minutes: list[float] = [*range(0, known_minutes - 1, 10), known_minutes]
     hourly = integrate(at(minutes), np.full(len(minutes), 12.0), START, START + HOUR_US, GAP)
     assert hourly.estimate == (None if estimate is None else pytest.approx(estimate))
 
 
-def test_two_readings_of_a_counter_give_their_difference() -> None:
+def test_two_counter_readings_yield_their_difference() -> None:
     hourly = differences(at([50, 70]), np.array([1000.0, 1008.0]), START, START + 2 * HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([4, 4])
     assert hourly.covered.tolist() == pytest.approx([600, 600])
     assert hourly.first == HOUR
 
 
-def test_counter_that_stands_still_adds_nothing() -> None:
+def test_unchanged_counter_adds_nothing() -> None:
     hourly = differences(at([0, 10, 20, 30]), np.array([70.0, 70.0, 76.0, 76.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([6])
 
 
 @pytest.mark.parametrize(("last", "amount"), [(99.0, 99.0), (0.0, 0.0), (100.0, 0.0), (101.0, 1.0)])
-def test_counter_that_falls_began_anew_at_zero(last: float, amount: float) -> None:
+def test_falling_counter_is_treated_as_reset_to_zero(last: float, amount: float) -> None:
     hourly = differences(at([0, 10]), np.array([100.0, last]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([amount])
 
 
-def test_counter_step_over_a_gap_is_left_out() -> None:
+def test_counter_step_across_gap_is_excluded() -> None:
     hourly = differences(at([0, 10, 45, 55]), np.array([0.0, 1.0, 50.0, 52.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([3])
     assert hourly.covered.tolist() == pytest.approx([1200], abs=1e-5)
 
 
-def test_counter_reading_that_is_nan_is_passed_over() -> None:
+def test_nan_counter_reading_is_skipped() -> None:
     hourly = differences(at([0, 10, 20]), np.array([5.0, np.nan, 9.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([4])
 
 
-def test_counter_readings_of_one_moment_count_once() -> None:
+def test_counter_readings_with_same_timestamp_count_once() -> None:
     hourly = differences(at([0, 10, 10, 20]), np.array([0.0, 3.0, 3.0, 9.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([9])
 
 
-def test_counter_step_leaks_half_a_microsecond_at_most() -> None:
+def test_counter_step_leaks_at_most_half_a_microsecond() -> None:
     """Of the rate that begins with an hour, to the hour before."""
     hourly = differences(at([40, 60, 80]), np.array([0.0, 0.0, 1.2e9]), START, START + 2 * HOUR_US, GAP)
     assert 0 <= hourly.amount[0] <= 0.51  # 3.6e9 in an hour are 1 in a microsecond
@@ -172,14 +172,14 @@ def test_counter_step_leaks_half_a_microsecond_at_most() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 1000)), min_size=2, max_size=40))
 @settings(deadline=None, max_examples=50)
-def test_counter_sums_to_what_it_went_up(steps: list[tuple[int, int]]) -> None:
+def test_counter_total_equals_its_increase(steps: list[tuple[int, int]]) -> None:
     minutes, counts = (np.cumsum(column).tolist() for column in zip(*steps, strict=True))
     hourly = differences(at(minutes), np.array(counts, dtype=float), START, START + 24 * HOUR_US, GAP)
     assert hourly.total == pytest.approx(counts[-1] - counts[0], rel=1e-6, abs=1e-4)
     assert hourly.covered.sum() == pytest.approx((minutes[-1] - minutes[0]) * 60)
 
 
-def test_nothing_has_each_hour_but_wants_none() -> None:
+def test_empty_hourly_result_is_zero_for_each_hour() -> None:
     hourly = nothing(START + MINUTE, START + 3 * HOUR_US)
     assert hourly.first == HOUR
     assert hourly.amount.tolist() == hourly.covered.tolist() == hourly.wanted.tolist() == [0, 0, 0]
@@ -187,7 +187,7 @@ def test_nothing_has_each_hour_but_wants_none() -> None:
     assert hourly.estimate is None
 
 
-def test_sum_of_machines_adds_what_each_of_them_has() -> None:
+def test_sum_of_machines_adds_amounts_and_coverage() -> None:
     one = Hourly(HOUR, np.array([1.0, 2.0]), np.array([100.0, 200.0]), np.array([3600.0, 1800.0]))
     two = Hourly(HOUR, np.array([10.0, 20.0]), np.array([1000.0, 600.0]), np.array([1800.0, 3600.0]))
     both = add([one, two], START, START + 2 * HOUR_US)
@@ -199,7 +199,7 @@ def test_sum_of_machines_adds_what_each_of_them_has() -> None:
     assert (none.first, none.wanted.tolist()) == (HOUR, [0, 0])
 
 
-def test_mean_of_an_hour_is_of_its_known_part() -> None:
+def test_hourly_mean_uses_only_covered_time() -> None:
     times = at([0, 10, 60, 61, 125, 125 + 0.5 / 60])
     means = mean_of(times, np.array([10.0, 20.0, 7.0, 9.0, 4.0, 4.0]), START, START + 4 * HOUR_US, GAP)
     assert means[:3].tolist() == pytest.approx([15, 8, 4])  # of ten minutes, a minute, half a second
@@ -207,7 +207,7 @@ def test_mean_of_an_hour_is_of_its_known_part() -> None:
     assert means.dtype == np.float64
 
 
-def test_mean_of_a_part_of_an_hour_leaves_out_the_rest() -> None:
+def test_mean_of_partial_hour_excludes_time_outside_range() -> None:
     means = mean_of(at([0, 20, 40, 60]), np.array([0.0, 60.0, 60.0, 0.0]), START + 20 * MINUTE, START + HOUR_US, GAP)
     assert means.tolist() == pytest.approx([45])
     assert np.isnan(mean_of(at([0, 21]), np.array([1.0, 1.0]), START, START + HOUR_US, GAP)).all()
@@ -216,13 +216,13 @@ def test_mean_of_a_part_of_an_hour_leaves_out_the_rest() -> None:
 @pytest.mark.parametrize(
     ("phases", "kilowatts"), [(1, [0, 0.2, 2.0]), (3, [0, 0.2 * math.sqrt(3), 2.0 * math.sqrt(3)])]
 )
-def test_power_is_of_current_volts_and_power_factor(phases: int, kilowatts: list[float]) -> None:
+def test_power_follows_current_voltage_and_power_factor(phases: int, kilowatts: list[float]) -> None:
     power = power_of_current(np.array([0.0, 1.0, 10.0]), 250, 0.8, phases)
     assert power.tolist() == pytest.approx(kilowatts)
 
 
 @pytest.mark.parametrize("ratio", [specific, water_usage_effectiveness])
-def test_ratio_needs_more_than_nothing_to_divide_by(ratio: Callable[[float, float], float | None]) -> None:
+def test_ratio_requires_positive_denominator(ratio: Callable[[float, float], float | None]) -> None:
     assert ratio(3.0, 0.5) == 6
     assert ratio(3.0, 1e-9) == pytest.approx(3e9)
     assert ratio(0.0, 4.0) == 0

@@ -1,4 +1,4 @@
-"""What a policy document means: each field reaches what it governs, and each mistake is told as it is."""
+"""Semantics of policy documents: the effect of each field, matching, error messages, and the reference."""
 
 import math
 from pathlib import Path
@@ -35,7 +35,7 @@ def mistake(text: str, source: str = "the source") -> str:
     return str(caught.value)
 
 
-def test_each_field_of_a_breaker_policy_is_used() -> None:
+def test_every_breaker_policy_field_is_applied() -> None:
     spec = CircuitBreakerSpec.model_validate(
         {
             "mode": "count",
@@ -57,7 +57,7 @@ def test_each_field_of_a_breaker_policy_is_used() -> None:
     assert spec.config() == BreakerConfig("count", 2, 30, 4.0, 0.35, 0.6, 0.7, 8, 9.0, 0.15, 1.1, 12.0, 13, "closed")
 
 
-def test_adaptive_policy_makes_its_algorithm() -> None:
+def test_adaptive_policy_creates_its_algorithm() -> None:
     bounds = {"initialLimit": 7, "minLimit": 3, "maxLimit": 11}
     vegas = AdaptiveConcurrencySpec.model_validate(bounds).new()
     assert vegas == Vegas(7, 3, 11)
@@ -67,7 +67,7 @@ def test_adaptive_policy_makes_its_algorithm() -> None:
     assert slow == Aimd(7, 3, 11, 0.3)
 
 
-def test_bulkhead_or_adaptive_policy_makes_the_limit() -> None:
+def test_bulkhead_and_adaptive_policy_configure_limit() -> None:
     bulkhead = {"maxConcurrent": 12, "maxQueued": 5, "maxWait": "2s"}
     assert policy(bulkhead=bulkhead).limit() == LimitConfig(12, 5, 2.0)
     adaptive = {"initialLimit": 7, "minLimit": 3, "maxLimit": 11}
@@ -76,7 +76,7 @@ def test_bulkhead_or_adaptive_policy_makes_the_limit() -> None:
     )
 
 
-def test_admission_policy_makes_the_limit_with_shares() -> None:
+def test_admission_policy_configures_limit_with_shares() -> None:
     parts: dict[str, Any] = {
         "maxConcurrent": 12,
         "maxQueued": 5,
@@ -101,7 +101,7 @@ servers: [{server: store}, {server: "s*", admission: {maxQueued: 1}}]
 """
 
 
-def test_first_match_governs_call_shadow_and_server() -> None:
+def test_first_match_applies_to_call_shadow_and_server() -> None:
     document = parse_policy_document(DOCUMENT, "x")
 
     def target(server: str, method: str) -> str | None:
@@ -118,7 +118,7 @@ def test_first_match_governs_call_shadow_and_server() -> None:
     assert [found and found.server for found in servers] == ["store", "s*", None]
 
 
-def test_document_without_matches_governs_nothing() -> None:
+def test_empty_document_matches_nothing() -> None:
     document = PolicyDocument()
     assert document.for_call("a", "b", "C") is None
     assert document.shadow_of("a/b/C") is None
@@ -169,11 +169,11 @@ def test_document_without_matches_governs_nothing() -> None:
         ),
     ],
 )
-def test_mistake_is_told_in_one_sentence(text: str, problem: str) -> None:
+def test_invalid_policy_error_is_one_sentence(text: str, problem: str) -> None:
     assert mistake(text) == f"the source: {problem}"
 
 
-def test_yaml_mistake_is_told_on_one_line() -> None:
+def test_yaml_error_is_reported_on_one_line() -> None:
     problem = mistake("policies: [\n  {", "p.yaml")
     assert problem.startswith("p.yaml: is not YAML: while parsing a flow")
     assert "expected" in problem
@@ -182,7 +182,7 @@ def test_yaml_mistake_is_told_on_one_line() -> None:
     assert "XX" not in problem
 
 
-def test_equal_bounds_do_not_contradict_each_other() -> None:
+def test_equal_bounds_are_accepted() -> None:
     parse_policy_document(
         """
         policies:
@@ -197,7 +197,7 @@ def test_equal_bounds_do_not_contradict_each_other() -> None:
     )
 
 
-def test_described_error_of_a_part_names_its_field() -> None:
+def test_error_description_names_field() -> None:
     with pytest.raises(ValidationError) as caught:
         AdaptiveConcurrencySpec.model_validate({"slowCall": "1s"})
     assert describe(caught.value) == "slowCall: means nothing to vegas; it is for aimd"
@@ -205,7 +205,7 @@ def test_described_error_of_a_part_names_its_field() -> None:
     assert (error.field, str(error)) == ("open", "is wrong")
 
 
-def test_policy_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+def test_unreadable_policy_file_is_reported_with_reason(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     with pytest.raises(PolicyError) as caught:
         load_policy_document(path)
@@ -222,7 +222,7 @@ def test_policy_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path}: generation: Input should be a valid integer")
 
 
-def test_rules_over_several_fields_are_in_the_schema() -> None:
+def test_cross_field_rules_are_included_in_schema() -> None:
     class Part(PolicyPart):
         model_config = cross_field_rules(("self.a <= self.b", "a", "must not be above b"), ("c", "", "d"))
 
@@ -232,7 +232,7 @@ def test_rules_over_several_fields_are_in_the_schema() -> None:
     ]
 
 
-def test_policy_reference_is_that_of_the_documentation() -> None:
+def test_policy_reference_matches_documentation() -> None:
     assert policy_reference() == (ROOT / "docs" / "policies.md").read_text()
 
 

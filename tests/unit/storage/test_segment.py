@@ -1,4 +1,4 @@
-"""Segments: their layout, byte by byte, what is compressed, and which damage is told."""
+"""Segments: byte layout, compression, and detection of damage."""
 
 import itertools
 import struct
@@ -74,7 +74,7 @@ def test_segment_of_256_readings_is_compressed(count: int, codec: int) -> None:
     st.integers(0, 100),
 )
 @settings(max_examples=50, deadline=None)
-def test_unpacked_segment_is_what_was_packed(first: int, count: int, step: int, value: float, seed: int) -> None:
+def test_unpacked_segment_equals_packed_data(first: int, count: int, step: int, value: float, seed: int) -> None:
     generator = np.random.default_rng(seed)
     times = first + np.cumsum(generator.integers(0, step, count, endpoint=True))
     values = generator.random(count)
@@ -85,13 +85,13 @@ def test_unpacked_segment_is_what_was_packed(first: int, count: int, step: int, 
     assert found_values.tobytes() == values.tobytes()
 
 
-def test_columns_of_other_layout_are_packed_the_same() -> None:
+def test_strided_columns_are_packed_identically() -> None:
     times = np.arange(20)
     table = np.arange(40.0).reshape(20, 2)
     assert pack(times, table[:, 1]) == pack(times, table[:, 1].copy())
 
 
-def test_segments_are_packed_in_several_threads() -> None:
+def test_segments_can_be_packed_concurrently() -> None:
     times, values = np.arange(1000), np.random.default_rng(2).random(1000)
     segment = pack(times, values)
 
@@ -103,7 +103,7 @@ def test_segments_are_packed_in_several_threads() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 11, 12, 19])
-def test_segment_shorter_than_its_header_is_cut_off(length: int) -> None:
+def test_truncated_segment_is_rejected(length: int) -> None:
     with pytest.raises(CorruptSegmentError, match=rf"^a segment of {length} bytes is cut off$"):
         unpack(packed([1, 2, 3], [1.0, 2.0, 3.0])[:length])
 
@@ -120,7 +120,7 @@ def test_segment_of_unknown_version_is_rejected() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 300])
-def test_any_changed_byte_of_the_rest_is_noticed(count: int) -> None:
+def test_changed_byte_after_header_is_detected(count: int) -> None:
     segment = packed(list(range(count)), [0.5] * count)
     for place in range(12, len(segment), 5):
         changed = bytearray(segment)

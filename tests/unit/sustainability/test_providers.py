@@ -1,4 +1,4 @@
-"""Services that are asked for hourly factors: what is asked, what is made of answers, and what is remembered."""
+"""Providers of hourly emission factors: requests, parsing of responses, and caching of the last good factors."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ def kilograms(factors: Mapping[int, Factor]) -> dict[int, tuple[float, bool]]:
 
 
 @pytest.mark.usefixtures("far_east")
-async def test_electricity_maps_is_asked_for_a_range_in_utc() -> None:
+async def test_electricity_maps_request_uses_utc_range() -> None:
     source = Answering({"data": []})
     assert await ElectricityMapsFactors(source).hourly("DE", NEW_YEAR - 1, NEW_YEAR + 2) == {}
     range_asked = {"zone": "DE", "start": "2023-12-31T23:00:00Z", "end": "2024-01-01T02:00:00Z"}
@@ -67,7 +67,7 @@ async def test_electricity_maps_is_asked_for_a_range_in_utc() -> None:
 
 
 @pytest.mark.usefixtures("far_east")
-async def test_carbon_aware_is_asked_for_a_range_in_utc() -> None:
+async def test_carbon_aware_request_uses_utc_range() -> None:
     source = Answering([])
     assert await CarbonAwareFactors(source).hourly("eastus", NEW_YEAR - 1, NEW_YEAR + 2) == {}
     range_asked = {"location": "eastus", "time": "2023-12-31T23:00:00Z", "toTime": "2024-01-01T02:00:00Z"}
@@ -91,7 +91,7 @@ async def test_electricity_maps_factors_have_every_field() -> None:
 
 
 @pytest.mark.usefixtures("far_east")
-async def test_carbon_aware_factors_are_the_mean_of_each_hour() -> None:
+async def test_carbon_aware_factors_are_hourly_means() -> None:
     entries = [
         {"time": "2023-12-31T23:00:00Z", "rating": 100},
         {"time": "2023-12-31T23:30:00Z", "rating": 200},
@@ -105,14 +105,14 @@ async def test_carbon_aware_factors_are_the_mean_of_each_hour() -> None:
 
 
 @pytest.mark.parametrize("answer", [{"data": None}, {"other": []}, {}, "data", None, {"data": {"a": 1}}])
-async def test_electricity_maps_answer_has_to_be_a_list(answer: Any) -> None:
+async def test_electricity_maps_response_must_be_a_list(answer: Any) -> None:
     with pytest.raises(InternalError) as caught:
         await ElectricityMapsFactors(Answering(answer)).hourly("DE", HOUR, HOUR + 1)
     assert caught.value.message == "Electricity Maps answered with something else than a list of data"
 
 
 @pytest.mark.parametrize("answer", [{"data": []}, None, "x"])
-async def test_carbon_aware_answer_has_to_be_a_list(answer: Any) -> None:
+async def test_carbon_aware_response_must_be_a_list(answer: Any) -> None:
     with pytest.raises(InternalError) as caught:
         await CarbonAwareFactors(Answering(answer)).hourly("eastus", HOUR, HOUR + 1)
     assert caught.value.message == "Carbon Aware SDK answered with something else than a list"
@@ -122,7 +122,7 @@ async def test_carbon_aware_answer_has_to_be_a_list(answer: Any) -> None:
     "entry",
     [{}, {"datetime": "2023-08-14T08:00Z"}, {"datetime": "x", "carbonIntensity": 1}, {"carbonIntensity": 1}, 7, None],
 )
-async def test_electricity_maps_entry_is_rejected_and_quoted(entry: Any) -> None:
+async def test_invalid_electricity_maps_entry_is_quoted_in_error(entry: Any) -> None:
     with pytest.raises(InternalError) as caught:
         await ElectricityMapsFactors(Answering([entry])).hourly("DE", HOUR, HOUR + 1)
     assert caught.value.message == (
@@ -130,7 +130,7 @@ async def test_electricity_maps_entry_is_rejected_and_quoted(entry: Any) -> None
     )
 
 
-async def test_carbon_aware_entry_is_rejected_and_cut_short() -> None:
+async def test_invalid_carbon_aware_entry_is_truncated_in_error() -> None:
     entry = {"time": "2023-08-14T08:00Z", "rating": "x" * 200}
     with pytest.raises(InternalError) as caught:
         await CarbonAwareFactors(Answering([entry])).hourly("eastus", HOUR, HOUR + 1)
@@ -138,7 +138,7 @@ async def test_carbon_aware_entry_is_rejected_and_cut_short() -> None:
     assert caught.value.message == told + repr(entry)[:100]
 
 
-async def test_factor_of_a_service_beyond_limits_names_the_service() -> None:
+async def test_factor_outside_limits_is_reported_with_provider() -> None:
     moment = "2023-08-14T08:00Z"
     with pytest.raises(FactorError, match=r"^Electricity Maps: 3\.5 is no factor in kg/kWh"):
         await ElectricityMapsFactors(Answering([{"datetime": moment, "carbonIntensity": 3500}])).hourly("D", HOUR, HOUR)
@@ -146,7 +146,7 @@ async def test_factor_of_a_service_beyond_limits_names_the_service() -> None:
         await CarbonAwareFactors(Answering([{"time": moment, "rating": -100}])).hourly("D", HOUR, HOUR)
 
 
-async def test_known_hours_are_answered_without_asking() -> None:
+async def test_known_hours_are_returned_without_request() -> None:
     provider = Telling(dict.fromkeys(range(HOUR, HOUR + 4), 0.2))
     factors = LastGoodFactors(provider)
     first = await factors.hourly("X", HOUR, HOUR + 4)
@@ -158,7 +158,7 @@ async def test_known_hours_are_answered_without_asking() -> None:
     assert provider.asked[1:] == [("Y", HOUR, HOUR + 4), ("X", HOUR + 3, HOUR + 5)]
 
 
-async def test_long_range_is_asked_for_in_parts_of_240_hours() -> None:
+async def test_long_range_is_requested_in_240_hour_chunks() -> None:
     provider = Telling(dict.fromkeys(range(HOUR, HOUR + 600), 0.2))
     factors = LastGoodFactors(provider)
     await factors.hourly("X", HOUR + 240, HOUR + 480)
@@ -167,13 +167,13 @@ async def test_long_range_is_asked_for_in_parts_of_240_hours() -> None:
     assert provider.asked == [("X", *part) for part in parts]
 
 
-async def test_empty_range_has_no_factors_and_asks_nothing() -> None:
+async def test_empty_range_sends_no_request() -> None:
     provider = Telling({HOUR: 0.2})
     assert await LastGoodFactors(provider).hourly("X", HOUR, HOUR) == {}
     assert provider.asked == []
 
 
-async def test_missing_hour_gets_the_factor_of_the_latest_hour() -> None:
+async def test_missing_hour_uses_latest_known_factor() -> None:
     provider = Telling({HOUR + 2: 0.2})
     factors = LastGoodFactors(provider)
     await factors.hourly("X", HOUR + 2, HOUR + 3)
@@ -186,7 +186,7 @@ async def test_missing_hour_gets_the_factor_of_the_latest_hour() -> None:
     }
 
 
-async def test_hour_told_again_replaces_what_was_known() -> None:
+async def test_updated_hour_replaces_cached_factor() -> None:
     provider = Telling({HOUR: 0.2})
     factors = LastGoodFactors(provider)
     await factors.hourly("X", HOUR, HOUR + 1)
@@ -194,13 +194,13 @@ async def test_hour_told_again_replaces_what_was_known() -> None:
     assert kilograms(await factors.hourly("X", HOUR, HOUR + 2)) == {HOUR: (0.3, False), HOUR + 1: (0.3, True)}
 
 
-async def test_zone_of_which_nothing_is_told_has_no_factors() -> None:
+async def test_zone_without_data_has_no_factors() -> None:
     factors = LastGoodFactors(Telling({}))
     assert await factors.hourly("X", HOUR, HOUR + 2) == {}
 
 
 @pytest.mark.parametrize("problem", [UnavailableError("is away"), FactorError("wrong unit")])
-async def test_problem_is_hidden_by_the_last_good_factor(problem: Exception) -> None:
+async def test_provider_failure_is_masked_by_last_good_factor(problem: Exception) -> None:
     provider = Telling({HOUR: 0.2})
     factors = LastGoodFactors(provider)
     provider.problem = problem
@@ -215,7 +215,7 @@ async def test_problem_is_hidden_by_the_last_good_factor(problem: Exception) -> 
         await factors.hourly("Y", HOUR, HOUR + 1)
 
 
-async def test_problem_of_another_kind_is_passed_on() -> None:
+async def test_unexpected_provider_error_is_propagated() -> None:
     provider = Telling({HOUR: 0.2})
     factors = LastGoodFactors(provider)
     await factors.hourly("X", HOUR, HOUR + 1)
@@ -224,7 +224,7 @@ async def test_problem_of_another_kind_is_passed_on() -> None:
         await factors.hourly("X", HOUR, HOUR + 2)
 
 
-async def test_provider_that_fails_is_not_asked_for_the_rest() -> None:
+async def test_failed_provider_receives_no_further_requests() -> None:
     provider = Telling({HOUR: 0.2})
     factors = LastGoodFactors(provider)
     await factors.hourly("X", HOUR, HOUR + 1)
@@ -235,7 +235,7 @@ async def test_provider_that_fails_is_not_asked_for_the_rest() -> None:
     assert sum(factor.stale for factor in found.values()) == 699
 
 
-async def test_failure_warns_of_zone_and_reason(caplog: pytest.LogCaptureFixture) -> None:
+async def test_provider_failure_logs_zone_and_reason(caplog: pytest.LogCaptureFixture) -> None:
     provider = Telling({})
     provider.problem = FactorError("wrong unit")
     with pytest.raises(FactorError):
@@ -243,7 +243,7 @@ async def test_failure_warns_of_zone_and_reason(caplog: pytest.LogCaptureFixture
     assert caplog.messages == ["no emission factors for zone X from the provider: wrong unit"]
 
 
-async def test_oldest_of_twenty_thousand_hours_is_forgotten() -> None:
+async def test_factor_cache_evicts_oldest_of_20000_hours() -> None:
     """Oldest by when it was told last, not by its hour."""
     provider = Telling(dict.fromkeys(range(HOUR, HOUR + 20_000), 0.2))
     factors = LastGoodFactors(provider)

@@ -1,4 +1,4 @@
-"""Sensors whose unit is another in some of the data are refused, with what they seem to be told in."""
+"""Detection of sensors whose unit changes between runs, and the units named in the error."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def refused(runs: Sequence[Run]) -> str:
     return ""
 
 
-def test_unit_change_is_told_with_sensor_machines_and_values() -> None:
+def test_unit_change_error_names_sensor_machines_and_values() -> None:
     runs = runs_of(b=[10.1], d=[50.2], a=[9.9], e=[50.6], c=[10.0], f=[50.4])
     with pytest.raises(UnitChangeError) as caught:
         check_units(runs, ["x"])
@@ -61,29 +61,29 @@ def test_unit_change_is_told_with_sensor_machines_and_values() -> None:
         (10.0, ""),
     ],
 )
-def test_conversion_of_units_is_recognized(other: float, units: str) -> None:
+def test_unit_conversion_is_recognized(other: float, units: str) -> None:
     assert refused(at(10, 10, other, other)) == units
     assert refused(at(other, 10, other, 10, other)) == units
 
 
 @pytest.mark.parametrize(("high", "found"), [(96.9, False), (97.0, True), (103.0, True), (103.1, False)])
-def test_conversion_of_units_fits_within_three_percent(high: float, found: bool) -> None:
+def test_unit_conversion_tolerance_is_three_percent(high: float, found: bool) -> None:
     assert (refused(at(0.1, 0.1, high, high)) != "") == found
 
 
 @pytest.mark.parametrize("low", [0.5, 1.0, 2.0])
-def test_small_positive_values_may_change_their_unit(low: float) -> None:
+def test_unit_change_is_detected_for_small_values(low: float) -> None:
     assert refused(at(low, low, low * 14.5038, low * 14.5038)) == "bar and psi"
 
 
 @pytest.mark.parametrize("low", [[0, 0], [-1, 1, 1], [-5, -5]])
-def test_values_that_are_not_positive_change_no_unit(low: list[float]) -> None:
+def test_unit_change_is_not_reported_for_nonpositive_values(low: list[float]) -> None:
     other = float(np.median(low)) * 1.8 + 32
     assert refused(at(*low, other, other)) == ""
 
 
 @pytest.mark.parametrize(("machines", "found"), [((2, 2), True), ((1, 3), False), ((3, 1), False), ((1, 2), False)])
-def test_unit_change_needs_two_stretches_of_each(machines: tuple[int, int], found: bool) -> None:
+def test_unit_change_requires_two_stretches_of_each_unit(machines: tuple[int, int], found: bool) -> None:
     low, high = machines
     assert (refused(at(*[10.0] * low, *[50.0] * high)) != "") == found
 
@@ -96,14 +96,14 @@ def test_run_of_forty_readings_has_four_stretches(count: int, found: bool) -> No
         assert refused(runs_of(m=values, n=values)) == ""
 
 
-def test_one_or_no_stretch_changes_no_unit() -> None:
+def test_unit_change_is_not_reported_for_single_stretch() -> None:
     assert refused(at(10)) == ""
     assert refused(at(NAN)) == ""
     assert refused(at()) == ""
 
 
 @pytest.mark.parametrize("high", [68.9, 69.0, 69.1])
-def test_groups_are_six_deviations_of_the_lower_apart(high: float) -> None:
+def test_unit_groups_differ_by_six_lower_deviations(high: float) -> None:
     """Those of 13 and 27 deviate by 7: 6 of them from 27 is 69."""
     assert (refused(at(13, 27, high, high)) != "") == (high >= 69)
 
@@ -112,12 +112,12 @@ def test_groups_are_six_deviations_of_the_lower_apart(high: float) -> None:
     ("high", "found"),
     [([52, 84], True), ([60, 76], True), ([46, 46, 68, 90, 90], False), ([50, 58, 68, 78, 86], True)],
 )
-def test_groups_are_two_deviations_of_the_upper_apart(high: list[float], found: bool) -> None:
+def test_unit_groups_differ_by_two_upper_deviations(high: list[float], found: bool) -> None:
     """From 20 to 52 it is exactly 2 deviations of 52 and 84."""
     assert (refused(at(20, 20, *high)) == "°C and °F") == found
 
 
-def test_groups_are_told_apart_at_the_widest_gap() -> None:
+def test_unit_groups_are_split_at_widest_gap() -> None:
     assert refused(at(9, 10, 11, 48, 50, 52)) == "°C and °F"
     assert refused(at(9, 10, 10, 11, 12, 49, 51)) == "°C and °F"
     assert refused(at(9, 10, 49, 50, 50, 51, 52)) == "°C and °F"
@@ -128,7 +128,7 @@ def test_missing_readings_do_not_hide_a_unit_change() -> None:
     assert refused(runs) == "°C and °F"
 
 
-def test_each_sensor_is_checked_for_its_unit() -> None:
+def test_unit_of_each_sensor_is_checked() -> None:
     calm, empty, few = [10.0] * 4, [NAN] * 4, [NAN, NAN, 3.0, NAN]
     changed = [10.0, 10.0, 50.0, 50.0]
     other = [10.0, 10.0, 20.0, 20.0]

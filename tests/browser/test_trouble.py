@@ -3,6 +3,7 @@
 import re
 import time
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.browser import Watched, a_pump, opened, violations
@@ -11,6 +12,18 @@ from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
 _LOST = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE"]
+
+
+@pytest.fixture(autouse=True)
+def recovered(plant: Platform) -> None:
+    """Each test begins with closed breakers, whatever the test before broke: a page retries only after 30 s."""
+
+    def explained() -> bool:
+        machines = http("GET", f"{plant.api}/api/machines?limit=1").json["items"]
+        path = f"{plant.api}/api/machines/{machines[0]['machine_id']}" if machines else ""
+        return bool(machines) and all(http("GET", f"{path}/{part}").status == 200 for part in ("explanation", "advice"))
+
+    wait_for(explained, 60, "predictions are explained again")
 
 
 def test_console_reconnects_after_api_is_killed(page: Page, plant: Platform, watched: Watched) -> None:

@@ -119,9 +119,11 @@ def _hears(platform: Platform) -> bool:
 def test_platform_view_reports_reachable_and_missing_services(serving: Platform) -> None:
     def rated() -> Any:
         http("GET", f"{serving.api}/api/machines")
+        http("POST", f"{serving.api}/api/predict", {"machine_id": "nobody"})  # the first request to prediction, perhaps
         found = {each["service"]: each for each in http("GET", f"{serving.api}/api/platform").json["instances"]}
         rates = found["api"].get("rates")
-        return found if rates and rates["requests_per_second"] > 0 else None
+        counted = found["prediction"].get("requests", {}).get("bounds")
+        return found if rates and rates["requests_per_second"] > 0 and counted else None
 
     found = wait_for(rated, 15, "rates")
     assert found["prediction"]["reachable"]

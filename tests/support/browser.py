@@ -10,11 +10,8 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect
 from tests.support.platform import Platform
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-MACHINES = 8
-
-
+MACHINES = 8  # of the plant that the pages show
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 PATIENCE = 20_000  # ms that a page gets on a machine that has other things to do
 
 
@@ -38,9 +35,6 @@ class Watched:
 
     def unexpected(self) -> list[str]:
         return [each for each in self.problems if not any(part in each for part in self.expected)]
-
-
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
 
 def opened(page: Page, platform: Platform, path: str = "/") -> Page:

@@ -1,9 +1,7 @@
 """Emission factors: selection by zone, method and year, reading of tables and files, and validation errors."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from time import tzset
 
 import pytest
 
@@ -26,16 +24,6 @@ HOUR = 470_000  # 2023-08-14T08:00Z
 
 def hour_of(year: int, month: int = 1, day: int = 1, hour: int = 0) -> int:
     return int(datetime(year, month, day, hour, tzinfo=UTC).timestamp()) // 3600
-
-
-@pytest.fixture
-def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The clock of the machine is nine hours ahead of UTC."""
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "XST-9")
-        tzset()
-        yield
-    tzset()
 
 
 @pytest.fixture

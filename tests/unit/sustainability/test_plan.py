@@ -1,6 +1,5 @@
 """The accounting plan: lookup of meters, sites and lines, defaults, and limits of each field."""
 
-import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -115,14 +114,9 @@ def test_missing_plan_file_is_reported(tmp_path: Path) -> None:
         load_plan(tmp_path / "none.yaml")
 
 
-def test_contract_times_without_offset_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "America/New_York")
-    time.tzset()
-    try:
-        part = ContractPart(name="a", kg_per_kwh=0.0, share=1.0, begins=datetime(2024, 1, 1), ends=datetime(2024, 1, 2))
-        contract = part.contract()
-    finally:
-        monkeypatch.undo()
-        time.tzset()
+@pytest.mark.usefixtures("far_east")
+def test_contract_times_without_offset_are_utc() -> None:
+    part = ContractPart(name="a", kg_per_kwh=0.0, share=1.0, begins=datetime(2024, 1, 1), ends=datetime(2024, 1, 2))
+    contract = part.contract()
     first = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) // 3600
     assert (contract.begins, contract.ends) == (first, first + 24)

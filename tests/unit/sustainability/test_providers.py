@@ -1,8 +1,7 @@
 """Providers of hourly emission factors: requests, parsing of responses, and caching of the last good factors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from time import tzset
 from typing import Any
 
 import pytest
@@ -42,16 +41,6 @@ class Telling:
             raise self.problem
         told = (hour for hour in range(first, last) if hour in self.factors)
         return {hour: Factor(self.factors[hour], "told", 2023) for hour in told}
-
-
-@pytest.fixture
-def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The clock of the machine is nine hours ahead of UTC."""
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "XST-9")
-        tzset()
-        yield
-    tzset()
 
 
 def kilograms(factors: Mapping[int, Factor]) -> dict[int, tuple[float, bool]]:

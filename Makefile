@@ -63,7 +63,7 @@ cluster-test: $(VENV)/.dev  ## Install one release on the current cluster, which
 proof: $(VENV)/.dev  ## Prove the claims of the docs, for hours; ARGS='alerts chaos' chooses topics, ARGS=--list lists them
 	@$(BIN)/python -m tests.proof $(ARGS)
 
-coverage: $(VENV)/.dev  ## Run the same with branch coverage of the services and the processes that tests start
+coverage: $(VENV)/.dev  ## Run the tests of make test with branch coverage, also of the processes that they start
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(BIN)/coverage run -m pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS) && tests=0 || tests=$$?; \
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$tests

@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.authority import Authority
-from tests.support.edge import connected, listen, metric, readings, results
+from tests.support.edge import connected, listen, readings, results
 from tests.support.mosquitto import Mosquitto
 from tests.support.platform import Platform
 from tests.support.proxy import Proxy
@@ -216,7 +216,7 @@ def test_full_spool_pauses_mqtt_input_and_drops_nothing(platform: Platform, fast
     assert platform.admin("edge", "/livez").status == 200
     platform.restart("ingestion")
     wait_for(lambda: results(platform, "hall-1")["accepted"] == sensors * messages, 120, "all is read then")
-    assert metric(platform, held_back) > 1
+    assert platform.metric("edge", held_back) > 1
     expected = [each[0] for number, each in enumerate(values) if number % 100 == 99]
     wait_for(lambda: readings(platform, "pump-99", "s0") == expected, 60, "and stored")
     device.close()

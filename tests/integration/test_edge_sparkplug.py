@@ -8,7 +8,7 @@ import pytest
 
 from aurum_sim.peers.peer import Sample
 from aurum_sim.peers.sparkplug import SparkplugPeer
-from tests.support.edge import connected, listen, metric, readings, results
+from tests.support.edge import connected, listen, readings, results
 from tests.support.mosquitto import Mosquitto
 from tests.support.platform import Platform
 from tests.support.proxy import Proxy
@@ -94,7 +94,7 @@ def test_sparkplug_faults_leave_gaps_but_no_wrong_value(platform: Platform, fast
             proxy.set("reset")
         proxy.set("pass")
         wait_for(heard_again, 40, f"the node is heard again after {fault}")
-    assert metric(platform, 'edge_input_rebirths_total{input="line"}') >= 1
+    assert platform.metric("edge", 'edge_input_rebirths_total{input="line"}') >= 1
     for machine in MACHINES[:2]:
         found = readings(platform, machine, "s0")
         assert found == sorted(set(found))

@@ -19,17 +19,9 @@ def listen(platform: Platform, *inputs: dict[str, Any]) -> None:
         platform.start(service)
 
 
-def metric(platform: Platform, name: str) -> float:
-    """Of the gateway."""
-    for line in platform.admin("edge", "/metrics").body.decode().splitlines():
-        if line.startswith(name + " "):
-            return float(line.split(" ")[1])
-    return 0.0
-
-
 def connected(platform: Platform, name: str) -> bool:
     try:
-        return metric(platform, f'edge_input_connected{{input="{name}"}}') == 1
+        return platform.metric("edge", f'edge_input_connected{{input="{name}"}}') == 1
     except OSError:
         return False
 

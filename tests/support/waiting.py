@@ -20,8 +20,8 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     pytest.fail(f"not within {seconds} s: {what}")
 
 
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    """Polls until the condition, which may be a coroutine function, is true."""
+async def until(condition: Callable[[], Any], what: str = "the condition", seconds: float = 20.0) -> None:
+    """Polls until the condition, which may be a coroutine function, is true; fails the test with `what` otherwise."""
     deadline = time.monotonic() + seconds
     while True:
         result = condition()
@@ -29,5 +29,5 @@ async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
             result = await result
         if result:
             return
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.01)

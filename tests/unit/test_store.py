@@ -5,7 +5,7 @@ import contextlib
 import random
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, U
 from aurum.storage import ledger
 from aurum.storage.database import NewerDatabaseError, connect
 from aurum.storage.segment import pack
+from tests.support.waiting import until
 
 END = 2**62
 
@@ -41,14 +42,6 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await opened.start()
     yield opened
     await opened.close()
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail(f"not within {seconds} s: {what}")
 
 
 async def write(store: SqliteStore, *batches: Batch) -> list[tuple[int, int]]:

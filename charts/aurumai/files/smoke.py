@@ -69,7 +69,7 @@ def main(check):
         except (AssertionError, OSError, grpc.RpcError) as error:
             if time.monotonic() > deadline:
                 raise
-            print(f"not yet: {error}", file=sys.stderr)
+            print(f"check failed, next attempt in 2 s: {error}", file=sys.stderr)
             time.sleep(2)
 
 

@@ -14,7 +14,8 @@ from aurum.ingestion.cassandra.store import CassandraStore
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, Event, MachineRecord, Store
 from aurum.readings.batch import Batch, Series
-from aurum.runtime.errors import AlreadyExistsError
+from aurum.readings.source_owner import SOURCE_TAKEN
+from aurum.runtime.errors import AlreadyExistsError, PermissionDeniedError
 
 END = 2**61
 Open = Callable[[], Store]
@@ -86,6 +87,38 @@ async def test_store_keeps_everything_across_restart(open_store: Open, machine: 
     assert (summary.first_us, summary.last_us, summary.last_value) == (10, 20, 2.0)
     assert await second.events("prediction", machine, 0, 10, 10) == [event]
     await second.close()
+
+
+async def test_source_belongs_to_its_first_owner(open_store: Open, machine: str) -> None:
+    """Another caller's batch of a source is refused, never called a duplicate, also after a restart of the store."""
+    store = open_store()
+    await store.start()
+    assert await write(store, batch(machine, 1, [10], [1])) == [(1, 0)]  # before there was anybody to own it
+    assert await write(store, batch(machine, 2, [20], [2]).owned_by("site/a")) == [(1, 0)]
+    for _ in range(2):
+        for other in ("site/b", ""):
+            for sequence in (2, 3):
+                with pytest.raises(PermissionDeniedError) as refused:
+                    await write(store, batch(machine, sequence, [30], [3]).owned_by(other))
+                assert refused.value.reason == SOURCE_TAKEN
+                assert "site/a" not in refused.value.message
+        assert await write(store, batch(machine, 2, [20], [2]).owned_by("site/a")) == [(0, 1)]
+        assert await values_of(store, machine) == [1, 2]
+        await store.close()
+        store = open_store()
+        await store.start()
+    await store.close()
+
+
+async def test_two_callers_at_once_share_no_source(store: Store, machine: str) -> None:
+    """Of two callers that use a new source at the same moment, one gets it."""
+    batches = [batch(machine, 1, [10], [number]).owned_by(f"site/{number}") for number in (1, 2)]
+    writing = [await store.append(each, wait=True) for each in batches]
+    outcomes = await asyncio.gather(*writing, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, PermissionDeniedError)]
+    stored = [number for number, outcome in enumerate(outcomes, 1) if not isinstance(outcome, BaseException)]
+    assert len(refused) == len(stored) == 1
+    assert await values_of(store, machine) == stored
 
 
 async def test_highest_sequence_wins_at_equal_timestamps(store: Store, machine: str) -> None:

@@ -55,6 +55,25 @@ def test_flipped_bit_fails_segment_checksum() -> None:
         unpack(bytes(segment))
 
 
+@given(st.lists(st.text(max_size=20), max_size=4))
+def test_batch_takes_its_last_owner(owners: list[str]) -> None:
+    sent = decode(batch(series()).SerializeToString())
+    for owner in owners:
+        sent = sent.owned_by(owner)
+    got = decode(sent.data)
+    assert (got.owner, got.source_id, got.readings) == ((owners or [""])[-1], "src", 1)
+
+
+def test_owner_survives_the_slow_reading_of_a_batch() -> None:
+    message = batch(series(at=(NOW, NOW + 1), values=(1.0, 2.0))).SerializeToString()
+    unpacked = message + bytes([0x1A, 22, 0x0A, 1]) + b"n" + bytes([0x12, 1]) + b"s"
+    unpacked += bytes([0x19]) + NOW.to_bytes(8, "little") + bytes([0x21]) + struct.pack("<d", 3.0)
+    unpacked = unpacked.replace(bytes([0x1A, 22]), bytes([0x1A, 24]))  # one number is not packed
+    unpacked += ingestion_pb2.Batch(owner="site/a").SerializeToString()
+    got = decode(unpacked)
+    assert (got.owner, got.readings) == ("site/a", 3)
+
+
 @given(st.lists(st.tuples(timestamps, st.floats(-1e6, 1e6)), min_size=1, max_size=50))
 def test_batches_round_trip(readings: list[tuple[int, float]]) -> None:
     at = np.array([reading[0] for reading in readings], dtype=np.int64)

@@ -22,7 +22,7 @@ from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Series, now_us
-from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
 from aurum.storage.database import NewerDatabaseError, connect
 from aurum.storage.segment import pack
@@ -308,6 +308,25 @@ async def test_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
     assert [machine.machine_type for machine in await store.machines()] == ["pump"]
     (summary,) = await store.summaries()
     assert (summary.first_us, summary.last_us, summary.last_value) == (10, 40, 7.0)
+    await store.close()
+
+
+async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
+    """A source of before there were owners goes on, and then belongs to who goes on with it."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await write(store, batch(1, [10], [1]))
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE sources DROP COLUMN owner")
+        connection.execute("PRAGMA user_version = 2")
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    assert await write(store, batch(1, [10], [1]).owned_by("site/a")) == [(0, 1)]
+    assert await write(store, batch(2, [20], [2]).owned_by("site/a")) == [(1, 0)]
+    with pytest.raises(PermissionDeniedError):
+        await write(store, batch(3, [30], [3]).owned_by("site/b"))
     await store.close()
 
 

@@ -19,7 +19,7 @@ from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.tracing import traceparent
-from aurum.security.door import door, require_spoken_for
+from aurum.security.door import as_callers, door
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -95,8 +95,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         """Checks and spools a batch; what comes back ends when it is durable."""
         started = time.perf_counter()
         try:
-            batch = decode(data, field=field)
-            require_spoken_for(batch)
+            batch = as_callers(decode(data, field=field))
             await self._sources.admit(batch, wait=wait)
             writing = await self._spool.put(batch, traceparent(), wait=wait)
         except AurumError as error:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import zstandard
@@ -22,9 +22,10 @@ import zstandard
 from aurum.edge.token_bucket import TokenBucket
 from aurum.readings.batch import Batch, now_us
 from aurum.readings.ingest_stream import Written
+from aurum.readings.source_owner import owner_after
 from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
-from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.guarded_log import GuardedLog
@@ -45,6 +46,7 @@ _EXPIRE_EVERY = 60.0  # seconds
 _KEPT_REFUSED = 1000  # batches that ingestion refused and that are kept to be looked at
 _SAMPLES, _SAMPLE_SECONDS = 61, 1.0  # the last minute, for seconds_until_full
 _PLAIN, _ZSTD = b"\0", b"\1"
+_NEW = -1  # in place of an id, for a batch that is about to get one
 _COMPRESS_FROM = 256  # bytes
 
 
@@ -70,6 +72,14 @@ class _Put:
     traceparent: str
 
 
+@dataclass(slots=True)
+class _Source:
+    """What is remembered of a source: the caller it belongs to, and the sequences that have come."""
+
+    owner: str
+    ranges: list[ledger.Range] = field(default_factory=list)
+
+
 class Spool:
     """Bounded by bytes and by age. For one event loop."""
 
@@ -91,7 +101,7 @@ class Spool:
         # Live and unacknowledged: id, and time by the clock that is never set
         self._newest: collections.deque[tuple[int, float]] = collections.deque()
         self._queued_bytes = 0
-        self._sources: collections.OrderedDict[str, list[ledger.Range]] = collections.OrderedDict()
+        self._sources: collections.OrderedDict[str, _Source] = collections.OrderedDict()
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._decompressor = zstandard.ZstdDecompressor()
         self._bucket = TokenBucket(options.drain_bytes, options.drain_bytes, clock)
@@ -341,33 +351,37 @@ class Spool:
 
     # On the thread of the log
 
-    def _append(self, puts: list[_Put]) -> list[int]:
-        """For each batch its id, or 0 for one that came before."""
+    def _append(self, puts: list[_Put]) -> list[int | AurumError]:
+        """For each batch its id, or 0 for one that came before, or why it is refused."""
         fresh: dict[tuple[str, int], _Put] = {}
+        outcomes: list[int | AurumError] = []
         for put in puts:
-            key = (put.batch.source_id, put.batch.sequence)
-            if key not in fresh and not ledger.contains(self._source(put.batch.source_id), put.batch.sequence):
+            batch = put.batch
+            key = (batch.source_id, batch.sequence)
+            source = self._source(batch.source_id)
+            try:
+                source.owner = owner_after(source.owner, batch.owner, batch.source_id)
+            except AurumError as error:
+                outcomes.append(error)
+                continue
+            new = key not in fresh and not ledger.contains(source.ranges, batch.sequence)
+            if new:
                 fresh[key] = put
+            outcomes.append(_NEW if new else 0)
         ids = iter(self._log.write([self._packed(put) for put in fresh.values()]) if fresh else ())
-        outcomes = []
-        for put in puts:
-            key = (put.batch.source_id, put.batch.sequence)
-            if fresh.get(key) is put:
-                outcomes.append(next(ids))
-                ledger.record(self._source(put.batch.source_id), put.batch.sequence)
-            else:
-                outcomes.append(0)
-        return outcomes
+        for source_id, sequence in fresh:
+            ledger.record(self._source(source_id).ranges, sequence)
+        return [next(ids) if outcome == _NEW else outcome for outcome in outcomes]
 
-    def _source(self, source_id: str) -> list[ledger.Range]:
-        ranges = self._sources.setdefault(source_id, [])
+    def _source(self, source_id: str) -> _Source:
+        source = self._sources.setdefault(source_id, _Source(""))
         self._sources.move_to_end(source_id)
         if len(self._sources) > _SOURCES:
             self._sources.popitem(last=False)
-        if len(ranges) > _MOST_RANGES:
+        if len(source.ranges) > _MOST_RANGES:
             # What comes again of these is sent again, and recognised further on
-            del ranges[: _MOST_RANGES // 2]
-        return ranges
+            del source.ranges[: _MOST_RANGES // 2]
+        return source
 
     def _packed(self, put: _Put) -> bytes:
         message = columns_pb2.BatchRequest(batch=put.batch.data, traceparent=put.traceparent).SerializeToString()

@@ -19,7 +19,7 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.rpc_client import TAKEN_UP
 from aurum.runtime.tracing import set_span_attributes
-from aurum.security.door import require_spoken_for
+from aurum.security.door import as_callers
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -187,7 +187,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         try:
             batch = decode(data, field=field)
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
-            require_spoken_for(batch)
+            batch = as_callers(batch)
             await self._sources.admit(batch, wait=wait)
             self._plant.check_room(batch)
             writing = await self._store.append(batch, wait=wait)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.readings.ingest_stream import Written
+from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
 
 DAY_US = 86_400_000_000
 MAX_RAW = 500_000  # readings of one series in one answer; more have to be reduced
@@ -20,6 +21,17 @@ class MachineRecord:
     site: str
     registered_us: int
     request_id: str
+
+
+def require_repeated(registered: MachineRecord, again: MachineRecord) -> None:
+    """Raises AlreadyExistsError unless a registration is the same request as that which was granted."""
+    if not again.request_id or again.request_id != registered.request_id:
+        raise AlreadyExistsError(f"machine {again.machine_id} is registered already")
+    if (again.machine_type, again.site) != (registered.machine_type, registered.site):
+        raise AlreadyExistsError(
+            f"machine {again.machine_id} was registered by a request of this id with another type or site",
+            reason=REQUEST_ID_REUSED,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import itertools
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ MAX_SERIES = 20_000  # in one batch
 MAX_SEQUENCE = 2**62  # of a source
 _TRACEPARENT_LENGTH = 100
 _SHOWN = 200  # characters of a wrong source id
+MAX_OWNER = 500  # characters of the name of a source's owner
 
 _MACHINE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
 _SENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/%\- ]{0,63}")
@@ -49,7 +50,7 @@ class Series(NamedTuple):
 class Batch:
     """What a source sent at once; (source_id, sequence) identifies it.
 
-    data: the message aurum.v1.Batch, as it came.
+    data: the message aurum.v1.Batch, as it came. owner: the identity that uses the source, empty if unknown.
     """
 
     source_id: str
@@ -57,12 +58,27 @@ class Batch:
     series: tuple[Series, ...]
     readings: int
     data: bytes
+    owner: str = ""
 
     @classmethod
     def of(cls, source_id: str, sequence: int, series: Sequence[Series]) -> "Batch":
         """A batch that is made here."""
         data = _columns_message(source_id, sequence, series).SerializeToString()
         return cls(source_id, sequence, tuple(series), sum(len(each.values) for each in series), data)
+
+    def owned_by(self, owner: str) -> "Batch":
+        """The same batch with another owner."""
+        if owner == self.owner:
+            return self
+        # Fields of a protobuf message may follow each other in any order, so a first owner is appended without a copy
+        # of the columns being decoded; a second one would be read the slow way (see _parse_columns)
+        data = self.data
+        if self.owner:
+            message = columns_pb2.BatchColumns.FromString(data)
+            message.ClearField("owner")
+            data = message.SerializeToString()
+        data += columns_pb2.BatchColumns(owner=owner).SerializeToString()
+        return replace(self, data=data, owner=owner)
 
     @property
     def nbytes(self) -> int:
@@ -129,6 +145,8 @@ def _checked(message: columns_pb2.BatchColumns, data: bytes, now: int, field: st
         raise InvalidArgumentError.of(f"{field}.source_id", problem)
     if not 1 <= message.sequence <= MAX_SEQUENCE:
         raise InvalidArgumentError.of(f"{field}.sequence", f"must be at least 1 and at most {MAX_SEQUENCE}")
+    if len(message.owner) > MAX_OWNER:
+        raise InvalidArgumentError.of(f"{field}.owner", f"must have at most {MAX_OWNER} characters")
     count = len(message.series)
     if not 1 <= count <= MAX_SERIES:
         raise InvalidArgumentError.of(f"{field}.series", f"has {count} series; 1 to {MAX_SERIES} are allowed")
@@ -165,7 +183,7 @@ def _checked(message: columns_pb2.BatchColumns, data: bytes, now: int, field: st
     for (machine_id, sensor), end, rises in zip(keys, ends, increasing.tolist(), strict=True):
         series.append(Series(machine_id, sensor, all_timestamps[start:end], all_values[start:end], rises))
         start = end
-    return Batch(message.source_id, message.sequence, tuple(series), start, data)
+    return Batch(message.source_id, message.sequence, tuple(series), start, data, message.owner)
 
 
 def encode(source_id: str, sequence: int, series: Sequence[Series]) -> ingestion_pb2.Batch:
@@ -203,7 +221,9 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         Series(each.machine_id, each.sensor, np.array(each.timestamps_us, np.int64), np.array(each.values, np.float64))
         for each in whole.series
     ]
-    return _columns_message(whole.source_id, whole.sequence, series)
+    message = _columns_message(whole.source_id, whole.sequence, series)
+    message.owner = whole.owner
+    return message
 
 
 def _check_columns(  # noqa: PLR0917

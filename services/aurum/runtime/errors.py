@@ -14,6 +14,7 @@ from aurum.resilience import CircuitBreakerError, DeadlineExceededError, LimitEx
 
 DOMAIN = "aurumai.io"
 DETAILS_KEY = "grpc-status-details-bin"
+REQUEST_ID_REUSED = "REQUEST_ID_REUSED"  # the reason of ALREADY_EXISTS where a request's id came with another content
 
 
 @dataclass(frozen=True, slots=True)

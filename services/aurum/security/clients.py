@@ -20,7 +20,9 @@ class ClientFileError(ValueError):
 
 
 class ClientRule(BaseModel):
-    """name: a subject alternative name (DNS, URI) or, without one, the common name. sources, machines: patterns."""
+    """name: a subject alternative name (DNS, URI) or, without one, the common name. sources, machines: patterns.
+    owner: to whom the sources belong that it uses, for clients that share them, such as two gateways of one line; its
+    name if empty."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,6 +30,7 @@ class ClientRule(BaseModel):
     roles: tuple[str, ...] = Field(min_length=1)
     sources: tuple[str, ...] = ("*",)
     machines: tuple[str, ...] = ("*",)
+    owner: str = Field(default="", max_length=200)
 
     @field_validator("roles")
     @classmethod
@@ -46,11 +49,12 @@ class ClientFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """sources, machines: shell patterns of those for which it may speak."""
+    """sources, machines: shell patterns of those for which it may speak. owner: of the sources that it uses."""
 
     identity: Identity
     sources: tuple[str, ...] = ("*",)
     machines: tuple[str, ...] = ("*",)
+    owner: str = ""
 
     def speaks_for_source(self, source_id: str) -> bool:
         return _any(self.sources, source_id)
@@ -70,6 +74,7 @@ class Clients:
                 Identity(rule.name, frozenset(_ROLES[role] for role in rule.roles), "certificate"),
                 rule.sources,
                 rule.machines,
+                f"certificate/{rule.owner or rule.name}",
             )
             for rule in rules
         }

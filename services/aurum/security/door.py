@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from aurum.readings.batch import Batch
-from aurum.runtime.errors import PermissionDeniedError, UnauthenticatedError
+from aurum.readings.batch import MAX_OWNER, Batch
+from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, UnauthenticatedError
 from aurum.runtime.exposure import require_closed
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.settings import Settings, SettingsError
@@ -54,17 +54,28 @@ def present_caller() -> Identity:
     return client.identity
 
 
-def require_spoken_for(batch: Batch) -> None:
-    """Raises PermissionDeniedError if the present caller does not speak for a batch's source, or for one of its
-    machines."""
+def as_callers(batch: Batch) -> Batch:
+    """The batch with the present caller as its owner. One of our services states the owner itself; of any other client,
+    such as a gateway of somebody else's, what it states is a name within its own.
+
+    Raises PermissionDeniedError if the caller does not speak for the source, or for one of the machines.
+    """
     client = _caller.get()
     if client is None:
-        return
+        return batch
     if not client.speaks_for_source(batch.source_id):
         raise PermissionDeniedError(f"{client.identity.user_id} does not speak for source {batch.source_id!r}")
     for series in batch.series:
         if not client.speaks_for_machine(series.machine_id):
             raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {series.machine_id!r}")
+    if client.identity.has(Role.SERVICE):
+        return batch
+    owner = client.owner if not batch.owner else f"{client.owner}/{batch.owner}"
+    if len(owner) > MAX_OWNER:
+        raise InvalidArgumentError.of(
+            "batch.owner", f"is too long; {MAX_OWNER} characters are allowed with the client's"
+        )
+    return batch.owned_by(owner)
 
 
 def door(settings: Settings, host: str, setting: str) -> Door | None:

@@ -52,6 +52,14 @@ class Identity:
     def may_see(self, site: str) -> bool:
         return not self.sites or site in self.sites
 
+    @property
+    def owner(self) -> str:
+        """To whom the sources belong that it uses: its site, where it has only one, so that a new key of the same site
+        goes on with them; empty where nobody is asked."""
+        if self.kind == "open":
+            return ""
+        return f"site/{next(iter(self.sites))}" if len(self.sites) == 1 else f"user/{self.user_id}"
+
 
 EVERYBODY = Identity("anonymous", frozenset({Role.ADMIN}), "open")  # where no authentication is asked for
 

@@ -16,7 +16,7 @@ from aurum.edge.spool_version_1 import adopt
 from aurum.edge.token_bucket import TokenBucket
 from aurum.readings.batch import Batch, Series, decode, parse_request
 from aurum.readings.uplink import Waiting
-from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.errors import PermissionDeniedError, ResourceExhaustedError
 
 RNG = np.random.default_rng(1)
 
@@ -72,6 +72,16 @@ async def test_new_batches_use_the_live_lane(spool: Spool) -> None:
     assert (spool.live.batches, spool.backlog.batches) == (2, 0)
     assert await drain(spool.live) == [1, 2]
     assert (spool.batches, spool.live.batches) == (0, 0)
+
+
+async def test_source_of_another_caller_is_refused(spool: Spool) -> None:
+    """A batch of a source that another caller uses is refused, and is neither kept nor called a duplicate."""
+    assert await put(spool, batch(1).owned_by("certificate/a")) == [(3, 0)]
+    for sequence in (1, 2):
+        with pytest.raises(PermissionDeniedError, match="belongs to another caller"):
+            await put(spool, batch(sequence).owned_by("certificate/b"))
+    assert await put(spool, batch(1).owned_by("certificate/a"), batch(2).owned_by("certificate/a")) == [(0, 3), (3, 0)]
+    assert await drain(spool.live) == [1, 2]
 
 
 async def test_new_batches_overtake_backlog_after_outage(spool: Spool, clock: Clock) -> None:

@@ -4,19 +4,18 @@ import base64
 import binascii
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from aurum.api.context import Caller, Context
 from aurum.api.convert import machine_detail, machine_out, query_time, series_out
+from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
 from aurum.api.scope import site_to_ask
-from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/machines", tags=["machines"])
-
-IdempotencyKey = Annotated[str | None, Header(max_length=150, pattern=r"^[A-Za-z0-9._:\-]+$")]
 
 
 @router.get("")
@@ -45,19 +44,22 @@ async def list_machines(  # noqa: PLR0917 - query parameters
 
 @router.post("", status_code=201)
 async def register_machine(
-    context: Context, caller: Caller, machine: MachineIn, response: Response, idempotency_key: IdempotencyKey = None
+    context: Context, caller: Caller, machine: MachineIn, response: Response, idempotency_key: IdempotencyKey
 ) -> MachineOut:
     """Registers a machine. With an Idempotency-Key a retry succeeds again; else 409 if it is registered."""
     set_request_context(machine_id=machine.machine_id)
     site = site_to_ask(caller, machine.site)
-    request = ingestion_pb2.RegisterMachineRequest(
+    registration = ingestion_pb2.RegisterMachineRequest(
         machine_id=machine.machine_id,
         machine_type=machine.machine_type,
         site=site,
         request_id=idempotency_key or "",
     )
     with context.audit.act(caller, "machine.register", machine.machine_id) as act:
-        registered = await context.ingestion.register(request)
+        try:
+            registered = await context.ingestion.register(registration)
+        except AlreadyExistsError as error:
+            raise key_reused() if error.reason == REQUEST_ID_REUSED else error from error
         act.after = {"machine_type": machine.machine_type, "site": site}
     response.headers["Location"] = f"/api/machines/{registered.machine_id}"
     return machine_out(registered, context.plant.prediction_of(registered.machine_id))

@@ -1,6 +1,7 @@
 """Readings over HTTP: for scripts, tests and devices without gRPC."""
 
 import asyncio
+import hashlib
 import io
 import json
 import math
@@ -10,15 +11,19 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from aurum.api.context import Caller, Context
-from aurum.api.routes.machines import IdempotencyKey
+from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.schemas import ReadingsIn, ReadingsOut
 from aurum.api.scope import require_machine
 from aurum.readings.batch import MAX_READINGS, encode, source_id_problem
+from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.readings.tables import Rows, TableError, parse_timestamp, read_csv, to_series
-from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError
 from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/readings", tags=["readings"])
+
+_KEYED = "key/"  # begins the sources of requests with an Idempotency-Key
+_OWN = "service/api"  # owns the sources of readings that name none
 
 _BODIES: dict[str, Any] = {
     "application/json": {"schema": ReadingsIn.model_json_schema()},
@@ -28,7 +33,7 @@ _BODIES: dict[str, Any] = {
 
 @router.post("", openapi_extra={"requestBody": {"required": True, "content": _BODIES}})
 async def write_readings(
-    request: Request, context: Context, caller: Caller, idempotency_key: IdempotencyKey = None
+    request: Request, context: Context, caller: Caller, idempotency_key: IdempotencyKey
 ) -> ReadingsOut:
     """Stores readings, all or none; the answer comes when they are durable. Who is bound to sites writes for the
     machines that are registered there.
@@ -46,13 +51,25 @@ async def write_readings(
     for machine_id in dict.fromkeys(series.machine_id for series in message.series):
         await require_machine(context, caller, machine_id)
     if source_id is not None:
-        message.source_id, message.sequence = source_id, sequence or 0
+        message.source_id, message.sequence, message.owner = source_id, sequence or 0, caller.owner
     elif idempotency_key:
-        message.source_id, message.sequence = f"key/{idempotency_key}", 1
+        # A source of its own whose owner is the request, so that the key is good for no other
+        message.source_id, message.sequence = f"{_KEYED}{idempotency_key}", 1
+        message.owner = f"request/{await asyncio.to_thread(_digest, body)}"
     else:
         message.source_id, message.sequence = context.source_id, context.next_sequence()
-    written = await context.ingestion.write(message)
+        message.owner = _OWN
+    try:
+        written = await context.ingestion.write(message)
+    except PermissionDeniedError as error:
+        if error.reason == SOURCE_TAKEN and source_id is None and idempotency_key:
+            raise key_reused() from error
+        raise
     return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate)
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def _from_json(body: bytes) -> tuple[str | None, int | None, ingestion_pb2.Batch]:
@@ -62,8 +79,12 @@ def _from_json(body: bytes) -> tuple[str | None, int | None, ingestion_pb2.Batch
         raise _json_problem(error) from error
     if (payload.source_id is None) != (payload.sequence is None):
         raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
-    if payload.source_id is not None and (problem := source_id_problem(payload.source_id)):
-        raise InvalidArgumentError.of("source_id", problem)
+    if payload.source_id is not None:
+        problem = source_id_problem(payload.source_id)
+        if problem is None and payload.source_id.startswith(_KEYED):
+            problem = f"must not begin with {_KEYED}, which stands for requests with an Idempotency-Key"
+        if problem:
+            raise InvalidArgumentError.of("source_id", problem)
     rows = Rows()
     for row, reading in enumerate(payload.readings):
         try:

@@ -38,6 +38,11 @@ STEPS: dict[int, list[str]] = {
         "PRIMARY KEY ((kind, machine_id), at_us, id)) "
         f"WITH CLUSTERING ORDER BY (at_us DESC, id DESC) AND default_time_to_live = {EVENT_TTL}",
     ],
+    2: [
+        # A table of its own, since a column cannot be added twice: two replicas may do this at the same time
+        "CREATE TABLE IF NOT EXISTS source_owners (source text PRIMARY KEY, owner text) "
+        f"WITH default_time_to_live = {2 * SOURCE_TTL}",
+    ],
 }
 VERSION = max(STEPS)
 
@@ -73,6 +78,8 @@ STATEMENTS = {
     "AND source_us = ? AND source = ? AND sequence = ?",
     "add_source": "INSERT INTO sources (source, first_us) VALUES (?, ?) IF NOT EXISTS",
     "source": "SELECT first_us FROM sources WHERE source = ?",
+    "add_owner": "INSERT INTO source_owners (source, owner) VALUES (?, ?) IF NOT EXISTS",
+    "owner": "SELECT owner FROM source_owners WHERE source = ?",
     "add_received": "INSERT INTO received (source, block, sequence) VALUES (?, ?, ?)",
     "received": "SELECT sequence FROM received WHERE source = ? AND block = ?",
     "add_event": "INSERT INTO events (kind, machine_id, at_us, id, data) VALUES (?, ?, ?, ?, ?)",

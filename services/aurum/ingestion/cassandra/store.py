@@ -26,11 +26,12 @@ from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, SLOT_SECONDS
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
 from aurum.ingestion.downsample import merge
-from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary
+from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary, require_repeated
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.ingest_stream import Written
+from aurum.readings.source_owner import owner_after
 from aurum.runtime import metrics
-from aurum.runtime.errors import AlreadyExistsError, AurumError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
 from aurum.storage.segment import pack
 
@@ -51,9 +52,11 @@ _SETTLED_US = 3_600_000_000  # a day is over so long after its end
 
 @dataclass(slots=True)
 class _Source:
-    """order: the time of its first batch. received: by block of sequences, those that are known to be stored."""
+    """order: the time of its first batch. owner: the caller it belongs to, empty if unknown. received: by block of
+    sequences, those that are known to be stored."""
 
     order: int
+    owner: str
     received: dict[int, list[ledger.Range]] = field(default_factory=dict)
 
 
@@ -138,9 +141,7 @@ class CassandraStore:
         applied = (await self._session.execute("register", (*content, *place)))[0].applied
         found = _record((await self._session.execute("machine", place))[0])
         if not applied and found != machine:
-            same = (found.machine_type, found.site) == (machine.machine_type, machine.site)
-            if not (same and machine.request_id and machine.request_id == found.request_id):
-                raise AlreadyExistsError(f"machine {machine.machine_id} is registered already")
+            require_repeated(found, machine)
         await self._session.execute("set_registered", (_slot(), self._replica, machine.machine_id))
         return found
 
@@ -235,19 +236,28 @@ class CassandraStore:
         return rows
 
     async def _source(self, batch: Batch) -> _Source:
+        """The source of a batch, which may be new. Raises PermissionDeniedError for one of another caller."""
         known = self._sources.get(batch.source_id)
         if known is None:
             known = await self._once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
         if batch.source_id in self._sources:
             self._sources.move_to_end(batch.source_id)
+        if owner_after(known.owner, batch.owner, batch.source_id) != known.owner:
+            await self._session.execute("add_owner", (batch.source_id, batch.owner))
+            known.owner = await self._owner(batch.source_id)  # who may be another that came first
+            owner_after(known.owner, batch.owner, batch.source_id)
         return known
+
+    async def _owner(self, source_id: str) -> str:
+        rows = await self._session.execute("owner", (source_id,))
+        return rows[0].owner if rows else ""
 
     async def _look_up(self, source_id: str) -> _Source:
         rows = await self._session.execute("source", (source_id,))
         if not rows:
             await self._session.execute("add_source", (source_id, now_us()))
             rows = await self._session.execute("source", (source_id,))
-        found = self._sources[source_id] = _Source(rows[0].first_us)
+        found = self._sources[source_id] = _Source(rows[0].first_us, await self._owner(source_id))
         if len(self._sources) > _SOURCES:
             self._sources.popitem(last=False)
         return found

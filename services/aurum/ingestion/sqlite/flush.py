@@ -8,6 +8,7 @@ import numpy as np
 
 from aurum.ingestion.downsample import merge
 from aurum.ingestion.recent import PackedSeries, RecentReadings, SeriesKey
+from aurum.ingestion.sqlite.sources import Source
 from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Timestamps, Values, now_us
 from aurum.storage import ledger
@@ -25,7 +26,7 @@ class Frozen:
 
     recent: RecentReadings
     position: int
-    sources: list[tuple[str, int, list[ledger.Range]]]
+    sources: list[tuple[str, Source]]
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ _Packed = tuple[PackedSeries, list[_Row]]
 def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> Touched:
     """Writes everything, or nothing. Raises sqlite3.Error."""
     # Packing takes long, so the transaction begins after it.
-    received = {number: ranges for _, number, ranges in frozen.sources}
+    received = {source.number: source.ranges for _, source in frozen.sources}
     packed = [
         (series, _rows(series.ranks[1], series.timestamps, series.values))
         for series in frozen.recent.packed(lambda rank: (rank[0], ledger.run_of(received[rank[0]], rank[1])))
@@ -154,7 +155,9 @@ def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list
 
 def _write_sources(connection: sqlite3.Connection, frozen: Frozen) -> None:
     now = now_us()
-    for source_id, number, ranges in frozen.sources:
-        connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", (number, source_id, now))
-        connection.execute("DELETE FROM received WHERE source = ?", (number,))
-        connection.executemany("INSERT INTO received VALUES (?, ?, ?)", [(number, *each) for each in ranges])
+    for source_id, source in frozen.sources:
+        row = (source.number, source_id, now, source.owner)
+        connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?)", row)
+        connection.execute("DELETE FROM received WHERE source = ?", (source.number,))
+        ranges = [(source.number, *each) for each in source.ranges]
+        connection.executemany("INSERT INTO received VALUES (?, ?, ?)", ranges)

@@ -6,13 +6,14 @@ from pathlib import Path
 from aurum.storage.segment import unpack
 
 APPLICATION = "store"
-VERSION = 2
+VERSION = 3
 SCHEMA = """
 CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
     registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE series (id INTEGER PRIMARY KEY, machine_id TEXT NOT NULL, sensor TEXT NOT NULL,
     first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, last_value REAL, UNIQUE (machine_id, sensor));
-CREATE TABLE sources (id INTEGER PRIMARY KEY, source_id TEXT NOT NULL UNIQUE, seen_us INTEGER NOT NULL);
+CREATE TABLE sources (id INTEGER PRIMARY KEY, source_id TEXT NOT NULL UNIQUE, seen_us INTEGER NOT NULL,
+    owner TEXT NOT NULL DEFAULT '');
 CREATE TABLE received (source INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (source, first)) WITHOUT ROWID;
 CREATE TABLE segments (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, start_us INTEGER NOT NULL,
@@ -34,7 +35,7 @@ def _from_1(connection: sqlite3.Connection) -> None:
         created = statement.strip()
         if created and not created.startswith(("CREATE TABLE machines", "CREATE TABLE received")):
             connection.execute(created)
-    connection.execute("INSERT INTO sources SELECT id, source_id, seen_us FROM old_sources")
+    connection.execute("INSERT INTO sources (id, source_id, seen_us) SELECT id, source_id, seen_us FROM old_sources")
     connection.execute(
         "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) "
         "SELECT series, start_us, source, sequence, end_us, count, data FROM old_segments ORDER BY series, start_us"
@@ -55,7 +56,14 @@ def _from_1(connection: sqlite3.Connection) -> None:
         connection.execute(f"DROP TABLE old_{table}")
 
 
-MIGRATIONS = {1: _from_1}
+def _from_2(connection: sqlite3.Connection) -> None:
+    """Version 2 did not know to whom a source belongs."""
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(sources)")]
+    if "owner" not in columns:  # as it is after _from_1, which makes today's tables
+        connection.execute("ALTER TABLE sources ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS = {1: _from_1, 2: _from_2}
 
 
 def log_folder(path: Path) -> Path:

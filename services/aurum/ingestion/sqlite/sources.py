@@ -4,7 +4,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aurum.readings.batch import Batch
 from aurum.runtime.errors import InvalidArgumentError
@@ -16,9 +16,11 @@ _MAX_GAPS = 10_000  # in the sequences of one source
 
 @dataclass(slots=True)
 class Source:
-    """number: grows with the time of the first batch, so that of two sources the later one counts."""
+    """number: grows with the time of the first batch, so that of two sources the later one counts. owner: the caller it
+    belongs to, empty if unknown."""
 
     number: int
+    owner: str = ""
     ranges: list[ledger.Range] = field(default_factory=list)
 
 
@@ -40,13 +42,13 @@ class Sources:
             if known is not None:
                 self._known.move_to_end(source_id)
                 return known
-        row = self._connection.execute("SELECT id FROM sources WHERE source_id = ?", (source_id,)).fetchone()
+        row = self._connection.execute("SELECT id, owner FROM sources WHERE source_id = ?", (source_id,)).fetchone()
         if row is None:
             source = Source(self._next_number)
             self._next_number += 1
         else:
             received = "SELECT first, last FROM received WHERE source = ? ORDER BY first"
-            source = Source(row[0], self._connection.execute(received, row).fetchall())
+            source = Source(row[0], row[1], self._connection.execute(received, row[:1]).fetchall())
         with self._lock:
             self._known[source_id] = source
             self._forget_some()
@@ -64,15 +66,17 @@ class Sources:
         """Takes note of a batch that is durable."""
         source = self.get(batch.source_id)
         with self._lock:
+            source.owner = batch.owner
             ledger.record(source.ranges, batch.sequence)
             self._changed.add(batch.source_id)
 
-    def freeze(self) -> list[tuple[str, int, list[ledger.Range]]]:
-        """What has changed since the last flush: id, number and ranges of each source."""
+    def freeze(self) -> list[tuple[str, Source]]:
+        """What has changed since the last flush: each source with its id."""
         with self._lock:
             self._flushing |= self._changed
             self._changed = set()
-            return [(name, self._known[name].number, list(self._known[name].ranges)) for name in sorted(self._flushing)]
+            sources = [(name, self._known[name]) for name in sorted(self._flushing)]
+            return [(name, replace(source, ranges=list(source.ranges))) for name, source in sources]
 
     def flushed(self) -> None:
         """What was frozen is in the tables."""

@@ -23,12 +23,12 @@ from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.sources import Sources
-from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary
+from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary, require_repeated
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.ingest_stream import Written
+from aurum.readings.source_owner import owner_after
 from aurum.runtime import metrics
 from aurum.runtime.errors import (
-    AlreadyExistsError,
     AurumError,
     InternalError,
     ResourceExhaustedError,
@@ -263,10 +263,13 @@ class SqliteStore:
 
     def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
         fresh: dict[tuple[str, int], Batch] = {}
+        owners: dict[str, str] = {}  # of the sources of these batches
         outcomes: list[Written | AurumError] = []
         for batch in batches:
             key = (batch.source_id, batch.sequence)
             try:
+                owner = owners.get(batch.source_id, self._sources.get(batch.source_id).owner)
+                owners[batch.source_id] = owner_after(owner, batch.owner, batch.source_id)
                 if key in fresh or contains(self._sources.get(batch.source_id).ranges, batch.sequence):
                     outcomes.append(Written(0, batch.readings))
                     continue
@@ -420,10 +423,8 @@ def _register(connection: sqlite3.Connection, machine: MachineRecord) -> Machine
     row = connection.execute("SELECT * FROM machines WHERE machine_id = ?", (machine.machine_id,)).fetchone()
     if row is not None:
         found = MachineRecord(*row)
-        same = (found.machine_type, found.site) == (machine.machine_type, machine.site)
-        if found.machine_type and not (same and machine.request_id and machine.request_id == found.request_id):
-            raise AlreadyExistsError(f"machine {machine.machine_id} is registered already")
         if found.machine_type:
+            require_repeated(found, machine)
             return found
     connection.execute(
         "INSERT OR REPLACE INTO machines VALUES (?, ?, ?, ?, ?)",

@@ -1,0 +1,32 @@
+"""Idempotency-Key: with it a client may repeat a request that changes something, and the change happens once."""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from aurum.api.context import Caller
+from aurum.runtime.errors import InvalidArgumentError
+
+_Stated = Annotated[str | None, Header(alias="Idempotency-Key", max_length=150, pattern=r"^[A-Za-z0-9._:\-]+$")]
+_SCOPED = 32  # characters
+
+
+async def _scoped(request: Request, caller: Caller, stated: _Stated = None) -> str | None:
+    if stated is None:
+        return None
+    scope = (caller.kind, caller.user_id, *sorted(caller.sites), request.method, request.scope["route"].path, stated)
+    return hashlib.sha256("\0".join(scope).encode()).hexdigest()[:_SCOPED]
+
+
+# A digest of the header within its caller and its route, since others may count their requests alike
+IdempotencyKey = Annotated[str | None, Depends(_scoped)]
+
+
+def key_reused() -> InvalidArgumentError:
+    """For a key that came before with another request."""
+    error = InvalidArgumentError.of(
+        "Idempotency-Key", "was used for a request with another content; use a new key for each request"
+    )
+    error.reason = "IDEMPOTENCY_KEY_REUSED"
+    return error

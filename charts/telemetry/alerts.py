@@ -174,6 +174,23 @@ _SPOOL = Alert(
     ),
 )
 
+_DEAD_LETTERS = Alert(
+    "AurumAIDeadLetters",
+    "Ingestion refused batches of {{ $labels.k8s_pod_name }} for good",
+    "{{ $value }} batches are kept as dead letters until somebody replays or deletes them.",
+    f"max_over_time(edge_dead_letters_waiting{{{EDGES}}}[1m]) > 0",
+    "1m",
+    "warning",
+    "ingestion",
+    labels={"k8s_namespace_name": "plant", "service_name": "edge", "k8s_pod_name": "edge-0"},
+    cases=_cases(
+        f"edge_dead_letters_waiting{{{_EDGE}}}",
+        ("0x5 2x20", 8, True),
+        ("0x20", 15, False),
+        ("2x10 0x20", 20, False),
+    ),
+)
+
 _INPUT = Alert(
     "AurumAIInputAway",
     "{{ $labels.k8s_pod_name }} does not hear {{ $labels.input }}",
@@ -361,6 +378,7 @@ ALERTS: tuple[Alert, ...] = (
     _RETRIES,
     *(_burn(slo, window) for slo in SLOS for window in WINDOWS),
     _SPOOL,
+    _DEAD_LETTERS,
     _INPUT,
     _DISK,
     _DRIFT,

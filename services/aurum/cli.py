@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aurum import __version__
-from aurum.commands import keys, models
+from aurum.commands import dead_letters, keys, models
 
 if TYPE_CHECKING:
     from aurum.commands.migrating import Migrated
@@ -123,6 +123,9 @@ def edge_schema() -> None:
     from aurum.edge.inputs.configuration import InputsFile
 
     typer.echo(json.dumps(InputsFile.model_json_schema(), indent=1))
+
+
+edge_app.add_typer(dead_letters.app, name="dead-letters")
 
 
 @app.command(rich_help_panel=_SERVICES)

@@ -4,6 +4,7 @@ import collections
 import logging
 from collections.abc import Sequence
 
+from aurum.readings.refusals import Refused
 from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
 from aurum.v1 import ingestion_pb2
@@ -50,15 +51,21 @@ class MemoryOutbox:
         await self._arrivals.wait(seconds)
 
     async def forwarded(self, ids: Sequence[int]) -> None:
-        while self._waiting and ids and self._waiting[0][0].id <= ids[-1]:
-            _, readings = self._waiting.popleft()
-            metrics.simulator_readings_total.labels("acknowledged").inc(readings)
+        gone = set(ids)
+        kept: list[tuple[Waiting, int]] = []  # passed over by the uplink
+        while ids and self._waiting and self._waiting[0][0].id <= ids[-1]:
+            waiting, readings = self._waiting.popleft()
+            if waiting.id in gone:
+                metrics.simulator_readings_total.labels("acknowledged").inc(readings)
+            else:
+                kept.append((waiting, readings))
+        self._waiting.extendleft(reversed(kept))
         metrics.simulator_buffer_batches.set(len(self._waiting))
 
-    async def refused(self, id_: int, reason: str) -> None:
+    async def refused(self, refused: Refused) -> None:
         for index, (waiting, readings) in enumerate(self._waiting):
-            if waiting.id == id_:
+            if waiting.id == refused.id:
                 del self._waiting[index]
                 metrics.simulator_readings_total.labels("refused").inc(readings)
-                logger.error("a batch of %d readings was refused: %s", readings, reason)
+                logger.error("a batch of %d readings was refused: %s", readings, refused.message)
                 return

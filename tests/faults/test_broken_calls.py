@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from aurum.readings.refusals import Refused
 from aurum.readings.uplink import Uplink, Waiting
 from aurum.resilience.policy import parse_policy_document
 from aurum.runtime.audit import AuditLog
@@ -140,8 +141,8 @@ class _BrokenDisk:
     async def forwarded(self, ids: Sequence[int]) -> None:
         raise AssertionError(ids)
 
-    async def refused(self, id_: int, reason: str) -> None:
-        raise AssertionError(reason)
+    async def refused(self, refused: Refused) -> None:
+        raise AssertionError(refused)
 
 
 async def test_uplink_raises_error_of_failing_outbox() -> None:

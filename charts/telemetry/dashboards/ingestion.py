@@ -155,6 +155,14 @@ PAGE = Page(
                         Query(rate("edge_spool_dropped_total", _EDGE, "reason"), "{{reason}}"),
                     ),
                 ),
+                Panel(
+                    "Dead letters",
+                    "Batches that ingestion refused for good, until somebody replays or deletes them.",
+                    "docs/runbooks/AurumAIDeadLetters.md",
+                    "short",
+                    (Query(total("edge_dead_letters_waiting", _EDGE, "k8s_pod_name"), "{{k8s_pod_name}}"),),
+                    limit=1,
+                ),
             ),
         ),
         Row(

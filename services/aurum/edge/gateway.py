@@ -14,7 +14,7 @@ from aurum.readings.batch import decode, parse_request
 from aurum.readings.ingest_stream import SERVICE_NAME, IngestStreams, Written, add_ingestion_service
 from aurum.readings.uplink import Uplink
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError
+from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, SettingsError
@@ -23,11 +23,15 @@ from aurum.security.door import as_callers, door
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
+_ENVELOPE = 4096  # bytes at most that a batch gets on its way: its owner, its trace, the message around it
+
 
 class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     """What devices write is spooled; everything else goes through to ingestion."""
 
-    def __init__(self, spool: Spool, upstream: Dependency, sources: SourceLimits) -> None:
+    def __init__(self, spool: Spool, upstream: Dependency, sources: SourceLimits, max_message_bytes: int) -> None:
+        """max_message_bytes: that ingestion takes."""
+        self._max_batch_bytes = max_message_bytes - _ENVELOPE
         self._spool = spool
         self._upstream = upstream
         self._sources = sources
@@ -95,6 +99,10 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         """Checks and spools a batch; what comes back ends when it is durable."""
         started = time.perf_counter()
         try:
+            if len(data) > self._max_batch_bytes:
+                raise InvalidArgumentError.of(
+                    field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be passed on to ingestion"
+                )
             batch = as_callers(decode(data, field=field))
             await self._sources.admit(batch, wait=wait)
             writing = await self._spool.put(batch, traceparent(), wait=wait)
@@ -129,7 +137,7 @@ async def gateway(
         if inputs is not None:
             listening = listen_to(inputs, service, spool, limits)
             service.describe("inputs", listening.state)
-        servicer = EdgeServicer(spool, upstream, limits)
+        servicer = EdgeServicer(spool, upstream, limits, settings.rpc_max_message_bytes)
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         work = [
             *(service.spawn(lane.run(), f"uplink-{name}") for name, lane in lanes.items()),
@@ -163,6 +171,7 @@ def _options(settings: Settings) -> SpoolOptions:
         drain_bytes=settings.edge_drain_bytes,
         live_first=settings.edge_live_first,
         min_free_bytes=settings.edge_spool_min_free_bytes,
+        dead_letter_bytes=settings.edge_dead_letter_max_bytes,
     )
 
 

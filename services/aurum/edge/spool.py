@@ -19,9 +19,11 @@ from pathlib import Path
 
 import zstandard
 
+from aurum.edge.dead_letters import DeadLetters, folder_of
 from aurum.edge.token_bucket import TokenBucket
 from aurum.readings.batch import Batch, now_us
 from aurum.readings.ingest_stream import Written
+from aurum.readings.refusals import Refused
 from aurum.readings.source_owner import owner_after
 from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
@@ -43,7 +45,6 @@ _MOST_LIVE = 20_000  # batches that wait in the live lane
 _MOST_RANGES = 1000  # of acknowledged ids; with more, the live lane overtakes no further
 _READ_BYTES = 8_000_000  # at a time
 _EXPIRE_EVERY = 60.0  # seconds
-_KEPT_REFUSED = 1000  # batches that ingestion refused and that are kept to be looked at
 _SAMPLES, _SAMPLE_SECONDS = 61, 1.0  # the last minute, for seconds_until_full
 _PLAIN, _ZSTD = b"\0", b"\1"
 _NEW = -1  # in place of an id, for a batch that is about to get one
@@ -55,7 +56,7 @@ class SpoolOptions:
     """folder: of the log. max_bytes: of its files. max_age: seconds after which a batch is given up. drop_oldest:
     whether a full spool gives up its oldest batches, instead of holding devices back. drain_bytes: of the backlog that
     are sent in a second. live_first: whether new batches overtake the backlog. min_free_bytes: of the disk, that stay
-    free."""
+    free. dead_letter_bytes: of the batches that ingestion refused for good."""
 
     folder: Path
     max_bytes: int = 1_000_000_000
@@ -64,6 +65,7 @@ class SpoolOptions:
     drain_bytes: float = 8_000_000.0
     live_first: bool = True
     min_free_bytes: int = 0
+    dead_letter_bytes: int = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ class Spool:
         self._newest: collections.deque[tuple[int, float]] = collections.deque()
         self._queued_bytes = 0
         self._sources: collections.OrderedDict[str, _Source] = collections.OrderedDict()
+        self._letters = DeadLetters(folder_of(options.folder), options.dead_letter_bytes)
+        self._letters.take_over(options.folder / "refused")
+        self._unkept: dict[int, Refused] = {}  # refused for good, and still without a dead letter
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._decompressor = zstandard.ZstdDecompressor()
         self._bucket = TokenBucket(options.drain_bytes, options.drain_bytes, clock)
@@ -190,6 +195,7 @@ class Spool:
         """Keeps the gauges and what is saved of the acknowledgements current, for as long as it runs."""
         while True:
             await asyncio.to_thread(self._log.look)
+            await self.keep_refused()
             self._measure()
             oldest = await self._read(self._done_through, 1) if self._waiting else []
             metrics.edge_spool_oldest_age_seconds.set(max(0.0, (now_us() - oldest[0].at_us) / 1e6) if oldest else 0.0)
@@ -231,13 +237,26 @@ class Spool:
         metrics.edge_spool_forwarded_total.inc(self._forget(ids))
         await self._trim()
 
-    async def refused(self, id_: int, reason: str) -> None:
-        """Puts a batch aside that ingestion will never take."""
-        record = next((record for record in await self._read(id_ - 1, 1) if record.id == id_), None)
+    async def refused(self, refused: Refused) -> None:
+        """Makes a dead letter of a batch that ingestion will never take. Where it cannot be written, the batch stays in
+        the spool, is not sent, and is tried again by `observe`."""
+        if ledger.contains(self._acked, refused.id):
+            return
+        record = next((record for record in await self._read(refused.id - 1, 1) if record.id == refused.id), None)
         if record is not None:
-            payload = self._unpacked(record.payload)
-            await self._started.call(lambda: self._put_aside(id_, reason, payload))
-        self._drop([id_], "invalid")
+            request = self._unpacked(record.payload)
+            if not await self._started.call(lambda: self._keep(refused, request)):
+                self._unkept[refused.id] = refused
+                return
+        self._unkept.pop(refused.id, None)
+        self._drop([refused.id], "invalid")
+        await self._trim()
+
+    async def keep_refused(self) -> None:
+        """Looks through the dead letters, and makes those that could not be written when their batch was refused."""
+        await self._started.call(self._letters.look)
+        for refused in list(self._unkept.values()):
+            await self.refused(refused)
 
     # Inside
 
@@ -267,7 +286,7 @@ class Spool:
             found = [
                 Waiting(record.id, self._unpacked(record.payload))
                 for record in records
-                if not ledger.contains(self._acked, record.id)
+                if not ledger.contains(self._acked, record.id) and record.id not in self._unkept
             ]
             if found:
                 return found
@@ -403,16 +422,14 @@ class Spool:
             return
         self._saved = ranges
 
-    def _put_aside(self, id_: int, reason: str, request: bytes) -> None:
-        folder = self._options.folder / "refused"
+    def _keep(self, refused: Refused, request: bytes) -> bool:
         try:
-            folder.mkdir(exist_ok=True)
-            (folder / f"{id_:020}.batch").write_bytes(request)
-            (folder / f"{id_:020}.txt").write_text(reason + "\n")
-            for old in sorted(folder.iterdir())[: -2 * _KEPT_REFUSED]:
-                old.unlink()
+            self._letters.put(refused, request)
         except OSError as error:
-            logger.error("a refused batch could not be kept: %s", error)
+            if refused.id not in self._unkept:
+                logger.error("no dead letter can be written, so the batch stays in the spool: %s", error)
+            return False
+        return True
 
 
 class Lane:
@@ -438,8 +455,8 @@ class Lane:
     async def forwarded(self, ids: Sequence[int]) -> None:
         await self._spool.forwarded(ids)
 
-    async def refused(self, id_: int, reason: str) -> None:
-        await self._spool.refused(id_, reason)
+    async def refused(self, refused: Refused) -> None:
+        await self._spool.refused(refused)
 
 
 def _read_acked(path: Path) -> list[ledger.Range]:

@@ -83,7 +83,11 @@ class IngestStreams:
                 item = await pending.get()
                 ending = item is _END or isinstance(item, Exception)
                 if not ending:
-                    written: Written = await item
+                    try:
+                        written: Written = await item
+                    except AurumError as error:
+                        error.metadata.setdefault("position", str(acknowledged))
+                        raise
                     acknowledged += 1
                     duplicates += written.duplicate > 0
                 # One answer for what one commit stored, and one for all before the end:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import grpc
 
-from aurum.readings.batch import AHEAD_OF_CLOCK
+from aurum.readings.refusals import Refusals, Refused
 from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, InvalidArgumentError, UnavailableError, from_rpc_error
+from aurum.runtime.errors import AurumError, UnavailableError, from_rpc_error
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2
 
@@ -66,7 +66,7 @@ class Outbox(Protocol):
     async def forwarded(self, ids: Sequence[int]) -> None:
         """Forgets batches that are durable further on."""
 
-    async def refused(self, id_: int, reason: str) -> None:
+    async def refused(self, refused: Refused) -> None:
         """Puts a batch aside that the server will never take."""
 
 
@@ -94,6 +94,7 @@ class Uplink:
         )
         self._dependency = dependency
         self._server = dependency.server
+        self._refusals = Refusals()
         self.problem: str | None = None
 
     @property
@@ -107,7 +108,7 @@ class Uplink:
         while True:
             stream = _Stream()
             try:
-                while not self._outbox.batches:
+                while self._outbox.batches <= (self._refusals.passed_over is not None):
                     await self._outbox.wait_for_more(_IDLE)
                 await self._forward(stream)
             except CircuitBreakerError as error:
@@ -116,7 +117,7 @@ class Uplink:
             except (grpc.aio.AioRpcError, AurumError, TimeoutError) as error:
                 attempt = 1 if stream.acknowledged else attempt + 1
                 self.problem = f"{self._pipeline.name}: {_sentence(error)}"
-                await self._put_aside(stream, error)
+                await self._look_for_refusal(stream, error)
                 metrics.track_retry(self._pipeline.name)
                 delay = self._pipeline.retry.delay(error, min(attempt, 20))
                 logger.warning("the stream to %s broke: %s; again in %.2f s", self._server, _sentence(error), delay)
@@ -164,18 +165,22 @@ class Uplink:
         stream.room.set()
         self.problem = None
         await self._outbox.forwarded(ids)
+        if ids and (refused := self._refusals.taken(len(ids))):
+            await self._put_aside(refused)
         return True
 
     async def _requests(self, stream: _Stream) -> AsyncGenerator[bytes]:
         sent = 0
         try:
             while True:
-                while len(stream.in_flight) >= _WINDOW:
+                while len(stream.in_flight) >= self._refusals.window(_WINDOW):
                     stream.room.clear()
                     await stream.room.wait()
-                waiting = await self._outbox.after(sent, _WINDOW - len(stream.in_flight))
+                waiting = await self._outbox.after(sent, self._refusals.window(_WINDOW) - len(stream.in_flight))
                 for each in waiting:
                     sent = each.id
+                    if each.id == self._refusals.passed_over:
+                        continue
                     stream.in_flight.append(each.id)
                     yield each.data
                 if not waiting:
@@ -184,19 +189,17 @@ class Uplink:
             stream.failure = error
             raise
 
-    async def _put_aside(self, stream: _Stream, error: BaseException) -> None:
-        """A batch that the server will never take must not hold up the others."""
+    async def _look_for_refusal(self, stream: _Stream, error: BaseException) -> None:
         if not isinstance(error, grpc.aio.AioRpcError):
             return
         refusal = from_rpc_error(error)
-        if not isinstance(refusal, InvalidArgumentError) or "position" not in refusal.metadata:
-            return
-        if refusal.reason == AHEAD_OF_CLOCK:
-            return  # the clocks differ, here or there, and one day it will be taken
-        index = int(refusal.metadata["position"]) - stream.acknowledged
-        if 0 <= index < len(stream.in_flight):
-            logger.error("a batch was refused and put aside: %s", refusal.message)
-            await self._outbox.refused(stream.in_flight[index], refusal.message)
+        refused = self._refusals.broken(refusal, error.code(), stream.in_flight, stream.acknowledged)
+        if refused is not None:
+            await self._put_aside(refused)
+
+    async def _put_aside(self, refused: Refused) -> None:
+        logger.error("%s refuses a batch for good, so it is put aside: %s", self._server, refused.message)
+        await self._outbox.refused(refused)
 
 
 def _sentence(error: BaseException) -> str:

@@ -178,6 +178,12 @@ edge_spool_forwarded_total = Counter("edge_spool_forwarded_total", "Batches that
 edge_spool_refused_total = Counter("edge_spool_refused_total", "Batches refused because the spool was full.")
 edge_spool_dropped_total = Counter("edge_spool_dropped_total", "Batches given up.", ["reason"])
 
+edge_dead_letters_waiting = Gauge(
+    "edge_dead_letters_waiting", "Batches that ingestion refused for good and nobody has looked after yet."
+)
+edge_dead_letter_bytes = Gauge("edge_dead_letter_bytes", "Bytes of these batches.")
+edge_dead_letters_total = Counter("edge_dead_letters_total", "Batches that ingestion refused for good.", ["reason"])
+
 edge_input_connected = Gauge("edge_input_connected", "Whether an input has what it listens to (1) or not.", ["input"])
 edge_input_messages_total = Counter(
     "edge_input_messages_total",
@@ -233,7 +239,7 @@ for _kind in ("configmap", "pod", "status", "event", "lease"):
     operator_writes_total.labels(_kind)
 for _state in ("converged", "progressing", "rolled_back", "refused", "not_accepted"):
     operator_policies.labels(_state)
-for _reason in ("expired", "invalid", "full", "damaged"):
+for _reason in ("expired", "invalid", "full", "damaged", "dead_letters_full"):
     edge_spool_dropped_total.labels(_reason)
 for _part in ("log", "tables"):
     ingestion_store_bytes.labels(_part)

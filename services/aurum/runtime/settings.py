@@ -298,6 +298,11 @@ class Settings(BaseSettings):
     edge_spool_min_free_bytes: int = Field(
         50_000_000, ge=0, description="Bytes of the spool's disk that stay free; below, new batches are refused."
     )
+    edge_dead_letter_max_bytes: int = Field(
+        200_000_000,
+        ge=1_000_000,
+        description="Bytes of the batches that ingestion refused for good; beyond, the oldest are deleted.",
+    )
     edge_live_first: bool = Field(
         True, description="Batches that have just come overtake a backlog; otherwise all go in the order of arrival."
     )

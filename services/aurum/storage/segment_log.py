@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from aurum.storage.durable_file import sync_folder
+
 logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<IIIIQq")
@@ -167,7 +169,7 @@ class SegmentLog:
         self.close()
         file = _File(self.folder / f"{self.next_id:020}.log", self.next_id)
         self._descriptor = os.open(file.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o640)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         with self._lock:
             self._files.append(file)
         return file
@@ -283,11 +285,3 @@ def _write_all(descriptor: int, pieces: list[bytes]) -> int:
 
 
 _MOST_PIECES = 512  # in one system call; the limit is 1,024 on Linux
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,9 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 
+import grpc
+import numpy as np
 import pytest
 from charts.telemetry.alerts import ALERTS
 
+from aurum.readings.batch import Series, encode
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.cluster.alerts import Watch, known_machines, predict
 from tests.support.cluster.kube import Namespace, http, wait_for
 from tests.support.cluster.operator import policy
@@ -73,6 +77,27 @@ def nearly_full_store(release: Namespace) -> Iterator[None]:
     release.kubectl("delete", "pod", "small-store", "--grace-period=0", "--force")
 
 
+@contextlib.contextmanager
+def dead_letter(release: Namespace) -> Iterator[None]:
+    """A batch in the gateway whose source belongs to somebody else, for the time of a block."""
+    source = f"taken-{int(time.time())}"
+    series = [Series("poison", "s", np.array([time.time_ns() // 1000], np.int64), np.array([1.0]))]
+    for service, sequence, owner in (("ingestion", 1, "somebody else"), ("edge", 2, "")):
+        batch = encode(source, sequence, series)
+        batch.owner = owner
+        with (
+            release.forwarded(f"service/aurumai-{service}", 50051) as url,
+            grpc.insecure_channel(url.removeprefix("http://")) as channel,
+        ):
+            stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
+            stub.Write(ingestion_pb2.WriteRequest(batch=batch), timeout=10)
+    yield
+    pod = release.pods("edge")[0]
+    gateway = ("exec", pod["metadata"]["name"], "--container", "edge", "--", "aurum", "edge", "dead-letters")
+    for line in release.kubectl(*gateway, "list").splitlines():
+        release.kubectl(*gateway, "delete", line.split()[0])
+
+
 def shifted_pump(api: str) -> str:
     """A new pump all of whose sensors show what no pump ever did; its name."""
     machines = known_machines(api)
@@ -105,7 +130,7 @@ ROUNDS = (
     SLOW | FAILING | {"AurumAIPolicyRefused", "AurumAIStoreDiskFull", "AurumAITelemetryDropped", "AurumAIModelDrift"},
     {"AurumAIManyRetries", "AurumAIPolicyNotConverged"},
     CUT_OFF | PREDICTION_GONE,
-    {"AurumAIApiAbsent", "AurumAIInputAway"},
+    {"AurumAIApiAbsent", "AurumAIInputAway", "AurumAIDeadLetters"},
 )
 
 
@@ -163,13 +188,13 @@ def test_missing_prediction_and_ingestion_alerts_fire(watch: Watch) -> None:
 
 
 @pytest.mark.proof("alerts")
-def test_missing_api_and_meter_alerts_fire(watch: Watch) -> None:
-    """A missing API and a Modbus meter that no longer answers fire their alerts."""
+def test_missing_api_meter_and_dead_letter_alerts_fire(watch: Watch) -> None:
+    """A missing API, a Modbus meter that no longer answers and a batch refused for good fire their alerts."""
     release = watch.release
     with release.forwarded("service/aurumai-api", 8000) as api:
         shown = f"{api}/api/machines/meter-1/metrics?sensor=seconds"
         wait_for(lambda: http("GET", shown)[1]["series"][0]["values"], 120, "readings of the meter")
     release.kubectl("delete", "pod", "meter", "--grace-period=0", "--force")
-    with scaled(release, "deployment/aurumai-api", 2):
+    with dead_letter(release), scaled(release, "deployment/aurumai-api", 2):
         watch.fires(ROUNDS[3])
     release.start_script("meter", "meter.py", image="edge")

@@ -6,19 +6,15 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.edge.spool import Lane, Spool, SpoolOptions
+from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.edge.token_bucket import TokenBucket
-from aurum.readings.batch import Batch, Series, decode, parse_request
-from aurum.readings.uplink import Waiting
 from aurum.runtime.errors import PermissionDeniedError, ResourceExhaustedError
-
-RNG = np.random.default_rng(1)
+from tests.support.spool import batch, drain, put, sequences
 
 
 class Clock:
@@ -27,31 +23,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def batch(sequence: int, readings: int = 3, source: str = "src") -> Batch:
-    series = Series("m", "s", np.arange(readings) + sequence * 10_000, RNG.random(readings))
-    return Batch.of(source, sequence, [series])
-
-
-async def put(spool: Spool, *batches: Batch) -> list[tuple[int, int]]:
-    writing = [await spool.put(each, "", wait=True) for each in batches]
-    return [(written.accepted, written.duplicate) for written in await asyncio.gather(*writing)]
-
-
-def sequences(found: list[Waiting]) -> list[int]:
-    return [decode(parse_request(waiting.data).batch, 2**62).sequence for waiting in found]
-
-
-async def drain(lane: Lane) -> list[int]:
-    """Takes everything that waits in a lane, and acknowledges it."""
-    taken: list[int] = []
-    last = 0
-    while found := await lane.after(last, 5):
-        taken += sequences(found)
-        last = found[-1].id
-        await lane.forwarded([waiting.id for waiting in found])
-    return taken
 
 
 @pytest.fixture
@@ -200,15 +171,6 @@ async def test_spool_estimates_time_until_full(tmp_path: Path, clock: Clock) -> 
     assert spool.seconds_until_full() == pytest.approx((10_000_000 - spool.bytes_on_disk) / rate, rel=0.1)
     observing.cancel()
     await spool.close()
-
-
-async def test_rejected_batch_is_moved_to_refused_folder(spool: Spool, tmp_path: Path) -> None:
-    await put(spool, batch(1), batch(2))
-    found = await spool.live.after(0, 10)
-    await spool.live.refused(found[0].id, "no good")
-    assert await drain(spool.live) == [2]
-    kept = sorted(path.name for path in (tmp_path / "spool" / "refused").iterdir())
-    assert kept == [f"{found[0].id:020}.batch", f"{found[0].id:020}.txt"]
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 50)), max_size=30))

@@ -198,52 +198,6 @@ async def test_damaged_batch_is_counted_and_skipped(tmp_path: Path, lost: int, l
     await spool.close()
 
 
-async def test_refused_batch_is_stored_with_reason(tmp_path: Path) -> None:
-    spool = await opened(tmp_path / "spool")
-    await put(spool, *map(raw, range(1, 4)))
-    before = dropped("invalid")
-    found = await spool.live.after(0, 3)
-    for _ in range(2):
-        await spool.live.refused(2, "no good")
-    folder = tmp_path / "spool" / "refused"
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        f"{2:020}.batch": found[1].data,
-        f"{2:020}.txt": b"no good\n",
-    }
-    assert dropped("invalid") == before + 1
-    assert await ids(spool.live) == [1, 3]
-    await spool.live.refused(3, "neither")
-    assert sorted(path.name for path in folder.glob("*.txt")) == [f"{2:020}.txt", f"{3:020}.txt"]
-    await spool.live.refused(9, "was never there")
-    assert len(list(folder.iterdir())) == 4
-    await spool.close()
-
-
-async def test_latest_1000_refused_batches_are_kept(tmp_path: Path) -> None:
-    folder = tmp_path / "spool" / "refused"
-    folder.mkdir(parents=True)
-    (tmp_path / "spool" / "acked.json").write_text("[[0, 1000]]")
-    for number in range(1, 1001):
-        (folder / f"{number:020}.batch").touch()
-        (folder / f"{number:020}.txt").touch()
-    spool = await opened(tmp_path / "spool")
-    await put(spool, raw(1))
-    await spool.live.refused(1001, "no good")
-    expected = [f"{number:020}.{kind}" for number in range(2, 1002) for kind in ("batch", "txt")]
-    assert sorted(path.name for path in folder.iterdir()) == expected
-    await spool.close()
-
-
-async def test_refused_batch_is_removed_even_if_storing_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    spool = await opened(tmp_path / "spool")
-    (tmp_path / "spool" / "refused").touch()  # where its folder should be
-    await put(spool, raw(1), raw(2))
-    await spool.backlog.refused(1, "no good")
-    assert "a refused batch could not be kept" in caplog.text
-    assert await ids(spool.live) == [2]
-    await spool.close()
-
-
 async def test_acknowledgements_survive_restart(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, *map(raw, range(1, 7)))

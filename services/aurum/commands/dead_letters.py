@@ -1,0 +1,125 @@
+"""`aurum edge dead-letters`: lists the batches that ingestion refused for good, sends them again, or deletes them."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from aurum.runtime.settings import Settings
+
+app = typer.Typer(
+    help="Look after the batches that ingestion refused for good. Also while the gateway runs.", no_args_is_help=True
+)
+
+Spool = Annotated[Path | None, typer.Option(help="Folder of the spool (AURUM_EDGE_SPOOL_PATH by default).")]
+Names = Annotated[list[str] | None, typer.Argument(help="Which; all if none is given.")]
+
+
+def _folder(spool: Path | None) -> Path:
+    from aurum.edge import dead_letters
+    from aurum.runtime.settings import load_settings
+
+    return dead_letters.folder_of(spool or load_settings().spool_path)
+
+
+@app.command("list")
+def list_(spool: Spool = None) -> None:
+    """Show what was refused and why, the oldest first. Exit code 1 if a file is damaged."""
+    from aurum.edge import dead_letters
+
+    folder = _folder(spool)
+    damaged = 0
+    names = dead_letters.names(folder)
+    for name in names:
+        try:
+            letter = dead_letters.read(folder, name)
+        except dead_letters.DeadLetterError as error:
+            damaged += 1
+            typer.echo(f"{name}  {error}")
+            continue
+        typer.echo(
+            f"{name}  {letter.reason}  source {letter.source_id or 'unknown'}, sequence {letter.sequence}, "
+            f"{letter.readings} readings: {letter.message}"
+        )
+    if not names:
+        typer.echo(f"there are no dead letters in {folder}")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command("replay")
+def replay(names: Names = None, spool: Spool = None) -> None:
+    """Send them again. What ingestion takes is deleted; what it refuses stays. Exit code 1 if something stays."""
+    from aurum.edge import dead_letters
+    from aurum.runtime.settings import load_settings
+
+    folder = _folder(spool)
+    left = asyncio.run(_replay(folder, names or dead_letters.names(folder), load_settings()))
+    if left:
+        typer.echo(f"{left} dead letters are left in {folder}")
+        raise typer.Exit(1)
+
+
+@app.command("delete")
+def delete(names: Annotated[list[str], typer.Argument(help="Which.")], spool: Spool = None) -> None:
+    """Delete them for good."""
+    from aurum.edge import dead_letters
+
+    folder = _folder(spool)
+    try:
+        for name in names:
+            dead_letters.delete(folder, name)
+    except dead_letters.DeadLetterError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+async def _replay(folder: Path, names: Sequence[str], settings: "Settings") -> int:
+    """How many are left."""
+    from aurum.edge import dead_letters
+    from aurum.runtime.errors import FAILURES, AurumError
+    from aurum.runtime.policies import Policies
+    from aurum.runtime.rpc_client import Dependency
+    from aurum.runtime.tls import certificate_folder
+    from aurum.v1 import ingestion_pb2
+
+    dependency = Dependency(
+        "edge",
+        "ingestion",
+        settings.uplink_target,
+        Policies("edge", settings),
+        settings.rpc_max_message_bytes,
+        certificate_folder(settings),
+    )
+    # The request is serialized already
+    write: Any = dependency.channel.unary_unary(
+        "/aurum.v1.IngestionService/Write",
+        request_serializer=None,
+        response_deserializer=ingestion_pb2.WriteResponse.FromString,
+    )
+    left = 0
+    try:
+        for name in names:
+            try:
+                letter = dead_letters.read(folder, name)
+                written = await dependency.unary(write, letter.request)
+            except dead_letters.DeadLetterError as error:
+                left += 1
+                typer.echo(f"{name}: {error}")
+            except FAILURES as error:
+                typer.echo(f"{name}: {error.message}; stopped here")
+                return len(dead_letters.names(folder))
+            except AurumError as error:
+                left += 1
+                typer.echo(f"{name}: refused again: {error.message}")
+            else:
+                with suppress(dead_letters.DeadLetterError):  # deleted meanwhile, as the gateway does beyond its limit
+                    dead_letters.delete(folder, name)
+                typer.echo(f"{name}: {written.accepted} readings stored, {written.duplicate} were there already")
+    finally:
+        await dependency.close()
+    return left

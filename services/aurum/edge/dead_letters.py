@@ -1,0 +1,152 @@
+"""Batches that ingestion will never take: kept with the reason until somebody has looked at them.
+
+A dead letter is one file: a line of JSON that says what it is, with the checksum of the rest, then the message
+IngestRequest as it was sent. A file is complete or absent, whatever is killed.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aurum.readings.batch import decode, parse_request
+from aurum.readings.refusals import Refused
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError
+from aurum.storage.durable_file import write_file
+
+logger = logging.getLogger(__name__)
+
+_SUFFIX = ".letter"
+_HEAD_BYTES = 65_536
+
+
+class DeadLetterError(Exception):
+    """A dead letter that cannot be read; the message names its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A refused batch. request: the message IngestRequest. refused_at: ISO 8601."""
+
+    name: str
+    refused_at: str
+    reason: str
+    message: str
+    source_id: str
+    sequence: int
+    readings: int
+    request: bytes
+
+
+def folder_of(spool: Path) -> Path:
+    """Where the dead letters of a spool are."""
+    return spool / "dead-letters"
+
+
+class DeadLetters:
+    """The dead letters of one gateway, at most `max_bytes`: the oldest are deleted beyond it. Every method blocks."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._looked_at = -1  # modification time of the folder
+        self.look()
+
+    def put(self, refused: Refused, request: bytes) -> None:
+        """Keeps a batch. Raises OSError; then it is not kept."""
+        now = datetime.now(UTC)
+        head = {
+            "refused_at": now.isoformat(timespec="milliseconds"),
+            "reason": refused.reason,
+            "message": refused.message,
+            **_described(request),
+            "sha256": hashlib.sha256(request).hexdigest(),
+        }
+        self._folder.mkdir(exist_ok=True)
+        target = self._folder / f"{now:%Y%m%dT%H%M%S%f}-{refused.id:012}{_SUFFIX}"
+        write_file(target, json.dumps(head).encode() + b"\n" + request)
+        metrics.edge_dead_letters_total.labels(metrics.bounded("dead_letter_reason", refused.reason)).inc()
+        self.look()
+
+    def take_over(self, refused: Path) -> None:
+        """Makes letters of what an earlier version kept: a batch and its reason, as two files."""
+        for path in sorted(refused.glob("*.batch")):
+            reason = path.with_suffix(".txt")
+            message = reason.read_text(errors="replace").strip() if reason.exists() else ""
+            number = int(path.stem) if path.stem.isdigit() else 0
+            self.put(Refused(number, "INVALID_ARGUMENT", message), path.read_bytes())
+            path.unlink()
+            reason.unlink(missing_ok=True)
+
+    def look(self) -> None:
+        """Brings the gauges up to date, and deletes the oldest letters beyond `max_bytes`."""
+        changed_at = self._folder.stat().st_mtime_ns if self._folder.exists() else 0
+        if changed_at == self._looked_at:
+            return
+        sizes = {path: path.stat().st_size for path in _files(self._folder)}
+        total = sum(sizes.values())
+        for path in sorted(sizes):
+            if total <= self._max_bytes or len(sizes) == 1:
+                break
+            path.unlink(missing_ok=True)
+            total -= sizes.pop(path)
+            metrics.edge_spool_dropped_total.labels("dead_letters_full").inc()
+            logger.error(
+                "dead letter %s is deleted: there are more than %d bytes of them (AURUM_EDGE_DEAD_LETTER_MAX_BYTES)",
+                path.name,
+                self._max_bytes,
+            )
+        self._looked_at = self._folder.stat().st_mtime_ns if self._folder.exists() else 0
+        metrics.edge_dead_letters_waiting.set(len(sizes))
+        metrics.edge_dead_letter_bytes.set(total)
+
+
+def names(folder: Path) -> list[str]:
+    """The dead letters of a folder, the oldest first."""
+    return sorted(path.stem for path in _files(folder))
+
+
+def read(folder: Path, name: str) -> DeadLetter:
+    """Raises DeadLetterError."""
+    path = folder / f"{name}{_SUFFIX}"
+    try:
+        head, _, request = path.read_bytes().partition(b"\n")
+        said = json.loads(head[:_HEAD_BYTES])
+        if hashlib.sha256(request).hexdigest() != said.pop("sha256"):
+            raise DeadLetterError(f"{path} is damaged: its checksum is wrong")
+        known = {field: said[field] for field in DeadLetter.__slots__ if field in said}
+        return DeadLetter(name=name, request=request, **known)
+    except OSError as error:
+        raise DeadLetterError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DeadLetterError(f"{path} is not a dead letter: {error}") from error
+
+
+def delete(folder: Path, name: str) -> None:
+    """Raises OSError, DeadLetterError if there is none of the name."""
+    path = folder / f"{name}{_SUFFIX}"
+    if path.parent != folder or not path.exists():
+        raise DeadLetterError(f"there is no dead letter {name!r} in {folder}")
+    path.unlink()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return folder.glob(f"*{_SUFFIX}")
+
+
+def _described(request: bytes) -> dict[str, str | int]:
+    """What a batch says it is, as far as it can be read."""
+    try:
+        batch = decode(parse_request(request).batch, now=2**62)
+    except AurumError as error:
+        sequence = error.metadata.get("sequence", "")
+        return {
+            "source_id": error.metadata.get("source_id", ""),
+            "sequence": int(sequence) if sequence.isdigit() else 0,
+            "readings": 0,
+        }
+    return {"source_id": batch.source_id, "sequence": batch.sequence, "readings": batch.readings}

@@ -50,7 +50,7 @@ _NOT_TO_RUN = ("jmods", "include", "man", "src.zip", "demo", "docs")  # of a JDK
 @pytest.fixture(scope="module")
 def image() -> str:
     """An image with the Java of this machine and the jars that Maven brings, on the nodes."""
-    if lacking := kube.missing() or cassandra.what_is_missing():
+    if lacking := kube.missing() or cassandra.what_is_missing(nodes=0):
         pytest.skip(lacking)
     builder = os.environ.get("AURUM_IMAGE_BUILDER")
     if not builder and not (shutil.which("docker") and shutil.which("kind")):
@@ -150,7 +150,7 @@ def queries(space: Namespace) -> dict[str, float]:
     return found
 
 
-@pytest.mark.proof("cassandra")
+@pytest.mark.proof("cassandra-release")
 def test_ingestion_over_cassandra_is_stateless_deployment(space: Namespace) -> None:
     """Over Cassandra ingestion is a Deployment of two ready pods without a volume claim."""
     assert space.get("deployment", "aurumai-ingestion")["status"]["readyReplicas"] == 2
@@ -158,7 +158,7 @@ def test_ingestion_over_cassandra_is_stateless_deployment(space: Namespace) -> N
     assert not [name for name in claims if "ingestion" in name]
 
 
-@pytest.mark.proof("cassandra")
+@pytest.mark.proof("cassandra-release")
 def test_killed_ingestion_pod_fails_no_request(space: Namespace) -> None:
     """Both ingestion pods answer queries, and killing one fails no request."""
     with space.forwarded("service/aurumai-api", 8000) as api:
@@ -189,7 +189,7 @@ def test_killed_ingestion_pod_fails_no_request(space: Namespace) -> None:
     assert_kill_fails_no_request(space, RATE, 3.0, shared_by_all, kill)
 
 
-@pytest.mark.proof("cassandra")
+@pytest.mark.proof("cassandra-release")
 def test_readings_survive_deletion_of_all_ingestion_pods(space: Namespace) -> None:
     """Deleting every ingestion pod loses no acknowledged reading and stores none twice."""
     machine = f"ledger-{int(time.time())}"

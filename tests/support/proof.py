@@ -15,7 +15,8 @@ import pytest
 TOPICS = {
     "alerts": "tests/cluster/observability",
     "api-fuzzing": "tests/security",
-    "cassandra": "tests/integration tests/faults tests/cluster",
+    "cassandra": "tests/integration tests/faults",
+    "cassandra-release": "tests/cluster",
     "chaos": "tests/faults",
     "connections": "tests/security tests/faults",
     "console": "tests/browser",

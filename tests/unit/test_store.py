@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from aurum.ingestion.downsample import merge, reduce_points
 from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.recent import Part, RecentReadings
+from aurum.ingestion.room import PlantLimits
 from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -215,7 +216,7 @@ def test_tail_answers_after_loading_from_store() -> None:
 
 def plant_with_a_tail(tail_bytes: int) -> tuple[Plant, MachineState]:
     """A machine with one reading, at 100, whose tail has 256 at first."""
-    plant = Plant(10, 256, tail_bytes)
+    plant = Plant(PlantLimits(10), 256, tail_bytes)
     plant.apply(batch(1, [100], [100.0]), 0)
     state = plant.get("m")
     tail = plant.tail(state, "s")
@@ -238,7 +239,7 @@ def test_growing_window_is_answered_from_memory() -> None:
 
 def test_tail_makes_room_for_an_earlier_window() -> None:
     """After a restart the tail grows to hold a window that begins before it, within its bounds."""
-    plant = Plant(10, 256, 64_000_000)
+    plant = Plant(PlantLimits(10), 256, 64_000_000)
     plant.load([MachineRecord("m", "pump", "", 0, "")], [SeriesSummary("m", "s", 100, 5000, 1.0)])
     state = plant.get("m")
     tail = plant.tail(state, "s")

@@ -50,17 +50,24 @@ class IngestionBackend(_Backend):
         return (await self._dependency.unary(self._stub.GetMachine, request)).machine
 
     async def machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
-        return await self._dependency.unary(self._stub.ListMachines, request)
+        """As many machines as are asked for, if there are so many."""
+        wanted = request.page_size
+        answer = await self._dependency.unary(self._stub.ListMachines, request)
+        while answer.next_page_token and len(answer.machines) < wanted:
+            rest = ingestion_pb2.ListMachinesRequest()
+            rest.CopyFrom(request)
+            rest.page_size, rest.page_token = wanted - len(answer.machines), answer.next_page_token
+            more = await self._dependency.unary(self._stub.ListMachines, rest)
+            answer.machines.extend(more.machines)
+            answer.next_page_token = more.next_page_token
+        return answer
 
     async def predictions(
         self, machine_id: str, start_us: int, end_us: int, limit: int
     ) -> list[prediction_pb2.PredictResponse]:
         """What was predicted of a machine, the newest first."""
-        request = ingestion_pb2.ListEventsRequest(
-            kind="prediction", machine_id=machine_id, start_us=start_us, end_us=end_us, limit=limit
-        )
-        response = await self._dependency.unary(self._stub.ListEvents, request)
-        return [prediction_pb2.PredictResponse.FromString(event.content) for event in response.events]
+        events = await self.events("prediction", machine_id, start_us, end_us, limit)
+        return [prediction_pb2.PredictResponse.FromString(event.content) for event in events]
 
     async def record(self, events: Sequence[ingestion_pb2.Event]) -> None:
         """Safe to repeat: an event is known by its kind, machine, time and id."""
@@ -69,11 +76,17 @@ class IngestionBackend(_Backend):
     async def events(
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int
     ) -> list[ingestion_pb2.Event]:
-        """The newest first."""
+        """As many as are asked for, the newest first."""
         request = ingestion_pb2.ListEventsRequest(
             kind=kind, machine_id=machine_id, start_us=max(0, start_us), end_us=end_us, limit=limit
         )
-        return list((await self._dependency.unary(self._stub.ListEvents, request)).events)
+        events: list[ingestion_pb2.Event] = []
+        while True:
+            answer = await self._dependency.unary(self._stub.ListEvents, request)
+            events += answer.events
+            if not answer.next_page_token or len(events) >= limit:
+                return events[:limit]
+            request.page_token, request.limit = answer.next_page_token, limit - len(events)
 
     def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         """The state of all machines, then what changes, without end. Raises AurumError when the stream breaks."""

@@ -17,7 +17,7 @@ from aurum.runtime import metrics
 
 _EVERY = 0.2  # seconds between two events
 _PULSE = 5.0  # seconds between two pulses, by which a console knows that it is connected
-_MACHINES_PER_EVENT = 500
+_MACHINES_PER_EVENT, _VALUES_PER_EVENT = 500, 20_000
 _DIGITS = 5  # significant, of a reading
 
 
@@ -120,18 +120,31 @@ class LiveFeed:
         id_ = f"{self._epoch}.{self._version}"
         views = [view for view in self._plant.changed_since(seen) if not sites or view.machine.site in sites]
         total = self._plant.machines_of(sites)
-        events = []
-        for start in range(0, max(1, len(views)), _MACHINES_PER_EVENT):
-            part = views[start : start + _MACHINES_PER_EVENT]
-            last = start + _MACHINES_PER_EVENT >= len(views)  # only then has a console heard everything
+        events: list[bytes] = []
+        start = 0
+        while not events or start < len(views):
+            part = _part(views, start)
+            last = start + len(part) >= len(views)  # only then has a console heard everything
             content = {
                 "machines": [_item(view) for view in part],
                 "total": total,
                 "whole": seen < 0 and start == 0,
             }
             events.append(_event("machines", content, id_ if last else None))
+            start += len(part)
             await asyncio.sleep(0)  # requests have their turn
         return events
+
+
+def _part(views: Sequence[MachineView], start: int) -> Sequence[MachineView]:
+    """As many machines, from one on, as belong into an event: at least one."""
+    end, values = start, 0
+    while end < len(views) and end - start < _MACHINES_PER_EVENT:
+        values += len(views[end].machine.sensors)
+        if end > start and values > _VALUES_PER_EVENT:
+            break
+        end += 1
+    return views[start:end]
 
 
 def _item(view: MachineView) -> dict[str, Any]:

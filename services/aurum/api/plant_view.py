@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.resilience import Criticality, criticality_scope
-from aurum.runtime.errors import AurumError
+from aurum.runtime.errors import AurumError, DeadlineError, UnavailableError
 from aurum.runtime.tracing import traced_operation
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
@@ -46,6 +46,7 @@ class PlantView:
         self._heard: dict[str, float] = {}  # service → time.monotonic() of its last answer
         self._begun = time.monotonic()
         self._seen, self._scored = asyncio.Event(), False
+        self.problem: str | None = None  # why the machines cannot be followed, though ingestion answers
         self.closed = False
 
     def close(self) -> None:
@@ -93,7 +94,9 @@ class PlantView:
 
     def first_look(self, within: float, scored: bool) -> str | None:
         """What is not known yet that a fallback needs, for `within` seconds at most: better degraded than not at all.
-        scored: whether predictions belong to it."""
+        Without such a limit, that the machines cannot be followed. scored: whether predictions belong to it."""
+        if self.problem:
+            return self.problem
         if time.monotonic() > self._begun + within:
             return None
         if not self._seen.is_set():
@@ -125,11 +128,15 @@ class PlantView:
             try:
                 async for response in self._ingestion.watch(_WATCH_INTERVAL_MS):
                     backoff = _BACKOFF
+                    self.problem = None
                     for machine in response.machines:
                         self._take(machine)
                     self._seen.set()
             except AurumError as error:
                 logger.warning("machines are not followed at the moment: %s", error.message)
+                # Without ingestion every replica knows as little, and answers that say so are better than none
+                away = isinstance(error, UnavailableError | DeadlineError)
+                self.problem = None if away else f"the machines cannot be followed: {error.message}"
             await asyncio.sleep(backoff)
             backoff = min(_MAX_BACKOFF, 2 * backoff)
 

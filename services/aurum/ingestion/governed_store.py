@@ -87,8 +87,11 @@ class GovernedStore:
     async def record(self, events: Sequence[Event]) -> None:
         await self._governed("record", lambda: self._store.record(events))
 
-    async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
-        return await self._governed("events", lambda: self._store.events(kind, machine_id, start_us, end_us, limit))
+    async def events(  # noqa: PLR0917
+        self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
+    ) -> list[Event]:
+        asked = (kind, machine_id, start_us, end_us, limit, before)
+        return await self._governed("events", lambda: self._store.events(*asked))
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0

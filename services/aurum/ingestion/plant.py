@@ -6,11 +6,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from aurum.ingestion.room import Coming, PlantLimits, Room
 from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.runtime import metrics
-from aurum.runtime.errors import NotFoundError, ResourceExhaustedError
+from aurum.runtime.errors import NotFoundError
 from aurum.v1 import ingestion_pb2
 
 _READING_BYTES = 16
@@ -28,7 +29,12 @@ class MachineState:
     sensors: dict[str, tuple[int, float]] = field(default_factory=dict)
     version: int = 0
 
-    def message(self) -> ingestion_pb2.Machine:
+    @property
+    def site(self) -> str:
+        return self.record.site
+
+    def message(self, *, sensors: bool = True) -> ingestion_pb2.Machine:
+        """sensors: whether their last readings belong to it."""
         return ingestion_pb2.Machine(
             machine_id=self.record.machine_id,
             machine_type=self.record.machine_type,
@@ -38,7 +44,7 @@ class MachineState:
             last_seen_us=self.last_seen_us,
             sensors=[
                 ingestion_pb2.SensorState(sensor=sensor, timestamp_us=at, value=value)
-                for sensor, (at, value) in sorted(self.sensors.items())
+                for sensor, (at, value) in (sorted(self.sensors.items()) if sensors else ())
             ],
         )
 
@@ -46,11 +52,11 @@ class MachineState:
 class Plant:
     """All machines. For one event loop."""
 
-    def __init__(self, max_machines: int, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
+    def __init__(self, limits: PlantLimits, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
         """tail_readings: of a series that is asked for, to be held in memory at first. tail_bytes: of all of them.
         shared: whether others write too, so that not every reading comes by here."""
         self._shared = shared
-        self._max_machines = max_machines
+        self._room = Room(limits)
         self._tail_readings = tail_readings
         self._tail_bytes = tail_bytes
         self._held_bytes = 0  # that the tails may have at most
@@ -68,35 +74,31 @@ class Plant:
             state = self._states[each.machine_id]
             state.first_seen_us = min(state.first_seen_us or each.first_us, each.first_us)
             state.last_seen_us = max(state.last_seen_us, each.last_us)
-            state.sensors[each.sensor] = (each.last_us, each.last_value)
+            self._set(state, each.sensor, each.last_us, each.last_value)
 
     def observe(self, change: Change) -> None:
         """Takes over what another writer has stored."""
         state = self._states.get(change.machine_id) or self._add(MachineRecord(change.machine_id, "", "", 0, ""))
         if change.machine is not None:
-            state.record = change.machine
+            self._register(state, change.machine)
         if change.first_us:
             state.first_seen_us = min(state.first_seen_us or change.first_us, change.first_us)
         for sensor, (at, value) in change.sensors.items():
             known = state.sensors.get(sensor)
             if known is None or at >= known[0]:
-                state.sensors[sensor] = (at, value)
+                self._set(state, sensor, at, value)
             state.first_seen_us = min(state.first_seen_us or at, at)
             state.last_seen_us = max(state.last_seen_us, at)
         self._touch(state)
         self.wake()
 
-    def check_room(self, batch: Batch) -> None:
-        """Raises ResourceExhaustedError if the batch would bring more machines than are allowed."""
-        if len(self._states) + len(batch.series) <= self._max_machines:
-            return
-        new = {series.machine_id for series in batch.series} - self._states.keys()
-        if new and len(self._states) + len(new) > self._max_machines:
-            raise ResourceExhaustedError(
-                f"{len(self._states)} machines are known and {self._max_machines} allowed "
-                f"(AURUM_INGESTION_MAX_MACHINES); {min(new)} cannot be added",
-                reason="TOO_MANY_MACHINES",
-            )
+    def reserve(self, batch: Batch) -> Coming:
+        """Makes room for the machines and sensors of a batch, until `release`. Raises ResourceExhaustedError."""
+        return self._room.reserve(batch, self._states)
+
+    def release(self, coming: Coming) -> None:
+        """After a batch was applied, or was not stored."""
+        self._room.release(coming)
 
     def apply(self, batch: Batch, now: int) -> None:
         """Takes over a batch that has become durable."""
@@ -116,6 +118,8 @@ class Plant:
                 tail.append(series.timestamps, series.values, increasing=series.increasing)
             known = state.sensors.get(series.sensor)
             if known is None or newest >= known[0]:
+                if known is None:
+                    self._room.added(state.site)
                 state.sensors[series.sensor] = (newest, float(series.values[position]))
             state.first_seen_us = min(state.first_seen_us or oldest, oldest)
             state.last_seen_us = max(state.last_seen_us, newest)
@@ -127,7 +131,7 @@ class Plant:
     def registered(self, record: MachineRecord) -> MachineState:
         """Takes over a registration that has become durable."""
         state = self._states.get(record.machine_id) or self._add(record)
-        state.record = record
+        self._register(state, record)
         self._touch(state)
         self.wake()
         return state
@@ -232,6 +236,16 @@ class Plant:
         self._touch(state)
         metrics.ingestion_machines.set(len(self._states))
         return state
+
+    def _register(self, state: MachineState, record: MachineRecord) -> None:
+        self._room.added(state.site, -len(state.sensors))
+        state.record = record
+        self._room.added(state.site, len(state.sensors))
+
+    def _set(self, state: MachineState, sensor: str, at: int, value: float) -> None:
+        if sensor not in state.sensors:
+            self._room.added(state.site)
+        state.sensors[sensor] = (at, value)
 
     def _touch(self, state: MachineState) -> None:
         self._version += 1

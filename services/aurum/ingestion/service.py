@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aurum.ingestion.governed_store import GovernedStore
 from aurum.ingestion.plant import Plant
+from aurum.ingestion.room import PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Store
@@ -36,7 +37,11 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
     await store.start()
     try:
         plant = Plant(
-            settings.ingestion_max_machines,
+            PlantLimits(
+                settings.ingestion_max_machines,
+                settings.ingestion_max_sensors_per_machine,
+                settings.ingestion_max_sensors_per_site,
+            ),
             settings.ingestion_tail_readings,
             settings.ingestion_tail_bytes,
             shared=store.shared,
@@ -45,7 +50,10 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
         servicer = IngestionServicer(
-            GovernedStore(store, service.policies, service.faults), plant, SourceLimits(settings)
+            GovernedStore(store, service.policies, service.faults),
+            plant,
+            SourceLimits(settings),
+            settings.rpc_max_message_bytes,
         )
         if store.shared:
             service.spawn(_follow(store, plant), "store-changes")

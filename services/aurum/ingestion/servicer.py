@@ -3,13 +3,14 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.plant import MachineState, Plant
+from aurum.ingestion.room import Coming
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Timestamps, Values, decode, machine_id_problem, now_us, parse_request
@@ -25,18 +26,24 @@ from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 _NAME_LENGTH = 64
 _PAGE, _MAX_PAGE = 100, 1000
+_PAGE_BYTES = 1_000_000  # of machines or events, after which a message is full
+_ENVELOPE = 1024  # bytes of a message around the series in it
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_POINTS = 100_000
 _POINTS_PER_MESSAGE = 4000
 _READS_AT_ONCE = 8  # of series in the store, whoever asks
 _MAX_EVENTS = 1000
 _EVENT_BYTES = 16_384
+_EVENT_OVERHEAD = 300  # bytes of an event besides its content, at most
+_DIGITS = 19  # of a time
 _END_OF_TIME = 2**62  # µs
 _KIND = re.compile("[a-z][a-z_]{0,31}")
 
 
 class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
-    def __init__(self, store: Store, plant: Plant, sources: SourceLimits) -> None:
+    def __init__(self, store: Store, plant: Plant, sources: SourceLimits, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes - _ENVELOPE
+        self._page_bytes = min(_PAGE_BYTES, max_message_bytes // 4)
         self._store = store
         self._plant = plant
         self._sources = sources
@@ -83,7 +90,14 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 if not len(points.timestamps):
                     continue
                 same = times is not None and np.array_equal(times, points.timestamps)
-                response.series.append(_series_message(state.record.machine_id, sensor, points, with_times=not same))
+                series = _series_message(state.record.machine_id, sensor, points, with_times=not same)
+                if series.ByteSize() > self._max_message_bytes:
+                    raise InvalidArgumentError.of(
+                        "points",
+                        f"{len(points.values)} readings of machine {state.record.machine_id}, sensor {sensor} do not "
+                        f"fit into {self._max_message_bytes} bytes; ask for a shorter range, or fewer points",
+                    )
+                response.series.append(series)
                 times = points.timestamps
                 gathered += len(times)
                 if gathered >= _POINTS_PER_MESSAGE:
@@ -120,7 +134,16 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         states, token = self._plant.page(
             request.page_token, request.page_size or _PAGE, request.machine_type, request.site
         )
-        return ingestion_pb2.ListMachinesResponse(machines=[state.message() for state in states], next_page_token=token)
+        response = ingestion_pb2.ListMachinesResponse(next_page_token=token)
+        size = 0
+        for state in states:
+            machine = state.message(sensors=not request.omit_sensors)
+            size += machine.ByteSize()
+            if response.machines and size > self._page_bytes:
+                response.next_page_token = response.machines[-1].machine_id
+                break
+            response.machines.append(machine)
+        return response
 
     async def RecordEvents(  # noqa: N802
         self, request: ingestion_pb2.RecordEventsRequest, context: Any
@@ -142,17 +165,24 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         if request.limit > _MAX_EVENTS:
             raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
         end = request.end_us or _END_OF_TIME
+        limit = request.limit or _PAGE
         found = await self._store.events(
-            request.kind, request.machine_id, request.start_us, end, request.limit or _PAGE
+            request.kind, request.machine_id, request.start_us, end, limit, _place_of(request.page_token)
         )
-        return ingestion_pb2.ListEventsResponse(
-            events=[
+        response, size = ingestion_pb2.ListEventsResponse(), 0
+        for event in found:
+            size += len(event.data) + _EVENT_OVERHEAD
+            if response.events and size > self._page_bytes:
+                break
+            response.events.append(
                 ingestion_pb2.Event(
                     kind=event.kind, machine_id=event.machine_id, at_us=event.at_us, id=event.id, content=event.data
                 )
-                for event in found
-            ]
-        )
+            )
+        if found and (len(response.events) < len(found) or len(found) == limit):
+            last = response.events[-1]
+            response.next_page_token = f"{last.at_us}/{last.id}"
+        return response
 
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
@@ -171,10 +201,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 if seen < 0 and not states:
                     yield ingestion_pb2.WatchResponse()  # nothing is known, rather than not told yet
                 seen = version
-                for start in range(0, len(states), _MAX_PAGE):
-                    yield ingestion_pb2.WatchResponse(
-                        machines=[state.message() for state in states[start : start + _MAX_PAGE]]
-                    )
+                for machines in _pages((state.message() for state in states), self._page_bytes):
+                    yield ingestion_pb2.WatchResponse(machines=machines)
                 await asyncio.sleep(interval)
                 await self._plant.wait_for_change(seen)
 
@@ -189,22 +217,32 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
             batch = as_callers(batch)
             await self._sources.admit(batch, wait=wait)
-            self._plant.check_room(batch)
-            writing = await self._store.append(batch, wait=wait)
+            coming = self._plant.reserve(batch)
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
+            raise
+        try:
+            writing = await self._store.append(batch, wait=wait)
+        except BaseException as error:
+            self._plant.release(coming)
+            if isinstance(error, AurumError):
+                metrics.track_ingestion_error(error.reason, transport)
             raise
         # Shielded: a caller that has gone does not undo what will be durable, so it has to be shown
-        return asyncio.shield(asyncio.ensure_future(self._finish(batch, writing, transport, started)))
+        return asyncio.shield(asyncio.ensure_future(self._finish(batch, coming, writing, transport, started)))
 
-    async def _finish(self, batch: Batch, writing: Awaitable[Written], transport: str, started: float) -> Written:
+    async def _finish(
+        self, batch: Batch, coming: Coming, writing: Awaitable[Written], transport: str, started: float
+    ) -> Written:
         try:
             written = await writing
+            if written.accepted:
+                self._plant.apply(batch, now_us())
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
             raise
-        if written.accepted:
-            self._plant.apply(batch, now_us())
+        finally:
+            self._plant.release(coming)
         metrics.track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
         return written
 
@@ -258,6 +296,31 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     ) -> Points:
         async with self._reading:
             return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
+
+
+def _pages(machines: Iterable[ingestion_pb2.Machine], most: int) -> Iterator[list[ingestion_pb2.Machine]]:
+    """The machines in parts of about so many bytes."""
+    part: list[ingestion_pb2.Machine] = []
+    size = 0
+    for machine in machines:
+        nbytes = machine.ByteSize()
+        if part and size + nbytes > most:
+            yield part
+            part, size = [], 0
+        part.append(machine)
+        size += nbytes
+    if part:
+        yield part
+
+
+def _place_of(page_token: str) -> tuple[int, str] | None:
+    """Time and id of the last event of the page before. Raises InvalidArgumentError."""
+    if not page_token:
+        return None
+    at_us, slash, id_ = page_token.partition("/")
+    if not slash or not at_us.isascii() or not at_us.isdigit() or len(at_us) > _DIGITS:
+        raise InvalidArgumentError.of("page_token", "is none that this service gave out")
+    return int(at_us), id_
 
 
 def _keep(tail: SeriesTail, points: Points, late: int, start: int, last: int) -> None:

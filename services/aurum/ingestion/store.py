@@ -111,8 +111,10 @@ class Store(Protocol):
     async def record(self, events: Sequence[Event]) -> None:
         """Keeps events; those that are there already are replaced."""
 
-    async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
-        """The newest events in [start_us, end_us), newest first."""
+    async def events(  # noqa: PLR0917
+        self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
+    ) -> list[Event]:
+        """The newest events in [start_us, end_us), newest first. before: time and id of one; only those that follow."""
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0

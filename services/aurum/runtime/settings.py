@@ -24,6 +24,7 @@ _STANDARD = {
     "tracing_sample_ratio": "OTEL_TRACES_SAMPLER_ARG",
     "environment": "DEPLOYMENT_ENVIRONMENT",
 }
+_SENSOR_BYTES = 96  # of a sensor's last reading in a message, at most
 ADMIN_PORTS = {
     "api": 9100,
     "ingestion": 9101,
@@ -235,6 +236,12 @@ class Settings(BaseSettings):
         200_000_000, ge=0, description="Bytes of the store's disk that stay free; below, new readings are refused."
     )
     ingestion_max_machines: int = Field(100_000, ge=1, description="Machines kept; readings of more are refused.")
+    ingestion_max_sensors_per_machine: int = Field(
+        10_000, ge=1, description="Sensors kept of a machine; readings of more are refused."
+    )
+    ingestion_max_sensors_per_site: int = Field(
+        1_000_000, ge=1, description="Sensors kept of a site; readings of more are refused."
+    )
     ingestion_tail_readings: int = Field(
         256,
         ge=1,
@@ -409,6 +416,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"AURUM_RETRY_BASE_DELAY ({self.retry_base_delay} s) is above AURUM_RETRY_MAX_DELAY "
                 f"({self.retry_max_delay} s)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _machine_fits_into_a_message(self) -> "Settings":
+        most = self.ingestion_max_sensors_per_machine * _SENSOR_BYTES
+        if most > self.rpc_max_message_bytes:
+            raise ValueError(
+                f"AURUM_INGESTION_MAX_SENSORS_PER_MACHINE ({self.ingestion_max_sensors_per_machine}) allows machines "
+                f"of {most} bytes, but AURUM_RPC_MAX_MESSAGE_BYTES is {self.rpc_max_message_bytes}"
             )
         return self
 

@@ -45,13 +45,13 @@ LOGGING_CONFIG = """\
 """
 
 
-def what_is_missing() -> str | None:
-    """Why no node can run here, or None."""
+def what_is_missing(nodes: int = 3) -> str | None:
+    """Why so many nodes cannot run on this machine, or None. With 0 of them: what is needed to build an image."""
     if shutil.which("java") is None:
         return "needs Java 17 to run a real Cassandra"
     if shutil.which("mvn") is None and not JARS.exists():
         return "needs Maven to fetch Cassandra"
-    for number in (1, 2, 3):
+    for number in range(1, nodes + 1):
         with contextlib.closing(socket.socket()) as probe:
             try:
                 probe.bind((f"127.0.0.{number}", 0))

@@ -34,6 +34,7 @@ async def list_machines(  # noqa: PLR0917 - query parameters
             page_token=_token(cursor),
             machine_type=machine_type,
             site=site_to_ask(caller, site),
+            omit_sensors=True,
         )
     )
     return MachinePage(

@@ -19,9 +19,9 @@ router = APIRouter()
 async def health(context: Context) -> HealthResponse:
     """Whether the platform can do its work: degraded without one of its services, unhealthy without any."""
     settings = context.settings
-    unreachable = context.plant.unreachable()
+    missing = [*context.plant.unreachable(), *filter(None, [context.plant.problem])]
     return HealthResponse(
-        status="healthy" if not unreachable else "degraded" if len(unreachable) == 1 else "unhealthy",
+        status="healthy" if not missing else "degraded" if len(missing) == 1 else "unhealthy",
         app_name=APP_NAME,
         app_version=__version__,
         environment=settings.environment,

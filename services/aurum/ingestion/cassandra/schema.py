@@ -84,5 +84,5 @@ STATEMENTS = {
     "received": "SELECT sequence FROM received WHERE source = ? AND block = ?",
     "add_event": "INSERT INTO events (kind, machine_id, at_us, id, data) VALUES (?, ?, ?, ?, ?)",
     "events": "SELECT kind, machine_id, at_us, id, data FROM events WHERE kind = ? AND machine_id = ? "
-    "AND at_us >= ? AND at_us < ? LIMIT ?",
+    "AND (at_us) >= (?) AND (at_us, id) < (?, ?) LIMIT ?",
 }

@@ -149,8 +149,11 @@ class CassandraStore:
         rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
         await self._all("add_event", rows)
 
-    async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
-        asked = (kind, machine_id, start_us, min(end_us, 2**62), limit)
+    async def events(  # noqa: PLR0917
+        self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
+    ) -> list[Event]:
+        end = (min(end_us, 2**62), "")
+        asked = (kind, machine_id, start_us, *(min(end, before) if before else end), limit)
         return [Event(*row) for row in await self._session.execute("events", asked)]
 
     async def read(

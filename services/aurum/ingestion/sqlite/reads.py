@@ -69,12 +69,23 @@ def read_summaries(connection: sqlite3.Connection) -> list[SeriesSummary]:
 
 
 def read_events(  # noqa: PLR0917
-    connection: sqlite3.Connection, kind: str, machine_id: str, start_us: int, end_us: int, limit: int
+    connection: sqlite3.Connection,
+    kind: str,
+    machine_id: str,
+    start_us: int,
+    end_us: int,
+    limit: int,
+    before: tuple[int, str] | None = None,
 ) -> list[Event]:
-    """The newest events in the range, newest first."""
+    """The newest events in the range, newest first; see Store.events."""
     rows = connection.execute(
         "SELECT kind, machine_id, at_us, id, data FROM events WHERE kind = ? AND machine_id = ? "
-        "AND at_us >= ? AND at_us < ? ORDER BY at_us DESC, id DESC LIMIT ?",
-        (kind, machine_id, start_us, end_us, limit),
+        "AND at_us >= ? AND (at_us, id) < (?, ?) ORDER BY at_us DESC, id DESC LIMIT ?",
+        (kind, machine_id, start_us, *_below(end_us, before), limit),
     )
     return [Event(*row) for row in rows]
+
+
+def _below(end_us: int, before: tuple[int, str] | None) -> tuple[int, str]:
+    """Below which time and id an event of the range and of the page is."""
+    return min((end_us, ""), before) if before else (end_us, "")

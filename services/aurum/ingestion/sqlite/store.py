@@ -188,9 +188,12 @@ class SqliteStore:
             lambda connection: connection.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)", rows)
         )
 
-    async def events(self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int) -> list[Event]:
+    async def events(  # noqa: PLR0917
+        self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
+    ) -> list[Event]:
         return await self._readers.ask(
-            "events", lambda connection: reads.read_events(connection, kind, machine_id, start_us, end_us, limit)
+            "events",
+            lambda connection: reads.read_events(connection, kind, machine_id, start_us, end_us, limit, before),
         )
 
     async def read(

@@ -1,0 +1,112 @@
+"""How many machines and sensors there may be: names that a device invents must not use up memory, or fill messages."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aurum.readings.batch import Batch
+from aurum.runtime.errors import ResourceExhaustedError
+
+
+@dataclass(frozen=True, slots=True)
+class PlantLimits:
+    """machines: of the plant. sensors_per_machine, sensors_per_site: whose readings are kept; machines without a site
+    count as one site."""
+
+    machines: int = 100_000
+    sensors_per_machine: int = 10_000
+    sensors_per_site: int = 1_000_000
+
+
+class Known(Protocol):
+    """What is known of a machine."""
+
+    @property
+    def site(self) -> str: ...
+
+    @property
+    def sensors(self) -> Mapping[str, object]: ...
+
+
+@dataclass(slots=True)
+class Coming:
+    """The sensors of a batch that were not known when it came, by machine. They count until the batch is settled."""
+
+    sensors: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Room:
+    """The limits, and what counts towards them. For one event loop."""
+
+    def __init__(self, limits: PlantLimits) -> None:
+        self._limits = limits
+        self._of_site: Counter[str] = Counter()  # sensors
+        self._coming: dict[str, Counter[str]] = {}  # by machine: sensors of batches that are on their way to the disk
+
+    def added(self, site: str, sensors: int = 1) -> None:
+        """Notes that a site has more sensors; fewer, if negative."""
+        self._of_site[site] += sensors
+
+    def reserve(self, batch: Batch, machines: Mapping[str, Known]) -> Coming:
+        """Makes room for a batch until `release`. machines: that are known.
+
+        Raises ResourceExhaustedError, which is for good: it asks for no other attempt.
+        """
+        coming = Coming()
+        for series in batch.series:
+            known = machines.get(series.machine_id)
+            if known is None or series.sensor not in known.sensors:
+                coming.sensors.setdefault(series.machine_id, []).append(series.sensor)
+        if coming.sensors:
+            self._check(coming, machines)
+        for machine_id, sensors in coming.sensors.items():
+            self._coming.setdefault(machine_id, Counter()).update(sensors)
+        return coming
+
+    def release(self, coming: Coming) -> None:
+        """Notes that a batch is stored, or will not be."""
+        for machine_id, sensors in coming.sensors.items():
+            counted = self._coming[machine_id]
+            counted.subtract(sensors)
+            for sensor in sensors:
+                if not counted[sensor]:
+                    del counted[sensor]
+            if not counted:
+                del self._coming[machine_id]
+
+    def _check(self, coming: Coming, machines: Mapping[str, Known]) -> None:
+        limits = self._limits
+        new = [machine_id for machine_id in coming.sensors if machine_id not in machines]
+        expected = sum(
+            1 for machine_id in self._coming if machine_id not in machines and machine_id not in coming.sensors
+        )
+        if new and len(machines) + expected + len(new) > limits.machines:
+            raise ResourceExhaustedError(
+                f"{len(machines)} machines are known and {limits.machines} allowed (AURUM_INGESTION_MAX_MACHINES); "
+                f"{min(new)} cannot be added",
+                reason="TOO_MANY_MACHINES",
+            )
+        more: Counter[str] = Counter()  # by site
+        for machine_id, sensors in coming.sensors.items():
+            known = machines.get(machine_id)
+            there = len(known.sensors) if known else 0
+            expecting = self._coming.get(machine_id, Counter[str]()).keys() | sensors
+            if there + len(expecting) > limits.sensors_per_machine:
+                raise ResourceExhaustedError(
+                    f"machine {machine_id} has {there} sensors and {limits.sensors_per_machine} are allowed "
+                    f"(AURUM_INGESTION_MAX_SENSORS_PER_MACHINE); {min(sensors)} cannot be added",
+                    reason="TOO_MANY_SENSORS",
+                )
+            more[known.site if known else ""] += len(expecting)
+        for machine_id, counted in self._coming.items():
+            if machine_id not in coming.sensors:
+                known = machines.get(machine_id)
+                more[known.site if known else ""] += len(counted)
+        for site in {known.site if (known := machines.get(machine_id)) else "" for machine_id in coming.sensors}:
+            if self._of_site[site] + more[site] > limits.sensors_per_site:
+                raise ResourceExhaustedError(
+                    f"site {site!r} has {self._of_site[site]} sensors and {limits.sensors_per_site} are allowed "
+                    f"(AURUM_INGESTION_MAX_SENSORS_PER_SITE); those of {min(coming.sensors)} cannot be added",
+                    reason="TOO_MANY_SENSORS",
+                )

@@ -1,0 +1,222 @@
+"""How many machines and sensors a plant may have, and how much of it goes into one message."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.api.plant_view import PlantView
+from aurum.ingestion.plant import Plant
+from aurum.ingestion.room import Coming, PlantLimits
+from aurum.ingestion.servicer import IngestionServicer
+from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
+from aurum.ingestion.store import MachineRecord
+from aurum.readings.batch import Batch, Series
+from aurum.runtime.errors import (
+    AurumError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from aurum.runtime.settings import SettingsError, load_settings
+from aurum.security.sources import SourceLimits
+from aurum.v1 import ingestion_pb2
+
+LIMITS = PlantLimits(machines=3, sensors_per_machine=4, sensors_per_site=8)
+MESSAGE_BYTES = 65_536
+
+
+def batch(keys: Sequence[tuple[str, str]], sequence: int = 1) -> Batch:
+    columns = np.array([1_000_000 + sequence], np.int64), np.array([float(sequence)])
+    return Batch.of("src", sequence, [Series(machine, sensor, *columns) for machine, sensor in keys])
+
+
+def refusal(plant: Plant, keys: Sequence[tuple[str, str]]) -> str:
+    with pytest.raises(ResourceExhaustedError) as refused:
+        plant.reserve(batch(keys))
+    assert refused.value.retry_after is None, "it is for good"
+    return refused.value.reason
+
+
+def taken(plant: Plant, keys: Sequence[tuple[str, str]]) -> None:
+    coming = plant.reserve(batch(keys))
+    plant.apply(batch(keys), 0)
+    plant.release(coming)
+
+
+def test_each_limit_refuses_what_is_beyond_it() -> None:
+    plant = Plant(LIMITS, 16, 1_000_000)
+    taken(plant, [("a", f"s{number}") for number in range(4)])
+    assert refusal(plant, [("a", "s4")]) == "TOO_MANY_SENSORS"
+    taken(plant, [("a", "s0")])
+    taken(plant, [("b", f"s{number}") for number in range(4)])
+    assert refusal(plant, [("c", "s0")]) == "TOO_MANY_SENSORS"  # of the site
+    plant.registered(MachineRecord("b", "pump", "other", 0, ""))
+    taken(plant, [("c", "s0")])
+    assert refusal(plant, [("d", "s0")]) == "TOO_MANY_MACHINES"
+
+
+names = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("stuvwx")), min_size=1, max_size=6, unique=True)
+steps = st.one_of(names, st.integers(0, 9), st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "north"])))
+
+
+@given(st.lists(steps, max_size=30))
+def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
+    """Batches on their way, stored or lost, and registrations: the limits hold, and nothing is refused without need."""
+    plant = Plant(LIMITS, 16, 1_000_000)
+    on_their_way: list[tuple[Batch, Coming]] = []
+    stored: dict[str, set[str]] = defaultdict(set)
+    sites: dict[str, str] = defaultdict(str)
+    for step in todo:
+        if isinstance(step, int):  # odd ones are lost
+            if on_their_way:
+                sent, coming = on_their_way.pop(step // 2 % len(on_their_way))
+                if step % 2 == 0:
+                    plant.apply(sent, 0)
+                    for series in sent.series:
+                        stored[series.machine_id].add(series.sensor)
+                plant.release(coming)
+        elif isinstance(step, tuple):
+            if step[0] in stored:
+                plant.registered(MachineRecord(step[0], "pump", step[1], 0, ""))
+                sites[step[0]] = step[1]
+        else:
+            after = {machine: set(sensors) for machine, sensors in stored.items()}
+            for machine, sensor in [
+                *step,
+                *((s.machine_id, s.sensor) for each, _ in on_their_way for s in each.series),
+            ]:
+                after.setdefault(machine, set()).add(sensor)
+            by_site: dict[str, int] = defaultdict(int)
+            for machine, sensors in after.items():
+                by_site[sites[machine]] += len(sensors)
+            try:
+                on_their_way.append((batch(step), plant.reserve(batch(step))))
+            except ResourceExhaustedError:
+                assert (
+                    len(after) > LIMITS.machines
+                    or any(len(sensors) > LIMITS.sensors_per_machine for sensors in after.values())
+                    or any(count > LIMITS.sensors_per_site for count in by_site.values())
+                )
+    for machine, sensors in stored.items():
+        assert len(sensors) <= LIMITS.sensors_per_machine
+        assert len(plant.get(machine).sensors) == len(sensors)
+    assert len(stored) <= LIMITS.machines
+
+
+@pytest.fixture
+async def wide(tmp_path: Path) -> AsyncIterator[IngestionServicer]:
+    """A plant of 60 machines with 100 sensors each, which is eight times as much as a message may have."""
+    store = SqliteStore(SqliteOptions(tmp_path / "store.db"))
+    await store.start()
+    plant = Plant(PlantLimits(), 16, 1_000_000)
+    for number in range(60):
+        plant.apply(batch([(f"machine-{number:02}", f"{'sensor/' * 8}{sensor:03}") for sensor in range(100)]), 0)
+    yield IngestionServicer(store, plant, SourceLimits(load_settings()), MESSAGE_BYTES)
+    await store.close()
+
+
+async def test_list_of_machines_is_paged_by_bytes(wide: IngestionServicer) -> None:
+    found: list[str] = []
+    request = ingestion_pb2.ListMachinesRequest(page_size=1000)
+    pages = 0
+    while pages == 0 or request.page_token:
+        page = await wide.ListMachines(request, None)
+        assert page.ByteSize() <= MESSAGE_BYTES
+        found += [machine.machine_id for machine in page.machines]
+        request.page_token = page.next_page_token
+        pages += 1
+    assert found == [f"machine-{number:02}" for number in range(60)]
+    assert pages > 8
+    brief = await wide.ListMachines(ingestion_pb2.ListMachinesRequest(page_size=1000, omit_sensors=True), None)
+    assert (len(brief.machines), brief.next_page_token) == (60, "")
+
+
+class Call:
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        del metadata
+
+
+async def test_watch_is_paged_by_bytes(wide: IngestionServicer) -> None:
+    seen: set[str] = set()
+    async for response in wide.Watch(ingestion_pb2.WatchRequest(), Call()):
+        assert response.ByteSize() <= MESSAGE_BYTES
+        seen |= {machine.machine_id for machine in response.machines}
+        if len(seen) == 60:
+            break
+
+
+async def test_events_are_paged_by_bytes(wide: IngestionServicer) -> None:
+    content = b"x" * 9000
+    for at in (1, 2):  # several at the same time
+        events = [ingestion_pb2.Event(kind="note", at_us=at, id=f"{number:02}", content=content) for number in range(9)]
+        await wide.RecordEvents(ingestion_pb2.RecordEventsRequest(events=events), None)
+    found: list[tuple[int, str]] = []
+    request = ingestion_pb2.ListEventsRequest(kind="note", limit=5)
+    while not found or request.page_token:
+        page = await wide.ListEvents(request, None)
+        assert page.ByteSize() <= MESSAGE_BYTES
+        found += [(event.at_us, event.id) for event in page.events]
+        request.page_token = page.next_page_token
+    assert found == [(at, f"{number:02}") for at in (2, 1) for number in range(8, -1, -1)]
+
+
+@pytest.mark.parametrize("token", ["x", "1", "-1/a", "1" * 30 + "/a", "٣/a"])
+async def test_wrong_page_token_is_refused(wide: IngestionServicer, token: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="page_token"):
+        await wide.ListEvents(ingestion_pb2.ListEventsRequest(kind="note", page_token=token), None)
+
+
+def test_machine_larger_than_a_message_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AURUM_RPC_MAX_MESSAGE_BYTES", "100000")
+    with pytest.raises(SettingsError, match="AURUM_INGESTION_MAX_SENSORS_PER_MACHINE"):
+        load_settings()
+
+
+class Watched:
+    """An ingestion whose Watch does what a test says, one after the other."""
+
+    def __init__(self, *script: AurumError | ingestion_pb2.WatchResponse) -> None:
+        self._script: Iterator[AurumError | ingestion_pb2.WatchResponse] = iter(script)
+        self.told = asyncio.Event()
+
+    async def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
+        del interval_ms
+        step = next(self._script, None)
+        if step is None:
+            self.told.set()
+            await asyncio.Event().wait()
+        elif isinstance(step, AurumError):
+            raise step
+        else:
+            yield step
+
+
+@pytest.mark.parametrize(
+    ("error", "blind"),
+    [
+        (ResourceExhaustedError("the message is too large"), True),
+        (NotFoundError("no such method"), True),
+        (UnavailableError("ingestion is away"), False),
+    ],
+)
+async def test_api_that_cannot_follow_the_plant_is_not_ready(
+    error: AurumError, blind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API that ingestion answers but that cannot follow the machines is not ready, until it can."""
+    monkeypatch.setattr("aurum.api.plant_view._BACKOFF", 0.0)
+    for script, expected in (((error,), blind), ((error, ingestion_pb2.WatchResponse()), False)):
+        ingestion = Watched(*script)
+        plant = PlantView(ingestion, None, 1.0)  # type: ignore[arg-type]
+        following = asyncio.create_task(plant.follow())
+        await asyncio.wait_for(ingestion.told.wait(), 10)
+        problem = plant.first_look(0.0, scored=False)
+        assert (problem is not None and error.message in problem) == expected
+        following.cancel()

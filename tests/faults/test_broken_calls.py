@@ -3,6 +3,8 @@
 import asyncio
 import collections
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -13,7 +15,14 @@ from aurum.readings.refusals import Refused
 from aurum.readings.uplink import Uplink, Waiting
 from aurum.resilience.policy import parse_policy_document
 from aurum.runtime.audit import AuditLog
-from aurum.runtime.errors import DETAILS_KEY, AurumError, ResourceExhaustedError, UnavailableError, to_status
+from aurum.runtime.errors import (
+    DETAILS_KEY,
+    AurumError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    UnavailableError,
+    to_status,
+)
 from aurum.runtime.faults import Faults
 from aurum.runtime.health import Health
 from aurum.runtime.policies import Policies
@@ -23,6 +32,7 @@ from aurum.runtime.service import Service
 from aurum.runtime.settings import load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from tests.support.ports import free_port
+from tests.support.scripted_server import bench
 
 _HASTY = """
 policies:
@@ -210,3 +220,29 @@ async def test_abandoned_stream_is_closed_without_error_log(caplog: pytest.LogCa
         assert policies.admission().in_flight == 0
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert [error for error in errors if not error.name.startswith("grpc")] == [], "gRPC itself tells of each"
+
+
+class _Decoded:
+    """What a handler has made of a request."""
+
+
+async def test_refused_request_is_freed_at_once(tmp_path: Path) -> None:
+    """What a handler held of a refused request is freed without the garbage collector."""
+    held: list[weakref.ref[_Decoded]] = []
+
+    async def refuse(number: int, context: Any) -> None:
+        decoded = _Decoded()
+        held.append(weakref.ref(decoded))
+        raise InvalidArgumentError.of("field", "is wrong")
+
+    async with bench(tmp_path) as running:
+        running.server.behaviour = refuse
+        gc.disable()
+        try:
+            for _ in range(5):
+                with pytest.raises(InvalidArgumentError):
+                    await running.get()
+            await asyncio.sleep(0.1)
+            assert [ref() for ref in held] == [None] * 5
+        finally:
+            gc.enable()

@@ -298,6 +298,9 @@ class _Outcome:
                 extra = {"code": domain_error.code.name}
                 logger.info("%s refused: %s", self._method, domain_error.message, extra=extra)
         details = to_status(domain_error).SerializeToString()
+        # gRPC keeps how a call was aborted in a cycle with the call. The traceback holds the request, decoded, which
+        # would stay until the garbage collector comes by.
+        error.__traceback__ = None
         await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
 
 

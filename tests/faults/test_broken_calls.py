@@ -6,6 +6,7 @@ import contextlib
 import gc
 import weakref
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc

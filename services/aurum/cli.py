@@ -292,6 +292,7 @@ def export(store: StorePath, folder: Annotated[Path, typer.Argument()], since: D
     with open_snapshot(store) as snapshot:
         done = run(snapshot, folder, since, until)
     typer.echo(f"{done.readings:,} readings in {done.files:,} files below {folder}, {done.bytes:,} bytes")
+    _tell_damaged(snapshot.damaged)
 
 
 @app.command(rich_help_panel=_DATA)
@@ -322,6 +323,15 @@ def migrate(
         f"{done.readings:,} readings copied, {done.known:,} were there already; {done.machines:,} machines and "
         f"{done.events:,} events"
     )
+    _tell_damaged(done.damaged)
+
+
+def _tell_damaged(damaged: dict[int, str]) -> None:
+    """Names what was left out; exit code 1 if something was."""
+    for id_, problem in damaged.items():
+        typer.echo(f"segment {id_} is damaged and was left out: {problem}", err=True)
+    if damaged:
+        raise typer.Exit(1)
 
 
 store_app = typer.Typer(help="Look after the store of readings.", no_args_is_help=True)
@@ -329,11 +339,19 @@ app.add_typer(store_app, name="store", rich_help_panel=_DATA)
 
 
 @store_app.command("check")
-def store_check(store: StorePath) -> None:
+def store_check(
+    store: StorePath,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First move damaged segments out, into STORE-damaged/.")
+    ] = False,
+) -> None:
     """Verify every checksum in a store; exit code 1 if something is damaged. Also while the service runs."""
-    from aurum.ingestion.sqlite.snapshot import check
+    from aurum.ingestion.sqlite import snapshot
 
-    found = check(store)
+    if repair:
+        moved = snapshot.repair(store)
+        typer.echo(f"{moved} damaged segments moved to {store}-damaged" if moved else "no segment is damaged")
+    found = snapshot.check(store)
     for problem in found.problems:
         typer.echo(problem)
     typer.echo(

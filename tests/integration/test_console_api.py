@@ -188,8 +188,19 @@ def test_maintenance_is_recorded_once_and_validated(serving: Platform) -> None:
     record = {"text": "Bearing replaced", "by": "Ada", "at": "2026-01-02T03:04:05Z"}
     for _ in range(2):
         assert http("POST", path, record).status == 201
-    assert http("GET", path).json["items"] == [{"at": "2026-01-02T03:04:05Z", "text": "Bearing replaced", "by": "Ada"}]
-    for wrong, field in (({}, "text"), ({"text": "x", "at": "soon"}, "at"), ({"text": ""}, "text")):
+    (kept,) = http("GET", path).json["items"]
+    assert (kept["at"], kept["text"], kept["by"]) == ("2026-01-02T03:04:05Z", "Bearing replaced", "Ada")
+    for more in (
+        "Bearing replaced; the other side was inspected too: worn",
+        "Bearing replaced; the other side was fine",
+    ):
+        assert http("POST", path, record | {"text": more}).status == 201
+    items = http("GET", path).json["items"]
+    assert len({item["id"] for item in items}) == len(items) == 3
+    times = [
+        {"text": "x", "at": at} for at in ("soon", "+275760-09-13T00:00:00Z", "9e17", "1e300", "2999-01-01T00:00Z")
+    ]
+    for wrong, field in (({}, "text"), ({"text": ""}, "text"), *((each, "at") for each in times)):
         refused = http("POST", path, wrong)
         assert refused.status == 422
         assert field in json.dumps(refused.json)

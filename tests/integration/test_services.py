@@ -3,7 +3,10 @@
 import asyncio
 import json
 import math
+import shutil
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -427,17 +430,33 @@ def test_port_in_use_is_reported_with_its_setting(platform: Platform) -> None:
     assert "AURUM_INGESTION_PORT" in process.lines()[-1]
 
 
-def test_corrupt_model_prevents_startup_and_is_named(platform: Platform, models: Path) -> None:
-    version = json.loads((models / "pump" / "active.json").read_text())["version"]
-    folder = platform.folder / "models" / "pump" / version
-    folder.mkdir(parents=True)
-    for file in (models / "pump" / version).iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "rul.txt").write_text("tree")
-    (folder.parent / "active.json").write_text(json.dumps({"version": version}))
-    process = platform.start("prediction", ready=False)
-    assert process.popen.wait(30) == 1
-    assert "rul.txt" in process.lines()[-1]
+def test_corrupt_model_costs_its_type_only(platform: Platform, models: Path) -> None:
+    """A model whose file is damaged, and an empty active.json, are named; the other types have their models."""
+    folder = platform.folder / "models"
+    shutil.copytree(models, folder)
+    shutil.copytree(folder / "pump", folder / "fan")
+    (damaged,) = (folder / "fan").glob("*/rul.txt")
+    damaged.write_text("tree")
+    (folder / "motor").mkdir()
+    (folder / "motor" / "active.json").write_text("")
+    platform.start("prediction")
+    ready = platform.admin("prediction", "/readyz").json
+    assert ready["damaged"] == {"model": 2}
+    log = "".join(platform.processes["prediction"].lines())
+    assert "rul.txt is corrupt" in log
+    assert "motor/active.json is not readable" in log
+    with grpc.insecure_channel(f"127.0.0.1:{platform.port('prediction')}") as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        served = {
+            each.machine_type for each in stub.ListModels(prediction_pb2.ListModelsRequest()).models if each.active
+        }
+    assert served == {"pump"}
+    environment = platform.environment("doctor") | {"COLUMNS": "400"}
+    doctor = subprocess.run(
+        [sys.executable, "-m", "aurum.cli", "doctor"], env=environment, capture_output=True, text=True, check=False
+    )
+    (line,) = [line for line in doctor.stdout.splitlines() if line.startswith("prediction")]
+    assert "2 damaged and set apart: model" in line
 
 
 def test_admin_server_listens_on_configured_port(platform: Platform) -> None:

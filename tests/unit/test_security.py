@@ -13,11 +13,13 @@ from typing import Any
 
 import jwt
 import pytest
+import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurum.runtime import damage
 from aurum.runtime.errors import ResourceExhaustedError
 from aurum.runtime.exposure import from_elsewhere, from_ourselves, is_loopback, under_foreign_name
 from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, read_keys, write_keys
@@ -233,6 +235,20 @@ async def test_invalid_key_file_keeps_last_good_keys(key_file: Path) -> None:
     await asyncio.to_thread(key_file.write_text, "keys: [nonsense")
     now[0] += 6
     assert await keys.identify(key, "here") is not None
+
+
+@pytest.mark.parametrize("wrong", [{"id": "bbbbbbbbbb", "name": "x", "roles": ["boss"]}, "nonsense", None, {}])
+async def test_wrong_key_costs_the_others_nothing(key_file: Path, wrong: object) -> None:
+    key, record = make_key("line 3", ("operator",))
+    content = {"keys": [wrong, record.model_dump(mode="json")]}
+    await asyncio.to_thread(key_file.write_text, yaml.safe_dump(content))
+    keys = ApiKeys(key_file)
+    assert await keys.identify(key, "here") is not None
+    assert await keys.identify("aurum_bbbbbbbbbb_" + key.rpartition("_")[2], "here") is None
+    assert damage.counts()["key"] == 1
+    with pytest.raises(KeyFileError, match=r"keys\.0"):
+        read_keys(key_file)  # as commands do, which would write the file without it
+    damage.withdraw("key", f"0 of {key_file}")
 
 
 def test_key_file_is_private_and_has_no_secret(key_file: Path) -> None:

@@ -6,13 +6,12 @@ what the others have added. What two of them see is one alarm, since a second ra
 
 import asyncio
 import collections
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
+from aurum.alarms import journal
 from aurum.alarms.conditions import Condition, Observed
 from aurum.alarms.flood import Flood
 from aurum.alarms.lifecycle import Alarm, Kind, State, Transition, apply, changes, in_order
@@ -113,7 +112,9 @@ class AlarmDesk:
 
     async def journal(self, start_us: int, end_us: int, limit: int) -> list[Transition]:
         """What has happened, the newest first. Raises AurumError."""
-        return [_transition(event) for event in await self._ingestion.events(KIND, "", start_us, end_us, limit)]
+        events = await self._ingestion.events(KIND, "", start_us, end_us, limit)
+        read = (journal.decode(event.content, f"{event.id} at {event.at_us}") for event in events)
+        return [transition for transition in read if transition is not None]
 
     async def run(self) -> None:
         """Watches the plant, for as long as it runs."""
@@ -333,9 +334,5 @@ def _event(transition: Transition) -> ingestion_pb2.Event:
         machine_id="",
         at_us=transition.at_us,
         id=_id(transition),
-        content=json.dumps(asdict(transition)).encode(),
+        content=journal.encode(transition),
     )
-
-
-def _transition(event: ingestion_pb2.Event) -> Transition:
-    return Transition(**json.loads(event.content))

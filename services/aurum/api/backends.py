@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Sequence
 
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aurum.readings.queried import query_method
 from aurum.resilience.policy import FallbackSpec
+from aurum.runtime import damage
 from aurum.runtime.errors import UnavailableError
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
@@ -67,7 +69,8 @@ class IngestionBackend(_Backend):
     ) -> list[prediction_pb2.PredictResponse]:
         """What was predicted of a machine, the newest first."""
         events = await self.events("prediction", machine_id, start_us, end_us, limit)
-        return [prediction_pb2.PredictResponse.FromString(event.content) for event in events]
+        read = (_prediction(event) for event in events)
+        return [prediction for prediction in read if prediction is not None]
 
     async def record(self, events: Sequence[ingestion_pb2.Event]) -> None:
         """Safe to repeat: an event is known by its kind, machine, time and id."""
@@ -124,3 +127,13 @@ class PredictionBackend(_Backend):
 
     async def explain(self, request: prediction_pb2.ExplainRequest) -> prediction_pb2.ExplainResponse:
         return await self._dependency.unary(self._stub.Explain, request)
+
+
+def _prediction(event: ingestion_pb2.Event) -> prediction_pb2.PredictResponse | None:
+    """The prediction that was recorded; None if it cannot be read."""
+    try:
+        return prediction_pb2.PredictResponse.FromString(event.content)
+    except DecodeError as error:
+        name = f"prediction {event.id} of machine {event.machine_id} at {event.at_us}"
+        damage.report("event", name, str(error), "it is left out of the history")
+        return None

@@ -120,6 +120,7 @@ class MaintenanceIn(_In):
 
 
 class MaintenanceOut(BaseModel):
+    id: str
     at: datetime
     text: str
     by: str

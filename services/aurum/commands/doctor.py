@@ -16,7 +16,7 @@ _TIMEOUT = 2.0  # seconds
 @dataclass(frozen=True, slots=True)
 class Finding:
     name: str
-    state: str  # "ready", "not ready", "down"
+    state: str  # "ready", "damaged", "not ready", "down"
     missing: str
     look: str
 
@@ -51,7 +51,7 @@ def show(findings: list[Finding], settings: Settings) -> bool:
     table = Table(box=None, pad_edge=False)
     for column in ("part", "state", "missing", "where to look"):
         table.add_column(column, overflow="fold")
-    colours = {"ready": "green", "not ready": "yellow", "down": "red"}
+    colours = {"ready": "green", "damaged": "yellow", "not ready": "yellow", "down": "red"}
     for finding in findings:
         state = f"[{colours[finding.state]}]{finding.state}[/]"
         table.add_row(finding.name, state, finding.missing, finding.look)
@@ -79,5 +79,7 @@ def _service(settings: Settings, name: str, address: str) -> Finding:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return Finding(name, "down", f"its admin server does not answer: {reason}", look)
-    missing = "; ".join(f"{check}: {what}" for check, what in answer.get("missing", {}).items())
-    return Finding(name, "not ready" if missing else "ready", missing, look)
+    missing = [f"{check}: {what}" for check, what in answer.get("missing", {}).items()]
+    damaged = [f"{count} damaged and set apart: {kind}" for kind, count in answer.get("damaged", {}).items()]
+    state = "not ready" if missing else "damaged" if damaged else "ready"
+    return Finding(name, state, "; ".join(missing + damaged), look)

@@ -6,7 +6,7 @@ after the service has been switched over: then it copies only what came in betwe
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aurum.commands.progress import progress_bar
@@ -25,6 +25,7 @@ class Migrated:
     readings: int = 0
     known: int = 0
     events: int = 0
+    damaged: dict[int, str] = field(default_factory=dict)  # segments that were left out
 
 
 async def migrate(path: Path, store: Store) -> Migrated:
@@ -44,6 +45,7 @@ async def migrate(path: Path, store: Store) -> Migrated:
                 events = []
         await store.record(events)
         result.events += len(events)
+        result.damaged = snapshot.damaged
     return result
 
 

@@ -9,7 +9,8 @@ Kind: TypeAlias = Literal["rul", "classification", "anomaly"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # A card of a newer version may have more fields
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
 
 class DataSummary(_Part):

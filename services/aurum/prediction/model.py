@@ -89,8 +89,11 @@ def load_model(folder: Path) -> Model:
             raise CorruptModelError(
                 f"{file} is corrupt: its SHA-256 is not the one in {CARD}; remove the folder or train again"
             )
-        files[name] = read.decode("utf-8")
-    return assemble(card, files)
+        files[name] = read.decode("utf-8", "replace")
+    try:
+        return assemble(card, files)
+    except (ValueError, IndexError, KeyError, TypeError) as error:  # of numbers that do not go together
+        raise CorruptModelError(f"{path} is not consistent: {error}; remove the folder or train again") from error
 
 
 def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:

@@ -1,6 +1,5 @@
 """Which models serve: the champion of each machine type answers, its shadow predicts beside it."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 from aurum.prediction.card import ModelCard
 from aurum.prediction.model import CARD, CorruptModelError, Model, load_model
 from aurum.prediction.model_files import ACTIVE, Serving, read_serving, write_serving
+from aurum.runtime import damage
 from aurum.runtime.errors import FailedPreconditionError, NotFoundError
-
-logger = logging.getLogger(__name__)
 
 _MOST_LISTED = 1000
 
@@ -37,13 +35,13 @@ class ModelRegistry:
     model ends with it."""
 
     def __init__(self, root: Path) -> None:
-        """Raises CorruptModelError if a model that is to serve cannot be loaded."""
+        """A type whose model cannot be loaded has none; the others serve."""
         self._root = root
         self._loaded: dict[str, _Loaded] = {}
         self._seen: dict[str, int] = {}  # machine type → when what serves it was written
         for machine_type, stamp in self._stamps().items():
-            self._load(machine_type)
             self._seen[machine_type] = stamp
+            self._try_to_load(machine_type, "machines of this type are judged by the rule")
 
     def active(self, machine_type: str) -> Model | None:
         """The champion of a type."""
@@ -67,13 +65,9 @@ class ModelRegistry:
                 continue
             self._seen[machine_type] = stamp
             before = self.active(machine_type)
-            try:
-                self._load(machine_type)
-            except CorruptModelError as error:
-                logger.error("a new model was not taken, the last one stays: %s", error)
-                continue
-            champion = self._loaded[machine_type].champion
-            if champion is not before:
+            self._try_to_load(machine_type, "the model that serves now stays")
+            champion = self.active(machine_type)
+            if champion is not None and champion is not before:
                 fresh.append(champion)
         return fresh
 
@@ -97,8 +91,9 @@ class ModelRegistry:
             try:
                 card = ModelCard.model_validate_json(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
-                logger.error("%s is not a model card: %s", path, error)
+                damage.report("card", str(path), _first_line(error), "its model is not listed")
                 continue
+            damage.withdraw("card", str(path))
             loaded = self._loaded.get(card.machine_type)
             serving = loaded.serving if loaded else Serving("")
             entries.append(
@@ -164,9 +159,19 @@ class ModelRegistry:
                 reason="MODELS_READ_ONLY",
             ) from error
         self._loaded[machine_type] = found
+        damage.withdraw("model", machine_type)
         self._seen[machine_type] = self._stamps()[machine_type]
         card = found.shadow.card if found.shadow and found.shadow.card.version == version else found.champion.card
         return ModelEntry(card, active=card is found.champion.card, shadow=card is not found.champion.card)
+
+    def _try_to_load(self, machine_type: str, otherwise: str) -> None:
+        try:
+            self._load(machine_type)
+        except CorruptModelError as error:
+            damage.withdraw("model", machine_type)  # an earlier problem of it
+            damage.report("model", machine_type, str(error), otherwise)
+        else:
+            damage.withdraw("model", machine_type)
 
     def _load(self, machine_type: str) -> None:
         serving = read_serving(self._root, machine_type)
@@ -191,6 +196,10 @@ class ModelRegistry:
 
     def _stamps(self) -> dict[str, int]:
         return {path.parent.name: path.stat().st_mtime_ns for path in self._root.glob(f"*/{ACTIVE}")}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _there(serving: Serving | None) -> Serving:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def prediction(service: Service) -> AsyncGenerator[None]:
-    """Serves the models. Raises CorruptModelError, which names the file, if an active one cannot be loaded."""
+    """Serves the models. A type whose model cannot be loaded goes without; what is wrong is told as damage."""
     settings = service.settings
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
     logger.info("models are loaded", extra={"machine_types": registry.types})

@@ -16,6 +16,8 @@ LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
 _ABSENT = frozenset({"", "na", "nan", "null", "none"})
 _MOST_COLUMNS = 500
 _MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14  # a plain number this large is not in seconds
+_YEAR_10000 = 253_402_300_800_000_000  # µs
+_OUT_OF_RANGE = "beyond what a time can be; use 1970 to 9999"
 
 CMAPSS_SENSORS = ("setting_1", "setting_2", "setting_3", *(f"sensor_{number}" for number in range(1, 22)))
 CMAPSS_COLUMNS = 2 + len(CMAPSS_SENSORS)
@@ -112,8 +114,11 @@ def parse_timestamp(text: str) -> int:
             raise ValueError(f"{text[:40]!r} is no time; use ISO 8601 such as 2026-05-04T12:00:00Z") from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        seconds = moment - datetime(1970, 1, 1, tzinfo=UTC)
-        return (seconds.days * 86_400 + seconds.seconds) * 1_000_000 + seconds.microseconds
+        try:
+            seconds = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        except OverflowError:
+            raise ValueError(f"{text[:40]!r} is {_OUT_OF_RANGE}") from None
+        return _within_range((seconds.days * 86_400 + seconds.seconds) * 1_000_000 + seconds.microseconds, text)
     return timestamp_of(number)
 
 
@@ -122,8 +127,14 @@ def timestamp_of(number: float) -> int:
     if not math.isfinite(number):
         raise ValueError(f"{number!r} is no time")
     if abs(number) >= _MICROSECONDS_FROM:
-        return int(number)
+        return _within_range(int(number), f"{number:g}")
     return round(number * (1_000 if abs(number) >= _MILLISECONDS_FROM else 1_000_000))
+
+
+def _within_range(us: int, text: str) -> int:
+    if abs(us) >= _YEAR_10000:
+        raise ValueError(f"{text[:40]!r} is {_OUT_OF_RANGE}")
+    return us
 
 
 def parse_value(text: str) -> float:

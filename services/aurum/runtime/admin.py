@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from aurum.runtime import damage
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.faults import Faults, parse_fault
 from aurum.runtime.health import Health
@@ -29,7 +30,7 @@ def metrics_response() -> Response:
 
 def readiness_response(health: Health) -> JSONResponse:
     missing = health.missing()
-    content = {"status": "not ready" if missing else "ready", "missing": missing}
+    content = {"status": "not ready" if missing else "ready", "missing": missing, "damaged": damage.counts()}
     return JSONResponse(content, status_code=503 if missing else 200)
 
 

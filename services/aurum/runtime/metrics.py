@@ -116,6 +116,9 @@ ingestion_store_bytes = Gauge("ingestion_store_bytes", "Bytes of the store on di
 ingestion_segments = Gauge("ingestion_segments", "Segments in the store.")
 ingestion_disk_free_bytes = Gauge("ingestion_disk_free_bytes", "Bytes free on the disk of the store.")
 ingestion_segments_merged_total = Counter("ingestion_segments_merged_total", "Small segments merged into larger ones.")
+ingestion_maintenance_failures_total = Counter(
+    "ingestion_maintenance_failures_total", "Pieces of the store's maintenance that failed and are tried again."
+)
 ingestion_readings_expired_total = Counter("ingestion_readings_expired_total", "Readings removed by retention.")
 ingestion_tails = Gauge("ingestion_tails", "Series whose latest readings are held in memory, since they are asked for.")
 ingestion_machines = Gauge("ingestion_machines", "Machines known.")
@@ -177,6 +180,13 @@ edge_spool_accepted_total = Counter("edge_spool_accepted_total", "Batches accept
 edge_spool_forwarded_total = Counter("edge_spool_forwarded_total", "Batches that the uplink acknowledged.")
 edge_spool_refused_total = Counter("edge_spool_refused_total", "Batches refused because the spool was full.")
 edge_spool_dropped_total = Counter("edge_spool_dropped_total", "Batches given up.", ["reason"])
+
+DAMAGED_KINDS = ("segment", "log record", "series", "event", "model", "card", "key")
+damaged_items = Gauge("damaged_items", "Things that cannot be read and are set apart, at the moment.", ["kind"])
+unknown_total = Counter(
+    "unknown_total", "What newer versions wrote and this one does not know, which is passed over.", ["what"]
+)
+damaged_found_total = Counter("damaged_found_total", "Things that were found damaged and set apart.", ["kind"])
 
 edge_dead_letters_waiting = Gauge(
     "edge_dead_letters_waiting", "Batches that ingestion refused for good and nobody has looked after yet."
@@ -241,6 +251,9 @@ for _state in ("converged", "progressing", "rolled_back", "refused", "not_accept
     operator_policies.labels(_state)
 for _reason in ("expired", "invalid", "full", "damaged", "dead_letters_full"):
     edge_spool_dropped_total.labels(_reason)
+for _kind in DAMAGED_KINDS:
+    damaged_items.labels(_kind)
+    damaged_found_total.labels(_kind)
 for _part in ("log", "tables"):
     ingestion_store_bytes.labels(_part)
 for _result in ("accepted", "duplicate"):

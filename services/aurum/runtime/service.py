@@ -17,7 +17,7 @@ import grpc
 from opentelemetry.sdk.trace import TracerProvider
 
 from aurum import __version__
-from aurum.runtime import metrics
+from aurum.runtime import damage, metrics
 from aurum.runtime.admin import admin_app
 from aurum.runtime.admin_door import admin_door
 from aurum.runtime.audit import AuditLog
@@ -78,6 +78,7 @@ class Service:
             **overview(),
             "faults": self.faults.active(),
             "missing": self.health.missing(),
+            "damaged": damage.shown(),
             **{name: state() for name, state in self._described.items()},
         }
 

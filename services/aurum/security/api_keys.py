@@ -14,12 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from aurum.runtime import damage
 from aurum.runtime.errors import ResourceExhaustedError
 from aurum.runtime.yaml_file import read_yaml
 from aurum.security.identity import Identity, Kind, parse_roles
@@ -72,6 +74,14 @@ class KeyFile(BaseModel):
     keys: tuple[KeyRecord, ...] = Field((), max_length=_MOST_KEYS)
 
 
+class _AnyKeys(BaseModel):
+    """A file of keys of which some may be wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keys: tuple[Any, ...] = Field((), max_length=_MOST_KEYS)
+
+
 def make_key(
     name: str, roles: tuple[str, ...], sites: tuple[str, ...] = (), expires: datetime | None = None
 ) -> tuple[str, KeyRecord]:
@@ -94,6 +104,25 @@ def make_key(
 def read_keys(path: Path) -> KeyFile:
     """No keys where there is no file. Raises KeyFileError."""
     return read_yaml(path, KeyFile, KeyFileError) if path.exists() else KeyFile()
+
+
+def read_valid_keys(path: Path) -> list[KeyRecord]:
+    """The keys of a file that can be used: a wrong one opens nothing, and costs the others nothing. Raises KeyFileError
+    for a file that is no list of keys."""
+    if not path.exists():
+        return []
+    found: list[KeyRecord] = []
+    for index, content in enumerate(read_yaml(path, _AnyKeys, KeyFileError).keys):
+        name = f"{index} of {path}"
+        try:
+            found.append(KeyRecord.model_validate(content))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            problem = f"{'.'.join(map(str, first['loc'])) or 'key'}: {first['msg']}"
+            damage.report("key", name, problem, "it opens nothing; correct or remove it")
+        else:
+            damage.withdraw("key", name)
+    return found
 
 
 def write_keys(path: Path, keys: KeyFile) -> None:
@@ -181,7 +210,7 @@ class ApiKeys:
         except OSError:
             stamp = None
         if stamp != self._stamp or not self._records:
-            self._records = {record.id: record for record in read_keys(self._path).keys}
+            self._records = {record.id: record for record in read_valid_keys(self._path)}
             self._stamp = stamp
 
 

@@ -17,6 +17,7 @@ from aurum.readings.batch import Timestamps, Values
 _HEADER = struct.Struct("<BBBBII")
 _VERSION = 1
 _PLAIN, _ZSTD = 0, 1
+_WIDTHS = {0: "<i8", 4: "<u4", 8: "<i8"}
 _COMPRESS_FROM = 256  # readings; fewer are not worth a frame, and are merged before long
 _local = threading.local()
 
@@ -56,13 +57,18 @@ def unpack(segment: bytes) -> tuple[Timestamps, Values]:
         raise CorruptSegmentError(f"a segment of version {version} is not known here")
     if zlib.crc32(body) != checksum:
         raise CorruptSegmentError("a segment's checksum does not match its content")
-    columns = _decompressor().decompress(body[8:]) if codec == _ZSTD else bytes(body[8:])
-    step_bytes = (count - 1) * width if width else 8
+    try:
+        columns = _decompressor().decompress(body[8:]) if codec == _ZSTD else bytes(body[8:])
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise CorruptSegmentError(f"a segment cannot be unpacked: {error}") from error
+    # The checksum leaves out the header, and nothing may be made as large as a damaged one says
+    step_bytes = (count - 1) * width if width and count > 1 else 0 if count == 1 and width else 8
+    if width not in _WIDTHS or count < 1 or len(columns) != step_bytes + 8 * count:
+        raise CorruptSegmentError("a segment's header does not match its content")
     timestamps = np.empty(count, np.int64)
     timestamps[0] = int.from_bytes(body[:8], "little", signed=True)
     if count > 1:
-        kind = {0: "<i8", 4: "<u4", 8: "<i8"}[width]
-        timestamps[1:] = np.frombuffer(columns, kind, count=(count - 1) if width else 1)
+        timestamps[1:] = np.frombuffer(columns, _WIDTHS[width], count=(count - 1) if width else 1)
         np.cumsum(timestamps, out=timestamps)
     raw = np.frombuffer(columns, np.uint8, offset=step_bytes).reshape(8, count)
     gathered = np.empty((count, 8), np.uint8)

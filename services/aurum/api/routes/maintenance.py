@@ -1,5 +1,6 @@
 """When to maintain a machine, and when it was maintained."""
 
+import hashlib
 import json
 import time
 from typing import Annotated
@@ -12,7 +13,9 @@ from aurum.api.convert import moment, optional_moment, query_time
 from aurum.api.schemas import MaintenanceIn, MaintenanceOut, MaintenanceRecords
 from aurum.api.sustainability_schemas import AdviceOption, AdviceOut
 from aurum.maintenance.advice import Option, RulDistribution, cheapest, options
-from aurum.runtime.errors import FailedPreconditionError
+from aurum.readings.batch import MAX_AHEAD_US
+from aurum.runtime import damage
+from aurum.runtime.errors import FailedPreconditionError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.tracing import current_trace_id
 from aurum.v1 import ingestion_pb2, prediction_pb2
@@ -20,6 +23,7 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 router = APIRouter(tags=["machines"])
 
 _KIND = "maintenance"  # of event
+_ID_LENGTH = 20
 
 _WORDS = {"now": "maintain it now", "planned_stop": "wait for the planned stop", "at_failure": "let it run"}
 
@@ -79,15 +83,20 @@ async def record_maintenance(context: Context, caller: Caller, machine_id: str, 
     """Writes down that a machine was maintained. The same at the same time is one record."""
     set_request_context(machine_id=machine_id)
     await context.ingestion.machine(machine_id)
-    at_us = query_time("at", body.at) or int(time.time() * 1e6)
+    now_us = int(time.time() * 1e6)
+    at_us = query_time("at", body.at) or now_us
+    if at_us > now_us + MAX_AHEAD_US:
+        raise InvalidArgumentError.of("at", "is in the future; a record says what was done")
     content = {"text": body.text, "by": body.by if caller.kind == "open" else caller.user_id}
+    # Of what it says, so that the same record sent again is one, and two of the same moment are two
+    id_ = hashlib.sha256("\0".join(content.values()).encode()).hexdigest()[:_ID_LENGTH]
     event = ingestion_pb2.Event(
-        kind=_KIND, machine_id=machine_id, at_us=at_us, id=body.text[:40], content=json.dumps(content).encode()
+        kind=_KIND, machine_id=machine_id, at_us=at_us, id=id_, content=json.dumps(content).encode()
     )
     with context.audit.act(caller, "maintenance.record", machine_id) as act:
         await context.ingestion.record([event])
         act.after = body.text
-    return MaintenanceOut(at=moment(at_us), **content)
+    return MaintenanceOut(id=id_, at=moment(at_us), **content)
 
 
 @router.get("/api/machines/{machine_id}/maintenance")
@@ -101,10 +110,19 @@ async def list_maintenance(
     """When a machine was maintained, the newest first."""
     set_request_context(machine_id=machine_id)
     found = await context.ingestion.events(_KIND, machine_id, query_time("start", start), query_time("end", end), limit)
-    return MaintenanceRecords(
-        machine_id=machine_id,
-        items=[MaintenanceOut(at=moment(event.at_us), **json.loads(event.content)) for event in found],
-    )
+    read = (_record(event) for event in found)
+    return MaintenanceRecords(machine_id=machine_id, items=[record for record in read if record is not None])
+
+
+def _record(event: ingestion_pb2.Event) -> MaintenanceOut | None:
+    """A record as it was written down; None if it cannot be read."""
+    try:
+        content = json.loads(event.content)
+        return MaintenanceOut(id=event.id, at=moment(event.at_us), text=content["text"], by=content["by"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        name = f"maintenance record {event.id} of machine {event.machine_id} at {event.at_us}"
+        damage.report("event", name, f"{type(error).__name__}: {error}", "it is left out of the list")
+        return None
 
 
 def _option(option: Option) -> AdviceOption:

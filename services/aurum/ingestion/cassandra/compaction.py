@@ -94,6 +94,9 @@ def _merge(series: CassandraSeries, place: Place, pieces: list[Piece], ttl: int)
         timestamps, values = merge(series.load(pieces))
     except SegmentsChangedError:
         return 0  # another replica is at it
+    pieces = [piece for piece in pieces if piece.place not in series.damaged]
+    if len(pieces) < 2:
+        return 0
     newest = pieces[-1].rank
     start = int(timestamps[0])
     key = (*place, start, *newest)

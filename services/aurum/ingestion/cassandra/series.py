@@ -2,14 +2,17 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Timestamps, Values
-from aurum.storage.segment import unpack
+from aurum.runtime import damage
+from aurum.storage.segment import CorruptSegmentError, unpack
 
 _FEW = 8  # segments of a day that are read one by one, several at a time
 
@@ -20,11 +23,12 @@ class SegmentsChangedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CassandraSeries:
-    """A SegmentSource. The place of a piece is the key of its row."""
+    """A SegmentSource. The place of a piece is the key of its row. damaged: places of those that could not be read."""
 
     session: CassandraSession
     machine_id: str
     sensor: str
+    damaged: set[Any] = field(default_factory=set)
 
     def days(self) -> list[int]:
         """Days since the epoch on which there are readings."""
@@ -66,7 +70,16 @@ class CassandraSeries:
                 found[piece.place] = rows[0].data
         if any(piece.place not in found for piece in pieces):
             raise SegmentsChangedError
-        return [unpack(found[piece.place]) for piece in pieces]
+        return [self._unpacked(piece, found[piece.place]) for piece in pieces]
+
+    def _unpacked(self, piece: Piece, data: bytes) -> tuple[Timestamps, Values]:
+        try:
+            return unpack(data)
+        except CorruptSegmentError as error:
+            self.damaged.add(piece.place)
+            name = "/".join(map(str, piece.place))
+            damage.report("segment", name, str(error), "it stays where it is, and its readings are in no answer")
+            return np.empty(0, np.int64), np.empty(0, np.float64)
 
     def _between(self, day: int, pieces: Sequence[Piece]) -> dict[Any, bytes]:
         """Pieces of one day with one statement, which is cheaper than one for each of many."""

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from aurum.ingestion.downsample import merge
 from aurum.ingestion.series_reader import Piece, with_overlapped
 from aurum.ingestion.sqlite.flush import Touched
+from aurum.ingestion.sqlite.quarantine import set_apart
 from aurum.ingestion.store import DAY_US
+from aurum.readings.batch import Timestamps, Values
 from aurum.storage.database import transaction
-from aurum.storage.segment import pack, unpack
+from aurum.storage.segment import CorruptSegmentError, pack, unpack
 
 SMALL = 10_000  # readings; a segment with as many is merged no further while its day goes on
 _FAN_IN = 16
@@ -64,6 +66,7 @@ class Compactor:
         if not self._due:
             return
         series, day = next(iter(self._due))
+        del self._due[series, day]  # first, so that one that cannot be merged does not hold up the others
         over = now_us > (day + 1) * DAY_US + _SETTLED_US
         rows = connection.execute(
             "SELECT source, sequence, start_us, end_us, count, id FROM segments "
@@ -77,7 +80,6 @@ class Compactor:
             if len(pieces) > 1:
                 _merge(connection, series, pieces)
                 self.merged_segments += len(pieces)
-        del self._due[series, day]
 
 
 def _runs(connection: sqlite3.Connection, pieces: list[Piece]) -> list[list[Piece]]:
@@ -95,8 +97,14 @@ def _runs(connection: sqlite3.Connection, pieces: list[Piece]) -> list[list[Piec
 def _merge(connection: sqlite3.Connection, series: int, pieces: list[Piece]) -> None:
     pieces.sort(key=lambda piece: piece.rank)
     ids = [(piece.place,) for piece in pieces]
-    datas = [connection.execute("SELECT data FROM segments WHERE id = ?", id_).fetchone()[0] for id_ in ids]
-    timestamps, values = merge([unpack(data) for data in datas])
+    parts, problems = _unpacked(connection, pieces)
+    if problems:
+        set_apart(connection, problems)
+        pieces = [piece for piece in pieces if piece.place not in problems]
+        if len(pieces) < 2:
+            return
+        ids = [(piece.place,) for piece in pieces]
+    timestamps, values = merge(parts)
     packed = pack(timestamps, values)
     source, sequence = pieces[-1].rank
     with transaction(connection):
@@ -106,6 +114,21 @@ def _merge(connection: sqlite3.Connection, series: int, pieces: list[Piece]) -> 
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (series, int(timestamps[0]), source, sequence, int(timestamps[-1]), len(values), packed),
         )
+
+
+def _unpacked(
+    connection: sqlite3.Connection, pieces: list[Piece]
+) -> tuple[list[tuple[Timestamps, Values]], dict[int, str]]:
+    """The readings of each segment that can be read, and what is wrong with the others, by id."""
+    parts: list[tuple[Timestamps, Values]] = []
+    problems: dict[int, str] = {}
+    for piece in pieces:
+        data = connection.execute("SELECT data FROM segments WHERE id = ?", (piece.place,)).fetchone()[0]
+        try:
+            parts.append(unpack(data))
+        except CorruptSegmentError as error:
+            problems[piece.place] = str(error)
+    return parts, problems
 
 
 def expire(connection: sqlite3.Connection, before_us: int) -> int:

@@ -3,22 +3,28 @@
 import math
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from aurum.ingestion.recent import Part, SeriesKey
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import DAY_US, Event, MachineRecord, SeriesSummary
 from aurum.readings.batch import Timestamps, Values
-from aurum.storage.segment import unpack
+from aurum.storage.segment import CorruptSegmentError, unpack
+
+_NOTHING: tuple[Timestamps, Values] = np.empty(0, np.int64), np.empty(0, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class SqliteSeries:
-    """A SegmentSource. recent: the readings that may not be in the tables yet. For one transaction of a reader."""
+    """A SegmentSource. recent: the readings that may not be in the tables yet. damaged: segments that could not be read
+    and were left out, by id, with what is wrong with each. For one transaction of a reader."""
 
     connection: sqlite3.Connection
     key: SeriesKey
     recent: list[Part]
+    damaged: dict[int, str] = field(default_factory=dict)
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
         # A segment lies within one day, so its start finds it.
@@ -53,7 +59,11 @@ class SqliteSeries:
     def _load(self, place: int | Part) -> tuple[Timestamps, Values]:
         if isinstance(place, Part):
             return place.timestamps, place.values
-        return unpack(self.connection.execute("SELECT data FROM segments WHERE id = ?", (place,)).fetchone()[0])
+        try:
+            return unpack(self.connection.execute("SELECT data FROM segments WHERE id = ?", (place,)).fetchone()[0])
+        except CorruptSegmentError as error:
+            self.damaged[place] = str(error)
+            return _NOTHING
 
 
 def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:

@@ -3,7 +3,9 @@
 import sqlite3
 from pathlib import Path
 
-from aurum.storage.segment import unpack
+import numpy as np
+
+from aurum.storage.segment import CorruptSegmentError, unpack
 
 APPLICATION = "store"
 VERSION = 3
@@ -20,6 +22,9 @@ CREATE TABLE segments (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, start_us
     source INTEGER NOT NULL, sequence INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL,
     data BLOB NOT NULL);
 CREATE INDEX segments_by_start ON segments (series, start_us, source, sequence, end_us, count);
+CREATE TABLE damaged_segments (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, start_us INTEGER NOT NULL,
+    source INTEGER NOT NULL, sequence INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL,
+    data BLOB NOT NULL, problem TEXT NOT NULL);
 CREATE TABLE events (kind TEXT NOT NULL, machine_id TEXT NOT NULL, at_us INTEGER NOT NULL, id TEXT NOT NULL,
     data BLOB NOT NULL, PRIMARY KEY (kind, machine_id, at_us, id)) WITHOUT ROWID;
 CREATE TABLE log_position (id INTEGER NOT NULL);
@@ -47,7 +52,10 @@ def _from_1(connection: sqlite3.Connection) -> None:
         ).fetchone()
         first = connection.execute("SELECT min(start_us) FROM segments WHERE series = ?", (series,)).fetchone()[0]
         if found is not None:
-            timestamps, values = unpack(found[1])
+            try:
+                timestamps, values = unpack(found[1])
+            except CorruptSegmentError:  # which is set apart when it is read
+                timestamps, values = np.array([found[0]]), np.array([np.nan])
             connection.execute(
                 "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?)",
                 (series, machine_id, sensor, first, int(timestamps[-1]), float(values[-1])),
@@ -57,10 +65,14 @@ def _from_1(connection: sqlite3.Connection) -> None:
 
 
 def _from_2(connection: sqlite3.Connection) -> None:
-    """Version 2 did not know to whom a source belongs."""
+    """Version 2 did not know to whom a source belongs, and had no place for damaged segments."""
     columns = [row[1] for row in connection.execute("PRAGMA table_info(sources)")]
-    if "owner" not in columns:  # as it is after _from_1, which makes today's tables
-        connection.execute("ALTER TABLE sources ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+    if "owner" in columns:  # as it is after _from_1, which makes today's tables
+        return
+    connection.execute("ALTER TABLE sources ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+    connection.execute(
+        next(part for part in SCHEMA.split(";") if part.strip().startswith("CREATE TABLE damaged_segments"))
+    )
 
 
 MIGRATIONS = {1: _from_1, 2: _from_2}
@@ -69,3 +81,8 @@ MIGRATIONS = {1: _from_1, 2: _from_2}
 def log_folder(path: Path) -> Path:
     """Where the log of a store stands: beside its tables."""
     return path.with_name(path.name + "-log")
+
+
+def damaged_folder(path: Path) -> Path:
+    """Where what was damaged in a store is kept, once it is moved out."""
+    return path.with_name(path.name + "-damaged")

@@ -1,16 +1,18 @@
 """A store's files read without its service, also while the service writes: for training, exports, checks, backups."""
 
 import contextlib
+import logging
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aurum.ingestion.downsample import merge
 from aurum.ingestion.recent import RecentReadings, SeriesKey
 from aurum.ingestion.series_reader import merged
 from aurum.ingestion.sqlite import reads, schema
+from aurum.ingestion.sqlite.quarantine import move_out, name_of, set_apart, set_apart_in
 from aurum.ingestion.sqlite.schema import log_folder
 from aurum.ingestion.store import DAY_US, Event, MachineRecord
 from aurum.readings.batch import Timestamps, Values, decode
@@ -18,16 +20,20 @@ from aurum.storage import segment_log
 from aurum.storage.database import NewerDatabaseError, close, connect, found_version
 from aurum.storage.segment import CorruptSegmentError, unpack
 
+logger = logging.getLogger(__name__)
+
 _ATTEMPTS = 10  # to find the log and the tables in one state, while the service flushes
 _PAGES = 2000  # of a backup at a time, so that the service's commits get their turn
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of a store: its tables, and what its log has beyond them."""
+    """One state of a store: its tables, and what its log has beyond them. damaged: segments that were left out of
+    answers, by id, with what is wrong with each."""
 
     connection: sqlite3.Connection
     recent: RecentReadings
+    damaged: dict[int, str] = field(default_factory=dict)
 
     def machines(self) -> list[MachineRecord]:
         known = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
@@ -54,7 +60,7 @@ class Snapshot:
 
     def day(self, key: SeriesKey, day: int) -> tuple[Timestamps, Values]:
         """The readings of a series on one day."""
-        series = reads.SqliteSeries(self.connection, key, self.recent.parts(key))
+        series = reads.SqliteSeries(self.connection, key, self.recent.parts(key), self.damaged)
         start, end = day * DAY_US, (day + 1) * DAY_US
         return merged(series, series.pieces(start, end), start, end)
 
@@ -118,6 +124,8 @@ def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[
             columns = {sensor: column for sensor, column in columns.items() if len(column[0])}
             if columns:
                 yield machine, columns
+        for id_, problem in snapshot.damaged.items():
+            logger.warning("segment %d of %s is damaged and left out: %s", id_, path, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +158,33 @@ def check(path: Path) -> Checked:
                     raise CorruptSegmentError("its content is not what the tables say")
                 readings += count
             except CorruptSegmentError as error:
-                problems.append(f"segment {id_} of machine {machine_id}, sensor {sensor}: {error}")
+                problems.append(f"segment {name_of(id_, machine_id, sensor, start)}: {error}")
+        problems += [f"segment {name}: {problem} (set apart)" for name, problem in set_apart_in(snapshot.connection)]
     log_records, damage = segment_log.check(log_folder(path))
     for each in damage:
         kind = "of an unfinished write, never acknowledged, which the next start cuts off" if each.at_end else "damaged"
         problems.append(f"{each.path}: {each.bytes} bytes at {each.offset} are {kind}")
     return Checked(segments, readings, log_records, problems)
+
+
+def repair(path: Path) -> int:
+    """Moves damaged segments out of the tables, into files beside the store; how many. Also while the service runs.
+
+    Raises as open_snapshot does, and OSError.
+    """
+    problems: dict[int, str] = {}
+    with open_snapshot(path) as snapshot:
+        for id_, data in snapshot.connection.execute("SELECT id, data FROM segments"):
+            try:
+                unpack(data)
+            except CorruptSegmentError as error:
+                problems[id_] = str(error)
+    tables = connect(path)
+    try:
+        set_apart(tables, problems)
+        return move_out(tables, schema.damaged_folder(path))
+    finally:
+        close(tables)
 
 
 def backup(path: Path, target: Path) -> int:

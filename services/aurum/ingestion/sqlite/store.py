@@ -15,19 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aurum.ingestion import series_reader
 from aurum.ingestion.downsample import merge
 from aurum.ingestion.recent import Part, RecentReadings, SeriesKey
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
+from aurum.ingestion.sqlite.quarantine import report, set_apart
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary, require_repeated
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.ingest_stream import Written
 from aurum.readings.source_owner import owner_after
-from aurum.runtime import metrics
+from aurum.runtime import damage, metrics
 from aurum.runtime.errors import (
     AurumError,
     InternalError,
@@ -35,10 +38,12 @@ from aurum.runtime.errors import (
     UnavailableError,
 )
 from aurum.storage.database import close, connect, prepare, transaction
+from aurum.storage.durable_file import write_file
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.guarded_log import GuardedLog, refusal
 from aurum.storage.ledger import contains
 from aurum.storage.ownership import Ownership
+from aurum.storage.segment_log import Record
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +109,7 @@ class SqliteStore:
         self._looked_at = -_LOOK_THROUGH_EVERY
         self._counted_at = -_COUNT_EVERY
         self._tables_problem: str | None = None
+        self._failing: set[str] = set()  # pieces of maintenance
 
     async def start(self) -> None:
         self._appends = GroupCommit("store-log", self._append, self._options.queue_bytes)
@@ -203,11 +209,23 @@ class SqliteStore:
         key = (machine_id, sensor)
         recent = self._parts(key, RecentReadings.joined)
 
+        damaged: dict[int, str] = {}
+
         def query(connection: sqlite3.Connection) -> Points:
-            series = reads.SqliteSeries(connection, key, recent)
+            series = reads.SqliteSeries(connection, key, recent, damaged)
             return series_reader.read(series, start_us, end_us, points=points, last=last)
 
-        return await self._readers.ask("read", query)
+        try:
+            found = await self._readers.ask("read", query)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            name = f"machine {machine_id}, sensor {sensor}"
+            damage.report("series", name, str(error), "its stored readings are in no answer; restore a backup")
+            return Points(np.empty(0, np.int64), np.empty(0, np.float64))
+        if damaged:
+            await self._started(self._tables).run(lambda connection: set_apart(connection, damaged), 1)
+        return found
 
     @staticmethod
     def _started(part: GroupCommit[Any, Any] | None) -> GroupCommit[Any, Any]:
@@ -245,12 +263,24 @@ class SqliteStore:
         self._log.next_id = max(self._log.next_id, position + 1)
         while records := self._log.read(position, _REPLAY_BYTES):
             for record in records:
-                batch = decode(record.payload, now=2**62)
+                try:
+                    batch = decode(record.payload, now=2**62)
+                except AurumError as error:
+                    self._set_record_apart(record, error)
+                    continue
                 self._sources.record(batch)
                 self._recent.add(batch, self._sources.get(batch.source_id).number)
             position = records[-1].id
         if self._recent.readings:
             logger.info("%d readings of the log in %.2f s", self._recent.readings, time.perf_counter() - started)
+
+    def _set_record_apart(self, record: Record, error: AurumError) -> None:
+        """Of a record that is whole and that this version cannot take, which must not keep the store from starting."""
+        folder = schema.damaged_folder(self._options.path)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / f"log-record-{record.id}.bin", record.payload)
+        name = f"{record.id} of {self._log.folder.name}"
+        damage.report("log record", name, error.message, f"it is kept in {folder} and its readings are in no answer")
 
     # On the thread of the log
 
@@ -344,7 +374,6 @@ class SqliteStore:
                 grown = self._recent.nbytes >= self._options.recent_bytes
                 if grown or self._frozen or time.monotonic() - self._flushed_at >= self._options.flush_seconds:
                     await self._flush()
-                await self._maintain()
                 backoff = _HOUSEKEEPING
                 self._tables_problem = None
             except AurumError as error:
@@ -357,6 +386,7 @@ class SqliteStore:
                 self._tables_problem = "its housekeeping failed; the log says more"
                 backoff = min(30.0, backoff * 2)
             self._room.set()
+            await self._maintain()
 
     async def _flush(self) -> None:
         """Writes what has gathered to the tables. Once begun it goes to its end, whoever waits for it: what is in the
@@ -381,24 +411,40 @@ class SqliteStore:
         await self._started(self._appends).call(lambda: self._log.trim(frozen.position))
 
     async def _maintain(self) -> None:
-        """Merges and removes what there is; returns early when readings wait to be flushed."""
-        tables = self._started(self._tables)
+        """Merges and removes what there is; returns early when readings wait to be flushed. What fails is told and left
+        for later: the store takes and answers as before."""
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_THROUGH_EVERY:
             self._looked_at = now
-            await tables.run(lambda connection: self._compactor.look_through(connection, now_us()), 1)
-            await tables.run(self._prune, 1)
+            await self._tend("looking for what to merge", lambda tables: self._compactor.look_through(tables, now_us()))
+            await self._tend("forgetting what is old", self._prune)
         if now - self._counted_at >= _COUNT_EVERY:
             self._counted_at = now
-            metrics.ingestion_segments.set(await tables.run(_segments, 1))
+            metrics.ingestion_segments.set(await self._tend("counting segments", _segments) or 0)
+            await self._tend("looking at damaged segments", report)
         if self._options.retention:
             before = now_us() - int(self._options.retention * DAY_US)
-            while expired := await tables.run(lambda connection: expire(connection, before), 1):
+            while expired := await self._tend("removing what is old", lambda tables: expire(tables, before)):
                 metrics.ingestion_readings_expired_total.inc(expired)
         while self._compactor.due and not self._wake.is_set():
             merged = self._compactor.merged_segments
-            await tables.run(lambda connection: self._compactor.step(connection, now_us()), 1)
+            await self._tend("merging segments", lambda tables: self._compactor.step(tables, now_us()))
             metrics.ingestion_segments_merged_total.inc(self._compactor.merged_segments - merged)
+            if "merging segments" in self._failing:
+                break
+
+    async def _tend(self, what: str, work: Work) -> Any:
+        """Does a piece of maintenance; None if it failed."""
+        try:
+            done = await self._started(self._tables).run(work, 1)
+        except AurumError as error:
+            if what not in self._failing:
+                logger.error("%s fails and is tried again later: %s", what, error.message)
+            self._failing.add(what)
+            metrics.ingestion_maintenance_failures_total.inc()
+            return None
+        self._failing.discard(what)
+        return done
 
     async def _look_at_disk(self) -> None:
         """Keeps the gauges current, and takes a full disk's word back when there is room again."""

@@ -1,0 +1,43 @@
+"""The journal of alarms: transitions as they are written down, and read by versions that know more or less."""
+
+import json
+from dataclasses import asdict, fields
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from aurum.alarms.lifecycle import Kind, Transition
+from aurum.runtime import damage, metrics
+
+_FIELDS = frozenset(field.name for field in fields(Transition))
+_KINDS = frozenset(get_args(Kind))
+_TRANSITION = TypeAdapter(Transition)
+
+
+def encode(transition: Transition) -> bytes:
+    """A transition as an entry of the journal."""
+    return json.dumps(asdict(transition)).encode()
+
+
+def decode(entry: bytes, name: str) -> Transition | None:
+    """The transition in an entry; None for one that cannot be read, or of a kind that only newer versions know. Fields
+    that are unknown are left out.
+
+    name: of the entry, for what is told of it.
+    """
+    try:
+        content: Any = json.loads(entry)
+        if isinstance(content, dict):
+            kind = content.get("kind")
+            if isinstance(kind, str) and kind not in _KINDS:
+                metrics.unknown_total.labels("kind of alarm transition").inc()
+                return None
+            metrics.unknown_total.labels("field of alarm transition").inc(len(content.keys() - _FIELDS))
+        return _TRANSITION.validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        problem = f"{'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
+    except (ValueError, RecursionError) as error:
+        problem = f"is not JSON: {error}"
+    damage.report("event", f"alarm transition {name}", problem, "it is passed over")
+    return None

@@ -1,0 +1,69 @@
+"""Segments that cannot be read: set apart in a table of their own, so that the others are merged and read on."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from aurum.ingestion.store import DAY_US
+from aurum.runtime import damage
+from aurum.storage.database import transaction
+from aurum.storage.durable_file import write_file
+
+_COLUMNS = "id, series, start_us, source, sequence, end_us, count, data"
+
+
+def set_apart(connection: sqlite3.Connection, problems: Mapping[int, str]) -> None:
+    """Moves segments out of the way. problems: by the id of each, what is wrong with it. Raises sqlite3.Error."""
+    for id_, problem in problems.items():
+        with transaction(connection):
+            connection.execute(
+                f"INSERT OR REPLACE INTO damaged_segments SELECT {_COLUMNS}, ? FROM segments WHERE id = ?",  # noqa: S608
+                (problem, id_),
+            )
+            connection.execute("DELETE FROM segments WHERE id = ?", (id_,))
+    report(connection)
+
+
+def report(connection: sqlite3.Connection) -> None:
+    """Brings what is told of damaged segments up to date with the table."""
+    present = dict(set_apart_in(connection))
+    for name, problem in present.items():
+        damage.report("segment", name, problem, "it is set apart, and its readings are in no answer")
+    for each in damage.shown():
+        if each["kind"] == "segment" and each["name"] not in present:
+            damage.withdraw("segment", each["name"])
+
+
+def move_out(connection: sqlite3.Connection, folder: Path) -> int:
+    """Writes what is set apart into files, and removes it from the tables; how many. Raises OSError, sqlite3.Error."""
+    count = 0
+    for name, problem, id_ in list(_set_apart(connection)):
+        row = connection.execute(f"SELECT {_COLUMNS} FROM damaged_segments WHERE id = ?", (id_,)).fetchone()  # noqa: S608
+        folder.mkdir(parents=True, exist_ok=True)
+        said = dict(zip(_COLUMNS.split(", ")[:-1], row[:-1], strict=True)) | {"name": name, "problem": problem}
+        write_file(folder / f"segment-{id_}.bin", row[-1])
+        write_file(folder / f"segment-{id_}.json", (json.dumps(said) + "\n").encode())
+        with transaction(connection):
+            connection.execute("DELETE FROM damaged_segments WHERE id = ?", (id_,))
+        count += 1
+    return count
+
+
+def set_apart_in(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """What is set apart: the name of each, and what is wrong with it."""
+    return [(name, problem) for name, problem, _ in _set_apart(connection)]
+
+
+def name_of(id_: int, machine_id: str | None, sensor: str | None, start_us: int) -> str:
+    return f"{id_} of machine {machine_id}, sensor {sensor}, day {start_us // DAY_US}"
+
+
+def _set_apart(connection: sqlite3.Connection) -> Iterator[tuple[str, str, int]]:
+    """Name, problem and id of each."""
+    rows = connection.execute(
+        "SELECT damaged_segments.id, machine_id, sensor, start_us, problem FROM damaged_segments "
+        "LEFT JOIN series ON series.id = damaged_segments.series ORDER BY damaged_segments.id"
+    )
+    for id_, machine_id, sensor, start_us, problem in rows:
+        yield name_of(id_, machine_id, sensor, start_us), problem, id_

@@ -1,0 +1,89 @@
+"""What is damaged and set apart: one thing that cannot be read stops nothing else, and is not passed over in silence.
+
+Each is counted, logged once, and shown by `/readyz`, `/overview` and `aurum doctor` until it is mended.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter, OrderedDict
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from aurum.runtime import metrics
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["segment", "log record", "series", "event", "model", "card", "key"]
+_MOST = 1000  # that are remembered, of each process
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """name: what it is, such as a file or an id. problem: what is wrong with it. found_at: seconds since 1970."""
+
+    kind: Kind
+    name: str
+    problem: str
+    found_at: float
+
+
+class _Book:
+    """For all threads of the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[Kind, str], Damaged] = OrderedDict()
+
+    def add(self, damaged: Damaged) -> bool:
+        """Whether it was not known yet."""
+        key = (damaged.kind, damaged.name)
+        with self._lock:
+            new = key not in self._known
+            if new:
+                self._known[key] = damaged
+                if len(self._known) > _MOST:
+                    self._known.popitem(last=False)
+        return new
+
+    def drop(self, kind: Kind, name: str) -> None:
+        with self._lock:
+            self._known.pop((kind, name), None)
+
+    def known(self) -> list[Damaged]:
+        with self._lock:
+            return list(self._known.values())
+
+
+_book = _Book()
+
+
+def report(kind: Kind, name: str, problem: str, consequence: str) -> None:
+    """Notes something that cannot be read. consequence: what happens without it, as a clause."""
+    if _book.add(Damaged(kind, name, problem, time.time())):
+        metrics.damaged_found_total.labels(kind).inc()
+        logger.error("%s %s is damaged: %s; %s", kind, name, problem, consequence)
+        _count()
+
+
+def withdraw(kind: Kind, name: str) -> None:
+    """Notes that it is whole again, or gone."""
+    _book.drop(kind, name)
+    _count()
+
+
+def counts() -> dict[str, int]:
+    """How many are damaged, by kind."""
+    return dict(Counter(each.kind for each in _book.known()))
+
+
+def shown() -> list[dict[str, Any]]:
+    """The latest of them."""
+    return [asdict(each) for each in _book.known()[-_SHOWN:]]
+
+
+def _count() -> None:
+    known = counts()
+    for kind in metrics.DAMAGED_KINDS:
+        metrics.damaged_items.labels(kind).set(known.get(kind, 0))

@@ -227,6 +227,28 @@ _DISK = Alert(
     ),
 )
 
+_DAMAGED = Alert(
+    "AurumAIDamaged",
+    "{{ $labels.k8s_pod_name }} has something damaged: {{ $labels.kind }}",
+    "{{ $value }} things that cannot be read are set apart; everything else goes on without them.",
+    'max_over_time(damaged_items{kind!="event"}[1m]) > 0',
+    "1m",
+    "warning",
+    "ingestion",
+    labels={
+        "k8s_namespace_name": "plant",
+        "service_name": "ingestion",
+        "k8s_pod_name": "ingestion-0",
+        "kind": "segment",
+    },
+    cases=_cases(
+        f'damaged_items{{{_STORE}, kind="segment"}}',
+        ("0x5 2x20", 8, True),
+        ("0x20", 15, False),
+        ("2x10 0x20", 20, False),
+    ),
+)
+
 _MODEL = 'k8s_namespace_name="plant", service_name="prediction", machine_type="pump"'
 _DRIFT = Alert(
     "AurumAIModelDrift",
@@ -381,6 +403,7 @@ ALERTS: tuple[Alert, ...] = (
     _DEAD_LETTERS,
     _INPUT,
     _DISK,
+    _DAMAGED,
     _DRIFT,
     _POLICY,
     _REFUSED,

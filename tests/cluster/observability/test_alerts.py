@@ -98,6 +98,31 @@ def dead_letter(release: Namespace) -> Iterator[None]:
         release.kubectl(*gateway, "delete", line.split()[0])
 
 
+_ROT = """
+import os, sqlite3
+path = os.path.join(os.environ["AURUM_STATE_DIR"], "store.db")
+tables = sqlite3.connect(path, timeout=30)
+id_, data, machine = tables.execute(
+    "SELECT segments.id, data, machine_id FROM segments JOIN series ON series.id = segments.series LIMIT 1").fetchone()
+data = bytearray(data)
+data[-1] ^= 1
+tables.execute("UPDATE segments SET data = ? WHERE id = ?", (bytes(data), id_))
+tables.commit()
+print(path, machine)
+"""
+
+
+@contextlib.contextmanager
+def damaged_segment(release: Namespace, api: str) -> Iterator[None]:
+    """A segment of the store with a flipped bit, which a question has met, for the time of a block."""
+    pod = release.pods("ingestion")[0]["metadata"]["name"]
+    inside = ("exec", pod, "--container", "ingestion", "--")
+    path, machine = release.kubectl(*inside, "python", "-c", _ROT).split()
+    assert http("GET", f"{api}/api/machines/{machine}/metrics?points=100")[0] == 200
+    yield
+    release.kubectl(*inside, "aurum", "store", "check", "--repair", path)
+
+
 def shifted_pump(api: str) -> str:
     """A new pump all of whose sensors show what no pump ever did; its name."""
     machines = known_machines(api)
@@ -130,7 +155,7 @@ ROUNDS = (
     SLOW | FAILING | {"AurumAIPolicyRefused", "AurumAIStoreDiskFull", "AurumAITelemetryDropped", "AurumAIModelDrift"},
     {"AurumAIManyRetries", "AurumAIPolicyNotConverged"},
     CUT_OFF | PREDICTION_GONE,
-    {"AurumAIApiAbsent", "AurumAIInputAway", "AurumAIDeadLetters"},
+    {"AurumAIApiAbsent", "AurumAIInputAway", "AurumAIDeadLetters", "AurumAIDamaged"},
 )
 
 
@@ -188,13 +213,17 @@ def test_missing_prediction_and_ingestion_alerts_fire(watch: Watch) -> None:
 
 
 @pytest.mark.proof("alerts")
-def test_missing_api_meter_and_dead_letter_alerts_fire(watch: Watch) -> None:
-    """A missing API, a Modbus meter that no longer answers and a batch refused for good fire their alerts."""
+def test_absence_dead_letter_and_damage_alerts_fire(watch: Watch) -> None:
+    """A missing API, a silent Modbus meter, a batch refused for good and a damaged segment fire their alerts."""
     release = watch.release
     with release.forwarded("service/aurumai-api", 8000) as api:
         shown = f"{api}/api/machines/meter-1/metrics?sensor=seconds"
         wait_for(lambda: http("GET", shown)[1]["series"][0]["values"], 120, "readings of the meter")
     release.kubectl("delete", "pod", "meter", "--grace-period=0", "--force")
-    with dead_letter(release), scaled(release, "deployment/aurumai-api", 2):
+    with contextlib.ExitStack() as faults:
+        with release.forwarded("service/aurumai-api", 8000) as api:
+            faults.enter_context(damaged_segment(release, api))
+        faults.enter_context(dead_letter(release))
+        faults.enter_context(scaled(release, "deployment/aurumai-api", 2))
         watch.fires(ROUNDS[3])
     release.start_script("meter", "meter.py", image="edge")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +64,37 @@ def test_access_table_lists_exactly_the_rpcs() -> None:
     assert rpcs == {name for name in RPCS if name.startswith("/aurum.")}
 
 
-@pytest.mark.parametrize("role", [None, *ASSIGNABLE], ids=lambda role: role.value if role else "nobody")
-def test_role_opens_exactly_its_routes(guarded: Guarded, role: Role | None) -> None:
-    """Each role, and a caller without one, can use exactly the routes that the access table grants."""
-    wrong = []
+def statuses(guarded: Guarded, headers: dict[str, str]) -> Iterator[tuple[tuple[str, str], Role | None, int]]:
+    """What a caller gets of each route but the one without an end: the route, the role that it wants, the status."""
     for (method, template), wanted in ROUTES.items():
         if template == _STREAM:
-            continue  # it has no end; below
+            continue
         path = re.sub(r"{service}", "prediction", template)
         path = re.sub(r"{trace_id}", "0" * 32, path)
         path = re.sub(r"{path:path}", "app.js", path)
         path = re.sub(r"{\w+}", "nobody", path)
         body = BODIES.get(template, {}) if method == "POST" else None
-        status = http(method, f"{guarded.api}{path}", body, guarded.headers(role)).status
+        yield (method, template), wanted, http(method, f"{guarded.api}{path}", body, headers).status
+
+
+@pytest.mark.parametrize("claim", ["roles", "sites"])
+@pytest.mark.parametrize(
+    "value", [[], "", None, 7, [{"id": "plant-a"}]], ids=["empty", "blank", "null", "number", "objects"]
+)
+def test_token_with_a_bad_claim_opens_nothing(guarded: Guarded, claim: str, value: Any) -> None:
+    """A token whose claim of roles or sites is empty or malformed is 401 at every route that wants a role."""
+    good = {"Authorization": f"Bearer {guarded.issuer.token(roles=['admin'])}"}
+    assert http("GET", f"{guarded.api}/api/machines", headers=good).status == 200
+    token = guarded.issuer.token(**({"roles": ["admin"]} | {claim: value}))
+    found = statuses(guarded, {"Authorization": f"Bearer {token}"})
+    assert [route for route, wanted, status in found if wanted is not PUBLIC and status != 401] == []
+
+
+@pytest.mark.parametrize("role", [None, *ASSIGNABLE], ids=lambda role: role.value if role else "nobody")
+def test_role_opens_exactly_its_routes(guarded: Guarded, role: Role | None) -> None:
+    """Each role, and a caller without one, can use exactly the routes that the access table grants."""
+    wrong = []
+    for (method, template), wanted, status in statuses(guarded, guarded.headers(role)):
         expected = 401 if role is None else 403
         opens = wanted is PUBLIC or (role is not None and Identity("x", frozenset({role}), "key").has(wanted))
         if template == "/api/session" and method == "POST":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from aurum.security.identity import Role
+from tests.support.issuer import TestIssuer
 from tests.support.platform import Platform
 
 
@@ -10,6 +11,7 @@ from tests.support.platform import Platform
 class Guarded:
     platform: Platform
     keys: dict[Role, str]
+    issuer: TestIssuer
 
     @property
     def api(self) -> str:

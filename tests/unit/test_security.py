@@ -16,7 +16,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from hypothesis import given
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from aurum.runtime import damage
@@ -98,6 +98,64 @@ async def test_roles_claim_may_be_nested_and_mapped() -> None:
 )
 async def test_invalid_or_missing_claims_are_rejected(changes: dict[str, Any], why: str) -> None:
     assert why in await refusal(signed(claims(**changes)))
+
+
+@pytest.mark.parametrize("claim", ["roles", "sites"])
+@pytest.mark.parametrize(
+    "value",
+    [[], "", "  ", 7, True, None, {}, {"plant-a": True}, [{"id": "plant-a"}], ["plant-a", 7], ["plant-a", ""], [None]],
+    ids=str,
+)
+async def test_empty_or_malformed_claim_is_rejected(claim: str, value: Any) -> None:
+    content = claims()
+    content[claim] = value
+    assert claim in await refusal(signed(content))
+
+
+async def test_sites_claim_of_a_nested_path_is_strict() -> None:
+    checker = tokens(issuer=Issuer(ISSUER, AUDIENCE, sites_claim="plant.sites"))
+    assert (await checker.identify(signed(claims()))).sites == frozenset()
+    assert (await checker.identify(signed(claims(plant={"sites": "a b"})))).sites == {"a", "b"}
+    for unreadable in ([], "a", 7, {"sites": []}):
+        await refusal(signed(claims(plant=unreadable)), checker)
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, 1e308, float("inf"), float("nan"), "soon", [], {}, True, -1, 0, 253_402_300_800], ids=str
+)
+@pytest.mark.parametrize("claim", ["exp", "iat", "nbf"])
+async def test_absurd_times_never_escape(claim: str, value: Any) -> None:
+    content = claims()
+    content[claim] = value
+    try:
+        found = await tokens().identify(signed(content))
+    except TokenError:
+        return
+    assert claim != "exp"
+    assert found.until < 253_402_300_800
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["roles", "sites", "exp", "iat", "sub", "nbf", "email"]), _JSON, max_size=4))
+@settings(deadline=None, max_examples=200)
+def test_no_claims_open_more_sites_than_they_name(changes: dict[str, Any]) -> None:
+    """Whatever a signed token says, it is refused or means what it says: all sites only without a claim of sites."""
+    try:
+        token = signed({**claims(), **changes})
+    except (TypeError, ValueError):
+        reject()  # such claims cannot be signed
+    try:
+        found = asyncio.run(tokens().identify(token))
+    except TokenError:
+        return
+    assert found.roles
+    assert bool(found.sites) == ("sites" in changes)
 
 
 async def test_token_not_yet_valid_is_rejected() -> None:

@@ -21,6 +21,8 @@ _LEEWAY = 30  # seconds by which clocks may differ
 _FRESH = 600.0  # seconds that a key set serves
 _AGAIN_AFTER = 10.0  # seconds at least between two requests for a key set, however many unknown keys are named
 _MOST_KEYS = 50
+_LAST_SECOND = 253_402_300_799  # of the year 9999
+_UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeError)
 _MOST_USER = 200  # characters of a user's name in logs
 
 
@@ -60,7 +62,7 @@ class Tokens:
             raise TokenError(f"the token is longer than {_LONGEST_TOKEN} characters")
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, *_UNREADABLE) as error:
             raise TokenError("the token is no JWT") from error
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:
@@ -82,19 +84,25 @@ class Tokens:
             )
         except jwt.InvalidTokenError as error:
             raise TokenError(f"the token is not accepted: {error}") from error
+        except _UNREADABLE as error:  # of a time that is no time
+            raise TokenError("the token is not accepted: one of its claims cannot be read") from error
         return self._identity(claims)
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         known = {role.value: role for role in ASSIGNABLE}
         meaning = self._issuer.role_of or {}
-        roles = {known.get(meaning.get(name, name)) for name in _names(claims, self._issuer.roles_claim)}
+        names = _names(claims, self._issuer.roles_claim) or []
+        roles = {known.get(meaning.get(name, name)) for name in names}
         found: frozenset[Role] = frozenset(role for role in roles if role is not None)
         if not found:
             raise TokenError(f"the token gives no role ({self._issuer.roles_claim})")
         user = str(claims.get("preferred_username") or claims.get("email") or claims["sub"])
         printable = "".join(each if each.isprintable() else "?" for each in user[:_MOST_USER])
-        sites = frozenset(_names(claims, self._issuer.sites_claim))
-        return Identity(printable, found, "token", sites, until=float(claims["exp"]))
+        sites = _names(claims, self._issuer.sites_claim)  # None binds to no site, which is not the same as an empty one
+        until = int(claims["exp"])
+        if until > _LAST_SECOND:
+            raise TokenError("the token is not accepted: its exp is beyond the year 9999")
+        return Identity(printable, found, "token", frozenset(sites or ()), until=float(until))
 
     async def _key(self, kid: str) -> jwt.PyJWK:
         if self._clock() - self._fetched_at >= _FRESH or kid not in self._keys:
@@ -140,10 +148,22 @@ def parse_keys(content: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
     return found
 
 
-def _names(claims: Mapping[str, Any], path: str) -> list[str]:
+def _names(claims: Mapping[str, Any], path: str) -> list[str] | None:
+    """What a claim names: words separated by spaces, or a list of texts. None if the token has no such claim.
+
+    Raises TokenError for one that is there and names nothing, or has another form: what binds a user must not be taken
+    for the absence of a bond.
+    """
     value: Any = claims
     for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    if isinstance(value, str):
-        return value.split()
-    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+        if not isinstance(value, Mapping):
+            raise TokenError(f"the token's claim {path} cannot be read")
+        if part not in value:
+            return None
+        value = value[part]
+    names = value.split() if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(each, str) and each.strip() for each in names):
+        raise TokenError(f"the token's claim {path} is neither a list of names nor words separated by spaces")
+    if not names:
+        raise TokenError(f"the token's claim {path} is empty")
+    return names

@@ -193,6 +193,34 @@ async def test_events_are_returned_newest_first(store: Store, machine: str) -> N
     assert len(await store.events("prediction", machine, 0, END, 100)) == 7
 
 
+async def test_journal_is_in_the_order_of_recording(open_store: Open) -> None:
+    """Events of the plant as a whole are numbered as they are recorded, also across a restart; recorded again they keep
+    their number, and times and ids count for nothing."""
+    kind = f"k{uuid.uuid4().hex[:8]}"
+    kind = "".join(chr(ord("a") + int(each, 16)) for each in kind[1:])
+    store = open_store()
+    await store.start()
+    events = [Event(kind, "", at, f"id-{at}", str(at).encode()) for at in (50, 10, 30)]
+    await store.record(events[:2])
+    await store.close()
+    store = open_store()
+    await store.start()
+    await store.record(events[2:])
+    await store.record([Event(kind, "other machine", 5, "x", b"")])
+    await store.record(events[:1])  # again
+    found = await store.journal(kind, 0, END, 10)
+    first: dict[int, int] = {}
+    for event in found:
+        first[event.at_us] = event.number  # the lowest comes last
+    assert sorted(first, key=lambda at: first[at]) == [50, 10, 30]
+    assert [event.number for event in found] == sorted((event.number for event in found), reverse=True)
+    middle = first[10]
+    assert {event.at_us for event in await store.journal(kind, middle, END, 10)} >= {30}
+    assert [event.at_us for event in await store.journal(kind, 0, middle, 10)] == [50]
+    assert len(await store.journal(kind, 0, END, 1)) == 1
+    await store.close()
+
+
 @pytest.mark.proof("cassandra")
 async def test_cassandra_replicas_see_each_others_writes(cassandra: object, machine: str) -> None:
     """Two ingestion replicas see what the other has stored."""

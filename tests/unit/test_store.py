@@ -20,7 +20,7 @@ from aurum.ingestion.room import PlantLimits
 from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
-from aurum.ingestion.store import DAY_US, MachineRecord, SeriesSummary
+from aurum.ingestion.store import DAY_US, Event, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnavailableError
@@ -318,9 +318,13 @@ async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
     store = SqliteStore(SqliteOptions(path))
     await store.start()
     await write(store, batch(1, [10], [1]))
+    await store.record([Event("alarm", "", at, "x", b"") for at in (30, 10, 20)])
     await store.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE sources DROP COLUMN owner")
+        connection.execute("DROP TABLE damaged_segments")
+        connection.execute("DROP INDEX journal")
+        connection.execute("ALTER TABLE events DROP COLUMN number")
         connection.execute("PRAGMA user_version = 2")
     store = SqliteStore(SqliteOptions(path))
     await store.start()
@@ -328,6 +332,31 @@ async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
     assert await write(store, batch(2, [20], [2]).owned_by("site/a")) == [(1, 0)]
     with pytest.raises(PermissionDeniedError):
         await write(store, batch(3, [30], [3]).owned_by("site/b"))
+    await store.record([Event("alarm", "", 5, "x", b"")])
+    assert [event.at_us for event in await store.journal("alarm", 0, END, 10)] == [5, 30, 20, 10]
+    await store.close()
+
+
+async def test_events_go_after_90_days_but_maintenance_stays(tmp_path: Path) -> None:
+    """A maintenance record stays for ever; another event goes 90 days after it was recorded, whatever its time."""
+    path = tmp_path / "store.db"
+    long_ago = now_us() - 100 * DAY_US
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await store.record([Event(kind, "m", long_ago, "x", b"") for kind in ("prediction", "maintenance")])
+    await store.record([Event("alarm", "", at, "x", b"") for at in (long_ago, 1)])
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE events SET number = ? WHERE kind = 'prediction' OR at_us = 1", (long_ago,))
+        connection.commit()
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+
+    def left() -> set[tuple[str, int]]:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return set(connection.execute("SELECT kind, at_us FROM events").fetchall())
+
+    await until(lambda: left() == {("maintenance", long_ago), ("alarm", long_ago)}, "the others are gone")
     await store.close()
 
 

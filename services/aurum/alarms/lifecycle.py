@@ -9,7 +9,6 @@ An operator may shelve an alarm for a time; a design may suppress it. It goes on
 have been when that ends.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -96,20 +95,3 @@ def apply(alarm: Alarm, transition: Transition) -> Alarm:
 
 def changes(alarm: Alarm, transition: Transition) -> bool:
     return apply(alarm, transition) != alarm
-
-
-def in_order(transitions: Iterable[Transition]) -> list[Transition]:
-    """A journal in the order in which it is applied, whatever its own: by time, and at one time as they may follow
-    each other."""
-    return sorted(transitions, key=lambda each: (each.at_us, _ORDER[each.kind], each.alarm_id))
-
-
-_ORDER: dict[Kind, int] = {
-    "cleared": 0,
-    "raised": 1,
-    "unsuppressed": 2,
-    "suppressed": 3,
-    "unshelved": 4,
-    "shelved": 5,
-    "acknowledged": 6,
-}

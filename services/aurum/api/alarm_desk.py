@@ -14,7 +14,8 @@ from typing import Any
 from aurum.alarms import journal
 from aurum.alarms.conditions import Condition, Observed
 from aurum.alarms.flood import Flood
-from aurum.alarms.lifecycle import Alarm, Kind, State, Transition, apply, changes, in_order
+from aurum.alarms.journaled import JournaledAlarms
+from aurum.alarms.lifecycle import Alarm, Kind, State, Transition
 from aurum.alarms.rules import AlarmRules, Rule
 from aurum.api.backends import IngestionBackend
 from aurum.api.plant_view import MachineView, PlantView
@@ -32,11 +33,11 @@ _EVERY = 1.0  # seconds between two looks at what has changed
 _LOOK_AT_ALL = 5  # looks, after which every machine is looked at: what is silent does not change
 _WITHOUT_PAUSE = 200  # machines
 _TAKE_OVER = 2  # looks, after which the journal is read for what others have added
-_BEFORE_US = 120_000_000  # how far back that goes: clocks and delays differ
 _MOST_ALARMS = 20_000  # kept in memory; those that are over go first
 _MOST_WAITING = 10_000  # transitions that could not be written yet; then the oldest go
 _PAGE = 1000
-_MOST_PAGES = 20  # of the journal, read at the start
+_OVERLAP = 5_000_000  # numbers, which a store of several replicas gives by their clocks, in µs
+_MOST_READ = 20_000  # entries of the journal, at once
 _STATES: tuple[State, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
 
 
@@ -52,12 +53,10 @@ class AlarmDesk:
         self._plant = plant
         self._rules = {rule.name: rule for rule in rules.rules}
         self._clock = clock
-        self._alarms: collections.OrderedDict[str, Alarm] = collections.OrderedDict()  # changed last at the end
+        self._alarms = JournaledAlarms(_MOST_ALARMS)
         self._conditions: dict[str, list[Condition]] = {}  # by machine
-        self._known: collections.OrderedDict[str, None] = collections.OrderedDict()  # ids of journal entries
         self._waiting: collections.deque[Transition] = collections.deque()
         self._flood = Flood()
-        self._newest_us = 0
         self._counts: dict[State, int] = {}
         self._revision = 0
         self._version = -1
@@ -67,12 +66,12 @@ class AlarmDesk:
         return self._rules.get(name)
 
     def find(self, alarm_id: str) -> Alarm | None:
-        return self._alarms.get(alarm_id)
+        return self._alarms.find(alarm_id)
 
     @property
     def alarms(self) -> Iterator[Alarm]:
         """All that were raised lately, the last to change first."""
-        return reversed(self._alarms.values())
+        return iter(self._alarms)
 
     def flood(self) -> tuple[int, int]:
         """Alarms of the last ten minutes; since when that is a flood, in µs, or 0."""
@@ -136,33 +135,28 @@ class AlarmDesk:
         if not self.loaded:
             await self._load()
         elif look % _TAKE_OVER == 0:
-            await self._take_over(await self.journal(self._newest_us - _BEFORE_US, 0, _PAGE))
+            await self._catch_up()
         await self._look(everywhere=look % _LOOK_AT_ALL == 0)
         await self._write()
 
     async def _load(self) -> None:
-        found: dict[str, Transition] = {}
-        end = 0
-        for _ in range(_MOST_PAGES):
-            page = await self.journal(0, end, _PAGE)
-            fresh = [each for each in page if _key(each) not in found]
-            found |= {_key(each): each for each in fresh}
-            if len(page) < _PAGE or not fresh:
-                break
-            end = page[-1].at_us + 1
-        await self._take_over(list(found.values()))
+        await self._catch_up()
         self.loaded = True
 
-    async def _take_over(self, transitions: Sequence[Transition]) -> None:
-        for transition in in_order(transitions):
-            key = _key(transition)
-            if key in self._known:
+    async def _catch_up(self) -> None:
+        """Reads what the journal has beyond what was read of it, at most its newest _MOST_READ entries."""
+        since = max(0, self._alarms.number - _OVERLAP)
+        events = await self._ingestion.events_after(KIND, since, _MOST_READ)
+        for event in events:
+            transition = journal.decode(event.content, f"{event.id} at {event.at_us}")
+            if transition is None:
                 continue
-            self._remember(key, transition)
-            self._apply(transition)
+            self._tell(transition, self._alarms.read(event.number, transition, self._now()))
             for condition in self._conditions.get(transition.machine_id, ()):
                 if condition.rule.name == transition.rule:
-                    condition.alarming = self._alarms[transition.alarm_id].active
+                    condition.alarming = self._is_active(transition.machine_id, transition.rule)
+        if events:
+            self._alarms.number = max(self._alarms.number, events[-1].number)
 
     async def _look(self, *, everywhere: bool) -> None:
         version = self._plant.version
@@ -187,7 +181,7 @@ class AlarmDesk:
     def _judge(self, machine_id: str, condition: Condition, observed: Observed) -> None:
         rule = condition.rule
         quiet = observed.faulty and rule.suppress_in_fault
-        known = self._alarms.get(Alarm(machine_id, rule.name).alarm_id)
+        known = self._alarms.find(Alarm(machine_id, rule.name).alarm_id)
         if known is not None and known.suppressed != quiet and (known.active or known.suppressed):
             self._note(Transition("suppressed" if quiet else "unsuppressed", machine_id, rule.name, observed.at_us))
         if quiet:
@@ -209,34 +203,31 @@ class AlarmDesk:
         return known
 
     def _is_active(self, machine_id: str, rule: str) -> bool:
-        alarm = self._alarms.get(Alarm(machine_id, rule).alarm_id)
+        alarm = self._alarms.find(Alarm(machine_id, rule).alarm_id)
         return alarm is not None and alarm.active
 
     def _note(self, transition: Transition) -> None:
         """Of what this replica has seen itself."""
-        alarm = self._alarms.get(transition.alarm_id) or Alarm(transition.machine_id, transition.rule)
-        if not changes(alarm, transition):
+        changed = self._alarms.see(transition)
+        if changed is None:
             return
-        self._remember(_key(transition), transition)
-        self._apply(transition)
+        self._tell(transition, changed)
         if len(self._waiting) >= _MOST_WAITING:
-            self._waiting.popleft()
+            self._alarms.give_up(self._waiting.popleft())
             metrics.alarm_transitions_dropped_total.inc()
         self._waiting.append(transition)
 
     async def _act(self, alarm: Alarm, kind: Kind, by: str, until_us: int = 0, reason: str = "") -> Alarm:
         """Of an operator: answered when it is written down."""
-        at = max(self._now(), alarm.raised_us, alarm.cleared_us)
-        transition = Transition(kind, alarm.machine_id, alarm.rule, at, by, until_us, reason=reason)
+        transition = Transition(kind, alarm.machine_id, alarm.rule, self._now(), by, until_us, reason=reason)
         try:
             with criticality_scope(Criticality.ALARM):
                 await self._ingestion.record([_event(transition)])
         except AurumError as error:
             raise UnavailableError(f"alarm {alarm.alarm_id} is as it was: {error.message}") from error
-        self._remember(_key(transition), transition)
-        changed = self._apply(transition)
+        self._tell(transition, self._alarms.see(transition))
         self._count()
-        return changed
+        return self._alarm(alarm.alarm_id)
 
     async def _write(self) -> None:
         while self._waiting:
@@ -246,37 +237,24 @@ class AlarmDesk:
             for _ in range(min(len(part), len(self._waiting))):
                 self._waiting.popleft()
 
-    def _apply(self, transition: Transition) -> Alarm:
-        before = self._alarms.get(transition.alarm_id) or Alarm(transition.machine_id, transition.rule)
-        alarm = apply(before, transition)
-        self._alarms[alarm.alarm_id] = alarm
-        self._alarms.move_to_end(alarm.alarm_id)
-        if alarm != before:
-            self._revision += 1
-            metrics.alarm_transitions_total.labels(transition.kind).inc()
-            if transition.kind == "raised":
-                self._flood.note(transition.at_us)
-        if len(self._alarms) > _MOST_ALARMS:
-            now = self._now()
-            over = next((each for each, found in self._alarms.items() if found.state(now) == "normal"), None)
-            self._alarms.pop(over if over is not None else next(iter(self._alarms)))
-        return alarm
-
-    def _remember(self, key: str, transition: Transition) -> None:
-        self._known[key] = None
-        self._newest_us = max(self._newest_us, transition.at_us)
-        while len(self._known) > 2 * _MOST_ALARMS:
-            self._known.popitem(last=False)
+    def _tell(self, transition: Transition, changed: Alarm | None) -> None:
+        """Notes what has changed, for consoles and metrics."""
+        if changed is None:
+            return
+        self._revision += 1
+        metrics.alarm_transitions_total.labels(transition.kind).inc()
+        if transition.kind == "raised":
+            self._flood.note(transition.at_us)
 
     def _alarm(self, alarm_id: str) -> Alarm:
-        alarm = self._alarms.get(alarm_id)
+        alarm = self._alarms.find(alarm_id)
         if alarm is None:
             raise NotFoundError(f"there is no alarm {alarm_id!r}", reason="ALARM_NOT_FOUND")
         return alarm
 
     def _count(self) -> None:
         now = self._now()
-        counts = collections.Counter(alarm.state(now) for alarm in self._alarms.values())
+        counts = collections.Counter(alarm.state(now) for alarm in self._alarms)
         found = {state: counts[state] for state in _STATES}
         if found != self._counts:  # a shelving ends by itself
             self._counts = found
@@ -293,7 +271,7 @@ class AlarmDesk:
 
     def _counts_of(self, sites: frozenset[str]) -> dict[State, int]:
         now = self._now()
-        machines = ((alarm, self._plant.machine(alarm.machine_id)) for alarm in self._alarms.values())
+        machines = ((alarm, self._plant.machine(alarm.machine_id)) for alarm in self._alarms)
         counts = collections.Counter(
             alarm.state(now) for alarm, machine in machines if machine is not None and machine.site in sites
         )
@@ -318,10 +296,6 @@ def _observed(view: MachineView, now_us: int) -> Observed:
         prediction.anomaly_score if prediction is not None and told else None,
         prediction.as_of_us if prediction is not None else 0,
     )
-
-
-def _key(transition: Transition) -> str:
-    return f"{transition.at_us}~{_id(transition)}"
 
 
 def _id(transition: Transition) -> str:

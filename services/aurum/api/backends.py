@@ -12,6 +12,8 @@ from aurum.runtime.errors import UnavailableError
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
+_PAGE = 1000  # events
+
 
 class _Backend:
     def __init__(self, dependency: Dependency, service: str) -> None:
@@ -90,6 +92,19 @@ class IngestionBackend(_Backend):
             if not answer.next_page_token or len(events) >= limit:
                 return events[:limit]
             request.page_token, request.limit = answer.next_page_token, limit - len(events)
+
+    async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
+        """What the plant as a whole was recorded of after an event of this number, in the order in which it was; the
+        newest if there is more than `most`."""
+        request = ingestion_pb2.ListEventsRequest(kind=kind, by_number=True, after_number=number)
+        events: list[ingestion_pb2.Event] = []
+        while True:
+            request.limit = min(_PAGE, most - len(events))
+            answer = await self._dependency.unary(self._stub.ListEvents, request)
+            events += answer.events
+            if not answer.next_page_token or len(events) >= most:
+                return events[::-1]
+            request.page_token = answer.next_page_token
 
     def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         """The state of all machines, then what changes, without end. Raises AurumError when the stream breaks."""

@@ -93,6 +93,9 @@ class GovernedStore:
         asked = (kind, machine_id, start_us, end_us, limit, before)
         return await self._governed("events", lambda: self._store.events(*asked))
 
+    async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
+        return await self._governed("events", lambda: self._store.journal(kind, after, before, limit))
+
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:

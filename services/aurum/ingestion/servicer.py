@@ -164,11 +164,13 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             await self._state(request.machine_id)
         if request.limit > _MAX_EVENTS:
             raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
-        end = request.end_us or _END_OF_TIME
         limit = request.limit or _PAGE
-        found = await self._store.events(
-            request.kind, request.machine_id, request.start_us, end, limit, _place_of(request.page_token)
-        )
+        if request.by_number:
+            found = await self._journal(request, limit)
+        else:
+            end = request.end_us or _END_OF_TIME
+            before = _place_of(request.page_token)
+            found = await self._store.events(request.kind, request.machine_id, request.start_us, end, limit, before)
         response, size = ingestion_pb2.ListEventsResponse(), 0
         for event in found:
             size += len(event.data) + _EVENT_OVERHEAD
@@ -176,13 +178,24 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 break
             response.events.append(
                 ingestion_pb2.Event(
-                    kind=event.kind, machine_id=event.machine_id, at_us=event.at_us, id=event.id, content=event.data
+                    kind=event.kind,
+                    machine_id=event.machine_id,
+                    at_us=event.at_us,
+                    id=event.id,
+                    content=event.data,
+                    number=event.number,
                 )
             )
         if found and (len(response.events) < len(found) or len(found) == limit):
             last = response.events[-1]
-            response.next_page_token = f"{last.at_us}/{last.id}"
+            response.next_page_token = str(last.number) if request.by_number else f"{last.at_us}/{last.id}"
         return response
+
+    async def _journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
+        if request.machine_id:
+            raise InvalidArgumentError.of("by_number", "is for events of the plant as a whole, without machine_id")
+        before = _number_of(request.page_token) if request.page_token else _END_OF_TIME
+        return await self._store.journal(request.kind, request.after_number, before, limit)
 
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
@@ -318,9 +331,13 @@ def _place_of(page_token: str) -> tuple[int, str] | None:
     if not page_token:
         return None
     at_us, slash, id_ = page_token.partition("/")
-    if not slash or not at_us.isascii() or not at_us.isdigit() or len(at_us) > _DIGITS:
+    return _number_of(at_us if slash else ""), id_
+
+
+def _number_of(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
         raise InvalidArgumentError.of("page_token", "is none that this service gave out")
-    return int(at_us), id_
+    return int(text)
 
 
 def _keep(tail: SeriesTail, points: Points, late: int, start: int, last: int) -> None:

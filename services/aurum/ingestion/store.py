@@ -1,7 +1,7 @@
 """What a store of readings does, whatever it is made of."""
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aurum.readings.batch import Batch, Timestamps, Values
@@ -9,6 +9,8 @@ from aurum.readings.ingest_stream import Written
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
 
 DAY_US = 86_400_000_000
+EVENT_MEMORY_US = 90 * DAY_US  # that events are kept
+KEPT_KINDS = frozenset({"maintenance"})  # of events that are kept for ever
 MAX_RAW = 500_000  # readings of one series in one answer; more have to be reduced
 
 
@@ -68,13 +70,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that became of a machine, such as a prediction. (kind, machine_id, at_us, id) identifies it."""
+    """Something that became of a machine, such as a prediction. (kind, machine_id, at_us, id) identifies it. number: of
+    the store's, see aurum.v1.Event."""
 
     kind: str
     machine_id: str
     at_us: int
     id: str
     data: bytes
+    number: int = field(default=0, compare=False)
 
 
 class Store(Protocol):
@@ -115,6 +119,9 @@ class Store(Protocol):
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
         """The newest events in [start_us, end_us), newest first. before: time and id of one; only those that follow."""
+
+    async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
+        """Events of the plant as a whole whose numbers are between `after` and `before`, the highest first."""
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0

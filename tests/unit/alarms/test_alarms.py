@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aurum.alarms.conditions import Condition, Observed
 from aurum.alarms.flood import BEGINS, ENDS, WINDOW_US, Flood
-from aurum.alarms.lifecycle import Alarm, Kind, Transition, apply, changes, in_order
+from aurum.alarms.lifecycle import Alarm, Kind, Transition, apply, changes
 from aurum.alarms.rules import AlarmRulesError, Limit, Rule, load_rules
 
 SECOND = 1_000_000
@@ -109,41 +109,6 @@ def test_redundant_transition_leaves_alarm_unchanged(kinds: tuple[Kind, ...], re
     transition = Transition(repeated, "m", "r", 50, by="" if repeated == "shelved" else "Ada", until_us=100)
     assert apply(alarm, transition) == alarm
     assert not changes(alarm, transition)
-
-
-def test_journal_is_ordered_by_time_kind_and_alarm() -> None:
-    ordered = [
-        Transition("shelved", "z", "r", 1),
-        *(Transition(kind, machine, "r", 2) for kind in KINDS for machine in ("a", "b")),
-        Transition("cleared", "a", "r", 3),
-    ]
-    assert in_order(reversed(ordered)) == ordered
-    assert in_order(ordered[::2] + ordered[1::2]) == ordered
-    assert in_order(()) == []
-
-
-def test_alarm_raised_and_cleared_simultaneously_is_active() -> None:
-    journal = [Transition("raised", "m", "r", 1), Transition("raised", "m", "r", 5), Transition("cleared", "m", "r", 5)]
-    (alarm,) = fold(journal).values()
-    assert (alarm.active, alarm.count, alarm.raised_us, alarm.cleared_us) == (True, 2, 5, 5)
-
-
-def fold(journal: list[Transition]) -> dict[str, Alarm]:
-    alarms: dict[str, Alarm] = {}
-    for each in in_order(journal):
-        alarms[each.alarm_id] = apply(alarms.get(each.alarm_id, Alarm(each.machine_id, each.rule)), each)
-    return alarms
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 1000)), max_size=30), st.randoms())
-def test_journal_replay_is_order_independent_and_idempotent(entries: list[tuple[Kind, int]], random: object) -> None:
-    journal = [Transition(kind, "m", "r", at, until_us=at + 5) for kind, at in entries]
-    shuffled = [*journal, *journal]
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    once, twice = fold(journal), fold(shuffled)
-    assert bool(once) == bool(journal)
-    assert once == twice
 
 
 def test_repeated_raise_transition_is_ignored() -> None:

@@ -5,12 +5,14 @@ nothing: a segment by its key; the latest values of a machine, and the time of i
 of the reading's own, so that of several replicas the newest, or the first, reading counts.
 """
 
+from aurum.ingestion.store import EVENT_MEMORY_US
+
 BUCKETS = 64  # partitions that the machines are spread over
 BLOCK = 10_000  # sequences of a source in one partition
 SLOT_SECONDS = 2  # of changes in one partition
 SLOT_TTL = 60  # seconds
 SOURCE_TTL = 30 * 86_400  # seconds that a source may resend
-EVENT_TTL = 90 * 86_400  # seconds
+EVENT_TTL = EVENT_MEMORY_US // 1_000_000  # seconds
 
 VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (id int PRIMARY KEY, version int)"
 
@@ -42,9 +44,16 @@ STEPS: dict[int, list[str]] = {
         # A table of its own, since a column cannot be added twice: two replicas may do this at the same time
         "CREATE TABLE IF NOT EXISTS source_owners (source text PRIMARY KEY, owner text) "
         f"WITH default_time_to_live = {2 * SOURCE_TTL}",
+        # The events of the plant as a whole, in the order in which they were recorded
+        "CREATE TABLE IF NOT EXISTS journal (kind text, number bigint, at_us bigint, id text, data blob, "
+        "PRIMARY KEY (kind, number, at_us, id)) "
+        f"WITH CLUSTERING ORDER BY (number DESC, at_us DESC, id DESC) AND default_time_to_live = {EVENT_TTL}",
     ],
 }
 VERSION = max(STEPS)
+JOURNAL_SINCE = 2  # version
+EARLIER_EVENTS = "SELECT kind, machine_id, at_us, id, data FROM events"  # of before there was a journal
+
 
 STATEMENTS = {
     # What a registration has set stays
@@ -82,7 +91,9 @@ STATEMENTS = {
     "owner": "SELECT owner FROM source_owners WHERE source = ?",
     "add_received": "INSERT INTO received (source, block, sequence) VALUES (?, ?, ?)",
     "received": "SELECT sequence FROM received WHERE source = ? AND block = ?",
-    "add_event": "INSERT INTO events (kind, machine_id, at_us, id, data) VALUES (?, ?, ?, ?, ?)",
+    "add_event": "INSERT INTO events (kind, machine_id, at_us, id, data) VALUES (?, ?, ?, ?, ?) USING TTL ?",
+    "add_to_journal": "INSERT INTO journal (kind, number, at_us, id, data) VALUES (?, ?, ?, ?, ?)",
+    "journal": "SELECT kind, at_us, id, data, number FROM journal WHERE kind = ? AND number > ? AND number < ? LIMIT ?",
     "events": "SELECT kind, machine_id, at_us, id, data FROM events WHERE kind = ? AND machine_id = ? "
     "AND (at_us) >= (?) AND (at_us, id) < (?, ?) LIMIT ?",
 }

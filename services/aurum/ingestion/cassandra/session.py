@@ -195,6 +195,8 @@ class CassandraSession:
         for version in range(found + 1, schema.VERSION + 1):
             for step in schema.STEPS[version]:
                 self._run(step)
+            if version == schema.JOURNAL_SINCE and found:
+                self._fill_journal()
             self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
         self._statements = {}
         for name, text in schema.STATEMENTS.items():
@@ -202,6 +204,13 @@ class CassandraSession:
             statement.is_idempotent = " IF " not in text
             self._statements[name] = statement
         self._statements["segments_between"].fetch_size = _DATA_PAGE
+
+    def _fill_journal(self) -> None:
+        """Numbers the events of before there was a journal by their times."""
+        add = self._session.prepare(schema.STATEMENTS["add_to_journal"])
+        rows = self._session.execute(SimpleStatement(schema.EARLIER_EVENTS, fetch_size=_PAGE), timeout=600.0)
+        journal = [(row.kind, row.at_us, row.at_us, row.id, row.data) for row in rows if not row.machine_id]
+        execute_concurrent_with_args(self._session, add, journal, concurrency=_READ_CONCURRENCY)
 
     def _run(self, text: str) -> None:
         self._session.execute(SimpleStatement(text), timeout=60.0)

@@ -22,11 +22,20 @@ import numpy as np
 
 from aurum.ingestion import series_reader
 from aurum.ingestion.cassandra.compaction import Compactor, merge_day
-from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, SLOT_SECONDS
+from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, EVENT_TTL, SLOT_SECONDS
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
 from aurum.ingestion.downsample import merge
-from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary, require_repeated
+from aurum.ingestion.store import (
+    DAY_US,
+    KEPT_KINDS,
+    Change,
+    Event,
+    MachineRecord,
+    Points,
+    SeriesSummary,
+    require_repeated,
+)
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.ingest_stream import Written
 from aurum.readings.source_owner import owner_after
@@ -83,6 +92,7 @@ class CassandraStore:
         self._firsts: OrderedDict[str, int] = OrderedDict()  # the earliest reading of a machine that came by here
         self._doing: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
         self._waiting_bytes = 0
+        self._last_number = 0  # of events
         self._room = asyncio.Event()
         self._writes: set[asyncio.Task[Written]] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -146,8 +156,22 @@ class CassandraStore:
         return found
 
     async def record(self, events: Sequence[Event]) -> None:
-        rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
+        rows: list[tuple[Any, ...]] = []
+        journal: list[tuple[Any, ...]] = []
+        # By the clock of this replica; recorded again, an event is there twice, and its first number counts
+        first = max(self._last_number + 1, now_us())
+        self._last_number = first + len(events) - 1
+        for number, event in enumerate(events, start=first):
+            content = (event.at_us, event.id, event.data)
+            rows.append((event.kind, event.machine_id, *content, 0 if event.kind in KEPT_KINDS else EVENT_TTL))
+            if not event.machine_id:
+                journal.append((event.kind, number, *content))
         await self._all("add_event", rows)
+        await self._all("add_to_journal", journal)
+
+    async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
+        rows = await self._session.execute("journal", (kind, after, before, limit))
+        return [Event(row.kind, "", row.at_us, row.id, row.data, row.number) for row in rows]
 
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None

@@ -89,11 +89,26 @@ def read_events(  # noqa: PLR0917
 ) -> list[Event]:
     """The newest events in the range, newest first; see Store.events."""
     rows = connection.execute(
-        "SELECT kind, machine_id, at_us, id, data FROM events WHERE kind = ? AND machine_id = ? "
+        "SELECT kind, machine_id, at_us, id, data, number FROM events WHERE kind = ? AND machine_id = ? "
         "AND at_us >= ? AND (at_us, id) < (?, ?) ORDER BY at_us DESC, id DESC LIMIT ?",
         (kind, machine_id, start_us, *_below(end_us, before), limit),
     )
     return [Event(*row) for row in rows]
+
+
+def read_journal(connection: sqlite3.Connection, kind: str, after: int, before: int, limit: int) -> list[Event]:
+    """See Store.journal."""
+    rows = connection.execute(
+        "SELECT kind, machine_id, at_us, id, data, number FROM events WHERE kind = ? AND machine_id = '' "
+        "AND number > ? AND number < ? ORDER BY number DESC LIMIT ?",
+        (kind, after, before, limit),
+    )
+    return [Event(*row) for row in rows]
+
+
+def last_number(connection: sqlite3.Connection) -> int:
+    """The highest number of an event of the plant as a whole."""
+    return int(connection.execute("SELECT coalesce(max(number), 0) FROM events WHERE machine_id = ''").fetchone()[0])
 
 
 def _below(end_us: int, before: tuple[int, str] | None) -> tuple[int, str]:

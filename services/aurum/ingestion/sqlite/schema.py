@@ -26,7 +26,8 @@ CREATE TABLE damaged_segments (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, 
     source INTEGER NOT NULL, sequence INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL,
     data BLOB NOT NULL, problem TEXT NOT NULL);
 CREATE TABLE events (kind TEXT NOT NULL, machine_id TEXT NOT NULL, at_us INTEGER NOT NULL, id TEXT NOT NULL,
-    data BLOB NOT NULL, PRIMARY KEY (kind, machine_id, at_us, id)) WITHOUT ROWID;
+    data BLOB NOT NULL, number INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (kind, machine_id, at_us, id)) WITHOUT ROWID;
+CREATE INDEX journal ON events (kind, number) WHERE machine_id = '';
 CREATE TABLE log_position (id INTEGER NOT NULL);
 INSERT INTO log_position VALUES (0);
 """
@@ -65,14 +66,20 @@ def _from_1(connection: sqlite3.Connection) -> None:
 
 
 def _from_2(connection: sqlite3.Connection) -> None:
-    """Version 2 did not know to whom a source belongs, and had no place for damaged segments."""
+    """Version 2 did not know to whom a source belongs, had no place for damaged segments, and numbered no events."""
     columns = [row[1] for row in connection.execute("PRAGMA table_info(sources)")]
     if "owner" in columns:  # as it is after _from_1, which makes today's tables
         return
     connection.execute("ALTER TABLE sources ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
-    connection.execute(
-        next(part for part in SCHEMA.split(";") if part.strip().startswith("CREATE TABLE damaged_segments"))
+    connection.execute("ALTER TABLE events ADD COLUMN number INTEGER NOT NULL DEFAULT 0")
+    # What was recorded before has only its time to go by
+    rows = connection.execute("SELECT kind, at_us, id FROM events WHERE machine_id = '' ORDER BY at_us, id").fetchall()
+    connection.executemany(
+        "UPDATE events SET number = ? WHERE kind = ? AND machine_id = '' AND at_us = ? AND id = ?",
+        [(number, *row) for number, row in enumerate(rows, start=1)],
     )
+    for created in ("CREATE TABLE damaged_segments", "CREATE INDEX journal"):
+        connection.execute(next(part for part in SCHEMA.split(";") if part.strip().startswith(created)))
 
 
 MIGRATIONS = {1: _from_1, 2: _from_2}

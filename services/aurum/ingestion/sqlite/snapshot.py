@@ -69,8 +69,11 @@ class Snapshot:
         return merge([self.day(key, day) for day in self.days(key)])
 
     def events(self) -> Iterator[Event]:
-        for row in self.connection.execute("SELECT kind, machine_id, at_us, id, data FROM events"):
-            yield Event(*row)
+        """Those of the plant as a whole in the order of their numbers."""
+        columns = "kind, machine_id, at_us, id, data, number"
+        for which in ("machine_id != ''", "machine_id = '' ORDER BY number"):
+            for row in self.connection.execute(f"SELECT {columns} FROM events WHERE {which}"):  # noqa: S608
+                yield Event(*row)
 
 
 @contextlib.contextmanager

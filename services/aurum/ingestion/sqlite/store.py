@@ -7,6 +7,7 @@ highest sequence. A segment never spans two days (UTC), so that a range finds it
 
 import asyncio
 import contextlib
+import json
 import logging
 import sqlite3
 import time
@@ -26,7 +27,17 @@ from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
 from aurum.ingestion.sqlite.quarantine import report, set_apart
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.sources import Sources
-from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Points, SeriesSummary, require_repeated
+from aurum.ingestion.store import (
+    DAY_US,
+    EVENT_MEMORY_US,
+    KEPT_KINDS,
+    Change,
+    Event,
+    MachineRecord,
+    Points,
+    SeriesSummary,
+    require_repeated,
+)
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.ingest_stream import Written
 from aurum.readings.source_owner import owner_after
@@ -51,7 +62,6 @@ _LOG_FILE_BYTES = 32_000_000
 _MIN_FREE = "AURUM_INGESTION_MIN_FREE_BYTES"
 _TABLE_WORK = 10_000  # pieces of work that may wait for the tables
 _SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for so long may not resend; what it sent stays
-_EVENT_MEMORY_US = 90 * DAY_US
 _HOUSEKEEPING = 1.0  # seconds between two looks at what there is to do
 _LOOK_THROUGH_EVERY = 3600.0  # seconds
 _COUNT_EVERY = 30.0  # seconds
@@ -91,6 +101,7 @@ class SqliteStore:
         prepare(options.path, schema.APPLICATION, schema.VERSION, schema.SCHEMA, schema.MIGRATIONS)
         self._tables_connection = connect(options.path)
         self._log_connection = connect(options.path, read_only=True)
+        self._last_number = reads.last_number(self._log_connection)  # of events
         self._sources = Sources(self._log_connection)
         self._log = GuardedLog(schema.log_folder(options.path), _LOG_FILE_BYTES, options.min_free_bytes, _MIN_FREE)
         self._recent = RecentReadings()
@@ -190,8 +201,22 @@ class SqliteStore:
 
     async def record(self, events: Sequence[Event]) -> None:
         rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
-        await self._on_tables(
-            lambda connection: connection.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)", rows)
+
+        def insert(connection: sqlite3.Connection) -> None:
+            # The clock too, so that numbers go on growing when the last events are removed
+            first = max(self._last_number + 1, now_us())
+            self._last_number = first + len(rows) - 1
+            connection.executemany(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (kind, machine_id, at_us, id) DO UPDATE SET data = excluded.data",
+                [(*row, number) for number, row in enumerate(rows, start=first)],
+            )
+
+        await self._on_tables(insert)
+
+    async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
+        return await self._readers.ask(
+            "events", lambda connection: reads.read_journal(connection, kind, after, before, limit)
         )
 
     async def events(  # noqa: PLR0917
@@ -356,7 +381,12 @@ class SqliteStore:
             gone = connection.execute("SELECT source_id FROM sources WHERE seen_us < ?", old).fetchall()
             connection.execute("DELETE FROM received WHERE source IN (SELECT id FROM sources WHERE seen_us < ?)", old)
             connection.execute("DELETE FROM sources WHERE seen_us < ?", old)
-            connection.execute("DELETE FROM events WHERE at_us < ?", (now - _EVENT_MEMORY_US,))
+            # By when they were recorded too: a device's clock may be far behind
+            before = now - EVENT_MEMORY_US
+            connection.execute(
+                "DELETE FROM events WHERE at_us < ? AND number < ? AND kind NOT IN (SELECT value FROM json_each(?))",
+                (before, before, json.dumps(sorted(KEPT_KINDS))),
+            )
         self._sources.forget(row[0] for row in gone)
 
     # Housekeeping

@@ -1,0 +1,176 @@
+"""Alarms as a fold of their journal: replicas that see, write and read in any order show the same in the end."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurum.alarms.journaled import JournaledAlarms, key_of
+from aurum.alarms.lifecycle import Alarm, Transition, apply
+from aurum.alarms.rules import load_rules
+from aurum.api.alarm_desk import AlarmDesk
+from aurum.v1 import ingestion_pb2
+
+KINDS = ("raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed")
+transitions = st.builds(
+    Transition,
+    kind=st.sampled_from(KINDS),
+    machine_id=st.sampled_from("ab"),
+    rule=st.just("r"),
+    at_us=st.integers(1, 20),
+    by=st.sampled_from(["", "Ada"]),
+    until_us=st.integers(0, 30),
+)
+
+
+def folded(journal: list[Transition]) -> dict[str, Alarm]:
+    """What the journal says: each entry once, in its order."""
+    alarms: dict[str, Alarm] = {}
+    for each in {key_of(each): each for each in reversed(journal)}.values().__reversed__():
+        alarms[each.alarm_id] = apply(alarms.get(each.alarm_id, Alarm(each.machine_id, each.rule)), each)
+    return alarms
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), transitions, st.booleans()), max_size=25), st.data())
+def test_replicas_converge_to_the_journal(steps: list[tuple[int, Transition, bool]], data: st.DataObject) -> None:
+    """Three replicas see things, write some of them, and read the journal now and then; in the end all are as it is."""
+    replicas = [JournaledAlarms(100) for _ in range(3)]
+    unwritten: list[list[Transition]] = [[], [], []]
+    journal: list[Transition] = []
+
+    def write(replica: int) -> None:
+        journal.extend(unwritten[replica])
+        unwritten[replica].clear()
+
+    def read(replica: int) -> None:
+        for number, entry in enumerate(journal, start=1):
+            replicas[replica].read(number, entry, 0)
+
+    for replica, transition, writes in steps:
+        if replicas[replica].see(transition) is not None:
+            unwritten[replica].append(transition)
+        if writes:
+            write(replica)
+        if data.draw(st.booleans()):
+            read(data.draw(st.integers(0, 2)))
+    for replica in range(3):
+        write(replica)
+    expected = folded(journal)
+    for replica in range(3):
+        read(replica)
+        assert {alarm.alarm_id: alarm for alarm in replicas[replica]} == expected
+    fresh = JournaledAlarms(100)
+    for number, entry in enumerate(journal, start=1):
+        fresh.read(number, entry, 0)
+    assert {alarm.alarm_id: alarm for alarm in fresh} == expected
+
+
+def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
+    """The order is the journal's: an operator whose clock is ahead acknowledges nothing that comes later."""
+    journal = [
+        Transition("raised", "m", "r", 100),
+        Transition("acknowledged", "m", "r", 500, by="Ada"),
+        Transition("cleared", "m", "r", 200),
+        Transition("raised", "m", "r", 300),
+    ]
+    alarms = JournaledAlarms(10)
+    for number, entry in enumerate(journal, start=1):
+        alarms.read(number, entry, 0)
+    (alarm,) = alarms
+    assert alarm.state(600) == "unacknowledged"
+
+
+def test_what_was_seen_takes_its_place_in_the_journal() -> None:
+    """An acknowledgement that the journal has before what was seen here does not acknowledge that."""
+    alarms = JournaledAlarms(10)
+    alarms.read(1, Transition("raised", "m", "r", 1), 0)
+    alarms.read(2, Transition("cleared", "m", "r", 2), 0)
+    raised = Transition("raised", "m", "r", 3)
+    assert alarms.see(raised) is not None
+    assert alarms.see(raised) is None
+    alarms.read(3, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
+    (alarm,) = alarms
+    assert alarm.state(10) == "unacknowledged"
+    alarms.read(4, raised, 0)
+    assert [each.state(10) for each in alarms] == ["unacknowledged"]
+
+
+def test_what_is_never_written_still_counts() -> None:
+    alarms = JournaledAlarms(10)
+    raised = Transition("raised", "m", "r", 3)
+    alarms.see(raised)
+    alarms.give_up(raised)
+    alarms.read(1, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
+    assert [each.state(10) for each in alarms] == ["acknowledged"]
+
+
+def test_alarms_that_are_over_are_forgotten_first() -> None:
+    alarms = JournaledAlarms(3)
+    for number, machine in enumerate("abcd", start=1):
+        alarms.read(number, Transition("raised", machine, "r", number), 0)
+        if machine == "b":
+            alarms.read(10, Transition("acknowledged", "b", "r", 5), 0)
+            alarms.read(11, Transition("cleared", "b", "r", 6), 0)
+    assert {alarm.machine_id for alarm in alarms} == {"a", "c", "d"}
+
+
+class Journal:
+    """An ingestion that keeps events, and gives them by their numbers."""
+
+    def __init__(self) -> None:
+        self.events: dict[tuple[int, str], ingestion_pb2.Event] = {}
+
+    async def record(self, events: list[ingestion_pb2.Event]) -> None:
+        for event in events:
+            event.number = len(self.events) + 1
+            self.events.setdefault((event.at_us, event.id), event)
+
+    async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
+        assert kind == "alarm"
+        return [event for event in self.events.values() if event.number > number][-most:]
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+def desk(journal: Journal) -> AlarmDesk:
+    plant: Any = SimpleNamespace(version=0, changed_since=lambda version: iter(()), machine=lambda machine_id: None)
+    return AlarmDesk(journal, plant, load_rules(), clock=lambda: 10_000.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("silent", [900, 1100, 3000])
+async def test_restart_knows_every_alarm_of_one_moment(journal: Journal, silent: int) -> None:
+    """However many alarms were raised at one moment, a desk that starts knows them, and the shelving of before."""
+    first = desk(journal)
+    await asyncio.wait_for(first._turn(0), 10)
+    raised = [Transition("raised", f"m-{number:05}", "silent", 9_000_000_000) for number in range(silent)]
+    for transition in [Transition("raised", "pump", "hot", 8_000_000_000, value=0.9), *raised]:
+        first._note(transition)
+    await first._turn(1)
+    await first.shelve("pump~hot", 20_000_000_000, "Ada", "ordered")
+    again = desk(journal)
+    await again._turn(0)
+    assert len(list(again.alarms)) == silent + 1
+    shelved = again.find("pump~hot")
+    assert shelved is not None
+    assert (shelved.state(10_000_000_000), shelved.shelved_by) == ("shelved", "Ada")
+
+
+async def test_two_desks_take_over_what_the_other_did(journal: Journal) -> None:
+    one, other = desk(journal), desk(journal)
+    await one._turn(0)
+    await other._turn(0)
+    one._note(Transition("raised", "m", "hot", 5_000_000))
+    await one._turn(1)
+    await other._turn(2)
+    await other.acknowledge("m~hot", "Ada")
+    await one._turn(2)
+    for each in (one, other):
+        found = each.find("m~hot")
+        assert found is not None
+        assert found.acknowledged_by == "Ada"

@@ -17,7 +17,9 @@ from aurum.ingestion.downsample import merge, reduce_points
 from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.recent import Part, RecentReadings
 from aurum.ingestion.room import PlantLimits
+from aurum.ingestion.sqlite import schema
 from aurum.ingestion.sqlite import store as sqlite_store
+from aurum.ingestion.sqlite.compaction import Compactor
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, Event, MachineRecord, SeriesSummary
@@ -325,6 +327,8 @@ async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
         connection.execute("DROP TABLE damaged_segments")
         connection.execute("DROP INDEX journal")
         connection.execute("ALTER TABLE events DROP COLUMN number")
+        connection.execute("ALTER TABLE series DROP COLUMN last_source")
+        connection.execute("ALTER TABLE series DROP COLUMN last_sequence")
         connection.execute("PRAGMA user_version = 2")
     store = SqliteStore(SqliteOptions(path))
     await store.start()
@@ -335,6 +339,43 @@ async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
     await store.record([Event("alarm", "", 5, "x", b"")])
     assert [event.at_us for event in await store.journal("alarm", 0, END, 10)] == [5, 30, 20, 10]
     await store.close()
+
+
+async def test_readings_with_a_key_each_are_merged(tmp_path: Path) -> None:
+    """Readings that came in a request with an Idempotency-Key each are one segment, not one each."""
+    store = SqliteStore(SqliteOptions(tmp_path / "store.db"))
+    await store.start()
+    today = now_us() // DAY_US * DAY_US
+    for part in range(20):
+        sent = [batch(1, [today + part * 100 + at], [float(at)], f"key/{part}-{at}") for at in range(100)]
+        await write(store, *sent)
+        await store._flush()
+    await until(lambda: not store._compactor.due, "what is due is merged")
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM segments").fetchone()[0] < 20
+    assert len((await store.read("m", "s", 0, END)).values) == 2000
+    await store.close()
+
+
+def test_day_without_anything_to_merge_is_seldom_looked_at() -> None:
+    """A day of many sources, of which nothing can be merged yet, is looked at ever more seldom as it grows."""
+    compactor, looks, there = Compactor(), 0, 0
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as tables:
+        tables.executescript(schema.SCHEMA)
+        today = now_us() // DAY_US * DAY_US
+        for source in range(4000):
+            at = today + source
+            tables.execute(
+                "INSERT INTO segments VALUES (NULL, 1, ?, ?, 1, ?, 1, ?)",
+                (at, source, at, pack(np.array([at]), np.array([1.0]))),
+            )
+            compactor.note({(1, today // DAY_US): 1})
+            while compactor.due:
+                compactor.step(tables, now_us())
+                looks += 1
+                there += source
+    assert looks < 60
+    assert there < 10 * 4000
 
 
 async def test_events_go_after_90_days_but_maintenance_stays(tmp_path: Path) -> None:
@@ -473,7 +514,9 @@ def test_joined_parts_equal_separate_parts(received: list[tuple[int, bool, list[
         sequences[source] += 2 if gap else 1
         values = [value := value + 1 for _ in times]
         machine_id = "m" if times else "other"
-        recent.add(batch(sequences[source], times or [1], values or [0.0], machine_id=machine_id), source)
+        recent.add(
+            batch(sequences[source], times or [1], values or [0.0], machine_id=machine_id), (source, sequences[source])
+        )
         if asked:
             recent.joined(("m", "s"))
 
@@ -489,7 +532,7 @@ def test_consecutive_batches_form_one_part_up_to_a_gap() -> None:
     recent = RecentReadings()
     for sequence in (*range(1, 101), *range(102, 201)):
         machine_id = "other" if sequence % 10 == 0 else "m"
-        recent.add(batch(sequence, [sequence], [float(sequence)], machine_id=machine_id), 1)
+        recent.add(batch(sequence, [sequence], [float(sequence)], machine_id=machine_id), (1, sequence))
         if sequence % 7 == 0:
             recent.joined(("m", "s"))
     joined = recent.joined(("m", "s"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from aurum.ingestion.room import Coming, PlantLimits, Room
-from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
+from aurum.ingestion.store import Change, MachineRecord, Rank, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.runtime import metrics
@@ -21,12 +21,14 @@ _TAIL_GROWTH = 16  # times as many readings as at first are held where questions
 
 @dataclass(slots=True)
 class MachineState:
-    """One machine now. sensors: name → (time, value) of the last reading."""
+    """One machine now. sensors: name → (time, value) of the last reading. ranks: of these readings, by name, as far as
+    they are known."""
 
     record: MachineRecord
     first_seen_us: int = 0
     last_seen_us: int = 0
     sensors: dict[str, tuple[int, float]] = field(default_factory=dict)
+    ranks: dict[str, Rank] = field(default_factory=dict)
     version: int = 0
 
     @property
@@ -75,6 +77,7 @@ class Plant:
             state.first_seen_us = min(state.first_seen_us or each.first_us, each.first_us)
             state.last_seen_us = max(state.last_seen_us, each.last_us)
             self._set(state, each.sensor, each.last_us, each.last_value)
+            state.ranks[each.sensor] = each.rank
 
     def observe(self, change: Change) -> None:
         """Takes over what another writer has stored."""
@@ -85,8 +88,9 @@ class Plant:
             state.first_seen_us = min(state.first_seen_us or change.first_us, change.first_us)
         for sensor, (at, value) in change.sensors.items():
             known = state.sensors.get(sensor)
-            if known is None or at >= known[0]:
+            if known is None or at > known[0]:
                 self._set(state, sensor, at, value)
+                state.ranks.pop(sensor, None)
             state.first_seen_us = min(state.first_seen_us or at, at)
             state.last_seen_us = max(state.last_seen_us, at)
         self._touch(state)
@@ -100,8 +104,8 @@ class Plant:
         """After a batch was applied, or was not stored."""
         self._room.release(coming)
 
-    def apply(self, batch: Batch, now: int) -> None:
-        """Takes over a batch that has become durable."""
+    def apply(self, batch: Batch, now: int, rank: Rank = ()) -> None:
+        """Takes over a batch that has become durable. rank: of readings of the same time those of the highest count."""
         touched: dict[str, MachineState] = {}
         for series in batch.series:
             state = self._states.get(series.machine_id)
@@ -117,10 +121,11 @@ class Plant:
             if tail is not None:
                 tail.append(series.timestamps, series.values, increasing=series.increasing)
             known = state.sensors.get(series.sensor)
-            if known is None or newest >= known[0]:
+            if known is None or (newest, rank) >= (known[0], state.ranks.get(series.sensor, ())):
                 if known is None:
                     self._room.added(state.site)
                 state.sensors[series.sensor] = (newest, float(series.values[position]))
+                state.ranks[series.sensor] = rank
             state.first_seen_us = min(state.first_seen_us or oldest, oldest)
             state.last_seen_us = max(state.last_seen_us, newest)
             touched[series.machine_id] = state

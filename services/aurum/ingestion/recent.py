@@ -42,11 +42,12 @@ class _Received:
 class PackedSeries:
     """Readings of a series that were received: sorted, of equal times the highest rank's.
 
-    ranks: the lowest and the highest.
+    ranks: the lowest and the highest. last_rank: of the last reading.
     """
 
     key: SeriesKey
     ranks: tuple[tuple[int, int], tuple[int, int]]
+    last_rank: tuple[int, int]
     timestamps: Timestamps
     values: Values
 
@@ -78,8 +79,9 @@ class RecentReadings:
         self.nbytes = 0
         self.readings = 0
 
-    def add(self, batch: Batch, source: int) -> None:
-        """Takes a batch that has become durable."""
+    def add(self, batch: Batch, rank: tuple[int, int]) -> None:
+        """Takes a batch that has become durable. rank: source and sequence, by which batches replace each other."""
+        source, sequence = rank
         with self._lock:
             index = len(self._batches) << (_COUNT_BITS + _START_BITS)
             numbers: list[int] = []
@@ -98,11 +100,11 @@ class RecentReadings:
                 start += count
             one = len(batch.series) == 1
             last, run = self._runs.get(source, (None, 0))
-            if last is None or batch.sequence != last + 1:
+            if last is None or sequence != last + 1:
                 run = len(self._batches)
-            self._runs[source] = batch.sequence, run
+            self._runs[source] = sequence, run
             received = _Received(
-                (source, batch.sequence),
+                rank,
                 run,
                 batch.series[0].timestamps if one else np.concatenate([series.timestamps for series in batch.series]),
                 batch.series[0].values if one else np.concatenate([series.values for series in batch.series]),
@@ -176,15 +178,17 @@ def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedS
     numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
     timestamps = np.concatenate([batch.timestamps for batch in batches])
     values = np.concatenate([batch.values for batch in batches])
+    origins = np.repeat(np.arange(len(batches), dtype=np.int32), [len(batch.values) for batch in batches])
     # By series first, which is quick for few of them; each has then, mostly, come in the order of time.
     order = np.argsort(numbers.astype(np.uint16) if len(keys) < 2**16 else numbers, kind="stable")
     if not _rises(numbers[order], timestamps[order]).all():
         order = np.lexsort((timestamps, numbers))
-    numbers, timestamps, values = numbers[order], timestamps[order], values[order]
+    numbers, timestamps, values, origins = numbers[order], timestamps[order], values[order], origins[order]
     rises = _rises(numbers, timestamps)
     if not rises.all():
         last_of_time = np.append(rises, True)
         numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
+        origins = origins[last_of_time]
     oldest: dict[int, tuple[int, int]] = {}
     newest: dict[int, tuple[int, int]] = {}
     for batch in batches:
@@ -194,7 +198,9 @@ def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedS
     cuts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(numbers)]
     for start, end in itertools.pairwise(cuts):
         number = int(numbers[start])
-        yield PackedSeries(keys[number], (oldest[number], newest[number]), timestamps[start:end], values[start:end])
+        ranks = (oldest[number], newest[number])
+        last = batches[origins[end - 1]].rank
+        yield PackedSeries(keys[number], ranks, last, timestamps[start:end], values[start:end])
 
 
 def _rises(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:

@@ -250,7 +250,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         try:
             written = await writing
             if written.accepted:
-                self._plant.apply(batch, now_us())
+                self._plant.apply(batch, now_us(), written.rank)
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
             raise

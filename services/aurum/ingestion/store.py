@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.readings.ingest_stream import Written
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
 
 DAY_US = 86_400_000_000
+Rank = tuple[Any, ...]
 EVENT_MEMORY_US = 90 * DAY_US  # that events are kept
 KEPT_KINDS = frozenset({"maintenance"})  # of events that are kept for ever
 MAX_RAW = 500_000  # readings of one series in one answer; more have to be reduced
@@ -38,13 +39,15 @@ def require_repeated(registered: MachineRecord, again: MachineRecord) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SeriesSummary:
-    """What is kept of a series: the times of its first and last reading, and the last value."""
+    """What is kept of a series: the times of its first and last reading, the last value, and the rank of its batch: of
+    readings of the same time those of the highest rank count."""
 
     machine_id: str
     sensor: str
     first_us: int
     last_us: int
     last_value: float
+    rank: Rank = ()
 
 
 @dataclass(frozen=True, slots=True)

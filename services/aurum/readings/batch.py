@@ -24,6 +24,7 @@ AHEAD_OF_CLOCK = "AHEAD_OF_CLOCK"  # why such a batch is refused; it may be take
 MAX_READINGS = 200_000  # in one batch
 MAX_SERIES = 20_000  # in one batch
 MAX_SEQUENCE = 2**62  # of a source
+ONE_BATCH = "key/"  # begins the ids of sources that send one batch, as of requests with an Idempotency-Key
 _TRACEPARENT_LENGTH = 100
 _SHOWN = 200  # characters of a wrong source id
 MAX_OWNER = 500  # characters of the name of a source's owner

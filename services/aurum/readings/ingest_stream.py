@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -22,10 +22,12 @@ SERVICE_NAME = "aurum.v1.IngestionService"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How a batch was taken: `accepted` readings stored, or all of them `duplicate`."""
+    """How a batch was taken: `accepted` readings stored, or all of them `duplicate`. rank: of what was stored, in the
+    store."""
 
     accepted: int
     duplicate: int
+    rank: tuple[Any, ...] = field(default=(), compare=False)
 
 
 Accept = Callable[[columns_pb2.BatchRequest, int], Awaitable[Awaitable[Written]]]

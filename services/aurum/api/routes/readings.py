@@ -14,7 +14,7 @@ from aurum.api.context import Caller, Context
 from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.schemas import ReadingsIn, ReadingsOut
 from aurum.api.scope import require_machine
-from aurum.readings.batch import MAX_READINGS, encode, source_id_problem
+from aurum.readings.batch import MAX_READINGS, ONE_BATCH, encode, source_id_problem
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.readings.tables import Rows, TableError, parse_timestamp, read_csv, to_series
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError
@@ -22,7 +22,6 @@ from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/readings", tags=["readings"])
 
-_KEYED = "key/"  # begins the sources of requests with an Idempotency-Key
 _OWN = "service/api"  # owns the sources of readings that name none
 
 _BODIES: dict[str, Any] = {
@@ -54,7 +53,7 @@ async def write_readings(
         message.source_id, message.sequence, message.owner = source_id, sequence or 0, caller.owner
     elif idempotency_key:
         # A source of its own whose owner is the request, so that the key is good for no other
-        message.source_id, message.sequence = f"{_KEYED}{idempotency_key}", 1
+        message.source_id, message.sequence = f"{ONE_BATCH}{idempotency_key}", 1
         message.owner = f"request/{await asyncio.to_thread(_digest, body)}"
     else:
         message.source_id, message.sequence = context.source_id, context.next_sequence()
@@ -81,8 +80,8 @@ def _from_json(body: bytes) -> tuple[str | None, int | None, ingestion_pb2.Batch
         raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
     if payload.source_id is not None:
         problem = source_id_problem(payload.source_id)
-        if problem is None and payload.source_id.startswith(_KEYED):
-            problem = f"must not begin with {_KEYED}, which stands for requests with an Idempotency-Key"
+        if problem is None and payload.source_id.startswith(ONE_BATCH):
+            problem = f"must not begin with {ONE_BATCH}, which stands for requests with an Idempotency-Key"
         if problem:
             raise InvalidArgumentError.of("source_id", problem)
     rows = Rows()

@@ -238,7 +238,7 @@ class CassandraStore:
         await self._show(batch)
         for row in rows:
             self._compactor.note((row[0], row[1], row[2]))
-        return Written(batch.readings, 0)
+        return Written(batch.readings, 0, (source.order, batch.source_id, batch.sequence))
 
     def _written(self, nbytes: int, task: "asyncio.Task[Written]") -> None:
         self._writes.discard(task)

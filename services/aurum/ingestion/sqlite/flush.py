@@ -109,14 +109,18 @@ def _write(
             segments.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
             place = (number, row.start_us // DAY_US)
             touched[place] = touched.get(place, 0) + 1
-        states.append((together[0].start_us, together[-1].end_us, float(series.values[-1]), number))
+        first, last = together[0].start_us, together[-1].end_us
+        states.append((first, last, float(series.values[-1]), number, *series.last_rank))
     connection.executemany(
         "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
         segments,
     )
     connection.executemany(
-        "UPDATE series SET first_us = min(first_us, ?1), last_value = iif(?2 >= last_us, ?3, last_value), "
-        "last_us = max(last_us, ?2) WHERE id = ?4",
+        "UPDATE series SET first_us = ?1 WHERE id = ?2 AND first_us > ?1", [(state[0], state[3]) for state in states]
+    )
+    connection.executemany(
+        "UPDATE series SET last_us = ?2, last_value = ?3, last_source = ?5, last_sequence = ?6 "
+        "WHERE id = ?4 AND ?1 <= ?2 AND (?2, ?5, ?6) >= (last_us, last_source, last_sequence)",
         states,
     )
     connection.execute("UPDATE log_position SET id = ?", (frozen.position,))

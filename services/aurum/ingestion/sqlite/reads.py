@@ -71,10 +71,12 @@ def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:
 
 
 def read_summaries(connection: sqlite3.Connection) -> list[SeriesSummary]:
-    rows = connection.execute("SELECT machine_id, sensor, first_us, last_us, last_value FROM series")
+    rows = connection.execute(
+        "SELECT machine_id, sensor, first_us, last_us, last_value, last_source, last_sequence FROM series"
+    )
     return [
-        SeriesSummary(machine_id, sensor, first, last, math.nan if value is None else value)
-        for machine_id, sensor, first, last, value in rows
+        SeriesSummary(machine_id, sensor, first, last, math.nan if value is None else value, tuple(rank))
+        for machine_id, sensor, first, last, value, *rank in rows
     ]
 
 

@@ -13,7 +13,8 @@ SCHEMA = """
 CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
     registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE series (id INTEGER PRIMARY KEY, machine_id TEXT NOT NULL, sensor TEXT NOT NULL,
-    first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, last_value REAL, UNIQUE (machine_id, sensor));
+    first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, last_value REAL, last_source INTEGER NOT NULL DEFAULT 0,
+    last_sequence INTEGER NOT NULL DEFAULT 0, UNIQUE (machine_id, sensor));
 CREATE TABLE sources (id INTEGER PRIMARY KEY, source_id TEXT NOT NULL UNIQUE, seen_us INTEGER NOT NULL,
     owner TEXT NOT NULL DEFAULT '');
 CREATE TABLE received (source INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
@@ -58,7 +59,7 @@ def _from_1(connection: sqlite3.Connection) -> None:
             except CorruptSegmentError:  # which is set apart when it is read
                 timestamps, values = np.array([found[0]]), np.array([np.nan])
             connection.execute(
-                "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO series (id, machine_id, sensor, first_us, last_us, last_value) VALUES (?, ?, ?, ?, ?, ?)",
                 (series, machine_id, sensor, first, int(timestamps[-1]), float(values[-1])),
             )
     for table in ("series", "segments", "sources"):
@@ -66,11 +67,14 @@ def _from_1(connection: sqlite3.Connection) -> None:
 
 
 def _from_2(connection: sqlite3.Connection) -> None:
-    """Version 2 did not know to whom a source belongs, had no place for damaged segments, and numbered no events."""
+    """Version 2 did not know to whom a source belongs, nor in which order events were recorded, nor of which batch a
+    last reading is; and it had no place for damaged segments."""
     columns = [row[1] for row in connection.execute("PRAGMA table_info(sources)")]
     if "owner" in columns:  # as it is after _from_1, which makes today's tables
         return
     connection.execute("ALTER TABLE sources ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+    for column in ("last_source", "last_sequence"):
+        connection.execute(f"ALTER TABLE series ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     connection.execute("ALTER TABLE events ADD COLUMN number INTEGER NOT NULL DEFAULT 0")
     # What was recorded before has only its time to go by
     rows = connection.execute("SELECT kind, at_us, id FROM events WHERE machine_id = '' ORDER BY at_us, id").fetchall()

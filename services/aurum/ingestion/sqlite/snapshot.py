@@ -108,7 +108,8 @@ def _begin(connection: sqlite3.Connection, path: Path) -> RecentReadings:
         try:
             for record in segment_log.scan(log_folder(path), position):
                 batch = decode(record.payload, now=2**62)
-                recent.add(batch, numbers.setdefault(batch.source_id, max(numbers.values(), default=0) + 1))
+                number = numbers.setdefault(batch.source_id, max(numbers.values(), default=0) + 1)
+                recent.add(batch, (number, batch.sequence))
             return recent
         except FileNotFoundError:  # flushed at this moment, so the tables know more by now
             connection.execute("ROLLBACK")

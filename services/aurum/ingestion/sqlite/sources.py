@@ -1,16 +1,19 @@
 """What each source has sent: which sequences are durable, so that what is sent again is recognised."""
 
+import itertools
 import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from aurum.readings.batch import Batch
+from aurum.readings.batch import ONE_BATCH, Batch
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.storage import ledger
 
 _REMEMBERED = 20_000  # sources in memory; of the others the tables know
+_LOOKED_AT = 16  # sources at least, when there are too many
+_COMMON = "*"  # no source of a sender's can have this id
 _MAX_GAPS = 10_000  # in the sequences of one source
 
 
@@ -62,13 +65,23 @@ class Sources:
                 "batch.sequence", f"leaves more than {_MAX_GAPS} gaps in the sequences of {batch.source_id}; count up"
             )
 
-    def record(self, batch: Batch) -> None:
-        """Takes note of a batch that is durable."""
+    def record(self, batch: Batch) -> tuple[int, int]:
+        """Takes note of a batch that is durable, the next of the log; its rank. Of readings of the same time those of
+        the highest rank count."""
         source = self.get(batch.source_id)
         with self._lock:
             source.owner = batch.owner
             ledger.record(source.ranges, batch.sequence)
             self._changed.add(batch.source_id)
+        if not batch.source_id.startswith(ONE_BATCH):
+            return source.number, batch.sequence
+        # As if all came from one source in the order of arrival: what has a source of its own would never be merged
+        common = self.get(_COMMON)
+        with self._lock:
+            sequence = common.ranges[-1][1] + 1 if common.ranges else 1
+            ledger.record(common.ranges, sequence)
+            self._changed.add(_COMMON)
+        return common.number, sequence
 
     def freeze(self) -> list[tuple[str, Source]]:
         """What has changed since the last flush: each source with its id."""
@@ -91,6 +104,12 @@ class Sources:
                     self._known.pop(source_id, None)
 
     def _forget_some(self) -> None:
-        for source_id in list(self._known)[: max(0, len(self._known) - _REMEMBERED)]:
+        """Of the sources not heard of for longest, as long as there are too many; those that the tables lack stay."""
+        surplus = len(self._known) - _REMEMBERED
+        if surplus <= 0:
+            return
+        for source_id in list(itertools.islice(self._known, surplus + _LOOKED_AT)):
             if source_id not in self._changed and source_id not in self._flushing:
                 del self._known[source_id]
+            else:
+                self._known.move_to_end(source_id)  # so that others are looked at next time

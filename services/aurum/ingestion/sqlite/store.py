@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,7 @@ class SqliteStore:
         self._owned = Ownership(schema.log_folder(options.path))
         prepare(options.path, schema.APPLICATION, schema.VERSION, schema.SCHEMA, schema.MIGRATIONS)
         self._tables_connection = connect(options.path)
+        self._upkeep_connection = connect(options.path)  # of maintenance, which nobody waits for
         self._log_connection = connect(options.path, read_only=True)
         self._last_number = reads.last_number(self._log_connection)  # of events
         self._sources = Sources(self._log_connection)
@@ -112,6 +113,7 @@ class SqliteStore:
         self._readers = Readers(options.path, options.timeout)
         self._appends: GroupCommit[Batch, Written] | None = None
         self._tables: GroupCommit[Work, Any] | None = None
+        self._upkeep: GroupCommit[Work, Any] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()  # for the housekeeping: there is something to flush
@@ -124,11 +126,12 @@ class SqliteStore:
 
     async def start(self) -> None:
         self._appends = GroupCommit("store-log", self._append, self._options.queue_bytes)
-        self._tables = GroupCommit("store-tables", self._work, _TABLE_WORK)
+        self._tables = GroupCommit("store-tables", self._on(self._tables_connection), _TABLE_WORK)
+        self._upkeep = GroupCommit("store-upkeep", self._on(self._upkeep_connection), _TABLE_WORK)
         self._keeper = asyncio.create_task(self._keep_house(), name="store-housekeeping")
 
     async def close(self) -> None:
-        if self._keeper and self._appends and self._tables:
+        if self._keeper and self._appends and self._tables and self._upkeep:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
             # What is in the log is safe there; flushed now, the next start need not read it again.
@@ -137,10 +140,12 @@ class SqliteStore:
                 await self._flush()
             await self._appends.close()
             await self._tables.close()
+            await self._upkeep.close()
         self._readers.close()
         self._log.close()
         close(self._log_connection)
         close(self._tables_connection)
+        close(self._upkeep_connection)
         self._owned.close()
 
     def problem(self) -> str | None:
@@ -182,11 +187,13 @@ class SqliteStore:
         }
         for key, parts in recent.items():
             timestamps, values = merge([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
-            first, last, value = int(timestamps[0]), int(timestamps[-1]), float(values[-1])
+            first, last = int(timestamps[0]), int(timestamps[-1])
+            rank = max(part.rank for part in parts if int(part.timestamps.max()) == last)
+            newest = SeriesSummary(*key, first, last, float(values[-1]), rank)
             if known := found.get(key):
-                first = min(first, known.first_us)
-                last, value = max((last, value), (known.last_us, known.last_value), key=lambda each: each[0])
-            found[key] = SeriesSummary(*key, first, last, value)
+                newest = max(known, newest, key=lambda each: (each.last_us, each.rank))
+                newest = replace(newest, first_us=min(first, known.first_us))
+            found[key] = newest
         return list(found.values())
 
     async def register(self, machine: MachineRecord) -> MachineRecord:
@@ -293,8 +300,7 @@ class SqliteStore:
                 except AurumError as error:
                     self._set_record_apart(record, error)
                     continue
-                self._sources.record(batch)
-                self._recent.add(batch, self._sources.get(batch.source_id).number)
+                self._recent.add(batch, self._sources.record(batch))
             position = records[-1].id
         if self._recent.readings:
             logger.info("%d readings of the log in %.2f s", self._recent.readings, time.perf_counter() - started)
@@ -321,6 +327,7 @@ class SqliteStore:
 
     def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
         fresh: dict[tuple[str, int], Batch] = {}
+        places: dict[tuple[str, int], int] = {}  # of their outcomes
         owners: dict[str, str] = {}  # of the sources of these batches
         outcomes: list[Written | AurumError] = []
         for batch in batches:
@@ -336,12 +343,14 @@ class SqliteStore:
                 outcomes.append(error)
                 continue
             fresh[key] = batch
+            places[key] = len(outcomes)
             outcomes.append(Written(batch.readings, 0))
         if fresh:
             self._log.write([batch.data for batch in fresh.values()])
-            for batch in fresh.values():
-                self._sources.record(batch)
-                self._recent.add(batch, self._sources.get(batch.source_id).number)
+            for place, batch in fresh.items():
+                rank = self._sources.record(batch)
+                self._recent.add(batch, rank)
+                outcomes[places[place]] = Written(batch.readings, 0, rank)
             if self._recent.nbytes >= self._options.recent_bytes:
                 self._loop_wake()
         return outcomes
@@ -357,21 +366,8 @@ class SqliteStore:
         if self._appends:
             self._appends.loop.call_soon_threadsafe(self._wake.set)
 
-    # On the thread of the tables
-
-    def _work(self, items: list[Work]) -> list[Any]:
-        return [self._run(work) for work in items]
-
-    def _run(self, work: Work) -> Any:
-        try:
-            return work(self._tables_connection)
-        except AurumError as error:
-            return error
-        except sqlite3.Error as error:
-            return refusal(error, f"cannot be written: {error}")
-        except Exception:
-            logger.exception("work on the tables failed")
-            return InternalError("the store failed; its log says more")
+    def _on(self, connection: sqlite3.Connection) -> Callable[[list[Work]], list[Any]]:
+        return lambda items: [_run(work, connection) for work in items]
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Forgets sources that were not seen for long, and events of long ago."""
@@ -388,8 +384,6 @@ class SqliteStore:
                 (before, before, json.dumps(sorted(KEPT_KINDS))),
             )
         self._sources.forget(row[0] for row in gone)
-
-    # Housekeeping
 
     async def _keep_house(self) -> None:
         """Flushes, merges and removes, for as long as the store runs."""
@@ -434,10 +428,10 @@ class SqliteStore:
         touched = await self._started(self._tables).run(lambda connection: flush(connection, frozen, self._numbers), 1)
         metrics.track_db_query("flush", time.perf_counter() - started)
         self._sources.flushed()
-        self._compactor.note(touched)
         self._frozen = None
         self._flushed_at = time.monotonic()
         self._room.set()
+        await self._started(self._upkeep).call(lambda: self._compactor.note(touched))
         await self._started(self._appends).call(lambda: self._log.trim(frozen.position))
 
     async def _maintain(self) -> None:
@@ -466,7 +460,7 @@ class SqliteStore:
     async def _tend(self, what: str, work: Work) -> Any:
         """Does a piece of maintenance; None if it failed."""
         try:
-            done = await self._started(self._tables).run(work, 1)
+            done = await self._started(self._upkeep).run(work, 1)
         except AurumError as error:
             if what not in self._failing:
                 logger.error("%s fails and is tried again later: %s", what, error.message)
@@ -482,6 +476,19 @@ class SqliteStore:
         metrics.ingestion_store_bytes.labels("log").set(self._log.bytes_on_disk)
         metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_size, self._options.path))
         metrics.ingestion_recent_bytes.set(self._recent_bytes)
+
+
+def _run(work: Work, connection: sqlite3.Connection) -> Any:
+    """What a piece of work gives, or an AurumError."""
+    try:
+        return work(connection)
+    except AurumError as error:
+        return error
+    except sqlite3.Error as error:
+        return refusal(error, f"cannot be written: {error}")
+    except Exception:
+        logger.exception("work on the tables failed")
+        return InternalError("the store failed; its log says more")
 
 
 def _segments(connection: sqlite3.Connection) -> int:

@@ -59,6 +59,7 @@ def reasons(lines: Sequence[str]) -> list[str]:
 
 def test_poison_batches_hold_up_nobody(platform: Platform) -> None:
     """Batches that are too large, name too many machines or use another's source are put aside, listed and replayed."""
+    platform.extra |= {"AURUM_RETRY_BASE_DELAY": "0.02", "AURUM_RETRY_MAX_DELAY": "0.1"}  # five refusals come quickly
     start_ingestion(platform, ingestion_max_machines=2, rpc_max_message_bytes=1_000_000)
     platform.start("edge")
     write(platform, "ingestion", one("good"), source="taken", owner="site/other")

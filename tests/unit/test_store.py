@@ -350,9 +350,12 @@ async def test_readings_with_a_key_each_are_merged(tmp_path: Path) -> None:
         sent = [batch(1, [today + part * 100 + at], [float(at)], f"key/{part}-{at}") for at in range(100)]
         await write(store, *sent)
         await store._flush()
-    await until(lambda: not store._compactor.due, "what is due is merged")
-    with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
-        assert connection.execute("SELECT count(*) FROM segments").fetchone()[0] < 20
+
+    def segments() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            return int(connection.execute("SELECT count(*) FROM segments").fetchone()[0])
+
+    await until(lambda: segments() < 20, "what is due is merged")
     assert len((await store.read("m", "s", 0, END)).values) == 2000
     await store.close()
 

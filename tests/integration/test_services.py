@@ -450,7 +450,8 @@ def test_corrupt_model_costs_its_type_only(platform: Platform, models: Path) -> 
         served = {
             each.machine_type for each in stub.ListModels(prediction_pb2.ListModelsRequest()).models if each.active
         }
-    assert served == {"pump"}
+    assert "pump" in served
+    assert not served & {"fan", "motor"}
     environment = platform.environment("doctor") | {"COLUMNS": "400"}
     doctor = subprocess.run(
         [sys.executable, "-m", "aurum.cli", "doctor"], env=environment, capture_output=True, text=True, check=False

@@ -302,7 +302,7 @@ async def test_wrong_key_costs_the_others_nothing(key_file: Path, wrong: object)
     await asyncio.to_thread(key_file.write_text, yaml.safe_dump(content))
     keys = ApiKeys(key_file)
     assert await keys.identify(key, "here") is not None
-    assert await keys.identify("aurum_bbbbbbbbbb_" + key.rpartition("_")[2], "here") is None
+    assert await keys.identify("aurum_bbbbbbbbbb_" + key.split("_", 2)[2], "here") is None
     assert damage.counts()["key"] == 1
     with pytest.raises(KeyFileError, match=r"keys\.0"):
         read_keys(key_file)  # as commands do, which would write the file without it
@@ -313,7 +313,7 @@ def test_key_file_is_private_and_has_no_secret(key_file: Path) -> None:
     key, record = make_key("line 3", ("operator",))
     write_keys(key_file, KeyFile(keys=(record,)))
     assert key_file.stat().st_mode & 0o077 == 0
-    assert key.rpartition("_")[2] not in key_file.read_text()
+    assert key.split("_", 2)[2] not in key_file.read_text()
 
 
 async def test_expired_and_malformed_keys_are_rejected(key_file: Path) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from aurum.api.schemas import (
@@ -12,15 +11,13 @@ from aurum.api.schemas import (
     PredictionOut,
     RulOut,
     SensorValue,
-    SeriesOut,
     Status,
 )
 from aurum.readings.history import FAULT
-from aurum.readings.queried import columns, floats
 from aurum.readings.tables import parse_timestamp
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.tracing import current_trace_id
-from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
+from aurum.v1 import ingestion_pb2, prediction_pb2
 
 _STALE_AFTER, _OFFLINE_AFTER = 60.0, 3600.0  # seconds without a reading
 
@@ -98,20 +95,6 @@ def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None
         inputs_sha256=prediction.inputs_sha256 or None,
         trace_id=current_trace_id(),
     )
-
-
-def series_out(found: Iterable[columns_pb2.QueriedColumns]) -> list[SeriesOut]:
-    return [
-        SeriesOut(
-            sensor=series.sensor,
-            timestamps=[moment(us) for us in times.tolist()],
-            values=[finite(value) for value in values.tolist()],
-            minima=floats(series.minima).tolist() or None,
-            maxima=floats(series.maxima).tolist() or None,
-            counts=list(series.counts) or None,
-        )
-        for series, times, values in columns(found)
-    ]
 
 
 def query_time(name: str, text: str | None) -> int:

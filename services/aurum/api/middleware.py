@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aurum.api.body_budget import BodyBudget
 from aurum.api.gatekeeper import Gatekeeper
 from aurum.api.problems import BodyTooLargeError, of_error, problem
 from aurum.resilience import (
@@ -52,12 +53,14 @@ class RequestMiddleware:
         faults: Faults,
         health: Health,
         gatekeeper: Gatekeeper,
+        bodies: BodyBudget,
         routes: Sequence[BaseRoute],
     ) -> None:
         """routes: of the application, to name the endpoint of requests that never get to it."""
         self._app = app
         self._health = health
         self._gatekeeper = gatekeeper
+        self._bodies = bodies
         self._max_body_bytes = max_body_bytes
         self._admission = admission
         self._faults = faults
@@ -90,6 +93,7 @@ class RequestMiddleware:
                     await of_error(error)(scope, exchange.receive, exchange.send)
         finally:
             seconds = time.perf_counter() - started
+            exchange.free_body()
             metrics.http_requests_in_progress.dec()
             _account(scope, self._endpoint(scope), exchange, seconds)
             reset_request_context(token)
@@ -119,6 +123,7 @@ class RequestMiddleware:
         if scope["path"] in _ALWAYS:
             await self._app(scope, exchange.receive, exchange.send)
             return
+        exchange.hold_body(self._bodies, _caller_of(scope), int(length) if length.isdigit() else 0)
         criticality = _criticality(scope, headers)
         seconds = _timeout(headers)
         with received_deadline(seconds), criticality_scope(criticality):
@@ -159,6 +164,9 @@ class _Exchange:
         self._encrypted = headers.get("x-forwarded-proto") == "https"  # TLS ends in front of the API
         self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._body_given = False
+        self._budget: BodyBudget | None = None
+        self._caller = ""
+        self._reserved = 0  # bytes of the budget
         self._watched = False
         self._body_done = asyncio.Event()
         self._gone = asyncio.Event()
@@ -176,9 +184,27 @@ class _Exchange:
         self.received += len(message.get("body", b""))
         if self.received > self._max_body_bytes:
             raise BodyTooLargeError(self._max_body_bytes)
+        if self._budget is not None and self.received > self._reserved:
+            self._reserve(self.received - self._reserved)  # of a body that came without its length
         if not message.get("more_body", False):
             self._body_done.set()
         return message
+
+    def hold_body(self, budget: BodyBudget, caller: str, nbytes: int) -> None:
+        """Reserves room for the body. Raises ResourceExhaustedError."""
+        self._budget, self._caller = budget, caller
+        self._reserve(nbytes)
+
+    def free_body(self) -> None:
+        """Gives the room back."""
+        if self._budget is not None:
+            self._budget.give_back(self._caller, self._reserved)
+            self._reserved = 0
+
+    def _reserve(self, nbytes: int) -> None:
+        if self._budget is not None and nbytes:
+            self._budget.take(self._caller, nbytes)
+            self._reserved += nbytes
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -226,6 +252,13 @@ class _Exchange:
         self._gone.set()
         if task is not None and self.status is None:
             task.cancel()
+
+
+def _caller_of(scope: Scope) -> str:
+    """Whose body it is: the identity, or the address where nobody is asked."""
+    identity = scope["state"]["identity"]
+    client = scope.get("client")
+    return str(identity.user_id) if identity.kind != "open" else client[0] if client else ""
 
 
 def _timeout(headers: Headers) -> float | None:

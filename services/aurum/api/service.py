@@ -12,6 +12,7 @@ from aurum.alarms.rules import AlarmRulesError, load_rules
 from aurum.api import problems
 from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
+from aurum.api.body_budget import BodyBudget
 from aurum.api.context import ApiContext
 from aurum.api.doors import gatekeeper
 from aurum.api.emission_factors import emission_factors
@@ -94,6 +95,7 @@ def create_app(context: ApiContext) -> FastAPI:
         faults=context.faults,
         health=context.health,
         gatekeeper=context.gatekeeper,
+        bodies=BodyBudget(context.settings.api_body_budget_bytes),
         routes=[route for module in _ROUTES for route in module.router.routes],
     )
     return app

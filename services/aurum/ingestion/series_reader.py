@@ -11,12 +11,13 @@ from aurum.ingestion.store import DAY_US, MAX_RAW, Points
 from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.errors import InvalidArgumentError
 
+_AT_ONCE = 200_000  # readings
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A segment that was not read yet. rank: sorts them so that a later one replaces an earlier one's readings.
-
-    place: where its readings are, known to the source that it is of.
+    """A segment that was not read yet; it lies within one day (UTC). rank: sorts them so that a later one replaces an
+    earlier one's readings. place: where its readings are, known to the source that it is of.
     """
 
     rank: tuple[Any, ...]
@@ -58,12 +59,17 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
         return Points(*merged(source, pieces, start_us, end_us))
     reducer = Reducer(start_us, end_us, points)
     days: dict[int, list[Piece]] = {}
-    for piece in pieces:  # day by day, to hold no more in memory
-        for day in range(piece.start_us // DAY_US, piece.end_us // DAY_US + 1):
-            days.setdefault(day, []).append(piece)
+    for piece in pieces:
+        days.setdefault(piece.start_us // DAY_US, []).append(piece)
+    together: list[Piece] = []  # of whole days, as many as are worth a step, and no more than fit into memory
+    count = 0
     for day in sorted(days):
-        low, high = max(start_us, day * DAY_US), min(end_us, (day + 1) * DAY_US)
-        reducer.add(*merged(source, days[day], low, high))
+        together += days[day]
+        count += sum(piece.count for piece in days[day])
+        if count >= _AT_ONCE:
+            reducer.add(*merged(source, together, start_us, end_us))
+            together, count = [], 0
+    reducer.add(*merged(source, together, start_us, end_us))
     return reducer.result()
 
 

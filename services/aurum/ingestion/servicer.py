@@ -6,14 +6,13 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.plant import MachineState, Plant
+from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.room import Coming
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
 from aurum.ingestion.tail import SeriesTail
-from aurum.readings.batch import Batch, Timestamps, Values, decode, machine_id_problem, now_us, parse_request
+from aurum.readings.batch import Batch, decode, machine_id_problem, now_us, parse_request
 from aurum.readings.ingest_stream import IngestStreams, Written
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
@@ -27,10 +26,10 @@ from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 _NAME_LENGTH = 64
 _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 1_000_000  # of machines or events, after which a message is full
-_ENVELOPE = 1024  # bytes of a message around the series in it
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_POINTS = 100_000
-_POINTS_PER_MESSAGE = 4000
+_MOST_READINGS = 10_000_000  # of one answer
+_SENSORS_AT_ONCE = 32  # of a machine, read together
 _READS_AT_ONCE = 8  # of series in the store, whoever asks
 _MAX_EVENTS = 1000
 _EVENT_BYTES = 16_384
@@ -42,7 +41,7 @@ _KIND = re.compile("[a-z][a-z_]{0,31}")
 
 class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     def __init__(self, store: Store, plant: Plant, sources: SourceLimits, max_message_bytes: int) -> None:
-        self._max_message_bytes = max_message_bytes - _ENVELOPE
+        self._max_message_bytes = max_message_bytes
         self._page_bytes = min(_PAGE_BYTES, max_message_bytes // 4)
         self._store = store
         self._plant = plant
@@ -82,30 +81,17 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
         states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
-        response, gathered = columns_pb2.QueriedResponse(), 0
-        times: Timestamps | None = None  # of the series before in the response
+        answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
         for state in sorted(states, key=lambda each: each.record.machine_id):
             wanted = sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
-            for sensor, points in await self._points(state, wanted, request):
-                if not len(points.timestamps):
-                    continue
-                same = times is not None and np.array_equal(times, points.timestamps)
-                series = _series_message(state.record.machine_id, sensor, points, with_times=not same)
-                if series.ByteSize() > self._max_message_bytes:
-                    raise InvalidArgumentError.of(
-                        "points",
-                        f"{len(points.values)} readings of machine {state.record.machine_id}, sensor {sensor} do not "
-                        f"fit into {self._max_message_bytes} bytes; ask for a shorter range, or fewer points",
-                    )
-                response.series.append(series)
-                times = points.timestamps
-                gathered += len(times)
-                if gathered >= _POINTS_PER_MESSAGE:
-                    yield response
-                    response, gathered, times = columns_pb2.QueriedResponse(), 0, None
-                    await asyncio.sleep(0)  # a long answer does not hold up the others
-        if gathered:
-            yield response
+            for start in range(0, len(wanted), _SENSORS_AT_ONCE):
+                for sensor, points in await self._points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
+                    answer.add(state.record.machine_id, sensor, points)
+                    if answer.full:
+                        yield answer.take()
+                        await asyncio.sleep(0)  # a long answer does not hold up the others
+        if (rest := answer.take()) is not None:
+            yield rest
 
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
@@ -357,18 +343,3 @@ def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:
         raise InvalidArgumentError.of(f"{prefix}id", f"must have at most {_NAME_LENGTH} characters")
     if len(event.content) > _EVENT_BYTES:
         raise InvalidArgumentError.of(f"{prefix}content", f"must have at most {_EVENT_BYTES} bytes")
-
-
-def _series_message(machine_id: str, sensor: str, points: Points, *, with_times: bool) -> columns_pb2.QueriedColumns:
-    message = columns_pb2.QueriedColumns(machine_id=machine_id, sensor=sensor, values=_bytes(points.values))
-    if with_times:
-        message.timestamps_us = points.timestamps.astype("<i8", copy=False).tobytes()
-    if points.minima is not None and points.maxima is not None and points.counts is not None:
-        message.minima = _bytes(points.minima)
-        message.maxima = _bytes(points.maxima)
-        message.counts.extend(points.counts.tolist())
-    return message
-
-
-def _bytes(values: Values) -> bytes:
-    return values.astype("<f8", copy=False).tobytes()

@@ -29,6 +29,8 @@ http_request_duration_seconds = Histogram(
 http_connections_ended_total = Counter(
     "http_connections_ended_total", "Connections ended for what they took: time, size or number.", ["why"]
 )
+http_body_bytes = Gauge("http_body_bytes", "Bytes of the bodies of requests that are being answered.")
+http_bodies_refused_total = Counter("http_bodies_refused_total", "Requests refused since bodies held too many bytes.")
 http_requests_in_progress = Gauge("http_requests_in_progress", "HTTP requests being answered.")
 
 rpc_server_requests_total = Counter("rpc_server_requests_total", "gRPC calls answered.", ["method", "code"])

@@ -156,6 +156,11 @@ class Settings(BaseSettings):
 
     api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
     api_port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
+    api_body_budget_bytes: int = Field(
+        64_000_000,
+        ge=1_000_000,
+        description="Bytes of request bodies that the API holds at once; half for one caller.",
+    )
     api_max_body_bytes: int = Field(16_000_000, ge=1024, description="Largest request body, in bytes.")
     api_head_timeout: float = Field(
         10.0, gt=0, le=600, description="Seconds that a client gets for a request's line and headers."

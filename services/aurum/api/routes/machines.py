@@ -5,17 +5,21 @@ import binascii
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 
 from aurum.api.context import Caller, Context
-from aurum.api.convert import machine_detail, machine_out, query_time, series_out
+from aurum.api.convert import machine_detail, machine_out, query_time
 from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
 from aurum.api.scope import site_to_ask
+from aurum.api.series_json import encode_metrics
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/machines", tags=["machines"])
+
+_MOST_READINGS = 1_000_000  # of one answer
 
 
 @router.get("")
@@ -74,7 +78,7 @@ async def get_machine(context: Context, machine_id: str) -> MachineDetail:
     return machine_detail(machine, context.plant.prediction_of(machine_id))
 
 
-@router.get("/{machine_id}/metrics")
+@router.get("/{machine_id}/metrics", response_model=MetricsOut)
 async def machine_metrics(  # noqa: PLR0917 - query parameters
     context: Context,
     machine_id: str,
@@ -82,8 +86,9 @@ async def machine_metrics(  # noqa: PLR0917 - query parameters
     start: Annotated[str | None, Query(description="ISO 8601 or a number since 1970; inclusive.")] = None,
     end: Annotated[str | None, Query(description="Likewise; exclusive.")] = None,
     points: Annotated[int, Query(ge=0, le=10_000, description="0 for every reading.")] = 500,
-) -> MetricsOut:
-    """Readings of a machine. More than `points` are reduced to mean, minimum, maximum and count of intervals."""
+) -> Response:
+    """Readings of a machine. More than `points` are reduced to mean, minimum, maximum and count of intervals. Questions
+    for more than a million readings are refused."""
     set_request_context(machine_id=machine_id)
     responses = await context.ingestion.query(
         ingestion_pb2.QueryRequest(
@@ -92,9 +97,10 @@ async def machine_metrics(  # noqa: PLR0917 - query parameters
             start_us=query_time("start", start),
             end_us=query_time("end", end),
             points=points,
+            max_readings=_MOST_READINGS,
         )
     )
-    return MetricsOut(machine_id=machine_id, series=series_out(responses))
+    return StreamingResponse(encode_metrics(machine_id, responses), media_type="application/json")
 
 
 def _cursor(token: str) -> str | None:

@@ -3,25 +3,27 @@
 import asyncio
 import hashlib
 import io
-import json
-import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 
 from aurum.api.context import Caller, Context
 from aurum.api.idempotency import IdempotencyKey, key_reused
+from aurum.api.readings_json import parse_readings
 from aurum.api.schemas import ReadingsIn, ReadingsOut
 from aurum.api.scope import require_machine
 from aurum.readings.batch import MAX_READINGS, ONE_BATCH, encode, source_id_problem
 from aurum.readings.source_owner import SOURCE_TAKEN
-from aurum.readings.tables import Rows, TableError, parse_timestamp, read_csv, to_series
+from aurum.readings.tables import Rows, read_csv, to_series
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError
 from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/readings", tags=["readings"])
 
+Parsed = tuple[str | None, int | None, ingestion_pb2.Batch]
+_PARSERS = ThreadPoolExecutor(2, thread_name_prefix="readings-parser")  # each holds several times the bytes of a body
 _OWN = "service/api"  # owns the sources of readings that name none
 
 _BODIES: dict[str, Any] = {
@@ -42,9 +44,9 @@ async def write_readings(
     body = await request.body()
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind in ("text/csv", "application/csv"):
-        source_id, sequence, message = await asyncio.to_thread(_from_csv, body)
+        source_id, sequence, message = await _parsed(_from_csv, body)
     elif kind in ("application/json", ""):
-        source_id, sequence, message = await asyncio.to_thread(_from_json, body)
+        source_id, sequence, message = await _parsed(_from_json, body)
     else:
         raise InvalidArgumentError.of("Content-Type", f"{kind!r} is neither application/json nor text/csv")
     for machine_id in dict.fromkeys(series.machine_id for series in message.series):
@@ -67,15 +69,16 @@ async def write_readings(
     return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate)
 
 
+async def _parsed(parse: Callable[[bytes], Parsed], body: bytes) -> Parsed:
+    return await asyncio.get_running_loop().run_in_executor(_PARSERS, parse, body)
+
+
 def _digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _from_json(body: bytes) -> tuple[str | None, int | None, ingestion_pb2.Batch]:
-    try:
-        payload = ReadingsIn.model_validate_json(body)
-    except ValidationError as error:
-        raise _json_problem(error) from error
+def _from_json(body: bytes) -> Parsed:
+    payload = parse_readings(body)
     if (payload.source_id is None) != (payload.sequence is None):
         raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
     if payload.source_id is not None:
@@ -84,18 +87,10 @@ def _from_json(body: bytes) -> tuple[str | None, int | None, ingestion_pb2.Batch
             problem = f"must not begin with {ONE_BATCH}, which stands for requests with an Idempotency-Key"
         if problem:
             raise InvalidArgumentError.of("source_id", problem)
-    rows = Rows()
-    for row, reading in enumerate(payload.readings):
-        try:
-            timestamp = parse_timestamp(str(reading.timestamp))
-        except ValueError as error:
-            raise TableError(row, "timestamp", str(error)) from error
-        value = math.nan if reading.value is None else reading.value
-        rows.add(row, reading.machine_id, reading.sensor, timestamp, value)
-    return payload.source_id, payload.sequence, _batch(rows, "value")
+    return payload.source_id, payload.sequence, _batch(payload.rows, "value")
 
 
-def _from_csv(body: bytes) -> tuple[None, None, ingestion_pb2.Batch]:
+def _from_csv(body: bytes) -> Parsed:
     rows = Rows()
     text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
     for block in read_csv(text, MAX_READINGS + 1):
@@ -112,15 +107,3 @@ def _batch(rows: Rows, value_column: str) -> ingestion_pb2.Batch:
     if len(rows) > MAX_READINGS:
         raise InvalidArgumentError.of("readings", f"are more than {MAX_READINGS}; send them in parts")
     return encode("api", 1, to_series(rows, value_column=value_column))
-
-
-def _json_problem(error: ValidationError) -> Exception:
-    """Names the row and the field of the first mistake."""
-    first: Any = error.errors(include_url=False, include_input=False)[0]
-    location = first["loc"]
-    message = first["msg"]
-    if first["type"] == "json_invalid":
-        return InvalidArgumentError.of("body", f"is not JSON: {json.dumps(message)[1:-1]}")
-    if len(location) >= 2 and location[0] == "readings" and isinstance(location[1], int):
-        return TableError(location[1], ".".join(str(part) for part in location[2:3]), message)
-    return InvalidArgumentError.of(".".join(str(part) for part in location) or "body", message)

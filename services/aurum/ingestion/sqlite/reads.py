@@ -36,9 +36,7 @@ class SqliteSeries:
         )
         found = [Piece((row[2], row[3]), row[1], row[4], row[5], row[0]) for row in rows]
         for part in self.recent:
-            low, high = int(part.timestamps.min()), int(part.timestamps.max())
-            if low < end_us and high >= start_us:
-                found.append(Piece(part.rank, low, high, len(part.values), part))
+            found += [piece for piece in _by_day(part) if piece.start_us < end_us and piece.end_us >= start_us]
         return found
 
     def newest_before(self, before_us: int) -> int | None:
@@ -64,6 +62,20 @@ class SqliteSeries:
         except CorruptSegmentError as error:
             self.damaged[place] = str(error)
             return _NOTHING
+
+
+def _by_day(part: Part) -> list[Piece]:
+    """A part as pieces that lie within one day each, as segments do."""
+    days = part.timestamps // DAY_US
+    if int(days.min()) == int(days.max()):
+        return [_piece(part)]
+    order = np.argsort(days, kind="stable")
+    cuts = np.flatnonzero(np.diff(days[order])) + 1
+    return [_piece(Part(part.rank, part.timestamps[places], part.values[places])) for places in np.split(order, cuts)]
+
+
+def _piece(part: Part) -> Piece:
+    return Piece(part.rank, int(part.timestamps.min()), int(part.timestamps.max()), len(part.values), part)
 
 
 def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:

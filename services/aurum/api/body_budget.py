@@ -1,0 +1,38 @@
+"""Bytes of request bodies that the API holds at once: many large ones must not use up its memory."""
+
+from collections import Counter
+
+from aurum.runtime import metrics
+from aurum.runtime.errors import ResourceExhaustedError
+
+_RETRY_AFTER = 1.0  # seconds
+
+
+class BodyBudget:
+    """most: bytes of all; a caller may have half of them. For one event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._of: Counter[str] = Counter()  # by caller
+
+    def take(self, caller: str, nbytes: int) -> None:
+        """Raises ResourceExhaustedError if there is no room for so many more."""
+        if self._held + nbytes > self._most or self._of[caller] + nbytes > max(self._most // 2, nbytes):
+            metrics.http_bodies_refused_total.inc()
+            raise ResourceExhaustedError(
+                f"the bodies of requests have {self._held} bytes at the moment, and {self._most} are allowed in all; "
+                f"send again later, or smaller parts",
+                reason="BODY_BUDGET",
+                retry_after=_RETRY_AFTER,
+            )
+        self._held += nbytes
+        self._of[caller] += nbytes
+        metrics.http_body_bytes.set(self._held)
+
+    def give_back(self, caller: str, nbytes: int) -> None:
+        self._held -= nbytes
+        self._of[caller] -= nbytes
+        if not self._of[caller]:
+            del self._of[caller]
+        metrics.http_body_bytes.set(self._held)

@@ -1,0 +1,128 @@
+"""A JSON body of readings, taken apart while it is parsed: 200,000 readings become columns, never as many objects."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from aurum.readings.batch import MAX_READINGS
+from aurum.readings.tables import Rows, TableError, parse_timestamp, timestamp_of
+from aurum.runtime.errors import InvalidArgumentError
+
+_FIELDS = ("machine_id", "sensor", "timestamp", "value")
+_TOP = frozenset({"source_id", "sequence", "readings"})
+_TAKEN = object()  # stands in the parsed body for a reading that was taken
+
+
+@dataclass(slots=True)
+class ReadingsBody:
+    """What a body says, as ReadingsIn describes it."""
+
+    source_id: str | None
+    sequence: int | None
+    rows: Rows
+
+
+def parse_readings(body: bytes) -> ReadingsBody:
+    """Raises TableError that names the row and the field of the first mistake, or InvalidArgumentError."""
+    taken = _Taken()
+    try:
+        content: Any = json.loads(body, object_pairs_hook=taken.take)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError.of("body", f"is not JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidArgumentError.of("body", "is not JSON of readings: it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise InvalidArgumentError.of("readings" if content is _TAKEN else "body", 'must be {"readings": […]}')
+    if unknown := sorted(content.keys() - _TOP):
+        raise InvalidArgumentError.of(unknown[0][:40], "is no field of this request")
+    _check_readings(content["readings"], taken)
+    return ReadingsBody(_source_id(content.get("source_id")), _sequence(content.get("sequence")), taken.rows)
+
+
+def _check_readings(readings: Any, taken: "_Taken") -> None:
+    if not isinstance(readings, list):
+        raise InvalidArgumentError.of("readings", "must be a list")
+    wrong = next((row for row, each in enumerate(readings) if each is not _TAKEN), None)
+    if taken.problem is not None and (wrong is None or taken.problem.row <= wrong):
+        raise taken.problem
+    if wrong is not None:
+        raise TableError(wrong, "", "must be an object with machine_id, sensor, timestamp and value")
+    if not readings:
+        raise InvalidArgumentError.of("readings", "are none")
+
+
+def _source_id(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgumentError.of("source_id", "must be a text")
+    return value
+
+
+def _sequence(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidArgumentError.of("sequence", "must be a whole number, at least 1")
+    return value
+
+
+@dataclass(slots=True)
+class _Taken:
+    """The readings of a body so far, and the first mistake in them."""
+
+    rows: Rows = field(default_factory=Rows)
+    problem: TableError | None = None
+    count: int = 0
+    names: dict[str, str] = field(default_factory=dict)  # one object for each name, not one for each reading
+
+    def take(self, pairs: list[tuple[str, Any]]) -> Any:
+        content = dict(pairs)
+        if "readings" in content:
+            return content
+        row = self.count
+        self.count += 1
+        if self.count > MAX_READINGS:
+            raise InvalidArgumentError.of("readings", f"are more than {MAX_READINGS}; send them in parts")
+        if self.problem is None:
+            try:
+                self._add(row, content)
+            except TableError as error:
+                self.problem = error
+        return _TAKEN
+
+    def _add(self, row: int, content: dict[str, Any]) -> None:
+        for name in _FIELDS:
+            if name not in content:
+                raise TableError(row, name, "is missing")
+        if len(content) > len(_FIELDS):
+            unknown = next(name for name in content if name not in _FIELDS)
+            raise TableError(row, unknown[:40], "is no field of a reading")
+        machine_id, sensor = (self._name(row, name, content[name]) for name in ("machine_id", "sensor"))
+        self.rows.add(row, machine_id, sensor, _time(row, content["timestamp"]), _value(row, content["value"]))
+
+    def _name(self, row: int, field_name: str, text: Any) -> str:
+        if not isinstance(text, str):
+            raise TableError(row, field_name, "must be a text")
+        return self.names.setdefault(text, text)
+
+
+def _time(row: int, value: Any) -> int:
+    try:
+        if isinstance(value, str):
+            return parse_timestamp(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return timestamp_of(value)
+    except (ValueError, OverflowError) as error:
+        raise TableError(row, "timestamp", str(error)) from error
+    raise TableError(row, "timestamp", "must be ISO 8601, or a number since 1970")
+
+
+def _value(row: int, value: Any) -> float:
+    if value is None:
+        return math.nan
+    try:
+        if isinstance(value, int | float | str):
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    raise TableError(row, "value", "must be a number or null")

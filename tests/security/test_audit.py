@@ -1,12 +1,20 @@
 """Acts are OTel log events too, in the trace of the request that they were done by."""
 
+import asyncio
+import json
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 
+from aurum.runtime.audit import Act, AuditLog
+from aurum.runtime.errors import UnavailableError
+from aurum.security.identity import EVERYBODY
 from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.ports import free_port
@@ -81,3 +89,59 @@ def test_missing_collector_loses_no_audit_record(platform: Platform) -> None:
         return any(line.startswith("audit_events_dropped_total") and line.split()[1] != "0.0" for line in lines)
 
     wait_for(dropped, 30, "the event is counted as lost to the collector")
+
+
+def post_and_hang_up(port: int, path: str, body: dict[str, Any], seconds: float) -> None:
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+    )
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f"{head}\r\n\r\n".encode() + content)
+        time.sleep(seconds)
+
+
+def test_caller_that_hangs_up_leaves_no_act_without_line(platform: Platform) -> None:
+    """Whenever a caller hangs up, what was done is in the audit log, and a machine that is registered is shown."""
+    platform.extra |= {
+        "AURUM_AUDIT_FILE": str(platform.folder / "audit.jsonl"),
+        "AURUM_FEATURE_PREDICTIVE": "false",
+    }
+    platform.start("ingestion")
+    platform.start("api")
+    names = [f"gone-{number}" for number in range(40)]
+    for number, name in enumerate(names):
+        body = {"machine_id": name, "machine_type": "pump"}
+        post_and_hang_up(platform.port("api"), "/api/machines", body, 0.001 + 0.0004 * number)
+
+    def settled() -> bool:
+        lines = (platform.folder / "audit.jsonl").read_text().splitlines()
+        done = {act["subject"] for act in map(json.loads, lines) if act["outcome"] == "done"}
+        registered = set()
+        for name in names:
+            again = http("POST", f"{platform.api}/api/machines", {"machine_id": f"{name}", "machine_type": "motor"})
+            if again.status == 409:
+                registered.add(name)
+                assert http("GET", f"{platform.api}/api/machines/{name}").json["machine_type"] == "pump"
+        return bool(registered) and {name for name in registered if name not in done} == set()
+
+    wait_for(settled, 20, "each registered machine has its line")
+
+
+def test_nothing_is_changed_while_the_audit_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An act that could not be recorded is refused before it is done."""
+    audit = AuditLog(tmp_path / "audit.jsonl")
+    done: list[str] = []
+
+    async def act(name: str) -> None:
+        async def work(_: Act) -> None:
+            done.append(name)
+
+        await audit.perform(EVERYBODY, "test.act", name, work)
+
+    asyncio.run(act("before"))
+    monkeypatch.setattr("aurum.runtime.audit._LEAST_FREE", 2**62)
+    with pytest.raises(UnavailableError, match="audit log"):
+        asyncio.run(act("full"))
+    assert done == ["before"]
+    assert [json.loads(line)["subject"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()] == ["before"]

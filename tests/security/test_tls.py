@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from cryptography import x509
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from aurum.readings.batch import Series, encode
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
@@ -27,7 +28,10 @@ clients:
   - {name: platform.test, roles: [service]}
   - {name: device.test, roles: [ingest], sources: ["dev-*"], machines: ["pump-*"]}
   - {name: reader.test, roles: [viewer]}
+  - {name: bound.test, roles: [viewer, ingest], sources: ["bound-*"], machines: ["pump-*"]}
 """
+
+DENIED = grpc.StatusCode.PERMISSION_DENIED
 
 
 @dataclass
@@ -125,6 +129,61 @@ def test_device_may_only_write_its_own_machines(plant: Plant) -> None:
     with plant.stub(plant.authority.issue("reader.test")) as stub:
         assert stub.ListMachines(ingestion_pb2.ListMachinesRequest(), timeout=5).machines
         refused(lambda: write(stub), grpc.StatusCode.PERMISSION_DENIED)
+
+
+def test_certificate_bound_to_machines_reaches_no_other(plant: Plant) -> None:
+    """A certificate that is bound to machines registers, reads, lists and follows no other; reflection wants a role."""
+    with plant.stub(plant.authority.issue("platform.test")) as stub:
+        write(stub, source="service", machine="press-9")
+        write(stub, source="service", machine="pump-9")
+    with plant.stub(plant.authority.issue("bound.test")) as stub:
+        own, other = ("pump-9", "press-9")
+        calls = {
+            "GetMachine": lambda machine: ingestion_pb2.GetMachineRequest(machine_id=machine),
+            "ListEvents": lambda machine: ingestion_pb2.ListEventsRequest(kind="prediction", machine_id=machine),
+            "RegisterMachine": lambda machine: ingestion_pb2.RegisterMachineRequest(
+                machine_id=machine, machine_type="pump", request_id="once"
+            ),
+        }
+        for name, request in calls.items():
+            getattr(stub, name)(request(own), timeout=5)
+            refused(lambda name=name, request=request: getattr(stub, name)(request(other), timeout=5), DENIED)
+        assert len(list(stub.Query(ingestion_pb2.QueryRequest(machine_ids=[own]), timeout=5))) == 1
+        both = ingestion_pb2.QueryRequest(machine_ids=[own, other])
+        refused(lambda: list(stub.Query(both, timeout=5)), DENIED)
+        refused(lambda: next(stub.Watch(ingestion_pb2.WatchRequest(machine_ids=[other]), timeout=5)), DENIED)
+        listed = stub.ListMachines(ingestion_pb2.ListMachinesRequest(page_size=1000), timeout=5).machines
+        watched = next(stub.Watch(ingestion_pb2.WatchRequest(), timeout=5)).machines
+        for machines in (listed, watched):
+            names = {machine.machine_id for machine in machines}
+            assert own in names
+            assert all(name.startswith("pump-") for name in names)
+
+
+def test_sender_learns_nothing_by_registering(plant: Plant) -> None:
+    """The answer to a registration tells who may only send nothing of the machine's readings."""
+    with plant.stub(plant.authority.issue("device.test")) as stub:
+        write(stub, machine="pump-secret")
+        request = ingestion_pb2.RegisterMachineRequest(machine_id="pump-secret", machine_type="pump")
+        machine = stub.RegisterMachine(request, timeout=5).machine
+        assert (machine.machine_type, list(machine.sensors), machine.last_seen_us) == ("pump", [], 0)
+
+
+def test_reflection_wants_a_role(plant: Plant) -> None:
+    """Who is not known is not told which services there are."""
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    for name, opens in (("reader.test", True), ("device.test", False), ("nobody.test", False)):
+        chain, key = plant.authority.issue(name)
+        credentials = grpc.ssl_channel_credentials(plant.authority.pem, key, chain)
+        with grpc.secure_channel(f"127.0.0.1:{plant.platform.port('ingestion')}", credentials) as channel:
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            if opens:
+                answer = next(iter(stub.ServerReflectionInfo(iter([asked]), timeout=5)))
+                assert "aurum.v1.IngestionService" in {each.name for each in answer.list_services_response.service}
+                continue
+            with pytest.raises(grpc.RpcError) as raised:
+                next(iter(stub.ServerReflectionInfo(iter([asked]), timeout=5)))
+            assert raised.value.code() in (DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
 
 def test_user_id_of_a_non_service_is_ignored(plant: Plant) -> None:

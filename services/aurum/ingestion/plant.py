@@ -3,7 +3,7 @@
 import asyncio
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from aurum.ingestion.room import Coming, PlantLimits, Room
@@ -189,12 +189,24 @@ class Plant:
         start_us = max(start_us, state.first_seen_us)  # there is nothing before that to be missed
         return tail.last(last, start_us, end_us) if last else tail.between(start_us, end_us)
 
-    def page(self, after: str, size: int, machine_type: str, site: str) -> tuple[list[MachineState], str]:
-        """Up to `size` machines that match, in the order of their ids, after the id `after`; and the next `after`."""
+    def page(
+        self,
+        after: str,
+        size: int,
+        machine_type: str,
+        site: str,
+        wanted: Callable[[str], bool] = bool,
+    ) -> tuple[list[MachineState], str]:
+        """Up to `size` machines that match, in the order of their ids, after the id `after`; and the next `after`.
+
+        wanted: of an id, whether the caller may see the machine.
+        """
         found: list[MachineState] = []
         for index in range(bisect_right(self._ids, after) if after else 0, len(self._ids)):
             state = self._states[self._ids[index]]
             if (machine_type and state.record.machine_type != machine_type) or (site and state.record.site != site):
+                continue
+            if not wanted(state.record.machine_id):
                 continue
             if len(found) == size:
                 return found, found[-1].record.machine_id

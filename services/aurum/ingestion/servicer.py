@@ -19,7 +19,7 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.rpc_client import TAKEN_UP
 from aurum.runtime.tracing import set_span_attributes
-from aurum.security.door import as_callers
+from aurum.security.door import as_callers, may_read, may_see_machine, require_machines
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -80,6 +80,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             raise InvalidArgumentError.of("end_us", "must be after start_us")
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
+        require_machines(request.machine_ids)
         states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
         for state in sorted(states, key=lambda each: each.record.machine_id):
@@ -98,18 +99,28 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     ) -> ingestion_pb2.RegisterMachineResponse:
         if problem := machine_id_problem(request.machine_id):
             raise InvalidArgumentError.of("machine_id", problem)
+        require_machines([request.machine_id])
         for field, least in (("machine_type", 1), ("site", 0)):
             if not least <= len(getattr(request, field)) <= _NAME_LENGTH:
                 raise InvalidArgumentError.of(field, f"must have {least} to {_NAME_LENGTH} characters")
         record = MachineRecord(
             request.machine_id, request.machine_type, request.site, now_us(), request.request_id[:200]
         )
-        state = self._plant.registered(await self._store.register(record))
-        return ingestion_pb2.RegisterMachineResponse(machine=state.message())
+        # To its end, though its caller may hang up: a machine that the store knows is shown
+        state = await asyncio.shield(asyncio.ensure_future(self._register(record)))
+        machine = state.message(sensors=may_read())
+        if not may_read():
+            machine.ClearField("first_seen_us")
+            machine.ClearField("last_seen_us")
+        return ingestion_pb2.RegisterMachineResponse(machine=machine)
+
+    async def _register(self, record: MachineRecord) -> MachineState:
+        return self._plant.registered(await self._store.register(record))
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
+        require_machines([request.machine_id])
         return ingestion_pb2.GetMachineResponse(machine=(await self._state(request.machine_id)).message())
 
     async def ListMachines(  # noqa: N802
@@ -118,7 +129,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         if request.page_size > _MAX_PAGE:
             raise InvalidArgumentError.of("page_size", f"must be at most {_MAX_PAGE}")
         states, token = self._plant.page(
-            request.page_token, request.page_size or _PAGE, request.machine_type, request.site
+            request.page_token, request.page_size or _PAGE, request.machine_type, request.site, may_see_machine
         )
         response = ingestion_pb2.ListMachinesResponse(next_page_token=token)
         size = 0
@@ -147,6 +158,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
         if request.machine_id:
+            require_machines([request.machine_id])
             await self._state(request.machine_id)
         if request.limit > _MAX_EVENTS:
             raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
@@ -188,6 +200,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
         interval = max(100, request.interval_ms or 500) / 1000
         only = set(request.machine_ids)
+        require_machines(only)
         seen = -1
         await context.send_initial_metadata(TAKEN_UP)
         with metrics.ingestion_watchers.track_inprogress():
@@ -195,7 +208,9 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 version = self._plant.version
                 # Only the latest state is sent, so a slow reader costs no memory.
                 states = [
-                    state for state in self._plant.changed_since(seen) if not only or state.record.machine_id in only
+                    state
+                    for state in self._plant.changed_since(seen)
+                    if (not only or state.record.machine_id in only) and may_see_machine(state.record.machine_id)
                 ]
                 if seen < 0 and not states:
                     yield ingestion_pb2.WatchResponse()  # nothing is known, rather than not told yet

@@ -11,11 +11,11 @@ from aurum.prediction.predictor import Predictor
 from aurum.prediction.registry import ModelEntry, ModelRegistry
 from aurum.prediction.scoring import Explanation, Prediction
 from aurum.readings.batch import machine_id_problem
-from aurum.runtime.audit import AuditLog
+from aurum.runtime.audit import Act, AuditLog
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.tracing import set_span_attributes
-from aurum.security.door import present_caller
+from aurum.security.door import present_caller, require_machines
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 _FACTORS, _MAX_FACTORS = 5, 200
@@ -154,18 +154,27 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             raise InvalidArgumentError.of("version", "must name the version to activate")
         change = self._registry.set_shadow if request.shadow else self._registry.activate
         kind = "model.shadow" if request.shadow else "model.activate"
-        with self._audit.act(present_caller(), kind, request.machine_type, self._champion(request.machine_type)) as act:
+
+        async def activate(act: Act) -> ModelEntry:
             entry = await asyncio.to_thread(change, request.machine_type, request.version)
             act.after = entry.card.version
+            return entry
+
+        before = self._champion(request.machine_type)
+        entry = await self._audit.perform(present_caller(), kind, request.machine_type, activate, before)
         return prediction_pb2.ActivateModelResponse(model=await self._model(entry))
 
     async def RollbackModel(  # noqa: N802
         self, request: prediction_pb2.RollbackModelRequest, context: Any
     ) -> prediction_pb2.RollbackModelResponse:
-        before = self._champion(request.machine_type)
-        with self._audit.act(present_caller(), "model.rollback", request.machine_type, before) as act:
+
+        async def roll_back(act: Act) -> ModelEntry:
             entry = await asyncio.to_thread(self._registry.roll_back, request.machine_type)
             act.after = entry.card.version
+            return entry
+
+        before = self._champion(request.machine_type)
+        entry = await self._audit.perform(present_caller(), "model.rollback", request.machine_type, roll_back, before)
         return prediction_pb2.RollbackModelResponse(model=await self._model(entry))
 
     def _champion(self, machine_type: str) -> str | None:
@@ -198,6 +207,7 @@ def _check(request: prediction_pb2.PredictRequest, prefix: str) -> None:
     if request.machine_id:
         if problem := machine_id_problem(request.machine_id):
             raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
+        require_machines([request.machine_id])
         if request.features:
             raise InvalidArgumentError.of(f"{prefix}features", "must not be given together with machine_id")
     elif not request.machine_type or not request.features:

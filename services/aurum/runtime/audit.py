@@ -1,23 +1,26 @@
 """The audit log: who changed what, from what to what, in which trace. Lines of JSON that are only ever appended."""
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aurum.runtime.audit_export import EVENT_NAME, AuditExport
-from aurum.runtime.errors import AurumError
+from aurum.runtime.errors import AurumError, UnavailableError
 from aurum.runtime.tracing import current_trace_id
 
 logger = logging.getLogger("aurum.audit")
 
 _MOST_BYTES = 50_000_000
 _KEPT = 9  # older files beside the one that is written
+_LEAST_FREE = 1_000_000  # bytes of its disk, below which nothing is changed
+T = TypeVar("T")
 
 
 class Actor(Protocol):
@@ -53,6 +56,7 @@ class AuditLog:
         self._path = path
         self._export = export
         self._file = None if path is None else self._open(path)
+        self._acts: set[asyncio.Task[Any]] = set()
 
     def record(
         self,
@@ -82,20 +86,55 @@ class AuditLog:
         if self._file is None or self._path is None:
             return
         line = json.dumps({"timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"), **act}, default=str)
-        os.write(self._file, line.encode() + b"\n")  # one write, so that lines of two processes do not mix
-        if os.fstat(self._file).st_size > _MOST_BYTES:
-            self._turn(self._path)
+        try:
+            os.write(self._file, line.encode() + b"\n")  # one write, so that lines of two processes do not mix
+            if os.fstat(self._file).st_size > _MOST_BYTES:
+                self._turn(self._path)
+        except OSError as error:
+            logger.error("an act is in this log only, since %s cannot be written: %s", self._path, error.strerror)
+
+    async def perform(
+        self, actor: Actor, action: str, subject: str, work: Callable[[Act], Awaitable[T]], before: Any = None
+    ) -> T:
+        """Does a piece of work and records it, also that it failed and why. Both go to their end: a caller that hangs up
+        leaves no act without its line.
+
+        Raises what the work raises, and UnavailableError, before anything is done, if the act could not be recorded.
+        """
+        self._require_room()
+
+        async def whole() -> T:
+            with self._recorded(actor, action, subject, before) as act:
+                return await work(act)
+
+        task = asyncio.create_task(whole(), name=f"act {action}")
+        self._acts.add(task)
+        task.add_done_callback(self._acts.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # recorded, if nobody waits any more
+        return await asyncio.shield(task)
 
     @contextlib.contextmanager
-    def act(self, actor: Actor, action: str, subject: str, before: Any = None) -> Generator[Act]:
-        """Records what the block does, also that it failed and why."""
+    def _recorded(self, actor: Actor, action: str, subject: str, before: Any) -> Generator[Act]:
         act = Act()
         try:
             yield act
         except AurumError as error:
             self.record(actor, action, subject, before=before, outcome=f"failed: {error.reason}")
             raise
+        except BaseException as error:  # it may have been done or not, as when the service ends
+            self.record(actor, action, subject, before=before, outcome=f"unknown: {type(error).__name__}")
+            raise
         self.record(actor, action, subject, before=before, after=act.after)
+
+    def _require_room(self) -> None:
+        if self._file is None:
+            return
+        stat = os.fstatvfs(self._file)
+        if stat.f_bavail * stat.f_frsize < _LEAST_FREE:
+            raise UnavailableError(
+                f"nothing is changed without a line in the audit log, and its disk has less than {_LEAST_FREE} bytes",
+                reason="AUDIT_LOG_FULL",
+            )
 
     def close(self) -> None:
         """Ends it, with what waits for a collector: not on an event loop."""

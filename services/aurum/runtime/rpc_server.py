@@ -102,7 +102,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith("/grpc."):
+        if handler is None or method.startswith("/grpc.health."):  # probes have no certificate
             return handler
         take = _well_formed if handler.request_deserializer else _as_it_is
         limit = self._streams if method.rpartition("/")[2] in _ENDLESS else self._calls

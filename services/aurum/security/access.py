@@ -65,6 +65,7 @@ ROUTES: dict[tuple[str, str], Wanted] = {
 RPCS: dict[str, Wanted] = {
     "/grpc.health.v1.Health/Check": PUBLIC,
     "/grpc.health.v1.Health/Watch": PUBLIC,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _VIEWER,
     "/aurum.v1.IngestionService/Ingest": _INGEST,
     "/aurum.v1.IngestionService/Write": _INGEST,
     "/aurum.v1.IngestionService/RegisterMachine": _INGEST,

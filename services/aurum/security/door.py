@@ -78,6 +78,28 @@ def as_callers(batch: Batch) -> Batch:
     return batch.owned_by(owner)
 
 
+def require_machines(machine_ids: Iterable[str]) -> None:
+    """Raises PermissionDeniedError if the present caller's certificate is bound to other machines."""
+    client = _caller.get()
+    if client is None:
+        return
+    for machine_id in machine_ids:
+        if not client.speaks_for_machine(machine_id):
+            raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {machine_id!r}")
+
+
+def may_see_machine(machine_id: str) -> bool:
+    """Whether lists and streams for the present caller have a machine."""
+    client = _caller.get()
+    return client is None or client.speaks_for_machine(machine_id)
+
+
+def may_read() -> bool:
+    """Whether the present caller may see readings: who only sends is told nothing of them."""
+    client = _caller.get()
+    return client is None or client.identity.has(Role.VIEWER)
+
+
 def door(settings: Settings, host: str, setting: str) -> Door | None:
     """None where nobody is asked. Raises SettingsError if others would reach a server that asks nobody."""
     if settings.rpc_tls_folder is None:

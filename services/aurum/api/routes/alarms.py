@@ -21,6 +21,7 @@ from aurum.api.alarm_schemas import (
 from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.convert import moment, optional_moment, query_time
 from aurum.api.scope import visible
+from aurum.runtime.audit import Act
 from aurum.runtime.errors import UnavailableError
 from aurum.security.identity import Identity
 
@@ -95,9 +96,13 @@ async def acknowledge_alarm(
 ) -> AlarmOut:
     """Says that somebody has seen it. 409 if somebody had."""
     _loaded(context)
-    with context.audit.act(caller, "alarm.acknowledge", alarm_id, _state(context, alarm_id)) as act:
+
+    async def acknowledge(act: Act) -> Alarm:
         alarm = await context.alarms.acknowledge(alarm_id, _who(caller, body))
         act.after = alarm.state(_now())
+        return alarm
+
+    alarm = await context.audit.perform(caller, "alarm.acknowledge", alarm_id, acknowledge, _state(context, alarm_id))
     return _out(context, alarm, _now())
 
 
@@ -106,9 +111,13 @@ async def shelve_alarm(context: Context, caller: Caller, alarm_id: str, body: Sh
     """Puts it away for a time; it comes back by itself."""
     _loaded(context)
     until = _now() + int(body.minutes * _MINUTE_US)
-    with context.audit.act(caller, "alarm.shelve", alarm_id, _state(context, alarm_id)) as act:
+
+    async def shelve(act: Act) -> Alarm:
         alarm = await context.alarms.shelve(alarm_id, until, _who(caller, body), body.reason)
         act.after = f"shelved until {moment(until).isoformat()}"
+        return alarm
+
+    alarm = await context.audit.perform(caller, "alarm.shelve", alarm_id, shelve, _state(context, alarm_id))
     return _out(context, alarm, _now())
 
 
@@ -118,9 +127,13 @@ async def unshelve_alarm(
 ) -> AlarmOut:
     """Brings it back before its time. 409 if it is not shelved."""
     _loaded(context)
-    with context.audit.act(caller, "alarm.unshelve", alarm_id, _state(context, alarm_id)) as act:
+
+    async def unshelve(act: Act) -> Alarm:
         alarm = await context.alarms.unshelve(alarm_id, _who(caller, body))
         act.after = alarm.state(_now())
+        return alarm
+
+    alarm = await context.audit.perform(caller, "alarm.unshelve", alarm_id, unshelve, _state(context, alarm_id))
     return _out(context, alarm, _now())
 
 

@@ -13,6 +13,7 @@ from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
 from aurum.api.scope import site_to_ask
 from aurum.api.series_json import encode_metrics
+from aurum.runtime.audit import Act
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import ingestion_pb2
@@ -60,12 +61,16 @@ async def register_machine(
         site=site,
         request_id=idempotency_key or "",
     )
-    with context.audit.act(caller, "machine.register", machine.machine_id) as act:
+
+    async def register(act: Act) -> ingestion_pb2.Machine:
         try:
             registered = await context.ingestion.register(registration)
         except AlreadyExistsError as error:
             raise key_reused() if error.reason == REQUEST_ID_REUSED else error from error
         act.after = {"machine_type": machine.machine_type, "site": site}
+        return registered
+
+    registered = await context.audit.perform(caller, "machine.register", machine.machine_id, register)
     response.headers["Location"] = f"/api/machines/{registered.machine_id}"
     return machine_out(registered, context.plant.prediction_of(registered.machine_id))
 

@@ -15,6 +15,7 @@ from aurum.api.sustainability_schemas import AdviceOption, AdviceOut
 from aurum.maintenance.advice import Option, RulDistribution, cheapest, options
 from aurum.readings.batch import MAX_AHEAD_US
 from aurum.runtime import damage
+from aurum.runtime.audit import Act
 from aurum.runtime.errors import FailedPreconditionError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.tracing import current_trace_id
@@ -93,9 +94,12 @@ async def record_maintenance(context: Context, caller: Caller, machine_id: str, 
     event = ingestion_pb2.Event(
         kind=_KIND, machine_id=machine_id, at_us=at_us, id=id_, content=json.dumps(content).encode()
     )
-    with context.audit.act(caller, "maintenance.record", machine_id) as act:
+
+    async def record(act: Act) -> None:
         await context.ingestion.record([event])
         act.after = body.text
+
+    await context.audit.perform(caller, "maintenance.record", machine_id, record)
     return MaintenanceOut(id=id_, at=moment(at_us), **content)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from aurum.api.context import ApiContext, Caller, Context
+from aurum.runtime.audit import Act
 from aurum.runtime.errors import FailedPreconditionError, NotFoundError, UnimplementedError
 from aurum.runtime.faults import Fault
 from aurum.runtime.http_client import HttpDependency
@@ -73,9 +74,12 @@ async def add_fault(context: Context, caller: Caller, service: str, fault: Fault
     async def tell(server: HttpDependency, address: str) -> Any:
         return await server.post_json("/faults", fault.model_dump(mode="json"), at=address)
 
-    with context.audit.act(caller, "fault.add", service) as act:
-        told = await context.platform.each(service, tell)
+    async def add(act: Act) -> list[Any]:
+        told = list(await context.platform.each(service, tell))
         act.after = fault.model_dump(mode="json")
+        return told
+
+    told = await context.audit.perform(caller, "fault.add", service, add)
     return FaultsOut(service=service, processes=len(told))
 
 
@@ -87,8 +91,10 @@ async def clear_faults(context: Context, caller: Caller, service: str) -> Faults
     async def tell(server: HttpDependency, address: str) -> Any:
         return await server.delete_json("/faults", at=address)
 
-    with context.audit.act(caller, "fault.clear", service):
-        told = await context.platform.each(service, tell)
+    async def clear(act: Act) -> list[Any]:
+        return list(await context.platform.each(service, tell))
+
+    told = await context.audit.perform(caller, "fault.clear", service, clear)
     return FaultsOut(service=service, processes=len(told))
 
 

@@ -96,8 +96,8 @@ class AuditLog:
     async def perform(
         self, actor: Actor, action: str, subject: str, work: Callable[[Act], Awaitable[T]], before: Any = None
     ) -> T:
-        """Does a piece of work and records it, also that it failed and why. Both go to their end: a caller that hangs up
-        leaves no act without its line.
+        """Does a piece of work and records it, also that it failed and why. Both go to their end: a caller that hangs
+        up leaves no act without its line.
 
         Raises what the work raises, and UnavailableError, before anything is done, if the act could not be recorded.
         """

@@ -8,9 +8,7 @@ any order, so it ends up with the same readings.
 
 import asyncio
 import collections
-import json
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +18,9 @@ from pathlib import Path
 import zstandard
 
 from aurum.edge.dead_letters import DeadLetters, folder_of
+from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.edge.token_bucket import TokenBucket
-from aurum.readings.batch import Batch, now_us
+from aurum.readings.batch import Batch
 from aurum.readings.ingest_stream import Written
 from aurum.readings.refusals import Refused
 from aurum.readings.source_owner import owner_after
@@ -33,6 +32,7 @@ from aurum.storage.group_commit import GroupCommit
 from aurum.storage.guarded_log import GuardedLog
 from aurum.storage.ownership import Ownership
 from aurum.storage.segment_log import OVERHEAD, Record
+from aurum.storage.state_file import read_state, write_state
 from aurum.v1 import columns_pb2
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ _MOST_LIVE = 20_000  # batches that wait in the live lane
 _MOST_RANGES = 1000  # of acknowledged ids; with more, the live lane overtakes no further
 _READ_BYTES = 8_000_000  # at a time
 _EXPIRE_EVERY = 60.0  # seconds
+_SAVE_CLOCK_EVERY = 10.0  # seconds
 _SAMPLES, _SAMPLE_SECONDS = 61, 1.0  # the last minute, for seconds_until_full
 _PLAIN, _ZSTD = b"\0", b"\1"
 _NEW = -1  # in place of an id, for a batch that is about to get one
@@ -85,8 +86,10 @@ class _Source:
 class Spool:
     """Bounded by bytes and by age. For one event loop."""
 
-    def __init__(self, options: SpoolOptions, clock: Callable[[], float] = time.monotonic) -> None:
-        """Blocks while another process has the folder. Raises OSError."""
+    def __init__(
+        self, options: SpoolOptions, clock: Callable[[], float] = time.monotonic, uptime: Uptime | None = None
+    ) -> None:
+        """uptime: by which batches grow old. Blocks while another process has the folder. Raises OSError."""
         self._options = options
         self._clock = clock
         self._owned = Ownership(options.folder)
@@ -98,6 +101,9 @@ class Spool:
         if self._log.next_id <= self._acked[-1][1]:
             self._log.next_id = self._acked[-1][1] + 1
         self._saved = self._acked[:]
+        newest = self._log.read(self._log.next_id - 2, 1)
+        self._age_clock = SpoolClock(options.folder / "clock.json", newest[-1].at_us if newest else 0, uptime)
+        self._clock_saved_at = clock()
         self._waiting = self._log.next_id - sum(last - first + 1 for first, last in self._acked)
         self._split = self._log.next_id - 1 if options.live_first else 0  # ids up to this one are the backlog's
         # Live and unacknowledged: id, and time by the clock that is never set
@@ -124,6 +130,7 @@ class Spool:
     async def close(self) -> None:
         if self._writer:
             await self._started.call(self._save)
+            await self._started.call(self._save_clock)
             await self._writer.close()
         self._reader.shutdown(wait=True)
         self._log.close()
@@ -180,16 +187,20 @@ class Spool:
     async def expire(self) -> None:
         """Gives up batches that are too old, for as long as it runs."""
         while True:
-            before = now_us() - int(self._options.max_age * 1e6)
-            while records := await self._read(self._done_through, _READ_BYTES):
-                old = [record.id for record in records if record.at_us < before]
-                given_up = self._drop(old, "expired")
-                if given_up:
-                    logger.error("%d batches were older than %.0f s and are given up", given_up, self._options.max_age)
-                if len(old) < len(records) or not given_up:
-                    break
-                await self._trim()
+            await self.give_up_old()
             await asyncio.sleep(_EXPIRE_EVERY)
+
+    async def give_up_old(self) -> None:
+        """Gives up batches that are too old, by the clock that nobody sets."""
+        before = self._age_clock.now_us() - int(self._options.max_age * 1e6)
+        while records := await self._read(self._done_through, _READ_BYTES):
+            old = [record.id for record in records if record.at_us < before]
+            given_up = self._drop(old, "expired")
+            if given_up:
+                logger.error("%d batches were older than %.0f s and are given up", given_up, self._options.max_age)
+            if len(old) < len(records) or not given_up:
+                break
+            await self._trim()
 
     async def observe(self) -> None:
         """Keeps the gauges and what is saved of the acknowledgements current, for as long as it runs."""
@@ -198,9 +209,13 @@ class Spool:
             await self.keep_refused()
             self._measure()
             oldest = await self._read(self._done_through, 1) if self._waiting else []
-            metrics.edge_spool_oldest_age_seconds.set(max(0.0, (now_us() - oldest[0].at_us) / 1e6) if oldest else 0.0)
+            age = max(0.0, (self._age_clock.now_us() - oldest[0].at_us) / 1e6) if oldest else 0.0
+            metrics.edge_spool_oldest_age_seconds.set(age)
             if self._acked != self._saved:
                 await self._started.call(self._save)
+            if self._clock() - self._clock_saved_at >= _SAVE_CLOCK_EVERY:
+                self._clock_saved_at = self._clock()
+                await self._started.call(self._save_clock)
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def seconds_until_full(self) -> float:
@@ -387,7 +402,8 @@ class Spool:
             if new:
                 fresh[key] = put
             outcomes.append(_NEW if new else 0)
-        ids = iter(self._log.write([self._packed(put) for put in fresh.values()]) if fresh else ())
+        payloads = [self._packed(put) for put in fresh.values()]
+        ids = iter(self._log.write(payloads, self._age_clock.now_us()) if payloads else ())
         for source_id, sequence in fresh:
             ledger.record(self._source(source_id).ranges, sequence)
         return [next(ids) if outcome == _NEW else outcome for outcome in outcomes]
@@ -412,15 +428,18 @@ class Spool:
     def _save(self) -> None:
         """Writes down what is acknowledged. Not synced: what is lost of it is only sent, and recognised, again."""
         ranges = self._acked[:]
-        target = self._options.folder / "acked.json"
-        temporary = target.with_suffix(".new")
         try:
-            temporary.write_text(json.dumps(ranges))
-            os.replace(temporary, target)
+            write_state(self._options.folder / "acked.json", ranges)
         except OSError as error:
             logger.warning("what is acknowledged could not be written down: %s", error)
             return
         self._saved = ranges
+
+    def _save_clock(self) -> None:
+        try:
+            self._age_clock.save()
+        except OSError as error:
+            logger.warning("the clock of the spool could not be written down: %s", error)
 
     def _keep(self, refused: Refused, request: bytes) -> bool:
         try:
@@ -460,12 +479,10 @@ class Lane:
 
 
 def _read_acked(path: Path) -> list[ledger.Range]:
-    """What `_save` wrote. A power cut may leave anything there: then all that is in the spool is sent again."""
-    if not path.exists():
-        return []
+    """What `_save` wrote. Without it all that is in the spool is sent again, and recognised."""
+    ranges: list[ledger.Range] = []
     try:
-        ranges: list[ledger.Range] = []
-        for first, last in json.loads(path.read_text()):
+        for first, last in read_state(path) or ():
             ledger.record(ranges, int(first), int(last))
     except (ValueError, TypeError) as error:
         logger.warning("%s cannot be read, so what is in the spool is sent again: %s", path, error)

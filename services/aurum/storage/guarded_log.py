@@ -25,11 +25,14 @@ class GuardedLog(SegmentLog):
         self._setting = setting
         self.problem: str | None = None
 
-    def write(self, payloads: Sequence[bytes]) -> range:
-        """As `append`. Raises ResourceExhaustedError when the disk is full, UnavailableError when it fails."""
+    def write(self, payloads: Sequence[bytes], at_us: int | None = None) -> range:
+        """As `append`. at_us: the time of day by default.
+
+        Raises ResourceExhaustedError when the disk is full, UnavailableError when it fails.
+        """
         try:
             self._check_room()
-            ids = self.append(payloads, now_us())
+            ids = self.append(payloads, now_us() if at_us is None else at_us)
         except OSError as error:
             sentence = _sentence(error)
             if self.problem is None:

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from aurum.edge.spool import Lane, Spool, SpoolOptions
 from aurum.readings.batch import Batch, parse_request
 from aurum.storage.segment_log import scan
+from aurum.storage.state_file import read_state
 from aurum.v1 import columns_pb2
 
 
@@ -204,7 +205,7 @@ async def test_acknowledgements_survive_restart(tmp_path: Path) -> None:
     await spool.live.forwarded([1, 2, 4])
     await spool.close()
     path = tmp_path / "spool" / "acked.json"
-    assert json.loads(path.read_text()) == [[0, 2], [4, 4]]
+    assert read_state(path) == [[0, 2], [4, 4]]
     assert not path.with_suffix(".new").exists()
     spool = await opened(tmp_path / "spool")
     assert (spool.batches, spool.backlog.batches, spool.live.batches) == (3, 3, 0)
@@ -229,7 +230,7 @@ async def test_unreadable_acknowledgements_cause_full_resend(tmp_path: Path, con
     assert spool.batches == 3
     assert await ids(spool.backlog) == [1, 2, 3]
     await spool.close()
-    assert json.loads(path.read_text()) == [[0, 0]]
+    assert read_state(path) == [[0, 0]]
 
 
 @pytest.mark.parametrize(("acked", "next_id"), [([[0, 5]], 6), ([[0, 1], [3, 4]], 5), ([[3, 4], [0, 1], [8, 9]], 10)])
@@ -271,12 +272,12 @@ async def test_trimmed_batches_count_as_acknowledged(tmp_path: Path) -> None:
     assert spool.batches == 1
     assert await ids(spool.backlog) == [records[2].id]
     await spool.close()
-    assert json.loads((folder / "acked.json").read_text()) == [[0, 2]]
+    assert read_state(folder / "acked.json") == [[0, 2]]
 
 
 async def test_failure_to_save_acknowledgements_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = await opened(tmp_path / "spool")
-    (tmp_path / "spool" / "acked.json").mkdir()
+    (tmp_path / "spool" / "acked.new").mkdir()  # in the way of the new file
     await put(spool, raw(1))
     await spool.live.forwarded([1])
     await spool.close()

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aurum.edge.spool import Spool, SpoolOptions
+from aurum.edge.spool_clock import Uptime
 from aurum.readings.batch import Batch
 from aurum.readings.ingest_stream import Written
 from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
@@ -66,10 +67,12 @@ def gauge(name: str, **labels: str) -> float:
 
 @pytest.fixture
 def wall(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock on the wall, in seconds."""
+    """The system's uptime, in seconds, which is also what the clock on the wall shows."""
     clock = Clock()
     clock.now = 1_700_000_000.0
     monkeypatch.setattr(time, "time_ns", lambda: round(clock.now * 1e6) * 1000)
+    uptime = Uptime("boot", lambda: round(clock.now * 1e6))
+    monkeypatch.setattr("aurum.edge.spool_clock.system_uptime", lambda: uptime)
     return clock
 
 

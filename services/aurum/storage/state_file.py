@@ -1,0 +1,51 @@
+"""Small files of state that a power cut, or a flipped bit, must not turn into a lie: with a checksum, and the version
+before beside them."""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def write_state(path: Path, content: Any) -> None:
+    """Replaces a file of state; what it held until now stays as an older generation. Not synced. Raises OSError."""
+    text = json.dumps(content, separators=(",", ":"))
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps({"sha256": _digest(text), "content": text}), encoding="utf-8")
+    if path.exists():
+        os.replace(path, _older(path))
+    os.replace(new, path)
+
+
+def read_state(path: Path) -> Any | None:
+    """What was written last, or before that if the file is damaged; None if there is nothing that can be read."""
+    for each in (path, _older(path)):
+        if not each.exists():
+            continue
+        try:
+            return _content(each)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            logger.error("%s is damaged, so an older state is used: %s", each, error)
+    return None
+
+
+def _content(path: Path) -> Any:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(stored, list):
+        return stored  # as versions before wrote it, without a checksum
+    text = stored["content"]
+    if _digest(text) != stored["sha256"]:
+        raise ValueError("its checksum is wrong")
+    return json.loads(text)
+
+
+def _older(path: Path) -> Path:
+    return path.with_suffix(".old")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,10 +3,12 @@
 import json
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.support.cassandra.cluster import Cluster
 from tests.support.http import Answer, http
@@ -219,6 +221,18 @@ def test_import_without_platform_names_the_address(platform: Platform, tmp_path:
     result = aurum("import", "--format", "csv", str(path), environment=platform.environment("import"))
     assert result.returncode == 1
     assert f"127.0.0.1:{platform.port('ingestion')} cannot be reached" in result.stderr
+
+
+def test_two_key_commands_at_once_lose_no_key(tmp_path: Path) -> None:
+    """Keys that are made at the same moment are all in the file."""
+    file = tmp_path / "keys.yaml"
+
+    def make(number: int) -> int:
+        return aurum("key", "create", f"key {number}", "--role", "viewer", "--file", str(file)).returncode
+
+    with ThreadPoolExecutor(6) as commands:
+        assert list(commands.map(make, range(6))) == [0] * 6
+    assert {each["name"] for each in yaml.safe_load(file.read_text())["keys"]} == {f"key {n}" for n in range(6)}
 
 
 def test_doctor_reports_services_that_are_ready_or_down(platform: Platform) -> None:

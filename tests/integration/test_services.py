@@ -430,6 +430,22 @@ def test_port_in_use_is_reported_with_its_setting(platform: Platform) -> None:
     assert "AURUM_INGESTION_PORT" in process.lines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("DELETE", "/api/machines", "GET, POST"), ("PUT", "/api/machines/x", "GET"), ("PATCH", "/api/predict", "POST")],
+)
+def test_other_method_of_a_route_is_405(serving: Platform, method: str, path: str, allowed: str) -> None:
+    answer = http(method, f"{serving.api}{path}", {})
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("length", [129, 5_000, 50_000])
+def test_machine_id_of_any_length_is_404(serving: Platform, length: int) -> None:
+    answer = http("GET", f"{serving.api}/api/machines/{'a' * length}")
+    assert answer.status == 404
+    assert len(answer.body) < 2000
+
+
 def test_corrupt_model_costs_its_type_only(platform: Platform, models: Path) -> None:
     """A model whose file is damaged, and an empty active.json, are named; the other types have their models."""
     folder = platform.folder / "models"

@@ -1,5 +1,6 @@
 """Whether what a rule is about is the case: with its deadband, and its delays."""
 
+import math
 from dataclasses import dataclass, field
 
 from aurum.alarms.rules import Limit, RateLimit, Rule
@@ -66,12 +67,14 @@ class Condition:
                 return None if value is None else (self._beyond(limit, value), value, seen.predicted_us)
         if rule.sensor is not None:
             latest = seen.sensors.get(rule.sensor.sensor)
-            return None if latest is None else (self._beyond(rule.sensor, latest[1]), latest[1], latest[0])
+            if latest is None or math.isnan(latest[1]):  # a sensor that gives no number says nothing of an alarm
+                return None
+            return self._beyond(rule.sensor, latest[1]), latest[1], latest[0]
         return self._rate(rule.rate, seen) if rule.rate is not None else None
 
     def _rate(self, limit: RateLimit, seen: Observed) -> tuple[bool, float | None, int] | None:
         latest = seen.sensors.get(limit.sensor)
-        if latest is None:
+        if latest is None or math.isnan(latest[1]):
             return None
         before = self._before
         if before is None or latest[0] < before[0]:

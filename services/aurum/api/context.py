@@ -13,6 +13,7 @@ from aurum.api.emission_factors import EmissionFactors
 from aurum.api.fallback import PredictionFallback
 from aurum.api.gatekeeper import Gatekeeper
 from aurum.api.live_feed import LiveFeed
+from aurum.api.own_source import OwnSource
 from aurum.api.plant_view import PlantView
 from aurum.api.platform_view import PlatformView
 from aurum.api.sustainability_schemas import TodayOut
@@ -38,7 +39,7 @@ class TodayKept:
 
 @dataclass(slots=True)
 class ApiContext:
-    """source_id and next_sequence identify what this process writes on behalf of callers that name no source."""
+    """source: of what this process writes for callers that name none."""
 
     settings: Settings
     health: Health
@@ -57,8 +58,7 @@ class ApiContext:
     gatekeeper: Gatekeeper
     audit: AuditLog
     admin_servers: Mapping[str, HttpDependency]
-    source_id: str
-    next_sequence: Callable[[], int]
+    source: OwnSource
     today: TodayKept = field(default_factory=TodayKept)
 
 

@@ -8,17 +8,23 @@ from http.cookies import CookieError, SimpleCookie
 from starlette.datastructures import Headers
 
 from aurum.runtime import metrics
-from aurum.runtime.errors import PermissionDeniedError, ResourceExhaustedError, UnauthenticatedError
+from aurum.runtime.errors import (
+    MethodNotAllowedError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+)
 from aurum.runtime.exposure import SAFE_METHODS, changes_for_elsewhere, from_ourselves, under_foreign_name
 from aurum.runtime.settings import OPEN
 from aurum.security.access import PUBLIC, ROUTES, Wanted
 from aurum.security.api_keys import ApiKeys
-from aurum.security.identity import EVERYBODY, Identity
+from aurum.security.identity import EVERYBODY, Identity, Role
 from aurum.security.rate_limits import RateLimits
 from aurum.security.sessions import COOKIE, Sessions
 from aurum.security.tokens import TokenError, Tokens
 
 NOBODY = Identity("anonymous", frozenset(), "open")
+_NO_ROUTE = Role.SERVICE  # which nobody who calls the API has
 _BEARER, _KEY = "bearer ", "x-api-key"
 
 
@@ -106,7 +112,13 @@ class Gatekeeper:
     def _wanted(self, method: str, template: str) -> Wanted:
         if template == "unmatched":
             return PUBLIC  # there is nothing to be seen
-        return self.routes[("GET" if method in ("HEAD", "OPTIONS") else method, template)]
+        wanted = self.routes.get(("GET" if method in ("HEAD", "OPTIONS") else method, template), _NO_ROUTE)
+        if wanted is _NO_ROUTE:
+            allowed = sorted(known for known, other in self.routes if other == template)
+            if not allowed:
+                raise PermissionDeniedError(f"{template} is closed: no role is known to open it")
+            raise MethodNotAllowedError(method, allowed)
+        return wanted
 
     def _limit(self, identity: Identity, address: str) -> None:
         if self.limits is None:

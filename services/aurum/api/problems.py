@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from aurum.readings.tables import TableError
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError
+from aurum.runtime.errors import AurumError, MethodNotAllowedError
 from aurum.runtime.tracing import current_trace_id
 
 logger = logging.getLogger(__name__)
@@ -93,13 +93,17 @@ def problem(
 def of_error(error: AurumError) -> JSONResponse:
     """The problem that an error of the domain is; it is counted."""
     metrics.track_error(error.reason)
-    return problem(
-        _STATUS.get(error.code, 500),
+    status = 405 if isinstance(error, MethodNotAllowedError) else _STATUS.get(error.code, 500)
+    response = problem(
+        status,
         error.message,
         kind=error.reason.lower().replace("_", "-"),
         errors=[{"field": each.field, "detail": each.description} for each in error.violations],
         retry_after=error.retry_after,
     )
+    if isinstance(error, MethodNotAllowedError):
+        response.headers["Allow"] = ", ".join(error.allowed)
+    return response
 
 
 def install(app: FastAPI) -> None:

@@ -1,8 +1,6 @@
 """The API service: its application, its HTTP server, what it keeps current in the background."""
 
 import contextlib
-import itertools
-import time
 from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
@@ -19,6 +17,7 @@ from aurum.api.emission_factors import emission_factors
 from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
 from aurum.api.middleware import RequestMiddleware
+from aurum.api.own_source import OwnSource
 from aurum.api.plant_view import PlantView
 from aurum.api.platform_view import PlatformView
 from aurum.api.routes import (
@@ -139,8 +138,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
         gatekeeper=gatekeeper(service),
         audit=service.audit,
         admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
-        source_id=f"api-{time.time_ns() // 1000:x}",
-        next_sequence=itertools.count(1).__next__,
+        source=OwnSource(),
     )
     service.health.on_change(lambda serving: None if serving else plant.close())
     service.health.add_check("plant", lambda: plant.first_look(settings.api_first_look, settings.feature_predictive))

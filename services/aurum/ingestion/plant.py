@@ -15,6 +15,7 @@ from aurum.runtime.errors import NotFoundError
 from aurum.v1 import ingestion_pb2
 
 _READING_BYTES = 16
+_SHOWN = 140  # characters of an id that is none: an error travels in headers
 _TAIL_OVERHEAD = 500  # bytes of a tail besides its readings
 _TAIL_GROWTH = 16  # times as many readings as at first are held where questions reach so far back
 
@@ -149,9 +150,9 @@ class Plant:
         state = self._states.get(machine_id)
         if state is None:
             raise NotFoundError(
-                f"machine {machine_id!r} is not known: it was not registered and has sent no reading",
+                f"machine {machine_id[:_SHOWN]!r} is not known: it was not registered and has sent no reading",
                 reason="MACHINE_NOT_FOUND",
-                metadata={"machine_id": machine_id},
+                metadata={"machine_id": machine_id[:_SHOWN]},
             )
         return state
 

@@ -107,6 +107,16 @@ class UnimplementedError(AurumError):
     default_reason = "UNIMPLEMENTED"
 
 
+class MethodNotAllowedError(UnimplementedError):
+    """Of HTTP: a path that answers to other methods. allowed: these."""
+
+    default_reason = "METHOD_NOT_ALLOWED"
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method[:20]} is not answered here; use {', '.join(allowed)}")
+        self.allowed = tuple(allowed)
+
+
 class CancelledCallError(AurumError):
     code = grpc.StatusCode.CANCELLED
     default_reason = "CANCELLED"

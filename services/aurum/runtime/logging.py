@@ -92,12 +92,24 @@ class ContextualJSONFormatter(JsonFormatter):
             log_data["ecs.version"] = "8.11"
 
 
+class _TextFormatter(logging.Formatter):
+    """One line for each message: what somebody else has sent can neither begin another nor colour the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = "".join(char if char.isprintable() else _escaped(char) for char in record.message)
+        return super().formatMessage(record)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
 def setup_logging(service: str = "aurum", settings: Settings | None = None) -> None:
     """Sends the logs of this process, those of uvicorn, grpc and warnings included, to stdout (and a file, if set)."""
     settings = settings or get_settings()
     formatter: logging.Formatter
     if settings.log_format == "text":
-        formatter = logging.Formatter(f"%(asctime)s %(levelname)-7s {service} %(name)s: %(message)s")
+        formatter = _TextFormatter(f"%(asctime)s %(levelname)-7s {service} %(name)s: %(message)s")
     else:
         formatter = ContextualJSONFormatter(
             service=service, environment=settings.environment, ecs=settings.log_format == "ecs"

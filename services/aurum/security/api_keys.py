@@ -4,13 +4,15 @@ file of keys opens nothing."""
 import asyncio
 import base64
 import collections
+import contextlib
+import fcntl
 import hashlib
 import logging
 import math
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,6 +136,15 @@ def write_keys(path: Path, keys: KeyFile) -> None:
     beside.chmod(0o600)
     beside.write_text(content, encoding="utf-8")
     beside.replace(path)
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Generator[None]:
+    """For who reads the keys to write them again: one at a time, so that two commands at once lose no key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class ApiKeys:

@@ -127,6 +127,15 @@ def seen(at: float, value: float | None = None, **more: object) -> Observed:
     return Observed(now, now, {} if value is None else {"x": (now, value)}, **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("limit", [{"sensor": {"sensor": "x", "above": 10}}, {"rate": {"sensor": "x", "above": 1}}])
+def test_reading_that_is_no_number_clears_nothing(limit: dict[str, object]) -> None:
+    """A sensor that breaks while its alarm is active does not end the alarm."""
+    condition = Condition(rule(**limit), alarming=True)
+    for at in range(0, 3600, 60):
+        assert condition.observe(seen(at, float("nan"))) is None
+    assert condition.alarming
+
+
 def test_deadband_prevents_chattering_alarm() -> None:
     condition = Condition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}))
     told = [condition.observe(seen(at, value)) for at, value in enumerate((9, 11, 9.5, 10.5, 8.5, 7.9, 9.9))]

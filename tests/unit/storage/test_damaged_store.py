@@ -188,6 +188,27 @@ async def test_failing_maintenance_leaves_the_store_ready(tmp_path: Path, monkey
     await store.close()
 
 
+async def test_backup_is_whole_while_the_store_is_written_to(tmp_path: Path) -> None:
+    """A backup ends while batches come all the time; what a killed one left is in nobody's way."""
+    path, target = tmp_path / "store.db", tmp_path / "backup" / "store.db"
+    await filled(path)
+    (target.parent / ".store.db.partial").mkdir(parents=True)
+    (target.parent / ".store.db.partial" / "store.db").write_text("half")
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    copying = asyncio.create_task(asyncio.to_thread(snapshot.backup, path, target))
+    sequence = 10
+    while not copying.done():
+        sequence += 1
+        batch = Batch.of("busy", sequence, [Series("busy", "s", np.array([DAY + sequence]), np.array([1.0]))])
+        await (await store.append(batch, wait=True))
+        await store._flush()
+    assert await copying > 0
+    await store.close()
+    assert [each.name for each in target.parent.iterdir() if each.name.startswith(".")] == []
+    assert snapshot.check(target).problems == []
+
+
 readings = st.lists(st.tuples(st.integers(0, 2**50), st.floats(allow_nan=False)), min_size=1, max_size=400)
 
 

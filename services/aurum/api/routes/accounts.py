@@ -18,6 +18,7 @@ from aurum.runtime.errors import InvalidArgumentError, UnimplementedError
 from aurum.sustainability.hourly import HOUR_US, Floats, Hourly
 
 Format = Literal["json", "csv", "parquet"]
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
 EXPORTED: dict[int | str, dict[str, Any]] = {200: {"content": {CSV: {}, PARQUET: {}}}}
 
@@ -103,10 +104,15 @@ def _csv(table: Mapping[str, Sequence[Any]]) -> bytes:
     rows = csv.writer(written, lineterminator="\n")
     rows.writerow(table)
     for cells in zip(*table.values(), strict=True):
-        rows.writerow(
-            [cell.isoformat().replace("+00:00", "Z") if isinstance(cell, datetime) else cell for cell in cells]
-        )
+        rows.writerow([_cell(cell) for cell in cells])
     return written.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    """A name that begins like a formula is text for a spreadsheet too (OWASP, CSV injection)."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _parquet(table: Mapping[str, Sequence[Any]]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from aurum.api.context import Caller, Context
+from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.readings_json import parse_readings
 from aurum.api.schemas import ReadingsIn, ReadingsOut
@@ -17,7 +17,7 @@ from aurum.api.scope import require_machine
 from aurum.readings.batch import MAX_READINGS, ONE_BATCH, encode, source_id_problem
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.readings.tables import Rows, read_csv, to_series
-from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError
+from aurum.runtime.errors import FAILURES, AurumError, InvalidArgumentError, PermissionDeniedError
 from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/readings", tags=["readings"])
@@ -58,13 +58,30 @@ async def write_readings(
         message.source_id, message.sequence = f"{ONE_BATCH}{idempotency_key}", 1
         message.owner = f"request/{await asyncio.to_thread(_digest, body)}"
     else:
-        message.source_id, message.sequence = context.source_id, context.next_sequence()
-        message.owner = _OWN
+        return await _write_as_own(context, message)
     try:
         written = await context.ingestion.write(message)
     except PermissionDeniedError as error:
-        if error.reason == SOURCE_TAKEN and source_id is None and idempotency_key:
+        if error.reason == SOURCE_TAKEN and source_id is None:
             raise key_reused() from error
+        raise
+    return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate)
+
+
+async def _write_as_own(context: ApiContext, message: ingestion_pb2.Batch) -> ReadingsOut:
+    """Writes what names no source and no key as a batch of this process."""
+    message.source_id, message.sequence = context.source.take()
+    message.owner = _OWN
+    try:
+        written = await context.ingestion.write(message)
+    except AurumError as error:
+        if isinstance(error, FAILURES):
+            context.source.unknown(message.source_id)
+        else:
+            context.source.refused(message.source_id, message.sequence)
+        raise
+    except BaseException:
+        context.source.unknown(message.source_id)
         raise
     return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate)
 

@@ -23,7 +23,6 @@ from aurum.storage.segment import CorruptSegmentError, unpack
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 10  # to find the log and the tables in one state, while the service flushes
-_PAGES = 2000  # of a backup at a time, so that the service's commits get their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +193,8 @@ def repair(path: Path) -> int:
 def backup(path: Path, target: Path) -> int:
     """Copies a store while its service runs; how many bytes. Everything acknowledged before the start is in the copy.
 
+    The copy is there as a whole or not at all; what a killed one left is removed by the next.
+
     Raises FileExistsError, and as open_snapshot does.
     """
     if target.exists() or log_folder(target).exists():
@@ -201,16 +202,31 @@ def backup(path: Path, target: Path) -> int:
     with open_snapshot(path):
         pass  # it is a store
     target.parent.mkdir(parents=True, exist_ok=True)
-    # First the log: what is flushed and trimmed away in between is in the tables then.
-    log_folder(target).mkdir()
-    for file in sorted(log_folder(path).glob("*.log")):
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copy2(file, log_folder(target) / file.name)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        copied = partial / target.name
+        # First the log: what is flushed and trimmed away in between is in the tables then.
+        log_folder(copied).mkdir()
+        for file in sorted(log_folder(path).glob("*.log")):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy2(file, log_folder(copied) / file.name)
+        _copy_tables(path, copied)
+        nbytes = sum(file.stat().st_size for file in (copied, *log_folder(copied).iterdir()))
+        log_folder(copied).replace(log_folder(target))
+        copied.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return nbytes
+
+
+def _copy_tables(path: Path, target: Path) -> None:
+    """In one read transaction: copied bit by bit, the copy would begin again at each commit of the service."""
     source = connect(path, read_only=True)
     copy = sqlite3.connect(target)
     try:
-        source.backup(copy, pages=_PAGES)
+        source.backup(copy)
     finally:
         copy.close()
         close(source)
-    return sum(file.stat().st_size for file in (target, *log_folder(target).iterdir()))

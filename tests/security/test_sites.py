@@ -73,6 +73,19 @@ def test_lists_contain_only_own_site(plants: tuple[Platform, dict[str, dict[str,
     assert today.status == 200
 
 
+def test_journal_of_a_site_is_not_cut_short_by_others(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    """A caller that is bound to a site gets as many entries as it asks for, however many others lie between."""
+    platform, headers = plants
+    noisy = {"machine_id": "oven-south", "sensor": "heat"}
+    for number in range(6):  # of another site, and newer
+        at = time.time()
+        rows = [{**noisy, "timestamp": at, "value": 20 if number % 2 else 99}]
+        assert http("POST", f"{platform.api}/api/readings", {"readings": rows}, headers["all"]).status == 200
+        time.sleep(1.2)
+    (entry,) = http("GET", f"{platform.api}/api/alarms/journal?limit=1", headers=headers["north"]).json["items"]
+    assert entry["machine_id"] == "oven-north"
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -109,9 +109,13 @@ class AlarmDesk:
             raise FailedPreconditionError(f"alarm {alarm_id} is not shelved", reason="NOT_SHELVED")
         return await self._act(alarm, "unshelved", by)
 
-    async def journal(self, start_us: int, end_us: int, limit: int) -> list[Transition]:
-        """What has happened, the newest first. Raises AurumError."""
-        events = await self._ingestion.events(KIND, "", start_us, end_us, limit)
+    async def journal(
+        self, start_us: int, end_us: int, limit: int, wanted: Callable[[str], bool] | None = None
+    ) -> list[Transition]:
+        """What has happened, the newest first; of the machines that are wanted. Raises AurumError."""
+        events = await self._ingestion.events(
+            KIND, "", start_us, end_us, limit, None if wanted is None else lambda event: wanted(_machine_of(event))
+        )
         read = (journal.decode(event.content, f"{event.id} at {event.at_us}") for event in events)
         return [transition for transition in read if transition is not None]
 
@@ -300,6 +304,10 @@ def _observed(view: MachineView, now_us: int) -> Observed:
 
 def _id(transition: Transition) -> str:
     return f"{transition.alarm_id}~{transition.kind}"
+
+
+def _machine_of(event: ingestion_pb2.Event) -> str:
+    return event.id.partition("~")[0]
 
 
 def _event(transition: Transition) -> ingestion_pb2.Event:

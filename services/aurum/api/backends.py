@@ -1,6 +1,6 @@
 """The services behind the API, as plain coroutines: every call is under the resilience policies."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -13,6 +13,7 @@ from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _PAGE = 1000  # events
+_MOST_SEARCHED = 20_000  # events, for those that a caller may see
 
 
 class _Backend:
@@ -78,20 +79,29 @@ class IngestionBackend(_Backend):
         """Safe to repeat: an event is known by its kind, machine, time and id."""
         await self._dependency.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=events))
 
-    async def events(
-        self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int
+    async def events(  # noqa: PLR0917
+        self,
+        kind: str,
+        machine_id: str,
+        start_us: int,
+        end_us: int,
+        limit: int,
+        wanted: Callable[[ingestion_pb2.Event], bool] | None = None,
     ) -> list[ingestion_pb2.Event]:
-        """As many as are asked for, the newest first."""
+        """As many as are asked for, the newest first; of those that are wanted, within the newest _MOST_SEARCHED."""
         request = ingestion_pb2.ListEventsRequest(
             kind=kind, machine_id=machine_id, start_us=max(0, start_us), end_us=end_us, limit=limit
         )
         events: list[ingestion_pb2.Event] = []
+        searched = 0
         while True:
             answer = await self._dependency.unary(self._stub.ListEvents, request)
-            events += answer.events
-            if not answer.next_page_token or len(events) >= limit:
+            events += answer.events if wanted is None else [event for event in answer.events if wanted(event)]
+            searched += len(answer.events)
+            if not answer.next_page_token or len(events) >= limit or searched >= _MOST_SEARCHED:
                 return events[:limit]
-            request.page_token, request.limit = answer.next_page_token, limit - len(events)
+            request.page_token = answer.next_page_token
+            request.limit = limit - len(events) if wanted is None else _PAGE
 
     async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
         """What the plant as a whole was recorded of after an event of this number, in the order in which it was; the

@@ -1,6 +1,6 @@
 """What a caller sees who is bound to sites: machines of others are as if they were not there."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from fastapi import Depends, Request
@@ -55,6 +55,18 @@ def site_to_ask(caller: Identity, site: str) -> str:
     if not caller.may_see(site):
         raise NotFoundError(f"there is no site {site!r}", reason="SITE_NOT_FOUND")
     return site
+
+
+def of_callers(context: ApiContext, caller: Identity) -> Callable[[str], bool] | None:
+    """Tells of a machine's id whether it is the caller's; None where all are."""
+    if not caller.sites:
+        return None
+
+    def wanted(machine_id: str) -> bool:
+        machine = context.plant.machine(machine_id)
+        return machine is not None and caller.may_see(machine.site)
+
+    return wanted
 
 
 def visible(context: ApiContext, caller: Identity, items: Iterable[Item]) -> list[Item]:

@@ -15,6 +15,8 @@ Reason = Literal["failed", "degraded", "slow"]
 _MOST_NOTABLE = 60
 _MOST_OF_A_NAME = 12  # so that one failing request that is made all the time does not push out all others
 _MOST_SPANS_OF_A_TRACE = 500
+_MOST_BYTES = 16_000_000  # of spans, about: their attributes hold what callers send
+_SPAN_BYTES, _ATTRIBUTE_BYTES = 1500, 150  # of one without texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,15 @@ class NotableTrace:
 
 
 class SpanRing(SpanProcessor):
-    """Keeps the last `size` spans that have ended; called on whichever thread ends them.
+    """Keeps the last `size` spans that have ended, of at most _MOST_BYTES; called on whichever thread ends them.
 
     slow: seconds from which on a trace is worth a look.
     """
 
     def __init__(self, size: int, slow: float) -> None:
-        self._spans: collections.deque[ReadableSpan] = collections.deque(maxlen=size)
+        self._size = size
+        self._spans: collections.deque[tuple[ReadableSpan, int]] = collections.deque()  # each with its bytes, about
+        self._bytes = 0
         self._notable: collections.deque[NotableTrace] = collections.deque()
         self._slow = slow
         self._lock = threading.Lock()
@@ -49,7 +53,12 @@ class SpanRing(SpanProcessor):
         pass
 
     def on_end(self, span: ReadableSpan) -> None:
-        self._spans.append(span)
+        nbytes = _size_of(span)
+        with self._lock:
+            self._spans.append((span, nbytes))
+            self._bytes += nbytes
+            while len(self._spans) > self._size or self._bytes > _MOST_BYTES:
+                self._bytes -= self._spans.popleft()[1]
         if span.parent is not None and not span.parent.is_remote:
             return
         found = self._judge(span)
@@ -57,7 +66,9 @@ class SpanRing(SpanProcessor):
             self._note(found)
 
     def shutdown(self) -> None:
-        self._spans.clear()
+        with self._lock:
+            self._spans.clear()
+            self._bytes = 0
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return True
@@ -71,7 +82,9 @@ class SpanRing(SpanProcessor):
     def trace(self, trace_id: str) -> list[dict[str, Any]]:
         """The spans of a trace that this process still has, as JSON, by their start."""
         wanted = int(trace_id, 16)
-        found = [span for span in tuple(self._spans) if span.context is not None and span.context.trace_id == wanted]
+        with self._lock:
+            spans = [span for span, _ in self._spans]
+        found = [span for span in spans if span.context is not None and span.context.trace_id == wanted]
         found.sort(key=lambda span: span.start_time or 0)
         return [as_json(span) for span in found[:_MOST_SPANS_OF_A_TRACE]]
 
@@ -100,6 +113,13 @@ class SpanRing(SpanProcessor):
                 self._notable.popleft()
             self._notable.append(trace)
             self.added += 1
+
+
+def _size_of(span: ReadableSpan) -> int:
+    size = _SPAN_BYTES + len(span.name) + len(span.status.description or "")
+    for attributes in (span.attributes or {}, *(event.attributes or {} for event in span.events)):
+        size += sum(_ATTRIBUTE_BYTES + (len(value) if isinstance(value, str) else 0) for value in attributes.values())
+    return size
 
 
 def as_json(span: ReadableSpan) -> dict[str, Any]:

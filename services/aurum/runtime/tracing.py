@@ -12,7 +12,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
@@ -33,6 +33,7 @@ from aurum.runtime.span_ring import SpanRing
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_ATTRIBUTE = 4000  # characters
 _SAY_AGAIN = 60.0  # seconds between two lines about a collector that takes nothing
 
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
@@ -127,7 +128,11 @@ def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None
         return None
     resource = describe_process(service, settings)
     set_sample_ratio(settings.tracing_sample_ratio)
-    provider = TracerProvider(resource=resource, sampler=ParentBased(_new_traces))
+    provider = TracerProvider(
+        resource=resource,
+        sampler=ParentBased(_new_traces),
+        span_limits=SpanLimits(max_attribute_length=_LONGEST_ATTRIBUTE),  # attributes hold what callers send
+    )
     provider.add_span_processor(_Callers())
     if settings.tracing_otlp_endpoint:
         logging.getLogger(OTLPSpanExporter.__module__.rpartition(".")[0]).setLevel(logging.CRITICAL)

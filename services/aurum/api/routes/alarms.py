@@ -20,7 +20,7 @@ from aurum.api.alarm_schemas import (
 )
 from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.convert import moment, optional_moment, query_time
-from aurum.api.scope import visible
+from aurum.api.scope import of_callers, visible
 from aurum.runtime.audit import Act
 from aurum.runtime.errors import UnavailableError
 from aurum.security.identity import Identity
@@ -71,7 +71,9 @@ async def journal(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> JournalOut:
     """What has happened to alarms, and who did it."""
-    found = await context.alarms.journal(query_time("start", start), query_time("end", end), limit)
+    found = await context.alarms.journal(
+        query_time("start", start), query_time("end", end), limit, of_callers(context, caller)
+    )
     return JournalOut(
         items=[
             TransitionOut(
@@ -85,7 +87,7 @@ async def journal(
                 value=each.value,
                 reason=each.reason or None,
             )
-            for each in visible(context, caller, found)
+            for each in found
         ]
     )
 

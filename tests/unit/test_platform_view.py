@@ -72,6 +72,20 @@ def test_failed_degraded_and_slow_traces_are_noted(ring: SpanRing, tracer: trace
     assert ring.notable[0].seconds == 12
 
 
+def test_spans_are_bounded_by_their_bytes() -> None:
+    """However long what callers send is, the spans in memory have a bounded size, and the newest are kept."""
+    provider, wide = TracerProvider(), SpanRing(size=100_000, slow=10.0)
+    provider.add_span_processor(wide)
+    for number in range(400):
+        with provider.get_tracer("test").start_as_current_span(
+            f"span {number}", attributes={"url.path": "x" * 100_000}
+        ):
+            pass
+    assert 100 < len(wide._spans) < 200
+    assert wide._bytes <= 16_000_000
+    assert wide._spans[-1][0].name == "span 399"
+
+
 def test_trace_contains_only_its_own_spans(ring: SpanRing, tracer: trace.Tracer) -> None:
     with (
         tracer.start_as_current_span("outer", attributes={"aurum.machines": 3}) as outer,

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from argon2.exceptions import InvalidHashError, VerificationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from aurum.runtime import damage
@@ -228,5 +228,5 @@ class ApiKeys:
 def _verify(hash_: str, secret: str) -> bool:
     try:
         return _HASHER.verify(hash_, secret)
-    except (VerifyMismatchError, InvalidHashError):
+    except (VerificationError, InvalidHashError):  # of another secret, or a hash that is damaged
         return False

@@ -98,12 +98,14 @@ def dead_letter(release: Namespace) -> Iterator[None]:
         release.kubectl(*gateway, "delete", line.split()[0])
 
 
+# Of a machine that nobody predicts: what is asked all the time is answered from memory
 _ROT = """
 import os, sqlite3
 path = os.path.join(os.environ["AURUM_STATE_DIR"], "store.db")
 tables = sqlite3.connect(path, timeout=30)
 id_, data, machine = tables.execute(
-    "SELECT segments.id, data, machine_id FROM segments JOIN series ON series.id = segments.series LIMIT 1").fetchone()
+    "SELECT segments.id, data, machine_id FROM segments JOIN series ON series.id = segments.series "
+    "WHERE machine_id LIKE 'loud-%' LIMIT 1").fetchone()
 data = bytearray(data)
 data[-1] ^= 1
 tables.execute("UPDATE segments SET data = ? WHERE id = ?", (bytes(data), id_))

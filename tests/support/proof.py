@@ -20,6 +20,7 @@ TOPICS = {
     "chaos": "tests/faults",
     "connections": "tests/security tests/faults",
     "console": "tests/browser",
+    "costs": "tests/faults",
     "devices": "tests/integration",
     "operator": "tests/cluster/operator",
     "disruption": "tests/cluster",

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from aurum.alarms import journal
 from aurum.alarms.conditions import Condition, Observed
 from aurum.alarms.flood import Flood
 from aurum.alarms.journaled import JournaledAlarms
 from aurum.alarms.lifecycle import Alarm, Kind, State, Transition
 from aurum.alarms.rules import AlarmRules, Rule
+from aurum.api import alarm_journal
 from aurum.api.backends import IngestionBackend
 from aurum.api.plant_view import MachineView, PlantView
 from aurum.readings.history import FAULT
@@ -116,7 +116,7 @@ class AlarmDesk:
         events = await self._ingestion.events(
             KIND, "", start_us, end_us, limit, None if wanted is None else lambda event: wanted(_machine_of(event))
         )
-        read = (journal.decode(event.content, f"{event.id} at {event.at_us}") for event in events)
+        read = (alarm_journal.decode(event.content, f"{event.id} at {event.at_us}") for event in events)
         return [transition for transition in read if transition is not None]
 
     async def run(self) -> None:
@@ -152,7 +152,7 @@ class AlarmDesk:
         since = max(0, self._alarms.number - _OVERLAP)
         events = await self._ingestion.events_after(KIND, since, _MOST_READ)
         for event in events:
-            transition = journal.decode(event.content, f"{event.id} at {event.at_us}")
+            transition = alarm_journal.decode(event.content, f"{event.id} at {event.at_us}")
             if transition is None:
                 continue
             self._tell(transition, self._alarms.read(event.number, transition, self._now()))
@@ -316,5 +316,5 @@ def _event(transition: Transition) -> ingestion_pb2.Event:
         machine_id="",
         at_us=transition.at_us,
         id=_id(transition),
-        content=journal.encode(transition),
+        content=alarm_journal.encode(transition),
     )

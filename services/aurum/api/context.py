@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
+from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
 from aurum.api.gatekeeper import Gatekeeper
 from aurum.api.live_feed import LiveFeed
@@ -56,6 +57,7 @@ class ApiContext:
     factors: EmissionFactors
     costs: CostTable
     gatekeeper: Gatekeeper
+    ended_sessions: EndedSessions
     audit: AuditLog
     admin_servers: Mapping[str, HttpDependency]
     source: OwnSource

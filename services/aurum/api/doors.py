@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from aurum.api.gatekeeper import Gatekeeper
@@ -20,8 +20,11 @@ from aurum.security.tokens import Issuer, Tokens
 logger = logging.getLogger(__name__)
 
 
-def gatekeeper(service: Service) -> Gatekeeper:
-    """Raises SettingsError if the API would listen beyond this machine and ask nobody who they are."""
+def gatekeeper(service: Service, ended: Container[str]) -> Gatekeeper:
+    """ended: ids of sessions that were ended before their time.
+
+    Raises SettingsError if the API would listen beyond this machine and ask nobody who they are.
+    """
     settings = service.settings
     limits = RateLimits(settings.api_rate, settings.api_rate_burst) if settings.api_rate else None
     if settings.auth_keys_file is None and settings.auth_oidc_issuer is None:
@@ -38,16 +41,16 @@ def gatekeeper(service: Service) -> Gatekeeper:
     except KeyFileError as error:
         raise SettingsError(f"AURUM_AUTH_KEYS_FILE: {error}") from error
     tokens = _tokens(service) if settings.auth_oidc_issuer else None
-    return Gatekeeper(keys, tokens, _sessions(settings), limits, ROUTES)
+    return Gatekeeper(keys, tokens, _sessions(settings, ended), limits, ROUTES)
 
 
-def _sessions(settings: Settings) -> Sessions:
+def _sessions(settings: Settings, ended: Container[str]) -> Sessions:
     stated = settings.auth_session_secret
     if stated is None:
         logger.info("sessions of the console end with this process, and hold at no other (AURUM_AUTH_SESSION_SECRET)")
     secret = stated.get_secret_value().encode() if stated else secrets.token_bytes(32)
     try:
-        return Sessions(secret, settings.auth_session_hours * 3600)
+        return Sessions(secret, settings.auth_session_hours * 3600, ended=ended)
     except ValueError as error:
         raise SettingsError(f"AURUM_AUTH_SESSION_SECRET: {error}") from error
 

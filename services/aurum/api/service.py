@@ -14,6 +14,7 @@ from aurum.api.body_budget import BodyBudget
 from aurum.api.context import ApiContext
 from aurum.api.doors import gatekeeper
 from aurum.api.emission_factors import emission_factors
+from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
 from aurum.api.middleware import RequestMiddleware
@@ -112,6 +113,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
     listener = listen(settings.api_host, settings.api_port, "AURUM_API_PORT")
     ingestion = IngestionBackend(service.dependency("ingestion", settings.ingestion_target))
     prediction = PredictionBackend(service.dependency("prediction", settings.prediction_target))
+    ended = EndedSessions(ingestion)
     plant = PlantView(ingestion, prediction, settings.api_refresh_interval)
     desk = AlarmDesk(ingestion, plant, rules)
     feed = LiveFeed(plant, desk)
@@ -135,7 +137,8 @@ async def api(service: Service) -> AsyncGenerator[None]:
         plan=plan,
         factors=emission_factors(service),
         costs=costs,
-        gatekeeper=gatekeeper(service),
+        gatekeeper=gatekeeper(service, ended),
+        ended_sessions=ended,
         audit=service.audit,
         admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
         source=OwnSource(),
@@ -145,6 +148,8 @@ async def api(service: Service) -> AsyncGenerator[None]:
     service.spawn(plant.follow(), "plant-view")
     service.spawn(plant.probe(), "probe")
     service.spawn(desk.run(), "alarms")
+    if context.gatekeeper.asks:
+        service.spawn(ended.run(), "ended-sessions")
     service.spawn(feed.run(), "live-feed")
     service.spawn(overview.collect(), "traces")
     if settings.feature_predictive:

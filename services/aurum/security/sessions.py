@@ -5,23 +5,32 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from aurum.security.identity import Identity, Role
 
 COOKIE = "aurum_session"
+_ID_LENGTH = 32
 _LONGEST = 4000  # characters, as browsers allow
 _VERSION = b"aurum-session-1\n"
 
 
 class Sessions:
-    def __init__(self, secret: bytes, seconds: float, clock: Callable[[], float] = time.time) -> None:
-        """secret: at least 32 bytes, the same at all replicas. seconds: that a session lasts."""
+    def __init__(
+        self,
+        secret: bytes,
+        seconds: float,
+        clock: Callable[[], float] = time.time,
+        ended: Container[str] = frozenset(),
+    ) -> None:
+        """secret: at least 32 bytes, the same at all replicas. seconds: that a session lasts. ended: ids of those that
+        were ended before."""
         if len(secret) < 32:
             raise ValueError("the secret of sessions must have at least 32 bytes")
         self._secret = secret
         self._seconds = seconds
         self._clock = clock
+        self._ended = ended
 
     @property
     def seconds(self) -> int:
@@ -47,7 +56,7 @@ class Sessions:
             body, signature = (_decode(part) for part in cookie.split("."))
         except ValueError:
             return None
-        if not hmac.compare_digest(signature, self._sign(body)):
+        if not hmac.compare_digest(signature, self._sign(body)) or id_of(cookie) in self._ended:
             return None
         content = json.loads(body)  # we have made it
         if content["until"] <= self._clock():
@@ -56,8 +65,18 @@ class Sessions:
         sites = frozenset(content["sites"])
         return Identity(content["user"], roles, "session", sites, content["key"], content["until"])
 
+    def until(self, cookie: str) -> float | None:
+        """When a session ends by itself, in seconds since 1970; None if it is none, or over."""
+        found = self.identify(cookie)
+        return found.until if found else None
+
     def _sign(self, body: bytes) -> bytes:
         return hmac.new(self._secret, _VERSION + body, hashlib.sha256).digest()
+
+
+def id_of(cookie: str) -> str:
+    """By what a session is known, which opens nothing."""
+    return hashlib.sha256(_VERSION + cookie.encode()).hexdigest()[:_ID_LENGTH]
 
 
 def _encode(data: bytes) -> str:

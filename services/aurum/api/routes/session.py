@@ -8,7 +8,7 @@ from aurum.api.context import Caller, Context
 from aurum.runtime.errors import FailedPreconditionError, UnauthenticatedError
 from aurum.security.api_keys import PREFIX
 from aurum.security.identity import Identity
-from aurum.security.sessions import COOKIE
+from aurum.security.sessions import COOKIE, id_of
 
 router = APIRouter(prefix="/api/session", tags=["system"])
 
@@ -58,8 +58,13 @@ async def sign_in(context: Context, request: Request, response: Response, body: 
 
 
 @router.delete("", status_code=204)
-async def sign_out(response: Response) -> None:
-    """Ends the session in this browser."""
+async def sign_out(context: Context, request: Request, response: Response) -> None:
+    """Ends the session, in this browser and at every replica."""
+    cookie = request.cookies.get(COOKIE)
+    sessions = context.gatekeeper.sessions
+    until = sessions.until(cookie) if cookie is not None and sessions is not None else None
+    if cookie is not None and until is not None:
+        context.ended_sessions.end(id_of(cookie), until)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
 
 

@@ -1,0 +1,71 @@
+"""Sessions that somebody has ended before their time: every replica refuses them, though a cookie needs no replica.
+
+What ends here is refused here at once and recorded as an event of the plant as a whole; the others read it within
+seconds. Without ingestion it is recorded when that is back.
+"""
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Callable
+
+from aurum.api.backends import IngestionBackend
+from aurum.runtime.errors import AurumError
+from aurum.v1 import ingestion_pb2
+
+logger = logging.getLogger(__name__)
+
+_KIND = "session_end"  # of event
+_EVERY, _WHILE_AWAY = 2.0, 5.0  # seconds
+_MOST = 10_000  # sessions; those that end first go first
+_OVERLAP = 5_000_000  # numbers, which a store of several replicas gives by their clocks, in µs
+
+
+class EndedSessions:
+    """For one event loop."""
+
+    def __init__(self, ingestion: IngestionBackend, clock: Callable[[], float] = time.time) -> None:
+        self._ingestion = ingestion
+        self._clock = clock
+        self._until: dict[str, float] = {}  # by the session's id: when it would have ended
+        self._waiting: collections.deque[tuple[str, float]] = collections.deque(maxlen=_MOST)
+        self._number = 0
+
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._until
+
+    def end(self, session_id: str, until: float) -> None:
+        """Ends a session. until: seconds since 1970 at which it would have ended by itself."""
+        self._note(session_id, until)
+        self._waiting.append((session_id, until))
+
+    async def run(self) -> None:
+        """Tells the other replicas and hears from them, for as long as it runs."""
+        while True:
+            try:
+                await self.exchange()
+                pause = _EVERY
+            except AurumError as error:
+                logger.debug("ended sessions are not exchanged at the moment: %s", error.message)
+                pause = _WHILE_AWAY
+            await asyncio.sleep(pause)
+
+    async def exchange(self) -> None:
+        """Raises AurumError; then nothing is forgotten."""
+        while self._waiting:
+            session_id, until = self._waiting[0]
+            event = ingestion_pb2.Event(kind=_KIND, at_us=int(until * 1e6), id=session_id)
+            await self._ingestion.record([event])
+            self._waiting.popleft()
+        for event in await self._ingestion.events_after(_KIND, max(0, self._number - _OVERLAP), _MOST):
+            self._number = max(self._number, event.number)
+            self._note(event.id, event.at_us / 1e6)
+
+    def _note(self, session_id: str, until: float) -> None:
+        now = self._clock()
+        if until > now:
+            self._until[session_id] = until
+        if len(self._until) > _MOST:
+            kept = sorted(self._until.items(), key=lambda each: each[1])[-_MOST // 2 :]
+            self._until = {each: end for each, end in kept if end > now}

@@ -42,11 +42,11 @@ class Plant:
 
     @contextlib.contextmanager
     def stub(
-        self, certificate: tuple[bytes, bytes] | None, authority: bytes | None = None
+        self, certificate: tuple[bytes, bytes] | None, authority: bytes | None = None, service: str = "ingestion"
     ) -> Iterator[ingestion_pb2_grpc.IngestionServiceStub]:
         chain, key = certificate or (None, None)
         credentials = grpc.ssl_channel_credentials(authority or self.authority.pem, key, chain)
-        with grpc.secure_channel(f"127.0.0.1:{self.platform.port('ingestion')}", credentials) as channel:
+        with grpc.secure_channel(f"127.0.0.1:{self.platform.port(service)}", credentials) as channel:
             yield ingestion_pb2_grpc.IngestionServiceStub(channel)
 
     def presented(self, service: str) -> int:
@@ -131,12 +131,13 @@ def test_device_may_only_write_its_own_machines(plant: Plant) -> None:
         refused(lambda: write(stub), grpc.StatusCode.PERMISSION_DENIED)
 
 
-def test_certificate_bound_to_machines_reaches_no_other(plant: Plant) -> None:
-    """A certificate that is bound to machines registers, reads, lists and follows no other; reflection wants a role."""
+@pytest.mark.parametrize("service", ["ingestion", "edge"])
+def test_certificate_bound_to_machines_reaches_no_other(plant: Plant, service: str) -> None:
+    """A certificate that is bound to machines registers, reads, lists and follows no other, at a gateway neither."""
     with plant.stub(plant.authority.issue("platform.test")) as stub:
         write(stub, source="service", machine="press-9")
         write(stub, source="service", machine="pump-9")
-    with plant.stub(plant.authority.issue("bound.test")) as stub:
+    with plant.stub(plant.authority.issue("bound.test"), service=service) as stub:
         own, other = ("pump-9", "press-9")
         calls = {
             "GetMachine": lambda machine: ingestion_pb2.GetMachineRequest(machine_id=machine),
@@ -160,11 +161,13 @@ def test_certificate_bound_to_machines_reaches_no_other(plant: Plant) -> None:
             assert all(name.startswith("pump-") for name in names)
 
 
-def test_sender_learns_nothing_by_registering(plant: Plant) -> None:
+@pytest.mark.parametrize("service", ["ingestion", "edge"])
+def test_sender_learns_nothing_by_registering(plant: Plant, service: str) -> None:
     """The answer to a registration tells who may only send nothing of the machine's readings."""
     with plant.stub(plant.authority.issue("device.test")) as stub:
-        write(stub, machine="pump-secret")
-        request = ingestion_pb2.RegisterMachineRequest(machine_id="pump-secret", machine_type="pump")
+        write(stub, machine=f"pump-of-{service}")
+    with plant.stub(plant.authority.issue("device.test"), service=service) as stub:
+        request = ingestion_pb2.RegisterMachineRequest(machine_id=f"pump-of-{service}", machine_type="pump")
         machine = stub.RegisterMachine(request, timeout=5).machine
         assert (machine.machine_type, list(machine.sensors), machine.last_seen_us) == ("pump", [], 0)
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Any
 
 from aurum.edge.inputs.configuration import InputsError, InputsFile, load_inputs
@@ -19,7 +19,7 @@ from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.tracing import traceparent
-from aurum.security.door import as_callers, door
+from aurum.security.door import as_callers, as_told, door, may_see_machine, require_machines
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -56,18 +56,24 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
     ) -> ingestion_pb2.RegisterMachineResponse:
+        require_machines([request.machine_id])
         idempotent = bool(request.request_id)
-        return await self._upstream.unary(self._stub.RegisterMachine, request, idempotent=idempotent)
+        response = await self._upstream.unary(self._stub.RegisterMachine, request, idempotent=idempotent)
+        return ingestion_pb2.RegisterMachineResponse(machine=as_told(response.machine))
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
+        require_machines([request.machine_id])
         return await self._upstream.unary(self._stub.GetMachine, request)
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
     ) -> ingestion_pb2.ListMachinesResponse:
-        return await self._upstream.unary(self._stub.ListMachines, request)
+        response = await self._upstream.unary(self._stub.ListMachines, request)
+        return ingestion_pb2.ListMachinesResponse(
+            machines=_seen(response.machines), next_page_token=response.next_page_token
+        )
 
     async def RecordEvents(  # noqa: N802
         self, request: ingestion_pb2.RecordEventsRequest, context: Any
@@ -77,20 +83,24 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def ListEvents(  # noqa: N802
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
+        if request.machine_id:
+            require_machines([request.machine_id])
         return await self._upstream.unary(self._stub.ListEvents, request)
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:
+        require_machines(request.machine_ids)
         for response in await self._upstream.stream(self._stub.Query, request):
             yield response
 
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
+        require_machines(request.machine_ids)
         await context.send_initial_metadata(TAKEN_UP)
         async for response in self._upstream.endless(self._stub.Watch, request):
-            yield response
+            yield ingestion_pb2.WatchResponse(machines=_seen(response.machines))
 
     async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
         return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
@@ -110,6 +120,11 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             metrics.track_ingestion_error(error.reason, transport)
             raise
         return asyncio.shield(asyncio.ensure_future(_measured(writing, transport, started)))
+
+
+def _seen(machines: Iterable[ingestion_pb2.Machine]) -> list[ingestion_pb2.Machine]:
+    """Those that the present caller may see: ingestion is asked by the gateway, which may see all."""
+    return [machine for machine in machines if may_see_machine(machine.machine_id)]
 
 
 async def _measured(writing: Awaitable[Written], transport: str, started: float) -> Written:

@@ -19,7 +19,7 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.rpc_client import TAKEN_UP
 from aurum.runtime.tracing import set_span_attributes
-from aurum.security.door import as_callers, may_read, may_see_machine, require_machines
+from aurum.security.door import as_callers, as_told, may_see_machine, require_machines
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -108,11 +108,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         )
         # To its end, though its caller may hang up: a machine that the store knows is shown
         state = await asyncio.shield(asyncio.ensure_future(self._register(record)))
-        machine = state.message(sensors=may_read())
-        if not may_read():
-            machine.ClearField("first_seen_us")
-            machine.ClearField("last_seen_us")
-        return ingestion_pb2.RegisterMachineResponse(machine=machine)
+        return ingestion_pb2.RegisterMachineResponse(machine=as_told(state.message()))
 
     async def _register(self, record: MachineRecord) -> MachineState:
         return self._plant.registered(await self._store.register(record))

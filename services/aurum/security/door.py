@@ -14,6 +14,7 @@ from aurum.runtime.tracing import name_caller
 from aurum.security.access import PUBLIC, RPCS
 from aurum.security.clients import Client, ClientFileError, Clients, load_clients
 from aurum.security.identity import EVERYBODY, Identity, Role
+from aurum.v1 import ingestion_pb2
 
 _caller: contextvars.ContextVar[Client | None] = contextvars.ContextVar("client", default=None)
 
@@ -98,6 +99,14 @@ def may_read() -> bool:
     """Whether the present caller may see readings: who only sends is told nothing of them."""
     client = _caller.get()
     return client is None or client.identity.has(Role.VIEWER)
+
+
+def as_told(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
+    """A machine as the present caller is told of it by a registration."""
+    if not may_read():
+        for field in ("sensors", "first_seen_us", "last_seen_us"):
+            machine.ClearField(field)
+    return machine
 
 
 def door(settings: Settings, host: str, setting: str) -> Door | None:

@@ -36,7 +36,6 @@ _TAKE_OVER = 2  # looks, after which the journal is read for what others have ad
 _MOST_ALARMS = 20_000  # kept in memory; those that are over go first
 _MOST_WAITING = 10_000  # transitions that could not be written yet; then the oldest go
 _PAGE = 1000
-_OVERLAP = 5_000_000  # numbers, which a store of several replicas gives by their clocks, in µs
 _MOST_READ = 20_000  # entries of the journal, at once
 _STATES: tuple[State, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
 
@@ -149,8 +148,7 @@ class AlarmDesk:
 
     async def _catch_up(self) -> None:
         """Reads what the journal has beyond what was read of it, at most its newest _MOST_READ entries."""
-        since = max(0, self._alarms.number - _OVERLAP)
-        events = await self._ingestion.events_after(KIND, since, _MOST_READ)
+        events = await self._ingestion.events_after(KIND, self._alarms.number, _MOST_READ)
         for event in events:
             transition = alarm_journal.decode(event.content, f"{event.id} at {event.at_us}")
             if transition is None:

@@ -13,6 +13,7 @@ from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _PAGE = 1000  # events
+_OVERLAP = 5_000_000  # numbers, in µs, by which the clocks of a store's replicas may differ
 _MOST_SEARCHED = 20_000  # events, for those that a caller may see
 
 
@@ -104,9 +105,9 @@ class IngestionBackend(_Backend):
             request.limit = limit - len(events) if wanted is None else _PAGE
 
     async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
-        """What the plant as a whole was recorded of after an event of this number, in the order in which it was; the
-        newest if there is more than `most`."""
-        request = ingestion_pb2.ListEventsRequest(kind=kind, by_number=True, after_number=number)
+        """Events of the plant as a whole recorded after that of a number, in their order; the newest if there are more
+        than `most`. Some from before may be among them, since replicas of a shared store number by their own clocks."""
+        request = ingestion_pb2.ListEventsRequest(kind=kind, by_number=True, after_number=max(0, number - _OVERLAP))
         events: list[ingestion_pb2.Event] = []
         while True:
             request.limit = min(_PAGE, most - len(events))

@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 _KIND = "session_end"  # of event
 _EVERY, _WHILE_AWAY = 2.0, 5.0  # seconds
 _MOST = 10_000  # sessions; those that end first go first
-_OVERLAP = 5_000_000  # numbers, which a store of several replicas gives by their clocks, in µs
 
 
 class EndedSessions:
@@ -58,7 +57,7 @@ class EndedSessions:
             event = ingestion_pb2.Event(kind=_KIND, at_us=int(until * 1e6), id=session_id)
             await self._ingestion.record([event])
             self._waiting.popleft()
-        for event in await self._ingestion.events_after(_KIND, max(0, self._number - _OVERLAP), _MOST):
+        for event in await self._ingestion.events_after(_KIND, self._number, _MOST):
             self._number = max(self._number, event.number)
             self._note(event.id, event.at_us / 1e6)
 

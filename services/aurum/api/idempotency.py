@@ -24,7 +24,7 @@ IdempotencyKey = Annotated[str | None, Depends(_scoped)]
 
 
 def key_reused() -> InvalidArgumentError:
-    """For a key that came before with another request."""
+    """The error for a key that was used before with a different body."""
     error = InvalidArgumentError.of(
         "Idempotency-Key", "was used for a request with another content; use a new key for each request"
     )

@@ -71,11 +71,5 @@ def of_callers(context: ApiContext, caller: Identity) -> Callable[[str], bool] |
 
 def visible(context: ApiContext, caller: Identity, items: Iterable[Item]) -> list[Item]:
     """Of items that name their machine, those whose machine is the caller's."""
-    if not caller.sites:
-        return list(items)
-    found = []
-    for item in items:
-        machine = context.plant.machine(item.machine_id)
-        if machine is not None and caller.may_see(machine.site):
-            found.append(item)
-    return found
+    wanted = of_callers(context, caller)
+    return [item for item in items if wanted is None or wanted(item.machine_id)]

@@ -66,9 +66,7 @@ def as_callers(batch: Batch) -> Batch:
         return batch
     if not client.speaks_for_source(batch.source_id):
         raise PermissionDeniedError(f"{client.identity.user_id} does not speak for source {batch.source_id!r}")
-    for series in batch.series:
-        if not client.speaks_for_machine(series.machine_id):
-            raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {series.machine_id!r}")
+    require_machines(series.machine_id for series in batch.series)
     if client.identity.has(Role.SERVICE):
         return batch
     owner = client.owner if not batch.owner else f"{client.owner}/{batch.owner}"
@@ -102,7 +100,7 @@ def may_read() -> bool:
 
 
 def as_told(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
-    """A machine as the present caller is told of it by a registration."""
+    """A machine as the answer to a registration shows it: without readings for a caller that may not read."""
     if not may_read():
         for field in ("sensors", "first_seen_us", "last_seen_us"):
             machine.ClearField(field)

@@ -65,11 +65,6 @@ class Sessions:
         sites = frozenset(content["sites"])
         return Identity(content["user"], roles, "session", sites, content["key"], content["until"])
 
-    def until(self, cookie: str) -> float | None:
-        """When a session ends by itself, in seconds since 1970; None if it is none, or over."""
-        found = self.identify(cookie)
-        return found.until if found else None
-
     def _sign(self, body: bytes) -> bytes:
         return hmac.new(self._secret, _VERSION + body, hashlib.sha256).digest()
 

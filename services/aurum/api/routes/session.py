@@ -62,9 +62,9 @@ async def sign_out(context: Context, request: Request, response: Response) -> No
     """Ends the session, in this browser and at every replica."""
     cookie = request.cookies.get(COOKIE)
     sessions = context.gatekeeper.sessions
-    until = sessions.until(cookie) if cookie is not None and sessions is not None else None
-    if cookie is not None and until is not None:
-        context.ended_sessions.end(id_of(cookie), until)
+    session = sessions.identify(cookie) if cookie is not None and sessions is not None else None
+    if cookie is not None and session is not None:
+        context.ended_sessions.end(id_of(cookie), session.until)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
 
 

@@ -94,7 +94,7 @@ class Compactor:
                 self._due[place] = None
                 return
             merged += len(pieces)
-            if merged and over:
+            if over:
                 self._due[place] = None  # the rest in another step
                 break
         self.merged_segments += merged

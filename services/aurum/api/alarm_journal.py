@@ -1,4 +1,4 @@
-"""The journal of alarms: transitions as they are written down, and read by versions that know more or less."""
+"""Encodes and decodes entries of the alarm journal. Entries of newer versions are tolerated."""
 
 import json
 from dataclasses import asdict, fields

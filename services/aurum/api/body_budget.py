@@ -1,4 +1,4 @@
-"""Bytes of request bodies that the API holds at once: many large ones must not use up its memory."""
+"""Limits the bytes of request bodies that the API holds in memory at once."""
 
 from collections import Counter
 

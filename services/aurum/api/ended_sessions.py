@@ -1,4 +1,4 @@
-"""Sessions that somebody has ended before their time: every replica refuses them, though a cookie needs no replica.
+"""Sessions that were signed out before they expired. Every replica of the API refuses them.
 
 What ends here is refused here at once and recorded as an event of the plant as a whole; the others read it within
 seconds. Without ingestion it is recorded when that is back.

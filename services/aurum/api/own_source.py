@@ -1,4 +1,4 @@
-"""The source of what this process writes for callers that name none."""
+"""The source under which the API writes readings whose callers name none."""
 
 import heapq
 import time

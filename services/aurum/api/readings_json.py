@@ -1,4 +1,4 @@
-"""A JSON body of readings, taken apart while it is parsed: 200,000 readings become columns, never as many objects."""
+"""Parses a JSON body of readings into columns, without building an object for each reading."""
 
 import json
 import math

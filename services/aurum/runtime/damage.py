@@ -68,7 +68,7 @@ def report(kind: Kind, name: str, problem: str, consequence: str) -> None:
 
 
 def withdraw(kind: Kind, name: str) -> None:
-    """Notes that it is whole again, or gone."""
+    """Removes a report: the thing can be read again, or no longer exists."""
     _book.drop(kind, name)
     _count()
 

@@ -87,7 +87,7 @@ async def record_maintenance(context: Context, caller: Caller, machine_id: str, 
     now_us = int(time.time() * 1e6)
     at_us = query_time("at", body.at) or now_us
     if at_us > now_us + MAX_AHEAD_US:
-        raise InvalidArgumentError.of("at", "is in the future; a record says what was done")
+        raise InvalidArgumentError.of("at", "is in the future; a maintenance record describes work that was done")
     content = {"text": body.text, "by": body.by if caller.kind == "open" else caller.user_id}
     # Of what it says, so that the same record sent again is one, and two of the same moment are two
     id_ = hashlib.sha256("\0".join(content.values()).encode()).hexdigest()[:_ID_LENGTH]

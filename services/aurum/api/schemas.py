@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 Status = Literal["new", "running", "fault", "stale", "offline"]
 
@@ -80,7 +80,7 @@ class MachinePage(BaseModel):
 class ReadingIn(_In):
     machine_id: str
     sensor: str
-    timestamp: str | float | int = Field(
+    timestamp: str | StrictFloat | StrictInt = Field(  # strict, since true is no time
         description="ISO 8601, or a number since 1970 in seconds (from 1e11 milliseconds, from 1e14 microseconds)."
     )
     value: float | None

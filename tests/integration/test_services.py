@@ -220,6 +220,12 @@ async def test_gigabyte_body_is_rejected_without_reading_it(serving: Platform) -
     writer.close()
 
 
+@pytest.mark.parametrize("path", ["/api/readings", "/nothing"])
+def test_client_sending_refused_body_sees_the_answer(serving: Platform, path: str) -> None:
+    """A client that sends its whole body before it reads, and closes, gets the refusal and no reset connection."""
+    assert http("POST", f"{serving.api}{path}", b"x" * 17_000_000).status == 413
+
+
 @pytest.mark.parametrize("path", ["", "/metrics", "/features", "/explanation"])
 def test_unknown_machine_is_404(serving: Platform, path: str) -> None:
     answer = http("GET", f"{serving.api}/api/machines/nobody{path}")

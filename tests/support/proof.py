@@ -14,6 +14,7 @@ import pytest
 
 TOPICS = {
     "alerts": "tests/cluster/observability",
+    "attacks": "tests/faults",
     "api-fuzzing": "tests/security",
     "cassandra": "tests/integration tests/faults",
     "cassandra-release": "tests/cluster",

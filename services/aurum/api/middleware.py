@@ -41,6 +41,9 @@ _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # probes and scrapes are 
 _ALWAYS = _QUIET | {"/health", "/api/events"}  # answered however much there is to do; streams have a limit of their own
 _CLIENT_GONE = 499
 _OVERLOAD = frozenset({429, _CLIENT_GONE, 503, 504})
+# A connection that is closed while its body is still coming is reset, and the client loses the answer.
+_LINGER_SECONDS = 2.0  # for which the rest of a refused body is read and discarded
+_LINGER_BODIES = 4  # or until so many times the largest body has come
 
 
 class RequestMiddleware:
@@ -221,7 +224,23 @@ class _Exchange:
                 out["Connection"] = "close"
         if self.drip:
             await asyncio.sleep(self.drip)
+        ends = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if ends and self._body_expected and not self._body_done.is_set():
+            await self._send({**message, "more_body": True})
+            await self._discard_body()
+            message = {"type": "http.response.body"}
         await self._send(message)
+
+    async def _discard_body(self) -> None:
+        """Reads the rest of a body that nobody wants, within bounds, so that the client can finish and see its answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while self.received < _LINGER_BODIES * self._max_body_bytes:
+                    message = await self._receive()
+                    self.received += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        self._body_done.set()
+                        return
 
     @contextlib.asynccontextmanager
     async def wanted(self, seconds: float | None) -> AsyncGenerator[None]:

@@ -1,10 +1,12 @@
-"""The order in tests/: names, and what test files may import."""
+"""The order in tests/: names, what test files may import, and lists that have to follow the code."""
 
 import ast
 import collections
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+
+import yaml
 
 TESTS = Path(__file__).parents[1]
 _LONGEST = 60  # characters of a test's name
@@ -40,3 +42,15 @@ def test_no_module_imports_a_test_file_or_conftest() -> None:
 
 def test_shared_code_contains_no_tests() -> None:
     assert [path for path, module in _modules() if path.parts[0] == "support" and list(_tests(module))] == []
+
+
+def test_equivalent_mutants_name_code_that_exists() -> None:
+    """What a mutant is said to change stands in its file; otherwise the entry is of code that is no more."""
+    stale = []
+    for path in sorted((TESTS / "mutation" / "equivalent").glob("*.yaml")):
+        for entry in yaml.safe_load(path.read_text()):
+            source = [line.strip() for line in (TESTS.parent / entry["file"]).read_text().splitlines()]
+            before = [line.strip() for line in entry["before"].splitlines()]
+            if not any(source[at : at + len(before)] == before for at in range(len(source))):
+                stale.append(f"{path.name}: {entry['file']}: {entry['before']}")
+    assert stale == []

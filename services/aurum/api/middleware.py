@@ -232,7 +232,7 @@ class _Exchange:
         await self._send(message)
 
     async def _discard_body(self) -> None:
-        """Reads the rest of a body that nobody wants, within bounds, so that the client can finish and see its answer."""
+        """Reads the rest of a refused body, within bounds, so that the client can finish and read the answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 while self.received < _LINGER_BODIES * self._max_body_bytes:

@@ -1,7 +1,9 @@
 """Users go on working while others attack: nothing acknowledged is lost, and nobody is answered by an error of ours."""
 
 import collections
+import contextlib
 import itertools
+import math
 import os
 import random
 import statistics
@@ -10,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import psutil
 import pytest
 
 from aurum.security.api_keys import KeyFile, make_key, write_keys
+from aurum_sim.machine_types import PUMP
+from aurum_sim.plant_model import run_to_failure
 from tests.support.attacks import COSTLY, FREQUENT, VICTIM, Attack, Target, harmful
 from tests.support.device import READINGS, acknowledged
 from tests.support.issuer import TestIssuer
@@ -60,12 +64,20 @@ def target(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[T
     for service in SERVICES:
         running.start(service)
     target = Target(running, issuer, {name: {"X-API-Key": key} for name, (key, _) in made.items()})
+    life = run_to_failure(PUMP, 1, seed=42)[0]
+    times = life.timestamps[-100:] / 1e6 - float(life.timestamps[-1]) / 1e6 + time.time()
     for site in ("north", "south"):
         machine = {"machine_id": f"pump-{site}", "machine_type": "pump", "site": site}
         assert target.http("POST", "/api/machines", machine) == "201"
-    assert (
-        target.http("POST", "/api/machines", {"machine_id": VICTIM, "machine_type": "pump", "site": "north"}) == "201"
-    )
+        readings = [
+            {"machine_id": f"pump-{site}", "sensor": sensor, "timestamp": at, "value": value}
+            for sensor, column in life.columns.items()
+            for at, value in zip(times.tolist(), column[-100:].tolist(), strict=True)
+            if not math.isnan(value)
+        ]
+        assert target.http("POST", "/api/readings", {"readings": readings}) == "200"
+    victim = {"machine_id": VICTIM, "machine_type": "pump", "site": "north"}
+    assert target.http("POST", "/api/machines", victim) == "201"
     yield target
     running.stop()
     issuer.stop()
@@ -78,17 +90,19 @@ def no_service_ended(target: Target) -> Iterator[None]:
     assert set(alive.values()) <= {None, 0}, alive
 
 
-def started_devices(target: Target) -> list[subprocess.Popen[bytes]]:
-    """Devices that send through the gateway and keep a ledger."""
+@contextlib.contextmanager
+def devices(target: Target) -> Iterator[None]:
+    """Devices that send through the gateway and keep a ledger, until they are killed at the end of the block."""
     address = f"127.0.0.1:{target.platform.port('edge')}"
-    folder = target.platform.folder
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.support.device", address, name, str(folder / f"{name}.ledger"), "0.1"],
-            cwd=ROOT,
-        )
-        for name in device_names()
-    ]
+    command = [sys.executable, "-m", "tests.support.device", address]
+    ledgers = {name: str(target.platform.folder / f"{name}.ledger") for name in device_names()}
+    running = [subprocess.Popen([*command, name, ledger, "0.1"], cwd=ROOT) for name, ledger in ledgers.items()]
+    try:
+        yield
+    finally:
+        for device in running:
+            device.kill()
+            device.wait(10)
 
 
 def device_names() -> list[str]:
@@ -105,13 +119,13 @@ class Users:
         self.stored: list[tuple[int, float]] = []
         self._start_ms = time.time_ns() // 1_000_000 - 3_600_000
 
-    def work(self, until: float) -> None:
+    def work(self, over: threading.Event) -> None:
         due = time.monotonic()
         with ThreadPoolExecutor(8, "user") as people:
             for number in itertools.count(1):
-                if (due := due + 1 / RATE) > until:
+                due += 1 / RATE
+                if over.wait(max(0.0, due - time.monotonic())):
                     return
-                time.sleep(max(0.0, due - time.monotonic()))
                 people.submit(self._ask, number).add_done_callback(self._done)
 
     def _done(self, asked: Future[None]) -> None:
@@ -153,13 +167,12 @@ class Attackers:
         self._target, self._chance = target, random.Random(seed)
         self.outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
 
-    def attack_in_turn(self, attacks: tuple[Attack, ...], pause: float, until: float) -> None:
+    def attack_in_turn(self, attacks: tuple[Attack, ...], pause: float, over: threading.Event) -> None:
         """pause: seconds between two attacks."""
         for attack in itertools.cycle(attacks):
-            if time.monotonic() > until:
-                return
             self.attack_once(attack)
-            time.sleep(pause)
+            if over.wait(pause):
+                return
 
     def attack_once(self, attack: Attack) -> None:
         for outcome in attack(self._target, self._chance):
@@ -176,11 +189,10 @@ class Memory:
         self._processes = {name: psutil.Process(platform.processes[name].popen.pid) for name in SERVICES}
         self.samples: dict[str, list[int]] = {name: [] for name in SERVICES}
 
-    def follow(self, until: float) -> None:
-        while time.monotonic() < until:
+    def follow(self, over: threading.Event) -> None:
+        while not over.wait(1):
             for name, process in self._processes.items():
                 self.samples[name].append(process.memory_info().rss)
-            time.sleep(1)
 
     def growth(self) -> dict[str, float]:
         """Median of the last sixth of the time, as a share of that of the sixth after the first third."""
@@ -232,25 +244,20 @@ def test_attack_is_answered_by_refusals(target: Target, attack: Attack) -> None:
 @pytest.mark.proof("attacks")
 def test_users_work_on_while_all_attacks_run(target: Target) -> None:
     """Ten minutes of all attacks lose no acknowledged reading, store none twice, fail no user and leak nothing."""
-    devices = started_devices(target)
-    until = time.monotonic() + SECONDS
     users, memory = Users(target), Memory(target.platform)
     attackers = [Attackers(target, seed) for seed in (1, 2)]
-    threads = [
-        threading.Thread(target=users.work, args=(until,)),
-        threading.Thread(target=memory.follow, args=(until,)),
-        threading.Thread(target=attackers[0].attack_in_turn, args=(FREQUENT, 0.3, until)),
-        threading.Thread(target=attackers[1].attack_in_turn, args=(COSTLY, 5.0, until)),
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        for device in devices:
-            device.kill()
-            device.wait(10)
+    over = threading.Event()
+    with devices(target), ThreadPoolExecutor(4, "soak") as threads:
+        running = [
+            threads.submit(users.work, over),
+            threads.submit(memory.follow, over),
+            threads.submit(attackers[0].attack_in_turn, FREQUENT, 0.3, over),
+            threads.submit(attackers[1].attack_in_turn, COSTLY, 5.0, over),
+        ]
+        wait(running, SECONDS, FIRST_EXCEPTION)
+        over.set()
+        for each in running:
+            each.result()
     outcomes = attackers[0].outcomes + attackers[1].outcomes
     print(f"users: {dict(users.answered)}; attacks: {dict(sorted(outcomes.items()))}; memory: {memory.growth()}")  # noqa: T201
     assert users.problems == []

@@ -122,6 +122,16 @@ def test_alarms_that_are_over_are_forgotten_first() -> None:
     assert {alarm.machine_id for alarm in alarms} == {"a", "c", "d"}
 
 
+def test_entry_read_twice_counts_once_while_remembered() -> None:
+    """Of the keys that were read, the oldest are forgotten first, so a page that is read again changes nothing."""
+    alarms = JournaledAlarms(3)
+    page = [Transition(kind, "m", "r", at) for at, kind in enumerate(["raised", "cleared"] * 4, start=1)]
+    for number, entry in enumerate(page, start=1):
+        alarms.read(number, entry, 0)
+    assert alarms.read(7, page[6], 0) is None
+    assert [alarm.active for alarm in alarms] == [False]
+
+
 class Journal:
     """An ingestion that keeps events, and gives them by their numbers."""
 

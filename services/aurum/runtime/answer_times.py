@@ -5,6 +5,7 @@ Otherwise one slow answer keeps callers with short deadlines out for good, and w
 correct it.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class _Estimate:
         return self.seconds * self.share_left(now)
 
     def share_left(self, now: float) -> float:
-        return 0.5 ** (max(0.0, now - self.at) / _HALF_LIFE)
+        return math.exp2(-max(0.0, now - self.at) / _HALF_LIFE)
 
 
 class AnswerTimes:

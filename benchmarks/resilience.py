@@ -1,8 +1,9 @@
 """What the resilience policies cost and what they hold, beside other libraries in the same, interleaved rounds.
 
 Times are of a call that does nothing, through each library, in microseconds; the median of all rounds counts. Peers:
-pybreaker, aiobreaker, purgatory and hyx for breakers; tenacity with aiobreaker and asyncio.timeout, and hyx, for the
-whole chain. The other figures are counts: probes admitted, places leaked, attempts in an outage, answers in overload.
+pybreaker, aiobreaker, purgatory and hyx for breakers; tenacity or stamina with aiobreaker and asyncio.timeout, and hyx,
+for the whole chain; tenacity and stamina for a call that is retried. The other figures are counts: probes admitted,
+places leaked, attempts in an outage, answers in overload.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 import aiobreaker
 import purgatory
 import pybreaker
+import stamina
 import tenacity
 from hyx.circuitbreaker import consecutive_breaker
 from hyx.circuitbreaker.exceptions import BreakerFailing
@@ -37,6 +39,7 @@ from aurum.resilience import (
     Pipeline,
     Policy,
     ResilientCircuitBreaker,
+    RetryPolicy,
 )
 from aurum.resilience.outcomes import Outcome, read_outcomes
 from aurum.resilience.policy import PolicyDocument
@@ -163,6 +166,12 @@ def pipelines() -> dict[str, Callable[[], Awaitable[Any]]]:
         async with asyncio.timeout(2.0):
             return await async_work()
 
+    @stamina.retry(on=ConnectionError, attempts=3, wait_initial=0.1, wait_max=2.0)
+    @aio
+    async def through_stamina() -> int:
+        async with asyncio.timeout(2.0):
+            return await async_work()
+
     @hyx_retry(on=ConnectionError, attempts=3)
     @hyx_breaker
     @hyx_timeout(2.0)
@@ -174,8 +183,41 @@ def pipelines() -> dict[str, Callable[[], Awaitable[Any]]]:
         "ours, with attempt timeout": lambda: ours.call_async(attempt),
         "tenacity + aiobreaker + asyncio.timeout": decorated,
         "the same, not decorated": stack,
+        "stamina + aiobreaker + asyncio.timeout": through_stamina,
         "hyx": through_hyx,
         "none": async_work,
+    }
+
+
+def retries() -> dict[str, Callable[[], Awaitable[Any]]]:
+    """A call that fails twice, then succeeds; nobody waits in between."""
+    left = 0
+
+    async def flaky() -> int:
+        nonlocal left
+        left = left - 1 if left else 2
+        if left:
+            raise ConnectionError
+        return 1
+
+    ours = RetryPolicy(3, 0.0, 0.0)
+    strategies = RetryPolicy(
+        stop=tenacity.stop_after_attempt(3),
+        wait=tenacity.wait_none(),
+        retry=tenacity.retry_if_exception_type(ConnectionError),
+    )
+    by_tenacity = tenacity.retry(
+        stop=tenacity.stop_after_attempt(3),
+        wait=tenacity.wait_none(),
+        retry=tenacity.retry_if_exception_type(ConnectionError),
+        reraise=True,
+    )(flaky)
+    by_stamina = stamina.retry(on=ConnectionError, attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)(flaky)
+    return {
+        "ours": lambda: ours.call_async(flaky),
+        "ours, with tenacity's strategies": lambda: strategies.call_async(flaky),
+        "tenacity": by_tenacity,
+        "stamina": by_stamina,
     }
 
 
@@ -343,15 +385,21 @@ def main() -> None:
     closed: dict[str, list[float]] = {}
     opened: dict[str, list[float]] = {}
     chains: dict[str, list[float]] = {}
+    retried: dict[str, list[float]] = {}
     rates: list[float] = []
     waits: dict[str, list[float]] = {"ours": [], "pybreaker": []}
     sync_calls, refusals = closed_breakers(), open_breakers()
 
+    stamina.instrumentation.set_on_retry_hooks([])  # nobody listens to the others either
+
     async def measure_chains() -> None:
         calls = pipelines()
         await async_round(calls, 100, {})
+        again = retries()
+        await async_round(again, 10, {})
         for _ in range(rounds):
             await async_round(calls, times // 2, chains)
+            await async_round(again, times // 20, retried)
 
     for _ in range(rounds):
         sync_round(sync_calls, times, closed)
@@ -383,6 +431,7 @@ def main() -> None:
         "closed_us": {name: spread(values) for name, values in closed.items()},
         "open_us": {name: spread(values) for name, values in opened.items()},
         "pipeline_us": {name: spread(values) for name, values in chains.items()},
+        "two_retries_us": {name: spread(values) for name, values in retried.items()},
         "64_threads_seconds": {name: spread(values) for name, values in waits.items()},
         "half_open_admitted_of_1000": admitted,
         "outage_attempts_per_call": amplified,
@@ -399,7 +448,7 @@ def main() -> None:
         found = overload.run(*((1, 4.0) if arguments.quick else (3, 8.0)))
         goals |= overload.goals(found)
         details["overload"] = found
-    for section in ("closed_us", "open_us", "pipeline_us"):
+    for section in ("closed_us", "open_us", "pipeline_us", "two_retries_us"):
         for name, values in details[section].items():
             print(f"resilience: {section} {name}: {values['median']:.2f} ({values['min']:.2f}-{values['max']:.2f})")
     print(f"resilience: half-open, of 1,000 admitted: {json.dumps(admitted)}")

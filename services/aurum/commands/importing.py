@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 import httpx
+import tenacity
 
 from aurum.commands.progress import Update, progress_bar
 from aurum.readings.batch import Series, encode
@@ -135,7 +136,7 @@ class _HttpTarget:
             settings.retry_base_delay,
             settings.retry_max_delay,
             "import/api",
-            retryable=lambda error: isinstance(error, (UnavailableError, httpx.TransportError)),
+            retry=tenacity.retry_if_exception_type((UnavailableError, httpx.TransportError)),
         )
 
     async def register(self, machine_id: str, machine_type: str, site: str) -> None:

@@ -48,6 +48,11 @@ class RetryBudget:
             self.floor = floor
             self.capacity = capacity
 
+    def take_over(self, tokens: float) -> None:
+        """Continues with the tokens of the budgets that these calls had until now, up to the capacity."""
+        with self._lock:
+            self._tokens = min(tokens, self.capacity)
+
     @property
     def tokens(self) -> float:
         """Retries that may be made now."""

@@ -8,7 +8,7 @@ import math
 import random as _random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -23,6 +23,7 @@ from pybreaker import (
 )
 
 from aurum.resilience import events
+from aurum.resilience.pybreaker_interface import Exclusion, PybreakerInterface
 from aurum.resilience.windows import Counts, CountWindow, InARow, TimeWindow, Window
 
 __all__ = [
@@ -81,14 +82,15 @@ class BreakerConfig:
     forced: Literal["open", "closed"] | None = None
 
 
-class ResilientCircuitBreaker:
+class ResilientCircuitBreaker(PybreakerInterface):
     """Refuses calls to a dependency that keeps failing, and lets a few through later to see whether it is back.
 
     name: for events, metrics and errors. fail_max: failures in a row that open it, 5 by default. timeout_duration:
     seconds that it stays open, 60.0 by default. probes: calls let through when half-open, 1 by default. config: instead
     of these three, all there is to say. is_failure: which exceptions count; all but CircuitBreakerError by default. A
     call that is cancelled counts neither way. Calls that it refuses raise CircuitOpenError, a pybreaker
-    CircuitBreakerError. listeners: pybreaker's, called on the thread of the call. emit: takes its events; all who have
+    CircuitBreakerError. listeners: pybreaker's, called on the thread of the call. exclude: exceptions that are no
+    failures, whatever is_failure says: types, or functions of an exception. emit: takes its events; all who have
     subscribed by default.
     """
 
@@ -102,14 +104,16 @@ class ResilientCircuitBreaker:
         clock: Callable[[], float] = time.monotonic,
         *,
         config: BreakerConfig | None = None,
-        listeners: tuple[CircuitBreakerListener, ...] = (),
+        listeners: Sequence[CircuitBreakerListener] = (),
+        exclude: Iterable[Exclusion] = (),
         random: Callable[[], float] = _random.random,
         emit: events.Emit = events.emit,
     ) -> None:
         self.name = name
         self.config = config or BreakerConfig(fail_max=fail_max, open_seconds=timeout_duration, probes=probes)
         _check(name, self.config)
-        self.listeners = listeners
+        self.listeners = tuple(listeners)
+        self.excluded_exceptions = tuple(exclude)
         self._is_failure = is_failure or (lambda error: True)
         self._clock = clock
         self._random = random
@@ -123,8 +127,17 @@ class ResilientCircuitBreaker:
         self._probing = 0  # probes let through and not given back
         self._probe_successes = 0
         self._epoch = 0  # grows with each change of state, so that an outcome counts only for the state it began in
-        self._open_message = f"circuit breaker {name} is open; the call was not made"
         self._settle()
+
+    @property
+    def name(self) -> str:
+        """For events, metrics and errors."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+        self._open_message = f"circuit breaker {name} is open; the call was not made"
 
     @property
     def current_state(self) -> str:
@@ -181,6 +194,8 @@ class ResilientCircuitBreaker:
         permit = self._epoch if self._passing else self._admit()
         started = self._clock()
         try:
+            if self.listeners:
+                self._before_call(func, *args, **kwargs)
             result = func(*args, **kwargs)
         except BaseException as error:
             self.failed(permit, error, self._clock() - started)
@@ -191,6 +206,8 @@ class ResilientCircuitBreaker:
     async def call_async(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Awaits `func`; raises CircuitBreakerError without calling it when the breaker is open."""
         with self.guard():
+            if self.listeners:
+                self._before_call(func, *args, **kwargs)
             return await func(*args, **kwargs)
 
     @contextmanager
@@ -220,7 +237,7 @@ class ResilientCircuitBreaker:
         """The call with this permit raised `error`; whether that is a failure is decided here."""
         if isinstance(error, CircuitBreakerError) or not isinstance(error, Exception):
             self._release(permit)
-        elif self._is_failure(error):
+        elif self.is_system_error(error):
             self._record(permit, error, seconds)
         else:
             self.succeeded(permit, seconds)
@@ -319,6 +336,20 @@ class ResilientCircuitBreaker:
         grown = min(config.max_open_seconds, config.open_seconds * config.open_growth**self._reopened)
         self._open_for = grown * (1.0 + config.open_jitter * (2.0 * self._random() - 1.0))
         self._move(STATE_OPEN)
+
+    def _enter(self, state: str) -> None:
+        """Changes the state because somebody asked for it, as if calls had led to it."""
+        with self._lock:
+            before = self.current_state
+            if state == STATE_CLOSED:
+                self._window.clear()
+                self._reopened = 0
+            if state == STATE_OPEN:
+                self._open()
+            else:
+                self._move(state)
+            after = self.current_state
+        self._tell(before, after)
 
     def _release(self, permit: int) -> None:
         with self._lock:

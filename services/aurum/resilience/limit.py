@@ -5,6 +5,7 @@ What finds no place waits in a bounded queue for a bounded time, the more critic
 
 import asyncio
 import collections
+import copy
 import threading
 import time
 from collections.abc import Callable
@@ -65,10 +66,12 @@ class ConcurrencyLimit:
         self._lock = threading.Lock()
         self._queues: tuple[collections.deque[_Waiter], ...] = tuple(collections.deque() for _ in Criticality)
         self._queued = 0
-        self.configure(limit if isinstance(limit, LimitConfig) else LimitConfig(limit))
+        self.config = limit if isinstance(limit, LimitConfig) else LimitConfig(limit)
+        self.configure(self.config)
 
     def configure(self, config: LimitConfig) -> None:
-        """Changes the limit; calls in progress and waiting stay. An adaptive limit goes on from where it is."""
+        """Changes the limit; calls in progress and waiting stay. An adaptive limit goes on from where it is, within the
+        new bounds, whichever of its fields have changed; a fixed limit that becomes adaptive begins at its first."""
         if config.limit < 1 or config.max_queued < 0 or config.max_wait < 0:
             raise ValueError(
                 f"concurrency limit {self.name}: the limit must be at least 1, not {config.limit}; "
@@ -77,8 +80,28 @@ class ConcurrencyLimit:
         if not all(0 < share <= 1 for share in config.shares):
             raise ValueError(f"concurrency limit {self.name}: shares must be above 0 and up to 1")
         with self._lock:
+            before = self.config.algorithm
+            if config.algorithm is not None and before is not None and config.algorithm is not before:
+                config.algorithm.take_over(before)
             self.config = config
             self._set(int(config.algorithm.limit) if config.algorithm else config.limit)
+            woken = self._hand_over()
+        _wake(woken)
+        self._emit("limit_change", self.name, str(self.limit))
+
+    def found(self) -> LimitAlgorithm | None:
+        """A copy of the algorithm with all that it has found; None for a fixed limit."""
+        with self._lock:
+            return copy.deepcopy(self.config.algorithm)
+
+    def take_over(self, found: LimitAlgorithm | None) -> None:
+        """Continues from what the algorithm of another limit has found, if both are adaptive."""
+        with self._lock:
+            algorithm = self.config.algorithm
+            if algorithm is None or found is None:
+                return
+            algorithm.take_over(found)
+            self._set(int(algorithm.limit))
             woken = self._hand_over()
         _wake(woken)
         self._emit("limit_change", self.name, str(self.limit))

@@ -5,7 +5,7 @@ threads at once; the limit that owns it has a lock.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 OVERLOADED = frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})  # codes of calls that were dropped
@@ -18,6 +18,12 @@ class LimitAlgorithm(Protocol):
 
     def ended(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
         """A call took so long, with so many in progress; dropped: for overload. Whether the limit has changed."""
+
+    def found(self) -> float:
+        """The limit that it has found so far."""
+
+    def take_over(self, before: "LimitAlgorithm") -> None:
+        """Continues from what another one has found, within the own bounds; of the same kind, with its samples too."""
 
 
 @dataclass(slots=True)
@@ -70,6 +76,14 @@ class Aimd:
             self.limit = min(self.most, self.limit + 1)
         return int(self.limit) != int(before)
 
+    def found(self) -> float:
+        return self.limit
+
+    def take_over(self, before: LimitAlgorithm) -> None:
+        self.limit = _within(self.least, before.found(), self.most)
+        if isinstance(before, Aimd):
+            self._sample = replace(before._sample)
+
 
 @dataclass(slots=True)
 class Vegas:
@@ -107,6 +121,19 @@ class Vegas:
             self._adjust(sample)
         return int(self.limit) != int(before)
 
+    def found(self) -> float:
+        return self.limit if self._resume is None else self._resume
+
+    def take_over(self, before: LimitAlgorithm) -> None:
+        if not isinstance(before, Vegas):
+            self.limit = _within(self.least, before.found(), self.most)
+            return
+        self.limit = _within(self.least, before.limit, self.most)
+        self._resume = None if before._resume is None else _within(self.least, before._resume, self.most)
+        self._sample = replace(before._sample)
+        self._least_now, self._least_before = before._least_now, before._least_before
+        self._turns_at = before._turns_at
+
     def _adjust(self, sample: _Sample) -> None:
         step = max(1.0, math.log10(self.limit))
         if sample.dropped:
@@ -118,3 +145,7 @@ class Vegas:
             self.limit = max(self.least, self.limit - step)
         elif queued < 3 * step and 2 * sample.in_flight >= self.limit:
             self.limit = min(self.most, self.limit + (6 * step if queued <= step else step))
+
+
+def _within(least: int, limit: float, most: int) -> float:
+    return min(most, max(least, limit))

@@ -10,21 +10,29 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from aurum.resilience import events
 from aurum.resilience.budget import RetryBudget
-from aurum.resilience.circuit_breaker import CircuitBreakerError, ResilientCircuitBreaker
+from aurum.resilience.circuit_breaker import (
+    STATE_CLOSED,
+    STATE_HALF_OPEN,
+    STATE_OPEN,
+    BreakerConfig,
+    CircuitBreakerError,
+    ResilientCircuitBreaker,
+)
 from aurum.resilience.deadline import DeadlineExceededError, deadline
 from aurum.resilience.errors import ErrorView
 from aurum.resilience.limit import ConcurrencyLimit, LimitExceededError
-from aurum.resilience.limit_algorithms import OVERLOADED
+from aurum.resilience.limit_algorithms import OVERLOADED, LimitAlgorithm
 from aurum.resilience.policy import HedgeSpec, Policy
 from aurum.resilience.retry import RetryPolicy
 from aurum.resilience.shadow import Shadow, Shadows
 
 T = TypeVar("T")
+_SEVERITY = {STATE_CLOSED: 0, STATE_HALF_OPEN: 1, STATE_OPEN: 2}
 Clock = Callable[[], float]
 # target, seconds, code, number of the attempt
 Record = Callable[[str, float, str, int], None]
@@ -48,6 +56,23 @@ class _Plan:
     hedge: HedgeSpec | None
     adaptive: bool
     measured: bool  # whether it matters how long a call that succeeds has taken
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a pipeline knew of its target at one time.
+
+    breaker: a copy, which no call uses. found: what its adaptive limit has found, or None. tokens: of its budget.
+    """
+
+    breaker: ResilientCircuitBreaker
+    found: LimitAlgorithm | None
+    tokens: float
+
+    @property
+    def severity(self) -> tuple[int, int]:
+        """The larger, the nearer to refusing calls: the state, then the failures in the window."""
+        return _SEVERITY[self.breaker.current_state], self.breaker.fail_counter
 
 
 class Pipeline:
@@ -74,7 +99,7 @@ class Pipeline:
         self.shadows: Shadows | None = None  # None as well while there are none, which costs a call nothing
         self.budget = RetryBudget(name, policy.retry.budget_ratio, policy.retry.budget_floor, clock=clock)
         self._breaker = ResilientCircuitBreaker(
-            name, is_failure=self._is_failure, clock=clock, config=policy.circuit_breaker.config()
+            name, is_failure=self._is_failure, clock=clock, config=_breaker_config(policy)
         )
         self._limit = ConcurrencyLimit(name, policy.limit(), clock)
         self._plan = self._planned(policy)
@@ -97,22 +122,39 @@ class Pipeline:
     def retry(self) -> RetryPolicy:
         return self._plan.retry
 
-    def configure(self, policy: Policy) -> None:
-        """Puts another policy in force. Calls in progress end under the one that they began with; windows, states,
-        tokens and queues stay."""
+    def configure(self, policy: Policy, name: str | None = None) -> None:
+        """Puts another policy in force, under another name if one is given. Calls in progress end under the one that
+        they began with; windows, states, tokens and queues stay. A breaker that is switched off forgets."""
         before = self._plan.policy
-        if policy == before:
+        renamed = name is not None and name != self.name
+        if policy == before and not renamed:
             return
+        if name is not None:
+            self.name = self.budget.name = self._breaker.name = self._limit.name = name
         self.budget.configure(policy.retry.budget_ratio, policy.retry.budget_floor)
         if policy.circuit_breaker != before.circuit_breaker:
-            self._breaker.configure(policy.circuit_breaker.config())
+            self._breaker.configure(_breaker_config(policy))
+            if before.circuit_breaker.enabled and not policy.circuit_breaker.enabled:
+                self._breaker.close()
         if (policy.bulkhead, policy.adaptive_concurrency) != (before.bulkhead, before.adaptive_concurrency):
             self._limit.configure(policy.limit())
         self._plan = self._planned(policy)
 
-    def inherit(self, other: "Pipeline") -> None:
-        """Takes over what the pipeline that governed the same calls until now has learnt of their target."""
-        self._breaker.inherit(other._breaker)
+    def known(self) -> Known:
+        """What it knows of its target now."""
+        config = replace(self._breaker.config, forced=None)
+        breaker = ResilientCircuitBreaker(self.name, config=config, clock=self._clock, emit=_tell_nobody)
+        breaker.inherit(self._breaker)
+        return Known(breaker, self._limit.found(), self.budget.tokens)
+
+    def take_over(
+        self, *, tokens: float, breaker: ResilientCircuitBreaker | None = None, found: LimitAlgorithm | None = None
+    ) -> None:
+        """Continues with what was known of the same calls under other pipelines; what is None stays as it is."""
+        self.budget.take_over(tokens)
+        self._limit.take_over(found)
+        if breaker is not None and self._plan.breaker is not None:
+            self._breaker.inherit(breaker)
 
     async def call_async(
         self,
@@ -371,3 +413,13 @@ class Pipeline:
 
     def _is_failure(self, error: BaseException) -> bool:
         return self._errors.code(error) in self._failure_codes
+
+
+def _breaker_config(policy: Policy) -> BreakerConfig:
+    """Of a breaker that is switched off nothing is forced, since no call asks it."""
+    config = policy.circuit_breaker.config()
+    return config if policy.circuit_breaker.enabled else replace(config, forced=None)
+
+
+def _tell_nobody(kind: events.EventKind, policy: str, value: str = "") -> None:
+    """Takes the events of a copy."""

@@ -1,19 +1,27 @@
 """The pipelines of a process: one for each policy and server, made at first use, changed when the document changes."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 from aurum.resilience.errors import ErrorView
-from aurum.resilience.pipeline import Pipeline, Record, attempt_seconds
+from aurum.resilience.pipeline import Known, Pipeline, Record, attempt_seconds
 from aurum.resilience.policy import Policy, PolicyDocument
 from aurum.resilience.shadow import Shadows
+from aurum.resilience.succession import succession
 
-_Call = tuple[str, str, str, str]  # client, server, method or target of the policy, instance
+_Call = tuple[str, str, str, str]  # client, server, method, instance
+_Key = tuple[str, str, str, str]  # client, server, pattern of the methods, instance: one policy's part of a server
+_ALL = "*"
 
 
 class Pipelines:
-    """document: the policies. default: governs calls of which the document says nothing. on_new: called with the name
-    of each pipeline that is made."""
+    """document: the policies. default: governs calls of which the document says nothing. on_new: called with each
+    pipeline that has come to a name, as it was made or renamed. on_gone: called with each name that no pipeline has
+    any more. No two pipelines have the same name at a time.
+
+    For use from several threads at once.
+    """
 
     def __init__(
         self,
@@ -22,6 +30,7 @@ class Pipelines:
         *,
         clock: Callable[[], float] = time.monotonic,
         on_new: Callable[[Pipeline], None] = lambda pipeline: None,
+        on_gone: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.document = document
         self.shadows = Shadows(document, clock)
@@ -29,7 +38,9 @@ class Pipelines:
         self._default = default
         self._clock = clock
         self._on_new = on_new
-        self._pipelines: dict[_Call, Pipeline] = {}
+        self._on_gone = on_gone
+        self._lock = threading.RLock()
+        self._pipelines: dict[_Key, Pipeline] = {}
         self._by_call: dict[_Call, Pipeline] = {}
         self._views: dict[_Call, tuple[ErrorView, Callable[[Policy], float]]] = {}
 
@@ -52,8 +63,9 @@ class Pipelines:
         call = (client, server, method, instance)
         pipeline = self._by_call.get(call)
         if pipeline is None:
-            self._views[call] = (errors, seconds)
-            pipeline = self._by_call[call] = self._found(call)
+            with self._lock:
+                self._views[call] = (errors, seconds)
+                pipeline = self._by_call[call] = self._found(call)
         return pipeline
 
     def policy_of(self, client: str, server: str, method: str) -> Policy:
@@ -61,42 +73,90 @@ class Pipelines:
         return self.document.for_call(client, server, method) or self._default
 
     def apply(self, document: PolicyDocument) -> None:
-        """Puts another document in force for the calls that begin from now on. What is known of the targets stays,
-        also where other patterns now divide them."""
-        self.document = document
-        self.shadows.apply(document)
-        before, self._by_call = self._by_call, {}
-        used: dict[_Call, Pipeline] = {}
-        old, self._pipelines = self._pipelines, {}
-        for call, pipeline in before.items():
-            key = self._key(call)
-            if key not in used:
-                kept = old.get(key)
-                if kept is not None:
-                    kept.configure(self.policy_of(*call[:3]))
-                    self._pipelines[key] = used[key] = kept
-                else:
-                    made = used[key] = self._found(call)
-                    made.inherit(pipeline)
-            self._by_call[call] = used[key]
-            used[key].shadows = self.shadows or None
+        """Puts another document in force for the calls that begin from now on.
 
-    def _key(self, call: _Call) -> _Call:
-        client, server, _, instance = call
-        return client, server, self.policy_of(*call[:3]).target, instance
+        What is known of the targets stays, also where other patterns now divide their calls. The pipeline that has most
+        calls in common with one before is that one, with its calls in progress. One that is divided gives each part its
+        breaker's state, what its limit has found, and an equal share of its tokens. Where several become one, their
+        tokens are added, and the breaker nearest to refusing calls counts.
+        """
+        with self._lock:
+            keys = {call: self._key(call) for call in self._by_call}
+            old, named = self._pipelines, {pipeline.name: pipeline for pipeline in self._pipelines.values()}
+            self.document = document
+            self.shadows.apply(document)
+            moves = {call: (key, self._key(call)) for call, key in keys.items()}
+            plan = succession(moves.values())
+            known = {key: old[key].known() for key in plan.rearranged}
+            self._pipelines = {}
+            for call, (_, key) in moves.items():
+                if key not in self._pipelines:
+                    continued = plan.continues.get(key)
+                    if continued is None:
+                        pipeline = self._made(call, key)
+                    else:
+                        pipeline = old[continued]
+                        pipeline.configure(self.policy_of(*call[:3]), _name(key))
+                        pipeline.shadows = self.shadows or None
+                    self._pipelines[key] = pipeline
+            for key, pipeline in self._pipelines.items():
+                sources = plan.sources[key]
+                if known.keys() & sources:
+                    _hand_over(
+                        pipeline,
+                        [known[source] for source in sources],
+                        tokens=sum(known[source].tokens / plan.parts[source] for source in sources),
+                        continues=sources.index(plan.continues[key]) if key in plan.continues else None,
+                    )
+            self._by_call = {call: self._pipelines[key] for call, (_, key) in moves.items()}
+            self._tell(named)
+
+    def _key(self, call: _Call) -> _Key:
+        client, server, method, instance = call
+        policy = self.document.for_call(client, server, method)
+        if policy is None or policy is self.document.default:
+            return client, server, _ALL, instance  # all calls to the server that are left, whatever its target says
+        return client, server, policy.target.rpartition("/")[2], instance
 
     def _found(self, call: _Call) -> Pipeline:
         key = self._key(call)
         pipeline = self._pipelines.get(key)
         if pipeline is None:
-            client, server, method, instance = call
-            policy = self.policy_of(client, server, method)
-            errors, seconds = self._views[call]
-            name = f"{client}/{server}" if policy.target.endswith("/*") else f"{client}/{server}/{method}"
-            name = f"{name}:{instance}" if instance else name
-            pipeline = Pipeline(name, policy, errors=errors, seconds=seconds, clock=self._clock)
-            pipeline.record = self.record
-            pipeline.shadows = self.shadows or None
-            self._pipelines[key] = pipeline
+            pipeline = self._pipelines[key] = self._made(call, key)
             self._on_new(pipeline)
         return pipeline
+
+    def _made(self, call: _Call, key: _Key) -> Pipeline:
+        errors, seconds = self._views[call]
+        policy = self.policy_of(*call[:3])
+        pipeline = Pipeline(_name(key), policy, errors=errors, seconds=seconds, clock=self._clock)
+        pipeline.record = self.record
+        pipeline.shadows = self.shadows or None
+        return pipeline
+
+    def _tell(self, before: dict[str, Pipeline]) -> None:
+        """Says which names are gone and which have come. before: the pipelines until now, by name."""
+        after = {pipeline.name: pipeline for pipeline in self._pipelines.values()}
+        for name in before:
+            if name not in after:
+                self._on_gone(name)
+        for name, pipeline in after.items():
+            if before.get(name) is not pipeline:
+                self._on_new(pipeline)
+
+
+def _name(key: _Key) -> str:
+    client, server, methods, instance = key
+    name = f"{client}/{server}" if methods == _ALL else f"{client}/{server}/{methods}"
+    return f"{name}:{instance}" if instance else name
+
+
+def _hand_over(pipeline: Pipeline, known: list[Known], *, tokens: float, continues: int | None) -> None:
+    """Gives a pipeline what was known of its calls. known: that of most calls first. continues: which of them the
+    pipeline was itself; None if it is new."""
+    worst = max(range(len(known)), key=lambda index: known[index].severity)
+    pipeline.take_over(
+        tokens=tokens,
+        breaker=None if worst == continues else known[worst].breaker,
+        found=known[0].found if continues is None else None,
+    )

@@ -1,22 +1,22 @@
-"""Retries with exponential backoff and full jitter, by tenacity's waits, within a budget and a deadline."""
+"""Retries with exponential backoff and full jitter, or by tenacity's strategies, within a budget and a deadline."""
 
 import asyncio
 import functools
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-import tenacity
-
-from aurum.resilience import events
+from aurum.resilience import events, tenacity_interface
 from aurum.resilience.budget import RetryBudget
 from aurum.resilience.circuit_breaker import CircuitBreakerError
 from aurum.resilience.deadline import remaining
+from aurum.resilience.tenacity_interface import RetryIf, Stop, Wait
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_NO_RETRYING = tenacity.Retrying()  # a state has to name one; its waits never look at it
+_MOST_DOUBLINGS = 64  # more would change nothing, and are no number at some time
 
 
 def any_error(error: BaseException) -> bool:
@@ -31,6 +31,10 @@ class RetryPolicy:
     max_attempts: calls in all, 3 by default. base_delay and max_delay: bounds of the backoff in seconds, 1.0 and 10.0
     by default; the n-th wait is drawn evenly from 0 to min(max_delay, base_delay * 2**(n - 1)). retryable: which errors
     are worth it. retry_after: seconds that an error asks to wait, or None. budget: shared with other calls, or None.
+
+    wait, stop and retry: tenacity's strategies, for `call` and `call_async`. wait takes the place of base_delay and
+    max_delay, stop that of max_attempts. With retry an error has to be retryable and chosen by it; results may be
+    chosen too. retry_after, the deadline and the budget hold all the same.
     """
 
     max_attempts: int = 3
@@ -40,6 +44,9 @@ class RetryPolicy:
     retryable: Callable[[BaseException], bool] = any_error
     retry_after: Callable[[BaseException], float | None] = lambda error: None
     budget: RetryBudget | None = None
+    wait: Wait | None = None
+    stop: Stop | None = None
+    retry: RetryIf | None = None
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -50,6 +57,8 @@ class RetryPolicy:
     def call(self, func: Callable[[], T]) -> T:
         """Calls `func` until it succeeds; raises its last error."""
         self._deposit()
+        if self._by_tenacity:
+            return tenacity_interface.run(self, func)
         attempt = 1
         while True:
             try:
@@ -64,6 +73,8 @@ class RetryPolicy:
     async def call_async(self, func: Callable[[], Awaitable[T]]) -> T:
         """Awaits `func` until it succeeds; raises its last error."""
         self._deposit()
+        if self._by_tenacity:
+            return await tenacity_interface.run_async(self, func)
         attempt = 1
         while True:
             try:
@@ -82,20 +93,38 @@ class RetryPolicy:
         if not self.retryable(error):
             return None
         delay = self.delay(error, attempt)
-        if attempt >= self.max_attempts or (left is not None and left <= delay):
-            events.emit("retry_exhausted", self.name, type(error).__name__)
-            return None
-        if self.budget and not self.budget.withdraw():
-            return None
-        events.emit("retry", self.name, type(error).__name__)
-        return delay
+        return delay if self._allowed(delay, type(error).__name__, attempt >= self.max_attempts, left) else None
 
     def delay(self, error: BaseException, attempt: int) -> float:
-        """Seconds to wait after attempt number `attempt`: tenacity's backoff, or longer if the error asks for that."""
-        state = tenacity.RetryCallState(retry_object=_NO_RETRYING, fn=None, args=(), kwargs={})
-        state.attempt_number = attempt
-        backoff = tenacity.wait_random_exponential(multiplier=self.base_delay, max=self.max_delay)
-        return max(backoff(state), self.retry_after(error) or 0.0)
+        """Seconds to wait after attempt number `attempt`: the backoff, or longer if the error asks for that."""
+        bound = min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
+        return max(random.uniform(0.0, bound), self.asked(error))  # noqa: S311 - no secret
+
+    def asked(self, error: BaseException) -> float:
+        """Seconds that an error asks to wait; 0.0 if it does not."""
+        return self.retry_after(error) or 0.0
+
+    def worth(self, error: BaseException) -> bool:
+        """Whether an error is worth another attempt; only errors are, not the ends that were asked for."""
+        return isinstance(error, Exception) and self.retryable(error)
+
+    def allowed(self, delay: float, why: str, last: bool) -> bool:
+        """Whether another attempt may be made after so many seconds, within the deadline and the budget; it is then
+        taken from the budget. why: what became of the attempt before. last: whether that was to be the last."""
+        return self._allowed(delay, why, last, remaining())
+
+    def _allowed(self, delay: float, why: str, last: bool, left: float | None) -> bool:
+        if last or (left is not None and left <= delay):
+            events.emit("retry_exhausted", self.name, why)
+            return False
+        if self.budget and not self.budget.withdraw():
+            return False
+        events.emit("retry", self.name, why)
+        return True
+
+    @property
+    def _by_tenacity(self) -> bool:
+        return self.wait is not None or self.stop is not None or self.retry is not None
 
     def _deposit(self) -> None:
         if self.budget:
@@ -107,11 +136,17 @@ def with_retry(
     base_delay: float = 1.0,
     max_delay: float = 10.0,
     retryable: Callable[[BaseException], bool] = any_error,
+    *,
+    wait: Wait | None = None,
+    stop: Stop | None = None,
+    retry: RetryIf | None = None,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorates a function with a RetryPolicy of its own."""
+    """Decorates a function with a RetryPolicy of its own; wait, stop and retry are tenacity's strategies."""
 
     def decorate(func: Callable[P, T]) -> Callable[P, T]:
-        policy = RetryPolicy(max_attempts, base_delay, max_delay, func.__qualname__, retryable)
+        policy = RetryPolicy(
+            max_attempts, base_delay, max_delay, func.__qualname__, retryable, wait=wait, stop=stop, retry=retry
+        )
 
         @functools.wraps(func)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -127,11 +162,17 @@ def with_async_retry(
     base_delay: float = 1.0,
     max_delay: float = 10.0,
     retryable: Callable[[BaseException], bool] = any_error,
+    *,
+    wait: Wait | None = None,
+    stop: Stop | None = None,
+    retry: RetryIf | None = None,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """Decorates a coroutine function with a RetryPolicy of its own."""
+    """The same for a coroutine function."""
 
     def decorate(func: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        policy = RetryPolicy(max_attempts, base_delay, max_delay, func.__qualname__, retryable)
+        policy = RetryPolicy(
+            max_attempts, base_delay, max_delay, func.__qualname__, retryable, wait=wait, stop=stop, retry=retry
+        )
 
         @functools.wraps(func)
         async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -7,7 +7,7 @@ would not have seen it. Retries and queues are not played through; `simulation` 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from aurum.resilience import events
 from aurum.resilience.circuit_breaker import STATE_OPEN, CircuitBreakerError, ResilientCircuitBreaker
@@ -113,31 +113,40 @@ class Shadows:
 
     def __init__(self, document: PolicyDocument, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._by_target: dict[str, Shadow] = {}
-        self._by_call: dict[str, Shadow | None] = {}
+        self._in_force = _InForce(PolicyDocument(), {}, {})
         self.apply(document)
 
     def __bool__(self) -> bool:
-        return bool(self._document.shadows)
+        return bool(self._in_force.by_target)
 
     def __iter__(self) -> Iterator[Shadow]:
-        return iter(list(self._by_target.values()))
+        return iter(list(self._in_force.by_target.values()))
 
     def of(self, call: str) -> Shadow | None:
         """The shadow of client/server/Method, if it has one."""
-        if call not in self._by_call:
-            policy = self._document.shadow_of(call)
-            self._by_call[call] = self._by_target[policy.target] if policy else None
-        return self._by_call[call]
+        document, by_target, by_call = self._in_force
+        if call not in by_call:
+            policy = document.shadow_of(call)
+            by_call[call] = by_target[policy.target] if policy else None
+        return by_call[call]
 
     def apply(self, document: PolicyDocument) -> None:
         """Puts another document's shadows in the place of the present ones; those that stay keep what they know."""
-        self._document = document
-        kept, self._by_target, self._by_call = self._by_target, {}, {}
+        kept = self._in_force.by_target
+        by_target: dict[str, Shadow] = {}
         for policy in document.shadows:
             shadow = kept.get(policy.target)
             if shadow is None:
                 shadow = Shadow(policy, self._clock)
             elif shadow.policy != policy:
                 shadow.configure(policy)
-            self._by_target[policy.target] = shadow
+            by_target[policy.target] = shadow
+        self._in_force = _InForce(document, by_target, {})
+
+
+class _InForce(NamedTuple):
+    """What belongs to one document, exchanged at once, since calls of other threads look at it meanwhile."""
+
+    document: PolicyDocument
+    by_target: dict[str, Shadow]
+    by_call: dict[str, Shadow | None]

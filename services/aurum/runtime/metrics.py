@@ -6,8 +6,9 @@ that come from data pass through `bounded`.
 
 import platform
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import get_args
 
 from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram, Info, disable_created_metrics
@@ -15,6 +16,8 @@ from prometheus_client import Counter, Gauge, Histogram, Info, disable_created_m
 from aurum import __version__
 from aurum.resilience import events
 from aurum.resilience.circuit_breaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN
+from aurum.resilience.criticality import Criticality
+from aurum.resilience.shadow import Decision
 
 disable_created_metrics()  # they would double the series and say little
 
@@ -412,18 +415,49 @@ def track_error(kind: str) -> None:
     errors_total.labels(bounded("error", kind, limit=100)).inc(exemplar=exemplar())
 
 
-def initialise_target(name: str) -> None:
-    """Shows a dependency's metrics from the start, not only after its first failure."""
-    circuit_breaker_state.labels(name).set(0)
-    for counter in (
-        circuit_breaker_failures_total,
-        circuit_breaker_rejections_total,
-        retry_attempts_total,
-        retry_exhausted_total,
-        retry_budget_exhausted_total,
-        hedges_total,
-    ):
+_BY_TARGET = (
+    circuit_breaker_failures_total,
+    circuit_breaker_rejections_total,
+    retry_attempts_total,
+    retry_exhausted_total,
+    retry_budget_exhausted_total,
+    hedges_total,
+)
+_GONE = 1000  # names that are remembered
+_gone: dict[str, None] = {}  # names of targets that are no more, of whom calls in progress may still tell
+
+
+def initialise_target(name: str, state: str, limit: int, tokens: Callable[[], float]) -> None:
+    """Shows a dependency's metrics from the start, not only after its first failure.
+
+    state: of its breaker. limit: calls at a time. tokens: asked for at each scrape.
+    """
+    _gone.pop(name, None)
+    track_circuit_breaker_state(name, state)
+    concurrency_limit.labels(name).set(limit)
+    retry_budget_tokens.labels(name).set_function(tokens)
+    for counter in _BY_TARGET:
         counter.labels(name)
+
+
+def forget_target(name: str) -> None:
+    """Removes the series of a dependency that is called under this name no more."""
+    while len(_gone) >= _GONE:
+        del _gone[next(iter(_gone))]
+    _gone[name] = None
+    for metric in (circuit_breaker_state, concurrency_limit, retry_budget_tokens, *_BY_TARGET):
+        metric.remove(name)
+    for criticality in Criticality:
+        concurrency_limit_rejections_total.remove(name, criticality.name.lower())
+    _rejections.cache_clear()
+
+
+def forget_policy_shadow(name: str) -> None:
+    """Removes the series of a policy that is in shadow mode no more, and gives its place among the names back."""
+    for decision in get_args(Decision):
+        policy_shadow_decisions_total.remove(name, decision)
+    with _seen_lock:
+        _seen.get("shadow", set()).discard(name)
 
 
 @lru_cache(maxsize=1000)
@@ -432,6 +466,8 @@ def _rejections(name: str) -> Counter:
 
 
 def _on_resilience_event(event: events.Event) -> None:
+    if event.policy in _gone:
+        return
     match event.kind:
         case "breaker_state":
             track_circuit_breaker_state(event.policy, event.value)

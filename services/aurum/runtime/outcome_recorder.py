@@ -26,13 +26,17 @@ class OutcomeRecorder:
         self._path = path
         self._max_bytes = max_bytes
         self._queue: queue.Queue[Outcome | None] = queue.Queue(_WAITING)
+        self._ended = False  # as the file could not be written
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: io.BufferedWriter = path.open("ab")
         self._thread = threading.Thread(target=self._write, name="outcome-recorder", daemon=True)
         self._thread.start()
 
     def record(self, target: str, seconds: float, code: str, attempt: int) -> None:
-        """Queues an outcome that has just ended; costs its call no waiting."""
+        """Queues an outcome that has just ended; costs its call no waiting. One that cannot be written is counted."""
+        if self._ended:
+            metrics.outcomes_dropped_total.inc()
+            return
         try:
             self._queue.put_nowait(Outcome(time.time() - seconds, target, seconds, code, attempt))
         except queue.Full:
@@ -45,10 +49,11 @@ class OutcomeRecorder:
         self._thread.join(2.0)
 
     def _write(self) -> None:
+        lines: list[bytes] = []
         try:
             while True:
                 outcome = self._queue.get()
-                lines: list[bytes] = []
+                lines = []
                 while outcome is not None:
                     lines.append(outcome.line().encode())
                     if self._queue.empty():
@@ -56,6 +61,7 @@ class OutcomeRecorder:
                     outcome = self._queue.get_nowait()
                 self._file.write(b"".join(lines))
                 self._file.flush()
+                lines = []
                 if outcome is None:
                     return
                 if self._file.tell() > self._max_bytes:
@@ -64,6 +70,12 @@ class OutcomeRecorder:
                     self._file = self._path.open("ab")
                 time.sleep(_FLUSH)
         except OSError as error:
+            self._ended = True
+            metrics.outcomes_dropped_total.inc(len(lines))
+            with contextlib.suppress(queue.Empty):
+                while self._queue.get_nowait() is not None:
+                    metrics.outcomes_dropped_total.inc()
             logger.error("outcomes are no longer recorded: %s cannot be written: %s", self._path, error.strerror)
         finally:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written is still in its buffer
+                self._file.close()

@@ -11,6 +11,7 @@ import yaml
 
 from aurum.resilience import ConcurrencyLimit, ErrorView, Pipeline, Pipelines, PolicyDocument, PolicyError
 from aurum.resilience import load_policy_document as load
+from aurum.resilience.circuit_breaker import STATE_CLOSED
 from aurum.resilience.durations import Seconds
 from aurum.resilience.pipeline import attempt_seconds
 from aurum.resilience.policy import (
@@ -87,7 +88,7 @@ class Policies:
         self.refusal: Refusal | None = None
         self._since = datetime.now(UTC)
         document = _load(self.path) if self.path else PolicyDocument()
-        self.pipelines = Pipelines(document, default_policy(settings), on_new=_show)
+        self.pipelines = Pipelines(document, default_policy(settings), on_new=_show, on_gone=metrics.forget_target)
         self._admission: ConcurrencyLimit | None = None
         self._limits: list[ConcurrencyLimit] = []
         metrics.policy_generation.set(document.generation)
@@ -131,8 +132,11 @@ class Policies:
     def apply(self, document: PolicyDocument) -> None:
         """Puts a document in force, for the calls that begin from now on."""
         before = _shown(self.document)
+        admission, shadows = self._admission_spec(), {shadow.name for shadow in self.pipelines.shadows}
         self.pipelines.apply(document)
-        if self._admission:
+        for name in shadows - {shadow.name for shadow in self.pipelines.shadows}:
+            metrics.forget_policy_shadow(name)
+        if self._admission and self._admission_spec() != admission:
             self._admission.configure(self._admission_spec().limit())
         self._take_telemetry(document)
         self._since = datetime.now(UTC)
@@ -234,8 +238,8 @@ def _shown(document: PolicyDocument) -> dict[str, Any]:
 
 
 def _show(pipeline: Pipeline) -> None:
-    metrics.initialise_target(pipeline.name)
-    metrics.retry_budget_tokens.labels(pipeline.name).set_function(lambda: pipeline.budget.tokens)
+    state = pipeline.breaker.current_state if pipeline.breaker else STATE_CLOSED
+    metrics.initialise_target(pipeline.name, state, pipeline.limit.limit, lambda: pipeline.budget.tokens)
 
 
 def _target_state(pipeline: Pipeline) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from aurum.resilience import (
     received_deadline,
 )
 from aurum.runtime import metrics
+from aurum.runtime.answer_times import AnswerTimes
 from aurum.runtime.errors import (
     CONCURRENCY_LIMIT,
     DETAILS_KEY,
@@ -73,8 +74,7 @@ _OVERLOAD = frozenset(
 # Callers then connect anew, and so come to know of pods that were not there before. Streams go on.
 _MOST_USER = 200  # characters of a name in logs
 _CONNECTION_AGE_MS = 300_000
-_TYPICAL_WEIGHT = 0.05  # of a new duration in what is typical
-_DOOMED = 0.7  # share of the typical duration; who waits for less is not worth the work
+_CUT_OFF = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})  # calls that got no answer
 _SHED = ResourceExhaustedError(
     "the service has too much to do; try again later", reason=CONCURRENCY_LIMIT, retry_after=0.1
 )
@@ -93,7 +93,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         self._streams = streams
         self._faults = faults
         self._door = door
-        self._typical: dict[str, float] = {}  # seconds that an answer takes, by method
+        self._answers = AnswerTimes()
 
     async def intercept_service(
         self,
@@ -130,7 +130,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> Any:
             metadata = _text_metadata(context)
             criticality = await self._admitted(method, limit, context, metadata)
-            outcome = _Outcome(method, limit, self._typical)
+            outcome = _Outcome(method, limit, self._answers, context.time_remaining())
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
                     with outcome.measured():
@@ -156,7 +156,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
             metadata = _text_metadata(context)
             criticality = await self._admitted(method, limit, context, metadata)
-            outcome = _Outcome(method, limit, self._typical)
+            outcome = _Outcome(method, limit, self._answers, context.time_remaining())
             # A generator's body runs in its caller's context, which is this call's own task throughout.
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
@@ -184,7 +184,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             criticality = _CRITICALITY.get(method.rpartition("/")[2], Criticality.QUERY)
         left = context.time_remaining()
         try:
-            if left is not None and left < _DOOMED * self._typical.get(method, 0.0):
+            if self._answers.refuses(method, left, busy=limit.in_flight > 0):
                 raise LimitExceededError
             await limit.acquire_async(left, criticality)
         except LimitExceededError:
@@ -235,10 +235,12 @@ def _text_metadata(context: Any) -> dict[str, str]:
 class _Outcome:
     """How one call ended."""
 
-    def __init__(self, method: str, limit: ConcurrencyLimit, typical: dict[str, float]) -> None:
+    def __init__(self, method: str, limit: ConcurrencyLimit, answers: AnswerTimes, left: float | None) -> None:
+        """left: seconds that the caller still waits."""
         self._method = method
         self._limit = limit
-        self._typical = typical
+        self._answers = answers
+        self._left = left
         self._code = grpc.StatusCode.OK
         self.name = method.rpartition("/")[2]
 
@@ -250,9 +252,11 @@ class _Outcome:
             yield
         finally:
             seconds = time.perf_counter() - started
-            if self._code is grpc.StatusCode.OK and self.name not in _ENDLESS:
-                known = self._typical.get(self._method, seconds)
-                self._typical[self._method] = known + _TYPICAL_WEIGHT * (seconds - known)
+            if self.name not in _ENDLESS:
+                if self._code is grpc.StatusCode.OK:
+                    self._answers.answered(self._method, seconds)
+                elif self._code in _CUT_OFF:
+                    self._answers.cut_off(self._method, seconds, self._left)
             self._limit.release(seconds, self._code in _OVERLOAD)
 
     @contextlib.contextmanager

@@ -1,0 +1,111 @@
+"""Runs a call under tenacity's own strategies (`wait_*`, `stop_*`, `retry_if_*`), within a deadline and a budget.
+
+tenacity's `Retrying` and `AsyncRetrying` drive the attempts. The deadline and the budget are further reasons to stop,
+so strategies see what they see in a program of tenacity alone: attempts, outcomes, times since the first attempt.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar, cast
+
+import tenacity
+from tenacity import RetryCallState
+from tenacity.asyncio.retry import RetryBaseT as AsyncRetryBaseT
+from tenacity.retry import RetryBaseT
+from tenacity.stop import StopBaseT
+from tenacity.wait import WaitBaseT
+
+T = TypeVar("T")
+Wait = WaitBaseT
+Stop = StopBaseT
+RetryIf = RetryBaseT | AsyncRetryBaseT
+
+
+class Rules(Protocol):
+    """What a retry policy says beside tenacity's strategies."""
+
+    @property
+    def wait(self) -> Wait | None: ...
+
+    @property
+    def stop(self) -> Stop | None: ...
+
+    @property
+    def retry(self) -> RetryIf | None: ...
+
+    @property
+    def max_attempts(self) -> int: ...
+
+    def worth(self, error: BaseException) -> bool:
+        """Whether an error is worth another attempt, as far as `retry` does not decide it."""
+
+    def delay(self, error: BaseException, attempt: int) -> float:
+        """Seconds to wait after an attempt, without `wait`."""
+
+    def asked(self, error: BaseException) -> float:
+        """Seconds that an error asks to wait."""
+
+    def allowed(self, delay: float, why: str, last: bool) -> bool:
+        """Whether another attempt may be made after so many seconds. why: what became of the one before, for events.
+        last: whether that was to be the last."""
+
+
+def run(rules: Rules, func: Callable[[], T]) -> T:
+    """Calls `func` until it succeeds. Raises its last error, or tenacity.RetryError if its last result is one that the
+    strategies retry."""
+    strategies = _Strategies(rules)
+    retrying = tenacity.Retrying(retry=strategies.again, wait=strategies.seconds, stop=strategies.over, reraise=True)
+    return retrying(func)
+
+
+async def run_async(rules: Rules, func: Callable[[], Awaitable[T]]) -> T:
+    """Awaits `func` until it succeeds; raises the same. Strategies may be coroutine functions."""
+    strategies = _Strategies(rules)
+
+    async def attempt() -> T:
+        return await func()  # as a coroutine function, which tenacity looks for
+
+    retrying = tenacity.AsyncRetrying(
+        retry=strategies.again_async, wait=strategies.seconds, stop=strategies.over, reraise=True
+    )
+    return cast(T, await retrying(attempt))
+
+
+class _Strategies:
+    """Of one call. In the order in which tenacity asks: `again`, `seconds`, `over`."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def again(self, state: RetryCallState) -> bool:
+        verdict = self._verdict(state)
+        if inspect.isawaitable(verdict):
+            raise TypeError("retry: a strategy that has to be awaited is for call_async and with_async_retry")
+        return verdict
+
+    async def again_async(self, state: RetryCallState) -> bool:
+        verdict = self._verdict(state)
+        return await verdict if inspect.isawaitable(verdict) else verdict
+
+    def seconds(self, state: RetryCallState) -> float:
+        error, rules = _error(state), self._rules
+        if rules.wait is None:
+            return rules.delay(error or tenacity.TryAgain(), state.attempt_number)
+        return max(float(rules.wait(state)), rules.asked(error) if error is not None else 0.0)
+
+    def over(self, state: RetryCallState) -> bool:
+        error, rules = _error(state), self._rules
+        last = rules.stop(state) if rules.stop is not None else state.attempt_number >= rules.max_attempts
+        why = type(error).__name__ if error is not None else "result"
+        return not rules.allowed(state.upcoming_sleep, why, last)
+
+    def _verdict(self, state: RetryCallState) -> bool | Awaitable[bool]:
+        error, retry = _error(state), self._rules.retry
+        if error is not None and not self._rules.worth(error):
+            return False
+        return error is not None if retry is None else retry(state)
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    """What the attempt has raised; None if it has a result."""
+    return state.outcome.exception() if state.outcome is not None else None

@@ -1,8 +1,9 @@
 """The store on one machine. What comes is appended to a log, synced, and acknowledged; what has gathered is flushed to
 the tables, where small segments are merged and old ones removed. Whatever is killed, the log tells the rest.
 
-Of readings of a series at the same time the one of the source seen last counts, and of one source the one with the
-highest sequence. A segment never spans two days (UTC), so that a range finds its segments by their start.
+Of readings of a series at the same time the one of the highest rank counts: of the source first seen last, and of that
+of the batch with the highest sequence. A segment never spans two days (UTC), so a range finds its segments by their
+start.
 """
 
 import asyncio

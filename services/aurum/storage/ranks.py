@@ -57,6 +57,10 @@ class Ranks:
     def highest(self) -> Rank:
         return (*self.sources[-1], int(self.sequences[self.places == len(self.sources) - 1].max()))
 
+    def sequences_of(self, source: Rank) -> Integers:
+        """Of the runs of a source."""
+        return self.sequences[self.places == self.sources.index(source)]
+
     def encode(self) -> bytes:
         sources = json.dumps([list(source) for source in self.sources], separators=(",", ":")).encode()
         runs = np.empty((len(self.lengths), _RUN_BYTES), np.uint8)

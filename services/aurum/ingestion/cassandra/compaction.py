@@ -6,19 +6,23 @@ and of equal times the one that counts. Each reading keeps its rank, so that wha
 source has sent without a gap has one rank.
 """
 
+import itertools
+
+import numpy as np
+
 from aurum.ingestion.cassandra.schema import BLOCK
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece, ranked
 from aurum.ingestion.store import DAY_US
 from aurum.storage import ledger
-from aurum.storage.ranks import Ranks, collapsed, merge_ranked, spans
+from aurum.storage.ranks import Integers, Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import pack
 
 SMALL = 10_000  # readings; a segment with as many is merged no further while its day goes on
 FAN_IN = 64  # segments that a replica has written to a day before it merges them
 _MOST_PARTS = 2000  # at a time
-_MOST_BLOCKS = 64  # of the sequences of a source that are asked for; ranks of a source that is further apart stay
+_MOST_BLOCKS = 64  # of the sequences of a source that are asked for; what is further apart keeps its ranks
 
 Place = tuple[str, str, int]  # machine, sensor, day
 
@@ -83,7 +87,7 @@ def _pieces(series: CassandraSeries, day: int) -> list[Piece]:
 
 def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ranks, between: tuple[int, int]) -> Ranks:
     """The ranks of the merged pieces, fewer where nothing can come in between. Raises SegmentsChangedError."""
-    received = {source: _received(series.session, source[1], *span) for source, span in spans(ranks).items()}
+    received = {source: _received(series.session, source[1], ranks.sequences_of(source)) for source in spans(ranks)}
     # Only now, since the segments of what was received were durable before
     there = _pieces(series, day)
     merged = {piece.place for piece in pieces}
@@ -95,12 +99,14 @@ def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ra
     return collapsed(ranks, received, [ranked(*each)[2] for each in found if len(each[1].values)])
 
 
-def _received(session: CassandraSession, source: str, low: int, high: int) -> list[ledger.Range]:
-    """Which sequences from `low` to `high` are known to be stored; none if they are too far apart."""
-    blocks = range(low // BLOCK, high // BLOCK + 1)
+def _received(session: CassandraSession, source: str, sequences: Integers) -> list[ledger.Range]:
+    """Which sequences are known to be stored, of the blocks that some lie in, and of those between near ones."""
+    present = np.unique(sequences // BLOCK)[-_MOST_BLOCKS:].tolist()
+    blocks = set(present)
+    for before, after in itertools.pairwise(present):
+        if len(blocks) + after - before <= _MOST_BLOCKS:
+            blocks.update(range(before, after))
     received: list[ledger.Range] = []
-    if len(blocks) > _MOST_BLOCKS:
-        return received
     for rows in session.each("received", [(source, block) for block in blocks]):
         for row in rows:
             ledger.record(received, row.sequence)

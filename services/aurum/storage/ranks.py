@@ -59,7 +59,8 @@ class Ranks:
 
     def sequences_of(self, source: Rank) -> Integers:
         """Of the runs of a source."""
-        return self.sequences[self.places == self.sources.index(source)]
+        found: Integers = self.sequences[self.places == self.sources.index(source)]
+        return found
 
     def encode(self) -> bytes:
         sources = json.dumps([list(source) for source in self.sources], separators=(",", ":")).encode()

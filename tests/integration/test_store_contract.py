@@ -3,17 +3,23 @@
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cassandra import InvalidRequest
 
+from aurum.ingestion.cassandra.compaction import merge_day
+from aurum.ingestion.cassandra.schema import STEPS
+from aurum.ingestion.cassandra.series import CassandraSeries
 from aurum.ingestion.cassandra.session import parse_url
 from aurum.ingestion.cassandra.store import CassandraStore
+from aurum.ingestion.plant import Plant
+from aurum.ingestion.room import PlantLimits
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
-from aurum.ingestion.store import DAY_US, Event, MachineRecord, Store
-from aurum.readings.batch import Batch, Series
+from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Store
+from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.runtime.errors import AlreadyExistsError, PermissionDeniedError
 
@@ -44,9 +50,9 @@ def machine() -> str:
     return f"m-{uuid.uuid4().hex[:12]}"
 
 
-def batch(machine: str, sequence: int, at: list[int], values: list[float], sensor: str = "s") -> Batch:
-    series = Series(machine, sensor, np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
-    return Batch.of(f"source-{machine}", sequence, [series])
+def batch(machine: str, sequence: int, at: list[int], values: Sequence[float], source: str = "") -> Batch:
+    series = Series(machine, "s", np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
+    return Batch.of(source or f"source-{machine}", sequence, [series])
 
 
 async def write(store: Store, *batches: Batch) -> list[tuple[int, int]]:
@@ -126,6 +132,44 @@ async def test_highest_sequence_wins_at_equal_timestamps(store: Store, machine: 
     await write(store, batch(machine, 2, [10, 20], [5, 6]))
     await write(store, batch(machine, 1, [10, 20, 30], [1, 2, 3]))
     assert await values_of(store, machine) == [5, 6, 3]
+
+
+async def test_latest_reading_is_the_one_that_queries_find(open_store: Open, machine: str) -> None:
+    """Of readings at the latest time the summary has that of the highest rank, as queries do, whatever its value."""
+    store = open_store()
+    await store.start()
+    at = now_us()
+    for source, sequence, value, counts in (
+        ("one", 2, 5.0, 5.0),
+        ("one", 1, 9.0, 5.0),
+        ("one", 4, 2.0, 2.0),
+        ("two", 1, 1.0, 1.0),
+        ("one", 5, 7.0, 1.0),
+    ):
+        await write(store, batch(machine, sequence, [at], [value], source=f"{source}-{machine}"))
+        assert await values_of(store, machine) == [counts]
+        assert [each.last_value for each in await store.summaries() if each.machine_id == machine] == [counts]
+        await store.close()
+        store = open_store()
+        await store.start()
+    await store.close()
+
+
+async def test_late_batches_keep_their_rank(store: Store, machine: str) -> None:
+    """What comes late for a day that is over counts where its rank says, whatever has been merged until then."""
+    day = now_us() // DAY_US * DAY_US - 3 * DAY_US
+    sent = [batch(machine, sequence, [day, day + sequence], [sequence] * 2) for sequence in range(1, 101)]
+    late = [sent.pop(place) for place in (70, 40, 6)]
+    await write(store, *sent)
+    await write(store, batch(machine, 1, [day + 50], [-1], source=f"other-{machine}"))
+    late.append(batch(machine, 101, [day + 50], [101]))
+    late.append(batch(machine, 7, [day, day + 7, day + 5, day + 9, day + 50], [7] * 5))
+    await write(store, *late[:2], *late[3:])
+    expected = {0: 100, **{at: at for at in range(1, 101)}, 5: 7, 50: -1}
+    for _ in range(2):  # while they are merged
+        found = await store.read(machine, "s", day, day + 200)
+        assert dict(zip((found.timestamps - day).tolist(), found.values.tolist(), strict=True)) == expected
+        await asyncio.sleep(0.5)
 
 
 async def test_read_spans_several_days(store: Store, machine: str) -> None:
@@ -233,17 +277,85 @@ async def test_cassandra_replicas_see_each_others_writes(cassandra: object, mach
     (change,) = [change for change in await other.changes() if change.machine_id == machine]
     assert change.machine is not None
     assert change.machine.machine_type == "pump"
-    assert change.sensors == {"s": (2_000_000, 2.0)}
+    assert latest(change) == {"s": (2_000_000, 2.0)}
     assert not [change for change in await one.changes() if change.machine_id == machine]
     found = await other.find(machine)
     assert found is not None
-    assert (found.first_us, found.sensors) == (1_000_000, {"s": (2_000_000, 2.0)})
+    assert (found.first_us, latest(found)) == (1_000_000, {"s": (2_000_000, 2.0)})
     assert await other.find("nobody") is None
     assert await values_of(other, machine) == [1, 2]
     # An older reading that comes later does not take the latest one's place:
     await write(other, batch(machine, 2, [1_500_000], [7]))
     found = await one.find(machine)
     assert found is not None
-    assert found.sensors == {"s": (2_000_000, 2.0)}
+    assert latest(found) == {"s": (2_000_000, 2.0)}
     await one.close()
     await other.close()
+
+
+@pytest.mark.proof("cassandra")
+async def test_cassandra_replicas_show_the_highest_rank(cassandra: object, machine: str) -> None:
+    """Of readings at the same time that two replicas store, both show the one that queries find."""
+    options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
+    stores = [CassandraStore(options, 10**7, 0.0) for _ in range(2)]
+    plants = [Plant(PlantLimits(), 16, 1_000_000, shared=True) for _ in stores]
+    for store in stores:
+        await store.start()
+    at = now_us()
+    for place, sequence, value in ((0, 2, 5.0), (1, 1, 9.0), (1, 4, 2.0), (0, 3, 8.0), (1, 5, 1.0)):
+        each = batch(machine, sequence, [at], [value])
+        plants[place].apply(each, at, (await (await stores[place].append(each, wait=True))).rank)
+        for store, plant in zip(stores, plants, strict=True):
+            for change in await store.changes():
+                plant.observe(change)
+            (counts,) = await values_of(store, machine)
+            assert plant.get(machine).sensors == {"s": (at, counts)}
+            found = await store.find(machine)
+            assert found is not None
+            assert latest(found) == {"s": (at, counts)}
+    assert counts == 1.0
+    for store in stores:
+        await store.close()
+
+
+@pytest.mark.proof("cassandra")
+async def test_cassandra_schema_steps_can_be_run_again(cassandra: object) -> None:
+    """A step that another replica has run already, or that was interrupted, is run again without an error."""
+    options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
+    store = CassandraStore(options, 10**7, 0.0)
+    for version in sorted(STEPS):
+        for step in STEPS[version]:
+            store._session._take(step)
+    with pytest.raises(InvalidRequest):
+        store._session._take("ALTER TABLE nothing ADD ranked blob")
+    await store.close()
+
+
+@pytest.mark.proof("cassandra")
+async def test_cassandra_merge_keeps_ranks_and_few_of_them(cassandra: object, machine: str) -> None:
+    """A merged day is one segment; sequences that are far apart do not hold it up, and a late batch finds its place."""
+    options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
+    store = CassandraStore(options, 10**7, 0.0)  # not started, so that it merges nothing by itself
+    day = now_us() // DAY_US * DAY_US - 3 * DAY_US
+    place = (machine, "s", day // DAY_US)
+    sequences = [1, 2, 4, 5, 2**61]
+    await write(
+        store, *(batch(machine, each, [day, day + place], [each] * 2) for place, each in enumerate(sequences, 1))
+    )
+    await write(store, batch(machine, 1, [day + 9], [0.5], source=f"other-{machine}"))
+    assert await asyncio.to_thread(merge_day, store._session, place, 0, over=True) == 6
+    series = CassandraSeries(store._session, machine, "s")
+    (piece,) = await asyncio.to_thread(series.pieces, day, day + DAY_US)
+    (segment,) = await asyncio.to_thread(series.load, [piece])
+    assert segment.ranks is not None
+    assert segment.ranks.sequences.tolist() == [2**61, 2, 5, 2**61, 1]
+    assert await asyncio.to_thread(merge_day, store._session, place, 0, over=True) == 0
+    await write(store, batch(machine, 3, [day, day + 2, day + 3, day + 9], [3] * 4))
+    for _ in range(2):
+        assert await values_of(store, machine) == [2.0**61, 1, 3, 4, 5, 2.0**61, 0.5]
+        await asyncio.to_thread(merge_day, store._session, place, 0, over=True)
+    await store.close()
+
+
+def latest(change: Change) -> dict[str, tuple[int, float]]:
+    return {sensor: (latest.at_us, latest.value) for sensor, latest in change.sensors.items()}

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from aurum.ingestion.downsample import merge, reduce_points
 from aurum.ingestion.plant import MachineState, Plant
 from aurum.ingestion.recent import Part, RecentReadings
 from aurum.ingestion.room import PlantLimits
-from aurum.ingestion.sqlite import schema
+from aurum.ingestion.sqlite import compaction, schema, snapshot
 from aurum.ingestion.sqlite import store as sqlite_store
-from aurum.ingestion.sqlite.compaction import Compactor
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, Event, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
-from aurum.readings.batch import Batch, Series, now_us
+from aurum.readings.batch import SEQUENCE_CLOSED, Batch, Series, now_us
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
 from aurum.storage.database import NewerDatabaseError, connect
@@ -361,16 +361,16 @@ async def test_readings_with_a_key_each_are_merged(tmp_path: Path) -> None:
 
 
 def test_day_without_anything_to_merge_is_seldom_looked_at() -> None:
-    """A day of many sources, of which nothing can be merged yet, is looked at ever more seldom as it grows."""
-    compactor, looks, there = Compactor(), 0, 0
+    """A day of segments that are too large to be merged yet is looked at ever more seldom as it grows."""
+    compactor, looks, there = compaction.Compactor(), 0, 0
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as tables:
         tables.executescript(schema.SCHEMA)
         today = now_us() // DAY_US * DAY_US
         for source in range(4000):
             at = today + source
             tables.execute(
-                "INSERT INTO segments VALUES (NULL, 1, ?, ?, 1, ?, 1, ?)",
-                (at, source, at, pack(np.array([at]), np.array([1.0]))),
+                "INSERT INTO segments VALUES (NULL, 1, ?, ?, 1, ?, ?, x'')",
+                (at, source, at, compaction.SMALL),
             )
             compactor.note({(1, today // DAY_US): 1})
             while compactor.due:
@@ -424,13 +424,113 @@ async def test_readings_older_than_retention_are_deleted(tmp_path: Path) -> None
     await store.close()
 
 
-async def test_source_with_too_many_gaps_is_rejected(store: SqliteStore) -> None:
-    writing = [await store.append(batch(2 * number, [number], [1.0]), wait=True) for number in range(1, 10_001)]
-    await asyncio.gather(*writing)
-    with pytest.raises(InvalidArgumentError, match="gaps") as caught:
-        await (await store.append(batch(30_000, [5], [1.0]), wait=True))
-    assert caught.value.violations[0].field == "batch.sequence"
-    assert await write(store, batch(20_001, [6], [1.0])) == [(1, 0)]
+async def test_source_with_very_many_gaps_is_never_locked_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its oldest gaps are closed, 5,000 at a time: what is below is refused, what is above is recognised, or new."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    closed = REGISTRY.get_sample_value("ingestion_sequence_gaps_closed_total") or 0
+    for first in range(1, 12_001, 3000):  # with 10,001 ranges the 5,001 of 2 to 10,002 are closed, up to 10,003
+        await write(store, *(batch(2 * number, [number], [1.0]) for number in range(first, first + 3000)))
+    assert REGISTRY.get_sample_value("ingestion_sequence_gaps_closed_total") == closed + 5001
+    assert [each.getMessage() for each in caplog.records if "gaps" in each.getMessage()] == [
+        "source src left more than 10000 gaps in its sequences; up to 10003 they are refused from now on"
+    ]
+    for _ in range(2):
+        for sequence in (1, 2, 10_002, 10_003):
+            with pytest.raises(InvalidArgumentError, match="up to 10003 are closed") as caught:
+                await write(store, batch(sequence, [5], [9.0]))
+            assert caught.value.reason == SEQUENCE_CLOSED
+            assert caught.value.violations[0].field == "batch.sequence"
+            assert caught.value.metadata == {"source_id": "src", "sequence": str(sequence)}
+        assert await write(store, batch(10_004, [5], [9.0]), batch(24_000, [5], [9.0])) == [(0, 1), (0, 1)]
+        await store.close()
+        store = SqliteStore(SqliteOptions(path))
+        await store.start()
+    assert await write(store, batch(10_005, [20_000], [2.0]), batch(30_001, [20_001], [3.0])) == [(1, 0), (1, 0)]
+    assert await write(store, batch(1, [5], [9.0], "other")) == [(1, 0)]
+    assert (await store.read("m", "s", 4, 7)).values.tolist() == [1.0, 9.0, 1.0]
+    await store.close()
+
+
+async def test_numbers_of_forgotten_sources_are_not_given_again(tmp_path: Path) -> None:
+    """A source that is new when the last one is forgotten outranks what that one sent, also after a restart."""
+    path = tmp_path / "store.db"
+    for source, value in (("old", 1.0), ("new", 2.0)):
+        store = SqliteStore(SqliteOptions(path))
+        await store.start()
+        await write(store, batch(9 if source == "old" else 1, [10], [value], source))
+        await store._flush()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("UPDATE sources SET seen_us = 0")
+            connection.commit()
+        await store._tend("forgetting", store._prune)
+        assert (await store.read("m", "s", 0, END)).values.tolist() == [value]
+        (summary,) = await store.summaries()
+        assert summary.last_value == value
+        await store.close()
+
+
+async def test_snapshot_ranks_requests_with_a_key_as_the_service(tmp_path: Path) -> None:
+    """Of readings at the same time the service and a reader of its files choose the same, before a flush too."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await write(store, batch(1, [10], [1.0], "key/1"), batch(1, [10], [2.0], "other"), batch(1, [10], [3.0], "key/2"))
+    for _ in range(2):
+        assert (await store.read("m", "s", 0, END)).values.tolist() == [2.0]
+        with snapshot.open_snapshot(path) as beside:
+            assert beside.series(("m", "s"))[1].tolist() == [2.0]
+        await store._flush()
+    await store.close()
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_late_batch_finds_its_place_in_merged_segments(tmp_path: Path, over: bool) -> None:
+    """What is missing when segments are merged, of a day that is over too, counts where its rank says when it comes."""
+    day = now_us() // DAY_US * DAY_US - 2 * DAY_US * over
+    store = SqliteStore(SqliteOptions(tmp_path / "store.db"))
+    await store.start()
+    sent = [batch(sequence, [day, day + sequence], [float(sequence)] * 2) for sequence in range(1, 21) if sequence != 7]
+    for each in [*sent[:10], batch(1, [day + 30], [0.5], "other"), *sent[10:]]:
+        await write(store, each)
+        await store._flush()
+    await write(store, batch(2, [day + 3, day + 30], [-1.0, -2.0], "other"))
+    await store._flush()
+
+    def segments() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            return int(connection.execute("SELECT count(*) FROM segments").fetchone()[0])
+
+    await until(lambda: segments() < 16, "they are merged")
+    late = [day, *(day + sequence for sequence in (5, 7, 9, 30))]
+    await write(store, batch(7, late, [7.0] * 5))
+    for _ in range(2):
+        found = await store.read("m", "s", day, day + 100)
+        values = dict(zip((found.timestamps - day).tolist(), found.values.tolist(), strict=True))
+        assert values == {0: 20.0, **{at: float(at) for at in range(1, 21)}, 3: -1.0, 5: 7.0, 30: -2.0}
+        await store._flush()
+    await store.close()
+
+
+async def test_store_of_version_3_is_upgraded(tmp_path: Path) -> None:
+    """Its segments of one rank each stay as they are, and a new source gets a number that none of them has."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await write(store, batch(5, [10], [1.0], "first"), batch(5, [10, 20], [2.0, 3.0], "forgotten"))
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM sources WHERE source_id = 'forgotten'")
+        connection.execute("ALTER TABLE sources DROP COLUMN closed")
+        connection.execute("DROP TABLE source_numbers")
+        connection.execute("PRAGMA user_version = 3")
+        connection.commit()
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    assert await write(store, batch(5, [10], [1.0], "first"), batch(1, [20], [4.0], "later")) == [(0, 1), (1, 0)]
+    assert (await store.read("m", "s", 0, END)).values.tolist() == [2.0, 4.0]
+    await store.close()
 
 
 async def test_interrupted_readers_answer_again(tmp_path: Path) -> None:

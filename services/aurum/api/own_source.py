@@ -7,8 +7,8 @@ _MOST_UNKNOWN = 1000  # sequences whose fate is not known, after which another s
 
 
 class OwnSource:
-    """Gives each write a sequence, and gives one that was not used again: gaps that only grow would one day lock the
-    source out. For one event loop."""
+    """Gives each write a sequence, and gives one that was not used again, so that few gaps are left. For one event
+    loop."""
 
     def __init__(self) -> None:
         self._begin()

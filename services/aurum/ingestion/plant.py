@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from aurum.ingestion.room import Coming, PlantLimits, Room
-from aurum.ingestion.store import Change, MachineRecord, Rank, SeriesSummary
+from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.runtime import metrics
 from aurum.runtime.errors import NotFoundError
+from aurum.storage.ranks import Rank
 from aurum.v1 import ingestion_pb2
 
 _READING_BYTES = 16
@@ -87,11 +88,12 @@ class Plant:
             self._register(state, change.machine)
         if change.first_us:
             state.first_seen_us = min(state.first_seen_us or change.first_us, change.first_us)
-        for sensor, (at, value) in change.sensors.items():
+        for sensor, latest in change.sensors.items():
+            at = latest.at_us
             known = state.sensors.get(sensor)
-            if known is None or at > known[0]:
-                self._set(state, sensor, at, value)
-                state.ranks.pop(sensor, None)
+            if known is None or (at, latest.rank) > (known[0], state.ranks.get(sensor, ())):
+                self._set(state, sensor, at, latest.value)
+                state.ranks[sensor] = latest.rank
             state.first_seen_us = min(state.first_seen_us or at, at)
             state.last_seen_us = max(state.last_seen_us, at)
         self._touch(state)

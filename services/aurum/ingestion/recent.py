@@ -2,9 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +41,11 @@ class _Received:
 class PackedSeries:
     """Readings of a series that were received: sorted, of equal times the highest rank's.
 
-    ranks: the lowest and the highest. last_rank: of the last reading.
+    rank: of its last batch, which all may have, since nothing has a rank in between. last_rank: of the last reading.
     """
 
     key: SeriesKey
-    ranks: tuple[tuple[int, int], tuple[int, int]]
+    rank: tuple[int, int]
     last_rank: tuple[int, int]
     timestamps: Timestamps
     values: Values
@@ -153,17 +152,17 @@ class RecentReadings:
         with self._lock:
             return list(self._numbers)
 
-    def packed(self, run_of: Callable[[tuple[int, int]], Any]) -> Iterator[PackedSeries]:
-        """Every series, once for each run. Nothing may be added any more.
-
-        run_of: tells, by rank, what may be packed together: batches of a source between which none is missing, for one
-        that came later could no more take its place between them.
-        """
-        runs: dict[Any, list[_Received]] = {}
+    def packed(self) -> Iterator[PackedSeries]:
+        """Every series, once for each run of batches of a source that are here one after the other. Nothing may be
+        added any more."""
+        runs: list[list[_Received]] = []
         for batch in sorted(self._batches, key=lambda batch: batch.rank):  # so that of equal times the last one counts
-            runs.setdefault(run_of(batch.rank), []).append(batch)
+            source, sequence = batch.rank
+            if not runs or runs[-1][-1].rank != (source, sequence - 1):
+                runs.append([])
+            runs[-1].append(batch)
         keys = list(self._numbers)
-        for batches in runs.values():
+        for batches in runs:
             yield from _packed(batches, keys)
 
 
@@ -189,18 +188,14 @@ def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedS
         last_of_time = np.append(rises, True)
         numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
         origins = origins[last_of_time]
-    oldest: dict[int, tuple[int, int]] = {}
     newest: dict[int, tuple[int, int]] = {}
     for batch in batches:
         newest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
-    for batch in reversed(batches):
-        oldest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
     cuts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(numbers)]
     for start, end in itertools.pairwise(cuts):
         number = int(numbers[start])
-        ranks = (oldest[number], newest[number])
         last = batches[origins[end - 1]].rank
-        yield PackedSeries(keys[number], ranks, last, timestamps[start:end], values[start:end])
+        yield PackedSeries(keys[number], newest[number], last, timestamps[start:end], values[start:end])
 
 
 def _rises(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:

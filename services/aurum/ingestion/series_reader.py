@@ -10,17 +10,19 @@ from aurum.ingestion.downsample import Reducer, merge, reduce_points
 from aurum.ingestion.store import DAY_US, MAX_RAW, Points
 from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.errors import InvalidArgumentError
+from aurum.storage.ranks import Rank, Ranked, Ranks, merge_ranked
+from aurum.storage.segment import Segment
 
 _AT_ONCE = 200_000  # readings
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A segment that was not read yet; it lies within one day (UTC). rank: sorts them so that a later one replaces an
-    earlier one's readings. place: where its readings are, known to the source that it is of.
+    """A segment that was not read yet; it lies within one day (UTC). rank: of its readings, or the highest of these.
+    place: where they are, known to the source that it is of.
     """
 
-    rank: tuple[Any, ...]
+    rank: Rank
     start_us: int
     end_us: int
     count: int
@@ -36,7 +38,8 @@ class SegmentSource(Protocol):
     def newest_before(self, before_us: int) -> int | None:
         """A time before `before_us`, on the day of the newest reading before it; None if there is none."""
 
-    def load(self, pieces: Sequence[Piece]) -> list[tuple[Timestamps, Values]]: ...
+    def load(self, pieces: Sequence[Piece]) -> list[Segment]:
+        """The readings of each, none of one that is damaged."""
 
 
 def read(source: SegmentSource, start_us: int, end_us: int, *, points: int, last: int) -> Points:
@@ -92,27 +95,23 @@ def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> t
 
 
 def merged(source: SegmentSource, pieces: Sequence[Piece], start_us: int, end_us: int) -> tuple[Timestamps, Values]:
-    """The readings of pieces in any order, cut to [start_us, end_us)."""
+    """The readings of pieces in any order, cut to [start_us, end_us). Of readings at the same time the one of the
+    highest rank counts."""
     ordered = sorted(pieces, key=lambda piece: (piece.rank, piece.start_us))
-    timestamps, values = merge(source.load(ordered))
+    loaded = source.load(ordered)
+    if all(segment.ranks is None for segment in loaded):
+        timestamps, values = merge([segment[:2] for segment in loaded])
+    else:
+        found = zip(ordered, loaded, strict=True)
+        timestamps, values, _ = merge_ranked([ranked(*each) for each in found if len(each[1].values)])
     low, high = np.searchsorted(timestamps, [start_us, end_us])
     return timestamps[low:high], values[low:high]
 
 
-def with_overlapped(picked: list[Piece], others: list[Piece]) -> list[Piece]:
-    """The pieces that have to be merged with the picked ones, and these: a merged piece takes the highest rank, so
-    whatever stands between its parts by rank, and overlaps them in time, would be replaced by readings of before it."""
-    while picked:
-        low, high = min(piece.rank for piece in picked), max(piece.rank for piece in picked)
-        start, end = min(piece.start_us for piece in picked), max(piece.end_us for piece in picked)
-        between = [
-            piece for piece in others if low < piece.rank < high and piece.start_us <= end and piece.end_us >= start
-        ]
-        if not between:
-            break
-        picked = picked + between
-        others = [piece for piece in others if piece not in between]
-    return picked
+def ranked(piece: Piece, segment: Segment) -> Ranked:
+    """What was read of a piece, with a rank for each reading."""
+    timestamps, values, ranks = segment
+    return timestamps, values, ranks or Ranks.of(piece.rank, len(values))
 
 
 def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:

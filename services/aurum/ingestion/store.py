@@ -2,14 +2,14 @@
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.readings.ingest_stream import Written
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
+from aurum.storage.ranks import Rank
 
 DAY_US = 86_400_000_000
-Rank = tuple[Any, ...]
 EVENT_MEMORY_US = 90 * DAY_US  # that events are kept
 KEPT_KINDS = frozenset({"maintenance"})  # of events that are kept for ever
 MAX_RAW = 500_000  # readings of one series in one answer; more have to be reduced
@@ -62,13 +62,22 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
+class Latest:
+    """The last reading of a series. rank: empty if it is not known."""
+
+    at_us: int
+    value: float
+    rank: Rank = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What another writer has stored of a machine: its registration if that is new, its latest reading by sensor."""
 
     machine_id: str
     machine: MachineRecord | None
     first_us: int
-    sensors: Mapping[str, tuple[int, float]]
+    sensors: Mapping[str, Latest]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ Column = tuple[Timestamps, Values]  # of one sensor, in the order of time
 
 MAX_AHEAD_US = 5 * 60 * 1_000_000  # a clock may be so far ahead; a reading from further in the future is wrong
 AHEAD_OF_CLOCK = "AHEAD_OF_CLOCK"  # why such a batch is refused; it may be taken later, or when clocks agree again
+SEQUENCE_CLOSED = "SEQUENCE_CLOSED"  # why one is refused whose sequence is older than what the store can tell
 MAX_READINGS = 200_000  # in one batch
 MAX_SERIES = 20_000  # in one batch
 MAX_SEQUENCE = 2**62  # of a source

@@ -125,6 +125,10 @@ ingestion_maintenance_failures_total = Counter(
     "ingestion_maintenance_failures_total", "Pieces of the store's maintenance that failed and are tried again."
 )
 ingestion_readings_expired_total = Counter("ingestion_readings_expired_total", "Readings removed by retention.")
+ingestion_sequence_gaps_closed_total = Counter(
+    "ingestion_sequence_gaps_closed_total",
+    "Gaps in the sequences of sources that left very many, which nothing can fill any more.",
+)
 ingestion_tails = Gauge("ingestion_tails", "Series whose latest readings are held in memory, since they are asked for.")
 ingestion_machines = Gauge("ingestion_machines", "Machines known.")
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")

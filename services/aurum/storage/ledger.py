@@ -11,11 +11,6 @@ def contains(ranges: list[Range], sequence: int) -> bool:
     return index >= 0 and sequence <= ranges[index][1]
 
 
-def run_of(ranges: list[Range], sequence: int) -> int:
-    """The first sequence of the range that a stored sequence lies in: nothing is missing between two with the same."""
-    return ranges[bisect_right(ranges, (sequence, 2**64)) - 1][0]
-
-
 def record(ranges: list[Range], first: int, last: int | None = None) -> None:
     """Adds a sequence, or all from `first` to `last`, some of which may be there. Changes `ranges` in place."""
     last = first if last is None else last

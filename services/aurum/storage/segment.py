@@ -1,22 +1,31 @@
 """Segments: the readings of one series, packed and checksummed.
 
-Layout, little-endian: version u8, codec u8, width of a time step u8, zero u8, count u32, CRC-32 of the rest u32, first
+Layout, little-endian: version u8, codec u8, width of a time step u8, flags u8, count u32, CRC-32 of the rest u32, first
 timestamp i64, then the time steps (unsigned, 0, 4 or 8 bytes each; 0 if all are the same, then one i64) and the values
 (float64, all first bytes first, then all second bytes, …, which compresses better), both compressed by codec 1 (zstd).
+
+Flag 1 marks a segment of readings of several ranks: after the columns, which are then compressed, follow the ranks
+(see aurum.storage.ranks), compressed by zstd, and their length u32. A reader that does not know the flag finds the same
+readings, since it looks at one zstd frame only.
 """
 
 import struct
 import threading
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
 
 from aurum.readings.batch import Timestamps, Values
+from aurum.storage.ranks import Ranks
 
 _HEADER = struct.Struct("<BBBBII")
 _VERSION = 1
 _PLAIN, _ZSTD = 0, 1
+_RANKED = 1  # flag
+_LENGTH = struct.Struct("<I")
+_MOST_RANK_BYTES = 400  # of a reading: its run, and the name of a source of its own
 _WIDTHS = {0: "<i8", 4: "<u4", 8: "<i8"}
 _COMPRESS_FROM = 256  # readings; fewer are not worth a frame, and are merged before long
 _local = threading.local()
@@ -26,8 +35,19 @@ class CorruptSegmentError(Exception):
     """Bytes that are no segment, or no longer the one that was written."""
 
 
-def pack(timestamps: Timestamps, values: Values) -> bytes:
-    """One segment. `timestamps` must be sorted; both have the same length, at least 1."""
+class Segment(NamedTuple):
+    """What a segment holds. ranks: None if all its readings have the same, which is kept beside it."""
+
+    timestamps: Timestamps
+    values: Values
+    ranks: Ranks | None
+
+
+def pack(timestamps: Timestamps, values: Values, ranks: Ranks | None = None) -> bytes:
+    """One segment. `timestamps` must be sorted; both have the same length, at least 1.
+
+    ranks: of as many readings. One rank for all of them is not written.
+    """
     count = len(timestamps)
     steps = timestamps[1:] - timestamps[:-1]
     if count == 1:
@@ -40,23 +60,33 @@ def pack(timestamps: Timestamps, values: Values) -> bytes:
         width, packed_steps = 8, steps.astype("<i8").tobytes()
     raw = np.ascontiguousarray(values, "<f8")
     columns = packed_steps + raw.view(np.uint8).reshape(-1, 8).T.tobytes()
+    several = ranks is not None and len(ranks.lengths) > 1
     codec = _PLAIN
-    if count >= _COMPRESS_FROM:
+    if count >= _COMPRESS_FROM or several:
         codec, columns = _ZSTD, _compressor().compress(columns)
     body = int(timestamps[0]).to_bytes(8, "little", signed=True) + columns
-    return _HEADER.pack(_VERSION, codec, width, 0, count, zlib.crc32(body)) + body
+    if ranks is not None and several:
+        runs = _compressor().compress(ranks.encode())
+        body += runs + _LENGTH.pack(len(runs))
+    return _HEADER.pack(_VERSION, codec, width, _RANKED if several else 0, count, zlib.crc32(body)) + body
 
 
 def unpack(segment: bytes) -> tuple[Timestamps, Values]:
-    """The readings of a segment. Raises CorruptSegmentError."""
-    if len(segment) < _HEADER.size + 8:
-        raise CorruptSegmentError(f"a segment of {len(segment)} bytes is cut off")
-    version, codec, width, _, count, checksum = _HEADER.unpack_from(segment)
-    body = memoryview(segment)[_HEADER.size :]
-    if version != _VERSION:
-        raise CorruptSegmentError(f"a segment of version {version} is not known here")
-    if zlib.crc32(body) != checksum:
-        raise CorruptSegmentError("a segment's checksum does not match its content")
+    """The readings of a segment, without their ranks. Raises CorruptSegmentError."""
+    timestamps, values, _ = unpack_ranked(segment)
+    return timestamps, values
+
+
+def ranks_of(segment: bytes) -> Ranks | None:
+    """The ranks of a segment, without its readings. Raises CorruptSegmentError."""
+    *_, count, flags, body = _checked(segment)
+    return _split(body, count, flags)[1]
+
+
+def unpack_ranked(segment: bytes) -> Segment:
+    """The readings of a segment with their ranks. Raises CorruptSegmentError."""
+    codec, width, count, flags, body = _checked(segment)
+    body, ranks = _split(body, count, flags)
     try:
         columns = _decompressor().decompress(body[8:]) if codec == _ZSTD else bytes(body[8:])
     except (zstandard.ZstdError, MemoryError) as error:
@@ -75,7 +105,39 @@ def unpack(segment: bytes) -> tuple[Timestamps, Values]:
     for place in range(8):  # faster than to transpose all at once
         gathered[:, place] = raw[place]
     values = gathered.view("<f8").reshape(count)
-    return timestamps, values
+    return Segment(timestamps, values, ranks)
+
+
+def _checked(segment: bytes) -> tuple[int, int, int, int, memoryview]:
+    """Codec, width, count, flags and what follows the header."""
+    if len(segment) < _HEADER.size + 8:
+        raise CorruptSegmentError(f"a segment of {len(segment)} bytes is cut off")
+    version, codec, width, flags, count, checksum = _HEADER.unpack_from(segment)
+    body = memoryview(segment)[_HEADER.size :]
+    if version != _VERSION:
+        raise CorruptSegmentError(f"a segment of version {version} is not known here")
+    if flags & ~_RANKED:
+        raise CorruptSegmentError(f"a segment with flags {flags} is not known here")
+    if zlib.crc32(body) != checksum:
+        raise CorruptSegmentError("a segment's checksum does not match its content")
+    return codec, width, count, flags, body
+
+
+def _split(body: memoryview, count: int, flags: int) -> tuple[memoryview, Ranks | None]:
+    """The columns with their first timestamp, and the ranks behind them."""
+    if not flags:
+        return body, None
+    end = len(body) - _LENGTH.size
+    start = end - _LENGTH.unpack_from(body, max(0, end))[0]
+    if start < 8:
+        raise CorruptSegmentError("a segment's ranks are cut off")
+    try:
+        size = zstandard.frame_content_size(body[start:end])
+        if not 0 <= size <= _MOST_RANK_BYTES * count:
+            raise ValueError(f"they would have {size} bytes")
+        return body[:start], Ranks.decode(_decompressor().decompress(body[start:end]), count)
+    except (zstandard.ZstdError, MemoryError, ValueError, TypeError) as error:
+        raise CorruptSegmentError(f"a segment's ranks cannot be read: {error}") from error
 
 
 def _compressor() -> zstandard.ZstdCompressor:

@@ -39,8 +39,6 @@ def test_recorded_ranges_match_reference_set(added: list[tuple[int, int]], base:
         assert ranges == ranges_of(numbers)
     for number in range(base - 1, base + 40):
         assert ledger.contains(ranges, number) == (number in numbers)
-    for first, last in ranges:
-        assert {ledger.run_of(ranges, number) for number in range(first, last + 1)} == {first}
 
 
 def test_single_sequences_are_recorded_as_ranges() -> None:

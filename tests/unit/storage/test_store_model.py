@@ -1,27 +1,45 @@
-"""The store against a model of a few lines: whatever comes in whatever order, it answers as the model does."""
+"""The store against a model of a few lines: whatever comes in whatever order, everything that tells of readings says
+what the model does: Query, GetMachine, Watch, the summaries, and the files read beside the service."""
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from aurum.ingestion.downsample import Reducer
 from aurum.ingestion.plant import Plant
 from aurum.ingestion.room import PlantLimits
-from aurum.ingestion.sqlite import snapshot
+from aurum.ingestion.servicer import IngestionServicer
+from aurum.ingestion.sqlite import compaction, snapshot, sources
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US
-from aurum.readings.batch import Batch, Series, now_us
-from aurum.readings.ingest_stream import Written
+from aurum.readings.batch import SEQUENCE_CLOSED, Series, encode, now_us
+from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.settings import Settings
+from aurum.security.sources import SourceLimits
+from aurum.v1 import ingestion_pb2
 
-DAY = now_us() // DAY_US * DAY_US  # today, which is not over: a later batch finds its place
+TODAY = now_us() // DAY_US * DAY_US
+OVER = TODAY - 3 * DAY_US  # a day of which everything is merged
+FIRST = OVER + DAY_US - 3  # half of the times are on that day, the others on the next, which is over too
+TIMES = 6
 SOURCES, MACHINES = ("one", "two", "three"), ("a", "b")
-END = 2**61
-columns = st.dictionaries(st.integers(0, 12), st.integers(0, 99), min_size=1, max_size=6)
+COMMON = "*"  # the source that requests with a key are
+MOST_RANGES, KEPT_RANGES = 5, 3
+columns = st.dictionaries(st.integers(0, TIMES - 1), st.integers(0, 99), min_size=1, max_size=4)
+starts = st.sampled_from([FIRST, TODAY])
+Values = list[tuple[int, float]]
 
 
 class Model:
@@ -29,110 +47,170 @@ class Model:
     sequence; requests with a key are one source, in the order of arrival."""
 
     def __init__(self) -> None:
+        self.seen = 0
         self.order: dict[str, int] = {}
-        self.taken: set[tuple[str, int]] = set()
-        self.keyed = 0
+        self.taken: dict[str, set[int]] = {}
+        self.closed: dict[str, int] = {}
+        self.unflushed: set[str] = set()
         self.readings: dict[str, dict[int, tuple[tuple[int, int], float]]] = {}
 
-    def write(self, source: str, sequence: int, machine: str, column: dict[int, int]) -> int:
-        """How many readings are new."""
-        if (source, sequence) in self.taken:
+    def write(self, source: str, sequence: int, machine: str, column: dict[int, int]) -> int | None:
+        """How many readings are new; None for a batch that is refused."""
+        if sequence <= self.closed.get(source, 0):
+            return None
+        if sequence in self.taken.get(source, ()):
             return 0
-        self.taken.add((source, sequence))
-        name = source
+        rank = self.take(source, sequence)
         if source.startswith("key/"):
-            self.keyed += 1
-            name, sequence = "keys", self.keyed
-            self.order.setdefault(source, len(self.order))
-        rank = (self.order.setdefault(name, len(self.order)), sequence)
+            rank = self.take(COMMON, max(self.taken.get(COMMON, {0})) + 1)
         series = self.readings.setdefault(machine, {})
         for at, value in column.items():
             if at not in series or series[at][0] <= rank:
                 series[at] = (rank, float(value))
         return len(column)
 
-    def values(self, machine: str) -> list[tuple[int, float]]:
+    def take(self, source: str, sequence: int) -> tuple[int, int]:
+        if source not in self.order:
+            self.seen += 1
+            self.order[source] = self.seen
+        self.unflushed.add(source)
+        taken = self.taken.setdefault(source, set())
+        taken.add(sequence)
+        begins = sorted(each for each in taken if each - 1 not in taken)
+        if len(begins) > MOST_RANGES:
+            self.closed[source] = begins[-KEPT_RANGES] - 1
+            taken |= set(range(self.closed[source] + 1))
+        return self.order[source], sequence
+
+    def forget(self, source: str) -> None:
+        if source not in self.unflushed:
+            for known in (self.order, self.taken, self.closed):
+                known.pop(source, None)
+
+    def values(self, machine: str) -> Values:
         return [(at, value) for at, (_, value) in sorted(self.readings.get(machine, {}).items())]
 
 
 class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
+        self.limits = contextlib.ExitStack()
+        self.limits.enter_context(mock.patch.multiple(sources, _MAX_RANGES=MOST_RANGES, _KEPT_RANGES=KEPT_RANGES))
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="store-model"))
         self.path = self.folder / "0" / "store.db"
         self.model = Model()
         self.opened = 0
         self.keys = 0
-        self.plant = Plant(PlantLimits(), 16, 1_000_000)
-        self.store = self.open()
+        self.open()
 
-    def open(self) -> SqliteStore:
+    def open(self) -> None:
         async def begin() -> SqliteStore:
             store = SqliteStore(SqliteOptions(self.path, min_free_bytes=0))
             await store.start()
             if store._keeper:  # maintenance comes when this test says so
                 store._keeper.cancel()
-            self.plant = Plant(PlantLimits(), 16, 1_000_000)
-            self.plant.load(await store.machines(), await store.summaries())
+            plant = Plant(PlantLimits(), 16, 1_000_000)
+            plant.load(await store.machines(), await store.summaries())
+            self.servicer = IngestionServicer(store, plant, SourceLimits(Settings()), 4_000_000)
             return store
 
-        return self.runner.run(begin())
+        self.store = self.runner.run(begin())
+
+    def close(self) -> None:
+        self.runner.run(self.store.close())
 
     def teardown(self) -> None:
-        self.runner.run(self.store.close())
+        self.close()
         self.runner.close()
+        self.limits.close()
         shutil.rmtree(self.folder)
 
     def write(self, source: str, sequence: int, machine: str, column: dict[int, int]) -> None:
-        at = np.array([DAY + each for each in column], np.int64)
-        batch = Batch.of(source, sequence, [Series(machine, "s", at, np.array(list(column.values()), np.float64))])
+        at = np.array(list(column), np.int64)
+        message = encode(source, sequence, [Series(machine, "s", at, np.array(list(column.values()), np.float64))])
+        request = ingestion_pb2.WriteRequest(batch=message).SerializeToString()
+        expected = self.model.write(source, sequence, machine, column)
+        if expected is None:
+            with pytest.raises(InvalidArgumentError) as refused:
+                self.runner.run(self.servicer.Write(request, None))
+            assert refused.value.reason == SEQUENCE_CLOSED
+            return
+        written = self.runner.run(self.servicer.Write(request, None))
+        assert written.accepted == expected
+        assert written.duplicate == (0 if expected else len(column))
 
-        async def append() -> Written:
-            return await (await self.store.append(batch, wait=True))
+    def comes(  # noqa: PLR0917
+        self, source: str, sequence: int, machine: str, start: int, column: dict[int, int], flushed: bool
+    ) -> None:
+        self.write(source, sequence, machine, {start + at: value for at, value in column.items()})
+        if flushed:
+            self.flush()
 
-        written = self.runner.run(append())
-        assert written.accepted == self.model.write(source, sequence, machine, column)
-        if written.accepted:
-            self.plant.apply(batch, now_us(), written.rank)
+    def flush(self) -> None:
+        self.runner.run(self.store._flush())
+        self.model.unflushed.clear()
 
     @rule(
-        source=st.sampled_from(SOURCES), sequence=st.integers(1, 9), machine=st.sampled_from(MACHINES), column=columns
+        source=st.sampled_from(SOURCES),
+        sequence=st.integers(1, 16),
+        machine=st.sampled_from(MACHINES),
+        start=starts,
+        column=columns,
+        flushed=st.booleans(),
     )
-    def batch_comes(self, source: str, sequence: int, machine: str, column: dict[int, int]) -> None:
-        self.write(source, sequence, machine, column)
+    def batch_comes(  # noqa: PLR0917
+        self, source: str, sequence: int, machine: str, start: int, column: dict[int, int], flushed: bool
+    ) -> None:
+        self.comes(source, sequence, machine, start, column, flushed)
 
-    @rule(machine=st.sampled_from(MACHINES), column=columns, again=st.booleans())
-    def request_with_a_key_comes(self, machine: str, column: dict[int, int], again: bool) -> None:
+    @rule(machine=st.sampled_from(MACHINES), start=starts, column=columns, again=st.booleans(), flushed=st.booleans())
+    def request_with_a_key_comes(
+        self, machine: str, start: int, column: dict[int, int], again: bool, flushed: bool
+    ) -> None:
         self.keys += not again or not self.keys
-        self.write(f"key/{self.keys}", 1, machine, column)
+        self.comes(f"key/{self.keys}", 1, machine, start, column, flushed)
 
     @rule()
     def log_is_flushed(self) -> None:
-        self.runner.run(self.store._flush())
+        self.flush()
 
-    @rule()
-    def segments_are_merged(self) -> None:
+    @rule(most=st.sampled_from([3, 6, 100_000]), steps=st.sampled_from([1, 100]))
+    def segments_are_merged(self, most: int, steps: int) -> None:
+        """most: readings of a segment, about, with which it is merged no further."""
+
         async def merge() -> None:
             compactor = self.store._compactor
             await self.store._tend("looking", lambda tables: compactor.look_through(tables, now_us()))
             for place in list(self.places()):
                 compactor._due[place] = None
-            while compactor.due:
+            for _ in range(steps):
                 await self.store._tend("merging", lambda tables: compactor.step(tables, now_us()))
             assert not self.store._failing
 
-        self.runner.run(merge())
+        with mock.patch.multiple(compaction, SMALL=most, _LARGE=most, _MOST_AT_ONCE=2 * most):
+            self.runner.run(merge())
 
     def places(self) -> set[tuple[int, int]]:
         with snapshot.open_snapshot(self.path) as found:
             rows = found.connection.execute("SELECT DISTINCT series, start_us / ? FROM segments", (DAY_US,)).fetchall()
         return {(row[0], row[1]) for row in rows}
 
+    @rule(source=st.sampled_from([*SOURCES, COMMON, "key/1"]))
+    def source_is_forgotten(self, source: str) -> None:
+        """Unless it has sent something since the last flush."""
+        with contextlib.closing(sqlite3.connect(self.path)) as tables:
+            tables.execute("UPDATE sources SET seen_us = 0 WHERE source_id = ?", (source,))
+            tables.commit()
+        self.runner.run(self.store._tend("forgetting", self.store._prune))
+        assert not self.store._failing
+        self.model.forget(source)
+
     @rule()
     def service_restarts(self) -> None:
-        self.runner.run(self.store.close())
-        self.store = self.open()
+        self.close()
+        self.model.unflushed.clear()
+        self.open()
 
     @rule()
     def machine_loses_its_power(self) -> None:
@@ -140,38 +218,80 @@ class StoreMachine(RuleBasedStateMachine):
         self.opened += 1
         there = self.folder / str(self.opened)
         shutil.copytree(self.path.parent, there, ignore=shutil.ignore_patterns("*-shm"))
-        self.runner.run(self.store.close())
+        self.close()
         self.path = there / "store.db"
-        self.store = self.open()
+        self.open()
 
     @rule()
     def backup_is_restored(self) -> None:
         self.opened += 1
         target = self.folder / str(self.opened) / "store.db"
         snapshot.backup(self.path, target)
-        self.runner.run(self.store.close())
+        self.close()
         self.path = target
-        self.store = self.open()
+        self.open()
+
+    def queried(self, machine: str, **asked: Any) -> Values:
+        async def ask() -> Values:
+            request = ingestion_pb2.QueryRequest(machine_ids=[machine], **asked)
+            answers = [answer.SerializeToString() async for answer in self.servicer.Query(request, None)]
+            found = [each for answer in answers for each in ingestion_pb2.QueryResponse.FromString(answer).series]
+            return [pair for each in found for pair in zip(each.timestamps_us, each.values, strict=True)]
+
+        return self.runner.run(ask())
+
+    def latest(self) -> dict[str, tuple[int, int, int, float]]:
+        """By machine: first and last seen, and its sensor's last reading, as GetMachine and Watch have them."""
+
+        async def watch() -> list[ingestion_pb2.Machine]:
+            async def take_up(_: Any) -> None: ...
+
+            context = SimpleNamespace(send_initial_metadata=take_up)
+            watching = self.servicer.Watch(ingestion_pb2.WatchRequest(), context)
+            machines = list((await anext(watching)).machines)
+            await watching.aclose()
+            for machine in machines:
+                request = ingestion_pb2.GetMachineRequest(machine_id=machine.machine_id)
+                assert (await self.servicer.GetMachine(request, None)).machine == machine
+            return machines
+
+        return {
+            machine.machine_id: (
+                machine.first_seen_us,
+                machine.last_seen_us,
+                machine.sensors[0].timestamp_us,
+                machine.sensors[0].value,
+            )
+            for machine in self.runner.run(watch())
+        }
 
     @invariant()
     def answers_are_the_models(self) -> None:
-        for machine in MACHINES:
-            expected = self.model.values(machine)
-            points = self.runner.run(self.store.read(machine, "s", 0, END))
-            assert list(zip((points.timestamps - DAY).tolist(), points.values.tolist(), strict=True)) == expected
-            last = self.runner.run(self.store.read(machine, "s", 0, END, last=3))
-            assert last.values.tolist() == [value for _, value in expected[-3:]]
+        expected = {machine: found for machine in MACHINES if (found := self.model.values(machine))}
+        for machine, values in expected.items():
+            points = self.runner.run(self.store.read(machine, "s", 0, 2**61))
+            assert list(zip(points.timestamps.tolist(), points.values.tolist(), strict=True)) == values
+            assert self.queried(machine) == values
+            assert self.queried(machine, last=3) == values[-3:]
+            assert self.queried(machine, start_us=FIRST, end_us=FIRST + TIMES) == [
+                reading for reading in values if reading[0] < FIRST + TIMES
+            ]
+            at, column = np.array([at for at, _ in values]), np.array([value for _, value in values])
+            reduced = self.runner.run(self.store.read(machine, "s", FIRST, TODAY + TIMES, points=4))
+            if reduced.counts is not None:
+                reducer = Reducer(FIRST, TODAY + TIMES, 4)
+                reducer.add(at, column)
+                at, column = reducer.result().timestamps, reducer.result().values
+            assert (reduced.timestamps.tolist(), reduced.values.tolist()) == (at.tolist(), column.tolist())
         summaries = self.runner.run(self.store.summaries())
-        found = {each.machine_id: (each.first_us - DAY, each.last_us - DAY, each.last_value) for each in summaries}
-        expected_summaries = {}
-        for machine in MACHINES:
-            if readings := self.model.values(machine):
-                expected_summaries[machine] = (readings[0][0], *readings[-1])
-        assert found == expected_summaries
-        shown = {machine: self.plant.get(machine).sensors["s"] for machine in expected_summaries}
-        assert {machine: (at - DAY, value) for machine, (at, value) in shown.items()} == {
-            machine: (last, value) for machine, (_, last, value) in expected_summaries.items()
-        }
+        told = {machine: (values[0][0], *values[-1]) for machine, values in expected.items()}
+        assert {each.machine_id: (each.first_us, each.last_us, each.last_value) for each in summaries} == told
+        assert self.latest() == {machine: (first, at, at, value) for machine, (first, at, value) in told.items()}
+        with snapshot.open_snapshot(self.path) as beside:
+            columns = {machine: beside.series((machine, "s")) for machine in expected}
+        assert {
+            machine: list(zip(at.tolist(), column.tolist(), strict=True)) for machine, (at, column) in columns.items()
+        } == expected
 
 
 TestStoreMachine = StoreMachine.TestCase

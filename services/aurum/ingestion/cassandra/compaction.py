@@ -2,21 +2,27 @@
 
 A merged segment is written, and durable in a quorum, before its parts are deleted; who merges the same parts at the
 same time writes the same readings. So at every moment, and after a kill at any, all readings are there at least once,
-and of equal times the one that counts.
+and of equal times the one that counts. Each reading keeps its rank, so that what comes later finds its place; what a
+source has sent without a gap has one rank.
 """
+
+import itertools
+
+import numpy as np
 
 from aurum.ingestion.cassandra.schema import BLOCK
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraSession
-from aurum.ingestion.downsample import merge
-from aurum.ingestion.series_reader import Piece, with_overlapped
+from aurum.ingestion.series_reader import Piece, ranked
 from aurum.ingestion.store import DAY_US
 from aurum.storage import ledger
+from aurum.storage.ranks import Integers, Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import pack
 
 SMALL = 10_000  # readings; a segment with as many is merged no further while its day goes on
 FAN_IN = 64  # segments that a replica has written to a day before it merges them
 _MOST_PARTS = 2000  # at a time
+_MOST_BLOCKS = 64  # of the sequences of a source that are asked for; what is further apart keeps its ranks
 
 Place = tuple[str, str, int]  # machine, sensor, day
 
@@ -56,55 +62,52 @@ def merge_day(session: CassandraSession, place: Place, ttl: int, *, over: bool) 
     """
     machine_id, sensor, day = place
     series = CassandraSeries(session, machine_id, sensor)
-    there = sorted(series.pieces(day * DAY_US, (day + 1) * DAY_US), key=lambda piece: piece.rank)
-    picked = [piece for piece in there if over or piece.count < SMALL][:_MOST_PARTS]
-    count = 0
-    for run in [picked] if over else _runs(session, picked):
-        pieces = with_overlapped(run, [piece for piece in there if piece not in run])
-        if len(pieces) > 1:
-            count += _merge(series, place, pieces, ttl)
-    return count
-
-
-def _runs(session: CassandraSession, pieces: list[Piece]) -> list[list[Piece]]:
-    """The pieces by source, and by what came of it without a gap: into a gap something may come that stands, by its
-    rank, between pieces that would be one by then."""
-    runs: dict[tuple[str, int], list[Piece]] = {}
-    by_source: dict[str, list[Piece]] = {}
-    for piece in pieces:
-        by_source.setdefault(piece.rank[1], []).append(piece)
-    for source, found in by_source.items():
-        sequences = [piece.rank[2] for piece in found]
-        blocks = range(min(sequences) // BLOCK, max(sequences) // BLOCK + 1)
-        received: list[ledger.Range] = []
-        for rows in session.each("received", [(source, block) for block in blocks]):
-            for row in rows:
-                ledger.record(received, row.sequence)
-        for piece in found:
-            known = ledger.contains(received, piece.rank[2])
-            first = ledger.run_of(received, piece.rank[2]) if known else piece.rank[2]
-            runs.setdefault((source, first), []).append(piece)
-    return list(runs.values())
-
-
-def _merge(series: CassandraSeries, place: Place, pieces: list[Piece], ttl: int) -> int:
-    session = series.session
-    pieces.sort(key=lambda piece: piece.rank)
-    try:
-        timestamps, values = merge(series.load(pieces))
-    except SegmentsChangedError:
-        return 0  # another replica is at it
-    pieces = [piece for piece in pieces if piece.place not in series.damaged]
+    pieces = [piece for piece in _pieces(series, day) if over or piece.count < SMALL][:_MOST_PARTS]
     if len(pieces) < 2:
         return 0
-    newest = pieces[-1].rank
-    start = int(timestamps[0])
-    key = (*place, start, *newest)
-    row = (*key, int(timestamps[-1]), len(values), pack(timestamps, values), ttl)
+    try:
+        found = [each for each in zip(pieces, series.load(pieces), strict=True) if each[0].place not in series.damaged]
+        if len(found) < 2:
+            return 0
+        pieces = [piece for piece, _ in found]
+        timestamps, values, ranks = merge_ranked([ranked(*each) for each in found])
+        ranks = _collapsed(series, day, pieces, ranks, (int(timestamps[0]), int(timestamps[-1])))
+    except SegmentsChangedError:
+        return 0  # another replica is at it
+    key = (*place, int(timestamps[0]), *ranks.highest)
+    row = (*key, int(timestamps[-1]), len(values), pack(timestamps, values, ranks), ttl)
     list(session.rows("add_segment", row))
-    session.each("drop_segment", [piece.place for piece in _others(pieces, key)])
+    session.each("drop_segment", [piece.place for piece in pieces if piece.place != key])
     return len(pieces)
 
 
-def _others(pieces: list[Piece], key: tuple[object, ...]) -> list[Piece]:
-    return [piece for piece in pieces if piece.place != key]
+def _pieces(series: CassandraSeries, day: int) -> list[Piece]:
+    return sorted(series.pieces(day * DAY_US, (day + 1) * DAY_US), key=lambda piece: piece.rank)
+
+
+def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ranks, between: tuple[int, int]) -> Ranks:
+    """The ranks of the merged pieces, fewer where nothing can come in between. Raises SegmentsChangedError."""
+    received = {source: _received(series.session, source[1], ranks.sequences_of(source)) for source in spans(ranks)}
+    # Only now, since the segments of what was received were durable before
+    there = _pieces(series, day)
+    merged = {piece.place for piece in pieces}
+    if not merged <= {piece.place for piece in there}:
+        raise SegmentsChangedError
+    start, end = between
+    others = [p for p in there if p.place not in merged and p.start_us <= end and p.end_us >= start]
+    found = zip(others, series.load(others), strict=True) if received else ()
+    return collapsed(ranks, received, [ranked(*each)[2] for each in found if len(each[1].values)])
+
+
+def _received(session: CassandraSession, source: str, sequences: Integers) -> list[ledger.Range]:
+    """Which sequences are known to be stored, of the blocks that some lie in, and of those between near ones."""
+    present = np.unique(sequences // BLOCK)[-_MOST_BLOCKS:].tolist()
+    blocks = set(present)
+    for before, after in itertools.pairwise(present):
+        if len(blocks) + after - before <= _MOST_BLOCKS:
+            blocks.update(range(before, after))
+    received: list[ledger.Range] = []
+    for rows in session.each("received", [(source, block) for block in blocks]):
+        for row in rows:
+            ledger.record(received, row.sequence)
+    return received

@@ -49,6 +49,12 @@ STEPS: dict[int, list[str]] = {
         "PRIMARY KEY (kind, number, at_us, id)) "
         f"WITH CLUSTERING ORDER BY (number DESC, at_us DESC, id DESC) AND default_time_to_live = {EVENT_TTL}",
     ],
+    3: [
+        # Latest readings with their ranks, see aurum.ingestion.cassandra.latest; two replicas may add a column at the
+        # same time, of which one is told that it is there
+        "ALTER TABLE latest ADD ranked map<text, blob>",
+        "ALTER TABLE changes ADD ranked map<text, blob>",
+    ],
 }
 VERSION = max(STEPS)
 JOURNAL_SINCE = 2  # version
@@ -63,14 +69,15 @@ STATEMENTS = {
     "machine": "SELECT machine_id, machine_type, site, registered_us, request_id FROM machines "
     "WHERE bucket = ? AND machine_id = ?",
     "machines": "SELECT machine_id, machine_type, site, registered_us, request_id FROM machines WHERE bucket = ?",
-    "set_latest": "UPDATE latest USING TIMESTAMP ? SET sensors = sensors + ? WHERE bucket = ? AND machine_id = ?",
+    "set_latest": "UPDATE latest USING TIMESTAMP ? SET sensors = sensors + ?, ranked = ranked + ? "
+    "WHERE bucket = ? AND machine_id = ?",
     "set_first": "UPDATE latest USING TIMESTAMP ? SET first_us = ? WHERE bucket = ? AND machine_id = ?",
-    "latest": "SELECT machine_id, first_us, sensors FROM latest WHERE bucket = ?",
-    "latest_of": "SELECT machine_id, first_us, sensors FROM latest WHERE bucket = ? AND machine_id = ?",
-    "set_change": "UPDATE changes USING TIMESTAMP ? SET sensors = sensors + ? "
+    "latest": "SELECT machine_id, first_us, sensors, ranked FROM latest WHERE bucket = ?",
+    "latest_of": "SELECT machine_id, first_us, sensors, ranked FROM latest WHERE bucket = ? AND machine_id = ?",
+    "set_change": "UPDATE changes USING TIMESTAMP ? SET sensors = sensors + ?, ranked = ranked + ? "
     "WHERE slot = ? AND replica = ? AND machine_id = ?",
     "set_registered": "INSERT INTO changes (slot, replica, machine_id, registered) VALUES (?, ?, ?, true)",
-    "changes": "SELECT replica, machine_id, registered, sensors FROM changes WHERE slot = ?",
+    "changes": "SELECT replica, machine_id, registered, sensors, ranked FROM changes WHERE slot = ?",
     "add_day": "INSERT INTO days (machine_id, sensor, day) VALUES (?, ?, ?) USING TTL ?",
     "days": "SELECT day FROM days WHERE machine_id = ? AND sensor = ?",
     "add_segment": "INSERT INTO segments (machine_id, sensor, day, start_us, source_us, source, sequence, end_us, "
@@ -86,8 +93,10 @@ STATEMENTS = {
     "drop_segment": "DELETE FROM segments WHERE machine_id = ? AND sensor = ? AND day = ? AND start_us = ? "
     "AND source_us = ? AND source = ? AND sequence = ?",
     "add_source": "INSERT INTO sources (source, first_us) VALUES (?, ?) IF NOT EXISTS",
+    "keep_source": "INSERT INTO sources (source, first_us) VALUES (?, ?)",
     "source": "SELECT first_us FROM sources WHERE source = ?",
     "add_owner": "INSERT INTO source_owners (source, owner) VALUES (?, ?) IF NOT EXISTS",
+    "keep_owner": "INSERT INTO source_owners (source, owner) VALUES (?, ?)",
     "owner": "SELECT owner FROM source_owners WHERE source = ?",
     "add_received": "INSERT INTO received (source, block, sequence) VALUES (?, ?, ?)",
     "received": "SELECT sequence FROM received WHERE source = ? AND block = ?",

@@ -10,9 +10,8 @@ import numpy as np
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import DAY_US
-from aurum.readings.batch import Timestamps, Values
 from aurum.runtime import damage
-from aurum.storage.segment import CorruptSegmentError, unpack
+from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked
 
 _FEW = 8  # segments of a day that are read one by one, several at a time
 
@@ -55,7 +54,7 @@ class CassandraSeries:
                 return int(row.start_us)
         return None
 
-    def load(self, pieces: Sequence[Piece]) -> list[tuple[Timestamps, Values]]:
+    def load(self, pieces: Sequence[Piece]) -> list[Segment]:
         """Raises SegmentsChangedError."""
         found: dict[Any, bytes] = {}
         alone: list[Piece] = []
@@ -72,14 +71,14 @@ class CassandraSeries:
             raise SegmentsChangedError
         return [self._unpacked(piece, found[piece.place]) for piece in pieces]
 
-    def _unpacked(self, piece: Piece, data: bytes) -> tuple[Timestamps, Values]:
+    def _unpacked(self, piece: Piece, data: bytes) -> Segment:
         try:
-            return unpack(data)
+            return unpack_ranked(data)
         except CorruptSegmentError as error:
             self.damaged.add(piece.place)
             name = "/".join(map(str, piece.place))
             damage.report("segment", name, str(error), "it stays where it is, and its readings are in no answer")
-            return np.empty(0, np.int64), np.empty(0, np.float64)
+            return Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
 
     def _between(self, day: int, pieces: Sequence[Piece]) -> dict[Any, bytes]:
         """Pieces of one day with one statement, which is cheaper than one for each of many."""

@@ -194,7 +194,7 @@ class CassandraSession:
             )
         for version in range(found + 1, schema.VERSION + 1):
             for step in schema.STEPS[version]:
-                self._run(step)
+                self._take(step)
             if version == schema.JOURNAL_SINCE and found:
                 self._fill_journal()
             self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
@@ -211,6 +211,19 @@ class CassandraSession:
         rows = self._session.execute(SimpleStatement(schema.EARLIER_EVENTS, fetch_size=_PAGE), timeout=600.0)
         journal = [(row.kind, row.at_us, row.at_us, row.id, row.data) for row in rows if not row.machine_id]
         execute_concurrent_with_args(self._session, add, journal, concurrency=_READ_CONCURRENCY)
+
+    def _take(self, step: str) -> None:
+        """Runs a step, of which a part may have been run by another replica, or before a kill."""
+        try:
+            self._run(step)
+        except InvalidRequest:
+            if not step.startswith("ALTER TABLE"):
+                raise
+            _, _, table, _, column, *_ = step.split()
+            names = "SELECT column_name FROM system_schema.columns WHERE keyspace_name = %s AND table_name = %s"
+            present = {row.column_name for row in self._session.execute(names, (self._session.keyspace, table))}
+            if column not in present:
+                raise
 
     def _run(self, text: str) -> None:
         self._session.execute(SimpleStatement(text), timeout=60.0)

@@ -1,8 +1,8 @@
 """The store beyond one machine. A replica of ingestion keeps nothing but caches: what is acknowledged is in Cassandra,
 in a quorum of its copies.
 
-As in the store on one machine, of readings of a series at the same time the one of the source seen last counts, and of
-one source the one with the highest sequence.
+As in the store on one machine, of readings of a series at the same time the one of the highest rank counts: of the
+source first seen last, and of that of the batch with the highest sequence.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ import numpy as np
 
 from aurum.ingestion import series_reader
 from aurum.ingestion.cassandra.compaction import Compactor, merge_day
+from aurum.ingestion.cassandra.latest import encode, latest_of
 from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, EVENT_TTL, SLOT_SECONDS
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
@@ -31,6 +32,7 @@ from aurum.ingestion.store import (
     KEPT_KINDS,
     Change,
     Event,
+    Latest,
     MachineRecord,
     Points,
     SeriesSummary,
@@ -42,6 +44,7 @@ from aurum.readings.source_owner import owner_after
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
+from aurum.storage.ranks import Rank
 from aurum.storage.segment import pack
 
 T = TypeVar("T")
@@ -50,6 +53,7 @@ logger = logging.getLogger(__name__)
 _READERS = 8  # threads that answer queries
 _SOURCES = 10_000  # whose sequences are remembered here
 _BLOCKS = 4  # of sequences of a source, remembered here
+_LOOK_UP_EVERY = 86_400.0  # seconds; often enough that a source in use is not forgotten
 _KNOWN = 200_000  # machines, and days of series, that are known to be noted in the tables
 _SLOTS_BACK = 3  # of changes that are looked at, for clocks that differ a little
 _HOUSEKEEPING = 1.0  # seconds
@@ -61,11 +65,12 @@ _SETTLED_US = 3_600_000_000  # a day is over so long after its end
 
 @dataclass(slots=True)
 class _Source:
-    """order: the time of its first batch. owner: the caller it belongs to, empty if unknown. received: by block of
-    sequences, those that are known to be stored."""
+    """order: the time of its first batch. owner: the caller it belongs to, empty if unknown. looked_up: when, by the
+    monotonic clock. received: by block of sequences, those that are known to be stored."""
 
     order: int
     owner: str
+    looked_up: float
     received: dict[int, list[ledger.Range]] = field(default_factory=dict)
 
 
@@ -89,6 +94,7 @@ class CassandraStore:
         self._compactor = Compactor()
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self._noted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        self._shown: OrderedDict[tuple[str, str], Latest] = OrderedDict()  # by machine and sensor, that came by here
         self._firsts: OrderedDict[str, int] = OrderedDict()  # the earliest reading of a machine that came by here
         self._doing: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
         self._waiting_bytes = 0
@@ -139,9 +145,9 @@ class CassandraStore:
     async def summaries(self) -> list[SeriesSummary]:
         rows = await self._on_reader(lambda: _flat(self._session.each("latest", _EACH_BUCKET)))
         return [
-            SeriesSummary(row.machine_id, sensor, row.first_us or at, at, value)
+            SeriesSummary(row.machine_id, sensor, row.first_us or latest.at_us, latest.at_us, latest.value, latest.rank)
             for row in rows
-            for sensor, (at, value) in (row.sensors or {}).items()
+            for sensor, latest in latest_of(row.sensors, row.ranked).items()
         ]
 
     async def register(self, machine: MachineRecord) -> MachineRecord:
@@ -206,8 +212,8 @@ class CassandraStore:
             if row.registered and machine is None:
                 machine = await self._machine(row.machine_id)
             sensors = dict(known.sensors) if known else {}
-            for sensor, reading in (row.sensors or {}).items():
-                sensors[sensor] = max(sensors.get(sensor, reading), reading, key=lambda each: each[0])
+            for sensor, reading in latest_of(row.sensors, row.ranked).items():
+                sensors[sensor] = max(sensors.get(sensor, reading), reading, key=_by_time_and_rank)
             found[row.machine_id] = Change(row.machine_id, machine, 0, sensors)
         return list(found.values())
 
@@ -216,8 +222,9 @@ class CassandraStore:
         if machine is None:
             return None
         rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
-        first, sensors = (rows[0].first_us, rows[0].sensors) if rows else (0, None)
-        return Change(machine_id, machine, first or 0, dict(sensors or {}))
+        if not rows:
+            return Change(machine_id, machine, 0, {})
+        return Change(machine_id, machine, rows[0].first_us or 0, latest_of(rows[0].sensors, rows[0].ranked))
 
     # Writing
 
@@ -235,7 +242,7 @@ class CassandraStore:
         # Only when all of it is there:
         await self._session.execute("add_received", (batch.source_id, batch.sequence // BLOCK, batch.sequence))
         ledger.record(received, batch.sequence)
-        await self._show(batch)
+        await self._show(batch, source.order)
         for row in rows:
             self._compactor.note((row[0], row[1], row[2]))
         return Written(batch.readings, 0, (source.order, batch.source_id, batch.sequence))
@@ -265,7 +272,7 @@ class CassandraStore:
     async def _source(self, batch: Batch) -> _Source:
         """The source of a batch, which may be new. Raises PermissionDeniedError for one of another caller."""
         known = self._sources.get(batch.source_id)
-        if known is None:
+        if known is None or time.monotonic() - known.looked_up > _LOOK_UP_EVERY:
             known = await self._once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
         if batch.source_id in self._sources:
             self._sources.move_to_end(batch.source_id)
@@ -280,14 +287,23 @@ class CassandraStore:
         return rows[0].owner if rows else ""
 
     async def _look_up(self, source_id: str) -> _Source:
+        """What the tables know of a source, which is kept there from now on as long as that of a new one."""
         rows = await self._session.execute("source", (source_id,))
-        if not rows:
+        owner = await self._owner(source_id)
+        if rows:
+            await self._session.execute("keep_source", (source_id, rows[0].first_us))
+        else:
             await self._session.execute("add_source", (source_id, now_us()))
             rows = await self._session.execute("source", (source_id,))
-        found = self._sources[source_id] = _Source(rows[0].first_us, await self._owner(source_id))
+        if owner:
+            await self._session.execute("keep_owner", (source_id, owner))
+        known, order = self._sources.get(source_id), rows[0].first_us
+        if known is None or known.order != order:
+            known = self._sources[source_id] = _Source(order, owner, 0.0)
+        known.owner, known.looked_up = owner, time.monotonic()
         if len(self._sources) > _SOURCES:
             self._sources.popitem(last=False)
-        return found
+        return known
 
     async def _once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Does something that several ask for at the same time only once."""
@@ -316,22 +332,31 @@ class CassandraStore:
             del source.received[next(iter(source.received))]
         return found
 
-    async def _show(self, batch: Batch) -> None:
+    async def _show(self, batch: Batch, order: int) -> None:
         """Tells the others, and those that start later, of the latest reading of each series and a machine's first."""
-        newest: dict[tuple[str, int], dict[str, tuple[int, float]]] = {}
+        newest: dict[tuple[str, int], tuple[dict[str, tuple[int, float]], dict[str, bytes]]] = {}
         firsts: dict[str, int] = {}
+        shown: dict[tuple[str, str], Latest] = {}
         for series in batch.series:
-            position = _newest(series)
-            at = int(series.timestamps[position])
-            newest.setdefault((series.machine_id, at), {})[series.sensor] = (at, float(series.values[position]))
             first = int(series.timestamps.min())
             firsts[series.machine_id] = min(first, firsts.get(series.machine_id, first))
+            position = _newest(series)
+            at, value = int(series.timestamps[position]), float(series.values[position])
+            latest = Latest(at, value, (order, batch.source_id, batch.sequence))
+            key = (series.machine_id, series.sensor)
+            # What comes late would replace what was told of the same time within the same seconds
+            if key in self._shown and _by_time_and_rank(self._shown[key]) > _by_time_and_rank(latest):
+                continue
+            shown[key] = latest
+            sensors, ranked = newest.setdefault((series.machine_id, at), ({}, {}))
+            sensors[series.sensor] = (at, value)
+            ranked[series.sensor] = encode(order, batch.source_id, batch.sequence, at, value)
         slot = _slot()
         work: list[Awaitable[Any]] = []
-        for (machine_id, at), sensors in newest.items():
+        for (machine_id, at), told in newest.items():
             bucket = _bucket(machine_id)
-            work.append(self._session.execute("set_latest", (at + 1, sensors, bucket, machine_id)))
-            work.append(self._session.execute("set_change", (at + 1, sensors, slot, self._replica, machine_id)))
+            work.append(self._session.execute("set_latest", (at + 1, *told, bucket, machine_id)))
+            work.append(self._session.execute("set_change", (at + 1, *told, slot, self._replica, machine_id)))
         for machine_id, first in firsts.items():
             if first < self._firsts.get(machine_id, _FIRST):
                 row = (_FIRST - first, first, _bucket(machine_id), machine_id)
@@ -340,6 +365,9 @@ class CassandraStore:
                 if len(self._firsts) > _KNOWN:
                     self._firsts.popitem(last=False)
         await asyncio.gather(*work)
+        self._shown |= shown
+        while len(self._shown) > _KNOWN:
+            self._shown.popitem(last=False)
 
     async def _note_machine(self, machine_id: str) -> None:
         if ("machine", machine_id) in self._noted:
@@ -408,6 +436,10 @@ def _bucket(machine_id: str) -> int:
 
 def _slot() -> int:
     return int(time.time() // SLOT_SECONDS)
+
+
+def _by_time_and_rank(latest: Latest) -> tuple[int, Rank]:
+    return latest.at_us, latest.rank
 
 
 def _newest(series: Series) -> int:

@@ -2,21 +2,23 @@
 
 A series has segments of each flush, and more of a day when readings come late. Of one day, small ones are merged as
 soon as there are _FAN_IN of them, so a reading is rewritten a few times at most; what is left of a day that is over is
-merged when it makes up enough of it. A merged segment takes the rank of its newest part; of readings at the same time
-the newest part's stays.
+merged when it makes up enough of it. Of readings at the same time the one of the highest rank stays, and each keeps its
+rank, so that what comes later finds its place. What a source has sent without a gap has one rank.
 """
 
+import contextlib
 import sqlite3
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
-from aurum.ingestion.downsample import merge
-from aurum.ingestion.series_reader import Piece, with_overlapped
+from aurum.ingestion.series_reader import Piece, ranked
 from aurum.ingestion.sqlite.flush import Touched
 from aurum.ingestion.sqlite.quarantine import set_apart
 from aurum.ingestion.store import DAY_US
-from aurum.readings.batch import Timestamps, Values
+from aurum.storage import ledger
 from aurum.storage.database import transaction
-from aurum.storage.segment import CorruptSegmentError, pack, unpack
+from aurum.storage.ranks import Ranked, Ranks, collapsed, merge_ranked, spans
+from aurum.storage.segment import CorruptSegmentError, pack, ranks_of, unpack_ranked
 
 SMALL = 10_000  # readings; a segment with as many is merged no further while its day goes on
 _LARGE = 100_000  # readings; and one with as many no further at all
@@ -79,33 +81,39 @@ class Compactor:
             return
         place = next(iter(self._due))
         del self._due[place]  # first, so that one that cannot be merged does not hold up the others
-        there = _segments_of(connection, place)
-        over = _is_over(place[1], now_us)
-        picked = [piece for piece in there if piece.count < (_LARGE if over else SMALL)]
-        merged = 0
-        for run in _parts(picked) if over else _runs(connection, picked):
-            ids = {piece.place for piece in run}
-            pieces = with_overlapped(run, [piece for piece in there if piece.place not in ids])
-            if len(pieces) < 2 or sum(piece.count for piece in pieces) > 2 * _MOST_AT_ONCE:
-                continue
-            try:
-                _merge(connection, place, pieces, newest=max(piece.place for piece in there))
-            except _ChangedError:
-                self._due[place] = None
+        with _one_state(connection):
+            there = _segments_of(connection, place)
+            most = _LARGE if _is_over(place[1], now_us) else SMALL
+            parts = _parts([piece for piece in there if piece.count < most])
+            if not parts:
+                self._fruitless[place] = len(there)
                 return
-            merged += len(pieces)
-            if over:
-                self._due[place] = None  # the rest in another step
-                break
-        self.merged_segments += merged
-        if merged:
-            self._fruitless.pop(place, None)
+            parts_read, problems = _read(connection, parts[0])
+            merged = None if problems else _merged(connection, parts_read, parts[0], there)
+        self._fruitless.pop(place, None)
+        if merged is None:
+            set_apart(connection, problems)
         else:
-            self._fruitless[place] = len(there)
+            with contextlib.suppress(_ChangedError):
+                _replace(connection, place, parts[0], merged)
+                self.merged_segments += len(parts[0])
+                if len(parts) == 1:
+                    return
+        self._due[place] = None  # the rest in another step
 
 
 def _is_over(day: int, now_us: int) -> bool:
     return now_us > (day + 1) * DAY_US + _SETTLED_US
+
+
+@contextlib.contextmanager
+def _one_state(connection: sqlite3.Connection) -> Generator[None]:
+    """What is read in the block is of one moment: a sequence that is known to be stored has its segments."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _segments_of(connection: sqlite3.Connection, place: Place) -> list[Piece]:
@@ -119,7 +127,7 @@ def _segments_of(connection: sqlite3.Connection, place: Place) -> list[Piece]:
 
 
 def _parts(pieces: list[Piece]) -> list[list[Piece]]:
-    """Pieces of a day that is over, in the order of time, in parts of about as many readings as are merged at once."""
+    """Pieces in the order of time, in parts of about as many readings as are merged at once."""
     parts: list[list[Piece]] = [[]]
     count = 0
     for piece in sorted(pieces, key=lambda piece: piece.start_us):
@@ -131,59 +139,62 @@ def _parts(pieces: list[Piece]) -> list[list[Piece]]:
     return [part for part in parts if len(part) > 1]
 
 
-def _runs(connection: sqlite3.Connection, pieces: list[Piece]) -> list[list[Piece]]:
-    """The pieces by source, and by what came of it without a gap: into a gap something may come that stands, by its
-    rank, between pieces that would be one by then."""
-    runs: dict[tuple[int, int], list[Piece]] = {}
+def _read(connection: sqlite3.Connection, pieces: list[Piece]) -> tuple[list[Ranked], dict[int, str]]:
+    """The readings of each segment that can be read, and what is wrong with the others, by id."""
+    parts: list[Ranked] = []
+    problems: dict[int, str] = {}
     for piece in pieces:
-        first = connection.execute(
-            "SELECT max(first) FROM received WHERE source = ? AND first <= ?", piece.rank
-        ).fetchone()[0]
-        runs.setdefault((piece.rank[0], first or 0), []).append(piece)
-    return [part for run in runs.values() for part in _parts(run)]
+        try:
+            parts.append(ranked(piece, unpack_ranked(_data_of(connection, piece))))
+        except CorruptSegmentError as error:
+            problems[piece.place] = str(error)
+    return parts, problems
 
 
-def _merge(connection: sqlite3.Connection, place: Place, pieces: list[Piece], newest: int) -> None:
-    """newest: id of the last segment that was there when the pieces were picked. Raises _ChangedError."""
-    pieces.sort(key=lambda piece: piece.rank)
+def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Piece], there: list[Piece]) -> Ranked:
+    """The readings of the pieces in one, each with its rank, or with a higher one that orders it in the same way."""
+    timestamps, values, ranks = merge_ranked(parts)
+    received = {source: _received(connection, source[0], *span) for source, span in spans(ranks).items()}
+    if not received:
+        return timestamps, values, ranks
+    merged = {piece.place for piece in pieces}
+    start, end = int(timestamps[0]), int(timestamps[-1])
+    others: list[Ranks] = []
+    for piece in there:
+        if piece.place not in merged and piece.start_us <= end and piece.end_us >= start:
+            with contextlib.suppress(CorruptSegmentError):  # its readings are in no answer
+                others.append(ranks_of(_data_of(connection, piece)) or Ranks.of(piece.rank, piece.count))
+    return timestamps, values, collapsed(ranks, received, others)
+
+
+def _received(connection: sqlite3.Connection, source: int, low: int, high: int) -> list[ledger.Range]:
+    """Which sequences from `low` to `high` have come, or never will."""
+    if connection.execute("SELECT 1 FROM sources WHERE id = ?", (source,)).fetchone() is None:
+        return [(low, high)]  # it is forgotten, and its number is given to no other
+    return connection.execute(
+        "SELECT first, last FROM received WHERE source = ? AND first <= ? AND last >= ? ORDER BY first",
+        (source, high, low),
+    ).fetchall()
+
+
+def _replace(connection: sqlite3.Connection, place: Place, pieces: list[Piece], merged: Ranked) -> None:
+    """Puts one segment in the place of the pieces. Raises _ChangedError if one of these is no longer there."""
+    timestamps, values, ranks = merged
+    packed = pack(timestamps, values, ranks)
     ids = [(piece.place,) for piece in pieces]
-    parts, problems = _unpacked(connection, pieces)
-    if problems:
-        set_apart(connection, problems)
-        pieces = [piece for piece in pieces if piece.place not in problems]
-        if len(pieces) < 2:
-            return
-        ids = [(piece.place,) for piece in pieces]
-    timestamps, values = merge(parts)
-    packed = pack(timestamps, values)
-    source, sequence = pieces[-1].rank
-    series, _ = place
     with transaction(connection):
-        added = [piece for piece in _segments_of(connection, place) if piece.place > newest]
         if connection.executemany("DELETE FROM segments WHERE id = ?", ids).rowcount != len(ids):
-            raise _ChangedError
-        if len(with_overlapped(pieces, added)) > len(pieces):  # what came meanwhile stands between them
             raise _ChangedError
         connection.execute(
             "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (series, int(timestamps[0]), source, sequence, int(timestamps[-1]), len(values), packed),
+            (place[0], int(timestamps[0]), *ranks.highest, int(timestamps[-1]), len(values), packed),
         )
 
 
-def _unpacked(
-    connection: sqlite3.Connection, pieces: list[Piece]
-) -> tuple[list[tuple[Timestamps, Values]], dict[int, str]]:
-    """The readings of each segment that can be read, and what is wrong with the others, by id."""
-    parts: list[tuple[Timestamps, Values]] = []
-    problems: dict[int, str] = {}
-    for piece in pieces:
-        data = connection.execute("SELECT data FROM segments WHERE id = ?", (piece.place,)).fetchone()[0]
-        try:
-            parts.append(unpack(data))
-        except CorruptSegmentError as error:
-            problems[piece.place] = str(error)
-    return parts, problems
+def _data_of(connection: sqlite3.Connection, piece: Piece) -> bytes:
+    data: bytes = connection.execute("SELECT data FROM segments WHERE id = ?", (piece.place,)).fetchone()[0]
+    return data
 
 
 def expire(connection: sqlite3.Connection, before_us: int) -> int:

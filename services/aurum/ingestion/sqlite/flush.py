@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.ingestion.downsample import merge
 from aurum.ingestion.recent import PackedSeries, RecentReadings, SeriesKey
 from aurum.ingestion.sqlite.sources import Source
 from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Timestamps, Values, now_us
-from aurum.storage import ledger
 from aurum.storage.database import transaction
 from aurum.storage.segment import pack
 
@@ -22,11 +20,13 @@ Touched = dict[tuple[int, int], int]  # (series, day) → how many segments were
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Readings to be flushed, the id of the last record of the log among them, and what their sources have sent."""
+    """Readings to be flushed, the id of the last record of the log among them, what their sources have sent, and the
+    last number that a source was given."""
 
     recent: RecentReadings
     position: int
     sources: list[tuple[str, Source]]
+    last_source: int
 
 
 @dataclass(slots=True)
@@ -71,11 +71,7 @@ _Packed = tuple[PackedSeries, list[_Row]]
 def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> Touched:
     """Writes everything, or nothing. Raises sqlite3.Error."""
     # Packing takes long, so the transaction begins after it.
-    received = {source.number: source.ranges for _, source in frozen.sources}
-    packed = [
-        (series, _rows(series.ranks[1], series.timestamps, series.values))
-        for series in frozen.recent.packed(lambda rank: (rank[0], ledger.run_of(received[rank[0]], rank[1])))
-    ]
+    packed = [(series, _rows(series.rank, series.timestamps, series.values)) for series in frozen.recent.packed()]
     try:
         with transaction(connection):
             return _write(connection, frozen, packed, numbers)
@@ -94,22 +90,13 @@ def _write(
     _write_sources(connection, frozen)
     segments: list[tuple[int | bytes, ...]] = []
     states: list[tuple[int | float, ...]] = []
-    for series, together in packed:
+    for series, rows in packed:
         number = numbers.of(connection, series.key)
-        parts = together
-        if series.ranks[0] != series.ranks[1] and _stands_between(connection, number, series):
-            # Packed together, readings of before it would replace its own
-            parts = [
-                row
-                for part in frozen.recent.parts(series.key)
-                if series.ranks[0] <= part.rank <= series.ranks[1]
-                for row in _rows(part.rank, *merge([(part.timestamps, part.values)]))
-            ]
-        for row in parts:
+        for row in rows:
             segments.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
             place = (number, row.start_us // DAY_US)
             touched[place] = touched.get(place, 0) + 1
-        first, last = together[0].start_us, together[-1].end_us
+        first, last = rows[0].start_us, rows[-1].end_us
         states.append((first, last, float(series.values[-1]), number, *series.last_rank))
     connection.executemany(
         "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -125,17 +112,6 @@ def _write(
     )
     connection.execute("UPDATE log_position SET id = ?", (frozen.position,))
     return touched
-
-
-def _stands_between(connection: sqlite3.Connection, number: int, series: PackedSeries) -> bool:
-    """Whether a segment in the tables has a rank between those that were packed together, and overlaps them."""
-    first, last = int(series.timestamps[0]), int(series.timestamps[-1])
-    found = connection.execute(
-        "SELECT 1 FROM segments WHERE series = ? AND start_us >= ? AND start_us <= ? AND end_us >= ? "
-        "AND (source, sequence) > (?, ?) AND (source, sequence) < (?, ?) LIMIT 1",
-        (number, first // DAY_US * DAY_US, last, first, *series.ranks[0], *series.ranks[1]),
-    ).fetchone()
-    return found is not None
 
 
 def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list[_Row]:
@@ -160,8 +136,9 @@ def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list
 def _write_sources(connection: sqlite3.Connection, frozen: Frozen) -> None:
     now = now_us()
     for source_id, source in frozen.sources:
-        row = (source.number, source_id, now, source.owner)
-        connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?)", row)
+        row = (source.number, source_id, now, source.owner, source.closed)
+        connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?)", row)
         connection.execute("DELETE FROM received WHERE source = ?", (source.number,))
         ranges = [(source.number, *each) for each in source.ranges]
         connection.executemany("INSERT INTO received VALUES (?, ?, ?)", ranges)
+    connection.execute("UPDATE source_numbers SET last = ?", (frozen.last_source,))

@@ -10,10 +10,9 @@ import numpy as np
 from aurum.ingestion.recent import Part, SeriesKey
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import DAY_US, Event, MachineRecord, SeriesSummary
-from aurum.readings.batch import Timestamps, Values
-from aurum.storage.segment import CorruptSegmentError, unpack
+from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked
 
-_NOTHING: tuple[Timestamps, Values] = np.empty(0, np.int64), np.empty(0, np.float64)
+_NOTHING = Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,16 @@ class SqliteSeries:
                 newest = max(newest or 0, int(earlier.max()))
         return newest
 
-    def load(self, pieces: Sequence[Piece]) -> list[tuple[Timestamps, Values]]:
+    def load(self, pieces: Sequence[Piece]) -> list[Segment]:
         return [self._load(piece.place) for piece in pieces]
 
-    def _load(self, place: int | Part) -> tuple[Timestamps, Values]:
+    def _load(self, place: int | Part) -> Segment:
         if isinstance(place, Part):
-            return place.timestamps, place.values
+            return Segment(place.timestamps, place.values, None)
         try:
-            return unpack(self.connection.execute("SELECT data FROM segments WHERE id = ?", (place,)).fetchone()[0])
+            return unpack_ranked(
+                self.connection.execute("SELECT data FROM segments WHERE id = ?", (place,)).fetchone()[0]
+            )
         except CorruptSegmentError as error:
             self.damaged[place] = str(error)
             return _NOTHING

@@ -8,7 +8,7 @@ import numpy as np
 from aurum.storage.segment import CorruptSegmentError, unpack
 
 APPLICATION = "store"
-VERSION = 3
+VERSION = 4
 SCHEMA = """
 CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
     registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
@@ -16,7 +16,9 @@ CREATE TABLE series (id INTEGER PRIMARY KEY, machine_id TEXT NOT NULL, sensor TE
     first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, last_value REAL, last_source INTEGER NOT NULL DEFAULT 0,
     last_sequence INTEGER NOT NULL DEFAULT 0, UNIQUE (machine_id, sensor));
 CREATE TABLE sources (id INTEGER PRIMARY KEY, source_id TEXT NOT NULL UNIQUE, seen_us INTEGER NOT NULL,
-    owner TEXT NOT NULL DEFAULT '');
+    owner TEXT NOT NULL DEFAULT '', closed INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE source_numbers (last INTEGER NOT NULL);
+INSERT INTO source_numbers VALUES (0);
 CREATE TABLE received (source INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (source, first)) WITHOUT ROWID;
 CREATE TABLE segments (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, start_us INTEGER NOT NULL,
@@ -86,7 +88,19 @@ def _from_2(connection: sqlite3.Connection) -> None:
         connection.execute(next(part for part in SCHEMA.split(";") if part.strip().startswith(created)))
 
 
-MIGRATIONS = {1: _from_1, 2: _from_2}
+def _from_3(connection: sqlite3.Connection) -> None:
+    """Version 3 gave the numbers of forgotten sources to new ones, and took no more of a source with too many gaps. Its
+    segments are of one rank each; what reads them finds no ranks in those of this version."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if "source_numbers" not in tables:  # else _from_1 has made today's
+        connection.execute("ALTER TABLE sources ADD COLUMN closed INTEGER NOT NULL DEFAULT 0")
+        connection.execute("CREATE TABLE source_numbers (last INTEGER NOT NULL)")
+        connection.execute("INSERT INTO source_numbers VALUES (0)")
+    for numbers in ("SELECT max(id) FROM sources", "SELECT max(source) FROM segments"):
+        connection.execute(f"UPDATE source_numbers SET last = max(last, coalesce(({numbers}), 0))")  # noqa: S608
+
+
+MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3}
 
 
 def log_folder(path: Path) -> Path:

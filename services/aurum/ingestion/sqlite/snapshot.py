@@ -14,6 +14,7 @@ from aurum.ingestion.series_reader import merged
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.quarantine import move_out, name_of, set_apart, set_apart_in
 from aurum.ingestion.sqlite.schema import log_folder
+from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import DAY_US, Event, MachineRecord
 from aurum.readings.batch import Timestamps, Values, decode
 from aurum.storage import segment_log
@@ -102,13 +103,12 @@ def _begin(connection: sqlite3.Connection, path: Path) -> RecentReadings:
     for attempt in range(_ATTEMPTS):
         connection.execute("BEGIN")
         position = connection.execute("SELECT id FROM log_position").fetchone()[0]
-        numbers = dict(connection.execute("SELECT source_id, id FROM sources").fetchall())
+        sources = Sources(connection)  # which gives the same ranks as the service does
         recent = RecentReadings()
         try:
             for record in segment_log.scan(log_folder(path), position):
                 batch = decode(record.payload, now=2**62)
-                number = numbers.setdefault(batch.source_id, max(numbers.values(), default=0) + 1)
-                recent.add(batch, (number, batch.sequence))
+                recent.add(batch, sources.record(batch))
             return recent
         except FileNotFoundError:  # flushed at this moment, so the tables know more by now
             connection.execute("ROLLBACK")

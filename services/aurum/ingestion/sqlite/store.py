@@ -1,8 +1,9 @@
 """The store on one machine. What comes is appended to a log, synced, and acknowledged; what has gathered is flushed to
 the tables, where small segments are merged and old ones removed. Whatever is killed, the log tells the rest.
 
-Of readings of a series at the same time the one of the source seen last counts, and of one source the one with the
-highest sequence. A segment never spans two days (UTC), so that a range finds its segments by their start.
+Of readings of a series at the same time the one of the highest rank counts: of the source first seen last, and of that
+of the batch with the highest sequence. A segment never spans two days (UTC), so a range finds its segments by their
+start.
 """
 
 import asyncio
@@ -335,10 +336,11 @@ class SqliteStore:
             try:
                 owner = owners.get(batch.source_id, self._sources.get(batch.source_id).owner)
                 owners[batch.source_id] = owner_after(owner, batch.owner, batch.source_id)
+                if key not in fresh:
+                    self._sources.check(batch)
                 if key in fresh or contains(self._sources.get(batch.source_id).ranges, batch.sequence):
                     outcomes.append(Written(0, batch.readings))
                     continue
-                self._sources.check(batch)
             except AurumError as error:
                 outcomes.append(error)
                 continue
@@ -358,7 +360,7 @@ class SqliteStore:
     def _freeze(self) -> Frozen | None:
         """Sets apart what has gathered, unless an earlier part was not flushed yet; what is to be flushed."""
         if self._frozen is None and self._recent.readings:
-            frozen = Frozen(self._recent, self._log.next_id - 1, self._sources.freeze())
+            frozen = Frozen(self._recent, self._log.next_id - 1, *self._sources.freeze())
             self._frozen, self._recent = frozen, RecentReadings()
         return self._frozen
 
@@ -372,18 +374,14 @@ class SqliteStore:
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Forgets sources that were not seen for long, and events of long ago."""
         now = now_us()
-        old = (now - _SOURCE_MEMORY_US,)
+        self._sources.forget(connection, now - _SOURCE_MEMORY_US)
         with transaction(connection):
-            gone = connection.execute("SELECT source_id FROM sources WHERE seen_us < ?", old).fetchall()
-            connection.execute("DELETE FROM received WHERE source IN (SELECT id FROM sources WHERE seen_us < ?)", old)
-            connection.execute("DELETE FROM sources WHERE seen_us < ?", old)
             # By when they were recorded too: a device's clock may be far behind
             before = now - EVENT_MEMORY_US
             connection.execute(
                 "DELETE FROM events WHERE at_us < ? AND number < ? AND kind NOT IN (SELECT value FROM json_each(?))",
                 (before, before, json.dumps(sorted(KEPT_KINDS))),
             )
-        self._sources.forget(row[0] for row in gone)
 
     async def _keep_house(self) -> None:
         """Flushes, merges and removes, for as long as the store runs."""

@@ -1,0 +1,34 @@
+"""The latest reading of a series as a cell in Cassandra. Of two cells with the same write time, which is the time of
+their readings, the larger one counts, so a cell begins with the rank.
+
+Big-endian: order of the source u64, its id and a zero byte, sequence u64, time of the reading i64, value float64.
+"""
+
+import struct
+from collections.abc import Mapping
+
+from aurum.ingestion.store import Latest
+
+_ORDER = struct.Struct(">Q")
+_REST = struct.Struct(">Qqd")
+
+
+def encode(order: int, source_id: str, sequence: int, at_us: int, value: float) -> bytes:
+    return _ORDER.pack(order) + source_id.encode() + b"\0" + _REST.pack(sequence, at_us, value)
+
+
+def decode(cell: bytes) -> Latest:
+    (order,) = _ORDER.unpack_from(cell)
+    sequence, at_us, value = _REST.unpack_from(cell, len(cell) - _REST.size)
+    source_id = cell[_ORDER.size : -_REST.size - 1].decode()
+    return Latest(at_us, value, (order, source_id, sequence))
+
+
+def latest_of(sensors: Mapping[str, tuple[int, float]] | None, ranked: Mapping[str, bytes] | None) -> dict[str, Latest]:
+    """By sensor. sensors: without ranks, as the version before writes them, which may be newer."""
+    found = {sensor: Latest(at, value) for sensor, (at, value) in (sensors or {}).items()}
+    for sensor, cell in (ranked or {}).items():
+        latest = decode(cell)
+        if sensor not in found or latest.at_us >= found[sensor].at_us:
+            found[sensor] = latest
+    return found

@@ -1,0 +1,154 @@
+"""Ranks of readings: of readings of a series at the same time, the one of the highest rank counts.
+
+A rank is what identifies a source, in the order in which sources were seen, followed by the sequence of a batch.
+
+Ranks are encoded as the length u32 of a JSON list of the sources, that list, and the columns of the runs: places u32,
+sequences i64, lengths u32 (little-endian; all first bytes first, then all second bytes, …).
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.readings.batch import Timestamps, Values
+
+Rank = tuple[Any, ...]  # of a source, then its sequence
+Integers = npt.NDArray[np.int64]
+Ranked = tuple[Timestamps, Values, "Ranks"]  # readings in the order of time, and their ranks
+_LENGTH = struct.Struct("<I")
+_RUN_BYTES = 16
+_COLUMNS = ((0, 4, "<u4"), (4, 12, "<i8"), (12, 16, "<u4"))  # first byte of a run, the one after the last, type
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Runs of readings of the same rank, in the order of the readings.
+
+    sources: sorted, each of some run. places: of each run's source in `sources`. sequences: of each run's batch.
+    lengths: readings of each run, at least one.
+    """
+
+    sources: tuple[Rank, ...]
+    places: Integers
+    sequences: Integers
+    lengths: Integers
+
+    @classmethod
+    def of(cls, rank: Rank, count: int) -> "Ranks":
+        """The same rank for `count` readings."""
+        return cls((rank[:-1],), np.zeros(1, np.int64), np.array(rank[-1:], np.int64), np.array([count], np.int64))
+
+    @classmethod
+    def from_runs(cls, sources: Sequence[Rank], places: Integers, sequences: Integers, lengths: Integers) -> "Ranks":
+        """As the constructor, but neighbours may have the same rank, and sources may have no run."""
+        begins = np.ones(len(places), np.bool_)
+        np.logical_or(places[1:] != places[:-1], sequences[1:] != sequences[:-1], out=begins[1:])
+        starts = np.flatnonzero(begins)
+        used, places = np.unique(places[starts], return_inverse=True)
+        found = tuple(sources[place] for place in used.tolist())
+        return cls(found, places.astype(np.int64), sequences[starts], np.add.reduceat(lengths, starts))
+
+    @property
+    def highest(self) -> Rank:
+        return (*self.sources[-1], int(self.sequences[self.places == len(self.sources) - 1].max()))
+
+    def sequences_of(self, source: Rank) -> Integers:
+        """Of the runs of a source."""
+        found: Integers = self.sequences[self.places == self.sources.index(source)]
+        return found
+
+    def encode(self) -> bytes:
+        sources = json.dumps([list(source) for source in self.sources], separators=(",", ":")).encode()
+        runs = np.empty((len(self.lengths), _RUN_BYTES), np.uint8)
+        for (first, end, kind), column in zip(_COLUMNS, (self.places, self.sequences, self.lengths), strict=True):
+            runs[:, first:end] = column.astype(kind).view(np.uint8).reshape(-1, end - first)
+        return _LENGTH.pack(len(sources)) + sources + runs.T.tobytes()
+
+    @classmethod
+    def decode(cls, data: bytes, count: int) -> "Ranks":
+        """What `encode` has made, for `count` readings. Raises ValueError."""
+        if len(data) < _LENGTH.size:
+            raise ValueError("ranks are cut off")
+        end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+        if end > len(data) or (len(data) - end) % _RUN_BYTES or end == len(data):
+            raise ValueError("ranks have a wrong length")
+        sources = [tuple(source) for source in json.loads(data[_LENGTH.size : end])]
+        runs = np.ascontiguousarray(np.frombuffer(data, np.uint8, offset=end).reshape(_RUN_BYTES, -1).T)
+        places, sequences, lengths = (
+            np.ascontiguousarray(runs[:, first:end]).view(kind).reshape(-1).astype(np.int64)
+            for first, end, kind in _COLUMNS
+        )
+        if int(places.max()) >= len(sources) or int(lengths.min()) < 1 or int(lengths.sum()) != count:
+            raise ValueError("ranks do not match their readings")
+        return cls(tuple(sources), places, sequences, lengths)
+
+
+def merge_ranked(parts: Sequence[Ranked]) -> Ranked:
+    """One sorted series of at least one part, which may overlap; of readings at the same time the one of the highest
+    rank stays, and of one rank the one of the later part."""
+    sources = sorted({source for _, _, ranks in parts for source in ranks.sources})
+    number = {source: place for place, source in enumerate(sources)}
+    places = np.concatenate([np.array([number[each] for each in ranks.sources])[ranks.places] for _, _, ranks in parts])
+    sequences = np.concatenate([ranks.sequences for _, _, ranks in parts])
+    lengths = np.concatenate([ranks.lengths for _, _, ranks in parts])
+    timestamps = np.concatenate([part[0] for part in parts])
+    values = np.concatenate([part[1] for part in parts])
+    if not (timestamps[1:] > timestamps[:-1]).all():
+        levels = np.empty(len(lengths), np.int64)  # of each run: where it stands by its rank
+        levels[np.lexsort((sequences, places))] = np.arange(len(lengths))
+        runs = np.repeat(np.arange(len(lengths)), lengths)
+        order = np.lexsort((levels[runs], timestamps))
+        order = order[np.append(np.diff(timestamps[order]) != 0, True)]
+        timestamps, values, runs = timestamps[order], values[order], runs[order]
+        places, sequences, lengths = places[runs], sequences[runs], np.ones(len(runs), np.int64)
+    return timestamps, values, Ranks.from_runs(sources, places, sequences, lengths)
+
+
+def spans(ranks: Ranks) -> dict[Rank, tuple[int, int]]:
+    """Of each source with more than one sequence the lowest and the highest."""
+    order = np.lexsort((ranks.sequences, ranks.places))
+    sequences = ranks.sequences[order]
+    cuts = np.searchsorted(ranks.places[order], np.arange(len(ranks.sources) + 1))
+    lows, highs = sequences[cuts[:-1]], sequences[cuts[1:] - 1]
+    several = np.flatnonzero(lows < highs).tolist()
+    return {ranks.sources[place]: (int(lows[place]), int(highs[place])) for place in several}
+
+
+def collapsed(ranks: Ranks, received: dict[Rank, list[tuple[int, int]]], others: Iterable[Ranks]) -> Ranks:
+    """Fewer ranks that order the readings as before: what a source has sent in a row gets the rank of its last batch,
+    since nothing can come in between any more.
+
+    Args:
+        ranks: Of one segment.
+        received: Of sources with more than one sequence, the ranges of those that are stored.
+        others: Of all other segments that overlap this one in time: what stands between its batches stays there.
+    """
+    between: dict[Rank, list[int]] = {source: [] for source in received}
+    for other in others:
+        for place, source in enumerate(other.sources):
+            if source in between:
+                between[source] += other.sequences[other.places == place].tolist()
+    sequences = ranks.sequences.copy()
+    place_of = {source: place for place, source in enumerate(ranks.sources)}
+    for source, ranges in received.items():
+        if not ranges:
+            continue
+        runs = np.flatnonzero(ranks.places == place_of[source])
+        own = ranks.sequences[runs]
+        firsts, lasts = np.array(ranges, np.int64).T
+        stretch = np.searchsorted(firsts, own, side="right") - 1
+        known = (stretch >= 0) & (own <= lasts[stretch])
+        runs, own, stretch = runs[known], own[known], stretch[known]
+        if not len(own):
+            continue
+        groups = np.stack((stretch, np.searchsorted(np.sort(np.array(between[source], np.int64)), own, side="right")))
+        _, group = np.unique(groups, axis=1, return_inverse=True)
+        highest = np.zeros(int(group.max()) + 1, np.int64)
+        np.maximum.at(highest, group.reshape(-1), own)
+        sequences[runs] = highest[group.reshape(-1)]
+    return Ranks.from_runs(ranks.sources, ranks.places, sequences, ranks.lengths)

@@ -51,6 +51,21 @@ def taken(plant: Plant, keys: Sequence[tuple[str, str]]) -> None:
     plant.release(coming)
 
 
+def test_machine_sends_from_its_first_batch_on() -> None:
+    """A machine counts as one that sends while its first batch is on its way to the disk; a refused one changes
+    nothing."""
+    plant = Plant(LIMITS, 16, 1_000_000)
+    assert not plant.unregistered("a")
+    coming = plant.reserve(batch([("a", "s0")]))
+    assert plant.unregistered("a")
+    plant.release(coming)
+    assert not plant.unregistered("a")
+    taken(plant, [("a", "s0")])
+    assert plant.unregistered("a")
+    plant.registered(MachineRecord("a", "pump", "", 0, ""))
+    assert not plant.unregistered("a")
+
+
 def test_each_limit_refuses_what_is_beyond_it() -> None:
     plant = Plant(LIMITS, 16, 1_000_000)
     taken(plant, [("a", f"s{number}") for number in range(4)])

@@ -19,7 +19,7 @@ from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.tracing import traceparent
-from aurum.security.door import as_callers, as_told, door, may_see_machine, require_machines
+from aurum.security.door import as_callers, as_told, door, may_see_machine, registrant, require_machines
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -57,6 +57,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
     ) -> ingestion_pb2.RegisterMachineResponse:
         require_machines([request.machine_id])
+        request.owner = registrant(request.owner)
         idempotent = bool(request.request_id)
         response = await self._upstream.unary(self._stub.RegisterMachine, request, idempotent=idempotent)
         return ingestion_pb2.RegisterMachineResponse(machine=as_told(response.machine))

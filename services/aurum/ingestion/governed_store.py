@@ -74,6 +74,9 @@ class GovernedStore:
     async def register(self, machine: MachineRecord) -> MachineRecord:
         return await self._governed("register", lambda: self._store.register(machine), idempotent=False)
 
+    async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        return await self._governed("senders", lambda: self._store.sent_only_by(machine_id, owner))
+
     @property
     def shared(self) -> bool:
         return self._store.shared

@@ -75,6 +75,10 @@ class Room:
             if not counted:
                 del self._coming[machine_id]
 
+    def expects(self, machine_id: str) -> bool:
+        """Whether a batch that has a sensor of the machine which was not known is on its way to the disk."""
+        return machine_id in self._coming
+
     def _check(self, coming: Coming, machines: Mapping[str, Known]) -> None:
         limits = self._limits
         new = [machine_id for machine_id in coming.sensors if machine_id not in machines]

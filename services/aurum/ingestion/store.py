@@ -109,6 +109,10 @@ class Store(Protocol):
     async def register(self, machine: MachineRecord) -> MachineRecord:
         """Raises AlreadyExistsError if it is registered, unless by the same request with the same content."""
 
+    async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        """Whether the sources of all readings that are kept of a machine belong to one owner; False if none is kept, or
+        if the owner of one is not known (any more)."""
+
     async def changes(self) -> list[Change]:
         """What others have written lately."""
 

@@ -4,14 +4,15 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aurum.runtime.yaml_file import read_yaml
-from aurum.security.identity import Identity, Role
+from aurum.security.identity import OF_SITE, Identity, Role
 
 _MOST_CLIENTS = 10_000
+_ALL = ("*",)
 _ROLES = {role.value: role for role in Role}
 
 
@@ -22,7 +23,7 @@ class ClientFileError(ValueError):
 class ClientRule(BaseModel):
     """name: a subject alternative name (DNS, URI) or, without one, the common name. sources, machines: patterns.
     owner: to whom the sources belong that it uses, for clients that share them, such as two gateways of one line; its
-    name if empty."""
+    name if empty. site: in place of it, so that they belong to whoever is bound to that site alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,6 +32,7 @@ class ClientRule(BaseModel):
     sources: tuple[str, ...] = ("*",)
     machines: tuple[str, ...] = ("*",)
     owner: str = Field(default="", max_length=200)
+    site: str = Field(default="", max_length=64)
 
     @field_validator("roles")
     @classmethod
@@ -39,6 +41,12 @@ class ClientRule(BaseModel):
         if wrong is not None:
             raise ValueError(f"{wrong!r} is no role; there are {', '.join(_ROLES)}")
         return roles
+
+    @model_validator(mode="after")
+    def _owned_once(self) -> Self:
+        if self.owner and self.site:
+            raise ValueError("owner and site are two answers to the same question; give one of them")
+        return self
 
 
 class ClientFile(BaseModel):
@@ -56,6 +64,11 @@ class Client:
     machines: tuple[str, ...] = ("*",)
     owner: str = ""
 
+    @property
+    def bound(self) -> bool:
+        """Whether it speaks for some sources or machines only, or belongs to a site."""
+        return self.sources != _ALL or self.machines != _ALL or self.owner.startswith(OF_SITE)
+
     def speaks_for_source(self, source_id: str) -> bool:
         return _any(self.sources, source_id)
 
@@ -64,7 +77,7 @@ class Client:
 
 
 def _any(patterns: tuple[str, ...], name: str) -> bool:
-    return patterns == ("*",) or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    return patterns == _ALL or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class Clients:
@@ -74,7 +87,7 @@ class Clients:
                 Identity(rule.name, frozenset(_ROLES[role] for role in rule.roles), "certificate"),
                 rule.sources,
                 rule.machines,
-                f"certificate/{rule.owner or rule.name}",
+                f"{OF_SITE}{rule.site}" if rule.site else f"certificate/{rule.owner or rule.name}",
             )
             for rule in rules
         }

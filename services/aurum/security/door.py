@@ -69,12 +69,28 @@ def as_callers(batch: Batch) -> Batch:
     require_machines(series.machine_id for series in batch.series)
     if client.identity.has(Role.SERVICE):
         return batch
-    owner = client.owner if not batch.owner else f"{client.owner}/{batch.owner}"
+    return batch.owned_by(_owner_within(client, batch.owner, "batch.owner"))
+
+
+def registrant(stated: str) -> str:
+    """Whose readings alone a machine may have sent before the present caller registers it; empty for anybody's, as for
+    a client that is bound to nothing. stated: by the caller, see `as_callers`.
+
+    Raises InvalidArgumentError if it is too long.
+    """
+    client = _caller.get()
+    if client is None or client.identity.has(Role.SERVICE):
+        if len(stated) > MAX_OWNER:
+            raise InvalidArgumentError.of("owner", f"must have at most {MAX_OWNER} characters")
+        return stated
+    return _owner_within(client, stated, "owner") if client.bound or stated else ""
+
+
+def _owner_within(client: Client, stated: str, field: str) -> str:
+    owner = client.owner if not stated else f"{client.owner}/{stated}"
     if len(owner) > MAX_OWNER:
-        raise InvalidArgumentError.of(
-            "batch.owner", f"is too long; {MAX_OWNER} characters are allowed with the client's"
-        )
-    return batch.owned_by(owner)
+        raise InvalidArgumentError.of(field, f"is too long; {MAX_OWNER} characters are allowed with the client's")
+    return owner
 
 
 def require_machines(machine_ids: Iterable[str]) -> None:

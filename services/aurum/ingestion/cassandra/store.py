@@ -155,6 +155,21 @@ class CassandraStore:
         await self._session.execute("set_registered", (_slot(), self._replica, machine.machine_id))
         return found
 
+    async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
+        known: set[str] = set()  # sources that are the owner's
+        for sensor in (rows[0].sensors or ()) if rows else ():
+            for source in await self._on_reader(functools.partial(self._sources_of, machine_id, sensor)):
+                if source not in known and await self._owner(source) != owner:
+                    return False
+                known.add(source)
+        return bool(known)
+
+    def _sources_of(self, machine_id: str, sensor: str) -> set[str]:
+        """The sources whose readings of a series are kept."""
+        days = [(machine_id, sensor, row.day) for row in self._session.rows("days", (machine_id, sensor))]
+        return {row.source for row in _flat(self._session.each("segment_keys", days))}
+
     async def record(self, events: Sequence[Event]) -> None:
         rows: list[tuple[Any, ...]] = []
         journal: list[tuple[Any, ...]] = []

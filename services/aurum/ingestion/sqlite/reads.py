@@ -82,6 +82,18 @@ def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:
     return [MachineRecord(*row) for row in connection.execute("SELECT * FROM machines ORDER BY machine_id")]
 
 
+def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[int]:
+    """Of the sources whose readings of a machine are kept, damaged ones included."""
+    rows = connection.execute(
+        "WITH of_machine AS (SELECT id, last_source FROM series WHERE machine_id = ?) "
+        "SELECT last_source FROM of_machine "
+        "UNION SELECT source FROM segments WHERE series IN (SELECT id FROM of_machine) "
+        "UNION SELECT source FROM damaged_segments WHERE series IN (SELECT id FROM of_machine)",
+        (machine_id,),
+    )
+    return {row[0] for row in rows}
+
+
 def read_summaries(connection: sqlite3.Connection) -> list[SeriesSummary]:
     rows = connection.execute(
         "SELECT machine_id, sensor, first_us, last_us, last_value, last_source, last_sequence FROM series"

@@ -57,6 +57,20 @@ class Sources:
             self._forget_some()
         return source
 
+    def owners(self, numbers: Iterable[int]) -> set[str]:
+        """To whom sources belong, by their numbers; an empty name stands for one that is not known. Raises
+        sqlite3.Error."""
+        with self._lock:
+            known = {source.number: source.owner for source in self._known.values()}
+        found: set[str] = set()
+        for number in numbers:
+            owner = known.get(number)
+            if owner is None:
+                row = self._connection.execute("SELECT owner FROM sources WHERE id = ?", (number,)).fetchone()
+                owner = row[0] if row else ""
+            found.add(owner)
+        return found
+
     def check(self, batch: Batch) -> None:
         """Raises InvalidArgumentError for a source that skips sequences without end."""
         ranges = self.get(batch.source_id).ranges

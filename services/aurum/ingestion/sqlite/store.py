@@ -200,6 +200,9 @@ class SqliteStore:
         registered: MachineRecord = await self._on_tables(lambda connection: _register(connection, machine))
         return registered
 
+    async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        return await self._started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
+
     async def changes(self) -> list[Change]:
         return []
 
@@ -354,6 +357,13 @@ class SqliteStore:
             if self._recent.nbytes >= self._options.recent_bytes:
                 self._loop_wake()
         return outcomes
+
+    def _sent_only_by(self, machine_id: str, owner: str) -> bool:
+        # Memory first: what is flushed in between is then found twice
+        keys = [key for key in self._recent_keys() if key[0] == machine_id]
+        numbers = {part.rank[0] for key in keys for part in self._parts(key, RecentReadings.parts)}
+        numbers |= reads.read_source_numbers(self._log_connection, machine_id)
+        return bool(numbers) and self._sources.owners(numbers) == {owner}
 
     def _freeze(self) -> Frozen | None:
         """Sets apart what has gathered, unless an earlier part was not flushed yet; what is to be flushed."""

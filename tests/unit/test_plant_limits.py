@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aurum.api.plant_view import PlantView
@@ -83,6 +83,7 @@ steps = st.one_of(names, st.integers(0, 9), st.tuples(st.sampled_from("abcd"), s
 
 
 @given(st.lists(steps, max_size=30))
+@example([[("a", "s"), ("a", "t")], [("a", "s"), ("a", "t")], 0, [("a", "u")]])  # the second is on its way still
 def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
     """Batches on their way, stored or lost, and registrations: the limits hold, and nothing is refused without need."""
     plant = Plant(LIMITS, 16, 1_000_000)

@@ -86,6 +86,19 @@ def test_journal_of_a_site_is_not_cut_short_by_others(plants: tuple[Platform, di
     assert entry["machine_id"] == "oven-north"
 
 
+def test_flood_of_another_site_is_not_told(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    """A caller that is bound to a site is told how many of its own alarms were raised lately, and of no other's."""
+    platform, headers = plants
+    journal = http("GET", f"{platform.api}/api/alarms/journal?limit=1000", headers=headers["all"]).json["items"]
+    raised = [each["machine_id"] for each in journal if each["transition"] == "raised"]
+    for site in SITES:
+        flood = http("GET", f"{platform.api}/api/alarms", headers=headers[site]).json["flood"]
+        assert flood["last_ten_minutes"] == raised.count(f"oven-{site}") > 0
+    assert http("GET", f"{platform.api}/api/alarms", headers=headers["all"]).json["flood"]["last_ten_minutes"] == len(
+        raised
+    )
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -19,7 +19,7 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.rpc_client import TAKEN_UP
 from aurum.runtime.tracing import set_span_attributes
-from aurum.security.door import as_callers, as_told, may_see_machine, registrant, require_machines
+from aurum.security.door import as_callers, as_told, may_see_machine, registrant, require_machines, require_subject
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -153,6 +153,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             raise InvalidArgumentError.of("events", f"are {len(request.events)}; {_MAX_EVENTS} are allowed")
         for index, event in enumerate(request.events):
             _check_event(event, f"events[{index}].")
+            require_subject(event.machine_id)
         await self._store.record(
             [Event(event.kind, event.machine_id, event.at_us, event.id, event.content) for event in request.events]
         )
@@ -161,8 +162,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def ListEvents(  # noqa: N802
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
+        require_subject(request.machine_id)
         if request.machine_id:
-            require_machines([request.machine_id])
             await self._state(request.machine_id)
         if request.limit > _MAX_EVENTS:
             raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")

@@ -1,7 +1,10 @@
 """Clients that prove who they are by a certificate: what they may call, and for which sources and machines."""
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -11,8 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from aurum.runtime.yaml_file import read_yaml
 from aurum.security.identity import OF_SITE, Identity, Role
 
+logger = logging.getLogger(__name__)
+
 _MOST_CLIENTS = 10_000
 _ALL = ("*",)
+_LOOK_EVERY = 2.0  # seconds between two looks at a file of clients
 _ROLES = {role.value: role for role in Role}
 
 
@@ -67,7 +73,11 @@ class Client:
     @property
     def bound(self) -> bool:
         """Whether it speaks for some sources or machines only, or belongs to a site."""
-        return self.sources != _ALL or self.machines != _ALL or self.owner.startswith(OF_SITE)
+        return self.sources != _ALL or not self.speaks_for_all_machines or self.owner.startswith(OF_SITE)
+
+    @property
+    def speaks_for_all_machines(self) -> bool:
+        return "*" in self.machines
 
     def speaks_for_source(self, source_id: str) -> bool:
         return _any(self.sources, source_id)
@@ -100,6 +110,58 @@ class Clients:
             if names:  # a common name counts only where there is no other (RFC 6125)
                 return next((found for name in names if (found := self._by_name.get(name))), None)
         return None
+
+    def named(self, name: str) -> Client | None:
+        """The client of a name, as it is known now."""
+        return self._by_name.get(name)
+
+
+class FollowedClients:
+    """The clients of a file, which may change while they are in use: who is removed from it is refused, also in the
+    streams that it has open. A file that cannot be used leaves the last good clients in force."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises ClientFileError."""
+        self._path = path
+        self._clock = clock
+        self._stamp = _stamp(path)
+        self._clients = load_clients(path)
+        self._looked_at = clock()
+        self._reader = ThreadPoolExecutor(1, "clients-file")  # thousands of entries take seconds to read
+        self._reading: Future[None] | None = None
+
+    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
+        self._look()
+        return self._clients.of(properties)
+
+    def named(self, name: str) -> Client | None:
+        self._look()
+        return self._clients.named(name)
+
+    def _look(self) -> None:
+        if self._clock() - self._looked_at >= _LOOK_EVERY and (self._reading is None or self._reading.done()):
+            self._looked_at = self._clock()
+            self._reading = self._reader.submit(self._refresh)
+
+    def _refresh(self) -> None:
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        try:
+            self._clients = load_clients(self._path)
+        except ClientFileError as error:
+            logger.error("the file of clients cannot be used, the last good clients stay in force: %s", error)
+        else:
+            logger.info("the clients of %s are in force", self._path)
+        self._stamp = stamp
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
 
 
 def load_clients(path: Path) -> Clients:

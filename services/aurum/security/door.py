@@ -2,7 +2,7 @@
 
 import contextvars
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aurum.readings.batch import MAX_OWNER, Batch
@@ -11,20 +11,36 @@ from aurum.runtime.exposure import require_closed
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.tracing import name_caller
-from aurum.security.access import PUBLIC, RPCS
-from aurum.security.clients import Client, ClientFileError, Clients, load_clients
+from aurum.security.access import PUBLIC, RPCS, RPCS_OF_WHOLE_PLANT
+from aurum.security.clients import Client, ClientFileError, FollowedClients
 from aurum.security.identity import EVERYBODY, Identity, Role
 from aurum.v1 import ingestion_pb2
-
-_caller: contextvars.ContextVar[Client | None] = contextvars.ContextVar("client", default=None)
 
 
 class Peer(Protocol):
     def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
 
 
+class KnownClients(Protocol):
+    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None: ...
+
+    def named(self, name: str) -> Client | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Let:
+    """A call that was let in. name: of the client. role: that the method wants."""
+
+    clients: KnownClients
+    name: str
+    role: Role
+
+
+_let: contextvars.ContextVar[_Let | None] = contextvars.ContextVar("let", default=None)
+
+
 class Door:
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: KnownClients) -> None:
         self._clients = clients
 
     def __call__(self, method: str, peer: Peer) -> None:
@@ -34,19 +50,38 @@ class Door:
         wanted = RPCS[method]
         if wanted is PUBLIC:
             return
-        client = self._clients.of(peer.auth_context())
-        if client is None:
-            raise UnauthenticatedError("the client's certificate is none that is known here (AURUM_RPC_CLIENTS_FILE)")
-        if not client.identity.has(wanted):
-            raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {wanted.value} for this")
-        _caller.set(client)
+        client = _entitled(self._clients.of(peer.auth_context()), wanted)
+        if method in RPCS_OF_WHOLE_PLANT and not client.speaks_for_all_machines:
+            raise _of_whole_plant(client)
+        _let.set(_Let(self._clients, client.identity.user_id, wanted))
         if not client.identity.has(Role.SERVICE):  # which alone may say that it asks for somebody else
             name_caller(client.identity.user_id)
 
 
+def _entitled(client: Client | None, wanted: Role) -> Client:
+    if client is None:
+        raise UnauthenticatedError("the client's certificate is none that is known here (AURUM_RPC_CLIENTS_FILE)")
+    if not client.identity.has(wanted):
+        raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {wanted.value} for this")
+    return client
+
+
+def _of_whole_plant(client: Client) -> PermissionDeniedError:
+    return PermissionDeniedError(
+        f"{client.identity.user_id} speaks for some machines only, and this is of the plant as a whole"
+    )
+
+
+def _client() -> Client | None:
+    """The client that calls, as it is known now: a stream outlives what is said of its client. None where nobody is
+    asked. Raises UnauthenticatedError, PermissionDeniedError if it would not be let in any more."""
+    let = _let.get()
+    return None if let is None else _entitled(let.clients.named(let.name), let.role)
+
+
 def present_caller() -> Identity:
     """Who calls: the user for whom one of our services does, else the client by its certificate."""
-    client = _caller.get()
+    client = _client()
     user_id = get_request_context().get("user_id")
     if client is None:
         return EVERYBODY if user_id is None else replace(EVERYBODY, user_id=user_id)
@@ -61,7 +96,7 @@ def as_callers(batch: Batch) -> Batch:
 
     Raises PermissionDeniedError if the caller does not speak for the source, or for one of the machines.
     """
-    client = _caller.get()
+    client = _client()
     if client is None:
         return batch
     if not client.speaks_for_source(batch.source_id):
@@ -78,7 +113,7 @@ def registrant(stated: str) -> str:
 
     Raises InvalidArgumentError if it is too long.
     """
-    client = _caller.get()
+    client = _client()
     if client is None or client.identity.has(Role.SERVICE):
         if len(stated) > MAX_OWNER:
             raise InvalidArgumentError.of("owner", f"must have at most {MAX_OWNER} characters")
@@ -95,7 +130,7 @@ def _owner_within(client: Client, stated: str, field: str) -> str:
 
 def require_machines(machine_ids: Iterable[str]) -> None:
     """Raises PermissionDeniedError if the present caller's certificate is bound to other machines."""
-    client = _caller.get()
+    client = _client()
     if client is None:
         return
     for machine_id in machine_ids:
@@ -103,15 +138,23 @@ def require_machines(machine_ids: Iterable[str]) -> None:
             raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {machine_id!r}")
 
 
+def require_subject(machine_id: str) -> None:
+    """The same for an event of a machine; one without is of the plant as a whole, which is all machines."""
+    if machine_id:
+        require_machines([machine_id])
+    elif (client := _client()) is not None and not client.speaks_for_all_machines:
+        raise _of_whole_plant(client)
+
+
 def may_see_machine(machine_id: str) -> bool:
     """Whether lists and streams for the present caller have a machine."""
-    client = _caller.get()
+    client = _client()
     return client is None or client.speaks_for_machine(machine_id)
 
 
 def may_read() -> bool:
     """Whether the present caller may see readings: who only sends is told nothing of them."""
-    client = _caller.get()
+    client = _client()
     return client is None or client.identity.has(Role.VIEWER)
 
 
@@ -134,6 +177,6 @@ def door(settings: Settings, host: str, setting: str) -> Door | None:
             "AURUM_RPC_CLIENTS_FILE must say what each client may do, since AURUM_RPC_TLS_FOLDER is set"
         )
     try:
-        return Door(load_clients(settings.rpc_clients_file))
+        return Door(FollowedClients(settings.rpc_clients_file))
     except ClientFileError as error:
         raise SettingsError(f"AURUM_RPC_CLIENTS_FILE: {error}") from error

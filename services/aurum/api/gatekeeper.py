@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 
 from aurum.runtime import metrics
 from aurum.runtime.errors import (
+    RATE_LIMIT,
     MethodNotAllowedError,
     PermissionDeniedError,
     ResourceExhaustedError,
@@ -132,7 +133,7 @@ class Gatekeeper:
         if wait:
             metrics.auth_refused_total.labels("rate").inc()
             raise ResourceExhaustedError(
-                "too many requests at once from this identity (AURUM_API_RATE)", reason="RATE_LIMIT", retry_after=wait
+                "too many requests at once from this identity (AURUM_API_RATE)", reason=RATE_LIMIT, retry_after=wait
             )
 
     @staticmethod

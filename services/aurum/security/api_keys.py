@@ -24,7 +24,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from aurum.runtime import damage
-from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
 from aurum.runtime.yaml_file import read_yaml
 from aurum.security.identity import Identity, Kind, parse_roles
 from aurum.security.rate_limits import RateLimits
@@ -175,7 +175,7 @@ class ApiKeys:
         guesser = f"{record.id} {address}"
         if wait := self._guesses.wait(guesser):
             raise ResourceExhaustedError(
-                "too many refused attempts from this address", reason="RATE_LIMIT", retry_after=wait
+                "too many refused attempts from this address", reason=RATE_LIMIT, retry_after=wait
             )
         if await self._matches(digest, found.group(2), record):
             return record.identity()

@@ -43,19 +43,23 @@ class Door:
     def __init__(self, clients: KnownClients) -> None:
         self._clients = clients
 
-    def __call__(self, method: str, peer: Peer) -> None:
-        """Raises UnauthenticatedError, PermissionDeniedError."""
+    def __call__(self, method: str, peer: Peer) -> str | None:
+        """Who calls: one of our services is whom it asks for, or None if it asks for nobody. Raises
+        UnauthenticatedError, PermissionDeniedError."""
         if method not in RPCS:
             raise PermissionDeniedError(f"{method} is closed: no role is known to open it")
         wanted = RPCS[method]
         if wanted is PUBLIC:
-            return
+            return ""
         client = _entitled(self._clients.of(peer.auth_context()), wanted)
         if method in RPCS_OF_WHOLE_PLANT and not client.speaks_for_all_machines:
             raise _of_whole_plant(client)
         _let.set(_Let(self._clients, client.identity.user_id, wanted))
-        if not client.identity.has(Role.SERVICE):  # which alone may say that it asks for somebody else
-            name_caller(client.identity.user_id)
+        if client.identity.has(Role.SERVICE):  # which alone may say that it asks for somebody else
+            user_id = get_request_context().get("user_id")
+            return None if user_id is None else f"user/{user_id}"
+        name_caller(client.identity.user_id)
+        return f"certificate/{client.identity.user_id}"
 
 
 def _entitled(client: Client | None, wanted: Role) -> Client:

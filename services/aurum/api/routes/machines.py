@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from aurum.api.context import Caller, Context
 from aurum.api.convert import machine_detail, machine_out, query_time
 from aurum.api.idempotency import IdempotencyKey, key_reused
+from aurum.api.long_answers import QueryPlace
 from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
 from aurum.api.scope import none_of_callers, site_to_ask
 from aurum.api.series_json import encode_metrics
@@ -92,7 +93,7 @@ async def get_machine(context: Context, machine_id: str) -> MachineDetail:
     return machine_detail(machine, context.plant.prediction_of(machine_id))
 
 
-@router.get("/{machine_id}/metrics", response_model=MetricsOut)
+@router.get("/{machine_id}/metrics", response_model=MetricsOut, dependencies=[QueryPlace])
 async def machine_metrics(  # noqa: PLR0917 - query parameters
     context: Context,
     machine_id: str,

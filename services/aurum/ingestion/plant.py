@@ -134,13 +134,12 @@ class Plant:
             self._touch(state)
         self.wake()
 
-    def registered(self, record: MachineRecord) -> MachineState:
+    def registered(self, record: MachineRecord) -> None:
         """Takes over a registration that has become durable."""
         state = self._states.get(record.machine_id) or self._add(record)
         self._register(state, record)
         self._touch(state)
         self.wake()
-        return state
 
     def knows(self, machine_id: str) -> bool:
         return machine_id in self._states

@@ -119,7 +119,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 record.machine_id, owner
             ):
                 raise unknown_machine(record.machine_id)
-        return self._plant.registered(await self._store.register(record))
+        found = await self._store.register(record, self._plant.registered)
+        return self._plant.get(found.machine_id)
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any

@@ -33,8 +33,10 @@ from aurum.ingestion.store import (
     Event,
     MachineRecord,
     Points,
+    Registered,
     SeriesSummary,
     require_repeated,
+    to_its_end,
 )
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.ingest_stream import Written
@@ -144,7 +146,10 @@ class CassandraStore:
             for sensor, (at, value) in (row.sensors or {}).items()
         ]
 
-    async def register(self, machine: MachineRecord) -> MachineRecord:
+    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+        return await to_its_end(self._register(machine), registered)
+
+    async def _register(self, machine: MachineRecord) -> MachineRecord:
         place = (_bucket(machine.machine_id), machine.machine_id)
         await self._note_machine(machine.machine_id)
         content = (machine.machine_type, machine.site, machine.registered_us, machine.request_id)

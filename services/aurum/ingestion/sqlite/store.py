@@ -35,8 +35,10 @@ from aurum.ingestion.store import (
     Event,
     MachineRecord,
     Points,
+    Registered,
     SeriesSummary,
     require_repeated,
+    to_its_end,
 )
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.ingest_stream import Written
@@ -196,9 +198,8 @@ class SqliteStore:
             found[key] = newest
         return list(found.values())
 
-    async def register(self, machine: MachineRecord) -> MachineRecord:
-        registered: MachineRecord = await self._on_tables(lambda connection: _register(connection, machine))
-        return registered
+    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+        return await to_its_end(self._on_tables(lambda connection: _register(connection, machine)), registered)
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         return await self._started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))

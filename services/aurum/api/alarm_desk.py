@@ -58,6 +58,7 @@ class AlarmDesk:
         self._flood = Flood()
         self._counts: dict[State, int] = {}
         self._revision = 0
+        self._changes: collections.Counter[str] = collections.Counter()  # of alarms, by machine
         self._version = -1
         self.loaded = False
 
@@ -88,7 +89,7 @@ class AlarmDesk:
     def summary(self, sites: frozenset[str]) -> dict[str, Any]:
         """What a console shows everywhere. sites: whose alarms count; all if empty."""
         return {
-            "revision": self._revision,
+            "revision": self._revision_of(sites) if sites else self._revision,
             "loaded": self.loaded,
             "counts": self._counts_of(sites) if sites else self._counts,
             "flood": bool(self.flood(sites)[1] if sites else self._flood.since_us),
@@ -248,6 +249,7 @@ class AlarmDesk:
         if changed is None:
             return
         self._revision += 1
+        self._changes[transition.machine_id] += 1
         metrics.alarm_transitions_total.labels(transition.kind).inc()
         if transition.kind == "raised":
             self._flood.note(transition.at_us, transition.machine_id)
@@ -279,6 +281,10 @@ class AlarmDesk:
         now = self._now()
         counts = collections.Counter(alarm.state(now) for alarm in self._alarms if self._is_of(alarm.machine_id, sites))
         return {state: counts[state] for state in _STATES}
+
+    def _revision_of(self, sites: frozenset[str]) -> int:
+        """Changes with the alarms of some sites alone: what others' do is not told."""
+        return sum(changes for machine_id, changes in self._changes.items() if self._is_of(machine_id, sites))
 
     def _is_of(self, machine_id: str, sites: frozenset[str]) -> bool:
         machine = self._plant.machine(machine_id)

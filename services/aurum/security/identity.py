@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Literal
 
 Kind = Literal["open", "key", "token", "session", "certificate"]
+KEY_USER = "key:"  # begins the user_id of an API key
 OF_SITE = "site/"  # begins the owner of sources that belong to all who are bound to one site
 
 

@@ -41,7 +41,9 @@ def main() -> None:
     path = browser_path()
     assert path is not None, "there is no Chromium here; install one, or name one with AURUM_BROWSER"
     with tempfile.TemporaryDirectory() as state:
-        platform = Platform(Path(state), extra={"AURUM_FEATURE_PREDICTIVE": "false"})
+        # All consoles are of one address here, which otherwise has half of the places
+        settings = {"AURUM_FEATURE_PREDICTIVE": "false", "AURUM_STREAM_CALLER_SHARE": "1"}
+        platform = Platform(Path(state), extra=settings)
         try:
             for service in ("ingestion", "api"):
                 platform.start(service)

@@ -227,6 +227,31 @@ async def test_machine_known_from_readings_can_be_registered(store: Store, machi
     assert [each.machine_type for each in await store.machines() if each.machine_id == machine] == ["motor"]
 
 
+async def test_senders_of_a_machine_are_known_by_owner(open_store: Open, machine: str) -> None:
+    """Only if the sources of all of a machine's readings belong to one owner did that owner alone send it, whether the
+    readings are in memory or in the tables."""
+    store = open_store()
+    await store.start()
+    assert not await store.sent_only_by(machine, "site/a")
+    await write(store, batch(machine, 1, [10], [1]).owned_by("site/a"))
+    await write(store, batch(f"{machine}-2", 1, [10], [1]))  # of a source that nobody owns
+    for _ in range(2):
+        assert await store.sent_only_by(machine, "site/a")
+        assert not await store.sent_only_by(machine, "site/b")
+        assert not await store.sent_only_by(f"{machine}-2", "site/a")
+        await store.close()
+        store = open_store()
+        await store.start()
+    other = Batch.of(f"other-{machine}", 1, [Series(machine, "s", np.array([5]), np.array([1.0]))])
+    await write(store, other.owned_by("site/b"))  # which is not the last reading
+    for _ in range(2):
+        assert not await store.sent_only_by(machine, "site/a")
+        await store.close()
+        store = open_store()
+        await store.start()
+    await store.close()
+
+
 async def test_events_are_returned_newest_first(store: Store, machine: str) -> None:
     """Events are stored once and returned newest first, within bounds."""
     events = [Event("prediction", machine, at, f"id-{at}", str(at).encode()) for at in range(1, 8)]

@@ -86,6 +86,39 @@ def test_journal_of_a_site_is_not_cut_short_by_others(plants: tuple[Platform, di
     assert entry["machine_id"] == "oven-north"
 
 
+def test_event_stream_is_silent_about_another_site(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    """Readings and alarms of another site send no event, and change no number in those that are sent."""
+    platform, headers = plants
+    request = urllib.request.Request(f"{platform.api}/api/events", headers=headers["north"])  # noqa: S310
+    with urllib.request.urlopen(request, timeout=15) as stream:  # noqa: S310
+        names: list[str] = []
+        lines = (line.decode().strip() for line in iter(stream.readline, b""))
+        events = (line[7:] for line in lines if line.startswith("event: "))
+        while not {"machines", "alarms", "pulse"} <= set(names):
+            names.append(next(events))
+        for value in (20, 99):
+            rows = [{"machine_id": "oven-south", "sensor": "heat", "timestamp": time.time(), "value": value}]
+            assert http("POST", f"{platform.api}/api/readings", {"readings": rows}, headers["all"]).status == 200
+            time.sleep(1.2)  # in which the alarm clears, or is raised
+        names.clear()
+        while "pulse" not in names:
+            names.append(next(events))
+    assert set(names) == {"pulse"}
+
+
+def test_flood_of_another_site_is_not_told(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    """A caller that is bound to a site is told how many of its own alarms were raised lately, and of no other's."""
+    platform, headers = plants
+    journal = http("GET", f"{platform.api}/api/alarms/journal?limit=1000", headers=headers["all"]).json["items"]
+    raised = [each["machine_id"] for each in journal if each["transition"] == "raised"]
+    for site in SITES:
+        flood = http("GET", f"{platform.api}/api/alarms", headers=headers[site]).json["flood"]
+        assert flood["last_ten_minutes"] == raised.count(f"oven-{site}") > 0
+    assert http("GET", f"{platform.api}/api/alarms", headers=headers["all"]).json["flood"]["last_ten_minutes"] == len(
+        raised
+    )
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -4,10 +4,12 @@ import re
 import time
 from typing import Any
 
+import grpc
 import pytest
 
-from aurum.security.access import PUBLIC, ROUTES
+from aurum.security.access import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT
 from aurum.security.api_keys import KeyFile, make_key, read_keys, write_keys
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.guarded import Guarded
 from tests.support.http import Answer, http
 from tests.support.waiting import wait_for
@@ -45,17 +47,50 @@ def tenants(guarded: Guarded) -> dict[str, dict[str, str]]:
     write_keys(file, before)
     wait_for(lambda: http("GET", ask, headers=revoked).status == 401, 20, "the key is revoked")
 
+    leave_marks(guarded, admin)
+
     def token(**claims: Any) -> dict[str, str]:
         return {"Authorization": f"Bearer {guarded.issuer.token(roles=['admin'], **claims)}"}
 
     return {
-        "own site": token(sites=[NORTH]),
-        "other site": token(sites=[SOUTH]),
+        "own site": token(sites=[NORTH], sub="of the north"),
+        "other site": token(sites=[SOUTH], sub="of the south"),
         "no claim": admin,
         "empty claim": token(sites=[]),
         "malformed claim": token(sites={NORTH: True}),
         "revoked": revoked,
     }
+
+
+def leave_marks(guarded: Guarded, admin: dict[str, str]) -> None:
+    """Has the platform know a damaged event of the northern machine, and a trace that names it."""
+    with grpc.insecure_channel(f"127.0.0.1:{guarded.platform.port('ingestion')}") as channel:
+        event = ingestion_pb2.Event(kind="prediction", machine_id=NORTH, at_us=1, id="damaged", content=b"\xff")
+        request = ingestion_pb2.RecordEventsRequest(events=[event])
+        ingestion_pb2_grpc.IngestionServiceStub(channel).RecordEvents(request, timeout=5)
+    assert http("GET", f"{guarded.api}/api/machines/{NORTH}/predictions", headers=admin).status == 200
+    read_slowly(guarded, NORTH, admin)
+    instances = http("GET", f"{guarded.api}/api/platform", headers=admin)
+    assert NORTH.encode() in instances.body, "what is damaged names the machine"
+    wait_for(lambda: NORTH in traced(guarded, admin), 20, "a trace names the machine")
+
+
+def read_slowly(guarded: Guarded, machine: str, headers: dict[str, str]) -> None:
+    """Asks for the readings of a machine so that its trace is worth a look."""
+    admin = {"Authorization": f"Bearer {guarded.issuer.token(roles=['admin'])}"}
+    faults = f"{guarded.api}/api/platform/faults/ingestion"
+    assert http("POST", faults, {"kind": "delay", "method": "Query", "delay": "700ms"}, admin).status == 201
+    assert http("GET", f"{guarded.api}/api/machines/{machine}/metrics", headers=headers).status == 200
+    assert http("DELETE", faults, headers=admin).status == 200
+
+
+def traced(guarded: Guarded, headers: dict[str, str]) -> str:
+    """All that the traces tell which a caller is shown."""
+    items = http("GET", f"{guarded.api}/api/platform/traces", headers=headers).json["items"]
+    return " ".join(
+        http("GET", f"{guarded.api}/api/platform/traces/{each['trace_id']}", headers=headers).body.decode()
+        for each in items
+    )
 
 
 def ask(guarded: Guarded, method: str, template: str, headers: dict[str, str]) -> Answer:
@@ -90,7 +125,7 @@ def test_no_route_tells_of_another_site(guarded: Guarded, tenants: dict[str, dic
     """No answer to a tenant of another site has the name of the site or of its machine, unless the question had it."""
     told = []
     for method, template in ASKED:
-        if method != "GET" or "{" in template or template in ("/metrics", "/openapi.json"):
+        if method != "GET" or "{" in template or template == "/openapi.json":
             continue
         if NORTH.encode() in ask(guarded, method, template, tenants["other site"]).body:
             told.append(template)
@@ -106,3 +141,26 @@ def test_own_site_is_answered_like_no_claim(guarded: Guarded, tenants: dict[str,
             if len(statuses) > 1:
                 differing.append((template, statuses))
     assert differing == []
+
+
+def test_trace_of_another_user_is_not_there(guarded: Guarded, tenants: dict[str, dict[str, str]]) -> None:
+    """Who is bound to a site is shown the traces of its own requests, also if another names them as its own."""
+    unbound = http("GET", f"{guarded.api}/api/platform/traces", headers=tenants["no claim"]).json["items"]
+    assert unbound
+    for trace in unbound:
+        path = f"{guarded.api}/api/platform/traces/{trace['trace_id']}"
+        assert http("GET", path, headers=tenants["other site"]).status == 404
+    read_slowly(guarded, SOUTH, tenants["other site"])
+    wait_for(lambda: "of the south" in traced(guarded, tenants["other site"]), 20, "its own is there")
+    told = traced(guarded, tenants["other site"])
+    assert SOUTH in told
+    assert NORTH not in told
+
+
+@pytest.mark.parametrize("tenant", ["own site", "other site"])
+def test_whole_plant_is_closed_to_a_site(guarded: Guarded, tenants: dict[str, dict[str, str]], tenant: str) -> None:
+    """What tells of the plant as a whole, or changes it, is 403 for whoever is bound to a site, admins too."""
+    for route in ROUTES_OF_WHOLE_PLANT:
+        refused = ask(guarded, *route, tenants[tenant])
+        assert (refused.status, refused.json["type"]) == (403, "urn:aurumai:problem:whole-plant"), route
+        assert ask(guarded, *route, tenants["no claim"]).status < 300

@@ -136,7 +136,8 @@ def test_certificate_bound_to_machines_reaches_no_other(plant: Plant, service: s
     """A certificate that is bound to machines registers, reads, lists and follows no other, at a gateway neither."""
     with plant.stub(plant.authority.issue("platform.test")) as stub:
         write(stub, source="service", machine="press-9")
-        write(stub, source="service", machine="pump-9")
+    with plant.stub(plant.authority.issue("bound.test")) as stub:
+        write(stub, source="bound-1", machine="pump-9")
     with plant.stub(plant.authority.issue("bound.test"), service=service) as stub:
         own, other = ("pump-9", "press-9")
         calls = {

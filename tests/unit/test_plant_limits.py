@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aurum.api.plant_view import PlantView
@@ -51,6 +51,21 @@ def taken(plant: Plant, keys: Sequence[tuple[str, str]]) -> None:
     plant.release(coming)
 
 
+def test_machine_sends_from_its_first_batch_on() -> None:
+    """A machine counts as one that sends while its first batch is on its way to the disk; a refused one changes
+    nothing."""
+    plant = Plant(LIMITS, 16, 1_000_000)
+    assert not plant.unregistered("a")
+    coming = plant.reserve(batch([("a", "s0")]))
+    assert plant.unregistered("a")
+    plant.release(coming)
+    assert not plant.unregistered("a")
+    taken(plant, [("a", "s0")])
+    assert plant.unregistered("a")
+    plant.registered(MachineRecord("a", "pump", "", 0, ""))
+    assert not plant.unregistered("a")
+
+
 def test_each_limit_refuses_what_is_beyond_it() -> None:
     plant = Plant(LIMITS, 16, 1_000_000)
     taken(plant, [("a", f"s{number}") for number in range(4)])
@@ -68,6 +83,7 @@ steps = st.one_of(names, st.integers(0, 9), st.tuples(st.sampled_from("abcd"), s
 
 
 @given(st.lists(steps, max_size=30))
+@example([[("a", "s"), ("a", "t")], [("a", "s"), ("a", "t")], 0, [("a", "u")]])  # the second is on its way still
 def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
     """Batches on their way, stored or lost, and registrations: the limits hold, and nothing is refused without need."""
     plant = Plant(LIMITS, 16, 1_000_000)

@@ -75,6 +75,20 @@ async def test_token_of_issuer_yields_identity() -> None:
     assert (await tokens().identify(by_curve)).user_id == "u-1"
 
 
+@pytest.mark.parametrize("changes", [{"sub": ""}, {"sub": " "}, {"preferred_username": "key:line 3"}])
+async def test_token_of_nobody_or_of_a_key_is_rejected(changes: dict[str, Any]) -> None:
+    assert "user" in await refusal(signed(claims(**changes)))
+
+
+async def test_users_with_odd_names_are_told_apart() -> None:
+    """What is not printable, or too long for logs, makes two users one nowhere: a user owns sources."""
+    names = ["ada", "ada?", "ada\n", "ada\t", "a" * 200, "a" * 201, "a" * 202]
+    found = [await tokens().identify(signed(claims(preferred_username=name))) for name in names]
+    assert len({each.owner for each in found}) == len(names)
+    assert all(each.user_id.isprintable() and len(each.user_id) < 220 for each in found)
+    assert [each.user_id for each in found[:2]] == names[:2]
+
+
 async def test_roles_claim_may_be_nested_and_mapped() -> None:
     issuer = Issuer(ISSUER, AUDIENCE, roles_claim="realm_access.roles", role_of={"plant-managers": "engineer"})
     content = claims(roles=None, realm_access={"roles": ["plant-managers", "offline_access"]})
@@ -293,6 +307,13 @@ async def test_invalid_key_file_keeps_last_good_keys(key_file: Path) -> None:
     await asyncio.to_thread(key_file.write_text, "keys: [nonsense")
     now[0] += 6
     assert await keys.identify(key, "here") is not None
+
+
+@pytest.mark.parametrize("sites", [("",), ("plant-a", ""), (" ",), ("x" * 65,)])
+def test_key_of_a_site_without_a_name_is_not_made(sites: tuple[str, ...]) -> None:
+    """An empty site would be no bond: it stands for all sites in questions, and for machines that have none."""
+    with pytest.raises(ValueError, match="sites"):
+        make_key("x", ("viewer",), sites)
 
 
 @pytest.mark.parametrize("wrong", [{"id": "bbbbbbbbbb", "name": "x", "roles": ["boss"]}, "nonsense", None, {}])

@@ -513,6 +513,27 @@ async def test_late_batch_finds_its_place_in_merged_segments(tmp_path: Path, ove
     await store.close()
 
 
+async def test_senders_are_known_after_their_segments_merge(tmp_path: Path) -> None:
+    """A segment of readings of several sources hides none of their owners."""
+    day = now_us() // DAY_US * DAY_US - 2 * DAY_US
+    store = SqliteStore(SqliteOptions(tmp_path / "store.db"))
+    await store.start()
+    await write(store, batch(1, [day], [0.5], "other").owned_by("site/b"))
+    await store._flush()
+    for sequence in range(1, 21):
+        await write(store, batch(sequence, [day + sequence], [float(sequence)], "own").owned_by("site/a"))
+        await store._flush()
+
+    def sources() -> set[int]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            return {row[0] for row in connection.execute("SELECT source FROM segments")}
+
+    await until(lambda: len(sources()) == 1, "they are merged")
+    assert not await store.sent_only_by("m", "site/a")
+    assert not await store.sent_only_by("m", "site/b")
+    await store.close()
+
+
 async def test_store_of_version_3_is_upgraded(tmp_path: Path) -> None:
     """Its segments of one rank each stay as they are, and a new source gets a number that none of them has."""
     path = tmp_path / "store.db"

@@ -212,6 +212,16 @@ PAGE = Page(
                     (Query(f'min by (name) (concurrency_limit{{{ANY}, name!~".+/streams"}})', "{{name}}"),),
                 ),
                 Panel(
+                    "Streams",
+                    "Streams that are open, by kind, and those refused, since their kind or caller had all places.",
+                    "docs/security.md",
+                    "short",
+                    (
+                        Query(total("stream_places_in_use", ANY, "kind"), "{{kind}}"),
+                        Query(rate("streams_refused_total", ANY, "kind, why"), "{{kind}} refused a second: {{why}}"),
+                    ),
+                ),
+                Panel(
                     "Refused",
                     "Calls a second that limits refused, by criticality, and that breakers did not let through.",
                     "docs/resilience.md",

@@ -58,6 +58,7 @@ class AlarmDesk:
         self._flood = Flood()
         self._counts: dict[State, int] = {}
         self._revision = 0
+        self._changes: collections.Counter[str] = collections.Counter()  # of alarms, by machine
         self._version = -1
         self.loaded = False
 
@@ -72,9 +73,13 @@ class AlarmDesk:
         """All that were raised lately, the last to change first."""
         return iter(self._alarms)
 
-    def flood(self) -> tuple[int, int]:
-        """Alarms of the last ten minutes; since when that is a flood, in µs, or 0."""
-        return self._look_for_a_flood(self._now()), self._flood.since_us
+    def flood(self, sites: frozenset[str]) -> tuple[int, int]:
+        """Alarms of the last ten minutes; since when that is a flood, in µs, or 0. sites: whose alarms count; all if
+        empty."""
+        now = self._now()
+        if sites:
+            return self._flood.part(now, lambda machine_id: self._is_of(machine_id, sites))
+        return self._look_for_a_flood(now), self._flood.since_us
 
     @property
     def revision(self) -> int:
@@ -84,10 +89,10 @@ class AlarmDesk:
     def summary(self, sites: frozenset[str]) -> dict[str, Any]:
         """What a console shows everywhere. sites: whose alarms count; all if empty."""
         return {
-            "revision": self._revision,
+            "revision": self._revision_of(sites) if sites else self._revision,
             "loaded": self.loaded,
             "counts": self._counts_of(sites) if sites else self._counts,
-            "flood": bool(self._flood.since_us),
+            "flood": bool(self.flood(sites)[1] if sites else self._flood.since_us),
         }
 
     async def acknowledge(self, alarm_id: str, by: str) -> Alarm:
@@ -244,9 +249,10 @@ class AlarmDesk:
         if changed is None:
             return
         self._revision += 1
+        self._changes[transition.machine_id] += 1
         metrics.alarm_transitions_total.labels(transition.kind).inc()
         if transition.kind == "raised":
-            self._flood.note(transition.at_us)
+            self._flood.note(transition.at_us, transition.machine_id)
 
     def _alarm(self, alarm_id: str) -> Alarm:
         alarm = self._alarms.find(alarm_id)
@@ -273,11 +279,16 @@ class AlarmDesk:
 
     def _counts_of(self, sites: frozenset[str]) -> dict[State, int]:
         now = self._now()
-        machines = ((alarm, self._plant.machine(alarm.machine_id)) for alarm in self._alarms)
-        counts = collections.Counter(
-            alarm.state(now) for alarm, machine in machines if machine is not None and machine.site in sites
-        )
+        counts = collections.Counter(alarm.state(now) for alarm in self._alarms if self._is_of(alarm.machine_id, sites))
         return {state: counts[state] for state in _STATES}
+
+    def _revision_of(self, sites: frozenset[str]) -> int:
+        """Changes with the alarms of some sites alone: what others' do is not told."""
+        return sum(changes for machine_id, changes in self._changes.items() if self._is_of(machine_id, sites))
+
+    def _is_of(self, machine_id: str, sites: frozenset[str]) -> bool:
+        machine = self._plant.machine(machine_id)
+        return machine is not None and machine.site in sites
 
     def _now(self) -> int:
         return int(self._clock() * 1e6)

@@ -26,6 +26,7 @@ from aurum.runtime.health import Health
 from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.policies import Policies
 from aurum.runtime.settings import Settings
+from aurum.runtime.stream_shares import StreamShares
 from aurum.security.identity import Identity
 from aurum.sustainability.plan import Plan
 
@@ -60,6 +61,7 @@ class ApiContext:
     ended_sessions: EndedSessions
     audit: AuditLog
     admin_servers: Mapping[str, HttpDependency]
+    streams: StreamShares
     source: OwnSource
     today: TodayKept = field(default_factory=TodayKept)
 

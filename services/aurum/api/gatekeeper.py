@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 
 from aurum.runtime import metrics
 from aurum.runtime.errors import (
+    RATE_LIMIT,
     MethodNotAllowedError,
     PermissionDeniedError,
     ResourceExhaustedError,
@@ -16,7 +17,7 @@ from aurum.runtime.errors import (
 )
 from aurum.runtime.exposure import SAFE_METHODS, changes_for_elsewhere, from_ourselves, under_foreign_name
 from aurum.runtime.settings import OPEN
-from aurum.security.access import PUBLIC, ROUTES, Wanted
+from aurum.security.access import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT, Wanted
 from aurum.security.api_keys import ApiKeys
 from aurum.security.identity import EVERYBODY, Identity, Role
 from aurum.security.rate_limits import RateLimits
@@ -60,6 +61,11 @@ class Gatekeeper:
             metrics.auth_refused_total.labels("role").inc()
             raise PermissionDeniedError(
                 f"{identity.user_id} lacks the role {wanted.value} for this", metadata={"role": wanted.value}
+            )
+        if identity.sites and (_method(method), template) in ROUTES_OF_WHOLE_PLANT:
+            metrics.auth_refused_total.labels("sites").inc()
+            raise PermissionDeniedError(
+                f"{identity.user_id} is bound to sites, and this is of the plant as a whole", reason="WHOLE_PLANT"
             )
         self._limit(identity, address)
         return identity
@@ -112,7 +118,7 @@ class Gatekeeper:
     def _wanted(self, method: str, template: str) -> Wanted:
         if template == "unmatched":
             return PUBLIC  # there is nothing to be seen
-        wanted = self.routes.get(("GET" if method in ("HEAD", "OPTIONS") else method, template), _NO_ROUTE)
+        wanted = self.routes.get((_method(method), template), _NO_ROUTE)
         if wanted is _NO_ROUTE:
             allowed = sorted(known for known, other in self.routes if other == template)
             if not allowed:
@@ -127,7 +133,7 @@ class Gatekeeper:
         if wait:
             metrics.auth_refused_total.labels("rate").inc()
             raise ResourceExhaustedError(
-                "too many requests at once from this identity (AURUM_API_RATE)", reason="RATE_LIMIT", retry_after=wait
+                "too many requests at once from this identity (AURUM_API_RATE)", reason=RATE_LIMIT, retry_after=wait
             )
 
     @staticmethod
@@ -142,3 +148,8 @@ def _session_cookie(headers: Headers) -> str | None:
     except CookieError:
         return None
     return found.value if found else None
+
+
+def _method(method: str) -> str:
+    """By which the table knows a request's method."""
+    return "GET" if method in ("HEAD", "OPTIONS") else method

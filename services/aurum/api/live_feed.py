@@ -122,7 +122,8 @@ class LiveFeed:
         total = self._plant.machines_of(sites)
         events: list[bytes] = []
         start = 0
-        while not events or start < len(views):
+        # Without a change of its own who is bound to sites hears nothing: an empty event would tell of others'
+        while (not events and (seen < 0 or not sites)) or start < len(views):
             part = _part(views, start)
             last = start + len(part) >= len(views)  # only then has a console heard everything
             content = {

@@ -7,7 +7,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
@@ -33,6 +34,7 @@ from aurum.runtime.http_client import TIMEOUT_HEADER
 from aurum.runtime.logging import reset_request_context, set_request_context
 from aurum.runtime.rpc_client import CRITICALITY_KEY
 from aurum.runtime.tracing import current_trace_id, name_caller
+from aurum.security.identity import Identity
 
 logger = logging.getLogger("aurum.access")
 
@@ -126,17 +128,20 @@ class RequestMiddleware:
         if scope["path"] in _ALWAYS:
             await self._app(scope, exchange.receive, exchange.send)
             return
-        exchange.hold_body(self._bodies, _caller_of(scope), int(length) if length.isdigit() else 0)
+        caller = caller_of(scope, scope["state"]["identity"])
+        exchange.hold_body(self._bodies, caller, int(length) if length.isdigit() else 0)
         criticality = _criticality(scope, headers)
         seconds = _timeout(headers)
         with received_deadline(seconds), criticality_scope(criticality):
-            async with self._place(criticality, exchange), exchange.wanted(seconds):
+            async with self._place(criticality, exchange, scope["state"]), exchange.wanted(seconds):
                 if self._faults.any:
                     exchange.drip = await self._faults.strike(scope["path"])
                 await self._app(scope, exchange.receive, exchange.send)
 
     @contextlib.asynccontextmanager
-    async def _place(self, criticality: Criticality, exchange: "_Exchange") -> AsyncGenerator[None]:
+    async def _place(
+        self, criticality: Criticality, exchange: "_Exchange", state: Mapping[str, Any]
+    ) -> AsyncGenerator[None]:
         """One of the places that there are for requests. Raises ResourceExhaustedError if there is none."""
         try:
             await self._admission.acquire_async(remaining(), criticality)
@@ -146,7 +151,8 @@ class RequestMiddleware:
         try:
             yield
         finally:
-            self._admission.release(time.perf_counter() - started, exchange.status in _OVERLOAD)
+            seconds = None if "beyond_own_share" in state else time.perf_counter() - started
+            self._admission.release(seconds, exchange.status in _OVERLOAD)
 
 
 class _Exchange:
@@ -273,11 +279,10 @@ class _Exchange:
             task.cancel()
 
 
-def _caller_of(scope: Scope) -> str:
-    """Whose body it is: the identity, or the address where nobody is asked."""
-    identity = scope["state"]["identity"]
+def caller_of(scope: Scope, identity: Identity) -> str:
+    """Whose share of bodies and places a request takes: the identity's, or the address's where nobody is asked."""
     client = scope.get("client")
-    return str(identity.user_id) if identity.kind != "open" else client[0] if client else ""
+    return identity.user_id if identity.kind != "open" else client[0] if client else ""
 
 
 def _timeout(headers: Headers) -> float | None:

@@ -79,9 +79,9 @@ class PlatformView:
         return self._spans is not None
 
     @property
-    def traces(self) -> list[NotableTrace]:
-        """The newest first."""
-        return [trace for trace, _ in reversed(self._traces.values())]
+    def traces(self) -> list[tuple[NotableTrace, list[dict[str, Any]]]]:
+        """Each with its spans, the newest first."""
+        return list(reversed(self._traces.values()))
 
     def trace(self, trace_id: str) -> tuple[NotableTrace, list[dict[str, Any]]] | None:
         """A trace with its spans from all processes, by their start."""

@@ -37,10 +37,19 @@ async def require_machine(context: ApiContext, caller: Identity, machine_id: str
     """Raises NotFoundError if the machine is none of the caller's; AurumError if that cannot be found out."""
     if not caller.sites:
         return
-    known = context.plant.machine(machine_id)
-    machine = known if known is not None else await context.ingestion.machine(machine_id)
+    machine = context.plant.machine(machine_id)
+    if machine is None or not machine.machine_type:  # it may have been registered since the plant was looked at
+        try:
+            machine = await context.ingestion.machine(machine_id)
+        except NotFoundError as error:
+            raise none_of_callers(machine_id) from error
     if not caller.may_see(machine.site):
-        raise NotFoundError(f"machine {machine_id} is not registered", reason="MACHINE_NOT_FOUND")
+        raise none_of_callers(machine_id)
+
+
+def none_of_callers(machine_id: str) -> NotFoundError:
+    """What a caller who is bound to sites is told of any machine but its own: the same whether there is one."""
+    return NotFoundError(f"machine {machine_id} is not registered", reason="MACHINE_NOT_FOUND")
 
 
 def site_to_ask(caller: Identity, site: str) -> str:

@@ -45,6 +45,7 @@ from aurum.runtime.listening import http_server, listen
 from aurum.runtime.logging import APP_NAME
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
+from aurum.runtime.stream_shares import http_shares
 from aurum.sustainability.plan import PlanError, load_plan
 
 # Probes, scrapes, and streams that outlive any request:
@@ -121,6 +122,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
         name: service.http_dependency(f"{name}-admin", address, headers=settings.admin_headers)
         for name, address in settings.admin_addresses.items()
     }
+    admission = service.policies.admission()
     overview = PlatformView(service.overview, admin_servers, service.spans)
     context = ApiContext(
         settings=settings,
@@ -141,6 +143,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
         ended_sessions=ended,
         audit=service.audit,
         admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
+        streams=http_shares(settings, lambda: max(admission.limit, admission.config.limit)),
         source=OwnSource(),
     )
     service.health.on_change(lambda serving: None if serving else plant.close())

@@ -19,7 +19,15 @@ from aurum.runtime.rpc_client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.tracing import traceparent
-from aurum.security.door import as_callers, as_told, door, may_see_machine, require_machines
+from aurum.security.door import (
+    as_callers,
+    as_told,
+    door,
+    may_see_machine,
+    registrant,
+    require_machines,
+    require_subject,
+)
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -57,6 +65,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
     ) -> ingestion_pb2.RegisterMachineResponse:
         require_machines([request.machine_id])
+        request.owner = registrant(request.owner)
         idempotent = bool(request.request_id)
         response = await self._upstream.unary(self._stub.RegisterMachine, request, idempotent=idempotent)
         return ingestion_pb2.RegisterMachineResponse(machine=as_told(response.machine))
@@ -70,21 +79,27 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
     ) -> ingestion_pb2.ListMachinesResponse:
-        response = await self._upstream.unary(self._stub.ListMachines, request)
-        return ingestion_pb2.ListMachinesResponse(
-            machines=_seen(response.machines), next_page_token=response.next_page_token
-        )
+        while True:
+            response = await self._upstream.unary(self._stub.ListMachines, request)
+            seen = _seen(response.machines)
+            if seen or not response.next_page_token:
+                break
+            request.page_token = response.next_page_token  # a page without any would say that there are others
+        # The next page begins after the last that is seen: a token is the id of a machine
+        token = seen[-1].machine_id if seen and response.next_page_token else ""
+        return ingestion_pb2.ListMachinesResponse(machines=seen, next_page_token=token)
 
     async def RecordEvents(  # noqa: N802
         self, request: ingestion_pb2.RecordEventsRequest, context: Any
     ) -> ingestion_pb2.RecordEventsResponse:
+        for event in request.events:
+            require_subject(event.machine_id)
         return await self._upstream.unary(self._stub.RecordEvents, request)
 
     async def ListEvents(  # noqa: N802
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
-        if request.machine_id:
-            require_machines([request.machine_id])
+        require_subject(request.machine_id)
         return await self._upstream.unary(self._stub.ListEvents, request)
 
     async def Query(  # noqa: N802
@@ -99,8 +114,12 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
         require_machines(request.machine_ids)
         await context.send_initial_metadata(TAKEN_UP)
+        first = True
         async for response in self._upstream.endless(self._stub.Watch, request):
-            yield ingestion_pb2.WatchResponse(machines=_seen(response.machines))
+            seen = _seen(response.machines)
+            if seen or first:  # an empty one later would say that others have changed
+                yield ingestion_pb2.WatchResponse(machines=seen)
+            first = False
 
     async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
         return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)

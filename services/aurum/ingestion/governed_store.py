@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TypeVar
 
-from aurum.ingestion.store import Change, Event, MachineRecord, Points, SeriesSummary, Store
+from aurum.ingestion.store import Change, Event, MachineRecord, Points, Registered, SeriesSummary, Store
 from aurum.readings.batch import Batch
 from aurum.readings.ingest_stream import Written
 from aurum.resilience import CircuitBreakerError, DeadlineExceededError, ErrorView, LimitExceededError, Pipeline, Policy
@@ -71,8 +71,11 @@ class GovernedStore:
         """Not governed: it is read once, at the start, and may take minutes."""
         return await self._store.summaries()
 
-    async def register(self, machine: MachineRecord) -> MachineRecord:
-        return await self._governed("register", lambda: self._store.register(machine), idempotent=False)
+    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+        return await self._governed("register", lambda: self._store.register(machine, registered), idempotent=False)
+
+    async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        return await self._governed("senders", lambda: self._store.sent_only_by(machine_id, owner))
 
     @property
     def shared(self) -> bool:

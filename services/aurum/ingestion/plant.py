@@ -136,26 +136,26 @@ class Plant:
             self._touch(state)
         self.wake()
 
-    def registered(self, record: MachineRecord) -> MachineState:
+    def registered(self, record: MachineRecord) -> None:
         """Takes over a registration that has become durable."""
         state = self._states.get(record.machine_id) or self._add(record)
         self._register(state, record)
         self._touch(state)
         self.wake()
-        return state
 
     def knows(self, machine_id: str) -> bool:
         return machine_id in self._states
+
+    def unregistered(self, machine_id: str) -> bool:
+        """Whether a machine is known only from its readings, the first of which may still be on their way."""
+        state = self._states.get(machine_id)
+        return self._room.expects(machine_id) if state is None else not state.record.machine_type
 
     def get(self, machine_id: str) -> MachineState:
         """Raises NotFoundError."""
         state = self._states.get(machine_id)
         if state is None:
-            raise NotFoundError(
-                f"machine {machine_id[:_SHOWN]!r} is not known: it was not registered and has sent no reading",
-                reason="MACHINE_NOT_FOUND",
-                metadata={"machine_id": machine_id[:_SHOWN]},
-            )
+            raise unknown_machine(machine_id)
         return state
 
     def tail(self, state: MachineState, sensor: str) -> SeriesTail | None:
@@ -271,6 +271,16 @@ class Plant:
         self._version += 1
         state.version = self._version
         self._states.move_to_end(state.record.machine_id)
+
+
+def unknown_machine(machine_id: str) -> NotFoundError:
+    """What is said of a machine that is not there, and of one that a caller is not to know of."""
+    shown = machine_id[:_SHOWN]
+    return NotFoundError(
+        f"machine {shown!r} is not known: it was not registered and has sent no reading",
+        reason="MACHINE_NOT_FOUND",
+        metadata={"machine_id": shown},
+    )
 
 
 def _most_bytes(capacity: int) -> int:

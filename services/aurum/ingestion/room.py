@@ -75,6 +75,10 @@ class Room:
             if not counted:
                 del self._coming[machine_id]
 
+    def expects(self, machine_id: str) -> bool:
+        """Whether a batch that has a sensor of the machine which was not known is on its way to the disk."""
+        return machine_id in self._coming
+
     def _check(self, coming: Coming, machines: Mapping[str, Known]) -> None:
         limits = self._limits
         new = [machine_id for machine_id in coming.sensors if machine_id not in machines]
@@ -82,8 +86,8 @@ class Room:
             1 for machine_id in self._coming if machine_id not in machines and machine_id not in coming.sensors
         )
         if new and len(machines) + expected + len(new) > limits.machines:
-            raise ResourceExhaustedError(
-                f"{len(machines)} machines are known and {limits.machines} allowed (AURUM_INGESTION_MAX_MACHINES); "
+            raise ResourceExhaustedError(  # not how many there are: the sender may be bound to some of them
+                f"there are as many machines as are allowed, {limits.machines} (AURUM_INGESTION_MAX_MACHINES); "
                 f"{min(new)} cannot be added",
                 reason="TOO_MANY_MACHINES",
             )
@@ -91,22 +95,29 @@ class Room:
         for machine_id, sensors in coming.sensors.items():
             known = machines.get(machine_id)
             there = len(known.sensors) if known else 0
-            expecting = self._coming.get(machine_id, Counter[str]()).keys() | sensors
-            if there + len(expecting) > limits.sensors_per_machine:
+            expecting = self._expected(machine_id, known) + len(
+                set(sensors).difference(self._coming.get(machine_id, ()))
+            )
+            if there + expecting > limits.sensors_per_machine:
                 raise ResourceExhaustedError(
                     f"machine {machine_id} has {there} sensors and {limits.sensors_per_machine} are allowed "
                     f"(AURUM_INGESTION_MAX_SENSORS_PER_MACHINE); {min(sensors)} cannot be added",
                     reason="TOO_MANY_SENSORS",
                 )
-            more[known.site if known else ""] += len(expecting)
-        for machine_id, counted in self._coming.items():
+            more[known.site if known else ""] += expecting
+        for machine_id in self._coming:
             if machine_id not in coming.sensors:
                 known = machines.get(machine_id)
-                more[known.site if known else ""] += len(counted)
+                more[known.site if known else ""] += self._expected(machine_id, known)
         for site in {known.site if (known := machines.get(machine_id)) else "" for machine_id in coming.sensors}:
             if self._of_site[site] + more[site] > limits.sensors_per_site:
                 raise ResourceExhaustedError(
-                    f"site {site!r} has {self._of_site[site]} sensors and {limits.sensors_per_site} are allowed "
+                    f"site {site!r} has as many sensors as are allowed, {limits.sensors_per_site} "
                     f"(AURUM_INGESTION_MAX_SENSORS_PER_SITE); those of {min(coming.sensors)} cannot be added",
                     reason="TOO_MANY_SENSORS",
                 )
+
+    def _expected(self, machine_id: str, known: Known | None) -> int:
+        """How many sensors of a machine are only on their way: another batch with the same may have been applied."""
+        sensors = self._coming.get(machine_id, ())
+        return len(sensors) if known is None else sum(1 for sensor in sensors if sensor not in known.sensors)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
 from typing import Any
 
 from aurum.ingestion.downsample import reduce_points
-from aurum.ingestion.plant import MachineState, Plant
+from aurum.ingestion.plant import MachineState, Plant, unknown_machine
 from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.room import Coming
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
@@ -19,7 +19,7 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
 from aurum.runtime.rpc_client import TAKEN_UP
 from aurum.runtime.tracing import set_span_attributes
-from aurum.security.door import as_callers, as_told, may_see_machine, require_machines
+from aurum.security.door import as_callers, as_told, may_see_machine, registrant, require_machines, require_subject
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
@@ -106,12 +106,21 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         record = MachineRecord(
             request.machine_id, request.machine_type, request.site, now_us(), request.request_id[:200]
         )
+        owner = registrant(request.owner)
         # To its end, though its caller may hang up: a machine that the store knows is shown
-        state = await asyncio.shield(asyncio.ensure_future(self._register(record)))
+        state = await asyncio.shield(asyncio.ensure_future(self._register(record, owner)))
         return ingestion_pb2.RegisterMachineResponse(machine=as_told(state.message()))
 
-    async def _register(self, record: MachineRecord) -> MachineState:
-        return self._plant.registered(await self._store.register(record))
+    async def _register(self, record: MachineRecord, owner: str) -> MachineState:
+        """owner: whose readings alone the machine may have sent already; empty for anybody's."""
+        if owner:
+            await self._look_up(record.machine_id)
+            if self._plant.unregistered(record.machine_id) and not await self._store.sent_only_by(
+                record.machine_id, owner
+            ):
+                raise unknown_machine(record.machine_id)
+        found = await self._store.register(record, self._plant.registered)
+        return self._plant.get(found.machine_id)
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
@@ -145,6 +154,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             raise InvalidArgumentError.of("events", f"are {len(request.events)}; {_MAX_EVENTS} are allowed")
         for index, event in enumerate(request.events):
             _check_event(event, f"events[{index}].")
+            require_subject(event.machine_id)
         await self._store.record(
             [Event(event.kind, event.machine_id, event.at_us, event.id, event.content) for event in request.events]
         )
@@ -153,8 +163,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def ListEvents(  # noqa: N802
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
+        require_subject(request.machine_id)
         if request.machine_id:
-            require_machines([request.machine_id])
             await self._state(request.machine_id)
         if request.limit > _MAX_EVENTS:
             raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
@@ -258,11 +268,15 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
 
     async def _state(self, machine_id: str) -> MachineState:
         """Raises NotFoundError."""
+        await self._look_up(machine_id)
+        return self._plant.get(machine_id)
+
+    async def _look_up(self, machine_id: str) -> None:
+        """Takes over what other writers of the store have of a machine that is not known here."""
         if self._store.shared and not self._plant.knows(machine_id):
             found = await self._store.find(machine_id)
             if found is not None:
                 self._plant.observe(found)
-        return self._plant.get(machine_id)
 
     async def _points(
         self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest

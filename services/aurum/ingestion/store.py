@@ -1,8 +1,9 @@
 """What a store of readings does, whatever it is made of."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.readings.ingest_stream import Written
@@ -12,6 +13,7 @@ from aurum.storage.ranks import Rank
 DAY_US = 86_400_000_000
 EVENT_MEMORY_US = 90 * DAY_US  # that events are kept
 KEPT_KINDS = frozenset({"maintenance"})  # of events that are kept for ever
+MOST_RANKED = 200  # segments of several sources that are looked through to learn who sends for a machine
 MAX_RAW = 500_000  # readings of one series in one answer; more have to be reduced
 
 
@@ -93,6 +95,22 @@ class Event:
     number: int = field(default=0, compare=False)
 
 
+Registered = Callable[[MachineRecord], None]
+
+
+async def to_its_end(registering: Coroutine[Any, Any, MachineRecord], registered: Registered | None) -> MachineRecord:
+    """Awaits a registration, which goes on when whoever waits for it gives up: it may then be in the tables all the
+    same. registered: is told in any case."""
+    task = asyncio.create_task(registering, name="registration")
+
+    def tell(done: asyncio.Task[MachineRecord]) -> None:
+        if not done.cancelled() and done.exception() is None and registered is not None:
+            registered(done.result())
+
+    task.add_done_callback(tell)
+    return await asyncio.shield(task)
+
+
 class Store(Protocol):
     """Keeps segments of readings, the registry of machines and their events. Times are microseconds since the epoch."""
 
@@ -115,8 +133,13 @@ class Store(Protocol):
 
     async def summaries(self) -> list[SeriesSummary]: ...
 
-    async def register(self, machine: MachineRecord) -> MachineRecord:
-        """Raises AlreadyExistsError if it is registered, unless by the same request with the same content."""
+    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+        """registered: is told what the tables have, also after nobody waits for it any more. Raises AlreadyExistsError
+        if it is registered, unless by the same request with the same content."""
+
+    async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        """Whether the sources of all readings that are kept of a machine belong to one owner; False if none is kept, or
+        if the owner of one is not known (any more)."""
 
     async def changes(self) -> list[Change]:
         """What others have written lately."""

@@ -57,6 +57,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self, request_iterator: AsyncIterator[prediction_pb2.PredictBatchRequest], context: Any
     ) -> AsyncGenerator[prediction_pb2.PredictBatchResponse]:
         async for request in request_iterator:
+            require_machines([])  # that the caller is still known
             if request.HasField("rows"):
                 if request.requests:
                     raise InvalidArgumentError.of("rows", "must not be given together with requests")

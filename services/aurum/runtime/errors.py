@@ -150,6 +150,10 @@ _BY_CODE: dict[grpc.StatusCode, type[AurumError]] = {
 
 CIRCUIT_OPEN = "CIRCUIT_OPEN"
 CONCURRENCY_LIMIT = "CONCURRENCY_LIMIT"
+RATE_LIMIT = "RATE_LIMIT"
+STREAM_LIMIT = "STREAM_LIMIT"
+# Refusals of what is beyond a caller's own share: they do not say that there is too much to do
+OWN_SHARE = frozenset({RATE_LIMIT, STREAM_LIMIT})
 _TRY_AGAIN = 0.1  # seconds after which a place may be free again
 
 

@@ -168,6 +168,12 @@ alarm_transitions_dropped_total = Counter(
 )
 alarm_flood = Gauge("alarm_flood", "1 while more than ten alarms were raised in ten minutes.")
 
+stream_places_in_use = Gauge(
+    "stream_places_in_use", "Streams that are open: ingest, watch, query, events, other.", ["kind"]
+)
+streams_refused_total = Counter(
+    "streams_refused_total", "Streams refused, since their kind or their caller had all of its places.", ["kind", "why"]
+)
 auth_refused_total = Counter("auth_refused_total", "Requests refused for who sent them.", ["why"])
 event_streams = Gauge("event_streams", "Open event streams, one for each console.")
 

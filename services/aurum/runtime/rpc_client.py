@@ -200,7 +200,7 @@ class Dependency:
         try:
             with pipeline.attempt(self._target(name)):
                 left = await self.connected(pipeline, timeout)
-                call = method(request)
+                call = method(request, metadata=tuple(context_metadata().items()))
                 responses = call.__aiter__()
                 first: list[Any] = []
                 async with asyncio.timeout(left):

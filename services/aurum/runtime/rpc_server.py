@@ -29,6 +29,7 @@ from aurum.runtime.answer_times import AnswerTimes
 from aurum.runtime.errors import (
     CONCURRENCY_LIMIT,
     DETAILS_KEY,
+    OWN_SHARE,
     AurumError,
     InternalError,
     InvalidArgumentError,
@@ -42,6 +43,7 @@ from aurum.runtime.listening import PortInUseError
 from aurum.runtime.logging import reset_request_context, set_request_context
 from aurum.runtime.rpc_client import CRITICALITY_KEY
 from aurum.runtime.settings import Settings
+from aurum.runtime.stream_shares import StreamShares, address_of, kind_of, limit_health, rpc_shares
 from aurum.runtime.tls import certificate_folder, server_credentials
 from aurum.runtime.tracing import current_trace_id, get_tracer, traced_operation
 
@@ -81,18 +83,27 @@ _SHED = ResourceExhaustedError(
 _SHED_DETAILS = to_status(_SHED).SerializeToString()
 
 
-Admit = Callable[[str, Any], None]  # of a method and the call's context; raises AurumError
+# Of a method and the call's context: who calls, None for the platform itself; raises AurumError
+Admit = Callable[[str, Any], str | None]
 
 
 class _CallInterceptor(grpc.aio.ServerInterceptor):
     """Admits each call or refuses it, runs it in its request context and deadline, measures it, lets faults happen, and
     turns errors into status details."""
 
-    def __init__(self, calls: ConcurrencyLimit, streams: ConcurrencyLimit, faults: Faults, door: Admit | None) -> None:
+    def __init__(
+        self,
+        calls: ConcurrencyLimit,
+        streams: ConcurrencyLimit,
+        faults: Faults,
+        door: Admit | None,
+        shares: StreamShares,
+    ) -> None:
         self._calls = calls
         self._streams = streams
         self._faults = faults
         self._door = door
+        self._shares = shares
         self._answers = AnswerTimes()
 
     async def intercept_service(
@@ -103,7 +114,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method.startswith("/grpc.health."):  # probes have no certificate
-            return handler
+            return limit_health(method, handler, self._shares)
         take = _well_formed if handler.request_deserializer else _as_it_is
         limit = self._streams if method.rpartition("/")[2] in _ENDLESS else self._calls
         if handler.response_streaming:
@@ -153,6 +164,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         behaviour: Callable[..., AsyncIterator[Any]],
         take: Callable[[Any], Any],
     ) -> Any:
+        kind = kind_of(method)
+
         async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
             metadata = _text_metadata(context)
             criticality = await self._admitted(method, limit, context, metadata)
@@ -161,13 +174,13 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
                     with outcome.measured():
-                        if self._door is not None:
-                            self._door(method, context)
-                        drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
-                        async for response in behaviour(take(request), context):
-                            if drip:
-                                await asyncio.sleep(drip)
-                            yield response
+                        caller = address_of(context) if self._door is None else self._door(method, context)
+                        with self._shares.place(kind, caller):
+                            drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
+                            async for response in behaviour(take(request), context):
+                                if drip:
+                                    await asyncio.sleep(drip)
+                                yield response
                 except Exception as error:
                     await outcome.abort(context, error)
 
@@ -242,6 +255,7 @@ class _Outcome:
         self._answers = answers
         self._left = left
         self._code = grpc.StatusCode.OK
+        self._own_share = False
         self.name = method.rpartition("/")[2]
 
     @contextlib.contextmanager
@@ -257,7 +271,7 @@ class _Outcome:
                     self._answers.answered(self._method, seconds)
                 elif self._code in _CUT_OFF:
                     self._answers.cut_off(self._method, seconds, self._left)
-            self._limit.release(seconds, self._code in _OVERLOAD)
+            self._limit.release(None if self._own_share else seconds, self._code in _OVERLOAD)
 
     @contextlib.contextmanager
     def measured(self) -> Generator[None]:
@@ -270,7 +284,8 @@ class _Outcome:
             self._code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:
-            self._code = _domain_error(error).code
+            meant = _domain_error(error)
+            self._code, self._own_share = meant.code, meant.reason in OWN_SHARE
             raise
         finally:
             in_progress.dec()
@@ -369,8 +384,10 @@ async def rpc_server(
 ) -> AsyncGenerator[int]:
     """Serves for the time of the block; yields the port. Calls in progress then get the shutdown grace. door: who may
     call what; everybody may where it is None."""
+    calls = limits[0]
+    shares = rpc_shares(settings, lambda: max(calls.limit, calls.config.limit))
     server = grpc.aio.server(
-        interceptors=[_CallInterceptor(*limits, faults, door)],
+        interceptors=[_CallInterceptor(*limits, faults, door, shares)],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port is an error, not a share of the load
             ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),

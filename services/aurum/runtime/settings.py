@@ -24,6 +24,7 @@ _STANDARD = {
     "tracing_sample_ratio": "OTEL_TRACES_SAMPLER_ARG",
     "environment": "DEPLOYMENT_ENVIRONMENT",
 }
+_ROUNDING = 1e-9  # of shares that are added up
 _SENSOR_BYTES = 96  # of a sensor's last reading in a message, at most
 ADMIN_PORTS = {
     "api": 9100,
@@ -181,7 +182,9 @@ class Settings(BaseSettings):
     api_first_look: float = Field(
         10.0, ge=0, description="Seconds that a new API waits at most to know the plant, before it counts as ready."
     )
-    api_max_event_streams: int = Field(200, ge=1, description="Open /api/events streams; more are refused.")
+    api_max_event_streams: int = Field(
+        200, ge=1, description="Open /api/events streams; more are refused. Each caller may have a share of them."
+    )
     api_key: SecretStr | None = Field(None, description="Key that `aurum import --api` shows, where an API asks.")
     auth_keys_file: Path | None = Field(
         None, description="File of API keys, made by `aurum key`; callers then have to say who they are."
@@ -371,7 +374,22 @@ class Settings(BaseSettings):
     rpc_concurrency_limit: int = Field(
         256, ge=1, le=100_000, description="Calls that a server handles at a time; the least critical go without first."
     )
-    rpc_max_streams: int = Field(1000, ge=1, description="Streams that a gRPC server serves at a time.")
+    rpc_max_streams: int = Field(
+        1000, ge=1, description="Places of a gRPC server for endless streams; each kind has a share of them."
+    )
+    rpc_ingest_share: float = Field(0.7, gt=0, le=1, description="Share of these places for Ingest.")
+    rpc_watch_share: float = Field(0.2, gt=0, le=1, description="Share of these places for Watch.")
+    rpc_other_share: float = Field(0.1, gt=0, le=1, description="Share of these places for health and reflection.")
+    query_share: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Share of the calls that a server, or the API, handles at a time which may be queries with long "
+        "answers.",
+    )
+    stream_caller_share: float = Field(
+        0.5, gt=0, le=1, description="Share of the places of any kind of streams that one caller may have."
+    )
     shutdown_drain: float = Field(
         0.0,
         ge=0,
@@ -431,6 +449,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"AURUM_INGESTION_MAX_SENSORS_PER_MACHINE ({self.ingestion_max_sensors_per_machine}) allows machines "
                 f"of {most} bytes, but AURUM_RPC_MAX_MESSAGE_BYTES is {self.rpc_max_message_bytes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _streams_have_places(self) -> "Settings":
+        shares = self.rpc_ingest_share + self.rpc_watch_share + self.rpc_other_share
+        if shares > 1 + _ROUNDING:
+            raise ValueError(
+                f"AURUM_RPC_INGEST_SHARE, AURUM_RPC_WATCH_SHARE and AURUM_RPC_OTHER_SHARE are {shares:g} together; "
+                f"at most 1 can be given away"
             )
         return self
 

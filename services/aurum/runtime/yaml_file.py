@@ -17,7 +17,7 @@ def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Do
         return shape.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise refused(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise refused(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
         found = [(each["loc"], each["msg"]) for each in error.errors()]

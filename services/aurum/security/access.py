@@ -32,7 +32,7 @@ ROUTES: dict[tuple[str, str], Wanted] = {
     ("GET", "/api/today"): _VIEWER,
     ("GET", "/api/resilience"): _VIEWER,
     ("GET", "/api/platform"): _VIEWER,
-    ("GET", "/api/platform/traces"): _ENGINEER,  # their attributes name machines of all sites
+    ("GET", "/api/platform/traces"): _ENGINEER,  # who is bound to sites sees its own requests
     ("GET", "/api/platform/traces/{trace_id}"): _ENGINEER,
     ("POST", "/api/platform/faults/{service}"): _ADMIN,
     ("DELETE", "/api/platform/faults/{service}"): _ADMIN,
@@ -60,6 +60,19 @@ ROUTES: dict[tuple[str, str], Wanted] = {
     ("POST", "/api/alarms/{alarm_id}/shelve"): _OPERATOR,
     ("POST", "/api/alarms/{alarm_id}/unshelve"): _OPERATOR,
 }
+
+# What tells of the plant as a whole, or changes it: closed to whoever is bound to sites
+ROUTES_OF_WHOLE_PLANT = frozenset(
+    {
+        ("GET", "/metrics"),
+        ("POST", "/api/platform/faults/{service}"),
+        ("DELETE", "/api/platform/faults/{service}"),
+    }
+)
+# Likewise, closed to whoever is bound to machines
+RPCS_OF_WHOLE_PLANT = frozenset(
+    {"/aurum.v1.PredictionService/ActivateModel", "/aurum.v1.PredictionService/RollbackModel"}
+)
 
 # Full name of the RPC → role
 RPCS: dict[str, Wanted] = {

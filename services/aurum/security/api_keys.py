@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from argon2 import PasswordHasher
@@ -24,9 +24,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from aurum.runtime import damage
-from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
 from aurum.runtime.yaml_file import read_yaml
-from aurum.security.identity import Identity, Kind, parse_roles
+from aurum.security.identity import KEY_USER, Identity, Kind, parse_roles
 from aurum.security.rate_limits import RateLimits
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class KeyRecord(BaseModel):
     id: str = Field(pattern=r"^[a-z2-7]{10}$")
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w .@:\-]+$")
     roles: tuple[str, ...]
-    sites: tuple[str, ...] = ()
+    # An empty name would not bind to a site but to what has none
+    sites: tuple[Annotated[str, Field(min_length=1, max_length=64, pattern=r"\S")], ...] = ()
     created: datetime
     expires: datetime | None = None
     hash: str = Field(pattern=r"^\$argon2id\$")
@@ -67,7 +68,7 @@ class KeyRecord(BaseModel):
 
     def identity(self, kind: Kind = "key") -> Identity:
         until = self.expires.timestamp() if self.expires else math.inf
-        return Identity(f"key:{self.name}", parse_roles(self.roles), kind, frozenset(self.sites), self.id, until)
+        return Identity(f"{KEY_USER}{self.name}", parse_roles(self.roles), kind, frozenset(self.sites), self.id, until)
 
 
 class KeyFile(BaseModel):
@@ -175,7 +176,7 @@ class ApiKeys:
         guesser = f"{record.id} {address}"
         if wait := self._guesses.wait(guesser):
             raise ResourceExhaustedError(
-                "too many refused attempts from this address", reason="RATE_LIMIT", retry_after=wait
+                "too many refused attempts from this address", reason=RATE_LIMIT, retry_after=wait
             )
         if await self._matches(digest, found.group(2), record):
             return record.identity()

@@ -2,7 +2,7 @@
 
 import contextvars
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aurum.readings.batch import MAX_OWNER, Batch
@@ -11,42 +11,81 @@ from aurum.runtime.exposure import require_closed
 from aurum.runtime.logging import get_request_context
 from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.tracing import name_caller
-from aurum.security.access import PUBLIC, RPCS
-from aurum.security.clients import Client, ClientFileError, Clients, load_clients
+from aurum.security.access import PUBLIC, RPCS, RPCS_OF_WHOLE_PLANT
+from aurum.security.clients import Client, ClientFileError, FollowedClients
 from aurum.security.identity import EVERYBODY, Identity, Role
 from aurum.v1 import ingestion_pb2
-
-_caller: contextvars.ContextVar[Client | None] = contextvars.ContextVar("client", default=None)
 
 
 class Peer(Protocol):
     def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
 
 
+class KnownClients(Protocol):
+    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None: ...
+
+    def named(self, name: str) -> Client | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Let:
+    """A call that was let in. name: of the client. role: that the method wants."""
+
+    clients: KnownClients
+    name: str
+    role: Role
+
+
+_let: contextvars.ContextVar[_Let | None] = contextvars.ContextVar("let", default=None)
+
+
 class Door:
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: KnownClients) -> None:
         self._clients = clients
 
-    def __call__(self, method: str, peer: Peer) -> None:
-        """Raises UnauthenticatedError, PermissionDeniedError."""
+    def __call__(self, method: str, peer: Peer) -> str | None:
+        """Who calls: one of our services is whom it asks for, or None if it asks for nobody. Raises
+        UnauthenticatedError, PermissionDeniedError."""
         if method not in RPCS:
             raise PermissionDeniedError(f"{method} is closed: no role is known to open it")
         wanted = RPCS[method]
         if wanted is PUBLIC:
-            return
-        client = self._clients.of(peer.auth_context())
-        if client is None:
-            raise UnauthenticatedError("the client's certificate is none that is known here (AURUM_RPC_CLIENTS_FILE)")
-        if not client.identity.has(wanted):
-            raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {wanted.value} for this")
-        _caller.set(client)
-        if not client.identity.has(Role.SERVICE):  # which alone may say that it asks for somebody else
-            name_caller(client.identity.user_id)
+            return ""
+        client = _entitled(self._clients.of(peer.auth_context()), wanted)
+        if method in RPCS_OF_WHOLE_PLANT and not client.speaks_for_all_machines:
+            raise _of_whole_plant(client)
+        _let.set(_Let(self._clients, client.identity.user_id, wanted))
+        if client.identity.has(Role.SERVICE):  # which alone may say that it asks for somebody else
+            user_id = get_request_context().get("user_id")
+            return None if user_id is None else f"user/{user_id}"
+        name_caller(client.identity.user_id)
+        return f"certificate/{client.identity.user_id}"
+
+
+def _entitled(client: Client | None, wanted: Role) -> Client:
+    if client is None:
+        raise UnauthenticatedError("the client's certificate is none that is known here (AURUM_RPC_CLIENTS_FILE)")
+    if not client.identity.has(wanted):
+        raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {wanted.value} for this")
+    return client
+
+
+def _of_whole_plant(client: Client) -> PermissionDeniedError:
+    return PermissionDeniedError(
+        f"{client.identity.user_id} speaks for some machines only, and this is of the plant as a whole"
+    )
+
+
+def _client() -> Client | None:
+    """The client that calls, as it is known now: a stream outlives what is said of its client. None where nobody is
+    asked. Raises UnauthenticatedError, PermissionDeniedError if it would not be let in any more."""
+    let = _let.get()
+    return None if let is None else _entitled(let.clients.named(let.name), let.role)
 
 
 def present_caller() -> Identity:
     """Who calls: the user for whom one of our services does, else the client by its certificate."""
-    client = _caller.get()
+    client = _client()
     user_id = get_request_context().get("user_id")
     if client is None:
         return EVERYBODY if user_id is None else replace(EVERYBODY, user_id=user_id)
@@ -61,7 +100,7 @@ def as_callers(batch: Batch) -> Batch:
 
     Raises PermissionDeniedError if the caller does not speak for the source, or for one of the machines.
     """
-    client = _caller.get()
+    client = _client()
     if client is None:
         return batch
     if not client.speaks_for_source(batch.source_id):
@@ -69,17 +108,33 @@ def as_callers(batch: Batch) -> Batch:
     require_machines(series.machine_id for series in batch.series)
     if client.identity.has(Role.SERVICE):
         return batch
-    owner = client.owner if not batch.owner else f"{client.owner}/{batch.owner}"
+    return batch.owned_by(_owner_within(client, batch.owner, "batch.owner"))
+
+
+def registrant(stated: str) -> str:
+    """Whose readings alone a machine may have sent before the present caller registers it; empty for anybody's, as for
+    a client that is bound to nothing. stated: by the caller, see `as_callers`.
+
+    Raises InvalidArgumentError if it is too long.
+    """
+    client = _client()
+    if client is None or client.identity.has(Role.SERVICE):
+        if len(stated) > MAX_OWNER:
+            raise InvalidArgumentError.of("owner", f"must have at most {MAX_OWNER} characters")
+        return stated
+    return _owner_within(client, stated, "owner") if client.bound or stated else ""
+
+
+def _owner_within(client: Client, stated: str, field: str) -> str:
+    owner = client.owner if not stated else f"{client.owner}/{stated}"
     if len(owner) > MAX_OWNER:
-        raise InvalidArgumentError.of(
-            "batch.owner", f"is too long; {MAX_OWNER} characters are allowed with the client's"
-        )
-    return batch.owned_by(owner)
+        raise InvalidArgumentError.of(field, f"is too long; {MAX_OWNER} characters are allowed with the client's")
+    return owner
 
 
 def require_machines(machine_ids: Iterable[str]) -> None:
     """Raises PermissionDeniedError if the present caller's certificate is bound to other machines."""
-    client = _caller.get()
+    client = _client()
     if client is None:
         return
     for machine_id in machine_ids:
@@ -87,15 +142,23 @@ def require_machines(machine_ids: Iterable[str]) -> None:
             raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {machine_id!r}")
 
 
+def require_subject(machine_id: str) -> None:
+    """The same for an event of a machine; one without is of the plant as a whole, which is all machines."""
+    if machine_id:
+        require_machines([machine_id])
+    elif (client := _client()) is not None and not client.speaks_for_all_machines:
+        raise _of_whole_plant(client)
+
+
 def may_see_machine(machine_id: str) -> bool:
     """Whether lists and streams for the present caller have a machine."""
-    client = _caller.get()
+    client = _client()
     return client is None or client.speaks_for_machine(machine_id)
 
 
 def may_read() -> bool:
     """Whether the present caller may see readings: who only sends is told nothing of them."""
-    client = _caller.get()
+    client = _client()
     return client is None or client.identity.has(Role.VIEWER)
 
 
@@ -118,6 +181,6 @@ def door(settings: Settings, host: str, setting: str) -> Door | None:
             "AURUM_RPC_CLIENTS_FILE must say what each client may do, since AURUM_RPC_TLS_FOLDER is set"
         )
     try:
-        return Door(load_clients(settings.rpc_clients_file))
+        return Door(FollowedClients(settings.rpc_clients_file))
     except ClientFileError as error:
         raise SettingsError(f"AURUM_RPC_CLIENTS_FILE: {error}") from error

@@ -7,6 +7,8 @@ from enum import Enum
 from typing import Literal
 
 Kind = Literal["open", "key", "token", "session", "certificate"]
+KEY_USER = "key:"  # begins the user_id of an API key
+OF_SITE = "site/"  # begins the owner of sources that belong to all who are bound to one site
 
 
 class Role(Enum):
@@ -58,7 +60,7 @@ class Identity:
         goes on with them; empty where nobody is asked."""
         if self.kind == "open":
             return ""
-        return f"site/{next(iter(self.sites))}" if len(self.sites) == 1 else f"user/{self.user_id}"
+        return f"{OF_SITE}{next(iter(self.sites))}" if len(self.sites) == 1 else f"user/{self.user_id}"
 
 
 EVERYBODY = Identity("anonymous", frozenset({Role.ADMIN}), "open")  # where no authentication is asked for

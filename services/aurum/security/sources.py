@@ -4,7 +4,7 @@ import asyncio
 
 from aurum.readings.batch import Batch
 from aurum.runtime import metrics
-from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
 from aurum.runtime.settings import Settings
 from aurum.security.rate_limits import RateLimits
 
@@ -24,7 +24,7 @@ class SourceLimits:
                 metrics.auth_refused_total.labels("source_rate").inc()
                 raise ResourceExhaustedError(
                     f"source {batch.source_id} sends more than its share (AURUM_INGESTION_SOURCE_RATE)",
-                    reason="RATE_LIMIT",
+                    reason=RATE_LIMIT,
                     retry_after=seconds,
                 )
             await asyncio.sleep(min(seconds, _LOOK_AGAIN))

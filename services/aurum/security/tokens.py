@@ -5,6 +5,7 @@ own, never taken from the token; issuer, audience and times must all be there.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import jwt
 
-from aurum.security.identity import ASSIGNABLE, Identity, Role
+from aurum.security.identity import ASSIGNABLE, KEY_USER, Identity, Role
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LONGEST_TOKEN = 16_384  # characters
@@ -96,13 +97,12 @@ class Tokens:
         found: frozenset[Role] = frozenset(role for role in roles if role is not None)
         if not found:
             raise TokenError(f"the token gives no role ({self._issuer.roles_claim})")
-        user = str(claims.get("preferred_username") or claims.get("email") or claims["sub"])
-        printable = "".join(each if each.isprintable() else "?" for each in user[:_MOST_USER])
+        user = _user(str(claims.get("preferred_username") or claims.get("email") or claims["sub"]))
         sites = _names(claims, self._issuer.sites_claim)  # None binds to no site, which is not the same as an empty one
         until = int(claims["exp"])
         if until > _LAST_SECOND:
             raise TokenError("the token is not accepted: its exp is beyond the year 9999")
-        return Identity(printable, found, "token", frozenset(sites or ()), until=float(until))
+        return Identity(user, found, "token", frozenset(sites or ()), until=float(until))
 
     async def _key(self, kid: str) -> jwt.PyJWK:
         if self._clock() - self._fetched_at >= _FRESH or kid not in self._keys:
@@ -146,6 +146,17 @@ def parse_keys(content: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
     if not found:
         raise ValueError("the key set has no key for signatures that can be used here")
     return found
+
+
+def _user(name: str) -> str:
+    """A user's name for logs, which owns sources too: two users never have the same, nor that of an API key. Raises
+    TokenError."""
+    if not name.strip():
+        raise TokenError("the token names no user (preferred_username, email, sub)")
+    if name.startswith(KEY_USER):
+        raise TokenError(f"the token's user begins with {KEY_USER}, which stands for API keys")
+    shown = "".join(each if each.isprintable() else "?" for each in name[:_MOST_USER])
+    return shown if shown == name else f"{shown}#{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _names(claims: Mapping[str, Any], path: str) -> list[str] | None:

@@ -345,6 +345,17 @@ def test_flood_does_not_start_or_end_at_exact_limits() -> None:
     assert (flood.look(WINDOW_US + 4 * SECOND), flood.since_us) == (ENDS - 1, 0)
 
 
+def test_flood_of_some_machines_counts_theirs_alone() -> None:
+    flood = Flood()
+    for number in range(2 * BEGINS):
+        flood.note(number * SECOND, "other")
+    for number in range(BEGINS + 2):
+        flood.note((100 + number) * SECOND, "own")
+    assert flood.part(99 * SECOND, "own".__eq__) == (0, 0)
+    assert flood.part(109 * SECOND, "own".__eq__) == (BEGINS, 0)
+    assert flood.part(111 * SECOND, "own".__eq__) == (BEGINS + 2, (100 + BEGINS) * SECOND)
+
+
 def test_flood_window_includes_end_but_not_start() -> None:
     flood = Flood()
     flood.note(MINUTE)

@@ -54,7 +54,7 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
     ]
     if order == "priority":
         wanted.sort(key=lambda alarm: (_LOUDEST.index(alarm.state), -PRIORITIES.index(alarm.priority)))
-    recent, since = context.alarms.flood()
+    recent, since = context.alarms.flood(caller.sites)
     return AlarmsOut(
         items=wanted[:limit],
         counts=dict(Counter(alarm.state for alarm in known)),

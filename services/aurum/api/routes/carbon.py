@@ -12,6 +12,7 @@ from aurum.api.accounting import MachineUse, Range, account, range_of
 from aurum.api.context import ApiContext, Context, require_feature
 from aurum.api.convert import moment
 from aurum.api.emission_factors import numbers
+from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import EXPORTED, AskedFor, export, groups_of, head
 from aurum.api.routes.energy import energy_of
 from aurum.api.sustainability_schemas import (
@@ -27,7 +28,7 @@ from aurum.sustainability import carbon as scope_2
 from aurum.sustainability.factors import Factor
 from aurum.sustainability.hourly import HOUR_US, Floats
 
-router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("carbon"))])
+router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("carbon")), QueryPlace])
 
 _FORECAST = 48  # hours
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from aurum.api.accounting import MachineUse, Range, account, range_of
 from aurum.api.context import Context, require_feature
 from aurum.api.convert import finite, moment, query_time
+from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import EXPORTED, AskedFor, by_hour, export, groups_of, head
 from aurum.api.sustainability_schemas import BaselineOut, EnergyAmount, EnergyHour, EnergyOut
 from aurum.runtime.errors import InvalidArgumentError
@@ -17,7 +18,7 @@ from aurum.sustainability.baseline import BaselineError, by_day, fit_baseline, s
 from aurum.sustainability.energy import specific
 from aurum.sustainability.hourly import Floats, Hourly, add
 
-router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("energy"))])
+router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("energy")), QueryPlace])
 
 Interval = Literal["hour", "day"]
 

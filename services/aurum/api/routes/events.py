@@ -4,24 +4,16 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Header
 from starlette.responses import StreamingResponse
 
 from aurum.api.context import ApiContext, Caller, Context
-from aurum.runtime.errors import ResourceExhaustedError
+from aurum.api.long_answers import EventPlace
 from aurum.security.identity import Identity
 
 router = APIRouter()
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter so that nginx passes events on at once
-
-
-async def _admit(context: Context) -> None:
-    if context.feed.consoles >= context.settings.api_max_event_streams:
-        raise ResourceExhaustedError(
-            f"{context.feed.consoles} event streams are open, which is the limit (AURUM_API_MAX_EVENT_STREAMS)",
-            retry_after=10.0,
-        )
 
 
 async def _while_let_in(context: ApiContext, caller: Identity, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
@@ -37,7 +29,7 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
-@router.get("/api/events", response_class=EventStream, tags=["machines"], dependencies=[Depends(_admit)])
+@router.get("/api/events", response_class=EventStream, tags=["machines"], dependencies=[EventPlace])
 async def events(
     context: Context, caller: Caller, last_event_id: Annotated[str | None, Header(max_length=100)] = None
 ) -> EventStream:

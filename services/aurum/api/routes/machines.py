@@ -10,11 +10,12 @@ from fastapi.responses import StreamingResponse
 from aurum.api.context import Caller, Context
 from aurum.api.convert import machine_detail, machine_out, query_time
 from aurum.api.idempotency import IdempotencyKey, key_reused
+from aurum.api.long_answers import QueryPlace
 from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
-from aurum.api.scope import site_to_ask
+from aurum.api.scope import none_of_callers, site_to_ask
 from aurum.api.series_json import encode_metrics
 from aurum.runtime.audit import Act
-from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError, InvalidArgumentError
+from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError, InvalidArgumentError, NotFoundError
 from aurum.runtime.logging import set_request_context
 from aurum.v1 import ingestion_pb2
 
@@ -52,7 +53,11 @@ async def list_machines(  # noqa: PLR0917 - query parameters
 async def register_machine(
     context: Context, caller: Caller, machine: MachineIn, response: Response, idempotency_key: IdempotencyKey
 ) -> MachineOut:
-    """Registers a machine. With an Idempotency-Key a retry succeeds again; else 409 if it is registered."""
+    """Registers a machine. With an Idempotency-Key a retry succeeds again; else 409 if it is registered.
+
+    Who is bound to sites may register a machine that is not there yet, or that sends from the caller's own sources; of
+    any other it is told, with 404, what it is told of a machine that does not exist.
+    """
     set_request_context(machine_id=machine.machine_id)
     site = site_to_ask(caller, machine.site)
     registration = ingestion_pb2.RegisterMachineRequest(
@@ -60,12 +65,17 @@ async def register_machine(
         machine_type=machine.machine_type,
         site=site,
         request_id=idempotency_key or "",
+        owner=caller.owner if caller.sites else "",
     )
 
     async def register(act: Act) -> ingestion_pb2.Machine:
         try:
             registered = await context.ingestion.register(registration)
+        except NotFoundError as error:
+            raise none_of_callers(machine.machine_id) from error
         except AlreadyExistsError as error:
+            if caller.sites and not caller.may_see((await context.ingestion.machine(machine.machine_id)).site):
+                raise none_of_callers(machine.machine_id) from error
             raise key_reused() if error.reason == REQUEST_ID_REUSED else error from error
         act.after = {"machine_type": machine.machine_type, "site": site}
         return registered
@@ -83,7 +93,7 @@ async def get_machine(context: Context, machine_id: str) -> MachineDetail:
     return machine_detail(machine, context.plant.prediction_of(machine_id))
 
 
-@router.get("/{machine_id}/metrics", response_model=MetricsOut)
+@router.get("/{machine_id}/metrics", response_model=MetricsOut, dependencies=[QueryPlace])
 async def machine_metrics(  # noqa: PLR0917 - query parameters
     context: Context,
     machine_id: str,

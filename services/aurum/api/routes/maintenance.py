@@ -85,7 +85,9 @@ async def record_maintenance(context: Context, caller: Caller, machine_id: str, 
     set_request_context(machine_id=machine_id)
     await context.ingestion.machine(machine_id)
     now_us = int(time.time() * 1e6)
-    at_us = query_time("at", body.at) or now_us
+    at_us = query_time("at", body.at) if body.at else now_us
+    if at_us <= 0:
+        raise InvalidArgumentError.of("at", "must be after the beginning of 1970")
     if at_us > now_us + MAX_AHEAD_US:
         raise InvalidArgumentError.of("at", "is in the future; a maintenance record describes work that was done")
     content = {"text": body.text, "by": body.by if caller.kind == "open" else caller.user_id}

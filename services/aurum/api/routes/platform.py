@@ -1,5 +1,6 @@
 """The platform itself: its processes, the traces that are worth a look, and faults where they are allowed."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -10,6 +11,7 @@ from aurum.runtime.audit import Act
 from aurum.runtime.errors import FailedPreconditionError, NotFoundError, UnimplementedError
 from aurum.runtime.faults import Fault
 from aurum.runtime.http_client import HttpDependency
+from aurum.security.identity import Identity
 
 router = APIRouter(prefix="/api/platform", tags=["system"])
 
@@ -42,25 +44,36 @@ class FaultsOut(BaseModel):
     processes: int = Field(description="That were told.")
 
 
+_OF_ALL_SITES = frozenset({"damaged", "inputs"})  # parts of a process's state that name machines and devices
+
+
 @router.get("")
-async def platform(context: Context) -> PlatformOut:
-    """Every process of every service at this moment: what it does, its breakers, budgets, limits and policies."""
-    return PlatformOut(instances=await context.platform.instances())
+async def platform(context: Context, caller: Caller) -> PlatformOut:
+    """Every process of every service at this moment: what it does, its breakers, budgets, limits and policies. Who is
+    bound to sites is not told what is damaged, nor what inputs hear, since that names machines of all sites."""
+    found = await context.platform.instances()
+    if caller.sites:
+        found = [{name: value for name, value in each.items() if name not in _OF_ALL_SITES} for each in found]
+    return PlatformOut(instances=found)
 
 
 @router.get("/traces")
-async def traces(context: Context) -> TracesOut:
-    """The last requests that failed, were degraded or slow, as this replica has seen them."""
+async def traces(context: Context, caller: Caller) -> TracesOut:
+    """The last requests that failed, were degraded or slow, as this replica has seen them. Who is bound to sites sees
+    its own requests."""
     _keeps_traces(context)
-    return TracesOut(items=[TraceOut.model_validate(each, from_attributes=True) for each in context.platform.traces])
+    found = [each for each, spans in context.platform.traces if _may_see(caller, spans)]
+    return TracesOut(items=[TraceOut.model_validate(each, from_attributes=True) for each in found])
 
 
 @router.get("/traces/{trace_id}")
-async def trace(context: Context, trace_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> TraceDetail:
+async def trace(
+    context: Context, caller: Caller, trace_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+) -> TraceDetail:
     """One of them, with its spans."""
     _keeps_traces(context)
     found = context.platform.trace(trace_id)
-    if found is None:
+    if found is None or not _may_see(caller, found[1]):
         raise NotFoundError(f"trace {trace_id} is not kept here (any more)", reason="TRACE_NOT_FOUND")
     of_it, spans = found
     return TraceDetail(**TraceOut.model_validate(of_it, from_attributes=True).model_dump(), spans=spans)
@@ -96,6 +109,13 @@ async def clear_faults(context: Context, caller: Caller, service: str) -> Faults
 
     told = await context.audit.perform(caller, "fault.clear", service, clear)
     return FaultsOut(service=service, processes=len(told))
+
+
+def _may_see(caller: Identity, spans: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a trace is the caller's own, or the caller may see all. Each span that says for whom it is has to: a
+    caller may name any trace as that of its request."""
+    users = {span["attributes"].get("user_id") for span in spans} - {None}
+    return not caller.sites or users == {caller.user_id}
 
 
 def _keeps_traces(context: ApiContext) -> None:

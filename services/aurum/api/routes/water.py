@@ -6,13 +6,14 @@ from fastapi import APIRouter, Depends, Response
 
 from aurum.api.accounting import MachineUse, Range, account
 from aurum.api.context import Context, require_feature
+from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import EXPORTED, AskedFor, by_hour, export, groups_of, head
 from aurum.api.routes.energy import energy_of
 from aurum.api.sustainability_schemas import WaterAmount, WaterHour, WaterOut
 from aurum.sustainability.hourly import Hourly, add
 from aurum.sustainability.water import water_usage_effectiveness
 
-router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("water"))])
+router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("water")), QueryPlace])
 
 
 @router.get("/api/water", response_model=WaterOut, responses=EXPORTED)

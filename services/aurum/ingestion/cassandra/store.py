@@ -30,13 +30,16 @@ from aurum.ingestion.downsample import merge
 from aurum.ingestion.store import (
     DAY_US,
     KEPT_KINDS,
+    MOST_RANKED,
     Change,
     Event,
     Latest,
     MachineRecord,
     Points,
+    Registered,
     SeriesSummary,
     require_repeated,
+    to_its_end,
 )
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.ingest_stream import Written
@@ -150,7 +153,10 @@ class CassandraStore:
             for sensor, latest in latest_of(row.sensors, row.ranked).items()
         ]
 
-    async def register(self, machine: MachineRecord) -> MachineRecord:
+    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+        return await to_its_end(self._register(machine), registered)
+
+    async def _register(self, machine: MachineRecord) -> MachineRecord:
         place = (_bucket(machine.machine_id), machine.machine_id)
         await self._note_machine(machine.machine_id)
         content = (machine.machine_type, machine.site, machine.registered_us, machine.request_id)
@@ -160,6 +166,28 @@ class CassandraStore:
             require_repeated(found, machine)
         await self._session.execute("set_registered", (_slot(), self._replica, machine.machine_id))
         return found
+
+    async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
+        known: set[str] = set()  # sources that are the owner's
+        for sensor in (rows[0].sensors or ()) if rows else ():
+            for source in await self._on_reader(functools.partial(self._sources_of, machine_id, sensor)):
+                if source not in known and await self._owner(source) != owner:
+                    return False
+                known.add(source)
+        return bool(known)
+
+    def _sources_of(self, machine_id: str, sensor: str) -> set[str]:
+        """The sources whose readings of a series are kept; an empty name among them where they cannot all be named."""
+        series = CassandraSeries(self._session, machine_id, sensor)
+        pieces = series.pieces(0, 2**62)
+        found = {"" if len(pieces) > MOST_RANKED else piece.rank[1] for piece in pieces}
+        with contextlib.suppress(SegmentsChangedError):
+            for piece in pieces[:MOST_RANKED]:
+                ranks = series.load([piece])[0].ranks
+                found |= {source for _, source in ranks.sources} if ranks is not None else set()
+            return found if not series.damaged else found | {""}
+        return {""}
 
     async def record(self, events: Sequence[Event]) -> None:
         rows: list[tuple[Any, ...]] = []

@@ -9,9 +9,10 @@ import numpy as np
 
 from aurum.ingestion.recent import Part, SeriesKey
 from aurum.ingestion.series_reader import Piece
-from aurum.ingestion.store import DAY_US, Event, MachineRecord, SeriesSummary
-from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked
+from aurum.ingestion.store import DAY_US, MOST_RANKED, Event, MachineRecord, SeriesSummary
+from aurum.storage.segment import CorruptSegmentError, Segment, ranks_of, unpack_ranked
 
+UNKNOWN_SOURCE = 0  # numbers of sources begin at 1
 _NOTHING = Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
 
 
@@ -81,6 +82,32 @@ def _piece(part: Part) -> Piece:
 
 def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:
     return [MachineRecord(*row) for row in connection.execute("SELECT * FROM machines ORDER BY machine_id")]
+
+
+def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[int]:
+    """Of the sources whose readings of a machine are kept, damaged ones included; UNKNOWN_SOURCE among them where they
+    cannot all be named."""
+    rows = connection.execute(
+        "WITH of_machine AS (SELECT id, last_source FROM series WHERE machine_id = ?) "
+        "SELECT last_source FROM of_machine "
+        "UNION SELECT source FROM segments WHERE series IN (SELECT id FROM of_machine) "
+        "UNION SELECT source FROM damaged_segments WHERE series IN (SELECT id FROM of_machine)",
+        (machine_id,),
+    )
+    found = {row[0] for row in rows}
+    ranked = connection.execute(
+        "WITH of_machine AS (SELECT id FROM series WHERE machine_id = ?1) "
+        "SELECT data FROM segments WHERE series IN (SELECT id FROM of_machine) AND substr(data, 4, 1) != x'00' "
+        "UNION ALL SELECT NULL FROM damaged_segments WHERE series IN (SELECT id FROM of_machine) LIMIT ?2",
+        (machine_id, MOST_RANKED + 1),
+    )
+    for number, (data,) in enumerate(ranked):
+        try:
+            ranks = ranks_of(data) if data is not None and number < MOST_RANKED else None
+        except CorruptSegmentError:
+            ranks = None
+        found |= {source for (source,) in ranks.sources} if ranks is not None else {UNKNOWN_SOURCE}
+    return found
 
 
 def read_summaries(connection: sqlite3.Connection) -> list[SeriesSummary]:

@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from aurum.readings.batch import ONE_BATCH, SEQUENCE_CLOSED, Batch
@@ -63,6 +64,20 @@ class Sources:
         number, owner, closed = row
         received = "SELECT first, last FROM received WHERE source = ? ORDER BY first"
         return Source(number, owner, self._connection.execute(received, (number,)).fetchall(), closed)
+
+    def owners(self, numbers: Iterable[int]) -> set[str]:
+        """To whom sources belong, by their numbers; an empty name stands for one that is not known. Raises
+        sqlite3.Error."""
+        with self._lock:
+            known = {source.number: source.owner for source in self._known.values()}
+        found: set[str] = set()
+        for number in numbers:
+            owner = known.get(number)
+            if owner is None:
+                row = self._connection.execute("SELECT owner FROM sources WHERE id = ?", (number,)).fetchone()
+                owner = row[0] if row else ""
+            found.add(owner)
+        return found
 
     def check(self, batch: Batch) -> None:
         """Raises InvalidArgumentError for a sequence of which nobody knows any more whether it was stored."""

@@ -36,8 +36,10 @@ from aurum.ingestion.store import (
     Event,
     MachineRecord,
     Points,
+    Registered,
     SeriesSummary,
     require_repeated,
+    to_its_end,
 )
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.ingest_stream import Written
@@ -197,9 +199,11 @@ class SqliteStore:
             found[key] = newest
         return list(found.values())
 
-    async def register(self, machine: MachineRecord) -> MachineRecord:
-        registered: MachineRecord = await self._on_tables(lambda connection: _register(connection, machine))
-        return registered
+    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+        return await to_its_end(self._on_tables(lambda connection: _register(connection, machine)), registered)
+
+    async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        return await self._started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
 
     async def changes(self) -> list[Change]:
         return []
@@ -356,6 +360,13 @@ class SqliteStore:
             if self._recent.nbytes >= self._options.recent_bytes:
                 self._loop_wake()
         return outcomes
+
+    def _sent_only_by(self, machine_id: str, owner: str) -> bool:
+        # Memory first: what is flushed in between is then found twice
+        keys = [key for key in self._recent_keys() if key[0] == machine_id]
+        numbers = {part.rank[0] for key in keys for part in self._parts(key, RecentReadings.parts)}
+        numbers |= reads.read_source_numbers(self._log_connection, machine_id)
+        return bool(numbers) and self._sources.owners(numbers) == {owner}
 
     def _freeze(self) -> Frozen | None:
         """Sets apart what has gathered, unless an earlier part was not flushed yet; what is to be flushed."""

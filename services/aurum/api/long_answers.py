@@ -1,0 +1,38 @@
+"""Places for answers that take long, or never end: a part of them for each caller."""
+
+import contextlib
+from collections.abc import AsyncIterator, Generator
+
+from fastapi import Depends, Request
+
+from aurum.api.context import ApiContext, Caller, Context
+from aurum.api.middleware import caller_of
+from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.stream_shares import Kind
+from aurum.security.identity import Identity
+
+
+async def _event_place(request: Request, context: Context, caller: Caller) -> AsyncIterator[None]:
+    with _place("events", request, context, caller):
+        yield
+
+
+async def _query_place(request: Request, context: Context, caller: Caller) -> AsyncIterator[None]:
+    with _place("query", request, context, caller):
+        yield
+
+
+# A place is given back when the answer has been sent, or the client has gone
+EventPlace = Depends(_event_place)
+QueryPlace = Depends(_query_place)
+
+
+@contextlib.contextmanager
+def _place(kind: Kind, request: Request, context: ApiContext, caller: Identity) -> Generator[None]:
+    with contextlib.ExitStack() as place:
+        try:
+            place.enter_context(context.streams.place(kind, caller_of(request.scope, caller)))
+        except ResourceExhaustedError:
+            request.state.beyond_own_share = True  # which does not say that there is too much to do
+            raise
+        yield

@@ -1,0 +1,151 @@
+"""Places for what stays open: each kind of streams has its own, and each caller may take a part of them, so that
+neither one caller nor one kind can take the places of all."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import grpc
+
+from aurum.runtime import metrics
+from aurum.runtime.errors import DETAILS_KEY, STREAM_LIMIT, ResourceExhaustedError, to_status
+from aurum.runtime.settings import Settings
+
+_RETRY_AFTER = {"query": 1.0}  # seconds; other streams last longer
+_RETRY_AFTER_OTHERS = 10.0
+_HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+
+# ingest, watch: of IngestionService. query: Query, PredictBatch, and the API's long answers. events: server-sent events
+# of the API. other: health and reflection.
+Kind = Literal["ingest", "watch", "query", "events", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """places: of a kind, at the moment. setting: that says how many."""
+
+    places: Callable[[], int]
+    setting: str
+
+
+class StreamShares:
+    """The places of a server, by kind. For one event loop."""
+
+    def __init__(self, shares: Mapping[Kind, Share], of_caller: float) -> None:
+        """of_caller: the share of the places of a kind that one caller may take, at least one of them."""
+        self._shares = shares
+        self._of_caller = of_caller
+        self._taken: Counter[Kind] = Counter()
+        self._taken_by: Counter[tuple[Kind, str]] = Counter()
+        for kind in shares:
+            metrics.stream_places_in_use.labels(kind).set(0)
+            for why in ("kind", "caller"):
+                metrics.streams_refused_total.labels(kind, why)
+
+    @contextlib.contextmanager
+    def place(self, kind: Kind, caller: str | None) -> Generator[None]:
+        """A place for the time of the block. caller: whose part it is taken of; None for the platform itself, which has
+        no part of its own.
+
+        Raises ResourceExhaustedError if there is none.
+        """
+        self._require(kind, caller)
+        self._count(kind, caller, 1)
+        try:
+            yield
+        finally:
+            self._count(kind, caller, -1)
+
+    def _require(self, kind: Kind, caller: str | None) -> None:
+        share = self._shares[kind]
+        places = share.places()
+        part = max(1, int(places * self._of_caller))
+        why = ""
+        if self._taken[kind] >= places:
+            why, text = "kind", f"all {places} places for {kind} streams are taken ({share.setting})"
+        elif caller is not None and self._taken_by[kind, caller] >= part:
+            why = "caller"
+            text = (
+                f"this caller has {part} of the {places} places for {kind} streams, which is as many as one may have "
+                f"(AURUM_STREAM_CALLER_SHARE)"
+            )
+        if why:
+            metrics.streams_refused_total.labels(kind, why).inc()
+            raise ResourceExhaustedError(
+                f"{text}; close streams that are not needed, or try again later",
+                reason=STREAM_LIMIT,
+                retry_after=_RETRY_AFTER.get(kind, _RETRY_AFTER_OTHERS),
+            )
+
+    def _count(self, kind: Kind, caller: str | None, change: int) -> None:
+        self._taken[kind] += change
+        metrics.stream_places_in_use.labels(kind).set(self._taken[kind])
+        if caller is not None:
+            self._taken_by[kind, caller] += change
+            if not self._taken_by[kind, caller]:
+                del self._taken_by[kind, caller]
+
+
+def rpc_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
+    """Of a gRPC server. calls: how many it handles at a time, queries among them."""
+
+    def of_streams(share: float) -> Callable[[], int]:
+        places = max(1, int(settings.rpc_max_streams * share))
+        return lambda: places
+
+    return StreamShares(
+        {
+            "ingest": Share(of_streams(settings.rpc_ingest_share), "AURUM_RPC_MAX_STREAMS, AURUM_RPC_INGEST_SHARE"),
+            "watch": Share(of_streams(settings.rpc_watch_share), "AURUM_RPC_MAX_STREAMS, AURUM_RPC_WATCH_SHARE"),
+            "other": Share(of_streams(settings.rpc_other_share), "AURUM_RPC_MAX_STREAMS, AURUM_RPC_OTHER_SHARE"),
+            "query": query_share(settings, calls),
+        },
+        settings.stream_caller_share,
+    )
+
+
+def http_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
+    """Of the API. calls: requests that it handles at a time, those with long answers among them."""
+    return StreamShares(
+        {
+            "events": Share(lambda: settings.api_max_event_streams, "AURUM_API_MAX_EVENT_STREAMS"),
+            "query": query_share(settings, calls),
+        },
+        settings.stream_caller_share,
+    )
+
+
+def query_share(settings: Settings, calls: Callable[[], int]) -> Share:
+    """A part of the calls, so that slow readers of long answers leave places for others."""
+    return Share(lambda: max(1, int(calls() * settings.query_share)), "AURUM_RPC_CONCURRENCY_LIMIT, AURUM_QUERY_SHARE")
+
+
+def kind_of(method: str) -> Kind:
+    """Of a method that streams, by its full name."""
+    service, _, name = method.rpartition("/")
+    if service.startswith("/grpc."):
+        return "other"
+    return "ingest" if name == "Ingest" else "watch" if name == "Watch" else "query"
+
+
+def address_of(context: Any) -> str:
+    """Where a call comes from: whose part its place is of, where nobody is asked who they are."""
+    return f"address/{context.peer().rpartition(':')[0]}"
+
+
+def limit_health(method: str, handler: Any, shares: StreamShares) -> Any:
+    """The handler of a method of the health service, whose streams have places too; it is open to all."""
+    if method != _HEALTH_WATCH:
+        return handler
+
+    async def watch(request: Any, context: Any) -> None:
+        try:
+            with shares.place("other", address_of(context)):
+                await handler.unary_stream(request, context)  # which writes its answers itself
+        except ResourceExhaustedError as error:
+            details = to_status(error).SerializeToString()
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, error.message, ((DETAILS_KEY, details),))
+
+    return grpc.unary_stream_rpc_method_handler(watch, handler.request_deserializer, handler.response_serializer)

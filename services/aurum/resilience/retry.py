@@ -13,6 +13,8 @@ from aurum.resilience import events
 from aurum.resilience.budget import RetryBudget
 from aurum.resilience.circuit_breaker import CircuitBreakerError
 from aurum.resilience.deadline import remaining
+from aurum.resilience.error_groups import members
+from aurum.resilience.unfinished import UNFINISHED, unfinished
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +33,7 @@ class RetryPolicy:
     max_attempts: calls in all, 3 by default. base_delay and max_delay: bounds of the backoff in seconds, 1.0 and 10.0
     by default; the n-th wait is drawn evenly from 0 to min(max_delay, base_delay * 2**(n - 1)). retryable: which errors
     are worth it. retry_after: seconds that an error asks to wait, or None. budget: shared with other calls, or None.
+    A group of errors is worth it if each of them is, and waits as long as the longest of them asks.
     """
 
     max_attempts: int = 3
@@ -48,16 +51,23 @@ class RetryPolicy:
             raise ValueError(f"retry {self.name}: base_delay must be between 0 and max_delay ({self.max_delay} s)")
 
     def call(self, func: Callable[[], T]) -> T:
-        """Calls `func` until it succeeds; raises its last error."""
+        """Calls `func` until it succeeds; raises its last error, and TypeError where it returns a coroutine or a
+        generator, of which nobody knows yet how it ends."""
         self._deposit()
         attempt = 1
         while True:
             try:
-                return func()
+                result = func()
             except Exception as error:
                 delay = self.again(error, attempt, remaining())
                 if delay is None:
                     raise
+            else:
+                if result.__class__ in UNFINISHED:
+                    raise unfinished(
+                        f"retry {self.name}", result, "call_async or with_async_retry", "a function that iterates it"
+                    )
+                return result
             time.sleep(delay)
             attempt += 1
 
@@ -79,7 +89,7 @@ class RetryPolicy:
         """Seconds to wait for the next attempt after number `attempt` failed, or None if there is to be none. The next
         one is then taken from the budget. left: seconds until the deadline; there is none if it would pass during the
         wait."""
-        if not self.retryable(error):
+        if not all(map(self.retryable, members(error))):
             return None
         delay = self.delay(error, attempt)
         if attempt >= self.max_attempts or (left is not None and left <= delay):
@@ -95,7 +105,7 @@ class RetryPolicy:
         state = tenacity.RetryCallState(retry_object=_NO_RETRYING, fn=None, args=(), kwargs={})
         state.attempt_number = attempt
         backoff = tenacity.wait_random_exponential(multiplier=self.base_delay, max=self.max_delay)
-        return max(backoff(state), self.retry_after(error) or 0.0)
+        return max(backoff(state), *(self.retry_after(each) or 0.0 for each in members(error)))
 
     def _deposit(self) -> None:
         if self.budget:

@@ -309,7 +309,7 @@ class ResilientCircuitBreaker:
 
     def _try_again(self, now: float) -> bool:
         """Whether the breaker has been open for long enough, and is half-open now."""
-        due = self._state == STATE_OPEN and now - self._changed_at >= self._open_for
+        due = self._state == STATE_OPEN and now >= self._changed_at + self._open_for
         if not due or self.config.forced:
             return False
         self._move(STATE_HALF_OPEN, now)

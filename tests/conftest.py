@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.cassandra.cluster import Cluster, what_is_missing
@@ -13,6 +14,8 @@ from tests.support.models import pump_model
 from tests.support.platform import Platform
 
 pytest_plugins = ["tests.support.proof"]
+settings.register_profile("patient", deadline=None)  # a machine that is busy fails no property
+settings.load_profile("patient")
 
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _UNIT = Path(__file__).parent / "unit"

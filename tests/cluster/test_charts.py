@@ -190,6 +190,7 @@ def test_policy_document_of_chart_can_be_loaded(tmp_path: Path) -> None:
     loaded = load_policy_document(file)
     assert loaded.policies[0].target == "api/prediction/*"
     assert loaded.generation == 1
+    assert loaded.warnings() == []
 
 
 def test_edge_pod_gets_its_inputs_and_egress_to_them(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ TOPICS = {
     "devices": "tests/integration",
     "operator": "tests/cluster/operator",
     "disruption": "tests/cluster",
+    "resilience-model": "tests/unit/resilience",
     "security": "tests/security tests/cluster",
     "soak": "tests/cluster/observability",
     "telemetry": "tests/cluster",

@@ -26,7 +26,7 @@ _WIDTH = 160  # characters
 
 
 def check(path: Path) -> PolicyDocument:
-    """Reads a document and warns of what is right but has no effect. Raises PolicyError."""
+    """Reads a document and warns of what is right but has no effect, or is hardly meant. Raises PolicyError."""
     document = load_policy_document(path)
     calls = [name for each in CALLS for name in each.names]
     for index, policy in enumerate(document.policies):
@@ -40,6 +40,8 @@ def check(path: Path) -> PolicyDocument:
             print(f"warning: policies[{index}].target: {policy.target!r} fits no call of this platform")
         elif len(before) == len(matched):
             print(f"warning: policies[{index}].target: {policy.target!r} is never used: earlier targets fit all of it")
+    for warning in document.warnings():
+        print(f"warning: {warning}")
     return document
 
 

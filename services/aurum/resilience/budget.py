@@ -17,7 +17,8 @@ class RetryBudget:
     """Tokens shared by all retries and hedges under one policy.
 
     ratio: retries allowed per call, 0.2 by default. floor: retries allowed per second in any case, 1.0 by default.
-    capacity: the most tokens that are saved up, 100 by default.
+    capacity: the most tokens that are saved up, 100 by default; so much may be retried beyond the share after a quiet
+    time.
     """
 
     def __init__(
@@ -32,21 +33,24 @@ class RetryBudget:
         self.name = name
         self._clock = clock
         self._lock = threading.Lock()
-        self.configure(ratio, floor, capacity)
+        self.ratio, self.floor, self.capacity = ratio, floor, capacity
         self._earned = 0.0  # by the calls of this period
         self._period_ends = clock() + _PERIOD
         self._tokens = min(floor, capacity)
+        self.configure(ratio, floor, capacity)
 
     def configure(self, ratio: float, floor: float, capacity: float = 100.0) -> None:
-        """Changes the shares; the tokens stay."""
+        """Changes the shares; the tokens stay, and seconds that are over have earned by the shares of their time."""
         if not 0.0 <= ratio <= 1.0:
             raise ValueError(f"retry budget {self.name}: ratio must be between 0 and 1, not {ratio}")
         if floor < 0.0 or capacity < 1.0:
             raise ValueError(f"retry budget {self.name}: floor must be at least 0 and capacity at least 1")
         with self._lock:
+            self._roll(self._clock())
             self.ratio = ratio
             self.floor = floor
             self.capacity = capacity
+            self._tokens = min(self._tokens, capacity)
 
     def take_over(self, tokens: float) -> None:
         """Continues with the tokens of the budgets that these calls had until now, up to the capacity."""

@@ -4,6 +4,7 @@ Closed: calls pass, until too many in a window fail or are slow. Open: calls are
 `probes` calls pass; if all of them succeed it closes, one failure opens it again, for longer.
 """
 
+import itertools
 import math
 import random as _random
 import threading
@@ -23,7 +24,9 @@ from pybreaker import (
 )
 
 from aurum.resilience import events
+from aurum.resilience.error_groups import members
 from aurum.resilience.pybreaker_interface import Exclusion, PybreakerInterface
+from aurum.resilience.unfinished import UNFINISHED, UnfinishedCallError, unfinished
 from aurum.resilience.windows import Counts, CountWindow, InARow, TimeWindow, Window
 
 __all__ = [
@@ -52,6 +55,9 @@ class CircuitOpenError(CircuitBreakerError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+_SAYS_NOTHING = (CircuitBreakerError, UnfinishedCallError)  # errors of calls that did not reach their target
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +93,17 @@ class ResilientCircuitBreaker(PybreakerInterface):
 
     name: for events, metrics and errors. fail_max: failures in a row that open it, 5 by default. timeout_duration:
     seconds that it stays open, 60.0 by default. probes: calls let through when half-open, 1 by default. config: instead
-    of these three, all there is to say. is_failure: which exceptions count; all but CircuitBreakerError by default. A
-    call that is cancelled counts neither way. Calls that it refuses raise CircuitOpenError, a pybreaker
-    CircuitBreakerError. listeners: pybreaker's, called on the thread of the call. exclude: exceptions that are no
-    failures, whatever is_failure says: types, or functions of an exception. emit: takes its events; all who have
-    subscribed by default.
+    of these three, all there is to say. is_failure: which exceptions count; all but CircuitBreakerError by default; of
+    a group of exceptions each is asked about. Calls that it refuses raise CircuitOpenError, a pybreaker
+    CircuitBreakerError. listeners: pybreaker's, called on the thread of the call; an error of a listener is logged.
+    exclude: exceptions that are no failures, whatever is_failure says: types, or functions of an exception. emit: takes
+    its events; all who have subscribed by default.
+
+    A probe keeps its place for as long as it runs, also beyond the time that the breaker was open before.
+
+    With config.slow_seconds, a call counts as slow as soon as it has taken that long, before it ends: the next call
+    finds the breaker open. A call that is cancelled counts as slow if it had taken that long, and otherwise neither as
+    a success nor as a failure.
     """
 
     def __init__(  # noqa: PLR0917 - the first three are positional in the calls of earlier code
@@ -118,15 +130,20 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._clock = clock
         self._random = random
         self._emit = emit
+        self._always_emit = emit is not events.emit  # which needs no call while nobody listens
         self._lock = threading.Lock()
         self._state: str = STATE_CLOSED
         self._window: Window = _window(self.config)
         self._changed_at = clock()
         self._open_for = 0.0
         self._reopened = 0  # times that probes failed since it was last closed
-        self._probing = 0  # probes let through and not given back
+        self._numbers = itertools.count()  # of periods and of calls, so that a permit tells one from the other
+        self._epoch = next(self._numbers)  # the period since the last change; the permit of calls that are all alike
+        self._probes: set[int] = set()  # permits of the probes in progress
         self._probe_successes = 0
-        self._epoch = 0  # grows with each change of state, so that an outcome counts only for the state it began in
+        self._watched: dict[int, float] = {}  # permits of calls that may become slow, and when they began
+        self._overdue: dict[int, float] = {}  # the same of those that have become slow and still run
+        self._look_again(self._changed_at)
         self._settle()
 
     @property
@@ -158,15 +175,26 @@ class ResilientCircuitBreaker(PybreakerInterface):
             return self._window.counts(self._clock())
 
     def configure(self, config: BreakerConfig) -> None:
-        """Changes the rules. The state, how long it lasts, and as much of the window as the new one can hold stay."""
+        """Changes the rules. The state, how long it lasts, the probes in progress, and as much of the window as the new
+        one can hold stay."""
         _check(self.name, config)
         with self._lock:
             before = self.current_state
-            self._window = _carried_over(self._window, config, self._clock())
+            old, now = self.config, self._clock()
+            self._window = _carried_over(self._window, config, now)
             self.config = config
+            if config.mode != old.mode or (config.mode != "consecutive" and config.slow_seconds != old.slow_seconds):
+                # In a row a slow call is counted once and for all; in a window for as long as it runs
+                self._watched.update(self._overdue)
+                self._overdue.clear()
+            self._look_again(now)
+            if config.forced != old.forced and self._state != STATE_CLOSED:
+                self._begin_period(now)  # calls let through by force say nothing of what is decided without it
+            if self._state == STATE_HALF_OPEN and self._probe_successes >= config.probes:
+                self._close(now)
             self._settle()
             after = self.current_state
-        self._tell(before, after)
+        self._tell((before, after))
 
     def inherit(self, other: "ResilientCircuitBreaker") -> None:
         """Takes over state and window of the breaker that guarded the same calls until now."""
@@ -175,32 +203,41 @@ class ResilientCircuitBreaker(PybreakerInterface):
             window = _carried_over(other._window, self.config, self._clock())
         with self._lock:
             before = self.current_state
-            self._move(state)
-            self._changed_at, self._open_for, self._reopened = changed_at, open_for, reopened
+            self._move(state, changed_at)
+            self._open_for, self._reopened = open_for, reopened
             self._window = window
             self._settle()
             after = self.current_state
-        self._tell(before, after)
+        self._tell((before, after))
 
     def call(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls `func`; raises CircuitBreakerError without calling it when the breaker is open."""
-        if self._quiet:  # closed, nothing to remember of a success, nobody to tell
-            permit = self._epoch
+        """Calls `func`; raises CircuitBreakerError without calling it when the breaker is open, and TypeError where
+        `func` returns a coroutine or a generator, of which nobody knows yet how it ends."""
+        permit = self._quick
+        if permit is not None:
             try:
-                return func(*args, **kwargs)
+                # To merge no names into no names would take as long as the look at the result
+                result = func(*args, **kwargs) if kwargs else func(*args)  # type: ignore[call-arg]
             except BaseException as error:
                 self.failed(permit, error)
                 raise
-        permit = self._epoch if self._passing else self._admit()
+            if result.__class__ in UNFINISHED:
+                raise self._unfinished(result)
+            return result
         started = self._clock()
+        permit = self._epoch if self._passing else self._watch(started) if self._watching else self._admit(started)
         try:
             if self.listeners:
                 self._before_call(func, *args, **kwargs)
             result = func(*args, **kwargs)
+            if result.__class__ in UNFINISHED:
+                raise self._unfinished(result)
         except BaseException as error:
             self.failed(permit, error, self._clock() - started)
             raise
-        self.succeeded(permit, self._clock() - started)
+        now = self._clock()
+        if (moved := self._count(permit, False, now - started, now)) or self.listeners:
+            self._succeeded(moved)
         return result
 
     async def call_async(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -223,101 +260,157 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self.succeeded(permit, self._clock() - started)
 
     def acquire(self) -> int:
-        """A permit for one call, to be given back to `succeeded` or `failed`. Raises CircuitOpenError."""
+        """A permit for one call, to be given back to `succeeded` or `failed` once, also if the call is cancelled: a
+        probe has its place until then. Raises CircuitOpenError."""
         if self._passing:
             return self._epoch
-        return self._admit()
+        return self._watch(self._clock()) if self._watching else self._admit(self._clock())
 
     def succeeded(self, permit: int, seconds: float = 0.0) -> None:
         """The call with this permit succeeded after so many seconds."""
-        if not self._quiet or permit != self._epoch:
-            self._record(permit, None, seconds)
+        if permit != self._quick:
+            self._succeeded(self._count(permit, False, seconds, self._clock()))
 
     def failed(self, permit: int, error: BaseException, seconds: float = 0.0) -> None:
         """The call with this permit raised `error`; whether that is a failure is decided here."""
-        if isinstance(error, CircuitBreakerError) or not isinstance(error, Exception):
+        if not isinstance(error, Exception):
+            self._cancelled(permit, seconds)
+            return
+        errors = members(error)
+        if all(isinstance(each, _SAYS_NOTHING) for each in errors):
             self._release(permit)
-        elif self.is_system_error(error):
-            self._record(permit, error, seconds)
+            return
+        try:
+            failure = any(self.is_system_error(each) for each in errors)
+        except BaseException:
+            self._release(permit)
+            raise
+        if failure:
+            moved = self._count(permit, True, seconds, self._clock())
+            self._emit("breaker_failure", self.name, type(error).__name__)
+            for listener in self.listeners:
+                events.deliver(listener.failure, self, error)
+            self._tell(moved)
         else:
             self.succeeded(permit, seconds)
 
-    def _admit(self) -> int:
-        now = self._clock()
+    def _watch(self, now: float) -> int:
+        """A permit for a call that is slow as soon as it has taken slow_seconds; mostly without a lock."""
+        permit = next(self._numbers)  # before the look, so that it is outdated if the state changes in between
+        if self._watching and now < self._look_at:
+            self._watched[permit] = now
+            return permit
+        return self._admit(now)
+
+    def _admit(self, now: float) -> int:
         if now < self._refusing_until:
-            if events.listeners:
+            if self._always_emit or events.listeners:
                 self._emit("breaker_rejection", self.name, STATE_OPEN)
             raise CircuitOpenError(self._open_message, self._refusing_until - now)
-        refused: str | None = None
-        moved = False
         with self._lock:
-            forced = self.config.forced
+            opened = now >= self._look_at and self._find_overdue(now)
+            tried = self._try_again(now)
+            refused = self._refused()
+            if not refused:
+                permit = self._permit(now)
             waited = now - self._changed_at
-            if forced == "open":
-                refused = STATE_OPEN
-            elif forced is None and self._state == STATE_OPEN and waited >= self._open_for:
-                self._move(STATE_HALF_OPEN)
-                moved = True
-            elif (
-                forced is None
-                and self._state == STATE_HALF_OPEN
-                and self._probing + self._probe_successes >= (self.config.probes)
-            ):
-                if self._probing and waited >= self._open_for:
-                    self._move(STATE_HALF_OPEN)  # the probes never came back: others may try
-                else:
-                    refused = STATE_HALF_OPEN
-            elif forced is None and self._state == STATE_OPEN:
-                refused = STATE_OPEN
-            if refused is None and self._state == STATE_HALF_OPEN:
-                self._probing += 1
-            permit = self._epoch
-            wait = self.config.open_seconds if forced else max(0.0, self._open_for - waited)
-        if moved:
-            self._tell(STATE_OPEN, STATE_HALF_OPEN)
+            wait = self.config.open_seconds if self.config.forced else max(0.0, self._open_for - waited)
+        if opened:
+            self._tell((STATE_CLOSED, STATE_OPEN))
+        if tried:
+            self._tell((STATE_OPEN, STATE_HALF_OPEN))
         if refused:
             self._emit("breaker_rejection", self.name, refused)
             raise CircuitOpenError(f"circuit breaker {self.name} is {refused}; the call was not made", wait)
         return permit
 
-    def _record(self, permit: int, error: BaseException | None, seconds: float) -> None:
-        before = after = self._state
-        now = self._clock()
+    def _try_again(self, now: float) -> bool:
+        """Whether the breaker has been open for long enough, and is half-open now."""
+        due = self._state == STATE_OPEN and now >= self._changed_at + self._open_for
+        if not due or self.config.forced:
+            return False
+        self._move(STATE_HALF_OPEN, now)
+        return True
+
+    def _refused(self) -> str | None:
+        """The state for which no call may pass now, if there is one."""
+        if self.config.forced:
+            return STATE_OPEN if self.config.forced == "open" else None
+        full = len(self._probes) + self._probe_successes >= self.config.probes
+        return self._state if self._state == STATE_OPEN or (self._state == STATE_HALF_OPEN and full) else None
+
+    def _permit(self, now: float) -> int:
+        if self._passing:
+            return self._epoch
+        permit = next(self._numbers)
+        if self._watching:
+            self._watched[permit] = now
+        else:
+            self._probes.add(permit)
+        return permit
+
+    def _find_overdue(self, now: float) -> bool:
+        """Counts the watched calls that have become slow; whether that has opened the breaker."""
+        slow, in_a_row = self.config.slow_seconds, self.config.mode == "consecutive"
+        found = False
+        for permit, began in list(self._watched.items()):
+            if permit < self._epoch:  # its thread had a permit of the period before, and has just begun
+                del self._watched[permit]
+            elif slow is not None and now - began >= slow:
+                self._overdue[permit] = self._watched.pop(permit)
+                found = True
+                if in_a_row:
+                    self._window.record(now, False, True)
+        self._look_again(now)
+        if not (found and self._state == STATE_CLOSED and self._tripped(now)):
+            return False
+        self._open(now)
+        return True
+
+    def _look_again(self, now: float) -> None:
+        """Sets the time before which no call becomes slow, be it a watched one or one that begins later."""
+        slow = self.config.slow_seconds
+        self._look_at = math.inf if slow is None else min([now, *self._watched.values()]) + slow
+
+    def _succeeded(self, moved: tuple[str, str] | None) -> None:
+        for listener in self.listeners:
+            events.deliver(listener.success, self)
+        self._tell(moved)
+
+    def _count(self, permit: int, failed: bool, seconds: float, now: float) -> tuple[str, str] | None:
+        """Lets an outcome count in the period that the call began in, and in no other; the states before and after, if
+        that has changed the state."""
         with self._lock:
             config = self.config
             slow = config.slow_seconds is not None and seconds >= config.slow_seconds
-            if permit == self._epoch:
-                before = self._state
-                if before == STATE_HALF_OPEN and not config.forced:
-                    self._record_probe(error is not None or slow)
-                else:
-                    self._window.record(now, error is not None, slow)
-                    if (error is not None or slow) and self._tripped(now):
-                        self._open()
-                    elif config.mode == "consecutive":
-                        self._settle()
-                after = self._state
-        if error is not None:
-            self._emit("breaker_failure", self.name, type(error).__name__)
-        for listener in self.listeners:
-            if error is None:
-                listener.success(self)  # type: ignore[arg-type]  # it looks like pybreaker's, it is none
+            if permit == self._epoch or (self._watched.pop(permit, None) is not None and permit > self._epoch):
+                counts = self._state is STATE_CLOSED or config.forced is not None
+            elif self._overdue.pop(permit, None) is not None:
+                counts = config.mode != "consecutive"  # in a row it has been counted
+            elif permit in self._probes:
+                self._probes.discard(permit)
+                self._count_probe(failed or slow, now)
+                return None if config.forced else (STATE_HALF_OPEN, self._state)
             else:
-                listener.failure(self, error)  # type: ignore[arg-type]
-        if before is not after and not config.forced:
-            self._tell(before, after)
+                return None
+            if not counts:
+                return None
+            self._window.record(now, failed, slow)
+            if (failed or slow) and self._tripped(now):
+                self._open(now)
+                return STATE_CLOSED, STATE_OPEN
+            if config.mode == "consecutive":
+                self._settle()
+        return None
 
-    def _record_probe(self, failed: bool) -> None:
-        self._probing -= 1
+    def _count_probe(self, failed: bool, now: float) -> None:
         if failed:
             self._reopened += 1
-            self._open()
+            self._open(now)
             return
         self._probe_successes += 1
         if self._probe_successes >= self.config.probes:
-            self._window.clear()
-            self._reopened = 0
-            self._move(STATE_CLOSED)
+            self._close(now)
 
     def _tripped(self, now: float) -> bool:
         config, counts = self.config, self._window.counts(now)
@@ -325,66 +418,91 @@ class ResilientCircuitBreaker(PybreakerInterface):
             return False
         if config.mode == "consecutive":
             return counts.failures >= config.fail_max
-        if counts.calls < config.minimum_calls:
+        overdue = len(self._overdue)
+        calls = counts.calls + overdue
+        if calls < config.minimum_calls:
             return False
-        return counts.failures >= config.failure_rate * counts.calls or (
-            config.slow_seconds is not None and counts.slow >= config.slow_rate * counts.calls
+        return counts.failures >= config.failure_rate * calls or (
+            config.slow_seconds is not None and counts.slow + overdue >= config.slow_rate * calls
         )
 
-    def _open(self) -> None:
+    def _open(self, now: float) -> None:
         config = self.config
         grown = min(config.max_open_seconds, config.open_seconds * config.open_growth**self._reopened)
         self._open_for = grown * (1.0 + config.open_jitter * (2.0 * self._random() - 1.0))
-        self._move(STATE_OPEN)
+        self._move(STATE_OPEN, now)
+
+    def _close(self, now: float) -> None:
+        self._window.clear()
+        self._reopened = 0
+        self._move(STATE_CLOSED, now)
+
+    def _cancelled(self, permit: int, seconds: float) -> None:
+        slow = self.config.slow_seconds
+        if slow is not None and seconds >= slow:
+            self._tell(self._count(permit, False, seconds, self._clock()))
+        else:
+            self._release(permit)
 
     def _enter(self, state: str) -> None:
         """Changes the state because somebody asked for it, as if calls had led to it."""
         with self._lock:
-            before = self.current_state
+            before, now = self.current_state, self._clock()
             if state == STATE_CLOSED:
-                self._window.clear()
-                self._reopened = 0
-            if state == STATE_OPEN:
-                self._open()
+                self._close(now)
+            elif state == STATE_OPEN:
+                self._open(now)
             else:
-                self._move(state)
+                self._move(state, now)
             after = self.current_state
-        self._tell(before, after)
+        self._tell((before, after))
 
     def _release(self, permit: int) -> None:
+        """The call has ended in a way that says nothing of its target."""
         with self._lock:
-            if permit == self._epoch and self._state == STATE_HALF_OPEN and not self.config.forced:
-                self._probing -= 1
+            self._probes.discard(permit)
+            self._watched.pop(permit, None)
+            self._overdue.pop(permit, None)
 
-    def _move(self, state: str) -> None:
+    def _unfinished(self, result: object) -> UnfinishedCallError:
+        return unfinished(
+            f"circuit breaker {self.name}: call", result, "call_async", "`with breaker.guard():` around its iteration"
+        )
+
+    def _move(self, state: str, now: float) -> None:
         self._state = state
-        self._changed_at = self._clock()
-        self._epoch += 1
-        self._probing = 0
+        self._changed_at = now
+        self._probes.clear()
         self._probe_successes = 0
+        self._begin_period(now)
         self._settle()
+
+    def _begin_period(self, now: float) -> None:
+        """What began until now, but for probes, counts no more."""
+        self._epoch = next(self._numbers)
+        self._watched.clear()
+        self._overdue.clear()
+        self._look_again(now)
 
     def _settle(self) -> None:
         """Works out once, at each change, what every call has to know."""
         config = self.config
-        self._passing = self._state == STATE_CLOSED if config.forced is None else config.forced == "closed"
+        passing = self._state == STATE_CLOSED if config.forced is None else config.forced == "closed"
+        self._passing = passing and config.slow_seconds is None
+        self._watching = passing and not self._passing
         refusing = self._state == STATE_OPEN and config.forced is None
         self._refusing_until = self._changed_at + self._open_for if refusing else -math.inf
-        self._quiet = (
-            self._passing
-            and self._state == STATE_CLOSED
-            and config.slow_seconds is None
-            and isinstance(self._window, InARow)
-            and self._window.failures == 0
-            and not self.listeners
-        )
+        # The permit of calls whose success there is nothing to remember of, and nobody to tell of; None with others
+        quiet = isinstance(self._window, InARow) and self._window.failures == 0 and not self.listeners
+        self._quick = self._epoch if quiet and self._passing and self._state == STATE_CLOSED else None
 
-    def _tell(self, before: str, after: str) -> None:
-        if before != after:
-            self._emit("breaker_state", self.name, after)
+    def _tell(self, moved: tuple[str, str] | None) -> None:
+        """moved: the states before and after."""
+        if moved is not None and moved[0] != moved[1]:
+            self._emit("breaker_state", self.name, moved[1])
             for listener in self.listeners:
-                states: list[Any] = [CircuitBreakerState(self, each) for each in (before, after)]  # type: ignore[arg-type]
-                listener.state_change(self, *states)  # type: ignore[arg-type]
+                states: list[Any] = [CircuitBreakerState(self, each) for each in moved]  # type: ignore[arg-type]
+                events.deliver(listener.state_change, self, *states)
 
 
 def _check(name: str, config: BreakerConfig) -> None:

@@ -30,6 +30,12 @@ def deadline_scope(
     return scoped(deadline, at)
 
 
+def deadline_at(moment: float) -> contextlib.AbstractContextManager[None]:
+    """Bounds everything inside by that moment, or by the deadline already in force if that is earlier."""
+    current = deadline.get()
+    return scoped(deadline, moment if current is None or moment < current else current)
+
+
 def received_deadline(seconds: float | None) -> contextlib.AbstractContextManager[None]:
     """The scope of a request that its sender will await for so many seconds; the margin is taken off."""
     if seconds is None:

@@ -1,7 +1,10 @@
 """What happens inside the policies, told to whoever subscribes: metrics, spans, tests."""
 
+import logging
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+logger = logging.getLogger(__name__)
 
 EventKind = Literal[
     "breaker_state",  # value: the state's name
@@ -33,10 +36,12 @@ class Emit(Protocol):
 
 Listener = Callable[[Event], None]
 listeners: list[Listener] = []  # to be changed by `subscribe` alone; public, so that what is quick can look first
+_failed: set[str] = set()  # names of callbacks whose failure the log has
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
-    """Calls `listener` for each event from now on, on the thread where it happens; returns how to stop that."""
+    """Calls `listener` for each event from now on, on the thread where it happens; returns how to stop that. An error
+    that it raises is logged, and reaches neither the other listeners nor the call that the event belongs to."""
     listeners.append(listener)
     return lambda: listeners.remove(listener)
 
@@ -46,4 +51,30 @@ def emit(kind: EventKind, policy: str, value: str = "") -> None:
     if listeners:
         event = Event(kind, policy, value)
         for listener in tuple(listeners):
-            listener(event)
+            try:
+                listener(event)
+            except Exception:
+                _report(listener)
+
+
+def deliver(callback: Callable[..., object], *arguments: Any, **named: Any) -> None:
+    """Calls what only wants to know, such as a listener of a breaker; logs an error of it."""
+    try:
+        callback(*arguments, **named)
+    except Exception:
+        _report(callback)
+
+
+def _report(callback: Callable[..., object]) -> None:
+    """Logs the current error: the first of each callback as an error with its trace, for there may be one at each
+    call; the others for debugging."""
+    name = f"{callback.__module__}.{getattr(callback, '__qualname__', type(callback).__qualname__)}"
+    first = name not in _failed
+    _failed.add(name)
+    logger.log(
+        logging.ERROR if first else logging.DEBUG,
+        "%s raised an error when it was told of an event; the call goes on without it. Further errors of it are logged "
+        "at DEBUG",
+        name,
+        exc_info=True,
+    )

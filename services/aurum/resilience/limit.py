@@ -128,9 +128,10 @@ class ConcurrencyLimit:
         """Takes a place, waiting for it if need be, on a thread. Raises LimitExceededError."""
         if self.try_acquire():
             return
+        seconds = self._patience(max_wait)
         woken = threading.Event()
-        waiter = self._enqueue(woken.set)
-        woken.wait(self.config.max_wait if max_wait is None else min(max_wait, self.config.max_wait))
+        waiter = self._enqueue(woken.set, current_criticality(), seconds)
+        woken.wait(seconds)
         self._claim(waiter)
 
     async def acquire_async(self, max_wait: float | None = None, criticality: Criticality | None = None) -> None:
@@ -147,8 +148,8 @@ class ConcurrencyLimit:
         def wake() -> None:
             loop.call_soon_threadsafe(settle)  # the place may be given back on another thread
 
-        waiter = self._enqueue(wake, criticality)
-        seconds = self.config.max_wait if max_wait is None else min(max_wait, self.config.max_wait)
+        seconds = self._patience(max_wait)
+        waiter = self._enqueue(wake, current_criticality() if criticality is None else criticality, seconds)
         timer = loop.call_later(seconds, settle)
         try:
             await woken
@@ -188,10 +189,15 @@ class ConcurrencyLimit:
         self._even = shares == (1.0, 1.0, 1.0, 1.0)
         self._ceilings = tuple(max(1, int(limit * share)) for share in shares)
 
-    def _enqueue(self, wake: Callable[[], None], criticality: Criticality | None = None) -> _Waiter:
-        """Puts a call into the queue, in a full one in the place of a less critical one. Raises LimitExceededError."""
-        if criticality is None:
-            criticality = current_criticality()
+    def _patience(self, max_wait: float | None) -> float:
+        """Seconds that a call waits for a place."""
+        return self.config.max_wait if max_wait is None else min(max_wait, self.config.max_wait)
+
+    def _enqueue(self, wake: Callable[[], None], criticality: Criticality, seconds: float) -> _Waiter:
+        """Puts a call that can wait for so many seconds into the queue, in a full one in the place of a less critical
+        one. Raises LimitExceededError, also if it cannot wait at all."""
+        if seconds <= 0.0:
+            self._refuse(criticality)
         waiter = _Waiter(criticality, wake)
         displaced: _Waiter | None = None
         refused = False

@@ -52,13 +52,17 @@ def read_outcomes(stream: BinaryIO, source: str = "outcomes") -> Iterator[Outcom
 def _decode(block: bytes, first: int, source: str) -> Iterator[Outcome]:
     """Checks by column, which is what makes it fast; only where something is wrong each line is looked at."""
     try:
-        return _columns(from_json(b"[%b]" % block.replace(b"\n", b","), allow_inf_nan=False))
+        # An array a line: so neither can a line hold two objects, nor an object be of two lines
+        lines = from_json(b"[[%b]]" % block.replace(b"\n", b"],\n["), allow_inf_nan=False)
+        if len(lines) != block.count(b"\n") + 1:
+            raise ValueError("a line is more than one array")
+        return _columns([row for (row,) in lines])
     except (ValueError, KeyError, TypeError, AttributeError):
-        lines = block.split(b"\n")
-        for number, line in enumerate(lines, first):
+        texts = block.split(b"\n")
+        for number, line in enumerate(texts, first):
             if line.strip():
                 _check(line, f"{source}, line {number}")
-        return _columns([json.loads(line) for line in lines if line.strip()])
+        return _columns([json.loads(line) for line in texts if line.strip()])
 
 
 def _columns(rows: list[dict[str, Any]]) -> Iterator[Outcome]:

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aurum.resilience import events
 from aurum.resilience.budget import RetryBudget
@@ -23,19 +23,22 @@ from aurum.resilience.circuit_breaker import (
     CircuitBreakerError,
     ResilientCircuitBreaker,
 )
-from aurum.resilience.deadline import DeadlineExceededError, deadline
+from aurum.resilience.deadline import DeadlineExceededError, deadline, deadline_at
+from aurum.resilience.error_groups import members
 from aurum.resilience.errors import ErrorView
 from aurum.resilience.limit import ConcurrencyLimit, LimitExceededError
 from aurum.resilience.limit_algorithms import OVERLOADED, LimitAlgorithm
 from aurum.resilience.policy import HedgeSpec, Policy
 from aurum.resilience.retry import RetryPolicy
 from aurum.resilience.shadow import Shadow, Shadows
+from aurum.resilience.unfinished import UNFINISHED, UnfinishedCallError, unfinished
 
 T = TypeVar("T")
 _SEVERITY = {STATE_CLOSED: 0, STATE_HALF_OPEN: 1, STATE_OPEN: 2}
 Clock = Callable[[], float]
 # target, seconds, code, number of the attempt
 Record = Callable[[str, float, str, int], None]
+_NOT_MADE = (CircuitBreakerError, UnfinishedCallError)  # errors of attempts that did not reach their target
 
 
 def attempt_seconds(policy: Policy) -> float:
@@ -102,6 +105,7 @@ class Pipeline:
             name, is_failure=self._is_failure, clock=clock, config=_breaker_config(policy)
         )
         self._limit = ConcurrencyLimit(name, policy.limit(), clock)
+        self._left: set[asyncio.Future[Any]] = set()  # hedged attempts that lost and still clean up, in their places
         self._plan = self._planned(policy)
 
     @property
@@ -196,7 +200,8 @@ class Pipeline:
             number += 1
 
     def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, target: str | None = None) -> T:
-        """The same for a blocking attempt, which has to keep to its timeout by itself. There is no hedging."""
+        """The same for a blocking attempt, which has to keep to its timeout by itself. There is no hedging. Raises
+        TypeError if `attempt` returns a coroutine or a generator, of which nobody knows yet how it ends."""
         plan = self._plan
         now = self._clock()
         at = now + plan.deadline
@@ -204,26 +209,28 @@ class Pipeline:
         if outer is not None and outer < at:
             at = outer
         self.budget.deposit(now)
-        token = deadline.set(at)
-        try:
-            number = 1
-            while True:
+        number = 1
+        while True:
+            try:
                 try:
-                    try:
-                        plan.limit.acquire(max(0.0, at - self._clock()))
-                    except LimitExceededError as error:
-                        self._refused(error, number, target)
-                        raise
-                    with self._governed(plan, at, number, target) as timeout:
-                        return attempt(timeout)
-                except Exception as error:
-                    delay = plan.retry.again(error, number, at - self._clock()) if idempotent else None
-                    if delay is None:
-                        raise
-                time.sleep(delay)
-                number += 1
-        finally:
-            deadline.reset(token)
+                    plan.limit.acquire(max(0.0, at - self._clock()))
+                except LimitExceededError as error:
+                    self._refused(error, number, target)
+                    raise
+                with self._governed(plan, at, number, target) as timeout, deadline_at(self._clock() + timeout):
+                    result = attempt(timeout)
+                    if result.__class__ in UNFINISHED:
+                        instead = "`with pipeline.attempt():` around its iteration"
+                        raise unfinished(f"{self.name}: call", result, "call_async", instead)
+                    return result
+            except UnfinishedCallError:
+                raise
+            except Exception as error:
+                delay = plan.retry.again(error, number, at - self._clock()) if idempotent else None
+                if delay is None:
+                    raise
+            time.sleep(delay)
+            number += 1
 
     @contextlib.contextmanager
     def attempt(self, target: str | None = None) -> Generator[None]:
@@ -251,11 +258,13 @@ class Pipeline:
             self._failed(plan, permit, error, started, number, target)
             raise
         seconds = self._clock() - started
-        if plan.breaker is not None:
-            plan.breaker.succeeded(permit, seconds)
-        plan.limit.release(seconds if plan.adaptive else None)
+        try:
+            if plan.breaker is not None:
+                plan.breaker.succeeded(permit, seconds)
+        finally:
+            plan.limit.release(seconds if plan.adaptive else None)
         if self.record is not None:
-            self.record(target or self.name, seconds, "OK", number)
+            events.deliver(self.record, target or self.name, seconds, "OK", number)
 
     def _watched(self, shadow: Shadow, attempt: Callable[[float], Awaitable[T]]) -> Callable[[float], Awaitable[T]]:
         async def watched(timeout: float) -> T:
@@ -271,7 +280,7 @@ class Pipeline:
         try:
             yield
         except Exception as error:
-            watched.end(self._errors.code(error))
+            watched.end(self._code(error))
             raise
         except BaseException:
             watched.end("DEADLINE_EXCEEDED" if self._clock() - watched.began >= timeout else None)
@@ -306,7 +315,7 @@ class Pipeline:
                 raise DeadlineExceededError(f"{self.name}: the deadline passed before the call was made")
             permit = breaker.acquire() if breaker is not None else 0
             if timed:
-                token = deadline.set(at)
+                token = deadline.set(at if left < plan.attempt else started + timeout)
                 try:
                     async with asyncio.timeout(timeout):
                         result = await attempt(timeout)
@@ -322,11 +331,13 @@ class Pipeline:
             self._failed(plan, permit, error, started, number, target)
             raise
         seconds = self._clock() - started if plan.measured or self.record is not None else 0.0
-        if breaker is not None:
-            breaker.succeeded(permit, seconds)
-        limit.release(seconds if plan.adaptive else None)
+        try:
+            if breaker is not None:
+                breaker.succeeded(permit, seconds)
+        finally:
+            limit.release(seconds if plan.adaptive else None)
         if self.record is not None:
-            self.record(target or self.name, seconds, "OK", number)
+            events.deliver(self.record, target or self.name, seconds, "OK", number)
         return result
 
     def _failed(  # noqa: PLR0917
@@ -339,17 +350,27 @@ class Pipeline:
         target: str | None,
     ) -> None:
         seconds = self._clock() - started
-        code = self._errors.code(error)
-        reached = permit is not None and not isinstance(error, CircuitBreakerError) and isinstance(error, Exception)
-        if plan.breaker is not None and permit is not None:
-            plan.breaker.failed(permit, error, seconds)
-        plan.limit.release(seconds if reached and plan.adaptive else None, code in OVERLOADED)
+        reached = permit is not None and not isinstance(error, _NOT_MADE) and isinstance(error, Exception)
+        code = ""
+        try:
+            code = self._code(error)
+            if plan.breaker is not None and permit is not None:
+                plan.breaker.failed(permit, error, seconds)
+        finally:
+            plan.limit.release(seconds if reached and plan.adaptive else None, code in OVERLOADED)
         if self.record is not None and isinstance(error, Exception):
-            self.record(target or self.name, seconds, code, number)
+            events.deliver(self.record, target or self.name, seconds, code, number)
 
     def _refused(self, error: LimitExceededError, number: int, target: str | None) -> None:
         if self.record is not None:
-            self.record(target or self.name, 0.0, self._errors.code(error), number)
+            events.deliver(self.record, target or self.name, 0.0, self._code(error), number)
+
+    def _code(self, error: BaseException) -> str:
+        """The status code of an error; of a group the one that all in it have in common, or UNKNOWN."""
+        if not isinstance(error, BaseExceptionGroup):
+            return self._errors.code(error)
+        codes = {self._errors.code(each) for each in members(error)}
+        return codes.pop() if len(codes) == 1 else "UNKNOWN"
 
     async def _hedged(  # noqa: PLR0917
         self,
@@ -362,9 +383,11 @@ class Pipeline:
         target: str | None,
     ) -> T:
         """Starts another attempt whenever the last one has taken longer than the delay; the first answer counts, and
-        an error only once no attempt is left."""
+        an error only once no attempt is left. So does an attempt that ends as if it had been cancelled, when nobody
+        has cancelled the call. The others are cancelled then; their clean-up delays no answer."""
         first = asyncio.ensure_future(self._attempt(plan, attempt, at, self._clock(), number, timed, target))
         attempts: set[asyncio.Future[T]] = {first}
+        failed: asyncio.Future[T] | None = None
         started = 1
         try:
             while True:
@@ -372,21 +395,37 @@ class Pipeline:
                 done, attempts = await asyncio.wait(
                     attempts, timeout=hedge.delay if more else None, return_when=asyncio.FIRST_COMPLETED
                 )
-                answer = next((each for each in done if each.exception() is None), None)
-                if answer is not None:
-                    return answer.result()
-                if done and not attempts:
-                    return done.pop().result()
+                answers = [each for each in done if not each.cancelled() and each.exception() is None]
+                if answers:
+                    self._leave(attempts)
+                    return answers[0].result()
+                for each in done:
+                    if failed is None or not each.cancelled():  # an error says more than a cancellation
+                        failed = each
+                if failed is not None and not attempts:
+                    return failed.result()
                 if not done:
                     started += 1
                     if self.budget.withdraw():
                         events.emit("hedge", self.name, str(started))
                         again = self._attempt(plan, attempt, at, self._clock(), number + started - 1, timed, target)
                         attempts.add(asyncio.ensure_future(again))
-        finally:
-            for each in attempts:
-                each.cancel()
+        except asyncio.CancelledError:
+            self._leave(attempts)
             await asyncio.gather(*attempts, return_exceptions=True)
+            raise
+
+    def _leave(self, attempts: set[asyncio.Future[T]]) -> None:
+        """Cancels attempts that nobody waits for any more. Each keeps its place until it has cleaned up."""
+        for each in attempts:
+            self._left.add(each)
+            each.add_done_callback(self._forget)
+            each.cancel()
+
+    def _forget(self, attempt: asyncio.Future[Any]) -> None:
+        self._left.discard(attempt)
+        if not attempt.cancelled():
+            attempt.exception()  # nobody else looks at it
 
     def _planned(self, policy: Policy) -> _Plan:
         codes = frozenset(policy.retry.retry_on)

@@ -132,14 +132,18 @@ class CircuitBreakerSpec(PolicyPart):
     window_calls: int = Field(100, ge=1, le=100_000, description="count: calls in the window.")
     window: Duration = Field(Seconds(10.0), gt=0, le=3600, description="time: length of the window.")
     failure_rate: float = Field(0.5, gt=0, le=1, description="count, time: share of failures that opens it.")
-    slow_call: Duration | None = Field(None, gt=0, le=600, description="A call that takes as long is slow.")
+    slow_call: Duration | None = Field(
+        None, gt=0, le=600, description="A call that takes as long is slow, from that moment on."
+    )
     slow_call_rate: float = Field(1.0, gt=0, le=1, description="count, time: share of slow calls that opens it.")
     minimum_calls: int = Field(20, ge=1, le=100_000, description="count, time: calls before a share means anything.")
     failure_codes: tuple[Code, ...] = Field(
         ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS"),
         description="Status codes that count as failures.",
     )
-    open: Duration = Field(Seconds(5.0), ge=0, le=3600, description="How long it stays open.")
+    open: Duration = Field(
+        Seconds(5.0), ge=0, le=3600, description="How long it stays open. Not below the timeout of an attempt."
+    )
     open_jitter: float = Field(0.1, ge=0, lt=1, description="Share of that by which it varies at random.")
     open_growth: float = Field(1.5, ge=1, le=10, description="Factor each time that a probe has failed.")
     max_open: Duration = Field(Seconds(60.0), ge=0, le=86400, description="Longest time that it stays open.")
@@ -293,6 +297,20 @@ class Policy(PolicyPart):
             )
         return self
 
+    def warnings(self) -> list[str]:
+        """What can be used and is hardly meant, each as a sentence that begins with the path of its field."""
+        breaker, timeout = self.circuit_breaker, self.timeout
+        longest = {"attempt": min(timeout.attempt, timeout.deadline)}
+        if "db" in timeout.model_fields_set:  # the policy of a store, whose attempts are statements
+            longest["db"] = min(timeout.db, timeout.deadline)
+        return [
+            f"circuitBreaker.open: {format_duration(breaker.open)} is below timeout.{field} "
+            f"({format_duration(seconds)}), so that a probe may take longer, and all other calls are refused until it "
+            "has ended"
+            for field, seconds in longest.items()
+            if breaker.enabled and breaker.open < seconds
+        ]
+
     def limit(self) -> LimitConfig:
         """The limit on calls in progress."""
         adaptive = self.adaptive_concurrency
@@ -416,6 +434,14 @@ class PolicyDocument(PolicyPart):
     def for_server(self, server: str) -> ServerPolicy | None:
         """What the document says of a server, if anything."""
         return next((each for each in self.servers if fnmatch.fnmatchcase(server, each.server)), None)
+
+    def warnings(self) -> list[str]:
+        """What can be used and is hardly meant, each as a sentence that begins with the path of its field."""
+        named = {f"policies[{index}]": policy for index, policy in enumerate(self.policies)}
+        named |= {f"shadows[{index}]": policy for index, policy in enumerate(self.shadows)}
+        if self.default is not None:
+            named["default"] = self.default
+        return [f"{path}.{warning}" for path, policy in named.items() for warning in policy.warnings()]
 
     @property
     def content_hash(self) -> str:

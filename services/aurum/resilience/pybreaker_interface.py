@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from pybreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreakerListener, CircuitBreakerState
 
+from aurum.resilience import events
+
 if TYPE_CHECKING:
     from aurum.resilience.circuit_breaker import BreakerConfig
 
@@ -186,7 +188,7 @@ class PybreakerInterface(ABC):
 
     def _before_call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         for listener in self.listeners:
-            listener.before_call(self, func, *args, **kwargs)  # type: ignore[arg-type]  # it looks like pybreaker's
+            events.deliver(listener.before_call, self, func, *args, **kwargs)
 
 
 def _without(all_of_them: tuple[T, ...], one: T) -> tuple[T, ...]:

@@ -12,7 +12,9 @@ from aurum.resilience import events, tenacity_interface
 from aurum.resilience.budget import RetryBudget
 from aurum.resilience.circuit_breaker import CircuitBreakerError
 from aurum.resilience.deadline import remaining
+from aurum.resilience.error_groups import members
 from aurum.resilience.tenacity_interface import RetryIf, Stop, Wait
+from aurum.resilience.unfinished import UNFINISHED, UnfinishedCallError, unfinished
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +33,7 @@ class RetryPolicy:
     max_attempts: calls in all, 3 by default. base_delay and max_delay: bounds of the backoff in seconds, 1.0 and 10.0
     by default; the n-th wait is drawn evenly from 0 to min(max_delay, base_delay * 2**(n - 1)). retryable: which errors
     are worth it. retry_after: seconds that an error asks to wait, or None. budget: shared with other calls, or None.
+    A group of errors is worth it if each of them is, and waits as long as the longest of them asks.
 
     wait, stop and retry: tenacity's strategies, for `call` and `call_async`. wait takes the place of base_delay and
     max_delay, stop that of max_attempts. With retry an error has to be retryable and chosen by it; results may be
@@ -55,18 +58,21 @@ class RetryPolicy:
             raise ValueError(f"retry {self.name}: base_delay must be between 0 and max_delay ({self.max_delay} s)")
 
     def call(self, func: Callable[[], T]) -> T:
-        """Calls `func` until it succeeds; raises its last error."""
+        """Calls `func` until it succeeds; raises its last error, and TypeError where it returns a coroutine or a
+        generator, of which nobody knows yet how it ends."""
         self._deposit()
         if self._by_tenacity:
-            return tenacity_interface.run(self, func)
+            return tenacity_interface.run(self, lambda: self._finished(func()))
         attempt = 1
         while True:
             try:
-                return func()
+                result = func()
             except Exception as error:
                 delay = self.again(error, attempt, remaining())
                 if delay is None:
                     raise
+            else:
+                return self._finished(result)
             time.sleep(delay)
             attempt += 1
 
@@ -90,7 +96,7 @@ class RetryPolicy:
         """Seconds to wait for the next attempt after number `attempt` failed, or None if there is to be none. The next
         one is then taken from the budget. left: seconds until the deadline; there is none if it would pass during the
         wait."""
-        if not self.retryable(error):
+        if not all(map(self.retryable, members(error))):
             return None
         delay = self.delay(error, attempt)
         return delay if self._allowed(delay, type(error).__name__, attempt >= self.max_attempts, left) else None
@@ -101,12 +107,14 @@ class RetryPolicy:
         return max(random.uniform(0.0, bound), self.asked(error))  # noqa: S311 - no secret
 
     def asked(self, error: BaseException) -> float:
-        """Seconds that an error asks to wait; 0.0 if it does not."""
-        return self.retry_after(error) or 0.0
+        """Seconds that an error asks to wait, or the longest that one of a group asks; 0.0 if none does."""
+        return max(self.retry_after(each) or 0.0 for each in members(error))
 
     def worth(self, error: BaseException) -> bool:
         """Whether an error is worth another attempt; only errors are, not the ends that were asked for."""
-        return isinstance(error, Exception) and self.retryable(error)
+        if not isinstance(error, Exception) or isinstance(error, UnfinishedCallError):
+            return False
+        return all(map(self.retryable, members(error)))
 
     def allowed(self, delay: float, why: str, last: bool) -> bool:
         """Whether another attempt may be made after so many seconds, within the deadline and the budget; it is then
@@ -125,6 +133,14 @@ class RetryPolicy:
     @property
     def _by_tenacity(self) -> bool:
         return self.wait is not None or self.stop is not None or self.retry is not None
+
+    def _finished(self, result: T) -> T:
+        """The result, unless its body has yet to run. Raises UnfinishedCallError."""
+        if result.__class__ in UNFINISHED:
+            raise unfinished(
+                f"retry {self.name}", result, "call_async or with_async_retry", "a function that iterates it"
+            )
+        return result
 
     def _deposit(self) -> None:
         if self.budget:

@@ -94,9 +94,11 @@ class TimeWindow:
         self._failures = [0] * self.BUCKETS
         self._slow = [0] * self.BUCKETS
         self._slot: int | None = None
+        self._at = 0  # index of the bucket that has the slot
+        self._from = self._until = -math.inf  # bounds of the slot, in seconds
 
     def record(self, now: float, failed: bool, slow: bool) -> None:
-        at = self._advance(now)
+        at = self._at if self._from <= now < self._until else self._advance(now)
         self._calls[at] += 1
         self._failures[at] += failed
         self._slow[at] += slow
@@ -110,6 +112,7 @@ class TimeWindow:
         self._failures = [0] * self.BUCKETS
         self._slow = [0] * self.BUCKETS
         self._slot = None
+        self._from = self._until = -math.inf
 
     def resized(self, seconds: float, now: float) -> "TimeWindow":
         """A window of another length with these calls; those of a bucket are taken to be at its end."""
@@ -137,4 +140,6 @@ class TimeWindow:
                 at = (self._slot + step) % self.BUCKETS
                 self._calls[at] = self._failures[at] = self._slow[at] = 0
             self._slot = slot
-        return self._slot % self.BUCKETS
+        self._at = self._slot % self.BUCKETS
+        self._from, self._until = self._slot * self._width, (self._slot + 1) * self._width
+        return self._at

@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from aurum.resilience import ErrorView, TimeoutConfig
 from aurum.resilience.errors import code_of
+from aurum.resilience.retry_after import http_date, retry_after_seconds
 from aurum.runtime.errors import AurumError, InternalError, UnavailableError, from_policy_error
 from aurum.runtime.policies import Policies
 from aurum.runtime.rpc_client import context_metadata
@@ -39,11 +40,12 @@ def _code(error: BaseException) -> str:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the server asks to wait (Retry-After; as a date it is not read)."""
-    if isinstance(error, httpx.HTTPStatusError):
-        value = error.response.headers.get("Retry-After", "")
-        return float(value) if value.isdigit() else None
-    return None
+    """Seconds that the server asks to wait (Retry-After; a date counts from the Date of the answer)."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return None
+    headers = error.response.headers
+    answered = http_date(headers.get("Date", ""))
+    return retry_after_seconds(headers.get("Retry-After", ""), time.time() if answered is None else answered)
 
 
 HTTP_ERRORS = ErrorView(_code, _retry_after)

@@ -66,6 +66,11 @@ def default_policy(settings: Settings) -> Policy:
     )
 
 
+def _warn(document: PolicyDocument) -> None:
+    for warning in document.warnings():
+        logger.warning("the policy document in force: %s", warning)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A document that could not be used. uid and generation: as far as they could be read."""
@@ -94,6 +99,7 @@ class Policies:
         metrics.policy_generation.set(document.generation)
         metrics.policy_refused.set(0)
         self._take_telemetry(document)
+        _warn(document)
 
     @property
     def document(self) -> PolicyDocument:
@@ -148,6 +154,7 @@ class Policies:
             "a policy document is in force",
             extra={"policy_uid": document.uid, "generation": document.generation, "hash": document.content_hash},
         )
+        _warn(document)
         if self._audit is not None:
             self._audit.record(_DOCUMENT, "policy.apply", document.uid, before=before, after=_shown(document))
 

@@ -304,3 +304,67 @@ def test_aimd_limit_decreases_when_calls_are_dropped() -> None:
 def test_invalid_limit_configuration_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="concurrency limit x"):
         ConcurrencyLimit("x", LimitConfig(**wrong))
+
+
+def test_call_that_cannot_wait_displaces_nobody() -> None:
+    loop = VirtualLoop()  # type: ignore[abstract]
+    limit = ConcurrencyLimit("l", LimitConfig(1, 1, 1.0), loop.time)
+
+    async def waits() -> float:
+        await limit.acquire_async(criticality=Criticality.BATCH)
+        return loop.time()
+
+    async def main() -> None:
+        await limit.acquire_async()
+        waiting = asyncio.create_task(waits())
+        await asyncio.sleep(0.1)
+        for refused in (0.0, -1.0):
+            with pytest.raises(LimitExceededError):
+                await limit.acquire_async(refused, Criticality.ALARM)
+            with criticality_scope(Criticality.ALARM), pytest.raises(LimitExceededError):
+                limit.acquire(refused)
+        assert limit.queued == 1
+        loop.call_later(0.2, limit.release)
+        assert await waiting == pytest.approx(0.3)
+
+    loop.run(main())
+    assert limit.in_flight == 1
+
+
+def test_call_with_no_time_takes_a_free_place() -> None:
+    loop = VirtualLoop()  # type: ignore[abstract]
+    limit = ConcurrencyLimit("l", LimitConfig(2, 1, 1.0), loop.time)
+    loop.run(limit.acquire_async(0.0))
+    limit.acquire(0.0)
+    assert limit.in_flight == 2
+
+
+def test_more_critical_call_with_time_displaces_a_lesser_one() -> None:
+    loop = VirtualLoop()  # type: ignore[abstract]
+    limit = ConcurrencyLimit("l", LimitConfig(1, 1, 1.0), loop.time)
+
+    async def main() -> None:
+        await limit.acquire_async()
+        lesser = asyncio.create_task(limit.acquire_async(criticality=Criticality.BATCH))
+        await asyncio.sleep(0.1)
+        loop.call_later(0.2, limit.release)
+        await limit.acquire_async(0.001 + 0.2, Criticality.ALARM)
+        assert loop.time() == pytest.approx(0.3)
+        with pytest.raises(LimitExceededError):
+            await lesser
+
+    loop.run(main())
+
+
+def test_idle_budget_saves_at_most_its_capacity() -> None:
+    now = [0.0]
+    budget = RetryBudget("idle", 0.25, 1.0, clock=lambda: now[0])
+    now[0] = 3600.0
+    for _ in range(1000):
+        budget.deposit()
+    granted = [budget.withdraw() for _ in range(200)]
+    assert sum(granted) == 100
+    now[0] += 1.0
+    for _ in range(100):
+        budget.deposit()
+    assert sum(budget.withdraw() for _ in range(100)) == 25, "from then on it is a share of the calls"

@@ -1,5 +1,7 @@
 """The circuit breaker compared with a reference model, and its threads, listeners and reloads."""
 
+import dataclasses
+import itertools
 import math
 import threading
 from collections.abc import Callable
@@ -14,6 +16,8 @@ from aurum.resilience import BreakerConfig, CircuitBreakerError, ResilientCircui
 from aurum.resilience.circuit_breaker import CircuitBreakerListener
 from aurum.resilience.windows import CountWindow, TimeWindow
 
+SLOW = 1.0  # seconds
+
 
 class BreakerMachine(RuleBasedStateMachine):
     """Calls begin, end in any order and way, time passes; a list of what happened says what the breaker must do."""
@@ -23,10 +27,13 @@ class BreakerMachine(RuleBasedStateMachine):
         size=st.integers(1, 6),
         minimum=st.integers(1, 4),
         rate=st.sampled_from([0.25, 0.5, 1.0]),
+        slow_rate=st.sampled_from([0.5, 1.0]),
         probes=st.integers(1, 3),
         growth=st.sampled_from([1.0, 2.0]),
     )
-    def begin(self, *, mode: Any, size: int, minimum: int, rate: float, probes: int, growth: float) -> None:
+    def begin(
+        self, *, mode: Any, size: int, minimum: int, rate: float, slow_rate: float, probes: int, growth: float
+    ) -> None:
         self.now = 0.0
         self.config = BreakerConfig(
             mode=mode,
@@ -34,20 +41,19 @@ class BreakerMachine(RuleBasedStateMachine):
             window_calls=size,
             minimum_calls=min(minimum, size),
             failure_rate=rate,
-            slow_seconds=1.0,
-            slow_rate=1.0,
+            slow_seconds=SLOW,
+            slow_rate=slow_rate,
             open_seconds=10.0,
             open_growth=growth,
             max_open_seconds=30.0,
             probes=probes,
         )
         self.breaker = ResilientCircuitBreaker("m", config=self.config, clock=lambda: self.now)
-        self.calls: list[tuple[int, int]] = []  # (permit, period it began in)
+        self.calls: list[list[Any]] = []  # permit, period it began in, when, whether it was counted as slow
         self.period = 0  # grows with each change of state
         self.state = "closed"
         self.window: list[tuple[bool, bool]] = []
         self.open_until = 0.0
-        self.half_open_until = math.inf
         self.reopened = 0
         self.probes_out = self.probes_ok = 0
 
@@ -58,8 +64,6 @@ class BreakerMachine(RuleBasedStateMachine):
         if state == "open":
             self.open_for = min(30.0, 10.0 * self.config.open_growth**self.reopened)
             self.open_until = self.now + self.open_for
-        if state == "half-open":
-            self.half_open_until = self.now + self.open_for
         if state == "closed":
             self.window, self.reopened = [], 0
 
@@ -67,14 +71,20 @@ class BreakerMachine(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
+    @rule(size=st.integers(4, 6), probes=st.integers(1, 3))
+    def reload(self, size: int, probes: int) -> None:
+        if self.config.mode == "count":
+            self.window = self.window[-self.config.window_calls :][-size:]
+        self.config = dataclasses.replace(self.config, fail_max=size, window_calls=size, probes=probes)
+        self.breaker.configure(self.config)
+        if self.state == "half-open" and self.probes_ok >= probes:
+            self.move("closed")
+
     @rule()
     def begin_call(self) -> None:
-        if (self.state == "open" and self.now >= self.open_until) or (
-            self.state == "half-open"
-            and self.probes_out + self.probes_ok >= self.config.probes
-            and self.probes_out
-            and self.now >= self.half_open_until
-        ):
+        if self.state == "closed":
+            self.find_slow()
+        if self.state == "open" and self.now >= self.open_until:
             self.move("half-open")
         refused = self.state == "open" or (
             self.state == "half-open" and self.probes_out + self.probes_ok >= self.config.probes
@@ -83,20 +93,31 @@ class BreakerMachine(RuleBasedStateMachine):
             with pytest.raises(CircuitBreakerError):
                 self.breaker.acquire()
         else:
-            self.calls.append((self.breaker.acquire(), self.period))
+            self.calls.append([self.breaker.acquire(), self.period, self.now, False])
             self.probes_out += self.state == "half-open"
 
+    def find_slow(self) -> None:
+        """In a row, calls count as slow once they have taken that long; in a window, for as long as they run."""
+        overdue = [call for call in self.calls if call[1] == self.period and self.now - call[2] >= SLOW and not call[3]]
+        for call in overdue:
+            call[3] = True
+            if self.config.mode == "consecutive":
+                self.window.append((False, True))
+        if overdue and self.tripped():
+            self.move("open")
+
     @precondition(lambda self: self.calls)
-    @rule(which=st.integers(0, 100), failed=st.booleans(), slow=st.booleans())
-    def end_call(self, which: int, failed: bool, slow: bool) -> None:
-        permit, period = self.calls.pop(which % len(self.calls))
-        seconds = 2.0 if slow else 0.1
+    @rule(which=st.integers(0, 100), failed=st.booleans())
+    def end_call(self, which: int, failed: bool) -> None:
+        permit, period, began, counted = self.calls.pop(which % len(self.calls))
+        seconds = self.now - began
         if failed:
             self.breaker.failed(permit, OSError(), seconds)
         else:
             self.breaker.succeeded(permit, seconds)
-        if period != self.period:
+        if period != self.period or (counted and self.config.mode == "consecutive"):
             return
+        slow = seconds >= SLOW
         bad = failed or slow
         if self.state == "half-open":
             self.probes_out -= 1
@@ -114,9 +135,10 @@ class BreakerMachine(RuleBasedStateMachine):
 
     def tripped(self) -> bool:
         if self.config.mode == "consecutive":
-            recent = self.window[-self.config.fail_max :]
-            return len(recent) == self.config.fail_max and all(failed or slow for failed, slow in recent)
+            in_a_row = itertools.takewhile(any, reversed(self.window))
+            return len(list(in_a_row)) >= self.config.fail_max
         recent = self.window[-self.config.window_calls :]
+        recent = recent + [(False, True) for call in self.calls if call[3] and call[1] == self.period]
         if len(recent) < self.config.minimum_calls:
             return False
         failures, slows = sum(failed for failed, _ in recent), sum(slow for _, slow in recent)
@@ -125,10 +147,20 @@ class BreakerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.calls)
     @rule(which=st.integers(0, 100))
     def cancel_call(self, which: int) -> None:
-        permit, period = self.calls.pop(which % len(self.calls))
-        self.breaker.failed(permit, KeyboardInterrupt())
-        if period == self.period and self.state == "half-open":
+        permit, period, began, counted = self.calls.pop(which % len(self.calls))
+        slow = self.now - began >= SLOW
+        self.breaker.failed(permit, KeyboardInterrupt(), self.now - began)
+        if period != self.period or (counted and self.config.mode == "consecutive"):
+            return
+        if self.state == "half-open":
             self.probes_out -= 1
+            if slow:
+                self.reopened += 1
+                self.move("open")
+        elif slow:
+            self.window.append((False, True))
+            if self.tripped():
+                self.move("open")
 
     @invariant()
     def same_state(self) -> None:

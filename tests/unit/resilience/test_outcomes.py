@@ -100,6 +100,29 @@ def test_missing_outcome_field_is_reported(field: str) -> None:
     assert refused(line) == f"trace, line 1: {field}: must be {kind}, not None"
 
 
+ROW = GOOD.strip()
+
+
+@pytest.mark.parametrize("line", [f"{ROW},{ROW}", f"{ROW}],[{ROW}", f"{ROW} {ROW}", f"{ROW},", f",{ROW}", f"[{ROW}]"])
+def test_line_with_more_than_one_object_is_refused(line: str) -> None:
+    assert refused(f"{GOOD}{line}\n{GOOD}").startswith("trace, line 2: is not ")
+    assert refused(line).startswith("trace, line 1: is not ")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('{"time":1.5,"target":"a/b/C"', '"duration":0.25,"code":"OK"}'),
+        ('{"time":1.5,"target":"a/b/C","duration":0.25,"code":"O', 'K"}'),
+        ('{"time":1.5,"target":"a/b/C","duration":0.25,"code":"OK","more":[{}', "{}]}"),
+        ('{"time":1.5,"target":"a/b/C","duration":0.25,"code":"OK","more":[[0]', "[1]]}"),
+    ],
+)
+def test_object_of_two_lines_is_refused(first: str, second: str) -> None:
+    assert refused(f"{GOOD}{first}\n{second}\n{ROW},{ROW}\n").startswith("trace, line 2: is not JSON: ")
+    assert refused(f"{first}\n{second}").startswith("trace, line 1: is not JSON: ")
+
+
 def test_outcomes_are_validated_between_empty_lines() -> None:
     assert read(f"\n{GOOD}\n\n{GOOD}") == read(GOOD) * 2
     assert refused(f"\n{GOOD}\n" + GOOD.replace("0.25", "-1")) == "trace, line 4: duration: must not be negative"

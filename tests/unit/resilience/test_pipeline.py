@@ -129,6 +129,7 @@ def test_attempt_after_timeouts_gets_remaining_time() -> None:
 
     async def attempt(timeout: float) -> None:
         timeouts.append(timeout)
+        assert remaining(loop.time) == pytest.approx(timeout), "what is called within it has no more time"
         await asyncio.sleep(100)
 
     with pytest.raises(DeadlineExceededError):

@@ -111,7 +111,7 @@ def test_attempt_receives_timeout_and_deadline(blocking: bool) -> None:
     with deadline_scope(50.0, bench.now):
         bench.call()
     assert bench.timeouts == [2.0, 2.0, 0.5, 2.0]
-    assert bench.left == [5.0, 3.0, 0.5, 5.0]
+    assert bench.left == bench.timeouts, "what is called within an attempt has the attempt's time"
     assert remaining(bench.now) is None
     assert bench.records == [("p", 0.25, "OK", 1), ("p", 0.25, "OK", 1), ("x/y/Z", 0.25, "OK", 1), ("p", 0.25, "OK", 1)]
     assert bench.pipeline.limit.in_flight == 0
@@ -140,7 +140,7 @@ def test_failed_attempt_is_retried_after_requested_delay(blocking: bool, monkeyp
     assert bench.records == [("x/y/Z", 0.25, "ABORTED", 1), ("x/y/Z", 0.5, "ABORTED", 2), ("x/y/Z", 0.125, "OK", 3)]
     assert told == [("retry", "p", "FailedError")] * 2
     assert bench.now() == pytest.approx(100.0 + 0.875 + 2 * 0.5)
-    assert bench.left == [5.0, 4.25, 3.25]
+    assert bench.left == [2.0, 2.0, 2.0]
     assert bench.pipeline.retry.max_attempts == 3
 
 
@@ -248,7 +248,7 @@ def test_only_timed_attempts_time_out(timed: bool) -> None:
     else:
         assert bench.call(timed=False) == "OK"
         assert bench.records == [("p", 3.0, "OK", 1)]
-    assert bench.left == [5.0 if timed else None]
+    assert bench.left == [2.0 if timed else None]
 
 
 def test_waiting_for_a_slot_counts_towards_deadline() -> None:
@@ -346,7 +346,7 @@ def test_hedges_are_numbered_reported_and_recorded() -> None:
     assert told == [("hedge", "p", "2"), ("hedge", "p", "3")]
     assert bench.records == [("x/y/Z", 0.25, "OK", 3)]
     assert bench.loop.time() == pytest.approx(100.45)
-    assert bench.left == [5.0, 4.9, 4.8]
+    assert bench.left == [2.0, 2.0, 2.0]
     assert bench.pipeline.limit.in_flight == 0
 
 
@@ -360,3 +360,38 @@ def test_hedged_call_is_retried_after_all_attempts_fail() -> None:
     assert [(kind, value) for kind, _, value in told] == [("hedge", "2"), ("retry", "FailedError")]
     assert [(code, number) for _, _, code, number in bench.records] == [("ABORTED", 1), ("ABORTED", 2), ("OK", 2)]
     assert bench.loop.time() >= 100.35 + 0.5 + 0.05
+
+
+@both
+def test_nested_pipeline_sees_timeout_of_outer_attempt(blocking: bool) -> None:
+    timeout = {"attempt": "2s", "deadline": "9s"}
+    outer = Bench(blocking, (0.0, "OK"), timeout=timeout)
+    inner = Pipeline("i", Policy.model_validate({"target": "a/b/C", "timeout": timeout}), clock=outer.now)
+    seen: list[tuple[float, float | None]] = []
+
+    def innermost(timeout: float) -> None:
+        seen.append((round(timeout, 6), remaining(outer.now)))
+
+    def nested(timeout: float) -> None:
+        outer.clock.now += 0.5
+        inner.call(innermost)
+
+    async def innermost_later(timeout: float) -> None:
+        innermost(timeout)
+
+    async def nested_later(timeout: float) -> None:
+        await asyncio.sleep(0.5)
+        await inner.call_async(innermost_later)
+
+    def call() -> None:
+        if blocking:
+            outer.pipeline.call(nested)
+        else:
+            outer.loop.run(outer.pipeline.call_async(nested_later))
+
+    call()
+    assert seen == [(1.5, pytest.approx(1.5))]
+    with deadline_scope(1.75, outer.now):
+        call()
+    assert seen[1:] == [(1.25, pytest.approx(1.25))]
+    assert remaining(outer.now) is None

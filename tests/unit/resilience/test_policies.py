@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurum.commands.policy import check
 from aurum.resilience import (
     CircuitBreakerError,
     ConcurrencyLimit,
@@ -24,6 +25,8 @@ from aurum.resilience import (
 )
 from aurum.resilience.durations import Seconds
 from aurum.resilience.policy import CircuitBreakerSpec, Policy, RetrySpec, TimeoutSpec
+from aurum.runtime.policies import Policies
+from aurum.runtime.settings import load_settings
 
 
 def test_breaker_holds_no_lock_across_calls() -> None:
@@ -181,3 +184,22 @@ def test_retries_wait_between_attempts() -> None:
     with pytest.raises(OSError, match="x"):
         policy.call(lambda: (_ for _ in ()).throw(OSError("x")))
     assert time.monotonic() - started >= 0.1
+
+
+def test_short_open_time_is_warned_of_by_check_and_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text("policies: [{target: api/prediction/*, circuitBreaker: {open: 1s}}]")
+    warning = "policies[0].circuitBreaker.open: 1s is below timeout.attempt (2s), so that a probe may take longer"
+    check(path)
+    assert f"warning: {warning}" in capsys.readouterr().out
+    policies = Policies("api", load_settings(policy_file=path))
+    assert [record.levelname for record in caplog.records if warning in record.message] == ["WARNING"]
+    caplog.clear()
+    path.write_text("policies: [{target: api/prediction/*, circuitBreaker: {open: 2s}}]")
+    assert policies.reload()
+    assert warning not in caplog.text
+    path.write_text("policies: [{target: api/prediction/*, circuitBreaker: {open: 1s}}]")
+    assert policies.reload()
+    assert warning in caplog.text

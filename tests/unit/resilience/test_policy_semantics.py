@@ -290,3 +290,48 @@ def test_reference_table_shows_each_kind_of_default() -> None:
         "| --- | --- | --- |",
         "| `size` | required |  |",
     ]
+
+
+OUTLASTED = "so that a probe may take longer, and all other calls are refused until it has ended"
+
+
+@pytest.mark.parametrize(
+    ("parts", "warnings"),
+    [
+        ({}, []),
+        ({"circuitBreaker": {"open": "2s"}}, []),
+        (
+            {"circuitBreaker": {"open": "1999ms"}},
+            [f"circuitBreaker.open: 1.999s is below timeout.attempt (2s), {OUTLASTED}"],
+        ),
+        ({"circuitBreaker": {"open": "1s", "enabled": False}}, []),
+        ({"circuitBreaker": {"open": "1s"}, "timeout": {"deadline": "1s"}}, []),
+        ({"circuitBreaker": {"open": "2s"}, "timeout": {"db": "2s"}}, []),
+        (
+            {"circuitBreaker": {"open": "2s"}, "timeout": {"db": "3s"}},
+            [f"circuitBreaker.open: 2s is below timeout.db (3s), {OUTLASTED}"],
+        ),
+        (
+            {"circuitBreaker": {"open": "1s"}, "timeout": {"deadline": "4s", "db": "9s"}},
+            [
+                f"circuitBreaker.open: 1s is below timeout.attempt (2s), {OUTLASTED}",
+                f"circuitBreaker.open: 1s is below timeout.db (4s), {OUTLASTED}",
+            ],
+        ),
+    ],
+)
+def test_open_time_below_attempt_timeout_is_warned_of(parts: dict[str, Any], warnings: list[str]) -> None:
+    assert policy(**parts).warnings() == warnings
+
+
+def test_document_warns_with_path_of_policy() -> None:
+    short = "circuitBreaker: {open: 1s}"
+    text = f"policies: [{{target: a/b/*}}, {{target: a/*/*, {short}}}]\nshadows: [{{target: a/b/*, {short}}}]\n"
+    text += f"default: {{target: '*/*/*', {short}}}"
+    found = [warning.partition(":")[0] for warning in parse_policy_document(text, "x").warnings()]
+    assert found == [f"{path}.circuitBreaker.open" for path in ("policies[1]", "shadows[0]", "default")]
+    assert PolicyDocument().warnings() == []
+
+
+def test_shipped_policies_are_not_warned_of() -> None:
+    assert load_policy_document(ROOT / "policies.yaml").warnings() == []

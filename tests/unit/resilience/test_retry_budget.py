@@ -119,3 +119,17 @@ def test_reconfigured_budget_keeps_its_tokens() -> None:
     with pytest.raises(ValueError, match="retry budget b"):
         budget.configure(0.5, -1.0)
     assert budget.floor == 0.0
+
+
+def test_reconfigured_budget_earns_nothing_for_the_past() -> None:
+    clock = Clock()
+    budget = RetryBudget("b", 0.5, 1.0, clock=clock)
+    clock.now = 10.0
+    budget.configure(0.5, 50.0)
+    assert budget.tokens == 11.0
+    clock.now = 11.0
+    assert budget.tokens == 61.0
+    budget.configure(0.5, 0.0, 7.0)
+    assert budget.tokens == 7.0
+    budget.configure(0.5, 0.0, 9.0)
+    assert budget.tokens == 7.0

@@ -19,7 +19,7 @@ from aurum.edge.inputs.collecting import Collector
 from aurum.edge.inputs.configuration import FilesInput
 from aurum.edge.inputs.reach import Reach
 from aurum.edge.inputs.tags import Kind
-from aurum.readings.batch import Series
+from aurum.readings.batch import MAX_SERIES, Series
 from aurum.readings.tables import TableError, read_csv, to_series
 from aurum.runtime import metrics
 
@@ -114,6 +114,8 @@ class Files:
             with np.errstate(over="ignore"):
                 values = each.values * tag.factor + tag.offset
             stored = ~np.isinf(values)
+            if np.isnan(values[stored]).all():  # which ingestion would refuse, with all that is in the batch
+                stored[:] = False
             if not stored.all():
                 self._collector.leave_out(int(np.count_nonzero(~stored)))
             if stored.any():
@@ -160,4 +162,6 @@ def _checked(path: Path, how: str) -> str:
 def _blocks(path: Path, readings: int) -> Iterator[list[Series]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         for rows in read_csv(lines, readings):
-            yield to_series(rows)
+            series = to_series(rows)
+            for first in range(0, len(series), MAX_SERIES):
+                yield series[first : first + MAX_SERIES]

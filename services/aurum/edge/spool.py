@@ -28,6 +28,7 @@ from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
+from aurum.storage.frames import decompress
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.guarded_log import GuardedLog
 from aurum.storage.ownership import Ownership
@@ -253,13 +254,13 @@ class Spool:
         await self._trim()
 
     async def refused(self, refused: Refused) -> None:
-        """Makes a dead letter of a batch that ingestion will never take. Where it cannot be written, the batch stays in
-        the spool, is not sent, and is tried again by `observe`."""
+        """Makes a dead letter of a batch that ingestion will never take, or that cannot be unpacked. Where it cannot be
+        written, the batch stays in the spool, is not sent, and is tried again by `observe`."""
         if ledger.contains(self._acked, refused.id):
             return
         record = next((record for record in await self._read(refused.id - 1, 1) if record.id == refused.id), None)
         if record is not None:
-            request = self._unpacked(record.payload)
+            request = self._unpacked(record.payload) or record.payload
             if not await self._started.call(lambda: self._keep(refused, request)):
                 self._unkept[refused.id] = refused
                 return
@@ -298,11 +299,15 @@ class Spool:
             lost = [id_ for id_ in range(after + 1, last + 1) if id_ not in there]
             if self._drop(lost, "damaged"):
                 logger.error("%d batches of the spool are damaged and lost", len(lost))
-            found = [
-                Waiting(record.id, self._unpacked(record.payload))
-                for record in records
-                if not ledger.contains(self._acked, record.id) and record.id not in self._unkept
-            ]
+            found = []
+            for record in records:
+                if ledger.contains(self._acked, record.id) or record.id in self._unkept:
+                    continue
+                request = self._unpacked(record.payload)
+                if request is None:
+                    await self.refused(Refused(record.id, "UNREADABLE", "its record in the spool cannot be unpacked"))
+                else:
+                    found.append(Waiting(record.id, request))
             if found:
                 return found
             after = last
@@ -422,8 +427,14 @@ class Spool:
         message = columns_pb2.BatchRequest(batch=put.batch.data, traceparent=put.traceparent).SerializeToString()
         return _ZSTD + self._compressor.compress(message) if len(message) >= _COMPRESS_FROM else _PLAIN + message
 
-    def _unpacked(self, payload: bytes) -> bytes:
-        return self._decompressor.decompress(payload[1:]) if payload[:1] == _ZSTD else payload[1:]
+    def _unpacked(self, payload: bytes) -> bytes | None:
+        """The request in a record; None if it is not packed as `_packed` does."""
+        if payload[:1] == _PLAIN:
+            return payload[1:]
+        try:
+            return decompress(self._decompressor, payload[1:]) if payload[:1] == _ZSTD else None
+        except (zstandard.ZstdError, MemoryError):
+            return None
 
     def _save(self) -> None:
         """Writes down what is acknowledged. Not synced: what is lost of it is only sent, and recognised, again."""

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurum.edge.dead_letters import folder_of, names, read
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.edge.token_bucket import TokenBucket
 from aurum.runtime.errors import PermissionDeniedError, ResourceExhaustedError
+from aurum.storage.segment_log import SegmentLog
 from tests.support.spool import batch, drain, put, sequences
 
 
@@ -210,3 +212,23 @@ async def test_spool_of_earlier_version_is_adopted(tmp_path: Path) -> None:
     await adopt(tmp_path / "spool", spool)
     assert spool.batches == 0
     await spool.close()
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\2of a newer version", b"\1no frame", b"\1\x28\xb5\x2f\xfd\xa0" + b"\xff" * 8]
+)
+async def test_record_that_cannot_be_unpacked_is_set_apart(tmp_path: Path, payload: bytes) -> None:
+    """Which is whole, as its checksum says, so it is kept; what waits behind it is sent."""
+    folder = tmp_path / "spool"
+    log = SegmentLog(folder)
+    log.append([payload], 1)
+    log.close()
+    spool = Spool(SpoolOptions(folder))
+    await spool.start()
+    await put(spool, batch(5))
+    assert await drain(spool.backlog) == []
+    assert await drain(spool.live) == [5]
+    await spool.close()
+    (name,) = names(folder_of(folder))
+    letter = read(folder_of(folder), name)
+    assert (letter.reason, letter.request) == ("UNREADABLE", payload)

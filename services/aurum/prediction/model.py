@@ -73,7 +73,7 @@ def load_model(folder: Path) -> Model:
                 f"{FORMAT}; train the model again"
             )
         card = ModelCard.model_validate(content)
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, ValidationError, RecursionError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else error
         raise CorruptModelError(f"{path} is not a model card: {problem}; remove the folder or train again") from error
     files = {}

@@ -46,10 +46,11 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
         serving = Serving(content["version"], content.get("previous"), content.get("shadow"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptModelError(f"{path} is not readable: {error}; remove it or train again") from error
-    for version in (serving.version, serving.previous, serving.shadow):
-        if version is not None and not (isinstance(version, str) and _VERSION.fullmatch(version)):
+    others = [each for each in (serving.previous, serving.shadow) if each is not None]
+    for version in (serving.version, *others):
+        if not (isinstance(version, str) and _VERSION.fullmatch(version)):
             raise CorruptModelError(f"{path} names no version: {version!r}; remove it or train again")
     return serving
 
@@ -79,8 +80,8 @@ def has_current_model(root: Path, machine_type: str) -> bool:
         return False
     try:
         card = json.loads((root / machine_type / serving.version / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return bool(card.get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CorruptModelError(
             f"the card of model {machine_type} {serving.version} is not readable: {error}"
         ) from error
-    return bool(card.get("format") == FORMAT)

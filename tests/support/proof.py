@@ -23,6 +23,7 @@ TOPICS = {
     "console": "tests/browser",
     "costs": "tests/faults",
     "devices": "tests/integration",
+    "fuzz": "tests/unit/fuzz",
     "operator": "tests/cluster/operator",
     "disruption": "tests/cluster",
     "security": "tests/security tests/cluster",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aurum.prediction.card import FORMAT
 from aurum.prediction.model import CARD, CorruptModelError
+from aurum.storage.durable_file import write_file
 
 ACTIVE = "active.json"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -56,11 +57,8 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
 
 
 def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
-    """Replaces what serves a type, in one step."""
-    path = root / machine_type / ACTIVE
-    half = path.with_suffix(".writing")
-    half.write_text(json.dumps(asdict(serving)) + "\n", encoding="utf-8")
-    os.replace(half, path)
+    """Replaces what serves a type, in one step. Raises OSError."""
+    write_file(root / machine_type / ACTIVE, (json.dumps(asdict(serving)) + "\n").encode())
 
 
 def make_champion(root: Path, machine_type: str, version: str) -> None:

@@ -22,6 +22,7 @@ from aurum.edge.inputs.tags import Kind
 from aurum.readings.batch import MAX_SERIES, Series
 from aurum.readings.tables import TableError, read_csv, to_series
 from aurum.runtime import metrics
+from aurum.storage.durable_file import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -133,9 +134,7 @@ class Files:
         target.mkdir(exist_ok=True)
         name = f"{time.time_ns() // 1_000_000}-{path.name}"
         if problem is not None:  # told before the file is there, and whole, to whoever watches the folder
-            half = target / f".{name}.problem.txt"
-            half.write_text(problem + "\n", encoding="utf-8")
-            half.replace(target / f"{name}.problem.txt")
+            write_file(target / f"{name}.problem.txt", (problem + "\n").encode(), sync=False)
         path.replace(target / name)
         if problem is None:
             for old in sorted(target.iterdir())[: -self._options.keep or None]:

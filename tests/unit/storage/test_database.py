@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from aurum.storage import database
 from aurum.storage.database import NewerDatabaseError, connect, found_version, prepare, transaction
+from tests.support.disks import without_privileges
 
 SCHEMA = "CREATE TABLE things (name TEXT NOT NULL);"
 
@@ -215,3 +216,28 @@ def test_damaged_database_is_reported_by_path(tmp_path: Path) -> None:
         found_version(path, "things")
     assert str(caught.value).startswith(f"{path} is not a database that can be read: database disk image is malformed")
     assert connections() == before
+
+
+@pytest.mark.parametrize("forbidden", ["file", "folder"])
+def test_forbidden_database_is_reported_by_path(tmp_path: Path, forbidden: str) -> None:
+    path = tmp_path / "things" / "things.db"
+    prepare(path, "things", 1, SCHEMA)
+    (path if forbidden == "file" else path.parent).chmod(0)
+    before = connections()
+    try:
+        for use in (lambda: found_version(path, "things"), lambda: connect(path)):
+            with without_privileges(), pytest.raises(sqlite3.OperationalError) as caught:
+                use()
+            assert str(caught.value).startswith(f"{path} cannot be opened: ")
+            assert str(caught.value).endswith("let this user read and write it and its folder, or set another path")
+    finally:
+        path.parent.chmod(0o700)
+    assert connections() == before
+
+
+def test_file_that_is_no_database_is_reported_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "things.db"
+    path.write_text("machine_id,timestamp\n" * 100)
+    for use in (lambda: connect(path), lambda: found_version(path, "things")):
+        with pytest.raises(sqlite3.DatabaseError, match=rf"^{path} is not a database that can be read: file is not a"):
+            use()

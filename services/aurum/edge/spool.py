@@ -44,6 +44,7 @@ _LIVE = 2.0  # seconds; a batch that could not be sent for so long is left to th
 _GIVE_WAY = 0.5  # seconds; the backlog waits while the oldest batch of the live lane is older
 _MOST_LIVE = 20_000  # batches that wait in the live lane
 _MOST_RANGES = 1000  # of acknowledged ids; with more, the live lane overtakes no further
+_MOST_ID = 2**62  # of a batch
 _READ_BYTES = 8_000_000  # at a time
 _EXPIRE_EVERY = 60.0  # seconds
 _SAVE_CLOCK_EVERY = 10.0  # seconds
@@ -494,8 +495,10 @@ def _read_acked(path: Path) -> list[ledger.Range]:
     ranges: list[ledger.Range] = []
     try:
         for first, last in read_state(path) or ():
+            if not 0 <= int(first) <= int(last) < _MOST_ID:
+                raise ValueError(f"{first!r} to {last!r} are no ids")
             ledger.record(ranges, int(first), int(last))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         logger.warning("%s cannot be read, so what is in the spool is sent again: %s", path, error)
         return []
     return ranges

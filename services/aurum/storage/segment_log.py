@@ -173,11 +173,16 @@ class SegmentLog:
     def _writable(self) -> tuple[_File, int]:
         """The file to append to, and its descriptor."""
         newest = self._files[-1] if self._files else None
-        if newest is None or newest.size >= self._file_bytes or (newest.last or newest.first - 1) + 1 != self.next_id:
+        if newest is None or newest.size >= self._file_bytes or not self._continues(newest):
             newest = self._begin_file()
         if self._descriptor is None:
             self._descriptor = os.open(newest.path, os.O_WRONLY | os.O_APPEND)
         return newest, self._descriptor
+
+    def _continues(self, file: _File) -> bool:
+        """Whether the next id may stand in a file."""
+        follows = (file.last or file.first - 1) + 1 == self.next_id
+        return follows and self.next_id <= file.first + _MOST_IDS
 
     def _begin_file(self) -> _File:
         self.close()

@@ -28,7 +28,7 @@ from aurum.edge.inputs.reach import Reach
 from aurum.edge.inputs.sparkplug import Plant
 from aurum.edge.inputs.tags import Tags
 from aurum.edge.spool import Spool, SpoolOptions
-from aurum.edge.spool_clock import SpoolClock
+from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.prediction.model import CorruptModelError, load_model
 from aurum.prediction.model_files import read_serving
 from aurum.readings.batch import Batch, Series, decode, encode, parse_request
@@ -436,7 +436,9 @@ _STATE = b"[[0,3],[5,7]]"
 def _spool_seeds() -> list[bytes]:
     plain = columns_pb2.BatchRequest(batch=_batch_seeds()[0]).SerializeToString()
     packed = zstandard.ZstdCompressor(level=1).compress(plain * 3)
-    return [_STATE + b"\n" + _log_of(b"\0" + plain, b"\1" + packed, b"\0", b"", b"\2newer", b"\1" + plain)]
+    log = _log_of(b"\0" + plain, b"\1" + packed, b"\0", b"", b"\2newer", b"\1" + plain)
+    states = (_STATE, b"[[0,1e999]]", b"[[0,99999999999999999999]]", b"[[-5,3]]", b"[[9,1]]")
+    return [state + b"\n" + log for state in states]
 
 
 def _spool(data: bytes) -> None:
@@ -485,7 +487,15 @@ def _put_state(path: Path, content: bytes) -> None:
 
 
 def _state_seeds() -> list[bytes]:
-    return [_STATE, b'{"now_us":1790000000000000,"uptime_us":5,"boot_id":"b"}', b'"text"', b"1e999"]
+    return [
+        _STATE,
+        b'{"now_us":1790000000000000,"uptime_us":5,"boot_id":"b"}',
+        b'"text"',
+        *(
+            b'{"now_us":%b,"uptime_us":%b,"boot_id":"b"}' % each
+            for each in ((b"1e999", b"1"), (b"1e300", b"1"), (b"-1", b"1"), (b"1", b"-1e300"))
+        ),
+    ]
 
 
 def _state(data: bytes) -> None:
@@ -497,7 +507,7 @@ def _state(data: bytes) -> None:
         else:
             path.write_bytes(stored)
         content = read_state(path)
-        clock = SpoolClock(path, 0)
+        clock = SpoolClock(path, 0, Uptime("b", lambda: 10**12))
         first = clock.now_us()
         assert isinstance(first, int)
         assert abs(first) < 2**63

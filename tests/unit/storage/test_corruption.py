@@ -30,6 +30,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "its end twice": lambda content: content + content[-len(content) // 3 :],
     "missing": lambda content: None,
 }
+NEWER, FORBIDDEN, FULL = "newer version", "no permission", "no space"
+CONDITIONS = (*DAMAGES, NEWER, FORBIDDEN, FULL)
+SMALL_DISK = 64_000_000  # bytes
+UNTIL_ROOM = "is refused until there is room"
 END = 2**61
 
 

@@ -40,9 +40,9 @@ def without_privileges() -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[bool]:
-    """A disk of so many bytes at a folder; False where this process may not mount one."""
+    """A disk of so many bytes at a folder; False for none, and where this process may not mount one."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    mounted = size > 0 and os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
     try:
         yield mounted
     finally:

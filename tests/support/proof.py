@@ -24,6 +24,7 @@ TOPICS = {
     "costs": "tests/faults",
     "devices": "tests/integration",
     "fuzz": "tests/unit/fuzz",
+    "matrices": "tests/unit/storage",
     "operator": "tests/cluster/operator",
     "disruption": "tests/cluster",
     "security": "tests/security tests/cluster",

@@ -26,6 +26,13 @@ class CorruptModelError(Exception):
     file."""
 
 
+def unreadable(path: Path, error: OSError) -> CorruptModelError:
+    """What is wrong with a file of a model that the system does not give, and what to do."""
+    missing = isinstance(error, FileNotFoundError)
+    remedy = "remove the folder or train again" if missing else "see that this user may read it"
+    return CorruptModelError(f"{path} cannot be read: {error.strerror}; {remedy}")
+
+
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """One element a row of features. risk: None if the model has seen no failures. quantiles[row, level] of the RUL, in
@@ -67,13 +74,16 @@ def load_model(folder: Path) -> Model:
     path = folder / CARD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("format") != FORMAT:
+        if isinstance(content, dict) and (found := content.get("format")) != FORMAT:
+            newer = isinstance(found, int) and found > FORMAT
             raise CorruptModelError(
-                f"{path} is of an earlier version: its format is {content.get('format')!r} and this one reads "
-                f"{FORMAT}; train the model again"
+                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {found!r} and this one "
+                f"reads {FORMAT}; {'start the newer version, or ' if newer else ''}train the model again"
             )
         card = ModelCard.model_validate(content)
-    except (OSError, ValueError, ValidationError, RecursionError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, ValidationError, RecursionError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else error
         raise CorruptModelError(f"{path} is not a model card: {problem}; remove the folder or train again") from error
     files = {}
@@ -84,7 +94,7 @@ def load_model(folder: Path) -> Model:
         try:
             read = file.read_bytes()
         except OSError as error:
-            raise CorruptModelError(f"{file} cannot be read: {error.strerror}") from error
+            raise unreadable(file, error) from error
         if hashlib.sha256(read).hexdigest() != expected:
             raise CorruptModelError(
                 f"{file} is corrupt: its SHA-256 is not the one in {CARD}; remove the folder or train again"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aurum.prediction.card import FORMAT
-from aurum.prediction.model import CARD, CorruptModelError
+from aurum.prediction.model import CARD, CorruptModelError, unreadable
 from aurum.storage.durable_file import write_file
 
 ACTIVE = "active.json"
@@ -47,7 +47,9 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
         serving = Serving(content["version"], content.get("previous"), content.get("shadow"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptModelError(f"{path} is not readable: {error}; remove it or train again") from error
     others = [each for each in (serving.previous, serving.shadow) if each is not None]
     for version in (serving.version, *others):

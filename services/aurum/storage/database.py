@@ -115,7 +115,8 @@ def _named(path: Path, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
     """The error with the path, and with what to do."""
     if isinstance(error, sqlite3.OperationalError):
         return sqlite3.OperationalError(
-            f"{path} cannot be opened: {error}; let this user read and write it and its folder, or set another path"
+            f"{path} cannot be opened: {error}; see that its disk has room and that this user may read and write "
+            f"it and its folder, or set another path"
         )
     return sqlite3.DatabaseError(
         f"{path} is not a database that can be read: {error}; restore a backup, or set another path"

@@ -254,9 +254,14 @@ def _files_of(folder: Path) -> list[_File]:
 
 
 def _check_version(file: _File) -> None:
-    """Raises NewerLogError, or another OSError that names the file."""
-    with file.path.open("rb") as content:
-        found = content.read(len(_MAGIC_BYTES))
+    """Raises NewerLogError, or another OSError, which names the file and says what to do."""
+    try:
+        with file.path.open("rb") as content:
+            found = content.read(len(_MAGIC_BYTES))
+    except OSError as error:
+        raise type(error)(
+            f"{file.path} cannot be read: {error.strerror}; see that this user may read and write it and its folder"
+        ) from error
     if len(found) < len(_MAGIC_BYTES) or found[:3] != _ANY_VERSION or found <= _MAGIC_BYTES:
         return
     if next(_records(file, 0), None) is None:  # else the first record is damaged, and the others are of this version

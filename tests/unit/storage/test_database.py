@@ -229,7 +229,9 @@ def test_forbidden_database_is_reported_by_path(tmp_path: Path, forbidden: str) 
             with without_privileges(), pytest.raises(sqlite3.OperationalError) as caught:
                 use()
             assert str(caught.value).startswith(f"{path} cannot be opened: ")
-            assert str(caught.value).endswith("let this user read and write it and its folder, or set another path")
+            assert str(caught.value).endswith(
+                "that this user may read and write it and its folder, or set another path"
+            )
     finally:
         path.parent.chmod(0o700)
     assert connections() == before

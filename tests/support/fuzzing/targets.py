@@ -1,10 +1,13 @@
 """The decoders that are fuzzed: everything that reads bytes of devices, callers, operators or the disk."""
 
 import asyncio
+import atexit
 import csv
 import hashlib
 import io
 import json
+import os
+import shutil
 import struct
 import tempfile
 import zlib
@@ -56,8 +59,16 @@ _KINDS = ("NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH")
 
 @cache
 def _folder() -> Path:
-    """Of this process, for decoders of files."""
-    return Path(tempfile.mkdtemp(prefix="fuzz-"))
+    """Of this process, for decoders of files; in memory where there is such a place, for they are synced."""
+    made = Path(tempfile.mkdtemp(prefix="aurum-fuzz-", dir=scratch()))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def scratch() -> str | None:
+    """Where files are that may be lost; None for the system's own place. AURUM_FUZZ_SCRATCH: for who removes them."""
+    memory = "/dev/shm"  # noqa: S108
+    return os.environ.get("AURUM_FUZZ_SCRATCH") or (memory if os.access(memory, os.W_OK) else None)
 
 
 def _file(name: str, data: bytes) -> Path:

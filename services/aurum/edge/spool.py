@@ -8,6 +8,7 @@ any order, so it ends up with the same readings.
 
 import asyncio
 import collections
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -296,10 +297,10 @@ class Spool:
         while after < through:
             records = [record for record in await self._read(after, _READ_BYTES, most) if record.id <= through]
             last = records[-1].id if records else through
-            there = {record.id for record in records}
-            lost = [id_ for id_ in range(after + 1, last + 1) if id_ not in there]
-            if self._drop(lost, "damaged"):
-                logger.error("%d batches of the spool are damaged and lost", len(lost))
+            ends = [after, *(record.id for record in records), last + 1]
+            lost = sum(self._drop_all(range(end + 1, start), "damaged") for end, start in itertools.pairwise(ends))
+            if lost:
+                logger.error("%d batches of the spool are damaged and lost", lost)
             found = []
             for record in records:
                 if ledger.contains(self._acked, record.id) or record.id in self._unkept:
@@ -328,14 +329,30 @@ class Spool:
             if not ledger.contains(self._acked, id_):
                 ledger.record(self._acked, id_)
                 forgotten += 1
+        self._count_out(forgotten)
+        return forgotten
+
+    def _count_out(self, forgotten: int) -> None:
         self._waiting -= forgotten
         while self._newest and ledger.contains(self._acked, self._newest[0][0]):
             self._newest.popleft()
-        return forgotten
 
     def _drop(self, ids: Sequence[int], reason: str) -> int:
         dropped = self._forget(ids)
         metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
+        return dropped
+
+    def _drop_all(self, ids: range, reason: str) -> int:
+        """As `_drop`, in a time that does not grow with how many they are."""
+        if not ids:
+            return 0
+        first, last = ids.start, ids.stop - 1
+        known = sum(max(0, min(end, last) - max(start, first) + 1) for start, end in self._acked)
+        dropped = len(ids) - known
+        if dropped:
+            ledger.record(self._acked, first, last)
+            self._count_out(dropped)
+            metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
         return dropped
 
     async def _drop_oldest(self) -> bool:
@@ -343,7 +360,7 @@ class Spool:
         oldest = self._log.oldest_file()
         if oldest is None:
             return False
-        if dropped := self._drop(oldest, "full"):
+        if dropped := self._drop_all(oldest, "full"):
             logger.error("the spool is full: %d of its oldest batches are given up", dropped)
         await self._trim()
         return True

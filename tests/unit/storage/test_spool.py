@@ -232,3 +232,20 @@ async def test_record_that_cannot_be_unpacked_is_set_apart(tmp_path: Path, paylo
     (name,) = names(folder_of(folder))
     letter = read(folder_of(folder), name)
     assert (letter.reason, letter.request) == ("UNREADABLE", payload)
+
+
+async def test_ids_that_are_far_apart_hold_nothing_up(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    log = SegmentLog(folder)
+    log.append([b"\0first"], 1)
+    log.next_id = 2**40
+    log.append([b"\0second"], 1)
+    log.close()
+    spool = Spool(SpoolOptions(folder))
+    await spool.start()
+    found = await spool.backlog.after(0, 5)
+    assert [(waiting.id, waiting.data) for waiting in found] == [(1, b"first"), (2**40, b"second")]
+    assert spool.batches == 2, "what never was waits for nothing"
+    await spool.backlog.forwarded([1, 2**40])
+    assert spool.batches == 0
+    await spool.close()

@@ -277,7 +277,7 @@ async def test_trimmed_batches_count_as_acknowledged(tmp_path: Path) -> None:
 
 async def test_failure_to_save_acknowledgements_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = await opened(tmp_path / "spool")
-    (tmp_path / "spool" / "acked.new").mkdir()  # in the way of the new file
+    (tmp_path / "spool" / ".acked.json.new").mkdir()  # in the way of the new file
     await put(spool, raw(1))
     await spool.live.forwarded([1])
     await spool.close()

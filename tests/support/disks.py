@@ -20,6 +20,13 @@ class _Data(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
+def scratch_place() -> str | None:
+    """Where files are that may be lost, in memory if there is such a place, for many of them are synced; None for the
+    system's own. AURUM_SCRATCH: for who removes them afterwards."""
+    memory = "/dev/shm"  # noqa: S108
+    return os.environ.get("AURUM_SCRATCH") or (memory if os.access(memory, os.W_OK) else None)
+
+
 @contextlib.contextmanager
 def without_privileges() -> Iterator[None]:
     """Permissions hold for this thread, and those that it starts, as they do for an ordinary user."""

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
 import struct
 import tempfile
@@ -50,6 +49,7 @@ from aurum.storage.segment_log import OVERHEAD, NewerLogError, SegmentLog
 from aurum.storage.state_file import read_state, write_state
 from aurum.v1 import columns_pb2, ingestion_pb2
 from tests.support.collector import MemorySpool
+from tests.support.disks import scratch_place
 from tests.support.fuzzing.oracle import MB, Target
 
 NOW = 1_790_000_000_000_000  # µs
@@ -60,15 +60,9 @@ _KINDS = ("NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH")
 @cache
 def _folder() -> Path:
     """Of this process, for decoders of files; in memory where there is such a place, for they are synced."""
-    made = Path(tempfile.mkdtemp(prefix="aurum-fuzz-", dir=scratch()))
+    made = Path(tempfile.mkdtemp(prefix="aurum-fuzz-", dir=scratch_place()))
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return made
-
-
-def scratch() -> str | None:
-    """Where files are that may be lost; None for the system's own place. AURUM_FUZZ_SCRATCH: for who removes them."""
-    memory = "/dev/shm"  # noqa: S108
-    return os.environ.get("AURUM_FUZZ_SCRATCH") or (memory if os.access(memory, os.W_OK) else None)
 
 
 def _file(name: str, data: bytes) -> Path:
@@ -607,8 +601,8 @@ TARGETS = {
         Target("files", _files_seeds, _files, base_memory=2 * MB),
         Target("json", _json_seeds, _json, (TableError, InvalidArgumentError)),
         Target("payload", _payload_seeds, _payload, (payloads.PayloadError,)),
-        Target("policy", _policy_seeds, _policy, (PolicyError,), calls=500, base_calls=50_000),
-        Target("keys", _key_seeds, _keys, (KeyFileError,), calls=500, base_calls=50_000),
+        Target("policy", _policy_seeds, _policy, (PolicyError,), calls=500, base_calls=50_000, base_memory=10 * MB),
+        Target("keys", _key_seeds, _keys, (KeyFileError,), calls=500, base_calls=50_000, base_memory=50 * MB),
         Target("segment", _segment_seeds, _segment, (CorruptSegmentError,), memory=5 * 2**15),  # as zstd compresses
         Target("log", _log_seeds, _log, (NewerLogError,)),
         Target("spool", _spool_seeds, _spool, (NewerLogError,)),

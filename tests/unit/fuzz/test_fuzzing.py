@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import scratch_place
 from tests.support.fuzzing.inputs import FOLDER
 from tests.support.fuzzing.oracle import measure_input
-from tests.support.fuzzing.targets import TARGETS, scratch
+from tests.support.fuzzing.targets import TARGETS
 
 ROOT = Path(__file__).parents[3]
 SECONDS = int(os.environ.get("AURUM_FUZZ_SECONDS", "60"))  # for each decoder
@@ -25,8 +26,8 @@ def test_decoder_withstands_a_guided_search(name: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed: it is for Linux, and for versions of Python that it has a wheel for")
     command = [sys.executable, "-m", "tests.support.fuzzing.engine", name, str(tmp_path), str(SECONDS)]
-    with tempfile.TemporaryDirectory(prefix="aurum-fuzz-", dir=scratch()) as place:  # the engine removes nothing
-        environment = {**os.environ, "AURUM_FUZZ_SCRATCH": place}
+    with tempfile.TemporaryDirectory(prefix="aurum-fuzz-", dir=scratch_place()) as place:  # the engine removes nothing
+        environment = {**os.environ, "AURUM_SCRATCH": place}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", check=False
         )

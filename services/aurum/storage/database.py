@@ -102,6 +102,7 @@ def found_version(path: Path, application: str) -> int:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         marked = connection.execute("SELECT name FROM application").fetchone() if "application" in tables else None
+        _check_length(connection, path)
     except sqlite3.DatabaseError as error:
         raise _named(path, error) from error
     finally:
@@ -109,6 +110,16 @@ def found_version(path: Path, application: str) -> int:
     if tables and (marked is None or marked[0] != application):
         raise sqlite3.DatabaseError(f"{path} is a database, but not {application} of AurumAI; set another path")
     return version
+
+
+def _check_length(connection: sqlite3.Connection, path: Path) -> None:
+    """SQLite reads a last page that is cut off as if it ended in zeros. Raises sqlite3.DatabaseError."""
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size > 0:
+        return  # which holds what the file lacks
+    if (found := path.stat().st_size) < pages * size:
+        raise sqlite3.DatabaseError(f"it is cut off after {found} of {pages * size} bytes")
 
 
 def _named(path: Path, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:

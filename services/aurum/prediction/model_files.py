@@ -1,5 +1,6 @@
 """Models on disk: DIR/<machine type>/<version>/, and which of them serve."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aurum.prediction.card import FORMAT
-from aurum.prediction.model import CARD, CorruptModelError, unreadable
+from aurum.prediction.model import CARD, CARD_CHECKSUM, CorruptModelError, unreadable
 from aurum.storage.durable_file import write_file
 
 ACTIVE = "active.json"
@@ -33,7 +34,8 @@ def write_model(root: Path, machine_type: str, version: str, files: Mapping[str,
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         half = Path(scratch) / version
         half.mkdir()
-        for name, content in files.items():
+        checksum = hashlib.sha256(files[CARD].encode()).hexdigest()
+        for name, content in {**files, CARD_CHECKSUM: f"{checksum}  {CARD}\n"}.items():
             (half / name).write_text(content, encoding="utf-8")
         os.replace(half, folder)
     return folder

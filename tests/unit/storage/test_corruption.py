@@ -509,6 +509,17 @@ async def test_damaged_file_has_the_outcome_that_docs_say(kind: str, how: str, t
     assert outcome == table()[kind, how]
 
 
+def test_changed_number_in_a_card_is_no_model(tmp_path: Path, models: Path) -> None:
+    """A card of an earlier version, which has no checksum, is taken as it is."""
+    shutil.copytree(models / "pump", tmp_path / "pump")
+    (card,) = (tmp_path / "pump").glob("*/card.json")
+    card.write_text(card.read_text().replace('"machines": 12', '"machines": 13'))
+    assert ModelRegistry(tmp_path).active("pump") is None
+    assert "card.json is corrupt: its SHA-256 is not the one in card.json.sha256" in damage.shown()[0]["problem"]
+    card.with_name("card.json.sha256").unlink()
+    assert ModelRegistry(tmp_path).active("pump") is not None
+
+
 @pytest.mark.proof("matrices")
 @pytest.mark.parametrize("how", [FLIPPED_AT, CUT_AT])
 @pytest.mark.parametrize("kind", KINDS)

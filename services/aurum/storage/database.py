@@ -7,18 +7,6 @@ from pathlib import Path
 
 from aurum.runtime import metrics
 
-_READER = ("busy_timeout = 10000", "cache_size = -2000")  # ms, kB
-_WRITER = (
-    "busy_timeout = 10000",
-    "cache_size = -8000",
-    "page_size = 16384",  # this and the next take effect in a file that is still empty
-    "auto_vacuum = INCREMENTAL",
-    "journal_mode = WAL",
-    "synchronous = FULL",
-    "wal_autocheckpoint = 1000",
-    "journal_size_limit = 64000000",
-)
-
 Migration = Callable[[sqlite3.Connection], None]
 
 
@@ -35,8 +23,15 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise _named(path, error) from error
     try:
-        for pragma in _READER if read_only else _WRITER:
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute(f"PRAGMA cache_size = {-2000 if read_only else -8000}")  # kB
+        if not read_only:
+            connection.execute("PRAGMA page_size = 16384")  # takes effect, as the next, in a file that is still empty
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 1000")
+            connection.execute("PRAGMA journal_size_limit = 64000000")
     except sqlite3.DatabaseError as error:
         connection.close()
         raise _named(path, error) from error

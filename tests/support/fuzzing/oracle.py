@@ -5,6 +5,7 @@ Work is counted in calls of Python and C functions, not in seconds, so that the 
 """
 
 import contextlib
+import gc
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -43,6 +44,15 @@ def try_input(target: Target, data: bytes) -> None:
 def measure_input(target: Target, data: bytes) -> None:
     """As `try_input`; also raises FaultError if the memory or the calls are more than the input's size allows."""
     try_input(target, data)  # what is imported or cached at first use counts for none
+    gc.collect()
+    gc.disable()  # for what it finds is of others
+    try:
+        _measure(target, data)
+    finally:
+        gc.enable()
+
+
+def _measure(target: Target, data: bytes) -> None:
     calls = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:

@@ -44,7 +44,8 @@ from aurum.runtime.settings import Settings
 from aurum.security.api_keys import KeyFileError, read_valid_keys
 from aurum.security.sources import SourceLimits
 from aurum.storage import segment_log
-from aurum.storage.segment import CorruptSegmentError, pack, unpack
+from aurum.storage.ranks import Ranks
+from aurum.storage.segment import CorruptSegmentError, pack, unpack_ranked
 from aurum.storage.segment_log import OVERHEAD, NewerLogError, SegmentLog
 from aurum.storage.state_file import read_state, write_state
 from aurum.v1 import columns_pb2, ingestion_pb2
@@ -372,19 +373,27 @@ def _segment_seeds() -> list[bytes]:
         pack(irregular, np.full(10, np.nan)),
         pack(np.array([5]), np.array([1.0])),
         pack(np.array([0, 2**40, 2**41 + 5]), np.array([1.0, 2.0, 3.0])),
+        pack(irregular, np.arange(10.0), _several_ranks(10)),
     ]
+
+
+def _several_ranks(count: int) -> Ranks:
+    places, sequences = np.arange(2), np.array([7, 9])
+    return Ranks.from_runs([(1,), (2,)], places, sequences, np.array([1, count - 1]))
 
 
 def _segment(data: bytes) -> None:
     """As it is, and with the checksum that it should have, so that what is behind the checksum is reached too."""
     for segment in (data, data[:8] + zlib.crc32(data[12:]).to_bytes(4, "little") + data[12:]):
         try:
-            timestamps, values = unpack(segment)
+            timestamps, values, ranks = unpack_ranked(segment)
         except CorruptSegmentError:
             continue
+        assert ranks is None or ranks.lengths.sum() == len(values)
         assert len(timestamps) == len(values) >= 1
         if len(timestamps) == 1 or (np.diff(timestamps) >= 0).all():
-            again = unpack(pack(timestamps, values))
+            again = unpack_ranked(pack(timestamps, values, ranks))
+            assert ranks is None or len(ranks.lengths) == 1 or again.ranks is not None
             assert (again[0].tobytes(), again[1].tobytes()) == (timestamps.tobytes(), values.tobytes())
 
 

@@ -43,6 +43,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
 
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
+	@echo "Installing the fuzzing engine into $(VENV) (once)"
+	@$(INSTALL) --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
 setup: $(VENV)/.dev  ## Make .venv with everything for development
 
 run: $(VENV)/.run  ## Start the whole platform with its simulators on this machine
@@ -60,7 +65,7 @@ chart-test: $(VENV)/.dev  ## Check charts and alert rules (with helm and promtoo
 cluster-test: $(VENV)/.dev  ## Install one release on the current cluster, which has the images, and check it
 	@$(BIN)/python -m pytest tests/cluster --timeout=900 $(patsubst %,--ignore=%,$(CHART_TESTS)) $(ARGS)
 
-proof: $(VENV)/.dev  ## Prove the claims of the docs, for hours; ARGS='alerts chaos' chooses topics, ARGS=--list lists them
+proof: $(VENV)/.dev $(VENV)/.fuzz  ## Prove the claims of the docs, for hours; ARGS='alerts chaos' chooses topics, ARGS=--list lists them
 	@$(BIN)/python -m tests.proof $(ARGS)
 
 coverage: $(VENV)/.dev  ## Run the tests of make test with branch coverage, also of the processes that they start
@@ -129,6 +134,7 @@ lock: $(VENV)/.uv  ## Resolve the dependencies anew and write the locks
 	$(BIN)/uv pip compile $(LOCK) --upgrade --extra all --group build pyproject.toml -o requirements/run.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --extra all --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --group install -o requirements/install.txt
+	$(BIN)/uv pip compile $(LOCK) --upgrade --group fuzz -o requirements/fuzz.txt
 	$(BIN)/uv pip compile $(LOCK) --group build -c requirements/run.txt -o requirements/build.txt
 	$(BIN)/uv pip compile $(LOCK) --group sbom -c requirements/run.txt -o requirements/sbom.txt
 	$(BIN)/uv pip compile $(LOCK) --extra api -c requirements/run.txt pyproject.toml -o requirements/api.txt

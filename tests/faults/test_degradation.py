@@ -125,6 +125,7 @@ def test_killed_prediction_recovers_under_supervisor(platform: Platform, models:
         shutil.copytree(models / "pump", platform.folder / "models" / name)
         for card in (platform.folder / "models" / name).glob("*/card.json"):
             card.write_text(json.dumps({**json.loads(card.read_text()), "machine_type": name}))
+            card.with_name("card.json.sha256").unlink()
     (platform.folder / "policies.yaml").write_text(
         "uid: beside\npolicies: [{target: api/prediction/*, timeout: {connect: 100ms}, "
         "circuitBreaker: {failMax: 2, open: 1s, openGrowth: 1}}]"

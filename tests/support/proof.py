@@ -23,6 +23,8 @@ TOPICS = {
     "console": "tests/browser",
     "costs": "tests/faults",
     "devices": "tests/integration",
+    "fuzz": "tests/unit/fuzz",
+    "matrices": "tests/unit/storage",
     "operator": "tests/cluster/operator",
     "disruption": "tests/cluster",
     "resilience-model": "tests/unit/resilience",

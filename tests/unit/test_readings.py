@@ -1,5 +1,6 @@
 """Batches, segments, tables: what goes in comes out, and what is wrong is named."""
 
+import io
 import math
 import struct
 from datetime import UTC, datetime
@@ -62,6 +63,17 @@ def test_batch_takes_its_last_owner(owners: list[str]) -> None:
         sent = sent.owned_by(owner)
     got = decode(sent.data)
     assert (got.owner, got.source_id, got.readings) == ((owners or [""])[-1], "src", 1)
+
+
+def test_new_owner_leaves_columns_in_several_pieces_whole() -> None:
+    first = series(at=(NOW,), values=(1.0,)).SerializeToString()
+    second = ingestion_pb2.Series(timestamps_us=[NOW + 1], values=[2.0]).SerializeToString()
+    message = ingestion_pb2.Batch(source_id="src", sequence=1, owner="first").SerializeToString()
+    message += bytes([0x1A, len(first + second)]) + first + second
+    sent = decode(message).owned_by("other")
+    assert sent.series[0].values.tolist() == [1.0, 2.0]
+    stored = decode(sent.data)
+    assert (stored.owner, stored.series[0].values.tolist()) == ("other", [1.0, 2.0])
 
 
 def test_owner_survives_the_slow_reading_of_a_batch() -> None:
@@ -194,6 +206,10 @@ def test_long_and_wide_csv_are_equivalent() -> None:
         ("machine_id,timestamp,a,b\nm,1,2,3\nm,2,2,oops\n", 3, "b"),
         ("machine_id,timestamp,a,b\nm,1,2,3,4\n", 2, "column 5"),
         ("machine_id,timestamp,a,a\nm,1,2,3\n", 1, "a"),
+        ("machine_id,timestamp,a,machine_id\nm,1,2,n\n", 1, "machine_id"),
+        ("timestamp,timestamp,machine_id,a\n1,2,m,2\n", 1, "timestamp"),
+        ("machine_id,timestamp,sensor,value\nm,1,a,2026_05\n", 2, "value"),
+        ("machine_id,timestamp,a\nm,17_90,1\n", 2, "timestamp"),
     ],
 )
 def test_invalid_csv_cell_is_reported_by_row_and_column(text: str, row: int, column: str) -> None:
@@ -234,6 +250,12 @@ def test_truncated_cmapss_file_names_line_and_column() -> None:
         list(read_cmapss([cmapss_line(1, 1), cmapss_line(1, 2), cut], "fd", 10**6))
     assert caught.value.row == 3
     assert caught.value.column == f"column {len(cut.split()) + 1}"
+
+
+def test_cmapss_bytes_that_are_no_text_are_refused_by_row() -> None:
+    text = io.TextIOWrapper(io.BytesIO(cmapss_line(1, 1).encode() + b"\xb7"), encoding="utf-8", newline="")
+    with pytest.raises(TableError, match="is not UTF-8 text"):
+        list(read_cmapss(text, "fd", 10**6))
 
 
 def test_runs_are_split_at_overhauls_and_end_at_faults() -> None:

@@ -91,6 +91,23 @@ def test_body_of_another_form_is_refused_by_field(body: bytes) -> None:
     assert refused.value.violations[0].field in ("body", "readings")
 
 
+def test_field_that_stands_twice_is_refused() -> None:
+    one = json.dumps(READING)
+    with pytest.raises(InvalidArgumentError, match="body: has a field twice"):
+        parse_readings(f'{{"readings": [{one}], "readings": [{one}]}}'.encode())
+    twice = one.replace('"value"', '"value": 7, "value"')
+    with pytest.raises(TableError, match="row 1: has a field twice"):
+        parse_readings(f'{{"readings": [{one}, {twice}]}}'.encode())
+
+
+@pytest.mark.parametrize("sequence", [2**62 + 1, 10**30, "9" * 5000])
+def test_number_beyond_what_can_be_stored_is_refused(sequence: int | str) -> None:
+    body = f'{{"source_id": "s", "sequence": {sequence}, "readings": [{json.dumps(READING)}]}}'
+    with pytest.raises(InvalidArgumentError) as refused:
+        parse_readings(body.encode())
+    assert refused.value.violations[0].field in ("sequence", "body")
+
+
 def test_body_takes_little_memory() -> None:
     """A fifth of the largest body takes less than a fifth of 100 MB; one with too many readings is refused early."""
     one = json.dumps(READING).encode()

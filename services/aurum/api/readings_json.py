@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from aurum.readings.batch import MAX_READINGS
+from aurum.readings.batch import MAX_READINGS, MAX_SEQUENCE
 from aurum.readings.tables import Rows, TableError, parse_timestamp, timestamp_of
 from aurum.runtime.errors import InvalidArgumentError
 
@@ -30,6 +30,8 @@ def parse_readings(body: bytes) -> ReadingsBody:
         content: Any = json.loads(body, object_pairs_hook=taken.take)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError.of("body", f"is not JSON: {error}") from error
+    except ValueError as error:  # Python reads no whole number of more than 4,300 digits
+        raise InvalidArgumentError.of("body", "has a number with too many digits") from error
     except RecursionError as error:
         raise InvalidArgumentError.of("body", "is not JSON of readings: it is nested too deeply") from error
     if not isinstance(content, dict):
@@ -61,8 +63,8 @@ def _source_id(value: Any) -> str | None:
 def _sequence(value: Any) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgumentError.of("sequence", "must be a whole number, at least 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SEQUENCE:
+        raise InvalidArgumentError.of("sequence", f"must be a whole number from 1 to {MAX_SEQUENCE}")
     return value
 
 
@@ -78,6 +80,8 @@ class _Taken:
     def take(self, pairs: list[tuple[str, Any]]) -> Any:
         content = dict(pairs)
         if "readings" in content:
+            if len(content) < len(pairs):
+                raise InvalidArgumentError.of("body", "has a field twice")
             return content
         row = self.count
         self.count += 1
@@ -85,6 +89,8 @@ class _Taken:
             raise InvalidArgumentError.of("readings", f"are more than {MAX_READINGS}; send them in parts")
         if self.problem is None:
             try:
+                if len(content) < len(pairs):
+                    raise TableError(row, "", "has a field twice")
                 self._add(row, content)
             except TableError as error:
                 self.problem = error

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
+from aurum.readings.batch import MAX_SEQUENCE
+
 Status = Literal["new", "running", "fault", "stale", "offline"]
 
 
@@ -88,7 +90,7 @@ class ReadingIn(_In):
 
 class ReadingsIn(_In):
     source_id: str | None = Field(None, description="With sequence: makes a retry safe. So does an Idempotency-Key.")
-    sequence: int | None = Field(None, ge=1)
+    sequence: int | None = Field(None, ge=1, le=MAX_SEQUENCE)
     readings: list[ReadingIn] = Field(min_length=1)
 
 

@@ -122,7 +122,7 @@ def read(folder: Path, name: str) -> DeadLetter:
         return DeadLetter(name=name, request=request, **known)
     except OSError as error:
         raise DeadLetterError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DeadLetterError(f"{path} is not a dead letter: {error}") from error
 
 

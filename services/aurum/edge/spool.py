@@ -8,6 +8,7 @@ any order, so it ends up with the same readings.
 
 import asyncio
 import collections
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ from aurum.readings.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import ledger
+from aurum.storage.frames import decompress
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.guarded_log import GuardedLog
 from aurum.storage.ownership import Ownership
@@ -43,6 +45,7 @@ _LIVE = 2.0  # seconds; a batch that could not be sent for so long is left to th
 _GIVE_WAY = 0.5  # seconds; the backlog waits while the oldest batch of the live lane is older
 _MOST_LIVE = 20_000  # batches that wait in the live lane
 _MOST_RANGES = 1000  # of acknowledged ids; with more, the live lane overtakes no further
+_MOST_ID = 2**62  # of a batch
 _READ_BYTES = 8_000_000  # at a time
 _EXPIRE_EVERY = 60.0  # seconds
 _SAVE_CLOCK_EVERY = 10.0  # seconds
@@ -253,13 +256,13 @@ class Spool:
         await self._trim()
 
     async def refused(self, refused: Refused) -> None:
-        """Makes a dead letter of a batch that ingestion will never take. Where it cannot be written, the batch stays in
-        the spool, is not sent, and is tried again by `observe`."""
+        """Makes a dead letter of a batch that ingestion will never take, or that cannot be unpacked. Where it cannot be
+        written, the batch stays in the spool, is not sent, and is tried again by `observe`."""
         if ledger.contains(self._acked, refused.id):
             return
         record = next((record for record in await self._read(refused.id - 1, 1) if record.id == refused.id), None)
         if record is not None:
-            request = self._unpacked(record.payload)
+            request = self._unpacked(record.payload) or record.payload
             if not await self._started.call(lambda: self._keep(refused, request)):
                 self._unkept[refused.id] = refused
                 return
@@ -294,15 +297,19 @@ class Spool:
         while after < through:
             records = [record for record in await self._read(after, _READ_BYTES, most) if record.id <= through]
             last = records[-1].id if records else through
-            there = {record.id for record in records}
-            lost = [id_ for id_ in range(after + 1, last + 1) if id_ not in there]
-            if self._drop(lost, "damaged"):
-                logger.error("%d batches of the spool are damaged and lost", len(lost))
-            found = [
-                Waiting(record.id, self._unpacked(record.payload))
-                for record in records
-                if not ledger.contains(self._acked, record.id) and record.id not in self._unkept
-            ]
+            ends = [after, *(record.id for record in records), last + 1]
+            lost = sum(self._drop_all(range(end + 1, start), "damaged") for end, start in itertools.pairwise(ends))
+            if lost:
+                logger.error("%d batches of the spool are damaged and lost", lost)
+            found = []
+            for record in records:
+                if ledger.contains(self._acked, record.id) or record.id in self._unkept:
+                    continue
+                request = self._unpacked(record.payload)
+                if request is None:
+                    await self.refused(Refused(record.id, "UNREADABLE", "its record in the spool cannot be unpacked"))
+                else:
+                    found.append(Waiting(record.id, request))
             if found:
                 return found
             after = last
@@ -322,14 +329,30 @@ class Spool:
             if not ledger.contains(self._acked, id_):
                 ledger.record(self._acked, id_)
                 forgotten += 1
+        self._count_out(forgotten)
+        return forgotten
+
+    def _count_out(self, forgotten: int) -> None:
         self._waiting -= forgotten
         while self._newest and ledger.contains(self._acked, self._newest[0][0]):
             self._newest.popleft()
-        return forgotten
 
     def _drop(self, ids: Sequence[int], reason: str) -> int:
         dropped = self._forget(ids)
         metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
+        return dropped
+
+    def _drop_all(self, ids: range, reason: str) -> int:
+        """As `_drop`, in a time that does not grow with how many they are."""
+        if not ids:
+            return 0
+        first, last = ids.start, ids.stop - 1
+        known = sum(max(0, min(end, last) - max(start, first) + 1) for start, end in self._acked)
+        dropped = len(ids) - known
+        if dropped:
+            ledger.record(self._acked, first, last)
+            self._count_out(dropped)
+            metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
         return dropped
 
     async def _drop_oldest(self) -> bool:
@@ -337,7 +360,7 @@ class Spool:
         oldest = self._log.oldest_file()
         if oldest is None:
             return False
-        if dropped := self._drop(oldest, "full"):
+        if dropped := self._drop_all(oldest, "full"):
             logger.error("the spool is full: %d of its oldest batches are given up", dropped)
         await self._trim()
         return True
@@ -422,8 +445,14 @@ class Spool:
         message = columns_pb2.BatchRequest(batch=put.batch.data, traceparent=put.traceparent).SerializeToString()
         return _ZSTD + self._compressor.compress(message) if len(message) >= _COMPRESS_FROM else _PLAIN + message
 
-    def _unpacked(self, payload: bytes) -> bytes:
-        return self._decompressor.decompress(payload[1:]) if payload[:1] == _ZSTD else payload[1:]
+    def _unpacked(self, payload: bytes) -> bytes | None:
+        """The request in a record; None if it is not packed as `_packed` does."""
+        if payload[:1] == _PLAIN:
+            return payload[1:]
+        try:
+            return decompress(self._decompressor, payload[1:]) if payload[:1] == _ZSTD else None
+        except (zstandard.ZstdError, MemoryError):
+            return None
 
     def _save(self) -> None:
         """Writes down what is acknowledged. Not synced: what is lost of it is only sent, and recognised, again."""
@@ -483,8 +512,10 @@ def _read_acked(path: Path) -> list[ledger.Range]:
     ranges: list[ledger.Range] = []
     try:
         for first, last in read_state(path) or ():
+            if not 0 <= int(first) <= int(last) < _MOST_ID:
+                raise ValueError(f"{first!r} to {last!r} are no ids")
             ledger.record(ranges, int(first), int(last))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         logger.warning("%s cannot be read, so what is in the spool is sent again: %s", path, error)
         return []
     return ranges

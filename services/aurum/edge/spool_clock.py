@@ -16,6 +16,7 @@ from aurum.storage.state_file import read_state, write_state
 
 logger = logging.getLogger(__name__)
 
+_MOST = 2**60  # µs: 36,000 years
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -59,9 +60,11 @@ class SpoolClock:
         stored: Any = read_state(self._path)
         try:
             now_us, uptime_us, boot_id = int(stored["now_us"]), int(stored["uptime_us"]), stored["boot_id"]
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             return time.time_ns() // 1000  # the first start
         since = self._started - uptime_us
+        if not 0 <= now_us < _MOST or not 0 <= uptime_us < _MOST:  # which this clock never tells
+            return time.time_ns() // 1000
         if not boot_id or boot_id != self._uptime.boot_id or since < 0:
             logger.info("the system was started anew; ages in the spool go on from where they were")
             return now_us

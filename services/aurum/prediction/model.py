@@ -19,11 +19,19 @@ from aurum.prediction.trees import Trees, TreesError
 
 Floats = npt.NDArray[np.float64]
 CARD, RISK, RUL, FOREST = "card.json", "risk.txt", "rul.txt", "forest.txt"
+CARD_CHECKSUM = "card.json.sha256"  # as sha256sum writes and checks it
 
 
 class CorruptModelError(Exception):
     """A model's files are not what its card says, or nothing that this version can serve; the message names the
     file."""
+
+
+def unreadable(path: Path, error: OSError) -> CorruptModelError:
+    """What is wrong with a file of a model that the system does not give, and what to do."""
+    missing = isinstance(error, FileNotFoundError)
+    remedy = "remove the folder or train again" if missing else "see that this user may read it"
+    return CorruptModelError(f"{path} cannot be read: {error.strerror}; {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +74,25 @@ def load_model(folder: Path) -> Model:
     """Reads a model. Raises CorruptModelError that names the file; nothing is executed or unpickled."""
     path = folder / CARD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("format") != FORMAT:
+        text = path.read_bytes()
+        content = json.loads(text)
+        if isinstance(content, dict) and (found := content.get("format")) != FORMAT:
+            newer = isinstance(found, int) and found > FORMAT
             raise CorruptModelError(
-                f"{path} is of an earlier version: its format is {content.get('format')!r} and this one reads "
-                f"{FORMAT}; train the model again"
+                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {found!r} and this one "
+                f"reads {FORMAT}; {'start the newer version, or ' if newer else ''}train the model again"
             )
         card = ModelCard.model_validate(content)
-    except (OSError, ValueError, ValidationError) as error:
+        checksum = _card_checksum(folder)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, ValidationError, RecursionError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else error
         raise CorruptModelError(f"{path} is not a model card: {problem}; remove the folder or train again") from error
+    if checksum not in (None, hashlib.sha256(text).hexdigest()):
+        raise CorruptModelError(
+            f"{path} is corrupt: its SHA-256 is not the one in {CARD_CHECKSUM}; remove the folder or train again"
+        )
     files = {}
     for name, expected in card.files.items():
         file = folder / name
@@ -84,7 +101,7 @@ def load_model(folder: Path) -> Model:
         try:
             read = file.read_bytes()
         except OSError as error:
-            raise CorruptModelError(f"{file} cannot be read: {error.strerror}") from error
+            raise unreadable(file, error) from error
         if hashlib.sha256(read).hexdigest() != expected:
             raise CorruptModelError(
                 f"{file} is corrupt: its SHA-256 is not the one in {CARD}; remove the folder or train again"
@@ -94,6 +111,12 @@ def load_model(folder: Path) -> Model:
         return assemble(card, files)
     except (ValueError, IndexError, KeyError, TypeError) as error:  # of numbers that do not go together
         raise CorruptModelError(f"{path} is not consistent: {error}; remove the folder or train again") from error
+
+
+def _card_checksum(folder: Path) -> str | None:
+    """What is beside the card; None for a model of an earlier version. Raises OSError, UnicodeDecodeError."""
+    path = folder / CARD_CHECKSUM
+    return path.read_text(encoding="ascii").partition(" ")[0] if path.exists() else None
 
 
 def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:

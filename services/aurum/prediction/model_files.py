@@ -1,5 +1,6 @@
 """Models on disk: DIR/<machine type>/<version>/, and which of them serve."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aurum.prediction.card import FORMAT
-from aurum.prediction.model import CARD, CorruptModelError
+from aurum.prediction.model import CARD, CARD_CHECKSUM, CorruptModelError, unreadable
+from aurum.storage.durable_file import write_file
 
 ACTIVE = "active.json"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -32,7 +34,8 @@ def write_model(root: Path, machine_type: str, version: str, files: Mapping[str,
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         half = Path(scratch) / version
         half.mkdir()
-        for name, content in files.items():
+        checksum = hashlib.sha256(files[CARD].encode()).hexdigest()
+        for name, content in {**files, CARD_CHECKSUM: f"{checksum}  {CARD}\n"}.items():
             (half / name).write_text(content, encoding="utf-8")
         os.replace(half, folder)
     return folder
@@ -46,20 +49,20 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
         serving = Serving(content["version"], content.get("previous"), content.get("shadow"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptModelError(f"{path} is not readable: {error}; remove it or train again") from error
-    for version in (serving.version, serving.previous, serving.shadow):
-        if version is not None and not (isinstance(version, str) and _VERSION.fullmatch(version)):
+    others = [each for each in (serving.previous, serving.shadow) if each is not None]
+    for version in (serving.version, *others):
+        if not (isinstance(version, str) and _VERSION.fullmatch(version)):
             raise CorruptModelError(f"{path} names no version: {version!r}; remove it or train again")
     return serving
 
 
 def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
-    """Replaces what serves a type, in one step."""
-    path = root / machine_type / ACTIVE
-    half = path.with_suffix(".writing")
-    half.write_text(json.dumps(asdict(serving)) + "\n", encoding="utf-8")
-    os.replace(half, path)
+    """Replaces what serves a type, in one step. Raises OSError."""
+    write_file(root / machine_type / ACTIVE, (json.dumps(asdict(serving)) + "\n").encode())
 
 
 def make_champion(root: Path, machine_type: str, version: str) -> None:
@@ -79,8 +82,8 @@ def has_current_model(root: Path, machine_type: str) -> bool:
         return False
     try:
         card = json.loads((root / machine_type / serving.version / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return bool(card.get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CorruptModelError(
             f"the card of model {machine_type} {serving.version} is not readable: {error}"
         ) from error
-    return bool(card.get("format") == FORMAT)

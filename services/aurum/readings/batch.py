@@ -73,12 +73,11 @@ class Batch:
         if owner == self.owner:
             return self
         # Fields of a protobuf message may follow each other in any order, so a first owner is appended without a copy
-        # of the columns being decoded; a second one would be read the slow way (see _parse_columns)
+        # of the columns being decoded; a second one would be read the slow way (see _parse_columns). A message that has
+        # an owner is written anew from its series, for its own columns may be in several pieces
         data = self.data
         if self.owner:
-            message = columns_pb2.BatchColumns.FromString(data)
-            message.ClearField("owner")
-            data = message.SerializeToString()
+            data = _columns_message(self.source_id, self.sequence, self.series).SerializeToString()
         data += columns_pb2.BatchColumns(owner=owner).SerializeToString()
         return replace(self, data=data, owner=owner)
 

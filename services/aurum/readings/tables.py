@@ -106,7 +106,7 @@ def parse_timestamp(text: str) -> int:
     """
     text = text.strip()
     try:
-        number = float(text)
+        number = _number(text)
     except ValueError:
         try:
             moment = datetime.fromisoformat(text)
@@ -143,9 +143,16 @@ def parse_value(text: str) -> float:
     if text.lower() in _ABSENT:
         return math.nan
     try:
-        return float(text)
+        return _number(text)
     except ValueError:
         raise ValueError(f"{text[:40]!r} is no number") from None
+
+
+def _number(text: str) -> float:
+    """As `float`, but for the underscores that Python allows between digits: 2026_05 is a name. Raises ValueError."""
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
@@ -181,7 +188,7 @@ def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]
     """
     rows = Rows()
     ended = True
-    for number, line in enumerate(lines, start=1):
+    for number, line in _numbered(lines):
         cells = line.split()
         ended = line.endswith("\n")
         if not cells:
@@ -199,10 +206,10 @@ def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]
         rows.add(number, machine_id, "cycle", timestamp, float(cycle))
         for index, sensor in enumerate(CMAPSS_SENSORS):
             try:
-                value = float(cells[index + 2])
+                value = _number(cells[index + 2])
             except ValueError:
                 raise TableError(
-                    number, f"column {index + 3} ({sensor})", f"{cells[index + 2]!r} is no number"
+                    number, f"column {index + 3} ({sensor})", f"{cells[index + 2][:40]!r} is no number"
                 ) from None
             rows.add(number, machine_id, sensor, timestamp, value)
         if len(rows) >= block:
@@ -210,6 +217,16 @@ def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]
             rows = Rows()
     if len(rows):
         yield rows
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Lines from 1 on. Raises TableError."""
+    number = 0
+    try:
+        for number, line in enumerate(lines, start=1):
+            yield number, line
+    except UnicodeDecodeError as error:
+        raise TableError(number + 1, "", "is not UTF-8 text") from error
 
 
 def cmapss_prefix(path: Path) -> str:
@@ -225,6 +242,8 @@ def _check_header(header: Sequence[str]) -> bool:
     if sorted(header) == sorted(LONG_COLUMNS):
         return True
     for name in ("machine_id", "timestamp"):
+        if header.count(name) > 1:
+            raise TableError(1, name, "stands in the header twice")
         if name not in header:
             raise TableError(
                 1, name, "is missing; the header is machine_id,timestamp,sensor,value or machine_id,timestamp,SENSOR,…"
@@ -263,7 +282,7 @@ def _add_cells(rows: Rows, row: int, cells: Sequence[str], header: Sequence[str]
 
 def _whole(text: str, row: int, name: str) -> int:
     try:
-        number = float(text)
+        number = _number(text)
     except ValueError:
         raise TableError(row, name, f"{text[:40]!r} is no number") from None
     if not 0 < number < 1e7 or number != int(number):

@@ -98,7 +98,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 def _check(line: bytes, where: str) -> None:
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutcomeError(f"{where}: is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise OutcomeError(f"{where}: is not an object")

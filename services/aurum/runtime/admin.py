@@ -76,7 +76,7 @@ def admin_app(
                 id_ = faults.add(parse_fault(json.loads(body)))
             except InvalidArgumentError as error:
                 return JSONResponse({"detail": error.message}, status_code=422)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return JSONResponse({"detail": f"body: is not JSON: {error}"}, status_code=422)
             return JSONResponse({"id": id_, "faults": faults.active()}, status_code=201)
         cleared = faults.clear() if request.method == "DELETE" else 0

@@ -8,13 +8,14 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from aurum.runtime import metrics
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["segment", "log record", "series", "event", "model", "card", "key"]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 _MOST = 1000  # that are remembered, of each process
 _SHOWN = 100
 
@@ -85,5 +86,10 @@ def shown() -> list[dict[str, Any]]:
 
 def _count() -> None:
     known = counts()
-    for kind in metrics.DAMAGED_KINDS:
+    for kind in _KINDS:
         metrics.damaged_items.labels(kind).set(known.get(kind, 0))
+
+
+for _kind in _KINDS:  # so that each is 0 from the start on
+    metrics.damaged_found_total.labels(_kind)
+_count()

@@ -196,7 +196,6 @@ edge_spool_forwarded_total = Counter("edge_spool_forwarded_total", "Batches that
 edge_spool_refused_total = Counter("edge_spool_refused_total", "Batches refused because the spool was full.")
 edge_spool_dropped_total = Counter("edge_spool_dropped_total", "Batches given up.", ["reason"])
 
-DAMAGED_KINDS = ("segment", "log record", "series", "event", "model", "card", "key")
 damaged_items = Gauge("damaged_items", "Things that cannot be read and are set apart, at the moment.", ["kind"])
 unknown_total = Counter(
     "unknown_total", "What newer versions wrote and this one does not know, which is passed over.", ["what"]
@@ -266,9 +265,6 @@ for _state in ("converged", "progressing", "rolled_back", "refused", "not_accept
     operator_policies.labels(_state)
 for _reason in ("expired", "invalid", "full", "damaged", "dead_letters_full"):
     edge_spool_dropped_total.labels(_reason)
-for _kind in DAMAGED_KINDS:
-    damaged_items.labels(_kind)
-    damaged_found_total.labels(_kind)
 for _part in ("log", "tables"):
     ingestion_store_bytes.labels(_part)
 for _result in ("accepted", "duplicate"):

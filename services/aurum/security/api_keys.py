@@ -28,6 +28,7 @@ from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
 from aurum.runtime.yaml_file import read_yaml
 from aurum.security.identity import KEY_USER, Identity, Kind, parse_roles
 from aurum.security.rate_limits import RateLimits
+from aurum.storage.durable_file import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -129,14 +130,10 @@ def read_valid_keys(path: Path) -> list[KeyRecord]:
 
 
 def write_keys(path: Path, keys: KeyFile) -> None:
-    """Only for its owner to read; a reader sees the old file or the new one."""
+    """Only for its owner to read; a reader sees the old file or the new one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = yaml.safe_dump(keys.model_dump(mode="json"), sort_keys=False)
-    beside = path.with_name(f".{path.name}.new")
-    beside.touch(mode=0o600)
-    beside.chmod(0o600)
-    beside.write_text(content, encoding="utf-8")
-    beside.replace(path)
+    write_file(path, content.encode(), mode=0o600)
 
 
 @contextlib.contextmanager

@@ -15,18 +15,26 @@ class NewerDatabaseError(Exception):
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection for use by one thread at a time; transactions are begun and ended by hand."""
+    """A connection for use by one thread at a time; transactions are begun and ended by hand. Raises
+    sqlite3.DatabaseError that names the file."""
     uri = f"file:{path}?mode={'ro' if read_only else 'rwc'}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
-    connection.execute("PRAGMA busy_timeout = 10000")
-    connection.execute(f"PRAGMA cache_size = {-2000 if read_only else -8000}")  # kB
-    if not read_only:
-        connection.execute("PRAGMA page_size = 16384")  # this and the next take effect in a file that is still empty
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA wal_autocheckpoint = 1000")
-        connection.execute("PRAGMA journal_size_limit = 64000000")
+    try:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
+    except sqlite3.DatabaseError as error:
+        raise _named(path, error) from error
+    try:
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute(f"PRAGMA cache_size = {-2000 if read_only else -8000}")  # kB
+        if not read_only:
+            connection.execute("PRAGMA page_size = 16384")  # takes effect, as the next, in a file that is still empty
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 1000")
+            connection.execute("PRAGMA journal_size_limit = 64000000")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _named(path, error) from error
     metrics.track_db_connections(+1)
     return connection
 
@@ -82,16 +90,40 @@ def prepare(
 
 
 def found_version(path: Path, application: str) -> int:
-    """The version of a database, 0 if it is empty. Raises sqlite3.DatabaseError for a file that is something else."""
+    """The version of a database, 0 if it is empty. Raises sqlite3.DatabaseError, with the path, for a file that cannot
+    be opened or is something else."""
     connection = connect(path, read_only=True)
     try:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         marked = connection.execute("SELECT name FROM application").fetchone() if "application" in tables else None
+        _check_length(connection, path)
     except sqlite3.DatabaseError as error:
-        raise sqlite3.DatabaseError(f"{path} is not a database that can be read: {error}") from error
+        raise _named(path, error) from error
     finally:
         close(connection)
     if tables and (marked is None or marked[0] != application):
         raise sqlite3.DatabaseError(f"{path} is a database, but not {application} of AurumAI; set another path")
     return version
+
+
+def _check_length(connection: sqlite3.Connection, path: Path) -> None:
+    """SQLite reads a last page that is cut off as if it ended in zeros. Raises sqlite3.DatabaseError."""
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size > 0:
+        return  # which holds what the file lacks
+    if (found := path.stat().st_size) < pages * size:
+        raise sqlite3.DatabaseError(f"it is cut off after {found} of {pages * size} bytes")
+
+
+def _named(path: Path, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
+    """The error with the path, and with what to do."""
+    if isinstance(error, sqlite3.OperationalError):
+        return sqlite3.OperationalError(
+            f"{path} cannot be opened: {error}; see that its disk has room and that this user may read and write "
+            f"it and its folder, or set another path"
+        )
+    return sqlite3.DatabaseError(
+        f"{path} is not a database that can be read: {error}; restore a backup, or set another path"
+    )

@@ -15,5 +15,5 @@ def free_bytes(folder: Path) -> int:
 def is_full(error: Exception) -> bool:
     """Whether an error of the system or of SQLite says that there is no room."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last where a process may write no more
     return isinstance(error, sqlite3.OperationalError) and "full" in str(error)

@@ -18,6 +18,7 @@ import numpy as np
 import zstandard
 
 from aurum.readings.batch import Timestamps, Values
+from aurum.storage.frames import decompress
 from aurum.storage.ranks import Ranks
 
 _HEADER = struct.Struct("<BBBBII")
@@ -87,13 +88,14 @@ def unpack_ranked(segment: bytes) -> Segment:
     """The readings of a segment with their ranks. Raises CorruptSegmentError."""
     codec, width, count, flags, body = _checked(segment)
     body, ranks = _split(body, count, flags)
-    try:
-        columns = _decompressor().decompress(body[8:]) if codec == _ZSTD else bytes(body[8:])
-    except (zstandard.ZstdError, MemoryError) as error:
-        raise CorruptSegmentError(f"a segment cannot be unpacked: {error}") from error
     # The checksum leaves out the header, and nothing may be made as large as a damaged one says
     step_bytes = (count - 1) * width if width and count > 1 else 0 if count == 1 and width else 8
-    if width not in _WIDTHS or count < 1 or len(columns) != step_bytes + 8 * count:
+    size = step_bytes + 8 * count
+    try:
+        columns = decompress(_decompressor(), body[8:], size) if codec == _ZSTD else bytes(body[8:])
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise CorruptSegmentError(f"a segment cannot be unpacked: {error}") from error
+    if width not in _WIDTHS or count < 1 or len(columns) != size:
         raise CorruptSegmentError("a segment's header does not match its content")
     timestamps = np.empty(count, np.int64)
     timestamps[0] = int.from_bytes(body[:8], "little", signed=True)
@@ -135,8 +137,8 @@ def _split(body: memoryview, count: int, flags: int) -> tuple[memoryview, Ranks 
         size = zstandard.frame_content_size(body[start:end])
         if not 0 <= size <= _MOST_RANK_BYTES * count:
             raise ValueError(f"they would have {size} bytes")
-        return body[:start], Ranks.decode(_decompressor().decompress(body[start:end]), count)
-    except (zstandard.ZstdError, MemoryError, ValueError, TypeError) as error:
+        return body[:start], Ranks.decode(decompress(_decompressor(), body[start:end]), count)
+    except (zstandard.ZstdError, MemoryError, ValueError, TypeError, RecursionError) as error:
         raise CorruptSegmentError(f"a segment's ranks cannot be read: {error}") from error
 
 

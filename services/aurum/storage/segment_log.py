@@ -3,12 +3,15 @@
 A folder holds the files, named by the id of their first record. Each record has a header, little-endian: magic u32,
 CRC-32 of all that follows u32, length of the payload u32, zero u32, id u64, time of writing i64 (µs since the epoch).
 Ids grow. Whatever a kill or a power cut leaves at the end of the last file was never acknowledged and is cut off when
-the log is opened; a damaged record elsewhere is skipped, counted and told.
+the log is opened; a damaged record elsewhere is skipped, counted and told. The ids of a file follow each other, so none
+is 2^32 or more beyond the first. The first record says which version made a file: a version that changes the format
+begins a new file.
 """
 
 import contextlib
 import logging
 import os
+import re
 import struct
 import threading
 import zlib
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from aurum.storage.checksums import PartChecksums
 from aurum.storage.durable_file import sync_folder
 
 logger = logging.getLogger(__name__)
@@ -26,8 +30,15 @@ _HEADER = struct.Struct("<IIIIQq")
 _CHECKED = struct.Struct("<IIQq")  # the part of the header that the checksum covers
 _MAGIC = 0x01474C41  # "ALG" and a 1 for the version
 _MAGIC_BYTES = _MAGIC.to_bytes(4, "little")
+_ANY_VERSION = _MAGIC_BYTES[:3]
+_MOST_IDS = 2**32 - 1  # of a file, beyond its first
 _PLACES = 8  # readers that go on where they were
+_NAME = re.compile(r"[0-9]{20}\.log")
 OVERHEAD = _HEADER.size  # bytes of a record besides its payload
+
+
+class NewerLogError(OSError):
+    """A file was made by a newer version of this software; the log is left as it is."""
 
 
 class Record(NamedTuple):
@@ -52,13 +63,16 @@ class SegmentLog:
     """For one thread that appends and trims, and one that reads."""
 
     def __init__(self, folder: Path, file_bytes: int = 32_000_000) -> None:
-        """Opens the log or begins one. file_bytes: size at which the next file is begun. Raises OSError."""
+        """Opens the log or begins one. file_bytes: size at which the next file is begun. Raises NewerLogError or
+        another OSError."""
         self.folder = folder
         self._file_bytes = file_bytes
         self._lock = threading.Lock()  # over the list of files and their sizes
         self._descriptor: int | None = None  # of the last file, while it can be appended to
         folder.mkdir(parents=True, exist_ok=True)
-        self._files = [_File(path, int(path.stem), path.stat().st_size) for path in sorted(folder.glob("*.log"))]
+        self._files = _files_of(folder)
+        for file in self._files:
+            _check_version(file)
         self.next_id = 1
         if self._files:
             newest = self._files[-1]
@@ -159,11 +173,16 @@ class SegmentLog:
     def _writable(self) -> tuple[_File, int]:
         """The file to append to, and its descriptor."""
         newest = self._files[-1] if self._files else None
-        if newest is None or newest.size >= self._file_bytes or (newest.last or newest.first - 1) + 1 != self.next_id:
+        if newest is None or newest.size >= self._file_bytes or not self._continues(newest):
             newest = self._begin_file()
         if self._descriptor is None:
             self._descriptor = os.open(newest.path, os.O_WRONLY | os.O_APPEND)
         return newest, self._descriptor
+
+    def _continues(self, file: _File) -> bool:
+        """Whether the next id may stand in a file."""
+        follows = (file.last or file.first - 1) + 1 == self.next_id
+        return follows and self.next_id <= file.first + _MOST_IDS
 
     def _begin_file(self) -> _File:
         self.close()
@@ -197,8 +216,8 @@ class SegmentLog:
 def scan(folder: Path, after: int) -> Iterator[Record]:
     """All records of a log that follow the id `after`, also while it is written to. Raises FileNotFoundError when a
     file is trimmed away at that moment."""
-    for path in sorted(folder.glob("*.log")):
-        for record, _ in _records(_File(path, int(path.stem), path.stat().st_size), 0):
+    for file in _files_of(folder):
+        for record, _ in _records(file, 0):
             if record.id > after:
                 yield record
 
@@ -216,21 +235,47 @@ class Damage:
 def check(folder: Path) -> tuple[int, list[Damage]]:
     """Verifies every record: how many are whole, and what is damaged."""
     count, damage = 0, []
-    for path in sorted(folder.glob("*.log")):
-        size, end = path.stat().st_size, 0
-        for record, offset in _records(_File(path, int(path.stem), size), 0):
+    for file in _files_of(folder):
+        end = 0
+        for record, offset in _records(file, 0):
             start = offset - OVERHEAD - len(record.payload)
             if start > end:
-                damage.append(Damage(path, end, start - end, at_end=False))
+                damage.append(Damage(file.path, end, start - end, at_end=False))
             count, end = count + 1, offset
-        if end < size:
-            damage.append(Damage(path, end, size - end, at_end=True))
+        if end < file.size:
+            damage.append(Damage(file.path, end, file.size - end, at_end=True))
     return count, damage
+
+
+def _files_of(folder: Path) -> list[_File]:
+    """The files of a log in their order; what others have put there is none."""
+    paths = sorted(path for path in folder.glob("*.log") if _NAME.fullmatch(path.name))
+    return [_File(path, int(path.stem), path.stat().st_size) for path in paths]
+
+
+def _check_version(file: _File) -> None:
+    """Raises NewerLogError, or another OSError, which names the file and says what to do."""
+    try:
+        with file.path.open("rb") as content:
+            found = content.read(len(_MAGIC_BYTES))
+    except OSError as error:
+        raise type(error)(
+            f"{file.path} cannot be read: {error.strerror}; see that this user may read and write it and its folder"
+        ) from error
+    if len(found) < len(_MAGIC_BYTES) or found[:3] != _ANY_VERSION or found <= _MAGIC_BYTES:
+        return
+    if next(_records(file, 0), None) is None:  # else the first record is damaged, and the others are of this version
+        raise NewerLogError(
+            f"{file.path} was made by a newer version (its format is {found[3]}, this one knows {_MAGIC_BYTES[3]}); it "
+            f"is left untouched: start the newer version, or set another folder"
+        )
 
 
 def _records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
     """The whole records from an offset on, each with the offset of its end; damaged ones are skipped."""
     last = 0
+    most = file.first + _MOST_IDS  # an id beyond it is none that this log gave
+    search: _Search | None = None
     with file.path.open("rb") as content:
         content.seek(offset)
         while offset + OVERHEAD <= file.size:
@@ -239,13 +284,15 @@ def _records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
                 return
             magic, checksum, length, _, id_, at_us = _HEADER.unpack(header)
             end = offset + OVERHEAD + length
-            if magic == _MAGIC and end <= file.size and id_ > last:
+            if magic == _MAGIC and end <= file.size and last < id_ <= most:
                 payload = content.read(length)
                 if zlib.crc32(payload, zlib.crc32(header[8:])) == checksum:
                     offset, last = end, id_
                     yield Record(id_, at_us, payload), offset
                     continue
-            found = _next_whole(content, offset + 1, file.size)
+            if search is None:
+                search = _Search(content, offset, file.size)
+            found = search.next_whole(offset + 1, range(last + 1, most + 1))
             if found is None:
                 return
             logger.error("%s: %d damaged bytes at %d are skipped", file.path, found - offset, offset)
@@ -253,20 +300,25 @@ def _records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
             content.seek(offset)
 
 
-def _next_whole(content: BinaryIO, offset: int, size: int) -> int | None:
-    """Where the next whole record begins."""
-    content.seek(offset)
-    rest = content.read(size - offset)
-    at = rest.find(_MAGIC_BYTES)
-    while at >= 0:
-        header = rest[at : at + OVERHEAD]
-        if len(header) == OVERHEAD:
-            _, checksum, length, *_ = _HEADER.unpack(header)
-            payload = rest[at + OVERHEAD : at + OVERHEAD + length]
-            if len(payload) == length and zlib.crc32(payload, zlib.crc32(header[8:])) == checksum:
-                return offset + at
-        at = rest.find(_MAGIC_BYTES, at + 1)
-    return None
+class _Search:
+    """Looks for whole records in the rest of a file. The work is proportional to the rest, whatever it holds."""
+
+    def __init__(self, content: BinaryIO, offset: int, size: int) -> None:
+        content.seek(offset)
+        self._start = offset
+        self._rest = content.read(size - offset)
+        self._checksums = PartChecksums(self._rest)
+
+    def next_whole(self, offset: int, ids: range) -> int | None:
+        """Where, from an offset on, the next whole record with one of these ids begins."""
+        at = self._rest.find(_MAGIC_BYTES, offset - self._start)
+        while 0 <= at <= len(self._rest) - OVERHEAD:
+            _, checksum, length, _, id_, _ = _HEADER.unpack_from(self._rest, at)
+            end = at + OVERHEAD + length
+            if id_ in ids and end <= len(self._rest) and self._checksums.of(at + 8, end) == checksum:
+                return self._start + at
+            at = self._rest.find(_MAGIC_BYTES, at + 1)
+        return None
 
 
 def _write_all(descriptor: int, pieces: list[bytes]) -> int:

@@ -4,9 +4,10 @@ before beside them."""
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
+
+from aurum.storage.durable_file import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -14,11 +15,8 @@ logger = logging.getLogger(__name__)
 def write_state(path: Path, content: Any) -> None:
     """Replaces a file of state; what it held until now stays as an older generation. Not synced. Raises OSError."""
     text = json.dumps(content, separators=(",", ":"))
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps({"sha256": _digest(text), "content": text}), encoding="utf-8")
-    if path.exists():
-        os.replace(path, _older(path))
-    os.replace(new, path)
+    stored = json.dumps({"sha256": _digest(text), "content": text})
+    write_file(path, stored.encode(), older=_older(path), sync=False)
 
 
 def read_state(path: Path) -> Any | None:
@@ -28,7 +26,9 @@ def read_state(path: Path) -> Any | None:
             continue
         try:
             return _content(each)
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except OSError as error:
+            logger.error("%s cannot be read, so an older state is used: %s", each, error.strerror or error)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             logger.error("%s is damaged, so an older state is used: %s", each, error)
     return None
 

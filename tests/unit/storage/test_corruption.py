@@ -1,24 +1,36 @@
-"""Each kind of file, damaged in each way: what comes of it, as the table in docs/reliability.md says."""
+"""Each kind of file, damaged in each way, of a newer version, unreadable, or on a full disk: what comes of it, as the
+table in docs/reliability.md says."""
 
+import contextlib
+import json
+import random
+import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from aurum.edge.dead_letters import DeadLetterError, DeadLetters, names, read
+from aurum.edge.dead_letters import DeadLetterError, DeadLetters, folder_of, names, read
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.ingestion.sqlite import schema
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
+from aurum.ingestion.store import MachineRecord
+from aurum.prediction.model_files import write_model
 from aurum.prediction.registry import ModelRegistry
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.refusals import Refused
 from aurum.runtime import damage
+from aurum.runtime.errors import AurumError, FailedPreconditionError, ResourceExhaustedError
 from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, write_keys
 from aurum.storage.database import NewerDatabaseError
+from aurum.storage.segment_log import NewerLogError
+from tests.support.disks import full_disk, scratch_place, small_disk, without_privileges
 from tests.support.spool import batch, drain, put
 
 DOCS = Path(__file__).parents[3] / "docs" / "reliability.md"
@@ -30,7 +42,34 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "its end twice": lambda content: content + content[-len(content) // 3 :],
     "missing": lambda content: None,
 }
+NEWER, FORBIDDEN, FULL = "newer version", "no permission", "no space"
+CONDITIONS = (*DAMAGES, NEWER, FORBIDDEN, FULL)
+SMALL_DISK = 64_000_000  # bytes
+UNTIL_ROOM = "is refused until there is room"
+NEWER, FORBIDDEN, FULL = "newer version", "no permission", "no space"
+NEWER_FORMS: dict[str, Callable[[bytes], bytes]] = {
+    ".log": lambda content: content.replace(b"ALG\1", b"ALG\2"),
+    ".json": lambda content: json.dumps({"format": 3, "said": content.decode()}).encode(),
+    ".letter": lambda content: b'{"format": 2}\n' + content,
+    ".txt": lambda content: content.replace(b"version=v", b"version=v9", 1),
+    ".yaml": lambda content: b"format: 2\n" + content,
+}
+REFUSED = "refuses to start and leaves it as it is"
+SMALL_DISK = 32_000_000  # bytes
 END = 2**61
+
+
+FLIPPED_AT, CUT_AT = "a flipped bit at ", "cut at "
+MOST_PLACES = 1000  # of a file; of a larger one as many at random
+
+
+def _at_place(content: bytes, how: str) -> bytes:
+    place = int(how.rpartition(" ")[2])
+    if how.startswith(CUT_AT):
+        return content[:place]
+    changed = bytearray(content)
+    changed[place] ^= 1 << place % 8
+    return bytes(changed)
 
 
 def _flipped(content: bytes, place: int) -> bytes:
@@ -39,9 +78,24 @@ def _flipped(content: bytes, place: int) -> bytes:
     return bytes(changed)
 
 
+privileges = contextlib.ExitStack()  # which a test has given up
+harmed = [0]  # bytes of the file that was harmed last
+
+
 def harm(path: Path, how: str, place: int | None = None) -> None:
     """place: of the flipped bit; in the middle by default."""
+    if how == FORBIDDEN:
+        path.chmod(0)
+        privileges.enter_context(without_privileges())
+        return
     content = path.read_bytes()
+    harmed[0] = len(content)
+    if how.startswith((FLIPPED_AT, CUT_AT)):
+        path.write_bytes(_at_place(content, how))
+        return
+    if how == NEWER:
+        path.write_bytes(NEWER_FORMS[path.suffix](content))
+        return
     changed = DAMAGES[how](content) if how != "a flipped bit" or place is None else _flipped(content, place)
     if changed is None:
         path.unlink()
@@ -76,11 +130,35 @@ async def store_log(folder: Path, how: str, models: Path) -> str:
     await store.close()
     (log,) = schema.log_folder(killed).glob("*.log")
     harm(log, how)
+    if refused := await _refused(lambda: SqliteStore(SqliteOptions(killed, min_free_bytes=0)), log):
+        return refused
     left = await stored(killed)
     assert set(left) <= {float(sequence) for sequence in range(1, 11)}
     if len(left) == 10:
         return "nothing is lost"
     return "the whole records before and after it are taken up" if left else "starts without it"
+
+
+async def _refused(start: Callable[[], Any], path: Path) -> str:
+    """How a start is refused, which names the file and leaves it as it is; empty if it is not."""
+    before = path.stat() if path.exists() else None  # noqa: ASYNC240
+    try:
+        started = start()
+    except (OSError, sqlite3.DatabaseError, NewerDatabaseError) as error:
+        said, kind = str(error), type(error)
+    else:
+        await started.close()
+        return ""
+    assert str(path) in said
+    after = path.stat()  # noqa: ASYNC240
+    assert before is not None
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    if issubclass(kind, (NewerLogError, NewerDatabaseError)):
+        return f"{REFUSED}; start the newer version"
+    if issubclass(kind, (PermissionError, sqlite3.OperationalError)):
+        assert "this user may read and write it" in said
+        return f"{REFUSED}; let its user read it"
+    return f"{REFUSED}; restore a backup"
 
 
 async def segment(folder: Path, how: str, models: Path) -> str:
@@ -92,9 +170,15 @@ async def segment(folder: Path, how: str, models: Path) -> str:
         for sequence in range(1 + part * 5, 6 + part * 5):
             await (await store.append(readings(sequence), wait=True))
         await store.close()
+    if how == FORBIDDEN:  # which it has in common with all that is in the tables
+        return await _tables_harmed(path, how)
     with closing(sqlite3.connect(path)) as tables:
         id_, data = tables.execute("SELECT id, data FROM segments ORDER BY id").fetchone()
-        changed = DAMAGES[how](data)
+        harmed[0] = len(data)
+        if how.startswith((FLIPPED_AT, CUT_AT)):
+            changed: bytes | None = _at_place(data, how)
+        else:
+            changed = b"\2" + data[1:] if how == NEWER else DAMAGES[how](data)
         if changed is None:
             tables.execute("DELETE FROM segments WHERE id = ?", (id_,))
         else:
@@ -115,12 +199,22 @@ async def tables(folder: Path, how: str, models: Path) -> str:
     for sequence in range(1, 11):
         await (await store.append(readings(sequence), wait=True))
     await store.close()
-    harm(path, how, place=0)
-    try:
+    return await _tables_harmed(path, how)
+
+
+async def _tables_harmed(path: Path, how: str) -> str:
+    if how == NEWER:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version = 99")
+    else:
+        harm(path, how, place=0)
+    if how not in ("missing", "empty"):
+        if refused := await _refused(lambda: SqliteStore(SqliteOptions(path, min_free_bytes=0)), path):
+            return refused
         await stored(path)
-    except (sqlite3.DatabaseError, NewerDatabaseError):
-        return "refuses to start and leaves it as it is; restore a backup"
-    return "starts anew" if how in ("missing", "empty") else "starts with what is left"
+        return "starts with what is left"
+    await stored(path)
+    return "starts anew"
 
 
 async def spool_log(folder: Path, how: str, models: Path) -> str:
@@ -131,6 +225,8 @@ async def spool_log(folder: Path, how: str, models: Path) -> str:
     await spool.close()
     (log,) = (folder / "spool").glob("*.log")
     harm(log, how)
+    if refused := await _refused(lambda: Spool(SpoolOptions(folder / "spool")), log):
+        return refused
     return await _drained(folder, 10)
 
 
@@ -205,10 +301,13 @@ def _served(folder: Path, how: str, models: Path, pattern: str) -> str:
         shutil.copytree(models / "pump", folder / kind)
     (path,) = (folder / "pump").glob(pattern)
     harm(path, how)
-    shutil.rmtree(folder / "copy")
+    shutil.rmtree(folder / "copy", ignore_errors=True)
     registry = ModelRegistry(folder)
     if registry.active("pump") is not None:
         return "serves as before"
+    for each in damage.shown():
+        assert str(path.parent) in each["problem"]
+        assert re.search("remove|train|see that this user may read it|start the newer version", each["problem"])
     return "its type has no model, which is told" if damage.counts().get("model") else "its type has no model"
 
 
@@ -232,6 +331,137 @@ async def api_keys(folder: Path, how: str, models: Path) -> str:
     return "no key holds"
 
 
+class Disk:
+    """One that can be full. folder: on it."""
+
+    def __init__(self, folder: Path, *, of_its_own: bool) -> None:
+        self.folder = folder
+        self._of_its_own = of_its_own
+
+    def full(self) -> contextlib.AbstractContextManager[None]:
+        return full_disk(self.folder, of_its_own=self._of_its_own)
+
+
+async def full_store(disk: Disk, models: Path) -> str:
+    """A store whose disk is full for a while, and which is started again."""
+    path = disk.folder / "live" / "store.db"
+    machine = MachineRecord("m", "pump", "north", 0, "")
+    store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
+    await store.start()
+
+    async def append(sequence: int) -> None:
+        await (await store.append(readings(sequence), wait=True))
+
+    await append(1)
+    with disk.full():
+        taken = await _until_refused(append)
+        with pytest.raises(AurumError):
+            await store.register(machine)
+        there = set((await store.read("m", "s", 0, END)).values.tolist())
+        assert there == {float(sequence) for sequence in range(1, taken + 1)}, "it answers as before"
+        await store.close()  # which cannot bring into the tables what is in the log
+    with disk.full():
+        assert (await _refused(lambda: SqliteStore(SqliteOptions(path, min_free_bytes=0)), path)).startswith(REFUSED)
+    store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
+    await store.start()
+    await append(taken + 1)
+    await store.register(machine)
+    there = set((await store.read("m", "s", 0, END)).values.tolist())
+    assert there == {float(sequence) for sequence in range(1, taken + 2)}
+    await store.close()
+    return "what is new is refused until there is room, and so is a start; nothing is lost"
+
+
+async def _until_refused(add: Callable[[int], Awaitable[object]]) -> int:
+    """Adds from 2 on; the last that was taken, into a block that was not full yet. The next two are refused."""
+    taken = 1
+    refused = pytest.raises(ResourceExhaustedError, match="cannot be written: the disk is full")
+    with refused:
+        while True:
+            await add(taken + 1)
+            taken += 1
+    with refused:
+        await add(taken + 2)
+    return taken
+
+
+async def full_spool(disk: Disk, models: Path) -> str:
+    """A gateway whose disk is full for a while."""
+    spool = Spool(SpoolOptions(disk.folder / "spool"))
+    await spool.start()
+    await put(spool, batch(1))
+    with disk.full():
+        taken = await _until_refused(lambda sequence: put(spool, batch(sequence)))
+        found = await spool.live.after(0, 1)
+        await spool.live.forwarded([each.id for each in found])
+        await spool.close()  # which cannot write down what is acknowledged
+        spool = Spool(SpoolOptions(disk.folder / "spool"))
+        await spool.start()
+        assert len(await spool.backlog.after(0, 1)) == 1, "also started anew it sends"
+        await spool.close()
+    spool = Spool(SpoolOptions(disk.folder / "spool"))
+    await spool.start()
+    await put(spool, batch(taken + 1))
+    sent = await drain(spool.backlog) + await drain(spool.live)
+    await spool.close()
+    assert sent == list(range(1, taken + 2))
+    return "what is new is refused until there is room; all is sent again, and recognised"
+
+
+async def full_dead_letters(disk: Disk, models: Path) -> str:
+    """A gateway whose disk is full when ingestion refuses a batch for good."""
+    spool = Spool(SpoolOptions(disk.folder / "spool"))
+    await spool.start()
+    await put(spool, *(batch(sequence) for sequence in range(1, 4)))
+    first, *others = await spool.live.after(0, 10)
+    letters = folder_of(disk.folder / "spool")
+    with disk.full():
+        await spool.refused(Refused(first.id, "WHY", "no"))
+        assert spool.batches == 3
+        assert [each.id for each in await spool.live.after(0, 10)] == [each.id for each in others]
+    assert names(letters) == []
+    await spool.keep_refused()
+    assert [read(letters, name).request for name in names(letters)] == [first.data]
+    assert spool.batches == 2
+    await spool.close()
+    return "the batch stays in the spool until there is room; the others are sent"
+
+
+async def full_models(disk: Disk, models: Path) -> str:
+    """A folder of models whose disk is full when a model is written, and when another is to serve."""
+    shutil.copytree(models / "pump", disk.folder / "pump")
+    (version,) = (path.parent.name for path in (disk.folder / "pump").glob("*/card.json"))
+    content = {path.name: path.read_text() for path in (disk.folder / "pump" / version).iterdir()}
+    other = content | {"card.json": content["card.json"].replace(f'"{version}"', '"other"')}
+    write_model(disk.folder, "pump", "other", other)
+    registry = ModelRegistry(disk.folder)
+    before = set(disk.folder.rglob("*"))
+    with disk.full():
+        with pytest.raises(OSError, match=r"No space|too large"):
+            write_model(disk.folder, "pump", "third", content)
+        with pytest.raises(FailedPreconditionError, match=r"No space|too large"):
+            registry.activate("pump", "other")
+        champion = registry.active("pump")
+        assert champion is not None
+        assert champion.card.version == version
+    assert set(disk.folder.rglob("*")) == before
+    assert registry.activate("pump", "other").active
+    return "the change is refused, and the model before serves on"
+
+
+async def full_keys(disk: Disk, models: Path) -> str:
+    """The file of API keys on a disk that is full when a key is added."""
+    path = disk.folder / "keys.yaml"
+    key, record = make_key("a", ("viewer",))
+    write_keys(path, KeyFile(keys=(record,)))
+    with disk.full():
+        with pytest.raises(OSError, match=r"No space|too large"):
+            write_keys(path, KeyFile(keys=(record, make_key("b", ("viewer",))[1])))
+        assert await ApiKeys(path).identify(key, "here") is not None
+    assert [each.name for each in disk.folder.iterdir()] == ["keys.yaml"]
+    return "the change is refused, and the keys before hold"
+
+
 KINDS = {
     "log of the store": store_log,
     "segment of the store": segment,
@@ -245,11 +475,20 @@ KINDS = {
     "active.json of a machine type": active_model,
     "keys.yaml": api_keys,
 }
+FULL_DISKS = {
+    "store": full_store,
+    "spool": full_spool,
+    "dead letter": full_dead_letters,
+    "model": full_models,
+    "machine type": full_models,
+    "keys.yaml": full_keys,
+}
 
 
 @pytest.fixture(autouse=True)
 def told() -> Iterator[None]:
-    yield
+    with privileges:
+        yield
     for each in damage.shown():
         damage.withdraw(each["kind"], each["name"])
 
@@ -262,9 +501,58 @@ def table() -> dict[tuple[str, str], str]:
     return {(row[0].strip(), head): cell.strip() for row in rows[1:] for head, cell in zip(heads, row[1:], strict=True)}
 
 
-@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("how", [*DAMAGES, NEWER, FORBIDDEN])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_damaged_file_has_the_outcome_that_docs_say(kind: str, how: str, tmp_path: Path, models: Path) -> None:
     """Nothing is invented, nothing crashes, and what is lost is what the page says."""
     outcome = await KINDS[kind](tmp_path, how, models)
     assert outcome == table()[kind, how]
+
+
+def test_changed_number_in_a_card_is_no_model(tmp_path: Path, models: Path) -> None:
+    """A card of an earlier version, which has no checksum, is taken as it is."""
+    shutil.copytree(models / "pump", tmp_path / "pump")
+    (card,) = (tmp_path / "pump").glob("*/card.json")
+    card.write_text(card.read_text().replace('"machines": 12', '"machines": 13'))
+    assert ModelRegistry(tmp_path).active("pump") is None
+    assert "card.json is corrupt: its SHA-256 is not the one in card.json.sha256" in damage.shown()[0]["problem"]
+    card.with_name("card.json.sha256").unlink()
+    assert ModelRegistry(tmp_path).active("pump") is not None
+
+
+@pytest.mark.proof("matrices")
+@pytest.mark.parametrize("how", [FLIPPED_AT, CUT_AT])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_damage_at_every_byte_has_an_outcome_of_the_page(kind: str, how: str, models: Path) -> None:
+    """Wherever a bit of a file is flipped or its end cut off, what comes of it is one of the outcomes in the docs."""
+    harmless = {"nothing is lost", "is replayed", "serves as before"}
+    outcomes = {cell for (row, _), cell in table().items() if row == kind} | harmless
+    places = [0]
+    while places:
+        place = places.pop()
+        with tempfile.TemporaryDirectory(prefix="aurum-", dir=scratch_place()) as folder:
+            outcome = await KINDS[kind](Path(folder), f"{how}{place}", models)
+        assert outcome in outcomes, f"{how}{place}"
+        for each in damage.shown():
+            damage.withdraw(each["kind"], each["name"])
+        if place == 0:
+            places = list(range(1, harmed[0]))
+            if len(places) > MOST_PLACES:
+                places = random.Random(1).sample(places, MOST_PLACES)
+
+
+@pytest.mark.parametrize("of_its_own", [True, False], ids=["small disk", "no more bytes"])
+@pytest.mark.parametrize("part", FULL_DISKS)
+async def test_full_disk_has_the_outcome_that_docs_say(
+    part: str, of_its_own: bool, tmp_path: Path, models: Path
+) -> None:
+    """What cannot be written is refused and told, what was written holds, and it goes on when there is room."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with small_disk(folder, SMALL_DISK if of_its_own else 0) as mounted:
+        if of_its_own and not mounted:
+            pytest.skip("only root may mount a small disk")
+        outcome = await FULL_DISKS[part](Disk(folder, of_its_own=mounted), models)
+    told = {kind: cell for (kind, how), cell in table().items() if how == FULL and kind.endswith(part)}
+    assert told
+    assert set(told.values()) == {outcome}

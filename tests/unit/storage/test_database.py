@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from aurum.storage import database
 from aurum.storage.database import NewerDatabaseError, connect, found_version, prepare, transaction
+from tests.support.disks import without_privileges
 
 SCHEMA = "CREATE TABLE things (name TEXT NOT NULL);"
 
@@ -215,3 +216,56 @@ def test_damaged_database_is_reported_by_path(tmp_path: Path) -> None:
         found_version(path, "things")
     assert str(caught.value).startswith(f"{path} is not a database that can be read: database disk image is malformed")
     assert connections() == before
+
+
+@pytest.mark.parametrize("forbidden", ["file", "folder"])
+def test_forbidden_database_is_reported_by_path(tmp_path: Path, forbidden: str) -> None:
+    path = tmp_path / "things" / "things.db"
+    prepare(path, "things", 1, SCHEMA)
+    (path if forbidden == "file" else path.parent).chmod(0)
+    before = connections()
+    try:
+        for use in (lambda: found_version(path, "things"), lambda: connect(path)):
+            with without_privileges(), pytest.raises(sqlite3.OperationalError) as caught:
+                use()
+            assert str(caught.value).startswith(f"{path} cannot be opened: ")
+            assert str(caught.value).endswith(
+                "that this user may read and write it and its folder, or set another path"
+            )
+    finally:
+        path.parent.chmod(0o700)
+    assert connections() == before
+
+
+def test_file_that_is_no_database_is_reported_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "things.db"
+    path.write_text("machine_id,timestamp\n" * 100)
+    for use in (lambda: connect(path), lambda: found_version(path, "things")):
+        with pytest.raises(sqlite3.DatabaseError, match=rf"^{path} is not a database that can be read: file is not a"):
+            use()
+
+
+@pytest.mark.parametrize("missing", [1, 700, 4096])
+def test_database_that_is_cut_off_is_reported_by_path(tmp_path: Path, missing: int) -> None:
+    """Also within its last page, which SQLite itself takes to end in zeros."""
+    path = tmp_path / "things.db"
+    prepare(path, "things", 1, SCHEMA)
+    content = path.read_bytes()
+    path.write_bytes(content[:-missing])
+    for use in (lambda: found_version(path, "things"), lambda: prepare(path, "things", 1, SCHEMA)):
+        with pytest.raises(sqlite3.DatabaseError, match=f"^{path} is not a database that can be read: it is cut off"):
+            use()
+    path.write_bytes(content)
+    assert found_version(path, "things") == 1
+
+
+def test_database_in_use_may_be_longer_than_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "things.db"
+    prepare(path, "things", 1, SCHEMA)
+    writer = connect(path)
+    size = path.stat().st_size
+    writer.execute("CREATE TABLE more (content BLOB)")
+    writer.execute("INSERT INTO more VALUES (zeroblob(100000))")
+    assert path.stat().st_size == size
+    assert found_version(path, "things") == 1
+    database.close(writer)

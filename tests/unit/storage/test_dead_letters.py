@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
@@ -27,6 +27,7 @@ def metric(name: str, **labels: str) -> float:
 
 
 @given(st.binary(max_size=300), st.text(max_size=50))
+@settings(deadline=None)  # each is synced
 def test_any_request_round_trips(tmp_path_factory: pytest.TempPathFactory, content: bytes, message: str) -> None:
     folder = tmp_path_factory.mktemp("letters")
     DeadLetters(folder, 10**6).put(Refused(1, "WHY", message), content)

@@ -1,17 +1,20 @@
 """Damage to a segment log: skipping, truncation, reporting, and recovery from failed writes."""
 
 import errno
+import io
 import logging
 import os
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.storage.segment_log import OVERHEAD, Damage, SegmentLog, check, scan
+from aurum.storage import checksums, segment_log
+from aurum.storage.segment_log import OVERHEAD, Damage, NewerLogError, SegmentLog, check, scan
 
 MAGIC = b"\x41\x4c\x47\x01"
 FILE = 400
@@ -136,6 +139,79 @@ def test_bytes_resembling_a_record_are_skipped(tmp_path: Path, noise: bytes) -> 
     assert whole == 2
     assert read(tmp_path) == [1, 3]
     assert [(each.offset, each.bytes, each.at_end) for each in damage] == [(len(A), len(noise), False)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"".join([MAGIC + struct.pack("<IIIQq", 7, 2**15, 0, 2, 1)] * 2000), id="unwhole records"),
+        pytest.param(b"".join([b"#" + A] * 2000), id="records that come again"),
+    ],
+)
+def test_search_for_records_takes_work_in_proportion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """Bytes that are read and checked, which a search from each place anew makes a thousand times as many."""
+    path = log_of(tmp_path, A, b"#", content, C)
+    work = 0
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal work
+            found = super().read(-1 if size is None else size)
+            work += len(found)
+            return found
+
+    def crc32(data: bytes, value: int = 0) -> int:
+        nonlocal work
+        work += len(data)
+        return zlib.crc32(data, value)
+
+    for module in (segment_log, checksums):
+        monkeypatch.setattr(module, "zlib", SimpleNamespace(crc32=crc32))
+    monkeypatch.setattr(Path, "open", lambda path, mode: Counted(path, "r"))
+    whole, _ = check(tmp_path)
+    assert whole == 2
+    assert work < 300 * path.stat().st_size
+
+
+@given(st.binary(min_size=1, max_size=20_000), st.lists(st.tuples(st.integers(0), st.integers(0)), max_size=20))
+def test_checksum_of_a_part_is_that_of_its_bytes(content: bytes, parts: list[tuple[int, int]]) -> None:
+    found = checksums.PartChecksums(content * 3)
+    size = len(content) * 3 + 1
+    for one, other in [(0, size - 1), *parts]:
+        start, end = sorted((one % size, other % size))
+        assert found.of(start, end) == zlib.crc32((content * 3)[start:end])
+
+
+def test_log_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
+    newer = b"ALG\x02" + A[4:] + b"of another format"
+    log_of(tmp_path, A)
+    path = tmp_path / f"{2:020}.log"
+    path.write_bytes(newer)
+    with pytest.raises(
+        NewerLogError, match=rf"{path} was made by a newer version \(its format is 2, this one knows 1\)"
+    ):
+        SegmentLog(tmp_path)
+    assert path.read_bytes() == newer
+
+
+def test_first_record_with_a_damaged_version_is_skipped(tmp_path: Path) -> None:
+    log_of(tmp_path, MAGIC[:3] + b"\x03" + A[4:], B, C)
+    assert read(tmp_path) == [2, 3]
+
+
+def test_id_beyond_what_a_file_can_hold_is_damage(tmp_path: Path) -> None:
+    log_of(tmp_path, A, record(2**64 - 1, b"x"), C)
+    assert read(tmp_path) == [1, 3]
+
+
+def test_other_files_in_the_folder_of_a_log_are_left_alone(tmp_path: Path) -> None:
+    log_of(tmp_path, A)
+    (tmp_path / "notes.log").write_text("of somebody")
+    assert read(tmp_path) == [1]
+    assert check(tmp_path) == (1, [])
+    assert (tmp_path / "notes.log").read_text() == "of somebody"
 
 
 def test_payload_may_contain_record_bytes(tmp_path: Path) -> None:

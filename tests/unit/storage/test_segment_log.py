@@ -59,6 +59,8 @@ def test_interrupted_write_keeps_whole_records(
     content = file.read_bytes()
     cut = data.draw(st.integers(0, len(content)))
     left = content[:cut] + data.draw(st.binary(max_size=50)).replace(b"AL", b"--")
+    if cut == 3:
+        left = left[:3] + b"-" + left[4:]  # else the noise may be the mark of a newer version
     file.write_bytes(left)
     whole, end = 0, 0
     for payload in written:

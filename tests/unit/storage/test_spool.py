@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurum.edge.dead_letters import folder_of, names, read
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.edge.token_bucket import TokenBucket
 from aurum.runtime.errors import PermissionDeniedError, ResourceExhaustedError
+from aurum.storage.segment_log import SegmentLog
 from tests.support.spool import batch, drain, put, sequences
 
 
@@ -208,5 +210,42 @@ async def test_spool_of_earlier_version_is_adopted(tmp_path: Path) -> None:
     await adopt(tmp_path / "spool", spool)
     assert await drain(spool.live) == [1, 2, 3]
     await adopt(tmp_path / "spool", spool)
+    assert spool.batches == 0
+    await spool.close()
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\2of a newer version", b"\1no frame", b"\1\x28\xb5\x2f\xfd\xa0" + b"\xff" * 8]
+)
+async def test_record_that_cannot_be_unpacked_is_set_apart(tmp_path: Path, payload: bytes) -> None:
+    """Which is whole, as its checksum says, so it is kept; what waits behind it is sent."""
+    folder = tmp_path / "spool"
+    log = SegmentLog(folder)
+    log.append([payload], 1)
+    log.close()
+    spool = Spool(SpoolOptions(folder))
+    await spool.start()
+    await put(spool, batch(5))
+    assert await drain(spool.backlog) == []
+    assert await drain(spool.live) == [5]
+    await spool.close()
+    (name,) = names(folder_of(folder))
+    letter = read(folder_of(folder), name)
+    assert (letter.reason, letter.request) == ("UNREADABLE", payload)
+
+
+async def test_ids_that_are_far_apart_hold_nothing_up(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    log = SegmentLog(folder)
+    log.append([b"\0first"], 1)
+    log.next_id = 2**40
+    log.append([b"\0second"], 1)
+    log.close()
+    spool = Spool(SpoolOptions(folder))
+    await spool.start()
+    found = await spool.backlog.after(0, 5)
+    assert [(waiting.id, waiting.data) for waiting in found] == [(1, b"first"), (2**40, b"second")]
+    assert spool.batches == 2, "what never was waits for nothing"
+    await spool.backlog.forwarded([1, 2**40])
     assert spool.batches == 0
     await spool.close()

@@ -206,7 +206,7 @@ async def test_acknowledgements_survive_restart(tmp_path: Path) -> None:
     await spool.close()
     path = tmp_path / "spool" / "acked.json"
     assert read_state(path) == [[0, 2], [4, 4]]
-    assert not path.with_suffix(".new").exists()
+    assert not list(path.parent.glob(".*.new"))
     spool = await opened(tmp_path / "spool")
     assert (spool.batches, spool.backlog.batches, spool.live.batches) == (3, 3, 0)
     await put(spool, raw(7))
@@ -277,7 +277,7 @@ async def test_trimmed_batches_count_as_acknowledged(tmp_path: Path) -> None:
 
 async def test_failure_to_save_acknowledgements_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = await opened(tmp_path / "spool")
-    (tmp_path / "spool" / "acked.new").mkdir()  # in the way of the new file
+    (tmp_path / "spool" / ".acked.json.new").mkdir()  # in the way of the new file
     await put(spool, raw(1))
     await spool.live.forwarded([1])
     await spool.close()

@@ -19,9 +19,10 @@ from aurum.edge.inputs.collecting import Collector
 from aurum.edge.inputs.configuration import FilesInput
 from aurum.edge.inputs.reach import Reach
 from aurum.edge.inputs.tags import Kind
-from aurum.readings.batch import Series
+from aurum.readings.batch import MAX_SERIES, Series
 from aurum.readings.tables import TableError, read_csv, to_series
 from aurum.runtime import metrics
+from aurum.storage.durable_file import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,8 @@ class Files:
             with np.errstate(over="ignore"):
                 values = each.values * tag.factor + tag.offset
             stored = ~np.isinf(values)
+            if np.isnan(values[stored]).all():  # which ingestion would refuse, with all that is in the batch
+                stored[:] = False
             if not stored.all():
                 self._collector.leave_out(int(np.count_nonzero(~stored)))
             if stored.any():
@@ -131,9 +134,7 @@ class Files:
         target.mkdir(exist_ok=True)
         name = f"{time.time_ns() // 1_000_000}-{path.name}"
         if problem is not None:  # told before the file is there, and whole, to whoever watches the folder
-            half = target / f".{name}.problem.txt"
-            half.write_text(problem + "\n", encoding="utf-8")
-            half.replace(target / f"{name}.problem.txt")
+            write_file(target / f"{name}.problem.txt", (problem + "\n").encode(), sync=False)
         path.replace(target / name)
         if problem is None:
             for old in sorted(target.iterdir())[: -self._options.keep or None]:
@@ -160,4 +161,6 @@ def _checked(path: Path, how: str) -> str:
 def _blocks(path: Path, readings: int) -> Iterator[list[Series]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         for rows in read_csv(lines, readings):
-            yield to_series(rows)
+            series = to_series(rows)
+            for first in range(0, len(series), MAX_SERIES):
+                yield series[first : first + MAX_SERIES]

@@ -1,0 +1,40 @@
+"""The input of files: what a file becomes, on a spool in memory."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from aurum.edge.inputs.configuration import FilesInput, Rule
+from aurum.edge.inputs.files import Files
+from aurum.edge.inputs.reach import Reach
+from aurum.readings.batch import MAX_SERIES, decode
+from tests.support.collector import MemorySpool, collector
+
+HEAD = "machine_id,timestamp,sensor,value\n"
+
+
+async def stored(folder: Path, content: str, *rules: Rule) -> list[dict[tuple[str, str], list[float]]]:
+    """The batches of a file, as ingestion would take them."""
+    spool = MemorySpool()
+    (folder / "one.csv").write_text(content)
+    options = FilesInput.model_validate({"name": "drops", "protocol": "files", "folder": folder, "settled": 0})
+    running = asyncio.create_task(Files(options, collector(spool, *rules), Reach("drops")).run())
+    while (folder / "one.csv").exists():
+        await asyncio.sleep(0.01)
+        assert not running.done()
+    running.cancel()
+    batches = [decode(batch.data) for batch in spool.batches]
+    return [{(each.machine_id, each.sensor): each.values.tolist() for each in batch.series} for batch in batches]
+
+
+async def test_series_without_a_number_once_converted_is_left_out(tmp_path: Path) -> None:
+    rows = "m,0,big,1e300\nm,1,big,nan\nm,0,other,2\n"
+    assert await stored(tmp_path, HEAD + rows, Rule(sensor="big", scale=1e300)) == [{("m", "other"): [2.0]}]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_file_of_many_machines_makes_batches_within_limits(tmp_path: Path, more: int) -> None:
+    rows = "".join(f"m-{number},0,s,1\n" for number in range(MAX_SERIES + more))
+    found = await stored(tmp_path, HEAD + rows)
+    assert [len(batch) for batch in found] == [MAX_SERIES, 1][: 1 + more]

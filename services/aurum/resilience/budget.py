@@ -35,6 +35,7 @@ class RetryBudget:
         self._lock = threading.Lock()
         self.ratio, self.floor, self.capacity = ratio, floor, capacity
         self._earned = 0.0  # by the calls of this period
+        self._given = floor  # by the floor at the beginning of this period
         self._period_ends = clock() + _PERIOD
         self._tokens = min(floor, capacity)
         self.configure(ratio, floor, capacity)
@@ -75,7 +76,7 @@ class RetryBudget:
                 self._roll(now)
             ratio = self.ratio
             self._earned = earned = self._earned + ratio
-            above = earned - self.floor  # what the floor has given already is not given again
+            above = earned - self._given  # what the floor has given already is not given again
             if above > 0.0:
                 tokens = self._tokens + (ratio if above > ratio else above)
                 self._tokens = tokens if tokens < self.capacity else self.capacity
@@ -98,3 +99,4 @@ class RetryBudget:
             self._tokens = min(self.capacity, self._tokens + periods * self.floor)
             self._period_ends += periods * _PERIOD
             self._earned = 0.0
+            self._given = self.floor

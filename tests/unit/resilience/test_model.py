@@ -28,4 +28,5 @@ def test_pipeline_agrees_with_reference_model() -> None:
 @pytest.mark.proof("resilience-model")
 def test_pipeline_agrees_with_reference_model_for_long() -> None:
     """Breaker, limit, budget, hedges and retries agree with their reference in 200,000 random steps in virtual time."""
-    run(200_000)
+    for _ in range(10):  # hypothesis remembers what it has tried, and needs memory for it
+        run(20_000)

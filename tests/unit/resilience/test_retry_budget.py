@@ -133,3 +133,17 @@ def test_reconfigured_budget_earns_nothing_for_the_past() -> None:
     assert budget.tokens == 7.0
     budget.configure(0.5, 0.0, 9.0)
     assert budget.tokens == 7.0
+
+
+def test_floor_that_was_given_is_not_earned_again_after_reload() -> None:
+    clock = Clock()
+    budget = RetryBudget("b", 0.5, 1.0, clock=clock)
+    budget.configure(0.5, 0.0)
+    assert [deposited(budget, 1) for _ in range(4)] == [1.0, 1.0, 1.5, 2.0]
+    clock.now = 1.0
+    assert [deposited(budget, 1) for _ in range(2)] == [2.5, 3.0]
+    budget.configure(0.5, 3.0)
+    assert deposited(budget, 1) == 3.5, "the floor of this second was 0"
+    clock.now = 2.0
+    assert deposited(budget, 6) == 6.5
+    assert deposited(budget, 1) == 7.0

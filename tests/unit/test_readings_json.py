@@ -21,6 +21,7 @@ from aurum.ingestion.sqlite.reads import _by_day
 from aurum.ingestion.store import DAY_US
 from aurum.readings.tables import TableError, parse_timestamp
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError
+from aurum.storage.segment import Segment
 from aurum.v1 import columns_pb2
 
 MB = 1_000_000
@@ -179,7 +180,7 @@ class Counted:
 
     def load(self, pieces: Any) -> list[Any]:
         self.loads += 1
-        return [(piece.place.timestamps, piece.place.values) for piece in pieces]
+        return [Segment(piece.place.timestamps, piece.place.values, None) for piece in pieces]
 
 
 def test_reading_of_1970_costs_no_more_than_it_is() -> None:

@@ -31,6 +31,7 @@ _CHECKED = struct.Struct("<IIQq")  # the part of the header that the checksum co
 _MAGIC = 0x01474C41  # "ALG" and a 1 for the version
 _MAGIC_BYTES = _MAGIC.to_bytes(4, "little")
 _ANY_VERSION = _MAGIC_BYTES[:3]
+_NEWER = range(_MAGIC_BYTES[3] + 1, 32)  # versions that may come; a greater number is damage
 _MOST_IDS = 2**32 - 1  # of a file, beyond its first
 _PLACES = 8  # readers that go on where they were
 _NAME = re.compile(r"[0-9]{20}\.log")
@@ -262,7 +263,7 @@ def _check_version(file: _File) -> None:
         raise type(error)(
             f"{file.path} cannot be read: {error.strerror}; see that this user may read and write it and its folder"
         ) from error
-    if len(found) < len(_MAGIC_BYTES) or found[:3] != _ANY_VERSION or found <= _MAGIC_BYTES:
+    if len(found) < len(_MAGIC_BYTES) or found[:3] != _ANY_VERSION or found[3] not in _NEWER:
         return
     if next(_records(file, 0), None) is None:  # else the first record is damaged, and the others are of this version
         raise NewerLogError(

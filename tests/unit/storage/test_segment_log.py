@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.storage import segment_log
@@ -21,6 +21,7 @@ def read_all(log: SegmentLog, after: int = 0) -> list[tuple[int, bytes]]:
 
 
 @given(payloads, st.integers(100, 2000), st.data())
+@settings(deadline=None)  # each append is synced
 def test_appended_records_are_read_and_trimmed_in_order(
     tmp_path_factory: pytest.TempPathFactory, groups: list[list[bytes]], file_bytes: int, data: st.DataObject
 ) -> None:
@@ -48,6 +49,7 @@ def test_appended_records_are_read_and_trimmed_in_order(
 
 
 @given(st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=8), st.data())
+@settings(deadline=None)  # each append is synced
 def test_interrupted_write_keeps_whole_records(
     tmp_path_factory: pytest.TempPathFactory, written: list[bytes], data: st.DataObject
 ) -> None:
@@ -60,7 +62,7 @@ def test_interrupted_write_keeps_whole_records(
     cut = data.draw(st.integers(0, len(content)))
     left = content[:cut] + data.draw(st.binary(max_size=50)).replace(b"AL", b"--")
     if cut == 3:
-        left = left[:3] + b"-" + left[4:]  # else the noise may be the mark of a newer version
+        left = left[:3] + b"\0" + left[4:]  # else the noise may be the mark of a newer version
     file.write_bytes(left)
     whole, end = 0, 0
     for payload in written:

@@ -14,6 +14,7 @@ from aurum.resilience.durations import format_duration
 from aurum.runtime.errors import AurumError
 from aurum.runtime.http_client import HttpDependency
 
+_AT_A_TIME = 8  # rollouts that are looked at
 INTERVAL = 2.0  # seconds between two looks
 _LONGEST_WINDOW = 30.0  # seconds; or as long as the pause is
 _SAMPLES = 2  # of a pod since the step began, without which there is no rate
@@ -54,13 +55,18 @@ class Guards:
     async def run(self) -> None:
         """Looks, for as long as it runs."""
         while True:
-            for uid, (parsed, pods) in list(self._watched.items()):
-                step = self._steps.get(uid)
-                finding = await self._look(parsed, pods, self._since.get(uid))
-                if step == self._steps.get(uid) and finding != self.findings.get(uid):
-                    self.findings[uid] = finding
-                    self._on_change()
+            places = asyncio.Semaphore(_AT_A_TIME)
+            await asyncio.gather(*(self._watch(uid, *watched, places) for uid, watched in self._watched.items()))
             await asyncio.sleep(INTERVAL)
+
+    async def _watch(self, uid: str, parsed: Parsed, pods: tuple[Pod, ...], places: asyncio.Semaphore) -> None:
+        """Looks at one rollout; what was found counts only if it is still where it was when the question left."""
+        async with places:
+            step, since = self._steps.get(uid), self._since.get(uid)
+            finding = await self._look(parsed, pods, since)
+        if (step, since) == (self._steps.get(uid), self._since.get(uid)) and finding != self.findings.get(uid):
+            self.findings[uid] = finding
+            self._on_change()
 
     async def _look(self, parsed: Parsed, pods: tuple[Pod, ...], since: float | None) -> Finding:
         if not pods or parsed.rollout is None or since is None:
@@ -82,8 +88,9 @@ class Guards:
             series = await self._ask(
                 f"min by (k8s_pod_name) (count_over_time(policy_generation{{{_of(pods)}}}[{window}s]))"
             )
-        except AurumError as error:
-            return Finding(None, f"Prometheus cannot be asked: {error.message}"[:300])
+        except (AurumError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            why = error.message if isinstance(error, AurumError) else f"it does not answer as it should, {error!r}"
+            return Finding(None, f"Prometheus cannot be asked: {why}"[:300])
         samples = {labels.get("k8s_pod_name", ""): value for labels, value in series}
         if unseen := [pod.name for pod in pods if samples.get(pod.name, 0.0) < _SAMPLES]:
             return Finding(None, f"Prometheus has too little of {unseen[0]} yet")

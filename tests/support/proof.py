@@ -23,6 +23,7 @@ TOPICS = {
     "costs": "tests/faults",
     "devices": "tests/integration",
     "operator": "tests/cluster/operator",
+    "operator-model": "tests/unit/operator",
     "disruption": "tests/cluster",
     "security": "tests/security tests/cluster",
     "soak": "tests/cluster/observability",

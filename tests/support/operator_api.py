@@ -21,7 +21,7 @@ from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Service
 
 from aurum.operator.connecting import REQUEST_TIMEOUT
 from aurum.operator.kubernetes import COMPONENT, INSTANCE, PART_OF, POLICIES, Cluster
-from aurum.operator.leadership import Leadership, LeaseLostError
+from aurum.operator.leadership import DURATION, Leadership, LeaseLostError
 from aurum.operator.observed import TRACK, Finding
 from aurum.operator.reconciler import Reconciler
 from aurum.operator.reports import Reports
@@ -76,12 +76,15 @@ class ApiServer:
         self.objects: dict[tuple[str, str], Object] = {}
         self.refused: dict[tuple[str, str], int] = {}
         self.watchers: list[Callable[[str, Object], None]] = []
+        self.renewed: dict[str, float] = {}  # when the Lease was stored last, by its holder
         self.version = 100
         self._uids = 0
 
     def put(self, kind: str, name: str, body: Mapping[str, Any]) -> Object:
         """Makes an object, or changes one."""
-        self.version += 1
+        self.version += 37  # etcd counts the changes of everything that is in it
+        if kind == "Lease":
+            self.renewed[body["spec"]["holderIdentity"]] = self.loop.now
         known = self.objects.get((kind, name))
         stored: Object = copy.deepcopy({**body, "kind": kind})
         metadata = stored["metadata"] = {
@@ -382,6 +385,9 @@ class Operator:
         if kind not in ("Lease", "Event"):
             assert self.leadership.holds, f"{self.name} writes a {kind} without the lease"
             assert not others, f"{self.name} writes a {kind} while {others[0].name} holds the lease too"
+            stored = self.plant.api.renewed.get(self.leadership._identity, float("-inf"))
+            left = stored + DURATION - self.plant.loop.now
+            assert left > REQUEST_TIMEOUT, f"{self.name} writes a {kind} {left:.1f} s before its lease may be taken"
 
     async def _get_policy(self, _: str, *, at: str) -> Object:
         await asyncio.sleep(0.005)
@@ -436,8 +442,10 @@ class Plant:
     def add_pod(self, service: str, name: str) -> None:
         self.pods[name] = PlayedPod(self.api, service, name)
 
-    def services(self) -> list[str]:
-        return list(SERVICES)
+    def led_for(self) -> float:
+        """Seconds since an operator leads; 0 if none does."""
+        since = [each.leads_since for each in self.operators if each.leads_since is not None]
+        return self.loop.now - min(since) if since else 0.0
 
     def restore(self, backup: Mapping[tuple[str, str], Object], version: int) -> None:
         """As from a backup of etcd: older objects, and versions that go on from there. Pods are not taken back, for the

@@ -8,6 +8,7 @@ them.
 
 import copy
 import logging
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,9 @@ OBJECTS = st.one_of(
     POLICIES.map(lambda name: (f"{KINDS.get(name, 'ResiliencePolicy')}/status", name)),
     st.just(("Event", "any")),
 )
-CODES = st.sampled_from([422, 409, 410, 500, 403, 429, 0])
+PAUSES = st.sampled_from([0.0, 0.02, 0.1, 0.5, 2.0, 5.0])
+MOST_REFUSED = 4
+CODES = (422, 409, 410, 500, 403, 429, 0)
 SHARES = st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.3])
 WEATHERS = st.one_of(
     st.builds(Weather, SHARES, SHARES, SHARES, SHARES, SHARES, SHARES, SHARES, SHARES),
@@ -69,87 +72,108 @@ class OperatorModel(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
+        self.chance = random.Random(seed)
         self.plant = Plant(seed)
         self.api = self.plant.api
-        self.backup: tuple[dict[Any, Any], int] | None = None
+        self.backup = copy.deepcopy(self.api.objects), self.api.version
         self.pods = 0
-        self.plant.start_operators()
-        self.plant.advance(1.0)
+        for name in GOVERNED:
+            self._edit(name, 1)
+        self._wait(8.0)
 
-    @rule(name=POLICIES, number=st.integers(1, 8))
-    def edit(self, name: str, number: int) -> None:
+    @rule(name=POLICIES, number=st.integers(1, 8), seconds=PAUSES)
+    def edit(self, name: str, number: int, seconds: float) -> None:
         self._edit(name, number)
+        self._wait(seconds)
 
-    @rule(name=POLICIES)
-    def delete(self, name: str) -> None:
+    @rule(name=POLICIES, seconds=PAUSES)
+    def delete_and_make_again(self, name: str, seconds: float) -> None:
         self.api.remove(kind(name), name)
+        self._wait(seconds)
+        self._edit(name, 1)
 
-    @rule(name=st.sampled_from(ROLLED_OUT))
-    def do_harm(self, name: str) -> None:
+    @rule(name=POLICIES, seconds=PAUSES)
+    def delete(self, name: str, seconds: float) -> None:
+        self.api.remove(kind(name), name)
+        self._wait(seconds)
+
+    @rule(name=st.sampled_from(ROLLED_OUT), seconds=PAUSES)
+    def do_harm(self, name: str, seconds: float) -> None:
         self._do_harm(name)
+        self._wait(seconds)
 
-    @rule(what=OBJECTS, code=CODES)
-    def refuse(self, what: tuple[str, str], code: int) -> None:
+    @rule(what=OBJECTS, code=st.sampled_from(CODES), seconds=PAUSES)
+    def refuse(self, what: tuple[str, str], code: int, seconds: float) -> None:
         self.api.refused[what] = code
+        self._wait(seconds)
 
-    @precondition(lambda self: self.api.refused)
+    @precondition(lambda self: len(self.api.refused) > MOST_REFUSED)
     @rule(data=st.data())
     def accept(self, data: st.DataObject) -> None:
         del self.api.refused[data.draw(st.sampled_from(sorted(self.api.refused)))]
 
-    @rule(number=st.integers(0, 1), weather=WEATHERS)
-    def change_weather(self, number: int, weather: Weather) -> None:
+    @rule(number=st.integers(0, 1), weather=WEATHERS, seconds=PAUSES)
+    def change_weather(self, number: int, weather: Weather, seconds: float) -> None:
         self._set_weather(number, weather)
+        self._wait(seconds)
 
-    @rule()
-    def calm_down(self) -> None:
+    @rule(seconds=PAUSES)
+    def calm_down(self, seconds: float) -> None:
         self._calm_down()
+        self._wait(seconds)
 
-    @rule(number=st.integers(0, 1), gently=st.booleans())
-    def end_operator(self, number: int, gently: bool) -> None:
+    @precondition(lambda self: self.plant.led_for() > 10.0)
+    @rule(number=st.integers(0, 1), gently=st.booleans(), seconds=PAUSES)
+    def end_operator(self, number: int, gently: bool, seconds: float) -> None:
         each = self.plant.operators[number]
         each.stop() if gently else each.kill()
+        self._wait(seconds)
 
-    @rule(service=st.sampled_from(sorted(SERVICES)), deletes=st.booleans())
-    def edit_config_map_by_hand(self, service: str, deletes: bool) -> None:
+    @rule(service=st.sampled_from(sorted(SERVICES)), deletes=st.booleans(), seconds=PAUSES)
+    def edit_config_map_by_hand(self, service: str, deletes: bool, seconds: float) -> None:
         name = f"aurumai-{service}-policy"
         known = self.api.objects.get(("ConfigMap", name))
         if known and deletes:
             self.api.remove("ConfigMap", name)
         elif known:
             self.api.put("ConfigMap", name, {**known, "data": {**known["data"], IN_FORCE: "generation: 7"}})
+        self._wait(seconds)
 
-    @rule(service=st.sampled_from(sorted(SERVICES)))
-    def replace_pod(self, service: str) -> None:
+    @rule(service=st.sampled_from(sorted(SERVICES)), seconds=PAUSES)
+    def replace_pod(self, service: str, seconds: float) -> None:
         name = next(each.name for each in self.plant.pods.values() if each.service == service)
         del self.plant.pods[name]
         self.api.remove("Pod", name)
         self.api.refused.pop(("Pod", name), None)
         self.pods += 1
         self.plant.add_pod(service, f"{service}-new-{self.pods}")
+        self._wait(seconds)
 
-    @rule()
-    def back_up(self) -> None:
+    @rule(seconds=PAUSES)
+    def back_up(self, seconds: float) -> None:
         self.backup = copy.deepcopy(self.api.objects), self.api.version
+        self._wait(seconds)
 
-    @precondition(lambda self: self.backup is not None)
-    @rule()
-    def restore(self) -> None:
-        assert self.backup
+    @rule(seconds=PAUSES)
+    def restore(self, seconds: float) -> None:
         self.plant.restore(*self.backup)
+        self._wait(seconds)
 
-    @rule(seconds=st.sampled_from([0.05, 0.3, 1.0, 3.0]))
+    @rule(seconds=st.sampled_from([1.0, 3.0, 8.0, 16.0]))
     def wait(self, seconds: float) -> None:
         self._wait(seconds)
 
-    @rule()
-    def wait_for_long(self) -> None:
-        self._wait(16.0)
-
     def teardown(self) -> None:
+        """What holds at the end, whatever came before: with one more ConfigMap refused, perhaps after a restore."""
         OperatorModel.steps += STEPS
         try:
             self._calm_down()
+            if self.chance.random() < 0.5:
+                self.plant.restore(*self.backup)
+            service = self.chance.choice(sorted(SERVICES))
+            self.api.refused["ConfigMap", f"aurumai-{service}-policy"] = self.chance.choice(CODES)
+            for name in GOVERNED:
+                self._edit(name, self.chance.randint(1, 8))
             for name in ROLLED_OUT:
                 self._harm_is_taken_back(name)
             self._all_else_converges()
@@ -187,17 +211,16 @@ class OperatorModel(RuleBasedStateMachine):
 
     def _config_maps(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Those that are not refused, by service."""
-        for service in self.plant.services():
+        for service in SERVICES:
             if ("ConfigMap", f"aurumai-{service}-policy") not in self.api.refused:
                 yield service, self.api.objects.get(("ConfigMap", f"aurumai-{service}-policy"), {})
 
     def _harm_is_taken_back(self, name: str) -> None:
         for _ in range(12):
-            self._wait(5.0)
-            if any(each.leads_since is not None for each in self.plant.operators):
+            self._wait(2.0)
+            if self.plant.led_for() > 4.0:
                 break
-        self._wait(2.0)
-        source = self._edit(name, 1 + (self.plant.loop.now.__hash__() % 8))
+        source = self._edit(name, self.chance.randint(1, 8))
         self._wait(1.5)
         if any(
             source in sources(body.get("data", {}).get(IN_FORCE, ""))
@@ -206,7 +229,7 @@ class OperatorModel(RuleBasedStateMachine):
         ):
             return  # it is there already: nothing is left to be taken back
         self._do_harm(name)
-        self._wait(6.0)
+        self._wait(2.5)
         harmed = [
             pod.name
             for pod in self.plant.pods.values()

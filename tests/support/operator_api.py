@@ -82,7 +82,7 @@ class ApiServer:
 
     def put(self, kind: str, name: str, body: Mapping[str, Any]) -> Object:
         """Makes an object, or changes one."""
-        self.version += 37  # etcd counts the changes of everything that is in it
+        self.version += 1
         if kind == "Lease":
             self.renewed[body["spec"]["holderIdentity"]] = self.loop.now
         known = self.objects.get((kind, name))
@@ -446,6 +446,12 @@ class Plant:
         """Seconds since an operator leads; 0 if none does."""
         since = [each.leads_since for each in self.operators if each.leads_since is not None]
         return self.loop.now - min(since) if since else 0.0
+
+    def back_up(self) -> tuple[dict[tuple[str, str], Object], int]:
+        """For `restore`. etcd counts the changes of everything in a cluster, so that many come after it."""
+        backup = copy.deepcopy(self.api.objects), self.api.version
+        self.api.version += 1_000_000
+        return backup
 
     def restore(self, backup: Mapping[tuple[str, str], Object], version: int) -> None:
         """As from a backup of etcd: older objects, and versions that go on from there. Pods are not taken back, for the

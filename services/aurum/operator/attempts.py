@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import httpx2
 from lightkube.core.exceptions import ApiError
 
 from aurum.runtime import metrics
@@ -172,6 +173,6 @@ def _reason(error: Exception, within: float) -> str:
     """The same words for the same failure, whenever it happens."""
     if isinstance(error, ApiError):
         return f"{error.status.code}: {error.status.message or error}"[:_LONGEST_REASON]
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | httpx2.TimeoutException):
         return f"no answer within {within:g} s"
     return f"{type(error).__name__}: {error}"[:_LONGEST_REASON]

@@ -24,8 +24,8 @@ class _Asked:
 
 
 class Reports:
-    """by_pod: the latest report of each pod, by uid. on_change: called when one differs from the last. clock: seconds of
-    the monotonic clock."""
+    """by_pod: the latest report of each pod, by uid. on_change: called when one differs from the last. clock: seconds
+    of the monotonic clock."""
 
     def __init__(
         self, pods: HttpDependency, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic

@@ -6,7 +6,6 @@ everything converges but the objects that are refused, whose reason stands in th
 them.
 """
 
-import copy
 import logging
 import random
 from collections.abc import Iterator
@@ -75,11 +74,11 @@ class OperatorModel(RuleBasedStateMachine):
         self.chance = random.Random(seed)
         self.plant = Plant(seed)
         self.api = self.plant.api
-        self.backup = copy.deepcopy(self.api.objects), self.api.version
         self.pods = 0
         for name in GOVERNED:
             self._edit(name, 1)
         self._wait(8.0)
+        self.backup = self.plant.back_up()
 
     @rule(name=POLICIES, number=st.integers(1, 8), seconds=PAUSES)
     def edit(self, name: str, number: int, seconds: float) -> None:
@@ -151,7 +150,7 @@ class OperatorModel(RuleBasedStateMachine):
 
     @rule(seconds=PAUSES)
     def back_up(self, seconds: float) -> None:
-        self.backup = copy.deepcopy(self.api.objects), self.api.version
+        self.backup = self.plant.back_up()
         self._wait(seconds)
 
     @rule(seconds=PAUSES)
@@ -170,8 +169,7 @@ class OperatorModel(RuleBasedStateMachine):
             self._calm_down()
             if self.chance.random() < 0.5:
                 self.plant.restore(*self.backup)
-            service = self.chance.choice(sorted(SERVICES))
-            self.api.refused["ConfigMap", f"aurumai-{service}-policy"] = self.chance.choice(CODES)
+            self._refuse_a_config_map()
             for name in GOVERNED:
                 self._edit(name, self.chance.randint(1, 8))
             for name in ROLLED_OUT:
@@ -179,6 +177,11 @@ class OperatorModel(RuleBasedStateMachine):
             self._all_else_converges()
         finally:
             self.plant.close()
+
+    def _refuse_a_config_map(self) -> None:
+        self.api.refused["ConfigMap", f"aurumai-{self.chance.choice(sorted(SERVICES))}-policy"] = self.chance.choice(
+            CODES
+        )
 
     def _edit(self, name: str, number: int) -> tuple[str, int]:
         known = self.api.objects.get((kind(name), name), {})
@@ -228,6 +231,7 @@ class OperatorModel(RuleBasedStateMachine):
             if body["metadata"]["name"].endswith("-policy")
         ):
             return  # it is there already: nothing is left to be taken back
+        self._refuse_a_config_map()
         self._do_harm(name)
         self._wait(2.5)
         harmed = [

@@ -22,12 +22,14 @@ _LONGEST_MESSAGE = 500  # characters
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """The documents of a service. exposed: uids of the pods that are to load the candidate."""
+    """The documents of a service. exposed: uids of the pods that are to load the candidate. offered: whether the
+    ConfigMap has a candidate of that rollout; until then it may have one that did harm, and no pod may load that."""
 
     workload: Workload
     in_force: PolicyDocument
     candidate: PolicyDocument | None = None
     exposed: frozenset[str] = frozenset()
+    offered: bool = False
 
     @property
     def data(self) -> dict[str, str]:
@@ -42,13 +44,17 @@ class ServicePlan:
         return self.candidate if self.candidate and pod.uid in self.exposed else self.in_force
 
     def track_of(self, pod: Pod) -> str:
-        return "candidate" if self.candidate and pod.uid in self.exposed else "stable"
+        return "candidate" if self.offered and self.candidate and pod.uid in self.exposed else "stable"
+
+    def awaits_candidate(self, pod: Pod) -> bool:
+        """Whether what a pod is to have is not in the ConfigMap yet."""
+        return self.candidate is not None and pod.uid in self.exposed and not self.offered
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """services: by name. statuses and standings: by the resources' uids. rollouts: those that have begun, by uid.
-    watched: uids of the resources whose guard is to look, with the pods that have the new generation."""
+    watched: uids of the resources whose guard is to look, with the pods that have the new generation in force."""
 
     services: Mapping[str, ServicePlan]
     statuses: Mapping[str, dict[str, Any]]
@@ -251,7 +257,7 @@ def _service_plan(
         return ServicePlan(workload, in_force)
     tried = _numbered(candidate.document(service, uid), known, reported, max(newest, in_force.generation) + 1)
     pods = world.pods_of(service)
-    return ServicePlan(workload, in_force, tried, _exposed(trying, spec, pods))
+    return ServicePlan(workload, in_force, tried, _exposed(trying, spec, pods), _offers(known, trying))
 
 
 def _as_it_is(world: World, workload: Workload, trying: _Policy | None) -> ServicePlan | None:
@@ -262,7 +268,13 @@ def _as_it_is(world: World, workload: Workload, trying: _Policy | None) -> Servi
     if trying is None or CANDIDATE not in known or (spec := _rollout_spec(trying)) is None:
         return ServicePlan(workload, known[IN_FORCE])
     exposed = _exposed(trying, spec, world.pods_of(workload.service))
-    return ServicePlan(workload, known[IN_FORCE], known[CANDIDATE], exposed)
+    return ServicePlan(workload, known[IN_FORCE], known[CANDIDATE], exposed, _offers(known, trying))
+
+
+def _offers(known: Mapping[str, PolicyDocument], trying: _Policy) -> bool:
+    """Whether a candidate that is there has the generation that is tried."""
+    tried, sources = trying.resource, known[CANDIDATE].sources if CANDIDATE in known else ()
+    return any((source.uid, source.generation) == (tried.uid, tried.generation) for source in sources)
 
 
 def _exposed(trying: _Policy, spec: RolloutSpec, pods: list[Pod]) -> frozenset[str]:
@@ -330,8 +342,6 @@ def _with_statuses(
                 for pod in pods
                 if progresses and pod.service in services and pod.uid in services[pod.service].exposed
             ]
-            if progresses and policy.current:
-                watched[resource.uid] = (policy.current, tuple(exposed))
         standing = Standing(
             resource=resource,
             refusal=policy.refusal,
@@ -353,6 +363,8 @@ def _with_statuses(
             untouched={pod.uid: world.untouched[pod.uid] for pod in pods if pod.uid in world.untouched},
             notice=f"; {world.problem}, and its last good policies stay" if world.problem else "",
         )
+        if policy.rollout and policy.rollout.state == "Progressing" and policy.current:
+            watched[resource.uid] = (policy.current, tuple(pod for pod in exposed if standing.has_it(pod)))
         standings[resource.uid] = standing
         statuses[resource.uid] = status_of(standing, world.now)
     return Plan(services, statuses, standings, rollouts, watched, problems)

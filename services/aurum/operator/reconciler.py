@@ -266,7 +266,7 @@ class Reconciler:
         refuses = report is not None and report.refused_generation == document.generation
         on_track = pod.annotations.get(TRACK, "stable") == track
         annotated = pod.annotations.get(TOUCHED, "").split("/")[0] == wanted and on_track
-        if on_track and (has_it or refuses):  # if it came with it, nobody has to look
+        if on_track and (has_it or refuses or service.awaits_candidate(pod)):  # if it came with it, nobody has to look
             self._attempts.settle(key)
             return float("inf")
         if self._attempts.busy(Key("configmap", pod.service)) and (on_track or track != "stable"):

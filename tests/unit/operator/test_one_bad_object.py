@@ -88,6 +88,27 @@ def test_rollback_is_not_held_up_by_refused_config_map(plant: Plant, refused: in
     assert condition(plant, "tried", "RolledBack")["status"] == "True"
 
 
+def test_candidate_that_stays_in_a_config_map_reaches_no_pod(plant: Plant) -> None:
+    rollout = {"steps": [34, 100], "pause": "60s"}
+    body = apply(plant, "harmful", PREDICTION, retry={"maxAttempts": 9}, rollout=rollout)
+    plant.advance(5)
+    apply(plant, "next", [{"service": "ingestion", "client": "api"}], bulkhead={"maxConcurrent": 5}, rollout=rollout)
+    plant.api.refused["ConfigMap", "aurumai-api-policy"] = 422
+    plant.advance(3)
+    assert [attempts_of(pod) for pod in plant.pods.values()].count(9) == 2
+    plant.harmful.add((body["metadata"]["uid"], body["metadata"]["generation"]))
+    for _ in range(20):  # the rollout that waited begins, with other pods
+        for each in plant.operators:
+            if each.leads_since is not None:
+                each.nudged.set()
+        plant.advance(2)
+    assert [attempts_of(pod) for pod in plant.pods.values()].count(9) == 0
+    del plant.api.refused["ConfigMap", "aurumai-api-policy"]
+    plant.advance(200)
+    assert condition(plant, "next", "Converged")["status"] == "True"
+    assert [attempts_of(pod) for pod in plant.pods.values()].count(9) == 0
+
+
 def test_refused_pod_and_events_hold_up_no_other(plant: Plant) -> None:
     plant.api.refused["Pod", "api-0"] = 422
     plant.api.refused["Event", "any"] = 403
@@ -162,7 +183,7 @@ def test_object_that_makes_no_sense_is_left_out(broken: dict[str, Any]) -> None:
     assert not store.problems
 
 
-def test_status_of_somebody_else_is_read_as_far_as_it_makes_sense() -> None:
+def test_senseless_parts_of_a_foreign_status_are_left_out() -> None:
     body = {
         "kind": "ResiliencePolicy",
         "metadata": {"name": "p", "uid": "1"},

@@ -84,7 +84,7 @@ class ApiServer:
         """Makes an object, or changes one."""
         self.version += 1
         if kind == "Lease":
-            self.renewed[body["spec"]["holderIdentity"]] = self.loop.now
+            self.renewed[(body["spec"] or {}).get("holderIdentity", "")] = self.loop.now
         known = self.objects.get((kind, name))
         stored: Object = copy.deepcopy({**body, "kind": kind})
         metadata = stored["metadata"] = {
@@ -147,7 +147,7 @@ class ApiServer:
             return copy.deepcopy(self.put(kind, name, {**known, "status": body["status"]}))
         merged = {**(known or {}), **body}
         for part in ("spec",) if kind == "Lease" else ():
-            merged[part] = {**(known or {}).get(part, {}), **body[part]}
+            merged[part] = {**((known or {}).get(part) or {}), **body[part]}
         old = (known or {}).get("metadata", {})
         annotations = {**old.get("annotations", {}), **metadata.get("annotations", {})}
         merged["metadata"] = {**old, **metadata, "annotations": annotations}

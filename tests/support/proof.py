@@ -26,6 +26,7 @@ TOPICS = {
     "fuzz": "tests/unit/fuzz",
     "matrices": "tests/unit/storage",
     "operator": "tests/cluster/operator",
+    "operator-model": "tests/unit/operator",
     "disruption": "tests/cluster",
     "resilience-model": "tests/unit/resilience",
     "security": "tests/security tests/cluster",

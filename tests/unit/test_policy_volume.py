@@ -116,3 +116,73 @@ async def test_mounted_policy_is_followed_and_bad_one_refused(tmp_path: Path, ca
         assert REGISTRY.get_sample_value("policy_refused") == 0
     finally:
         following.cancel()
+
+
+HOSTILE = {
+    "an impossible date as a key": b"2026-02-30: x",
+    "a tag": b"generation: !!int x",
+    "depth": b"uid: " + b"[" * 5000,
+    "a bomb": b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    + b"\n".join(
+        b"%c: &%c [%s]" % (each, each, b",".join([b"*%c" % (each - 1)] * 9)) for each in range(ord("b"), ord("j"))
+    ),
+    "size": b"uid: " + b"x" * 2_000_000,
+    "a number without end": b"generation: " + b"9" * 4000,
+    "no text": b"\xff\xfe",
+}
+
+
+async def test_no_content_of_a_policy_file_ends_the_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: asyncio.Queue[None] = asyncio.Queue()
+
+    async def told(*paths: Path, **options: object) -> AsyncIterator[set[object]]:
+        while True:
+            await changes.get()
+            yield set()
+
+    monkeypatch.setattr(policy_watch, "awatch", told)
+    file = tmp_path / "policies.yaml"
+    file.write_text("generation: 7")
+    followed = Policies("api", load_settings(policy_file=file))
+    following = asyncio.create_task(policy_watch.follow_policy_file(followed))
+    try:
+        for content in HOSTILE.values():
+            before = followed.refusal
+            file.write_bytes(content)
+            await changes.put(None)
+            await until(lambda before=before: followed.refusal is not before)
+            assert not following.done()
+            assert followed.document.generation == 7
+            assert REGISTRY.get_sample_value("policy_refused") == 1
+        file.write_text("uid: 2026-02-30\ngeneration: 8")
+        await changes.put(None)
+        await until(lambda: followed.document.generation == 8)
+        assert followed.document.uid == "2026-02-30"
+        assert followed.refusal is None
+    finally:
+        following.cancel()
+
+
+def test_policy_that_cannot_be_put_in_force_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text("generation: 1")
+    started = Policies("api", load_settings(policy_file=file))
+
+    def fails(document: PolicyDocument) -> None:
+        if document.generation == 2:
+            raise OverflowError("too large")
+
+    monkeypatch.setattr(started, "_take_telemetry", fails)
+    file.write_text("generation: 2")
+    assert started.reload()
+    assert not started.reload(), "the same refusal is reported once"
+    assert (started.document.generation, started.state()["refused"]["generation"]) == (1, 2)
+    file.write_text("generation: 3")
+    assert started.reload()
+    assert started.state()["policy"]["applied"]
+
+
+def test_policy_folder_with_unreadable_track_loads_stable(tmp_path: Path) -> None:
+    publish(tmp_path / "policy", 1)
+    (tmp_path / "policy" / "..data" / "track").write_bytes(b"\xff\xfe")
+    assert Policies("api", load_settings(policy_file=tmp_path / "policy")).document.generation == 1

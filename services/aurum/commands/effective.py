@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +18,8 @@ from aurum.operator.observed import World
 from aurum.operator.planning import as_yaml, refusals, rules_in_force
 from aurum.operator.resources import GROUP, KINDS
 from aurum.operator.snapshot import look, with_manifests
-from aurum.resilience import PolicyDocument, PolicyError, load_policy_document
+from aurum.resilience import PolicyDocument, PolicyError, load_policy_document, plain_yaml
+from aurum.resilience.plain_yaml import YamlError
 from aurum.resilience.policy import Policy
 from aurum.runtime.calls import CALLS, SERVICES
 from aurum.runtime.policies import default_policy
@@ -77,15 +77,18 @@ def read_cluster(settings: Settings) -> World:
 def proposed(world: World, path: Path) -> World:
     """The cluster as it would be with the resources in a file. Raises PolicyError."""
     try:
-        bodies = [body for body in yaml.safe_load_all(path.read_text(encoding="utf-8")) if body]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PolicyError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        bodies = [body for body in plain_yaml.load_all(plain_yaml.read_text(path)) if body]
+    except YamlError as error:
+        raise PolicyError(f"{path}: {error}") from error
     for number, body in enumerate(bodies):
         kind = body.get("kind") if isinstance(body, dict) else None
         if kind not in KINDS or not str(body.get("apiVersion")).startswith(f"{GROUP}/"):
             raise PolicyError(f"{path}: document {number} is no {' or '.join(KINDS)} of {GROUP}")
-        if "name" not in (body.get("metadata") or {}):
+        metadata = body.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
             raise PolicyError(f"{path}: document {number} has no metadata.name")
+        if not isinstance(body.get("spec") or {}, dict):
+            raise PolicyError(f"{path}: document {number}: spec is not a mapping")
     return with_manifests(world, bodies)
 
 

@@ -17,7 +17,9 @@ _MAX_MESSAGE = 1000  # characters
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where a resource stands. pods: that it is for; exposed: of them, those that are to have its present generation;
-    wanted: the document that each is to have; in_force: the generation that holds where the present one does not."""
+    wanted: the document that each is to have; in_force: the generation that holds where the present one does not.
+    blocked: why its documents cannot be written. untouched: why a pod cannot be annotated, by uid. notice: what else is
+    to be known of its documents."""
 
     resource: Resource
     refusal: NotAccepted | None
@@ -31,6 +33,9 @@ class Standing:
     rollout: Rollout | None = None
     rollout_spec: RolloutSpec | None = None
     shadow: dict[str, int] | None = None
+    blocked: str = ""
+    untouched: Mapping[str, str] = field(default_factory=dict)
+    notice: str = ""
 
     @property
     def complete(self) -> bool:
@@ -43,6 +48,12 @@ class Standing:
 
     def lack(self, pod: Pod) -> tuple[str, bool]:
         """Why a pod does not have it, and whether it refused."""
+        why, refuses = self._lack(pod)
+        if pod.uid in self.untouched and not refuses:
+            why += f"; it cannot be annotated: {self.untouched[pod.uid]}"
+        return why, refuses
+
+    def _lack(self, pod: Pod) -> tuple[str, bool]:
         report, wanted = self.reports.get(pod.uid), self.wanted.get(pod.uid)
         if report is None:
             return "has not been asked yet", False
@@ -111,11 +122,15 @@ def _programmed(standing: Standing) -> _Condition:
         return "Programmed", "False", "NotAccepted", f"it has no effect{stays}"
     rollout = standing.rollout
     if rollout and rollout.state == "RolledBack":
-        return "Programmed", "False", "RolledBack", f"it did harm{stays}"
+        behind = f"; the candidate is still in a ConfigMap, for no pod: {standing.blocked}" if standing.blocked else ""
+        return "Programmed", "False", "RolledBack", f"it did harm{stays}{behind}"
     if rollout and rollout.state == "Waiting":
         return "Programmed", "False", "WaitingForRollout", f"another rollout to the same services comes first{stays}"
     if not standing.programmed:
-        return "Programmed", "False", "Pending", "its ConfigMaps are being written"
+        why = (
+            f"{standing.blocked}; it is tried again{stays}" if standing.blocked else "its ConfigMaps are being written"
+        )
+        return "Programmed", "False", "Pending", why
     if rollout and rollout.state == "Progressing":
         steps = standing.rollout_spec.steps if standing.rollout_spec else (100,)
         held = f"; held up: {rollout.figures}" if rollout.figures else ""
@@ -123,9 +138,10 @@ def _programmed(standing: Standing) -> _Condition:
             "Programmed",
             "True",
             "RollingOut",
-            f"step {rollout.step + 1} of {len(steps)}: {len(standing.exposed)} of {len(standing.pods)} pods{held}",
+            f"step {min(rollout.step + 1, len(steps))} of {len(steps)}: "
+            f"{len(standing.exposed)} of {len(standing.pods)} pods{held}",
         )
-    return "Programmed", "True", "Programmed", "every service's ConfigMap has it"
+    return "Programmed", "True", "Programmed", f"every service's ConfigMap has it{standing.notice}"
 
 
 def _converged(
@@ -143,7 +159,7 @@ def _converged(
     if lacking:
         first = min(lacking)
         return "Converged", "False", "Waiting", f"{share}; {first} {lacking[first][0]}"
-    return "Converged", "False", "Waiting", f"{share}; its ConfigMaps are being written"
+    return "Converged", "False", "Waiting", f"{share}; {standing.blocked or 'its ConfigMaps are being written'}"
 
 
 def _dated(condition: _Condition, resource: Resource, now: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lightkube.core.async_client import AsyncClient
 from lightkube.core.exceptions import ConfigError
 
 MANAGER = "aurumai-operator"
+REQUEST_TIMEOUT = 4.0  # seconds that one request to the API server may take
 
 
 def open_client(namespace: str | None) -> AsyncClient:
@@ -25,7 +26,10 @@ def open_client(namespace: str | None) -> AsyncClient:
         raise ConfigError("the kube-context names no cluster or no user")
     context = _not_strict(verify_cluster(config.cluster, config.user, config.abs_file, trust_env=False))
     transport: Any = httpx2.AsyncHTTPTransport(verify=context)  # one for async, as an async client needs
-    return AsyncClient(config, field_manager=MANAGER, namespace=namespace, trust_env=False, transport=transport)
+    timeout = httpx2.Timeout(REQUEST_TIMEOUT)
+    return AsyncClient(
+        config, field_manager=MANAGER, namespace=namespace, trust_env=False, transport=transport, timeout=timeout
+    )
 
 
 def login(**arguments: Any) -> kopf.ConnectionInfo | None:

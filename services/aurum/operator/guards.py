@@ -14,6 +14,7 @@ from aurum.resilience.durations import format_duration
 from aurum.runtime.errors import AurumError
 from aurum.runtime.http_client import HttpDependency
 
+_AT_A_TIME = 8  # rollouts that are looked at
 INTERVAL = 2.0  # seconds between two looks
 _LONGEST_WINDOW = 30.0  # seconds; or as long as the pause is
 _SAMPLES = 2  # of a pod since the step began, without which there is no rate
@@ -23,6 +24,8 @@ _SERVICES = {
     "edge": "aurum.v1.IngestionService",
     "prediction": "aurum.v1.PredictionService",
 }
+
+_TOO_FEW = Finding(None, "not every pod of the step has it yet")
 
 
 class Guards:
@@ -37,6 +40,7 @@ class Guards:
         self._watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]] = {}
         self._steps: dict[str, tuple[int, int, frozenset[str]]] = {}
         self._since: dict[str, float | None] = {}
+        self._began: dict[str, float] = {}
 
     def follow(self, watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]], rollouts: Mapping[str, Rollout]) -> None:
         """These rollouts from now on. rollouts: where each is; what was found at another step does not count."""
@@ -45,33 +49,40 @@ class Guards:
         for uid, (parsed, pods) in watched.items():
             step = (parsed.generation, rollouts[uid].step, frozenset(pod.uid for pod in pods))
             if self._steps.get(uid) != step:
-                self._steps[uid] = step
+                self._steps[uid], self._began[uid] = step, time.time()
                 self.findings.pop(uid, None)
         for uid in set(self._steps) - set(watched):
-            del self._steps[uid]
+            del self._steps[uid], self._began[uid]
             self.findings.pop(uid, None)
 
     async def run(self) -> None:
         """Looks, for as long as it runs."""
         while True:
-            for uid, (parsed, pods) in list(self._watched.items()):
-                step = self._steps.get(uid)
-                finding = await self._look(parsed, pods, self._since.get(uid))
-                if step == self._steps.get(uid) and finding != self.findings.get(uid):
-                    self.findings[uid] = finding
-                    self._on_change()
+            places = asyncio.Semaphore(_AT_A_TIME)
+            await asyncio.gather(*(self._watch(uid, *watched, places) for uid, watched in self._watched.items()))
             await asyncio.sleep(INTERVAL)
 
-    async def _look(self, parsed: Parsed, pods: tuple[Pod, ...], since: float | None) -> Finding:
-        if not pods or parsed.rollout is None or since is None:
-            return Finding(None, "not every pod of the step has it yet")
+    async def _watch(self, uid: str, parsed: Parsed, pods: tuple[Pod, ...], places: asyncio.Semaphore) -> None:
+        """Looks at one rollout; what was found counts only if it is still where it was when the question left."""
+        async with places:
+            step, since = self._steps.get(uid), self._since.get(uid)
+            finding = await self._look(parsed, pods, since, self._began.get(uid, math.inf))
+        if (step, since) == (self._steps.get(uid), self._since.get(uid)) and finding != self.findings.get(uid):
+            self.findings[uid] = finding
+            self._on_change()
+
+    async def _look(self, parsed: Parsed, pods: tuple[Pod, ...], since: float | None, began: float) -> Finding:
+        """since: when every pod of the step had it. Until then harm counts too, which those do that have it since
+        `began`, but nothing is said for it."""
+        rollout, start = parsed.rollout, began if since is None else since
         # What was before the step says nothing of it, such as the failures of a generation that was taken back
-        window = int(min(max(_LONGEST_WINDOW, parsed.rollout.pause), time.time() - since))
-        if window < 1:
-            return Finding(None, "every pod of the step has it just now")
+        seconds = min(max(_LONGEST_WINDOW, rollout.pause), time.time() - start) if pods and rollout else 0.0
+        window = int(max(0.0, seconds))
+        if rollout is None or window < 1:
+            return _TOO_FEW if since is None or not pods else Finding(None, "every pod of the step has it just now")
         told: list[str] = []
         try:
-            for question in _questions(parsed, parsed.rollout.guard, pods, f"{window}s"):
+            for question in _questions(parsed, rollout.guard, pods, f"{window}s"):
                 worst = await self._worst(question.query)
                 if worst is None:
                     told.append(f"{question.name}: none")  # no traffic, no harm
@@ -82,8 +93,11 @@ class Guards:
             series = await self._ask(
                 f"min by (k8s_pod_name) (count_over_time(policy_generation{{{_of(pods)}}}[{window}s]))"
             )
-        except AurumError as error:
-            return Finding(None, f"Prometheus cannot be asked: {error.message}"[:300])
+        except (AurumError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            why = error.message if isinstance(error, AurumError) else f"it does not answer as it should, {error!r}"
+            return Finding(None, f"Prometheus cannot be asked: {why}"[:300])
+        if since is None:
+            return _TOO_FEW
         samples = {labels.get("k8s_pod_name", ""): value for labels, value in series}
         if unseen := [pod.name for pod in pods if samples.get(pod.name, 0.0) < _SAMPLES]:
             return Finding(None, f"Prometheus has too little of {unseen[0]} yet")

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from lightkube.core.async_client import AsyncClient
-from lightkube.core.exceptions import ApiError
 from lightkube.core.resource import NamespacedResource
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
@@ -144,11 +143,6 @@ class Cluster:
             plain = _plain(each)
             plain.setdefault("kind", kind.__name__)
             yield plain
-
-
-def is_gone(error: ApiError) -> bool:
-    """Whether what was to be written is there no more, or has become another."""
-    return error.status.code in (404, 409, 422)
 
 
 def _plain(done: Any) -> dict[str, Any]:

@@ -1,4 +1,10 @@
-"""One operator writes at a time: the one that holds a Lease, as Kubernetes' own controllers do."""
+"""One operator writes at a time: the one that holds a Lease, as Kubernetes' own controllers do.
+
+Whoever waits takes a Lease that it has seen unchanged for its duration. The holder therefore counts from the moment at
+which the request that renewed it left: the API server cannot have stored it earlier, nor anybody seen it earlier. It
+stops when it could not renew for `RENEW_WITHIN`, and a request that has left by then is given up `REQUEST_TIMEOUT`
+later, before anybody can take over.
+"""
 
 import asyncio
 import logging
@@ -13,14 +19,18 @@ from lightkube.core.exceptions import ApiError
 from lightkube.resources.coordination_v1 import Lease
 from lightkube.types import PatchType
 
+from aurum.operator.connecting import REQUEST_TIMEOUT
 from aurum.runtime import metrics
 
 logger = logging.getLogger(__name__)
 
 DURATION = 15.0  # seconds after which a Lease that was not renewed may be taken
-RENEWAL = 5.0  # seconds between two renewals
-_RETRY = 1.0
+RENEW_WITHIN = 10.0  # seconds since the last renewal left, after which the holder stops
+RENEWAL = 3.0  # seconds between two renewals
+_RETRY = 1.0  # seconds until the next attempt to take it, or to renew it after one that failed
 _NOT_FOUND, _CONFLICT = 404, 409
+
+assert RENEW_WITHIN + REQUEST_TIMEOUT < DURATION  # noqa: S101 - or two operators could write at a time
 
 
 class LeaseLostError(RuntimeError):
@@ -40,16 +50,24 @@ class Leadership:
         self._clock = clock
         self._seen: tuple[str | None, object] = (None, None)
         self._seen_at = clock()
+        self._renewed = float("-inf")  # when the request left that took or renewed it last
+
+    @property
+    def holds(self) -> bool:
+        """Whether a write that leaves now is one of the only operator that writes."""
+        return self._clock() - self._renewed < RENEW_WITHIN
 
     async def acquire(self) -> None:
         """Returns when this operator is the one."""
         said = ""
         while True:
             try:
-                if await self._try():
+                async with asyncio.timeout(RENEW_WITHIN):
+                    taken = await self._try()
+                if taken and self.holds:
                     break
-                why = "another operator holds it"
-            except (ApiError, httpx2.HTTPError) as error:
+                why = "the answer that this operator holds it came too late" if taken else "another operator holds it"
+            except (ApiError, httpx2.HTTPError, OSError) as error:
                 why = str(error) or type(error).__name__
             if why != said:
                 logger.warning("waiting for the lease %s: %s", self._name, why)
@@ -60,25 +78,37 @@ class Leadership:
 
     async def keep(self) -> None:
         """Renews, for as long as it runs. Raises LeaseLostError before another one could take over."""
-        renewed = self._clock()
-        while True:
-            await asyncio.sleep(RENEWAL)
-            try:
-                if not await self._try():
-                    raise LeaseLostError(f"the lease {self._name} was taken by {self._seen[0]}")
-                renewed = self._clock()
-            except (ApiError, httpx2.HTTPError, LeaseLostError) as error:
-                if isinstance(error, LeaseLostError) or self._clock() - renewed > DURATION - RENEWAL:
-                    metrics.operator_leader.set(0)
-                    raise LeaseLostError(f"the lease {self._name} could not be renewed: {error}") from error
-                logger.warning("the lease %s could not be renewed: %s", self._name, error)
+        pause = RENEWAL
+        problem = "it was not tried in time"
+        try:
+            while True:
+                await asyncio.sleep(max(0.0, min(pause, self._left())))
+                if self._left() <= 0:
+                    raise LeaseLostError(f"the lease {self._name} could not be renewed: {problem}")
+                pause = _RETRY
+                try:
+                    async with asyncio.timeout(self._left()):
+                        if not await self._try(renewing=True):
+                            raise LeaseLostError(f"the lease {self._name} was taken by {self._seen[0] or 'nobody'}")
+                    pause = RENEWAL
+                except (ApiError, httpx2.HTTPError, OSError) as error:
+                    problem = str(error) or type(error).__name__
+                    logger.warning("the lease %s could not be renewed: %s", self._name, problem)
+        finally:
+            self._renewed = float("-inf")
+            metrics.operator_leader.set(0)
 
     async def release(self) -> None:
-        """Lets the next operator begin at once."""
-        lease = await self._read()
-        if lease and lease["spec"].get("holderIdentity") == self._identity:
-            await self._write(lease, {"holderIdentity": ""})
+        """Lets the next operator begin at once. To be called when nothing that this one writes is on its way."""
+        self._renewed = float("-inf")
         metrics.operator_leader.set(0)
+        lease = await self._read()
+        if lease and _spec(lease).get("holderIdentity") == self._identity:
+            await self._write(lease, {"holderIdentity": ""})
+
+    def _left(self) -> float:
+        """Seconds until this operator must have renewed it."""
+        return self._renewed + RENEW_WITHIN - self._clock()
 
     async def _read(self) -> dict[str, Any] | None:
         try:
@@ -106,22 +136,33 @@ class Leadership:
             raise
         return True
 
-    async def _try(self) -> bool:
-        """Takes or renews the Lease; False while another one holds it."""
+    async def _try(self, *, renewing: bool = False) -> bool:
+        """Takes or renews the Lease; False while another one holds it, or if it is not this one's to renew."""
         lease = await self._read()
-        held = lease["spec"] if lease else {}
+        held = _spec(lease)
         holder = held.get("holderIdentity") or None
+        if renewing and holder != self._identity:
+            self._seen = (holder, held.get("renewTime"))
+            return False
         if holder not in (self._identity, None) and not self._expired(held):
             return False
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": self._identity, "leaseDurationSeconds": int(DURATION), "renewTime": now}
         if holder != self._identity:
-            spec |= {"acquireTime": now, "leaseTransitions": held.get("leaseTransitions", 0) + 1}
-        return await self._write(lease, spec)
+            spec |= {"acquireTime": now, "leaseTransitions": (held.get("leaseTransitions") or 0) + 1}
+        left = self._clock()
+        if not await self._write(lease, spec):
+            return False
+        self._renewed = left
+        return True
 
     def _expired(self, held: dict[str, Any]) -> bool:
         """Whether a Lease has not changed for its duration, by this clock: those of others may be wrong."""
         seen = (held.get("holderIdentity"), held.get("renewTime"))
         if seen != self._seen:
             self._seen, self._seen_at = seen, self._clock()
-        return self._clock() - self._seen_at > float(held.get("leaseDurationSeconds", DURATION))
+        return self._clock() - self._seen_at > float(held.get("leaseDurationSeconds") or DURATION)
+
+
+def _spec(lease: dict[str, Any] | None) -> dict[str, Any]:
+    return (lease or {}).get("spec") or {}

@@ -28,22 +28,47 @@ class Resource:
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Resource":
-        """From the object's JSON."""
+        """From the object's JSON. Raises KeyError, TypeError or ValueError for what is none. Of a status that somebody
+        else has written, what cannot be used is left out."""
         metadata = body["metadata"]
         return cls(
-            body["kind"],
-            metadata["name"],
-            metadata["uid"],
-            metadata.get("generation", 1),
-            metadata.get("creationTimestamp", ""),
-            body.get("spec") or {},
-            body.get("status") or {},
+            str(body["kind"]),
+            str(metadata["name"]),
+            str(metadata["uid"]),
+            int(metadata.get("generation", 1)),
+            str(metadata.get("creationTimestamp", "")),
+            dict(body.get("spec") or {}),
+            _status(body.get("status")),
         )
 
     @property
     def age(self) -> tuple[str, str, str]:
         """Sorts the oldest first."""
         return self.created, self.kind, self.name
+
+
+_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")  # texts that each condition has
+
+
+def _status(said: Any) -> Mapping[str, Any]:
+    """A status, without conditions, last good generation and rollout that are not as the operator writes them."""
+    if not isinstance(said, Mapping):
+        return {}
+    status = dict(said)
+    if "conditions" in status:
+        told = status["conditions"]
+        conditions = [each for each in told if _texts(each, _CONDITION)] if isinstance(told, list) else []
+        status["conditions"] = conditions
+    last = status.get("lastGood")
+    if last is not None and not (
+        isinstance(last, Mapping) and type(last.get("generation")) is int and isinstance(last.get("spec"), Mapping)
+    ):
+        del status["lastGood"]
+    return status
+
+
+def _texts(content: Any, names: tuple[str, ...]) -> bool:
+    return isinstance(content, Mapping) and all(isinstance(content.get(name), str) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +152,9 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class World:
     """All of it. config_maps, workloads: by service. reports: by the pods' uids. findings: by the resources' uids.
-    now: seconds since 1970. guarded: whether there is a Prometheus to watch rollouts in."""
+    now: seconds since 1970. guarded: whether there is a Prometheus to watch rollouts in. refused: why the ConfigMap of
+    a service cannot be written. untouched: why a pod cannot be annotated, by uid. problem: why the chart's policies
+    cannot be used. held: whether they never could, so that documents stay as they are."""
 
     namespace: str
     resources: tuple[Resource, ...]
@@ -139,6 +166,10 @@ class World:
     findings: Mapping[str, Finding]
     now: float
     guarded: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+    untouched: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+    held: bool = False
 
     def pods_of(self, service: str) -> list[Pod]:
         return [pod for pod in self.pods if pod.service == service]

@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -16,15 +17,19 @@ from aurum.operator.rollout import Rollout, advanced, exposed_pods
 from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
 from aurum.runtime.policy_location import CANDIDATE, IN_FORCE
 
+_LONGEST_MESSAGE = 500  # characters
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """The documents of a service. exposed: uids of the pods that are to load the candidate."""
+    """The documents of a service. exposed: uids of the pods that are to load the candidate. offered: whether the
+    ConfigMap has a candidate of that rollout; until then it may have one that did harm, and no pod may load that."""
 
     workload: Workload
     in_force: PolicyDocument
     candidate: PolicyDocument | None = None
     exposed: frozenset[str] = frozenset()
+    offered: bool = False
 
     @property
     def data(self) -> dict[str, str]:
@@ -39,13 +44,17 @@ class ServicePlan:
         return self.candidate if self.candidate and pod.uid in self.exposed else self.in_force
 
     def track_of(self, pod: Pod) -> str:
-        return "candidate" if self.candidate and pod.uid in self.exposed else "stable"
+        return "candidate" if self.offered and self.candidate and pod.uid in self.exposed else "stable"
+
+    def awaits_candidate(self, pod: Pod) -> bool:
+        """Whether what a pod is to have is not in the ConfigMap yet."""
+        return self.candidate is not None and pod.uid in self.exposed and not self.offered
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """services: by name. statuses and standings: by the resources' uids. rollouts: those that have begun, by uid.
-    watched: uids of the resources whose guard is to look, with the pods that have the new generation."""
+    watched: uids of the resources whose guard is to look, with the pods that have the new generation in force."""
 
     services: Mapping[str, ServicePlan]
     statuses: Mapping[str, dict[str, Any]]
@@ -86,12 +95,18 @@ def plan(world: World, rollouts: Mapping[str, Rollout]) -> Plan:
     )
     services: dict[str, ServicePlan] = {}
     problems: list[str] = []
+    unmerged: dict[str, str] = {}
     for service, workload in sorted(world.workloads.items()):
         try:
+            if world.held:
+                raise NotAccepted("Pending", world.problem)
             services[service] = _service_plan(world, workload, stable, candidate, trying.get(service))
-        except NotAccepted as problem:  # defaults that no resource can be merged with
+        except NotAccepted as problem:  # defaults that no resource can be merged with, or that cannot be read
+            unmerged[service] = problem.message
             problems.append(f"the policies of {service} stay as they are: {problem.message}")
-    return _with_statuses(world, policies, services, tuple(problems))
+            if kept := _as_it_is(world, workload, trying.get(service)):
+                services[service] = kept
+    return _with_statuses(world, policies, services, unmerged, tuple(problems))
 
 
 def rules_in_force(world: World) -> Rules:
@@ -104,6 +119,7 @@ def refusals(world: World) -> dict[str, NotAccepted]:
     return {each.resource.uid: each.refusal for each in _accepted(world) if each.refusal}
 
 
+@lru_cache(maxsize=16)  # two documents of each service; those of a large plant take megabytes
 def as_yaml(document: PolicyDocument) -> str:
     """A document as it is in a ConfigMap: what is not said has its default."""
     content = document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -122,7 +138,7 @@ def _accepted(world: World) -> list[_Policy]:
     for resource in sorted(world.resources, key=lambda each: each.age):
         policy = _Policy(resource)
         try:
-            policy.current = parse(resource, resource.generation, resource.spec, world.workloads)
+            policy.current = _parsed(resource, resource.generation, resource.spec, world)
             rules.add(policy.current)
             policy.in_force = policy.current
         except NotAccepted as refusal:
@@ -137,6 +153,16 @@ def _accepted(world: World) -> list[_Policy]:
         policy.services = governed(policy.current or policy.in_force, world.workloads) if policy.in_force else []
         found.append(policy)
     return found
+
+
+def _parsed(resource: Resource, generation: int, spec: Mapping[str, Any], world: World) -> Parsed:
+    """Raises NotAccepted, and nothing else: one resource that cannot be understood is no reason to stop all others."""
+    try:
+        return parse(resource, generation, spec, world.workloads)
+    except NotAccepted:
+        raise
+    except Exception as error:
+        raise NotAccepted("Invalid", f"it cannot be understood: {error!r}"[:_LONGEST_MESSAGE]) from error
 
 
 def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Rollout]) -> None:
@@ -173,7 +199,7 @@ def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Ro
 
 
 def _moved(world: World, policy: _Policy, spec: RolloutSpec, before: Rollout) -> Rollout:
-    resource, percent = policy.resource, spec.steps[min(before.step, len(spec.steps) - 1)]
+    resource, percent = policy.resource, _percent(spec, before.step)
     exposed = [
         pod
         for service in policy.services
@@ -231,8 +257,34 @@ def _service_plan(
         return ServicePlan(workload, in_force)
     tried = _numbered(candidate.document(service, uid), known, reported, max(newest, in_force.generation) + 1)
     pods = world.pods_of(service)
-    exposed = exposed_pods(trying.resource.uid, pods, spec.steps[trying.rollout.step])
-    return ServicePlan(workload, in_force, tried, frozenset(exposed))
+    return ServicePlan(workload, in_force, tried, _exposed(trying, spec, pods), _offers(known, trying))
+
+
+def _as_it_is(world: World, workload: Workload, trying: _Policy | None) -> ServicePlan | None:
+    """What a service has now; only a rollout that ended, or was taken back, is still brought to its pods."""
+    known = _documents(world.config_maps.get(workload.service))
+    if IN_FORCE not in known:
+        return None
+    if trying is None or CANDIDATE not in known or (spec := _rollout_spec(trying)) is None:
+        return ServicePlan(workload, known[IN_FORCE])
+    exposed = _exposed(trying, spec, world.pods_of(workload.service))
+    return ServicePlan(workload, known[IN_FORCE], known[CANDIDATE], exposed, _offers(known, trying))
+
+
+def _offers(known: Mapping[str, PolicyDocument], trying: _Policy) -> bool:
+    """Whether a candidate that is there has the generation that is tried."""
+    tried, sources = trying.resource, known[CANDIDATE].sources if CANDIDATE in known else ()
+    return any((source.uid, source.generation) == (tried.uid, tried.generation) for source in sources)
+
+
+def _exposed(trying: _Policy, spec: RolloutSpec, pods: list[Pod]) -> frozenset[str]:
+    """The pods of a service that are to load the candidate."""
+    step = trying.rollout.step if trying.rollout else 0
+    return frozenset(exposed_pods(trying.resource.uid, pods, _percent(spec, step)))
+
+
+def _percent(spec: RolloutSpec, step: int) -> int:
+    return spec.steps[min(step, len(spec.steps) - 1)]
 
 
 def _numbered(
@@ -255,17 +307,25 @@ def _numbered(
 
 def _documents(config_map: ConfigMap | None) -> dict[str, PolicyDocument]:
     """The documents in a ConfigMap that can be read; somebody may have edited it."""
-    found = {}
-    for name, text in (config_map.data if config_map else {}).items():
-        try:
-            found[name] = parse_policy_document(text, name)
-        except PolicyError:
-            continue  # it is written anew
-    return found
+    texts = config_map.data if config_map else {}
+    found = {name: _document(text) for name, text in texts.items() if name in (IN_FORCE, CANDIDATE)}
+    return {name: document for name, document in found.items() if document is not None}
+
+
+@lru_cache(maxsize=16)  # two documents of each service; those of a large plant take megabytes
+def _document(text: str) -> PolicyDocument | None:
+    try:
+        return parse_policy_document(text, IN_FORCE)
+    except PolicyError:
+        return None  # it is written anew
 
 
 def _with_statuses(
-    world: World, policies: list[_Policy], services: dict[str, ServicePlan], problems: tuple[str, ...]
+    world: World,
+    policies: list[_Policy],
+    services: dict[str, ServicePlan],
+    unmerged: Mapping[str, str],
+    problems: tuple[str, ...],
 ) -> Plan:
     statuses, standings, rollouts, watched = {}, {}, {}, {}
     held = {service: _sources(config_map) for service, config_map in world.config_maps.items()}
@@ -282,8 +342,6 @@ def _with_statuses(
                 for pod in pods
                 if progresses and pod.service in services and pod.uid in services[pod.service].exposed
             ]
-            if progresses and policy.current:
-                watched[resource.uid] = (policy.current, tuple(exposed))
         standing = Standing(
             resource=resource,
             refusal=policy.refusal,
@@ -301,10 +359,25 @@ def _with_statuses(
             rollout=policy.rollout,
             rollout_spec=spec,
             shadow=_shadow_counts(world, policy, pods),
+            blocked=_blocked(world, policy, unmerged),
+            untouched={pod.uid: world.untouched[pod.uid] for pod in pods if pod.uid in world.untouched},
+            notice=f"; {world.problem}, and its last good policies stay" if world.problem else "",
         )
+        if policy.rollout and policy.rollout.state == "Progressing" and policy.current:
+            watched[resource.uid] = (policy.current, tuple(pod for pod in exposed if standing.has_it(pod)))
         standings[resource.uid] = standing
         statuses[resource.uid] = status_of(standing, world.now)
     return Plan(services, statuses, standings, rollouts, watched, problems)
+
+
+def _blocked(world: World, policy: _Policy, unmerged: Mapping[str, str]) -> str:
+    """Why the documents of a resource cannot be written; empty if nothing is known that keeps them from it."""
+    for service in policy.services:
+        if service in unmerged:
+            return f"the policies of {service} stay as they are: {unmerged[service]}"
+        if service in world.refused:
+            return f"the ConfigMap of {service} is refused, {world.refused[service]}"
+    return ""
 
 
 def _sources(config_map: ConfigMap) -> set[tuple[str, int]]:
@@ -324,15 +397,18 @@ def _last_good(world: World, resource: Resource) -> Parsed | None:
     if not last:
         return None
     try:
-        return parse(resource, last["generation"], last["spec"], world.workloads)
+        return _parsed(resource, last["generation"], last["spec"], world)
     except NotAccepted:
         return None
 
 
 def _shown_targets(parsed: Parsed | None, resource: Resource) -> str:
     if parsed is None:
-        refs = resource.spec.get("targetRefs") or ()
-        return ", ".join(str(ref.get("service")) for ref in refs)
+        refs = resource.spec.get("targetRefs")
+        named = (
+            [ref.get("service") for ref in refs if isinstance(ref, Mapping)] if isinstance(refs, list | tuple) else []
+        )
+        return ", ".join(str(name) for name in named)[:_LONGEST_MESSAGE]
     shown = [str(target) for target in parsed.targets] or list(parsed.services) or ["all services"]
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
 

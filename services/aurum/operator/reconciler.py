@@ -1,20 +1,23 @@
-"""The loop: works out what is to be, writes what is not so, and says in each resource's status how far it has got."""
+"""The loop: works out what is to be, has it written, and says in each resource's status how far it has got.
+
+It waits for no request: `attempts` makes each object's by itself, so that one that is refused, or hangs, holds up
+neither others nor the next look at everything. What is to be is always worked out from what is known now.
+"""
 
 import asyncio
 import contextlib
 import gc
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import httpx2
-from lightkube.core.exceptions import ApiError
-
+from aurum.operator.attempts import Attempts, Key
 from aurum.operator.conditions import Standing
+from aurum.operator.connecting import REQUEST_TIMEOUT
 from aurum.operator.guards import Guards
-from aurum.operator.kubernetes import Cluster, is_gone
+from aurum.operator.kubernetes import Cluster
 from aurum.operator.observed import TOUCHED, TRACK, Pod, Resource, World
 from aurum.operator.planning import Plan, ServicePlan, content_hash, plan
 from aurum.operator.reports import Reports
@@ -29,12 +32,17 @@ _STATUS_INTERVAL = 2.0  # seconds between two writes of one resource's status, a
 _UNSETTLED = 1.2  # seconds that a status in between is kept back: it mostly settles sooner
 _SHADOW_INTERVAL = 15.0  # seconds between two writes of nothing but what a shadow has counted
 _TOUCH_AGAIN, _TOUCH_LONGEST = 0.7, 60.0  # seconds after which a pod that did not follow is touched again, doubling
-_BACKOFF, _BACKOFF_LONGEST = 0.2, 30.0  # seconds to wait after errors, doubling
+_LIST_TIMEOUT = 60.0  # seconds for the lists of everything, of many pages
+_LIST_AGAIN = 1.0  # seconds between two lists, at least
+_BACKOFF = 1.0  # seconds to wait after a plan that failed
+_LIST = Key("list")
 
 
 @dataclass(slots=True)
 class _Touch:
-    wanted: str
+    """wanted: hash of the document, and the track."""
+
+    wanted: tuple[str, str]
     number: int = 0
     at: float = 0.0
 
@@ -51,7 +59,9 @@ class _Written:
 
 
 class Reconciler:
-    """nudged: set when something has changed. resync: seconds between two looks at everything."""
+    """nudged: set when something has changed. resync: seconds between two looks at everything. may_write: whether this
+    operator is the one that writes. clock, now: seconds of the monotonic clock, and since 1970. tidy: called after a
+    list, which leaves much behind."""
 
     def __init__(
         self,
@@ -62,6 +72,10 @@ class Reconciler:
         nudged: asyncio.Event,
         *,
         resync: float,
+        may_write: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        tidy: Callable[[], object] = gc.collect,
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -69,49 +83,70 @@ class Reconciler:
         self._guards = guards
         self._resync = resync
         self._nudged = nudged
+        self._clock = clock
+        self._now = now
+        self._tidy = tidy
+        self._attempts = Attempts(nudged.set, may_write, clock)
         self._rollouts: dict[str, Rollout] = {}
         self._touches: dict[str, _Touch] = {}
         self._written: dict[str, _Written] = {}
         self._made: set[str] = set()  # services whose ConfigMap has been there
-        self._listed_at = float("-inf")
+        self._listed_at: float | None = None
+        self._list_due = float("-inf")
+        self._problems: frozenset[str] = frozenset()
 
     async def run(self) -> None:
-        """Reconciles, for as long as it runs; after errors later and later."""
-        backoff = 0.0
-        while True:
-            self._nudged.clear()
-            started = time.monotonic()
-            try:
-                with traced_operation("reconcile"):
-                    if started - self._listed_at >= self._resync:
-                        await self._list()
-                    again = await self._reconcile()
-                metrics.operator_reconciles_total.labels("done").inc()
-                backoff = 0.0
-            except (ApiError, httpx2.HTTPError, OSError) as error:
-                backoff = min(_BACKOFF_LONGEST, 2 * backoff or _BACKOFF)
-                again = backoff
-                self._listed_at = float("-inf")  # what it knows may be wrong
-                logger.warning("the policies could not be brought about, trying again in %.1f s: %s", backoff, error)
-                metrics.operator_reconciles_total.labels("failed").inc()
-                metrics.track_error(type(error).__name__)
-            metrics.operator_backoff_seconds.set(backoff)
-            metrics.operator_reconcile_duration_seconds.observe(time.monotonic() - started)
-            if backoff:
-                await asyncio.sleep(backoff)
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.005, again)):
-                    await self._nudged.wait()
+        """Reconciles, for as long as it runs."""
+        try:
+            while True:
+                self._nudged.clear()
+                self._attempts.raise_unexpected()
+                started = self._clock()
+                again = self._look()
+                self._attempts.measure()
+                metrics.operator_reconcile_duration_seconds.observe(self._clock() - started)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.005, again)):
+                        await self._nudged.wait()
+        finally:
+            await self._attempts.close()
+
+    def _look(self) -> float:
+        """Has everything listed when it is time to, and brings about what is to be; seconds until the next look."""
+        list_in = self._list_when_due()
+        if self._listed_at is None:
+            return list_in
+        try:
+            with traced_operation("reconcile"):
+                again = self._reconcile()
+        except Exception as error:  # not of one object, each of which is looked at by itself
+            logger.exception("what is to be could not be worked out, trying again in %.1f s", _BACKOFF)
+            metrics.operator_reconciles_total.labels("failed").inc()
+            metrics.track_error(type(error).__name__)
+            return _BACKOFF
+        metrics.operator_reconciles_total.labels("done").inc()
+        return min(again, list_in, self._attempts.wait())
+
+    def _list_when_due(self) -> float:
+        """Seconds until the next list."""
+        if self._store.doubt and self._listed_at is not None:
+            self._list_due = min(self._list_due, self._listed_at + _LIST_AGAIN)
+        if self._list_due <= self._clock():
+            self._attempts.begin(_LIST, self._list, _LIST_TIMEOUT)
+            return self._attempts.wait()
+        return self._list_due - self._clock()
 
     async def _list(self) -> None:
-        cluster = self._cluster
-        self._store.workloads = await cluster.workloads()
-        self._store.take_all(await cluster.resources(), await cluster.pods(), await cluster.config_maps())
-        gc.collect()  # what a list leaves behind is large, and seldom enough looked for
-        self._listed_at = time.monotonic()
+        cluster, asked, began = self._cluster, self._store.mark(), self._clock()
+        workloads = await cluster.workloads()
+        resources, pods, config_maps = await cluster.resources(), await cluster.pods(), await cluster.config_maps()
+        self._store.workloads = workloads
+        self._store.take_all(resources, pods, config_maps, asked)
+        self._listed_at, self._list_due = self._clock(), began + self._resync
+        del resources, pods, config_maps
+        self._tidy()  # what a list leaves behind is large, and seldom enough looked for
 
-    async def _reconcile(self) -> float:
+    def _reconcile(self) -> float:
         """Brings about what is to be, as far as it can be now; seconds until there is more to do."""
         store = self._store
         world = World(
@@ -123,18 +158,20 @@ class Reconciler:
             store.defaults,
             self._reports.by_pod,
             self._guards.findings if self._guards else {},
-            time.time(),
+            self._now(),
             guarded=self._guards is not None,
+            refused=self._failures({name: Key("configmap", name) for name in store.workloads}),
+            untouched=self._failures({pod.uid: Key("pod", pod.uid) for pod in store.pods}),
+            problem=store.problem,
+            held=store.held,
         )
         made = plan(world, self._rollouts)
-        if store.problem:
-            made = replace(made, problems=(store.problem, *made.problems))
-        for problem in made.problems:
-            logger.error("%s", problem)
+        self._tell_problems((*store.problems, *made.problems))
         self._rollouts = dict(made.rollouts)
         for service in made.services.values():
-            await self._write_config_map(service)
-        lagging = await self._touch_pods(made)
+            self._write_config_map(service)
+        self._attempts.keep("configmap", made.services)
+        waits = [self._touch_pods(made), self._write_statuses(made)]
         self._reports.follow(
             (pod, service.document_of(pod).content_hash)
             for name, service in made.services.items()
@@ -142,94 +179,120 @@ class Reconciler:
         )
         if self._guards:
             self._guards.follow(made.watched, made.rollouts)
-        waits = [await self._write_statuses(made), lagging, self._listed_at + self._resync - time.monotonic()]
-        waits += [
-            rollout.since + standing.rollout_spec.pause - time.time() + 0.05
-            for uid, rollout in made.rollouts.items()
-            if rollout.state == "Progressing"
-            and rollout.since is not None
-            and (standing := made.standings[uid]).rollout_spec is not None
-            and rollout.since + standing.rollout_spec.pause > time.time()
-        ]
+        for uid, rollout in made.rollouts.items():
+            spec = made.standings[uid].rollout_spec
+            if rollout.state == "Progressing" and rollout.since is not None and spec is not None:
+                left = rollout.since + spec.pause - world.now
+                waits += [left + 0.05] if left > 0 else []
         _measure(made)
         return min(waits)
 
-    async def _write_config_map(self, service: ServicePlan) -> None:
+    def _failures(self, keys: Mapping[str, Key]) -> dict[str, str]:
+        return {name: problem for name, key in keys.items() if (problem := self._attempts.problem(key))}
+
+    def _tell_problems(self, problems: tuple[str, ...]) -> None:
+        """Each once, for as long as it lasts."""
+        for problem in dict.fromkeys(problems):
+            if problem not in self._problems:
+                logger.error("%s", problem)
+        self._problems = frozenset(problems)
+        metrics.operator_problems.set(len(self._problems))
+
+    def _write_config_map(self, service: ServicePlan) -> None:
         name, data = service.workload.service, service.data
         before = self._store.config_maps().get(name)
+        key = Key("configmap", name)
         if before is not None and before.data == data and before.content == content_hash(data):
             self._made.add(name)
+            self._attempts.settle(key)
             return
         by_hand = before.content != content_hash(before.data) if before else name in self._made
-        body = await self._cluster.apply_config_map(service.workload, data)
-        self._store.config_map(body)
-        self._made.add(name)
-        logger.info(
-            "a ConfigMap was written",
-            extra={"config_map": service.workload.config_map, "generation": service.in_force.generation},
-        )
-        if by_hand:
-            metadata = body["metadata"]
-            about = {"apiVersion": "v1", "kind": "ConfigMap", "name": metadata["name"], "uid": metadata["uid"]}
-            what = "deleted" if before is None else "edited"
-            logger.warning("the ConfigMap %s was %s by somebody else and is put back", metadata["name"], what)
-            message = f"it was {what} by somebody else; edit a ResiliencePolicy or TelemetryPolicy instead"
-            await self._cluster.event(about, "Warning", "Restored", message, time.time())
 
-    async def _touch_pods(self, made: Plan) -> float:
+        async def write() -> None:
+            asked = self._store.mark()
+            body = await self._cluster.apply_config_map(service.workload, data)
+            self._store.config_map(body, asked=asked)
+            self._made.add(name)
+            logger.info(
+                "a ConfigMap was written",
+                extra={"config_map": service.workload.config_map, "generation": service.in_force.generation},
+            )
+            if by_hand:
+                self._tell_restored(body["metadata"], "deleted" if before is None else "edited")
+
+        self._attempts.begin(key, write, REQUEST_TIMEOUT)
+
+    def _tell_restored(self, metadata: Mapping[str, Any], what: str) -> None:
+        about = {"apiVersion": "v1", "kind": "ConfigMap", "name": metadata["name"], "uid": metadata["uid"]}
+        logger.warning("the ConfigMap %s was %s by somebody else and is put back", metadata["name"], what)
+        message = f"it was {what} by somebody else; edit a ResiliencePolicy or TelemetryPolicy instead"
+        self._tell(about, "Warning", "Restored", message)
+
+    def _tell(self, about: Mapping[str, str], kind: str, reason: str, message: str) -> None:
+        """Tells people of something, if the API server takes it; nothing waits for that."""
+
+        def event() -> Awaitable[None]:
+            return self._cluster.event(about, kind, reason, message, self._now())
+
+        self._attempts.begin(Key("event", f"{reason} {about['name']}"), event, REQUEST_TIMEOUT, again=False)
+
+    def _touch_pods(self, made: Plan) -> float:
         """Makes the kubelet bring each pod what it is to have; seconds until one is to be touched again."""
         lagging, wait = 0, float("inf")
         present: set[str] = set()
-        for name, service in made.services.items():
-            for pod in self._store.pods:
-                if pod.service != name:
-                    continue
-                present.add(pod.uid)
-                wait = min(wait, await self._touch(service, pod))
-                report = self._reports.by_pod.get(pod.uid)
-                lagging += report is None or report.hash != service.document_of(pod).content_hash
+        for pod in self._store.pods:
+            service = made.services.get(pod.service)
+            if service is None:
+                continue
+            present.add(pod.uid)
+            wait = min(wait, self._touch(service, pod))
+            report = self._reports.by_pod.get(pod.uid)
+            lagging += report is None or report.hash != service.document_of(pod).content_hash
         for uid in set(self._touches) - present:
             del self._touches[uid]
+        self._attempts.keep("pod", present)
         metrics.operator_pods_lagging.set(lagging)
         return wait
 
-    async def _touch(self, service: ServicePlan, pod: Pod) -> float:
+    def _touch(self, service: ServicePlan, pod: Pod) -> float:
         document, track = service.document_of(pod), service.track_of(pod)
-        wanted, now = document.content_hash, time.monotonic()
+        wanted, now = document.content_hash, self._clock()
         touch = self._touches.get(pod.uid)
-        if touch is None or touch.wanted != wanted:
-            touch = self._touches[pod.uid] = _Touch(wanted)
+        if touch is None or touch.wanted != (wanted, track):
+            touch = self._touches[pod.uid] = _Touch((wanted, track))
+        key = Key("pod", pod.uid)
         report = self._reports.by_pod.get(pod.uid)
         has_it = report is not None and report.hash == wanted
         refuses = report is not None and report.refused_generation == document.generation
-        annotated = pod.annotations.get(TOUCHED, "").split("/")[0] == wanted and (
-            pod.annotations.get(TRACK, "stable") == track
-        )
-        if (has_it and annotated) or refuses:
+        on_track = pod.annotations.get(TRACK, "stable") == track
+        annotated = pod.annotations.get(TOUCHED, "").split("/")[0] == wanted and on_track
+        if on_track and (has_it or refuses or service.awaits_candidate(pod)):  # if it came with it, nobody has to look
+            self._attempts.settle(key)
             return float("inf")
-        if has_it and pod.annotations.get(TRACK, "stable") == track:
-            return float("inf")  # it came with it: nobody has to look
-        pause = touch.pause
+        if self._attempts.busy(Key("configmap", pod.service)) and (on_track or track != "stable"):
+            return float("inf")  # there is nothing to look at yet; only what takes a rollout back does not wait
         if annotated and touch.number == 0:  # by the operator before this one
             touch.number, touch.at = 1, now
-        if annotated and now - touch.at < pause:
-            return touch.at + pause - now
-        touch.number, touch.at = touch.number + 1, now
-        try:
-            self._store.pod(await self._cluster.touch_pod(pod.name, f"{wanted}/{touch.number}", track))
-        except ApiError as error:
-            if not is_gone(error):
-                raise
+        if touch.number and now - touch.at < touch.pause:
+            return touch.at + touch.pause - now
+
+        async def write() -> None:
+            touch.number, touch.at = touch.number + 1, self._clock()
+            asked = self._store.mark()
+            self._store.pod(await self._cluster.touch_pod(pod.name, f"{wanted}/{touch.number}", track), asked=asked)
+
+        self._attempts.begin(key, write, REQUEST_TIMEOUT)
         return touch.pause
 
-    async def _write_statuses(self, made: Plan) -> float:
+    def _write_statuses(self, made: Plan) -> float:
         """Writes the statuses that are to be written now; seconds until the next one is."""
-        wait, now = float("inf"), time.monotonic()
+        wait, now = float("inf"), self._clock()
         for uid, standing in made.standings.items():
             resource, status = standing.resource, made.statuses[uid]
-            written = self._written.setdefault(uid, _Written())
+            written, key = self._written.setdefault(uid, _Written()), Key("status", uid)
             if resource.status == status:
                 written.differs_since = None
+                self._attempts.settle(key)
                 continue
             if written.differs_since is None:
                 written.differs_since = now
@@ -240,20 +303,26 @@ class Reconciler:
             if at > now:
                 wait = min(wait, at - now)
                 continue
-            written.at, written.differs_since = now, None
-            await self._write_status(resource, standing, status)
+            self._attempts.begin(key, self._status_write(standing, status, written), REQUEST_TIMEOUT)
         for uid in set(self._written) - set(made.standings):
             del self._written[uid]
+        self._attempts.keep("status", made.standings)
         return wait
 
-    async def _write_status(self, resource: Resource, standing: Standing, status: dict[str, Any]) -> None:
-        try:
-            self._store.resource(await self._cluster.write_status(resource, status))
-        except ApiError as error:
-            if is_gone(error):
-                logger.info("%s %s has gone: %s", resource.kind, resource.name, error)
-                return
-            raise
+    def _status_write(
+        self, standing: Standing, status: dict[str, Any], written: _Written
+    ) -> Callable[[], Awaitable[None]]:
+        resource = standing.resource
+
+        async def write() -> None:
+            written.at, written.differs_since = self._clock(), None
+            asked = self._store.mark()
+            self._store.resource(await self._cluster.write_status(resource, status), asked=asked)
+            self._tell_news(resource, status)
+
+        return write
+
+    def _tell_news(self, resource: Resource, status: Mapping[str, Any]) -> None:
         about = {
             "apiVersion": "aurumai.io/v1alpha1",
             "kind": resource.kind,
@@ -262,7 +331,7 @@ class Reconciler:
         }
         for kind, reason, message in _news(resource.status, status):
             logger.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s: %s", resource.name, message)
-            await self._cluster.event(about, kind, reason, message, time.time())
+            self._tell(about, kind, reason, message)
 
 
 def _settled(status: Mapping[str, Any]) -> bool:

@@ -24,12 +24,16 @@ class _Asked:
 
 
 class Reports:
-    """by_pod: the latest report of each pod, by uid. on_change: called when one differs from the last."""
+    """by_pod: the latest report of each pod, by uid. on_change: called when one differs from the last. clock: seconds
+    of the monotonic clock."""
 
-    def __init__(self, pods: HttpDependency, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, pods: HttpDependency, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.by_pod: dict[str, Report] = {}
         self._pods = pods
         self._on_change = on_change
+        self._clock = clock
         self._asked: dict[str, _Asked] = {}
         self._followed: dict[str, Pod] = {}
         self._woken = asyncio.Event()
@@ -51,31 +55,31 @@ class Reports:
         """Asks, for as long as it runs."""
         while True:
             self._woken.clear()
-            now = time.monotonic()
+            now = self._clock()
             due = [pod for uid, pod in self._followed.items() if self._asked[uid].due <= now]
             for start in range(0, len(due), _AT_A_TIME):
                 await asyncio.gather(*(self._ask(pod) for pod in due[start : start + _AT_A_TIME]))
-            until = min((asked.due for asked in self._asked.values()), default=time.monotonic() + _SETTLED)
+            until = min((asked.due for asked in self._asked.values()), default=self._clock() + _SETTLED)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.005, until - time.monotonic())):
+                async with asyncio.timeout(max(0.005, until - self._clock())):
                     await self._woken.wait()
 
     async def _ask(self, pod: Pod) -> None:
         try:
-            report = Report.of(await self._pods.get_json("/policy", at=pod.address), time.monotonic())
+            report = Report.of(await self._pods.get_json("/policy", at=pod.address), self._clock())
         except AurumError as error:
-            report = Report(time.monotonic(), f"does not answer: {error.message}"[:_MAX_REASON])
+            report = Report(self._clock(), f"does not answer: {error.message}"[:_MAX_REASON])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            report = Report(time.monotonic(), f"does not answer as it should: {error!r}"[:_MAX_REASON])
+            report = Report(self._clock(), f"does not answer as it should: {error!r}"[:_MAX_REASON])
         asked = self._asked.get(pod.uid)
         if asked is None:
             return  # it has gone meanwhile
         before = self.by_pod.get(pod.uid)
         self.by_pod[pod.uid] = report
         if report.hash == asked.wanted:
-            asked.pause, asked.due = _FIRST, time.monotonic() + _SETTLED
+            asked.pause, asked.due = _FIRST, self._clock() + _SETTLED
         else:
-            asked.due = time.monotonic() + asked.pause
+            asked.due = self._clock() + asked.pause
             asked.pause = min(_LONGEST, asked.pause * _GROWTH)
         if before is None or _said(before) != _said(report):
             self._on_change()

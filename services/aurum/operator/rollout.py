@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from aurum.operator.observed import Finding, Pod
 from aurum.operator.resources import RolloutSpec
@@ -26,18 +26,14 @@ class Rollout:
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> "Rollout | None":
-        """From a resource's status."""
+        """From a resource's status; None where it has none that can be used."""
         said = status.get("rollout")
-        if not said:
+        if not isinstance(said, Mapping) or said.get("state") not in get_args(State):
             return None
-        since = said.get("since")
-        return cls(
-            said.get("generation", 0),
-            said.get("state", "Waiting"),
-            said.get("step", 0),
-            datetime.fromisoformat(since).timestamp() if since else None,
-            said.get("figures", ""),
-        )
+        generation, step = said.get("generation"), said.get("step")
+        if type(generation) is not int or type(step) is not int or step < 0:
+            return None
+        return cls(generation, said["state"], step, _seconds(said.get("since")), str(said.get("figures", "")))
 
     def shown(self, spec: RolloutSpec | None, exposed: int) -> dict[str, Any]:
         """For the resource's status."""
@@ -81,6 +77,13 @@ def advanced(
     if rollout.step + 1 < len(spec.steps):
         return replace(rollout, step=rollout.step + 1, since=None, figures="")
     return replace(rollout, state="Complete", figures=finding.figures)
+
+
+def _seconds(moment: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(moment).timestamp() if moment else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def rfc3339(seconds: float) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 from lightkube.core.exceptions import ApiError
 
-from aurum.operator.connecting import open_client
+from aurum.operator.connecting import REQUEST_TIMEOUT, open_client
 from aurum.operator.guards import Guards
 from aurum.operator.kubernetes import Cluster
 from aurum.operator.leadership import Leadership
@@ -65,25 +65,38 @@ async def operator(service: Service) -> AsyncGenerator[None]:
         address = urlsplit(settings.operator_prometheus_url)
         prometheus = service.http_dependency("prometheus", address.netloc)
         guards = Guards(prometheus, address.path.rstrip("/"), nudged.set)
-    reconciler = Reconciler(cluster, store, reports, guards, nudged, resync=settings.operator_resync)
+    reconciler = Reconciler(
+        cluster,
+        store,
+        reports,
+        guards,
+        nudged,
+        resync=settings.operator_resync,
+        may_write=lambda: leadership.holds,
+    )
+    leading: list[asyncio.Task[None]] = []
 
     async def lead() -> None:
         await leadership.acquire()
-        service.spawn(leadership.keep(), "lease")
+        leading.append(service.spawn(leadership.keep(), "lease"))
+        leading.append(service.spawn(reconciler.run(), "reconciler"))
         service.spawn(watched(), "watch")
         service.spawn(reports.run(), "reports")
         if guards:
             service.spawn(guards.run(), "guards")
-        service.spawn(reconciler.run(), "reconciler")
 
     async def watched() -> None:
         await watch(namespace, settings.operator_release, store, nudged.set)
         service.stop()  # kopf takes the signals that end a process, and then returns
 
-    service.spawn(lead(), "leader")
+    leading.append(service.spawn(lead(), "leader"))
     try:
         yield
     finally:
-        with contextlib.suppress(ApiError, httpx2.HTTPError):
-            await leadership.release()
+        for task in leading:
+            task.cancel()
+        await asyncio.gather(*leading, return_exceptions=True)  # first nothing is written any more
+        with contextlib.suppress(ApiError, httpx2.HTTPError, OSError):
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                await leadership.release()
         await client.aclose()

@@ -1,8 +1,13 @@
-"""What the operator knows of the cluster: kept up to date by events, set right by lists now and then."""
+"""What the operator knows of the cluster: kept up to date by events, set right by lists now and then.
 
-from collections.abc import Mapping
+Two things tell which of two states of an object is the newer. An answer to a request is newer than all that was known
+when the request left, whatever its resourceVersion: after a restore of etcd, versions are lower than before. Of what
+comes in no such order, events and answers that crossed them, the one with the higher resourceVersion is the newer.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from aurum.operator.kubernetes import COMPONENT
 from aurum.operator.observed import CONTENT, ConfigMap, Pod, Resource, Workload
@@ -10,105 +15,193 @@ from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_do
 from aurum.runtime.policy_location import DEFAULTS
 
 _ADMIN_PORT = 9090
+_LONGEST_PROBLEM = 500  # characters
+_MOST_UNREADABLE = 100  # objects that are remembered because they cannot be understood
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Row(Generic[T]):
+    """value: None of what was deleted. version: None where it is no number. moment: when it was taken."""
+
+    version: int | None
+    value: T | None
+    moment: int
+
+
+class _Table(Generic[T]):
+    """The objects of one kind. kind: as errors name it. key: field of the metadata that tells them apart. understood:
+    makes one of its JSON; None of one that is not to be seen."""
+
+    def __init__(self, kind: str, key: str, understood: Callable[[Mapping[str, Any]], T | None]) -> None:
+        self.kind = kind
+        self.key = key
+        self.understood = understood
+        self._rows: dict[str, _Row[T]] = {}
+
+    def values(self) -> tuple[T, ...]:
+        return tuple(row.value for row in self._rows.values() if row.value is not None)
+
+    def get(self, key: str) -> T | None:
+        row = self._rows.get(key)
+        return row.value if row else None
+
+    def outdated(self, key: str, version: int | None) -> bool:
+        """Whether a newer state than the one with this version is known."""
+        known = self._rows.get(key)
+        return known is not None and known.version is not None and version is not None and known.version > version
+
+    def take(self, key: str, version: int | None, value: T | None, moment: int, asked: int | None) -> bool:
+        """Takes a state; whether anything has changed. asked: the moment when the request left that it answers."""
+        known = self._rows.get(key)
+        crossed = known is not None and (asked is None or known.moment > asked)
+        if crossed and (self.outdated(key, version) or (known and version == known.version and value is not None)):
+            return False
+        self._rows[key] = _Row(version, value, moment)
+        return (known.value if known else None) != value
+
+    def only(self, keys: set[str], asked: int) -> None:
+        """A list was asked for at a moment: what was known then and is not in it has gone."""
+        for key, row in list(self._rows.items()):
+            if row.moment <= asked and (key not in keys or row.value is None):
+                del self._rows[key]
 
 
 @dataclass(slots=True)
 class Store:
-    """defaults_name: of the ConfigMap with the chart's policies. problem: why these cannot be used, if so."""
+    """defaults_name: of the ConfigMap with the chart's policies. doubt: whether a list is due, since one that was begun
+    anew shows older states than are known."""
 
     defaults_name: str
     workloads: dict[str, Workload] = field(default_factory=dict)
     defaults: PolicyDocument = field(default_factory=PolicyDocument)
-    problem: str = ""
-    _resources: dict[str, tuple[int, Resource]] = field(default_factory=dict)
-    _pods: dict[str, tuple[int, Pod]] = field(default_factory=dict)
-    _config_maps: dict[str, tuple[int, ConfigMap]] = field(default_factory=dict)
+    doubt: bool = False
+    _problem: str = ""
+    _defaults_are_known: bool = False
+    _moment: int = 0
+    _resources: _Table[Resource] = field(default_factory=lambda: _Table("policy", "uid", Resource.of))
+    _pods: _Table[Pod] = field(default_factory=lambda: _Table("pod", "uid", _running))
+    _config_maps: _Table[ConfigMap] = field(default_factory=lambda: _Table("ConfigMap", "name", _config_map))
+    _unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
     def resources(self) -> tuple[Resource, ...]:
-        return tuple(resource for _, resource in self._resources.values())
+        return self._resources.values()
 
     @property
     def pods(self) -> tuple[Pod, ...]:
-        return tuple(pod for _, pod in self._pods.values())
+        return self._pods.values()
+
+    @property
+    def problem(self) -> str:
+        """Why the chart's policies cannot be used; empty if they can."""
+        return self._problem
+
+    @property
+    def held(self) -> bool:
+        """Whether the chart's policies cannot be used, and never could be since this process began."""
+        return bool(self._problem) and not self._defaults_are_known
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What cannot be understood, and why; it holds up nothing else."""
+        return (*([self._problem] if self._problem else []), *self._unreadable.values())
 
     def config_maps(self) -> dict[str, ConfigMap]:
         """The ConfigMaps with documents, by service."""
-        return {
-            service: self._config_maps[workload.config_map][1]
-            for service, workload in self.workloads.items()
-            if workload.config_map in self._config_maps
-        }
+        found = {service: self._config_maps.get(workload.config_map) for service, workload in self.workloads.items()}
+        return {service: config_map for service, config_map in found.items() if config_map is not None}
+
+    def mark(self) -> int:
+        """Now: to be kept when a request leaves, and given back with what it answers."""
+        return self._moment
 
     def take_all(
-        self, resources: list[dict[str, Any]], pods: list[dict[str, Any]], config_maps: list[dict[str, Any]]
+        self,
+        resources: Iterable[Mapping[str, Any]],
+        pods: Iterable[Mapping[str, Any]],
+        config_maps: Iterable[Mapping[str, Any]],
+        asked: int | None = None,
     ) -> None:
-        """What lists have brought is all there is."""
-        for known, bodies in ((self._resources, resources), (self._pods, pods)):
-            uids = {body["metadata"]["uid"] for body in bodies}
-            for uid in set(known) - uids:
-                del known[uid]
-        names = {body["metadata"]["name"] for body in config_maps}
-        for name in set(self._config_maps) - names:
-            del self._config_maps[name]
-        for body in resources:
-            self.resource(body)
-        for body in pods:
-            self.pod(body)
-        for body in config_maps:
-            self.config_map(body)
+        """What lists have brought is all there is. asked: when they were asked for; just now by default."""
+        asked = self.mark() if asked is None else asked
+        self._unreadable.clear()
+        for bodies, table, take in (
+            (list(resources), self._resources, self.resource),
+            (list(pods), self._pods, self.pod),
+            (list(config_maps), self._config_maps, self.config_map),
+        ):
+            table.only({str((body.get("metadata") or {}).get(table.key)) for body in bodies}, asked)
+            for body in bodies:
+                take(body, asked=asked)
+        self.doubt = False
 
-    def resource(self, body: Mapping[str, Any], *, deleted: bool = False) -> bool:
-        """A policy as it is now; whether anything has changed. What is older than what is known is let pass."""
-        metadata = body["metadata"]
-        uid, version = metadata["uid"], _version(metadata)
-        if deleted:
-            return self._resources.pop(uid, None) is not None
-        known = self._resources.get(uid)
-        if known and known[0] >= version:
-            return False
-        resource = Resource.of(body)
-        self._resources[uid] = version, resource
-        return known is None or known[1] != resource
+    def resource(
+        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
+    ) -> bool:
+        """A policy as it is now; whether anything has changed. listed: it comes of a watch that begins with a list.
+        asked: when the request left that it answers; an event answers none."""
+        return self._take(self._resources, body, deleted=deleted, listed=listed, asked=asked)
 
-    def pod(self, body: Mapping[str, Any], *, deleted: bool = False) -> bool:
+    def pod(
+        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
+    ) -> bool:
         """The same for a pod; those that do not run, or end, are not there."""
-        metadata = body["metadata"]
-        uid, version = metadata["uid"], _version(metadata)
-        known = self._pods.get(uid)
-        if known and known[0] >= version and not deleted:
-            return False
-        pod = None if deleted else _running(body)
-        if pod is None:
-            return self._pods.pop(uid, None) is not None
-        self._pods[uid] = version, pod
-        return known is None or known[1] != pod
+        return self._take(self._pods, body, deleted=deleted, listed=listed, asked=asked)
 
-    def config_map(self, body: Mapping[str, Any], *, deleted: bool = False) -> bool:
-        """The same for a ConfigMap, be it of the defaults or of a service."""
-        metadata = body["metadata"]
-        name, version = metadata["name"], _version(metadata)
-        if name == self.defaults_name:
-            return not deleted and self._take_defaults((body.get("data") or {}).get(DEFAULTS, ""))
-        known = self._config_maps.get(name)
-        if known and known[0] >= version:
-            return False
-        if deleted:
-            return self._config_maps.pop(name, None) is not None
-        config_map = ConfigMap(name, body.get("data") or {}, (metadata.get("annotations") or {}).get(CONTENT))
-        self._config_maps[name] = version, config_map
-        return known is None or known[1] != config_map
+    def config_map(
+        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
+    ) -> bool:
+        """The same for a ConfigMap, be it of the defaults or of a service. Deleted defaults stay in force."""
+        changed = self._take(self._config_maps, body, deleted=deleted, listed=listed, asked=asked)
+        defaults = self._config_maps.get(self.defaults_name)
+        if not changed or defaults is None or _name(body) != self.defaults_name:
+            return changed
+        return self._take_defaults(defaults.data.get(DEFAULTS, ""))
+
+    def _take(
+        self, table: _Table[T], body: Mapping[str, Any], *, deleted: bool, listed: bool, asked: int | None
+    ) -> bool:
+        name = f"{table.kind} {_name(body)}"
+        try:
+            metadata = body["metadata"]
+            key, version = str(metadata[table.key]), _version(metadata)
+            value = None if deleted else table.understood(body)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            problem = f"{name} cannot be understood and is left out: {error!r}"[:_LONGEST_PROBLEM]
+            new = self._unreadable.get(name) != problem
+            if len(self._unreadable) < _MOST_UNREADABLE:
+                self._unreadable[name] = problem
+            return new
+        self._unreadable.pop(name, None)
+        if listed and table.outdated(key, version):
+            self.doubt = True
+        self._moment += 1
+        return table.take(key, version, value, self._moment, asked) or (listed and self.doubt)
 
     def _take_defaults(self, text: str) -> bool:
         try:
             defaults = parse_policy_document(text, self.defaults_name)
         except PolicyError as problem:
-            changed = self.problem != str(problem)
-            self.problem = str(problem)
+            changed = self._problem != str(problem)
+            self._problem = str(problem)
             return changed
-        changed = defaults != self.defaults or bool(self.problem)
-        self.defaults, self.problem = defaults, ""
+        changed = defaults != self.defaults or bool(self._problem)
+        self.defaults, self._problem, self._defaults_are_known = defaults, "", True
         return changed
+
+
+def _name(body: Mapping[str, Any]) -> str:
+    try:
+        return str(body["metadata"]["name"])[:253]
+    except (KeyError, TypeError):
+        return "without a name"
+
+
+def _config_map(body: Mapping[str, Any]) -> ConfigMap:
+    metadata = body["metadata"]
+    return ConfigMap(metadata["name"], dict(body.get("data") or {}), (metadata.get("annotations") or {}).get(CONTENT))
 
 
 def _running(body: Mapping[str, Any]) -> Pod | None:
@@ -129,7 +222,8 @@ def _running(body: Mapping[str, Any]) -> Pod | None:
     return Pod(metadata["name"], metadata["uid"], service, f"{host}:{ports[0] if ports else _ADMIN_PORT}", wanted)
 
 
-def _version(metadata: Mapping[str, Any]) -> int:
-    """Resource versions grow; of two states of an object the one with the higher one is the newer."""
-    version = str(metadata.get("resourceVersion", "0"))
-    return int(version) if version.isdigit() else 0
+def _version(metadata: Mapping[str, Any]) -> int | None:
+    """Resource versions grow, but for a restore; of two states of an object the one with the higher one is the newer.
+    None where it is no number: then what comes later counts."""
+    version = str(metadata.get("resourceVersion", ""))
+    return int(version) if version.isdecimal() and len(version) <= 20 else None

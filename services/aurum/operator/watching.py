@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 async def watch(namespace: str, release: str, store: Store, nudge: Callable[[], None]) -> None:
     """Follows policies, pods and ConfigMaps of a namespace, for as long as it runs. Nothing is written: no finalizer,
-    no annotation, no event."""
+    no annotation, no event. What the store cannot understand it notes and leaves out: no handler raises."""
     registry = kopf.OperatorRegistry()
     labels = {PART_OF: "aurumai", INSTANCE: release}
 
@@ -24,7 +24,8 @@ async def watch(namespace: str, release: str, store: Store, nudge: Callable[[], 
 
     def taken(take: Callable[..., bool]) -> Callable[..., Any]:
         async def handler(event: kopf.RawEvent, **_: Any) -> None:
-            if take(event["object"], deleted=event["type"] == "DELETED"):
+            kind = event["type"]  # None: the watch begins, anew after an error, with all there is
+            if take(event["object"], deleted=kind == "DELETED", listed=kind is None):
                 nudge()
 
         return handler

@@ -10,14 +10,15 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from aurum.resilience import plain_yaml
 from aurum.resilience.circuit_breaker import BreakerConfig
 from aurum.resilience.durations import Duration, Seconds, format_duration
 from aurum.resilience.limit import LimitConfig
 from aurum.resilience.limit_algorithms import Aimd, LimitAlgorithm, Vegas
+from aurum.resilience.plain_yaml import YamlError, at_line, shown_path
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Code = Literal[
@@ -38,6 +39,10 @@ Code = Literal[
     "DATA_LOSS",
     "UNAUTHENTICATED",
 ]
+
+
+_MAX_INT64 = 2**63 - 1  # as Kubernetes counts generations
+_LONGEST_PROBLEM = 500  # characters: a value that is wrong may be as long as its document
 
 
 class PolicyError(ValueError):
@@ -398,14 +403,14 @@ class Source(PolicyPart):
     kind: str = Field("ResiliencePolicy", max_length=63, description="Its kind.")
     name: str = Field(max_length=253, description="Its name.")
     uid: str = Field(max_length=63, description="Its identity.")
-    generation: int = Field(ge=0, description="Its generation.")
+    generation: int = Field(ge=0, le=_MAX_INT64, description="Its generation.")
 
 
 class PolicyDocument(PolicyPart):
     """All policies of a system. The first policy whose target matches a call governs it; so for servers."""
 
     uid: str = Field("built-in", max_length=200, description="Identity of the document.")
-    generation: int = Field(0, ge=0, description="Grows with each change; 0 for the built-in defaults.")
+    generation: int = Field(0, ge=0, le=_MAX_INT64, description="Grows with each change; 0 for the built-in defaults.")
     policies: tuple[Policy, ...] = ()
     servers: tuple[ServerPolicy, ...] = ()
     default: Policy | None = Field(None, description="For calls that none matches; without it the settings apply.")
@@ -450,24 +455,24 @@ class PolicyDocument(PolicyPart):
 
 
 def parse_policy_document(text: str, source: str) -> PolicyDocument:
-    """Reads a YAML policy document. source: where it came from, for errors. Raises PolicyError."""
+    """Reads a YAML policy document. source: where it came from, for errors. Raises PolicyError, and nothing else, with
+    the source, the field and the line."""
     try:
-        content = yaml.safe_load(text)
+        content = plain_yaml.load(text)
         return PolicyDocument.model_validate({} if content is None else content)
-    except yaml.YAMLError as error:
-        raise PolicyError(f"{source}: is not YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise PolicyError(f"{source}: {error}") from error
     except ValidationError as error:
-        raise PolicyError(f"{source}: {describe(error)}") from error
+        (line,) = plain_yaml.lines_of(text, [error.errors(include_url=False)[0]["loc"]])
+        raise PolicyError(f"{source}: {describe(error)}{at_line(line)}") from error
 
 
 def load_policy_document(path: Path) -> PolicyDocument:
-    """Reads a policy file. Raises PolicyError that names the file and the field."""
+    """Reads a policy file. Raises PolicyError, and nothing else, with the file, the field and the line."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise PolicyError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PolicyError(f"{path}: is not UTF-8: {error.reason} at byte {error.start}") from error
+        text = plain_yaml.read_text(path)
+    except YamlError as error:
+        raise PolicyError(f"{path}: {error}") from error
     return parse_policy_document(text, str(path))
 
 
@@ -475,15 +480,13 @@ def describe(error: ValidationError) -> str:
     """The first mistake in one sentence that begins with the path of its field, such as policies[0].timeout.attempt."""
     first: Any = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
-    path = ""
-    for part in first["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    path = shown_path(first["loc"])
     if isinstance(cause, ContradictionError):
-        path += f".{cause.field}"
+        path = f"{path}.{cause.field}".lstrip(".")
     message = str(cause) if cause is not None else first["msg"]
     if first["type"] == "extra_forbidden":
         message = "is not a field that there is here"
-    return f"{path.lstrip('.') or 'document'}: {message}"
+    return f"{path or 'document'}: {message}"[:_LONGEST_PROBLEM]
 
 
 def _at_most(part: PolicyPart, lower: str, upper: str) -> None:

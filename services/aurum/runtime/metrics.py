@@ -238,7 +238,18 @@ operator_reconciles_total = Counter("operator_reconciles_total", "Looks at every
 operator_reconcile_duration_seconds = Histogram(
     "operator_reconcile_duration_seconds", "Time to work out and write what is to be.", buckets=_FAST
 )
-operator_backoff_seconds = Gauge("operator_backoff_seconds", "Wait after errors in a row; 0 while there are none.")
+operator_backoff_seconds = Gauge(
+    "operator_backoff_seconds", "Longest wait before a request that failed is made again; 0 while none fails."
+)
+operator_objects_failing = Gauge(
+    "operator_objects_failing", "Objects whose last request to the API server failed.", ["kind"]
+)
+operator_request_errors_total = Counter(
+    "operator_request_errors_total", "Requests to the API server that failed.", ["kind"]
+)
+operator_problems = Gauge(
+    "operator_problems", "Things that the operator cannot understand and leaves as they are, such as the defaults."
+)
 operator_writes_total = Counter("operator_writes_total", "Writes to the API server.", ["kind"])
 operator_policies = Gauge("operator_policies", "Policies by what has become of them.", ["state"])
 operator_pods_lagging = Gauge("operator_pods_lagging", "Pods that do not have the policies that they are to have.")
@@ -261,6 +272,9 @@ for _result in ("done", "failed"):
     operator_reconciles_total.labels(_result)
 for _kind in ("configmap", "pod", "status", "event", "lease"):
     operator_writes_total.labels(_kind)
+for _kind in ("list", "configmap", "pod", "status", "event"):
+    operator_objects_failing.labels(_kind)
+    operator_request_errors_total.labels(_kind)
 for _state in ("converged", "progressing", "rolled_back", "refused", "not_accepted"):
     operator_policies.labels(_state)
 for _reason in ("expired", "invalid", "full", "damaged", "dead_letters_full"):

@@ -7,13 +7,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from aurum.resilience import ConcurrencyLimit, ErrorView, Pipeline, Pipelines, PolicyDocument, PolicyError
+from aurum.resilience import (
+    ConcurrencyLimit,
+    ErrorView,
+    Pipeline,
+    Pipelines,
+    PolicyDocument,
+    PolicyError,
+    plain_yaml,
+)
 from aurum.resilience import load_policy_document as load
 from aurum.resilience.circuit_breaker import STATE_CLOSED
 from aurum.resilience.durations import Seconds
 from aurum.resilience.pipeline import attempt_seconds
+from aurum.resilience.plain_yaml import YamlError
 from aurum.resilience.policy import (
     AdmissionSpec,
     CircuitBreakerSpec,
@@ -34,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _DOCUMENT = Platform("policy document")
 
+_LONGEST_REASON = 500  # characters
 _SWAPS = 3  # of a volume's folder in a row, that are waited for
 _DEADLINE_ATTEMPTS = 2.5  # all attempts together get so many times the time of one
 
@@ -111,43 +119,40 @@ class Policies:
         return self.take(self.read())
 
     def read(self) -> PolicyDocument | Refusal:
-        """The document in the policy file, or why it is refused. Blocks; may be called on any thread."""
+        """The document in the policy file, or why it is refused, whatever is raised. Blocks; may be called on any
+        thread."""
         if self.path is None:
             return self.document
         try:
             return _load(self.path)
         except PolicyError as error:
             return Refusal(str(error), *_identity(document_path(self.path)))
+        except Exception as error:  # of a file that anybody may have written: it must not end the process
+            return Refusal(f"{self.path}: cannot be read: {error!r}"[:_LONGEST_REASON])
 
     def take(self, found: PolicyDocument | Refusal) -> bool:
         """Puts a document in force; a refused one is reported and the last good one stays. Whether anything has
         changed. On the thread that makes the calls."""
         if isinstance(found, Refusal):
-            if found == self.refusal:
-                return False
-            self.refusal = found
-            metrics.track_policy_reload("refused")
-            metrics.policy_refused.set(1)
-            logger.error("a policy document was refused, the last good one stays: %s", found.reason)
-            return True
+            return self._refuse(found)
         if self.refusal is None and found == self.document:
             return False
-        self.apply(found)
+        before = self.document
+        try:
+            self.apply(found)
+        except Exception as error:  # it is right by itself, and yet cannot be put in force
+            self._put(before)
+            return self._refuse(
+                Refusal(f"cannot be put in force: {error!r}"[:_LONGEST_REASON], found.uid, found.generation)
+            )
         return True
 
     def apply(self, document: PolicyDocument) -> None:
         """Puts a document in force, for the calls that begin from now on."""
         before = _shown(self.document)
-        admission, shadows = self._admission_spec(), {shadow.name for shadow in self.pipelines.shadows}
-        self.pipelines.apply(document)
-        for name in shadows - {shadow.name for shadow in self.pipelines.shadows}:
-            metrics.forget_policy_shadow(name)
-        if self._admission and self._admission_spec() != admission:
-            self._admission.configure(self._admission_spec().limit())
-        self._take_telemetry(document)
+        self._put(document)
         self._since = datetime.now(UTC)
         self.refusal = None
-        metrics.policy_generation.set(document.generation)
         metrics.policy_refused.set(0)
         metrics.track_policy_reload("applied")
         logger.info(
@@ -157,6 +162,25 @@ class Policies:
         _warn(document)
         if self._audit is not None:
             self._audit.record(_DOCUMENT, "policy.apply", document.uid, before=before, after=_shown(document))
+
+    def _put(self, document: PolicyDocument) -> None:
+        admission, shadows = self._admission_spec(), {shadow.name for shadow in self.pipelines.shadows}
+        self.pipelines.apply(document)
+        for name in shadows - {shadow.name for shadow in self.pipelines.shadows}:
+            metrics.forget_policy_shadow(name)
+        if self._admission and self._admission_spec() != admission:
+            self._admission.configure(self._admission_spec().limit())
+        self._take_telemetry(document)
+        metrics.policy_generation.set(document.generation)
+
+    def _refuse(self, refusal: Refusal) -> bool:
+        if refusal == self.refusal:
+            return False
+        self.refusal = refusal
+        metrics.track_policy_reload("refused")
+        metrics.policy_refused.set(1)
+        logger.error("a policy document was refused, the last good one stays: %s", refusal.reason)
+        return True
 
     def admission(self) -> ConcurrencyLimit:
         """The limit on the calls that this process answers at a time."""
@@ -271,8 +295,8 @@ def _limit_state(limit: ConcurrencyLimit) -> dict[str, Any]:
 def _identity(path: Path) -> tuple[str | None, int | None]:
     """uid and generation of a document that is wrong, if at least these can be read."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = plain_yaml.load(plain_yaml.read_text(path))
+    except YamlError:
         return None, None
     if not isinstance(content, dict):
         return None, None

@@ -29,6 +29,6 @@ def watched_folder(path: Path) -> Path:
 
 def _track(folder: Path) -> str:
     try:
-        return (folder / TRACK).read_text(encoding="utf-8").strip()
+        return (folder / TRACK).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

@@ -48,7 +48,7 @@ class KeyFileError(ValueError):
 
 
 class KeyRecord(BaseModel):
-    """One key. expires: after which it is none; null for never."""
+    """One key. expires: after which it is none; null for never. Times without a zone are in UTC."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,6 +66,12 @@ class KeyRecord(BaseModel):
     def _known(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
         parse_roles(roles)
         return roles
+
+    @field_validator("created", "expires")
+    @classmethod
+    def _with_zone(cls, moment: datetime | None) -> datetime | None:
+        """A time that names no zone, as people write it, is in UTC."""
+        return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
     def identity(self, kind: Kind = "key") -> Identity:
         until = self.expires.timestamp() if self.expires else math.inf

@@ -18,6 +18,7 @@ from aurum.operator.rollout import Rollout
 from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.policies import Policies
 from aurum.runtime.settings import Settings
+from tests.support.waiting import until
 
 PODS = (Pod("api-1", "1", "api", ""), Pod("api-2.x", "2", "api", ""))
 
@@ -135,3 +136,21 @@ async def test_guard_is_undecided_without_prometheus() -> None:
     finding = await find("127.0.0.1:9", GuardSpec())
     assert finding.burns is None
     assert finding.figures.startswith("Prometheus cannot be asked")
+
+
+async def test_guard_finds_harm_before_every_pod_has_it(prometheus: Prometheus) -> None:
+    prometheus.answers = {"code=~": {"": 0.2}, **prometheus.answers}
+    policies = Policies("operator", Settings())
+    dependency = HttpDependency("operator", "prometheus", prometheus.address, policies)
+    guards = Guards(dependency, "", lambda: None)
+    resource = Resource("ResiliencePolicy", "p", "uid", 1, "", {})
+    parsed = Parsed(resource, 1, targets=(Target("api", "prediction", "Predict"),), rollout=RolloutSpec())
+    guards.follow({"uid": (parsed, PODS[:1])}, {"uid": Rollout(1, "Progressing", 0, None)})
+    running = asyncio.create_task(guards.run())
+    try:
+        await until(lambda: "uid" in guards.findings and guards.findings["uid"].burns is not None)
+        assert guards.findings["uid"].burns
+        assert 'k8s_pod_name=~"api-1"' in prometheus.asked[0]
+    finally:
+        running.cancel()
+        await dependency.close()

@@ -170,7 +170,7 @@ def test_empty_document_matches_nothing() -> None:
     ],
 )
 def test_invalid_policy_error_is_one_sentence(text: str, problem: str) -> None:
-    assert mistake(text) == f"the source: {problem}"
+    assert mistake(text) == f"the source: {problem} (line 1)"
 
 
 def test_yaml_error_is_reported_on_one_line() -> None:

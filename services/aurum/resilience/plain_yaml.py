@@ -1,0 +1,300 @@
+"""The YAML that the platform reads: plain data, within bounds, whatever the text holds.
+
+A plain scalar is null, true, false or a number where YAML 1.1 and the core schema of YAML 1.2 agree on it. Every other
+scalar is a string, such as a date, `yes`, `1:30` or `1e3`; the shape that a document is validated against turns it into
+what its field is. Keys are strings. A key may be given once. Tags other than those of strings, lists and mappings are
+refused. An alias counts as much as what it stands for, and cannot be part of it.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only its events are used
+_WORDS: Final = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
+_DECIMAL = re.compile(r"(?:[-+]?[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?")
+_LONGEST_NUMBER = 40  # characters; what is longer is a string
+_LONGEST_SHOWN = 60  # characters of a key or tag in an error
+_TAG = "tag:yaml.org,2002:"
+_MERGE: Final = object()
+
+FieldPath = tuple[str | int, ...]
+
+
+class YamlError(ValueError):
+    """A text that is not read. field: path of what is wrong, empty for the whole. line: from 1 on, 0 where none is."""
+
+    def __init__(self, problem: str, *, field: str = "", line: int = 0) -> None:
+        place = f"{field}: " if field else ""
+        super().__init__(f"{place}{problem}{at_line(line)}")
+        self.problem = problem
+        self.field = field
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that a text may hold. size: bytes. nodes: values and keys, those behind an alias each time that it is
+    used. depth: lists and mappings within each other."""
+
+    size: int = 1 << 20
+    nodes: int = 300_000
+    depth: int = 32
+
+
+ONE_DOCUMENT: Final = Bounds()
+
+
+def load(text: str, bounds: Bounds = ONE_DOCUMENT) -> Any:
+    """The data of a text with one document; None for an empty one. Raises YamlError, and nothing else."""
+    reader = _Reader(text, bounds)
+    reader.read()
+    if len(reader.documents) > 1:
+        raise YamlError("has more than one document", line=reader.begins[1])
+    return reader.documents[0] if reader.documents else None
+
+
+def load_all(text: str, bounds: Bounds = ONE_DOCUMENT) -> list[Any]:
+    """The data of all documents of a text. Raises YamlError, and nothing else."""
+    reader = _Reader(text, bounds)
+    reader.read()
+    return reader.documents
+
+
+def read_text(path: Path, bounds: Bounds = ONE_DOCUMENT) -> str:
+    """The text of a file, of which no more is read than its bounds allow. Raises YamlError, and nothing else."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(bounds.size + 1)
+    except OSError as error:
+        raise YamlError(f"cannot be read: {error.strerror or error}") from error
+    if len(content) > bounds.size:
+        raise YamlError(f"is larger than {bounds.size} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise YamlError(f"is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def lines_of(text: str, paths: Sequence[Sequence[str | int]], bounds: Bounds = ONE_DOCUMENT) -> list[int]:
+    """The line of each field, or of the nearest one around it that is in the text; 0 if there is none. Names in a path
+    that are not in the text are passed over, such as those by which a shape tells its variants apart."""
+    reader = _Reader(text, bounds, keep_lines=True)
+    try:
+        reader.read()
+    except YamlError:
+        return [0] * len(paths)
+    lines = []
+    for path in paths:
+        found: FieldPath = ()
+        for part in path:
+            if (*found, part) in reader.lines:
+                found = (*found, part)
+        lines.append(reader.lines.get(found, 0))
+    return lines
+
+
+def shown_path(path: Sequence[str | int]) -> str:
+    """A path as errors name it, such as policies[0].timeout."""
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{_short(part)}" for part in path)
+    return shown.lstrip(".")
+
+
+def at_line(line: int) -> str:
+    """The end of an error that says where it is."""
+    return f" (line {line})" if line else ""
+
+
+@dataclass(slots=True)
+class _Anchored:
+    """What an alias may stand for. nodes, height: how much it is, and how deep."""
+
+    value: Any
+    nodes: int
+    height: int
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping that has not ended. began: nodes before it. height: of what it holds so far. lines: of its
+    keys."""
+
+    value: Any
+    anchor: str | None
+    began: int
+    height: int = 1
+    key: Any = None
+    lines: dict[str, int] = field(default_factory=dict)
+    merged: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Reader:
+    """Makes data of the parser's events, without recursion: the depth of a text costs no stack."""
+
+    def __init__(self, text: str, bounds: Bounds, *, keep_lines: bool = False) -> None:
+        self.documents: list[Any] = []
+        self.begins: list[int] = []
+        self.lines: dict[FieldPath, int] = {}
+        self._text = text
+        self._bounds = bounds
+        self._keep_lines = keep_lines
+        self._open: list[_Open] = []
+        self._anchors: dict[str, _Anchored] = {}
+        self._nodes = 0
+        self._line = 0
+
+    def read(self) -> None:
+        """Raises YamlError, and nothing else."""
+        try:
+            if len(self._text) > self._bounds.size or len(self._text.encode()) > self._bounds.size:
+                raise YamlError(f"is larger than {self._bounds.size} bytes")
+            for event in yaml.parse(self._text, Loader=_PARSER):
+                self._line = event.start_mark.line + 1 if event.start_mark else self._line
+                self._take(event)
+        except YamlError:
+            raise
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            told = ", ".join(each for each in (error.context, error.problem) if each)
+            raise self._not_yaml(told, mark.line + 1 if mark else self._line) from error
+        except Exception as error:  # whatever a parser makes of a text that anybody may have written
+            raise self._not_yaml(str(error) or type(error).__name__, self._line) from error
+
+    def _not_yaml(self, told: str, line: int) -> YamlError:
+        return YamlError(f"is not YAML: {' '.join(told.split())[:300]}", line=line)
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, yaml.ScalarEvent):
+            self._scalar(event)
+        elif isinstance(event, yaml.AliasEvent):
+            self._alias(event)
+        elif isinstance(event, yaml.MappingStartEvent):
+            self._begin(event, {}, "map")
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self._begin(event, [], "seq")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._end()
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self.begins.append(self._line)
+            self._anchors.clear()
+
+    def _scalar(self, event: Any) -> None:
+        if event.tag not in (None, "!", f"{_TAG}str"):
+            raise self._error(f"has the tag {_short(event.tag)}, which is not allowed; remove it")
+        text = event.value
+        text.encode()  # half of a surrogate pair could be written nowhere
+        self._count(1)
+        plain = event.tag is None and event.implicit[0]
+        if self._wants_key():
+            self._key(text, plain=plain)
+        else:
+            self._put(_value(text) if plain else text, 1, 0, event.anchor)
+
+    def _alias(self, event: Any) -> None:
+        found = self._anchors.get(event.anchor)
+        if found is None:
+            raise self._error(f"*{_short(event.anchor)} stands for nothing that ends before it")
+        if self._wants_key():
+            raise self._error("a key cannot be an alias; write it out")
+        self._count(found.nodes)
+        self._check_depth(found.height)
+        self._put(found.value, found.nodes, found.height, None)
+
+    def _begin(self, event: Any, value: Any, kind: str) -> None:
+        if event.tag not in (None, "!", f"{_TAG}{kind}"):
+            raise self._error(f"has the tag {_short(event.tag)}, which is not allowed; remove it")
+        if self._wants_key():
+            raise self._error("a key must be a word, not a list or mapping")
+        self._check_depth(1)
+        if self._keep_lines:
+            self.lines.setdefault(self._path(), self._line)
+        self._open.append(_Open(value, event.anchor, self._nodes))
+        self._count(1)
+
+    def _end(self) -> None:
+        done = self._open.pop()
+        for each in done.merged:
+            for key, value in each.items():
+                done.value.setdefault(key, value)
+        self._put(done.value, self._nodes - done.began, done.height, done.anchor)
+
+    def _wants_key(self) -> bool:
+        return bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is None
+
+    def _key(self, text: str, *, plain: bool) -> None:
+        around = self._open[-1]
+        if text in around.lines:
+            raise self._error(f"{_short(text)} is given twice, first in line {around.lines[text]}")
+        around.lines[text] = self._line
+        around.key = _MERGE if plain and text == "<<" else text
+        if self._keep_lines:
+            self.lines[self._path()] = self._line
+
+    def _put(self, value: Any, nodes: int, height: int, anchor: str | None) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = _Anchored(value, nodes, height)
+        if not self._open:
+            self.documents.append(value)
+            return
+        around = self._open[-1]
+        around.height = max(around.height, height + 1)
+        if isinstance(around.value, list):
+            if self._keep_lines:
+                self.lines.setdefault(self._path(), self._line)
+            around.value.append(value)
+            return
+        if around.key is _MERGE:
+            parts = value if isinstance(value, list) else [value]
+            if not all(isinstance(part, dict) for part in parts):
+                raise self._error("<< takes mappings")
+            around.merged.extend(parts)
+        else:
+            around.value[around.key] = value
+        around.key = None
+
+    def _count(self, nodes: int) -> None:
+        self._nodes += nodes
+        if self._nodes > self._bounds.nodes:
+            raise self._error(f"has more than {self._bounds.nodes} values, those behind aliases counted each time")
+
+    def _check_depth(self, height: int) -> None:
+        if len(self._open) + height > self._bounds.depth:
+            raise self._error(f"is nested more than {self._bounds.depth} deep")
+
+    def _path(self) -> FieldPath:
+        """Where the next value goes."""
+        parts = (len(each.value) if isinstance(each.value, list) else each.key for each in self._open)
+        return tuple("<<" if part is _MERGE else part for part in parts if part is not None)
+
+    def _error(self, problem: str) -> YamlError:
+        return YamlError(problem, field=shown_path(self._path()), line=self._line)
+
+
+def _value(text: str) -> Any:
+    """What a plain scalar stands for."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if len(text) > _LONGEST_NUMBER:
+        return text
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _HEXADECIMAL.fullmatch(text):
+        return int(text, 16)
+    if _DECIMAL.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    return text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -1,5 +1,6 @@
 """Models on disk: DIR/<machine type>/<version>/, and which of them serve."""
 
+import errno
 import hashlib
 import json
 import os
@@ -28,8 +29,10 @@ class Serving:
 
 
 def write_model(root: Path, machine_type: str, version: str, files: Mapping[str, str]) -> Path:
-    """Writes a model below `root`; another process never sees half of it."""
+    """Writes a model below `root`; another process never sees half of it. Raises FileExistsError if it exists."""
     folder = root / machine_type / version
+    if folder.exists():
+        raise FileExistsError(errno.EEXIST, "the model is there already and is not replaced", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         half = Path(scratch) / version

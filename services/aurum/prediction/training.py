@@ -71,7 +71,7 @@ def train(
     card = parts.ModelCard(
         kind=kind,
         machine_type=machine_type,
-        version=f"{now:%Y%m%d-%H%M%S}-{digest[:6]}",
+        version=f"{now:%Y%m%d-%H%M%S}.{now.microsecond // 1000:03}-{digest[:6]}",
         created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         software={"aurum": __version__, "lightgbm": lgb.__version__, "numpy": np.__version__},
         data=parts.DataSummary(

@@ -186,6 +186,8 @@ def test_model_with_unknown_features_is_rejected(tmp_path: Path) -> None:
     card["features"] = ["age", *(f"{name}.median" for name in card["sensors"])]
     other = {"card.json": json.dumps(card), **{name: (folder / name).read_text() for name in card["files"]}}
     write_model(tmp_path, "pump", "other", other)
+    with pytest.raises(FileExistsError, match="not replaced"):
+        write_model(tmp_path, "pump", "other", other)
     with pytest.raises(FailedPreconditionError, match=r"model pump other was trained on other features.*\.median"):
         registry.activate("pump", "other")
     assert registry.active("pump").card.version == first  # type: ignore[union-attr]

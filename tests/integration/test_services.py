@@ -226,6 +226,22 @@ def test_client_sending_refused_body_sees_the_answer(serving: Platform, path: st
     assert http("POST", f"{serving.api}{path}", b"x" * 17_000_000).status == 413
 
 
+def test_query_of_too_many_series_is_refused(ingestion: ingestion_pb2_grpc.IngestionServiceStub) -> None:
+    """A question for more series than can be answered at once is refused before anything is read, and says how many."""
+    one = np.array([now_us()], np.int64), np.array([1.0])
+    for part in range(2):
+        series = [Series(f"many-{part}-{n}", f"s{k}", *one) for n in range(21) for k in range(500)]
+        ingestion.Write(ingestion_pb2.WriteRequest(batch=encode(f"many-{part}", 1, series)), timeout=20)
+    machines = [f"many-{part}-{n}" for part in range(2) for n in range(21)]
+    with pytest.raises(grpc.RpcError) as caught:
+        list(ingestion.Query(ingestion_pb2.QueryRequest(machine_ids=machines, last=1), timeout=20))
+    error = from_rpc_error(caught.value)
+    assert error.reason == "TOO_MANY_SERIES"
+    assert "21000 series; at most 20000" in error.message
+    answers = ingestion.Query(ingestion_pb2.QueryRequest(machine_ids=machines, sensors=["s1"], last=1), timeout=20)
+    assert sum(len(answer.series) for answer in answers) == 42
+
+
 @pytest.mark.parametrize("path", ["", "/metrics", "/features", "/explanation"])
 def test_unknown_machine_is_404(serving: Platform, path: str) -> None:
     answer = http("GET", f"{serving.api}/api/machines/nobody{path}")

@@ -14,6 +14,7 @@ from aurum.ingestion.store import Event, MachineRecord, Points, Store
 from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, decode, machine_id_problem, now_us, parse_request
 from aurum.readings.ingest_stream import IngestStreams, Written
+from aurum.readings.queried import TOO_MANY_SERIES
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.logging import set_request_context
@@ -27,6 +28,7 @@ _NAME_LENGTH = 64
 _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 1_000_000  # of machines or events, after which a message is full
 _MAX_MACHINES_OF_QUERY = 1000
+_MAX_SERIES_OF_QUERY = 20_000  # as many as a batch may have
 _MAX_POINTS = 100_000
 _MOST_READINGS = 10_000_000  # of one answer
 _SENSORS_AT_ONCE = 32  # of a machine, read together
@@ -83,8 +85,9 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         require_machines(request.machine_ids)
         states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
-        for state in sorted(states, key=lambda each: each.record.machine_id):
-            wanted = sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
+        asked = [(state, _sensors_asked(state, request)) for state in states]
+        _check_series(sum(len(sensors) for _, sensors in asked), request.last)
+        for state, wanted in sorted(asked, key=lambda each: each[0].record.machine_id):
             for start in range(0, len(wanted), _SENSORS_AT_ONCE):
                 for sensor, points in await self._points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
                     answer.add(state.record.machine_id, sensor, points)
@@ -320,6 +323,23 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     ) -> Points:
         async with self._reading:
             return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
+
+
+def _sensors_asked(state: MachineState, request: ingestion_pb2.QueryRequest) -> list[str]:
+    return sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
+
+
+def _check_series(series: int, last: int) -> None:
+    """Raises InvalidArgumentError for a question that could not be answered as a whole, before anything is read."""
+    most = min(_MAX_SERIES_OF_QUERY, _MOST_READINGS // max(1, last))
+    if series > most:
+        error = InvalidArgumentError.of(
+            "machine_ids",
+            f"have {series} series; at most {most} can be asked for at once{f' with last={last}' if last else ''}; "
+            "name sensors, or fewer machines",
+        )
+        error.reason = TOO_MANY_SERIES
+        raise error
 
 
 def _pages(machines: Iterable[ingestion_pb2.Machine], most: int) -> Iterator[list[ingestion_pb2.Machine]]:

@@ -12,7 +12,8 @@ import numpy as np
 from aurum.prediction.features import TIME, WINDOW, FeatureSpec
 from aurum.readings.batch import Column
 from aurum.readings.history import HOUR_US
-from aurum.readings.queried import columns, query_method
+from aurum.readings.queried import TOO_MANY_SERIES, columns, query_method
+from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
@@ -157,7 +158,14 @@ class ReadingsReader:
             points=points,
         )
         found: dict[str, MachineReadings] = {}
-        responses = await self._ingestion.stream(self._query_method, request)
+        try:
+            responses = await self._ingestion.stream(self._query_method, request)
+        except InvalidArgumentError as error:
+            if error.reason != TOO_MANY_SERIES or len(machine_ids) == 1:
+                raise
+            for half in (machine_ids[: len(machine_ids) // 2], machine_ids[len(machine_ids) // 2 :]):
+                found |= await self._query(half, spec, last=last, start_us=start_us, end_us=end_us, points=points)
+            return found
         for series, times, values in columns(itertools.chain.from_iterable(each.series for each in responses)):
             readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
             readings.columns[series.sensor] = (times, values)

@@ -9,6 +9,8 @@ import numpy as np
 from aurum.readings.batch import Timestamps, Values
 from aurum.v1 import columns_pb2, ingestion_pb2
 
+TOO_MANY_SERIES = "TOO_MANY_SERIES"  # why a Query is refused that would be answered in several
+
 
 def query_method(channel: grpc.aio.Channel) -> Any:
     """Query of the IngestionService, answered by QueriedResponse."""

@@ -19,6 +19,7 @@ settings.load_profile("patient")
 
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _UNIT = Path(__file__).parent / "unit"
+_LONG = {"test_operator_model.py"}  # of these, files that take as long as those that start services
 
 
 class ByFile(LoadScopeScheduling):
@@ -35,7 +36,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take longest first where several workers run tests."""
     if _WORKERS > 1:
-        items.sort(key=lambda item: _UNIT in item.path.parents)
+        items.sort(key=lambda item: _UNIT in item.path.parents and item.path.name not in _LONG)
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ class AlarmDesk:
                 away = False
             except AurumError as error:
                 if not away:
-                    logger.warning("alarms are not kept at the moment: %s", error.message)
+                    logger.warning("alarm evaluation is paused until ingestion answers: %s", error.message)
                 away = True
             self._count()
             look += 1

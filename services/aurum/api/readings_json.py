@@ -51,7 +51,7 @@ def _check_readings(readings: Any, taken: "_Taken") -> None:
     if wrong is not None:
         raise TableError(wrong, "", "must be an object with machine_id, sensor, timestamp and value")
     if not readings:
-        raise InvalidArgumentError.of("readings", "are none")
+        raise InvalidArgumentError.of("readings", "at least one reading is required")
 
 
 def _source_id(value: Any) -> str | None:

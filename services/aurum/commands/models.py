@@ -220,7 +220,7 @@ def activate(machine_type: str, version: str, models: Models = None) -> None:
 def shadow(
     machine_type: str, version: Annotated[str, typer.Argument(help="None ends it.")] = "", models: Models = None
 ) -> None:
-    """Let a version predict beside the champion, unheard; a metric tells how far the two are apart."""
+    """Let a version score the same requests as the champion; a metric shows how far the two are apart."""
     _registry(models).set_shadow(machine_type, version)
     print(f"{machine_type}: {version or 'no model'} is the shadow")
 

@@ -160,7 +160,7 @@ class Attempts:
         pause = _pause(state.failures)
         state.due = self._clock() + pause
         if reason != state.problem:
-            logger.warning("the %s %s could not be brought about, trying again in %.1f s: %s", *key, pause, reason)
+            logger.warning("reconciliation of the %s %s failed and is retried in %.1f s: %s", *key, pause, reason)
             state.problem = reason
         self._nudge()
 

@@ -20,8 +20,8 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Of one machine type. version: the champion, which answers. previous: what it took over from. shadow: predicts
-    beside it, unheard, so that the two can be compared."""
+    """Of one machine type. version: the champion, which answers. previous: what it took over from. shadow: scores the
+    same requests; its results are recorded but not returned."""
 
     version: str
     previous: str | None = None

@@ -19,12 +19,22 @@ def is_loopback(host: str) -> bool:
 
 
 def require_closed(host: str, setting: str, *, said: str, name: str, instead: str) -> None:
-    """For a server that asks nobody. said: the value of the setting `name`, by which it may be open. instead: what
-    would make it ask. Raises SettingsError if others would reach it."""
+    """Refuses to expose a server without authentication.
+
+    Args:
+        host: Address that the server listens on.
+        setting: Name of the setting with that address.
+        said: Value of the setting `name`, which may allow it.
+        name: Name of the setting that may allow it.
+        instead: Settings that turn authentication on.
+
+    Raises:
+        SettingsError: The server would be reachable from other machines.
+    """
     if not is_loopback(host) and said != OPEN:
         raise SettingsError(
-            f"{setting} is {host}, so that others reach it, and nobody would be asked who they are; "
-            f"set {instead}, or say {name}={OPEN}"
+            f"refusing to start: {setting}={host} exposes the server to other machines without authentication; "
+            f"set {instead}, or {name}={OPEN} to allow it"
         )
 
 

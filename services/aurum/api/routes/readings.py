@@ -120,7 +120,7 @@ def _from_csv(body: bytes) -> Parsed:
 
 def _batch(rows: Rows, value_column: str) -> ingestion_pb2.Batch:
     if not len(rows):
-        raise InvalidArgumentError.of("readings", "are none")
+        raise InvalidArgumentError.of("readings", "at least one reading is required")
     if len(rows) > MAX_READINGS:
         raise InvalidArgumentError.of("readings", f"are more than {MAX_READINGS}; send them in parts")
     return encode("api", 1, to_series(rows, value_column=value_column))

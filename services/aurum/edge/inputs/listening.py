@@ -64,7 +64,7 @@ class Listening:
 
 
 def listen_to(file: InputsFile, service: Service, spool: Spool, limits: SourceLimits) -> Listening:
-    """Begins to. What an input cannot do now, it tries again; what nobody foresaw ends the service."""
+    """Starts all inputs. Recoverable errors are retried with backoff; unexpected ones stop the service."""
     begun = time.time_ns() // 1_000_000
     inputs: dict[str, _Heard] = {}
     for options in file.inputs:

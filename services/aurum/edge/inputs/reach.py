@@ -17,7 +17,12 @@ class Reach:
         self.problem: str | None = "is not connected yet"
 
     def lost(self, problem: str, *, cause: bool = True) -> None:
-        """cause: whether it is the peer, or the way to it; else nobody looks now, as it was so before."""
+        """Records that the connection is lost.
+
+        Args:
+            problem: What happened, for the log and the health check.
+            cause: Whether the peer or the network is at fault. Without, a cause that is known already stays.
+        """
         self._connected.set(0)
         if problem != self.problem and (cause or not self._caused):
             logger.warning("%s: %s", self._name, problem)

@@ -161,16 +161,20 @@ _SPOOL = Alert(
     "AurumAISpoolFilling",
     "The spool of {{ $labels.k8s_pod_name }} fills",
     "At the rate of the last half hour it is full within four hours; then devices are held back.",
-    f"edge_spool_bytes{{{EDGES}}} > 1e6 and predict_linear(edge_spool_bytes{{{EDGES}}}[30m], 4 * 3600) > 1e9",
+    f"edge_spool_bytes{{{EDGES}}} > 1e6 and "
+    f"predict_linear(edge_spool_bytes{{{EDGES}}}[30m], 4 * 3600) > edge_spool_limit_bytes{{{EDGES}}}",
     "10m",
     "warning",
     "ingestion",
     labels={"k8s_namespace_name": "plant", "service_name": "edge", "k8s_pod_name": "edge-0"},
-    cases=_cases(
-        f"edge_spool_bytes{{{_EDGE}}}",
-        ("2000000+5000000x60", 45, True),
-        ("2000000+3000000x60", 45, False),
-        ("2000000+5000000x45 2000000x60", 100, False),
+    cases=tuple(
+        Case({f"edge_spool_bytes{{{_EDGE}}}": values, f"edge_spool_limit_bytes{{{_EDGE}}}": limit}, at, fires)
+        for values, limit, at, fires in (
+            ("2000000+5000000x60", "1000000000x60", 45, True),
+            ("2000000+5000000x60", "2000000000x60", 45, False),
+            ("2000000+3000000x60", "1000000000x60", 45, False),
+            ("2000000+5000000x45 2000000x60", "1000000000x110", 100, False),
+        )
     ),
 )
 
@@ -350,7 +354,7 @@ _ABSENT = tuple(
     Alert(
         f"AurumAI{service.capitalize()}Absent",
         f"No {service} pod is seen",
-        "Prometheus has had no scrape of it for seven minutes: it is down, or its telemetry is.",
+        "Prometheus has had no scrape of it for seven minutes: it is down, or its telemetry is missing.",
         # Not the series itself, of which Prometheus knows the last value for five minutes
         f'absent(max_over_time(up{{service_name="{service}"}}[2m]) == 1)',
         "5m",

@@ -98,7 +98,9 @@ class Spool:
         self._owned = Ownership(options.folder)
         # A file goes when all of it is acknowledged, so there have to be several of them
         file_bytes = max(65_536, min(16_000_000, options.max_bytes // 8))
-        self._log = GuardedLog(options.folder, file_bytes, options.min_free_bytes, "AURUM_EDGE_SPOOL_MIN_FREE_BYTES")
+        self._log = GuardedLog(
+            options.folder, file_bytes, options.min_free_bytes, "AURUM_EDGE_SPOOL_MIN_FREE_BYTES", "the spool"
+        )
         self._acked = _read_acked(options.folder / "acked.json")
         ledger.record(self._acked, 0, self._log.first_id - 1)
         if self._log.next_id <= self._acked[-1][1]:
@@ -397,6 +399,7 @@ class Spool:
 
     def _measure_size(self) -> None:
         metrics.edge_spool_bytes.set(self._waiting_bytes)
+        metrics.edge_spool_limit_bytes.set(self._options.max_bytes)
         metrics.edge_spool_disk_bytes.set(self._log.bytes_on_disk)
         metrics.edge_spool_batches.set(self._waiting)
 

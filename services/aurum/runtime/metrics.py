@@ -182,6 +182,7 @@ prediction_history_dropped_total = Counter(
 )
 
 edge_spool_bytes = Gauge("edge_spool_bytes", "Bytes of the batches that wait in the spool, about.")
+edge_spool_limit_bytes = Gauge("edge_spool_limit_bytes", "Bytes that the spool's files may have.")
 edge_spool_disk_bytes = Gauge("edge_spool_disk_bytes", "Bytes of the spool's files.")
 edge_spool_live_lag_seconds = Gauge(
     "edge_spool_live_lag_seconds", "Age of the oldest batch that is not part of a backlog."

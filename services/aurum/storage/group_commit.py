@@ -67,7 +67,7 @@ class GroupCommit(Generic[Item, Result]):
                 )
             await self._room.wait()
         if self._closed:
-            raise UnavailableError("the store is closing")
+            raise UnavailableError(f"the {self._name} queue is closing; send again later")
         self._waiting_bytes += nbytes
         if self._waiting_bytes >= self._max_bytes:
             self._room.clear()

@@ -17,12 +17,14 @@ DISK_FULL = "DISK_FULL"
 
 
 class GuardedLog(SegmentLog):
-    """min_free_bytes: of the disk, below which nothing more is taken. setting: that says so."""
+    """min_free_bytes: of the disk, below which nothing more is taken. setting: that says so. what: the log belongs to,
+    for errors."""
 
-    def __init__(self, folder: Path, file_bytes: int, min_free_bytes: int, setting: str) -> None:
+    def __init__(self, folder: Path, file_bytes: int, min_free_bytes: int, setting: str, what: str) -> None:
         super().__init__(folder, file_bytes)
         self._min_free_bytes = min_free_bytes
         self._setting = setting
+        self._what = what
         self.problem: str | None = None
 
     def write(self, payloads: Sequence[bytes], at_us: int | None = None) -> range:
@@ -39,7 +41,7 @@ class GuardedLog(SegmentLog):
                 logger.error("%s %s", self.folder, sentence)
             self.problem = sentence
             metrics.track_error(type(error).__name__)
-            raise refusal(error, sentence) from error
+            raise refusal(error, self._what, sentence) from error
         if self.problem is not None:
             logger.info("%s can be written again", self.folder)
             self.problem = None
@@ -70,8 +72,8 @@ def _sentence(error: OSError) -> str:
     return f"cannot be written: the disk is full: {reason}" if is_full(error) else f"cannot be written: {reason}"
 
 
-def refusal(error: Exception, sentence: str) -> AurumError:
-    """What a failed write means to a sender."""
+def refusal(error: Exception, what: str, sentence: str) -> AurumError:
+    """What a failed write means to a sender. what: could not be written, such as "the store"."""
     if is_full(error):
-        return ResourceExhaustedError(f"the store {sentence}", reason=DISK_FULL, retry_after=1.0)
-    return UnavailableError(f"the store {sentence}", retry_after=1.0)
+        return ResourceExhaustedError(f"{what} {sentence}", reason=DISK_FULL, retry_after=1.0)
+    return UnavailableError(f"{what} {sentence}", retry_after=1.0)

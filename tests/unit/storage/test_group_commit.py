@@ -243,7 +243,7 @@ async def test_close_commits_queued_items(queued: list[str]) -> None:
     writing += [await writer.submit(item, 1) for item in queued]
     closing = asyncio.create_task(writer.close())
     await asyncio.sleep(0)
-    with pytest.raises(UnavailableError, match=r"^the store is closing$"):
+    with pytest.raises(UnavailableError, match=r"^the test-writer queue is closing; send again later$"):
         await writer.submit("late", 1)
     held.may.release(5)
     await asyncio.wait_for(closing, 10)

@@ -47,7 +47,7 @@ def errors(kind: str) -> float:
 
 @pytest.mark.usefixtures("disk")
 def test_guarded_record_has_write_time(tmp_path: Path) -> None:
-    log = GuardedLog(tmp_path, 1000, FREE, "THE_SETTING")
+    log = GuardedLog(tmp_path, 1000, FREE, "THE_SETTING", "the spool")
     assert log.problem is None
     before = now_us()
     assert log.write([b"one", b"two"]) == range(1, 3)
@@ -61,7 +61,7 @@ def test_guarded_record_has_write_time(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("disk")
 def test_guarded_log_rotates_files_at_size_limit(tmp_path: Path) -> None:
-    log = GuardedLog(tmp_path / "log", 100, 0, "THE_SETTING")
+    log = GuardedLog(tmp_path / "log", 100, 0, "THE_SETTING", "the spool")
     for _ in range(3):
         log.write([b"x" * 100])
     log.close()
@@ -70,12 +70,12 @@ def test_guarded_log_rotates_files_at_size_limit(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("disk")
 def test_write_is_refused_below_minimum_free_bytes(tmp_path: Path) -> None:
-    log = GuardedLog(tmp_path, 1000, FREE + 1, "THE_SETTING")
+    log = GuardedLog(tmp_path, 1000, FREE + 1, "THE_SETTING", "the spool")
     before = errors("OSError")
     error = refused(log)
     assert isinstance(error, ResourceExhaustedError)
     sentence = "cannot be written: the disk is full: 1,200,000 bytes are free, 1,200,001 must stay so (THE_SETTING)"
-    assert error.message == f"the store {sentence}"
+    assert error.message == f"the spool {sentence}"
     assert (error.reason, error.retry_after) == ("DISK_FULL", 1.0)
     assert log.problem == sentence
     assert errors("OSError") == before + 1
@@ -86,13 +86,13 @@ def test_disk_failure_is_unavailable_until_recovery(
     tmp_path: Path, disk: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING")
+    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
     log.write([b"before"])
     disk.failure = OSError(errno.EIO, "Input/output error")
     for _ in range(3):
         error = refused(log)
         assert isinstance(error, UnavailableError)
-        assert error.message == "the store cannot be written: Input/output error"
+        assert error.message == "the spool cannot be written: Input/output error"
         assert error.retry_after == 1.0
         assert error.reason == "UNAVAILABLE"
         assert log.problem == "cannot be written: Input/output error"
@@ -108,23 +108,23 @@ def test_disk_failure_is_unavailable_until_recovery(
 
 
 def test_error_without_errno_is_reported_verbatim(tmp_path: Path, disk: SimpleNamespace) -> None:
-    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING")
+    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
     disk.failure = OSError("it broke")
-    assert refused(log).message == "the store cannot be written: it broke"
+    assert refused(log).message == "the spool cannot be written: it broke"
     log.close()
 
 
 def test_enospc_is_reported_as_full_disk(tmp_path: Path, disk: SimpleNamespace) -> None:
-    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING")
+    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
     disk.failure = OSError(errno.ENOSPC, "No space left on device")
     error = refused(log)
     assert isinstance(error, ResourceExhaustedError)
-    assert error.message == "the store cannot be written: the disk is full: No space left on device"
+    assert error.message == "the spool cannot be written: the disk is full: No space left on device"
     log.close()
 
 
 def test_disk_check_reports_and_clears_full_disk(tmp_path: Path, disk: SimpleNamespace) -> None:
-    log = GuardedLog(tmp_path, 1000, FREE, "THE_SETTING")
+    log = GuardedLog(tmp_path, 1000, FREE, "THE_SETTING", "the spool")
     assert log.look() == FREE
     assert log.problem is None
     disk.f_bavail -= 1
@@ -146,5 +146,5 @@ def test_disk_check_reports_and_clears_full_disk(tmp_path: Path, disk: SimpleNam
     ],
 )
 def test_refusal_depends_on_the_error(error: OSError, kind: type[AurumError], reason: str) -> None:
-    found = refusal(error, "says so")
-    assert (type(found), found.message, found.reason, found.retry_after) == (kind, "the store says so", reason, 1.0)
+    found = refusal(error, "the log", "says so")
+    assert (type(found), found.message, found.reason, found.retry_after) == (kind, "the log says so", reason, 1.0)

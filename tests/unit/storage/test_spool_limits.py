@@ -120,7 +120,7 @@ async def test_closed_spool_releases_reserved_bytes(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool", max_bytes=1000)
     await spool.close()
     for _ in range(3):
-        with pytest.raises(UnavailableError, match="the store is closing"):
+        with pytest.raises(UnavailableError, match="the spool-log queue is closing"):
             await spool.put(raw(1, 600), "", wait=False)
 
 

@@ -107,7 +107,9 @@ class SqliteStore:
         self._log_connection = connect(options.path, read_only=True)
         self._last_number = reads.last_number(self._log_connection)  # of events
         self._sources = Sources(self._log_connection)
-        self._log = GuardedLog(schema.log_folder(options.path), _LOG_FILE_BYTES, options.min_free_bytes, _MIN_FREE)
+        self._log = GuardedLog(
+            schema.log_folder(options.path), _LOG_FILE_BYTES, options.min_free_bytes, _MIN_FREE, "the store"
+        )
         self._recent = RecentReadings()
         self._frozen: Frozen | None = None
         self._replay()
@@ -494,7 +496,7 @@ def _run(work: Work, connection: sqlite3.Connection) -> Any:
     except AurumError as error:
         return error
     except sqlite3.Error as error:
-        return refusal(error, f"cannot be written: {error}")
+        return refusal(error, "the store", f"cannot be written: {error}")
     except Exception:
         logger.exception("work on the tables failed")
         return InternalError("the store failed; its log says more")

@@ -21,7 +21,7 @@ def test_exposed_admin_server_requires_token_or_opt_out(platform: Platform, admi
     platform.extra["AURUM_ADMIN_HOST"] = "0.0.0.0"
     process = platform.start("ingestion", ready=False)
     assert process.popen.wait(20) == 2
-    assert "set AURUM_ADMIN_TOKEN, or say AURUM_ADMIN_OPEN=everybody-may-do-everything" in process.log.read_text()
+    assert "set AURUM_ADMIN_TOKEN, or AURUM_ADMIN_OPEN=everybody-may-do-everything" in process.log.read_text()
     platform.extra["AURUM_ADMIN_OPEN"] = "everybody-may-do-everything"
     platform.start("ingestion")
     assert http("GET", f"{admin}/policy").status == 200

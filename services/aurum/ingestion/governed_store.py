@@ -11,6 +11,7 @@ from aurum.readings.batch import Batch
 from aurum.readings.ingest_stream import Written
 from aurum.resilience import CircuitBreakerError, DeadlineExceededError, ErrorView, LimitExceededError, Pipeline, Policy
 from aurum.resilience.errors import code_of
+from aurum.runtime.calls import StoreOperation
 from aurum.runtime.errors import AurumError, UnavailableError, from_policy_error
 from aurum.runtime.faults import Faults
 from aurum.runtime.policies import Policies
@@ -106,7 +107,9 @@ class GovernedStore:
             "read", lambda: self._store.read(machine_id, sensor, start_us, end_us, points=points, last=last)
         )
 
-    async def _governed(self, operation: str, call: Callable[[], Awaitable[T]], *, idempotent: bool = True) -> T:
+    async def _governed(
+        self, operation: StoreOperation, call: Callable[[], Awaitable[T]], *, idempotent: bool = True
+    ) -> T:
         async def attempt(timeout: float) -> T:
             await self._strike(operation)
             return await call()
@@ -116,11 +119,11 @@ class GovernedStore:
                 attempt, idempotent=idempotent, target=f"ingestion/store/{operation}"
             )
 
-    async def _strike(self, operation: str) -> None:
+    async def _strike(self, operation: StoreOperation) -> None:
         if self._faults.any:
             await self._faults.strike(f"store/{operation}")
 
-    def _pipeline(self, operation: str) -> Pipeline:
+    def _pipeline(self, operation: StoreOperation) -> Pipeline:
         return self._policies.pipeline("ingestion", "store", operation, _STORE_ERRORS, _db_seconds)
 
 

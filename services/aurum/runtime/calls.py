@@ -1,11 +1,15 @@
 """Which service calls which: every kind of call that a policy can govern."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
 _INGESTION = tuple(method.name for method in ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods)
 _PREDICTION = tuple(method.name for method in prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].methods)
+
+StoreOperation = Literal["append", "changes", "events", "find", "machines", "read", "record", "register", "senders"]
+"""The calls of ingestion to its store; those that GovernedStore makes."""
 
 # Every service that has an admin server and follows policies.
 SERVICES = ("api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim", "operator")
@@ -29,10 +33,10 @@ CALLS = (
     Calls("api", "prediction", (*_PREDICTION, "Check")),
     Calls("api", "ingestion", (*_INGESTION, "Check")),
     Calls("prediction", "ingestion", _INGESTION),
-    Calls("ingestion", "store", ("append", "machines", "read", "register")),
+    Calls("ingestion", "store", get_args(StoreOperation)),
     *(Calls(client, "ingestion", _INGESTION) for client in ("edge", "edge-sim", "iot-sim")),
     *(Calls(client, "edge", _INGESTION) for client in ("edge-sim", "iot-sim")),
-    *(Calls("api", f"{service}-admin", ("GET",)) for service in SERVICES if service != "api"),
+    *(Calls("api", f"{service}-admin", ("DELETE", "GET", "POST")) for service in SERVICES if service != "api"),
     Calls("api", "emission-factors", ("GET",)),
     Calls("api", "oidc", ("GET",)),
     Calls("edge", "inputs", ("Connect",)),

@@ -36,14 +36,15 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class _State:
-    """failures, successes: in a row, since the object was last as it is to be. due: before it no request is made.
-    wanted: one was to be made before."""
+    """failures, successes: in a row, since the object was last as it is to be, or something else was requested of it.
+    due: before it no request is made. wanted: one was to be made before. requested: what was last requested."""
 
     task: asyncio.Task[None] | None = None
     failures: int = 0
     successes: int = 0
     wanted: bool = False
     due: float = float("-inf")
+    requested: str = ""
     problem: str = ""
 
 
@@ -68,11 +69,22 @@ class Attempts:
         }
         self._unexpected: BaseException | None = None
 
-    def begin(self, key: Key, request: Callable[[], Awaitable[None]], within: float, *, again: bool = True) -> None:
+    def begin(
+        self,
+        key: Key,
+        request: Callable[[], Awaitable[None]],
+        within: float,
+        wanted: str = "",
+        *,
+        again: bool = True,
+    ) -> None:
         """Makes a request, unless one for the object is on its way, or was made a short time ago and failed or did not
-        help. within: seconds that it may take. again: whether it counts as failing until it succeeds; an event is told
-        once."""
+        help. within: seconds that it may take. wanted: identifies what is requested; a change of it is requested at
+        once, whatever became of what was wanted before. again: whether it counts as failing until it succeeds; an event
+        is told once."""
         state = self._states.setdefault(key, _State())
+        if wanted != state.requested:
+            state.requested, state.due, state.failures = wanted, float("-inf"), 0
         state.wanted = state.task is None and state.due > self._clock()
         if state.task is None and not state.wanted:
             state.task = asyncio.create_task(self._make(key, state, request, within, again=again), name=" ".join(key))

@@ -220,7 +220,7 @@ class Reconciler:
             if by_hand:
                 self._tell_restored(body["metadata"], "deleted" if before is None else "edited")
 
-        self._attempts.begin(key, write, REQUEST_TIMEOUT)
+        self._attempts.begin(key, write, REQUEST_TIMEOUT, content_hash(data))
 
     def _tell_restored(self, metadata: Mapping[str, Any], what: str) -> None:
         about = {"apiVersion": "v1", "kind": "ConfigMap", "name": metadata["name"], "uid": metadata["uid"]}
@@ -281,7 +281,7 @@ class Reconciler:
             asked = self._store.mark()
             self._store.pod(await self._cluster.touch_pod(pod.name, f"{wanted}/{touch.number}", track), asked=asked)
 
-        self._attempts.begin(key, write, REQUEST_TIMEOUT)
+        self._attempts.begin(key, write, REQUEST_TIMEOUT, f"{wanted} {track}")
         return touch.pause
 
     def _write_statuses(self, made: Plan) -> float:

@@ -120,6 +120,18 @@ def test_refused_pod_and_events_hold_up_no_other(plant: Plant) -> None:
     assert 'it cannot be annotated: 422: Pod "api-0" is refused' in laggard["reason"]
 
 
+@pytest.mark.parametrize("what", [("Pod", "api-0"), ("ConfigMap", "aurumai-api-policy")])
+def test_new_content_waits_for_no_earlier_backoff(plant: Plant, what: tuple[str, str]) -> None:
+    """An object that was refused for long gets a change as soon as the others, since rollbacks must not wait."""
+    plant.api.refused[what] = 422
+    apply(plant, "other", PREDICTION, retry={"maxAttempts": 6})
+    plant.advance(100)
+    del plant.api.refused[what]
+    apply(plant, "other", PREDICTION, retry={"maxAttempts": 7})
+    plant.advance(2)
+    assert attempts_of(plant.pods["api-0"]) == 7
+
+
 def test_refused_status_holds_up_no_other(plant: Plant) -> None:
     plant.api.refused["ResiliencePolicy/status", "first"] = 422
     apply(plant, "first", INGESTION, retry={"maxAttempts": 7})

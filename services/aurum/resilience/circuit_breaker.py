@@ -155,7 +155,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._open_for = 0.0
         self._reopened = 0  # how often a probe has failed since the breaker was last closed
         self._numbers = itertools.count()  # for periods and calls, so that permits of both are distinct
-        self._epoch = next(self._numbers)  # the period since the last change; the permit of all calls without one of their own
+        self._epoch = next(self._numbers)  # the current period; also the permit of calls without one of their own
         self._probes: set[int] = set()  # permits of the probes in progress
         self._probe_successes = 0
         self._watched: dict[int, float] = {}  # start times of the calls that may become slow, by permit

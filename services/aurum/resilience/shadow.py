@@ -137,7 +137,7 @@ class Shadows:
         return by_call[call]
 
     def apply(self, document: PolicyDocument) -> None:
-        """Replaces the shadows by those of another document. Shadows whose target stays keep their windows and counts.
+        """Replaces the shadows by those of another document. A shadow keeps its windows and counts if its target stays.
         """
         kept = self._in_force.by_target
         by_target: dict[str, Shadow] = {}

@@ -122,7 +122,7 @@ class AuditLog:
         task = asyncio.create_task(whole(), name=f"act {action}")
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark errors as retrieved; they are recorded
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks errors as retrieved
         return await asyncio.shield(task)
 
     @contextlib.contextmanager

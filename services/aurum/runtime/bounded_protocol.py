@@ -41,7 +41,7 @@ class ConnectionBounds:
 def bounded_protocol(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
     """Returns uvicorn's protocol with these bounds. Each server needs its own class, which counts its connections."""
     open_by_address: collections.Counter[str] = collections.Counter()
-    without_head: collections.OrderedDict[Any, None] = collections.OrderedDict()  # those that wait for headers, oldest first
+    without_head: collections.OrderedDict[Any, None] = collections.OrderedDict()  # without headers, oldest first
     overdue: collections.OrderedDict[Any, None] = collections.OrderedDict()
 
     def end_overdue(loop: asyncio.AbstractEventLoop) -> None:

@@ -214,8 +214,7 @@ class _Malformed:
 
 
 def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Wraps the deserializer so that a malformed request is refused within the call, with a description of the error.
-    """
+    """Wraps the deserializer so that a malformed request is refused within the call and with a description."""
     if deserializer is None:
         return None
 
@@ -303,8 +302,8 @@ class _Outcome:
                 )
 
     async def abort(self, context: Any, error: Exception) -> None:
-        """Logs an error and ends the call with its status and details. The caller sees no details of unexpected errors.
-        """
+        """Logs an error and ends the call with its status and details. Unexpected errors are not described to the
+        caller."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
         with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{self._method} ended"):

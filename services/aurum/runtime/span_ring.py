@@ -52,7 +52,7 @@ class SpanRing(SpanProcessor):
 
     def __init__(self, size: int, slow: float) -> None:
         self._size = size
-        self._spans: collections.deque[tuple[ReadableSpan, int]] = collections.deque()  # with approximate sizes in bytes
+        self._spans: collections.deque[tuple[ReadableSpan, int]] = collections.deque()  # with approximate bytes
         self._bytes = 0
         self._notable: collections.deque[NotableTrace] = collections.deque()
         self._slow = slow

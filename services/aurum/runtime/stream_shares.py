@@ -115,8 +115,7 @@ def rpc_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
 
 
 def http_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
-    """Returns the shares of the API. calls: Returns the requests that it handles at a time, including long responses.
-    """
+    """Returns the shares of the API. calls: Returns the requests that it handles at a time, long responses included."""
     return StreamShares(
         {
             "events": Share(lambda: settings.api_max_event_streams, "AURUM_API_MAX_EVENT_STREAMS"),

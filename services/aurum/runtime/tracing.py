@@ -62,8 +62,7 @@ def set_sample_ratio(ratio: float) -> None:
 
 
 class _CountedExporter(SpanExporter):
-    """Counts the spans that its exporter could not deliver, and logs that at intervals. The SDK would log each attempt.
-    """
+    """Counts the spans that its exporter could not deliver, and logs that at intervals. The SDK logs each attempt."""
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter = exporter

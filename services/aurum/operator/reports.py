@@ -10,7 +10,7 @@ from aurum.operator.observed import Pod, Report
 from aurum.runtime.errors import AurumError
 from aurum.runtime.http_client import HttpDependency
 
-_FIRST, _GROWTH, _LONGEST = 0.05, 1.5, 2.0  # first pause, growth and longest pause (s) between requests to a lagging pod
+_FIRST, _GROWTH, _LONGEST = 0.05, 1.5, 2.0  # pauses in seconds between requests to a lagging pod, and their growth
 _SETTLED = 20.0  # seconds between requests to a pod that has the desired document
 _AT_A_TIME = 32
 _MAX_REASON = 300  # characters

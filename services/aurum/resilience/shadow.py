@@ -19,7 +19,7 @@ from aurum.resilience.policy import Policy, PolicyDocument
 Decision = Literal["opening", "breaker_rejection", "limit_rejection", "timeout"]
 
 
-class _Outcome(Exception):  # carries the code of any outcome
+class _Outcome(Exception):  # noqa: N818 - it stands for any end of a call
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
@@ -137,8 +137,7 @@ class Shadows:
         return by_call[call]
 
     def apply(self, document: PolicyDocument) -> None:
-        """Replaces the shadows by those of another document. A shadow keeps its windows and counts if its target stays.
-        """
+        """Replaces the shadows by those of another document. A shadow keeps its state if its target stays."""
         kept = self._in_force.by_target
         by_target: dict[str, Shadow] = {}
         for policy in document.shadows:

@@ -1,5 +1,5 @@
-"""The operator: resilience and telemetry policies as Kubernetes resources, followed to each pod.
+"""The operator: resilience and telemetry policies as Kubernetes resources, distributed to each pod.
 
-observed → planning (merging, rollout, conditions) → kubernetes. What is to be is worked out anew from what is there, by
-pure functions; a killed operator goes on where it was.
+observed → planning (merging, rollout, conditions) → kubernetes. Pure functions derive the desired state anew from the
+observed state, so a restarted operator continues where it stopped.
 """

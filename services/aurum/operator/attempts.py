@@ -1,7 +1,7 @@
-"""Requests to the API server, each object's by itself: one on its way at a time, and after a failure later and later.
+"""Requests to the API server: one per object at a time, with growing pauses after failures.
 
-An object that is refused, or whose request hangs, holds up no other: nobody waits for a request, and those that failed
-before have places of their own.
+A refused or hanging request delays no other object. Nobody waits for a request, and objects that have failed before use
+separate places.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from aurum.runtime import metrics
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds until a request that failed is made again, doubling
-_LONGEST_REPEAT = 1.0  # seconds until a request that succeeded, and yet has to be made again, is made again
-_PLACES, _PLACES_AFTER_FAILURE = 16, 4  # requests of a kind on their way at a time
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds until a failed request is repeated, doubling
+_LONGEST_REPEAT = 1.0  # longest pause in seconds before a successful request is repeated
+_PLACES, _PLACES_AFTER_FAILURE = 16, 4  # concurrent requests of one kind, and of those that failed before
 _LONGEST_REASON = 300  # characters
 
 Kind = Literal["list", "configmap", "pod", "status", "event"]
@@ -28,7 +28,7 @@ KINDS: tuple[Kind, ...] = ("list", "configmap", "pod", "status", "event")
 
 
 class Key(NamedTuple):
-    """What a request is about. name: within its kind."""
+    """The object of a request. name: Unique within its kind."""
 
     kind: Kind
     name: str = ""
@@ -36,8 +36,17 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class _State:
-    """failures, successes: in a row, since the object was last as it is to be, or something else was requested of it.
-    due: before it no request is made. wanted: one was to be made before. requested: what was last requested."""
+    """The requests for one object.
+
+    Attributes:
+        task: The request in progress, or None.
+        failures: Failures in a row since the object was last in its desired state, or since that changed.
+        successes: Successes in a row since then.
+        wanted: Whether a request was asked for before it was due.
+        due: Earliest time of the next request.
+        requested: Identifies the desired state that was last requested.
+        problem: Why the last request failed, or an empty string.
+    """
 
     task: asyncio.Task[None] | None = None
     failures: int = 0
@@ -49,8 +58,13 @@ class _State:
 
 
 class Attempts:
-    """nudge: called when a request has succeeded, or failed for another reason than before. may_write: asked before
-    each request leaves."""
+    """Makes requests in the background and tracks their failures.
+
+    Args:
+        nudge: Called after a request has succeeded, or has failed and will be repeated.
+        may_write: Checked before each request is sent.
+        clock: Monotonic clock in seconds.
+    """
 
     def __init__(
         self,
@@ -78,10 +92,15 @@ class Attempts:
         *,
         again: bool = True,
     ) -> None:
-        """Makes a request, unless one for the object is on its way, or was made a short time ago and failed or did not
-        help. within: seconds that it may take. wanted: identifies what is requested; a change of it is requested at
-        once, whatever became of what was wanted before. again: whether it counts as failing until it succeeds; an event
-        is told once."""
+        """Starts a request, unless one for the object is in progress or its pause has not ended.
+
+        Args:
+            key: The object.
+            request: Makes the request.
+            within: Seconds that the request may take.
+            wanted: Identifies the desired state. A change of it is requested at once, whatever failed before.
+            again: Whether a failure is remembered for a retry. Events are sent only once.
+        """
         state = self._states.setdefault(key, _State())
         if wanted != state.requested:
             state.requested, state.due, state.failures = wanted, float("-inf"), 0
@@ -90,45 +109,45 @@ class Attempts:
             state.task = asyncio.create_task(self._make(key, state, request, within, again=again), name=" ".join(key))
 
     def busy(self, key: Key) -> bool:
-        """Whether the first request for an object, or the first after a success, is on its way."""
+        """Whether a request for the object is in progress that does not follow a failure."""
         state = self._states.get(key)
         return state is not None and state.task is not None and not state.failures
 
     def problem(self, key: Key) -> str:
-        """Why the last request for an object failed; empty if it did not."""
+        """Returns why the last request for an object failed, or an empty string."""
         state = self._states.get(key)
         return state.problem if state else ""
 
     def settle(self, key: Key) -> None:
-        """Nothing is to be requested for an object any more: earlier failures are forgotten."""
+        """Forgets earlier failures, because the object needs no request any more."""
         state = self._states.get(key)
         if state is not None and state.task is None:
             del self._states[key]
 
     def keep(self, kind: Kind, names: Collection[str]) -> None:
-        """Forgets the objects of a kind that are not among these."""
+        """Forgets the objects of a kind that are not among the given names."""
         for key in [key for key in self._states if key.kind == kind and key.name not in names]:
             self.settle(key)
 
     def wait(self) -> float:
-        """Seconds until a request may be made that came too soon."""
+        """Returns the seconds until a request that was asked for too early may be made."""
         waiting = [state.due for state in self._states.values() if state.task is None and state.wanted]
         return max(0.0, min(waiting) - self._clock()) if waiting else float("inf")
 
     def raise_unexpected(self) -> None:
-        """Raises what has ended a request and is not the failure of one, such as the end of the process."""
+        """Raises an error that ended a request and is no ordinary failure, such as SystemExit."""
         if self._unexpected is not None:
             raise self._unexpected
 
     def measure(self) -> None:
-        """Sets the metrics of what fails."""
+        """Sets the metrics of failing objects."""
         failing = [(key.kind, state) for key, state in self._states.items() if state.failures]
         for kind in KINDS:
             metrics.operator_objects_failing.labels(kind).set(sum(1 for each, _ in failing if each == kind))
         metrics.operator_backoff_seconds.set(max((_pause(state.failures) for _, state in failing), default=0.0))
 
     async def close(self) -> None:
-        """Gives up what is on its way, and returns when nothing is."""
+        """Cancels all requests and waits for their end."""
         tasks = [state.task for state in self._states.values() if state.task is not None]
         for task in tasks:
             task.cancel()
@@ -153,7 +172,7 @@ class Attempts:
         else:
             state.failures, state.problem = 0, ""
             state.successes += 1
-            # Whatever changes what was written must not have it written without end
+            # A competing writer must not cause an endless series of writes
             state.due = self._clock() + min(_LONGEST_REPEAT, _pause(state.successes))
             self._nudge()
         finally:
@@ -182,7 +201,7 @@ def _pause(failures: int) -> float:
 
 
 def _reason(error: Exception, within: float) -> str:
-    """The same words for the same failure, whenever it happens."""
+    """Returns the reason of a failure. Equal failures have equal reasons."""
     if isinstance(error, ApiError):
         return f"{error.status.code}: {error.status.message or error}"[:_LONGEST_REASON]
     if isinstance(error, TimeoutError | httpx2.TimeoutException):

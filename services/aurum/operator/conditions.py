@@ -1,4 +1,4 @@
-"""What a resource's status says: Accepted, Programmed, Converged, RolledBack, each with its reason (GEP-713)."""
+"""The status of a resource: Accepted, Programmed, Converged and RolledBack, each with its reason (GEP-713)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,10 +16,25 @@ _MAX_MESSAGE = 1000  # characters
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a resource stands. pods: that it is for; exposed: of them, those that are to have its present generation;
-    wanted: the document that each is to have; in_force: the generation that holds where the present one does not.
-    blocked: why its documents cannot be written. untouched: why a pod cannot be annotated, by uid. notice: what else is
-    to be known of its documents."""
+    """The state of a resource, from which its status is derived.
+
+    Attributes:
+        resource: The resource.
+        refusal: Why it is not accepted, or None.
+        targets: Description of its targets.
+        programmed: Whether the ConfigMaps of all its services contain its present generation.
+        in_force: Generation that applies where the present one does not, or None.
+        pods: The pods that it applies to.
+        exposed: Those of them that should have its present generation.
+        reports: Reports of the pods, by uid.
+        wanted: Documents that the pods should have, by uid.
+        rollout: Its rollout, or None.
+        rollout_spec: The spec of the rollout, or None.
+        shadow: Counts of a policy in shadow mode, or None.
+        blocked: Why its documents cannot be written, or an empty string.
+        untouched: Why pods cannot be annotated, by uid.
+        notice: A further remark on its documents.
+    """
 
     resource: Resource
     refusal: NotAccepted | None
@@ -47,7 +62,7 @@ class Standing:
         return report is not None and (self.resource.uid, self.resource.generation) in report.sources
 
     def lack(self, pod: Pod) -> tuple[str, bool]:
-        """Why a pod does not have it, and whether it refused."""
+        """Returns why a pod does not have the present generation, and whether it refused it."""
         why, refuses = self._lack(pod)
         if pod.uid in self.untouched and not refuses:
             why += f"; it cannot be annotated: {self.untouched[pod.uid]}"
@@ -65,7 +80,7 @@ class Standing:
 
 
 def status_of(standing: Standing, now: float) -> dict[str, Any]:
-    """The status. A condition that has not changed keeps its time."""
+    """Returns the status. A condition whose state has not changed keeps its time."""
     resource, before = standing.resource, standing.resource.status
     applied = [pod for pod in standing.exposed if standing.has_it(pod)]
     lacking = {pod.name: standing.lack(pod) for pod in standing.exposed if not standing.has_it(pod)}

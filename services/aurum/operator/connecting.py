@@ -1,7 +1,7 @@
 """Connections to the API server, with the credentials of the pod or of the current kube-context.
 
-Certificates are verified, but not to the letter of RFC 5280: Python from 3.13 on refuses certification authorities that
-lack an extension, and those of many clusters were made without.
+Certificates are verified, but not in the strict mode of RFC 5280. Since Python 3.13, that mode refuses certificate
+authorities without a certain extension, and those of many clusters lack it.
 """
 
 import dataclasses
@@ -20,12 +20,19 @@ REQUEST_TIMEOUT = 4.0  # seconds that one request to the API server may take
 
 
 def open_client(namespace: str | None) -> AsyncClient:
-    """namespace: that of the pod or kube-context by default. Raises lightkube's ConfigError where there is none."""
+    """Opens a client of the API server.
+
+    Args:
+        namespace: Namespace, by default that of the pod or kube-context.
+
+    Raises:
+        ConfigError: There is no usable configuration (lightkube).
+    """
     config = KubeConfig.from_env().get()
     if config is None or config.user is None:
         raise ConfigError("the kube-context names no cluster or no user")
     context = _not_strict(verify_cluster(config.cluster, config.user, config.abs_file, trust_env=False))
-    transport: Any = httpx2.AsyncHTTPTransport(verify=context)  # one for async, as an async client needs
+    transport: Any = httpx2.AsyncHTTPTransport(verify=context)  # an async client needs an async transport
     timeout = httpx2.Timeout(REQUEST_TIMEOUT)
     return AsyncClient(
         config, field_manager=MANAGER, namespace=namespace, trust_env=False, transport=transport, timeout=timeout
@@ -33,7 +40,7 @@ def open_client(namespace: str | None) -> AsyncClient:
 
 
 def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-    """The same for kopf, which asks for it."""
+    """Returns the connection for kopf, which calls this as its login handler."""
     found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
     return found and _Connection(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
 

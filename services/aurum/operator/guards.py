@@ -1,4 +1,4 @@
-"""Watches rollouts in Prometheus: do the pods that have the new generation do worse than they may?"""
+"""Guards of rollouts: they check in Prometheus whether the pods with the new generation exceed their limits."""
 
 import asyncio
 import math
@@ -14,10 +14,10 @@ from aurum.resilience.durations import format_duration
 from aurum.runtime.errors import AurumError
 from aurum.runtime.http_client import HttpDependency
 
-_AT_A_TIME = 8  # rollouts that are looked at
-INTERVAL = 2.0  # seconds between two looks
-_LONGEST_WINDOW = 30.0  # seconds; or as long as the pause is
-_SAMPLES = 2  # of a pod since the step began, without which there is no rate
+_AT_A_TIME = 8  # rollouts that are checked at a time
+INTERVAL = 2.0  # seconds between two checks
+_LONGEST_WINDOW = 30.0  # seconds; the pause counts if it is longer
+_SAMPLES = 2  # samples of a pod since the step began, below which there is no rate
 _SERVER_FAULTS = "UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|UNKNOWN|DATA_LOSS|RESOURCE_EXHAUSTED"
 _SERVICES = {
     "ingestion": "aurum.v1.IngestionService",
@@ -29,8 +29,16 @@ _TOO_FEW = Finding(None, "not every pod of the step has it yet")
 
 
 class Guards:
-    """findings: of the rollouts that are watched, by the resources' uids. on_change: called when one tells another
-    story than before."""
+    """Checks all rollouts in progress.
+
+    Args:
+        prometheus: Client of Prometheus.
+        prefix: Path prefix of its API.
+        on_change: Called when a finding differs from the previous one.
+
+    Attributes:
+        findings: Findings of the rollouts in progress, by the uids of the resources.
+    """
 
     def __init__(self, prometheus: HttpDependency, prefix: str, on_change: Callable[[], None]) -> None:
         self.findings: dict[str, Finding] = {}
@@ -43,7 +51,14 @@ class Guards:
         self._began: dict[str, float] = {}
 
     def follow(self, watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]], rollouts: Mapping[str, Rollout]) -> None:
-        """These rollouts from now on. rollouts: where each is; what was found at another step does not count."""
+        """Replaces the rollouts to check.
+
+        A finding is dropped when the step of its rollout changes.
+
+        Args:
+            watched: Resources and exposed pods by uid.
+            rollouts: Present state of each rollout by uid.
+        """
         self._watched = watched
         self._since = {uid: rollouts[uid].since for uid in watched}
         for uid, (parsed, pods) in watched.items():
@@ -56,14 +71,14 @@ class Guards:
             self.findings.pop(uid, None)
 
     async def run(self) -> None:
-        """Looks, for as long as it runs."""
+        """Checks the rollouts until it is cancelled."""
         while True:
             places = asyncio.Semaphore(_AT_A_TIME)
             await asyncio.gather(*(self._watch(uid, *watched, places) for uid, watched in self._watched.items()))
             await asyncio.sleep(INTERVAL)
 
     async def _watch(self, uid: str, parsed: Parsed, pods: tuple[Pod, ...], places: asyncio.Semaphore) -> None:
-        """Looks at one rollout; what was found counts only if it is still where it was when the question left."""
+        """Checks one rollout. The finding counts only if the rollout is still at the same step afterwards."""
         async with places:
             step, since = self._steps.get(uid), self._since.get(uid)
             finding = await self._look(parsed, pods, since, self._began.get(uid, math.inf))
@@ -72,10 +87,16 @@ class Guards:
             self._on_change()
 
     async def _look(self, parsed: Parsed, pods: tuple[Pod, ...], since: float | None, began: float) -> Finding:
-        """since: when every pod of the step had it. Until then harm counts too, which those do that have it since
-        `began`, but nothing is said for it."""
+        """Queries Prometheus for harm.
+
+        Args:
+            parsed: The resource.
+            pods: Pods that have the new generation in force.
+            since: When every pod of the step had it, or None. Until then only harm is reported.
+            began: When the step began for these pods.
+        """
         rollout, start = parsed.rollout, began if since is None else since
-        # What was before the step says nothing of it, such as the failures of a generation that was taken back
+        # Times before the step are excluded, such as the failures of a generation that was rolled back
         seconds = min(max(_LONGEST_WINDOW, rollout.pause), time.time() - start) if pods and rollout else 0.0
         window = int(max(0.0, seconds))
         if rollout is None or window < 1:
@@ -107,7 +128,7 @@ class Guards:
         return max((value for _, value in await self._ask(query) if not math.isnan(value)), default=None)
 
     async def _ask(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """The series that a query has now: labels and value."""
+        """Returns the labels and values of a query's present series."""
         answer = await self._prometheus.get_json(
             f"{self._prefix}/api/v1/query", {"query": query, "time": f"{time.time():.3f}"}
         )
@@ -116,7 +137,14 @@ class Guards:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """most: the most that the value may be; None: any value burns. harm: words for one that burns, around the value."""
+    """A query and its limit.
+
+    Attributes:
+        name: Name of the figure.
+        query: PromQL query.
+        most: Highest allowed value. None: any value is harm.
+        harm: Message for harm, with a place for the value.
+    """
 
     name: str
     query: str
@@ -154,16 +182,16 @@ def _names(pods: tuple[Pod, ...]) -> str:
 
 
 def _of(pods: tuple[Pod, ...]) -> str:
-    """A matcher of the pods' series."""
+    """Returns a PromQL matcher of the pods' series."""
     return f'k8s_pod_name=~"{_names(pods)}"'
 
 
 def _method(target: Target) -> str:
-    """A regular expression of the names that the metrics have for the calls to a target."""
+    """Returns a regular expression for the method labels of the calls to a target."""
     service = _SERVICES.get(target.server, target.server)
     return f"/{_exactly(service)}/{target.method or '.+'}"
 
 
 def _exactly(name: str) -> str:
-    """A regular expression of a name, without a backslash, which PromQL would want twice."""
+    """Returns a regular expression for a literal name. It avoids backslashes, which PromQL requires to be doubled."""
     return name.replace(".", "[.]")

@@ -1,4 +1,4 @@
-"""What the operator reads from and writes to the API server, and nothing else: its RBAC is what stands here."""
+"""All requests of the operator to the API server. Its RBAC rules correspond to this module."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from aurum.operator.resources import GROUP, KINDS, VERSION
 from aurum.operator.rollout import rfc3339
 from aurum.runtime import metrics
 
-_CHUNK = 200  # objects in one answer
+_CHUNK = 200  # objects per page of a list
 PART_OF = "app.kubernetes.io/part-of"
 INSTANCE = "app.kubernetes.io/instance"
 COMPONENT = "app.kubernetes.io/component"
@@ -29,8 +29,15 @@ POLICIES = {
 
 
 class Cluster:
-    """One namespace of a cluster. release: the Helm release whose objects the operator looks after. All methods raise
-    lightkube's ApiError or httpx2's HTTPError."""
+    """One namespace of a cluster.
+
+    All methods raise lightkube's ApiError or httpx2's HTTPError.
+
+    Args:
+        client: Client of the API server.
+        namespace: The namespace.
+        release: The Helm release whose objects the operator manages.
+    """
 
     def __init__(self, client: AsyncClient, namespace: str, release: str) -> None:
         self.namespace = namespace
@@ -38,7 +45,7 @@ class Cluster:
         self._labels = {PART_OF: "aurumai", INSTANCE: release}
 
     async def resources(self) -> list[dict[str, Any]]:
-        """All policies, as JSON."""
+        """Returns all policies as JSON."""
         return [each for kind in POLICIES.values() async for each in self._list(kind)]
 
     async def pods(self) -> list[dict[str, Any]]:
@@ -48,7 +55,7 @@ class Cluster:
         return [each async for each in self._list(ConfigMap, self._labels)]
 
     async def workloads(self) -> dict[str, Workload]:
-        """The workloads of the release by the name of their service."""
+        """Returns the workloads of the release by the names of their services."""
         labels = {
             _component(each): each["metadata"].get("labels", {}) async for each in self._list(Service, self._labels)
         }
@@ -63,7 +70,7 @@ class Cluster:
         return found
 
     async def apply_config_map(self, workload: Workload, data: Mapping[str, str]) -> dict[str, Any]:
-        """Writes a service's ConfigMap; it belongs to the workload and goes with it."""
+        """Writes the ConfigMap of a service. It is owned by the workload and deleted with it."""
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -86,7 +93,7 @@ class Cluster:
         return await self._apply(ConfigMap, workload.config_map, body)
 
     async def touch_pod(self, name: str, touched: str, track: str) -> dict[str, Any]:
-        """Sets a pod's annotations, at which the kubelet looks at its volumes."""
+        """Sets the annotations of a pod, which makes the kubelet update its volumes."""
         metrics.operator_writes_total.labels("pod").inc()
         body = {"metadata": {"annotations": {TOUCHED: touched, TRACK: track}}}
         done = await self._client.patch(Pod, name, body, namespace=self.namespace, patch_type=PatchType.MERGE)
@@ -97,14 +104,22 @@ class Cluster:
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": resource.kind,
-            "metadata": {"name": resource.name, "uid": resource.uid},  # not of another one with the same name
+            "metadata": {"name": resource.name, "uid": resource.uid},  # not another one of the same name
             "status": dict(status),
         }
         metrics.operator_writes_total.labels("status").inc()
         return await self._apply(kind.Status, resource.name, body)
 
     async def event(self, about: Mapping[str, str], kind: str, reason: str, message: str, now: float) -> None:
-        """Tells people of something. about: apiVersion, kind, name and uid of an object. kind: Normal or Warning."""
+        """Creates a Kubernetes event.
+
+        Args:
+            about: apiVersion, kind, name and uid of an object.
+            kind: Normal or Warning.
+            reason: Reason in one word.
+            message: Message, of which 1000 characters are kept.
+            now: Seconds since 1970.
+        """
         metrics.operator_writes_total.labels("event").inc()
         moment = rfc3339(now)
         body = {

@@ -1,9 +1,9 @@
-"""One operator writes at a time: the one that holds a Lease, as Kubernetes' own controllers do.
+"""Leader election: only the operator that holds a Lease writes, as with Kubernetes' own controllers.
 
-Whoever waits takes a Lease that it has seen unchanged for its duration. The holder therefore counts from the moment at
-which the request that renewed it left: the API server cannot have stored it earlier, nor anybody seen it earlier. It
-stops when it could not renew for `RENEW_WITHIN`, and a request that has left by then is given up `REQUEST_TIMEOUT`
-later, before anybody can take over.
+A waiting operator takes a Lease that it has seen unchanged for the Lease's duration. The holder therefore counts from
+the time at which it sent the renewing request, because the API server cannot have stored it earlier and no one can have
+seen it earlier. The holder stops if it could not renew for `RENEW_WITHIN`. A request that it has sent by then is
+abandoned `REQUEST_TIMEOUT` later, before another operator can take over.
 """
 
 import asyncio
@@ -24,21 +24,29 @@ from aurum.runtime import metrics
 
 logger = logging.getLogger(__name__)
 
-DURATION = 15.0  # seconds after which a Lease that was not renewed may be taken
-RENEW_WITHIN = 10.0  # seconds since the last renewal left, after which the holder stops
+DURATION = 15.0  # seconds after which a Lease that was not renewed can be taken
+RENEW_WITHIN = 10.0  # seconds after sending the last renewal, after which the holder stops
 RENEWAL = 3.0  # seconds between two renewals
-_RETRY = 1.0  # seconds until the next attempt to take it, or to renew it after one that failed
+_RETRY = 1.0  # seconds until the next attempt to take it, or to renew it after a failure
 _NOT_FOUND, _CONFLICT = 404, 409
 
 assert RENEW_WITHIN + REQUEST_TIMEOUT < DURATION  # noqa: S101 - or two operators could write at a time
 
 
 class LeaseLostError(RuntimeError):
-    """Another operator has taken over, or may have: this one must not write any more."""
+    """Raised when another operator has taken over or may have done so. This operator must not write any more."""
 
 
 class Leadership:
-    """name: of the Lease; identity: of this operator."""
+    """Acquires and keeps a Lease.
+
+    Args:
+        client: Client of the API server.
+        namespace: Namespace of the Lease.
+        name: Name of the Lease.
+        identity: Identity of this operator.
+        clock: Monotonic clock in seconds.
+    """
 
     def __init__(
         self, client: AsyncClient, namespace: str, name: str, identity: str, clock: Callable[[], float] = time.monotonic
@@ -50,15 +58,15 @@ class Leadership:
         self._clock = clock
         self._seen: tuple[str | None, object] = (None, None)
         self._seen_at = clock()
-        self._renewed = float("-inf")  # when the request left that took or renewed it last
+        self._renewed = float("-inf")  # when the request was sent that last took or renewed it
 
     @property
     def holds(self) -> bool:
-        """Whether a write that leaves now is one of the only operator that writes."""
+        """Whether this operator may send a write now."""
         return self._clock() - self._renewed < RENEW_WITHIN
 
     async def acquire(self) -> None:
-        """Returns when this operator is the one."""
+        """Returns when this operator holds the Lease."""
         said = ""
         while True:
             try:
@@ -77,7 +85,7 @@ class Leadership:
         logger.info("this operator holds the lease %s", self._name)
 
     async def keep(self) -> None:
-        """Renews, for as long as it runs. Raises LeaseLostError before another one could take over."""
+        """Renews the Lease until it is cancelled. Raises LeaseLostError before another operator could take over."""
         pause = RENEWAL
         problem = "it was not tried in time"
         try:
@@ -99,7 +107,7 @@ class Leadership:
             metrics.operator_leader.set(0)
 
     async def release(self) -> None:
-        """Lets the next operator begin at once. To be called when nothing that this one writes is on its way."""
+        """Gives up the Lease, so that the next operator can begin at once. All writes must have ended before."""
         self._renewed = float("-inf")
         metrics.operator_leader.set(0)
         lease = await self._read()
@@ -107,7 +115,7 @@ class Leadership:
             await self._write(lease, {"holderIdentity": ""})
 
     def _left(self) -> float:
-        """Seconds until this operator must have renewed it."""
+        """Seconds in which this operator must renew the Lease."""
         return self._renewed + RENEW_WITHIN - self._clock()
 
     async def _read(self) -> dict[str, Any] | None:
@@ -120,8 +128,10 @@ class Leadership:
         return dict(found.to_dict())
 
     async def _write(self, lease: dict[str, Any] | None, spec: dict[str, Any]) -> bool:
-        """Makes or changes the Lease; False if somebody else has been quicker: of two writes that begin from the same
-        version the API server lets only one through."""
+        """Creates or changes the Lease. Returns False if another operator was faster.
+
+        The API server accepts only one of two writes that are based on the same version.
+        """
         metrics.operator_writes_total.labels("lease").inc()
         try:
             if lease is None:
@@ -137,7 +147,7 @@ class Leadership:
         return True
 
     async def _try(self, *, renewing: bool = False) -> bool:
-        """Takes or renews the Lease; False while another one holds it, or if it is not this one's to renew."""
+        """Takes or renews the Lease. Returns False if another operator holds it."""
         lease = await self._read()
         held = _spec(lease)
         holder = held.get("holderIdentity") or None
@@ -157,7 +167,7 @@ class Leadership:
         return True
 
     def _expired(self, held: dict[str, Any]) -> bool:
-        """Whether a Lease has not changed for its duration, by this clock: those of others may be wrong."""
+        """Whether a Lease has not changed for its duration by our own clock. The clocks of others may be wrong."""
         seen = (held.get("holderIdentity"), held.get("renewTime"))
         if seen != self._seen:
             self._seen, self._seen_at = seen, self._clock()

@@ -1,9 +1,9 @@
-"""From many resources to one document for each service: who governs what, who loses, and where each part comes from.
+"""Merges resources into one policy document per service, and decides which resource governs each part.
 
-For a call, each part (retry, timeout, …) comes from the most specific policy that has it: one that names client and
-method, then the method, then the client, then the service; then from the chart's defaults. Of two equally specific
-policies that have the same part the older one is accepted, the other is not. A policy that is not accepted has no
-effect; its last good generation, if there is one, stays.
+For a call, each part (retry, timeout, …) comes from the most specific policy that has it. The order is: client and
+method, then method, then client, then service, then the chart's defaults. If two equally specific policies have the
+same part, the older one is accepted and the other is not. A policy that is not accepted has no effect. Its last good
+generation stays in force, if there is one.
 """
 
 import fnmatch
@@ -29,13 +29,13 @@ from aurum.resilience.policy import (
 )
 from aurum.runtime.calls import CALLERS, CALLS
 
-_USUAL_DEADLINE = 5.0  # seconds: of a call that no policy mentions
+_USUAL_DEADLINE = 5.0  # seconds; deadline of a call that no policy mentions
 _SERVERS = frozenset(calls.server for calls in CALLS)
 _TELEMETRY_FIELDS = ("log_level", "sampling_ratio")
 
 
 class Target(NamedTuple):
-    """The calls that a policy is for; None: any."""
+    """The calls that a policy governs. A client or method of None stands for any."""
 
     client: str | None
     server: str
@@ -47,7 +47,7 @@ class Target(NamedTuple):
 
 
 class NotAccepted(Exception):  # noqa: N818 - it becomes a condition, with this reason
-    """A resource cannot have an effect. reason: one word for the condition."""
+    """Raised when a resource cannot have an effect. reason: One word for the condition."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -57,10 +57,18 @@ class NotAccepted(Exception):  # noqa: N818 - it becomes a condition, with this 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A resource's spec of one generation, understood.
+    """The parsed spec of one generation of a resource.
 
-    targets, sections: the calls that it governs, and by what, with the names of the fields of `Policy`. admission: of
-    the services in `services`. telemetry: of the services in `services`, or of all if there are none.
+    Attributes:
+        resource: The resource.
+        generation: Generation of the spec.
+        targets: The calls that it governs.
+        sections: The policy parts for these calls, by the names of the fields of `Policy`.
+        admission: Admission of the services in `services`.
+        telemetry: Telemetry of the services in `services`, or of all services if there are none.
+        services: Services that admission or telemetry apply to.
+        shadow: Whether the policy is in shadow mode.
+        rollout: How to roll out a new generation, or None.
     """
 
     resource: Resource
@@ -80,7 +88,7 @@ class Parsed:
 
 
 class Part(NamedTuple):
-    """A part of a policy, and the one that it comes from; None: the defaults."""
+    """A part of a policy and the resource that it comes from. An owner of None means the defaults."""
 
     value: Any
     owner: Parsed | None
@@ -88,13 +96,13 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Layers:
-    """The parts of accepted policies by what they are for. One of these for what enforces, one for shadows."""
+    """The parts of accepted policies by target. One instance is for enforced policies and one for shadows."""
 
     calls: dict[Target, dict[str, Part]] = field(default_factory=dict)
     admission: dict[str, Part] = field(default_factory=dict)
 
     def claims(self, parsed: Parsed) -> Iterable[tuple[dict[Any, Part], Any, Any, str]]:
-        """Where each part of a policy would go: mapping, key, part, and words for it."""
+        """Yields a place for each part of a policy: mapping, key, part, and a description."""
         for target in parsed.targets:
             layer = self.calls.setdefault(target, {})
             for name, part in parsed.sections.items():
@@ -104,7 +112,7 @@ class Layers:
                 yield self.admission, service, parsed.admission, f"admission of {service}"
 
     def add(self, parsed: Parsed) -> None:
-        """Adds a policy's parts. Raises NotAccepted, and adds nothing, if an older one has one of them."""
+        """Adds a policy's parts. Raises NotAccepted and adds nothing if an older policy has one of them."""
         claims = list(self.claims(parsed))
         for mapping, key, _, what in claims:
             if key in mapping and (owner := mapping[key].owner):
@@ -113,7 +121,7 @@ class Layers:
             mapping[key] = Part(part, parsed)
 
     def remove(self, parsed: Parsed) -> None:
-        """Takes a policy's parts out again."""
+        """Removes a policy's parts."""
         for mapping, key, _, _ in self.claims(parsed):
             if key in mapping and mapping[key].owner is parsed:
                 del mapping[key]
@@ -121,7 +129,7 @@ class Layers:
 
 @dataclass(slots=True)
 class Rules:
-    """All that accepted resources say."""
+    """The combined content of all accepted resources."""
 
     defaults: PolicyDocument
     enforced: Layers = field(default_factory=Layers)
@@ -129,7 +137,7 @@ class Rules:
     telemetry: dict[tuple[str | None, str], Part] = field(default_factory=dict)
 
     def add(self, parsed: Parsed) -> None:
-        """Adds a resource. Raises NotAccepted, and adds nothing, if it cannot have an effect beside the others."""
+        """Adds a resource. Raises NotAccepted and adds nothing if it cannot take effect beside the others."""
         if parsed.telemetry:
             self._add_telemetry(parsed)
             return
@@ -142,8 +150,10 @@ class Rules:
             raise
 
     def effective(self, target: Target, *, shadow: bool = False) -> dict[str, Part]:
-        """The parts that govern a target, by name, each with where it comes from. What no layer has is missing: the
-        fields' own defaults apply."""
+        """Returns the parts that govern a target by name, each with its origin.
+
+        Parts that no layer has are missing, and the defaults of their fields apply.
+        """
         client, server, method = target
         base = self.defaults.for_call(client or "*", server, method or "*")
         found = {
@@ -163,7 +173,7 @@ class Rules:
         return found
 
     def document(self, service: str, uid: str) -> PolicyDocument:
-        """The document of a service, of generation 0. Raises NotAccepted if its parts exclude each other."""
+        """Returns the document of a service with generation 0. Raises NotAccepted if its parts are incompatible."""
         clients = [calls for calls in CALLS if calls.client == service]
         policies = self._policies(service, self.enforced, shadow=False)
         taken = {policy.target for policy in policies}
@@ -195,7 +205,8 @@ class Rules:
         )
 
     def telemetry_parts(self, service: str) -> dict[str, Part]:
-        """What is said of a service's telemetry, by field; what names the service goes before what is for all."""
+        """Returns the telemetry parts of a service by field. Policies that name the service take precedence over
+        general ones."""
         found = {}
         for name in _TELEMETRY_FIELDS:
             part = self.telemetry.get((service, name)) or self.telemetry.get((None, name))
@@ -204,7 +215,7 @@ class Rules:
         return found
 
     def _parts(self, service: str, servers: list[str]) -> Iterable[Part]:
-        """Every part of a resource that the document of a service has."""
+        """Yields every part of a resource that is in the document of the service."""
         for layers in (self.enforced, self.shadows):
             for target, parts in layers.calls.items():
                 if target.server in servers and target.client in (None, service):
@@ -216,7 +227,7 @@ class Rules:
                 yield part
 
     def _policies(self, service: str, layers: Layers, *, shadow: bool) -> list[Policy]:
-        """The policies that resources make for a service's calls, those of single methods first."""
+        """Returns the policies of resources for the calls of a service, those of single methods first."""
         servers = {calls.server for calls in CALLS if calls.client == service}
         targets = {
             Target(service, target.server, target.method)
@@ -234,8 +245,10 @@ class Rules:
             raise NotAccepted("Invalid", f"for {target}, with what is inherited: {describe(error)}") from error
 
     def _check(self, parsed: Parsed) -> None:
-        """Raises NotAccepted if calls that the policy is for would get parts that exclude each other, or an attempt
-        that outlasts the deadline of the call within which it is made."""
+        """Raises NotAccepted if a call of the policy would get incompatible parts.
+
+        It is also raised if an attempt could outlast the deadline of the call within which it is made.
+        """
         for target in parsed.targets:
             for calls in CALLS:
                 if calls.server != target.server or target.client not in (None, calls.client):
@@ -246,7 +259,7 @@ class Rules:
                         self._check_deadline(each, policy)
 
     def _within(self, target: Target) -> Iterable[Target]:
-        """A target and those of single methods that inherit from it."""
+        """Yields a target and the targets of single methods that inherit from it."""
         yield target
         if target.method is None:
             for other, parts in self.enforced.calls.items():
@@ -285,7 +298,7 @@ class Rules:
 
 
 def parse(resource: Resource, generation: int, spec: Mapping[str, Any], workloads: Mapping[str, Workload]) -> Parsed:
-    """Understands a spec. Raises NotAccepted if it cannot be, or nothing here is what it is for."""
+    """Parses a spec. Raises NotAccepted if it is invalid or its targets do not exist."""
     _, model = KINDS[resource.kind]
     try:
         understood = _validated(model, resource.uid, generation, _Frozen(spec))
@@ -323,7 +336,7 @@ def _parsed_resilience(
 
 
 def governed(parsed: Parsed, workloads: Mapping[str, Workload]) -> list[str]:
-    """The services whose documents have a resource."""
+    """Returns the services whose documents contain a resource."""
     found = set(parsed.services)
     if parsed.telemetry and not parsed.services:
         found.update(workloads)
@@ -337,7 +350,10 @@ def governed(parsed: Parsed, workloads: Mapping[str, Workload]) -> list[str]:
 
 
 class _Frozen:
-    """A spec as an argument of a cache: the key is uid and generation, by which it never changes."""
+    """A spec as an argument of a cached function.
+
+    All specs have the same hash, because uid and generation already identify the content.
+    """
 
     __slots__ = ("spec",)
 

@@ -1,4 +1,4 @@
-"""What the operator sees: resources, workloads, pods and what pods report. Plain data, from which all else follows."""
+"""The observed state: resources, workloads, pods and their reports, as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,17 +6,17 @@ from typing import Any
 
 from aurum.resilience.policy import PolicyDocument
 
-# Annotations of pods. The first is touched so that the kubelet looks at the pod's volumes at once; the second is
-# mounted into it and says which of two documents it is to load.
+# Annotations of pods. Changing the first makes the kubelet update the pod's volumes at once. The second is mounted
+# into the pod and selects the document that it loads.
 TOUCHED = "aurumai.io/policy"
 TRACK = "aurumai.io/policy-track"
-# An annotation of ConfigMaps: what the operator wrote, so that it notices what somebody else did.
+# Annotation of ConfigMaps: hash of what the operator wrote, to detect changes by others
 CONTENT = "aurumai.io/content"
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A ResiliencePolicy or TelemetryPolicy, as the API server has it."""
+    """A ResiliencePolicy or TelemetryPolicy as stored by the API server."""
 
     kind: str
     name: str
@@ -28,8 +28,10 @@ class Resource:
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Resource":
-        """From the object's JSON. Raises KeyError, TypeError or ValueError for what is none. Of a status that somebody
-        else has written, what cannot be used is left out."""
+        """Converts the JSON of an object. Raises KeyError, TypeError or ValueError if it is invalid.
+
+        Invalid parts of a status, which others may have written, are left out.
+        """
         metadata = body["metadata"]
         return cls(
             str(body["kind"]),
@@ -43,15 +45,15 @@ class Resource:
 
     @property
     def age(self) -> tuple[str, str, str]:
-        """Sorts the oldest first."""
+        """A sort key that puts the oldest resource first."""
         return self.created, self.kind, self.name
 
 
-_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")  # texts that each condition has
+_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")  # text fields of each condition
 
 
 def _status(said: Any) -> Mapping[str, Any]:
-    """A status, without conditions, last good generation and rollout that are not as the operator writes them."""
+    """Returns the status without conditions and last good generation that are malformed."""
     if not isinstance(said, Mapping):
         return {}
     status = dict(said)
@@ -73,7 +75,7 @@ def _texts(content: Any, names: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The Deployment or StatefulSet of a service. labels: of its Kubernetes Service."""
+    """The Deployment or StatefulSet of a service. labels: Labels of its Kubernetes Service."""
 
     service: str
     api_version: str
@@ -84,7 +86,7 @@ class Workload:
 
     @property
     def config_map(self) -> str:
-        """The name of the ConfigMap with its policy document."""
+        """Name of the ConfigMap with its policy document."""
         return f"{self.name}-policy"
 
 
@@ -106,19 +108,26 @@ class ConfigMap:
     name: str
     data: Mapping[str, str]
     content: str | None
-    """What its annotation says that the operator wrote."""
+    """The hash in its annotation, which identifies what the operator wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a pod says of its policies. problem: why it says nothing. at: when, in seconds of the monotonic clock."""
+    """The policies that a pod reports.
+
+    Attributes:
+        at: Time of the report, in seconds of the monotonic clock.
+        problem: Why there is no report, or None.
+        hash: Hash of the document in force.
+        generation: Generation of the document in force.
+    """
 
     at: float
     problem: str | None = None
     hash: str | None = None
     generation: int = 0
     sources: frozenset[tuple[str, int]] = frozenset()
-    """uid and generation of each resource in the document that is in force."""
+    """uid and generation of each resource in the document in force."""
     refused: str | None = None
     """Why the latest document was refused."""
     refused_generation: int | None = None
@@ -127,7 +136,7 @@ class Report:
 
     @classmethod
     def of(cls, answer: Mapping[str, Any], at: float) -> "Report":
-        """From a pod's answer to /policy. Raises KeyError or TypeError for anything else."""
+        """Converts a pod's response to /policy. Raises KeyError or TypeError if it is invalid."""
         refused = answer.get("refused") or {}
         return cls(
             at,
@@ -143,7 +152,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rollout's guard found. burns: it does harm; None while that cannot be told."""
+    """The finding of a rollout's guard. burns: Whether the rollout does harm, or None if that is unknown."""
 
     burns: bool | None
     figures: str
@@ -151,10 +160,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All of it. config_maps, workloads: by service. reports: by the pods' uids. findings: by the resources' uids.
-    now: seconds since 1970. guarded: whether there is a Prometheus to watch rollouts in. refused: why the ConfigMap of
-    a service cannot be written. untouched: why a pod cannot be annotated, by uid. problem: why the chart's policies
-    cannot be used. held: whether they never could, so that documents stay as they are."""
+    """The complete observed state.
+
+    Attributes:
+        namespace: Namespace of the release.
+        resources: All policies.
+        workloads: Workloads by service.
+        pods: Running pods.
+        config_maps: ConfigMaps with documents, by service.
+        defaults: Policies of the chart.
+        reports: Reports by the uids of the pods.
+        findings: Findings of guards by the uids of the resources.
+        now: Seconds since 1970.
+        guarded: Whether a Prometheus is available to guard rollouts.
+        refused: Why ConfigMaps cannot be written, by service.
+        untouched: Why pods cannot be annotated, by uid.
+        problem: Why the chart's policies cannot be used, or an empty string.
+        held: Whether they could never be used, so that all documents stay unchanged.
+    """
 
     namespace: str
     resources: tuple[Resource, ...]

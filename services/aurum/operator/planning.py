@@ -1,4 +1,4 @@
-"""What is to be, from what is there: the documents, the pods that load them, and the status of each resource."""
+"""Derives the desired state from the observed one: the documents, the pods that load them, and the statuses."""
 
 import fnmatch
 import hashlib
@@ -22,8 +22,16 @@ _LONGEST_MESSAGE = 500  # characters
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """The documents of a service. exposed: uids of the pods that are to load the candidate. offered: whether the
-    ConfigMap has a candidate of that rollout; until then it may have one that did harm, and no pod may load that."""
+    """The documents of a service.
+
+    Attributes:
+        workload: The workload of the service.
+        in_force: The stable document.
+        candidate: The document of a rollout in progress, or None.
+        exposed: Uids of the pods that should load the candidate.
+        offered: Whether the ConfigMap contains the candidate of this rollout. Until then it may contain a harmful
+            earlier candidate, which no pod may load.
+    """
 
     workload: Workload
     in_force: PolicyDocument
@@ -33,28 +41,37 @@ class ServicePlan:
 
     @property
     def data(self) -> dict[str, str]:
-        """The ConfigMap's content."""
+        """The content of the ConfigMap."""
         data = {IN_FORCE: as_yaml(self.in_force)}
         if self.candidate:
             data[CANDIDATE] = as_yaml(self.candidate)
         return data
 
     def document_of(self, pod: Pod) -> PolicyDocument:
-        """What a pod is to have in force."""
+        """Returns the document that a pod should have in force."""
         return self.candidate if self.candidate and pod.uid in self.exposed else self.in_force
 
     def track_of(self, pod: Pod) -> str:
         return "candidate" if self.offered and self.candidate and pod.uid in self.exposed else "stable"
 
     def awaits_candidate(self, pod: Pod) -> bool:
-        """Whether what a pod is to have is not in the ConfigMap yet."""
+        """Whether the pod should load a candidate that is not in the ConfigMap yet."""
         return self.candidate is not None and pod.uid in self.exposed and not self.offered
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """services: by name. statuses and standings: by the resources' uids. rollouts: those that have begun, by uid.
-    watched: uids of the resources whose guard is to look, with the pods that have the new generation in force."""
+    """The desired state.
+
+    Attributes:
+        services: Plans by service.
+        statuses: Statuses by the uids of the resources.
+        standings: Basis of the statuses, by the uids of the resources.
+        rollouts: Rollouts by the uids of the resources.
+        watched: Resources whose guard must observe the rollout by uid, with the pods that have the new generation in
+            force.
+        problems: Why the policies of a service cannot change.
+    """
 
     services: Mapping[str, ServicePlan]
     statuses: Mapping[str, dict[str, Any]]
@@ -66,8 +83,16 @@ class Plan:
 
 @dataclass(slots=True)
 class _Policy:
-    """A resource on its way through the plan. current: its present generation, if it can have an effect; in_force: what
-    holds where the present one does not."""
+    """A resource while the plan is made.
+
+    Attributes:
+        resource: The resource.
+        current: Its present generation, if that can take effect.
+        in_force: The generation that applies to pods outside a rollout.
+        refusal: Why the present generation cannot take effect, or None.
+        rollout: Its rollout, or None.
+        services: The services that it governs.
+    """
 
     resource: Resource
     current: Parsed | None = None
@@ -78,7 +103,13 @@ class _Policy:
 
 
 def plan(world: World, rollouts: Mapping[str, Rollout]) -> Plan:
-    """rollouts: what is known of them beside the resources' status, which is written late."""
+    """Derives the desired state.
+
+    Args:
+        world: The observed state.
+        rollouts: Known rollouts by uid. They may be more recent than the statuses of the resources, which are written
+            late.
+    """
     policies = _accepted(world)
     _with_rollouts(world, policies, rollouts)
     stable = _rules(world, [each.in_force for each in policies])
@@ -101,7 +132,7 @@ def plan(world: World, rollouts: Mapping[str, Rollout]) -> Plan:
             if world.held:
                 raise NotAccepted("Pending", world.problem)
             services[service] = _service_plan(world, workload, stable, candidate, trying.get(service))
-        except NotAccepted as problem:  # defaults that no resource can be merged with, or that cannot be read
+        except NotAccepted as problem:  # unreadable defaults, or defaults that conflict with resources
             unmerged[service] = problem.message
             problems.append(f"the policies of {service} stay as they are: {problem.message}")
             if kept := _as_it_is(world, workload, trying.get(service)):
@@ -110,29 +141,29 @@ def plan(world: World, rollouts: Mapping[str, Rollout]) -> Plan:
 
 
 def rules_in_force(world: World) -> Rules:
-    """What the accepted resources say together, rollouts aside."""
+    """Returns the merged rules of the accepted resources, ignoring rollouts."""
     return _rules(world, [each.in_force for each in _accepted(world)])
 
 
 def refusals(world: World) -> dict[str, NotAccepted]:
-    """Why resources cannot have an effect, by their uids."""
+    """Returns why resources cannot take effect, by their uids."""
     return {each.resource.uid: each.refusal for each in _accepted(world) if each.refusal}
 
 
-@lru_cache(maxsize=16)  # two documents of each service; those of a large plant take megabytes
+@lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
 def as_yaml(document: PolicyDocument) -> str:
-    """A document as it is in a ConfigMap: what is not said has its default."""
+    """Returns a document as it is stored in a ConfigMap. Default values are omitted."""
     content = document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return yaml.safe_dump(content, sort_keys=False, width=120)
 
 
 def content_hash(data: Mapping[str, str]) -> str:
-    """Identifies a ConfigMap's content."""
+    """Returns a hash that identifies the content of a ConfigMap."""
     return hashlib.sha256("\0".join(f"{name}\0{data[name]}" for name in sorted(data)).encode()).hexdigest()[:16]
 
 
 def _accepted(world: World) -> list[_Policy]:
-    """Every resource, the oldest first, with what it can have in force beside the older ones."""
+    """Returns every resource, the oldest first, with the generation that can take effect beside older resources."""
     rules = Rules(world.defaults)
     found = []
     for resource in sorted(world.resources, key=lambda each: each.age):
@@ -149,14 +180,14 @@ def _accepted(world: World) -> list[_Policy]:
                     rules.add(last)
                     policy.in_force = last
                 except NotAccepted:
-                    pass  # it has lost its place to an older one; the condition says why the present one has none
+                    pass  # an older policy has taken its place; the condition explains the present generation
         policy.services = governed(policy.current or policy.in_force, world.workloads) if policy.in_force else []
         found.append(policy)
     return found
 
 
 def _parsed(resource: Resource, generation: int, spec: Mapping[str, Any], world: World) -> Parsed:
-    """Raises NotAccepted, and nothing else: one resource that cannot be understood is no reason to stop all others."""
+    """Parses a spec. It raises only NotAccepted, so that one unreadable resource does not stop the others."""
     try:
         return parse(resource, generation, spec, world.workloads)
     except NotAccepted:
@@ -166,9 +197,9 @@ def _parsed(resource: Resource, generation: int, spec: Mapping[str, Any], world:
 
 
 def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Rollout]) -> None:
-    """Moves each rollout on, and begins at most one for each service."""
+    """Advances each rollout, and starts at most one per service."""
     if not world.guarded:
-        return  # with nothing to watch it, a change applies at once
+        return  # without a guard, changes apply at once
     busy: set[str] = set()
     waiting: list[_Policy] = []
     for policy in policies:
@@ -193,7 +224,7 @@ def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Ro
         if policy.rollout.state != "Complete":
             policy.in_force = last
     for policy in waiting:
-        if policy.rollout and not busy & set(policy.services):  # one at a time, or nobody could tell which did harm
+        if policy.rollout and not busy & set(policy.services):  # otherwise nobody could tell which did harm
             policy.rollout = replace(policy.rollout, state="Progressing", step=0)
             busy.update(policy.services)
 
@@ -229,14 +260,14 @@ def _moved(world: World, policy: _Policy, spec: RolloutSpec, before: Rollout) ->
 
 
 def _rules(world: World, parsed: list[Parsed | None]) -> Rules:
-    """The rules of resources that agree with each other; an earlier generation that does not is left out."""
+    """Returns the rules of resources that are compatible. An earlier generation that conflicts is left out."""
     rules = Rules(world.defaults)
     for each in parsed:
         if each is not None:
             try:
                 rules.add(each)
             except NotAccepted:
-                continue  # only a last good generation beside newer ones of others
+                continue  # only a last good generation can conflict with newer ones of other resources
     return rules
 
 
@@ -261,7 +292,10 @@ def _service_plan(
 
 
 def _as_it_is(world: World, workload: Workload, trying: _Policy | None) -> ServicePlan | None:
-    """What a service has now; only a rollout that ended, or was taken back, is still brought to its pods."""
+    """Returns the present documents of a service.
+
+    Only a rollout that has advanced or was rolled back is still propagated to its pods.
+    """
     known = _documents(world.config_maps.get(workload.service))
     if IN_FORCE not in known:
         return None
@@ -272,13 +306,13 @@ def _as_it_is(world: World, workload: Workload, trying: _Policy | None) -> Servi
 
 
 def _offers(known: Mapping[str, PolicyDocument], trying: _Policy) -> bool:
-    """Whether a candidate that is there has the generation that is tried."""
+    """Whether the ConfigMap contains the generation of the rollout as a candidate."""
     tried, sources = trying.resource, known[CANDIDATE].sources if CANDIDATE in known else ()
     return any((source.uid, source.generation) == (tried.uid, tried.generation) for source in sources)
 
 
 def _exposed(trying: _Policy, spec: RolloutSpec, pods: list[Pod]) -> frozenset[str]:
-    """The pods of a service that are to load the candidate."""
+    """Returns the pods of a service that should load the candidate."""
     step = trying.rollout.step if trying.rollout else 0
     return frozenset(exposed_pods(trying.resource.uid, pods, _percent(spec, step)))
 
@@ -293,8 +327,10 @@ def _numbered(
     reported: Collection[tuple[int, str]],
     generation: int,
 ) -> PolicyDocument:
-    """A document with the generation that the same content has already, in the ConfigMap or in a pod, or else the
-    given one."""
+    """Returns the document with a generation number.
+
+    If the same content is already in the ConfigMap or in a pod, it keeps that number. Otherwise it gets the given one.
+    """
     for each in known.values():
         if each.model_copy(update={"generation": 0}) == document:
             return each
@@ -306,18 +342,18 @@ def _numbered(
 
 
 def _documents(config_map: ConfigMap | None) -> dict[str, PolicyDocument]:
-    """The documents in a ConfigMap that can be read; somebody may have edited it."""
+    """Returns the readable documents in a ConfigMap, which somebody may have edited."""
     texts = config_map.data if config_map else {}
     found = {name: _document(text) for name, text in texts.items() if name in (IN_FORCE, CANDIDATE)}
     return {name: document for name, document in found.items() if document is not None}
 
 
-@lru_cache(maxsize=16)  # two documents of each service; those of a large plant take megabytes
+@lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
 def _document(text: str) -> PolicyDocument | None:
     try:
         return parse_policy_document(text, IN_FORCE)
     except PolicyError:
-        return None  # it is written anew
+        return None  # it is written again
 
 
 def _with_statuses(
@@ -371,7 +407,7 @@ def _with_statuses(
 
 
 def _blocked(world: World, policy: _Policy, unmerged: Mapping[str, str]) -> str:
-    """Why the documents of a resource cannot be written; empty if nothing is known that keeps them from it."""
+    """Returns why the documents of a resource cannot be written, or an empty string."""
     for service in policy.services:
         if service in unmerged:
             return f"the policies of {service} stay as they are: {unmerged[service]}"
@@ -381,7 +417,7 @@ def _blocked(world: World, policy: _Policy, unmerged: Mapping[str, str]) -> str:
 
 
 def _sources(config_map: ConfigMap) -> set[tuple[str, int]]:
-    """uid and generation of each resource in the documents of a ConfigMap."""
+    """Returns uid and generation of each resource in the documents of a ConfigMap."""
     return {
         (source.uid, source.generation) for document in _documents(config_map).values() for source in document.sources
     }
@@ -392,7 +428,7 @@ def _rollout_spec(policy: _Policy) -> RolloutSpec | None:
 
 
 def _last_good(world: World, resource: Resource) -> Parsed | None:
-    """The generation that reached every pod last, if it can still be understood."""
+    """Returns the generation that last reached every pod, if it can still be parsed."""
     last = resource.status.get("lastGood")
     if not last:
         return None
@@ -414,7 +450,7 @@ def _shown_targets(parsed: Parsed | None, resource: Resource) -> str:
 
 
 def _shadow_counts(world: World, policy: _Policy, pods: list[Pod]) -> dict[str, int] | None:
-    """What the pods say that a policy in shadow mode would have done."""
+    """Returns what a policy in shadow mode would have done according to the pods, or None for other policies."""
     if policy.current is None or not policy.current.shadow:
         return None
     counts = {"calls": 0, "opening": 0, "breaker_rejection": 0, "limit_rejection": 0, "timeout": 0}

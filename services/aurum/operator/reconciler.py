@@ -1,7 +1,7 @@
-"""The loop: works out what is to be, has it written, and says in each resource's status how far it has got.
+"""The reconciliation loop: derives the desired state, starts the writes and updates the status of each resource.
 
-It waits for no request: `attempts` makes each object's by itself, so that one that is refused, or hangs, holds up
-neither others nor the next look at everything. What is to be is always worked out from what is known now.
+The loop never waits for a request. `attempts` makes the requests of each object separately, so that a refused or
+hanging one delays neither other objects nor the next pass. Each pass starts from the latest known state.
 """
 
 import asyncio
@@ -28,19 +28,19 @@ from aurum.runtime.tracing import traced_operation
 
 logger = logging.getLogger(__name__)
 
-_STATUS_INTERVAL = 2.0  # seconds between two writes of one resource's status, at least
-_UNSETTLED = 1.2  # seconds that a status in between is kept back: it mostly settles sooner
-_SHADOW_INTERVAL = 15.0  # seconds between two writes of nothing but what a shadow has counted
-_TOUCH_AGAIN, _TOUCH_LONGEST = 0.7, 60.0  # seconds after which a pod that did not follow is touched again, doubling
-_LIST_TIMEOUT = 60.0  # seconds for the lists of everything, of many pages
-_LIST_AGAIN = 1.0  # seconds between two lists, at least
-_BACKOFF = 1.0  # seconds to wait after a plan that failed
+_STATUS_INTERVAL = 2.0  # shortest interval in seconds between two writes of one resource's status
+_UNSETTLED = 1.2  # seconds for which a transient status is held back, since it usually settles sooner
+_SHADOW_INTERVAL = 15.0  # seconds between two writes that change only the counts of a shadow
+_TOUCH_AGAIN, _TOUCH_LONGEST = 0.7, 60.0  # seconds until a pod that did not follow is annotated again, doubling
+_LIST_TIMEOUT = 60.0  # seconds for listing everything, in many pages
+_LIST_AGAIN = 1.0  # shortest interval between two lists in seconds
+_BACKOFF = 1.0  # seconds to wait after a failed plan
 _LIST = Key("list")
 
 
 @dataclass(slots=True)
 class _Touch:
-    """wanted: hash of the document, and the track."""
+    """The annotation of a pod. wanted: Hash of the document, and the track."""
 
     wanted: tuple[str, str]
     number: int = 0
@@ -48,7 +48,7 @@ class _Touch:
 
     @property
     def pause(self) -> float:
-        """Seconds until it is touched again."""
+        """Seconds until the pod is annotated again."""
         return min(_TOUCH_LONGEST, _TOUCH_AGAIN * 2.0 ** max(0, min(self.number, 20) - 1))
 
 
@@ -59,9 +59,20 @@ class _Written:
 
 
 class Reconciler:
-    """nudged: set when something has changed. resync: seconds between two looks at everything. may_write: whether this
-    operator is the one that writes. clock, now: seconds of the monotonic clock, and since 1970. tidy: called after a
-    list, which leaves much behind."""
+    """Reconciles the policies of one release.
+
+    Args:
+        cluster: Access to the API server.
+        store: Known state of the cluster.
+        reports: Reports of the pods.
+        guards: Guards of the rollouts, or None without Prometheus.
+        nudged: Set when something has changed.
+        resync: Seconds between two full lists.
+        may_write: Whether this operator holds the lease.
+        clock: Monotonic clock in seconds.
+        now: Clock in seconds since 1970.
+        tidy: Called after each list, which leaves much garbage behind.
+    """
 
     def __init__(
         self,
@@ -90,13 +101,13 @@ class Reconciler:
         self._rollouts: dict[str, Rollout] = {}
         self._touches: dict[str, _Touch] = {}
         self._written: dict[str, _Written] = {}
-        self._made: set[str] = set()  # services whose ConfigMap has been there
+        self._made: set[str] = set()  # services whose ConfigMap has existed
         self._listed_at: float | None = None
         self._list_due = float("-inf")
         self._problems: frozenset[str] = frozenset()
 
     async def run(self) -> None:
-        """Reconciles, for as long as it runs."""
+        """Reconciles until it is cancelled."""
         try:
             while True:
                 self._nudged.clear()
@@ -112,14 +123,14 @@ class Reconciler:
             await self._attempts.close()
 
     def _look(self) -> float:
-        """Has everything listed when it is time to, and brings about what is to be; seconds until the next look."""
+        """Starts a list if one is due, and reconciles once. Returns the seconds until the next pass."""
         list_in = self._list_when_due()
         if self._listed_at is None:
             return list_in
         try:
             with traced_operation("reconcile"):
                 again = self._reconcile()
-        except Exception as error:  # not of one object, each of which is looked at by itself
+        except Exception as error:  # not an error of a single object, since those are handled separately
             logger.exception("what is to be could not be worked out, trying again in %.1f s", _BACKOFF)
             metrics.operator_reconciles_total.labels("failed").inc()
             metrics.track_error(type(error).__name__)
@@ -128,7 +139,7 @@ class Reconciler:
         return min(again, list_in, self._attempts.wait())
 
     def _list_when_due(self) -> float:
-        """Seconds until the next list."""
+        """Starts a list if one is due. Returns the seconds until the next one."""
         if self._store.doubt and self._listed_at is not None:
             self._list_due = min(self._list_due, self._listed_at + _LIST_AGAIN)
         if self._list_due <= self._clock():
@@ -144,10 +155,10 @@ class Reconciler:
         self._store.take_all(resources, pods, config_maps, asked)
         self._listed_at, self._list_due = self._clock(), began + self._resync
         del resources, pods, config_maps
-        self._tidy()  # what a list leaves behind is large, and seldom enough looked for
+        self._tidy()  # a list leaves much garbage, which is rarely collected otherwise
 
     def _reconcile(self) -> float:
-        """Brings about what is to be, as far as it can be now; seconds until there is more to do."""
+        """Brings the cluster closer to the desired state. Returns the seconds until there is more to do."""
         store = self._store
         world = World(
             self._cluster.namespace,
@@ -191,7 +202,7 @@ class Reconciler:
         return {name: problem for name, key in keys.items() if (problem := self._attempts.problem(key))}
 
     def _tell_problems(self, problems: tuple[str, ...]) -> None:
-        """Each once, for as long as it lasts."""
+        """Logs each problem once for as long as it lasts."""
         for problem in dict.fromkeys(problems):
             if problem not in self._problems:
                 logger.error("%s", problem)
@@ -229,7 +240,7 @@ class Reconciler:
         self._tell(about, "Warning", "Restored", message)
 
     def _tell(self, about: Mapping[str, str], kind: str, reason: str, message: str) -> None:
-        """Tells people of something, if the API server takes it; nothing waits for that."""
+        """Records a Kubernetes event. Nothing waits for it, and it is not retried."""
 
         def event() -> Awaitable[None]:
             return self._cluster.event(about, kind, reason, message, self._now())
@@ -237,7 +248,7 @@ class Reconciler:
         self._attempts.begin(Key("event", f"{reason} {about['name']}"), event, REQUEST_TIMEOUT, again=False)
 
     def _touch_pods(self, made: Plan) -> float:
-        """Makes the kubelet bring each pod what it is to have; seconds until one is to be touched again."""
+        """Annotates pods so that the kubelet updates their volumes. Returns the seconds until the next annotation."""
         lagging, wait = 0, float("inf")
         present: set[str] = set()
         for pod in self._store.pods:
@@ -266,12 +277,12 @@ class Reconciler:
         refuses = report is not None and report.refused_generation == document.generation
         on_track = pod.annotations.get(TRACK, "stable") == track
         annotated = pod.annotations.get(TOUCHED, "").split("/")[0] == wanted and on_track
-        if on_track and (has_it or refuses or service.awaits_candidate(pod)):  # if it came with it, nobody has to look
+        if on_track and (has_it or refuses or service.awaits_candidate(pod)):  # no annotation is needed
             self._attempts.settle(key)
             return float("inf")
         if self._attempts.busy(Key("configmap", pod.service)) and (on_track or track != "stable"):
-            return float("inf")  # there is nothing to look at yet; only what takes a rollout back does not wait
-        if annotated and touch.number == 0:  # by the operator before this one
+            return float("inf")  # the ConfigMap is being written; only a rollback does not wait
+        if annotated and touch.number == 0:  # annotated by the previous operator
             touch.number, touch.at = 1, now
         if touch.number and now - touch.at < touch.pause:
             return touch.at + touch.pause - now
@@ -285,7 +296,7 @@ class Reconciler:
         return touch.pause
 
     def _write_statuses(self, made: Plan) -> float:
-        """Writes the statuses that are to be written now; seconds until the next one is."""
+        """Starts the writes of statuses that are due. Returns the seconds until the next one."""
         wait, now = float("inf"), self._clock()
         for uid, standing in made.standings.items():
             resource, status = standing.resource, made.statuses[uid]
@@ -335,7 +346,7 @@ class Reconciler:
 
 
 def _settled(status: Mapping[str, Any]) -> bool:
-    """Whether a status will not soon be another by itself."""
+    """Whether a status is not expected to change soon by itself."""
     conditions = {each["type"]: each for each in status["conditions"]}
     return (
         conditions["Accepted"]["status"] == "False"
@@ -350,7 +361,7 @@ def _without_shadow(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _news(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What a person wants to hear of a change of status: type, reason and message of events."""
+    """Returns the events for a change of status: type, reason and message of each."""
     old = {each["type"]: each for each in before.get("conditions", ())}
     found = []
     for each in after["conditions"]:

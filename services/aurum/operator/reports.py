@@ -1,4 +1,4 @@
-"""Asks pods what they have in force: often while they lack what they are to have, seldom otherwise."""
+"""Asks pods for the policies that they have in force: often until they have the desired document, rarely afterwards."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,8 @@ from aurum.operator.observed import Pod, Report
 from aurum.runtime.errors import AurumError
 from aurum.runtime.http_client import HttpDependency
 
-_FIRST, _GROWTH, _LONGEST = 0.05, 1.5, 2.0  # seconds between two questions to a pod that lags, and their factor
-_SETTLED = 20.0  # seconds between two questions to a pod that has what it is to have
+_FIRST, _GROWTH, _LONGEST = 0.05, 1.5, 2.0  # pauses in seconds between requests to a lagging pod, and their growth
+_SETTLED = 20.0  # seconds between requests to a pod that has the desired document
 _AT_A_TIME = 32
 _MAX_REASON = 300  # characters
 
@@ -24,8 +24,16 @@ class _Asked:
 
 
 class Reports:
-    """by_pod: the latest report of each pod, by uid. on_change: called when one differs from the last. clock: seconds
-    of the monotonic clock."""
+    """Collects the reports of pods.
+
+    Args:
+        pods: Client of the pods' admin servers.
+        on_change: Called when a report differs from the previous one.
+        clock: Monotonic clock in seconds.
+
+    Attributes:
+        by_pod: Latest report of each pod, by uid.
+    """
 
     def __init__(
         self, pods: HttpDependency, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic
@@ -39,7 +47,7 @@ class Reports:
         self._woken = asyncio.Event()
 
     def follow(self, pods: Iterable[tuple[Pod, str]]) -> None:
-        """These pods from now on, each with the hash of the document that it is to have."""
+        """Replaces the pods to ask, each with the hash of its desired document."""
         self._followed = {}
         for pod, wanted in pods:
             self._followed[pod.uid] = pod
@@ -52,7 +60,7 @@ class Reports:
         self._woken.set()
 
     async def run(self) -> None:
-        """Asks, for as long as it runs."""
+        """Asks the pods until it is cancelled."""
         while True:
             self._woken.clear()
             now = self._clock()
@@ -73,7 +81,7 @@ class Reports:
             report = Report(self._clock(), f"does not answer as it should: {error!r}"[:_MAX_REASON])
         asked = self._asked.get(pod.uid)
         if asked is None:
-            return  # it has gone meanwhile
+            return  # it has disappeared meanwhile
         before = self.by_pod.get(pod.uid)
         self.by_pod[pod.uid] = report
         if report.hash == asked.wanted:
@@ -86,7 +94,7 @@ class Reports:
 
 
 def _said(report: Report) -> tuple[object, ...]:
-    """A report without when it came."""
+    """Returns a report without its time, for comparison."""
     return (
         report.problem,
         report.hash,

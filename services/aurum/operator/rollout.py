@@ -1,4 +1,4 @@
-"""Progressive rollout: which pods get a new generation next, when it goes on, and when it is taken back."""
+"""Progressive rollout: which pods get a new generation, when the next step begins, and when it is rolled back."""
 
 import hashlib
 import math
@@ -15,8 +15,15 @@ State = Literal["Waiting", "Progressing", "Complete", "RolledBack"]
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How far a generation has got. step: index into the spec's steps. since: when every pod of the step had it, in
-    seconds since 1970. figures: what the guard found last, of a rollout that ended or was held up."""
+    """The progress of one generation.
+
+    Attributes:
+        generation: Generation of the resource.
+        state: Waiting, Progressing, Complete or RolledBack.
+        step: Index into the steps of the spec.
+        since: When every pod of the step had the generation, in seconds since 1970.
+        figures: Last finding of the guard, for a rollout that has ended or is held up.
+    """
 
     generation: int
     state: State = "Waiting"
@@ -26,7 +33,7 @@ class Rollout:
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> "Rollout | None":
-        """From a resource's status; None where it has none that can be used."""
+        """Reads the rollout from a resource's status. Returns None if there is no valid one."""
         said = status.get("rollout")
         if not isinstance(said, Mapping) or said.get("state") not in get_args(State):
             return None
@@ -36,7 +43,7 @@ class Rollout:
         return cls(generation, said["state"], step, _seconds(said.get("since")), str(said.get("figures", "")))
 
     def shown(self, spec: RolloutSpec | None, exposed: int) -> dict[str, Any]:
-        """For the resource's status."""
+        """Returns the rollout as it is shown in the resource's status."""
         steps = spec.steps if spec else (100,)
         shown: dict[str, Any] = {
             "generation": self.generation,
@@ -53,8 +60,10 @@ class Rollout:
 
 
 def exposed_pods(uid: str, pods: Iterable[Pod], percent: int) -> set[str]:
-    """The uids of the pods that have a new generation at a step: as many as the share asks for, at least one, and the
-    same ones each time, whatever order they come in."""
+    """Returns the uids of the pods that have the new generation at a step.
+
+    The number is the given percentage, rounded up. The choice is stable and does not depend on the order of the pods.
+    """
     ordered = sorted(pods, key=lambda pod: hashlib.sha256(f"{uid}/{pod.name}".encode()).digest())
     return {pod.uid for pod in ordered[: math.ceil(len(ordered) * percent / 100)]}
 
@@ -62,8 +71,16 @@ def exposed_pods(uid: str, pods: Iterable[Pod], percent: int) -> set[str]:
 def advanced(
     rollout: Rollout, spec: RolloutSpec, now: float, *, all_have_it: bool, refused: str | None, finding: Finding | None
 ) -> Rollout:
-    """Where a rollout that progresses is now. all_have_it: whether every pod of the step has the generation in force.
-    refused: why a pod does not take it, if one does not. finding: of the guard, if it has looked."""
+    """Returns the next state of a rollout in progress.
+
+    Args:
+        rollout: The present state.
+        spec: Steps, pause and guard of the rollout.
+        now: Seconds since 1970.
+        all_have_it: Whether every pod of the step has the generation in force.
+        refused: Why a pod refuses it, or None.
+        finding: Finding of the guard, or None if there is none yet.
+    """
     harm = f"a pod refused it: {refused}"[:500] if refused else finding.figures if finding and finding.burns else ""
     if harm:
         return replace(rollout, state="RolledBack", figures=harm)
@@ -72,7 +89,7 @@ def advanced(
     since = rollout.since if rollout.since is not None else now
     if now - since < spec.pause:
         return replace(rollout, since=since)
-    if finding is None or finding.burns is None:  # without figures it goes no further
+    if finding is None or finding.burns is None:  # a rollout does not advance without figures
         return replace(rollout, since=since, figures=finding.figures if finding else "the guard has not looked yet")
     if rollout.step + 1 < len(spec.steps):
         return replace(rollout, step=rollout.step + 1, since=None, figures="")
@@ -87,5 +104,5 @@ def _seconds(moment: Any) -> float | None:
 
 
 def rfc3339(seconds: float) -> str:
-    """A time as the API server has it."""
+    """Formats a time as the API server does (RFC 3339, UTC)."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

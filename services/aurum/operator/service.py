@@ -1,4 +1,4 @@
-"""The operator as a service: it holds the lease, watches, reconciles."""
+"""The operator as a service: leader election, watches and reconciliation."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _PODS_AT_A_TIME = 64
 
-# A pod that hangs must not keep the operator from asking the others: no breaker is shared by all of them.
+# There is no breaker, because all pods would share it and one hanging pod would block the requests to the others
 BUILT_IN = PolicyDocument(
     uid="operator",
     policies=(
@@ -44,7 +44,7 @@ BUILT_IN = PolicyDocument(
 
 @contextlib.asynccontextmanager
 async def operator(service: Service) -> AsyncGenerator[None]:
-    """Looks after the policies of one release. It is ready when it holds the lease and has seen everything."""
+    """Manages the policies of one release. It watches and writes only after it has acquired the lease."""
     settings = service.settings
     if service.policies.path is None:
         service.policies.apply(BUILT_IN)
@@ -87,7 +87,7 @@ async def operator(service: Service) -> AsyncGenerator[None]:
 
     async def watched() -> None:
         await watch(namespace, settings.operator_release, store, nudged.set)
-        service.stop()  # kopf takes the signals that end a process, and then returns
+        service.stop()  # kopf handles the signals that end a process, and returns
 
     leading.append(service.spawn(lead(), "leader"))
     try:
@@ -95,7 +95,7 @@ async def operator(service: Service) -> AsyncGenerator[None]:
     finally:
         for task in leading:
             task.cancel()
-        await asyncio.gather(*leading, return_exceptions=True)  # first nothing is written any more
+        await asyncio.gather(*leading, return_exceptions=True)  # all writes end before the lease is released
         with contextlib.suppress(ApiError, httpx2.HTTPError, OSError):
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 await leadership.release()

@@ -1,4 +1,4 @@
-"""A look at a cluster from outside, for the command line: what the operator would see, without asking pods."""
+"""A snapshot of the cluster for the command line: the operator's view without the reports of pods."""
 
 import time
 from collections.abc import Iterable
@@ -12,7 +12,10 @@ from aurum.operator.store import Store
 
 
 async def look(namespace: str | None, release: str, defaults: str) -> World:
-    """Everything that policies depend on, by the current kube-context. Raises lightkube's ConfigError or ApiError."""
+    """Reads everything that policies depend on, using the current kube-context.
+
+    Raises lightkube's ConfigError or ApiError.
+    """
     client = open_client(namespace)
     try:
         cluster = Cluster(client, client.namespace, release)
@@ -35,7 +38,7 @@ async def look(namespace: str | None, release: str, defaults: str) -> World:
 
 
 def with_manifests(world: World, manifests: Iterable[dict[str, Any]]) -> World:
-    """The same as if these resources were applied; those that are there keep their age."""
+    """Returns the world as if these resources were applied. Existing resources keep their age."""
     known = {(each.kind, each.name): each for each in world.resources}
     for number, body in enumerate(manifests):
         metadata = {"uid": f"new-{number}", "creationTimestamp": "9999", "generation": 1, **body["metadata"]}

@@ -1,8 +1,8 @@
-"""What the operator knows of the cluster: kept up to date by events, set right by lists now and then.
+"""The operator's knowledge of the cluster, updated by events and corrected by periodic lists.
 
-Two things tell which of two states of an object is the newer. An answer to a request is newer than all that was known
-when the request left, whatever its resourceVersion: after a restore of etcd, versions are lower than before. Of what
-comes in no such order, events and answers that crossed them, the one with the higher resourceVersion is the newer.
+Two rules decide which of two states of an object is newer. The response to a request is newer than everything that was
+known when the request was sent, whatever its resourceVersion: after a restore of etcd, versions are lower than before.
+Among events, and responses that crossed them, the higher resourceVersion is newer.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,14 +16,20 @@ from aurum.runtime.policy_location import DEFAULTS
 
 _ADMIN_PORT = 9090
 _LONGEST_PROBLEM = 500  # characters
-_MOST_UNREADABLE = 100  # objects that are remembered because they cannot be understood
+_MOST_UNREADABLE = 100  # unreadable objects that are remembered
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class _Row(Generic[T]):
-    """value: None of what was deleted. version: None where it is no number. moment: when it was taken."""
+    """The state of one object.
+
+    Attributes:
+        version: resourceVersion, or None if it is not a number.
+        value: The object, or None if it was deleted.
+        moment: When the state was taken.
+    """
 
     version: int | None
     value: T | None
@@ -31,8 +37,13 @@ class _Row(Generic[T]):
 
 
 class _Table(Generic[T]):
-    """The objects of one kind. kind: as errors name it. key: field of the metadata that tells them apart. understood:
-    makes one of its JSON; None of one that is not to be seen."""
+    """The objects of one kind.
+
+    Args:
+        kind: Name of the kind in errors.
+        key: Field of the metadata that identifies an object.
+        understood: Converts the JSON of an object. It returns None for objects to be ignored.
+    """
 
     def __init__(self, kind: str, key: str, understood: Callable[[Mapping[str, Any]], T | None]) -> None:
         self.kind = kind
@@ -48,12 +59,20 @@ class _Table(Generic[T]):
         return row.value if row else None
 
     def outdated(self, key: str, version: int | None) -> bool:
-        """Whether a newer state than the one with this version is known."""
+        """Whether a newer state than this version is known."""
         known = self._rows.get(key)
         return known is not None and known.version is not None and version is not None and known.version > version
 
     def take(self, key: str, version: int | None, value: T | None, moment: int, asked: int | None) -> bool:
-        """Takes a state; whether anything has changed. asked: the moment when the request left that it answers."""
+        """Takes a state and returns whether anything has changed.
+
+        Args:
+            key: The object.
+            version: resourceVersion of the state.
+            value: The object, or None if it was deleted.
+            moment: The present moment.
+            asked: When the request was sent that this state answers, or None for an event.
+        """
         known = self._rows.get(key)
         crossed = known is not None and (asked is None or known.moment > asked)
         if crossed and (self.outdated(key, version) or (known and version == known.version and value is not None)):
@@ -62,7 +81,7 @@ class _Table(Generic[T]):
         return (known.value if known else None) != value
 
     def only(self, keys: set[str], asked: int) -> None:
-        """A list was asked for at a moment: what was known then and is not in it has gone."""
+        """Removes the objects that were known when a list was requested and are not in it."""
         for key, row in list(self._rows.items()):
             if row.moment <= asked and (key not in keys or row.value is None):
                 del self._rows[key]
@@ -70,8 +89,14 @@ class _Table(Generic[T]):
 
 @dataclass(slots=True)
 class Store:
-    """defaults_name: of the ConfigMap with the chart's policies. doubt: whether a list is due, since one that was begun
-    anew shows older states than are known."""
+    """The known state of the cluster.
+
+    Attributes:
+        defaults_name: Name of the ConfigMap with the chart's policies.
+        workloads: Workloads by service.
+        defaults: Policies of the chart.
+        doubt: Whether a list is due, because a restarted watch has shown older states than are known.
+    """
 
     defaults_name: str
     workloads: dict[str, Workload] = field(default_factory=dict)
@@ -95,26 +120,26 @@ class Store:
 
     @property
     def problem(self) -> str:
-        """Why the chart's policies cannot be used; empty if they can."""
+        """Why the chart's policies cannot be used, or an empty string."""
         return self._problem
 
     @property
     def held(self) -> bool:
-        """Whether the chart's policies cannot be used, and never could be since this process began."""
+        """Whether the chart's policies are unusable and have been since this process began."""
         return bool(self._problem) and not self._defaults_are_known
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What cannot be understood, and why; it holds up nothing else."""
+        """Descriptions of everything that cannot be parsed."""
         return (*([self._problem] if self._problem else []), *self._unreadable.values())
 
     def config_maps(self) -> dict[str, ConfigMap]:
-        """The ConfigMaps with documents, by service."""
+        """Returns the ConfigMaps with documents by service."""
         found = {service: self._config_maps.get(workload.config_map) for service, workload in self.workloads.items()}
         return {service: config_map for service, config_map in found.items() if config_map is not None}
 
     def mark(self) -> int:
-        """Now: to be kept when a request leaves, and given back with what it answers."""
+        """Returns the present moment. Callers keep it when they send a request and pass it with the response."""
         return self._moment
 
     def take_all(
@@ -124,7 +149,7 @@ class Store:
         config_maps: Iterable[Mapping[str, Any]],
         asked: int | None = None,
     ) -> None:
-        """What lists have brought is all there is. asked: when they were asked for; just now by default."""
+        """Replaces the known state by complete lists. asked: When they were requested, by default just now."""
         asked = self.mark() if asked is None else asked
         self._unreadable.clear()
         for bodies, table, take in (
@@ -140,20 +165,29 @@ class Store:
     def resource(
         self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
     ) -> bool:
-        """A policy as it is now; whether anything has changed. listed: it comes of a watch that begins with a list.
-        asked: when the request left that it answers; an event answers none."""
+        """Takes the state of a policy and returns whether anything has changed.
+
+        Args:
+            body: The object as JSON.
+            deleted: Whether it was deleted.
+            listed: Whether it comes from the initial list of a watch.
+            asked: When the request was sent that this state answers, or None for an event.
+        """
         return self._take(self._resources, body, deleted=deleted, listed=listed, asked=asked)
 
     def pod(
         self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
     ) -> bool:
-        """The same for a pod; those that do not run, or end, are not there."""
+        """Takes the state of a pod, as `resource` does. Pods that do not run or are terminating are ignored."""
         return self._take(self._pods, body, deleted=deleted, listed=listed, asked=asked)
 
     def config_map(
         self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
     ) -> bool:
-        """The same for a ConfigMap, be it of the defaults or of a service. Deleted defaults stay in force."""
+        """Takes the state of a ConfigMap of the defaults or of a service, as `resource` does.
+
+        Deleted defaults stay in force.
+        """
         changed = self._take(self._config_maps, body, deleted=deleted, listed=listed, asked=asked)
         defaults = self._config_maps.get(self.defaults_name)
         if not changed or defaults is None or _name(body) != self.defaults_name:
@@ -223,7 +257,9 @@ def _running(body: Mapping[str, Any]) -> Pod | None:
 
 
 def _version(metadata: Mapping[str, Any]) -> int | None:
-    """Resource versions grow, but for a restore; of two states of an object the one with the higher one is the newer.
-    None where it is no number: then what comes later counts."""
+    """Returns the resourceVersion as a number, or None if it is none. In that case the later state counts.
+
+    Versions grow except after a restore, so the higher one of two states is the newer.
+    """
     version = str(metadata.get("resourceVersion", ""))
     return int(version) if version.isdecimal() and len(version) <= 20 else None

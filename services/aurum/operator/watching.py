@@ -1,4 +1,4 @@
-"""Events of the API server, by kopf: they keep the store up to date and nudge the reconciler, no more."""
+"""Watches the API server with kopf: events update the store and wake the reconciler."""
 
 import logging
 from collections.abc import Callable
@@ -15,8 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 async def watch(namespace: str, release: str, store: Store, nudge: Callable[[], None]) -> None:
-    """Follows policies, pods and ConfigMaps of a namespace, for as long as it runs. Nothing is written: no finalizer,
-    no annotation, no event. What the store cannot understand it notes and leaves out: no handler raises."""
+    """Watches the policies, pods and ConfigMaps of a namespace until it is cancelled.
+
+    It writes nothing: no finalizer, annotation or event. Handlers do not raise errors, because the store records
+    objects that it cannot parse and skips them.
+    """
     registry = kopf.OperatorRegistry()
     labels = {PART_OF: "aurumai", INSTANCE: release}
 
@@ -24,7 +27,7 @@ async def watch(namespace: str, release: str, store: Store, nudge: Callable[[], 
 
     def taken(take: Callable[..., bool]) -> Callable[..., Any]:
         async def handler(event: kopf.RawEvent, **_: Any) -> None:
-            kind = event["type"]  # None: the watch begins, anew after an error, with all there is
+            kind = event["type"]  # None: initial listing when a watch begins or restarts after an error
             if take(event["object"], deleted=kind == "DELETED", listed=kind is None):
                 nudge()
 
@@ -41,5 +44,5 @@ async def watch(namespace: str, release: str, store: Store, nudge: Callable[[], 
     settings.peering.standalone = True
     settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 5, 10)
     settings.watching.reconnect_backoff = 0.2
-    settings.queueing.idle_timeout = 0.2  # a task for each object that has just changed; a list brings all at once
+    settings.queueing.idle_timeout = 0.2  # each changed object has a task, and a list changes all at once
     await kopf.operator(registry=registry, settings=settings, namespace=namespace, standalone=True)

@@ -1,7 +1,7 @@
 """Resilience policies for calls to dependencies: deadline, retry, hedge, limit, circuit breaker, timeout, shadow.
 
-Each policy is a module of its own; `pipeline` composes them. The library stands alone: it exports nothing and logs
-nothing but the errors of subscribers; whoever wants to know subscribes with `events.subscribe`.
+Each policy has its own module, and `pipeline` composes them. The library exports no metrics and logs only errors of
+subscribers. Other code observes it through `events.subscribe`.
 """
 
 from aurum.resilience.budget import RetryBudget

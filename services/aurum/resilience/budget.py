@@ -1,7 +1,7 @@
-"""A retry budget: retries may add only a fraction to the load, so that an outage is not made worse by its callers.
+"""A retry budget: retries may add only a fraction to the load, so that callers do not make an outage worse.
 
-After Finagle's RetryBudget: each call earns a fraction of a token, each retry or hedge takes a whole one. The floor is
-not on top of that: a second earns whichever is more, so that a busy client never exceeds the fraction.
+It follows Finagle's RetryBudget. Each call earns a fraction of a token, and each retry or hedge takes a whole one. The
+floor is not added to that: each second earns the larger of both, so that a busy client never exceeds the fraction.
 """
 
 import threading
@@ -10,15 +10,18 @@ from collections.abc import Callable
 
 from aurum.resilience import events
 
-_PERIOD = 1.0  # seconds over which the floor is compared with what calls have earned
+_PERIOD = 1.0  # period in seconds in which the floor is compared with the earnings of calls
 
 
 class RetryBudget:
-    """Tokens shared by all retries and hedges under one policy.
+    """Tokens that all retries and hedges under one policy share.
 
-    ratio: retries allowed per call, 0.2 by default. floor: retries allowed per second in any case, 1.0 by default.
-    capacity: the most tokens that are saved up, 100 by default; so much may be retried beyond the share after a quiet
-    time.
+    Args:
+        name: Name for events and errors.
+        ratio: Retries allowed per call, 0.2 by default.
+        floor: Retries allowed per second in any case, 1.0 by default.
+        capacity: Most tokens that are saved up, 100 by default. They bound a burst of retries after a quiet time.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(
@@ -29,7 +32,7 @@ class RetryBudget:
         capacity: float = 100.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises ValueError for a share or a number that cannot be."""
+        """Creates the budget. Raises ValueError for values that are out of range."""
         self.name = name
         self._clock = clock
         self._lock = threading.Lock()
@@ -41,7 +44,10 @@ class RetryBudget:
         self.configure(ratio, floor, capacity)
 
     def configure(self, ratio: float, floor: float, capacity: float = 100.0) -> None:
-        """Changes the shares; the tokens stay, and seconds that are over have earned by the shares of their time."""
+        """Changes the configuration. Tokens are kept, and past seconds have earned by the old values.
+
+        Raises ValueError for values that are out of range.
+        """
         if not 0.0 <= ratio <= 1.0:
             raise ValueError(f"retry budget {self.name}: ratio must be between 0 and 1, not {ratio}")
         if floor < 0.0 or capacity < 1.0:
@@ -54,13 +60,13 @@ class RetryBudget:
             self._tokens = min(self._tokens, capacity)
 
     def take_over(self, tokens: float) -> None:
-        """Continues with the tokens of the budgets that these calls had until now, up to the capacity."""
+        """Continues with the tokens of the previous budgets of these calls, up to the capacity."""
         with self._lock:
             self._tokens = min(tokens, self.capacity)
 
     @property
     def tokens(self) -> float:
-        """Retries that may be made now."""
+        """Number of retries that may be made now."""
         with self._lock:
             self._roll(self._clock())
             return self._tokens
@@ -70,19 +76,19 @@ class RetryBudget:
         if now is None:
             now = self._clock()
         if self._tokens >= self.capacity and now < self._period_ends:
-            return  # as it mostly is: there is nothing to add, and no need for the lock
+            return  # the usual case: there is nothing to add and no lock is needed
         with self._lock:
             if now >= self._period_ends:
                 self._roll(now)
             ratio = self.ratio
             self._earned = earned = self._earned + ratio
-            above = earned - self._given  # what the floor has given already is not given again
+            above = earned - self._given  # tokens that the floor has given are not given again
             if above > 0.0:
                 tokens = self._tokens + (ratio if above > ratio else above)
                 self._tokens = tokens if tokens < self.capacity else self.capacity
 
     def withdraw(self) -> bool:
-        """Takes one retry from the budget; False if it is spent."""
+        """Takes one retry from the budget. Returns False if it is exhausted."""
         with self._lock:
             self._roll(self._clock())
             granted = self._tokens >= 1.0

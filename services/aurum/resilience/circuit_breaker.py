@@ -1,7 +1,8 @@
-"""A circuit breaker with pybreaker's states, listeners and error, async as well as sync; no lock is held across a call.
+"""A circuit breaker with pybreaker's states, listeners and error, for blocking and async calls.
 
-Closed: calls pass, until too many in a window fail or are slow. Open: calls are refused for a while. Half-open: exactly
-`probes` calls pass; if all of them succeed it closes, one failure opens it again, for longer.
+Closed: calls pass until too many calls in the window fail or are slow. Open: calls are refused for a while. Half-open:
+exactly `probes` calls pass. The breaker closes if all of them succeed. One failure opens it again, for longer. No lock
+is held during a call.
 """
 
 import itertools
@@ -45,8 +46,10 @@ T = TypeVar("T")
 
 
 class CircuitOpenError(CircuitBreakerError):
-    """The breaker refused the call. Made of a message and of seconds; without a constructor of its own it is made in a
-    third of the time."""
+    """Raised when the breaker refuses a call. Its arguments are the message and the seconds until a retry.
+
+    It has no constructor of its own, because creating it then takes a third of the time.
+    """
 
     @property
     def retry_after(self) -> float:
@@ -64,12 +67,18 @@ _SAYS_NOTHING = (CircuitBreakerError, UnfinishedCallError)  # errors of calls th
 class BreakerConfig:
     """When a breaker opens and for how long.
 
-    mode: consecutive (fail_max failures in a row), count (of the last window_calls calls) or time (of the calls of the
-    last window_seconds seconds); the latter two open at a share of failure_rate or, of calls that took slow_seconds or
-    longer, of slow_rate, from minimum_calls calls on. In a row, a slow call counts as a failure.
-    open_seconds: how long it stays open; each time that a probe fails open_growth times longer, up to
-    max_open_seconds, give or take a share of open_jitter drawn at random. probes: calls that pass when half-open.
-    forced: open refuses every call, closed lets every call through, whatever the window says.
+    The modes `count` and `time` need at least `minimum_calls` calls in the window. They open the breaker at a share of
+    failures (`failure_rate`) or of slow calls (`slow_rate`). In the mode `consecutive`, a slow call counts as a
+    failure.
+
+    Attributes:
+        mode: `consecutive` (fail_max failures in a row), `count` (share of the last window_calls calls) or `time`
+            (share of the calls of the last window_seconds seconds).
+        slow_seconds: A call that takes this long or longer is slow. None: no call is slow.
+        open_seconds: How long the breaker stays open. The time is multiplied by open_growth each time a probe fails, up
+            to max_open_seconds. It varies at random by a share of up to open_jitter in both directions.
+        probes: Number of calls that pass when the breaker is half-open.
+        forced: `open` refuses every call and `closed` lets every call through, whatever the window holds.
     """
 
     mode: Literal["consecutive", "count", "time"] = "consecutive"
@@ -89,21 +98,29 @@ class BreakerConfig:
 
 
 class ResilientCircuitBreaker(PybreakerInterface):
-    """Refuses calls to a dependency that keeps failing, and lets a few through later to see whether it is back.
+    """Refuses calls to a dependency that keeps failing, and later tests it with a few calls.
 
-    name: for events, metrics and errors. fail_max: failures in a row that open it, 5 by default. timeout_duration:
-    seconds that it stays open, 60.0 by default. probes: calls let through when half-open, 1 by default. config: instead
-    of these three, all there is to say. is_failure: which exceptions count; all but CircuitBreakerError by default; of
-    a group of exceptions each is asked about. Calls that it refuses raise CircuitOpenError, a pybreaker
-    CircuitBreakerError. listeners: pybreaker's, called on the thread of the call; an error of a listener is logged.
-    exclude: exceptions that are no failures, whatever is_failure says: types, or functions of an exception. emit: takes
-    its events; all who have subscribed by default.
+    Refused calls raise CircuitOpenError, a subclass of pybreaker's CircuitBreakerError. A probe occupies its place for
+    as long as it runs, even beyond the time that the breaker was open.
 
-    A probe keeps its place for as long as it runs, also beyond the time that the breaker was open before.
+    With config.slow_seconds, a call counts as slow as soon as it has taken that long, even before it ends. The next
+    call then finds the breaker open. A cancelled call counts as slow if it took that long. Otherwise it counts neither
+    as a success nor as a failure.
 
-    With config.slow_seconds, a call counts as slow as soon as it has taken that long, before it ends: the next call
-    finds the breaker open. A call that is cancelled counts as slow if it had taken that long, and otherwise neither as
-    a success nor as a failure.
+    Args:
+        name: Name for events, metrics and errors.
+        fail_max: Failures in a row that open the breaker, 5 by default.
+        timeout_duration: Seconds that it stays open, 60.0 by default.
+        probes: Calls let through when half-open, 1 by default.
+        is_failure: Decides which exceptions count as failures. By default all except CircuitBreakerError count. It is
+            called for each member of an exception group.
+        clock: Monotonic clock in seconds.
+        config: The complete configuration. It replaces fail_max, timeout_duration and probes.
+        listeners: pybreaker listeners. They are called on the thread of the call, and their errors are logged.
+        exclude: Exceptions that are never failures, whatever is_failure returns. Each is a type or a predicate of the
+            exception.
+        random: Returns random numbers from 0 to 1 for the jitter.
+        emit: Receives the events of the breaker. By default they go to all subscribers.
     """
 
     def __init__(  # noqa: PLR0917 - the first three are positional in the calls of earlier code
@@ -130,25 +147,25 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._clock = clock
         self._random = random
         self._emit = emit
-        self._always_emit = emit is not events.emit  # which needs no call while nobody listens
+        self._always_emit = emit is not events.emit  # the global emit need not be called without subscribers
         self._lock = threading.Lock()
         self._state: str = STATE_CLOSED
         self._window: Window = _window(self.config)
         self._changed_at = clock()
         self._open_for = 0.0
-        self._reopened = 0  # times that probes failed since it was last closed
-        self._numbers = itertools.count()  # of periods and of calls, so that a permit tells one from the other
-        self._epoch = next(self._numbers)  # the period since the last change; the permit of calls that are all alike
+        self._reopened = 0  # how often a probe has failed since the breaker was last closed
+        self._numbers = itertools.count()  # for periods and calls, so that permits of both are distinct
+        self._epoch = next(self._numbers)  # the current period; also the permit of calls without one of their own
         self._probes: set[int] = set()  # permits of the probes in progress
         self._probe_successes = 0
-        self._watched: dict[int, float] = {}  # permits of calls that may become slow, and when they began
-        self._overdue: dict[int, float] = {}  # the same of those that have become slow and still run
+        self._watched: dict[int, float] = {}  # start times of the calls that may become slow, by permit
+        self._overdue: dict[int, float] = {}  # start times of the calls that have become slow and still run, by permit
         self._look_again(self._changed_at)
         self._settle()
 
     @property
     def name(self) -> str:
-        """For events, metrics and errors."""
+        """The name used in events, metrics and errors."""
         return self._name
 
     @name.setter
@@ -158,25 +175,28 @@ class ResilientCircuitBreaker(PybreakerInterface):
 
     @property
     def current_state(self) -> str:
-        """STATE_CLOSED, STATE_OPEN or STATE_HALF_OPEN; what it is forced to, if it is."""
+        """STATE_CLOSED, STATE_OPEN or STATE_HALF_OPEN. A forced state takes precedence."""
         if self.config.forced:
             return STATE_OPEN if self.config.forced == "open" else STATE_CLOSED
         return self._state
 
     @property
     def fail_counter(self) -> int:
-        """Failures in the window: in a row, of the last calls or of the last seconds."""
+        """Number of failures in the window."""
         return self.counts.failures
 
     @property
     def counts(self) -> Counts:
-        """What the window holds."""
+        """Counts of calls, failures and slow calls in the window."""
         with self._lock:
             return self._window.counts(self._clock())
 
     def configure(self, config: BreakerConfig) -> None:
-        """Changes the rules. The state, how long it lasts, the probes in progress, and as much of the window as the new
-        one can hold stay."""
+        """Changes the configuration.
+
+        The state, its remaining time and the probes in progress stay. The window keeps as many calls as the new one can
+        hold.
+        """
         _check(self.name, config)
         with self._lock:
             before = self.current_state
@@ -184,12 +204,12 @@ class ResilientCircuitBreaker(PybreakerInterface):
             self._window = _carried_over(self._window, config, now)
             self.config = config
             if config.mode != old.mode or (config.mode != "consecutive" and config.slow_seconds != old.slow_seconds):
-                # In a row a slow call is counted once and for all; in a window for as long as it runs
+                # A slow call is counted once in a row, but in a window for as long as it runs
                 self._watched.update(self._overdue)
                 self._overdue.clear()
             self._look_again(now)
             if config.forced != old.forced and self._state != STATE_CLOSED:
-                self._begin_period(now)  # calls let through by force say nothing of what is decided without it
+                self._begin_period(now)  # outcomes of calls that were forced through do not count afterwards
             if self._state == STATE_HALF_OPEN and self._probe_successes >= config.probes:
                 self._close(now)
             self._settle()
@@ -197,7 +217,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._tell((before, after))
 
     def inherit(self, other: "ResilientCircuitBreaker") -> None:
-        """Takes over state and window of the breaker that guarded the same calls until now."""
+        """Takes over the state and the window of the breaker that guarded the same calls until now."""
         with other._lock:
             state, changed_at, open_for, reopened = other._state, other._changed_at, other._open_for, other._reopened
             window = _carried_over(other._window, self.config, self._clock())
@@ -211,12 +231,16 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._tell((before, after))
 
     def call(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls `func`; raises CircuitBreakerError without calling it when the breaker is open, and TypeError where
-        `func` returns a coroutine or a generator, of which nobody knows yet how it ends."""
+        """Calls `func` and returns its result.
+
+        Raises:
+            CircuitBreakerError: The breaker is open. `func` was not called.
+            TypeError: `func` returned a coroutine or a generator, whose outcome is not known yet.
+        """
         permit = self._quick
         if permit is not None:
             try:
-                # To merge no names into no names would take as long as the look at the result
+                # Without the branch, unpacking empty kwargs would take as long as the check of the result
                 result = func(*args, **kwargs) if kwargs else func(*args)  # type: ignore[call-arg]
             except BaseException as error:
                 self.failed(permit, error)
@@ -241,7 +265,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         return result
 
     async def call_async(self, func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Awaits `func`; raises CircuitBreakerError without calling it when the breaker is open."""
+        """Awaits `func`. Raises CircuitBreakerError without calling it if the breaker is open."""
         with self.guard():
             if self.listeners:
                 self._before_call(func, *args, **kwargs)
@@ -249,7 +273,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
 
     @contextmanager
     def guard(self) -> Generator[None]:
-        """Lets the block run if the state allows it and learns from how it ends."""
+        """Runs the block if the state allows it, and records the outcome. Raises CircuitOpenError otherwise."""
         permit = self.acquire()
         started = self._clock()
         try:
@@ -260,19 +284,22 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self.succeeded(permit, self._clock() - started)
 
     def acquire(self) -> int:
-        """A permit for one call, to be given back to `succeeded` or `failed` once, also if the call is cancelled: a
-        probe has its place until then. Raises CircuitOpenError."""
+        """Returns a permit for one call. Raises CircuitOpenError if the call is refused.
+
+        Each permit must be given back once with `succeeded` or `failed`, even if the call is cancelled. A probe
+        occupies its place until then.
+        """
         if self._passing:
             return self._epoch
         return self._watch(self._clock()) if self._watching else self._admit(self._clock())
 
     def succeeded(self, permit: int, seconds: float = 0.0) -> None:
-        """The call with this permit succeeded after so many seconds."""
+        """Records that the call with this permit succeeded after `seconds`."""
         if permit != self._quick:
             self._succeeded(self._count(permit, False, seconds, self._clock()))
 
     def failed(self, permit: int, error: BaseException, seconds: float = 0.0) -> None:
-        """The call with this permit raised `error`; whether that is a failure is decided here."""
+        """Records that the call with this permit raised `error`, and decides whether that is a failure."""
         if not isinstance(error, Exception):
             self._cancelled(permit, seconds)
             return
@@ -295,8 +322,8 @@ class ResilientCircuitBreaker(PybreakerInterface):
             self.succeeded(permit, seconds)
 
     def _watch(self, now: float) -> int:
-        """A permit for a call that is slow as soon as it has taken slow_seconds; mostly without a lock."""
-        permit = next(self._numbers)  # before the look, so that it is outdated if the state changes in between
+        """Returns a permit for a call that becomes slow after slow_seconds, in most cases without taking the lock."""
+        permit = next(self._numbers)  # taken before the check, so that it is outdated if the state changes in between
         if self._watching and now < self._look_at:
             self._watched[permit] = now
             return permit
@@ -325,7 +352,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         return permit
 
     def _try_again(self, now: float) -> bool:
-        """Whether the breaker has been open for long enough, and is half-open now."""
+        """Makes the breaker half-open if it has been open for long enough. Returns whether it did."""
         due = self._state == STATE_OPEN and now >= self._changed_at + self._open_for
         if not due or self.config.forced:
             return False
@@ -333,7 +360,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         return True
 
     def _refused(self) -> str | None:
-        """The state for which no call may pass now, if there is one."""
+        """Returns the state that refuses calls at present, or None if calls may pass."""
         if self.config.forced:
             return STATE_OPEN if self.config.forced == "open" else None
         full = len(self._probes) + self._probe_successes >= self.config.probes
@@ -350,11 +377,11 @@ class ResilientCircuitBreaker(PybreakerInterface):
         return permit
 
     def _find_overdue(self, now: float) -> bool:
-        """Counts the watched calls that have become slow; whether that has opened the breaker."""
+        """Counts the watched calls that have become slow. Returns whether that has opened the breaker."""
         slow, in_a_row = self.config.slow_seconds, self.config.mode == "consecutive"
         found = False
         for permit, began in list(self._watched.items()):
-            if permit < self._epoch:  # its thread had a permit of the period before, and has just begun
+            if permit < self._epoch:  # its thread took the permit before the period changed
                 del self._watched[permit]
             elif slow is not None and now - began >= slow:
                 self._overdue[permit] = self._watched.pop(permit)
@@ -368,7 +395,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         return True
 
     def _look_again(self, now: float) -> None:
-        """Sets the time before which no call becomes slow, be it a watched one or one that begins later."""
+        """Sets the earliest time at which a call, watched now or begun later, can become slow."""
         slow = self.config.slow_seconds
         self._look_at = math.inf if slow is None else min([now, *self._watched.values()]) + slow
 
@@ -378,15 +405,17 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._tell(moved)
 
     def _count(self, permit: int, failed: bool, seconds: float, now: float) -> tuple[str, str] | None:
-        """Lets an outcome count in the period that the call began in, and in no other; the states before and after, if
-        that has changed the state."""
+        """Records an outcome if the call began in the current period or is a probe.
+
+        Returns the states before and after if the state has changed, otherwise None.
+        """
         with self._lock:
             config = self.config
             slow = config.slow_seconds is not None and seconds >= config.slow_seconds
             if permit == self._epoch or (self._watched.pop(permit, None) is not None and permit > self._epoch):
                 counts = self._state is STATE_CLOSED or config.forced is not None
             elif self._overdue.pop(permit, None) is not None:
-                counts = config.mode != "consecutive"  # in a row it has been counted
+                counts = config.mode != "consecutive"  # in a row it has already been counted
             elif permit in self._probes:
                 self._probes.discard(permit)
                 self._count_probe(failed or slow, now)
@@ -445,7 +474,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
             self._release(permit)
 
     def _enter(self, state: str) -> None:
-        """Changes the state because somebody asked for it, as if calls had led to it."""
+        """Changes the state on request, as if calls had led to it."""
         with self._lock:
             before, now = self.current_state, self._clock()
             if state == STATE_CLOSED:
@@ -458,7 +487,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._tell((before, after))
 
     def _release(self, permit: int) -> None:
-        """The call has ended in a way that says nothing of its target."""
+        """Discards the permit of a call whose outcome says nothing about the target."""
         with self._lock:
             self._probes.discard(permit)
             self._watched.pop(permit, None)
@@ -478,26 +507,26 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._settle()
 
     def _begin_period(self, now: float) -> None:
-        """What began until now, but for probes, counts no more."""
+        """Begins a new period: the outcomes of calls that began earlier no longer count, except for probes."""
         self._epoch = next(self._numbers)
         self._watched.clear()
         self._overdue.clear()
         self._look_again(now)
 
     def _settle(self) -> None:
-        """Works out once, at each change, what every call has to know."""
+        """Precomputes the values that every call needs. It is called at each change."""
         config = self.config
         passing = self._state == STATE_CLOSED if config.forced is None else config.forced == "closed"
         self._passing = passing and config.slow_seconds is None
         self._watching = passing and not self._passing
         refusing = self._state == STATE_OPEN and config.forced is None
         self._refusing_until = self._changed_at + self._open_for if refusing else -math.inf
-        # The permit of calls whose success there is nothing to remember of, and nobody to tell of; None with others
+        # The permit of calls whose success need not be recorded or reported, or None if every success has to be
         quiet = isinstance(self._window, InARow) and self._window.failures == 0 and not self.listeners
         self._quick = self._epoch if quiet and self._passing and self._state == STATE_CLOSED else None
 
     def _tell(self, moved: tuple[str, str] | None) -> None:
-        """moved: the states before and after."""
+        """Reports a change of state to subscribers and listeners. moved: The states before and after, or None."""
         if moved is not None and moved[0] != moved[1]:
             self._emit("breaker_state", self.name, moved[1])
             for listener in self.listeners:
@@ -526,7 +555,7 @@ def _window(config: BreakerConfig) -> Window:
 
 
 def _carried_over(window: Window, config: BreakerConfig, now: float) -> Window:
-    """A window for `config` with what can be kept of `window`: all that fits, if it is of the same kind."""
+    """Returns a window for `config` that keeps the calls of `window` that fit, if both are of the same kind."""
     match window:
         case InARow() if config.mode == "consecutive":
             return window.copy()

@@ -1,4 +1,4 @@
-"""How much a call matters, for what is refused first when there is too much to do. It travels with the call."""
+"""The criticality of calls. It travels with a call, and less critical calls are refused first under overload."""
 
 import contextlib
 import contextvars
@@ -8,7 +8,7 @@ from aurum.resilience.scope import scoped
 
 
 class Criticality(IntEnum):
-    """The classes, the most important first. Calls that name none are queries."""
+    """The classes, the most important first. A call without a class is a query."""
 
     ALARM = 0
     TELEMETRY = 1
@@ -17,7 +17,7 @@ class Criticality(IntEnum):
 
     @classmethod
     def parse(cls, name: str) -> "Criticality | None":
-        """The class of that name, in any case; None if there is none."""
+        """Returns the class of that name regardless of case, or None if there is none."""
         return cls.__members__.get(name.upper())
 
 
@@ -25,12 +25,12 @@ _current: contextvars.ContextVar[Criticality | None] = contextvars.ContextVar("a
 
 
 def criticality_scope(criticality: Criticality) -> contextlib.AbstractContextManager[None]:
-    """Everything inside is of this class."""
+    """Gives all work inside the block this class."""
     return scoped(_current, criticality)
 
 
 def stated_criticality() -> Criticality | None:
-    """The class that a scope around states, if any."""
+    """The class that an enclosing scope states, or None."""
     return _current.get()
 
 

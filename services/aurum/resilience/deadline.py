@@ -1,4 +1,4 @@
-"""The time by which a caller wants its answer; it travels with the call and shrinks by a margin at each hop."""
+"""The deadline by which a caller wants its answer. It travels with the call and shrinks by a margin at each hop."""
 
 import contextlib
 import contextvars
@@ -7,22 +7,22 @@ from collections.abc import Callable
 
 from aurum.resilience.scope import scoped
 
-# What a server keeps back, to answer before its caller has given up: a share of the time it has, within seconds.
+# The margin that lets a server answer before its caller gives up: a share of the remaining time, bounded in seconds
 MARGIN_SHARE = 0.1
 MARGIN_BOUNDS = (0.005, 0.25)
 
-# The moment, on the clock of the pipelines, by which the current work has to be done; None without a deadline.
+# The time on the pipelines' clock by which the current work must be done; None without a deadline
 deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("aurum_deadline", default=None)
 
 
 class DeadlineExceededError(TimeoutError):
-    """The caller's deadline passed before the call was made or answered."""
+    """Raised when the caller's deadline passed before the call was made or answered."""
 
 
 def deadline_scope(
     seconds: float | None, clock: Callable[[], float] = time.monotonic
 ) -> contextlib.AbstractContextManager[None]:
-    """Bounds everything inside by `seconds` from now, or by the deadline already in force if that is earlier."""
+    """Limits everything inside to `seconds` from now, or to the present deadline if that is earlier."""
     current = deadline.get()
     at = None if seconds is None else clock() + seconds
     if current is not None and (at is None or current < at):
@@ -31,13 +31,13 @@ def deadline_scope(
 
 
 def deadline_at(moment: float) -> contextlib.AbstractContextManager[None]:
-    """Bounds everything inside by that moment, or by the deadline already in force if that is earlier."""
+    """Limits everything inside to the time `moment`, or to the present deadline if that is earlier."""
     current = deadline.get()
     return scoped(deadline, moment if current is None or moment < current else current)
 
 
 def received_deadline(seconds: float | None) -> contextlib.AbstractContextManager[None]:
-    """The scope of a request that its sender will await for so many seconds; the margin is taken off."""
+    """Returns the scope of a request whose sender waits for `seconds`. The margin is subtracted."""
     if seconds is None:
         return deadline_scope(None)
     least, most = MARGIN_BOUNDS
@@ -46,6 +46,6 @@ def received_deadline(seconds: float | None) -> contextlib.AbstractContextManage
 
 
 def remaining(clock: Callable[[], float] = time.monotonic) -> float | None:
-    """Seconds left until the deadline, never below 0; None without one."""
+    """Seconds left until the deadline, at least 0. None without a deadline."""
     at = deadline.get()
     return None if at is None else max(0.0, at - clock())

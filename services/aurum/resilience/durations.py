@@ -1,4 +1,4 @@
-"""Durations as people write them in policies: a number with its unit, such as 250ms, 1.5s, 2m30s or 1h."""
+"""Durations as written in policies: a number with its unit, such as 250ms, 1.5s, 2m30s or 1h."""
 
 import re
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 
 
 def parse_duration(text: object) -> float:
-    """Seconds. Raises ValueError with a sentence for anything but numbers with units."""
+    """Converts a duration to seconds. Raises ValueError with an explanation for other texts."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         raise ValueError(f"{text} has no unit; write {text}s or {text}ms")
     if not isinstance(text, str) or not re.fullmatch(PATTERN, text):
@@ -20,7 +20,7 @@ def parse_duration(text: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest way to write it: 0.25 is 250ms, 90 is 90s."""
+    """Returns the shortest notation, such as 250ms for 0.25 and 90s for 90."""
     if 0 < seconds < 1:
         return f"{seconds * 1000:.10g}ms"
     return f"{seconds:.10g}s"
@@ -33,7 +33,7 @@ def _validate(value: Any) -> float:
 
 
 class Seconds(float):
-    """A duration that code gives, as a number of seconds; documents must name a unit."""
+    """A duration in seconds that comes from code. Durations in documents must have a unit."""
 
 
 Duration = Annotated[

@@ -1,8 +1,8 @@
-"""What a group of errors, as asyncio.TaskGroup raises it, means to policies: as much as the errors in it."""
+"""Exception groups, as asyncio.TaskGroup raises them. Policies look at the errors in a group."""
 
 
 def members(error: BaseException) -> list[BaseException]:
-    """The errors in a group, and in the groups in it; an error that is no group by itself."""
+    """Returns all errors in a group, including those of nested groups. A single error is returned as a list of one."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [member for each in error.exceptions for member in members(each)]

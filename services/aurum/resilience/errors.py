@@ -1,4 +1,4 @@
-"""Which status code an error stands for: what retries, breakers and records go by, whatever the transport."""
+"""Maps errors to status codes, which retries, breakers and records use independently of the transport."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
 
 
 def code_of(error: BaseException) -> str:
-    """The code of errors that every program has, and of the policies' own."""
+    """Returns the status code of general errors and of the policies' own errors."""
     match error:
         case CircuitBreakerError():
             return CIRCUIT_OPEN
@@ -33,7 +33,12 @@ def no_retry_after(error: BaseException) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class ErrorView:
-    """How a transport's errors are read. code: its status code. retry_after: seconds that it asks to wait, or None."""
+    """How to interpret the errors of a transport.
+
+    Attributes:
+        code: Returns the status code of an error.
+        retry_after: Returns the seconds that an error asks to wait, or None.
+    """
 
     code: Callable[[BaseException], str] = code_of
     retry_after: Callable[[BaseException], float | None] = no_retry_after

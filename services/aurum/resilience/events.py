@@ -1,4 +1,4 @@
-"""What happens inside the policies, told to whoever subscribes: metrics, spans, tests."""
+"""Events of the policies, for subscribers such as metrics, spans and tests."""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +21,8 @@ EventKind = Literal[
 
 
 class Event(NamedTuple):
-    """policy: the name of the breaker, budget, limit or retry policy that it happened to."""
+    """An event of a policy. policy: Name of the breaker, budget, limit or retry policy. value: Its meaning depends on
+    the kind."""
 
     kind: EventKind
     policy: str
@@ -29,25 +30,28 @@ class Event(NamedTuple):
 
 
 class Emit(Protocol):
-    """Takes what happens, as `emit` does."""
+    """A function that accepts events, like `emit`."""
 
     def __call__(self, kind: EventKind, policy: str, value: str = "") -> None: ...
 
 
 Listener = Callable[[Event], None]
-listeners: list[Listener] = []  # to be changed by `subscribe` alone; public, so that what is quick can look first
-_failed: set[str] = set()  # names of callbacks whose failure the log has
+listeners: list[Listener] = []  # changed by `subscribe` only; public, so that fast code can check whether it is empty
+_failed: set[str] = set()  # names of callbacks whose first error has been logged
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
-    """Calls `listener` for each event from now on, on the thread where it happens; returns how to stop that. An error
-    that it raises is logged, and reaches neither the other listeners nor the call that the event belongs to."""
+    """Calls `listener` for each further event, on the thread of the event. Returns a function that ends the
+    subscription.
+
+    Errors of a listener are logged. They reach neither the other listeners nor the call that caused the event.
+    """
     listeners.append(listener)
     return lambda: listeners.remove(listener)
 
 
 def emit(kind: EventKind, policy: str, value: str = "") -> None:
-    """Tells all listeners."""
+    """Sends an event to all listeners."""
     if listeners:
         event = Event(kind, policy, value)
         for listener in tuple(listeners):
@@ -58,7 +62,7 @@ def emit(kind: EventKind, policy: str, value: str = "") -> None:
 
 
 def deliver(callback: Callable[..., object], *arguments: Any, **named: Any) -> None:
-    """Calls what only wants to know, such as a listener of a breaker; logs an error of it."""
+    """Calls an observer, such as a breaker's listener, and logs its errors."""
     try:
         callback(*arguments, **named)
     except Exception:
@@ -66,8 +70,11 @@ def deliver(callback: Callable[..., object], *arguments: Any, **named: Any) -> N
 
 
 def _report(callback: Callable[..., object]) -> None:
-    """Logs the current error: the first of each callback as an error with its trace, for there may be one at each
-    call; the others for debugging."""
+    """Logs the current exception. The first error of a callback is logged with its traceback at ERROR, later ones at
+    DEBUG.
+
+    An error may occur at each call, so repeating it at ERROR would flood the log.
+    """
     name = f"{callback.__module__}.{getattr(callback, '__qualname__', type(callback).__qualname__)}"
     first = name not in _failed
     _failed.add(name)

@@ -1,6 +1,8 @@
-"""A limit on the calls in progress: a bulkhead if it is fixed, adaptive with an algorithm, with classes an admission.
+"""A limit on the calls in progress.
 
-What finds no place waits in a bounded queue for a bounded time, the more critical first; the rest is refused at once.
+With a fixed limit it is a bulkhead. With an algorithm it is an adaptive limit. With shares for classes of criticality
+it is an admission limit. A call that finds no free place waits in a bounded queue for a bounded time, and more critical
+calls are served first. Calls that do not fit into the queue are refused at once.
 """
 
 import asyncio
@@ -15,18 +17,24 @@ from aurum.resilience import events
 from aurum.resilience.criticality import Criticality, current_criticality
 from aurum.resilience.limit_algorithms import LimitAlgorithm
 
-_ANY = Criticality.QUERY  # looked up once: a member of an enumeration is found slowly
+_ANY = Criticality.QUERY  # kept here, because looking up a member of an enumeration is slow
 
 
 class LimitExceededError(Exception):
-    """As many calls as allowed are in progress, and none of them ended in time."""
+    """Raised when the limit of calls in progress is reached and no place became free in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitConfig:
-    """limit: calls at a time. max_queued: calls that wait for a place, 0 by default. max_wait: seconds that one waits
-    at most. shares: of the limit, for each class of criticality, the most critical first; so some places are kept free
-    for what matters more. algorithm: adapts the limit, which is then where it begins; None for a fixed one.
+    """Configuration of a concurrency limit.
+
+    Attributes:
+        limit: Calls at a time. It is the initial value if there is an algorithm.
+        max_queued: Calls that may wait for a place, 0 by default.
+        max_wait: Longest wait in seconds.
+        shares: Share of the limit that each class of criticality may use, the most critical class first. Shares below 1
+            keep places free for more critical calls.
+        algorithm: Adapts the limit. None: the limit is fixed.
     """
 
     limit: int
@@ -37,7 +45,7 @@ class LimitConfig:
 
 
 class _Waiter:
-    """A call that waits for a place. outcome: None while it waits, then whether it got one."""
+    """A call that waits for a place. outcome: None while it waits, then whether it got a place."""
 
     __slots__ = ("criticality", "outcome", "wake")
 
@@ -48,7 +56,7 @@ class _Waiter:
 
 
 class ConcurrencyLimit:
-    """Admits so many calls at a time. For threads and event loops alike, also both at once."""
+    """Admits a limited number of calls at a time. It may be used from threads and event loops at once."""
 
     def __init__(
         self,
@@ -57,8 +65,17 @@ class ConcurrencyLimit:
         clock: Callable[[], float] = time.monotonic,
         emit: events.Emit = events.emit,
     ) -> None:
-        """limit: a number, for a fixed limit without a queue. emit: takes its events; all who have subscribed by
-        default. Raises ValueError for a limit that cannot be."""
+        """Creates the limit.
+
+        Args:
+            name: Name for events and errors.
+            limit: A configuration, or a number for a fixed limit without a queue.
+            clock: Monotonic clock in seconds.
+            emit: Receives the events of the limit. By default they go to all subscribers.
+
+        Raises:
+            ValueError: The limit, the queue, the wait or a share is out of range.
+        """
         self.name = name
         self.in_flight = 0
         self._clock = clock
@@ -70,8 +87,11 @@ class ConcurrencyLimit:
         self.configure(self.config)
 
     def configure(self, config: LimitConfig) -> None:
-        """Changes the limit; calls in progress and waiting stay. An adaptive limit goes on from where it is, within the
-        new bounds, whichever of its fields have changed; a fixed limit that becomes adaptive begins at its first."""
+        """Changes the limit. Calls in progress and waiting calls stay.
+
+        An adaptive limit continues from its present value within the new bounds. A fixed limit that becomes adaptive
+        starts from the algorithm's initial value. Raises ValueError for a configuration that is out of range.
+        """
         if config.limit < 1 or config.max_queued < 0 or config.max_wait < 0:
             raise ValueError(
                 f"concurrency limit {self.name}: the limit must be at least 1, not {config.limit}; "
@@ -90,12 +110,12 @@ class ConcurrencyLimit:
         self._emit("limit_change", self.name, str(self.limit))
 
     def found(self) -> LimitAlgorithm | None:
-        """A copy of the algorithm with all that it has found; None for a fixed limit."""
+        """Returns a copy of the algorithm with its state, or None for a fixed limit."""
         with self._lock:
             return copy.deepcopy(self.config.algorithm)
 
     def take_over(self, found: LimitAlgorithm | None) -> None:
-        """Continues from what the algorithm of another limit has found, if both are adaptive."""
+        """Continues from the state of another limit's algorithm, if both limits are adaptive."""
         with self._lock:
             algorithm = self.config.algorithm
             if algorithm is None or found is None:
@@ -108,12 +128,15 @@ class ConcurrencyLimit:
 
     @property
     def queued(self) -> int:
-        """Calls that wait for a place."""
+        """Number of calls that wait for a place."""
         return self._queued
 
     def try_acquire(self, criticality: Criticality | None = None) -> bool:
-        """Takes a place if one is free for this class and no call of this or a higher one waits for it; to be given
-        back with `release`."""
+        """Takes a place if one is free for this class, and returns whether it did.
+
+        A call does not overtake waiting calls of its own or a more critical class. The place must be given back with
+        `release`.
+        """
         if criticality is None:
             criticality = _ANY if self._even else current_criticality()
         with self._lock:
@@ -125,7 +148,7 @@ class ConcurrencyLimit:
         return False
 
     def acquire(self, max_wait: float | None = None) -> None:
-        """Takes a place, waiting for it if need be, on a thread. Raises LimitExceededError."""
+        """Takes a place, blocking the thread while it waits. Raises LimitExceededError if it gets none."""
         if self.try_acquire():
             return
         seconds = self._patience(max_wait)
@@ -135,7 +158,12 @@ class ConcurrencyLimit:
         self._claim(waiter)
 
     async def acquire_async(self, max_wait: float | None = None, criticality: Criticality | None = None) -> None:
-        """The same on an event loop. max_wait: of the caller, in seconds; the shorter one counts."""
+        """Takes a place, waiting on the event loop. Raises LimitExceededError if it gets none.
+
+        Args:
+            max_wait: Longest wait of the caller in seconds. The shorter of this and the configured wait applies.
+            criticality: Class of the call. None: the class of the current work.
+        """
         if self.try_acquire(criticality):
             return
         loop = asyncio.get_running_loop()
@@ -161,8 +189,12 @@ class ConcurrencyLimit:
         self._claim(waiter)
 
     def release(self, seconds: float | None = None, dropped: bool = False) -> None:
-        """Gives a place back. seconds: that the call took, for an adaptive limit; None if it says nothing of the
-        target. dropped: the call failed because the target has too much to do."""
+        """Gives a place back.
+
+        Args:
+            seconds: Duration of the call, for an adaptive limit. None if it says nothing about the target.
+            dropped: Whether the call failed because the target is overloaded.
+        """
         changed = False
         with self._lock:
             if seconds is not None:
@@ -176,7 +208,7 @@ class ConcurrencyLimit:
             self._emit("limit_change", self.name, str(self.limit))
 
     def _learn(self, seconds: float, dropped: bool) -> bool:
-        """Lets the algorithm look at a call that has ended; whether the limit has changed."""
+        """Passes an ended call to the algorithm. Returns whether the limit has changed."""
         algorithm = self.config.algorithm
         if algorithm is None or not algorithm.ended(self._clock(), seconds, self.in_flight, dropped):
             return False
@@ -190,12 +222,15 @@ class ConcurrencyLimit:
         self._ceilings = tuple(max(1, int(limit * share)) for share in shares)
 
     def _patience(self, max_wait: float | None) -> float:
-        """Seconds that a call waits for a place."""
+        """Returns how long a call may wait for a place, in seconds."""
         return self.config.max_wait if max_wait is None else min(max_wait, self.config.max_wait)
 
     def _enqueue(self, wake: Callable[[], None], criticality: Criticality, seconds: float) -> _Waiter:
-        """Puts a call that can wait for so many seconds into the queue, in a full one in the place of a less critical
-        one. Raises LimitExceededError, also if it cannot wait at all."""
+        """Puts a call that can wait for `seconds` into the queue.
+
+        If the queue is full, it displaces a less critical call. Raises LimitExceededError if there is none, or if the
+        call cannot wait.
+        """
         if seconds <= 0.0:
             self._refuse(criticality)
         waiter = _Waiter(criticality, wake)
@@ -221,7 +256,7 @@ class ConcurrencyLimit:
         return waiter
 
     def _hand_over(self) -> list[_Waiter]:
-        """Gives free places to those that wait, the most critical first."""
+        """Gives free places to waiting calls, the most critical first, and returns those calls."""
         woken: list[_Waiter] = []
         for queue, ceiling in zip(self._queues, self._ceilings, strict=True):
             while queue and self.in_flight < ceiling:
@@ -233,7 +268,7 @@ class ConcurrencyLimit:
         return woken
 
     def _claim(self, waiter: _Waiter) -> None:
-        """After the wait: returns if the call has its place. Raises LimitExceededError."""
+        """Returns after the wait if the call has got a place. Raises LimitExceededError otherwise."""
         with self._lock:
             if waiter.outcome is None:
                 self._queues[waiter.criticality].remove(waiter)
@@ -243,7 +278,7 @@ class ConcurrencyLimit:
             self._refuse(waiter.criticality)
 
     def _abandon(self, waiter: _Waiter) -> None:
-        """The call was cancelled while it waited: the place that it may have got goes to the next."""
+        """Removes a call that was cancelled while it waited. A place that it has already got goes to the next call."""
         with self._lock:
             if waiter.outcome is None:
                 self._queues[waiter.criticality].remove(waiter)

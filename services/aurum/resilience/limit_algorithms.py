@@ -1,34 +1,42 @@
-"""How an adaptive limit finds how many calls at a time its target can take, from how long they take and how they end.
+"""Algorithms of adaptive limits: they derive the number of calls at a time from the duration and outcome of calls.
 
-Both work on samples: the mean duration of the calls that ended within a short while. Neither is for use from several
-threads at once; the limit that owns it has a lock.
+Both work on samples, which are the mean durations of the calls that ended within a short period. They are not
+thread-safe. The limit that owns an algorithm protects it with a lock.
 """
 
 import math
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-OVERLOADED = frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})  # codes of calls that were dropped
-_SAMPLE_SECONDS = 0.1  # a sample is taken after so long,
-_SAMPLE_CALLS = 10  # and so many calls
+OVERLOADED = frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})  # codes that mean overload
+_SAMPLE_SECONDS = 0.1  # shortest duration of a sample
+_SAMPLE_CALLS = 10  # fewest calls in a sample, unless one was dropped
 
 
 class LimitAlgorithm(Protocol):
     limit: float
 
     def ended(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
-        """A call took so long, with so many in progress; dropped: for overload. Whether the limit has changed."""
+        """Records an ended call and returns whether the limit has changed.
+
+        Args:
+            now: Time in seconds.
+            seconds: Duration of the call.
+            in_flight: Calls in progress when it ended, including itself.
+            dropped: Whether it failed because of overload.
+        """
 
     def found(self) -> float:
-        """The limit that it has found so far."""
+        """The limit that the algorithm has found so far."""
 
     def take_over(self, before: "LimitAlgorithm") -> None:
-        """Continues from what another one has found, within the own bounds; of the same kind, with its samples too."""
+        """Continues from the limit of another algorithm, within this one's bounds. Samples are kept if both are of the
+        same kind."""
 
 
 @dataclass(slots=True)
 class _Sample:
-    """The calls since the last sample."""
+    """The calls since the last sample was completed."""
 
     began: float = -math.inf
     calls: int = 0
@@ -37,7 +45,7 @@ class _Sample:
     dropped: bool = False
 
     def add(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
-        """Whether the sample is complete. A call that was dropped says nothing of how long others take."""
+        """Adds a call and returns whether the sample is complete. Dropped calls do not enter the mean duration."""
         if self.calls == 0 and not self.dropped:
             self.began = now
         if dropped:
@@ -55,8 +63,12 @@ class _Sample:
 
 @dataclass(slots=True)
 class Aimd:
-    """Additive increase, multiplicative decrease, as TCP does: one more after a sample in which the limit was used and
-    no call was dropped or took longer than `slow_seconds`; else `backoff` (0.9) of it."""
+    """Additive increase, multiplicative decrease (AIMD), as in TCP.
+
+    The limit grows by one after a sample in which at least half of it was used, no call was dropped and the mean
+    duration was at most `slow_seconds`. It is multiplied by `backoff` (0.9) if a call was dropped or the mean was
+    longer.
+    """
 
     limit: float
     least: int
@@ -87,11 +99,14 @@ class Aimd:
 
 @dataclass(slots=True)
 class Vegas:
-    """TCP Vegas, as in Netflix's concurrency-limits: of `limit` calls, limit * (1 - least time / time now) wait in a
-    queue; with few waiting the limit grows, with many it shrinks.
+    """TCP Vegas, as in Netflix's concurrency-limits.
 
-    The least time is the smallest of the last `memory` to 2 * `memory` (10 to 20) seconds. Before it is forgotten, the
-    limit is halved for one sample, so that under lasting load a queue is not taken for the normal state, as BBR does.
+    Of `limit` calls, limit * (1 - least duration / present duration) are estimated to wait in a queue of the target.
+    The limit grows if few calls wait, and shrinks if many do.
+
+    The least duration is the smallest mean of the last `memory` to 2 * `memory` seconds (10 to 20 by default). Before
+    an old value is dropped, the limit is halved for one sample, as BBR does. So a queue under lasting load is not taken
+    for the normal state.
     """
 
     limit: float
@@ -102,7 +117,7 @@ class Vegas:
     _least_now: float = math.inf
     _least_before: float = math.inf
     _turns_at: float = -math.inf
-    _resume: float | None = None  # the limit to go back to after a sample with half of it
+    _resume: float | None = None  # the limit to restore after a sample with half of it
 
     def ended(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
         if not self._sample.add(now, seconds, in_flight, dropped):

@@ -1,4 +1,4 @@
-"""What became of calls: one line of JSON an attempt, to be recorded and to be replayed against another policy."""
+"""The outcomes of calls as lines of JSON, one per attempt, for recording and for replaying against another policy."""
 
 import json
 import math
@@ -8,17 +8,24 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pydantic_core import from_json
 
-# An attempt that a policy refused never reached its target, so nothing is known of the target from it.
+# Attempts that a policy refused never reached the target and say nothing about it
 REJECTED = frozenset({"CIRCUIT_OPEN", "LIMIT_EXCEEDED"})
 
 
 class OutcomeError(ValueError):
-    """A line that is no outcome; the message names the line and the field."""
+    """Raised for a line that is not a valid outcome. The message names the line and the field."""
 
 
 class Outcome(NamedTuple):
-    """time: of its start, seconds since the epoch. target: client/server/Method. duration: seconds. code: OK, the
-    status code, CIRCUIT_OPEN or LIMIT_EXCEEDED. attempt: 1 for a call's first, more for retries and hedges."""
+    """The outcome of one attempt.
+
+    Attributes:
+        time: Start of the attempt, in seconds since the epoch.
+        target: client/server/Method.
+        duration: Duration in seconds.
+        code: OK, the status code, CIRCUIT_OPEN or LIMIT_EXCEEDED.
+        attempt: 1 for the first attempt of a call, more for retries and hedges.
+    """
 
     time: float
     target: str
@@ -27,18 +34,18 @@ class Outcome(NamedTuple):
     attempt: int = 1
 
     def line(self) -> str:
-        """The outcome as a line of JSON."""
+        """Returns the outcome as a line of JSON."""
         return (
             f'{{"time":{self.time:.6f},"target":{json.dumps(self.target)},"duration":{self.duration:.6f},'
             f'"code":"{self.code}","attempt":{self.attempt}}}\n'
         )
 
 
-_BLOCK = 1_000_000  # bytes that are decoded at once, which is faster than line by line
+_BLOCK = 1_000_000  # bytes decoded at once, which is faster than line by line
 
 
 def read_outcomes(stream: BinaryIO, source: str = "outcomes") -> Iterator[Outcome]:
-    """Decodes lines of JSON; empty ones are skipped. Raises OutcomeError."""
+    """Decodes lines of JSON and skips empty ones. Raises OutcomeError."""
     first = 1
     rest = b""
     while block := stream.read(_BLOCK):
@@ -50,9 +57,9 @@ def read_outcomes(stream: BinaryIO, source: str = "outcomes") -> Iterator[Outcom
 
 
 def _decode(block: bytes, first: int, source: str) -> Iterator[Outcome]:
-    """Checks by column, which is what makes it fast; only where something is wrong each line is looked at."""
+    """Decodes whole columns at once, which is fast. Lines are checked one by one only if that fails."""
     try:
-        # An array a line: so neither can a line hold two objects, nor an object be of two lines
+        # One array per line, so that no line can hold two objects and no object can span two lines
         lines = from_json(b"[[%b]]" % block.replace(b"\n", b"],\n["), allow_inf_nan=False)
         if len(lines) != block.count(b"\n") + 1:
             raise ValueError("a line is more than one array")
@@ -66,7 +73,7 @@ def _decode(block: bytes, first: int, source: str) -> Iterator[Outcome]:
 
 
 def _columns(rows: list[dict[str, Any]]) -> Iterator[Outcome]:
-    """Raises ValueError, KeyError, TypeError or AttributeError if anything is not as it should be."""
+    """Converts rows to outcomes. Raises ValueError, KeyError, TypeError or AttributeError if a row is invalid."""
     times, durations = [row["time"] for row in rows], [row["duration"] for row in rows]
     targets, codes = [row["target"] for row in rows], [row["code"] for row in rows]
     attempts = [row.get("attempt", 1) for row in rows]

@@ -1,9 +1,9 @@
-"""The policies of one target, composed.
+"""The policies of one target, composed into a pipeline.
 
 deadline → retry or hedge (budgeted) → limit → circuit breaker → attempt timeout → the call
 
-What succeeds at once runs through none of the machinery of retries; a timer is only made where the attempt has none of
-its own. All of it can be changed while calls are in progress.
+A call that succeeds at once does not run any retry code. A timer is created only if the attempt has none of its own.
+The configuration can be changed while calls are in progress.
 """
 
 import asyncio
@@ -36,19 +36,19 @@ from aurum.resilience.unfinished import UNFINISHED, UnfinishedCallError, unfinis
 T = TypeVar("T")
 _SEVERITY = {STATE_CLOSED: 0, STATE_HALF_OPEN: 1, STATE_OPEN: 2}
 Clock = Callable[[], float]
-# target, seconds, code, number of the attempt
+# Arguments: target, seconds, code, number of the attempt
 Record = Callable[[str, float, str, int], None]
 _NOT_MADE = (CircuitBreakerError, UnfinishedCallError)  # errors of attempts that did not reach their target
 
 
 def attempt_seconds(policy: Policy) -> float:
-    """Seconds that one attempt may take, by the policy."""
+    """Seconds that one attempt may take according to the policy."""
     return policy.timeout.attempt
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a call needs of the policy in force."""
+    """The values that a call needs from the policy in force."""
 
     policy: Policy
     deadline: float
@@ -58,14 +58,17 @@ class _Plan:
     retry: RetryPolicy
     hedge: HedgeSpec | None
     adaptive: bool
-    measured: bool  # whether it matters how long a call that succeeds has taken
+    measured: bool  # whether the duration of successful calls is needed
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a pipeline knew of its target at one time.
+    """What a pipeline knows about its target at one time.
 
-    breaker: a copy, which no call uses. found: what its adaptive limit has found, or None. tokens: of its budget.
+    Attributes:
+        breaker: A copy of the circuit breaker that no call uses.
+        found: A copy of the adaptive limit's algorithm, or None.
+        tokens: Tokens in the retry budget.
     """
 
     breaker: ResilientCircuitBreaker
@@ -74,15 +77,19 @@ class Known:
 
     @property
     def severity(self) -> tuple[int, int]:
-        """The larger, the nearer to refusing calls: the state, then the failures in the window."""
+        """State and failures in the window as a sort key. The largest is nearest to refusing calls."""
         return _SEVERITY[self.breaker.current_state], self.breaker.fail_counter
 
 
 class Pipeline:
-    """Governs the calls to one target; for threads and event loops alike.
+    """Applies the policies to the calls to one target. It may be used from threads and event loops.
 
-    name: of the target, for events and metrics. errors: how the transport's errors are read. seconds: one attempt's
-    timeout, taken from the policy; by default timeout.attempt. clock: seconds, monotonic.
+    Args:
+        name: Name of the target, for events and metrics.
+        policy: The policy to apply.
+        errors: How to interpret the errors of the transport.
+        seconds: Returns the timeout of one attempt for a policy. By default it is timeout.attempt.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(
@@ -99,13 +106,13 @@ class Pipeline:
         self._seconds = seconds
         self._clock = clock
         self.record: Record | None = None
-        self.shadows: Shadows | None = None  # None as well while there are none, which costs a call nothing
+        self.shadows: Shadows | None = None  # None while there are no shadows, which costs a call nothing
         self.budget = RetryBudget(name, policy.retry.budget_ratio, policy.retry.budget_floor, clock=clock)
         self._breaker = ResilientCircuitBreaker(
             name, is_failure=self._is_failure, clock=clock, config=_breaker_config(policy)
         )
         self._limit = ConcurrencyLimit(name, policy.limit(), clock)
-        self._left: set[asyncio.Future[Any]] = set()  # hedged attempts that lost and still clean up, in their places
+        self._left: set[asyncio.Future[Any]] = set()  # losing hedged attempts that still clean up
         self._plan = self._planned(policy)
 
     @property
@@ -115,7 +122,7 @@ class Pipeline:
 
     @property
     def breaker(self) -> ResilientCircuitBreaker | None:
-        """The circuit breaker; None if the policy has none."""
+        """The circuit breaker, or None if the policy has none."""
         return self._plan.breaker
 
     @property
@@ -127,8 +134,11 @@ class Pipeline:
         return self._plan.retry
 
     def configure(self, policy: Policy, name: str | None = None) -> None:
-        """Puts another policy in force, under another name if one is given. Calls in progress end under the one that
-        they began with; windows, states, tokens and queues stay. A breaker that is switched off forgets."""
+        """Puts another policy in force, and renames the pipeline if a name is given.
+
+        Calls in progress end under the policy that they began with. Windows, states, tokens and queues are kept. A
+        breaker that becomes disabled is closed and its window is cleared.
+        """
         before = self._plan.policy
         renamed = name is not None and name != self.name
         if policy == before and not renamed:
@@ -145,7 +155,7 @@ class Pipeline:
         self._plan = self._planned(policy)
 
     def known(self) -> Known:
-        """What it knows of its target now."""
+        """Returns what the pipeline knows about its target now."""
         config = replace(self._breaker.config, forced=None)
         breaker = ResilientCircuitBreaker(self.name, config=config, clock=self._clock, emit=_tell_nobody)
         breaker.inherit(self._breaker)
@@ -154,7 +164,7 @@ class Pipeline:
     def take_over(
         self, *, tokens: float, breaker: ResilientCircuitBreaker | None = None, found: LimitAlgorithm | None = None
     ) -> None:
-        """Continues with what was known of the same calls under other pipelines; what is None stays as it is."""
+        """Takes over what other pipelines knew about the same calls. Arguments that are None change nothing."""
         self.budget.take_over(tokens)
         self._limit.take_over(found)
         if breaker is not None and self._plan.breaker is not None:
@@ -168,13 +178,20 @@ class Pipeline:
         timed: bool = True,
         target: str | None = None,
     ) -> T:
-        """Awaits `attempt(timeout_seconds)` under the policies; a call that is not idempotent is made once.
+        """Awaits `attempt(timeout_seconds)` under the policies. A call that is not idempotent is attempted once.
 
-        timed: whether a timer has to end the attempt, and calls within it to inherit its deadline; False if it keeps to
-        its timeout and passes it on by itself, as a gRPC call does, which costs less. target: client/server/Method, for
-        records; the pipeline's name by default.
-        Raises the last attempt's error, CircuitBreakerError when the breaker is open, LimitExceededError when too many
-        calls are in progress, or DeadlineExceededError.
+        Args:
+            attempt: Makes one attempt within the given seconds.
+            idempotent: Whether the call may be retried and hedged.
+            timed: Whether a timer ends the attempt and calls within it inherit its deadline. False, which is faster, is
+                for attempts that enforce and pass on the timeout themselves, as gRPC calls do.
+            target: client/server/Method for records and shadows. By default it is the pipeline's name.
+
+        Raises:
+            CircuitBreakerError: The breaker is open.
+            LimitExceededError: Too many calls are in progress.
+            DeadlineExceededError: The deadline passed before an attempt was made, or a timed attempt took too long.
+            Exception: The error of the last attempt.
         """
         plan = self._plan
         now = self._clock()
@@ -200,8 +217,11 @@ class Pipeline:
             number += 1
 
     def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, target: str | None = None) -> T:
-        """The same for a blocking attempt, which has to keep to its timeout by itself. There is no hedging. Raises
-        TypeError if `attempt` returns a coroutine or a generator, of which nobody knows yet how it ends."""
+        """Runs a blocking attempt under the policies, without hedging. The attempt must enforce its timeout itself.
+
+        Raises the same errors as `call_async`, and TypeError if `attempt` returns a coroutine or a generator, whose
+        outcome is not known yet.
+        """
         plan = self._plan
         now = self._clock()
         at = now + plan.deadline
@@ -234,8 +254,10 @@ class Pipeline:
 
     @contextlib.contextmanager
     def attempt(self, target: str | None = None) -> Generator[None]:
-        """Limit and breaker for a block that makes one attempt in its own way, such as a stream. It is not retried and
-        not timed. Raises CircuitBreakerError or LimitExceededError."""
+        """Applies limit and breaker to a block that makes one attempt by itself, such as a stream.
+
+        The block is neither retried nor timed. Raises CircuitBreakerError or LimitExceededError.
+        """
         plan = self._plan
         plan.limit.acquire(0.0)
         with self._governed(plan, self._clock() + plan.deadline, 1, target):
@@ -243,7 +265,8 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _governed(self, plan: _Plan, at: float, number: int, target: str | None) -> Generator[float]:
-        """One attempt that has its place: yields its timeout, then tells breaker and limit how it ended."""
+        """Runs one attempt that has its place in the limit. Yields its timeout, and reports its outcome to breaker and
+        limit."""
         started = self._clock()
         permit: int | None = None
         try:
@@ -275,7 +298,7 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _seen_by(self, shadow: Shadow, timeout: float) -> Generator[None]:
-        """Lets a shadow see an attempt that is made, and how it ends."""
+        """Shows a shadow the beginning and the outcome of an attempt."""
         watched = shadow.begin()
         try:
             yield
@@ -297,7 +320,7 @@ class Pipeline:
         timed: bool,
         target: str | None,
     ) -> T:
-        # As `_governed` does, but without a context manager: this is the way of every call.
+        # This repeats `_governed` without a context manager, because every call passes here
         limit = plan.limit
         if not limit.try_acquire():
             try:
@@ -366,7 +389,7 @@ class Pipeline:
             events.deliver(self.record, target or self.name, 0.0, self._code(error), number)
 
     def _code(self, error: BaseException) -> str:
-        """The status code of an error; of a group the one that all in it have in common, or UNKNOWN."""
+        """The status code of an error. For a group, it is the code that all members share, or UNKNOWN."""
         if not isinstance(error, BaseExceptionGroup):
             return self._errors.code(error)
         codes = {self._errors.code(each) for each in members(error)}
@@ -382,9 +405,12 @@ class Pipeline:
         timed: bool,
         target: str | None,
     ) -> T:
-        """Starts another attempt whenever the last one has taken longer than the delay; the first answer counts, and
-        an error only once no attempt is left. So does an attempt that ends as if it had been cancelled, when nobody
-        has cancelled the call. The others are cancelled then; their clean-up delays no answer."""
+        """Starts another attempt whenever the last one has taken longer than the delay, and returns the first answer.
+
+        An error is raised only when no attempt is left. An attempt that ends as cancelled counts as failed if the call
+        itself was not cancelled. The remaining attempts are cancelled after an answer, without waiting for their
+        clean-up.
+        """
         first = asyncio.ensure_future(self._attempt(plan, attempt, at, self._clock(), number, timed, target))
         attempts: set[asyncio.Future[T]] = {first}
         failed: asyncio.Future[T] | None = None
@@ -400,7 +426,7 @@ class Pipeline:
                     self._leave(attempts)
                     return answers[0].result()
                 for each in done:
-                    if failed is None or not each.cancelled():  # an error says more than a cancellation
+                    if failed is None or not each.cancelled():  # an error is more informative than a cancellation
                         failed = each
                 if failed is not None and not attempts:
                     return failed.result()
@@ -416,7 +442,7 @@ class Pipeline:
             raise
 
     def _leave(self, attempts: set[asyncio.Future[T]]) -> None:
-        """Cancels attempts that nobody waits for any more. Each keeps its place until it has cleaned up."""
+        """Cancels attempts whose results are not needed. Each occupies its place until it has cleaned up."""
         for each in attempts:
             self._left.add(each)
             each.add_done_callback(self._forget)
@@ -425,7 +451,7 @@ class Pipeline:
     def _forget(self, attempt: asyncio.Future[Any]) -> None:
         self._left.discard(attempt)
         if not attempt.cancelled():
-            attempt.exception()  # nobody else looks at it
+            attempt.exception()  # marks the exception as retrieved
 
     def _planned(self, policy: Policy) -> _Plan:
         codes = frozenset(policy.retry.retry_on)
@@ -455,10 +481,10 @@ class Pipeline:
 
 
 def _breaker_config(policy: Policy) -> BreakerConfig:
-    """Of a breaker that is switched off nothing is forced, since no call asks it."""
+    """Returns the breaker's configuration. The forced state of a disabled breaker is removed, since no call asks it."""
     config = policy.circuit_breaker.config()
     return config if policy.circuit_breaker.enabled else replace(config, forced=None)
 
 
 def _tell_nobody(kind: events.EventKind, policy: str, value: str = "") -> None:
-    """Takes the events of a copy."""
+    """Discards the events of a copied breaker."""

@@ -1,4 +1,4 @@
-"""The pipelines of a process: one for each policy and server, made at first use, changed when the document changes."""
+"""The pipelines of a process: one for each policy and server, created at first use and updated with the document."""
 
 import threading
 import time
@@ -11,16 +11,21 @@ from aurum.resilience.shadow import Shadows
 from aurum.resilience.succession import succession
 
 _Call = tuple[str, str, str, str]  # client, server, method, instance
-_Key = tuple[str, str, str, str]  # client, server, pattern of the methods, instance: one policy's part of a server
+_Key = tuple[str, str, str, str]  # client, server, method pattern, instance: one policy's part of a server
 _ALL = "*"
 
 
 class Pipelines:
-    """document: the policies. default: governs calls of which the document says nothing. on_new: called with each
-    pipeline that has come to a name, as it was made or renamed. on_gone: called with each name that no pipeline has
-    any more. No two pipelines have the same name at a time.
+    """Finds the pipeline of each call. It is thread-safe.
 
-    For use from several threads at once.
+    No two pipelines have the same name at the same time.
+
+    Args:
+        document: The policies.
+        default: Governs the calls that the document does not mention.
+        clock: Monotonic clock in seconds.
+        on_new: Called with each pipeline that is created or gets a new name.
+        on_gone: Called with each name that no pipeline has any more.
     """
 
     def __init__(
@@ -57,9 +62,18 @@ class Pipelines:
         *,
         instance: str = "",
     ) -> Pipeline:
-        """The pipeline of a call. All methods of a server that one policy governs share it, and with it breaker,
-        budget and limit. errors and seconds: as for Pipeline; the same for all calls to one server. instance: which of
-        several servers of that name, each with a pipeline of its own."""
+        """Returns the pipeline of a call.
+
+        All methods of a server that one policy governs share a pipeline, and with it breaker, budget and limit.
+
+        Args:
+            client: Name of the calling service.
+            server: Name of the called service.
+            method: Name of the called method.
+            errors: As for Pipeline. It must be the same for all calls to one server.
+            seconds: As for Pipeline. It must be the same for all calls to one server.
+            instance: Distinguishes several servers of the same name. Each has its own pipeline.
+        """
         call = (client, server, method, instance)
         pipeline = self._by_call.get(call)
         if pipeline is None:
@@ -75,10 +89,10 @@ class Pipelines:
     def apply(self, document: PolicyDocument) -> None:
         """Puts another document in force for the calls that begin from now on.
 
-        What is known of the targets stays, also where other patterns now divide their calls. The pipeline that has most
-        calls in common with one before is that one, with its calls in progress. One that is divided gives each part its
-        breaker's state, what its limit has found, and an equal share of its tokens. Where several become one, their
-        tokens are added, and the breaker nearest to refusing calls counts.
+        What is known about the targets is kept, even if other patterns now divide the calls. The new pipeline that
+        shares the most calls with an old one continues it, with its calls in progress. If an old pipeline is divided,
+        each part gets its breaker's state, the state of its adaptive limit and an equal share of its tokens. If several
+        pipelines are merged, their tokens are added, and the breaker that is nearest to refusing calls is used.
         """
         with self._lock:
             keys = {call: self._key(call) for call in self._by_call}
@@ -115,7 +129,7 @@ class Pipelines:
         client, server, method, instance = call
         policy = self.document.for_call(client, server, method)
         if policy is None or policy is self.document.default:
-            return client, server, _ALL, instance  # all calls to the server that are left, whatever its target says
+            return client, server, _ALL, instance  # all remaining calls to the server, whatever target the policy names
         return client, server, policy.target.rpartition("/")[2], instance
 
     def _found(self, call: _Call) -> Pipeline:
@@ -135,7 +149,7 @@ class Pipelines:
         return pipeline
 
     def _tell(self, before: dict[str, Pipeline]) -> None:
-        """Says which names are gone and which have come. before: the pipelines until now, by name."""
+        """Reports the names that have disappeared and appeared. before: The previous pipelines by name."""
         after = {pipeline.name: pipeline for pipeline in self._pipelines.values()}
         for name in before:
             if name not in after:
@@ -152,8 +166,14 @@ def _name(key: _Key) -> str:
 
 
 def _hand_over(pipeline: Pipeline, known: list[Known], *, tokens: float, continues: int | None) -> None:
-    """Gives a pipeline what was known of its calls. known: that of most calls first. continues: which of them the
-    pipeline was itself; None if it is new."""
+    """Gives a pipeline what was known about its calls.
+
+    Args:
+        pipeline: The pipeline that receives it.
+        known: Knowledge of the previous pipelines, the one with most calls first.
+        tokens: Tokens for its retry budget.
+        continues: Index in `known` of the pipeline that it continues, or None if it is new.
+    """
     worst = max(range(len(known)), key=lambda index: known[index].severity)
     pipeline.take_over(
         tokens=tokens,

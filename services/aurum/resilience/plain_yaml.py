@@ -1,9 +1,9 @@
-"""The YAML that the platform reads: plain data, within bounds, whatever the text holds.
+"""A restricted YAML reader: plain data within bounds, safe for any text.
 
-A plain scalar is null, true, false or a number where YAML 1.1 and the core schema of YAML 1.2 agree on it. Every other
-scalar is a string, such as a date, `yes`, `1:30` or `1e3`; the shape that a document is validated against turns it into
-what its field is. Keys are strings. A key may be given once. Tags other than those of strings, lists and mappings are
-refused. An alias counts as much as what it stands for, and cannot be part of it.
+A plain scalar becomes null, a boolean or a number only where YAML 1.1 and the core schema of YAML 1.2 agree. Every
+other scalar is a string, for example a date, `yes`, `1:30` or `1e3`. The schema that validates the document converts it
+to the type of its field. Keys are strings, and duplicate keys are errors. Only the tags of strings, lists and mappings
+are allowed. An alias counts as many nodes as the value that it refers to, and cannot be part of that value.
 """
 
 import math
@@ -24,7 +24,7 @@ _WORDS: Final = {
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
 _DECIMAL = re.compile(r"(?:[-+]?[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?")
-_LONGEST_NUMBER = 40  # characters; what is longer is a string
+_LONGEST_NUMBER = 40  # characters; longer scalars are strings
 _LONGEST_SHOWN = 60  # characters of a key or tag in an error
 _TAG = "tag:yaml.org,2002:"
 _MERGE: Final = object()
@@ -33,7 +33,13 @@ FieldPath = tuple[str | int, ...]
 
 
 class YamlError(ValueError):
-    """A text that is not read. field: path of what is wrong, empty for the whole. line: from 1 on, 0 where none is."""
+    """Raised for a text that cannot be read.
+
+    Attributes:
+        problem: What is wrong, without the place.
+        field: Path of the invalid field, empty for the whole text.
+        line: Line counted from 1, or 0 if unknown.
+    """
 
     def __init__(self, problem: str, *, field: str = "", line: int = 0) -> None:
         place = f"{field}: " if field else ""
@@ -45,8 +51,13 @@ class YamlError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that a text may hold. size: bytes. nodes: values and keys, those behind an alias each time that it is
-    used. depth: lists and mappings within each other."""
+    """Bounds on the size of a text.
+
+    Attributes:
+        size: Bytes.
+        nodes: Values and keys. The nodes behind an alias count each time that it is used.
+        depth: Nesting of lists and mappings.
+    """
 
     size: int = 1 << 20
     nodes: int = 300_000
@@ -57,7 +68,7 @@ ONE_DOCUMENT: Final = Bounds()
 
 
 def load(text: str, bounds: Bounds = ONE_DOCUMENT) -> Any:
-    """The data of a text with one document; None for an empty one. Raises YamlError, and nothing else."""
+    """Returns the data of a text with at most one document, or None for an empty text. Raises only YamlError."""
     reader = _Reader(text, bounds)
     reader.read()
     if len(reader.documents) > 1:
@@ -66,14 +77,14 @@ def load(text: str, bounds: Bounds = ONE_DOCUMENT) -> Any:
 
 
 def load_all(text: str, bounds: Bounds = ONE_DOCUMENT) -> list[Any]:
-    """The data of all documents of a text. Raises YamlError, and nothing else."""
+    """Returns the data of all documents of a text. Raises only YamlError."""
     reader = _Reader(text, bounds)
     reader.read()
     return reader.documents
 
 
 def read_text(path: Path, bounds: Bounds = ONE_DOCUMENT) -> str:
-    """The text of a file, of which no more is read than its bounds allow. Raises YamlError, and nothing else."""
+    """Returns the text of a file, reading no more than the bounds allow. Raises only YamlError."""
     try:
         with path.open("rb") as file:
             content = file.read(bounds.size + 1)
@@ -88,8 +99,10 @@ def read_text(path: Path, bounds: Bounds = ONE_DOCUMENT) -> str:
 
 
 def lines_of(text: str, paths: Sequence[Sequence[str | int]], bounds: Bounds = ONE_DOCUMENT) -> list[int]:
-    """The line of each field, or of the nearest one around it that is in the text; 0 if there is none. Names in a path
-    that are not in the text are passed over, such as those by which a shape tells its variants apart."""
+    """Returns the line of each field, or of its nearest parent in the text, or 0 if there is none.
+
+    Parts of a path that are not in the text are skipped, such as the tags by which a schema distinguishes variants.
+    """
     reader = _Reader(text, bounds, keep_lines=True)
     try:
         reader.read()
@@ -106,19 +119,19 @@ def lines_of(text: str, paths: Sequence[Sequence[str | int]], bounds: Bounds = O
 
 
 def shown_path(path: Sequence[str | int]) -> str:
-    """A path as errors name it, such as policies[0].timeout."""
+    """Returns a path as errors show it, such as policies[0].timeout."""
     shown = "".join(f"[{part}]" if isinstance(part, int) else f".{_short(part)}" for part in path)
     return shown.lstrip(".")
 
 
 def at_line(line: int) -> str:
-    """The end of an error that says where it is."""
+    """Returns the end of an error message that names the line."""
     return f" (line {line})" if line else ""
 
 
 @dataclass(slots=True)
 class _Anchored:
-    """What an alias may stand for. nodes, height: how much it is, and how deep."""
+    """A value that an alias may refer to. nodes: Its number of nodes. height: Its nesting depth."""
 
     value: Any
     nodes: int
@@ -127,8 +140,15 @@ class _Anchored:
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping that has not ended. began: nodes before it. height: of what it holds so far. lines: of its
-    keys."""
+    """A list or mapping that has not ended yet.
+
+    Attributes:
+        began: Number of nodes before it.
+        height: Nesting depth of its content so far.
+        key: The key that waits for its value.
+        lines: Lines of its keys.
+        merged: Mappings merged with `<<`.
+    """
 
     value: Any
     anchor: str | None
@@ -140,7 +160,7 @@ class _Open:
 
 
 class _Reader:
-    """Makes data of the parser's events, without recursion: the depth of a text costs no stack."""
+    """Builds data from the parser's events without recursion, so that nesting does not use up the stack."""
 
     def __init__(self, text: str, bounds: Bounds, *, keep_lines: bool = False) -> None:
         self.documents: list[Any] = []
@@ -155,7 +175,7 @@ class _Reader:
         self._line = 0
 
     def read(self) -> None:
-        """Raises YamlError, and nothing else."""
+        """Reads all documents. Raises only YamlError."""
         try:
             if len(self._text) > self._bounds.size or len(self._text.encode()) > self._bounds.size:
                 raise YamlError(f"is larger than {self._bounds.size} bytes")
@@ -168,7 +188,7 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             told = ", ".join(each for each in (error.context, error.problem) if each)
             raise self._not_yaml(told, mark.line + 1 if mark else self._line) from error
-        except Exception as error:  # whatever a parser makes of a text that anybody may have written
+        except Exception as error:  # a parser may raise anything for arbitrary text
             raise self._not_yaml(str(error) or type(error).__name__, self._line) from error
 
     def _not_yaml(self, told: str, line: int) -> YamlError:
@@ -193,7 +213,7 @@ class _Reader:
         if event.tag not in (None, "!", f"{_TAG}str"):
             raise self._error(f"has the tag {_short(event.tag)}, which is not allowed; remove it")
         text = event.value
-        text.encode()  # half of a surrogate pair could be written nowhere
+        text.encode()  # raises an error for lone surrogates, which cannot be encoded
         self._count(1)
         plain = event.tag is None and event.implicit[0]
         if self._wants_key():
@@ -273,7 +293,7 @@ class _Reader:
             raise self._error(f"is nested more than {self._bounds.depth} deep")
 
     def _path(self) -> FieldPath:
-        """Where the next value goes."""
+        """The path of the next value."""
         parts = (len(each.value) if isinstance(each.value, list) else each.key for each in self._open)
         return tuple("<<" if part is _MERGE else part for part in parts if part is not None)
 
@@ -282,7 +302,7 @@ class _Reader:
 
 
 def _value(text: str) -> Any:
-    """What a plain scalar stands for."""
+    """Converts a plain scalar to its value."""
     if text in _WORDS:
         return _WORDS[text]
     if len(text) > _LONGEST_NUMBER:

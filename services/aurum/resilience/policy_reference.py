@@ -1,4 +1,4 @@
-"""docs/policies.md: every field of a policy document with its default, written from the models themselves."""
+"""Generates docs/policies.md, which lists every field of a policy document with its default, from the models."""
 
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -43,7 +43,7 @@ _SECTIONS: list[tuple[str, type[BaseModel]]] = [
 
 
 def policy_reference() -> str:
-    """The page, in Markdown."""
+    """Returns the page in Markdown."""
     lines = [
         "# Fields of a policy document",
         "",
@@ -55,7 +55,7 @@ def policy_reference() -> str:
 
 
 def tables(sections: list[tuple[str, type[BaseModel]]]) -> list[str]:
-    """For each model its title, what it is, and a table of its fields, in Markdown."""
+    """Returns a title, a description and a table of fields for each model, in Markdown."""
     lines: list[str] = []
     for title, model in sections:
         lines += ["", f"## {title}", ""]
@@ -94,7 +94,7 @@ def _what(field: FieldInfo) -> str:
 
 
 def _parts(annotation: Any) -> list[type[BaseModel]]:
-    """The models in a field's type."""
+    """Returns the models in a field's type."""
     if get_origin(annotation) in (Union, UnionType, tuple):
         return [part for each in get_args(annotation) for part in _parts(each)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -1,7 +1,7 @@
-"""What users of pybreaker know of a circuit breaker, for ours: decorator, block, listeners, exclusions, states.
+"""pybreaker's interface for our circuit breaker: decorator, context manager, listeners, exclusions and states.
 
-Names and meanings are those of pybreaker 1.4 (https://github.com/danielfm/pybreaker). What differs is in
-docs/resilience.md.
+Names and meanings are those of pybreaker 1.4 (https://github.com/danielfm/pybreaker). docs/resilience.md lists the
+differences.
 """
 
 import functools
@@ -20,15 +20,17 @@ from aurum.resilience import events
 if TYPE_CHECKING:
     from aurum.resilience.circuit_breaker import BreakerConfig
 
-# A type, of which all subclasses are excluded too, or a function that says whether an exception is
+# A type, whose subclasses are excluded too, or a predicate of the exception
 Exclusion: TypeAlias = type[BaseException] | Callable[[Any], bool]
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class PybreakerInterface(ABC):
-    """The part of a breaker that is there for users of pybreaker. listeners and excluded_exceptions: to be changed by
-    the methods alone."""
+    """The part of a circuit breaker that is compatible with pybreaker.
+
+    `listeners` and `excluded_exceptions` must be changed through the methods only.
+    """
 
     config: "BreakerConfig"
     listeners: tuple[CircuitBreakerListener, ...]
@@ -61,7 +63,7 @@ class PybreakerInterface(ABC):
 
     @property
     def state(self) -> CircuitBreakerState:
-        """The state as an object, whose `name` is `current_state`. A state's name can be assigned."""
+        """The state as an object whose `name` is `current_state`. The name of a state can be assigned to it."""
         return CircuitBreakerState(self, self.current_state)  # type: ignore[arg-type]  # it looks like pybreaker's
 
     @state.setter
@@ -71,20 +73,20 @@ class PybreakerInterface(ABC):
         self._enter(name)
 
     def open(self) -> None:
-        """Refuses calls from now on, for as long as after failures."""
+        """Opens the breaker, for as long as after failures."""
         self._enter(STATE_OPEN)
 
     def close(self) -> None:
-        """Lets calls pass, and forgets the failures so far."""
+        """Closes the breaker and clears its failures."""
         self._enter(STATE_CLOSED)
 
     def half_open(self) -> None:
-        """Lets as many calls through as are to succeed before it closes."""
+        """Makes the breaker half-open: it lets through as many calls as must succeed before it closes."""
         self._enter(STATE_HALF_OPEN)
 
     @property
     def fail_max(self) -> int:
-        """Failures in a row that open it."""
+        """Failures in a row that open the breaker."""
         return self.config.fail_max
 
     @fail_max.setter
@@ -93,7 +95,7 @@ class PybreakerInterface(ABC):
 
     @property
     def reset_timeout(self) -> float:
-        """Seconds that it stays open."""
+        """Seconds that the breaker stays open."""
         return self.config.open_seconds
 
     @reset_timeout.setter
@@ -102,7 +104,7 @@ class PybreakerInterface(ABC):
 
     @property
     def success_threshold(self) -> int:
-        """Calls that have to succeed when it is half-open, before it closes."""
+        """Successful calls that a half-open breaker needs to close."""
         return self.config.probes
 
     @success_threshold.setter
@@ -111,36 +113,36 @@ class PybreakerInterface(ABC):
 
     @property
     def success_counter(self) -> int:
-        """Calls that have succeeded since it became half-open."""
+        """Calls that have succeeded since the breaker became half-open."""
         return self._probe_successes
 
     def add_listener(self, listener: CircuitBreakerListener) -> None:
-        """Tells a listener of what happens from now on."""
+        """Adds a listener that is told of all further events."""
         self.add_listeners(listener)
 
     def add_listeners(self, *listeners: CircuitBreakerListener) -> None:
-        """The same for several."""
+        """Adds several listeners."""
         with self._lock:
             self.listeners = (*self.listeners, *listeners)
             self._settle()
 
     def remove_listener(self, listener: CircuitBreakerListener) -> None:
-        """Tells it no more. Raises ValueError if it is none."""
+        """Removes a listener. Raises ValueError if it was not added."""
         with self._lock:
             self.listeners = _without(self.listeners, listener)
             self._settle()
 
     def add_excluded_exception(self, exception: Exclusion) -> None:
-        """Takes an exception for no failure from now on."""
+        """Excludes an exception from the failures."""
         self.add_excluded_exceptions(exception)
 
     def add_excluded_exceptions(self, *exceptions: Exclusion) -> None:
-        """The same for several."""
+        """Excludes several exceptions."""
         with self._lock:
             self.excluded_exceptions = (*self.excluded_exceptions, *exceptions)
 
     def remove_excluded_exception(self, exception: Exclusion) -> None:
-        """Takes it for a failure again. Raises ValueError if it is not excluded."""
+        """Counts an exception as a failure again. Raises ValueError if it is not excluded."""
         with self._lock:
             self.excluded_exceptions = _without(self.excluded_exceptions, exception)
 
@@ -168,8 +170,10 @@ class PybreakerInterface(ABC):
     def __call__(self, func: None = None) -> Callable[[F], F]: ...
 
     def __call__(self, func: Any = None) -> Any:
-        """Decorates a function, or a coroutine function, so that each of its calls goes through the breaker. May be
-        written with or without parentheses."""
+        """Decorates a function or a coroutine function so that each call passes through the breaker.
+
+        The decorator may be written with or without parentheses.
+        """
         if func is None:
             return self
         if inspect.iscoroutinefunction(func):
@@ -192,6 +196,6 @@ class PybreakerInterface(ABC):
 
 
 def _without(all_of_them: tuple[T, ...], one: T) -> tuple[T, ...]:
-    """Raises ValueError if it is not among them."""
+    """Returns the tuple without the first occurrence of `one`. Raises ValueError if there is none."""
     at = all_of_them.index(one)
     return all_of_them[:at] + all_of_them[at + 1 :]

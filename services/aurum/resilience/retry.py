@@ -1,4 +1,4 @@
-"""Retries with exponential backoff and full jitter, or by tenacity's strategies, within a budget and a deadline."""
+"""Retries with exponential backoff and full jitter, or with tenacity's strategies, within a budget and a deadline."""
 
 import asyncio
 import functools
@@ -18,26 +18,33 @@ from aurum.resilience.unfinished import UNFINISHED, UnfinishedCallError, unfinis
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MOST_DOUBLINGS = 64  # more would change nothing, and are no number at some time
+_MOST_DOUBLINGS = 64  # further doublings change nothing, and would overflow at some point
 
 
 def any_error(error: BaseException) -> bool:
-    """True but for what a retry cannot help: a breaker that refuses the call, or an end that was asked for."""
+    """Whether a retry may help: true except for refusals by a breaker and for exceptions such as cancellation."""
     return isinstance(error, Exception) and not isinstance(error, CircuitBreakerError)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and when to try again.
+    """How often and when to retry.
 
-    max_attempts: calls in all, 3 by default. base_delay and max_delay: bounds of the backoff in seconds, 1.0 and 10.0
-    by default; the n-th wait is drawn evenly from 0 to min(max_delay, base_delay * 2**(n - 1)). retryable: which errors
-    are worth it. retry_after: seconds that an error asks to wait, or None. budget: shared with other calls, or None.
-    A group of errors is worth it if each of them is, and waits as long as the longest of them asks.
+    The n-th wait is drawn uniformly from 0 to min(max_delay, base_delay * 2**(n - 1)). A group of errors is retryable
+    if all of its members are. It waits as long as the longest member asks.
 
-    wait, stop and retry: tenacity's strategies, for `call` and `call_async`. wait takes the place of base_delay and
-    max_delay, stop that of max_attempts. With retry an error has to be retryable and chosen by it; results may be
-    chosen too. retry_after, the deadline and the budget hold all the same.
+    `wait`, `stop` and `retry` are tenacity strategies for `call` and `call_async`. `wait` replaces base_delay and
+    max_delay, and `stop` replaces max_attempts. With `retry`, an error must be retryable and be chosen by it, and
+    results may be retried too. retry_after, the deadline and the budget apply in any case.
+
+    Attributes:
+        max_attempts: Attempts in all, 3 by default.
+        base_delay: Bound of the first wait in seconds, 1.0 by default.
+        max_delay: Bound of all waits in seconds, 10.0 by default.
+        name: Name for events and errors.
+        retryable: Decides which errors are retried.
+        retry_after: Returns the seconds that an error asks to wait, or None.
+        budget: Retry budget that is shared with other calls, or None.
     """
 
     max_attempts: int = 3
@@ -58,8 +65,10 @@ class RetryPolicy:
             raise ValueError(f"retry {self.name}: base_delay must be between 0 and max_delay ({self.max_delay} s)")
 
     def call(self, func: Callable[[], T]) -> T:
-        """Calls `func` until it succeeds; raises its last error, and TypeError where it returns a coroutine or a
-        generator, of which nobody knows yet how it ends."""
+        """Calls `func` until it succeeds. Raises its last error when there are no more retries.
+
+        Raises TypeError if `func` returns a coroutine or a generator, whose outcome is not known yet.
+        """
         self._deposit()
         if self._by_tenacity:
             return tenacity_interface.run(self, lambda: self._finished(func()))
@@ -77,7 +86,7 @@ class RetryPolicy:
             attempt += 1
 
     async def call_async(self, func: Callable[[], Awaitable[T]]) -> T:
-        """Awaits `func` until it succeeds; raises its last error."""
+        """Awaits `func` until it succeeds. Raises its last error when there are no more retries."""
         self._deposit()
         if self._by_tenacity:
             return await tenacity_interface.run_async(self, func)
@@ -93,32 +102,44 @@ class RetryPolicy:
             attempt += 1
 
     def again(self, error: BaseException, attempt: int, left: float | None) -> float | None:
-        """Seconds to wait for the next attempt after number `attempt` failed, or None if there is to be none. The next
-        one is then taken from the budget. left: seconds until the deadline; there is none if it would pass during the
-        wait."""
+        """Returns the seconds to wait before the next attempt, or None if there is none.
+
+        A next attempt is withdrawn from the budget.
+
+        Args:
+            error: The error of the last attempt.
+            attempt: Number of the last attempt, counted from 1.
+            left: Seconds until the deadline, or None without one. There is no next attempt if the deadline would pass
+                during the wait.
+        """
         if not all(map(self.retryable, members(error))):
             return None
         delay = self.delay(error, attempt)
         return delay if self._allowed(delay, type(error).__name__, attempt >= self.max_attempts, left) else None
 
     def delay(self, error: BaseException, attempt: int) -> float:
-        """Seconds to wait after attempt number `attempt`: the backoff, or longer if the error asks for that."""
+        """Seconds to wait after attempt number `attempt`: the backoff, or longer if the error asks for it."""
         bound = min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
         return max(random.uniform(0.0, bound), self.asked(error))  # noqa: S311 - no secret
 
     def asked(self, error: BaseException) -> float:
-        """Seconds that an error asks to wait, or the longest that one of a group asks; 0.0 if none does."""
+        """Seconds that an error asks to wait. For a group it is the longest wait, and 0.0 if no error asks."""
         return max(self.retry_after(each) or 0.0 for each in members(error))
 
     def worth(self, error: BaseException) -> bool:
-        """Whether an error is worth another attempt; only errors are, not the ends that were asked for."""
+        """Whether an error is worth another attempt. Cancellation and other BaseExceptions never are."""
         if not isinstance(error, Exception) or isinstance(error, UnfinishedCallError):
             return False
         return all(map(self.retryable, members(error)))
 
     def allowed(self, delay: float, why: str, last: bool) -> bool:
-        """Whether another attempt may be made after so many seconds, within the deadline and the budget; it is then
-        taken from the budget. why: what became of the attempt before. last: whether that was to be the last."""
+        """Whether another attempt may be made after `delay` seconds. If so, it is withdrawn from the budget.
+
+        Args:
+            delay: Seconds to wait before the attempt.
+            why: Outcome of the last attempt, for events.
+            last: Whether no more attempts are allowed.
+        """
         return self._allowed(delay, why, last, remaining())
 
     def _allowed(self, delay: float, why: str, last: bool, left: float | None) -> bool:
@@ -135,7 +156,7 @@ class RetryPolicy:
         return self.wait is not None or self.stop is not None or self.retry is not None
 
     def _finished(self, result: T) -> T:
-        """The result, unless its body has yet to run. Raises UnfinishedCallError."""
+        """Returns the result. Raises UnfinishedCallError for a coroutine or a generator, whose body has not run yet."""
         if result.__class__ in UNFINISHED:
             raise unfinished(
                 f"retry {self.name}", result, "call_async or with_async_retry", "a function that iterates it"
@@ -157,7 +178,7 @@ def with_retry(
     stop: Stop | None = None,
     retry: RetryIf | None = None,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorates a function with a RetryPolicy of its own; wait, stop and retry are tenacity's strategies."""
+    """Decorates a function with its own RetryPolicy. `wait`, `stop` and `retry` are tenacity strategies."""
 
     def decorate(func: Callable[P, T]) -> Callable[P, T]:
         policy = RetryPolicy(
@@ -183,7 +204,7 @@ def with_async_retry(
     stop: Stop | None = None,
     retry: RetryIf | None = None,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """The same for a coroutine function."""
+    """Decorates a coroutine function with its own RetryPolicy. The arguments are those of `with_retry`."""
 
     def decorate(func: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         policy = RetryPolicy(

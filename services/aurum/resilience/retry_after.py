@@ -1,14 +1,15 @@
-"""The HTTP field Retry-After: seconds, or a date (RFC 9110, 10.2.3)."""
+"""The HTTP header field Retry-After: seconds or a date (RFC 9110, 10.2.3)."""
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:
-    """Seconds to wait, 0 for a date that is past; None for a value that is neither a number of seconds nor a date.
+    """Returns the seconds to wait, 0 for a past date, or None if the value is neither a number of seconds nor a date.
 
-    now: seconds since the epoch by the clock that the date was made by, so that of the answer's Date field if it has
-    one.
+    Args:
+        value: The value of the field.
+        now: Seconds since the epoch on the server's clock, which is the Date field of the response if it has one.
     """
     value = value.strip()
     if value.isascii() and value.isdigit():
@@ -18,7 +19,7 @@ def retry_after_seconds(value: str, now: float) -> float | None:
 
 
 def http_date(value: str) -> float | None:
-    """Seconds since the epoch of an HTTP date; None if it is none."""
+    """Returns an HTTP date in seconds since the epoch, or None if it is invalid."""
     try:
         date = parsedate_to_datetime(value)
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

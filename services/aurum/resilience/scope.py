@@ -1,4 +1,4 @@
-"""A context variable that has a value for the time of a block."""
+"""Sets a context variable for the duration of a block."""
 
 import contextlib
 import contextvars
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def scoped(variable: contextvars.ContextVar[T], value: T) -> Iterator[None]:
-    """Sets the variable, and sets it back at the end."""
+    """Sets the variable, and resets it at the end of the block."""
     token = variable.set(value)
     try:
         yield
     finally:
-        # A stream that is abandoned is closed in another context, where there is nothing to set back
+        # An abandoned stream is closed in another context, where the variable need not be reset
         with contextlib.suppress(ValueError):
             variable.reset(token)

@@ -1,7 +1,7 @@
-"""Policies that decide but do not enforce: what they would have refused, opened or cut short is counted.
+"""Shadow policies: they decide without enforcing, and their decisions are counted.
 
-A call that a shadow would have refused is made all the same, and its outcome is kept from the shadow's breaker, which
-would not have seen it. Retries and queues are not played through; `simulation` does that with recorded calls.
+A call that a shadow would have refused is made all the same. Its outcome is not passed to the shadow's breaker, which
+would not have seen it. Retries and queues are not simulated here; `simulation` does that with recorded calls.
 """
 
 import time
@@ -26,7 +26,12 @@ class _Outcome(Exception):  # noqa: N818 - it stands for any end of a call
 
 
 class Shadow:
-    """One policy beside the one in force. calls: attempts that it has looked at; decisions: what it would have done."""
+    """One policy beside the one in force.
+
+    Attributes:
+        calls: Number of attempts that it has evaluated.
+        decisions: How often it would have refused or ended an attempt, or opened the breaker.
+    """
 
     def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = policy.target
@@ -44,13 +49,13 @@ class Shadow:
         self._take(policy)
 
     def configure(self, policy: Policy) -> None:
-        """Changes the policy; windows and counts stay."""
+        """Changes the policy. Windows and counts are kept."""
         self._breaker.configure(policy.circuit_breaker.config())
         self._limit.configure(policy.limit())
         self._take(policy)
 
     def begin(self) -> "Watched":
-        """An attempt begins."""
+        """Evaluates an attempt that begins. The result must be told how the attempt ends."""
         self.calls += 1
         placed = self._limit.try_acquire(current_criticality())
         permit: int | None = None
@@ -68,14 +73,15 @@ class Shadow:
         self._failure_codes = frozenset(policy.circuit_breaker.failure_codes)
 
     def _end(self, watched: "Watched", code: str | None) -> None:
-        """code: how the attempt ended; None if it was given up, which says nothing of the target."""
+        """Records the end of an attempt. code: Its status code, or None if it was abandoned, which says nothing about
+        the target."""
         seconds = self._clock() - watched.began
         if code == "OK" and seconds > self.policy.timeout.attempt:
             self._count("timeout")
             code = "DEADLINE_EXCEEDED"
         if watched.permit is not None:
             if code is None:
-                self._breaker.failed(watched.permit, GeneratorExit(), seconds)  # as a call that is cancelled
+                self._breaker.failed(watched.permit, GeneratorExit(), seconds)  # counted as a cancelled call
             elif code == "OK":
                 self._breaker.succeeded(watched.permit, seconds)
             else:
@@ -93,7 +99,7 @@ class Shadow:
 
 
 class Watched:
-    """An attempt that a shadow looks at."""
+    """An attempt that a shadow evaluates."""
 
     __slots__ = ("_shadow", "began", "permit", "placed")
 
@@ -104,12 +110,12 @@ class Watched:
         self.began = began
 
     def end(self, code: str | None) -> None:
-        """The attempt has ended with this code; None: it was given up."""
+        """Records that the attempt has ended with this code. None: it was abandoned."""
         self._shadow._end(self, code)
 
 
 class Shadows:
-    """The shadows of a document, by the calls that they look at."""
+    """The shadows of a policy document, by the calls that they evaluate."""
 
     def __init__(self, document: PolicyDocument, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -123,7 +129,7 @@ class Shadows:
         return iter(list(self._in_force.by_target.values()))
 
     def of(self, call: str) -> Shadow | None:
-        """The shadow of client/server/Method, if it has one."""
+        """Returns the shadow of the call client/server/Method, or None."""
         document, by_target, by_call = self._in_force
         if call not in by_call:
             policy = document.shadow_of(call)
@@ -131,7 +137,7 @@ class Shadows:
         return by_call[call]
 
     def apply(self, document: PolicyDocument) -> None:
-        """Puts another document's shadows in the place of the present ones; those that stay keep what they know."""
+        """Replaces the shadows by those of another document. A shadow keeps its state if its target stays."""
         kept = self._in_force.by_target
         by_target: dict[str, Shadow] = {}
         for policy in document.shadows:
@@ -145,7 +151,7 @@ class Shadows:
 
 
 class _InForce(NamedTuple):
-    """What belongs to one document, exchanged at once, since calls of other threads look at it meanwhile."""
+    """The data of one document. It is replaced as a whole, because other threads read it meanwhile."""
 
     document: PolicyDocument
     by_target: dict[str, Shadow]

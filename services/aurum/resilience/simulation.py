@@ -1,8 +1,8 @@
-"""What a policy would have done: recorded calls are replayed through the pipelines of production, in virtual time.
+"""Simulates a policy by replaying recorded calls through the production pipelines in virtual time.
 
-Each recorded first attempt is a call. Its own outcome answers the first attempt; a retry or a hedge is answered by what
-was recorded of the same target at the (virtual) time when it is made, since that is what is known of the target then.
-An attempt that ended in time-out is taken to have hung. The same input gives the same result.
+Each recorded first attempt is a call, and its own outcome answers the first attempt. Retries and hedges are answered by
+the outcome recorded for the same target at their virtual time, which is the best available knowledge of the target. An
+attempt that was recorded as timed out is assumed to hang. The same input gives the same result.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _TIMED_OUT = "DEADLINE_EXCEEDED"
 
 
 class _FailedError(Exception):
-    """An attempt that failed with a recorded code."""
+    """Raised by an attempt that failed with a recorded code."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -41,7 +41,7 @@ def _code(error: BaseException) -> str:
 
 @dataclass(slots=True)
 class TargetResult:
-    """What became of the calls to one target. Durations in seconds; recorded are those of the first attempts alone."""
+    """Result of the calls to one target. Durations are in seconds, and recorded ones cover the first attempts only."""
 
     calls: int = 0
     recorded_ok: int = 0
@@ -58,11 +58,11 @@ class TargetResult:
 
     @property
     def amplification(self) -> float:
-        """Attempts that reached the target, for each call."""
+        """Attempts that reached the target, per call."""
         return self.attempts / self.calls if self.calls else 0.0
 
     def summary(self) -> dict[str, float]:
-        """All of it as numbers; latencies in ms, shares from 0 to 1."""
+        """Returns all figures as numbers. Latencies are in ms and shares from 0 to 1."""
         calls = max(1, self.calls)
         added = sum(self.durations) - sum(self.recorded_durations)
         return {
@@ -88,7 +88,7 @@ def _p95(values: list[float]) -> float:
 
 
 class _Target:
-    """One client/server/Method: what was recorded of it, in the order of time, and what becomes of its calls now."""
+    """The recorded outcomes of one client/server/Method in order of time, and the results of its replayed calls."""
 
     __slots__ = ("hedged", "known", "pipeline", "result", "times")
 
@@ -104,18 +104,18 @@ class _Target:
         result.recorded_durations += [call.duration for call in calls]
 
     def at(self, now: float) -> Outcome | None:
-        """The outcome that was recorded next after `now`, or the last one."""
+        """The next outcome that was recorded at or after `now`, or the last one. None if there are none."""
         if not self.known:
             return None
         return self.known[min(bisect.bisect_left(self.times, now), len(self.known) - 1)]
 
 
 def simulate(document: PolicyDocument, default: Policy, outcomes: Iterable[Outcome]) -> dict[str, TargetResult]:
-    """Replays the calls; the results by name of the pipeline that governed them, such as api/prediction."""
+    """Replays the calls. Returns the results by the name of the pipeline that governed them, such as api/prediction."""
     state = random.getstate()
-    random.seed(0)  # tenacity's waits and the breaker's jitter draw from it
+    random.seed(0)  # for the random waits of retries and the jitter of the breaker
     collecting = gc.isenabled()
-    gc.disable()  # there are no cycles in a replay, and to look for them takes a third of its time
+    gc.disable()  # a replay creates no cycles, and looking for them would take a third of its time
     try:
         replay = _Replay(document, default, sorted(outcomes, key=itemgetter(0)))
         stop_listening = events.subscribe(replay.on_event)
@@ -177,14 +177,14 @@ class _Replay:
 
 
 class _Call:
-    """One call. It runs the pipeline's coroutine on the loop, as a task would, for a fraction of a task's cost."""
+    """One replayed call. It drives the pipeline's coroutine on the loop, at a fraction of the cost of a task."""
 
     __slots__ = ("_code", "_loop", "_own", "_seconds", "_send", "_started", "_target")
 
     def __init__(self, loop: VirtualLoop, target: _Target, recorded: Outcome) -> None:
         self._loop = loop
         self._target = target
-        self._own: Outcome | None = recorded  # what answers the next attempt, until it has
+        self._own: Outcome | None = recorded  # answers the first attempt only
         self._send: Callable[[None], Any] | None = None
 
     def run(self) -> None:
@@ -198,7 +198,7 @@ class _Call:
             target.result.ok += 1
             target.result.durations.append(loop.now - self._started)
         except (_FailedError, TimeoutError, CircuitBreakerError, LimitExceededError):
-            # Counted by what is missing in `ok`, and by the events
+            # Counted through events and as the calls that are not in `ok`
             target.result.durations.append(loop.now - self._started)
         else:
             if awaited is self:
@@ -210,7 +210,7 @@ class _Call:
                 awaited.add_done_callback(self._resume)
 
     def __await__(self) -> Generator["_Call"]:
-        """One attempt, as `_attempt` has found it."""
+        """Waits for one attempt with the outcome that `_attempt` has chosen."""
         yield self
         if self._code != "OK":
             raise _FailedError(self._code)
@@ -224,7 +224,7 @@ class _Call:
         if known is None or known.code in REJECTED:
             known = target.at(self._loop.now)
         target.result.attempts += 1
-        if known is None:  # nothing but refusals was recorded of this target
+        if known is None:  # only refusals were recorded for this target
             self._code, self._seconds = "OK", 0.0
         elif known.duration > timeout or known.code == _TIMED_OUT:
             self._code, self._seconds = _TIMED_OUT, timeout
@@ -234,7 +234,7 @@ class _Call:
 
 
 async def _slept(code: str, seconds: float) -> None:
-    """One attempt of several at the same time: they are tasks, which know only futures."""
+    """Runs one of several concurrent attempts. They are tasks, which can wait for futures only."""
     await asyncio.sleep(seconds)
     if code != "OK":
         raise _FailedError(code)

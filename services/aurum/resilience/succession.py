@@ -1,7 +1,7 @@
-"""Which pipeline continues as which when another document divides the calls in other ways.
+"""Decides which pipelines continue when another document divides the calls differently.
 
-A pipeline stands for the calls that it governs, not for the text of its pattern: a pattern that is renamed, or that
-moves in the document, keeps what is known as long as it governs the same calls.
+A pipeline is identified by the calls that it governs, not by the text of its pattern. A pattern that is renamed or
+moved in the document keeps its state as long as it governs the same calls.
 """
 
 import collections
@@ -14,10 +14,12 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Succession(Generic[K]):
-    """Keys of pipelines before and after. Each is in the order in which calls were given.
+    """The relation between old and new pipelines, by their keys.
 
-    continues: the pipeline before that continues as this one; each does so at most once. sources: the pipelines before
-    that governed its calls, that of most calls first. parts: into how many the calls of a pipeline before are divided.
+    Attributes:
+        continues: For a new pipeline, the old one that it continues. Each old one is continued at most once.
+        sources: For each new pipeline, the old ones that governed its calls, the one with most shared calls first.
+        parts: The number of new pipelines among which the calls of each old one are divided.
     """
 
     continues: dict[K, K]
@@ -26,7 +28,7 @@ class Succession(Generic[K]):
 
     @property
     def rearranged(self) -> set[K]:
-        """The pipelines before that were divided or joined."""
+        """The old pipelines that were divided or merged."""
         return {
             source
             for sources in self.sources.values()
@@ -36,12 +38,15 @@ class Succession(Generic[K]):
 
 
 def succession(moves: Iterable[tuple[K, K]]) -> Succession[K]:
-    """moves: for each call, the key of its pipeline before and after.
+    """Matches old and new pipelines.
 
-    A pipeline continues as the one that governs most of its calls; among equals as the one with its own key, then as
-    the one of the earliest call.
+    A pipeline continues as the one that governs most of its calls. Ties are resolved in favour of the same key, then of
+    the earliest call.
+
+    Args:
+        moves: For each call, the keys of its old and its new pipeline.
     """
-    shared = collections.Counter(moves)  # calls that two have in common, in the order of the first
+    shared = collections.Counter(moves)  # number of shared calls by pair, in order of the first call
     pairs = sorted(shared, key=lambda pair: (-shared[pair], pair[0] != pair[1]))
     continues: dict[K, K] = {}
     sources: dict[K, list[K]] = {after: [] for _, after in shared}

@@ -1,7 +1,7 @@
-"""Runs a call under tenacity's own strategies (`wait_*`, `stop_*`, `retry_if_*`), within a deadline and a budget.
+"""Runs calls with tenacity's strategies (`wait_*`, `stop_*`, `retry_if_*`) within a deadline and a budget.
 
-tenacity's `Retrying` and `AsyncRetrying` drive the attempts. The deadline and the budget are further reasons to stop,
-so strategies see what they see in a program of tenacity alone: attempts, outcomes, times since the first attempt.
+tenacity's `Retrying` and `AsyncRetrying` drive the attempts. The deadline and the budget are additional reasons to
+stop. So strategies see the same attempts, outcomes and times as in a program that uses tenacity alone.
 """
 
 import inspect
@@ -22,7 +22,7 @@ RetryIf = RetryBaseT | AsyncRetryBaseT
 
 
 class Rules(Protocol):
-    """What a retry policy says beside tenacity's strategies."""
+    """The part of a retry policy that these functions use."""
 
     @property
     def wait(self) -> Wait | None: ...
@@ -37,33 +37,40 @@ class Rules(Protocol):
     def max_attempts(self) -> int: ...
 
     def worth(self, error: BaseException) -> bool:
-        """Whether an error is worth another attempt, as far as `retry` does not decide it."""
+        """Whether an error is worth another attempt. `retry` may still decide against it."""
 
     def delay(self, error: BaseException, attempt: int) -> float:
-        """Seconds to wait after an attempt, without `wait`."""
+        """Seconds to wait after an attempt if there is no `wait` strategy."""
 
     def asked(self, error: BaseException) -> float:
         """Seconds that an error asks to wait."""
 
     def allowed(self, delay: float, why: str, last: bool) -> bool:
-        """Whether another attempt may be made after so many seconds. why: what became of the one before, for events.
-        last: whether that was to be the last."""
+        """Whether another attempt may be made after `delay` seconds.
+
+        Args:
+            delay: Seconds to wait before the attempt.
+            why: Outcome of the last attempt, for events.
+            last: Whether no more attempts are allowed.
+        """
 
 
 def run(rules: Rules, func: Callable[[], T]) -> T:
-    """Calls `func` until it succeeds. Raises its last error, or tenacity.RetryError if its last result is one that the
-    strategies retry."""
+    """Calls `func` until it succeeds.
+
+    Raises its last error, or tenacity.RetryError if the strategies would still retry its last result.
+    """
     strategies = _Strategies(rules)
     retrying = tenacity.Retrying(retry=strategies.again, wait=strategies.seconds, stop=strategies.over, reraise=True)
     return retrying(func)
 
 
 async def run_async(rules: Rules, func: Callable[[], Awaitable[T]]) -> T:
-    """Awaits `func` until it succeeds; raises the same. Strategies may be coroutine functions."""
+    """Awaits `func` until it succeeds. Raises the same errors as `run`. Strategies may be coroutine functions."""
     strategies = _Strategies(rules)
 
     async def attempt() -> T:
-        return await func()  # as a coroutine function, which tenacity looks for
+        return await func()  # tenacity recognises coroutine functions only
 
     retrying = tenacity.AsyncRetrying(
         retry=strategies.again_async, wait=strategies.seconds, stop=strategies.over, reraise=True
@@ -72,7 +79,7 @@ async def run_async(rules: Rules, func: Callable[[], Awaitable[T]]) -> T:
 
 
 class _Strategies:
-    """Of one call. In the order in which tenacity asks: `again`, `seconds`, `over`."""
+    """The strategies of one call. tenacity asks `again`, `seconds` and `over` in this order."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -107,5 +114,5 @@ class _Strategies:
 
 
 def _error(state: RetryCallState) -> BaseException | None:
-    """What the attempt has raised; None if it has a result."""
+    """Returns the error of the attempt, or None if it has a result."""
     return state.outcome.exception() if state.outcome is not None else None

@@ -1,4 +1,4 @@
-"""Timeouts by phase of a call, in seconds."""
+"""Timeouts of the phases of a call, in seconds."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,15 @@ import httpx
 
 @dataclass(frozen=True, slots=True)
 class TimeoutConfig:
-    """Seconds to wait: connect for a connection, read for data, write for room to send, pool for a free connection,
-    db for a statement of the store."""
+    """Timeouts in seconds.
+
+    Attributes:
+        connect: Wait for a connection.
+        read: Wait for data.
+        write: Wait until data can be sent.
+        pool: Wait for a free connection of the pool.
+        db: Wait for a statement of the store.
+    """
 
     connect: float = 5.0
     read: float = 30.0
@@ -22,11 +29,11 @@ class TimeoutConfig:
                 raise ValueError(f"timeout {name} must be above 0 seconds, not {getattr(self, name)}")
 
     def to_httpx(self) -> httpx.Timeout:
-        """The same, as httpx takes it (which knows no db)."""
+        """Returns the timeouts for httpx, which has no db timeout."""
         return httpx.Timeout(connect=self.connect, read=self.read, write=self.write, pool=self.pool)
 
     def within(self, seconds: float) -> "TimeoutConfig":
-        """The same, none of them longer than so many seconds."""
+        """Returns the timeouts, each limited to `seconds`."""
         return TimeoutConfig(
             *(min(seconds, each) for each in (self.connect, self.read, self.write, self.pool, self.db))
         )

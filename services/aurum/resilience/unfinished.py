@@ -1,4 +1,4 @@
-"""What a blocking call must not be given: a function that returns before any of its work is done."""
+"""Detects functions that return before their work is done, which must not be passed to blocking calls."""
 
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
@@ -7,13 +7,21 @@ UNFINISHED = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
 
 
 class UnfinishedCallError(TypeError):
-    """A function that blocks was expected; one that returns a coroutine or a generator was given. It says nothing of
-    the target, so policies count it neither as a success nor as a failure."""
+    """Raised when a blocking function was expected, but the function returned a coroutine or a generator.
+
+    It says nothing about the target, so policies count it neither as a success nor as a failure.
+    """
 
 
 def unfinished(caller: str, result: object, awaited: str, iterated: str) -> UnfinishedCallError:
-    """The error for such a result. caller: what was called; awaited: what to use for a coroutine instead; iterated:
-    what for a generator."""
+    """Returns the error for such a result.
+
+    Args:
+        caller: What was called.
+        result: The unfinished result. A coroutine is closed.
+        awaited: What to use instead for a coroutine.
+        iterated: What to use instead for a generator.
+    """
     if isinstance(result, CoroutineType):
         result.close()  # it will never be awaited
     kind = {CoroutineType: "coroutine", GeneratorType: "generator"}.get(type(result), "asynchronous generator")

@@ -1,7 +1,7 @@
-"""An asyncio event loop whose time is virtual: waiting costs nothing, and an hour of timers runs in an instant.
+"""An asyncio event loop with virtual time: waiting costs nothing, and an hour of timers runs in an instant.
 
-It runs the code that production runs, unchanged: tasks, futures, sleeps, timeouts. There is no I/O and there are no
-threads in it, so every run with the same input is the same. Used to replay calls against a policy, and by tests.
+It runs the production code unchanged, with its tasks, futures, sleeps and timeouts. It has no I/O and no threads, so
+runs with the same input are identical. It is used by tests and to replay calls against a policy.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ class Runnable(Protocol):
 
 
 class _Timer:
-    """What call_later gives back."""
+    """The handle that call_later returns."""
 
     __slots__ = ("_arguments", "_callback", "_context", "_when")
 
@@ -50,7 +50,7 @@ _NEVER: tuple[float, None] = (math.inf, None)
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
-    """Starts at `start` seconds. now: the time, as `time()` gives it."""
+    """The virtual event loop. start: Initial time in seconds. now: The current time, as `time()` returns it."""
 
     def __init__(self, start: float = 0.0) -> None:
         self.now = start
@@ -58,13 +58,17 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, Runnable]] = []
         self._timer_count = 0
         self._failure: BaseException | None = None
-        self.time = lambda: self.now  # type: ignore[method-assign]  # as an attribute it costs a call less
+        self.time = lambda: self.now  # type: ignore[method-assign]  # as an attribute it saves a call
 
     def advance(self, until: float = math.inf, arrivals: Iterable[tuple[float, Runnable]] = ()) -> None:
-        """Runs everything that is due, up to and including the time `until`; by default to the end.
+        """Runs everything that is due up to and including the time `until`, by default to the end.
 
-        arrivals: what else is to be run and when, in the order of time; cheaper than a timer for each. Raises the error
-        of a callback, or of a task that nobody awaits.
+        Args:
+            until: Time in seconds at which to stop.
+            arrivals: Further items to run with their times, in order of time. This is cheaper than one timer each.
+
+        Raises:
+            Exception: The error of a callback or of a task that is never awaited.
         """
         asyncio._set_running_loop(self)
         ready, timers = self._ready, self._timers
@@ -102,13 +106,15 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(None)
 
     def run_at(self, when: float, due: Runnable) -> None:
-        """Runs something at that time; without the means to cancel it, which costs."""
+        """Runs an item at the time `when`. It cannot be cancelled, which makes it cheaper."""
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, due))
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end, and whatever it has left behind. Raises its error, or RuntimeError if it waits
-        for something that will never happen."""
+        """Runs a coroutine, and everything that it has started, to the end.
+
+        Raises the coroutine's error, or RuntimeError if it waits for something that can never happen.
+        """
         task = asyncio.Task(main, loop=self)
         self.advance()
         if not task.done():

@@ -1,4 +1,4 @@
-"""What a circuit breaker remembers: failures in a row, the last n calls, or the calls of the last seconds."""
+"""The windows of a circuit breaker: failures in a row, the last n calls, or the calls of the last seconds."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Calls, and how many of them failed or were slow (one call may be both)."""
+    """The number of calls, and how many of them failed or were slow. One call may be both."""
 
     calls: int = 0
     failures: int = 0
@@ -15,7 +15,7 @@ class Counts:
 
 
 class Window(Protocol):
-    """Not for use from several threads at once; the breaker has a lock."""
+    """The outcomes of recent calls. It is not thread-safe; the breaker protects it with a lock."""
 
     def record(self, now: float, failed: bool, slow: bool) -> None: ...
 
@@ -25,7 +25,7 @@ class Window(Protocol):
 
 
 class InARow:
-    """Failures, or slow calls, since the last success."""
+    """Counts the failed or slow calls since the last success."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -46,7 +46,7 @@ class InARow:
 
 
 class CountWindow:
-    """The last `size` calls, in a ring: bit 0 of an entry is set for a failure, bit 1 for a slow call."""
+    """The last `size` calls in a ring buffer. Bit 0 of an entry marks a failure, bit 1 a slow call."""
 
     def __init__(self, size: int) -> None:
         self._ring = bytearray(size)
@@ -73,7 +73,7 @@ class CountWindow:
         self._next = self._calls = self._failures = self._slow = 0
 
     def resized(self, size: int) -> "CountWindow":
-        """A window of another size with the last of these calls."""
+        """Returns a window of another size that keeps the latest of these calls."""
         ordered = self._ring[self._next :] + self._ring[: self._next] if self._calls == len(self._ring) else self._ring
         known = ordered[: self._calls]
         window = CountWindow(size)
@@ -83,7 +83,7 @@ class CountWindow:
 
 
 class TimeWindow:
-    """The calls of the last `seconds`, summed in ten buckets; so the oldest tenth leaves at once."""
+    """The calls of the last `seconds`, summed in ten buckets. The calls of the oldest bucket are dropped together."""
 
     BUCKETS = 10
 
@@ -94,8 +94,8 @@ class TimeWindow:
         self._failures = [0] * self.BUCKETS
         self._slow = [0] * self.BUCKETS
         self._slot: int | None = None
-        self._at = 0  # index of the bucket that has the slot
-        self._from = self._until = -math.inf  # bounds of the slot, in seconds
+        self._at = 0  # index of the current bucket
+        self._from = self._until = -math.inf  # bounds of the current slot, in seconds
 
     def record(self, now: float, failed: bool, slow: bool) -> None:
         at = self._at if self._from <= now < self._until else self._advance(now)
@@ -115,7 +115,7 @@ class TimeWindow:
         self._from = self._until = -math.inf
 
     def resized(self, seconds: float, now: float) -> "TimeWindow":
-        """A window of another length with these calls; those of a bucket are taken to be at its end."""
+        """Returns a window of another length that keeps these calls. The calls of a bucket are dated to its end."""
         window = TimeWindow(seconds)
         self._advance(now)
         if self._slot is None:
@@ -131,7 +131,7 @@ class TimeWindow:
         return window
 
     def _advance(self, now: float) -> int:
-        """Empties the buckets that are too old; the index of the current one."""
+        """Empties the buckets that are too old, and returns the index of the current one."""
         slot = math.floor(now / self._width)
         if self._slot is None:
             self._slot = slot

@@ -1,1 +1,1 @@
-"""What every service stands on: settings, logs, metrics, traces, health, gRPC server and channel."""
+"""The basis of every service: settings, logs, metrics, traces, health, gRPC server and clients."""

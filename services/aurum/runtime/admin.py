@@ -1,5 +1,7 @@
-"""The admin server that each process has: /metrics, /livez, /readyz, /policy, /overview, and /spans and /faults where
-there are any."""
+"""The admin server of each process: /metrics, /livez, /readyz, /policy and /overview.
+
+It has /spans if spans are kept, and /faults if faults are enabled.
+"""
 
 import json
 import re
@@ -24,7 +26,7 @@ _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def metrics_response() -> Response:
-    """All metrics of this process in the OpenMetrics format, which carries exemplars."""
+    """Returns all metrics of this process in the OpenMetrics format, which includes exemplars."""
     return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -43,8 +45,16 @@ def admin_app(
     overview: Callable[[], dict[str, Any]],
     spans: SpanRing | None,
 ) -> Starlette:
-    """The admin server's application. policy, overview: give the live state of the policies, and that of the process
-    as a whole."""
+    """Creates the application of the admin server.
+
+    Args:
+        service: Name of the service.
+        health: State for the probes.
+        faults: Faults of the process.
+        policy: Returns the live state of the policies.
+        overview: Returns the state of the whole process.
+        spans: The latest spans, or None if they are not kept.
+    """
 
     async def metrics_route(request: Request) -> Response:
         return metrics_response()

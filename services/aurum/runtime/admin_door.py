@@ -1,4 +1,4 @@
-"""At the door of the admin server: probes and metrics are for all who reach it, everything else wants a token."""
+"""Access control of the admin server: probes and metrics are public, and everything else requires the admin token."""
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -11,7 +11,13 @@ _FOR_ALL = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class AdminDoor:
-    """token: that is wanted; None for none. local: whether only this machine is to be heard."""
+    """Checks each request before it reaches the application.
+
+    Args:
+        app: The application of the admin server.
+        token: The required token, or None if none is required.
+        local: Whether only this machine may use the server.
+    """
 
     def __init__(self, app: ASGIApp, token: str | None, *, local: bool) -> None:
         self._app = app
@@ -38,7 +44,7 @@ class AdminDoor:
 
 
 def admin_door(app: ASGIApp, settings: Settings) -> AdminDoor:
-    """Raises SettingsError if others would reach an admin server that asks nobody."""
+    """Wraps the admin application. Raises SettingsError if other machines could reach it without authentication."""
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     if token is None:
         require_closed(

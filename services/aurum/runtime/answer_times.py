@@ -1,8 +1,7 @@
-"""How long a server's answers take, by method, so that it can refuse a call whose caller will not wait for the answer.
+"""Estimates how long a server takes to answer each method, to refuse calls whose callers will not wait that long.
 
-An estimate describes the load at the time of the last answers, so it has to be forgotten when nothing confirms it.
-Otherwise one slow answer keeps callers with short deadlines out for good, and with them the fast answers that would
-correct it.
+An estimate describes the load at the time of the last answers, so it must decay when nothing confirms it. Otherwise one
+slow answer would keep callers with short deadlines out for good, and with them the fast answers that would correct it.
 """
 
 import math
@@ -10,12 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_WEIGHT = 0.05  # of an answer in an estimate that is current
-_HALF_LIFE = 5.0  # seconds in which an estimate that nothing confirms halves
-_REFUSED = 0.998  # factor for each refusal: of callers that would be cut off, about one in ten is tried
+_WEIGHT = 0.05  # weight of one answer in an up-to-date estimate
+_HALF_LIFE = 5.0  # seconds in which an unconfirmed estimate halves
+_REFUSED = 0.998  # factor for each refusal; so about one in ten calls that would be cut off is tried
 _WORTH = 0.7  # share of the usual time; a caller that waits for less is refused
-_OVERRUN = 2.0  # an answer that its caller's deadline has cut off is taken to need so many times as long
-_LEAST = 1e-4  # seconds; what is shorter is no different, and a logarithm needs more than none
+_OVERRUN = 2.0  # assumed duration of an answer cut off by the deadline, as a multiple of the time it took
+_LEAST = 1e-4  # seconds; shorter times are equivalent, and the logarithm needs a positive value
 
 
 @dataclass(slots=True)
@@ -31,30 +30,33 @@ class _Estimate:
 
 
 class AnswerTimes:
-    """The usual time to answer each method of a server.
+    """The usual time to answer each method of a server. It is not thread-safe.
 
-    An estimate is a moving geometric mean of the answers, so that one slow answer among many quick ones changes little.
-    It halves in 5 s without an answer, and the older it is, the more a new answer counts. Each refusal lowers it by
-    0.2 %, so that a caller with a short deadline is tried again now and then also under lasting load. An answer that
-    its caller's deadline has cut off raises it.
+    An estimate is a moving geometric mean of the answer times, so one slow answer among many fast ones changes little.
+    It halves in 5 s without an answer. The older it is, the more a new answer counts. Each refusal lowers it by 0.2 %,
+    so that callers with short deadlines are tried again now and then, even under lasting load. An answer that the
+    caller's deadline has cut off raises it.
 
-    clock: seconds, monotonic. It is not for use from several threads at once.
+    Args:
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._by_method: dict[str, _Estimate] = {}  # bounded: only methods that the server has are answered
+        self._by_method: dict[str, _Estimate] = {}  # bounded, because only existing methods are answered
 
     def usual(self, method: str) -> float:
-        """Seconds that an answer takes at the moment; 0.0 if nothing is known."""
+        """Seconds that an answer takes at present, or 0.0 if nothing is known."""
         known = self._by_method.get(method)
         return known.decayed(self._clock()) if known else 0.0
 
     def refuses(self, method: str, left: float | None, busy: bool) -> bool:
-        """Whether a call is to be refused, because its answer would come too late; a refusal is remembered.
+        """Whether to refuse a call because its answer would come too late. A refusal lowers the estimate.
 
-        left: seconds that the caller waits, None for one without a deadline. busy: whether the server has any other
-        call in progress; one that has none always tries.
+        Args:
+            method: Full name of the method.
+            left: Seconds that the caller waits, or None without a deadline.
+            busy: Whether the server has other calls in progress. An idle server never refuses.
         """
         if left is None or not busy:
             return False
@@ -65,7 +67,7 @@ class AnswerTimes:
         return True
 
     def answered(self, method: str, seconds: float) -> None:
-        """A call was answered after so many seconds."""
+        """Records that a call was answered after `seconds`."""
         now = self._clock()
         known = self._by_method.get(method)
         seconds = max(seconds, _LEAST)
@@ -77,10 +79,13 @@ class AnswerTimes:
         known.at = now
 
     def cut_off(self, method: str, seconds: float, left: float | None) -> None:
-        """A call ended without an answer after so many seconds; that can only raise the estimate.
+        """Records that a call ended without an answer after `seconds`. It can only raise the estimate.
 
-        left: seconds that its caller would have waited. A call that ended long before says nothing of how long answers
-        take: its caller has gone away.
+        Args:
+            method: Full name of the method.
+            seconds: Duration of the call.
+            left: Seconds that the caller would have waited. A call that ended long before was abandoned by its caller,
+                and says nothing about answer times.
         """
         if left is None or seconds < _WORTH * left:
             return

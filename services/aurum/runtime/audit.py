@@ -1,4 +1,4 @@
-"""The audit log: who changed what, from what to what, in which trace. Lines of JSON that are only ever appended."""
+"""The audit log: who changed what, the values before and after, and the trace. JSON lines that are only appended."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,13 @@ from aurum.runtime.tracing import current_trace_id
 logger = logging.getLogger("aurum.audit")
 
 _MOST_BYTES = 50_000_000
-_KEPT = 9  # older files beside the one that is written
-_LEAST_FREE = 1_000_000  # bytes of its disk, below which nothing is changed
+_KEPT = 9  # rotated files beside the current one
+_LEAST_FREE = 1_000_000  # free bytes of the disk below which changes are refused
 T = TypeVar("T")
 
 
 class Actor(Protocol):
-    """Who acts, and how that was proved."""
+    """The author of an action and how the identity was proved."""
 
     @property
     def user_id(self) -> str: ...
@@ -35,7 +35,7 @@ class Actor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What acts where nobody does: a document that was put in its place."""
+    """The author of actions that no person takes, such as putting a policy document in force."""
 
     user_id: str
     kind: str = "platform"
@@ -43,16 +43,16 @@ class Platform:
 
 @dataclass(slots=True)
 class Act:
-    """What is being done; `after` is what came of it."""
+    """An action in progress. `after` is the resulting value."""
 
     after: Any = None
 
 
 class AuditLog:
-    """Writes each act to the service's log, to a file if it has one, and to a collector if there is one."""
+    """Writes each action to the service's log, to a file if one is set, and to a collector if there is one."""
 
     def __init__(self, path: Path | None, export: AuditExport | None = None) -> None:
-        """Raises OSError if the file cannot be written."""
+        """Opens the file. Raises OSError if it cannot be written."""
         self._path = path
         self._export = export
         self._file = None if path is None else self._open(path)
@@ -68,7 +68,16 @@ class AuditLog:
         after: Any = None,
         outcome: str = "done",
     ) -> None:
-        """action: such as alarm.acknowledge. subject: what it was done to. outcome: done, refused or failed."""
+        """Records an action.
+
+        Args:
+            actor: Who acted.
+            action: Name such as alarm.acknowledge.
+            subject: The object of the action.
+            before: Value before the action.
+            after: Value after the action.
+            outcome: done, refused or failed.
+        """
         act = {
             "user_id": actor.user_id,
             "how": actor.kind,
@@ -96,10 +105,13 @@ class AuditLog:
     async def perform(
         self, actor: Actor, action: str, subject: str, work: Callable[[Act], Awaitable[T]], before: Any = None
     ) -> T:
-        """Does a piece of work and records it, also that it failed and why. Both go to their end: a caller that hangs
-        up leaves no act without its line.
+        """Performs an action and records its outcome, including failures.
 
-        Raises what the work raises, and UnavailableError, before anything is done, if the act could not be recorded.
+        Both are completed even if the caller disconnects, so that no action lacks its line.
+
+        Raises:
+            UnavailableError: The action could not be recorded, so it was not started.
+            Exception: The error of the action.
         """
         self._require_room()
 
@@ -110,7 +122,7 @@ class AuditLog:
         task = asyncio.create_task(whole(), name=f"act {action}")
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # recorded, if nobody waits any more
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks errors as retrieved
         return await asyncio.shield(task)
 
     @contextlib.contextmanager
@@ -121,7 +133,7 @@ class AuditLog:
         except AurumError as error:
             self.record(actor, action, subject, before=before, outcome=f"failed: {error.reason}")
             raise
-        except BaseException as error:  # it may have been done or not, as when the service ends
+        except BaseException as error:  # it may or may not have been done, for example when the service ends
             self.record(actor, action, subject, before=before, outcome=f"unknown: {type(error).__name__}")
             raise
         self.record(actor, action, subject, before=before, after=act.after)
@@ -137,7 +149,7 @@ class AuditLog:
             )
 
     def close(self) -> None:
-        """Ends it, with what waits for a collector: not on an event loop."""
+        """Closes the file and flushes the queue for the collector. It blocks, so it must not run on an event loop."""
         self._close_file()
         if self._export is not None:
             self._export.close()

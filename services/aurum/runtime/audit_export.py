@@ -1,4 +1,4 @@
-"""Audit lines as OTel log events, sent by OTLP to where spans go."""
+"""Exports audit lines as OpenTelemetry log events over OTLP, to the endpoint of the traces."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ _TIMEOUT = 2.0  # seconds
 
 
 class AuditExport:
-    """Sends events from a bounded queue on a thread of its own; what is lost is counted, and stays in log and file."""
+    """Sends events from a bounded queue on its own thread. Lost events are counted, and remain in log and file."""
 
     def __init__(self, service: str, settings: Settings, endpoint: str) -> None:
         logging.getLogger(OTLPLogExporter.__module__.rpartition(".")[0]).setLevel(logging.CRITICAL)
@@ -38,7 +38,7 @@ class AuditExport:
         self._logger = self._provider.get_logger("aurum.audit", __version__)
 
     def send(self, sentence: str, act: Mapping[str, Any]) -> None:
-        """act: what the audit log says of it, flat or not."""
+        """Queues an event. act: The fields of the audit line; values may be nested."""
         self._logger.emit(
             timestamp=time.time_ns(),
             context=trace.set_span_in_context(trace.get_current_span()),
@@ -50,7 +50,7 @@ class AuditExport:
         )
 
     def close(self) -> None:
-        """Sends what waits; returns within some seconds even where nobody takes it."""
+        """Sends the queued events. It returns within a few seconds even if the collector does not respond."""
         self._provider.shutdown()
 
 

@@ -1,5 +1,8 @@
-"""HTTP connections that are bounded in time, size and number: a client that sends a byte now and then, headers without
-end or a thousand connections gets an end, and the others do not notice."""
+"""HTTP connections that are bounded in time, size and number.
+
+Clients that send slowly, send endless headers or open a thousand connections are disconnected, without effect on
+others.
+"""
 
 import asyncio
 import collections
@@ -11,14 +14,22 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from aurum.runtime import metrics
 
-_ENDED_AT_ONCE, _PAUSE = 8, 0.005  # connections, and seconds until the next: a crowd's end is to hold up nobody
+# Overdue connections end in groups of this size, with so many seconds in between, so that other work is not delayed
+_ENDED_AT_ONCE, _PAUSE = 8, 0.005
 _ENDINGS = {408: "Request Timeout", 429: "Too Many Requests", 431: "Request Header Fields Too Large"}
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBounds:
-    """head_seconds, head_bytes: of a request's line and headers. body_seconds: for the whole of a body. per_address:
-    connections of one address. connections: of all; beyond, whoever has waited longest with its headers goes."""
+    """Bounds of the HTTP connections of a server.
+
+    Attributes:
+        head_seconds: Time for the request line and the headers.
+        head_bytes: Size of the request line and the headers.
+        body_seconds: Time for the whole body.
+        per_address: Connections of one address.
+        connections: Connections in all. If there are more, the one that has waited longest for its headers is ended.
+    """
 
     head_seconds: float = 10.0
     head_bytes: int = 65_536
@@ -28,9 +39,9 @@ class ConnectionBounds:
 
 
 def bounded_protocol(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
-    """uvicorn's protocol within bounds; each server has a class of its own, which counts its connections."""
+    """Returns uvicorn's protocol with these bounds. Each server needs its own class, which counts its connections."""
     open_by_address: collections.Counter[str] = collections.Counter()
-    without_head: collections.OrderedDict[Any, None] = collections.OrderedDict()  # connections, the oldest first
+    without_head: collections.OrderedDict[Any, None] = collections.OrderedDict()  # without headers, oldest first
     overdue: collections.OrderedDict[Any, None] = collections.OrderedDict()
 
     def end_overdue(loop: asyncio.AbstractEventLoop) -> None:
@@ -41,7 +52,7 @@ def bounded_protocol(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
 
     class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # which of two it is depends on what is installed
         _timer: asyncio.TimerHandle | None = None
-        _stage = ""  # what the timer is for
+        _stage = ""  # phase that the timer limits
         _head_bytes = 0
         _address = ""
 
@@ -106,7 +117,7 @@ def bounded_protocol(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
             overdue.pop(self, None)
             metrics.http_connections_ended_total.labels(why).inc()
             if not self.transport.is_closing():
-                if self._between_requests():  # else an answer may have begun
+                if self._between_requests():  # otherwise a response may have begun
                     head = f"HTTP/1.1 {status} {_ENDINGS[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
                     self.transport.write(head.encode())
                 self.transport.close()

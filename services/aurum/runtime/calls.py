@@ -1,4 +1,4 @@
-"""Which service calls which: every kind of call that a policy can govern."""
+"""The calls between the services: every kind of call that a policy can govern."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -9,9 +9,9 @@ _INGESTION = tuple(method.name for method in ingestion_pb2.DESCRIPTOR.services_b
 _PREDICTION = tuple(method.name for method in prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].methods)
 
 StoreOperation = Literal["append", "changes", "events", "find", "machines", "read", "record", "register", "senders"]
-"""The calls of ingestion to its store; those that GovernedStore makes."""
+"""The calls of ingestion to its store, which GovernedStore makes."""
 
-# Every service that has an admin server and follows policies.
+# All services with an admin server and policies
 SERVICES = ("api", "ingestion", "prediction", "edge", "iot-sim", "edge-sim", "operator")
 
 
@@ -25,7 +25,7 @@ class Calls:
 
     @property
     def names(self) -> list[str]:
-        """Each as client/server/Method."""
+        """The calls as client/server/Method."""
         return [f"{self.client}/{self.server}/{method}" for method in self.methods]
 
 
@@ -44,5 +44,5 @@ CALLS = (
     Calls("operator", "prometheus", ("GET",)),
 )
 
-# Services whose own calls are made while they answer one of these: the caller's deadline bounds them.
+# Services that make calls while they answer one of these callers, within the caller's deadline
 CALLERS = {"prediction": ("api",), "ingestion": ("api", "prediction")}

@@ -1,6 +1,6 @@
-"""What is damaged and set apart: one thing that cannot be read stops nothing else, and is not passed over in silence.
+"""Registry of damaged items, such as files or records that cannot be read. All other items stay in use.
 
-Each is counted, logged once, and shown by `/readyz`, `/overview` and `aurum doctor` until it is mended.
+Each item is counted, logged once, and shown by `/readyz`, `/overview` and `aurum doctor` until it is repaired.
 """
 
 import logging
@@ -16,13 +16,20 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["segment", "log record", "series", "event", "model", "card", "key"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
-_MOST = 1000  # that are remembered, of each process
+_MOST = 1000  # remembered items per process
 _SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """name: what it is, such as a file or an id. problem: what is wrong with it. found_at: seconds since 1970."""
+    """A damaged item.
+
+    Attributes:
+        kind: Kind of the item.
+        name: Name of the item, such as a file or an id.
+        problem: What is wrong with it.
+        found_at: Seconds since 1970.
+    """
 
     kind: Kind
     name: str
@@ -31,14 +38,14 @@ class Damaged:
 
 
 class _Book:
-    """For all threads of the process."""
+    """The damaged items of the process. It is thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Kind, str], Damaged] = OrderedDict()
 
     def add(self, damaged: Damaged) -> bool:
-        """Whether it was not known yet."""
+        """Adds an item and returns whether it is new."""
         key = (damaged.kind, damaged.name)
         with self._lock:
             new = key not in self._known
@@ -61,7 +68,7 @@ _book = _Book()
 
 
 def report(kind: Kind, name: str, problem: str, consequence: str) -> None:
-    """Notes something that cannot be read. consequence: what happens without it, as a clause."""
+    """Reports an item that cannot be read. consequence: The effect of its absence, as a clause."""
     if _book.add(Damaged(kind, name, problem, time.time())):
         metrics.damaged_found_total.labels(kind).inc()
         logger.error("%s %s is damaged: %s; %s", kind, name, problem, consequence)
@@ -69,18 +76,18 @@ def report(kind: Kind, name: str, problem: str, consequence: str) -> None:
 
 
 def withdraw(kind: Kind, name: str) -> None:
-    """Removes a report: the thing can be read again, or no longer exists."""
+    """Removes a report because the item is readable again or no longer exists."""
     _book.drop(kind, name)
     _count()
 
 
 def counts() -> dict[str, int]:
-    """How many are damaged, by kind."""
+    """Returns the number of damaged items by kind."""
     return dict(Counter(each.kind for each in _book.known()))
 
 
 def shown() -> list[dict[str, Any]]:
-    """The latest of them."""
+    """Returns the latest damaged items."""
     return [asdict(each) for each in _book.known()[-_SHOWN:]]
 
 
@@ -90,6 +97,6 @@ def _count() -> None:
         metrics.damaged_items.labels(kind).set(known.get(kind, 0))
 
 
-for _kind in _KINDS:  # so that each is 0 from the start on
+for _kind in _KINDS:  # initialises the counters to 0
     metrics.damaged_found_total.labels(_kind)
 _count()

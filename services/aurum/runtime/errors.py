@@ -1,4 +1,4 @@
-"""The errors of the domain, and how they travel over gRPC: a status code with google.rpc details, both ways."""
+"""The errors of the domain and their gRPC form: a status code with google.rpc details, in both directions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from aurum.resilience import CircuitBreakerError, DeadlineExceededError, LimitEx
 
 DOMAIN = "aurumai.io"
 DETAILS_KEY = "grpc-status-details-bin"
-REQUEST_ID_REUSED = "REQUEST_ID_REUSED"  # the reason of ALREADY_EXISTS where a request's id came with another content
+REQUEST_ID_REUSED = "REQUEST_ID_REUSED"  # reason of ALREADY_EXISTS if a request id was used with other content
 
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field: its path, such as batch.series[3].values[5], and what is wrong with it."""
+    """An invalid field: its path, such as batch.series[3].values[5], and the problem."""
 
     field: str
     description: str
@@ -28,8 +28,12 @@ class FieldViolation:
 class AurumError(Exception):
     """An error that a caller can act on.
 
-    message: one sentence. reason: a stable name for programs. violations: the wrong fields, if any. metadata: what else
-    a program may need. retry_after: seconds after which another attempt makes sense, or None.
+    Attributes:
+        message: One sentence.
+        reason: Stable name for programs.
+        violations: The invalid fields, if any.
+        metadata: Further details for programs.
+        retry_after: Seconds after which another attempt makes sense, or None.
     """
 
     code = grpc.StatusCode.INTERNAL
@@ -58,7 +62,7 @@ class InvalidArgumentError(AurumError):
 
     @classmethod
     def of(cls, field: str, description: str, **metadata: str) -> "InvalidArgumentError":
-        """For one wrong field."""
+        """Creates the error for one invalid field."""
         return cls(f"{field}: {description}", violations=[FieldViolation(field, description)], metadata=metadata)
 
 
@@ -108,7 +112,7 @@ class UnimplementedError(AurumError):
 
 
 class MethodNotAllowedError(UnimplementedError):
-    """Of HTTP: a path that answers to other methods. allowed: these."""
+    """Raised for an HTTP path that does not support the method. allowed: The supported methods."""
 
     default_reason = "METHOD_NOT_ALLOWED"
 
@@ -123,10 +127,10 @@ class CancelledCallError(AurumError):
 
 
 class InternalError(AurumError):
-    """Something that should not happen; its message says no more than that."""
+    """An unexpected error. Its message reveals no details."""
 
 
-# The service could not do its work; any other error is its answer.
+# The service could not do its work; every other error is a regular answer
 FAILURES = (UnavailableError, DeadlineError, ResourceExhaustedError, InternalError)
 
 _BY_CODE: dict[grpc.StatusCode, type[AurumError]] = {
@@ -152,13 +156,13 @@ CIRCUIT_OPEN = "CIRCUIT_OPEN"
 CONCURRENCY_LIMIT = "CONCURRENCY_LIMIT"
 RATE_LIMIT = "RATE_LIMIT"
 STREAM_LIMIT = "STREAM_LIMIT"
-# Refusals of what is beyond a caller's own share: they do not say that there is too much to do
+# Refusals beyond a caller's own share; they are no sign of overload
 OWN_SHARE = frozenset({RATE_LIMIT, STREAM_LIMIT})
 _TRY_AGAIN = 0.1  # seconds after which a place may be free again
 
 
 def from_policy_error(error: BaseException) -> AurumError | None:
-    """What a refusal by one of our own policies means to a caller; None for any other error."""
+    """Converts the refusal of one of our own policies to the error for callers. Returns None for other errors."""
     match error:
         case CircuitBreakerError():
             wait = getattr(error, "retry_after", None)
@@ -171,7 +175,7 @@ def from_policy_error(error: BaseException) -> AurumError | None:
 
 
 def to_status(error: AurumError) -> status_pb2.Status:
-    """The error as google.rpc.Status with ErrorInfo and, where they apply, BadRequest and RetryInfo."""
+    """Converts the error to google.rpc.Status with ErrorInfo and, where they apply, BadRequest and RetryInfo."""
     details: list[Any] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
     ]
@@ -197,7 +201,10 @@ def to_status(error: AurumError) -> status_pb2.Status:
 
 
 def _details(error: grpc.aio.AioRpcError) -> Sequence[any_pb2.Any]:
-    """What came with an error; nothing where it is of another one, as when a call ended here while it came."""
+    """Returns the details of an error, or none if they belong to another status.
+
+    That happens when a call ended locally while the server's error arrived.
+    """
     try:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
     except (DecodeError, ValueError):
@@ -206,7 +213,7 @@ def _details(error: grpc.aio.AioRpcError) -> Sequence[any_pb2.Any]:
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> AurumError:
-    """The error that the server meant."""
+    """Returns the error that the server raised."""
     kind = _BY_CODE.get(error.code(), InternalError)
     reason: str | None = None
     metadata: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""How late the event loop is: what a coroutine waits for beyond what it asked for."""
+"""Measures the lag of the event loop: the time that a coroutine waits beyond what it asked for."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ _EVERY = 0.5  # seconds between two measurements
 
 
 async def measure_lag() -> None:
-    """Records the lag, for as long as it runs."""
+    """Records the lag until it is cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + _EVERY

@@ -1,4 +1,4 @@
-"""Who reaches an address: what others reach asks who they are, or its settings say in words that it does not."""
+"""Rules on who may reach a server: exposure without authentication must be allowed explicitly by a setting."""
 
 import hmac
 import ipaddress
@@ -11,7 +11,7 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -39,13 +39,16 @@ def require_closed(host: str, setting: str, *, said: str, name: str, instead: st
 
 
 def changes_for_elsewhere(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a browser would change something for a page of somebody else's."""
+    """Whether a browser sends a changing request for a page of another site."""
     return method not in SAFE_METHODS and from_elsewhere(headers)
 
 
 def from_elsewhere(headers: Mapping[str, str]) -> bool:
-    """Whether a browser sends a request for a page of somebody else's, by what no page can forge (Fetch Metadata,
-    Origin). False where no browser says anything. headers: by names in lower case."""
+    """Whether a browser sends the request for a page of another site.
+
+    The headers used (Fetch Metadata, Origin) cannot be forged by a page. The result is False for requests without them.
+    Header names must be in lower case.
+    """
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site not in ("same-origin", "none")
@@ -54,18 +57,20 @@ def from_elsewhere(headers: Mapping[str, str]) -> bool:
 
 
 def from_ourselves(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that a page of ours sends a request."""
+    """Whether a browser states that one of our own pages sends the request."""
     return ("sec-fetch-site" in headers or "origin" in headers) and not from_elsewhere(headers)
 
 
 def under_foreign_name(headers: Mapping[str, str]) -> bool:
-    """Whether this machine is asked under a name that is not its own: a page whose name somebody has just made to mean
-    127.0.0.1 (DNS rebinding)."""
+    """Whether the request addresses this machine by a name that is not its own.
+
+    That is a sign of DNS rebinding, where a page's host name is made to resolve to 127.0.0.1.
+    """
     host = headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     return bool(name) and not is_loopback(name)
 
 
 def same_secret(stated: str, secret: str) -> bool:
-    """In a time that tells nothing of where they differ."""
+    """Compares in constant time."""
     return hmac.compare_digest(stated.encode(), secret.encode())

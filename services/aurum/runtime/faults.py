@@ -1,7 +1,7 @@
-"""Faults on request: delays, errors, slow answers, a crash. For tests and demonstrations, and only where
-AURUM_FAULTS_ENABLED is set; else there is no way to add one.
+"""Fault injection: delays, errors, slow responses and crashes, for tests and demonstrations.
 
-A fault strikes a share of the calls to a method for a limited time, in the process that serves them.
+It is available only if AURUM_FAULTS_ENABLED is set. A fault affects a share of the calls to a method for a limited
+time, in the process that serves them.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 logger = logging.getLogger(__name__)
 
 _MOST_FAULTS = 100
-_ABORTED = 70  # exit code of a process that a fault has ended
+_ABORTED = 70  # exit code of a process ended by a fault
 
 
 class InjectedError(AurumError):
-    """An error that a fault asked for."""
+    """The error that a fault injects."""
 
     default_reason = "FAULT_INJECTED"
 
@@ -58,7 +58,7 @@ class Fault(BaseModel):
 
 
 def parse_fault(content: Any) -> Fault:
-    """Raises InvalidArgumentError that names the field."""
+    """Validates a fault. Raises InvalidArgumentError that names the invalid field."""
     try:
         return Fault.model_validate(content)
     except ValidationError as error:
@@ -75,7 +75,7 @@ class Faults:
         self._ids = itertools.count(1)
 
     def add(self, fault: Fault) -> int:
-        """Begins a fault; its id. Raises InvalidArgumentError if there are too many."""
+        """Starts a fault and returns its id. Raises InvalidArgumentError if there are too many."""
         active = self.active()
         if len(active) >= _MOST_FAULTS:
             raise InvalidArgumentError.of("faults", f"are {_MOST_FAULTS} already; clear some")
@@ -85,13 +85,13 @@ class Faults:
         return id_
 
     def clear(self) -> int:
-        """Ends all faults; how many there were."""
+        """Ends all faults and returns how many there were."""
         ended = len(self.active())
         self._faults.clear()
         return ended
 
     def active(self) -> list[dict[str, Any]]:
-        """The faults that last, with the seconds left of each."""
+        """Returns the active faults with the seconds left of each."""
         now = time.monotonic()
         self._faults = {id_: (end, fault) for id_, (end, fault) in self._faults.items() if end > now}
         return [
@@ -100,8 +100,10 @@ class Faults:
         ]
 
     async def strike(self, method: str) -> float:
-        """Lets the faults of a call happen; the seconds to wait before each message of its answer. Raises
-        InjectedError."""
+        """Applies the faults to a call. Returns the seconds to wait before each message of its response.
+
+        Raises InjectedError if a fault of kind error applies.
+        """
         drip = 0.0
         now = time.monotonic()
         for end, fault in list(self._faults.values()):
@@ -125,5 +127,5 @@ class Faults:
 
     @property
     def any(self) -> bool:
-        """Whether there may be a fault: what every call asks."""
+        """Whether there may be a fault. Every call checks this first."""
         return bool(self._faults)

@@ -1,4 +1,4 @@
-"""Whether a service may get work: it has started, is not stopping, and nothing that it needs is missing."""
+"""Readiness of a service: it has started, is not stopping, and no dependency is missing."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ class Health:
         self._checks[name] = check
 
     def on_change(self, listener: Callable[[bool], None]) -> None:
-        """Tells `listener` when the service starts (True) or stops (False) to take work."""
+        """Calls `listener` with True when the service starts to accept work, and with False when it stops."""
         self._listeners.append(listener)
 
     def started(self) -> None:
@@ -27,7 +27,7 @@ class Health:
         self._tell(True)
 
     def drain(self) -> None:
-        """The service still serves whoever calls, but new callers should go elsewhere."""
+        """Marks the service as draining. It still serves all callers, but new ones should use another instance."""
         self.draining = True
 
     def stopping(self) -> None:
@@ -35,7 +35,7 @@ class Health:
         self._tell(False)
 
     def missing(self) -> dict[str, str]:
-        """What keeps the service from taking work, by check; empty when it is ready."""
+        """Returns the reasons why the service is not ready, by check. It is empty when the service is ready."""
         if self._stopping or self.draining:
             return {"service": "is stopping"}
         if not self._started:

@@ -1,4 +1,4 @@
-"""HTTP calls to another service, under the policies of their target; deadline, trace and criticality travel along."""
+"""HTTP calls to other services under the policies of their target. Deadline, trace and criticality are sent along."""
 
 import functools
 import logging
@@ -40,7 +40,7 @@ def _code(error: BaseException) -> str:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the server asks to wait (Retry-After; a date counts from the Date of the answer)."""
+    """Seconds that the server asks to wait (Retry-After). A date is relative to the Date of the response."""
     if not isinstance(error, httpx.HTTPStatusError):
         return None
     headers = error.response.headers
@@ -53,14 +53,21 @@ HTTP_ERRORS = ErrorView(_code, _retry_after)
 
 @functools.cache
 def _tls_context() -> ssl.SSLContext:
-    """One for all clients: reading the certificate authorities takes 25 ms and 1 MB."""
+    """Returns the shared TLS context. Loading the certificate authorities takes 25 ms and 1 MB."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 class HttpDependency:
-    """A service that this one asks over HTTP at `address` (host:port, or the start of a URL); or many alike, where each
-    call names its own. Redirects are not followed. connections: open at a time, at most. headers: of each call, such as
-    a key; they are never logged."""
+    """A service that is called over HTTP. Redirects are not followed.
+
+    Args:
+        client: Name of this service.
+        server: Name of the called service.
+        address: host:port, or the beginning of a URL. Calls may name the address of another instance.
+        policies: Policies of the process.
+        connections: Most connections that are open at a time.
+        headers: Headers of each call, such as a key. They are never logged.
+    """
 
     def __init__(
         self,
@@ -84,15 +91,15 @@ class HttpDependency:
         )
 
     async def get_json(self, path: str, params: Mapping[str, str] | None = None, *, at: str | None = None) -> Any:
-        """The answer to GET, decoded. at: address of the one that is asked, of many. Raises AurumError."""
+        """Returns the decoded response to GET. at: Address of another instance. Raises AurumError."""
         return await self._ask("GET", path, params=params, at=at)
 
     async def post_json(self, path: str, content: Any, *, at: str | None = None) -> Any:
-        """The answer to POST, decoded; it is sent once. Raises AurumError."""
+        """Returns the decoded response to POST, which is never retried. Raises AurumError."""
         return await self._ask("POST", path, content=content, at=at)
 
     async def delete_json(self, path: str, *, at: str | None = None) -> Any:
-        """The answer to DELETE, decoded. Raises AurumError."""
+        """Returns the decoded response to DELETE. Raises AurumError."""
         return await self._ask("DELETE", path, at=at)
 
     async def _ask(

@@ -1,4 +1,4 @@
-"""Sockets to listen on, and an HTTP server that leaves signals to the service."""
+"""Listening sockets, and an HTTP server that leaves signal handling to the service."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,13 @@ _ACCEPTED_AT_ONCE = 32
 
 
 class PortInUseError(OSError):
-    """A port that should be listened on is taken; the message names it and its setting."""
+    """Raised when a port is already in use. The message names the port and its setting."""
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
-    """A listening TCP socket. Raises PortInUseError or OSError with a sentence that names the setting."""
+    """Returns a listening TCP socket. Raises PortInUseError or OSError with a message that names the setting."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle off only for sockets that say they are TCP; with it each answer takes 40 ms longer
+    # asyncio disables Nagle's algorithm only for sockets with an explicit TCP protocol; it would delay answers by 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -42,7 +42,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        yield  # the service handles signals, for all of its servers together
+        yield  # the service handles signals for all of its servers
 
 
 @contextlib.asynccontextmanager
@@ -53,8 +53,15 @@ async def http_server(
     bounds: ConnectionBounds = ConnectionBounds(),  # noqa: B008 - it cannot change
     trusted_proxies: str = "",
 ) -> AsyncGenerator[None]:
-    """Serves `app` on `listener` for the time of the block; then requests in progress get `grace` seconds.
-    trusted_proxies: addresses and networks, with commas, of those who may say for whom they ask."""
+    """Serves `app` on `listener` during the block. Requests in progress then get `grace` seconds.
+
+    Args:
+        app: The ASGI application.
+        listener: The listening socket.
+        grace: Seconds for the requests in progress at the end.
+        bounds: Bounds of the connections.
+        trusted_proxies: Addresses and networks, separated by commas, of proxies whose forwarding headers are trusted.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -77,7 +84,7 @@ async def http_server(
             await asyncio.sleep(0.005)
         if task.done():
             await task
-        listener.listen(_BACKLOG)  # more may wait than are accepted in one turn of the event loop
+        listener.listen(_BACKLOG)  # more connections may wait than are accepted in one turn of the event loop
         yield
     finally:
         server.should_exit = True

@@ -1,4 +1,4 @@
-"""JSON logs on stdout: one object a line, with the trace and the request that it belongs to."""
+"""JSON logs on stdout: one object per line, with the trace and the request that it belongs to."""
 
 import contextvars
 import logging
@@ -39,7 +39,7 @@ _ECS_NAMES = {
 def set_request_context(
     *, request_id: str | None = None, machine_id: str | None = None, user_id: str | None = None
 ) -> contextvars.Token[Mapping[str, str]]:
-    """Puts any of the three into every log line of the current request; the token undoes it."""
+    """Adds the given fields to every log line of the current request. The returned token undoes it."""
     given = zip(_CONTEXT_FIELDS, (request_id, machine_id, user_id), strict=True)
     return _request.set({**_request.get()} | {name: value for name, value in given if value is not None})
 
@@ -53,7 +53,7 @@ def get_request_context() -> dict[str, str]:
 
 
 class ContextualJSONFormatter(JsonFormatter):
-    """Adds when, where and in which request and trace a line was logged. ecs: use Elastic Common Schema names."""
+    """Adds time, service, request and trace to each log line. ecs: Use the names of the Elastic Common Schema."""
 
     def __init__(
         self, *, service: str = "aurum", environment: str = "development", ecs: bool = False, **options: Any
@@ -93,7 +93,8 @@ class ContextualJSONFormatter(JsonFormatter):
 
 
 class _TextFormatter(logging.Formatter):
-    """One line for each message: what somebody else has sent can neither begin another nor colour the terminal."""
+    """Formats each message as one line. Control characters are escaped, so that outside data can neither start a new
+    line nor colour the terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         record.message = "".join(char if char.isprintable() else _escaped(char) for char in record.message)
@@ -105,7 +106,7 @@ def _escaped(char: str) -> str:
 
 
 def setup_logging(service: str = "aurum", settings: Settings | None = None) -> None:
-    """Sends the logs of this process, those of uvicorn, grpc and warnings included, to stdout (and a file, if set)."""
+    """Sends the logs of this process to stdout and, if set, to a file. uvicorn, grpc and warnings are included."""
     settings = settings or get_settings()
     formatter: logging.Formatter
     if settings.log_format == "text":
@@ -141,7 +142,7 @@ def setup_logging(service: str = "aurum", settings: Settings | None = None) -> N
 
 
 def set_log_level(level: str) -> None:
-    """Sets the least severity that this process logs; of chatty libraries only warnings are."""
+    """Sets the lowest severity that is logged. Verbose libraries log warnings and above only."""
     root = logging.getLogger()
     root.setLevel(level)
     for name in _CHATTY:

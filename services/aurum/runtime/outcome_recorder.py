@@ -1,4 +1,5 @@
-"""Records what became of each attempt to call another service, for `aurum policy simulate`: bounded lines of JSON."""
+"""Records the outcome of each attempt to call another service for `aurum policy simulate`, as JSON lines in bounded
+files."""
 
 import contextlib
 import io
@@ -14,26 +15,26 @@ from aurum.runtime import metrics
 
 logger = logging.getLogger(__name__)
 
-_WAITING = 10_000  # outcomes; more are dropped and counted
+_WAITING = 10_000  # queued outcomes; further ones are dropped and counted
 _FLUSH = 0.5  # seconds
 
 
 class OutcomeRecorder:
-    """Writes on a thread of its own. max_bytes: of a file; then it is renamed to .1, in place of the one before."""
+    """Writes outcomes on its own thread. A file larger than max_bytes is renamed to .1, replacing the previous one."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
-        """Raises OSError if the file cannot be written."""
+        """Opens the file and starts the thread. Raises OSError if the file cannot be written."""
         self._path = path
         self._max_bytes = max_bytes
         self._queue: queue.Queue[Outcome | None] = queue.Queue(_WAITING)
-        self._ended = False  # as the file could not be written
+        self._ended = False  # set when the file could not be written
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: io.BufferedWriter = path.open("ab")
         self._thread = threading.Thread(target=self._write, name="outcome-recorder", daemon=True)
         self._thread.start()
 
     def record(self, target: str, seconds: float, code: str, attempt: int) -> None:
-        """Queues an outcome that has just ended; costs its call no waiting. One that cannot be written is counted."""
+        """Queues the outcome of an attempt that has just ended, without blocking. Dropped outcomes are counted."""
         if self._ended:
             metrics.outcomes_dropped_total.inc()
             return
@@ -43,7 +44,7 @@ class OutcomeRecorder:
             metrics.outcomes_dropped_total.inc()
 
     def close(self) -> None:
-        """Writes what is queued, then ends."""
+        """Writes the queued outcomes and stops the thread."""
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=1.0)
         self._thread.join(2.0)
@@ -77,5 +78,5 @@ class OutcomeRecorder:
                     metrics.outcomes_dropped_total.inc()
             logger.error("outcomes are no longer recorded: %s cannot be written: %s", self._path, error.strerror)
         finally:
-            with contextlib.suppress(OSError):  # what could not be written is still in its buffer
+            with contextlib.suppress(OSError):  # closing writes the buffer, which may fail again
                 self._file.close()

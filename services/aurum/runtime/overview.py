@@ -1,4 +1,4 @@
-"""What a process has done so far, as a few numbers: for a look at the platform as a whole without a Prometheus."""
+"""Key figures of a process, for an overview of the platform without Prometheus."""
 
 import os
 import socket
@@ -21,7 +21,10 @@ _HEALTH = "Health/Check"
 
 
 def overview() -> dict[str, Any]:
-    """The process, its requests (without probes) and, where it has one, its spool. buckets: of seconds, cumulative."""
+    """Returns the process, its requests without probes and, if there is one, its spool.
+
+    The histogram buckets of the requests are in seconds and cumulative.
+    """
     return {
         "instance": socket.gethostname(),
         "pid": os.getpid(),
@@ -87,7 +90,7 @@ def _samples(metric: Any, suffix: str) -> Iterable[tuple[dict[str, str], float]]
 
 
 def _total(metric: Any) -> float:
-    """The sum over all labels; of a counter or a gauge."""
+    """Returns the sum of a counter or a gauge over all labels."""
     values: Iterator[float] = (
         sample.value for family in metric.collect() for sample in family.samples if not sample.name.endswith("_created")
     )

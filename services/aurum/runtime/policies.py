@@ -1,4 +1,4 @@
-"""The resilience policies that a process has in force: where they come from, their pipelines, their live state."""
+"""The resilience policies of a process: the document in force, its pipelines and their live state."""
 
 import logging
 from collections.abc import Callable
@@ -42,12 +42,12 @@ logger = logging.getLogger(__name__)
 _DOCUMENT = Platform("policy document")
 
 _LONGEST_REASON = 500  # characters
-_SWAPS = 3  # of a volume's folder in a row, that are waited for
-_DEADLINE_ATTEMPTS = 2.5  # all attempts together get so many times the time of one
+_SWAPS = 3  # how often in a row a load is repeated because the volume's folder was swapped
+_DEADLINE_ATTEMPTS = 2.5  # deadline of all attempts together, as a multiple of one attempt's timeout
 
 
 def default_policy(settings: Settings) -> Policy:
-    """The policy that the settings stand for: it governs the calls of which the policy document says nothing."""
+    """Returns the policy that the settings define. It governs the calls that the policy document does not mention."""
     attempt = settings.timeout_read
     return Policy(
         target="*/*/*",
@@ -81,7 +81,7 @@ def _warn(document: PolicyDocument) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A document that could not be used. uid and generation: as far as they could be read."""
+    """A document that could not be used. uid and generation are set if they could be read."""
 
     reason: str
     uid: str | None = None
@@ -89,11 +89,19 @@ class Refusal:
 
 
 class Policies:
-    """The policies of one process. They may be changed while calls are in progress."""
+    """The policies of one process. They can be changed while calls are in progress."""
 
     def __init__(self, service: str, settings: Settings, audit: AuditLog | None = None) -> None:
-        """audit: takes note of each document that is put in force. Raises PolicyError if the policy file cannot be
-        used: at the start there is no last good one."""
+        """Loads the policy file, if there is one.
+
+        Args:
+            service: Name of the service.
+            settings: Settings of the process.
+            audit: Records each document that is put in force.
+
+        Raises:
+            PolicyError: The policy file cannot be used. At the start there is no earlier document to keep.
+        """
         self._service = service
         self._audit = audit
         self._settings = settings
@@ -115,24 +123,28 @@ class Policies:
         return self.pipelines.document
 
     def reload(self) -> bool:
-        """Reads the policy file and takes what it says. Whether anything has changed."""
+        """Reads the policy file and puts its document in force. Returns whether anything has changed."""
         return self.take(self.read())
 
     def read(self) -> PolicyDocument | Refusal:
-        """The document in the policy file, or why it is refused, whatever is raised. Blocks; may be called on any
-        thread."""
+        """Returns the document in the policy file, or the reason why it is refused.
+
+        The method blocks and may be called on any thread. It never raises an error.
+        """
         if self.path is None:
             return self.document
         try:
             return _load(self.path)
         except PolicyError as error:
             return Refusal(str(error), *_identity(document_path(self.path)))
-        except Exception as error:  # of a file that anybody may have written: it must not end the process
+        except Exception as error:  # an arbitrary file must not end the process
             return Refusal(f"{self.path}: cannot be read: {error!r}"[:_LONGEST_REASON])
 
     def take(self, found: PolicyDocument | Refusal) -> bool:
-        """Puts a document in force; a refused one is reported and the last good one stays. Whether anything has
-        changed. On the thread that makes the calls."""
+        """Puts a document in force, or reports a refused one and keeps the last good document.
+
+        Returns whether anything has changed. It must be called on the thread that makes the calls.
+        """
         if isinstance(found, Refusal):
             return self._refuse(found)
         if self.refusal is None and found == self.document:
@@ -140,7 +152,7 @@ class Policies:
         before = self.document
         try:
             self.apply(found)
-        except Exception as error:  # it is right by itself, and yet cannot be put in force
+        except Exception as error:  # a valid document that cannot be put in force
             self._put(before)
             return self._refuse(
                 Refusal(f"cannot be put in force: {error!r}"[:_LONGEST_REASON], found.uid, found.generation)
@@ -148,7 +160,7 @@ class Policies:
         return True
 
     def apply(self, document: PolicyDocument) -> None:
-        """Puts a document in force, for the calls that begin from now on."""
+        """Puts a document in force for the calls that begin from now on."""
         before = _shown(self.document)
         self._put(document)
         self._since = datetime.now(UTC)
@@ -183,14 +195,14 @@ class Policies:
         return True
 
     def admission(self) -> ConcurrencyLimit:
-        """The limit on the calls that this process answers at a time."""
+        """Returns the limit on the calls that this process answers at a time."""
         if self._admission is None:
             self._admission = ConcurrencyLimit(f"{self._service}/calls", self._admission_spec().limit())
             self._limits.append(self._admission)
         return self._admission
 
     def stream_limit(self, streams: int) -> ConcurrencyLimit:
-        """The limit on the endless streams that this process serves at a time."""
+        """Returns a new limit on the endless streams that this process serves at a time."""
         limit = ConcurrencyLimit(f"{self._service}/streams", streams)
         self._limits.append(limit)
         return limit
@@ -205,12 +217,20 @@ class Policies:
         *,
         instance: str = "",
     ) -> Pipeline:
-        """The pipeline of a call, as the policy in force has it; to be asked for anew for each call. seconds: which of
-        the policy's timeouts bounds an attempt. instance: which of several servers of that name."""
+        """Returns the pipeline of a call under the policy in force. It must be requested anew for each call.
+
+        Args:
+            client: Name of the calling service.
+            server: Name of the called service.
+            method: Name of the called method.
+            errors: How to interpret the errors of the transport.
+            seconds: Returns the timeout of the policy that bounds an attempt.
+            instance: Distinguishes several servers of the same name.
+        """
         return self.pipelines.of(client, server, method, errors, seconds, instance=instance)
 
     def state(self) -> dict[str, Any]:
-        """What /policy answers: the document in force or why the latest was refused, and each pipeline and limit."""
+        """Returns the response of /policy: the document in force, a refused one, and all pipelines and limits."""
         document, refusal = self.document, self.refusal
         return {
             "service": self._service,
@@ -236,7 +256,7 @@ class Policies:
         }
 
     def _take_telemetry(self, document: PolicyDocument) -> None:
-        """Logs and traces as much as the document says; what it does not say is as the settings have it."""
+        """Sets log level and sampling ratio as the document says, or by the settings where it says nothing."""
         said = document.telemetry or TelemetrySpec()
         set_log_level(said.log_level or self._settings.log_level)
         ratio = said.sampling_ratio
@@ -248,12 +268,15 @@ class Policies:
 
 
 def default_admission(settings: Settings) -> AdmissionSpec:
-    """What a server does that no policy mentions."""
+    """Returns the admission of a server that no policy mentions."""
     return AdmissionSpec(max_concurrent=settings.rpc_concurrency_limit, shares=SharesSpec())
 
 
 def _load(path: Path) -> PolicyDocument:
-    """Raises PolicyError, but not because a volume's folder was swapped between a look into it and the reading."""
+    """Loads the document. Raises PolicyError.
+
+    A load that fails because a volume's folder was swapped meanwhile is repeated.
+    """
     for _ in range(_SWAPS):
         found = document_path(path)
         try:
@@ -293,7 +316,7 @@ def _limit_state(limit: ConcurrencyLimit) -> dict[str, Any]:
 
 
 def _identity(path: Path) -> tuple[str | None, int | None]:
-    """uid and generation of a document that is wrong, if at least these can be read."""
+    """Returns uid and generation of an invalid document, as far as they can be read."""
     try:
         content = plain_yaml.load(plain_yaml.read_text(path))
     except YamlError:

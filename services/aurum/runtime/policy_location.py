@@ -1,8 +1,8 @@
-"""Which file has the policy document in force: the one that is named or, in a named folder, one of three.
+"""Locates the policy document in force: the configured file or, in a configured folder, one of three files.
 
-In a pod the folder is a volume of several sources, which the kubelet swaps at once: `defaults.yaml` from the chart,
-`policies.yaml` and, while a change is tried out on some pods, `candidate.yaml` from the operator, and `track`, an
-annotation of the pod, by which the operator says which of the two this pod is to load.
+In a pod, the folder is a projected volume that the kubelet replaces atomically. It contains `defaults.yaml` from the
+chart, and `policies.yaml` and `candidate.yaml` from the operator; the latter exists only during a rollout to some pods.
+`track` is an annotation of the pod, with which the operator selects the document that this pod loads.
 """
 
 from pathlib import Path
@@ -11,10 +11,10 @@ DEFAULTS, IN_FORCE, CANDIDATE, TRACK = "defaults.yaml", "policies.yaml", "candid
 
 
 def document_path(path: Path) -> Path:
-    """The file to load. It need not exist."""
+    """Returns the file to load. It need not exist."""
     if not path.is_dir():
         return path
-    data = path / "..data"  # what a swap replaces: all that is read below it belongs together
+    data = path / "..data"  # replaced as a whole, so that all files below it belong together
     folder = data.resolve() if data.exists() else path
     if _track(folder) == "candidate" and (folder / CANDIDATE).exists():
         return folder / CANDIDATE
@@ -22,7 +22,7 @@ def document_path(path: Path) -> Path:
 
 
 def watched_folder(path: Path) -> Path:
-    """The folder whose changes can change the document."""
+    """Returns the folder whose changes can affect the document."""
     path = path.absolute()
     return path if path.is_dir() else path.parent
 

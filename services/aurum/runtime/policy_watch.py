@@ -1,4 +1,4 @@
-"""Follows the policy file: edits, renames, and the symlinks that Kubernetes swaps in a ConfigMap."""
+"""Watches the policy file for edits, renames and the symlinks that Kubernetes swaps in a ConfigMap."""
 
 import asyncio
 import logging
@@ -12,22 +12,22 @@ from aurum.runtime.policy_location import watched_folder
 
 logger = logging.getLogger(__name__)
 
-_DEBOUNCE_MS = 50  # changes that come together are one
-_LOOK_ANYWAY_MS = 5000  # for file systems that tell nothing: the file is compared now and then
-_UNWATCHED_EVERY, _UNWATCHED_LOOKS = 1.0, 60  # seconds between two looks, and how many until a watch is tried again
+_DEBOUNCE_MS = 50  # changes within this time are handled together
+_LOOK_ANYWAY_MS = 5000  # interval of comparisons for file systems that report no changes
+_UNWATCHED_EVERY, _UNWATCHED_LOOKS = 1.0, 60  # seconds between reads without a watch; reads until the next try
 
 
 async def follow_policy_file(policies: Policies) -> None:
-    """Reloads the policies when their file changes, for as long as it runs."""
+    """Reloads the policies whenever their file changes, until it is cancelled."""
     if policies.path is None:
         return
-    # The folder, not the file: what is swapped are names in it, and a watch on a file ends with that file.
+    # Watch the folder: swaps replace names in it, and a watch on a file ends with that file
     async for _ in _changes(watched_folder(policies.path)):
         policies.take(await asyncio.to_thread(policies.read))
 
 
 async def _changes(folder: Path) -> AsyncGenerator[None]:
-    """Whenever something in a folder may have changed, without end."""
+    """Yields whenever something in a folder may have changed. It never ends."""
     told = False
     while True:
         try:
@@ -43,7 +43,7 @@ async def _changes(folder: Path) -> AsyncGenerator[None]:
             ):
                 yield
         except (OSError, RuntimeError) as error:
-            # A machine has few watches for each user (fs.inotify.max_user_instances), whom pods of others share
+            # The number of watches per user is limited (fs.inotify.max_user_instances) and shared with other pods
             if not told:
                 logger.warning("%s is read every %g s, for it cannot be watched: %s", folder, _UNWATCHED_EVERY, error)
             told = True

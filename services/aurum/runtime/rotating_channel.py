@@ -1,4 +1,4 @@
-"""A channel whose certificates may change: later calls use a new one, those in progress end on the old one."""
+"""A channel whose certificates can change: new calls use a new channel, and calls in progress end on the old one."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 
-_LET_END = 120.0  # seconds that calls in progress get on a channel that has been replaced
+_LET_END = 120.0  # seconds for the calls in progress on a replaced channel
 
 
 class RotatingChannel(grpc.aio.Channel):
-    """Stands for the channel that is present; stubs are bound to it once, and follow."""
+    """A channel that delegates to the current one. Stubs are bound to it once and follow each rotation."""
 
     def __init__(self, make: Callable[[], grpc.aio.Channel]) -> None:
         self._make = make
@@ -22,7 +22,7 @@ class RotatingChannel(grpc.aio.Channel):
         return self._channel
 
     def rotate(self) -> None:
-        """Begins a new channel."""
+        """Replaces the current channel by a new one. The old one is closed after its calls have ended."""
         old, self._channel = self._channel, self._make()
         task = asyncio.get_running_loop().create_task(old.close(_LET_END), name="end-channel")
         self._ending.add(task)
@@ -65,10 +65,10 @@ class RotatingChannel(grpc.aio.Channel):
 
 
 class _Method:
-    """One method of a stub, on whichever channel is present."""
+    """One method of a stub, bound to the current channel."""
 
     def __init__(self, channel: RotatingChannel, name: str, bind: Callable[[grpc.aio.Channel], Any]) -> None:
-        self._method = name  # as grpc's own multi-callables have it
+        self._method = name  # the attribute name of grpc's own multi-callables
         self._channel = channel
         self._bind = bind
         self._bound_to: grpc.aio.Channel | None = None

@@ -1,8 +1,8 @@
-"""Calls to another service: one channel, each call under the policies of its target, errors as the server meant.
+"""gRPC calls to other services: one channel each, the policies of the target, and the server's errors as AurumError.
 
-Unary calls and finite streams go through `Dependency`, which makes the client span, sends trace, request context and
-criticality along and measures. Interceptors of grpc.aio would do that too, for three more tasks a call; endless
-streams, where it does not matter, have one.
+Unary calls and finite streams go through `Dependency`. It creates the client span, sends trace, request context and
+criticality along, and measures the call. Interceptors of grpc.aio would do the same but need three more tasks per call.
+Endless streams use one, because the cost does not matter there.
 """
 
 import asyncio
@@ -37,17 +37,17 @@ Response = TypeVar("Response")
 T = TypeVar("T")
 
 CRITICALITY_KEY = "aurum-criticality"
-# Initial metadata with which a server says that it has taken up an endless call, though it may have nothing to tell yet
+# Initial metadata with which a server confirms an endless call, even if it has nothing to send yet
 TAKEN_UP = (("aurum-taken-up", "true"),)
 _CONTEXT_KEYS = {"request_id": "x-request-id", "user_id": "x-user-id"}
 _PLAIN = " !#$&'()*+,/:;=?@[]"
 _NO_SPAN = frozenset({"Ingest", "Watch"})
-_BY_GRPC = "Internal error from Core"  # details of what gRPC's own library, not the server, calls INTERNAL
+_BY_GRPC = "Internal error from Core"  # details of errors that gRPC's own library, not the server, reports as INTERNAL
 
 
 def _code(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
-        # A server that stops cancels what it has not begun; what we cancel ourselves is no AioRpcError
+        # A stopping server cancels calls that it has not begun; cancellation by us is no AioRpcError
         code = error.code()
         return (grpc.StatusCode.UNAVAILABLE if code is grpc.StatusCode.CANCELLED else code).name
     if isinstance(error, AurumError):
@@ -56,7 +56,7 @@ def _code(error: BaseException) -> str:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the server asks to wait (RetryInfo)."""
+    """Seconds that the server asks to wait (RetryInfo), or None."""
     if isinstance(error, grpc.aio.AioRpcError):
         return from_rpc_error(error).retry_after
     return error.retry_after if isinstance(error, AurumError) else None
@@ -66,7 +66,7 @@ RPC_ERRORS = ErrorView(_code, _retry_after)
 
 
 class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
-    """Measures streams that are not calls of `Dependency`: Ingest."""
+    """Measures the streams that are not calls of `Dependency`, which are those of Ingest."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,7 +91,7 @@ class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
 
 
 def open_channel(target: str, max_message_bytes: int, certificates: Certificates | None = None) -> grpc.aio.Channel:
-    """A channel with keepalive and quick reconnection, whose calls are spread over all addresses of the target."""
+    """Opens a channel with keepalive and fast reconnection. Its calls are spread over all addresses of the target."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -101,7 +101,7 @@ def open_channel(target: str, max_message_bytes: int, certificates: Certificates
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # pods come and go
-        ("grpc.enable_retries", 0),  # ours are budgeted
+        ("grpc.enable_retries", 0),  # our own retries are budgeted
         ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
     ]
     if certificates is None:
@@ -110,15 +110,15 @@ def open_channel(target: str, max_message_bytes: int, certificates: Certificates
     return grpc.aio.secure_channel(target, credentials, options, interceptors=[_StreamMetrics()])
 
 
-_LOOK_FOR_CERTIFICATES = 2.0  # seconds between two looks
+_LOOK_FOR_CERTIFICATES = 2.0  # seconds between two checks
 
 
 class Dependency:
-    """A service that this one calls. `channel` is for the stub; `unary`, `stream` and `endless` make its calls.
+    """A service that this one calls. The stub uses `channel`, and `unary`, `stream` and `endless` make the calls.
 
-    All raise the server's error as AurumError; UnavailableError when it cannot be reached or the breaker is open,
-    ResourceExhaustedError when too many calls are in progress, DeadlineError in time-out. idempotent: whether the call
-    may be made again after a failure.
+    All three methods raise the server's error as AurumError. They raise UnavailableError if the server cannot be
+    reached or the breaker is open, ResourceExhaustedError if too many calls are in progress, and DeadlineError on a
+    timeout.
     """
 
     def __init__(  # noqa: PLR0917 - of a service alone
@@ -130,7 +130,7 @@ class Dependency:
         max_message_bytes: int,
         folder: CertificateFolder | None = None,
     ) -> None:
-        """folder: certificates, for mutual TLS."""
+        """folder: Certificates for mutual TLS, or None without TLS."""
         self.client = client
         self.server = server
         self.target = target
@@ -147,7 +147,7 @@ class Dependency:
         return self._folder is not None
 
     async def follow_certificates(self) -> None:
-        """Changes the channel when its certificates have changed, for as long as it runs."""
+        """Replaces the channel whenever its certificates have changed. It runs until it is cancelled."""
         channel = self.channel
         while self._folder is not None and isinstance(channel, RotatingChannel):
             await asyncio.sleep(_LOOK_FOR_CERTIFICATES)
@@ -158,7 +158,7 @@ class Dependency:
     async def unary(
         self, method: Callable[..., Awaitable[Response]], request: Any, *, idempotent: bool = True
     ) -> Response:
-        """Makes a unary call of the stub."""
+        """Makes a unary call of the stub. idempotent: Whether the call may be retried or hedged."""
         name = _full_name(method)
         pipeline = self.pipeline(name.rpartition("/")[2])
 
@@ -173,9 +173,12 @@ class Dependency:
         return await self._governed(pipeline, name, attempt, idempotent)
 
     async def stream(self, method: Callable[..., Any], request: Any) -> list[Any]:
-        """Makes a call that is answered by a finite stream, and gathers its responses.
+        """Makes a call that is answered by a finite stream, and returns the responses as a list.
 
-        request: a message, or for a method that takes a stream a function that gives an async iterator of them.
+        Args:
+            method: The stub's method.
+            request: A message. For a method that takes a stream, it is a function that returns an async iterator of
+                messages.
         """
         name = _full_name(method)
         pipeline = self.pipeline(name.rpartition("/")[2])
@@ -191,8 +194,11 @@ class Dependency:
         return await self._governed(pipeline, name, attempt, True)
 
     async def endless(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any]:
-        """The responses of a call that goes on until one side ends it. The breaker sees it succeed as soon as the
-        server has taken it up, which it says with TAKEN_UP or a first response: it may then go on for months."""
+        """Yields the responses of a call that lasts until one side ends it.
+
+        For the breaker, the call has succeeded as soon as the server has accepted it with TAKEN_UP or a first response,
+        because the call may last for months.
+        """
         name = _full_name(method)
         pipeline = self.pipeline(name.rpartition("/")[2])
         timeout = pipeline.policy.timeout.attempt
@@ -204,7 +210,7 @@ class Dependency:
                 responses = call.__aiter__()
                 first: list[Any] = []
                 async with asyncio.timeout(left):
-                    # An error comes with initial metadata too, empty ones
+                    # An error comes with initial metadata too, which is empty
                     if not set(TAKEN_UP).issubset(await call.initial_metadata()):
                         first.append(await anext(responses))
             for response in first:
@@ -226,7 +232,7 @@ class Dependency:
                 call.cancel()
 
     def pipeline(self, method: str) -> Pipeline:
-        """The policies of a method, as they are in force now."""
+        """The pipeline of a method under the policies in force."""
         return self._policies.pipeline(self.client, self.server, method, RPC_ERRORS)
 
     async def close(self) -> None:
@@ -236,7 +242,7 @@ class Dependency:
         self, pipeline: Pipeline, name: str, attempt: Callable[[float], Awaitable[T]], idempotent: bool
     ) -> T:
         try:
-            # gRPC keeps to the timeout by itself, and tells the server of it
+            # gRPC enforces the timeout itself, and sends it to the server
             return await pipeline.call_async(attempt, idempotent=idempotent, timed=False, target=self._target(name))
         except AurumError:
             raise
@@ -244,8 +250,11 @@ class Dependency:
             raise self._meant(error) from error
 
     async def _explained(self, timeout: float, call: Awaitable[T]) -> T:
-        """The answer to a call, or an error that says what it means where gRPC ends the call without the server's
-        word: one that is over while its request is still being sent is "cancelled" or "internal", whatever ended it."""
+        """Awaits a call and translates the errors that gRPC itself reports.
+
+        If a call ends while its request is still being sent, gRPC reports "cancelled" or "internal" whatever the cause
+        was.
+        """
         started = time.perf_counter()
         try:
             return await call
@@ -258,7 +267,10 @@ class Dependency:
         return f"{self.client}/{self.server}/{name.rpartition('/')[2]}"
 
     async def connected(self, pipeline: Pipeline, timeout: float) -> float:
-        """Waits until the channel is ready, within the policy's connect timeout; the rest of the attempt's time."""
+        """Waits for the channel within the connect timeout. Returns the seconds that are left for the attempt.
+
+        Raises UnavailableError if there is no connection in time.
+        """
         if self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
             return timeout
         started = time.monotonic()
@@ -273,7 +285,7 @@ class Dependency:
         return max(0.001, timeout - (time.monotonic() - started))
 
     def _meant(self, error: Exception) -> Exception:
-        """The error as its server, or a policy of ours, meant it; any other as it is."""
+        """Returns the error as the server or our own policy meant it. Other errors are returned unchanged."""
         if not isinstance(error, grpc.aio.AioRpcError):
             return from_policy_error(error) or error
         meant = from_rpc_error(error)
@@ -296,7 +308,7 @@ class Dependency:
 
 
 def _ended_by_grpc(error: BaseException) -> bool:
-    """Whether an error of a call says neither what the server meant nor that somebody cancels the task that waits."""
+    """Whether gRPC itself ended the call, rather than the server or a cancellation of the waiting task."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and not task.cancelling()
@@ -304,17 +316,17 @@ def _ended_by_grpc(error: BaseException) -> bool:
 
 
 def _full_name(method: Any) -> str:
-    """/package.Service/Method of a stub's callable."""
+    """Returns the name of a stub's callable, as /package.Service/Method."""
     name = method._method
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def context_metadata() -> dict[str, str]:
-    """What travels with a call: trace, request and user ids, criticality."""
+    """Returns the metadata that travel with a call: trace, request and user ids, criticality."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     context = get_request_context()
-    # Metadata are ASCII, and names of people are not
+    # Metadata must be ASCII, but names of people may not be
     carrier |= {key: quote(context[field], safe=_PLAIN) for field, key in _CONTEXT_KEYS.items() if field in context}
     criticality = stated_criticality()
     if criticality is not None:
@@ -323,7 +335,7 @@ def context_metadata() -> dict[str, str]:
 
 
 async def _traced(server: str, name: str, call: Callable[[Any], Awaitable[T]]) -> T:
-    """One attempt: its span, the context that travels with it, its metrics."""
+    """Makes one attempt in its span, with context metadata and metrics."""
     started = time.perf_counter()
     _, service, method = name.split("/")
     attributes = {"peer.service": server, "rpc.system": "grpc", "rpc.service": service, "rpc.method": method}

@@ -60,21 +60,21 @@ _SERVER_FAULTS = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
     }
 )
-# These outlive any request, so a span for each would say nothing; Ingest makes one for each batch instead.
+# These methods outlive any request, so they get no span; Ingest creates one for each batch instead
 _ENDLESS = frozenset({"Ingest", "Watch"})
-# The class of calls that state none, by method; all others are queries.
+# The class of calls that state none, by method; all others are queries
 _CRITICALITY = {
     "Ingest": Criticality.TELEMETRY,
     "Write": Criticality.TELEMETRY,
     "RegisterMachine": Criticality.TELEMETRY,
     "PredictBatch": Criticality.BATCH,
 }
-# What tells an adaptive limit that there is too much to do; a call is cancelled when its sender has given up.
+# Codes that tell an adaptive limit of overload; a call is cancelled when its caller has given up
 _OVERLOAD = frozenset(
     {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
 )
-# Callers then connect anew, and so come to know of pods that were not there before. Streams go on.
 _MOST_USER = 200  # characters of a name in logs
+# When a connection ends, callers reconnect and so find new pods; streams go on
 _CONNECTION_AGE_MS = 300_000
 _CUT_OFF = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})  # calls that got no answer
 _SHED = ResourceExhaustedError(
@@ -83,13 +83,12 @@ _SHED = ResourceExhaustedError(
 _SHED_DETAILS = to_status(_SHED).SerializeToString()
 
 
-# Of a method and the call's context: who calls, None for the platform itself; raises AurumError
+# Authorises a call by its method and context. Returns the caller, or None for the platform; raises AurumError
 Admit = Callable[[str, Any], str | None]
 
 
 class _CallInterceptor(grpc.aio.ServerInterceptor):
-    """Admits each call or refuses it, runs it in its request context and deadline, measures it, lets faults happen, and
-    turns errors into status details."""
+    """Wraps each call: admission, request context, deadline, metrics, injected faults and error details."""
 
     def __init__(
         self,
@@ -170,7 +169,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             metadata = _text_metadata(context)
             criticality = await self._admitted(method, limit, context, metadata)
             outcome = _Outcome(method, limit, self._answers, context.time_remaining())
-            # A generator's body runs in its caller's context, which is this call's own task throughout.
+            # The body of a generator runs in its caller's context, which is always this call's own task
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
                     with outcome.measured():
@@ -189,9 +188,12 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
     async def _admitted(
         self, method: str, limit: ConcurrencyLimit, context: Any, metadata: dict[str, str]
     ) -> Criticality:
-        """Takes a place for the call; its class. A call that gets none ends here, and so does one whose caller will not
-        wait for as long as an answer takes. That costs as little as possible: under overload there are many of them, so
-        they are counted, but have neither span nor log line."""
+        """Takes a place for the call and returns its class.
+
+        A call ends here with RESOURCE_EXHAUSTED if it gets no place, or if its caller will not wait for as long as an
+        answer takes. There are many such calls under overload, so they are counted but get neither a span nor a log
+        line.
+        """
         criticality = Criticality.parse(metadata.get(CRITICALITY_KEY, ""))
         if criticality is None:
             criticality = _CRITICALITY.get(method.rpartition("/")[2], Criticality.QUERY)
@@ -208,11 +210,11 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
 @dataclass(frozen=True, slots=True)
 class _Malformed:
-    """Stands for a request that is no message of its method."""
+    """Stands for a request that cannot be decoded."""
 
 
 def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Leaves the refusal of a malformed request to the call, which can say what is wrong."""
+    """Wraps the deserializer so that a malformed request is refused within the call and with a description."""
     if deserializer is None:
         return None
 
@@ -226,7 +228,7 @@ def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], An
 
 
 def _well_formed(request: Any) -> Any:
-    """The request, or stream of them. Raises InvalidArgumentError for one that is malformed."""
+    """Returns the request or the stream of requests. Raises InvalidArgumentError for a malformed request."""
     if isinstance(request, _Malformed):
         raise InvalidArgumentError.of("request", "is no message of this method")
     return _well_formed_stream(request) if hasattr(request, "__aiter__") else request
@@ -246,10 +248,10 @@ def _text_metadata(context: Any) -> dict[str, str]:
 
 
 class _Outcome:
-    """How one call ended."""
+    """Tracks the outcome of one call."""
 
     def __init__(self, method: str, limit: ConcurrencyLimit, answers: AnswerTimes, left: float | None) -> None:
-        """left: seconds that the caller still waits."""
+        """left: Seconds that the caller still waits, or None without a deadline."""
         self._method = method
         self._limit = limit
         self._answers = answers
@@ -260,7 +262,7 @@ class _Outcome:
 
     @contextlib.contextmanager
     def released(self) -> Generator[None]:
-        """Gives the call's place back, and tells an adaptive limit how long it took."""
+        """Gives the call's place back at the end of the block, and reports the duration to an adaptive limit."""
         started = time.perf_counter()
         try:
             yield
@@ -300,7 +302,8 @@ class _Outcome:
                 )
 
     async def abort(self, context: Any, error: Exception) -> None:
-        """Logs an error and ends the call with its status and details; one that nobody expected is not told."""
+        """Logs an error and ends the call with its status and details. Unexpected errors are not described to the
+        caller."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
         with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{self._method} ended"):
@@ -317,8 +320,8 @@ class _Outcome:
                 extra = {"code": domain_error.code.name}
                 logger.info("%s refused: %s", self._method, domain_error.message, extra=extra)
         details = to_status(domain_error).SerializeToString()
-        # gRPC keeps how a call was aborted in a cycle with the call. The traceback holds the request, decoded, which
-        # would stay until the garbage collector comes by.
+        # gRPC keeps the call and its error in a reference cycle. The traceback holds the decoded request, which would
+        # stay in memory until the next garbage collection.
         error.__traceback__ = None
         await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
 
@@ -331,7 +334,7 @@ def _domain_error(error: Exception) -> AurumError:
 
 @contextlib.contextmanager
 def _request_scope(method: str, context: Any, metadata: dict[str, str], criticality: Criticality) -> Generator[None]:
-    """The request's ids, its deadline, its class and its span."""
+    """Sets the ids, the deadline, the class and the span of a request for the duration of the block."""
     user_id = metadata.get("x-user-id")
     token = set_request_context(
         request_id=metadata.get("x-request-id"), user_id=unquote(user_id)[:_MOST_USER] if user_id else None
@@ -361,7 +364,7 @@ def _span(method: str, metadata: dict[str, str]) -> Generator[None]:
     token = attach(trace.set_span_in_context(span))
     try:
         yield
-        span.set_attribute("rpc.grpc.status_code", grpc.StatusCode.OK.value[0])  # an error has set its own
+        span.set_attribute("rpc.grpc.status_code", grpc.StatusCode.OK.value[0])  # an error sets its own code
     finally:
         with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
             token.var.reset(token)
@@ -382,14 +385,29 @@ async def rpc_server(
     faults: Faults,
     door: Admit | None,
 ) -> AsyncGenerator[int]:
-    """Serves for the time of the block; yields the port. Calls in progress then get the shutdown grace. door: who may
-    call what; everybody may where it is None."""
+    """Serves during the block and yields the port. Calls in progress get the shutdown grace afterwards.
+
+    Args:
+        register: Adds the servicers to the server.
+        service_names: Full names of the services, for health and reflection.
+        host: Address to listen on.
+        port: Port to listen on.
+        setting: Setting that names the port, for errors.
+        settings: Settings of the process.
+        health_state: State that the health service reports.
+        limits: Limits on unary calls and on endless streams.
+        faults: Faults to inject.
+        door: Authorises calls. None: all callers may call everything.
+
+    Raises:
+        PortInUseError: The port cannot be used.
+    """
     calls = limits[0]
     shares = rpc_shares(settings, lambda: max(calls.limit, calls.config.limit))
     server = grpc.aio.server(
         interceptors=[_CallInterceptor(*limits, faults, door, shares)],
         options=[
-            ("grpc.so_reuseport", 0),  # a second process on the port is an error, not a share of the load
+            ("grpc.so_reuseport", 0),  # a second process on the port is an error and does not share the load
             ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),
             ("grpc.max_send_message_length", settings.rpc_max_message_bytes),
             ("grpc.max_metadata_size", 16_384),

@@ -1,4 +1,4 @@
-"""One call that gives a service its logs, metrics, traces, health, admin server, policies and an orderly end."""
+"""Runs a service with logs, metrics, traces, health, admin server and policies, and stops it gracefully."""
 
 import asyncio
 import contextlib
@@ -41,16 +41,16 @@ from aurum.runtime.tracing import setup_tracing
 
 logger = logging.getLogger(__name__)
 
-_SWITCH_INTERVAL = 0.0005  # seconds that a busy thread may keep the event loop waiting; Python's default is 0.005
-_GC_THRESHOLD = (20_000, 20, 50)  # messages and spans hold no cycles, so there is little for it to find
-_LAST_RESORT = 9.5  # seconds after which a stop that hangs is cut short; supervisors kill at 10
+_SWITCH_INTERVAL = 0.0005  # seconds that a busy thread may block the event loop; Python's default is 0.005
+_GC_THRESHOLD = (20_000, 20, 50)  # collections are rare, since messages and spans have no cycles
+_LAST_RESORT = 9.5  # seconds until a hanging stop is aborted; supervisors kill after 10
 
 
 class Service:
     """A running service, as its body sees it."""
 
     def __init__(self, name: str, settings: Settings, spans: SpanRing | None, audit: AuditLog) -> None:
-        """spans: the last ones, where they are kept."""
+        """spans: The latest spans, or None if they are not kept."""
         self.name = name
         self.settings = settings
         self.spans = spans
@@ -66,13 +66,13 @@ class Service:
         self.failed = False
 
     def stop(self) -> None:
-        """Asks the service to end; a second time, not to wait for its callers to learn of it."""
+        """Asks the service to stop. A second call skips the drain period."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
 
     def overview(self) -> dict[str, Any]:
-        """What this process is, does and has in force."""
+        """Returns the state of this process and what it has in force."""
         return {
             **self.policies.state(),
             **overview(),
@@ -83,18 +83,18 @@ class Service:
         }
 
     def describe(self, name: str, state: Callable[[], Any]) -> None:
-        """Adds what only this service has to its overview."""
+        """Adds a section that only this service has to its overview."""
         self._described[name] = state
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Runs background work; if it fails the service ends, to be restarted, rather than live on without it."""
+        """Runs background work. If it fails, the service ends so that it is restarted."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     def dependency(self, server: str, target: str) -> Dependency:
-        """A service that this one calls; its channel is closed when this service ends."""
+        """Creates the client of another service. Its channel is closed when this service ends."""
         dependency = Dependency(
             self.name,
             server,
@@ -116,7 +116,7 @@ class Service:
         connections: int = CONNECTIONS,
         headers: Mapping[str, str] | None = None,
     ) -> HttpDependency:
-        """A service that this one asks over HTTP; its connections are closed when this service ends."""
+        """Creates the HTTP client of another service. Its connections are closed when this service ends."""
         dependency = HttpDependency(self.name, server, address, self.policies, connections=connections, headers=headers)
         self._stack.push_async_callback(dependency.close)
         return dependency
@@ -131,7 +131,7 @@ class Service:
         setting: str,
         door: Admit | None,
     ) -> AbstractAsyncContextManager[int]:
-        """A gRPC server for the time of a block. door: who may call what."""
+        """Runs a gRPC server during a block. The arguments are those of `runtime.rpc_server.rpc_server`."""
         return rpc_server(
             register,
             service_names,
@@ -147,7 +147,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """For the time of the block background work and dependencies live."""
+        """Runs background work and keeps dependencies open during the block."""
         async with self._stack:
             if self.settings.outcomes_enabled:
                 recorder = OutcomeRecorder(self.settings.outcomes_path(self.name), self.settings.outcomes_max_bytes)
@@ -164,7 +164,7 @@ class Service:
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def wait_for_stop(self) -> None:
-        """Returns when the service has to end: when it was asked to, and then has drained."""
+        """Returns when the service was asked to stop and has drained."""
         await self._stop.wait()
         if self.settings.shutdown_drain and not self.failed:
             logger.info("%s is draining for %s s", self.name, self.settings.shutdown_drain)
@@ -174,7 +174,7 @@ class Service:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():  # by whoever stops it, or from within, as gRPC does with a call that it gives up
+        if task.cancelled():  # from outside, or from within, as gRPC does with a call that it gives up
             error: BaseException | None = None if task.cancelling() else asyncio.CancelledError()
         else:
             error = task.exception()
@@ -190,10 +190,16 @@ Body = Callable[[Service], AbstractAsyncContextManager[None]]
 
 
 def run_service(name: str, body: Body, settings: Settings | None = None) -> int:
-    """Runs a service until SIGTERM or SIGINT; returns its exit code.
+    """Runs a service until SIGTERM or SIGINT, and returns its exit code.
 
-    `body` is entered before the service counts as ready, and left to drain: requests first, then what they wrote.
-    Raises SettingsError, PolicyError or OSError, with a sentence, if it cannot start.
+    Args:
+        name: Name of the service.
+        body: Context manager that is entered before the service is ready. It is left to drain the service, first the
+            requests and then what they wrote.
+        settings: Settings, loaded from the environment by default.
+
+    Raises:
+        SettingsError, PolicyError, OSError: The service cannot start.
     """
     settings = settings or load_settings()
     setup_logging(name, settings)
@@ -228,7 +234,7 @@ async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None
     )
     async with http_server(admin_door(app, settings), listener, 1.0), service.running(), body(service):
         gc.collect()
-        gc.freeze()  # what was loaded stays: looking through it again and again would hold up requests
+        gc.freeze()  # loaded objects are permanent; scanning them again and again would delay requests
         service.health.started()
         if settings.faults_enabled:
             logger.warning("faults can be injected into this process (AURUM_FAULTS_ENABLED)")
@@ -244,7 +250,7 @@ async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None
 
 
 def _flush(provider: TracerProvider | None, audit: AuditLog) -> None:
-    """Exports the last spans and audit events, but does not wait long for a collector that is down."""
+    """Exports the last spans and audit events, waiting at most 2 s for a collector that is down."""
     work = [threading.Thread(target=audit.close, name="audit-end", daemon=True)]
     if provider:
         work.append(threading.Thread(target=provider.shutdown, name="trace-end", daemon=True))

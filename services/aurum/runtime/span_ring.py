@@ -1,5 +1,7 @@
-"""The last spans of a process in memory, and which traces were slow, failed or degraded: a look into them without any
-other program, as on a laptop."""
+"""The latest spans of a process in memory, and which traces were slow, failed or degraded.
+
+They can be inspected without other programs, for example on a laptop.
+"""
 
 import collections
 import threading
@@ -13,17 +15,23 @@ from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 Reason = Literal["failed", "degraded", "slow"]
 
 _MOST_NOTABLE = 60
-_MOST_OF_A_NAME = 12  # so that one failing request that is made all the time does not push out all others
+_MOST_OF_A_NAME = 12  # so that one frequent failing request does not displace all others
 _MOST_SPANS_OF_A_TRACE = 500
-_MOST_BYTES = 16_000_000  # of spans, about: their attributes hold what callers send
-_SPAN_BYTES, _ATTRIBUTE_BYTES = 1500, 150  # of one without texts
+_MOST_BYTES = 16_000_000  # approximate size of all spans; their attributes contain data of callers
+_SPAN_BYTES, _ATTRIBUTE_BYTES = 1500, 150  # of a span and an attribute without its texts
 
 
 @dataclass(frozen=True, slots=True)
 class NotableTrace:
-    """A trace whose first span in this process says that it is worth a look.
+    """A trace that its first span in this process marks as notable.
 
-    start: seconds since 1970. seconds: of that span.
+    Attributes:
+        trace_id: Hexadecimal id of the trace.
+        name: Name of the span.
+        start: Start of the span, in seconds since 1970.
+        seconds: Duration of the span.
+        reason: Why the trace is notable.
+        detail: Description of the failure or degradation.
     """
 
     trace_id: str
@@ -35,19 +43,21 @@ class NotableTrace:
 
 
 class SpanRing(SpanProcessor):
-    """Keeps the last `size` spans that have ended, of at most _MOST_BYTES; called on whichever thread ends them.
+    """Keeps the last `size` ended spans, within _MOST_BYTES. Any thread may end a span.
 
-    slow: seconds from which on a trace is worth a look.
+    Args:
+        size: Most spans that are kept.
+        slow: Seconds from which a trace is notable.
     """
 
     def __init__(self, size: int, slow: float) -> None:
         self._size = size
-        self._spans: collections.deque[tuple[ReadableSpan, int]] = collections.deque()  # each with its bytes, about
+        self._spans: collections.deque[tuple[ReadableSpan, int]] = collections.deque()  # with approximate bytes
         self._bytes = 0
         self._notable: collections.deque[NotableTrace] = collections.deque()
         self._slow = slow
         self._lock = threading.Lock()
-        self.added = 0  # notable traces, ever
+        self.added = 0  # number of notable traces so far
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         pass
@@ -75,12 +85,12 @@ class SpanRing(SpanProcessor):
 
     @property
     def notable(self) -> list[NotableTrace]:
-        """The newest first."""
+        """The notable traces, the newest first."""
         with self._lock:
             return list(reversed(self._notable))
 
     def trace(self, trace_id: str) -> list[dict[str, Any]]:
-        """The spans of a trace that this process still has, as JSON, by their start."""
+        """Returns the spans of a trace that are still kept, as JSON and in order of their start."""
         wanted = int(trace_id, 16)
         with self._lock:
             spans = [span for span, _ in self._spans]
@@ -123,7 +133,7 @@ def _size_of(span: ReadableSpan) -> int:
 
 
 def as_json(span: ReadableSpan) -> dict[str, Any]:
-    """What a waterfall shows of a span. start, seconds: seconds since 1970, and of its length."""
+    """Returns the data of a span for a waterfall view. start: Seconds since 1970. seconds: Duration."""
     start, end = span.start_time or 0, span.end_time or 0
     return {
         "trace_id": format_trace_id(span.context.trace_id) if span.context else "",

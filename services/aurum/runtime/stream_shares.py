@@ -1,5 +1,7 @@
-"""Places for what stays open: each kind of streams has its own, and each caller may take a part of them, so that
-neither one caller nor one kind can take the places of all."""
+"""Limits on open streams: each kind has its own places, and each caller may use a share of them.
+
+So neither one caller nor one kind can occupy all places.
+"""
 
 import contextlib
 from collections import Counter
@@ -17,24 +19,29 @@ _RETRY_AFTER = {"query": 1.0}  # seconds; other streams last longer
 _RETRY_AFTER_OTHERS = 10.0
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
-# ingest, watch: of IngestionService. query: Query, PredictBatch, and the API's long answers. events: server-sent events
-# of the API. other: health and reflection.
+# ingest, watch: streams of IngestionService. query: Query, PredictBatch and long responses of the API.
+# events: server-sent events of the API. other: health and reflection.
 Kind = Literal["ingest", "watch", "query", "events", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """places: of a kind, at the moment. setting: that says how many."""
+    """The places of one kind of streams.
+
+    Attributes:
+        places: Returns the present number of places.
+        setting: Names of the settings that define it.
+    """
 
     places: Callable[[], int]
     setting: str
 
 
 class StreamShares:
-    """The places of a server, by kind. For one event loop."""
+    """The places of a server by kind. It is for use on one event loop."""
 
     def __init__(self, shares: Mapping[Kind, Share], of_caller: float) -> None:
-        """of_caller: the share of the places of a kind that one caller may take, at least one of them."""
+        """of_caller: Share of the places of a kind that one caller may use. It is at least one place."""
         self._shares = shares
         self._of_caller = of_caller
         self._taken: Counter[Kind] = Counter()
@@ -46,10 +53,11 @@ class StreamShares:
 
     @contextlib.contextmanager
     def place(self, kind: Kind, caller: str | None) -> Generator[None]:
-        """A place for the time of the block. caller: whose part it is taken of; None for the platform itself, which has
-        no part of its own.
+        """Occupies a place during the block. Raises ResourceExhaustedError if there is none.
 
-        Raises ResourceExhaustedError if there is none.
+        Args:
+            kind: Kind of the stream.
+            caller: Whose share is used. None: the platform itself, which has no limit of its own.
         """
         self._require(kind, caller)
         self._count(kind, caller, 1)
@@ -89,7 +97,7 @@ class StreamShares:
 
 
 def rpc_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
-    """Of a gRPC server. calls: how many it handles at a time, queries among them."""
+    """Returns the shares of a gRPC server. calls: Returns the calls that it handles at a time, including queries."""
 
     def of_streams(share: float) -> Callable[[], int]:
         places = max(1, int(settings.rpc_max_streams * share))
@@ -107,7 +115,7 @@ def rpc_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
 
 
 def http_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
-    """Of the API. calls: requests that it handles at a time, those with long answers among them."""
+    """Returns the shares of the API. calls: Returns the requests that it handles at a time, long responses included."""
     return StreamShares(
         {
             "events": Share(lambda: settings.api_max_event_streams, "AURUM_API_MAX_EVENT_STREAMS"),
@@ -118,12 +126,12 @@ def http_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
 
 
 def query_share(settings: Settings, calls: Callable[[], int]) -> Share:
-    """A part of the calls, so that slow readers of long answers leave places for others."""
+    """Returns a share of the calls for queries, so that slow readers of long responses leave places for others."""
     return Share(lambda: max(1, int(calls() * settings.query_share)), "AURUM_RPC_CONCURRENCY_LIMIT, AURUM_QUERY_SHARE")
 
 
 def kind_of(method: str) -> Kind:
-    """Of a method that streams, by its full name."""
+    """Returns the kind of a streaming method by its full name."""
     service, _, name = method.rpartition("/")
     if service.startswith("/grpc."):
         return "other"
@@ -131,19 +139,19 @@ def kind_of(method: str) -> Kind:
 
 
 def address_of(context: Any) -> str:
-    """Where a call comes from: whose part its place is of, where nobody is asked who they are."""
+    """Returns the address of a caller as the key of its share, for servers without authentication."""
     return f"address/{context.peer().rpartition(':')[0]}"
 
 
 def limit_health(method: str, handler: Any, shares: StreamShares) -> Any:
-    """The handler of a method of the health service, whose streams have places too; it is open to all."""
+    """Limits the streams of the health service, which is open to all. Other methods are returned unchanged."""
     if method != _HEALTH_WATCH:
         return handler
 
     async def watch(request: Any, context: Any) -> None:
         try:
             with shares.place("other", address_of(context)):
-                await handler.unary_stream(request, context)  # which writes its answers itself
+                await handler.unary_stream(request, context)  # writes its responses itself
         except ResourceExhaustedError as error:
             details = to_status(error).SerializeToString()
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, error.message, ((DETAILS_KEY, details),))

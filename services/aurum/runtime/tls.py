@@ -1,5 +1,8 @@
-"""TLS between the services, with certificates that are followed while they are in use: a Secret of cert-manager's shape
-(tls.crt, tls.key, ca.crt) may be renewed at any time, and no call notices."""
+"""TLS between the services, with certificates that are reloaded while they are in use.
+
+The folder has the format of cert-manager's Secrets (tls.crt, tls.key, ca.crt). Its certificates can be renewed at any
+time without affecting calls.
+"""
 
 import logging
 import threading
@@ -17,7 +20,7 @@ _FILES = ("tls.crt", "tls.key", "ca.crt")
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """PEM. chain, key: our own. authorities: by whom those of the others are signed."""
+    """PEM certificates. chain, key: Our own. authorities: The authorities that sign those of the others."""
 
     chain: bytes
     key: bytes
@@ -25,10 +28,10 @@ class Certificates:
 
 
 class CertificateFolder:
-    """Reads what a folder holds, again whenever it has changed; what cannot be read leaves the last ones in use."""
+    """Reads the certificates of a folder again whenever they have changed. If that fails, the last ones stay in use."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises SettingsError if a file is missing or is no PEM."""
+        """Reads the certificates. Raises SettingsError if a file is missing or is not PEM."""
         self._folder = folder
         self._lock = threading.Lock()
         try:
@@ -42,7 +45,7 @@ class CertificateFolder:
         return self.refreshed()[0]
 
     def refreshed(self) -> tuple[Certificates, bool]:
-        """The present ones, and whether they are others than before."""
+        """Returns the present certificates, and whether they have changed since the last call."""
         with self._lock:
             try:
                 stamp = self._look()
@@ -50,7 +53,7 @@ class CertificateFolder:
                     return self._current, False
                 found = self._read()
             except (OSError, ValueError) as error:
-                logger.warning("new certificates cannot be read yet: %s", error)  # half of them may be written
+                logger.warning("new certificates cannot be read yet: %s", error)  # they may be partly written
                 return self._current, False
             self._stamp = stamp
             changed = found != self._current
@@ -70,12 +73,12 @@ class CertificateFolder:
 
 
 def certificate_folder(settings: Settings) -> CertificateFolder | None:
-    """None where the services trust the network between them. Raises SettingsError."""
+    """Returns the folder of the settings, or None without TLS between the services. Raises SettingsError."""
     return CertificateFolder(settings.rpc_tls_folder) if settings.rpc_tls_folder else None
 
 
 def server_credentials(folder: CertificateFolder) -> grpc.ServerCredentials:
-    """Each handshake has the present certificates, and wants one of the client that the authorities have signed."""
+    """Returns credentials that use the present certificates at each handshake, and require a client certificate."""
 
     def configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration(

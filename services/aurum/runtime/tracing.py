@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: set-up, and the few calls that other code needs."""
+"""OpenTelemetry traces: the set-up and the functions that other modules use."""
 
 import logging
 import sys
@@ -34,13 +34,13 @@ from aurum.runtime.span_ring import SpanRing
 logger = logging.getLogger(__name__)
 
 _LONGEST_ATTRIBUTE = 4000  # characters
-_SAY_AGAIN = 60.0  # seconds between two lines about a collector that takes nothing
+_SAY_AGAIN = 60.0  # seconds between two log lines about a collector that accepts no spans
 
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
 
 
 class _AdjustableRatio(Sampler):
-    """Records a share of new traces that may change while the process runs."""
+    """Samples a share of new traces. The share can change while the process runs."""
 
     def __init__(self) -> None:
         self.ratio = TraceIdRatioBased(1.0)
@@ -56,14 +56,13 @@ _new_traces = _AdjustableRatio()
 
 
 def set_sample_ratio(ratio: float) -> None:
-    """Sets the share of new traces that this process records; those that come with a call are recorded as its caller
-    says."""
+    """Sets the share of new traces that this process records. The caller decides for traces that come with a call."""
     if _new_traces.ratio.rate != ratio:
         _new_traces.ratio = TraceIdRatioBased(ratio)
 
 
 class _CountedExporter(SpanExporter):
-    """Counts the spans that its exporter could not deliver, and says so now and then: the SDK would at each attempt."""
+    """Counts the spans that its exporter could not deliver, and logs that at intervals. The SDK logs each attempt."""
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter = exporter
@@ -93,7 +92,7 @@ class _CountedExporter(SpanExporter):
 
 
 class _Callers(SpanProcessor):
-    """Puts into each span for whom it is."""
+    """Adds the caller's name to each span."""
 
     def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
         user_id = get_request_context().get("user_id")
@@ -102,13 +101,13 @@ class _Callers(SpanProcessor):
 
 
 def name_caller(user_id: str) -> None:
-    """Says for whom the present request is: in its logs, and in its spans, the one that has begun included."""
+    """Sets the caller of the current request for its logs and spans, including the current span."""
     set_request_context(user_id=user_id)
     set_span_attributes({"user_id": user_id})
 
 
 def describe_process(service: str, settings: Settings) -> Resource:
-    """What telemetry of this process says of where it comes from."""
+    """Returns the resource attributes that identify this process in its telemetry."""
     return Resource.create(
         {
             "service.name": service,
@@ -120,9 +119,14 @@ def describe_process(service: str, settings: Settings) -> Resource:
 
 
 def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None) -> TracerProvider | None:
-    """Makes the process's tracer provider; None if tracing is switched off. ring: that keeps the last spans.
+    """Creates the tracer provider of the process. Returns None if tracing is disabled.
 
-    Export happens on its own thread from a bounded queue: a collector that is down or slow costs a request nothing.
+    Spans are exported on a separate thread from a bounded queue, so a slow collector does not delay requests.
+
+    Args:
+        service: Name of the service.
+        settings: Settings of the process.
+        ring: Keeps the latest spans, or None.
     """
     if not settings.tracing_enabled:
         return None
@@ -131,7 +135,7 @@ def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None
     provider = TracerProvider(
         resource=resource,
         sampler=ParentBased(_new_traces),
-        span_limits=SpanLimits(max_attribute_length=_LONGEST_ATTRIBUTE),  # attributes hold what callers send
+        span_limits=SpanLimits(max_attribute_length=_LONGEST_ATTRIBUTE),  # attributes contain data of callers
     )
     provider.add_span_processor(_Callers())
     if settings.tracing_otlp_endpoint:
@@ -176,7 +180,7 @@ def traced_operation(
     context: Context | None = None,
     **more: AttributeValue,
 ) -> Generator[Span]:
-    """Runs the block in a span of its own; an exception marks the span as failed and goes on."""
+    """Runs the block in its own span. An exception marks the span as failed and is raised again."""
     with get_tracer("aurum").start_as_current_span(
         name, context=context, kind=kind, attributes={**(attributes or {}), **more}, set_status_on_exception=False
     ) as span:
@@ -191,7 +195,7 @@ def traced_operation(
 async def traced_async_operation(
     name: str, attributes: Mapping[str, AttributeValue] | None = None, **more: Any
 ) -> AsyncGenerator[Span]:
-    """traced_operation for `async with`."""
+    """Async variant of traced_operation."""
     with traced_operation(name, attributes, **more) as span:
         yield span
 
@@ -200,7 +204,7 @@ _ON_SPANS = frozenset({"breaker_rejection", "retry", "retry_exhausted", "hedge",
 
 
 def _on_resilience_event(event: events.Event) -> None:
-    """Shows on the span of a call what the policies did with it."""
+    """Adds the policies' decisions to the span of the call."""
     if event.kind in _ON_SPANS:
         span = trace.get_current_span()
         if span.is_recording():
@@ -213,18 +217,18 @@ events.subscribe(_on_resilience_event)
 
 
 def current_trace_id() -> str:
-    """The trace of the current span as 32 hexadecimal digits; empty without one."""
+    """The trace id of the current span as 32 hexadecimal digits, or an empty string."""
     span = trace.get_current_span().get_span_context()
     return format(span.trace_id, "032x") if span.is_valid else ""
 
 
 def traceparent() -> str:
-    """The current context as a W3C traceparent; empty without a span."""
+    """The current context as a W3C traceparent, or an empty string without a span."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent", "")
 
 
 def context_of(parent: str) -> Context:
-    """The context that a W3C traceparent stands for."""
+    """Converts a W3C traceparent to a context."""
     return propagate.extract({"traceparent": parent})

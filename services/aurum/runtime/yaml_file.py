@@ -1,4 +1,4 @@
-"""A YAML file that holds one document of a given shape."""
+"""Reads a YAML file with one document of a given schema."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -8,15 +8,24 @@ from pydantic import BaseModel, ValidationError
 from aurum.resilience import plain_yaml
 from aurum.resilience.plain_yaml import Bounds, YamlError, at_line
 
-_MOST = 10  # fields that a sentence names
-_LONGEST = 300  # characters of what is wrong with one
+_MOST = 10  # fields that an error names
+_LONGEST = 300  # characters of the description of one field
 _BOUNDS = Bounds(size=16 << 20, nodes=2_000_000)  # a gateway may list 100,000 registers
 
 Document = TypeVar("Document", bound=BaseModel)
 
 
 def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Document:
-    """Raises `refused`, and nothing else, with a sentence that names the file, the fields and their lines."""
+    """Reads and validates a document.
+
+    Args:
+        path: The file.
+        shape: The model of the document.
+        refused: The type of the error to raise.
+
+    Raises:
+        refused: The file is invalid. The message names the file, the fields and their lines. No other error is raised.
+    """
     try:
         text = plain_yaml.read_text(path, _BOUNDS)
     except YamlError as error:
@@ -27,7 +36,7 @@ def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Do
         raise refused(f"{path}: {error}") from error
     except ValidationError as error:
         found = [(each["loc"], each["msg"]) for each in error.errors()]
-        # What is wrong inside something makes pydantic find that wrong too
+        # pydantic reports the parents of an invalid field too
         inner = [
             (loc, told) for loc, told in found if not any(len(o) > len(loc) and o[: len(loc)] == loc for o, _ in found)
         ][:_MOST]

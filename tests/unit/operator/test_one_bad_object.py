@@ -125,7 +125,7 @@ def test_new_content_waits_for_no_earlier_backoff(plant: Plant, what: tuple[str,
     """An object that was refused for long gets a change as soon as the others, since rollbacks must not wait."""
     plant.api.refused[what] = 422
     apply(plant, "other", PREDICTION, retry={"maxAttempts": 6})
-    plant.advance(100)
+    plant.advance(30)  # the next request would be made 25 s after the last one
     del plant.api.refused[what]
     apply(plant, "other", PREDICTION, retry={"maxAttempts": 7})
     plant.advance(2)

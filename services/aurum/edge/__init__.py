@@ -1,1 +1,2 @@
-"""The store-and-forward gateway of a plant: takes readings from devices, keeps them, passes them on in order."""
+"""The store-and-forward gateway of a plant: takes readings from devices, spools them, and forwards them to ingestion.
+"""

@@ -20,7 +20,7 @@ Values = npt.NDArray[np.float64]
 Column = tuple[Timestamps, Values]  # one sensor's readings, in time order
 
 MAX_AHEAD_US = 5 * 60 * 1_000_000  # tolerance for fast clocks; later readings are refused
-AHEAD_OF_CLOCK = "AHEAD_OF_CLOCK"  # reason of that refusal; the batch may be accepted later, when time has passed or the clock is right
+AHEAD_OF_CLOCK = "AHEAD_OF_CLOCK"  # reason for refusing such a batch; it may be accepted later
 SEQUENCE_CLOSED = "SEQUENCE_CLOSED"  # reason for refusing a sequence in a closed gap
 MAX_READINGS = 200_000  # per batch
 MAX_SERIES = 20_000  # per batch
@@ -94,7 +94,7 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Approximate size in memory, with its message."""
+        """The approximate size in memory, including the message."""
         return 16 * self.readings + 300 * len(self.series) + len(self.data)
 
 

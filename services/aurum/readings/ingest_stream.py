@@ -22,8 +22,13 @@ SERVICE_NAME = "aurum.v1.IngestionService"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How a batch was taken: `accepted` readings stored, or all of them `duplicate`. rank: of what was stored, in the
-    store."""
+    """The outcome of a batch.
+
+    Attributes:
+        accepted: The number of readings that were stored; 0 for a duplicate.
+        duplicate: The number of readings of a duplicate; 0 for a new batch.
+        rank: The rank of the stored readings in the store; empty elsewhere.
+    """
 
     accepted: int
     duplicate: int

@@ -35,7 +35,7 @@ _BY_SIZE_OR_CONTENT = _DOUBTFUL | {
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A batch that the server will never take. reason: a stable name, for programs; message: a sentence."""
+    """A batch that the server refuses permanently. `reason` is a stable name for programs, `message` a sentence."""
 
     id: int
     reason: str
@@ -58,7 +58,7 @@ class Refusals:
 
     @property
     def passed_over(self) -> int | None:
-        """The id of a batch that is not to be sent."""
+        """The id of a batch that must not be sent, or None."""
         return self._passed_over.id if self._passed_over else None
 
     def window(self, most: int) -> int:

@@ -157,7 +157,7 @@ class Uplink:
     async def _acknowledge(self, stream: _Stream, responses: AsyncIterator[ingestion_pb2.IngestResponse]) -> bool:
         """Handles the next acknowledgement. Returns False at the end of the stream."""
         waiting = asyncio.ensure_future(anext(responses, None))
-        waiting.add_done_callback(lambda task: task.cancelled() or task.exception())  # retrieves the exception even if nobody awaits the task any more
+        waiting.add_done_callback(lambda task: task.cancelled() or task.exception())  # avoids an unretrieved exception
         try:
             while not waiting.done():
                 sent = len(stream.in_flight)

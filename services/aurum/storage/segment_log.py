@@ -290,7 +290,7 @@ def _check_version(file: _File) -> None:
         ) from error
     if len(found) < len(_MAGIC_BYTES) or found[:3] != _ANY_VERSION or found[3] not in _NEWER:
         return
-    if next(_records(file, 0), None) is None:  # else only the first record is damaged, and the others are of this version
+    if next(_records(file, 0), None) is None:  # else only the first record is damaged
         raise NewerLogError(
             f"{file.path} was made by a newer version (its format is {found[3]}, this one knows {_MAGIC_BYTES[3]}); it "
             f"is left untouched: start the newer version, or set another folder"

@@ -69,8 +69,14 @@ _SETTLED_US = 3_600_000_000  # a day is complete this long after its end
 
 @dataclass(slots=True)
 class _Source:
-    """order: the time of its first batch. owner: the caller it belongs to, empty if unknown. looked_up: when, by the
-    monotonic clock. received: by block of sequences, those that are known to be stored."""
+    """What is cached of a source.
+
+    Attributes:
+        order: The time of its first batch (µs).
+        owner: The caller that owns it; empty if unknown.
+        looked_up: The monotonic time of the last look-up in the tables.
+        received: The sequences known to be stored, by block.
+    """
 
     order: int
     owner: str
@@ -105,8 +111,8 @@ class CassandraStore:
         self._compactor = Compactor()
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self._noted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
-        self._shown: OrderedDict[tuple[str, str], Latest] = OrderedDict()  # latest readings that this replica has published, by machine and sensor
-        self._firsts: OrderedDict[str, int] = OrderedDict()  # earliest reading of each machine that this replica has published
+        self._shown: OrderedDict[tuple[str, str], Latest] = OrderedDict()  # published here, by series
+        self._firsts: OrderedDict[str, int] = OrderedDict()  # earliest reading published here, by machine
         self._doing: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
         self._waiting_bytes = 0
         self._last_number = 0  # of the recorded events

@@ -251,8 +251,9 @@ class Spool:
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def seconds_until_full(self) -> float:
-        """Returns the seconds until the spool is full at the growth rate of the last minute, or infinity if it does
-        not grow.
+        """Returns the seconds until the spool is full at the growth rate of the last minute.
+
+        Returns infinity if the spool does not grow.
         """
         if len(self._samples) < 2:
             return float("inf")
@@ -445,8 +446,9 @@ class Spool:
     # On the thread of the log
 
     def _append(self, puts: list[_Put]) -> list[int | AurumError]:
-        """Writes a group of batches. Returns for each batch its id, 0 if it is a duplicate, or the error that refuses
-        it.
+        """Writes a group of batches.
+
+        Returns for each batch its id, 0 if it is a duplicate, or the error that refuses it.
         """
         fresh: dict[tuple[str, int], _Put] = {}
         outcomes: list[int | AurumError] = []

@@ -12,8 +12,9 @@ logger = logging.getLogger(__name__)
 
 
 async def adopt(folder: Path, spool: Spool) -> None:
-    """Puts the batches of `folder`.db into the spool, then renames the file. Raises sqlite3.DatabaseError,
-    AurumError.
+    """Puts the batches of `folder`.db into the spool, then renames the file.
+
+    Raises sqlite3.DatabaseError, AurumError.
     """
     path = folder.with_name(folder.name + ".db")
     if not path.exists():

@@ -123,8 +123,9 @@ class Plant:
         self._room.release(coming)
 
     def apply(self, batch: Batch, now: int, rank: Rank = ()) -> None:
-        """Applies a batch that has become durable. Of readings at the same time, the one with the highest rank
-        counts.
+        """Applies a batch that has become durable.
+
+        Of readings at the same time, the one with the highest rank counts.
         """
         touched: dict[str, MachineState] = {}
         for series in batch.series:
@@ -193,8 +194,9 @@ class Plant:
         return tail
 
     def make_room(self, state: MachineState, tail: SeriesTail, start_us: int) -> bool:
-        """Enlarges a tail for all readings from `start_us` on, as estimated by their rate. Returns whether there is
-        room.
+        """Enlarges a tail for all readings from `start_us` on, as estimated by their rate.
+
+        Returns whether there is room.
         """
         wanted = tail.expected(max(start_us, state.first_seen_us))
         return wanted > 0 and self._grow(tail, wanted)

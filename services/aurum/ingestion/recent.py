@@ -100,8 +100,9 @@ class RecentReadings:
         self.readings = 0
 
     def add(self, batch: Batch, rank: tuple[int, int]) -> None:
-        """Adds a batch that has become durable. `rank` is its source and sequence, by which readings replace each
-        other.
+        """Adds a batch that has become durable.
+
+        `rank` is its source and sequence, by which readings replace each other.
         """
         source, sequence = rank
         with self._lock:

@@ -128,8 +128,9 @@ class Room:
                 )
 
     def _expected(self, machine_id: str, known: Known | None) -> int:
-        """Returns how many sensors of a machine are only reserved. Another batch with the same may have been applied
-        already.
+        """Returns how many sensors of a machine are only reserved.
+
+        Another batch with the same may have been applied already.
         """
         sensors = self._coming.get(machine_id, ())
         return len(sensors) if known is None else sum(1 for sensor in sensors if sensor not in known.sensors)

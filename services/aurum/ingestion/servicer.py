@@ -294,8 +294,9 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def _points(
         self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
     ) -> list[tuple[str, Points]]:
-        """Returns the requested readings of some sensors of a machine, from memory where possible, else from the
-        store.
+        """Returns the requested readings of some sensors of a machine.
+
+        They come from memory where possible, and otherwise from the store, with concurrent reads.
         """
         start = request.start_us or state.first_seen_us
         newest = max(state.last_seen_us, now_us()) if self._store.shared else state.last_seen_us
@@ -384,8 +385,9 @@ def _number_of(text: str) -> int:
 
 
 def _keep(tail: SeriesTail, points: Points, late: int, start: int, last: int) -> None:
-    """Keeps what was read in the tail. `last` is the number of readings that were asked for; 0 for all from `start`
-    on.
+    """Keeps what was read in the tail.
+
+    `last` is the number of readings that were asked for; 0 for all from `start` on.
     """
     whole = not last or len(points.timestamps) < last
     tail.prepend(points.timestamps, points.values, late, start if whole else int(points.timestamps[0]))

@@ -73,8 +73,9 @@ class Latest:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What another writer has stored of a machine: its registration if that is new, and its latest readings by
-    sensor.
+    """What another writer has stored of a machine.
+
+    `machine` is its registration if that is new, and `sensors` its latest readings by sensor.
     """
 
     machine_id: str

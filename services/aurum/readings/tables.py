@@ -250,8 +250,9 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def cmapss_prefix(path: Path) -> str:
-    """Returns the machine name prefix of a C-MAPSS file. It depends on the file name, so that several can be
-    imported.
+    """Returns the machine name prefix of a C-MAPSS file.
+
+    It depends on the file name, so that several can be imported.
     """
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in path.stem)
     return name.strip("._-") or "cmapss"

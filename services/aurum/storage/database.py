@@ -122,8 +122,9 @@ def found_version(path: Path, application: str) -> int:
 
 
 def _check_length(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises sqlite3.DatabaseError if the file is cut off. SQLite reads a truncated last page as if it ended in
-    zeros.
+    """Raises sqlite3.DatabaseError if the file is cut off.
+
+    SQLite reads a truncated last page as if it ended in zeros.
     """
     pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     log = path.with_name(path.name + "-wal")

@@ -91,8 +91,9 @@ class GroupCommit(Generic[Item, Result]):
         return await (await self.submit(item, nbytes))
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Runs `work` on the thread and returns its result. It runs after the items queued before it, and after those
-        committed in the same group.
+        """Runs `work` on the thread and returns its result.
+
+        It runs after the items queued before it, and after those committed in the same group.
         """
         done: asyncio.Future[T] = self._enqueue(_Call(work), 0)
         return await done

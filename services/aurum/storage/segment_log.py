@@ -1,5 +1,6 @@
-"""An append-only log of records in files. An append is synced before it returns; old files are trimmed from the
-start.
+"""An append-only log of records in files.
+
+An append is synced before it returns; old files are trimmed from the start.
 
 A folder holds the files, each named by the id of its first record. Each record has a little-endian header: magic u32,
 CRC-32 of everything that follows u32, length of the payload u32, zero u32, id u64, time of writing i64 (µs since the

@@ -94,8 +94,9 @@ class Broker(_Shape):
 
 
 class Topic(_Shape):
-    """Topics whose messages have the same format. In pattern, machine and sensor, {name} stands for a level of the
-    topic.
+    """Topics whose messages have the same format.
+
+    In pattern, machine and sensor, {name} stands for a level of the topic.
     """
 
     pattern: str = Field(min_length=1, max_length=1000, description="Such as plant/{machine}/state; # ends it.")

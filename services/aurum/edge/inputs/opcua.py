@@ -149,8 +149,9 @@ class Opcua:
                     self._troubles.tell(f"{each.node.nodeid.to_string()} cannot be subscribed to: {answer.name}")
 
     async def _watch(self, client: Client) -> None:
-        """Watches the connection while the client keeps or restores it. Raises UnavailableError if it is lost for too
-        long.
+        """Watches the connection while the client keeps or restores it.
+
+        Raises UnavailableError if it is lost for too long.
         """
         heard = time.monotonic()
         while True:
@@ -167,8 +168,9 @@ class Opcua:
                 self._connector.reach.lost(problem)
 
     async def _take(self, notifications: Sequence[Any]) -> None:
-        """Stores the changes, and returns when they are durable. If they cannot be stored, does not return, so that
-        no more notifications are requested.
+        """Stores the changes, and returns when they are durable.
+
+        If they cannot be stored, does not return, so that no more notifications are requested.
         """
         for notification in notifications:
             if isinstance(notification, ua.DataChangeNotification):

@@ -1,7 +1,7 @@
-"""A subscription to an OPC UA server that loses no notification.
+"""A subscription to an OPC UA server that acknowledges a notification when its readings are durable.
 
-A notification is acknowledged when its readings are durable. After a lost connection, notifications that were sent
-but not received are requested again (OPC 10000-4, 5.14.5 and 5.14.6: Publish, Republish).
+After a lost connection, notifications that were sent but not received are requested again (OPC 10000-4, 5.14.5 and
+5.14.6: Publish, Republish).
 """
 
 import asyncio
@@ -33,7 +33,9 @@ _NO_TRANSFER = (BadServiceUnsupported, BadNotImplemented, BadNotSupported, BadNo
 
 
 class Session(UaSession):
-    """A session that reads value changes as columns, and repeats acknowledgements until the server has received them.
+    """A session that reads value changes as columns.
+
+    It repeats acknowledgements until the server has received them.
     """
 
     def __init__(self, client: Any) -> None:
@@ -53,7 +55,7 @@ class Session(UaSession):
 
         Args:
             acks: The library's own acknowledgements. They are ignored: the library forgets them when a connection is
-                lost, and some are wrong.
+                lost, and acknowledges some notifications that were not consumed.
 
         Raises:
             UaStructParsingError: If the notification cannot be read. It is then not acknowledged.
@@ -86,9 +88,10 @@ class Session(UaSession):
 
 
 class DurableSubscription(Subscription):
-    """Awaits the consumer of each notification before the next one is requested and this one is acknowledged.
+    """A subscription that awaits the consumer of each notification.
 
-    Notifications are consumed one after the other, each once.
+    The next notification is requested, and this one acknowledged, only when the consumer has returned. Notifications
+    are consumed one after the other, each once.
 
     Args:
         session: The session.
@@ -138,8 +141,10 @@ class DurableSubscription(Subscription):
         self._end("nothing came, not even a sign of life")
 
     def is_stale(self, margin: float) -> bool:
-        """Returns False while a notification is being consumed or requested again, because then no other is
-        requested.
+        """Returns whether nothing was received for too long.
+
+        Returns False while a notification is being consumed or requested again, because no other one is requested
+        then.
         """
         return not self._one_at_a_time.locked() and super().is_stale(margin)
 

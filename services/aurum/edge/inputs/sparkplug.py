@@ -202,8 +202,9 @@ class Plant:
             self._collector.add(source, machine, sensor, milliseconds * 1000 or None, value, good=good)
 
     def _named(self, each: SparkplugMetric, born: _Born, *, whole: bool) -> tuple[str, int] | None:
-        """Returns the name and data type of a metric. None if they are unknown: after a gap, an alias may mean
-        another metric.
+        """Returns the name and data type of a metric.
+
+        None if they are unknown: after a gap, an alias may mean another metric.
         """
         if each.HasField("name"):
             return each.name, each.datatype or born.types.get(each.name, 0)

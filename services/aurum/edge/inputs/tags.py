@@ -31,8 +31,9 @@ class Kind(IntEnum):
 
 @dataclass(slots=True)
 class Tag:
-    """One sensor of one machine, with its stored names. `index` identifies it in arrays. `problem` says why it is
-    INVALID.
+    """One sensor of one machine, with its stored names.
+
+    `index` identifies it in arrays. `problem` says why it is INVALID.
     """
 
     index: int

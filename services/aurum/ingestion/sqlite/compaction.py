@@ -132,8 +132,9 @@ def _segments_of(connection: sqlite3.Connection, place: Place) -> list[Piece]:
 
 
 def _parts(pieces: list[Piece]) -> list[list[Piece]]:
-    """Splits pieces in time order into parts of the size that is merged at once. Parts of a single piece are left
-    out.
+    """Splits pieces in time order into parts of the size that is merged at once.
+
+    Parts of a single piece are left out.
     """
     parts: list[list[Piece]] = [[]]
     count = 0
@@ -205,8 +206,9 @@ def _data_of(connection: sqlite3.Connection, piece: Piece) -> bytes:
 
 
 def expire(connection: sqlite3.Connection, before_us: int) -> int:
-    """Deletes some segments whose last reading is before `before_us`, and frees their space. Returns how many
-    readings.
+    """Deletes some segments whose last reading is before `before_us`, and frees their space.
+
+    Returns how many readings.
     """
     rows = connection.execute(
         "SELECT id, count FROM segments WHERE end_us < ? LIMIT ?", (before_us, _EXPIRED_AT_ONCE)

@@ -37,8 +37,9 @@ INSERT INTO log_position VALUES (0);
 
 
 def _from_1(connection: sqlite3.Connection) -> None:
-    """Migrates from version 1, which had segments clustered by key, no log, and first and last readings only in
-    segments.
+    """Migrates from version 1.
+
+    That version had segments clustered by key and no log. First and last readings had to be read from the segments.
     """
     for table in ("series", "segments", "sources"):
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")

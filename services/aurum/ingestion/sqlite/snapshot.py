@@ -1,5 +1,6 @@
-"""Access to a store's files without its service, even while the service writes: for training, exports, checks,
-backups.
+"""Access to a store's files without its service, for training, exports, checks and backups.
+
+The service may write meanwhile.
 """
 
 import contextlib
@@ -181,8 +182,9 @@ def check(path: Path) -> Checked:
 
 
 def repair(path: Path) -> int:
-    """Moves damaged segments from the tables into files beside the store. Returns how many. The service may run
-    meanwhile.
+    """Moves damaged segments from the tables into files beside the store.
+
+    Returns how many. The service may run meanwhile.
 
     Raises:
         OSError: If a file cannot be written.

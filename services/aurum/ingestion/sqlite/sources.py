@@ -90,9 +90,7 @@ class Sources:
         return found
 
     def check(self, batch: Batch) -> None:
-        """Raises InvalidArgumentError if the sequence is in a closed gap, so that it is unknown whether it was
-        stored.
-        """
+        """Raises InvalidArgumentError for a sequence in a closed gap, of which it is unknown whether it was stored."""
         closed = self.get(batch.source_id).closed
         if batch.sequence <= closed:
             error = InvalidArgumentError.of(
@@ -138,8 +136,9 @@ class Sources:
         return source.number, sequence
 
     def freeze(self) -> tuple[list[tuple[str, Source]], int]:
-        """Returns copies of the sources that changed since the last flush, with their ids, and the last number
-        assigned.
+        """Returns copies of the sources that changed since the last flush.
+
+        Returns each with its id, and the last number that was assigned.
         """
         with self._lock:
             self._flushing |= self._changed

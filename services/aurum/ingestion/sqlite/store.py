@@ -109,10 +109,12 @@ class SqliteStore:
     def __init__(self, options: SqliteOptions) -> None:
         """Opens the store and replays its log. Blocks while another process uses the files.
 
+        After an error the files are unchanged.
+
         Raises:
             NewerDatabaseError: If a newer version made the database.
             sqlite3.DatabaseError: If the database cannot be read.
-            OSError: If the files cannot be used. In all cases they are left unchanged.
+            OSError: If the files cannot be used.
         """
         self._options = options
         self._owned = Ownership(schema.log_folder(options.path))
@@ -386,8 +388,9 @@ class SqliteStore:
         return bool(numbers) and self._sources.owners(numbers) == {owner}
 
     def _freeze(self) -> Frozen | None:
-        """Freezes the recent readings unless an earlier freeze is not flushed yet. Returns what is to be flushed, or
-        None.
+        """Freezes the recent readings unless an earlier freeze is not flushed yet.
+
+        Returns what is to be flushed, or None.
         """
         if self._frozen is None and self._recent.readings:
             frozen = Frozen(self._recent, self._log.next_id - 1, *self._sources.freeze())
@@ -442,8 +445,10 @@ class SqliteStore:
             await self._maintain()
 
     async def _flush(self) -> None:
-        """Flushes the recent readings to the tables. A flush that has begun runs to its end even if the caller is
-        cancelled, because readings in the tables must not be written again.
+        """Flushes the recent readings to the tables.
+
+        A flush that has begun runs to its end even if the caller is cancelled, because readings in the tables must
+        not be written again.
         """
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush_once(), name="store-flush")

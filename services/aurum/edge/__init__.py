@@ -1,2 +1,1 @@
-"""The store-and-forward gateway of a plant: takes readings from devices, spools them, and forwards them to ingestion.
-"""
+"""The store-and-forward gateway of a plant: takes readings from devices, spools and forwards them to ingestion."""

@@ -495,7 +495,9 @@ class Spool:
             return None
 
     def _save(self) -> None:
-        """Saves the acknowledged ids. Not synced: after a loss, batches are sent again and ingestion recognises them.
+        """Saves the acknowledged ids without a sync.
+
+        After a loss, batches are sent again, and ingestion recognises them.
         """
         ranges = self._acked[:]
         try:

@@ -1,4 +1,6 @@
-"""Recent readings: durable in the log and not yet in the tables. They are held in memory for queries and for packing.
+"""Recent readings: durable in the log and not yet in the tables.
+
+They are held in memory for queries and for packing.
 """
 
 import itertools

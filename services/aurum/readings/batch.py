@@ -62,7 +62,7 @@ class Batch:
         sequence: The number of the batch within its source, from 1.
         series: The readings by series.
         readings: The total number of readings.
-        data: The serialized message aurum.v1.Batch, as it was received.
+        data: The serialized message aurum.v1.Batch.
         owner: The identity that uses the source; empty if unknown.
     """
 

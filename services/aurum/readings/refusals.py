@@ -110,5 +110,5 @@ class Refusals:
 
 def _is_temporary(error: AurumError, code: grpc.StatusCode) -> bool:
     if error.reason == AHEAD_OF_CLOCK:
-        return True  # the server accepts it when its clock has caught up
+        return True  # the clocks disagree; the batch is accepted later
     return code in _BREAKS or (isinstance(error, ResourceExhaustedError) and error.retry_after is not None)

@@ -1,4 +1,7 @@
-"""Ownership of sources. Only its owner may use a source, or callers would use up each other's sequences."""
+"""Ownership of sources.
+
+Only the owner may use a source, because callers would otherwise use up each other's sequences.
+"""
 
 from aurum.runtime.errors import PermissionDeniedError
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o666, older: Path | None = None, sync: bool = True) -> None:
-    """Writes a file atomically in place of an older one. A reader sees either the old or the new file.
+    """Writes a file in place of an older one. A reader sees either the old or the new file.
 
     Args:
         path: The file.
         content: Its new content.
         mode: The permissions, reduced by the umask.
-        older: Where the previous file is kept, if given.
+        older: Where the previous file is moved, if given.
         sync: Whether to sync before returning. Otherwise the new file may be empty after a power cut.
 
     Raises:
-        OSError: If the write fails. The old file is then normally still in place.
+        OSError: If the write fails. The old file is then still there, at `path` or at `older`.
     """
     half = path.with_name(f".{path.name}.new")
     try:

@@ -65,7 +65,7 @@ class SourceState:
 
 
 class Sources:
-    """The devices that were heard recently. The least recently heard one is forgotten first."""
+    """The devices that have sent something recently. The least recent one is forgotten first."""
 
     def __init__(self) -> None:
         self._known: collections.OrderedDict[str, SourceState] = collections.OrderedDict()

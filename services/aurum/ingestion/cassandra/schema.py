@@ -1,8 +1,8 @@
 """The tables of the store in Cassandra, and their versions.
 
-A partition of segments holds one UTC day of one series. All writes are idempotent. A segment is written by its key.
-The latest values and the first reading of a machine have write times derived from the readings' own times, so that
-the newest, or the earliest, reading of several replicas counts.
+A partition of segments holds one UTC day of one series. All writes can be repeated safely. A segment is written by
+its key. The latest values and the first reading of a machine have write times derived from the readings' own times,
+so that the newest, or the earliest, reading of several replicas counts.
 """
 
 from aurum.ingestion.store import EVENT_MEMORY_US

@@ -99,7 +99,7 @@ class CassandraStore:
 
         Raises:
             UnavailableError: If Cassandra cannot be reached.
-            FailedPreconditionError: If its schema or data cannot be used.
+            FailedPreconditionError: If it has too few nodes, or a newer version made the keyspace.
         """
         self._session = CassandraSession(options)
         self._queue_bytes = queue_bytes
@@ -209,7 +209,8 @@ class CassandraStore:
     async def record(self, events: Sequence[Event]) -> None:
         rows: list[tuple[Any, ...]] = []
         journal: list[tuple[Any, ...]] = []
-        # Numbers follow the clock of this replica. An event recorded twice is stored twice; its first number counts
+        # Numbers follow the clock of this replica. An event recorded twice is in the journal twice; its first number
+        # counts
         first = max(self._last_number + 1, now_us())
         self._last_number = first + len(events) - 1
         for number, event in enumerate(events, start=first):
@@ -393,7 +394,7 @@ class CassandraStore:
             at, value = int(series.timestamps[position]), float(series.values[position])
             latest = Latest(at, value, (order, batch.source_id, batch.sequence))
             key = (series.machine_id, series.sensor)
-            # A late reading would replace a newer one that was published in the same slot
+            # A late reading could replace one of the same time that was published in the same slot
             if key in self._shown and _by_time_and_rank(self._shown[key]) > _by_time_and_rank(latest):
                 continue
             shown[key] = latest

@@ -1,2 +1,1 @@
-"""The store on one machine: a log that makes batches durable, and SQLite tables that hold their readings as segments.
-"""
+"""The store on one machine: a log that makes batches durable, and SQLite tables that hold segments."""

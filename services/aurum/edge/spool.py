@@ -313,7 +313,6 @@ class Spool:
         for refused in list(self._unkept.values()):
             await self.refused(refused)
 
-
     @property
     def _started(self) -> GroupCommit[_Put, int]:
         if self._writer is None:

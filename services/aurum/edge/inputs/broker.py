@@ -175,7 +175,6 @@ class BrokerConnection:
             self._client.disconnect()
             self._end("closed")
 
-
     async def _connect(self, timeout: float) -> None:
         options = self._options
         more: dict[str, Any] = {}

@@ -1,1 +1,1 @@
-"""The store-and-forward gateway of a plant: takes readings from devices, keeps them, passes them on in order."""
+"""The store-and-forward gateway of a plant: takes readings from devices, spools and forwards them to ingestion."""

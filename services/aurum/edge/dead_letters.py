@@ -1,7 +1,7 @@
-"""Batches that ingestion will never take: kept with the reason until somebody has looked at them.
+"""Dead letters: batches that ingestion refuses permanently, kept with the reason for an operator.
 
-A dead letter is one file: a line of JSON that says what it is, with the checksum of the rest, then the message
-IngestRequest as it was sent. A file is complete or absent, whatever is killed.
+A dead letter is one file. Its first line is JSON with the description and the checksum of the rest; the rest is the
+IngestRequest as it was sent. A file is complete or absent, even after a kill.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ _HEAD_BYTES = 65_536
 
 
 class DeadLetterError(Exception):
-    """A dead letter that cannot be read; the message names its file."""
+    """A dead letter cannot be read. The message names its file."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A refused batch. request: the message IngestRequest. refused_at: ISO 8601."""
+    """A refused batch. `request` is the serialized IngestRequest. `refused_at` is in ISO 8601."""
 
     name: str
     refused_at: str
@@ -43,12 +43,12 @@ class DeadLetter:
 
 
 def folder_of(spool: Path) -> Path:
-    """Where the dead letters of a spool are."""
+    """Returns the folder of a spool's dead letters."""
     return spool / "dead-letters"
 
 
 class DeadLetters:
-    """The dead letters of one gateway, at most `max_bytes`: the oldest are deleted beyond it. Every method blocks."""
+    """The dead letters of one gateway. Beyond `max_bytes` the oldest are deleted. All methods block."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
@@ -57,7 +57,7 @@ class DeadLetters:
         self.look()
 
     def put(self, refused: Refused, request: bytes) -> None:
-        """Keeps a batch. Raises OSError; then it is not kept."""
+        """Stores a dead letter. Raises OSError; the batch is then not stored."""
         now = datetime.now(UTC)
         head = {
             "refused_at": now.isoformat(timespec="milliseconds"),
@@ -73,7 +73,7 @@ class DeadLetters:
         self.look()
 
     def take_over(self, refused: Path) -> None:
-        """Makes letters of what an earlier version kept: a batch and its reason, as two files."""
+        """Converts the refused batches of an earlier version, which stored a batch and its reason as two files."""
         for path in sorted(refused.glob("*.batch")):
             reason = path.with_suffix(".txt")
             message = reason.read_text(errors="replace").strip() if reason.exists() else ""
@@ -83,7 +83,7 @@ class DeadLetters:
             reason.unlink(missing_ok=True)
 
     def look(self) -> None:
-        """Brings the gauges up to date, and deletes the oldest letters beyond `max_bytes`."""
+        """Updates the gauges, and deletes the oldest letters beyond `max_bytes`. At least one letter is kept."""
         changed_at = self._folder.stat().st_mtime_ns if self._folder.exists() else 0
         if changed_at == self._looked_at:
             return
@@ -106,12 +106,12 @@ class DeadLetters:
 
 
 def names(folder: Path) -> list[str]:
-    """The dead letters of a folder, the oldest first."""
+    """Returns the names of the dead letters in a folder, oldest first."""
     return sorted(path.stem for path in _files(folder))
 
 
 def read(folder: Path, name: str) -> DeadLetter:
-    """Raises DeadLetterError."""
+    """Reads a dead letter. Raises DeadLetterError."""
     path = folder / f"{name}{_SUFFIX}"
     try:
         head, _, request = path.read_bytes().partition(b"\n")
@@ -127,7 +127,7 @@ def read(folder: Path, name: str) -> DeadLetter:
 
 
 def delete(folder: Path, name: str) -> None:
-    """Raises OSError, DeadLetterError if there is none of the name."""
+    """Deletes a dead letter. Raises DeadLetterError if there is none with this name, or OSError."""
     path = folder / f"{name}{_SUFFIX}"
     if path.parent != folder or not path.exists():
         raise DeadLetterError(f"there is no dead letter {name!r} in {folder}")
@@ -139,7 +139,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _described(request: bytes) -> dict[str, str | int]:
-    """What a batch says it is, as far as it can be read."""
+    """Returns the source, sequence and number of readings of a request, as far as they can be read."""
     try:
         batch = decode(parse_request(request).batch, now=2**62)
     except AurumError as error:

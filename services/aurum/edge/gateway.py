@@ -1,4 +1,4 @@
-"""The edge gateway: the IngestionService for devices, before a spool and an uplink."""
+"""The edge gateway: serves the IngestionService to devices, with a spool and an uplink behind it."""
 
 import asyncio
 import contextlib
@@ -31,14 +31,14 @@ from aurum.security.door import (
 from aurum.security.sources import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
-_ENVELOPE = 4096  # bytes at most that a batch gets on its way: its owner, its trace, the message around it
+_ENVELOPE = 4096  # bytes that forwarding may add to a batch: its owner, its trace, the enclosing message
 
 
 class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
-    """What devices write is spooled; everything else goes through to ingestion."""
+    """Spools batches of devices, and passes all other calls on to ingestion."""
 
     def __init__(self, spool: Spool, upstream: Dependency, sources: SourceLimits, max_message_bytes: int) -> None:
-        """max_message_bytes: that ingestion takes."""
+        """Creates the servicer. `max_message_bytes` is the largest message that ingestion accepts."""
         self._max_batch_bytes = max_message_bytes - _ENVELOPE
         self._spool = spool
         self._upstream = upstream
@@ -49,7 +49,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     def stop(self) -> None:
         self._streams.stop()
 
-    # Ingest and Write get their requests as bytes, see add_ingestion_service
+    # Ingest and Write receive serialized requests, see add_ingestion_service
 
     async def Ingest(  # noqa: N802
         self, request_iterator: Any, context: Any
@@ -84,8 +84,8 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             seen = _seen(response.machines)
             if seen or not response.next_page_token:
                 break
-            request.page_token = response.next_page_token  # a page without any would say that there are others
-        # The next page begins after the last that is seen: a token is the id of a machine
+            request.page_token = response.next_page_token  # an empty page would reveal that other machines exist
+        # The token of a page is its last machine id, so the next page starts after the last visible machine
         token = seen[-1].machine_id if seen and response.next_page_token else ""
         return ingestion_pb2.ListMachinesResponse(machines=seen, next_page_token=token)
 
@@ -117,7 +117,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         first = True
         async for response in self._upstream.endless(self._stub.Watch, request):
             seen = _seen(response.machines)
-            if seen or first:  # an empty one later would say that others have changed
+            if seen or first:  # an empty one later would reveal that other machines have changed
                 yield ingestion_pb2.WatchResponse(machines=seen)
             first = False
 
@@ -125,7 +125,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
 
     async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
-        """Checks and spools a batch; what comes back ends when it is durable."""
+        """Checks and spools a batch. The returned awaitable completes when the batch is durable."""
         started = time.perf_counter()
         try:
             if len(data) > self._max_batch_bytes:
@@ -142,7 +142,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
 
 
 def _seen(machines: Iterable[ingestion_pb2.Machine]) -> list[ingestion_pb2.Machine]:
-    """Those that the present caller may see: ingestion is asked by the gateway, which may see all."""
+    """Returns the machines that the caller may see. Ingestion answers the gateway, which may see all."""
     return [machine for machine in machines if may_see_machine(machine.machine_id)]
 
 
@@ -156,7 +156,7 @@ async def _measured(writing: Awaitable[Written], transport: str, started: float)
 async def gateway(
     service: Service, upstream_target: str | None = None, inputs: InputsFile | None = None
 ) -> AsyncGenerator[EdgeServicer]:
-    """A gateway for the time of the block: its spool, its uplink, its gRPC server, and what else it listens to."""
+    """Runs a gateway during the block: its spool, its uplinks, its gRPC server and its inputs."""
     settings = service.settings
     spool = await asyncio.to_thread(Spool, _options(settings))
     await spool.start()
@@ -211,7 +211,7 @@ def _options(settings: Settings) -> SpoolOptions:
 
 @contextlib.asynccontextmanager
 async def edge(service: Service) -> AsyncGenerator[None]:
-    """The edge service."""
+    """Runs the edge service."""
     path = service.settings.edge_inputs
     try:
         inputs = load_inputs(path) if path is not None else None

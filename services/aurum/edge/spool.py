@@ -1,9 +1,9 @@
-"""The durable queue of a gateway: batches wait in a log on disk until the uplink has acknowledged them.
+"""The durable queue of a gateway: batches stay in a log on disk until the uplink has acknowledged them.
 
-There are two lanes, each in the order of arrival, and an uplink for each. What has just come goes by the live lane.
-What could not be sent within seconds is left to the backlog lane, which drains at a bounded rate and gives way to the
-live one, so that after an outage of days the plant is seen as it is now. The store takes the sequences of a source in
-any order, so it ends up with the same readings.
+The spool has two lanes. Each is sent in the order of arrival, by an uplink of its own. New batches enter the live
+lane. Batches that could not be sent within two seconds move to the backlog lane, which drains at a bounded rate and
+waits while the live lane is behind. After a long outage the current readings therefore arrive first. The store
+accepts the sequences of a source in any order, so it ends up with the same readings.
 """
 
 import asyncio
@@ -39,28 +39,36 @@ from aurum.v1 import columns_pb2
 
 logger = logging.getLogger(__name__)
 
-_QUEUE_BYTES = 32_000_000  # that wait for the log, which is bounded itself
-_SOURCES = 10_000  # whose sequences are remembered, to recognise what comes again
-_LIVE = 2.0  # seconds; a batch that could not be sent for so long is left to the backlog
-_GIVE_WAY = 0.5  # seconds; the backlog waits while the oldest batch of the live lane is older
-_MOST_LIVE = 20_000  # batches that wait in the live lane
-_MOST_RANGES = 1000  # of acknowledged ids; with more, the live lane overtakes no further
-_MOST_ID = 2**62  # of a batch
-_READ_BYTES = 8_000_000  # at a time
+_QUEUE_BYTES = 32_000_000  # bytes of batches that may wait for the log thread
+_SOURCES = 10_000  # sources whose sequences are remembered to recognise duplicates
+_LIVE = 2.0  # seconds; a batch that could not be sent within this time moves to the backlog
+_GIVE_WAY = 0.5  # seconds; the backlog waits while the oldest batch of the live lane is older than this
+_MOST_LIVE = 20_000  # batches in the live lane; above it, each arrival checks whether they are late
+_MOST_RANGES = 1000  # ranges of acknowledged ids; with more, no further batches are left to the backlog
+_MOST_ID = 2**62  # greatest id of a batch
+_READ_BYTES = 8_000_000  # bytes read from the log at a time
 _EXPIRE_EVERY = 60.0  # seconds
 _SAVE_CLOCK_EVERY = 10.0  # seconds
 _SAMPLES, _SAMPLE_SECONDS = 61, 1.0  # the last minute, for seconds_until_full
 _PLAIN, _ZSTD = b"\0", b"\1"
-_NEW = -1  # in place of an id, for a batch that is about to get one
+_NEW = -1  # stands in for the id of a batch that has not been written yet
 _COMPRESS_FROM = 256  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolOptions:
-    """folder: of the log. max_bytes: of its files. max_age: seconds after which a batch is given up. drop_oldest:
-    whether a full spool gives up its oldest batches, instead of holding devices back. drain_bytes: of the backlog that
-    are sent in a second. live_first: whether new batches overtake the backlog. min_free_bytes: of the disk, that stay
-    free. dead_letter_bytes: of the batches that ingestion refused for good."""
+    """Options of the spool.
+
+    Attributes:
+        folder: The folder of the log.
+        max_bytes: The limit on the size of the log files.
+        max_age: The age in seconds at which a batch is dropped.
+        drop_oldest: Whether a full spool drops its oldest batches instead of holding devices back.
+        drain_bytes: The bytes of the backlog that are sent per second.
+        live_first: Whether new batches overtake the backlog.
+        min_free_bytes: The bytes of the disk that must stay free.
+        dead_letter_bytes: The limit on the size of the dead letters.
+    """
 
     folder: Path
     max_bytes: int = 1_000_000_000
@@ -80,23 +88,32 @@ class _Put:
 
 @dataclass(slots=True)
 class _Source:
-    """What is remembered of a source: the caller it belongs to, and the sequences that have come."""
+    """A source: the caller that owns it, and the sequences that have arrived."""
 
     owner: str
     ranges: list[ledger.Range] = field(default_factory=list)
 
 
 class Spool:
-    """Bounded by bytes and by age. For one event loop."""
+    """A durable queue of batches, bounded by bytes and by age. It must be used from one event loop."""
 
     def __init__(
         self, options: SpoolOptions, clock: Callable[[], float] = time.monotonic, uptime: Uptime | None = None
     ) -> None:
-        """uptime: by which batches grow old. Blocks while another process has the folder. Raises OSError."""
+        """Opens the spool. Blocks while another process uses the folder.
+
+        Args:
+            options: The limits and the folder.
+            clock: A monotonic clock in seconds.
+            uptime: The clock by which the age of batches is measured.
+
+        Raises:
+            OSError: If the folder cannot be used.
+        """
         self._options = options
         self._clock = clock
         self._owned = Ownership(options.folder)
-        # A file goes when all of it is acknowledged, so there have to be several of them
+        # A file is deleted only when all of its batches are acknowledged, so the spool needs several files
         file_bytes = max(65_536, min(16_000_000, options.max_bytes // 8))
         self._log = GuardedLog(
             options.folder, file_bytes, options.min_free_bytes, "AURUM_EDGE_SPOOL_MIN_FREE_BYTES", "the spool"
@@ -110,14 +127,14 @@ class Spool:
         self._age_clock = SpoolClock(options.folder / "clock.json", newest[-1].at_us if newest else 0, uptime)
         self._clock_saved_at = clock()
         self._waiting = self._log.next_id - sum(last - first + 1 for first, last in self._acked)
-        self._split = self._log.next_id - 1 if options.live_first else 0  # ids up to this one are the backlog's
-        # Live and unacknowledged: id, and time by the clock that is never set
+        self._split = self._log.next_id - 1 if options.live_first else 0  # ids up to this one belong to the backlog
+        # Unacknowledged batches of the live lane: id and monotonic time of arrival
         self._newest: collections.deque[tuple[int, float]] = collections.deque()
         self._queued_bytes = 0
         self._sources: collections.OrderedDict[str, _Source] = collections.OrderedDict()
         self._letters = DeadLetters(folder_of(options.folder), options.dead_letter_bytes)
         self._letters.take_over(options.folder / "refused")
-        self._unkept: dict[int, Refused] = {}  # refused for good, and still without a dead letter
+        self._unkept: dict[int, Refused] = {}  # refused permanently, but the dead letter could not be written yet
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._decompressor = zstandard.ZstdDecompressor()
         self._bucket = TokenBucket(options.drain_bytes, options.drain_bytes, clock)
@@ -143,12 +160,12 @@ class Spool:
 
     @property
     def folder(self) -> Path:
-        """Which this process owns."""
+        """The folder of the spool, which this process owns."""
         return self._options.folder
 
     @property
     def max_bytes(self) -> int:
-        """That it may have; a batch may have no more."""
+        """The limit on the size of the spool. A single batch may not be larger either."""
         return self._options.max_bytes
 
     def problem(self) -> str | None:
@@ -156,7 +173,7 @@ class Spool:
 
     @property
     def batches(self) -> int:
-        """How many wait."""
+        """The number of batches that are not acknowledged yet."""
         return self._waiting
 
     @property
@@ -164,7 +181,17 @@ class Spool:
         return self._log.bytes_on_disk
 
     async def put(self, batch: Batch, traceparent: str, *, wait: bool) -> Awaitable[Written]:
-        """Queues a batch; the result's await ends when it is durable. wait: for room, else ResourceExhaustedError."""
+        """Queues a batch. The returned awaitable completes when the batch is durable.
+
+        Args:
+            batch: The batch to store.
+            traceparent: The trace context that is sent with it.
+            wait: Whether to wait for room if the spool is full.
+
+        Raises:
+            InvalidArgumentError: If the batch is larger than the whole spool.
+            ResourceExhaustedError: If the spool is full and `wait` is false.
+        """
         size = len(batch.data) + OVERHEAD
         if size > self._options.max_bytes:
             raise InvalidArgumentError.of("batch", f"has {size} bytes, and the whole spool {self._options.max_bytes}")
@@ -181,7 +208,7 @@ class Spool:
                 )
             self._room.clear()
             await self._room.wait()
-        self._queued_bytes += size  # reserved now, so that many at once do not overfill it
+        self._queued_bytes += size  # reserved now, so that concurrent calls do not overfill the spool
         try:
             writing = await self._started.submit(_Put(batch, traceparent), size, wait=wait)
         except BaseException:
@@ -190,13 +217,13 @@ class Spool:
         return asyncio.ensure_future(self._finish(batch, size, writing))
 
     async def expire(self) -> None:
-        """Gives up batches that are too old, for as long as it runs."""
+        """Drops batches that are too old, periodically until cancelled."""
         while True:
             await self.give_up_old()
             await asyncio.sleep(_EXPIRE_EVERY)
 
     async def give_up_old(self) -> None:
-        """Gives up batches that are too old, by the clock that nobody sets."""
+        """Drops batches that are older than `max_age` by the spool's own clock."""
         before = self._age_clock.now_us() - int(self._options.max_age * 1e6)
         while records := await self._read(self._done_through, _READ_BYTES):
             old = [record.id for record in records if record.at_us < before]
@@ -208,7 +235,7 @@ class Spool:
             await self._trim()
 
     async def observe(self) -> None:
-        """Keeps the gauges and what is saved of the acknowledgements current, for as long as it runs."""
+        """Updates the gauges and saves the acknowledgements and the clock, once per second until cancelled."""
         while True:
             await asyncio.to_thread(self._log.look)
             await self.keep_refused()
@@ -224,7 +251,10 @@ class Spool:
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def seconds_until_full(self) -> float:
-        """At the rate of the last minute; infinite while the spool does not grow."""
+        """Returns the seconds until the spool is full at the growth rate of the last minute.
+
+        Returns infinity if the spool does not grow.
+        """
         if len(self._samples) < 2:
             return float("inf")
         (then, before), (now, bytes_) = self._samples[0], self._samples[-1]
@@ -234,12 +264,15 @@ class Spool:
     # For the lanes
 
     async def next_live(self, last: int, most: int) -> list[Waiting]:
-        """Batches that have just come and follow the id `last`."""
+        """Returns up to `most` batches of the live lane that follow the id `last`."""
         self._leave_behind()
         return await self._next(max(last, self._split, self._done_through), self._log.next_id - 1, most)
 
     async def next_of_backlog(self, last: int, most: int) -> list[Waiting]:
-        """Batches of the backlog that follow the id `last`, when they may be sent."""
+        """Returns up to `most` batches of the backlog that follow the id `last`.
+
+        Waits while the live lane is behind, and as long as the drain rate requires.
+        """
         while self._newest and self._clock() - self._newest[0][1] > _GIVE_WAY and self._split:
             self._leave_behind()
             await asyncio.sleep(0.02)
@@ -248,18 +281,20 @@ class Spool:
         return found
 
     def waiting_in(self, *, live: bool) -> int:
-        """How many batches wait in a lane."""
+        """Returns how many batches wait in a lane."""
         in_live = len(self._newest) if self._options.live_first else self._waiting
         return in_live if live else self._waiting - in_live
 
     async def forwarded(self, ids: Sequence[int]) -> None:
-        """Forgets batches that are durable further on."""
+        """Removes batches that ingestion has acknowledged."""
         metrics.edge_spool_forwarded_total.inc(self._forget(ids))
         await self._trim()
 
     async def refused(self, refused: Refused) -> None:
-        """Makes a dead letter of a batch that ingestion will never take, or that cannot be unpacked. Where it cannot be
-        written, the batch stays in the spool, is not sent, and is tried again by `observe`."""
+        """Writes a dead letter for a batch that ingestion refuses permanently or that cannot be unpacked.
+
+        If the dead letter cannot be written, the batch stays in the spool, is not sent, and `observe` tries again.
+        """
         if ledger.contains(self._acked, refused.id):
             return
         record = next((record for record in await self._read(refused.id - 1, 1) if record.id == refused.id), None)
@@ -273,12 +308,10 @@ class Spool:
         await self._trim()
 
     async def keep_refused(self) -> None:
-        """Looks through the dead letters, and makes those that could not be written when their batch was refused."""
+        """Updates the dead letters, and writes those that could not be written when their batches were refused."""
         await self._started.call(self._letters.look)
         for refused in list(self._unkept.values()):
             await self.refused(refused)
-
-    # Inside
 
     @property
     def _started(self) -> GroupCommit[_Put, int]:
@@ -288,14 +321,14 @@ class Spool:
 
     @property
     def _done_through(self) -> int:
-        """Every id up to this one needs no more care."""
+        """The id up to which all batches are acknowledged or dropped."""
         return self._acked[0][1]
 
     async def _read(self, after: int, max_bytes: int, most: int = 1000) -> list[Record]:
         return await asyncio.get_running_loop().run_in_executor(self._reader, self._log.read, after, max_bytes, most)
 
     async def _next(self, after: int, through: int, most: int) -> list[Waiting]:
-        """Unacknowledged batches with ids in (after, through]."""
+        """Returns unacknowledged batches with ids in (after, through]."""
         while after < through:
             records = [record for record in await self._read(after, _READ_BYTES, most) if record.id <= through]
             last = records[-1].id if records else through
@@ -318,7 +351,7 @@ class Spool:
         return []
 
     def _leave_behind(self) -> None:
-        """Leaves to the backlog what the live lane could not send in time."""
+        """Moves the live lane's batches to the backlog if the oldest could not be sent in time."""
         late = self._newest and self._clock() - self._newest[0][1] > _LIVE
         if self._options.live_first and late and len(self._acked) < _MOST_RANGES:
             self._split = self._newest[-1][0]
@@ -345,7 +378,7 @@ class Spool:
         return dropped
 
     def _drop_all(self, ids: range, reason: str) -> int:
-        """As `_drop`, in a time that does not grow with how many they are."""
+        """As `_drop`, for a range of ids, in time that does not depend on the length of the range."""
         if not ids:
             return 0
         first, last = ids.start, ids.stop - 1
@@ -358,7 +391,7 @@ class Spool:
         return dropped
 
     async def _drop_oldest(self) -> bool:
-        """Gives up the batches of the oldest file; False if there is none that can go."""
+        """Drops the batches of the oldest file. Returns False if there is only the file that is being written."""
         oldest = self._log.oldest_file()
         if oldest is None:
             return False
@@ -393,7 +426,7 @@ class Spool:
 
     @property
     def _waiting_bytes(self) -> int:
-        """About how many bytes wait: acknowledged batches stay on disk until all of their file is."""
+        """The approximate size of unacknowledged batches. Acknowledged ones stay on disk until their whole file is."""
         records = max(1, self._log.next_id - self._log.first_id)
         return self._log.bytes_on_disk * self._waiting // records
 
@@ -412,7 +445,10 @@ class Spool:
     # On the thread of the log
 
     def _append(self, puts: list[_Put]) -> list[int | AurumError]:
-        """For each batch its id, or 0 for one that came before, or why it is refused."""
+        """Writes a group of batches.
+
+        Returns for each batch its id, 0 if it is a duplicate, or the error that refuses it.
+        """
         fresh: dict[tuple[str, int], _Put] = {}
         outcomes: list[int | AurumError] = []
         for put in puts:
@@ -440,7 +476,7 @@ class Spool:
         if len(self._sources) > _SOURCES:
             self._sources.popitem(last=False)
         if len(source.ranges) > _MOST_RANGES:
-            # What comes again of these is sent again, and recognised further on
+            # A forgotten batch that arrives again is sent again, and ingestion recognises the duplicate
             del source.ranges[: _MOST_RANGES // 2]
         return source
 
@@ -449,7 +485,7 @@ class Spool:
         return _ZSTD + self._compressor.compress(message) if len(message) >= _COMPRESS_FROM else _PLAIN + message
 
     def _unpacked(self, payload: bytes) -> bytes | None:
-        """The request in a record; None if it is not packed as `_packed` does."""
+        """Returns the request in a record, or None if it cannot be unpacked."""
         if payload[:1] == _PLAIN:
             return payload[1:]
         try:
@@ -458,7 +494,10 @@ class Spool:
             return None
 
     def _save(self) -> None:
-        """Writes down what is acknowledged. Not synced: what is lost of it is only sent, and recognised, again."""
+        """Saves the acknowledged ids without a sync.
+
+        After a loss, batches are sent again, and ingestion recognises them.
+        """
         ranges = self._acked[:]
         try:
             write_state(self._options.folder / "acked.json", ranges)
@@ -484,7 +523,7 @@ class Spool:
 
 
 class Lane:
-    """An Outbox over one part of the spool."""
+    """The Outbox of one lane of the spool."""
 
     def __init__(self, spool: Spool, *, live: bool) -> None:
         self._spool = spool
@@ -511,7 +550,7 @@ class Lane:
 
 
 def _read_acked(path: Path) -> list[ledger.Range]:
-    """What `_save` wrote. Without it all that is in the spool is sent again, and recognised."""
+    """Returns the ranges that `_save` wrote, or none if the file is missing or damaged. Batches are then sent again."""
     ranges: list[ledger.Range] = []
     try:
         for first, last in read_state(path) or ():

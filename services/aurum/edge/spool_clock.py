@@ -1,8 +1,8 @@
-"""How old a batch of the spool is, by a clock that nobody sets.
+"""A clock for the age of batches in the spool that adjustments of the system clock do not affect.
 
-A gateway's clock jumps: it may have no battery, be put right after its start, or be wrong for a moment. Ages are
-therefore counted by the system's own uptime, on from restart to restart. Time for which the system was off is not known
-and is not counted: a batch is kept too long rather than given up while it is fresh.
+A gateway's clock jumps: it may have no battery, be corrected after the start, or be wrong for a moment. Ages are
+therefore measured by the system's uptime, continued across restarts. Time while the system was off is unknown and is
+not counted, so that a batch is kept too long rather than dropped too early.
 """
 
 import logging
@@ -16,54 +16,65 @@ from aurum.storage.state_file import read_state, write_state
 
 logger = logging.getLogger(__name__)
 
-_MOST = 2**60  # µs: 36,000 years
+_MOST = 2**60  # µs; about 36,000 years
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Uptime:
-    """boot_id: the same while the system is up; empty if it is not known. microseconds: since it was started."""
+    """The uptime of a system.
+
+    Attributes:
+        boot_id: Identifies the current boot; empty if unknown.
+        microseconds: Returns the µs since the boot.
+    """
 
     boot_id: str
     microseconds: Callable[[], int]
 
 
 def system_uptime() -> Uptime:
-    """Of this system, with the time for which it was suspended where that can be known."""
+    """Returns the uptime of this system. It includes time in suspend where the system provides that."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     boot_id = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
     return Uptime(boot_id, lambda: time.clock_gettime_ns(clock) // 1000)
 
 
 class SpoolClock:
-    """Begins at about the time of day, so that what it tells can be read, and then only goes on."""
+    """A monotonic clock that starts near the time of day, so that its values are readable."""
 
     def __init__(self, path: Path, least_us: int, uptime: Uptime | None = None) -> None:
-        """path: where it is written down. least_us: a time that is over, such as that of the newest batch."""
+        """Continues from the saved state.
+
+        Args:
+            path: The file of the saved state.
+            least_us: A time that has passed, such as that of the newest batch. The clock starts at or after it.
+            uptime: The uptime to measure by; by default the system's.
+        """
         self._path = path
         self._uptime = uptime or system_uptime()
         self._started = self._uptime.microseconds()
         self._base = max(least_us, self._last())
 
     def now_us(self) -> int:
-        """Microseconds; never less than before."""
+        """Returns the time in µs. It never decreases."""
         return self._base + self._uptime.microseconds() - self._started
 
     def save(self) -> None:
-        """Writes down what it is. Raises OSError."""
+        """Saves the current time. Raises OSError."""
         at = self._uptime.microseconds()
         content = {"now_us": self._base + at - self._started, "uptime_us": at, "boot_id": self._uptime.boot_id}
         write_state(self._path, content)
 
     def _last(self) -> int:
-        """What it is now, as far as it was written down."""
+        """Returns the current time according to the saved state, or the time of day without one."""
         stored: Any = read_state(self._path)
         try:
             now_us, uptime_us, boot_id = int(stored["now_us"]), int(stored["uptime_us"]), stored["boot_id"]
         except (TypeError, KeyError, ValueError, OverflowError):
             return time.time_ns() // 1000  # the first start
         since = self._started - uptime_us
-        if not 0 <= now_us < _MOST or not 0 <= uptime_us < _MOST:  # which this clock never tells
+        if not 0 <= now_us < _MOST or not 0 <= uptime_us < _MOST:  # this clock never writes such values
             return time.time_ns() // 1000
         if not boot_id or boot_id != self._uptime.boot_id or since < 0:
             logger.info("the system was started anew; ages in the spool go on from where they were")

@@ -1,4 +1,4 @@
-"""What a gateway of before kept: its spool was a SQLite file. Its batches are taken over once."""
+"""Migrates the spool of an earlier version, which was a SQLite file."""
 
 import asyncio
 import logging
@@ -12,7 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 async def adopt(folder: Path, spool: Spool) -> None:
-    """Takes over the batches of `folder`.db, and then puts the file aside. Raises sqlite3.DatabaseError, AurumError."""
+    """Puts the batches of `folder`.db into the spool, then renames the file.
+
+    Raises sqlite3.DatabaseError, AurumError.
+    """
     path = folder.with_name(folder.name + ".db")
     if not path.exists():
         return

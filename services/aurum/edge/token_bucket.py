@@ -1,4 +1,4 @@
-"""A token bucket: at most so much in a second on average, and so much at once."""
+"""A token bucket: limits the average rate and the burst."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class TokenBucket:
-    """rate: tokens that come in a second. burst: tokens that it holds at most."""
+    """A token bucket that gains `rate` tokens per second and holds at most `burst`."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
@@ -16,7 +16,7 @@ class TokenBucket:
         self._at = clock()
 
     async def take(self, tokens: float) -> None:
-        """Takes tokens, on credit if there are too few, and then waits until they have come."""
+        """Takes tokens. If there are too few, takes them on credit and waits until they have been earned."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - tokens
         self._at = now

@@ -1,1 +1,1 @@
-"""The ingestion service: keeps readings and answers questions about them."""
+"""The ingestion service: stores readings and answers queries about them."""

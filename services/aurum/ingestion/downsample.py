@@ -1,4 +1,4 @@
-"""Reducing a series to so many points that no spike is lost: mean, min, max and count of equal intervals."""
+"""Reduces a series to a number of points without losing peaks: mean, min, max and count of equal intervals."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from aurum.readings.batch import Timestamps, Values
 
 
 def merge(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
-    """One sorted series of parts that may overlap; of readings at the same time the one of the later part stays."""
+    """Merges parts that may overlap into one sorted series. Of readings at the same time, the later part's is kept."""
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.float64)
     if len(parts) == 1:
@@ -24,12 +24,12 @@ def merge(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
 
 
 class Reducer:
-    """Takes sorted chunks of a series in [start, end) and gives `points` intervals. NaN values count for nothing."""
+    """Reduces sorted chunks of a series in [start, end) to `points` intervals. NaN values are ignored."""
 
     def __init__(self, start_us: int, end_us: int, points: int) -> None:
         self._start = start_us
-        self._width = max(1, -(-(end_us - start_us) // points))  # microseconds of an interval, rounded up
-        self._bounds = start_us + np.arange(points, dtype=np.int64) * self._width  # where the intervals begin
+        self._width = max(1, -(-(end_us - start_us) // points))  # width of an interval in µs, rounded up
+        self._bounds = start_us + np.arange(points, dtype=np.int64) * self._width  # starts of the intervals
         self._sums = np.zeros(points)
         self._counts = np.zeros(points, np.int64)
         self._minima = np.full(points, np.inf)
@@ -63,7 +63,7 @@ class Reducer:
 
 
 def reduce_points(timestamps: Timestamps, values: Values, start_us: int, end_us: int, points: int) -> Points:
-    """The series as it is if it has no more than `points` readings (0: any number), else reduced to as many."""
+    """Returns the series unchanged if it has at most `points` readings or `points` is 0, else reduces it."""
     if not points or len(timestamps) <= points:
         return Points(timestamps, values)
     reducer = Reducer(start_us, end_us, points)

@@ -1,5 +1,8 @@
-"""The store under the resilience policies: its calls are timed, retried where that is safe, and refused while it keeps
-failing, so that a sick disk is felt as a quick and clear error instead of a queue."""
+"""Applies the resilience policies to the store.
+
+Calls are timed, retried where that is safe, and refused while the store keeps failing. A failing disk then causes
+quick and clear errors instead of a queue.
+"""
 
 import contextlib
 import sqlite3
@@ -33,7 +36,7 @@ _STORE_ERRORS = ErrorView(_code, lambda error: error.retry_after if isinstance(e
 
 
 class GovernedStore:
-    """A Store over another one."""
+    """A Store that wraps another one."""
 
     def __init__(self, store: Store, policies: Policies, faults: Faults) -> None:
         self._store = store
@@ -50,8 +53,11 @@ class GovernedStore:
         return self._store.problem()
 
     async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
-        """Not limited here: how much may wait is bounded in bytes by the store itself, and not timed, since what is
-        queued will be written."""
+        """Queues a batch in the store, under its circuit breaker.
+
+        There is no limit here, because the store bounds the waiting bytes itself. There is no timeout, because a
+        queued batch will be written.
+        """
         with contextlib.ExitStack() as stack:
             stack.enter_context(_meant())
             await self._strike("append")
@@ -69,7 +75,7 @@ class GovernedStore:
         return await self._governed("machines", self._store.machines)
 
     async def summaries(self) -> list[SeriesSummary]:
-        """Not governed: it is read once, at the start, and may take minutes."""
+        """Reads the summaries without policies, because this happens once at the start and may take minutes."""
         return await self._store.summaries()
 
     async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
@@ -129,7 +135,7 @@ class GovernedStore:
 
 @contextlib.contextmanager
 def _meant() -> Generator[None]:
-    """Raises what a policy refused, and what the database could not do, as the error that a caller understands."""
+    """Translates errors of the policies and of the database into those that callers understand."""
     try:
         yield
     except sqlite3.Error as error:

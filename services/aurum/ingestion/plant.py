@@ -1,4 +1,4 @@
-"""The latest state of every machine, in memory: built from the store at the start, then from what becomes durable."""
+"""The latest state of every machine, in memory. It is loaded from the store, then updated by what becomes durable."""
 
 import asyncio
 from bisect import bisect_right, insort
@@ -16,15 +16,23 @@ from aurum.storage.ranks import Rank
 from aurum.v1 import ingestion_pb2
 
 _READING_BYTES = 16
-_SHOWN = 140  # characters of an id that is none: an error travels in headers
+_SHOWN = 140  # characters of an invalid id that are reported, because errors travel in headers
 _TAIL_OVERHEAD = 500  # bytes of a tail besides its readings
-_TAIL_GROWTH = 16  # times as many readings as at first are held where questions reach so far back
+_TAIL_GROWTH = 16  # factor by which a tail may grow beyond its first capacity
 
 
 @dataclass(slots=True)
 class MachineState:
-    """One machine now. sensors: name → (time, value) of the last reading. ranks: of these readings, by name, as far as
-    they are known."""
+    """The present state of one machine.
+
+    Attributes:
+        record: Its registration.
+        first_seen_us: The time of its first reading; 0 without readings.
+        last_seen_us: The time of its last reading.
+        sensors: Sensor → (time, value) of its last reading.
+        ranks: Sensor → rank of that reading, as far as it is known.
+        version: The version of the plant at the machine's last change.
+    """
 
     record: MachineRecord
     first_seen_us: int = 0
@@ -38,7 +46,7 @@ class MachineState:
         return self.record.site
 
     def message(self, *, sensors: bool = True) -> ingestion_pb2.Machine:
-        """sensors: whether their last readings belong to it."""
+        """Returns the state as a message. `sensors` says whether to include the last readings."""
         return ingestion_pb2.Machine(
             machine_id=self.record.machine_id,
             machine_type=self.record.machine_type,
@@ -57,21 +65,28 @@ class Plant:
     """All machines. For one event loop."""
 
     def __init__(self, limits: PlantLimits, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
-        """tail_readings: of a series that is asked for, to be held in memory at first. tail_bytes: of all of them.
-        shared: whether others write too, so that not every reading comes by here."""
+        """Creates an empty plant.
+
+        Args:
+            limits: The numbers of machines and sensors that are allowed.
+            tail_readings: The first capacity of a tail.
+            tail_bytes: The limit on the size of all tails.
+            shared: Whether other processes write to the store too. Their readings do not pass here, so no tails are
+                kept.
+        """
         self._shared = shared
         self._room = Room(limits)
         self._tail_readings = tail_readings
         self._tail_bytes = tail_bytes
-        self._held_bytes = 0  # that the tails may have at most
-        self._tails: OrderedDict[tuple[str, str], SeriesTail] = OrderedDict()  # the ones asked for last at the end
-        self._states: OrderedDict[str, MachineState] = OrderedDict()  # the ones changed last at the end
+        self._held_bytes = 0  # greatest size of all present tails
+        self._tails: OrderedDict[tuple[str, str], SeriesTail] = OrderedDict()  # the most recently used last
+        self._states: OrderedDict[str, MachineState] = OrderedDict()  # the most recently changed last
         self._ids: list[str] = []  # sorted
         self._version = 0
         self._changed = asyncio.Event()
 
     def load(self, machines: list[MachineRecord], summaries: list[SeriesSummary]) -> None:
-        """Takes over what the store has."""
+        """Loads machines and summaries of series from the store."""
         for record in machines:
             self._add(record)
         for each in summaries:
@@ -82,7 +97,7 @@ class Plant:
             state.ranks[each.sensor] = each.rank
 
     def observe(self, change: Change) -> None:
-        """Takes over what another writer has stored."""
+        """Applies a change that another writer has stored."""
         state = self._states.get(change.machine_id) or self._add(MachineRecord(change.machine_id, "", "", 0, ""))
         if change.machine is not None:
             self._register(state, change.machine)
@@ -100,15 +115,18 @@ class Plant:
         self.wake()
 
     def reserve(self, batch: Batch) -> Coming:
-        """Makes room for the machines and sensors of a batch, until `release`. Raises ResourceExhaustedError."""
+        """Reserves room for the machines and sensors of a batch, until `release`. Raises ResourceExhaustedError."""
         return self._room.reserve(batch, self._states)
 
     def release(self, coming: Coming) -> None:
-        """After a batch was applied, or was not stored."""
+        """Ends the reservation after a batch was applied, or was not stored."""
         self._room.release(coming)
 
     def apply(self, batch: Batch, now: int, rank: Rank = ()) -> None:
-        """Takes over a batch that has become durable. rank: of readings of the same time those of the highest count."""
+        """Applies a batch that has become durable.
+
+        Of readings at the same time, the one with the highest rank counts.
+        """
         touched: dict[str, MachineState] = {}
         for series in batch.series:
             state = self._states.get(series.machine_id)
@@ -137,7 +155,7 @@ class Plant:
         self.wake()
 
     def registered(self, record: MachineRecord) -> None:
-        """Takes over a registration that has become durable."""
+        """Applies a registration that has become durable."""
         state = self._states.get(record.machine_id) or self._add(record)
         self._register(state, record)
         self._touch(state)
@@ -147,20 +165,19 @@ class Plant:
         return machine_id in self._states
 
     def unregistered(self, machine_id: str) -> bool:
-        """Whether a machine is known only from its readings, the first of which may still be on their way."""
+        """Returns whether a machine is known only from its readings, which may still be on their way to the disk."""
         state = self._states.get(machine_id)
         return self._room.expects(machine_id) if state is None else not state.record.machine_type
 
     def get(self, machine_id: str) -> MachineState:
-        """Raises NotFoundError."""
+        """Returns the state of a machine. Raises NotFoundError."""
         state = self._states.get(machine_id)
         if state is None:
             raise unknown_machine(machine_id)
         return state
 
     def tail(self, state: MachineState, sensor: str) -> SeriesTail | None:
-        """The latest readings of a series in memory, from now on if it was not asked for until now; None if they would
-        not be all."""
+        """Returns the tail of a series. A new one starts with the next reading. None if other processes write too."""
         if self._shared:
             return None
         key = (state.record.machine_id, sensor)
@@ -177,19 +194,29 @@ class Plant:
         return tail
 
     def make_room(self, state: MachineState, tail: SeriesTail, start_us: int) -> bool:
-        """For all readings from a time on, as far as their pace tells how many these are; whether there is as much."""
+        """Enlarges a tail for all readings from `start_us` on, as estimated by their rate.
+
+        Returns whether there is room.
+        """
         wanted = tail.expected(max(start_us, state.first_seen_us))
         return wanted > 0 and self._grow(tail, wanted)
 
     def held(
         self, state: MachineState, sensor: str, start_us: int, end_us: int, last: int
     ) -> tuple[Timestamps, Values] | None:
-        """Readings in [start_us, end_us), or the `last` of them if that is not 0; None if some may be only in the
-        store."""
+        """Returns readings in [start_us, end_us) from memory, or None if some may be only in the store.
+
+        Args:
+            state: The machine.
+            sensor: The sensor.
+            start_us: The first time.
+            end_us: The time after the last.
+            last: How many readings, counted from the end; 0 for all.
+        """
         tail = self.tail(state, sensor)
         if tail is None:
             return None
-        start_us = max(start_us, state.first_seen_us)  # there is nothing before that to be missed
+        start_us = max(start_us, state.first_seen_us)  # there are no readings before it
         return tail.last(last, start_us, end_us) if last else tail.between(start_us, end_us)
 
     def page(
@@ -200,9 +227,17 @@ class Plant:
         site: str,
         wanted: Callable[[str], bool] = bool,
     ) -> tuple[list[MachineState], str]:
-        """Up to `size` machines that match, in the order of their ids, after the id `after`; and the next `after`.
+        """Returns a page of the matching machines, in the order of their ids.
 
-        wanted: of an id, whether the caller may see the machine.
+        Args:
+            after: The id after which the page begins; empty for the first page.
+            size: The greatest number of machines.
+            machine_type: The type to match; empty for all.
+            site: The site to match; empty for all.
+            wanted: Whether the caller may see the machine with an id.
+
+        Returns:
+            The machines, and the next `after`; empty at the end.
         """
         found: list[MachineState] = []
         for index in range(bisect_right(self._ids, after) if after else 0, len(self._ids)):
@@ -218,11 +253,11 @@ class Plant:
 
     @property
     def version(self) -> int:
-        """Grows with each change."""
+        """Increases with each change."""
         return self._version
 
     def changed_since(self, version: int) -> Iterator[MachineState]:
-        """Machines that changed after `version`, the latest first."""
+        """Yields the machines that changed after `version`, the latest first."""
         for state in reversed(self._states.values()):
             if state.version <= version:
                 return
@@ -234,12 +269,12 @@ class Plant:
             await self._changed.wait()
 
     def wake(self) -> None:
-        """Ends every wait for a change."""
+        """Ends all waits for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _grow(self, tail: SeriesTail, wanted: int) -> bool:
-        """Whether it has room for so many readings, which it gets within bounds."""
+        """Enlarges a tail to hold `wanted` readings. Returns False if that exceeds the limits."""
         capacity = tail.capacity
         while capacity < wanted:
             capacity *= 2
@@ -274,7 +309,7 @@ class Plant:
 
 
 def unknown_machine(machine_id: str) -> NotFoundError:
-    """What is said of a machine that is not there, and of one that a caller is not to know of."""
+    """Returns the error for a machine that does not exist, or that the caller may not know about."""
     shown = machine_id[:_SHOWN]
     return NotFoundError(
         f"machine {shown!r} is not known: it was not registered and has sent no reading",

@@ -1,4 +1,4 @@
-"""The messages that answer a Query: several small series in one, each series whole, and all of them bounded."""
+"""The messages that answer a Query. A message has several small series, each whole. All sizes are bounded."""
 
 import numpy as np
 
@@ -7,12 +7,17 @@ from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.v1 import columns_pb2
 
-_READINGS_PER_MESSAGE = 4000  # after which it is full
-_ENVELOPE = 1024  # bytes of a message around the series in it
+_READINGS_PER_MESSAGE = 4000  # after which a message is full
+_ENVELOPE = 1024  # bytes of a message besides its series
 
 
 class QueryAnswer:
-    """The message that is being filled. max_readings: of the whole answer. max_message_bytes: that the caller takes."""
+    """Collects the series of an answer into messages.
+
+    Args:
+        max_readings: The limit on readings in the whole answer.
+        max_message_bytes: The largest message that the caller accepts.
+    """
 
     def __init__(self, max_readings: int, max_message_bytes: int) -> None:
         self._max_readings = max_readings
@@ -23,10 +28,10 @@ class QueryAnswer:
     def _begin(self) -> None:
         self._message = columns_pb2.QueriedResponse()
         self._held = 0
-        self._times: Timestamps | None = None  # of the series before in the message
+        self._times: Timestamps | None = None  # times of the previous series in the message
 
     def add(self, machine_id: str, sensor: str, points: Points) -> None:
-        """Raises InvalidArgumentError if that is more than may be asked for."""
+        """Adds a series to the message. Raises InvalidArgumentError if the answer or the series is too large."""
         count = len(points.timestamps)
         if not count:
             return
@@ -54,7 +59,7 @@ class QueryAnswer:
         return self._held >= _READINGS_PER_MESSAGE
 
     def take(self) -> columns_pb2.QueriedResponse | None:
-        """The message, if there is anything in it; the next begins."""
+        """Returns the message, or None if it is empty, and begins the next."""
         message = self._message if self._held else None
         self._begin()
         return message

@@ -1,4 +1,7 @@
-"""What is durable in the log and not yet in the tables, held in memory to be read, and to be packed into segments."""
+"""Recent readings: durable in the log and not yet in the tables.
+
+They are held in memory for queries and for packing.
+"""
 
 import itertools
 import threading
@@ -11,13 +14,13 @@ import numpy.typing as npt
 from aurum.readings.batch import Batch, Timestamps, Values
 
 SeriesKey = tuple[str, str]  # machine id, sensor
-_COUNT_BITS = 20  # of a place: how many readings, of at most 200,000
-_START_BITS = 20  # of a place: where they begin in their batch
+_COUNT_BITS = 20  # bits of a place for the number of readings, at most 200,000
+_START_BITS = 20  # bits of a place for the start within the batch
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Readings of one series in one batch. rank: (source, sequence), by which a later part replaces an earlier one."""
+    """Readings of one series in one batch. `rank` is (source, sequence); parts of a higher rank replace others."""
 
     rank: tuple[int, int]
     timestamps: Timestamps
@@ -26,8 +29,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """A batch by its columns. run: the same for batches of a source that came in a row, none missing between them.
-    lengths: of each of its series; numbers: of the series, see RecentReadings._numbers."""
+    """A batch in columns.
+
+    Attributes:
+        rank: Its source and sequence.
+        run: The same for consecutive batches of a source without a missing sequence.
+        timestamps: The times of all its readings.
+        values: As many values.
+        numbers: The number of each of its series, see RecentReadings._numbers.
+        lengths: The number of readings of each of its series.
+    """
 
     rank: tuple[int, int]
     run: int
@@ -39,9 +50,14 @@ class _Received:
 
 @dataclass(frozen=True, slots=True)
 class PackedSeries:
-    """Readings of a series that were received: sorted, of equal times the highest rank's.
+    """Sorted readings of one series. Of readings at the same time, only the one with the highest rank is left.
 
-    rank: of its last batch, which all may have, since nothing has a rank in between. last_rank: of the last reading.
+    Attributes:
+        key: The series.
+        rank: The rank of the last batch. All readings may have it, because no other rank lies in between.
+        last_rank: The rank of the batch of the last reading.
+        timestamps: The times.
+        values: As many values.
     """
 
     key: SeriesKey
@@ -53,7 +69,13 @@ class PackedSeries:
 
 @dataclass(slots=True)
 class _Joined:
-    """What a series had when it was last asked for. places: how many of its batches are in the parts."""
+    """The joined parts of a series.
+
+    Attributes:
+        places: How many batches of the series are joined.
+        parts: The joined parts.
+        run: The run of the last part.
+    """
 
     places: int
     parts: list[Part]
@@ -61,25 +83,29 @@ class _Joined:
 
 
 class RecentReadings:
-    """Batches in the order of arrival. One thread adds; any may read, but only one of them joined parts.
+    """Batches in the order of arrival.
 
-    What is joined is held a second time, which `nbytes` leaves out.
+    One thread adds. Any thread may read, but only one at a time may call `joined`. The joined parts are a second
+    copy, which `nbytes` does not count.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._batches: list[_Received] = []
         self._numbers: dict[SeriesKey, int] = {}
-        # By number of the series: its places, each a batch's index, a start and a count in one integer, which costs a
-        # third of what an object would.
+        # By series number: its places. A place packs the index of a batch, a start and a count into one integer,
+        # which takes a third of the memory of an object.
         self._places: list[list[int]] = []
-        self._runs: dict[int, tuple[int, int]] = {}  # by source: its last sequence, and the run that this is in
+        self._runs: dict[int, tuple[int, int]] = {}  # by source: its last sequence, and the run that it is in
         self._joined: dict[SeriesKey, _Joined] = {}
         self.nbytes = 0
         self.readings = 0
 
     def add(self, batch: Batch, rank: tuple[int, int]) -> None:
-        """Takes a batch that has become durable. rank: source and sequence, by which batches replace each other."""
+        """Adds a batch that has become durable.
+
+        `rank` is its source and sequence, by which readings replace each other.
+        """
         source, sequence = rank
         with self._lock:
             index = len(self._batches) << (_COUNT_BITS + _START_BITS)
@@ -115,12 +141,15 @@ class RecentReadings:
             self.readings += start
 
     def parts(self, key: SeriesKey) -> list[Part]:
-        """The readings of a series, as they came."""
+        """Returns the readings of a series, as they arrived."""
         return [part for _, part in self._since(key, 0)]
 
     def joined(self, key: SeriesKey) -> list[Part]:
-        """The same in few parts: what came in a row is one, with the rank of its last batch. Nothing in the tables can
-        have a rank in between. What was joined before is not looked at again."""
+        """Returns the readings of a series in few parts.
+
+        Consecutive batches of a source form one part with the rank of the last of them, because nothing in the tables
+        can have a rank in between. Parts joined by earlier calls are reused.
+        """
         joined = self._joined.get(key)
         if joined is None:
             joined = self._joined[key] = _Joined(0, [], -1)
@@ -135,7 +164,7 @@ class RecentReadings:
         return list(joined.parts)
 
     def _since(self, key: SeriesKey, first: int) -> list[tuple[int, Part]]:
-        """The parts of a series from its batch number `first` on, each with its run."""
+        """Returns the parts of a series from its batch number `first` on, each with its run."""
         with self._lock:
             number = self._numbers.get(key)
             places = self._places[number][first:] if number is not None else []
@@ -153,10 +182,9 @@ class RecentReadings:
             return list(self._numbers)
 
     def packed(self) -> Iterator[PackedSeries]:
-        """Every series, once for each run of batches of a source that are here one after the other. Nothing may be
-        added any more."""
+        """Yields every series, once per run of consecutive batches of a source. Nothing may be added afterwards."""
         runs: list[list[_Received]] = []
-        for batch in sorted(self._batches, key=lambda batch: batch.rank):  # so that of equal times the last one counts
+        for batch in sorted(self._batches, key=lambda batch: batch.rank):  # of equal times the last one counts
             source, sequence = batch.rank
             if not runs or runs[-1][-1].rank != (source, sequence - 1):
                 runs.append([])
@@ -178,7 +206,7 @@ def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedS
     timestamps = np.concatenate([batch.timestamps for batch in batches])
     values = np.concatenate([batch.values for batch in batches])
     origins = np.repeat(np.arange(len(batches), dtype=np.int32), [len(batch.values) for batch in batches])
-    # By series first, which is quick for few of them; each has then, mostly, come in the order of time.
+    # Sorted by series first, which is fast for few of them. The readings of each are then usually in time order.
     order = np.argsort(numbers.astype(np.uint16) if len(keys) < 2**16 else numbers, kind="stable")
     if not _rises(numbers[order], timestamps[order]).all():
         order = np.lexsort((timestamps, numbers))
@@ -199,6 +227,6 @@ def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedS
 
 
 def _rises(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
-    """Whether the next reading is later, or of another series."""
+    """Returns for each reading but the last whether the next one is later, or of another series."""
     rises: npt.NDArray[np.bool_] = np.logical_or(timestamps[1:] > timestamps[:-1], numbers[1:] != numbers[:-1])
     return rises

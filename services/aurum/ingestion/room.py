@@ -1,4 +1,4 @@
-"""How many machines and sensors there may be: names that a device invents must not use up memory, or fill messages."""
+"""Limits on machines and sensors, so that invented names cannot exhaust memory or fill messages."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,8 +11,13 @@ from aurum.runtime.errors import ResourceExhaustedError
 
 @dataclass(frozen=True, slots=True)
 class PlantLimits:
-    """machines: of the plant. sensors_per_machine, sensors_per_site: whose readings are kept; machines without a site
-    count as one site."""
+    """Limits of a plant.
+
+    Attributes:
+        machines: The machines of the plant.
+        sensors_per_machine: The sensors of a machine whose readings are kept.
+        sensors_per_site: The same for a site. Machines without a site count as one site.
+    """
 
     machines: int = 100_000
     sensors_per_machine: int = 10_000
@@ -20,7 +25,7 @@ class PlantLimits:
 
 
 class Known(Protocol):
-    """What is known of a machine."""
+    """A known machine."""
 
     @property
     def site(self) -> str: ...
@@ -31,13 +36,13 @@ class Known(Protocol):
 
 @dataclass(slots=True)
 class Coming:
-    """The sensors of a batch that were not known when it came, by machine. They count until the batch is settled."""
+    """The sensors of a batch that were unknown when it arrived, by machine. They count until the batch is released."""
 
     sensors: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Room:
-    """The limits, and what counts towards them. For one event loop."""
+    """Counts machines and sensors against the limits. For one event loop."""
 
     def __init__(self, limits: PlantLimits) -> None:
         self._limits = limits
@@ -45,13 +50,18 @@ class Room:
         self._coming: dict[str, Counter[str]] = {}  # by machine: sensors of batches that are on their way to the disk
 
     def added(self, site: str, sensors: int = 1) -> None:
-        """Notes that a site has more sensors; fewer, if negative."""
+        """Records that a site has more sensors, or fewer if the number is negative."""
         self._of_site[site] += sensors
 
     def reserve(self, batch: Batch, machines: Mapping[str, Known]) -> Coming:
-        """Makes room for a batch until `release`. machines: that are known.
+        """Reserves room for a batch until `release`.
 
-        Raises ResourceExhaustedError, which is for good: it asks for no other attempt.
+        Args:
+            batch: The batch.
+            machines: The known machines.
+
+        Raises:
+            ResourceExhaustedError: If a limit is exceeded. The error has no retry delay, so it is permanent.
         """
         coming = Coming()
         for series in batch.series:
@@ -65,7 +75,7 @@ class Room:
         return coming
 
     def release(self, coming: Coming) -> None:
-        """Notes that a batch is stored, or will not be."""
+        """Ends the reservation of a batch that is stored, or will not be."""
         for machine_id, sensors in coming.sensors.items():
             counted = self._coming[machine_id]
             counted.subtract(sensors)
@@ -76,7 +86,7 @@ class Room:
                 del self._coming[machine_id]
 
     def expects(self, machine_id: str) -> bool:
-        """Whether a batch that has a sensor of the machine which was not known is on its way to the disk."""
+        """Returns whether a batch with an unknown sensor of the machine is on its way to the disk."""
         return machine_id in self._coming
 
     def _check(self, coming: Coming, machines: Mapping[str, Known]) -> None:
@@ -86,7 +96,7 @@ class Room:
             1 for machine_id in self._coming if machine_id not in machines and machine_id not in coming.sensors
         )
         if new and len(machines) + expected + len(new) > limits.machines:
-            raise ResourceExhaustedError(  # not how many there are: the sender may be bound to some of them
+            raise ResourceExhaustedError(  # without the number of machines: the sender may be bound to some of them
                 f"there are as many machines as are allowed, {limits.machines} (AURUM_INGESTION_MAX_MACHINES); "
                 f"{min(new)} cannot be added",
                 reason="TOO_MANY_MACHINES",
@@ -118,6 +128,9 @@ class Room:
                 )
 
     def _expected(self, machine_id: str, known: Known | None) -> int:
-        """How many sensors of a machine are only on their way: another batch with the same may have been applied."""
+        """Returns how many sensors of a machine are only reserved.
+
+        Another batch with the same may have been applied already.
+        """
         sensors = self._coming.get(machine_id, ())
         return len(sensors) if known is None else sum(1 for sensor in sensors if sensor not in known.sensors)

@@ -1,4 +1,4 @@
-"""How a question about one series is answered from its segments, wherever they are kept."""
+"""Answers queries about one series from its segments, whichever store holds them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,14 @@ _AT_ONCE = 200_000  # readings
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A segment that was not read yet; it lies within one day (UTC). rank: of its readings, or the highest of these.
-    place: where they are, known to the source that it is of.
+    """A segment that has not been read yet. It lies within one UTC day.
+
+    Attributes:
+        rank: The rank of its readings, or the highest of their ranks.
+        start_us: The time of its first reading.
+        end_us: The time of its last reading.
+        count: The number of its readings.
+        place: Where it is stored; only its SegmentSource interprets this.
     """
 
     rank: Rank
@@ -33,17 +39,17 @@ class SegmentSource(Protocol):
     """The segments of one series."""
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
-        """All that may have readings in [start_us, end_us)."""
+        """Returns all pieces that may have readings in [start_us, end_us)."""
 
     def newest_before(self, before_us: int) -> int | None:
-        """A time before `before_us`, on the day of the newest reading before it; None if there is none."""
+        """Returns a time before `before_us`, on the day of the newest reading before it. None if there is none."""
 
     def load(self, pieces: Sequence[Piece]) -> list[Segment]:
-        """The readings of each, none of one that is damaged."""
+        """Returns the readings of each piece. A damaged one has no readings."""
 
 
 def read(source: SegmentSource, start_us: int, end_us: int, *, points: int, last: int) -> Points:
-    """As Store.read. Raises InvalidArgumentError for too many readings."""
+    """Reads a series as Store.read does. Raises InvalidArgumentError if the answer has too many readings."""
     if last:
         timestamps, values = read_last(source, start_us, end_us, last)
         return reduce_points(timestamps, values, start_us, end_us, points)
@@ -51,7 +57,7 @@ def read(source: SegmentSource, start_us: int, end_us: int, *, points: int, last
 
 
 def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -> Points:
-    """All readings of [start_us, end_us), or as many points."""
+    """Returns all readings in [start_us, end_us), or reduces them to `points` intervals."""
     pieces = source.pieces(start_us, end_us)
     total = sum(piece.count for piece in pieces)
     if not points and total > MAX_RAW:
@@ -64,7 +70,7 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
     days: dict[int, list[Piece]] = {}
     for piece in pieces:
         days.setdefault(piece.start_us // DAY_US, []).append(piece)
-    together: list[Piece] = []  # of whole days, as many as are worth a step, and no more than fit into memory
+    together: list[Piece] = []  # pieces of whole days that are read in one step; the size bounds the memory
     count = 0
     for day in sorted(days):
         together += days[day]
@@ -77,7 +83,7 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
 
 
 def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
-    """The last so many readings in the range, read backwards day by day."""
+    """Returns the last `last` readings in the range. Reads backwards, day by day."""
     found: list[tuple[Timestamps, Values]] = []
     count = 0
     before = end_us
@@ -95,8 +101,10 @@ def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> t
 
 
 def merged(source: SegmentSource, pieces: Sequence[Piece], start_us: int, end_us: int) -> tuple[Timestamps, Values]:
-    """The readings of pieces in any order, cut to [start_us, end_us). Of readings at the same time the one of the
-    highest rank counts."""
+    """Returns the readings of pieces in any order, sorted and cut to [start_us, end_us).
+
+    Of readings at the same time, the one with the highest rank counts.
+    """
     ordered = sorted(pieces, key=lambda piece: (piece.rank, piece.start_us))
     loaded = source.load(ordered)
     if all(segment.ranks is None for segment in loaded):
@@ -109,13 +117,13 @@ def merged(source: SegmentSource, pieces: Sequence[Piece], start_us: int, end_us
 
 
 def ranked(piece: Piece, segment: Segment) -> Ranked:
-    """What was read of a piece, with a rank for each reading."""
+    """Returns the readings of a piece with a rank for each."""
     timestamps, values, ranks = segment
     return timestamps, values, ranks or Ranks.of(piece.rank, len(values))
 
 
 def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
-    """At least the last so many readings of a range within one day, if there are as many."""
+    """Returns at least the last `last` readings of a range within one day, if there are so many."""
     waiting = sorted(source.pieces(start_us, end_us), key=lambda piece: piece.end_us)
     taken: list[Piece] = []
     gathered = 0
@@ -125,7 +133,7 @@ def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -
             taken.append(piece)
             gathered += piece.count
         timestamps, values = merged(source, taken, start_us, end_us)
-        # What was left out has no reading after the end of the last of it.
+        # No omitted piece has a reading after the end of the last of them.
         if not waiting or len(timestamps) - np.searchsorted(timestamps, waiting[-1].end_us, side="right") >= last:
             return timestamps, values
-        gathered = last - 1  # one more at least
+        gathered = last - 1  # reads at least one more piece

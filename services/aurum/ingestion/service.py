@@ -1,4 +1,4 @@
-"""The ingestion service: its store, its gRPC server, its readiness."""
+"""The ingestion service: its store, its gRPC server and its readiness."""
 
 import asyncio
 import contextlib
@@ -26,12 +26,12 @@ from aurum.security.sources import SourceLimits
 
 logger = logging.getLogger(__name__)
 
-_FOLLOW_SECONDS = 1.0  # between two looks at what other replicas have stored
+_FOLLOW_SECONDS = 1.0  # seconds between two reads of the changes by other replicas
 
 
 @contextlib.asynccontextmanager
 async def ingestion(service: Service) -> AsyncGenerator[None]:
-    """Serves the store. At the end: first the calls in progress, then what they queued."""
+    """Serves the store. At the end, calls in progress finish first, then the batches that they queued."""
     settings = service.settings
     store = await asyncio.to_thread(open_store, settings)
     await store.start()
@@ -72,7 +72,7 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
 
 
 def open_store(settings: Settings) -> "SqliteStore | CassandraStore":
-    """The store that the settings name. Raises as its class does."""
+    """Opens the store that the settings name. Raises the errors of its class."""
     if settings.store_url and settings.store_url.startswith("cassandra://"):
         from aurum.ingestion.cassandra.session import parse_url  # noqa: PLC0415 - its driver is an extra
         from aurum.ingestion.cassandra.store import CassandraStore  # noqa: PLC0415
@@ -99,7 +99,7 @@ def open_store(settings: Settings) -> "SqliteStore | CassandraStore":
 
 
 async def _follow(store: Store, plant: Plant) -> None:
-    """Shows what the other replicas have stored, for as long as it runs."""
+    """Applies the changes by other replicas to the plant, for as long as it runs."""
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:

@@ -1,4 +1,4 @@
-"""The IngestionService over a store."""
+"""The IngestionService on top of a store."""
 
 import asyncio
 import re
@@ -26,17 +26,17 @@ from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 _NAME_LENGTH = 64
 _PAGE, _MAX_PAGE = 100, 1000
-_PAGE_BYTES = 1_000_000  # of machines or events, after which a message is full
+_PAGE_BYTES = 1_000_000  # bytes of machines or events after which a message is full
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_SERIES_OF_QUERY = 20_000  # as many as a batch may have
 _MAX_POINTS = 100_000
-_MOST_READINGS = 10_000_000  # of one answer
-_SENSORS_AT_ONCE = 32  # of a machine, read together
-_READS_AT_ONCE = 8  # of series in the store, whoever asks
+_MOST_READINGS = 10_000_000  # in one answer
+_SENSORS_AT_ONCE = 32  # of a machine, read concurrently
+_READS_AT_ONCE = 8  # series read from the store at a time, over all callers
 _MAX_EVENTS = 1000
 _EVENT_BYTES = 16_384
 _EVENT_OVERHEAD = 300  # bytes of an event besides its content, at most
-_DIGITS = 19  # of a time
+_DIGITS = 19  # of a time in a page token
 _END_OF_TIME = 2**62  # µs
 _KIND = re.compile("[a-z][a-z_]{0,31}")
 
@@ -53,12 +53,12 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self._stopping = False
 
     def stop(self) -> None:
-        """Ends the streams: what they have sent is still stored and acknowledged."""
+        """Ends the streams. What they have sent is still stored and acknowledged."""
         self._streams.stop()
         self._stopping = True
         self._plant.wake()
 
-    # Ingest and Write get their requests as bytes, see add_ingestion_service
+    # Ingest and Write receive serialized requests, see add_ingestion_service
 
     async def Ingest(  # noqa: N802
         self, request_iterator: Any, context: Any
@@ -93,7 +93,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                     answer.add(state.record.machine_id, sensor, points)
                     if answer.full:
                         yield answer.take()
-                        await asyncio.sleep(0)  # a long answer does not hold up the others
+                        await asyncio.sleep(0)  # lets other tasks run during a long answer
         if (rest := answer.take()) is not None:
             yield rest
 
@@ -110,12 +110,22 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             request.machine_id, request.machine_type, request.site, now_us(), request.request_id[:200]
         )
         owner = registrant(request.owner)
-        # To its end, though its caller may hang up: a machine that the store knows is shown
+        # Shielded: a registration that the store has must become visible even if its caller hangs up
         state = await asyncio.shield(asyncio.ensure_future(self._register(record, owner)))
         return ingestion_pb2.RegisterMachineResponse(machine=as_told(state.message()))
 
     async def _register(self, record: MachineRecord, owner: str) -> MachineState:
-        """owner: whose readings alone the machine may have sent already; empty for anybody's."""
+        """Registers a machine.
+
+        Args:
+            record: The machine.
+            owner: The caller that must own all sources of the machine's readings, if it has sent some; empty for no
+                check.
+
+        Raises:
+            NotFoundError: If the machine has readings of other owners.
+            AlreadyExistsError: If it is registered by another request.
+        """
         if owner:
             await self._look_up(record.machine_id)
             if self._plant.unregistered(record.machine_id) and not await self._store.sent_only_by(
@@ -215,14 +225,14 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         with metrics.ingestion_watchers.track_inprogress():
             while not self._stopping:
                 version = self._plant.version
-                # Only the latest state is sent, so a slow reader costs no memory.
+                # Only the latest state is sent, so a slow client costs no memory.
                 states = [
                     state
                     for state in self._plant.changed_since(seen)
                     if (not only or state.record.machine_id in only) and may_see_machine(state.record.machine_id)
                 ]
                 if seen < 0 and not states:
-                    yield ingestion_pb2.WatchResponse()  # nothing is known, rather than not told yet
+                    yield ingestion_pb2.WatchResponse()  # tells the client that no machine is known
                 seen = version
                 for machines in _pages((state.message() for state in states), self._page_bytes):
                     yield ingestion_pb2.WatchResponse(machines=machines)
@@ -233,7 +243,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
 
     async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
-        """Checks a batch and queues it; what comes back ends when it is durable and shown."""
+        """Checks and queues a batch. The returned awaitable completes when the batch is durable and visible."""
         started = time.perf_counter()
         try:
             batch = decode(data, field=field)
@@ -251,7 +261,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             if isinstance(error, AurumError):
                 metrics.track_ingestion_error(error.reason, transport)
             raise
-        # Shielded: a caller that has gone does not undo what will be durable, so it has to be shown
+        # Shielded: the batch will be durable, so it must become visible even if its caller is gone
         return asyncio.shield(asyncio.ensure_future(self._finish(batch, coming, writing, transport, started)))
 
     async def _finish(
@@ -270,12 +280,12 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         return written
 
     async def _state(self, machine_id: str) -> MachineState:
-        """Raises NotFoundError."""
+        """Returns the state of a machine. Raises NotFoundError."""
         await self._look_up(machine_id)
         return self._plant.get(machine_id)
 
     async def _look_up(self, machine_id: str) -> None:
-        """Takes over what other writers of the store have of a machine that is not known here."""
+        """Loads a machine that is unknown here, if other writers have stored it."""
         if self._store.shared and not self._plant.knows(machine_id):
             found = await self._store.find(machine_id)
             if found is not None:
@@ -284,7 +294,10 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def _points(
         self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
     ) -> list[tuple[str, Points]]:
-        """What is asked of some sensors of a machine: from memory where it is, otherwise from the store, together."""
+        """Returns the requested readings of some sensors of a machine.
+
+        They come from memory where possible, and otherwise from the store, with concurrent reads.
+        """
         start = request.start_us or state.first_seen_us
         newest = max(state.last_seen_us, now_us()) if self._store.shared else state.last_seen_us
         end = request.end_us or newest + 1
@@ -306,7 +319,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         tail = self._plant.tail(state, sensor)
         if tail is None or end <= state.last_seen_us:
             return await self._read(state, sensor, start, end, points=request.points, last=request.last)
-        late = tail.late  # what is read is kept, so that the next question like this one stays in memory
+        late = tail.late  # the result is kept in the tail, so that the next such query is answered from memory
         if not request.last and self._plant.make_room(state, tail, start):
             most = tail.capacity
             points = await self._read(state, sensor, start, end, last=most)
@@ -330,7 +343,7 @@ def _sensors_asked(state: MachineState, request: ingestion_pb2.QueryRequest) -> 
 
 
 def _check_series(series: int, last: int) -> None:
-    """Raises InvalidArgumentError for a question that could not be answered as a whole, before anything is read."""
+    """Raises InvalidArgumentError, before anything is read, if an answer would be too large."""
     most = min(_MAX_SERIES_OF_QUERY, _MOST_READINGS // max(1, last))
     if series > most:
         error = InvalidArgumentError.of(
@@ -343,7 +356,7 @@ def _check_series(series: int, last: int) -> None:
 
 
 def _pages(machines: Iterable[ingestion_pb2.Machine], most: int) -> Iterator[list[ingestion_pb2.Machine]]:
-    """The machines in parts of about so many bytes."""
+    """Splits machines into parts of about `most` bytes."""
     part: list[ingestion_pb2.Machine] = []
     size = 0
     for machine in machines:
@@ -358,7 +371,7 @@ def _pages(machines: Iterable[ingestion_pb2.Machine], most: int) -> Iterator[lis
 
 
 def _place_of(page_token: str) -> tuple[int, str] | None:
-    """Time and id of the last event of the page before. Raises InvalidArgumentError."""
+    """Parses a page token: time and id of the last event of the previous page. Raises InvalidArgumentError."""
     if not page_token:
         return None
     at_us, slash, id_ = page_token.partition("/")
@@ -372,7 +385,10 @@ def _number_of(text: str) -> int:
 
 
 def _keep(tail: SeriesTail, points: Points, late: int, start: int, last: int) -> None:
-    """last: how many readings were asked for; 0 for all from `start` on."""
+    """Keeps what was read in the tail.
+
+    `last` is the number of readings that were asked for; 0 for all from `start` on.
+    """
     whole = not last or len(points.timestamps) < last
     tail.prepend(points.timestamps, points.values, late, start if whole else int(points.timestamps[0]))
 

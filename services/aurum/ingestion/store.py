@@ -1,4 +1,4 @@
-"""What a store of readings does, whatever it is made of."""
+"""The interface of a store of readings, independent of its implementation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -11,15 +11,15 @@ from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
 from aurum.storage.ranks import Rank
 
 DAY_US = 86_400_000_000
-EVENT_MEMORY_US = 90 * DAY_US  # that events are kept
-KEPT_KINDS = frozenset({"maintenance"})  # of events that are kept for ever
-MOST_RANKED = 200  # segments of several sources that are looked through to learn who sends for a machine
-MAX_RAW = 500_000  # readings of one series in one answer; more have to be reduced
+EVENT_MEMORY_US = 90 * DAY_US  # how long events are kept
+KEPT_KINDS = frozenset({"maintenance"})  # kinds of events that are kept for ever
+MOST_RANKED = 200  # segments with several ranks that are searched for the sources of a machine
+MAX_RAW = 500_000  # readings of one series in one answer; more must be reduced
 
 
 @dataclass(frozen=True, slots=True)
 class MachineRecord:
-    """A machine as it is registered; machine_type and site are empty if it is known only from its readings."""
+    """A machine and its registration. Type and site are empty if it is known only from its readings."""
 
     machine_id: str
     machine_type: str
@@ -29,7 +29,7 @@ class MachineRecord:
 
 
 def require_repeated(registered: MachineRecord, again: MachineRecord) -> None:
-    """Raises AlreadyExistsError unless a registration is the same request as that which was granted."""
+    """Raises AlreadyExistsError unless a registration repeats the one that was granted, by request id and content."""
     if not again.request_id or again.request_id != registered.request_id:
         raise AlreadyExistsError(f"machine {again.machine_id} is registered already")
     if (again.machine_type, again.site) != (registered.machine_type, registered.site):
@@ -41,8 +41,7 @@ def require_repeated(registered: MachineRecord, again: MachineRecord) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SeriesSummary:
-    """What is kept of a series: the times of its first and last reading, the last value, and the rank of its batch: of
-    readings of the same time those of the highest rank count."""
+    """The summary of a series: the times of its first and last reading, the last value, and the rank of its batch."""
 
     machine_id: str
     sensor: str
@@ -54,7 +53,7 @@ class SeriesSummary:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """A series as asked for; the last three are set if it was reduced, `values` then being means."""
+    """The answer to a query of a series. If it was reduced, `values` are means and the last three fields are set."""
 
     timestamps: Timestamps
     values: Values
@@ -65,7 +64,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The last reading of a series. rank: empty if it is not known."""
+    """The last reading of a series. `rank` is empty if it is unknown."""
 
     at_us: int
     value: float
@@ -74,7 +73,10 @@ class Latest:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What another writer has stored of a machine: its registration if that is new, its latest reading by sensor."""
+    """What another writer has stored of a machine.
+
+    `machine` is its registration if that is new, and `sensors` its latest readings by sensor.
+    """
 
     machine_id: str
     machine: MachineRecord | None
@@ -84,8 +86,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that became of a machine, such as a prediction. (kind, machine_id, at_us, id) identifies it. number: of
-    the store's, see aurum.v1.Event."""
+    """An event of a machine or of the plant, such as a prediction. `(kind, machine_id, at_us, id)` identifies it.
+
+    `number` is assigned by the store, see aurum.v1.Event.
+    """
 
     kind: str
     machine_id: str
@@ -99,8 +103,12 @@ Registered = Callable[[MachineRecord], None]
 
 
 async def to_its_end(registering: Coroutine[Any, Any, MachineRecord], registered: Registered | None) -> MachineRecord:
-    """Awaits a registration, which goes on when whoever waits for it gives up: it may then be in the tables all the
-    same. registered: is told in any case."""
+    """Runs a registration to its end, even if the caller is cancelled, because it may already be in the tables.
+
+    Args:
+        registering: The registration.
+        registered: Called with the result in any case, if given.
+    """
     task = asyncio.create_task(registering, name="registration")
 
     def tell(done: asyncio.Task[MachineRecord]) -> None:
@@ -112,53 +120,79 @@ async def to_its_end(registering: Coroutine[Any, Any, MachineRecord], registered
 
 
 class Store(Protocol):
-    """Keeps segments of readings, the registry of machines and their events. Times are microseconds since the epoch."""
+    """Stores segments of readings, the registry of machines and their events. Times are in µs since the epoch."""
 
     @property
     def shared(self) -> bool:
-        """Whether others write to it too, so that `changes` and `find` may tell of what did not come by here."""
+        """Whether other processes write to it too. Their changes are then found by `changes` and `find`."""
 
     async def start(self) -> None: ...
 
     async def close(self) -> None:
-        """Writes what is queued, then ends."""
+        """Writes what is queued, then closes the store."""
 
     def problem(self) -> str | None:
-        """Why nothing can be written at the moment, or None."""
+        """Returns why the store cannot be written at the moment, or None."""
 
     async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
-        """Queues a batch; the result's await ends when it is durable. wait: for room, else ResourceExhaustedError."""
+        """Queues a batch. The returned awaitable completes when it is durable.
+
+        Args:
+            batch: The batch.
+            wait: Whether to wait for room if the queue is full.
+
+        Raises:
+            ResourceExhaustedError: If the queue is full and `wait` is false.
+        """
 
     async def machines(self) -> list[MachineRecord]: ...
 
     async def summaries(self) -> list[SeriesSummary]: ...
 
     async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
-        """registered: is told what the tables have, also after nobody waits for it any more. Raises AlreadyExistsError
-        if it is registered, unless by the same request with the same content."""
+        """Registers a machine.
+
+        Args:
+            machine: The registration.
+            registered: Called with the stored machine, even if the caller has been cancelled.
+
+        Raises:
+            AlreadyExistsError: If the machine is registered, unless by the same request with the same content.
+        """
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
-        """Whether the sources of all readings that are kept of a machine belong to one owner; False if none is kept, or
-        if the owner of one is not known (any more)."""
+        """Returns whether one owner owns the sources of all readings that are kept of a machine.
+
+        Returns False if no readings are kept, or if an owner is unknown.
+        """
 
     async def changes(self) -> list[Change]:
-        """What others have written lately."""
+        """Returns what other processes have written recently."""
 
     async def find(self, machine_id: str) -> Change | None:
-        """A machine that is not known here."""
+        """Returns a machine that is unknown in this process, or None."""
 
     async def record(self, events: Sequence[Event]) -> None:
-        """Keeps events; those that are there already are replaced."""
+        """Stores events. Those that exist already are replaced."""
 
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
-        """The newest events in [start_us, end_us), newest first. before: time and id of one; only those that follow."""
+        """Returns the newest events in [start_us, end_us), newest first.
+
+        Args:
+            kind: The kind of event.
+            machine_id: The machine; empty for the plant as a whole.
+            start_us: The first time.
+            end_us: The time after the last.
+            limit: The greatest number of events.
+            before: Time and id of an event; only those that follow it in this order are returned.
+        """
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
-        """Events of the plant as a whole whose numbers are between `after` and `before`, the highest first."""
+        """Returns events of the plant as a whole with numbers between `after` and `before`, highest first."""
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
-        """Readings in [start_us, end_us), sorted; see QueryRequest for points and last."""
+        """Returns readings in [start_us, end_us), sorted. See QueryRequest for points and last."""

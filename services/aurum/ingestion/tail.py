@@ -1,29 +1,36 @@
-"""The latest readings of each series in memory, so that questions about now do not go to the disk."""
+"""The latest readings of each series in memory, so that queries about the present need no disk access."""
 
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
 
-_FEW = 16  # readings, of which the pace is not known
+_FEW = 16  # readings; with fewer, their rate is not estimated
 _MARGIN = 1.1
 
 
 class SeriesTail:
-    """Every reading of one series from `complete_from` on; at least the last `capacity` once that many have come."""
+    """The readings of one series from `complete_from` on, without gaps.
+
+    It holds at least the last `capacity` readings once that many have arrived.
+    """
 
     __slots__ = ("_end", "_timestamps", "_values", "asked", "capacity", "complete_from", "late")
 
     def __init__(self, capacity: int, complete_from: int) -> None:
         self.capacity = capacity  # may grow
-        self.asked = 0  # readings of the longest range that was found here
+        self.asked = 0  # the most readings that one range query has found here
         self._timestamps = np.empty(min(16, 2 * capacity), np.int64)
         self._values = np.empty(min(16, 2 * capacity), np.float64)
         self._end = 0
         self.complete_from = complete_from
-        self.late = 0  # grows when readings come that the tail does not take
+        self.late = 0  # counts the readings that arrived too late for the tail
 
     def append(self, timestamps: Timestamps, values: Values, *, increasing: bool = False) -> None:
-        """Takes readings in any order. What comes late, or again, is left to the store, and so is what is before it."""
+        """Adds readings in any order.
+
+        Late and repeated readings are left to the store. The tail then begins after them, since it is no longer
+        complete before.
+        """
         if not increasing and len(timestamps) > 1 and not (np.diff(timestamps) > 0).all():
             order = np.argsort(timestamps, kind="stable")
             timestamps, values = timestamps[order], values[order]
@@ -48,14 +55,21 @@ class SeriesTail:
         self._end += count
 
     def prepend(self, timestamps: Timestamps, values: Values, late: int, since: int) -> None:
-        """Takes all readings that the store has from `since` on. late: what `late` was before it was asked."""
+        """Adds all readings that the store has from `since` on.
+
+        Args:
+            timestamps: Their times, sorted.
+            values: As many values.
+            late: The value of `late` before the store was asked. If it has changed, nothing is added.
+            since: The time from which on the readings are complete.
+        """
         if late != self.late or since >= self.complete_from:
             return
         held = self._timestamps[: self._end].copy(), self._values[: self._end].copy()
         older = int(np.searchsorted(timestamps, self.complete_from))
         keep = slice(max(0, older - max(0, self.capacity - self._end)), older)
         if keep.start and keep.start == older:
-            return  # there is no room
+            return  # no room is left
         self._end = 0
         for part_timestamps, part_values in ((timestamps[keep], values[keep]), held):
             self._make_room(len(part_timestamps))
@@ -65,14 +79,14 @@ class SeriesTail:
         self.complete_from = int(timestamps[keep.start]) if keep.start else since
 
     def expected(self, start_us: int) -> int:
-        """About how many readings there are from a time on, by the pace of those here; 0 if these are too few."""
+        """Estimates the number of readings from `start_us` on by the rate of those held; 0 if there are too few."""
         if self._end < _FEW:
             return 0
         first, newest = int(self._timestamps[0]), int(self._timestamps[self._end - 1])
         return int(_MARGIN * self._end * (newest - start_us) / (newest - first)) + _FEW
 
     def between(self, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
-        """Readings in [start_us, end_us), or None if some of them may be only in the store."""
+        """Returns the readings in [start_us, end_us), or None if some may be only in the store."""
         if start_us < self.complete_from:
             return None
         low, high = np.searchsorted(self._timestamps[: self._end], [start_us, end_us])
@@ -80,7 +94,7 @@ class SeriesTail:
         return self._timestamps[low:high].copy(), self._values[low:high].copy()
 
     def last(self, count: int, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
-        """The last `count` readings in the range, or None if some of them may be only in the store."""
+        """Returns the last `count` readings in [start_us, end_us), or None if some may be only in the store."""
         low, high = np.searchsorted(self._timestamps[: self._end], [start_us, end_us])
         if high - low < count and start_us < self.complete_from:
             return None

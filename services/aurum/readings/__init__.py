@@ -1,4 +1,5 @@
-"""What a reading is: columnar batches, the rules that they obey, and the file formats that they come from.
+"""Readings: columnar batches, the rules for them, and the file formats that they are read from.
 
-Everybody who speaks the ingestion contract shares this: ingestion, edge gateways, the API, importers, simulators.
+All clients and servers of the ingestion contract share this package: ingestion, edge gateways, the API, importers,
+simulators.
 """

@@ -17,17 +17,17 @@ from aurum.v1 import columns_pb2, ingestion_pb2
 
 Timestamps = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
-Column = tuple[Timestamps, Values]  # of one sensor, in the order of time
+Column = tuple[Timestamps, Values]  # one sensor's readings, in time order
 
-MAX_AHEAD_US = 5 * 60 * 1_000_000  # a clock may be so far ahead; a reading from further in the future is wrong
-AHEAD_OF_CLOCK = "AHEAD_OF_CLOCK"  # why such a batch is refused; it may be taken later, or when clocks agree again
-SEQUENCE_CLOSED = "SEQUENCE_CLOSED"  # why one is refused whose sequence is older than what the store can tell
-MAX_READINGS = 200_000  # in one batch
-MAX_SERIES = 20_000  # in one batch
-MAX_SEQUENCE = 2**62  # of a source
-ONE_BATCH = "key/"  # begins the ids of sources that send one batch, as of requests with an Idempotency-Key
+MAX_AHEAD_US = 5 * 60 * 1_000_000  # tolerance for fast clocks; later readings are refused
+AHEAD_OF_CLOCK = "AHEAD_OF_CLOCK"  # reason for refusing such a batch; it may be accepted later
+SEQUENCE_CLOSED = "SEQUENCE_CLOSED"  # reason for refusing a sequence in a closed gap
+MAX_READINGS = 200_000  # per batch
+MAX_SERIES = 20_000  # per batch
+MAX_SEQUENCE = 2**62  # per source
+ONE_BATCH = "key/"  # prefix of source ids that send one batch, such as those of requests with an Idempotency-Key
 _TRACEPARENT_LENGTH = 100
-_SHOWN = 200  # characters of a wrong source id
+_SHOWN = 200  # characters of an invalid source id that are reported
 MAX_OWNER = 500  # characters of the name of a source's owner
 
 _MACHINE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
@@ -36,9 +36,14 @@ _SOURCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/\-]{0,199}")
 
 
 class Series(NamedTuple):
-    """Readings of one sensor of one machine: microseconds since the epoch and values, of the same length ≥ 1.
+    """Readings of one sensor of one machine.
 
-    increasing: the times are known to increase, so nobody needs to look again.
+    Attributes:
+        machine_id: The machine.
+        sensor: The sensor.
+        timestamps: Times in µs since the epoch; at least one.
+        values: As many values.
+        increasing: Whether the times are known to increase, so that they need not be checked again.
     """
 
     machine_id: str
@@ -50,9 +55,15 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a source sent at once; (source_id, sequence) identifies it.
+    """The readings that a source sends together. `(source_id, sequence)` identifies a batch.
 
-    data: the message aurum.v1.Batch, as it came. owner: the identity that uses the source, empty if unknown.
+    Attributes:
+        source_id: The source.
+        sequence: The number of the batch within its source, from 1.
+        series: The readings by series.
+        readings: The total number of readings.
+        data: The serialized message aurum.v1.Batch.
+        owner: The identity that uses the source; empty if unknown.
     """
 
     source_id: str
@@ -64,17 +75,17 @@ class Batch:
 
     @classmethod
     def of(cls, source_id: str, sequence: int, series: Sequence[Series]) -> "Batch":
-        """A batch that is made here."""
+        """Creates a batch from series."""
         data = _columns_message(source_id, sequence, series).SerializeToString()
         return cls(source_id, sequence, tuple(series), sum(len(each.values) for each in series), data)
 
     def owned_by(self, owner: str) -> "Batch":
-        """The same batch with another owner."""
+        """Returns the same batch with another owner."""
         if owner == self.owner:
             return self
-        # Fields of a protobuf message may follow each other in any order, so a first owner is appended without a copy
-        # of the columns being decoded; a second one would be read the slow way (see _parse_columns). A message that has
-        # an owner is written anew from its series, for its own columns may be in several pieces
+        # Protobuf fields may come in any order, so a first owner is appended without decoding the columns. A second
+        # owner would force the slow path of _parse_columns. A message that already has an owner is therefore written
+        # anew from its series, because its own columns may be in several pieces
         data = self.data
         if self.owner:
             data = _columns_message(self.source_id, self.sequence, self.series).SerializeToString()
@@ -83,7 +94,7 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Approximate size in memory, with its message."""
+        """The approximate size in memory, including the message."""
         return 16 * self.readings + 300 * len(self.series) + len(self.data)
 
 
@@ -93,7 +104,7 @@ def now_us() -> int:
 
 @lru_cache(maxsize=65_536)
 def machine_id_problem(machine_id: str) -> str | None:
-    """What is wrong with a machine id, or None."""
+    """Returns what is wrong with a machine id, or None."""
     if _MACHINE_ID.fullmatch(machine_id):
         return None
     return f"{machine_id[:140]!r} is no machine id; use 1 to 128 letters, digits and . _ : -, a letter or digit first"
@@ -101,24 +112,24 @@ def machine_id_problem(machine_id: str) -> str | None:
 
 @lru_cache(maxsize=65_536)
 def sensor_problem(sensor: str) -> str | None:
-    """What is wrong with a sensor name, or None."""
+    """Returns what is wrong with a sensor name, or None."""
     if _SENSOR.fullmatch(sensor):
         return None
     return f"{sensor[:80]!r} is no sensor name; use 1 to 64 letters, digits, spaces and . _ : / % -"
 
 
 def source_id_problem(source_id: str) -> str | None:
-    """What is wrong with a source id, or None."""
+    """Returns what is wrong with a source id, or None."""
     if _SOURCE_ID.fullmatch(source_id):
         return None
     return f"{source_id[:220]!r} is no source id; use 1 to 200 letters, digits and . _ : / -, a letter or digit first"
 
 
 def parse_request(data: bytes) -> columns_pb2.BatchRequest:
-    """The IngestRequest or WriteRequest in a message, with its batch as bytes. Raises InvalidArgumentError."""
+    """Parses an IngestRequest or WriteRequest, and leaves its batch serialized. Raises InvalidArgumentError."""
     try:
         request = columns_pb2.BatchRequest.FromString(data)
-        if request.ByteSize() != len(data):  # protobuf merges a field that comes twice, and this reading of it does not
+        if request.ByteSize() != len(data):  # protobuf merges repeated occurrences of a field; BatchRequest does not
             whole = ingestion_pb2.IngestRequest.FromString(data)
             request = columns_pb2.BatchRequest(
                 batch=whole.batch.SerializeToString(), traceparent=whole.traceparent[:_TRACEPARENT_LENGTH]
@@ -129,9 +140,15 @@ def parse_request(data: bytes) -> columns_pb2.BatchRequest:
 
 
 def decode(data: bytes, now: int | None = None, field: str = "batch") -> Batch:
-    """The batch in a message aurum.v1.Batch. Raises InvalidArgumentError that names the first field that breaks a rule.
+    """Decodes and checks a message aurum.v1.Batch.
 
-    now: microseconds since the epoch, the clock's by default. field: where the message stands in the request.
+    Args:
+        data: The serialized message.
+        now: The time in µs since the epoch; by default the clock's.
+        field: The name of the message within the request, for errors.
+
+    Raises:
+        InvalidArgumentError: Names the first field that breaks a rule, and the batch.
     """
     message = _parse_columns(data, field)
     try:
@@ -188,7 +205,7 @@ def _checked(message: columns_pb2.BatchColumns, data: bytes, now: int, field: st
 
 
 def encode(source_id: str, sequence: int, series: Sequence[Series]) -> ingestion_pb2.Batch:
-    """The message of a batch."""
+    """Encodes a batch as a message."""
     return ingestion_pb2.Batch.FromString(_columns_message(source_id, sequence, series).SerializeToString())
 
 
@@ -214,7 +231,7 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         message.DiscardUnknownFields()
         if message.ByteSize() == len(data):
             return message
-        # A column may also come in several pieces, or number by number: rare, so read in the slow way.
+        # Protobuf allows a column in several pieces, or number by number. That is rare, so it may be slow.
         whole = ingestion_pb2.Batch.FromString(data)
     except DecodeError as error:
         raise InvalidArgumentError.of(field, "is no message aurum.v1.Batch") from error
@@ -230,9 +247,21 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
 def _check_columns(  # noqa: PLR0917
     keys: Sequence[tuple[str, str]], timestamps: Timestamps, values: Values, ends: list[int], now: int, field: str
 ) -> npt.NDArray[np.bool_]:
-    """Checks all columns at once, which is fast for many short ones; returns which have increasing times.
+    """Checks all columns at once, which is fast for many short ones.
 
-    ends: where each column ends in `timestamps` and `values`.
+    Args:
+        keys: The machine and the sensor of each column.
+        timestamps: The times of all columns, one after the other.
+        values: The values of all columns, likewise.
+        ends: The end index of each column in `timestamps` and `values`.
+        now: The time in µs since the epoch.
+        field: The name of the batch within the request.
+
+    Returns:
+        For each column, whether its times increase.
+
+    Raises:
+        InvalidArgumentError: Names the first wrong reading or column.
     """
     readings = len(values)
     if readings > MAX_READINGS:

@@ -1,4 +1,4 @@
-"""Histories of machines, from which models are trained: runs from an overhaul until failure."""
+"""Histories of machines, from which models are trained: runs from an overhaul until a failure."""
 
 import itertools
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ import numpy as np
 from aurum.readings.batch import Timestamps, Values
 
 HOUR_US = 3_600_000_000
-OPERATING_HOURS = "operating_hours"  # hours since overhaul: falls back when a machine was overhauled
-FAULT = "fault"  # 1 from a failure until the repair
+OPERATING_HOURS = "operating_hours"  # hours since the last overhaul; resets at an overhaul
+FAULT = "fault"  # 1 from a failure until the repair, else 0
 
 AXES = {
     OPERATING_HOURS: "h",
@@ -22,15 +22,20 @@ AXES = {
 }
 """Sensors that count a machine's life, and their units. Without one, life is counted in hours of time."""
 LABELS = frozenset({FAULT, "failure", "failed", "rul", "label", "target"})
-"""Columns that tell the outcome, so that no model may see them."""
+"""Columns that reveal the outcome and must be hidden from models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A machine from an overhaul, or its first reading, until it failed, or until it is not known further.
+    """The operation of a machine from an overhaul, or its first reading, until a failure or the last reading.
 
-    columns: sensor → value at each of the timestamps (µs), NaN where there is no reading. left: life left at the last
-    reading where that is known though the run was not followed until then; then it counts as failed.
+    Attributes:
+        machine_id: The machine, with `/` and the number of the run if it has several.
+        failed: Whether the run ends in a failure.
+        timestamps: Times in µs since the epoch.
+        columns: Sensor → value at each of the timestamps; NaN where there is no reading.
+        left: The life left at the last reading, if it is known although the run was not followed to its failure. The
+            run then counts as failed.
     """
 
     machine_id: str
@@ -41,12 +46,12 @@ class Run:
 
     @property
     def machine(self) -> str:
-        """The machine without the number of its run."""
+        """The machine id without the number of the run."""
         return self.machine_id.rpartition("/")[0] or self.machine_id
 
 
 def axis_of(sensors: Iterable[str]) -> str | None:
-    """The sensor that counts the life of a machine with these sensors, or None."""
+    """Returns the sensor that counts the life of a machine with these sensors, or None."""
     there = set(sensors)
     return next((name for name in AXES if name in there), None)
 
@@ -59,10 +64,16 @@ def split_runs(
     ends_in_failure: bool,
     axis: str | None = None,
 ) -> list[Run]:
-    """The runs in a machine's history: a new one begins where the life counter falls back, or a fault ends.
+    """Splits a machine's history into runs. A new run begins where the life counter decreases or a fault ends.
 
-    A run that reaches a fault has failed and ends there. Where there is no fault signal the last run has failed if
-    `ends_in_failure`. axis: the sensor that counts life; by default known by its name.
+    A run ends at a fault and has then failed.
+
+    Args:
+        machine_id: The machine.
+        timestamps: Times in µs since the epoch.
+        columns: Sensor → value at each time.
+        ends_in_failure: Whether the last run has failed, if there is no fault signal.
+        axis: The sensor that counts life; by default it is recognised by its name.
     """
     axis = axis or axis_of(columns)
     fault = columns.get(FAULT)

@@ -1,4 +1,4 @@
-"""The server's side of Ingest: takes a stream of batches and acknowledges in order what has become durable."""
+"""The server side of Ingest: accepts a stream of batches, and acknowledges durable ones in order."""
 
 import asyncio
 import contextlib
@@ -14,16 +14,21 @@ from aurum.runtime.errors import AurumError, UnavailableError
 from aurum.runtime.tracing import context_of, traced_operation
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
-_ACKNOWLEDGE_EVERY = 16  # batches of a stream at most, when many are ready at once
-_UNACKNOWLEDGED = 64  # batches of a stream that may be on their way to the disk; then it is read no further
+_ACKNOWLEDGE_EVERY = 16  # batches; the most that one acknowledgement covers while more are ready
+_UNACKNOWLEDGED = 64  # batches of a stream that are not durable yet; at this number the stream is not read on
 _END = object()
 SERVICE_NAME = "aurum.v1.IngestionService"
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How a batch was taken: `accepted` readings stored, or all of them `duplicate`. rank: of what was stored, in the
-    store."""
+    """The outcome of a batch.
+
+    Attributes:
+        accepted: The number of readings that were stored; 0 for a duplicate.
+        duplicate: The number of readings of a duplicate; 0 for a new batch.
+        rank: The rank of the stored readings in the store; empty elsewhere.
+    """
 
     accepted: int
     duplicate: int
@@ -34,8 +39,11 @@ Accept = Callable[[columns_pb2.BatchRequest, int], Awaitable[Awaitable[Written]]
 
 
 def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer, server: grpc.aio.Server) -> None:
-    """Registers a servicer whose Ingest and Write take their requests as bytes, for `parse_request`, and whose Query
-    answers with QueryResponse or QueriedResponse, which are the same on the wire."""
+    """Registers a servicer with its own serialization.
+
+    Its Ingest and Write receive serialized requests, for `parse_request`. Its Query may answer with QueryResponse or
+    QueriedResponse, which have the same wire format.
+    """
     handlers: dict[str, Any] = {
         "Ingest": grpc.stream_stream_rpc_method_handler(
             servicer.Ingest,
@@ -54,14 +62,15 @@ def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer,
         response_serializer=lambda response: response.SerializeToString(),
     )
     ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server)
-    server.add_registered_method_handlers(SERVICE_NAME, handlers)  # in place of those just registered
+    server.add_registered_method_handlers(SERVICE_NAME, handlers)  # replaces the handlers registered above
 
 
 class IngestStreams:
     """All Ingest streams of a server.
 
-    accept: takes a request and its position in the stream; its first await ends when the batch is queued, the second
-    when it is durable.
+    Args:
+        accept: Takes a request and its position in the stream. Its first await completes when the batch is queued,
+            the second when it is durable.
     """
 
     def __init__(self, accept: Accept) -> None:
@@ -70,7 +79,7 @@ class IngestStreams:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ends the streams: no more is read, what was read is still acknowledged."""
+        """Ends all streams. No more requests are read; those already read are still acknowledged."""
         self._stopping = True
         for reader in self._readers:
             reader.cancel()
@@ -92,7 +101,7 @@ class IngestStreams:
                         raise
                     acknowledged += 1
                     duplicates += written.duplicate > 0
-                # One answer for what one commit stored, and one for all before the end:
+                # Batches of one commit share an acknowledgement, and the rest is acknowledged before the stream ends:
                 due = ending or pending.empty() or acknowledged - told >= _ACKNOWLEDGE_EVERY
                 if due and acknowledged > told:
                     told = acknowledged
@@ -108,7 +117,7 @@ class IngestStreams:
                 await reader
 
     async def _read(self, requests: AsyncIterator[bytes], pending: "asyncio.Queue[Any]") -> None:
-        """Queues the writes of a stream in their order; an error ends it, after what came before."""
+        """Queues the writes of a stream in order. An error ends the stream after the batches before it."""
         position = 0
         try:
             async for data in requests:
@@ -129,5 +138,5 @@ class IngestStreams:
             if not self._stopping:
                 raise
             await pending.put(UnavailableError("the service is stopping; send the rest again", retry_after=0.5))
-        except Exception as error:  # told by the stream's own end
+        except Exception as error:  # raised by `serve` at the end of the stream
             await pending.put(error)

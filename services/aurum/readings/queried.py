@@ -1,4 +1,4 @@
-"""Both ends of Query's answers: a column travels as one piece of memory, see columns.proto."""
+"""Both ends of the answers to Query. A column travels as one block of bytes; see columns.proto."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,11 +9,11 @@ import numpy as np
 from aurum.readings.batch import Timestamps, Values
 from aurum.v1 import columns_pb2, ingestion_pb2
 
-TOO_MANY_SERIES = "TOO_MANY_SERIES"  # why a Query is refused that would be answered in several
+TOO_MANY_SERIES = "TOO_MANY_SERIES"  # reason for refusing a Query that has to be split into several
 
 
 def query_method(channel: grpc.aio.Channel) -> Any:
-    """Query of the IngestionService, answered by QueriedResponse."""
+    """Returns the client call of IngestionService.Query, with QueriedResponse as answers."""
     return channel.unary_stream(
         "/aurum.v1.IngestionService/Query",
         request_serializer=ingestion_pb2.QueryRequest.SerializeToString,
@@ -24,7 +24,10 @@ def query_method(channel: grpc.aio.Channel) -> Any:
 def columns(
     series: Iterable[columns_pb2.QueriedColumns],
 ) -> Iterator[tuple[columns_pb2.QueriedColumns, Timestamps, Values]]:
-    """Each series of one answer with its times, which are in the message only where they change, and its values."""
+    """Yields each series of one answer with its times and values.
+
+    A message contains times only where they differ from those of the series before.
+    """
     times: Timestamps = np.empty(0, np.int64)
     for each in series:
         if each.timestamps_us:
@@ -33,5 +36,5 @@ def columns(
 
 
 def floats(column: bytes) -> Values:
-    """The numbers of a column."""
+    """Decodes a column of float64 values."""
     return np.frombuffer(column, "<f8")

@@ -1,9 +1,9 @@
-"""Which batch of a stream a server refuses, and whether for good: such a batch must not hold up the others.
+"""Decides which batch of a stream the server refuses, and whether permanently, so that it does not block the others.
 
-A refusal that names its batch and that no repetition would change is for good at once. Where the server does not say
-which batch it is, as for a message that is too large for it, batches are sent one by one until one of them is refused
-alone. Where the same batch could still be taken, as after an internal error, it is passed over after some refusals in a
-row, and given up once the server takes others: a server that refuses everything is not the fault of a batch.
+A refusal that names its batch and that a retry cannot change is permanent at once. If the server does not name the
+batch, for example because a message is too large, batches are sent one by one until one is refused alone. If the
+batch might still be accepted, for example after an internal error, it is skipped after five refusals in a row. It is
+given up only when the server accepts other batches, because a server that refuses everything is itself at fault.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import grpc
 from aurum.readings.batch import AHEAD_OF_CLOCK
 from aurum.runtime.errors import AurumError, ResourceExhaustedError
 
-_IN_A_ROW = 5  # refusals of a batch that could still be taken
-_ONE_BY_ONE = 64  # acknowledged batches after which they are sent together again
+_IN_A_ROW = 5  # refusals of a batch that might still be accepted
+_ONE_BY_ONE = 64  # batches to be acknowledged before several are sent together again
 _BREAKS = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -35,7 +35,7 @@ _BY_SIZE_OR_CONTENT = _DOUBTFUL | {
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A batch that the server will never take. reason: a stable name, for programs; message: a sentence."""
+    """A batch that the server refuses permanently. `reason` is a stable name for programs, `message` a sentence."""
 
     id: int
     reason: str
@@ -49,24 +49,24 @@ class _Suspect:
 
 
 class Refusals:
-    """The refusals of one server. For the streams of one uplink, one after the other."""
+    """Tracks the refusals of one server, over the consecutive streams of one uplink."""
 
     def __init__(self) -> None:
         self._suspect: _Suspect | None = None
-        self._passed_over: Refused | None = None  # given up as soon as another batch is taken
-        self._one_by_one = 0  # batches to be sent alone before they are sent together again
+        self._passed_over: Refused | None = None  # given up as soon as another batch is accepted
+        self._one_by_one = 0  # batches still to be sent alone
 
     @property
     def passed_over(self) -> int | None:
-        """The id of a batch that is not to be sent."""
+        """The id of a batch that must not be sent, or None."""
         return self._passed_over.id if self._passed_over else None
 
     def window(self, most: int) -> int:
-        """How many batches may be on their way at once."""
+        """Returns how many batches may be in flight."""
         return 1 if self._one_by_one else most
 
     def taken(self, batches: int) -> Refused | None:
-        """Notes that batches were acknowledged; what is to be given up since then."""
+        """Records that batches were acknowledged. Returns the batch that is now given up, or None."""
         self._one_by_one = max(0, self._one_by_one - batches)
         refused, self._passed_over = self._passed_over, None
         if refused is not None:
@@ -74,13 +74,13 @@ class Refusals:
         return refused
 
     def broken(self, error: AurumError, code: grpc.StatusCode, in_flight: Sequence[int], taken: int) -> Refused | None:
-        """Notes how a stream ended; what is to be given up since then.
+        """Records how a stream ended. Returns the batch that is to be given up, or None.
 
         Args:
-            error: What the server said.
-            code: Its status, which may have no error of ours.
-            in_flight: Ids of the batches that were sent and not acknowledged, in their order.
-            taken: Batches of the stream that were acknowledged before.
+            error: The server's error.
+            code: Its gRPC status, which may have no matching AurumError.
+            in_flight: The ids of the batches that were sent and not acknowledged, in order.
+            taken: The number of batches of the stream that were acknowledged.
         """
         if _is_temporary(error, code):
             return None
@@ -90,7 +90,7 @@ class Refusals:
         if named and code not in _DOUBTFUL:
             return Refused(in_flight[index], error.reason, error.message)
         if not named and code not in _BY_SIZE_OR_CONTENT:
-            return None  # of the stream as a whole, such as a role that the client lacks
+            return None  # concerns the whole stream, for example a missing role
         if not named and len(in_flight) != 1:
             self._one_by_one = _ONE_BY_ONE
             return None
@@ -98,7 +98,7 @@ class Refusals:
         return None
 
     def _doubt(self, refused: Refused) -> None:
-        if self._passed_over is not None:  # and others are refused as well
+        if self._passed_over is not None:  # other batches are refused too
             self._suspect = self._passed_over = None
             return
         if self._suspect is None or self._suspect.id != refused.id:
@@ -110,5 +110,5 @@ class Refusals:
 
 def _is_temporary(error: AurumError, code: grpc.StatusCode) -> bool:
     if error.reason == AHEAD_OF_CLOCK:
-        return True  # the clocks differ, here or there, and one day it will be taken
+        return True  # the clocks disagree; the batch is accepted later
     return code in _BREAKS or (isinstance(error, ResourceExhaustedError) and error.retry_after is not None)

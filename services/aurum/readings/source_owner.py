@@ -1,15 +1,20 @@
-"""To whom a source belongs: nobody else may use its id, or they would take each other's sequences."""
+"""Ownership of sources.
+
+Only the owner may use a source, because callers would otherwise use up each other's sequences.
+"""
 
 from aurum.runtime.errors import PermissionDeniedError
 
-SOURCE_TAKEN = "SOURCE_TAKEN"  # why a batch is refused whose source belongs to another caller
+SOURCE_TAKEN = "SOURCE_TAKEN"  # reason for refusing a batch whose source belongs to another caller
 
 
 def owner_after(known: str, batch_owner: str, source_id: str) -> str:
-    """The owner of a source once a batch is taken. A source that nobody owns yet, as one of before there were owners,
-    goes to the first caller that is known.
+    """Returns the owner of a source after a batch.
 
-    Raises PermissionDeniedError if it belongs to another; the message does not say to whom.
+    A source without an owner, for example from a version without owners, goes to the first known caller.
+
+    Raises:
+        PermissionDeniedError: If the source belongs to another caller. The message does not name that caller.
     """
     if known and batch_owner != known:
         raise PermissionDeniedError(

@@ -1,4 +1,4 @@
-"""Readings from tables: CSV (long or wide), C-MAPSS text files, JSON rows. A wrong cell is named by row and column."""
+"""Reads readings from tables: CSV (long or wide), C-MAPSS text files, JSON rows. Errors name the row and the column."""
 
 import csv
 import math
@@ -15,18 +15,24 @@ from aurum.readings.history import HOUR_US
 LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
 _ABSENT = frozenset({"", "na", "nan", "null", "none"})
 _MOST_COLUMNS = 500
-_MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14  # a plain number this large is not in seconds
+_MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14  # from these on, a number is in ms or µs
 _YEAR_10000 = 253_402_300_800_000_000  # µs
 _OUT_OF_RANGE = "beyond what a time can be; use 1970 to 9999"
 
 CMAPSS_SENSORS = ("setting_1", "setting_2", "setting_3", *(f"sensor_{number}" for number in range(1, 22)))
 CMAPSS_COLUMNS = 2 + len(CMAPSS_SENSORS)
-CMAPSS_EPOCH_US = int(datetime(2008, 10, 6, tzinfo=UTC).timestamp()) * 1_000_000  # of the PHM08 challenge
-"""A C-MAPSS file has cycles and no times: cycle n is taken to be n hours after this."""
+CMAPSS_EPOCH_US = int(datetime(2008, 10, 6, tzinfo=UTC).timestamp()) * 1_000_000  # the time of the PHM08 challenge
+"""A C-MAPSS file has cycles instead of times. Cycle n is placed n hours after this time."""
 
 
 class TableError(ValueError):
-    """A cell that cannot be read. row: as the source counts, from 1. column: its name; empty for the whole row."""
+    """A cell that cannot be read.
+
+    Attributes:
+        row: The row, as the source counts it, from 1.
+        column: The column name; empty if the whole row is wrong.
+        description: What is wrong.
+    """
 
     def __init__(self, row: int, column: str, description: str) -> None:
         super().__init__(f"row {row}{f', {column}' if column else ''}: {description}")
@@ -37,7 +43,7 @@ class TableError(ValueError):
 
 @dataclass(slots=True)
 class Rows:
-    """Readings one by one, as they stand in a table, and the row that each stands in."""
+    """Single readings from a table, each with the number of its row."""
 
     machine_ids: list[str] = field(default_factory=list)
     sensors: list[str] = field(default_factory=list)
@@ -57,9 +63,16 @@ class Rows:
 
 
 def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value") -> list[Series]:
-    """Groups readings by machine and sensor. Raises TableError for the first row that breaks a rule of batches.
+    """Groups readings by machine and sensor.
 
-    value_column: what to call the value's column in errors; empty if each sensor has its own (a wide table).
+    Args:
+        rows: The readings.
+        now: The time in µs since the epoch; by default the clock's.
+        value_column: The name of the value column in errors. It is empty if each sensor has its own column (wide
+            table).
+
+    Raises:
+        TableError: Names the first row that breaks a rule of batches.
     """
     latest = (now_us() if now is None else now) + MAX_AHEAD_US
     groups: dict[tuple[str, str], list[int]] = {}
@@ -99,10 +112,11 @@ def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value"
 
 
 def parse_timestamp(text: str) -> int:
-    """Microseconds since the epoch. Raises ValueError.
+    """Parses a time to microseconds since the epoch. Raises ValueError.
 
-    text: ISO 8601 (UTC if it names no zone), or a number since 1970: seconds, from 1e11 milliseconds, from 1e14
-    microseconds.
+    Args:
+        text: ISO 8601 (UTC if it names no zone), or a number since 1970. Numbers below 1e11 are seconds, those below
+            1e14 milliseconds, and others microseconds.
     """
     text = text.strip()
     try:
@@ -123,7 +137,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def timestamp_of(number: float) -> int:
-    """As `parse_timestamp` has it of a number."""
+    """Converts a number to microseconds since the epoch, by the rules of `parse_timestamp`. Raises ValueError."""
     if not math.isfinite(number):
         raise ValueError(f"{number!r} is no time")
     if abs(number) >= _MICROSECONDS_FROM:
@@ -138,7 +152,7 @@ def _within_range(us: int, text: str) -> int:
 
 
 def parse_value(text: str) -> float:
-    """A number; NaN for an absent one. Raises ValueError."""
+    """Parses a number. Returns NaN for an absent value. Raises ValueError."""
     text = text.strip()
     if text.lower() in _ABSENT:
         return math.nan
@@ -149,17 +163,20 @@ def parse_value(text: str) -> float:
 
 
 def _number(text: str) -> float:
-    """As `float`, but for the underscores that Python allows between digits: 2026_05 is a name. Raises ValueError."""
+    """As `float`, but refuses the underscores that Python allows between digits. Raises ValueError."""
     if "_" in text:
         raise ValueError(text)
     return float(text)
 
 
 def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
-    """Blocks of about `block` readings of a CSV table with a header.
+    """Reads a CSV table with a header, in blocks of about `block` readings.
 
-    Either long (machine_id, timestamp, sensor, value) or wide (machine_id, timestamp, then one column a sensor). Rows
-    count from 1 with the header. Raises TableError; what stood in the block of the wrong row is not given out.
+    The table is long (machine_id, timestamp, sensor, value) or wide (machine_id, timestamp, then one column per
+    sensor). Row numbers start at 1 with the header.
+
+    Raises:
+        TableError: If a row is wrong. Readings of the same block are then not yielded.
     """
     reader = csv.reader(lines, strict=True)
     rows = Rows()
@@ -182,9 +199,12 @@ def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
 
 
 def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]:
-    """Blocks of whole lines of a C-MAPSS file as NASA publishes them: unit, cycle, 3 settings, 21 sensors.
+    """Reads a C-MAPSS file as NASA publishes it, in blocks of whole lines: unit, cycle, 3 settings, 21 sensors.
 
-    Unit n is machine `prefix`-00n; its cycle counter is a sensor too. Raises TableError.
+    Unit n becomes machine `prefix`-00n. The cycle is also stored as a sensor.
+
+    Raises:
+        TableError: If a line is wrong.
     """
     rows = Rows()
     ended = True
@@ -220,7 +240,7 @@ def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]
 
 
 def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Lines from 1 on. Raises TableError."""
+    """Yields lines with their numbers from 1. Raises TableError if a line is not UTF-8."""
     number = 0
     try:
         for number, line in enumerate(lines, start=1):
@@ -230,13 +250,16 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def cmapss_prefix(path: Path) -> str:
-    """What machines of a C-MAPSS file are called: by the file, so that several can be imported."""
+    """Returns the machine name prefix of a C-MAPSS file.
+
+    It depends on the file name, so that several can be imported.
+    """
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in path.stem)
     return name.strip("._-") or "cmapss"
 
 
 def _check_header(header: Sequence[str]) -> bool:
-    """Whether the table is long. Raises TableError if it is neither that nor wide."""
+    """Returns True for a long table and False for a wide one. Raises TableError if it is neither."""
     if len(header) > _MOST_COLUMNS:
         raise TableError(1, "", f"has {len(header)} columns; {_MOST_COLUMNS} are allowed")
     if sorted(header) == sorted(LONG_COLUMNS):

@@ -1,4 +1,4 @@
-"""The sender's side of Ingest: one stream at a time, in order, opened again when it breaks."""
+"""The client side of Ingest: one stream at a time, in order, opened again when it breaks."""
 
 import asyncio
 import collections
@@ -19,35 +19,35 @@ from aurum.v1 import ingestion_pb2
 logger = logging.getLogger(__name__)
 
 _WINDOW = 64  # batches sent and not yet acknowledged
-_IDLE = 1.0  # seconds between two looks at an empty outbox
+_IDLE = 1.0  # seconds between two checks of an empty outbox
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A batch that waits to be sent. id: grows in the order of sending. data: the message IngestRequest."""
+    """A batch that waits to be sent. `id` increases in the order of sending. `data` is the serialized IngestRequest."""
 
     id: int
     data: bytes
 
 
 class Arrivals:
-    """Tells a sender that waits when a batch has come to its outbox."""
+    """Wakes a waiting sender when a batch has arrived in its outbox."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def note(self) -> None:
-        """A batch has come."""
+        """Records that a batch has arrived."""
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
-        """Returns when a batch has come since the last look, or after so many seconds."""
+        """Returns when a batch has arrived since the last call, or after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
         except TimeoutError:
             return
-        self._event.clear()  # only now: a batch that came since the last look must not be slept through
+        self._event.clear()  # not earlier, so that a batch that arrived since the last call is not missed
 
 
 class Outbox(Protocol):
@@ -55,25 +55,31 @@ class Outbox(Protocol):
 
     @property
     def batches(self) -> int:
-        """How many wait."""
+        """The number of waiting batches."""
 
     async def after(self, last: int, batches: int) -> list[Waiting]:
-        """Up to so many batches that follow the id `last`, in their order."""
+        """Returns up to `batches` batches that follow the id `last`, in order."""
 
     async def wait_for_more(self, seconds: float) -> None:
-        """Returns when a batch has come, or after so many seconds."""
+        """Returns when a batch has arrived, or after `seconds`."""
 
     async def forwarded(self, ids: Sequence[int]) -> None:
-        """Forgets batches that are durable further on."""
+        """Removes batches that the server has acknowledged."""
 
     async def refused(self, refused: Refused) -> None:
-        """Puts a batch aside that the server will never take."""
+        """Sets aside a batch that the server refuses permanently."""
 
 
 @dataclass(slots=True)
 class _Stream:
-    """One stream: the ids of the batches that were sent and not acknowledged, and how many were. failure: what kept the
-    outbox from giving more; gRPC only tells that the stream was cancelled then."""
+    """The state of one stream.
+
+    Attributes:
+        in_flight: The ids of batches that were sent and not acknowledged, in order.
+        acknowledged: The number of acknowledged batches.
+        room: Set when an acknowledgement has made room in the window.
+        failure: The error of the outbox, if it failed. gRPC then reports only that the stream was cancelled.
+    """
 
     in_flight: collections.deque[int] = field(default_factory=collections.deque)
     acknowledged: int = 0
@@ -82,7 +88,7 @@ class _Stream:
 
 
 class Uplink:
-    """Sends what is in the outbox for as long as `run` runs."""
+    """Sends the batches of an outbox while `run` runs."""
 
     def __init__(self, outbox: Outbox, dependency: Dependency) -> None:
         self._outbox = outbox
@@ -99,11 +105,11 @@ class Uplink:
 
     @property
     def _pipeline(self) -> Pipeline:
-        """The policies of the stream, as they are in force now."""
+        """The policies of the stream that are in force now."""
         return self._dependency.pipeline("Ingest")
 
     async def run(self) -> None:
-        """Streams until cancelled. A stream that breaks is opened again after a backoff, under the circuit breaker."""
+        """Streams until cancelled. A broken stream is opened again after a backoff, subject to the circuit breaker."""
         attempt = 0
         while True:
             stream = _Stream()
@@ -124,10 +130,15 @@ class Uplink:
                 await asyncio.sleep(delay)
 
     async def _forward(self, stream: _Stream) -> None:
-        """One stream, until it ends. Raises AioRpcError, CircuitBreakerError, TimeoutError if answers stay out, or
-        what the outbox raises.
+        """Runs one stream until it ends.
 
-        The breaker sees a stream succeed with its first acknowledgement: it may then go on for months.
+        The first acknowledgement counts as success for the circuit breaker, because a stream may last for months.
+
+        Raises:
+            AioRpcError: If the stream breaks.
+            CircuitBreakerError: If the breaker is open.
+            TimeoutError: If no acknowledgement arrives in time.
+            Exception: What the outbox raises.
         """
         pipeline = self._pipeline
         call: grpc.aio.StreamStreamCall[Any, Any] | None = None
@@ -144,9 +155,9 @@ class Uplink:
                 call.cancel()
 
     async def _acknowledge(self, stream: _Stream, responses: AsyncIterator[ingestion_pb2.IngestResponse]) -> bool:
-        """Takes the next acknowledgement; False at the end of the stream."""
+        """Handles the next acknowledgement. Returns False at the end of the stream."""
         waiting = asyncio.ensure_future(anext(responses, None))
-        waiting.add_done_callback(lambda task: task.cancelled() or task.exception())  # also if nobody asks any more
+        waiting.add_done_callback(lambda task: task.cancelled() or task.exception())  # avoids an unretrieved exception
         try:
             while not waiting.done():
                 sent = len(stream.in_flight)

@@ -1,1 +1,1 @@
-"""Durable storage on one machine: packed segments, and one SQLite writer that commits in groups."""
+"""Durable storage on one machine: logs, packed segments, SQLite databases, and one writer that commits in groups."""

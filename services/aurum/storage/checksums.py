@@ -1,24 +1,25 @@
-"""CRC-32 of parts of a buffer, at a cost that does not grow with the length of a part."""
+"""CRC-32 of parts of a buffer, at a cost that is independent of the length of the part."""
 
 import zlib
 from functools import cached_property
 
-_EVERY = 4096  # bytes between two known checksums of a beginning
-_POLYNOMIAL = 0xEDB88320  # of zlib's CRC-32, the coefficient of x^0 in the highest bit
+_EVERY = 4096  # bytes between two precomputed checksums
+_POLYNOMIAL = 0xEDB88320  # of zlib's CRC-32; the coefficient of x^0 is the highest bit
 
 
 class PartChecksums:
-    """Checksums of many parts of one buffer, which may overlap. It is read once, when the first long part is asked for.
+    """Checksums of many parts of one buffer. Parts may overlap.
 
-    The CRC of a part follows from those of the buffer's beginnings up to its start and up to its end, as in zlib's
-    crc32_combine: crc(beginning + part) = crc(beginning) · x^(8 · length of the part) + crc(part), over GF(2).
+    The buffer is read once, when the first long part is asked for. The CRC of a part is computed from the CRCs of the
+    buffer's prefixes up to its start and up to its end, as in zlib's crc32_combine: crc(prefix + part) = crc(prefix)
+    · x^(8 · length of the part) + crc(part), over GF(2).
     """
 
     def __init__(self, buffer: bytes) -> None:
         self._buffer = buffer
 
     def of(self, start: int, end: int) -> int:
-        """zlib.crc32(buffer[start:end])."""
+        """Returns zlib.crc32(buffer[start:end])."""
         if end - start <= _EVERY:
             return zlib.crc32(memoryview(self._buffer)[start:end])
         return _shifted(self._of_beginning(start), end - start) ^ self._of_beginning(end)
@@ -36,7 +37,7 @@ class PartChecksums:
 
 
 def _product(one: int, other: int) -> int:
-    """Of two polynomials, modulo that of the CRC."""
+    """Returns the product of two polynomials modulo the CRC polynomial."""
     product = 0
     while one:
         if one & 0x80000000:
@@ -47,7 +48,7 @@ def _product(one: int, other: int) -> int:
 
 
 def _powers() -> list[int]:
-    """x^8, x^16, x^32, …: for lengths below 2^40 bytes."""
+    """Returns x^8, x^16, x^32, …, for lengths below 2^40 bytes."""
     found = [1 << 23]
     while len(found) < 40:
         found.append(_product(found[-1], found[-1]))
@@ -58,7 +59,7 @@ _POWERS = _powers()
 
 
 def _shifted(checksum: int, length: int) -> int:
-    """checksum · x^(8 · length)."""
+    """Returns checksum · x^(8 · length)."""
     for power in _POWERS:
         if length & 1:
             checksum = _product(power, checksum)

@@ -1,4 +1,4 @@
-"""SQLite databases that survive a kill: write-ahead log, synced at each commit, schemas with a version."""
+"""SQLite databases that survive a kill: write-ahead log, a sync at each commit, versioned schemas."""
 
 import contextlib
 import sqlite3
@@ -11,12 +11,15 @@ Migration = Callable[[sqlite3.Connection], None]
 
 
 class NewerDatabaseError(Exception):
-    """The file was made by a newer version of this software; it is left as it is."""
+    """The file was made by a newer version of this software. It is left unchanged."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection for use by one thread at a time; transactions are begun and ended by hand. Raises
-    sqlite3.DatabaseError that names the file."""
+    """Opens a connection for one thread at a time, with explicit transactions.
+
+    Raises:
+        sqlite3.DatabaseError: If the file cannot be opened. The message names the file.
+    """
     uri = f"file:{path}?mode={'ro' if read_only else 'rwc'}"
     try:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
@@ -26,7 +29,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute(f"PRAGMA cache_size = {-2000 if read_only else -8000}")  # kB
         if not read_only:
-            connection.execute("PRAGMA page_size = 16384")  # takes effect, as the next, in a file that is still empty
+            connection.execute("PRAGMA page_size = 16384")  # like auto_vacuum, takes effect only in an empty file
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -46,7 +49,7 @@ def close(connection: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Generator[None]:
-    """Everything in the block is committed together, or, after an error, nothing of it."""
+    """Commits everything in the block together, or rolls it back after an error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -60,10 +63,18 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 def prepare(
     path: Path, application: str, version: int, schema: str, migrations: Mapping[int, Migration] | None = None
 ) -> None:
-    """Makes the database, or checks that it is one of ours that this version can read, or brings it to this version.
+    """Creates the database, or checks that this version can read it, or migrates it to this version.
 
-    migrations: by the version that each starts from. Raises NewerDatabaseError, or sqlite3.DatabaseError with a
-    sentence for a file that is something else.
+    Args:
+        path: The database file.
+        application: The name by which the database is recognised.
+        version: The version of the schema.
+        schema: The SQL statements that create the tables.
+        migrations: The migration steps, by the version that each starts from.
+
+    Raises:
+        NewerDatabaseError: If a newer version made the file.
+        sqlite3.DatabaseError: If the file is something else or cannot be read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     found = found_version(path, application) if path.exists() else 0
@@ -90,8 +101,11 @@ def prepare(
 
 
 def found_version(path: Path, application: str) -> int:
-    """The version of a database, 0 if it is empty. Raises sqlite3.DatabaseError, with the path, for a file that cannot
-    be opened or is something else."""
+    """Returns the version of a database; 0 if it is empty.
+
+    Raises:
+        sqlite3.DatabaseError: If the file cannot be opened or is something else. The message names the path.
+    """
     connection = connect(path, read_only=True)
     try:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -108,17 +122,20 @@ def found_version(path: Path, application: str) -> int:
 
 
 def _check_length(connection: sqlite3.Connection, path: Path) -> None:
-    """SQLite reads a last page that is cut off as if it ended in zeros. Raises sqlite3.DatabaseError."""
+    """Raises sqlite3.DatabaseError if the file is cut off.
+
+    SQLite reads a truncated last page as if it ended in zeros.
+    """
     pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     log = path.with_name(path.name + "-wal")
     if log.exists() and log.stat().st_size > 0:
-        return  # which holds what the file lacks
+        return  # the write-ahead log may contain the missing pages
     if (found := path.stat().st_size) < pages * size:
         raise sqlite3.DatabaseError(f"it is cut off after {found} of {pages * size} bytes")
 
 
 def _named(path: Path, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
-    """The error with the path, and with what to do."""
+    """Returns the error with the path and with advice."""
     if isinstance(error, sqlite3.OperationalError):
         return sqlite3.OperationalError(
             f"{path} cannot be opened: {error}; see that its disk has room and that this user may read and write "

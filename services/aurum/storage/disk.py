@@ -1,4 +1,4 @@
-"""How full the disk is, and which errors say that it is."""
+"""Free disk space, and the errors that mean that the disk is full."""
 
 import errno
 import os
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that this process may still write there."""
+    """Returns the bytes that this process may still write to the folder's file system."""
     stat = os.statvfs(folder)
     return stat.f_bavail * stat.f_frsize
 
 
 def is_full(error: Exception) -> bool:
-    """Whether an error of the system or of SQLite says that there is no room."""
+    """Returns whether an error of the system or of SQLite means that there is no room."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last where a process may write no more
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: file size limit of the process
     return isinstance(error, sqlite3.OperationalError) and "full" in str(error)

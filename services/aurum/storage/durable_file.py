@@ -1,19 +1,25 @@
-"""Whole files that are there completely or not at all, whatever is killed and however full the disk is."""
+"""Whole files that are written completely or not at all, even if the process is killed or the disk is full."""
 
 import os
 from pathlib import Path
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o666, older: Path | None = None, sync: bool = True) -> None:
-    """Writes a file, in place of an older one; a reader sees the old one or the new one. Raises OSError, and then the
-    old one is still there.
+    """Writes a file in place of an older one. A reader sees either the old or the new file.
 
-    mode: who may read it, less what the umask takes. older: where what the file held until now goes. sync: whether it
-    is on the disk when this returns; else a power cut may leave the new one empty.
+    Args:
+        path: The file.
+        content: Its new content.
+        mode: The permissions, reduced by the umask.
+        older: Where the previous file is moved, if given.
+        sync: Whether to sync before returning. Otherwise the new file may be empty after a power cut.
+
+    Raises:
+        OSError: If the write fails. The old file is then still there, at `path` or at `older`.
     """
     half = path.with_name(f".{path.name}.new")
     try:
-        half.unlink(missing_ok=True)  # of a write that was killed, which may have another mode
+        half.unlink(missing_ok=True)  # left by a killed write, possibly with another mode
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -24,7 +30,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o666, older: Path | N
             os.replace(path, older)
         os.replace(half, path)
     except OSError:
-        half.unlink(missing_ok=True)  # so that it takes no room on a disk that is full
+        half.unlink(missing_ok=True)  # frees the space on a full disk
         raise
     if sync:
         sync_folder(path.parent)

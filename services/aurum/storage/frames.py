@@ -1,4 +1,4 @@
-"""Frames of zstd from the disk, decompressed in memory that is bounded by their size, whatever they say of theirs."""
+"""Safe decompression of zstd frames. Memory is bounded by the size of the frame, even if its header is damaged."""
 
 import zstandard
 
@@ -6,9 +6,15 @@ _MOST_RATIO = 2**15  # a block of a frame has at least 4 bytes and holds at most
 
 
 def decompress(decompressor: zstandard.ZstdDecompressor, frame: bytes | memoryview, size: int | None = None) -> bytes:
-    """The content of a frame that states its size, as ZstdCompressor.compress makes it.
+    """Returns the content of a frame that states its size, as ZstdCompressor.compress writes it.
 
-    size: of the content, if it is known. Raises zstandard.ZstdError, also if the size is another or cannot be.
+    Args:
+        decompressor: The decompressor to use.
+        frame: The frame.
+        size: The expected size of the content, if known.
+
+    Raises:
+        zstandard.ZstdError: If the frame is damaged, or its stated size is unexpected or impossible.
     """
     stated = zstandard.get_frame_parameters(frame).content_size
     if size is not None and stated != size:

@@ -1,4 +1,4 @@
-"""One thread that writes, and commits what has gathered in one go: one sync of the disk for many writers."""
+"""Group commit: one thread commits all queued items together, so that many writers share one sync of the disk."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 T = TypeVar("T")
 
-_GROUP_ITEMS = 1024  # in one commit
-_GROUP_BYTES = 16_000_000  # in one commit, unless the first item alone has more
+_GROUP_ITEMS = 1024  # per commit
+_GROUP_BYTES = 16_000_000  # per commit, unless the first item alone is larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,13 @@ class _Queued(Generic[Item]):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Hands queued items, in their order, to `commit` on a thread of its own.
+    """Passes queued items, in order, to `commit` on its own thread.
 
-    commit: makes a group durable; gives a result or an error for each item, or raises AurumError for all of them.
-    max_bytes: of items that wait; more are refused, or wait when asked to.
+    Args:
+        name: The name of the thread and of the queue in errors.
+        commit: Makes a group durable. Returns a result or an error for each item, or raises AurumError for all of
+            them.
+        max_bytes: The limit on queued bytes. At the limit, items are refused, or wait if asked to.
     """
 
     def __init__(
@@ -59,7 +62,17 @@ class GroupCommit(Generic[Item, Result]):
         return self._waiting_bytes
 
     async def submit(self, item: Item, nbytes: int, *, wait: bool = False) -> "asyncio.Future[Result]":
-        """Queues an item; the future is done when it is durable. Without `wait`, refuses when the queue is full."""
+        """Queues an item. The returned future completes when the item is durable.
+
+        Args:
+            item: The item.
+            nbytes: Its size, for the limit.
+            wait: Whether to wait for room if the queue is full.
+
+        Raises:
+            ResourceExhaustedError: If the queue is full and `wait` is false.
+            UnavailableError: If the queue is closing.
+        """
         while not self._room.is_set():
             if not wait:
                 raise ResourceExhaustedError(
@@ -78,7 +91,10 @@ class GroupCommit(Generic[Item, Result]):
         return await (await self.submit(item, nbytes))
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Runs work on the thread, after what was queued before and whatever is committed with that; its result."""
+        """Runs `work` on the thread and returns its result.
+
+        It runs after the items queued before it, and after those committed in the same group.
+        """
         done: asyncio.Future[T] = self._enqueue(_Call(work), 0)
         return await done
 
@@ -88,7 +104,7 @@ class GroupCommit(Generic[Item, Result]):
         return queued.done
 
     async def close(self) -> None:
-        """Commits what is queued, then ends."""
+        """Commits the queued items, then ends the thread."""
         self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -146,7 +162,7 @@ class GroupCommit(Generic[Item, Result]):
             self._room.set()
         for queued, outcome in zip(group, outcomes, strict=True):
             if queued.done.done():
-                continue  # nobody waits for it any more
+                continue  # the caller no longer waits
             if isinstance(outcome, AurumError):
                 queued.done.set_exception(outcome)
             else:

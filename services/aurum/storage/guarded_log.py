@@ -1,4 +1,4 @@
-"""A segment log that says in a sentence why it cannot be written, and leaves some of the disk free."""
+"""A segment log that keeps some of the disk free, and explains why it cannot be written."""
 
 import errno
 import logging
@@ -17,8 +17,15 @@ DISK_FULL = "DISK_FULL"
 
 
 class GuardedLog(SegmentLog):
-    """min_free_bytes: of the disk, below which nothing more is taken. setting: that says so. what: the log belongs to,
-    for errors."""
+    """A segment log with a reserve of free disk space.
+
+    Args:
+        folder: The folder of the log files.
+        file_bytes: The size at which the next file is begun.
+        min_free_bytes: The free bytes of the disk below which writes are refused.
+        setting: The name of the setting for it, for errors.
+        what: What the log belongs to, for errors.
+    """
 
     def __init__(self, folder: Path, file_bytes: int, min_free_bytes: int, setting: str, what: str) -> None:
         super().__init__(folder, file_bytes)
@@ -28,9 +35,11 @@ class GuardedLog(SegmentLog):
         self.problem: str | None = None
 
     def write(self, payloads: Sequence[bytes], at_us: int | None = None) -> range:
-        """As `append`. at_us: the time of day by default.
+        """Appends and syncs records, and returns their ids. `at_us` is the current time by default.
 
-        Raises ResourceExhaustedError when the disk is full, UnavailableError when it fails.
+        Raises:
+            ResourceExhaustedError: If the disk is full.
+            UnavailableError: If the write fails otherwise.
         """
         try:
             self._check_room()
@@ -48,13 +57,13 @@ class GuardedLog(SegmentLog):
         return ids
 
     def look(self) -> int:
-        """Looks how full the disk is, and takes a full disk's word back when there is room again; the free bytes."""
+        """Checks the free space, and clears the problem if there is enough. Returns the free bytes."""
         try:
             free = self._check_room()
         except OSError as error:
             self.problem = _sentence(error)
             return free_bytes(self.folder)
-        self.problem = None  # the next record tells whether it is so
+        self.problem = None  # the next write shows whether it still fails
         return free
 
     def _check_room(self) -> int:
@@ -73,7 +82,7 @@ def _sentence(error: OSError) -> str:
 
 
 def refusal(error: Exception, what: str, sentence: str) -> AurumError:
-    """What a failed write means to a sender. what: could not be written, such as "the store"."""
+    """Returns the error for the sender after a failed write. `what` could not be written, such as "the store"."""
     if is_full(error):
         return ResourceExhaustedError(f"{what} {sentence}", reason=DISK_FULL, retry_after=1.0)
     return UnavailableError(f"{what} {sentence}", retry_after=1.0)

@@ -1,18 +1,18 @@
-"""Which sequences of a source were stored: sorted, disjoint, non-adjacent ranges, one for a source that counts up."""
+"""The stored sequences of a source, as sorted, disjoint, non-adjacent ranges. A source without gaps has one range."""
 
 from bisect import bisect_right
 
-Range = tuple[int, int]  # first and last sequence, both included
+Range = tuple[int, int]  # first and last sequence, both inclusive
 
 
 def contains(ranges: list[Range], sequence: int) -> bool:
-    """Whether the sequence was stored."""
+    """Returns whether the sequence was stored."""
     index = bisect_right(ranges, (sequence, 2**64)) - 1
     return index >= 0 and sequence <= ranges[index][1]
 
 
 def record(ranges: list[Range], first: int, last: int | None = None) -> None:
-    """Adds a sequence, or all from `first` to `last`, some of which may be there. Changes `ranges` in place."""
+    """Adds a sequence, or all from `first` to `last`, to `ranges` in place. Some may be present already."""
     last = first if last is None else last
     end = bisect_right(ranges, (last + 1, 2**64))
     start = end

@@ -1,6 +1,6 @@
-"""One process at a time writes to a folder: the others wait for it to end.
+"""Exclusive use of a folder by one process; others wait until it ends.
 
-A pod that is deleted by force goes on for a while beside the one that takes its place, on the same volume.
+A pod that is deleted by force may keep running for a while beside its replacement, on the same volume.
 """
 
 import fcntl
@@ -15,14 +15,19 @@ _POLL = 0.1  # seconds
 
 
 class FolderInUseError(OSError):
-    """Another process writes to the folder."""
+    """Another process uses the folder."""
 
 
 class Ownership:
-    """The right to write to a folder, until `close` or the end of the process."""
+    """The exclusive right to write to a folder, until `close` or the end of the process."""
 
     def __init__(self, folder: Path, wait: float = WAIT) -> None:
-        """Waits for so many seconds at most. Blocks. Raises FolderInUseError, or another OSError."""
+        """Takes the folder. Blocks for up to `wait` seconds while another process has it.
+
+        Raises:
+            FolderInUseError: If the other process has not ended in time.
+            OSError: If the lock file cannot be used.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / "in-use.lock").open("ab")
         deadline = time.monotonic() + wait
@@ -37,7 +42,7 @@ class Ownership:
             time.sleep(_POLL)
 
     def close(self) -> None:
-        """Lets the next process have it."""
+        """Releases the folder for the next process."""
         self._file.close()
 
     def _locked(self) -> bool:

@@ -1,9 +1,10 @@
-"""Ranks of readings: of readings of a series at the same time, the one of the highest rank counts.
+"""Ranks of readings. Of the readings of a series at the same time, the one with the highest rank counts.
 
-A rank is what identifies a source, in the order in which sources were seen, followed by the sequence of a batch.
+A rank consists of what identifies the source, in the order in which sources were first seen, and the sequence of the
+batch.
 
-Ranks are encoded as the length u32 of a JSON list of the sources, that list, and the columns of the runs: places u32,
-sequences i64, lengths u32 (little-endian; all first bytes first, then all second bytes, …).
+Encoding, little-endian: the length u32 of a JSON list of the sources, that list, and the columns of the runs: places
+u32, sequences i64, lengths u32. The columns are stored in byte planes (all first bytes, then all second bytes, …).
 """
 
 import json
@@ -17,20 +18,23 @@ import numpy.typing as npt
 
 from aurum.readings.batch import Timestamps, Values
 
-Rank = tuple[Any, ...]  # of a source, then its sequence
+Rank = tuple[Any, ...]  # the source, then the sequence
 Integers = npt.NDArray[np.int64]
-Ranked = tuple[Timestamps, Values, "Ranks"]  # readings in the order of time, and their ranks
+Ranked = tuple[Timestamps, Values, "Ranks"]  # readings in time order, and their ranks
 _LENGTH = struct.Struct("<I")
 _RUN_BYTES = 16
-_COLUMNS = ((0, 4, "<u4"), (4, 12, "<i8"), (12, 16, "<u4"))  # first byte of a run, the one after the last, type
+_COLUMNS = ((0, 4, "<u4"), (4, 12, "<i8"), (12, 16, "<u4"))  # first byte within a run, end, type
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Runs of readings of the same rank, in the order of the readings.
+    """Runs of consecutive readings with the same rank, in the order of the readings.
 
-    sources: sorted, each of some run. places: of each run's source in `sources`. sequences: of each run's batch.
-    lengths: readings of each run, at least one.
+    Attributes:
+        sources: The sources in sorted order. Each has at least one run.
+        places: The index in `sources` of each run's source.
+        sequences: The sequence of each run's batch.
+        lengths: The number of readings in each run, at least one.
     """
 
     sources: tuple[Rank, ...]
@@ -40,12 +44,12 @@ class Ranks:
 
     @classmethod
     def of(cls, rank: Rank, count: int) -> "Ranks":
-        """The same rank for `count` readings."""
+        """Returns ranks in which all `count` readings have the same rank."""
         return cls((rank[:-1],), np.zeros(1, np.int64), np.array(rank[-1:], np.int64), np.array([count], np.int64))
 
     @classmethod
     def from_runs(cls, sources: Sequence[Rank], places: Integers, sequences: Integers, lengths: Integers) -> "Ranks":
-        """As the constructor, but neighbours may have the same rank, and sources may have no run."""
+        """As the constructor, but adjacent runs may have the same rank, and sources may have no run."""
         begins = np.ones(len(places), np.bool_)
         np.logical_or(places[1:] != places[:-1], sequences[1:] != sequences[:-1], out=begins[1:])
         starts = np.flatnonzero(begins)
@@ -58,7 +62,7 @@ class Ranks:
         return (*self.sources[-1], int(self.sequences[self.places == len(self.sources) - 1].max()))
 
     def sequences_of(self, source: Rank) -> Integers:
-        """Of the runs of a source."""
+        """Returns the sequences of a source's runs."""
         found: Integers = self.sequences[self.places == self.sources.index(source)]
         return found
 
@@ -71,7 +75,7 @@ class Ranks:
 
     @classmethod
     def decode(cls, data: bytes, count: int) -> "Ranks":
-        """What `encode` has made, for `count` readings. Raises ValueError."""
+        """Decodes the result of `encode` for `count` readings. Raises ValueError."""
         if len(data) < _LENGTH.size:
             raise ValueError("ranks are cut off")
         end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
@@ -89,8 +93,10 @@ class Ranks:
 
 
 def merge_ranked(parts: Sequence[Ranked]) -> Ranked:
-    """One sorted series of at least one part, which may overlap; of readings at the same time the one of the highest
-    rank stays, and of one rank the one of the later part."""
+    """Merges at least one part into one sorted series. The parts may overlap.
+
+    Of readings at the same time, the one with the highest rank is kept; among equal ranks, the one of the later part.
+    """
     sources = sorted({source for _, _, ranks in parts for source in ranks.sources})
     number = {source: place for place, source in enumerate(sources)}
     places = np.concatenate([np.array([number[each] for each in ranks.sources])[ranks.places] for _, _, ranks in parts])
@@ -99,7 +105,7 @@ def merge_ranked(parts: Sequence[Ranked]) -> Ranked:
     timestamps = np.concatenate([part[0] for part in parts])
     values = np.concatenate([part[1] for part in parts])
     if not (timestamps[1:] > timestamps[:-1]).all():
-        levels = np.empty(len(lengths), np.int64)  # of each run: where it stands by its rank
+        levels = np.empty(len(lengths), np.int64)  # the position of each run in rank order
         levels[np.lexsort((sequences, places))] = np.arange(len(lengths))
         runs = np.repeat(np.arange(len(lengths)), lengths)
         order = np.lexsort((levels[runs], timestamps))
@@ -110,7 +116,7 @@ def merge_ranked(parts: Sequence[Ranked]) -> Ranked:
 
 
 def spans(ranks: Ranks) -> dict[Rank, tuple[int, int]]:
-    """Of each source with more than one sequence the lowest and the highest."""
+    """Returns the lowest and the highest sequence of each source that has more than one."""
     order = np.lexsort((ranks.sequences, ranks.places))
     sequences = ranks.sequences[order]
     cuts = np.searchsorted(ranks.places[order], np.arange(len(ranks.sources) + 1))
@@ -120,13 +126,15 @@ def spans(ranks: Ranks) -> dict[Rank, tuple[int, int]]:
 
 
 def collapsed(ranks: Ranks, received: dict[Rank, list[tuple[int, int]]], others: Iterable[Ranks]) -> Ranks:
-    """Fewer ranks that order the readings as before: what a source has sent in a row gets the rank of its last batch,
-    since nothing can come in between any more.
+    """Returns fewer ranks that order the readings as before.
+
+    Consecutive batches of a source get the rank of the last of them, because no batch can come between them any more.
 
     Args:
-        ranks: Of one segment.
-        received: Of sources with more than one sequence, the ranges of those that are stored.
-        others: Of all other segments that overlap this one in time: what stands between its batches stays there.
+        ranks: The ranks of one segment.
+        received: For each source with more than one sequence, the ranges of sequences that are stored.
+        others: The ranks of all other segments that overlap this one in time. Their batches separate those of the
+            segment.
     """
     between: dict[Rank, list[int]] = {source: [] for source in received}
     for other in others:

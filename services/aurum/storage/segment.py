@@ -1,12 +1,13 @@
-"""Segments: the readings of one series, packed and checksummed.
+"""Segments: the readings of one series, packed, compressed and checksummed.
 
-Layout, little-endian: version u8, codec u8, width of a time step u8, flags u8, count u32, CRC-32 of the rest u32, first
-timestamp i64, then the time steps (unsigned, 0, 4 or 8 bytes each; 0 if all are the same, then one i64) and the values
-(float64, all first bytes first, then all second bytes, …, which compresses better), both compressed by codec 1 (zstd).
+Layout, little-endian: version u8, codec u8, width of a time step u8, flags u8, count u32, CRC-32 of the rest u32,
+first timestamp i64, time steps, values. The time steps are unsigned and have 0, 4 or 8 bytes each; with width 0 all
+steps are equal, and one i64 follows. The values are float64 in byte planes (all first bytes, then all second bytes,
+…), which compress better. With codec 1, zstd compresses the steps and values together.
 
-Flag 1 marks a segment of readings of several ranks: after the columns, which are then compressed, follow the ranks
-(see aurum.storage.ranks), compressed by zstd, and their length u32. A reader that does not know the flag finds the same
-readings, since it looks at one zstd frame only.
+Flag 1 marks a segment whose readings have several ranks. Its columns are always compressed. After them follow the
+ranks (see aurum.storage.ranks), compressed by zstd, and the compressed length as u32. A reader that does not know the
+flag finds the same readings, because it decompresses only the first zstd frame.
 """
 
 import struct
@@ -26,18 +27,18 @@ _VERSION = 1
 _PLAIN, _ZSTD = 0, 1
 _RANKED = 1  # flag
 _LENGTH = struct.Struct("<I")
-_MOST_RANK_BYTES = 400  # of a reading: its run, and the name of a source of its own
+_MOST_RANK_BYTES = 400  # per reading: its run, and the name of its source
 _WIDTHS = {0: "<i8", 4: "<u4", 8: "<i8"}
-_COMPRESS_FROM = 256  # readings; fewer are not worth a frame, and are merged before long
+_COMPRESS_FROM = 256  # readings; smaller segments do not gain from compression and are merged soon
 _local = threading.local()
 
 
 class CorruptSegmentError(Exception):
-    """Bytes that are no segment, or no longer the one that was written."""
+    """The bytes are not a segment, or were changed after it was written."""
 
 
 class Segment(NamedTuple):
-    """What a segment holds. ranks: None if all its readings have the same, which is kept beside it."""
+    """The content of a segment. `ranks` is None if all readings have the same rank, which is then stored outside."""
 
     timestamps: Timestamps
     values: Values
@@ -45,9 +46,12 @@ class Segment(NamedTuple):
 
 
 def pack(timestamps: Timestamps, values: Values, ranks: Ranks | None = None) -> bytes:
-    """One segment. `timestamps` must be sorted; both have the same length, at least 1.
+    """Packs readings into a segment.
 
-    ranks: of as many readings. One rank for all of them is not written.
+    Args:
+        timestamps: Sorted times in µs; at least one.
+        values: As many values.
+        ranks: The ranks of as many readings. They are not written if all readings have the same rank.
     """
     count = len(timestamps)
     steps = timestamps[1:] - timestamps[:-1]
@@ -73,22 +77,22 @@ def pack(timestamps: Timestamps, values: Values, ranks: Ranks | None = None) -> 
 
 
 def unpack(segment: bytes) -> tuple[Timestamps, Values]:
-    """The readings of a segment, without their ranks. Raises CorruptSegmentError."""
+    """Returns the readings of a segment without their ranks. Raises CorruptSegmentError."""
     timestamps, values, _ = unpack_ranked(segment)
     return timestamps, values
 
 
 def ranks_of(segment: bytes) -> Ranks | None:
-    """The ranks of a segment, without its readings. Raises CorruptSegmentError."""
+    """Returns the ranks of a segment without its readings; None if all have the same. Raises CorruptSegmentError."""
     *_, count, flags, body = _checked(segment)
     return _split(body, count, flags)[1]
 
 
 def unpack_ranked(segment: bytes) -> Segment:
-    """The readings of a segment with their ranks. Raises CorruptSegmentError."""
+    """Returns the readings of a segment with their ranks. Raises CorruptSegmentError."""
     codec, width, count, flags, body = _checked(segment)
     body, ranks = _split(body, count, flags)
-    # The checksum leaves out the header, and nothing may be made as large as a damaged one says
+    # The checksum does not cover the header, so a damaged count must not decide how much memory is allocated
     step_bytes = (count - 1) * width if width and count > 1 else 0 if count == 1 and width else 8
     size = step_bytes + 8 * count
     try:
@@ -104,14 +108,14 @@ def unpack_ranked(segment: bytes) -> Segment:
         np.cumsum(timestamps, out=timestamps)
     raw = np.frombuffer(columns, np.uint8, offset=step_bytes).reshape(8, count)
     gathered = np.empty((count, 8), np.uint8)
-    for place in range(8):  # faster than to transpose all at once
+    for place in range(8):  # faster than one transposition
         gathered[:, place] = raw[place]
     values = gathered.view("<f8").reshape(count)
     return Segment(timestamps, values, ranks)
 
 
 def _checked(segment: bytes) -> tuple[int, int, int, int, memoryview]:
-    """Codec, width, count, flags and what follows the header."""
+    """Verifies a segment. Returns its codec, width, count, flags and the bytes after the header."""
     if len(segment) < _HEADER.size + 8:
         raise CorruptSegmentError(f"a segment of {len(segment)} bytes is cut off")
     version, codec, width, flags, count, checksum = _HEADER.unpack_from(segment)
@@ -126,7 +130,7 @@ def _checked(segment: bytes) -> tuple[int, int, int, int, memoryview]:
 
 
 def _split(body: memoryview, count: int, flags: int) -> tuple[memoryview, Ranks | None]:
-    """The columns with their first timestamp, and the ranks behind them."""
+    """Splits a body into the first timestamp with the columns, and the ranks."""
     if not flags:
         return body, None
     end = len(body) - _LENGTH.size
@@ -143,7 +147,7 @@ def _split(body: memoryview, count: int, flags: int) -> tuple[memoryview, Ranks 
 
 
 def _compressor() -> zstandard.ZstdCompressor:
-    # zstandard's objects are not for use from several threads at once
+    # zstandard's objects are not thread-safe
     if not hasattr(_local, "compressor"):
         _local.compressor = zstandard.ZstdCompressor(level=3, write_content_size=True)
     compressor: zstandard.ZstdCompressor = _local.compressor

@@ -1,11 +1,15 @@
-"""A log of records in files: appended in order, synced before an append returns, read on, trimmed from its start.
+"""An append-only log of records in files.
 
-A folder holds the files, named by the id of their first record. Each record has a header, little-endian: magic u32,
-CRC-32 of all that follows u32, length of the payload u32, zero u32, id u64, time of writing i64 (µs since the epoch).
-Ids grow. Whatever a kill or a power cut leaves at the end of the last file was never acknowledged and is cut off when
-the log is opened; a damaged record elsewhere is skipped, counted and told. The ids of a file follow each other, so none
-is 2^32 or more beyond the first. The first record says which version made a file: a version that changes the format
-begins a new file.
+An append is synced before it returns; old files are trimmed from the start.
+
+A folder holds the files, each named by the id of its first record. Each record has a little-endian header: magic u32,
+CRC-32 of everything that follows u32, length of the payload u32, zero u32, id u64, time of writing i64 (µs since the
+epoch).
+
+Ids increase. They are consecutive within a file, so no id is 2^32 or more above the file's first. An unfinished
+record at the end of the last file was never acknowledged, and is cut off when the log is opened. A damaged record
+elsewhere is skipped, counted and logged. The magic of a file's first record states the format version of the file. A
+version that changes the format must begin a new file.
 """
 
 import contextlib
@@ -28,22 +32,22 @@ logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<IIIIQq")
 _CHECKED = struct.Struct("<IIQq")  # the part of the header that the checksum covers
-_MAGIC = 0x01474C41  # "ALG" and a 1 for the version
+_MAGIC = 0x01474C41  # "ALG" and 1 for the version
 _MAGIC_BYTES = _MAGIC.to_bytes(4, "little")
 _ANY_VERSION = _MAGIC_BYTES[:3]
-_NEWER = range(_MAGIC_BYTES[3] + 1, 32)  # versions that may come; a greater number is damage
-_MOST_IDS = 2**32 - 1  # of a file, beyond its first
-_PLACES = 8  # readers that go on where they were
+_NEWER = range(_MAGIC_BYTES[3] + 1, 32)  # possible future versions; a greater number means damage
+_MOST_IDS = 2**32 - 1  # greatest distance of an id from the first id of its file
+_PLACES = 8  # remembered positions of readers, so that they continue without searching
 _NAME = re.compile(r"[0-9]{20}\.log")
 OVERHEAD = _HEADER.size  # bytes of a record besides its payload
 
 
 class NewerLogError(OSError):
-    """A file was made by a newer version of this software; the log is left as it is."""
+    """A file was made by a newer version of this software. The log is left unchanged."""
 
 
 class Record(NamedTuple):
-    """One record. at_us: when it was written."""
+    """One record of the log. `at_us` is the time of writing in µs since the epoch."""
 
     id: int
     at_us: int
@@ -52,7 +56,14 @@ class Record(NamedTuple):
 
 @dataclass(slots=True)
 class _File:
-    """size: bytes that are durable. last: id of the last record, 0 if there is none."""
+    """A file of the log.
+
+    Attributes:
+        path: Its path.
+        first: The id of its first record.
+        size: Its durable bytes.
+        last: The id of its last record; 0 if it has none.
+    """
 
     path: Path
     first: int
@@ -61,15 +72,23 @@ class _File:
 
 
 class SegmentLog:
-    """For one thread that appends and trims, and one that reads."""
+    """An append-only log. One thread may append and trim while another one reads."""
 
     def __init__(self, folder: Path, file_bytes: int = 32_000_000) -> None:
-        """Opens the log or begins one. file_bytes: size at which the next file is begun. Raises NewerLogError or
-        another OSError."""
+        """Opens the log in a folder, or creates it.
+
+        Args:
+            folder: The folder of the log files.
+            file_bytes: The size at which the next file is begun.
+
+        Raises:
+            NewerLogError: If a newer version made a file.
+            OSError: If the log cannot be read or repaired.
+        """
         self.folder = folder
         self._file_bytes = file_bytes
-        self._lock = threading.Lock()  # over the list of files and their sizes
-        self._descriptor: int | None = None  # of the last file, while it can be appended to
+        self._lock = threading.Lock()  # protects the list of files and their sizes
+        self._descriptor: int | None = None  # of the last file, while it is open for appending
         folder.mkdir(parents=True, exist_ok=True)
         self._files = _files_of(folder)
         for file in self._files:
@@ -81,7 +100,7 @@ class SegmentLog:
             self.next_id = max(newest.first, newest.last + 1)
             for before, after in zip(self._files, self._files[1:], strict=False):
                 before.last = after.first - 1
-        self._places: OrderedDict[int, int] = OrderedDict()  # id → offset of its end in its file, where reading goes on
+        self._places: OrderedDict[int, int] = OrderedDict()  # id → offset of its end in the file, to read on
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -90,7 +109,7 @@ class SegmentLog:
 
     @property
     def first_id(self) -> int:
-        """The least id that may still be in the log."""
+        """The smallest id that may still be in the log."""
         with self._lock:
             return self._files[0].first if self._files else self.next_id
 
@@ -100,7 +119,7 @@ class SegmentLog:
             return sum(file.size for file in self._files)
 
     def append(self, payloads: Sequence[bytes], at_us: int) -> range:
-        """Writes records and syncs them; their ids. Raises OSError, and then nothing of them is kept."""
+        """Writes and syncs records, and returns their ids. Raises OSError; then none of the records is kept."""
         ids = range(self.next_id, self.next_id + len(payloads))
         pieces: list[bytes] = []
         for id_, payload in zip(ids, payloads, strict=True):
@@ -122,9 +141,13 @@ class SegmentLog:
         return ids
 
     def read(self, after: int, max_bytes: int, most: int = 2**31) -> list[Record]:
-        """The records that follow the id `after`, in their order: one if there is any, then more up to so many bytes.
+        """Returns the records after the id `after`, in order.
 
-        Raises OSError. Cheap if it goes on where the last call ended.
+        Returns at least one record if there is any, and stops when `max_bytes` of payload or `most` records are
+        reached. Reading on from where an earlier call ended is cheap.
+
+        Raises:
+            OSError: If a file cannot be read.
         """
         found: list[Record] = []
         room = max_bytes
@@ -150,29 +173,29 @@ class SegmentLog:
         return found
 
     def trim(self, through: int) -> None:
-        """Removes the files of which every record has an id of at most `through`. Raises OSError."""
+        """Removes the files whose records all have ids up to `through`. Raises OSError."""
         newest = self._files[-1] if self._files else None
         if newest and 0 < newest.last <= through and newest.size >= self._file_bytes // 4:
-            self._begin_file()  # so that the newest can go; the next one's name keeps the count of ids
+            self._begin_file()  # so that the full file can be removed; the name of the new one preserves the next id
         while len(self._files) > 1 and self._files[0].last <= through:
             self._files[0].path.unlink(missing_ok=True)
             with self._lock:
                 self._files.pop(0)
 
     def can_trim(self, through: int) -> bool:
-        """Whether `trim` would remove a file."""
+        """Returns whether `trim` would remove a file."""
         with self._lock:
             if not self._files or not 0 < self._files[0].last <= through:
                 return False
             return len(self._files) > 1 or self._files[0].size >= self._file_bytes // 4
 
     def oldest_file(self) -> range | None:
-        """The ids of the oldest file, if it is not the one that is written to."""
+        """Returns the ids of the oldest file, or None if it is the file that is being written."""
         with self._lock:
             return range(self._files[0].first, self._files[0].last + 1) if len(self._files) > 1 else None
 
     def _writable(self) -> tuple[_File, int]:
-        """The file to append to, and its descriptor."""
+        """Returns the file to append to, and its descriptor."""
         newest = self._files[-1] if self._files else None
         if newest is None or newest.size >= self._file_bytes or not self._continues(newest):
             newest = self._begin_file()
@@ -181,7 +204,7 @@ class SegmentLog:
         return newest, self._descriptor
 
     def _continues(self, file: _File) -> bool:
-        """Whether the next id may stand in a file."""
+        """Returns whether the next id may be appended to a file."""
         follows = (file.last or file.first - 1) + 1 == self.next_id
         return follows and self.next_id <= file.first + _MOST_IDS
 
@@ -195,16 +218,16 @@ class SegmentLog:
         return file
 
     def _abandon(self, ids: range) -> None:
-        """After a failed write: cuts off what there is of it, and trusts this descriptor no more."""
+        """Cuts off what a failed write has left, and closes the descriptor."""
         self.close()
         try:
             if self._files:
                 os.truncate(self._files[-1].path, self._files[-1].size)
         except OSError:
-            self.next_id = ids.stop  # what may be left of these records must not be taken for later ones
+            self.next_id = ids.stop  # so that remains of these records are not mistaken for later ones
 
     def _recover(self, file: _File) -> None:
-        """Finds the end of the last file, and cuts off a record that was not finished."""
+        """Finds the end of the last file, and cuts off an unfinished record."""
         end = 0
         for record, offset in _records(file, 0):
             file.last, end = record.id, offset
@@ -215,8 +238,11 @@ class SegmentLog:
 
 
 def scan(folder: Path, after: int) -> Iterator[Record]:
-    """All records of a log that follow the id `after`, also while it is written to. Raises FileNotFoundError when a
-    file is trimmed away at that moment."""
+    """Yields all records of a log after the id `after`. The log may be written to meanwhile.
+
+    Raises:
+        FileNotFoundError: If a file is trimmed during the scan.
+    """
     for file in _files_of(folder):
         for record, _ in _records(file, 0):
             if record.id > after:
@@ -225,16 +251,16 @@ def scan(folder: Path, after: int) -> Iterator[Record]:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes of a file that are no record, or no longer the one that was written."""
+    """A range of bytes in a file that is not a valid record."""
 
     path: Path
     offset: int
     bytes: int
-    at_end: bool  # as a kill in the middle of a write leaves them
+    at_end: bool  # as a kill during a write leaves it
 
 
 def check(folder: Path) -> tuple[int, list[Damage]]:
-    """Verifies every record: how many are whole, and what is damaged."""
+    """Verifies every record. Returns the number of valid records, and the damaged ranges."""
     count, damage = 0, []
     for file in _files_of(folder):
         end = 0
@@ -249,13 +275,13 @@ def check(folder: Path) -> tuple[int, list[Damage]]:
 
 
 def _files_of(folder: Path) -> list[_File]:
-    """The files of a log in their order; what others have put there is none."""
+    """Returns the files of a log in order. Files with other names are ignored."""
     paths = sorted(path for path in folder.glob("*.log") if _NAME.fullmatch(path.name))
     return [_File(path, int(path.stem), path.stat().st_size) for path in paths]
 
 
 def _check_version(file: _File) -> None:
-    """Raises NewerLogError, or another OSError, which names the file and says what to do."""
+    """Raises NewerLogError if a newer version made the file, or another OSError that says what to do."""
     try:
         with file.path.open("rb") as content:
             found = content.read(len(_MAGIC_BYTES))
@@ -265,7 +291,7 @@ def _check_version(file: _File) -> None:
         ) from error
     if len(found) < len(_MAGIC_BYTES) or found[:3] != _ANY_VERSION or found[3] not in _NEWER:
         return
-    if next(_records(file, 0), None) is None:  # else the first record is damaged, and the others are of this version
+    if next(_records(file, 0), None) is None:  # else only the first record is damaged
         raise NewerLogError(
             f"{file.path} was made by a newer version (its format is {found[3]}, this one knows {_MAGIC_BYTES[3]}); it "
             f"is left untouched: start the newer version, or set another folder"
@@ -273,9 +299,9 @@ def _check_version(file: _File) -> None:
 
 
 def _records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
-    """The whole records from an offset on, each with the offset of its end; damaged ones are skipped."""
+    """Yields the valid records from an offset on, each with the offset of its end. Damaged ones are skipped."""
     last = 0
-    most = file.first + _MOST_IDS  # an id beyond it is none that this log gave
+    most = file.first + _MOST_IDS  # a greater id cannot be one of this log
     search: _Search | None = None
     with file.path.open("rb") as content:
         content.seek(offset)
@@ -302,7 +328,7 @@ def _records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
 
 
 class _Search:
-    """Looks for whole records in the rest of a file. The work is proportional to the rest, whatever it holds."""
+    """Searches the rest of a file for valid records. The work is proportional to the rest, whatever it contains."""
 
     def __init__(self, content: BinaryIO, offset: int, size: int) -> None:
         content.seek(offset)
@@ -311,7 +337,7 @@ class _Search:
         self._checksums = PartChecksums(self._rest)
 
     def next_whole(self, offset: int, ids: range) -> int | None:
-        """Where, from an offset on, the next whole record with one of these ids begins."""
+        """Returns the offset of the next valid record at or after `offset` with one of these ids, or None."""
         at = self._rest.find(_MAGIC_BYTES, offset - self._start)
         while 0 <= at <= len(self._rest) - OVERHEAD:
             _, checksum, length, _, id_, _ = _HEADER.unpack_from(self._rest, at)
@@ -323,13 +349,13 @@ class _Search:
 
 
 def _write_all(descriptor: int, pieces: list[bytes]) -> int:
-    """Writes all pieces, several at a time; how many bytes."""
+    """Writes all pieces, several per system call. Returns the number of bytes."""
     total = 0
     for start in range(0, len(pieces), _MOST_PIECES):
         part = pieces[start : start + _MOST_PIECES]
         expected = sum(map(len, part))
         written = os.writev(descriptor, part)
-        if written < expected:  # a disk that is nearly full, or a signal
+        if written < expected:  # the disk is nearly full, or a signal interrupted the call
             rest = b"".join(part)[written:]
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
@@ -337,4 +363,4 @@ def _write_all(descriptor: int, pieces: list[bytes]) -> int:
     return total
 
 
-_MOST_PIECES = 512  # in one system call; the limit is 1,024 on Linux
+_MOST_PIECES = 512  # per system call; Linux allows 1,024

@@ -1,5 +1,4 @@
-"""Small files of state that a power cut, or a flipped bit, must not turn into a lie: with a checksum, and the version
-before beside them."""
+"""Small state files that survive power cuts and flipped bits: with a checksum, and the previous version beside them."""
 
 import hashlib
 import json
@@ -13,14 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 def write_state(path: Path, content: Any) -> None:
-    """Replaces a file of state; what it held until now stays as an older generation. Not synced. Raises OSError."""
+    """Replaces a state file. Its previous content is kept as an older generation. Not synced. Raises OSError."""
     text = json.dumps(content, separators=(",", ":"))
     stored = json.dumps({"sha256": _digest(text), "content": text})
     write_file(path, stored.encode(), older=_older(path), sync=False)
 
 
 def read_state(path: Path) -> Any | None:
-    """What was written last, or before that if the file is damaged; None if there is nothing that can be read."""
+    """Returns the last written content, or the previous one if the file is damaged. None if neither can be read."""
     for each in (path, _older(path)):
         if not each.exists():
             continue
@@ -36,7 +35,7 @@ def read_state(path: Path) -> Any | None:
 def _content(path: Path) -> Any:
     stored = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(stored, list):
-        return stored  # as versions before wrote it, without a checksum
+        return stored  # written by an earlier version, without a checksum
     text = stored["content"]
     if _digest(text) != stored["sha256"]:
         raise ValueError("its checksum is wrong")

@@ -1,1 +1,1 @@
-"""What the gateway listens to beside gRPC: a module for each protocol, one way to the spool for all of them."""
+"""The gateway's inputs besides gRPC: a module for each protocol, and one way into the spool for all of them."""

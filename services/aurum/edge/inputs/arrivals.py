@@ -1,8 +1,8 @@
-"""When a broker's latest messages arrived, in a file that outlives the process.
+"""The arrival times of a broker's latest messages, in a file that survives a restart.
 
-A broker sends again what it does not know to have arrived. A reading is the same one if its time is the same, so such
-a message keeps the time that it got when it came first: what had been stored already is not stored twice, also if it
-tells no time itself and the gateway was killed in between. Nothing is synced, so a power cut may take it.
+A broker repeats messages that it does not know to have arrived. A repeated message keeps the time of its first
+arrival, so its readings have the same times and are recognised as already stored. This also holds if the message has
+no time and the gateway was killed in between. The file is not synced, so a power cut may lose times.
 """
 
 import mmap
@@ -12,13 +12,17 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-_NUMBERS = 65_536  # of messages, as MQTT has them; each has its place in the file
-_PLACE = struct.Struct("<QqdI")  # order of arrival, when, skew, check
+_NUMBERS = 65_536  # of MQTT messages; each has its place in the file
+_PLACE = struct.Struct("<QqdI")  # order of arrival, time, skew, checksum
 
 
 class Arrival(NamedTuple):
-    """at_us: microseconds since the epoch. skew_us: that its device's clock was taken to be ahead; None: as it is
-    estimated now."""
+    """The first arrival of a message.
+
+    Attributes:
+        at_us: The time in µs since the epoch.
+        skew_us: The µs by which its device's clock was estimated to be ahead; None to use the present estimate.
+    """
 
     at_us: int
     skew_us: float | None = None
@@ -26,13 +30,21 @@ class Arrival(NamedTuple):
 
 class Arrivals:
     def __init__(self, path: Path, window: int) -> None:
-        """window: messages that the broker has sent and not heard of at most; an older one was acknowledged, and its
-        number is another message's. Raises OSError."""
+        """Opens or creates the file.
+
+        Args:
+            path: The file.
+            window: The greatest number of messages that the broker has sent without an acknowledgement. An older
+                message was acknowledged, so its number now belongs to another message.
+
+        Raises:
+            OSError: If the file cannot be created.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         size = _PLACE.size * _NUMBERS
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.posix_fallocate(file, 0, size)  # a full disk is noticed now, not by a signal later
+            os.posix_fallocate(file, 0, size)  # reports a full disk now, instead of a signal later
             self._places = mmap.mmap(file, size)
         finally:
             os.close(file)
@@ -40,7 +52,7 @@ class Arrivals:
         self._order = max(order for order, *_ in _PLACE.iter_unpack(self._places))
 
     def first(self, number: int, topic: str, payload: bytes) -> Arrival | None:
-        """When a message that comes again came first; None if nobody knows."""
+        """Returns the first arrival of a repeated message; None if it is unknown."""
         order, at_us, skew_us, check = _PLACE.unpack_from(self._places, number * _PLACE.size)
         if check != _check(topic, payload) or not order or self._order - order >= self._window:
             return None

@@ -1,4 +1,4 @@
-"""A connection to an MQTT broker: messages are acknowledged when somebody says so, and read no faster than taken."""
+"""A connection to an MQTT broker, with explicit acknowledgements and with flow control."""
 
 import asyncio
 import collections
@@ -20,12 +20,12 @@ from aurum.edge.inputs.buffered_socket import BufferedSocket
 from aurum.edge.inputs.configuration import Broker
 from aurum.runtime.errors import UnavailableError
 
-_HELD, _HELD_BYTES = 20_000, 64_000_000  # messages that are read and not taken; with more, nothing more is read
+_HELD, _HELD_BYTES = 20_000, 64_000_000  # messages that are read and not taken; above either limit, reading stops
 _MOST_BYTES = 1_100_000  # of a packet (MQTT 5)
-_QUIET = 0.002  # seconds without a message after which those that are there are taken
-_AT_ONCE = 500  # messages that are read before others get their turn
-_MISC_EVERY = 1.0  # seconds between two looks at keep-alive
-_SESSION_SECONDS = 7 * 86_400  # that a broker keeps what we have missed (MQTT 5)
+_QUIET = 0.002  # seconds without a new message after which the present ones are taken
+_AT_ONCE = 500  # messages that are read before other tasks run
+_MISC_EVERY = 1.0  # seconds between two checks of the keep-alive
+_SESSION_SECONDS = 7 * 86_400  # for which the broker keeps missed messages (MQTT 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,14 @@ class Will:
 
 
 class Message(NamedTuple):
-    """number: by which it is acknowledged; 0 if it needs none (QoS 0). again: whether the broker has sent it before,
-    and does not know that it came."""
+    """A message from the broker.
+
+    Attributes:
+        topic: Its topic.
+        payload: Its content.
+        number: Identifies it in the acknowledgement; 0 if it needs none (QoS 0).
+        again: Whether the broker has sent it before without an acknowledgement.
+    """
 
     topic: str
     payload: bytes
@@ -50,11 +56,21 @@ class _Client(mqtt.Client):
 
 
 class BrokerConnection:
-    """One connection; a lost one is not used again."""
+    """One connection. A lost connection is not reused."""
 
     def __init__(self, options: Broker, client_id: str, *, clean: bool = False, will: Will | None = None) -> None:
-        """clean: whether the broker keeps nothing for us while we are away. Raises OSError or ValueError for TLS files
-        or a password that cannot be read."""
+        """Prepares a connection.
+
+        Args:
+            options: The broker.
+            client_id: The name of the session, unless the options give one.
+            clean: Whether the broker discards the session while we are disconnected.
+            will: The message that the broker publishes if the connection breaks.
+
+        Raises:
+            OSError: If a TLS file or the password file cannot be read.
+            ValueError: If its content is invalid.
+        """
         self._options = options
         five = options.version == "5"
         session: dict[str, Any] = {} if five else {"clean_session": clean}
@@ -82,14 +98,22 @@ class BrokerConnection:
         self._answer: asyncio.Future[None] = self._loop.create_future()
         self._granted: dict[int, asyncio.Future[None]] = {}
         self._messages: collections.deque[Message] = collections.deque()
-        self._bytes = 0  # of their payloads
+        self._bytes = 0  # of all held payloads
         self._something = asyncio.Event()
         self._socket: Any = None
         self._reading = False
         self.lost: str | None = None
 
     async def open(self, filters: Sequence[str], timeout: float) -> None:
-        """Connects and subscribes, or is closed. timeout: seconds for each. Raises UnavailableError."""
+        """Connects and subscribes. Closes the connection after an error.
+
+        Args:
+            filters: The topic filters.
+            timeout: The seconds for each of the two steps.
+
+        Raises:
+            UnavailableError: If either fails.
+        """
         try:
             await self._connect(timeout)
             await self._subscribe(filters, timeout)
@@ -98,8 +122,13 @@ class BrokerConnection:
             raise
 
     async def take(self, most: int, seconds: float) -> list[Message]:
-        """What arrives within so many seconds; sooner when nothing more comes, as when the broker waits for us. Raises
-        UnavailableError when the connection is lost and everything was taken."""
+        """Returns up to `most` messages that arrive within `seconds`.
+
+        Returns earlier when no more arrive, for example because the broker waits for acknowledgements.
+
+        Raises:
+            UnavailableError: When the connection is lost and all messages were taken.
+        """
         until = time.monotonic() + seconds
         if not self._messages:
             if self.lost is not None:
@@ -119,7 +148,7 @@ class BrokerConnection:
         return found
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
-        """Of messages that are durable; on a connection that is lost, nothing: they come again."""
+        """Acknowledges durable messages. Does nothing on a lost connection, because the broker repeats them."""
         if self.lost is not None:
             return
         try:
@@ -134,7 +163,7 @@ class BrokerConnection:
             self._client.publish(topic, payload, qos=qos, retain=retain)
 
     async def keep_alive(self) -> None:
-        """For as long as the connection is there."""
+        """Sends keep-alives while the connection exists."""
         while self.lost is None:
             await asyncio.sleep(_MISC_EVERY)
             self._write()
@@ -145,8 +174,6 @@ class BrokerConnection:
         if self.lost is None:
             self._client.disconnect()
             self._end("closed")
-
-    # Inside
 
     async def _connect(self, timeout: float) -> None:
         options = self._options
@@ -219,7 +246,7 @@ class BrokerConnection:
         self._write()
 
     def _write(self) -> None:
-        """What could not be written at once."""
+        """Sends what could not be sent at once."""
         try:
             if self._socket is not None and self._socket.flush() and self._client.want_write():
                 self._client.loop_write()
@@ -227,7 +254,7 @@ class BrokerConnection:
             self._end(str(error))
 
     def _go_on(self) -> None:
-        """With what is there already, of which the file descriptor does not tell."""
+        """Continues with buffered data, which does not make the file descriptor readable."""
         if self._reading and self._socket.pending():
             self._loop.call_soon(self._readable)
 
@@ -268,7 +295,7 @@ class BrokerConnection:
         for waiting in (self._answer, *self._granted.values()):
             if not waiting.done():
                 waiting.set_exception(problem)
-                waiting.exception()  # it may be that nobody waits
+                waiting.exception()  # marks the exception as retrieved, in case nobody waits
         self._something.set()
 
 

@@ -1,5 +1,7 @@
-"""A socket that is read, and on request written, in large pieces: an MQTT client wants a few bytes at a time, and each
-question costs."""
+"""A socket with buffered reads and, on request, buffered writes.
+
+An MQTT client reads a few bytes at a time, and each system call costs.
+"""
 
 import contextlib
 import socket
@@ -10,7 +12,7 @@ _PIECE = 65_536  # bytes
 
 
 class BufferedSocket:
-    """What paho wants of a socket (its SocketLike)."""
+    """A buffered socket with the interface that paho requires (its SocketLike)."""
 
     def __init__(self, inner: socket.socket) -> None:
         self._inner = inner
@@ -20,7 +22,7 @@ class BufferedSocket:
         self._unsent = bytearray()
 
     def recv(self, size: int) -> bytes:
-        """Raises BlockingIOError if nothing has come, as of a socket that does not block; b"" if nothing more will."""
+        """Returns up to `size` bytes; b"" at the end of the stream. Raises BlockingIOError if none have arrived."""
         if self._at == len(self._data):
             self._data, self._at = b"", 0
             self._data = self._inner.recv(_PIECE)
@@ -28,12 +30,12 @@ class BufferedSocket:
         return self._data[start : self._at]
 
     def pending(self) -> int:
-        """Bytes that have been read or decrypted, so that the file descriptor does not tell of them."""
+        """Returns how many bytes are buffered or decrypted. These do not make the file descriptor readable."""
         decrypted = self._inner.pending() if isinstance(self._inner, ssl.SSLSocket) else 0
         return len(self._data) - self._at + decrypted
 
     def send(self, data: bytes) -> int:
-        """Raises BlockingIOError if it takes nothing now."""
+        """Sends data. Raises BlockingIOError if the socket accepts none now."""
         if self._together:
             self._unsent += data
             return len(data)
@@ -43,7 +45,7 @@ class BufferedSocket:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What is sent in the block goes as one piece, when it ends; what does not, with `flush`."""
+        """Sends everything in the block as one piece when it ends. `flush` sends what remains."""
         self._together = True
         try:
             yield
@@ -52,7 +54,7 @@ class BufferedSocket:
             self.flush()
 
     def flush(self) -> bool:
-        """Sends what is left of a piece; whether all of it could be."""
+        """Sends the remaining data. Returns whether all of it was sent."""
         with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):
             while self._unsent:
                 del self._unsent[: self._inner.send(self._unsent)]

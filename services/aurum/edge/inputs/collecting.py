@@ -1,4 +1,4 @@
-"""From single values to batches in the spool: what every input does, whatever it listens to."""
+"""Gathers the values of an input into batches, and puts these into the spool."""
 
 import asyncio
 import math
@@ -24,20 +24,29 @@ from aurum.security.sources import SourceLimits
 
 Clock = Literal["device", "corrected", "arrival"]
 Flags = npt.NDArray[np.bool_]
-_MARGIN_US = 10_000_000  # ahead of our clock that are left when a batch is made, for ingestion's may be behind
+_MARGIN_US = 10_000_000  # reserve below the limit for times in the future, because ingestion's clock may be behind ours
 _MOST_READINGS, _MOST_SERIES = MAX_READINGS // 2, MAX_SERIES // 2  # of one batch
-_SHARE_BYTES = 1000  # of the spool, for each reading of the largest batch, which so is a part of it
-_DISK_AGAIN = 1.0  # seconds
+_SHARE_BYTES = 1000  # of the spool per reading of the largest batch, which limits the batch to a part of the spool
+_DISK_AGAIN = 1.0  # seconds before a failed write is repeated
 
 
 class Collector:
     """Gathers values until they are committed. For one event loop.
 
-    most: readings of a batch.
+    `most` is the greatest number of readings in a batch.
     """
 
     def __init__(self, name: str, source_id: str, spool: Spool, tags: Tags, clock: Clock, limits: SourceLimits) -> None:
-        """name: of the input. source_id: under which its batches go, which nobody has used before."""
+        """Creates a collector.
+
+        Args:
+            name: The name of the input.
+            source_id: The source of its batches. It must be new.
+            spool: The spool.
+            tags: The rules for names and units.
+            clock: Whose time a reading gets.
+            limits: The limits on sources.
+        """
         self.sources = Sources()
         self.tags = tags
         self._source_id = source_id
@@ -59,12 +68,12 @@ class Collector:
         self._held_back = metrics.edge_input_held_back_seconds_total.labels(name)
 
     def skew_us(self, source: str) -> float:
-        """By how much a device's clock is corrected."""
+        """Returns the µs by which a device's clock is estimated to be ahead."""
         return self.sources.of(source).skew_us
 
     @property
     def full(self) -> bool:
-        """Whether what `add` has gathered is enough for a batch."""
+        """Whether `add` has gathered enough values for a batch."""
         return len(self._values) >= self.most
 
     def add(
@@ -78,8 +87,17 @@ class Collector:
         good: bool = True,
         arrival: Arrival | None = None,
     ) -> None:
-        """source: the device. machine, sensor: as they come. at_us: None if the device tells no time. good: whether it
-        says that the value is one. arrival: None if it has come now, and for the first time."""
+        """Adds a value.
+
+        Args:
+            source: The device.
+            machine: The machine, as the device names it.
+            sensor: The sensor, as the device names it.
+            at_us: The device's time; None if it sends none.
+            value: The value.
+            good: Whether the device marks the value as good.
+            arrival: The first arrival of a repeated message; None for a new one.
+        """
         tag = self.tags.of(machine, sensor)
         if tag.kind is Kind.DROPPED:
             self._results["unwanted"].inc()
@@ -104,8 +122,15 @@ class Collector:
         self._values.append(value)
 
     def add_all(self, source: str, indices: Indices, at_us: Timestamps, values: Values, good: Flags) -> None:
-        """Many values of one device, as `add` does with each: arrays of one length. indices: of tags of the present
-        generation. at_us: 0 where the device tells no time."""
+        """Adds many values of one device, each as in `add`. The arrays have the same length.
+
+        Args:
+            source: The device.
+            indices: The indices of the tags, of the present generation.
+            at_us: The device's times; 0 where it sends none.
+            values: The values.
+            good: Whether the device marks each value as good.
+        """
         kinds = self.tags.kinds[indices]
         wanted = kinds != Kind.DROPPED
         with np.errstate(over="ignore", invalid="ignore"):
@@ -131,19 +156,22 @@ class Collector:
             self._blocks.append((indices, times, values))
 
     def leave_out(self, count: int) -> None:
-        """Counts values that are none once they are converted."""
+        """Counts values that cannot be stored after their conversion."""
         self._results["bad"].inc(count)
 
     async def commit(self) -> Awaitable[Any] | None:
-        """Puts what has been gathered into the spool, and waits for room there; what comes back ends when all of it is
-        durable. None if nothing has been gathered."""
+        """Puts the gathered values into the spool, and waits for room there.
+
+        Returns:
+            An awaitable that completes when all of them are durable. None if there are no values.
+        """
         writing = [await self._put_next(series) for series in self._gathered()]
         if self.tags.too_many and not self._values and not self._blocks:
             self.tags.forget()
         return asyncio.gather(*writing) if writing else None
 
     async def put(self, source_id: str, sequence: int, series: list[Series]) -> Awaitable[Written]:
-        """A batch that has a name already; as `commit` does."""
+        """Puts a batch with a given source and sequence into the spool; otherwise as `commit`."""
         batch = Batch.of(source_id, sequence, series)
         began = time.monotonic()
         told: dict[str, str | int] = {"aurum.input": self._name, "aurum.readings": batch.readings}
@@ -159,8 +187,10 @@ class Collector:
         return await self.put(self._source_id, self._sequence, series)
 
     async def _kept(self, batch: Batch, parent: str, writing: Awaitable[Written]) -> Written:
-        """A disk that is full or fails is waited for: what is not durable is not acknowledged, so that an input soon
-        reads no further."""
+        """Waits until a batch is durable. Repeats the write if the disk is full or fails.
+
+        Meanwhile nothing is acknowledged, so the input soon stops reading.
+        """
         while True:
             began = time.monotonic()
             try:
@@ -179,7 +209,7 @@ class Collector:
             self._results[result].inc(int(count))
 
     def _gathered(self) -> list[list[Series]]:
-        """As batches, each within the limits of one."""
+        """Returns the gathered values as batches within the limits."""
         if self._values:
             block = np.array(self._indices, np.int32), np.array(self._times, np.int64), np.array(self._values)
             self._blocks.append(block)
@@ -206,7 +236,7 @@ class Collector:
         for (machine_id, sensor), parts in found.items():
             if len(parts) == 1:
                 yield Series(machine_id, sensor, times[parts[0]], values[parts[0]])
-            else:  # several names that are one by the rules
+            else:  # several device names that the rules map to one sensor
                 yield Series(
                     machine_id,
                     sensor,
@@ -224,12 +254,12 @@ class Collector:
         if self._clock == "corrected":
             at_us -= int(skew_us)
         if at_us > arrived + MAX_AHEAD_US - _MARGIN_US or at_us < 0:
-            self._results["retimed"].inc()  # ingestion would refuse it, and the whole batch with it
+            self._results["retimed"].inc()  # ingestion would refuse the whole batch otherwise
             return arrived
         return at_us
 
     def _times_of(self, arrived: Timestamps, at_us: Timestamps, skew_us: float) -> Timestamps:
-        """As `_time`."""
+        """As `_time`, for arrays."""
         told = at_us != 0
         if self._clock == "arrival":
             told = np.zeros(len(at_us), bool)
@@ -241,7 +271,10 @@ class Collector:
 
 
 def _rank(indices: Indices) -> Timestamps:
-    """How many of the same stand before each: microseconds that tell those apart that have come together."""
+    """Returns for each index how often it occurred before.
+
+    Added in µs, this separates values of a sensor that arrived together.
+    """
     order = np.argsort(indices, kind="stable")
     starts = np.flatnonzero(np.diff(indices[order], prepend=-1))
     rank = np.empty(len(indices), np.int64)

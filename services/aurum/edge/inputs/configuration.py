@@ -1,6 +1,6 @@
-"""The file of inputs (AURUM_EDGE_INPUTS): what the gateway listens to, and what becomes of names and units.
+"""The inputs file (AURUM_EDGE_INPUTS): the inputs of a gateway, and the rules for names and units.
 
-`aurum edge schema` prints its JSON schema, `aurum edge check FILE` what is wrong with one.
+`aurum edge schema` prints its JSON schema. `aurum edge check FILE` prints what is wrong with a file.
 """
 
 import re
@@ -21,7 +21,7 @@ _SECURITY_POLICIES = Literal["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha
 
 
 class InputsError(ValueError):
-    """A file of inputs that cannot be used; the message names the file and the field."""
+    """The inputs file cannot be used. The message names the file and the field."""
 
 
 class _Shape(BaseModel):
@@ -29,7 +29,7 @@ class _Shape(BaseModel):
 
 
 class Rule(_Shape):
-    """What becomes of the sensors whose names match: the first rule that does counts."""
+    """A rule for the sensors with matching names. The first matching rule counts."""
 
     sensor: str = Field("*", min_length=1, max_length=200, description="Pattern of names as they come, such as temp_*.")
     machine: str = Field("*", min_length=1, max_length=200, description="Pattern of machines for which it holds.")
@@ -94,7 +94,10 @@ class Broker(_Shape):
 
 
 class Topic(_Shape):
-    """Messages of one shape. In pattern, machine and sensor, {name} stands for a level of the topic."""
+    """Topics whose messages have the same format.
+
+    In pattern, machine and sensor, {name} stands for a level of the topic.
+    """
 
     pattern: str = Field(min_length=1, max_length=1000, description="Such as plant/{machine}/state; # ends it.")
     machine: str = Field("{machine}", description="Whose reading it is; also {field} of a JSON object.")
@@ -181,7 +184,7 @@ class SparkplugInput(_Input):
 
 
 class OpcuaNodes(_Shape):
-    """Variables below a node. In machine and sensor, {name} stands for the browse name of that level of the path."""
+    """Variables below a node. In machine and sensor, {name} stands for the browse name at that level of the path."""
 
     root: str = Field("i=85", description="Node id where browsing begins, such as ns=2;s=Plant.")
     path: str = Field("{machine}/{sensor}", description="Browse names on the way to a variable; + for any one.")
@@ -303,7 +306,7 @@ Input = Annotated[MqttInput | SparkplugInput | OpcuaInput | ModbusInput | FilesI
 
 
 class InputsFile(_Shape):
-    """What a gateway listens to."""
+    """The inputs of a gateway."""
 
     inputs: tuple[Input, ...] = Field(min_length=1, max_length=_MOST_INPUTS)
 
@@ -316,7 +319,7 @@ class InputsFile(_Shape):
 
 
 def load_inputs(path: Path) -> InputsFile:
-    """Raises InputsError."""
+    """Loads an inputs file. Raises InputsError."""
     return read_yaml(path, InputsFile, InputsError)
 
 

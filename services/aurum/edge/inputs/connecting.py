@@ -1,4 +1,4 @@
-"""Connecting to what an input listens to, under the policies of edge/inputs, for as long as the input runs."""
+"""Connects an input to its peer, under the policies of edge/inputs, for as long as the input runs."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ from aurum.runtime.tracing import traced_operation
 Connection = TypeVar("Connection")
 
 METHOD = "Connect"
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two calls of the policies' retries
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two calls of the pipeline, each with its own retries
 
 
 def _code(error: BaseException) -> str:
@@ -26,7 +26,14 @@ _ERRORS = ErrorView(_code)
 
 
 class Connector:
-    """client: the service. name: of the input, whose breaker is its own: one broker may be away and others not."""
+    """Keeps an input connected.
+
+    Args:
+        client: The name of this service.
+        name: The name of the input. Each input has its own breaker, because one peer may fail while others work.
+        policies: The policies of this process.
+        reach: Where the connection state is recorded.
+    """
 
     def __init__(self, client: str, name: str, policies: Policies, reach: Reach) -> None:
         self._client = client
@@ -40,10 +47,13 @@ class Connector:
         use: Callable[[Connection], Awaitable[None]],
         close: Callable[[Connection], Awaitable[None]],
     ) -> None:
-        """Opens a connection, uses it, closes it when it is lost, and opens the next.
+        """Opens a connection, uses it, closes it when it is lost, and repeats.
 
-        attempt: opens one within the seconds that it is given; raises UnavailableError. use: raises it when the
-        connection is lost. close: raises nothing."""
+        Args:
+            attempt: Opens a connection within the given seconds. Raises UnavailableError.
+            use: Uses the connection. Raises UnavailableError when it is lost.
+            close: Closes it. Must not raise.
+        """
         while True:
             connection = await self._open(attempt)
             try:
@@ -52,7 +62,7 @@ class Connector:
                 self.reach.lost(error.message)
             finally:
                 await close(connection)
-            await asyncio.sleep(_FIRST_PAUSE)  # a peer that takes connections and ends them is not asked without pause
+            await asyncio.sleep(_FIRST_PAUSE)  # avoids a busy loop if a peer accepts connections and ends them
 
     async def _open(self, attempt: Callable[[float], Awaitable[Connection]]) -> Connection:
         pause = _FIRST_PAUSE

@@ -1,7 +1,8 @@
-"""Files that are dropped in a folder: each is stored whole or, with a wrong cell, not at all; and once.
+"""Files that are dropped in a folder. Each is stored completely and once, or refused if a cell is wrong.
 
-The batches of a file are named by its content and by what is made of it, so that what was begun and not finished is
-recognised further on, and a file that is dropped again under other rules is another.
+The source id of a file's batches is a hash of its content and of the rules. Batches that are sent again after an
+interruption are therefore recognised as duplicates. A file that is dropped again under other rules counts as a new
+one.
 """
 
 import asyncio
@@ -27,9 +28,9 @@ from aurum.storage.durable_file import write_file
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.5  # seconds
-_BLOCK = 50_000  # readings of a batch, about
+_BLOCK = 50_000  # readings in a batch, approximately
 _MOST_BYTES = 1_000_000_000  # of one file
-_MOST_FILES = 10_000  # that are looked at in one turn; the others wait
+_MOST_FILES = 10_000  # checked in one round; the others wait
 _DONE, _REFUSED = "done", "refused"
 
 Item = TypeVar("Item")
@@ -42,7 +43,7 @@ class Files:
         self._options = options
         self._block = min(_BLOCK, collector.most)
         self._how = f"{self._block} {[rule.model_dump_json() for rule in options.rules]}"
-        self._seen: dict[Path, tuple[int, int, float]] = {}  # size, when it was changed, since when it is so
+        self._seen: dict[Path, tuple[int, int, float]] = {}  # size, mtime, unchanged since
         self._thread = ThreadPoolExecutor(1, f"files-{options.name}")
 
     async def run(self) -> None:
@@ -62,7 +63,7 @@ class Files:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _whole_files(self) -> list[Path]:
-        """Those that nobody has changed for a while, the oldest first."""
+        """Returns the files that have not changed for a while, oldest first."""
         folder = self._options.folder
         folder.mkdir(parents=True, exist_ok=True)
         found, whole, now = {}, [], time.monotonic()
@@ -106,7 +107,7 @@ class Files:
         await self._on_thread(lambda: self._put_aside(path, _DONE, None))
 
     def _mapped(self, block: list[Series]) -> list[Series]:
-        """By the rules, but for deadbands: a file is stored as it is."""
+        """Applies the rules, except for deadbands: a file is stored without thinning."""
         parts: dict[tuple[str, str], list[Series]] = {}
         for each in block:
             tag = self._collector.tags.of(each.machine_id, each.sensor)
@@ -115,7 +116,7 @@ class Files:
             with np.errstate(over="ignore"):
                 values = each.values * tag.factor + tag.offset
             stored = ~np.isinf(values)
-            if np.isnan(values[stored]).all():  # which ingestion would refuse, with all that is in the batch
+            if np.isnan(values[stored]).all():  # ingestion would refuse it with the whole batch
                 stored[:] = False
             if not stored.all():
                 self._collector.leave_out(int(np.count_nonzero(~stored)))
@@ -133,7 +134,7 @@ class Files:
         target = path.parent / folder
         target.mkdir(exist_ok=True)
         name = f"{time.time_ns() // 1_000_000}-{path.name}"
-        if problem is not None:  # told before the file is there, and whole, to whoever watches the folder
+        if problem is not None:  # written before the file is moved, so that watchers of the folder find it complete
             write_file(target / f"{name}.problem.txt", (problem + "\n").encode(), sync=False)
         path.replace(target / name)
         if problem is None:
@@ -145,7 +146,7 @@ class Files:
 
 
 def _checked(path: Path, how: str) -> str:
-    """Reads all of a file; what its content is called. how: what is made of it. Raises TableError, OSError."""
+    """Reads a whole file, and returns a hash of its content and of `how`. Raises TableError, OSError."""
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise TableError(1, "", f"has {size} bytes; {_MOST_BYTES} are allowed")

@@ -1,4 +1,4 @@
-"""Messages of a broker, from its socket to the disk and back as acknowledgements."""
+"""Moves messages from a broker's connection to the spool, and acknowledges them when they are durable."""
 
 import asyncio
 import contextlib
@@ -9,14 +9,24 @@ from aurum.edge.inputs.broker import BrokerConnection, Message
 from aurum.edge.inputs.collecting import Collector
 from aurum.runtime.errors import UnavailableError
 
-_MOST_AT_ONCE = 5000  # messages of one batch
+_MOST_AT_ONCE = 5000  # messages in one batch
 
 
 async def hear(
     connection: BrokerConnection, collector: Collector, read: Callable[[Message], None], flush: float
 ) -> None:
-    """Until the connection is lost. read: gives a message's values to the collector. flush: seconds that messages are
-    gathered at most. Raises UnavailableError, and what the disk raises."""
+    """Reads messages until the connection is lost.
+
+    Args:
+        connection: The connection.
+        collector: Gathers the values.
+        read: Adds a message's values to the collector.
+        flush: The greatest number of seconds for which messages are gathered.
+
+    Raises:
+        UnavailableError: If the connection is lost.
+        Exception: The error of a failed write.
+    """
     alive = asyncio.create_task(connection.keep_alive(), name="broker:keep-alive")
     acknowledgements = Acknowledgements(connection.acknowledge)
     try:
@@ -37,4 +47,4 @@ async def hear(
     finally:
         alive.cancel()
         with contextlib.suppress(UnavailableError):
-            await acknowledgements.settle()  # what is on its way to the disk is safe, and need not be stored again
+            await acknowledgements.settle()  # so that these messages are not sent again

@@ -1,4 +1,4 @@
-"""Runs the inputs of a gateway's file, each for itself: what one listens to may be away while the others go on."""
+"""Runs the inputs of a gateway independently, so that one with an unreachable peer does not affect the others."""
 
 import asyncio
 import time
@@ -21,12 +21,12 @@ from aurum.runtime.service import Service
 from aurum.security.sources import SourceLimits
 
 _GAUGES_EVERY = 1.0  # seconds
-_SHOWN = 10  # sources of each input, the worst
+_SHOWN = 10  # worst sources shown for each input
 
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """What an input has to do with the gateway: where what it hears goes, and whether it can hear."""
+    """The parts of a running input: its collector and its connection state."""
 
     collector: Collector
     reach: Reach
@@ -34,12 +34,12 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """What a gateway listens to, by the inputs' names."""
+    """The running inputs of a gateway, by name."""
 
     inputs: dict[str, _Heard]
 
     def state(self) -> list[dict[str, Any]]:
-        """Of each input, for the gateway's overview."""
+        """Returns the state of each input for the gateway's overview."""
         return [
             {
                 "name": name,
@@ -53,7 +53,7 @@ class Listening:
         ]
 
     async def observe(self) -> None:
-        """Keeps the gauges current, for as long as it runs."""
+        """Updates the gauges until cancelled."""
         while True:
             for name, each in self.inputs.items():
                 sources = each.collector.sources
@@ -68,7 +68,7 @@ def listen_to(file: InputsFile, service: Service, spool: Spool, limits: SourceLi
     begun = time.time_ns() // 1_000_000
     inputs: dict[str, _Heard] = {}
     for options in file.inputs:
-        source_id = f"{options.name}-{begun:x}"  # sequences start anew, so the source is new too
+        source_id = f"{options.name}-{begun:x}"  # sequences start again at 1, so the source must be new
         collector = Collector(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
         reach = Reach(options.name)
         connector = Connector(service.name, options.name, service.policies, reach)
@@ -94,8 +94,8 @@ def _make(
     connector: Connector,
     kept: Path,
 ) -> Input:
-    """kept: a folder for what inputs remember."""
-    # Each protocol's library is loaded only where something speaks it
+    """Creates an input. `kept` is the folder for its persistent state."""
+    # Each protocol's library is loaded only if an input uses it
     match options:
         case MqttInput():
             from aurum.edge.inputs.mqtt import Mqtt

@@ -1,4 +1,4 @@
-"""Modbus TCP: registers that are asked for, each round in as few questions as the protocol allows."""
+"""Modbus TCP: polls registers, with as few requests per round as the protocol allows."""
 
 import asyncio
 import struct
@@ -17,8 +17,8 @@ from aurum.readings.batch import now_us
 from aurum.runtime import metrics
 from aurum.runtime.errors import UnavailableError
 
-_MOST_REGISTERS, _MOST_BITS = 120, 1920  # of one question; the protocol has 125 and 2,000
-_GAP = 8  # registers that nobody wants and that are asked for rather than ask twice
+_MOST_REGISTERS, _MOST_BITS = 120, 1920  # per request; the protocol allows 125 and 2,000
+_GAP = 8  # unwanted registers that are read to save a request
 _FORMATS = {
     "int16": ">h", "uint16": ">H", "int32": ">i", "uint32": ">I", "int64": ">q", "uint64": ">Q",
     "float32": ">f", "float64": ">d",
@@ -27,7 +27,7 @@ _FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A range of registers of one kind, and the values in it."""
+    """A request: a range of registers of one kind, and the values in it."""
 
     kind: str
     address: int
@@ -36,7 +36,7 @@ class Question:
 
 
 def questions(registers: Sequence[Register]) -> list[Question]:
-    """As few as possible for all registers."""
+    """Groups registers into as few requests as possible."""
     found: list[Question] = []
     for kind in ("coil", "discrete", "holding", "input"):
         most = _MOST_BITS if kind in ("coil", "discrete") else _MOST_REGISTERS
@@ -55,7 +55,7 @@ def questions(registers: Sequence[Register]) -> list[Question]:
 
 
 def value_of(register: Register, words: Sequence[int]) -> float:
-    """words: the registers of one value, as they come."""
+    """Decodes the value in a group of registers, given as received."""
     ordered = words if register.word_order == "big" else list(reversed(words))
     (value,) = struct.unpack(_FORMATS[register.type], struct.pack(f">{len(ordered)}H", *ordered))
     return float(value)
@@ -97,7 +97,7 @@ class Modbus:
         while True:
             for question in self._questions:
                 await self._ask(client, question)
-            durable = await self._collector.commit()  # which waits while the spool is full, and nothing is asked for
+            durable = await self._collector.commit()  # waits while the spool is full, and nothing is polled meanwhile
             if durable is not None:
                 await durable
             due = max(due + self._options.period, time.monotonic())

@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 and 5: messages of topics, at least once. The broker hears that one is safe when it is on our disk."""
+"""MQTT 3.1.1 and 5: messages of topics, at least once. A message is acknowledged when its readings are durable."""
 
 import collections
 
@@ -13,7 +13,7 @@ from aurum.edge.inputs.troubles import Troubles
 from aurum.readings.batch import now_us
 from aurum.runtime import metrics
 
-_MOST_TOPICS = 100_000  # whose description is remembered
+_MOST_TOPICS = 100_000  # topic names with a remembered description
 
 
 class Mqtt:
@@ -59,7 +59,7 @@ class Mqtt:
         arrival = self._arrivals.first(message.number, message.topic, message.payload) if message.again else None
         came_us, skew_us = (now_us(), None) if arrival is None else (arrival.at_us, arrival.skew_us)
         for place, (machine, sensor, at, value) in enumerate(values):
-            # Those that tell no time are told apart by a microsecond
+            # Values without a time are placed one microsecond apart
             self._collector.add(machine, machine, sensor, at, value, arrival=Arrival(came_us + place, skew_us))
             if skew_us is None:
                 skew_us = self._collector.skew_us(machine) if self._corrected else 0.0

@@ -21,12 +21,12 @@ from aurum.edge.inputs.troubles import Troubles
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, UnavailableError
 
-_AT_ONCE = 1000  # variables that are subscribed to in one question
+_AT_ONCE = 1000  # variables per request
 _MOST_VARIABLES = 100_000
 _MOST_DEPTH = 20
-_ANSWER_WITHIN = 10.0  # seconds for one answer, such as to a thousand subscriptions
+_ANSWER_WITHIN = 10.0  # seconds for one answer, such as to a request for a thousand variables
 _BEGIN_WITHIN = 120.0  # seconds for browsing and subscribing
-_LOST_AFTER = 120.0  # seconds without a connection after which everything begins anew
+_LOST_AFTER = 120.0  # seconds without a connection after which a new session is begun
 _MODES = {"Sign": ua.MessageSecurityMode.Sign, "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt}
 
 
@@ -85,7 +85,7 @@ class Opcua:
             what = str(error) or type(error).__name__
             raise UnavailableError(f"{options.endpoint} cannot be reached: {what}") from error
         except BaseException:
-            client.disconnect_socket()  # there may be no time for more
+            client.disconnect_socket()  # there may be no time for an orderly disconnect
             raise
         return client
 
@@ -94,7 +94,7 @@ class Opcua:
         await self._watch(client)
 
     async def _begin(self, client: Client) -> None:
-        """Raises UnavailableError if the server does not answer, or has nothing to subscribe to."""
+        """Subscribes to the variables. Raises UnavailableError if the server does not answer, or has no variables."""
         try:
             async with asyncio.timeout(_BEGIN_WITHIN):
                 await self._subscribe(client, await self._variables(client))
@@ -125,7 +125,7 @@ class Opcua:
         session = cast("Session", client.uaclient.session)
         subscription = DurableSubscription(session, parameters, self._take, self._results["gap"].inc, self._begin_anew)
         await subscription.init()
-        client._subscriptions.append(subscription)  # which makes the client restore it
+        client._subscriptions.append(subscription)  # so that the client restores it
         for start in range(0, len(variables), _AT_ONCE):
             part = variables[start : start + _AT_ONCE]
             requests = [
@@ -149,7 +149,10 @@ class Opcua:
                     self._troubles.tell(f"{each.node.nodeid.to_string()} cannot be subscribed to: {answer.name}")
 
     async def _watch(self, client: Client) -> None:
-        """As long as the client keeps the connection, or gets it again."""
+        """Watches the connection while the client keeps or restores it.
+
+        Raises UnavailableError if it is lost for too long.
+        """
         heard = time.monotonic()
         while True:
             await asyncio.sleep(0.5)
@@ -165,7 +168,10 @@ class Opcua:
                 self._connector.reach.lost(problem)
 
     async def _take(self, notifications: Sequence[Any]) -> None:
-        """Ends when they are durable. If they cannot be, it does not, so that no more are asked for."""
+        """Stores the changes, and returns when they are durable.
+
+        If they cannot be stored, does not return, so that no more notifications are requested.
+        """
         for notification in notifications:
             if isinstance(notification, ua.DataChangeNotification):
                 notification = changes_of(notification)  # noqa: PLW2901
@@ -205,7 +211,7 @@ class Opcua:
 
 
 async def browse(client: Client, nodes: OpcuaNodes) -> list[Variable]:
-    """The variables below a node whose way there is as described."""
+    """Finds the variables below a node whose path matches the description."""
     levels = nodes.path.split("/")
     found: list[Variable] = []
 
@@ -239,4 +245,4 @@ async def _close(client: Client) -> None:
         async with asyncio.timeout(3):
             await client.disconnect()
     except (OSError, TimeoutError, ua.UaError):
-        client.disconnect_socket()  # the server has gone first
+        client.disconnect_socket()  # the server has disconnected first

@@ -1,8 +1,8 @@
-"""The changes of values in an OPC UA notification, as columns.
+"""The value changes of an OPC UA notification, as columns.
 
-The client library makes several objects of each change; servers send thousands at once, one like the other, so runs of
-the same layout are read as the arrays that they are (OPC 10000-6, 5.2.2.17: DataValue; 10000-4, 7.25.2:
-DataChangeNotification). What has another layout than a number's goes through the library.
+Servers send thousands of similar changes at once, and the client library creates several objects for each. Runs of
+changes with the same layout are therefore read as arrays (OPC 10000-6, 5.2.2.17: DataValue; 10000-4, 7.25.2:
+DataChangeNotification). Changes without a scalar number are read by the library.
 """
 
 import math
@@ -23,20 +23,26 @@ from aurum.readings.batch import Timestamps, Values
 
 _VALUE, _STATUS, _SOURCE_TIME, _SERVER_TIME, _SOURCE_FRACTION, _SERVER_FRACTION = (1 << bit for bit in range(6))
 _NUMBERS = {1: "u1", 2: "i1", 3: "u1", 4: "<i2", 5: "<u2", 6: "<i4", 7: "<u4", 8: "<i8", 9: "<u8", 10: "<f4", 11: "<f8"}
-_BAD = 0xC000_0000  # of a status: neither good nor uncertain; uncertain is no good value either
-_EPOCH_US = 11_644_473_600_000_000  # from 1601, where OPC UA's times begin, to 1970
+_BAD = 0xC000_0000  # the bits of a status that is bad or uncertain; neither counts as good
+_EPOCH_US = 11_644_473_600_000_000  # µs from 1601, the epoch of OPC UA, to 1970
 _CODES = {
     "u1": "B", "i1": "b", "<i2": "h", "<u2": "H", "<i4": "i", "<u4": "I", "<i8": "q", "<u8": "Q", "<f4": "f",
     "<f8": "d",
 }  # fmt: skip
-_RUN = 4  # changes of one layout from which they are read as an array
+_RUN = 4  # changes of one layout from which on they are read as an array
 _DATA_CHANGE = ua.NodeId(ua.Int32(ua.ObjectIds.DataChangeNotification_Encoding_DefaultBinary))
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Arrays of one length. handles: of the monitored items. at_us: 0 if there is no time. good: by their status, and
-    whether they are numbers."""
+    """Value changes. The arrays have the same length.
+
+    Attributes:
+        handles: The client handles of the monitored items.
+        at_us: Times in µs since the epoch; 0 if there is none.
+        values: The values.
+        good: Whether the status is good and the value is a number.
+    """
 
     handles: npt.NDArray[np.int64]
     at_us: Timestamps
@@ -53,8 +59,11 @@ class _Layout:
 
 
 def read_publish_response(data: Buffer) -> ua.PublishResponse:
-    """A PublishResponse in whose NotificationData changes of values are Changes. Raises what the library raises for
-    wrong bytes, struct.error and ValueError."""
+    """Reads a PublishResponse. Its NotificationData has Changes in place of the library's data change notifications.
+
+    Raises:
+        UaError, struct.error, ValueError: If the bytes are wrong.
+    """
     response = ua.PublishResponse(TypeId=nodeid_from_binary(data), ResponseHeader=from_binary(ua.ResponseHeader, data))
     result = response.Parameters
     result.SubscriptionId = _one(data, "<I")
@@ -76,7 +85,7 @@ def read_publish_response(data: Buffer) -> ua.PublishResponse:
 
 
 def read_changes(body: bytes) -> Changes:
-    """body: of a DataChangeNotification."""
+    """Reads the body of a DataChangeNotification."""
     (count,) = struct.unpack_from("<i", body)
     parts: list[Changes] = []
     singles: list[tuple[int, int, float, bool]] = []
@@ -107,7 +116,7 @@ def read_changes(body: bytes) -> Changes:
 
 
 def changes_of(notification: ua.DataChangeNotification) -> Changes:
-    """Of one that the library has read."""
+    """Converts a notification that the library has read."""
     return _of_singles([_of_item(item) for item in notification.MonitoredItems or []])
 
 
@@ -120,7 +129,7 @@ def _one(data: Buffer, code: str) -> Any:
 
 
 def _layout_at(body: bytes, offset: int) -> _Layout | None:
-    """None if it is not a number's, or there is nothing more."""
+    """Returns the layout of the change at `offset`. None if it is not a number's, or the body ends."""
     if offset + 6 > len(body):
         return None
     return _layout(body[offset + 4], body[offset + 5])
@@ -189,7 +198,7 @@ def _microseconds(moment: datetime | None) -> int:
 
 
 def _together(singles: list[tuple[int, int, float, bool]]) -> list[Changes]:
-    """Takes them off the list."""
+    """Converts single changes to columns, and clears the list."""
     found = [_of_singles(singles)] if singles else []
     singles.clear()
     return found

@@ -1,5 +1,8 @@
-"""A subscription to an OPC UA server, whose notifications are acknowledged when they are on our disk, and that asks for
-what was sent and not heard after a lost connection (OPC 10000-4, 5.14.5 and 5.14.6: Publish, Republish)."""
+"""A subscription to an OPC UA server that acknowledges a notification when its readings are durable.
+
+After a lost connection, notifications that were sent but not received are requested again (OPC 10000-4, 5.14.5 and
+5.14.6: Publish, Republish).
+"""
 
 import asyncio
 import struct
@@ -24,28 +27,39 @@ from asyncua.ua.uaerrors import (
 from aurum.edge.inputs.opcua_changes import read_publish_response
 
 _UNREADABLE = (struct.error, ValueError, LookupError)
-_LAST_NUMBER = 2**32 - 1  # of a notification; they begin at 1
-_CONNECTED_WITHIN = 1.0  # seconds, after which the library's loop looks whether the session is closed, and asks again
+_LAST_NUMBER = 2**32 - 1  # of a notification; the first is 1
+_CONNECTED_WITHIN = 1.0  # seconds, after which the library's loop checks whether the session is closed, and retries
 _NO_TRANSFER = (BadServiceUnsupported, BadNotImplemented, BadNotSupported, BadNothingToDo)
 
 
 class Session(UaSession):
-    """Reads changes of values as columns, and acknowledges until the server has heard it."""
+    """A session that reads value changes as columns.
+
+    It repeats acknowledgements until the server has received them.
+    """
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)
         self._unconfirmed: dict[tuple[int, int], None] = {}  # in order
 
     def acknowledge(self, subscription: int, number: int) -> None:
-        """With the next question for notifications."""
+        """Acknowledges a notification with the next publish request."""
         self._unconfirmed[subscription, number] = None
 
     def acknowledged(self, subscription: int, number: int) -> bool:
-        """Whether it has been, as far as the server may not know yet."""
+        """Returns whether a notification is acknowledged but the server may not know it yet."""
         return (subscription, number) in self._unconfirmed
 
     async def publish(self, acks: list[ua.SubscriptionAcknowledgement]) -> ua.PublishResponse:
-        """acks: what the library believes to be taken; it forgets them with a connection, and some are not."""
+        """Requests the next notification, and sends the pending acknowledgements.
+
+        Args:
+            acks: The library's own acknowledgements. They are ignored: the library forgets them when a connection is
+                lost, and acknowledges some notifications that were not consumed.
+
+        Raises:
+            UaStructParsingError: If the notification cannot be read. It is then not acknowledged.
+        """
         await self._wait_for_the_connection()
         told = list(self._unconfirmed)
         request = ua.PublishRequest()
@@ -60,7 +74,10 @@ class Session(UaSession):
             raise UaStructParsingError from error
 
     async def _wait_for_the_connection(self) -> None:
-        """While it is made anew: what is sent before its channel is open would break it. Raises BadTimeout."""
+        """Waits until the connection is restored. Raises BadTimeout.
+
+        A request that is sent before the channel is open would break the connection.
+        """
         if self._client.state is UaClientState.CONNECTED:
             return
         async with self._client.subscribe_state() as changes:
@@ -71,11 +88,18 @@ class Session(UaSession):
 
 
 class DurableSubscription(Subscription):
-    """Awaits whoever takes a notification, so that the next one is asked for, and this one acknowledged, only then.
+    """A subscription that awaits the consumer of each notification.
 
-    Takes them one after the other, each once. take: ends when the changes are durable. lost: called when the server has
-    not kept everything that it has sent. gone: called, with a reason, when this one cannot go on; the library would
-    begin another, and keeps nothing for it if the connection breaks meanwhile.
+    The next notification is requested, and this one acknowledged, only when the consumer has returned. Notifications
+    are consumed one after the other, each once.
+
+    Args:
+        session: The session.
+        parameters: The parameters of the subscription.
+        take: Consumes a notification, and returns when the changes are durable.
+        lost: Called when the server no longer has a notification that was missed.
+        gone: Called with a reason when the subscription cannot continue. The library would create a new one, for
+            which the server keeps nothing if the connection breaks meanwhile.
     """
 
     def __init__(
@@ -94,34 +118,38 @@ class DurableSubscription(Subscription):
         self._one_at_a_time = asyncio.Lock()
 
     async def publish_callback(self, publish_result: Any) -> None:
-        """While a connection is restored, what comes by it waits: it is younger than what is asked for again."""
+        """Consumes a notification. While a connection is being restored it waits, because missed ones are older."""
         async with self._one_at_a_time:
             await self._took(publish_result.NotificationMessage)
             self.last_publish_at = time.monotonic()
 
     async def restore(self) -> None:
-        """By a new connection. Raises OSError if that breaks too."""
+        """Requests the missed notifications on a new connection. Raises OSError if that breaks too."""
         async with self._one_at_a_time:
             try:
                 for number in await self._available():
                     await self._ask_for(number)
                 while await self._ask_for(self._next):
-                    pass  # not every server tells what it has
-                self._session.ensure_publish_loop()  # it ends where a server has no subscription
+                    pass  # not every server lists what it has
+                self._session.ensure_publish_loop()  # the loop ends where a server has no subscription
             except (ua.UaError, TimeoutError) as error:
                 self._end(str(error) or type(error).__name__)
             self.last_publish_at = time.monotonic()
 
     async def recreate(self) -> None:
-        """Called when nothing was heard for too long."""
+        """Ends the subscription. The library calls this when nothing was received for too long."""
         self._end("nothing came, not even a sign of life")
 
     def is_stale(self, margin: float) -> bool:
-        """Not while a notification is being taken, or asked for again: then it is we who ask for no other."""
+        """Returns whether nothing was received for too long.
+
+        Returns False while a notification is being consumed or requested again, because no other one is requested
+        then.
+        """
         return not self._one_at_a_time.locked() and super().is_stale(margin)
 
     async def _available(self) -> list[int]:
-        """The numbers of what the server keeps until it is acknowledged, as far as it tells."""
+        """Returns the numbers of the unacknowledged notifications that the server keeps, if it lists them."""
         parameters = ua.TransferSubscriptionsParameters([self.subscription_id], SendInitialValues=False)
         found: list[int] = []
         try:
@@ -129,11 +157,11 @@ class DurableSubscription(Subscription):
                 transferred.StatusCode.check()
                 found += transferred.AvailableSequenceNumbers
         except _NO_TRANSFER:
-            return []  # if the session is the same, so is the subscription
+            return []  # if the session is the same, the subscription is too
         return sorted(found)
 
     async def _ask_for(self, number: int) -> bool:
-        """Whether that brought it."""
+        """Requests a notification again. Returns whether it was received and consumed."""
         subscription = self.subscription_id or 0
         if self._session.acknowledged(subscription, number):
             return False
@@ -143,18 +171,21 @@ class DurableSubscription(Subscription):
             return False
         except (UaStructParsingError, *_UNREADABLE):
             self.logger.exception("notification %s cannot be read", number)
-            self._session.acknowledge(subscription, number)  # or it would be asked for each time
+            self._session.acknowledge(subscription, number)  # else it would be requested each time
             return False
         await self._took(message)
         return self.last_sequence_number == number
 
     async def _took(self, message: ua.NotificationMessage) -> None:
-        """A sign of life has no data, and the number of a notification that is still to come."""
+        """Consumes a notification unless it is a keep-alive.
+
+        A keep-alive has no data, and its number is that of the next notification.
+        """
         if not message.NotificationData:
             return
         subscription, number = self.subscription_id or 0, int(message.SequenceNumber)
         if self._session.acknowledged(subscription, number):
-            return  # it was asked for again while it was on its way
+            return  # it arrived both regularly and by the repeated request
         await self._take(message.NotificationData)
         self._session.acknowledge(subscription, number)
         if number != self._next:

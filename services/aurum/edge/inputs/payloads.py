@@ -1,4 +1,4 @@
-"""What a message of a broker says, by its topic's description: JSON, CSV or a number."""
+"""Reads the messages of a broker by the description of their topic: JSON, CSV or a number."""
 
 import csv
 import json
@@ -12,11 +12,11 @@ from aurum.edge.inputs.configuration import PLACEHOLDER, Topic
 from aurum.readings.tables import parse_timestamp, parse_value, timestamp_of
 
 _MOST_BYTES = 1_000_000  # of one message
-_MOST_VALUES = 10_000  # in one
+_MOST_VALUES = 10_000  # in one message
 
 
 class PayloadError(ValueError):
-    """A message that cannot be read; says which field, and which row of a table."""
+    """A message cannot be read. The error names the field and, in a table, the row."""
 
 
 class Value(NamedTuple):
@@ -28,9 +28,13 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the messages of one name are like: what their topic says, and what of it the name has settled.
+    """How to read the messages of one topic name.
 
-    levels: of the name, as the topic calls them. machine, sensor: None if a message itself tells.
+    Attributes:
+        topic: The description of the topic.
+        levels: The named levels of the topic name.
+        machine: The machine; None if each message names it.
+        sensor: The sensor; None if each message names it.
     """
 
     topic: Topic
@@ -48,7 +52,7 @@ class Shape:
 
 
 def read(shape: Shape, payload: bytes) -> list[Value]:
-    """Raises PayloadError."""
+    """Reads the values of a message. Raises PayloadError."""
     if len(payload) > _MOST_BYTES:
         raise PayloadError(f"has {len(payload)} bytes; {_MOST_BYTES} are allowed")
     topic, levels = shape.topic, shape.levels

@@ -1,4 +1,4 @@
-"""Whether an input reaches what it listens to, as the gateway's overview, a metric and the log tell."""
+"""The connection state of an input, as shown by the gateway's overview, a metric and the log."""
 
 import logging
 
@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 class Reach:
     def __init__(self, name: str) -> None:
-        """name: of the input."""
+        """Creates the state of the input `name`."""
         self._name = name
         self._caused = False
         self._connected = metrics.edge_input_connected.labels(name)
@@ -21,7 +21,7 @@ class Reach:
 
         Args:
             problem: What happened, for the log and the health check.
-            cause: Whether the peer or the network is at fault. Without, a cause that is known already stays.
+            cause: Whether the peer or the network is at fault. If not, a known cause remains the reported problem.
         """
         self._connected.set(0)
         if problem != self.problem and (cause or not self._caused):

@@ -1,4 +1,4 @@
-"""What is known of each device behind an input: how good its values are, and by how much its clock is off."""
+"""The state of each device behind an input: the quality of its values, and the skew of its clock."""
 
 import collections
 import heapq
@@ -11,18 +11,26 @@ import numpy.typing as npt
 from aurum.readings.batch import Timestamps
 
 _MOST_SOURCES = 10_000
-_WINDOW_US = 60_000_000  # of the clock's estimate
-_SHARE = 0.01  # by which one value moves the quality
+_WINDOW_US = 60_000_000  # window of the skew estimate
+_SHARE = 0.01  # weight of one value in the quality
 
 
 @dataclass(slots=True)
 class SourceState:
-    """quality: share of good values, of the last hundred or so. seen_us: when something came."""
+    """The state of a device.
+
+    Attributes:
+        quality: The share of good values, as a moving average over about the last hundred.
+        seen_us: When a value last arrived.
+        lead_us: The largest lead of a time over its arrival, in the present window.
+        lead_before_us: The same, in the previous window.
+        window_began_us: When the present window began.
+    """
 
     quality: float = 1.0
     seen_us: int = 0
-    # The largest lead of a time over its arrival is the nearest to the clock's own, since all else delays (RFC 5905's
-    # minimum filter). Of this window and the one before.
+    # Delays only reduce the lead of a time over its arrival. The largest lead of two windows is therefore closest to
+    # the skew (RFC 5905's minimum filter).
     lead_us: float = -math.inf
     lead_before_us: float = -math.inf
     window_began_us: int = 0
@@ -34,7 +42,7 @@ class SourceState:
             self._note_lead(arrived_us, at_us - arrived_us)
 
     def note_all(self, arrived_us: int, at_us: Timestamps, good: npt.NDArray[np.bool_]) -> None:
-        """As `note` for each, that have arrived together. at_us: 0 where the device tells no time."""
+        """As `note`, for values that arrived together. `at_us` is 0 where the device sends no time."""
         if not len(good):
             return
         self.seen_us = arrived_us
@@ -51,13 +59,13 @@ class SourceState:
 
     @property
     def skew_us(self) -> float:
-        """By how much its clock is ahead; below 0 for behind, network and queue included. 0 if it tells no time."""
+        """The µs by which the device's clock is ahead; negative if behind. 0 without times. Includes network delays."""
         lead = max(self.lead_us, self.lead_before_us)
         return lead if math.isfinite(lead) else 0.0
 
 
 class Sources:
-    """Those that were heard lately; who has been silent longest is forgotten."""
+    """The devices that have sent something recently. The least recent one is forgotten first."""
 
     def __init__(self) -> None:
         self._known: collections.OrderedDict[str, SourceState] = collections.OrderedDict()
@@ -76,7 +84,7 @@ class Sources:
         return len(self._known)
 
     def worst(self, most: int) -> list[tuple[str, SourceState]]:
-        """By their quality, and where that is the same by their clocks."""
+        """Returns up to `most` devices, those with the lowest quality and then the largest skew first."""
         return heapq.nsmallest(most, self._known.items(), key=lambda each: (each[1].quality, -abs(each[1].skew_us)))
 
     @property
@@ -85,5 +93,5 @@ class Sources:
 
     @property
     def largest_skew(self) -> float:
-        """Seconds, whichever way."""
+        """The largest absolute skew in seconds."""
         return max((abs(each.skew_us) for each in self._known.values()), default=0.0) / 1e6

@@ -1,5 +1,8 @@
-"""Sparkplug B (Eclipse Sparkplug 3.0): nodes and devices that say at their birth what they will tell, and whose silence
-and gaps are noticed. Asked for again by a rebirth, never guessed."""
+"""Sparkplug B (Eclipse Sparkplug 3.0).
+
+Nodes and devices announce their metrics in birth messages. Missing births and gaps in the sequence are detected, and
+a rebirth is requested; metrics are never guessed.
+"""
 
 import collections
 import json
@@ -23,8 +26,8 @@ NAMESPACE = "spBv1.0"
 _MOST_NODES = 10_000
 _MOST_DEVICES = 1000  # of a node
 _MOST_METRICS = 100_000  # of a device
-_REBIRTH_EVERY = 5.0  # seconds between two requests to one node
-_GOOD = 192  # of the property Quality
+_REBIRTH_EVERY = 5.0  # seconds between two rebirth requests to one node
+_GOOD = 192  # value of the property Quality
 _CONTROL = ("Node Control/", "Device Control/", "bdSeq")
 _SIGNED = {1: "b", 2: "h", 3: "i", 4: "q"}  # data types Int8 to Int64
 _BOOLEAN = 11
@@ -35,7 +38,7 @@ Publish = Callable[[str, bytes], None]
 
 @dataclass(slots=True)
 class _Born:
-    """What a node or device has said at its birth: alias → name and data type; also by name."""
+    """The metrics of a birth message: alias → name and data type, and name → data type."""
 
     aliases: dict[int, tuple[str, int]] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
@@ -46,14 +49,14 @@ class _Born:
 class _Node:
     sequence: int = -1
     birth: int | None = None  # bdSeq
-    whole: bool = False  # whether nothing was missed since its birth
+    whole: bool = False  # whether no message was missed since its birth
     itself: _Born = field(default_factory=_Born)
     devices: dict[str, _Born] = field(default_factory=dict)
     asked_at: float = float("-inf")
 
 
 class Plant:
-    """The nodes of a broker as they are known by what they have published."""
+    """The nodes of a broker, as known from their messages."""
 
     def __init__(
         self,
@@ -128,7 +131,7 @@ class Plant:
 
     def _node_born(self, node: _Node, payload: SparkplugPayload) -> None:
         node.itself = self._born(payload)
-        node.devices.clear()  # each is born again
+        node.devices.clear()  # each sends a new birth
         node.sequence = payload.seq if payload.HasField("seq") else 0
         node.whole = True
         node.birth = next((_integer(each) for each in payload.metrics if each.name == "bdSeq"), None)
@@ -136,7 +139,7 @@ class Plant:
     def _node_died(self, node: _Node, payload: SparkplugPayload) -> None:
         died = next((_integer(each) for each in payload.metrics if each.name == "bdSeq"), None)
         if died is not None and node.birth is not None and died != node.birth:
-            self._results["unwanted"].inc()  # the will of a connection before the present one
+            self._results["unwanted"].inc()  # the will of an earlier connection
             return
         node.whole = node.itself.alive = False
         for device in node.devices.values():
@@ -153,7 +156,7 @@ class Plant:
         return born
 
     def _follows(self, group: str, name: str, node: _Node, payload: SparkplugPayload) -> bool:
-        """Whether the node was born; a message that was missed before this one is noticed."""
+        """Returns whether the node is alive, and checks the sequence for missed messages."""
         if not node.itself.alive:
             self._results["unborn"].inc()
             self._ask(group, name, node)
@@ -168,7 +171,7 @@ class Plant:
         return True
 
     def _ask(self, group: str, name: str, node: _Node) -> None:
-        """For a birth, from which everything is known again."""
+        """Requests a rebirth, which announces all metrics again."""
         if self._clock() - node.asked_at < _REBIRTH_EVERY:
             return
         node.asked_at = self._clock()
@@ -199,7 +202,10 @@ class Plant:
             self._collector.add(source, machine, sensor, milliseconds * 1000 or None, value, good=good)
 
     def _named(self, each: SparkplugMetric, born: _Born, *, whole: bool) -> tuple[str, int] | None:
-        """Its name and data type; None if there is no telling, as after a gap an alias may mean another metric."""
+        """Returns the name and data type of a metric.
+
+        None if they are unknown: after a gap, an alias may mean another metric.
+        """
         if each.HasField("name"):
             return each.name, each.datatype or born.types.get(each.name, 0)
         found = born.aliases.get(each.alias) if whole else None
@@ -227,7 +233,7 @@ class Sparkplug:
         return connection
 
     async def _hear(self, connection: BrokerConnection) -> None:
-        # What was missed meanwhile nobody knows, so all nodes are asked for a birth when they are heard again
+        # Messages may have been missed meanwhile, so all nodes are asked for a birth when they are heard again
         plant = Plant(self._options, self._collector, connection.publish)
         await hear(connection, self._collector, plant.take, self._options.flush)
 

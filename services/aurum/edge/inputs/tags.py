@@ -1,4 +1,4 @@
-"""From names and values as they come to those that are stored."""
+"""Maps the names and values of devices to those that are stored."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -13,12 +13,15 @@ from aurum.edge.inputs.units import conversion
 from aurum.readings.batch import machine_id_problem, sensor_problem
 
 Indices = npt.NDArray[np.int32]
-_MOST_TAGS = 200_000  # that are remembered
+_MOST_TAGS = 200_000  # remembered tags; with more, all are forgotten at the next opportunity
 
 
 class Kind(IntEnum):
-    """What is to be done with a tag's values. PLAIN: only to be converted. BANDED: left out while they hardly change.
-    INVALID: they cannot be stored. DROPPED: nobody wants them."""
+    """How the values of a tag are treated.
+
+    PLAIN: They are only converted. BANDED: They are left out while they hardly change. INVALID: They cannot be
+    stored. DROPPED: A rule drops them.
+    """
 
     PLAIN = 0
     BANDED = 1
@@ -28,7 +31,10 @@ class Kind(IntEnum):
 
 @dataclass(slots=True)
 class Tag:
-    """One sensor of one machine, as it is stored. index: by which arrays name it. problem: why it is INVALID."""
+    """One sensor of one machine, with its stored names.
+
+    `index` identifies it in arrays. `problem` says why it is INVALID.
+    """
 
     index: int
     machine_id: str
@@ -43,7 +49,7 @@ class Tag:
     last_us: int = -1
 
     def passes(self, at_us: int, value: float) -> bool:
-        """Of one that is BANDED: whether a value (as it is stored) says something new; it is remembered then."""
+        """Returns whether a converted value of a BANDED tag is outside the deadband. Remembers it in that case."""
         near = abs(value - self.last_value) <= self.deadband
         if near and 0 <= at_us - self.last_us < self.deadband_us:
             return False
@@ -52,9 +58,9 @@ class Tag:
 
 
 class Tags:
-    """Those that have been seen, also as arrays by their indices.
+    """All tags that have been seen, also as arrays by index.
 
-    generation: changes when all are forgotten, and with them their indices.
+    `generation` changes when all tags, and with them their indices, are forgotten.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
@@ -72,11 +78,11 @@ class Tags:
 
     @property
     def too_many(self) -> bool:
-        """Whether it is time to forget them, as when somebody makes up names without end."""
+        """Whether the tags should be forgotten, for example because a device invents new names all the time."""
         return len(self._tags) > _MOST_TAGS
 
     def of(self, machine: str, sensor: str) -> Tag:
-        """machine, sensor: as they come."""
+        """Returns the tag for the names that a device uses."""
         key = (machine, sensor)
         tag = self._known.get(key)
         return self._make(key) if tag is None else tag

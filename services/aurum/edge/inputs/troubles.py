@@ -1,4 +1,4 @@
-"""What is wrong with what comes: said now and then, however often it comes."""
+"""Rate-limited logging of problems with incoming data."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Conversions between units, by pint: all of them are a factor and an offset."""
+"""Unit conversions by pint. Each is a factor and an offset."""
 
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -8,18 +8,18 @@ if TYPE_CHECKING:
 
 
 class UnitError(ValueError):
-    """Units that are unknown or of different kinds."""
+    """The units are unknown or of different dimensions."""
 
 
 @lru_cache(maxsize=1000)
 def conversion(unit: str, to: str) -> tuple[float, float]:
-    """Factor and offset that turn values of one unit into another's. Raises UnitError."""
+    """Returns factor and offset for the conversion from one unit to another. Raises UnitError."""
     try:
-        if _angle(unit) != _angle(to):  # pint takes a revolution for 2π of nothing, so that 60 rpm would be 6.28 Hz
+        if _angle(unit) != _angle(to):  # pint treats a revolution as a dimensionless 2π, so 60 rpm would become 6.28 Hz
             raise UnitError("one is of angles and the other is not; say by how much with scale")
         at_0, at_1 = (float(_registry().Quantity(value, unit).to(to).magnitude) for value in (0.0, 1.0))
         at_100 = float(_registry().Quantity(100.0, unit).to(to).magnitude)
-    except Exception as error:  # pint's own errors have no common root, and its parser raises more
+    except Exception as error:  # pint's errors have no common base class, and its parser raises others
         raise UnitError(f"{unit!r} cannot be turned into {to!r}: {error}") from error
     factor = at_1 - at_0
     if abs(at_0 + 100 * factor - at_100) > 1e-9 * max(1.0, abs(at_100)):
@@ -28,13 +28,13 @@ def conversion(unit: str, to: str) -> tuple[float, float]:
 
 
 def _angle(unit: str) -> float:
-    """The exponent of angle in a unit."""
+    """Returns the exponent of angle in a unit."""
     return float(dict(_registry().get_root_units(unit)[1]._units).get("radian", 0))  # type: ignore[arg-type]
 
 
 @cache
 def _registry() -> "UnitRegistry[float]":
-    """Its own file of all units takes long to read: only for those who convert one."""
+    """Returns pint's registry. It is slow to load, so it is loaded only when a conversion is needed."""
     from pint import UnitRegistry  # noqa: PLC0415
 
     return UnitRegistry(cache_folder=None)

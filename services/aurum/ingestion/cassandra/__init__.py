@@ -1,1 +1,1 @@
-"""The store beyond one machine: segments in Apache Cassandra or ScyllaDB, behind any number of ingestion replicas."""
+"""The store for several replicas of ingestion, with segments in Apache Cassandra or ScyllaDB."""

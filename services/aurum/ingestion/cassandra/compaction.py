@@ -1,9 +1,11 @@
-"""Merging of small segments in Cassandra. Any replica may do it, also several at once.
+"""Merging of small segments in Cassandra. Several replicas may do it at once.
 
-A merged segment is written, and durable in a quorum, before its parts are deleted; who merges the same parts at the
-same time writes the same readings. So at every moment, and after a kill at any, all readings are there at least once,
-and of equal times the one that counts. Each reading keeps its rank, so that what comes later finds its place; what a
-source has sent without a gap has one rank.
+A merged segment is durable in a quorum before its parts are deleted. Replicas that merge the same parts at the same
+time write the same readings. At every moment, even after a kill, all readings exist at least once, and of readings at
+the same time the one that counts.
+
+Each reading keeps its rank, so that late readings are still ordered correctly. Batches of a source without a gap
+share one rank.
 """
 
 import itertools
@@ -19,16 +21,16 @@ from aurum.storage import ledger
 from aurum.storage.ranks import Integers, Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import pack
 
-SMALL = 10_000  # readings; a segment with as many is merged no further while its day goes on
-FAN_IN = 64  # segments that a replica has written to a day before it merges them
-_MOST_PARTS = 2000  # at a time
-_MOST_BLOCKS = 64  # of the sequences of a source that are asked for; what is further apart keeps its ranks
+SMALL = 10_000  # readings; a segment of this size is not merged further before its day is over
+FAN_IN = 64  # segments that a replica writes to a day before it merges them
+_MOST_PARTS = 2000  # merged at a time
+_MOST_BLOCKS = 64  # blocks of sequences that are read for a source; sequences further apart keep their ranks
 
 Place = tuple[str, str, int]  # machine, sensor, day
 
 
 class Compactor:
-    """Which days of series this replica has written to. `note` is for the event loop, `merge` for a thread."""
+    """The days of series that this replica has written to. For the event loop; `merge_day` runs on a thread."""
 
     def __init__(self, most: int = 200_000) -> None:
         self._most = most
@@ -36,7 +38,7 @@ class Compactor:
         self._due: dict[Place, None] = {}
 
     def note(self, place: Place) -> None:
-        """Takes note of a segment that was written."""
+        """Records a segment that was written."""
         count = self._written.get(place, 0) + 1
         if count >= FAN_IN:
             self._written.pop(place, None)
@@ -45,20 +47,30 @@ class Compactor:
             self._written[place] = count
 
     def note_days_that_are_over(self, today: int) -> None:
-        """What is left of days before today is due too."""
+        """Marks the days before today that have several new segments as due."""
         for place in [place for place, count in self._written.items() if place[2] < today and count > 1]:
             del self._written[place]
             self._due[place] = None
 
     def next_due(self) -> Place | None:
-        """A day of a series that is to be merged; it is then not due any more."""
+        """Removes and returns a day of a series that is due, or None."""
         return self._due.popitem()[0] if self._due else None
 
 
 def merge_day(session: CassandraSession, place: Place, ttl: int, *, over: bool) -> int:
-    """Merges the segments of one day of a series; how many were merged. over: whether the day is.
+    """Merges the segments of one day of a series.
 
-    Raises UnavailableError.
+    Args:
+        session: The session.
+        place: The series and the day.
+        ttl: The seconds that readings are kept; 0 for ever.
+        over: Whether the day is over.
+
+    Returns:
+        The number of merged segments.
+
+    Raises:
+        UnavailableError: If Cassandra does not answer.
     """
     machine_id, sensor, day = place
     series = CassandraSeries(session, machine_id, sensor)
@@ -73,7 +85,7 @@ def merge_day(session: CassandraSession, place: Place, ttl: int, *, over: bool) 
         timestamps, values, ranks = merge_ranked([ranked(*each) for each in found])
         ranks = _collapsed(series, day, pieces, ranks, (int(timestamps[0]), int(timestamps[-1])))
     except SegmentsChangedError:
-        return 0  # another replica is at it
+        return 0  # another replica is merging them
     key = (*place, int(timestamps[0]), *ranks.highest)
     row = (*key, int(timestamps[-1]), len(values), pack(timestamps, values, ranks), ttl)
     list(session.rows("add_segment", row))
@@ -86,9 +98,9 @@ def _pieces(series: CassandraSeries, day: int) -> list[Piece]:
 
 
 def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ranks, between: tuple[int, int]) -> Ranks:
-    """The ranks of the merged pieces, fewer where nothing can come in between. Raises SegmentsChangedError."""
+    """Returns the ranks of the merged pieces, fewer where no batch can come in between. Raises SegmentsChangedError."""
     received = {source: _received(series.session, source[1], ranks.sequences_of(source)) for source in spans(ranks)}
-    # Only now, since the segments of what was received were durable before
+    # Read after the received sequences, whose segments were durable before
     there = _pieces(series, day)
     merged = {piece.place for piece in pieces}
     if not merged <= {piece.place for piece in there}:
@@ -100,7 +112,7 @@ def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ra
 
 
 def _received(session: CassandraSession, source: str, sequences: Integers) -> list[ledger.Range]:
-    """Which sequences are known to be stored, of the blocks that some lie in, and of those between near ones."""
+    """Returns the sequences that are known to be stored, in the blocks of `sequences` and between near ones."""
     present = np.unique(sequences // BLOCK)[-_MOST_BLOCKS:].tolist()
     blocks = set(present)
     for before, after in itertools.pairwise(present):

@@ -1,7 +1,8 @@
-"""The latest reading of a series as a cell in Cassandra. Of two cells with the same write time, which is the time of
-their readings, the larger one counts, so a cell begins with the rank.
+"""The latest reading of a series as a cell in Cassandra.
 
-Big-endian: order of the source u64, its id and a zero byte, sequence u64, time of the reading i64, value float64.
+The write time of a cell is the time of its reading. Of two cells with the same write time, the larger one counts, so
+a cell begins with the rank. Big-endian: order of the source u64, its id and a zero byte, sequence u64, time of the
+reading i64, value float64.
 """
 
 import struct
@@ -25,7 +26,12 @@ def decode(cell: bytes) -> Latest:
 
 
 def latest_of(sensors: Mapping[str, tuple[int, float]] | None, ranked: Mapping[str, bytes] | None) -> dict[str, Latest]:
-    """By sensor. sensors: without ranks, as the version before writes them, which may be newer."""
+    """Returns the latest reading by sensor.
+
+    Args:
+        sensors: Readings without ranks. An earlier version still writes them, so they may be newer.
+        ranked: Encoded readings with ranks.
+    """
     found = {sensor: Latest(at, value) for sensor, (at, value) in (sensors or {}).items()}
     for sensor, cell in (ranked or {}).items():
         latest = decode(cell)

@@ -1,17 +1,17 @@
 """The tables of the store in Cassandra, and their versions.
 
-A partition of segments holds one day (UTC) of one series. Everything is written so that writing it again changes
-nothing: a segment by its key; the latest values of a machine, and the time of its first reading, with a write time made
-of the reading's own, so that of several replicas the newest, or the first, reading counts.
+A partition of segments holds one UTC day of one series. All writes can be repeated safely. A segment is written by
+its key. The latest values and the first reading of a machine have write times derived from the readings' own times,
+so that the newest, or the earliest, reading of several replicas counts.
 """
 
 from aurum.ingestion.store import EVENT_MEMORY_US
 
-BUCKETS = 64  # partitions that the machines are spread over
-BLOCK = 10_000  # sequences of a source in one partition
-SLOT_SECONDS = 2  # of changes in one partition
+BUCKETS = 64  # partitions over which the machines are spread
+BLOCK = 10_000  # sequences of a source per partition
+SLOT_SECONDS = 2  # of changes per partition
 SLOT_TTL = 60  # seconds
-SOURCE_TTL = 30 * 86_400  # seconds that a source may resend
+SOURCE_TTL = 30 * 86_400  # seconds within which a source may resend
 EVENT_TTL = EVENT_MEMORY_US // 1_000_000  # seconds
 
 VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (id int PRIMARY KEY, version int)"
@@ -30,7 +30,7 @@ STEPS: dict[int, list[str]] = {
         "CREATE TABLE IF NOT EXISTS segments (machine_id text, sensor text, day int, start_us bigint, "
         "source_us bigint, source text, sequence bigint, end_us bigint, count int, data blob, "
         "PRIMARY KEY ((machine_id, sensor, day), start_us, source_us, source, sequence)) "
-        # Small segments are merged, so there are many deletions; one that comes back does no harm.
+        # Merging causes many deletions. A deleted segment that reappears does no harm.
         "WITH gc_grace_seconds = 3600 AND compression = {'enabled': 'false'}",
         "CREATE TABLE IF NOT EXISTS sources (source text PRIMARY KEY, first_us bigint) "
         f"WITH default_time_to_live = {2 * SOURCE_TTL}",
@@ -41,28 +41,28 @@ STEPS: dict[int, list[str]] = {
         f"WITH CLUSTERING ORDER BY (at_us DESC, id DESC) AND default_time_to_live = {EVENT_TTL}",
     ],
     2: [
-        # A table of its own, since a column cannot be added twice: two replicas may do this at the same time
+        # A separate table, because adding a column twice fails, and two replicas may migrate at the same time
         "CREATE TABLE IF NOT EXISTS source_owners (source text PRIMARY KEY, owner text) "
         f"WITH default_time_to_live = {2 * SOURCE_TTL}",
-        # The events of the plant as a whole, in the order in which they were recorded
+        # The events of the plant as a whole, in the order of recording
         "CREATE TABLE IF NOT EXISTS journal (kind text, number bigint, at_us bigint, id text, data blob, "
         "PRIMARY KEY (kind, number, at_us, id)) "
         f"WITH CLUSTERING ORDER BY (number DESC, at_us DESC, id DESC) AND default_time_to_live = {EVENT_TTL}",
     ],
     3: [
-        # Latest readings with their ranks, see aurum.ingestion.cassandra.latest; two replicas may add a column at the
-        # same time, of which one is told that it is there
+        # Latest readings with their ranks, see aurum.ingestion.cassandra.latest. If two replicas add a column at the
+        # same time, one of them gets an error
         "ALTER TABLE latest ADD ranked map<text, blob>",
         "ALTER TABLE changes ADD ranked map<text, blob>",
     ],
 }
 VERSION = max(STEPS)
 JOURNAL_SINCE = 2  # version
-EARLIER_EVENTS = "SELECT kind, machine_id, at_us, id, data FROM events"  # of before there was a journal
+EARLIER_EVENTS = "SELECT kind, machine_id, at_us, id, data FROM events"  # from before there was a journal
 
 
 STATEMENTS = {
-    # What a registration has set stays
+    # Keeps what a registration has set
     "add_machine": "INSERT INTO machines (bucket, machine_id) VALUES (?, ?)",
     "register": "UPDATE machines SET machine_type = ?, site = ?, registered_us = ?, request_id = ? "
     "WHERE bucket = ? AND machine_id = ? IF machine_type = null",

@@ -1,4 +1,4 @@
-"""Questions to the segments of one series in Cassandra. They block, so they are asked on threads."""
+"""Queries of the segments of one series in Cassandra. They block, so they must run on threads."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from aurum.ingestion.store import DAY_US
 from aurum.runtime import damage
 from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked
 
-_FEW = 8  # segments of a day that are read one by one, several at a time
+_FEW = 8  # segments of a day; fewer are read one by one, concurrently
 
 
 class SegmentsChangedError(Exception):
-    """A segment was merged away between listing and reading; asked again, the same question is answered."""
+    """A segment was merged away between listing and reading. A retry of the query succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class CassandraSeries:
-    """A SegmentSource. The place of a piece is the key of its row. damaged: places of those that could not be read."""
+    """A SegmentSource. The place of a piece is the key of its row. `damaged` has the places of unreadable segments."""
 
     session: CassandraSession
     machine_id: str
@@ -30,7 +30,7 @@ class CassandraSeries:
     damaged: set[Any] = field(default_factory=set)
 
     def days(self) -> list[int]:
-        """Days since the epoch on which there are readings."""
+        """Returns the days since the epoch on which there are readings."""
         return sorted(row.day for row in self.session.rows("days", (self.machine_id, self.sensor)))
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
@@ -55,7 +55,7 @@ class CassandraSeries:
         return None
 
     def load(self, pieces: Sequence[Piece]) -> list[Segment]:
-        """Raises SegmentsChangedError."""
+        """Returns the segments of the pieces. Raises SegmentsChangedError if one no longer exists."""
         found: dict[Any, bytes] = {}
         alone: list[Piece] = []
         for day, group in itertools.groupby(sorted(pieces, key=_day_of), key=_day_of):
@@ -81,7 +81,7 @@ class CassandraSeries:
             return Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
 
     def _between(self, day: int, pieces: Sequence[Piece]) -> dict[Any, bytes]:
-        """Pieces of one day with one statement, which is cheaper than one for each of many."""
+        """Reads the pieces of one day with one statement, which costs less than a statement for each of many."""
         wanted = {piece.place for piece in pieces}
         starts = [piece.start_us for piece in pieces]
         found = {}

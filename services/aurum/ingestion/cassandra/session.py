@@ -1,4 +1,4 @@
-"""A session with a Cassandra cluster: prepared statements, quorums, bounded concurrency, errors in our words."""
+"""A session with a Cassandra cluster: prepared statements, quorums, bounded concurrency and translated errors."""
 
 import asyncio
 import logging
@@ -23,20 +23,32 @@ from aurum.runtime.errors import FailedPreconditionError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
-DRIVER_ERRORS = (DriverException, NoHostAvailable, OSError)  # the driver's others are DriverExceptions
-_IN_FLIGHT = 256  # statements of a replica at a time
-_READ_CONCURRENCY = 32  # of one query
+DRIVER_ERRORS = (DriverException, NoHostAvailable, OSError)  # all other errors of the driver are DriverExceptions
+_IN_FLIGHT = 256  # concurrent statements of a replica
+_READ_CONCURRENCY = 32  # concurrent statements of one query
 _PAGE = 2000  # rows
-_DATA_PAGE = 250  # rows with the readings of segments
-_PROTOCOL = 4  # the native protocol that Cassandra from 3 on and ScyllaDB have in common
+_DATA_PAGE = 250  # rows that contain segments
+_PROTOCOL = 4  # the native protocol that Cassandra 3 and later and ScyllaDB share
 _GOSSIP_SECONDS = 15.0  # for nodes to learn of each other
-_ATTEMPTS, _BASE_DELAY, _MAX_DELAY = 4, 0.1, 1.0  # every statement may be made again
+_ATTEMPTS, _BASE_DELAY, _MAX_DELAY = 4, 0.1, 1.0  # every statement may be repeated
 
 
 @dataclass(frozen=True, slots=True)
 class CassandraOptions:
-    """replication: copies of everything. consistency: LOCAL_QUORUM for production. timeout: seconds for a statement.
-    password, ca_file: as the cluster wants them."""
+    """How to connect to a cluster.
+
+    Attributes:
+        hosts: The nodes to contact first.
+        keyspace: The keyspace of the tables.
+        port: The port of all nodes.
+        replication: The number of copies of everything.
+        consistency: The consistency level; LOCAL_QUORUM for production.
+        datacenter: The local datacenter, if there are several.
+        timeout: The seconds for a statement.
+        username: The user, if the cluster requires one.
+        password: Its password.
+        ca_file: The PEM file of the authorities for TLS; no TLS if absent.
+    """
 
     hosts: tuple[str, ...]
     keyspace: str
@@ -51,9 +63,10 @@ class CassandraOptions:
 
 
 def parse_url(url: str, **more: Any) -> CassandraOptions:
-    """Options in cassandra://host,host[:port]/keyspace?replication=3&consistency=LOCAL_QUORUM&datacenter=dc1.
+    """Parses cassandra://host,host[:port]/keyspace?replication=3&consistency=LOCAL_QUORUM&datacenter=dc1.
 
-    Raises ValueError with a sentence.
+    Raises:
+        ValueError: If the URL is wrong. The message is a sentence.
     """
     parts = urlsplit(url)
     netloc, _, port = parts.netloc.partition(":")
@@ -73,10 +86,10 @@ def parse_url(url: str, **more: Any) -> CassandraOptions:
 
 
 class CassandraSession:
-    """`execute` is for the event loop; `rows` and `each` block and are for other threads."""
+    """A session. `execute` is for the event loop; `rows` and `each` block and are for other threads."""
 
     def __init__(self, options: CassandraOptions) -> None:
-        """Connects and brings the tables to this version. Raises UnavailableError, FailedPreconditionError."""
+        """Connects, and migrates the tables to this version. Raises UnavailableError, FailedPreconditionError."""
         profile = ExecutionProfile(
             load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(local_dc=options.datacenter or "")),
             consistency_level=ConsistencyLevel.name_to_value[options.consistency],
@@ -114,7 +127,7 @@ class CassandraSession:
         self.problem: str | None = None
 
     async def execute(self, name: str, parameters: Sequence[Any]) -> list[Any]:
-        """Runs a statement, again after a failure; the first page of its rows. Raises UnavailableError."""
+        """Runs a statement with retries, and returns the first page of its rows. Raises UnavailableError."""
         started = time.perf_counter()
         status = "error"
         try:
@@ -130,14 +143,14 @@ class CassandraSession:
         return rows
 
     def rows(self, name: str, parameters: Sequence[Any]) -> Iterable[Any]:
-        """All rows of a statement, page by page. Raises UnavailableError."""
+        """Yields all rows of a statement, page by page. Raises UnavailableError."""
         try:
             yield from self._session.execute(self._statements[name], parameters)
         except DRIVER_ERRORS as error:
             raise UnavailableError(f"the store cannot be reached: {sentence(error)}", retry_after=1.0) from error
 
     def each(self, name: str, parameters: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        """The rows of a statement for each of several parameters. Raises UnavailableError."""
+        """Returns the rows of a statement for each of several parameters. Raises UnavailableError."""
         try:
             found = execute_concurrent_with_args(
                 self._session, self._statements[name], parameters, concurrency=_READ_CONCURRENCY
@@ -155,7 +168,7 @@ class CassandraSession:
 
         def settle(rows: list[Any] | None, error: Exception | None) -> None:
             if done.done():
-                return  # nobody waits for it any more
+                return  # the caller no longer waits
             if error is not None:
                 done.set_exception(error)
             else:
@@ -171,7 +184,7 @@ class CassandraSession:
     def _prepare(self, options: CassandraOptions) -> None:
         waited_until = time.monotonic() + _GOSSIP_SECONDS
         while (nodes := len(self._cluster.metadata.all_hosts())) < options.replication:
-            if time.monotonic() < waited_until:  # a node that has just come is not known to all at once
+            if time.monotonic() < waited_until:  # new nodes are not known to all others at once
                 time.sleep(0.5)
                 self._cluster.refresh_nodes()
                 continue
@@ -206,14 +219,14 @@ class CassandraSession:
         self._statements["segments_between"].fetch_size = _DATA_PAGE
 
     def _fill_journal(self) -> None:
-        """Numbers the events of before there was a journal by their times."""
+        """Numbers the events from before there was a journal by their times."""
         add = self._session.prepare(schema.STATEMENTS["add_to_journal"])
         rows = self._session.execute(SimpleStatement(schema.EARLIER_EVENTS, fetch_size=_PAGE), timeout=600.0)
         journal = [(row.kind, row.at_us, row.at_us, row.id, row.data) for row in rows if not row.machine_id]
         execute_concurrent_with_args(self._session, add, journal, concurrency=_READ_CONCURRENCY)
 
     def _take(self, step: str) -> None:
-        """Runs a step, of which a part may have been run by another replica, or before a kill."""
+        """Runs a migration step. Another replica, or a killed run, may already have done a part of it."""
         try:
             self._run(step)
         except InvalidRequest:
@@ -230,7 +243,7 @@ class CassandraSession:
 
 
 def sentence(error: BaseException) -> str:
-    """What a driver's error says, in one line."""
+    """Returns the text of a driver's error in one line."""
     if isinstance(error, NoHostAvailable):
         reasons = {str(each) or type(each).__name__ for each in error.errors.values()} if error.errors else set()
         return "; ".join(sorted(reasons)) or "no node answers"

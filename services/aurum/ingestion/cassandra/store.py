@@ -1,8 +1,9 @@
-"""The store beyond one machine. A replica of ingestion keeps nothing but caches: what is acknowledged is in Cassandra,
-in a quorum of its copies.
+"""The store on Cassandra, for more than one replica of ingestion.
 
-As in the store on one machine, of readings of a series at the same time the one of the highest rank counts: of the
-source first seen last, and of that of the batch with the highest sequence.
+A replica keeps only caches. An acknowledged batch is in a quorum of Cassandra's replicas.
+
+As in the store on one machine, of the readings of a series at the same time the one with the highest rank counts:
+first by source (the one first seen last), then by sequence.
 """
 
 import asyncio
@@ -54,22 +55,28 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _READERS = 8  # threads that answer queries
-_SOURCES = 10_000  # whose sequences are remembered here
-_BLOCKS = 4  # of sequences of a source, remembered here
-_LOOK_UP_EVERY = 86_400.0  # seconds; often enough that a source in use is not forgotten
-_KNOWN = 200_000  # machines, and days of series, that are known to be noted in the tables
-_SLOTS_BACK = 3  # of changes that are looked at, for clocks that differ a little
+_SOURCES = 10_000  # sources whose sequences are cached
+_BLOCKS = 4  # blocks of sequences that are cached for each source
+_LOOK_UP_EVERY = 86_400.0  # seconds; often enough to renew the expiry of a source in use
+_KNOWN = 200_000  # machines, and days of series, that are remembered as being in the tables
+_SLOTS_BACK = 3  # slots of changes that are read back, to tolerate clocks that differ a little
 _HOUSEKEEPING = 1.0  # seconds
-_READ_ATTEMPTS = 5  # while segments are merged away
-_FIRST = 2**61  # µs; less the time of a first reading, a write time by which the earliest counts
+_READ_ATTEMPTS = 5  # attempts of a query while segments are being merged
+_FIRST = 2**61  # µs; the write time of a first reading is this minus its time, so that the earliest one wins
 _EACH_BUCKET = [(bucket,) for bucket in range(BUCKETS)]
-_SETTLED_US = 3_600_000_000  # a day is over so long after its end
+_SETTLED_US = 3_600_000_000  # a day is complete this long after its end
 
 
 @dataclass(slots=True)
 class _Source:
-    """order: the time of its first batch. owner: the caller it belongs to, empty if unknown. looked_up: when, by the
-    monotonic clock. received: by block of sequences, those that are known to be stored."""
+    """What is cached of a source.
+
+    Attributes:
+        order: The time of its first batch (µs).
+        owner: The caller that owns it; empty if unknown.
+        looked_up: The monotonic time of the last look-up in the tables.
+        received: The sequences known to be stored, by block.
+    """
 
     order: int
     owner: str
@@ -78,14 +85,21 @@ class _Source:
 
 
 class CassandraStore:
-    """A Store that any number of processes share."""
+    """A Store that several processes share."""
 
     shared = True
 
     def __init__(self, options: CassandraOptions, queue_bytes: int, retention: float) -> None:
-        """queue_bytes: of batches on their way. retention: days that readings are kept, 0 for ever.
+        """Connects to Cassandra.
 
-        Raises UnavailableError, FailedPreconditionError.
+        Args:
+            options: How to connect.
+            queue_bytes: The bytes of batches that may be on their way to Cassandra.
+            retention: The days that readings are kept; 0 for ever.
+
+        Raises:
+            UnavailableError: If Cassandra cannot be reached.
+            FailedPreconditionError: If it has too few nodes, or a newer version made the keyspace.
         """
         self._session = CassandraSession(options)
         self._queue_bytes = queue_bytes
@@ -97,11 +111,11 @@ class CassandraStore:
         self._compactor = Compactor()
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self._noted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
-        self._shown: OrderedDict[tuple[str, str], Latest] = OrderedDict()  # by machine and sensor, that came by here
-        self._firsts: OrderedDict[str, int] = OrderedDict()  # the earliest reading of a machine that came by here
+        self._shown: OrderedDict[tuple[str, str], Latest] = OrderedDict()  # published here, by series
+        self._firsts: OrderedDict[str, int] = OrderedDict()  # earliest reading published here, by machine
         self._doing: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
         self._waiting_bytes = 0
-        self._last_number = 0  # of events
+        self._last_number = 0  # of the recorded events
         self._room = asyncio.Event()
         self._writes: set[asyncio.Task[Written]] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -169,7 +183,7 @@ class CassandraStore:
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
-        known: set[str] = set()  # sources that are the owner's
+        known: set[str] = set()  # sources that the owner is known to own
         for sensor in (rows[0].sensors or ()) if rows else ():
             for source in await self._on_reader(functools.partial(self._sources_of, machine_id, sensor)):
                 if source not in known and await self._owner(source) != owner:
@@ -178,7 +192,10 @@ class CassandraStore:
         return bool(known)
 
     def _sources_of(self, machine_id: str, sensor: str) -> set[str]:
-        """The sources whose readings of a series are kept; an empty name among them where they cannot all be named."""
+        """Returns the sources whose readings of a series are kept.
+
+        The set contains an empty name if not all sources can be determined.
+        """
         series = CassandraSeries(self._session, machine_id, sensor)
         pieces = series.pieces(0, 2**62)
         found = {"" if len(pieces) > MOST_RANKED else piece.rank[1] for piece in pieces}
@@ -192,7 +209,8 @@ class CassandraStore:
     async def record(self, events: Sequence[Event]) -> None:
         rows: list[tuple[Any, ...]] = []
         journal: list[tuple[Any, ...]] = []
-        # By the clock of this replica; recorded again, an event is there twice, and its first number counts
+        # Numbers follow the clock of this replica. An event recorded twice is in the journal twice; its first number
+        # counts
         first = max(self._last_number + 1, now_us())
         self._last_number = first + len(events) - 1
         for number, event in enumerate(events, start=first):
@@ -267,7 +285,7 @@ class CassandraStore:
             self._note_days({(row[0], row[1], row[2]) for row in rows}),
             *(self._note_machine(machine_id) for machine_id in {series.machine_id for series in batch.series}),
         )
-        # Only when all of it is there:
+        # Recorded last, so that the sequence counts as stored only when all of the batch is:
         await self._session.execute("add_received", (batch.source_id, batch.sequence // BLOCK, batch.sequence))
         ledger.record(received, batch.sequence)
         await self._show(batch, source.order)
@@ -280,7 +298,7 @@ class CassandraStore:
         self._waiting_bytes -= nbytes
         self._room.set()
         if not task.cancelled():
-            task.exception()  # told to who waits for it, if anyone does
+            task.exception()  # retrieves the exception, which the caller also gets if it still waits
 
     def _rows(self, batch: Batch, order: int) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
@@ -298,7 +316,11 @@ class CassandraStore:
         return rows
 
     async def _source(self, batch: Batch) -> _Source:
-        """The source of a batch, which may be new. Raises PermissionDeniedError for one of another caller."""
+        """Returns the source of a batch, and registers it if it is new.
+
+        Raises:
+            PermissionDeniedError: If the source belongs to another caller.
+        """
         known = self._sources.get(batch.source_id)
         if known is None or time.monotonic() - known.looked_up > _LOOK_UP_EVERY:
             known = await self._once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
@@ -306,7 +328,7 @@ class CassandraStore:
             self._sources.move_to_end(batch.source_id)
         if owner_after(known.owner, batch.owner, batch.source_id) != known.owner:
             await self._session.execute("add_owner", (batch.source_id, batch.owner))
-            known.owner = await self._owner(batch.source_id)  # who may be another that came first
+            known.owner = await self._owner(batch.source_id)  # may be another caller that was faster
             owner_after(known.owner, batch.owner, batch.source_id)
         return known
 
@@ -315,7 +337,7 @@ class CassandraStore:
         return rows[0].owner if rows else ""
 
     async def _look_up(self, source_id: str) -> _Source:
-        """What the tables know of a source, which is kept there from now on as long as that of a new one."""
+        """Reads a source from the tables, or adds it, and renews the expiry of its rows."""
         rows = await self._session.execute("source", (source_id,))
         owner = await self._owner(source_id)
         if rows:
@@ -334,7 +356,7 @@ class CassandraStore:
         return known
 
     async def _once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Does something that several ask for at the same time only once."""
+        """Runs a coroutine once for all callers that ask for the same key concurrently."""
         task = self._doing.get(key)
         if task is None:
             task = self._doing[key] = asyncio.create_task(make())
@@ -343,7 +365,7 @@ class CassandraStore:
         return result
 
     async def _received(self, batch: Batch, source: _Source) -> list[ledger.Range]:
-        """What is known to be stored of the block that the batch's sequence is in."""
+        """Returns the stored sequences of the block that contains the batch's sequence."""
         block = batch.sequence // BLOCK
         known = source.received.get(block)
         if known is None:
@@ -361,7 +383,7 @@ class CassandraStore:
         return found
 
     async def _show(self, batch: Batch, order: int) -> None:
-        """Tells the others, and those that start later, of the latest reading of each series and a machine's first."""
+        """Publishes the latest reading of each series and the earliest of each machine, for the other replicas."""
         newest: dict[tuple[str, int], tuple[dict[str, tuple[int, float]], dict[str, bytes]]] = {}
         firsts: dict[str, int] = {}
         shown: dict[tuple[str, str], Latest] = {}
@@ -372,7 +394,7 @@ class CassandraStore:
             at, value = int(series.timestamps[position]), float(series.values[position])
             latest = Latest(at, value, (order, batch.source_id, batch.sequence))
             key = (series.machine_id, series.sensor)
-            # What comes late would replace what was told of the same time within the same seconds
+            # A late reading could replace one of the same time that was published in the same slot
             if key in self._shown and _by_time_and_rank(self._shown[key]) > _by_time_and_rank(latest):
                 continue
             shown[key] = latest
@@ -405,7 +427,7 @@ class CassandraStore:
 
     async def _note_days(self, days: Iterable[tuple[str, str, int]]) -> None:
         new = [day for day in days if ("day", *day) not in self._noted]
-        # One day more than the readings, since those of the day's end go later
+        # One day longer than the readings, because those at the end of the day expire later
         await self._all("add_day", [(*day, self._ttl + 86_400 if self._ttl else 0) for day in new])
         for day in new:
             self._remember(("day", *day))
@@ -452,7 +474,7 @@ class CassandraStore:
 
 
 def _record(row: Any) -> MachineRecord:
-    """A machine, of which only the id may be known."""
+    """Returns a machine from a row, of which only the id may be set."""
     return MachineRecord(
         row.machine_id, row.machine_type or "", row.site or "", row.registered_us or 0, row.request_id or ""
     )
@@ -471,7 +493,7 @@ def _by_time_and_rank(latest: Latest) -> tuple[int, Rank]:
 
 
 def _newest(series: Series) -> int:
-    """Where the latest reading stands."""
+    """Returns the index of the latest reading."""
     last = len(series.timestamps) - 1
     return last if series.increasing else last - int(series.timestamps[::-1].argmax())
 

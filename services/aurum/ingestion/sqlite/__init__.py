@@ -1,1 +1,1 @@
-"""The store on one machine: a log that makes readings durable, and SQLite tables that they are packed into."""
+"""The store on one machine: a log that makes batches durable, and SQLite tables that hold segments."""

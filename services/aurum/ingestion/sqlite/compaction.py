@@ -1,9 +1,11 @@
-"""Merging of small segments and removal of old ones, step by step, off the way of readings.
+"""Merging of small segments and removal of old ones, in small steps beside the ingestion of readings.
 
-A series has segments of each flush, and more of a day when readings come late. Of one day, small ones are merged as
-soon as there are _FAN_IN of them, so a reading is rewritten a few times at most; what is left of a day that is over is
-merged when it makes up enough of it. Of readings at the same time the one of the highest rank stays, and each keeps its
-rank, so that what comes later finds its place. What a source has sent without a gap has one rank.
+A series gets new segments with each flush, and more for a day when readings arrive late. The small segments of a day
+are merged as soon as there are _FAN_IN of them, so that a reading is rewritten only a few times. After the end of a
+day, the remaining small segments are merged if they are a sufficient part of it.
+
+Of readings at the same time, the one with the highest rank is kept. Each reading keeps its rank, so that late
+readings are still ordered correctly. Batches of a source without a gap share one rank.
 """
 
 import contextlib
@@ -20,34 +22,37 @@ from aurum.storage.database import transaction
 from aurum.storage.ranks import Ranked, Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import CorruptSegmentError, pack, ranks_of, unpack_ranked
 
-SMALL = 10_000  # readings; a segment with as many is merged no further while its day goes on
-_LARGE = 100_000  # readings; and one with as many no further at all
-_MOST_AT_ONCE = 200_000  # readings of a merged segment, about, so that a step takes some tens of milliseconds
+SMALL = 10_000  # readings; a segment of this size is not merged further before its day is over
+_LARGE = 100_000  # readings; a segment of this size is not merged further at all
+_MOST_AT_ONCE = 200_000  # readings in a merged segment, approximately, so that a step takes some tens of milliseconds
 _FAN_IN = 16
-_GROWN = 4  # a day in which nothing could be merged is looked at again when it has a fourth more segments
-_SETTLED_US = 3_600_000_000  # a day is over so long after its end
-_REMEMBERED = 1_000_000  # days of series that were written to; with more, all are looked through
+_GROWN = 4  # divisor; a day without anything to merge is checked again after a quarter more segments
+_SETTLED_US = 3_600_000_000  # a day is over this long after its end
+_REMEMBERED = 1_000_000  # days of series; with more, the list is cleared and the next look_through finds them
 _EXPIRED_AT_ONCE = 200  # segments
 _VACUUMED_AT_ONCE = 200  # pages
 Place = tuple[int, int]  # series, day
 
 
 class _ChangedError(Exception):
-    """What was to be merged has changed meanwhile, and is looked at again."""
+    """The segments to be merged have changed meanwhile. The day is looked at again."""
 
 
 @dataclass(slots=True)
 class Compactor:
-    """Knows where there may be something to merge. For one thread, which shares the tables with the one that writes
-    readings: it works on what it has read, and holds the tables' lock only to replace segments by their merged one."""
+    """Finds segments to merge, and merges them in steps.
+
+    For one thread, which shares the tables with the thread that flushes. It works on what it has read, and locks the
+    tables only to replace segments by their merged one.
+    """
 
     _added: Touched = field(default_factory=dict)
     _due: dict[Place, None] = field(default_factory=dict)
-    _fruitless: dict[Place, int] = field(default_factory=dict)  # segments of days in which nothing could be merged
+    _fruitless: dict[Place, int] = field(default_factory=dict)  # segments of days without anything to merge
     merged_segments: int = 0
 
     def note(self, touched: Touched) -> None:
-        """Takes note of segments that were written."""
+        """Records the segments that were written."""
         for place, count in touched.items():
             self._added[place] = self._added.get(place, 0) + count
             if self._added[place] >= max(_FAN_IN, self._fruitless.get(place, 0) // _GROWN):
@@ -57,7 +62,7 @@ class Compactor:
             self._added.clear()
 
     def look_through(self, connection: sqlite3.Connection, now_us: int) -> None:
-        """Finds everything that there is to merge: at the start, and now and then for days that are over."""
+        """Finds everything that can be merged. Runs at the start, and regularly for days that are over."""
         self._fruitless.clear()
         rows = connection.execute(
             "SELECT series, start_us / ?1 AS day, count(*), sum(count < ?2), sum(count), max(count) "
@@ -72,15 +77,15 @@ class Compactor:
 
     @property
     def due(self) -> int:
-        """Days of series that wait to be merged."""
+        """The number of days of series that wait to be merged."""
         return len(self._due)
 
     def step(self, connection: sqlite3.Connection, now_us: int) -> None:
-        """Merges some of one day of one series. Raises sqlite3.Error, and then nothing has changed."""
+        """Merges some segments of one day of one series. Raises sqlite3.Error; nothing has changed then."""
         if not self._due:
             return
         place = next(iter(self._due))
-        del self._due[place]  # first, so that one that cannot be merged does not hold up the others
+        del self._due[place]  # removed first, so that a failing day does not block the others
         with _one_state(connection):
             there = _segments_of(connection, place)
             most = _LARGE if _is_over(place[1], now_us) else SMALL
@@ -99,7 +104,7 @@ class Compactor:
                 self.merged_segments += len(parts[0])
                 if len(parts) == 1:
                     return
-        self._due[place] = None  # the rest in another step
+        self._due[place] = None  # the rest follows in another step
 
 
 def _is_over(day: int, now_us: int) -> bool:
@@ -108,7 +113,7 @@ def _is_over(day: int, now_us: int) -> bool:
 
 @contextlib.contextmanager
 def _one_state(connection: sqlite3.Connection) -> Generator[None]:
-    """What is read in the block is of one moment: a sequence that is known to be stored has its segments."""
+    """Reads one state of the tables in the block, so that a sequence that is recorded as stored has its segments."""
     connection.execute("BEGIN")
     try:
         yield
@@ -127,7 +132,10 @@ def _segments_of(connection: sqlite3.Connection, place: Place) -> list[Piece]:
 
 
 def _parts(pieces: list[Piece]) -> list[list[Piece]]:
-    """Pieces in the order of time, in parts of about as many readings as are merged at once."""
+    """Splits pieces in time order into parts of the size that is merged at once.
+
+    Parts of a single piece are left out.
+    """
     parts: list[list[Piece]] = [[]]
     count = 0
     for piece in sorted(pieces, key=lambda piece: piece.start_us):
@@ -140,7 +148,7 @@ def _parts(pieces: list[Piece]) -> list[list[Piece]]:
 
 
 def _read(connection: sqlite3.Connection, pieces: list[Piece]) -> tuple[list[Ranked], dict[int, str]]:
-    """The readings of each segment that can be read, and what is wrong with the others, by id."""
+    """Returns the readings of each readable segment, and what is wrong with the others, by id."""
     parts: list[Ranked] = []
     problems: dict[int, str] = {}
     for piece in pieces:
@@ -152,7 +160,7 @@ def _read(connection: sqlite3.Connection, pieces: list[Piece]) -> tuple[list[Ran
 
 
 def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Piece], there: list[Piece]) -> Ranked:
-    """The readings of the pieces in one, each with its rank, or with a higher one that orders it in the same way."""
+    """Merges the readings of the pieces. Each keeps its rank, or gets a higher one that orders it in the same way."""
     timestamps, values, ranks = merge_ranked(parts)
     received = {source: _received(connection, source[0], *span) for source, span in spans(ranks).items()}
     if not received:
@@ -168,9 +176,9 @@ def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Pi
 
 
 def _received(connection: sqlite3.Connection, source: int, low: int, high: int) -> list[ledger.Range]:
-    """Which sequences from `low` to `high` have come, or never will."""
+    """Returns the sequences from `low` to `high` that were stored or never will be."""
     if connection.execute("SELECT 1 FROM sources WHERE id = ?", (source,)).fetchone() is None:
-        return [(low, high)]  # it is forgotten, and its number is given to no other
+        return [(low, high)]  # the source is forgotten, and its number is never reused
     return connection.execute(
         "SELECT first, last FROM received WHERE source = ? AND first <= ? AND last >= ? ORDER BY first",
         (source, high, low),
@@ -178,7 +186,7 @@ def _received(connection: sqlite3.Connection, source: int, low: int, high: int) 
 
 
 def _replace(connection: sqlite3.Connection, place: Place, pieces: list[Piece], merged: Ranked) -> None:
-    """Puts one segment in the place of the pieces. Raises _ChangedError if one of these is no longer there."""
+    """Replaces the pieces by one segment. Raises _ChangedError if one of them no longer exists."""
     timestamps, values, ranks = merged
     packed = pack(timestamps, values, ranks)
     ids = [(piece.place,) for piece in pieces]
@@ -198,7 +206,10 @@ def _data_of(connection: sqlite3.Connection, piece: Piece) -> bytes:
 
 
 def expire(connection: sqlite3.Connection, before_us: int) -> int:
-    """Removes some segments whose last reading is older, and gives their space back; how many readings went."""
+    """Deletes some segments whose last reading is before `before_us`, and frees their space.
+
+    Returns how many readings.
+    """
     rows = connection.execute(
         "SELECT id, count FROM segments WHERE end_us < ? LIMIT ?", (before_us, _EXPIRED_AT_ONCE)
     ).fetchall()

@@ -1,4 +1,4 @@
-"""From the log to the tables: what was received is packed into segments, in one transaction with the log's position."""
+"""Flushing: packs the recent readings into segments, and writes them in one transaction with the log's position."""
 
 import itertools
 import sqlite3
@@ -15,13 +15,19 @@ from aurum.storage.segment import pack
 
 _REMEMBERED = 100_000  # series
 _NEVER = 2**62
-Touched = dict[tuple[int, int], int]  # (series, day) → how many segments were added
+Touched = dict[tuple[int, int], int]  # (series, day) → number of added segments
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Readings to be flushed, the id of the last record of the log among them, what their sources have sent, and the
-    last number that a source was given."""
+    """What is flushed together.
+
+    Attributes:
+        recent: The readings.
+        position: The id of the last log record among them.
+        sources: The sources that have changed, with their ids.
+        last_source: The last number that was assigned to a source.
+    """
 
     recent: RecentReadings
     position: int
@@ -39,13 +45,13 @@ class _Row:
 
 
 class SeriesNumbers:
-    """The numbers of series in the tables, some of them remembered. For the thread that writes the tables."""
+    """The numbers of series in the tables, with a cache. For the thread that writes the tables."""
 
     def __init__(self) -> None:
         self._known: dict[SeriesKey, int] = {}
 
     def of(self, connection: sqlite3.Connection, key: SeriesKey) -> int:
-        """The number of a series, which may be new."""
+        """Returns the number of a series, which may be new."""
         number = self._known.get(key)
         if number is None:
             found = connection.execute("SELECT id FROM series WHERE machine_id = ? AND sensor = ?", key).fetchone()
@@ -61,7 +67,7 @@ class SeriesNumbers:
         return number
 
     def forget(self) -> None:
-        """After a rollback: what was new is not there."""
+        """Clears the cache after a rollback, because new series are then not in the tables."""
         self._known.clear()
 
 
@@ -69,8 +75,8 @@ _Packed = tuple[PackedSeries, list[_Row]]
 
 
 def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> Touched:
-    """Writes everything, or nothing. Raises sqlite3.Error."""
-    # Packing takes long, so the transaction begins after it.
+    """Writes everything or nothing. Returns the added segments by series and day. Raises sqlite3.Error."""
+    # Packing takes long, so it is done before the transaction.
     packed = [(series, _rows(series.rank, series.timestamps, series.values)) for series in frozen.recent.packed()]
     try:
         with transaction(connection):
@@ -115,7 +121,7 @@ def _write(
 
 
 def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list[_Row]:
-    """The segments of a sorted series, one for each day (UTC)."""
+    """Returns the segments of a sorted series, one per UTC day."""
     first, last = int(timestamps[0]), int(timestamps[-1])
     if first // DAY_US == last // DAY_US:
         return [_Row(rank, first, last, len(values), pack(timestamps, values))]

@@ -1,4 +1,4 @@
-"""Segments that cannot be read: set apart in a table of their own, so that the others are merged and read on."""
+"""Unreadable segments: moved to a table of their own, so that the others can be merged and read."""
 
 import json
 import sqlite3
@@ -14,7 +14,15 @@ _COLUMNS = "id, series, start_us, source, sequence, end_us, count, data"
 
 
 def set_apart(connection: sqlite3.Connection, problems: Mapping[int, str]) -> None:
-    """Moves segments out of the way. problems: by the id of each, what is wrong with it. Raises sqlite3.Error."""
+    """Moves segments to the table of damaged ones.
+
+    Args:
+        connection: A connection that may write.
+        problems: What is wrong with each segment, by id.
+
+    Raises:
+        sqlite3.Error: If the tables cannot be written.
+    """
     for id_, problem in problems.items():
         with transaction(connection):
             connection.execute(
@@ -26,7 +34,7 @@ def set_apart(connection: sqlite3.Connection, problems: Mapping[int, str]) -> No
 
 
 def report(connection: sqlite3.Connection) -> None:
-    """Brings what is told of damaged segments up to date with the table."""
+    """Updates the reported damaged segments from the table."""
     present = dict(set_apart_in(connection))
     for name, problem in present.items():
         damage.report("segment", name, problem, "it is set apart, and its readings are in no answer")
@@ -36,7 +44,12 @@ def report(connection: sqlite3.Connection) -> None:
 
 
 def move_out(connection: sqlite3.Connection, folder: Path) -> int:
-    """Writes what is set apart into files, and removes it from the tables; how many. Raises OSError, sqlite3.Error."""
+    """Writes the damaged segments to files and removes them from the tables. Returns how many.
+
+    Raises:
+        OSError: If a file cannot be written.
+        sqlite3.Error: If the tables cannot be written.
+    """
     count = 0
     for name, problem, id_ in list(_set_apart(connection)):
         row = connection.execute(f"SELECT {_COLUMNS} FROM damaged_segments WHERE id = ?", (id_,)).fetchone()  # noqa: S608
@@ -51,7 +64,7 @@ def move_out(connection: sqlite3.Connection, folder: Path) -> int:
 
 
 def set_apart_in(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """What is set apart: the name of each, and what is wrong with it."""
+    """Returns the name of each damaged segment, and what is wrong with it."""
     return [(name, problem) for name, problem, _ in _set_apart(connection)]
 
 
@@ -60,7 +73,7 @@ def name_of(id_: int, machine_id: str | None, sensor: str | None, start_us: int)
 
 
 def _set_apart(connection: sqlite3.Connection) -> Iterator[tuple[str, str, int]]:
-    """Name, problem and id of each."""
+    """Yields the name, problem and id of each damaged segment."""
     rows = connection.execute(
         "SELECT damaged_segments.id, machine_id, sensor, start_us, problem FROM damaged_segments "
         "LEFT JOIN series ON series.id = damaged_segments.series ORDER BY damaged_segments.id"

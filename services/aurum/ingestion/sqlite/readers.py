@@ -1,4 +1,4 @@
-"""The threads that answer questions to the tables: each question on a connection of its own, from one state of them."""
+"""The threads that answer queries of the tables. Each query has its own connection and sees one state of the tables."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,17 @@ from aurum.storage.database import close, connect
 
 T = TypeVar("T")
 
-_READERS = 4  # threads, and as many questions at a time
+_READERS = 4  # threads, and concurrent queries
 
 
 class Readers:
-    """A question that nobody waits for any more is interrupted; its connection answers again when it has ended.
+    """A pool of connections for queries.
 
-    timeout: seconds for an answer.
+    A query for which nobody waits any more is interrupted. Its connection is used again when the query has ended.
+
+    Args:
+        path: The database.
+        timeout: The seconds within which a query must be answered.
     """
 
     def __init__(self, path: Path, timeout: float) -> None:
@@ -34,7 +38,16 @@ class Readers:
             self._free.put_nowait(reader)
 
     async def ask(self, operation: str, query: Callable[[sqlite3.Connection], T], timeout: float | None = None) -> T:
-        """The answer of a query. operation: its name in metrics. Raises UnavailableError."""
+        """Runs a query and returns its result.
+
+        Args:
+            operation: Its name in metrics.
+            query: The query.
+            timeout: Overrides the default timeout, in seconds.
+
+        Raises:
+            UnavailableError: If the query takes too long.
+        """
         started = time.perf_counter()
         status = "error"
         try:
@@ -44,7 +57,7 @@ class Readers:
             try:
                 result = await asyncio.wait_for(asyncio.shield(task), timeout or self._timeout)
             except (TimeoutError, asyncio.CancelledError):
-                if not task.done():  # or the reader may answer somebody else by now
+                if not task.done():  # else the reader may be answering another query by now
                     reader.interrupt()
                 raise
             status = "ok"
@@ -55,13 +68,13 @@ class Readers:
             metrics.track_db_query(operation, time.perf_counter() - started, status)
 
     def close(self) -> None:
-        """Waits for the answers that are being given."""
+        """Waits for the queries in progress, then closes the connections."""
         self._threads.shutdown(wait=True)
         for reader in self._readers:
             reader.close()
 
     def _take_back(self, reader: "_Reader", task: asyncio.Future[T]) -> None:
-        task.exception()  # whoever waits has it; if nobody does, nobody asks for it
+        task.exception()  # marks the exception as retrieved, in case nobody waits
         self._free.put_nowait(reader)
 
 
@@ -71,7 +84,7 @@ class _Reader:
         self._connection = connect(path, read_only=True)
 
     def answer(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """On one thread at a time."""
+        """Runs a query in a transaction, on one thread at a time."""
         try:
             self._connection.execute("BEGIN")
             return query(self._connection)
@@ -79,7 +92,7 @@ class _Reader:
             self._end()
 
     def interrupt(self) -> None:
-        """Ends the answer that is being given, if it is not given yet. On any thread."""
+        """Interrupts the query in progress, if any. May be called on any thread."""
         with contextlib.suppress(sqlite3.ProgrammingError):  # closed at this moment, see _end
             self._connection.interrupt()
 
@@ -87,10 +100,13 @@ class _Reader:
         close(self._connection)
 
     def _end(self) -> None:
-        """An interruption may meet the end of the transaction too. The connection can begin no other then, and another
-        takes its place."""
+        """Ends the transaction.
+
+        An interruption may hit the rollback too. The connection can then begin no other transaction, so it is
+        replaced.
+        """
         try:
-            if self._connection.in_transaction:  # some errors have ended it
+            if self._connection.in_transaction:  # some errors end the transaction
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             fresh = connect(self._path, read_only=True)

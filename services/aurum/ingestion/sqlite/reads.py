@@ -1,4 +1,4 @@
-"""Questions to the tables, and to what is in the log and not yet in them."""
+"""Queries of the tables, and of the recent readings that are not in them yet."""
 
 import math
 import sqlite3
@@ -12,14 +12,20 @@ from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import DAY_US, MOST_RANKED, Event, MachineRecord, SeriesSummary
 from aurum.storage.segment import CorruptSegmentError, Segment, ranks_of, unpack_ranked
 
-UNKNOWN_SOURCE = 0  # numbers of sources begin at 1
+UNKNOWN_SOURCE = 0  # source numbers begin at 1
 _NOTHING = Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
 
 
 @dataclass(frozen=True, slots=True)
 class SqliteSeries:
-    """A SegmentSource. recent: the readings that may not be in the tables yet. damaged: segments that could not be read
-    and were left out, by id, with what is wrong with each. For one transaction of a reader."""
+    """A SegmentSource, for one transaction of a reader.
+
+    Attributes:
+        connection: The connection, within a transaction.
+        key: The series.
+        recent: The readings that may not be in the tables yet.
+        damaged: The unreadable segments that were left out, by id, with what is wrong with each.
+    """
 
     connection: sqlite3.Connection
     key: SeriesKey
@@ -27,7 +33,7 @@ class SqliteSeries:
     damaged: dict[int, str] = field(default_factory=dict)
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
-        # A segment lies within one day, so its start finds it.
+        # A segment never spans two days, so it is found by its start.
         rows = self.connection.execute(
             "SELECT segments.id, start_us, source, sequence, end_us, count FROM segments "
             "JOIN series ON series.id = segments.series WHERE machine_id = ? AND sensor = ? "
@@ -67,7 +73,7 @@ class SqliteSeries:
 
 
 def _by_day(part: Part) -> list[Piece]:
-    """A part as pieces that lie within one day each, as segments do."""
+    """Splits a part into pieces that lie within one day each, as segments do."""
     days = part.timestamps // DAY_US
     if int(days.min()) == int(days.max()):
         return [_piece(part)]
@@ -85,8 +91,10 @@ def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:
 
 
 def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[int]:
-    """Of the sources whose readings of a machine are kept, damaged ones included; UNKNOWN_SOURCE among them where they
-    cannot all be named."""
+    """Returns the numbers of the sources whose readings of a machine are kept, including damaged segments.
+
+    The set contains UNKNOWN_SOURCE if not all sources can be determined.
+    """
     rows = connection.execute(
         "WITH of_machine AS (SELECT id, last_source FROM series WHERE machine_id = ?) "
         "SELECT last_source FROM of_machine "
@@ -129,7 +137,7 @@ def read_events(  # noqa: PLR0917
     limit: int,
     before: tuple[int, str] | None = None,
 ) -> list[Event]:
-    """The newest events in the range, newest first; see Store.events."""
+    """Returns the newest events in the range, newest first; see Store.events."""
     rows = connection.execute(
         "SELECT kind, machine_id, at_us, id, data, number FROM events WHERE kind = ? AND machine_id = ? "
         "AND at_us >= ? AND (at_us, id) < (?, ?) ORDER BY at_us DESC, id DESC LIMIT ?",
@@ -139,7 +147,7 @@ def read_events(  # noqa: PLR0917
 
 
 def read_journal(connection: sqlite3.Connection, kind: str, after: int, before: int, limit: int) -> list[Event]:
-    """See Store.journal."""
+    """Returns events of the plant as a whole; see Store.journal."""
     rows = connection.execute(
         "SELECT kind, machine_id, at_us, id, data, number FROM events WHERE kind = ? AND machine_id = '' "
         "AND number > ? AND number < ? ORDER BY number DESC LIMIT ?",
@@ -149,10 +157,10 @@ def read_journal(connection: sqlite3.Connection, kind: str, after: int, before: 
 
 
 def last_number(connection: sqlite3.Connection) -> int:
-    """The highest number of an event of the plant as a whole."""
+    """Returns the highest number of an event of the plant as a whole."""
     return int(connection.execute("SELECT coalesce(max(number), 0) FROM events WHERE machine_id = ''").fetchone()[0])
 
 
 def _below(end_us: int, before: tuple[int, str] | None) -> tuple[int, str]:
-    """Below which time and id an event of the range and of the page is."""
+    """Returns the time and id that all events of the range and of the page are below."""
     return min((end_us, ""), before) if before else (end_us, "")

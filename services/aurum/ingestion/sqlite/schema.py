@@ -1,4 +1,4 @@
-"""The tables of the store, their versions, and how an older one becomes the current one."""
+"""The tables of the store, their versions, and the migrations from older versions."""
 
 import sqlite3
 from pathlib import Path
@@ -37,7 +37,10 @@ INSERT INTO log_position VALUES (0);
 
 
 def _from_1(connection: sqlite3.Connection) -> None:
-    """Version 1 had segments clustered by their key, no log, and looked up first and last readings in the segments."""
+    """Migrates from version 1.
+
+    That version had segments clustered by key and no log. First and last readings had to be read from the segments.
+    """
     for table in ("series", "segments", "sources"):
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     for statement in SCHEMA.split(";"):
@@ -58,7 +61,7 @@ def _from_1(connection: sqlite3.Connection) -> None:
         if found is not None:
             try:
                 timestamps, values = unpack(found[1])
-            except CorruptSegmentError:  # which is set apart when it is read
+            except CorruptSegmentError:  # set apart when it is read
                 timestamps, values = np.array([found[0]]), np.array([np.nan])
             connection.execute(
                 "INSERT INTO series (id, machine_id, sensor, first_us, last_us, last_value) VALUES (?, ?, ?, ?, ?, ?)",
@@ -69,16 +72,19 @@ def _from_1(connection: sqlite3.Connection) -> None:
 
 
 def _from_2(connection: sqlite3.Connection) -> None:
-    """Version 2 did not know to whom a source belongs, nor in which order events were recorded, nor of which batch a
-    last reading is; and it had no place for damaged segments."""
+    """Migrates from version 2.
+
+    That version recorded neither the owner of a source, nor the order of events, nor the batch of a last reading. It
+    had no table for damaged segments.
+    """
     columns = [row[1] for row in connection.execute("PRAGMA table_info(sources)")]
-    if "owner" in columns:  # as it is after _from_1, which makes today's tables
+    if "owner" in columns:  # _from_1 has already created the current tables
         return
     connection.execute("ALTER TABLE sources ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
     for column in ("last_source", "last_sequence"):
         connection.execute(f"ALTER TABLE series ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     connection.execute("ALTER TABLE events ADD COLUMN number INTEGER NOT NULL DEFAULT 0")
-    # What was recorded before has only its time to go by
+    # Events recorded before are numbered by their times
     rows = connection.execute("SELECT kind, at_us, id FROM events WHERE machine_id = '' ORDER BY at_us, id").fetchall()
     connection.executemany(
         "UPDATE events SET number = ? WHERE kind = ? AND machine_id = '' AND at_us = ? AND id = ?",
@@ -89,10 +95,13 @@ def _from_2(connection: sqlite3.Connection) -> None:
 
 
 def _from_3(connection: sqlite3.Connection) -> None:
-    """Version 3 gave the numbers of forgotten sources to new ones, and took no more of a source with too many gaps. Its
-    segments are of one rank each; what reads them finds no ranks in those of this version."""
+    """Migrates from version 3.
+
+    That version reused the numbers of forgotten sources, and refused all batches of a source with too many gaps. Its
+    segments have one rank each. Its readers ignore the ranks in segments of this version.
+    """
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    if "source_numbers" not in tables:  # else _from_1 has made today's
+    if "source_numbers" not in tables:  # else _from_1 has already created the current tables
         connection.execute("ALTER TABLE sources ADD COLUMN closed INTEGER NOT NULL DEFAULT 0")
         connection.execute("CREATE TABLE source_numbers (last INTEGER NOT NULL)")
         connection.execute("INSERT INTO source_numbers VALUES (0)")
@@ -104,10 +113,10 @@ MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3}
 
 
 def log_folder(path: Path) -> Path:
-    """Where the log of a store stands: beside its tables."""
+    """Returns the folder of a store's log, beside its tables."""
     return path.with_name(path.name + "-log")
 
 
 def damaged_folder(path: Path) -> Path:
-    """Where what was damaged in a store is kept, once it is moved out."""
+    """Returns the folder to which damaged parts of a store are moved."""
     return path.with_name(path.name + "-damaged")

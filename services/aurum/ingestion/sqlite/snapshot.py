@@ -1,4 +1,7 @@
-"""A store's files read without its service, also while the service writes: for training, exports, checks, backups."""
+"""Access to a store's files without its service, for training, exports, checks and backups.
+
+The service may write meanwhile.
+"""
 
 import contextlib
 import logging
@@ -23,13 +26,18 @@ from aurum.storage.segment import CorruptSegmentError, unpack
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS = 10  # to find the log and the tables in one state, while the service flushes
+_ATTEMPTS = 10  # attempts to find the log and the tables in one state while the service flushes
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of a store: its tables, and what its log has beyond them. damaged: segments that were left out of
-    answers, by id, with what is wrong with each."""
+    """One state of a store.
+
+    Attributes:
+        connection: Reads the tables in one transaction.
+        recent: The readings of the log that the tables lack.
+        damaged: The segments that were left out of answers, by id, with what is wrong with each.
+    """
 
     connection: sqlite3.Connection
     recent: RecentReadings
@@ -47,7 +55,7 @@ class Snapshot:
         return sorted({*(row[0] for row in rows), *recent})
 
     def days(self, key: SeriesKey) -> list[int]:
-        """Days since the epoch on which a series has readings."""
+        """Returns the days since the epoch on which a series has readings."""
         rows = self.connection.execute(
             f"SELECT DISTINCT start_us / {DAY_US} FROM segments JOIN series ON series.id = segments.series "  # noqa: S608
             "WHERE machine_id = ? AND sensor = ?",
@@ -59,17 +67,17 @@ class Snapshot:
         return sorted(found)
 
     def day(self, key: SeriesKey, day: int) -> tuple[Timestamps, Values]:
-        """The readings of a series on one day."""
+        """Returns the readings of a series on one day."""
         series = reads.SqliteSeries(self.connection, key, self.recent.parts(key), self.damaged)
         start, end = day * DAY_US, (day + 1) * DAY_US
         return merged(series, series.pieces(start, end), start, end)
 
     def series(self, key: SeriesKey) -> tuple[Timestamps, Values]:
-        """All readings of a series."""
+        """Returns all readings of a series."""
         return merge([self.day(key, day) for day in self.days(key)])
 
     def events(self) -> Iterator[Event]:
-        """Those of the plant as a whole in the order of their numbers."""
+        """Yields all events. Those of the plant as a whole come last, in the order of their numbers."""
         columns = "kind, machine_id, at_us, id, data, number"
         for which in ("machine_id != ''", "machine_id = '' ORDER BY number"):
             for row in self.connection.execute(f"SELECT {columns} FROM events WHERE {which}"):  # noqa: S608
@@ -78,9 +86,12 @@ class Snapshot:
 
 @contextlib.contextmanager
 def open_snapshot(path: Path) -> Iterator[Snapshot]:
-    """The store at `path` as it is now.
+    """Opens the present state of the store at `path`.
 
-    Raises FileNotFoundError, NewerDatabaseError or sqlite3.DatabaseError with a sentence.
+    Raises:
+        FileNotFoundError: If there is no store.
+        NewerDatabaseError: If the store has another format version, older or newer.
+        sqlite3.DatabaseError: If the file cannot be read.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a store, such as .aurum/store.db")
@@ -99,18 +110,18 @@ def open_snapshot(path: Path) -> Iterator[Snapshot]:
 
 
 def _begin(connection: sqlite3.Connection, path: Path) -> RecentReadings:
-    """Starts reading one state of the tables; what the log has beyond it."""
+    """Begins reading one state of the tables. Returns the readings of the log that they lack."""
     for attempt in range(_ATTEMPTS):
         connection.execute("BEGIN")
         position = connection.execute("SELECT id FROM log_position").fetchone()[0]
-        sources = Sources(connection)  # which gives the same ranks as the service does
+        sources = Sources(connection)  # gives the same ranks as in the service
         recent = RecentReadings()
         try:
             for record in segment_log.scan(log_folder(path), position):
                 batch = decode(record.payload, now=2**62)
                 recent.add(batch, sources.record(batch))
             return recent
-        except FileNotFoundError:  # flushed at this moment, so the tables know more by now
+        except FileNotFoundError:  # flushed and trimmed at this moment, so the tables must be read again
             connection.execute("ROLLBACK")
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -118,7 +129,7 @@ def _begin(connection: sqlite3.Connection, path: Path) -> RecentReadings:
 
 
 def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[Timestamps, Values]]]]:
-    """Every machine of a store with all its readings, for training. Raises as open_snapshot does."""
+    """Yields every machine of a store with all its readings, for training. Raises as open_snapshot does."""
     with open_snapshot(path) as snapshot:
         for machine in snapshot.machines():
             columns = {
@@ -133,7 +144,7 @@ def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check has found. problems: a sentence for each thing that is damaged."""
+    """The result of a check. `problems` has a sentence for each damage."""
 
     segments: int
     readings: int
@@ -171,9 +182,13 @@ def check(path: Path) -> Checked:
 
 
 def repair(path: Path) -> int:
-    """Moves damaged segments out of the tables, into files beside the store; how many. Also while the service runs.
+    """Moves damaged segments from the tables into files beside the store.
 
-    Raises as open_snapshot does, and OSError.
+    Returns how many. The service may run meanwhile.
+
+    Raises:
+        OSError: If a file cannot be written.
+        FileNotFoundError, NewerDatabaseError, sqlite3.DatabaseError: As open_snapshot.
     """
     problems: dict[int, str] = {}
     with open_snapshot(path) as snapshot:
@@ -191,23 +206,26 @@ def repair(path: Path) -> int:
 
 
 def backup(path: Path, target: Path) -> int:
-    """Copies a store while its service runs; how many bytes. Everything acknowledged before the start is in the copy.
+    """Copies a store, even while its service runs. Returns the number of bytes.
 
-    The copy is there as a whole or not at all; what a killed one left is removed by the next.
+    The copy contains everything that was acknowledged before the start. It is written completely or not at all; the
+    remains of a killed backup are removed by the next.
 
-    Raises FileExistsError, and as open_snapshot does.
+    Raises:
+        FileExistsError: If the target exists.
+        FileNotFoundError, NewerDatabaseError, sqlite3.DatabaseError: As open_snapshot.
     """
     if target.exists() or log_folder(target).exists():
         raise FileExistsError(f"{target} exists already; give a path where nothing is")
     with open_snapshot(path):
-        pass  # it is a store
+        pass  # checks that it is a store
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         copied = partial / target.name
-        # First the log: what is flushed and trimmed away in between is in the tables then.
+        # The log is copied first: records that are flushed and trimmed meanwhile are then in the tables.
         log_folder(copied).mkdir()
         for file in sorted(log_folder(path).glob("*.log")):
             with contextlib.suppress(FileNotFoundError):
@@ -222,7 +240,7 @@ def backup(path: Path, target: Path) -> int:
 
 
 def _copy_tables(path: Path, target: Path) -> None:
-    """In one read transaction: copied bit by bit, the copy would begin again at each commit of the service."""
+    """Copies the tables in one read transaction. A copy in steps would start again at each commit of the service."""
     source = connect(path, read_only=True)
     copy = sqlite3.connect(target)
     try:

@@ -1,4 +1,4 @@
-"""What each source has sent: which sequences are durable, so that what is sent again is recognised."""
+"""The sources and the sequences that are durable for each, so that batches sent again are recognised."""
 
 import itertools
 import logging
@@ -15,18 +15,25 @@ from aurum.storage import ledger
 
 logger = logging.getLogger(__name__)
 
-_REMEMBERED = 20_000  # sources in memory; of the others the tables know
-_LOOKED_AT = 16  # sources at least, when there are too many
-_COMMON = "*"  # no source of a sender's can have this id
-_MAX_RANGES = 10_000  # of the sequences of one source; with more, the oldest are closed
-_KEPT_RANGES = 5_000  # that stay then
+_REMEMBERED = 20_000  # sources in memory; the others are read from the tables
+_LOOKED_AT = 16  # sources that are checked in addition to the surplus
+_COMMON = "*"  # no sender's source can have this id
+_MAX_RANGES = 10_000  # of the sequences of one source; with more, the oldest gaps are closed
+_KEPT_RANGES = 5_000  # ranges that remain then
 
 
 @dataclass(slots=True)
 class Source:
-    """number: grows with the time of the first batch, so that of two sources the later one counts; 0 before there is
-    one. owner: the caller it belongs to, empty if unknown. closed: the sequence up to which nothing is taken any more;
-    a range begins with 0 then, and holds what was stored up to there and what was missing."""
+    """A source.
+
+    Attributes:
+        number: Increases with the time of the source's first batch, so that the later of two sources has the higher
+            rank. 0 before the first batch.
+        owner: The caller that owns it; empty if unknown.
+        ranges: The stored sequences.
+        closed: The sequence up to which batches are refused. A range then begins with 0 and covers both the stored
+            and the missing sequences up to it.
+    """
 
     number: int = 0
     owner: str = ""
@@ -35,7 +42,7 @@ class Source:
 
 
 class Sources:
-    """For the log's thread; `flushed` and `forget` are for the threads that write the tables."""
+    """All sources. For the log thread; `flushed` and `forget` are for the threads that write the tables."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -46,7 +53,7 @@ class Sources:
         self._last_number: int = connection.execute("SELECT last FROM source_numbers").fetchone()[0]
 
     def get(self, source_id: str) -> Source:
-        """The source, which may be new. Raises sqlite3.Error."""
+        """Returns a source, which may be new. Raises sqlite3.Error."""
         with self._lock:
             known = self._known.get(source_id)
             if known is not None:
@@ -66,8 +73,11 @@ class Sources:
         return Source(number, owner, self._connection.execute(received, (number,)).fetchall(), closed)
 
     def owners(self, numbers: Iterable[int]) -> set[str]:
-        """To whom sources belong, by their numbers; an empty name stands for one that is not known. Raises
-        sqlite3.Error."""
+        """Returns the owners of sources, given by number. An empty name stands for an unknown owner.
+
+        Raises:
+            sqlite3.Error: If the tables cannot be read.
+        """
         with self._lock:
             known = {source.number: source.owner for source in self._known.values()}
         found: set[str] = set()
@@ -80,7 +90,7 @@ class Sources:
         return found
 
     def check(self, batch: Batch) -> None:
-        """Raises InvalidArgumentError for a sequence of which nobody knows any more whether it was stored."""
+        """Raises InvalidArgumentError for a sequence in a closed gap, of which it is unknown whether it was stored."""
         closed = self.get(batch.source_id).closed
         if batch.sequence <= closed:
             error = InvalidArgumentError.of(
@@ -94,21 +104,20 @@ class Sources:
             raise error
 
     def record(self, batch: Batch) -> tuple[int, int]:
-        """Takes note of a batch that is durable, the next of the log; its rank. Of readings of the same time those of
-        the highest rank count. Raises sqlite3.Error."""
+        """Records a durable batch, the next one of the log, and returns its rank. Raises sqlite3.Error."""
         source = self.get(batch.source_id)
         with self._lock:
             source.owner = batch.owner
             rank = self._record(batch.source_id, source, batch.sequence)
         if not batch.source_id.startswith(ONE_BATCH):
             return rank
-        # As if all came from one source in the order of arrival: its ranks are in a row, and become one when merged
+        # All these batches count as sent by one source in the order of arrival, so that merging gives them one rank
         common = self.get(_COMMON)
         with self._lock:
             return self._record(_COMMON, common, common.ranges[-1][1] + 1 if common.ranges else 1)
 
     def _record(self, source_id: str, source: Source, sequence: int) -> tuple[int, int]:
-        if not source.number:  # only now: read from the log again, the sources get the same numbers
+        if not source.number:  # assigned here, so that a replay of the log gives the sources the same numbers
             self._last_number += 1
             source.number = self._last_number
         ledger.record(source.ranges, sequence)
@@ -127,7 +136,10 @@ class Sources:
         return source.number, sequence
 
     def freeze(self) -> tuple[list[tuple[str, Source]], int]:
-        """What has changed since the last flush: each source with its id, and the last number that was given."""
+        """Returns copies of the sources that changed since the last flush.
+
+        Returns each with its id, and the last number that was assigned.
+        """
         with self._lock:
             self._flushing |= self._changed
             self._changed = set()
@@ -136,14 +148,19 @@ class Sources:
             return copies, self._last_number
 
     def flushed(self) -> None:
-        """What was frozen is in the tables."""
+        """Records that the frozen sources are in the tables."""
         with self._lock:
             self._flushing.clear()
 
     def forget(self, connection: sqlite3.Connection, before_us: int) -> None:
-        """Drops sources that were not seen since a time, in the tables and here at once; one that has just sent
-        something stays, with its number and its sequences. Raises sqlite3.Error."""
-        connection.execute("BEGIN IMMEDIATE")  # before the lock: another may be writing the tables for a while
+        """Deletes sources that were not seen since `before_us`, in the tables and in memory at once.
+
+        A source that has just sent a batch stays, with its number and its sequences.
+
+        Raises:
+            sqlite3.Error: If the tables cannot be written.
+        """
+        connection.execute("BEGIN IMMEDIATE")  # before the lock: another thread may be writing the tables
         try:
             with self._lock:
                 rows = connection.execute("SELECT id, source_id FROM sources WHERE seen_us < ?", (before_us,))
@@ -158,7 +175,7 @@ class Sources:
                 connection.execute("ROLLBACK")
 
     def _forget_some(self) -> None:
-        """Of the sources not heard of for longest, as long as there are too many; those that the tables lack stay."""
+        """Removes the least recently used sources from memory if there are too many, unless the tables lack them."""
         surplus = len(self._known) - _REMEMBERED
         if surplus <= 0:
             return
@@ -166,4 +183,4 @@ class Sources:
             if source_id not in self._changed and source_id not in self._flushing:
                 del self._known[source_id]
             else:
-                self._known.move_to_end(source_id)  # so that others are looked at next time
+                self._known.move_to_end(source_id)  # so that others are checked next time

@@ -1,8 +1,11 @@
-"""The store on one machine. What comes is appended to a log, synced, and acknowledged; what has gathered is flushed to
-the tables, where small segments are merged and old ones removed. Whatever is killed, the log tells the rest.
+"""The store on one machine: a log for durability, and SQLite tables for queries.
 
-Of readings of a series at the same time the one of the highest rank counts: of the source first seen last, and of that
-of the batch with the highest sequence. A segment never spans two days (UTC), so a range finds its segments by their
+A batch is appended to the log, synced and acknowledged. Recent readings are flushed from memory to the tables as
+segments. Small segments are merged there, and old ones removed. After a kill, the log is replayed for the readings
+that the tables lack.
+
+Of the readings of a series at the same time, the one with the highest rank counts: first by source (the one first
+seen last), then by sequence. A segment never spans two UTC days, so the segments of a time range are found by their
 start.
 """
 
@@ -64,20 +67,27 @@ logger = logging.getLogger(__name__)
 _LOG_FILE_BYTES = 32_000_000
 _MIN_FREE = "AURUM_INGESTION_MIN_FREE_BYTES"
 _TABLE_WORK = 10_000  # pieces of work that may wait for the tables
-_SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for so long may not resend; what it sent stays
-_HOUSEKEEPING = 1.0  # seconds between two looks at what there is to do
+_SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for this long is forgotten and must not resend; its readings stay
+_HOUSEKEEPING = 1.0  # seconds between two rounds of housekeeping
 _LOOK_THROUGH_EVERY = 3600.0  # seconds
 _COUNT_EVERY = 30.0  # seconds
-_UNARY_WAIT = 2.0  # seconds that a batch waits for room before it is refused, where its sender cannot be held back
-_REPLAY_BYTES = 8_000_000  # of the log that are read at a time
+_UNARY_WAIT = 2.0  # seconds that a unary batch waits for room before it is refused; its sender cannot be held back
+_REPLAY_BYTES = 8_000_000  # bytes of the log read at a time
 
 
 @dataclass(frozen=True, slots=True)
 class SqliteOptions:
-    """path: of the tables; the log stands beside it. queue_bytes: of batches that wait for the log. recent_bytes: of
-    readings held in memory before they are flushed. flush_seconds: after which they are flushed anyway. retention: days
-    that readings are kept, 0 for ever. min_free_bytes: of the disk, below which nothing more is taken. timeout: seconds
-    for an answer."""
+    """Options of the store.
+
+    Attributes:
+        path: The database file. The log is in a folder beside it.
+        queue_bytes: The bytes of batches that may wait for the log.
+        recent_bytes: The bytes of recent readings in memory from which on they are flushed.
+        flush_seconds: The seconds after which recent readings are flushed in any case.
+        retention: The days that readings are kept; 0 for ever.
+        min_free_bytes: The free bytes of the disk below which batches are refused.
+        timeout: The seconds within which a query must be answered.
+    """
 
     path: Path
     queue_bytes: int = 64_000_000
@@ -88,24 +98,31 @@ class SqliteOptions:
     timeout: float = 10.0
 
 
-Work = Callable[[sqlite3.Connection], Any]  # on the tables
+Work = Callable[[sqlite3.Connection], Any]  # works on the tables
 
 
 class SqliteStore:
-    """A Store in one file and one folder, which belong to this process."""
+    """A Store in one file and one folder, both owned by this process."""
 
     shared = False
 
     def __init__(self, options: SqliteOptions) -> None:
-        """Blocks while another process has the files. Raises NewerDatabaseError, sqlite3.DatabaseError or OSError; then
-        the files are as they were."""
+        """Opens the store and replays its log. Blocks while another process uses the files.
+
+        After an error the files are unchanged.
+
+        Raises:
+            NewerDatabaseError: If a newer version made the database.
+            sqlite3.DatabaseError: If the database cannot be read.
+            OSError: If the files cannot be used.
+        """
         self._options = options
         self._owned = Ownership(schema.log_folder(options.path))
         prepare(options.path, schema.APPLICATION, schema.VERSION, schema.SCHEMA, schema.MIGRATIONS)
         self._tables_connection = connect(options.path)
-        self._upkeep_connection = connect(options.path)  # of maintenance, which nobody waits for
+        self._upkeep_connection = connect(options.path)  # of maintenance, for which no caller waits
         self._log_connection = connect(options.path, read_only=True)
-        self._last_number = reads.last_number(self._log_connection)  # of events
+        self._last_number = reads.last_number(self._log_connection)  # of the recorded events
         self._sources = Sources(self._log_connection)
         self._log = GuardedLog(
             schema.log_folder(options.path), _LOG_FILE_BYTES, options.min_free_bytes, _MIN_FREE, "the store"
@@ -121,13 +138,13 @@ class SqliteStore:
         self._upkeep: GroupCommit[Work, Any] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._flushing: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()  # for the housekeeping: there is something to flush
-        self._room = asyncio.Event()  # in memory, for more readings
+        self._wake = asyncio.Event()  # wakes the housekeeping: there is something to flush
+        self._room = asyncio.Event()  # set when there is room in memory for more readings
         self._flushed_at = time.monotonic()
         self._looked_at = -_LOOK_THROUGH_EVERY
         self._counted_at = -_COUNT_EVERY
         self._tables_problem: str | None = None
-        self._failing: set[str] = set()  # pieces of maintenance
+        self._failing: set[str] = set()  # names of the maintenance work that failed the last time
 
     async def start(self) -> None:
         self._appends = GroupCommit("store-log", self._append, self._options.queue_bytes)
@@ -139,9 +156,9 @@ class SqliteStore:
         if self._keeper and self._appends and self._tables and self._upkeep:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-            # What is in the log is safe there; flushed now, the next start need not read it again.
+            # The log already makes the readings durable. A flush now saves the next start from replaying them.
             with contextlib.suppress(AurumError):
-                await self._flush()  # which may be one that was begun before
+                await self._flush()  # may only wait for a flush that is in progress
                 await self._flush()
             await self._appends.close()
             await self._tables.close()
@@ -217,7 +234,7 @@ class SqliteStore:
         rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
 
         def insert(connection: sqlite3.Connection) -> None:
-            # The clock too, so that numbers go on growing when the last events are removed
+            # Numbers also follow the clock, so that they keep increasing when the last events are deleted
             first = max(self._last_number + 1, now_us())
             self._last_number = first + len(rows) - 1
             connection.executemany(
@@ -244,7 +261,7 @@ class SqliteStore:
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
-        # Memory first: what is flushed in between is then found twice, which is no harm.
+        # Memory first: readings that are flushed in between are then found twice, which is harmless.
         key = (machine_id, sensor)
         recent = self._parts(key, RecentReadings.joined)
 
@@ -279,14 +296,14 @@ class SqliteStore:
 
         return await self._started(self._tables).run(in_transaction, 1)
 
-    # What is recent
+    # Recent readings
 
     @property
     def _recent_bytes(self) -> int:
         return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
 
     def _parts(self, key: SeriesKey, of: Callable[[RecentReadings, SeriesKey], list[Part]]) -> list[Part]:
-        # The one that is flushed, then the one that grows: in the other order a freeze in between would hide readings.
+        # Frozen readings first, then the growing ones: in the reverse order, a freeze in between would hide readings.
         recent, frozen = self._recent, self._frozen
         return (of(frozen.recent, key) if frozen else []) + of(recent, key)
 
@@ -295,7 +312,7 @@ class SqliteStore:
         return list(dict.fromkeys((frozen.recent.series_keys() if frozen else []) + recent.series_keys()))
 
     def _replay(self) -> None:
-        """Takes up what the log has and the tables lack."""
+        """Adds the readings that are in the log and not in the tables to the recent readings."""
         started = time.perf_counter()
         position: int = self._log_connection.execute("SELECT id FROM log_position").fetchone()[0]
         self._log.trim(position)
@@ -313,14 +330,14 @@ class SqliteStore:
             logger.info("%d readings of the log in %.2f s", self._recent.readings, time.perf_counter() - started)
 
     def _set_record_apart(self, record: Record, error: AurumError) -> None:
-        """Of a record that is whole and that this version cannot take, which must not keep the store from starting."""
+        """Sets apart a valid record that this version cannot decode, so that the store can start without it."""
         folder = schema.damaged_folder(self._options.path)
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / f"log-record-{record.id}.bin", record.payload)
         name = f"{record.id} of {self._log.folder.name}"
         damage.report("log record", name, error.message, f"it is kept in {folder} and its readings are in no answer")
 
-    # On the thread of the log
+    # On the log thread
 
     def _append(self, batches: list[Batch]) -> list[Written | AurumError]:
         started = time.perf_counter()
@@ -334,8 +351,8 @@ class SqliteStore:
 
     def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
         fresh: dict[tuple[str, int], Batch] = {}
-        places: dict[tuple[str, int], int] = {}  # of their outcomes
-        owners: dict[str, str] = {}  # of the sources of these batches
+        places: dict[tuple[str, int], int] = {}  # index of each fresh batch in `outcomes`
+        owners: dict[str, str] = {}  # owners of the sources of these batches
         outcomes: list[Written | AurumError] = []
         for batch in batches:
             key = (batch.source_id, batch.sequence)
@@ -364,14 +381,17 @@ class SqliteStore:
         return outcomes
 
     def _sent_only_by(self, machine_id: str, owner: str) -> bool:
-        # Memory first: what is flushed in between is then found twice
+        # Memory first: readings that are flushed in between are then found twice
         keys = [key for key in self._recent_keys() if key[0] == machine_id]
         numbers = {part.rank[0] for key in keys for part in self._parts(key, RecentReadings.parts)}
         numbers |= reads.read_source_numbers(self._log_connection, machine_id)
         return bool(numbers) and self._sources.owners(numbers) == {owner}
 
     def _freeze(self) -> Frozen | None:
-        """Sets apart what has gathered, unless an earlier part was not flushed yet; what is to be flushed."""
+        """Freezes the recent readings unless an earlier freeze is not flushed yet.
+
+        Returns what is to be flushed, or None.
+        """
         if self._frozen is None and self._recent.readings:
             frozen = Frozen(self._recent, self._log.next_id - 1, *self._sources.freeze())
             self._frozen, self._recent = frozen, RecentReadings()
@@ -385,11 +405,12 @@ class SqliteStore:
         return lambda items: [_run(work, connection) for work in items]
 
     def _prune(self, connection: sqlite3.Connection) -> None:
-        """Forgets sources that were not seen for long, and events of long ago."""
+        """Forgets sources that were not seen for 30 days, and deletes old events."""
         now = now_us()
         self._sources.forget(connection, now - _SOURCE_MEMORY_US)
         with transaction(connection):
-            # By when they were recorded too: a device's clock may be far behind
+            # Both the event's time and its number (the time of recording) must be old: a device's clock may be far
+            # behind
             before = now - EVENT_MEMORY_US
             connection.execute(
                 "DELETE FROM events WHERE at_us < ? AND number < ? AND kind NOT IN (SELECT value FROM json_each(?))",
@@ -397,7 +418,7 @@ class SqliteStore:
             )
 
     async def _keep_house(self) -> None:
-        """Flushes, merges and removes, for as long as the store runs."""
+        """Flushes, merges and deletes, for as long as the store runs."""
         backoff = _HOUSEKEEPING
         while True:
             with contextlib.suppress(TimeoutError):
@@ -416,7 +437,7 @@ class SqliteStore:
                     logger.error("the tables of the store cannot be written: %s", error.message)
                 self._tables_problem = error.message
                 backoff = min(30.0, backoff * 2)
-            except Exception:  # whatever it is, without housekeeping the store would soon take nothing more
+            except Exception:  # without housekeeping the store would soon refuse everything
                 logger.exception("the store's housekeeping failed, and is tried again")
                 self._tables_problem = "its housekeeping failed; the log says more"
                 backoff = min(30.0, backoff * 2)
@@ -424,8 +445,11 @@ class SqliteStore:
             await self._maintain()
 
     async def _flush(self) -> None:
-        """Writes what has gathered to the tables. Once begun it goes to its end, whoever waits for it: what is in the
-        tables must not be written again."""
+        """Flushes the recent readings to the tables.
+
+        A flush that has begun runs to its end even if the caller is cancelled, because readings in the tables must
+        not be written again.
+        """
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush_once(), name="store-flush")
         await asyncio.shield(self._flushing)
@@ -446,8 +470,10 @@ class SqliteStore:
         await self._started(self._appends).call(lambda: self._log.trim(frozen.position))
 
     async def _maintain(self) -> None:
-        """Merges and removes what there is; returns early when readings wait to be flushed. What fails is told and left
-        for later: the store takes and answers as before."""
+        """Runs the maintenance that is due. Returns early when readings wait to be flushed.
+
+        Failures are logged and retried later. The store accepts and answers meanwhile.
+        """
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_THROUGH_EVERY:
             self._looked_at = now
@@ -469,7 +495,7 @@ class SqliteStore:
                 break
 
     async def _tend(self, what: str, work: Work) -> Any:
-        """Does a piece of maintenance; None if it failed."""
+        """Runs a piece of maintenance, and returns its result, or None if it failed."""
         try:
             done = await self._started(self._upkeep).run(work, 1)
         except AurumError as error:
@@ -482,7 +508,7 @@ class SqliteStore:
         return done
 
     async def _look_at_disk(self) -> None:
-        """Keeps the gauges current, and takes a full disk's word back when there is room again."""
+        """Updates the gauges, and clears the problem of a full disk when there is room again."""
         metrics.ingestion_disk_free_bytes.set(await asyncio.to_thread(self._log.look))
         metrics.ingestion_store_bytes.labels("log").set(self._log.bytes_on_disk)
         metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_size, self._options.path))
@@ -490,7 +516,7 @@ class SqliteStore:
 
 
 def _run(work: Work, connection: sqlite3.Connection) -> Any:
-    """What a piece of work gives, or an AurumError."""
+    """Returns the result of a piece of work, or an AurumError."""
     try:
         return work(connection)
     except AurumError as error:
@@ -511,7 +537,7 @@ def _by_rank(part: Part) -> tuple[int, int]:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a database with its write-ahead log."""
+    """Returns the bytes of a database and its write-ahead log."""
     wal = path.with_name(path.name + "-wal")
     return path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
 

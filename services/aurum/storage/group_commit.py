@@ -79,8 +79,7 @@ class GroupCommit(Generic[Item, Result]):
                     f"the {self._name} queue is full ({self._max_bytes} bytes); send again later", retry_after=0.5
                 )
             await self._room.wait()
-        if self._closed:
-            raise UnavailableError(f"the {self._name} queue is closing; send again later")
+        self._require_open()
         self._waiting_bytes += nbytes
         if self._waiting_bytes >= self._max_bytes:
             self._room.clear()
@@ -95,8 +94,13 @@ class GroupCommit(Generic[Item, Result]):
 
         It runs after the items queued before it, and after those committed in the same group.
         """
+        self._require_open()
         done: asyncio.Future[T] = self._enqueue(_Call(work), 0)
         return await done
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise UnavailableError(f"the {self._name} queue is closing; send again later")
 
     def _enqueue(self, item: Any, nbytes: int) -> "asyncio.Future[Any]":
         queued: _Queued[Item] = _Queued(item, nbytes, self.loop.create_future())

@@ -245,6 +245,8 @@ async def test_close_commits_queued_items(queued: list[str]) -> None:
     await asyncio.sleep(0)
     with pytest.raises(UnavailableError, match=r"^the test-writer queue is closing; send again later$"):
         await writer.submit("late", 1)
+    with pytest.raises(UnavailableError, match="is closing"):
+        await asyncio.wait_for(writer.call(int), 10)  # which nobody would run
     held.may.release(5)
     await asyncio.wait_for(closing, 10)
     assert await asyncio.gather(*writing) == [item.upper() for item in ["a", *queued]]

@@ -1,4 +1,4 @@
-"""The console's files, read and compressed once: what is asked for comes from memory."""
+"""The console's files. They are read and compressed once at start and served from memory."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ class ConsoleFile:
 
 
 def load_console(folder: Path = CONSOLE) -> Mapping[str, ConsoleFile]:
-    """All files by their path within the folder, such as vendor/uPlot.css."""
+    """Reads all files of the console. Returns them by their path within the folder, such as vendor/uPlot.css."""
     return {
         path.relative_to(folder).as_posix(): _load(path) for path in sorted(folder.rglob("*")) if path.suffix in _TYPES
     }

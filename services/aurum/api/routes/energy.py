@@ -135,7 +135,8 @@ def _baseline(
 def _intervals(used: Sequence[MachineUse], over: Range, interval: Interval) -> tuple[Floats, dict[str, Floats]]:
     """Returns the energy of each interval, and the variables production and temperature, if they are metered.
 
-    Energy and production are NaN in hours with a coverage below 0.9.
+    Energy and production are NaN in hours with a coverage below 0.9. Production is omitted if less than half of the
+    range is known.
     """
     metered = [use for use in used if use.energy is not None]
     sum_ = energy_of(metered, over)

@@ -9,6 +9,8 @@ _REMEMBERED = 10_000
 
 
 class Flood:
+    """Counts recent alarms. A flood starts above BEGINS alarms in the window and ends below ENDS."""
+
     def __init__(self) -> None:
         self._raised: collections.deque[tuple[int, str]] = collections.deque(
             maxlen=_REMEMBERED

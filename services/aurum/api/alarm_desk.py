@@ -42,6 +42,8 @@ _STATES: tuple[State, ...] = ("unacknowledged", "acknowledged", "returned", "she
 
 
 class AlarmDesk:
+    """Evaluates the alarm rules for all machines, and performs the actions of operators."""
+
     def __init__(
         self,
         ingestion: IngestionBackend,

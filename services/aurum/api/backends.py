@@ -32,6 +32,8 @@ class _Backend:
 
 
 class IngestionBackend(_Backend):
+    """Client of the ingestion service."""
+
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, "aurum.v1.IngestionService")
         self._query = query_method(dependency.channel)
@@ -141,6 +143,8 @@ class IngestionBackend(_Backend):
 
 
 class PredictionBackend(_Backend):
+    """Client of the prediction service."""
+
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, "aurum.v1.PredictionService")
         self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)

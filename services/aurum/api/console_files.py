@@ -13,6 +13,8 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".
 
 @dataclass(frozen=True, slots=True)
 class ConsoleFile:
+    """A file with its gzip form, if it is worth compressing."""
+
     content: bytes
     compressed: bytes | None
     media_type: str

@@ -53,6 +53,8 @@ _LINGER_BODIES = 4  # times the largest allowed body
 
 
 class RequestMiddleware:
+    """ASGI middleware that handles every HTTP request before and after the application."""
+
     def __init__(
         self,
         app: ASGIApp,

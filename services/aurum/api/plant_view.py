@@ -29,6 +29,8 @@ _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
 
 @dataclass(slots=True)
 class MachineView:
+    """The last known state of a machine, and its latest prediction."""
+
     machine: ingestion_pb2.Machine
     prediction: prediction_pb2.PredictResponse | None = None
     predicted_at: float = 0.0  # time.time()
@@ -37,6 +39,8 @@ class MachineView:
 
 
 class PlantView:
+    """Follows all machines, keeps their predictions up to date, and tells what changed since a version."""
+
     def __init__(self, ingestion: IngestionBackend, prediction: PredictionBackend, refresh_interval: float) -> None:
         self._ingestion = ingestion
         self._prediction = prediction

@@ -29,6 +29,8 @@ _Looks = collections.deque[tuple[float, Mapping[str, Any]]]  # time.monotonic() 
 
 
 class PlatformView:
+    """Polls the processes of all services, and collects notable traces."""
+
     def __init__(
         self,
         own: Callable[[], dict[str, Any]],

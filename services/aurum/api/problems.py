@@ -100,7 +100,7 @@ def problem(
 
 
 def of_error(error: AurumError) -> JSONResponse:
-    """The problem that an error of the domain is; it is counted."""
+    """Counts an error of the domain and returns it as a problem response."""
     metrics.track_error(error.reason)
     status = 405 if isinstance(error, MethodNotAllowedError) else _STATUS.get(error.code, 500)
     response = problem(

@@ -1,4 +1,7 @@
-"""Encodes series as JSON in parts, so that an answer with a million readings never needs one large object."""
+"""Encodes series as JSON in parts, so that an answer with a million readings never needs one large object.
+
+Starlette runs the plain iterator on a thread, so that encoding does not block the event loop.
+"""
 
 import json
 import math

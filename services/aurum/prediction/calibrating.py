@@ -17,8 +17,10 @@ _KNOTS = 60  # maximum number of points of a calibration curve
 
 
 def calibrate_risk(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> RiskCalibration:
-    """Calibrates risk by isotonic regression of outcomes on held-out scores (pool adjacent violators; Zadrozny and
-    Elkan, 2002)."""
+    """Calibrates risk by isotonic regression of outcomes on held-out scores.
+
+    The method is pool adjacent violators (Zadrozny and Elkan, 2002).
+    """
     order = np.argsort(scores, kind="stable")
     fitted = np.asarray(isotonic_regression(outcomes[order].astype(np.float64)).x)
     sorted_scores = scores[order]

@@ -46,6 +46,8 @@ class Case:
 
 
 class CaseReader:
+    """Assembles cases from readings and models."""
+
     def __init__(self, reader: ReadingsReader, registry: ModelRegistry) -> None:
         self._reader = reader
         self._registry = registry

@@ -60,7 +60,7 @@ def ages_of(run: Run, axis: str) -> Floats:
 
 
 def select_columns(runs: Sequence[Run], axis: str) -> Selection:
-    """Drops labels, counters, constants, and what tells the outcome under another name."""
+    """Selects columns. Drops labels, counters, constants, and columns that leak the outcome."""
     common = set.intersection(*(set(run.columns) for run in runs))
     dropped = dict.fromkeys(sorted(set.union(*(set(run.columns) for run in runs)) - common), "is not in every run")
     failed = [run for run in runs if run.failed]

@@ -34,7 +34,7 @@ class PredictionHistory:
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
         self._interval = interval
         self._clock = clock
-        self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → when
+        self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → time of the last one
         self._waiting: collections.deque[ingestion_pb2.Event] = collections.deque()
 
     def note(self, response: prediction_pb2.PredictResponse) -> bool:

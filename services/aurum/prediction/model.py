@@ -52,6 +52,8 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Model:
+    """A model that can serve. Parts that its kind does not have are None."""
+
     card: ModelCard
     spec: FeatureSpec
     risk: Trees | None

@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 
 class Predictor:
+    """Reads cases, and scores them in batches on one thread."""
+
     def __init__(self, reader: ReadingsReader, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
         self._cases = CaseReader(reader, registry)
         self._registry = registry

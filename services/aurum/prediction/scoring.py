@@ -58,6 +58,8 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Factor:
+    """The contribution of one feature to a prediction."""
+
     feature: str
     sensor: str
     value: float
@@ -66,12 +68,16 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
+    """A prediction with its strongest factors and all features."""
+
     prediction: Prediction
     factors: list[Factor]
     features: dict[str, float]
 
 
 class Scorer:
+    """Scores and explains cases, and monitors the drift of each champion."""
+
     def __init__(self) -> None:
         self._drift: dict[str, tuple[Model, DriftMonitor]] = {}
 

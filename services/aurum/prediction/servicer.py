@@ -24,6 +24,8 @@ _MAX_ROWS = 4096
 
 
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
+    """Implements the RPCs of the PredictionService."""
+
     def __init__(
         self,
         predictor: Predictor,
@@ -31,7 +33,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         note: Callable[[Prediction, prediction_pb2.PredictResponse], None],
         audit: AuditLog,
     ) -> None:
-        """Implements the RPCs.
+        """Connects the RPCs to their parts.
 
         Args:
             predictor: Makes the predictions.

@@ -45,6 +45,7 @@ class Fit:
 def fit_outcomes(
     table: Table, target: Outcomes, spec: FeatureSpec, options: TrainingOptions, progress: Progress
 ) -> Fit:
+    """Trains and calibrates the models of risk and RUL, and evaluates them by cross-validation."""
     group = table.group if len(np.unique(table.group)) >= FOLDS else table.run
     by = "machine" if group is table.group else "run, since there are fewer than five machines"
     fold = folds_of(group, options.seed)

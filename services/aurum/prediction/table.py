@@ -90,6 +90,7 @@ class Outcomes:
 
 
 def outcomes_of(table: Table, kind: Kind, cap: float, horizon: float) -> Outcomes:
+    """Returns the training targets for a kind of model. Without lives, only rows at a failure itself are positive."""
     if kind != "rul":
         soon = table.failed & (table.left <= 0)
         return Outcomes(None, soon, np.ones(len(table), dtype=bool), 0.0, 0.0)

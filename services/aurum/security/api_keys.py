@@ -164,7 +164,7 @@ class ApiKeys:
     """The keys of a file. The file is read again when it changes."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises KeyFileError."""
+        """Reads the file. Raises KeyFileError if it is not a list of keys."""
         self._path = path
         self._clock = clock
         self._records: dict[str, KeyRecord] = {}

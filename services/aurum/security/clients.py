@@ -107,6 +107,8 @@ def _any(patterns: tuple[str, ...], name: str) -> bool:
 
 
 class Clients:
+    """The known clients by name."""
+
     def __init__(self, rules: Iterable[ClientRule]) -> None:
         self._by_name = {
             rule.name: Client(

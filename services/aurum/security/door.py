@@ -46,6 +46,8 @@ _let: contextvars.ContextVar[_Let | None] = contextvars.ContextVar("let", defaul
 
 
 class Door:
+    """Admits or refuses the calls to a gRPC server by the client's certificate."""
+
     def __init__(self, clients: KnownClients) -> None:
         self._clients = clients
 

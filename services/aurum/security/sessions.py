@@ -16,6 +16,8 @@ _VERSION = b"aurum-session-1\n"
 
 
 class Sessions:
+    """Makes and checks session cookies."""
+
     def __init__(
         self,
         secret: bytes,
@@ -23,7 +25,7 @@ class Sessions:
         clock: Callable[[], float] = time.time,
         ended: Container[str] = frozenset(),
     ) -> None:
-        """Makes and checks session cookies.
+        """Checks the secret and stores the parameters.
 
         Args:
             secret: Key of the signature, at least 32 bytes, the same in all replicas.

@@ -12,6 +12,8 @@ _LOOK_AGAIN = 1.0  # seconds
 
 
 class SourceLimits:
+    """The rate limit of each source, by the settings."""
+
     def __init__(self, settings: Settings) -> None:
         rate = settings.ingestion_source_rate
         self._limits = RateLimits(rate, settings.ingestion_source_burst) if rate else None

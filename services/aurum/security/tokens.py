@@ -54,8 +54,10 @@ Fetch = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class Tokens:
+    """Verifies the tokens of one issuer, and keeps its keys up to date."""
+
     def __init__(self, issuer: Issuer, fetch: Fetch, clock: Callable[[], float] = time.monotonic) -> None:
-        """Verifies tokens.
+        """Prepares the verification. The keys are fetched when they are first needed.
 
         Args:
             issuer: The issuer whose tokens are accepted.

@@ -95,7 +95,7 @@ def differences(times: Times, counts: Floats, start_us: int, end_us: int, longes
     # Each increase is spread evenly over the time between its readings, as a constant rate
     twice = np.repeat(np.where(hours > 0, steps / np.where(hours > 0, hours, 1.0), 0.0), 2)
     bounds = np.repeat(times, 2)[1:-1].copy()
-    bounds[1:-1:2] -= 1  # µs: the rate jumps at each reading
+    bounds[1:-1:2] -= 1  # by 1 µs, since the rate changes abruptly at each reading
     return integrate(bounds, twice, start_us, end_us, longest_gap)
 
 

@@ -79,7 +79,7 @@ class Meters(_Part):
 
     @property
     def rates(self) -> list[str]:
-        """The other sensors."""
+        """The sensors that are not counters."""
         named = [meter.sensor for meter in (self.power, self.water, self.production) if meter]
         if self.temperature:
             named.append(self.temperature)

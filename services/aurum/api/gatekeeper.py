@@ -71,6 +71,7 @@ class Gatekeeper:
             UnauthenticatedError: The credentials are missing or wrong.
             PermissionDeniedError: The caller lacks the role or is bound to sites, or the request comes from another
                 web site.
+            MethodNotAllowedError: The path exists with other methods only.
             ResourceExhaustedError: The caller exceeds its rate, or the address sent too many wrong keys.
         """
         self._refuse_other_sites(method, headers)

@@ -1,1 +1,1 @@
-"""Simulators of a plant: its machines, their devices, and an edge gateway whose uplink fails."""
+"""Simulators of a plant: machines, devices, and an edge gateway with a failing uplink."""

@@ -1,4 +1,4 @@
-"""edge-sim: a gateway with its own section of the plant, behind an uplink that fails on a schedule."""
+"""edge-sim: a gateway with simulated devices and an uplink that fails on a schedule."""
 
 import contextlib
 from collections.abc import AsyncGenerator
@@ -12,14 +12,14 @@ from aurum_sim.link import FlakyLink
 
 @dataclass(frozen=True, slots=True)
 class OutageOptions:
-    """The uplink's schedule, in seconds. down: 0 for an uplink that holds."""
+    """How long the uplink is up and down by turns, in seconds. It never fails if `down` is 0."""
 
     up: float = 90.0
     down: float = 15.0
 
 
 def edge_sim(fleet: FleetOptions, outages: OutageOptions) -> Body:
-    """The body of the edge-sim service."""
+    """Returns the body of the edge-sim service."""
 
     @contextlib.asynccontextmanager
     async def body(service: Service) -> AsyncGenerator[None]:

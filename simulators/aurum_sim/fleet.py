@@ -10,7 +10,7 @@ from aurum.v1 import ingestion_pb2
 from aurum_sim.machine_types import MACHINE_TYPES, MachineType
 from aurum_sim.plant_model import MachineGroup, Step
 
-_MACHINES_PER_BATCH = 10  # small batches leave a receiver time for others in between
+_MACHINES_PER_BATCH = 10  # small batches let the receiver handle others in between
 _READINGS_PER_BATCH = 50_000
 
 
@@ -21,10 +21,10 @@ class MadeBatch:
 
 
 class Fleet:
-    """`machines` machines, spread evenly over the types. The same seed gives the same fleet."""
+    """Simulated machines, spread evenly over the types. The same seed produces the same fleet."""
 
     def __init__(self, machines: int, seed: int, source_id: str, prefix: str = "", types: Sequence[str] = ()) -> None:
-        """Raises ValueError for an unknown type or no machines."""
+        """Creates the machines. Raises ValueError for an unknown type or no machines."""
         unknown = sorted(set(types) - MACHINE_TYPES.keys())
         if unknown:
             raise ValueError(f"machine type {unknown[0]!r} is not known; there are {', '.join(MACHINE_TYPES)}")
@@ -44,16 +44,16 @@ class Fleet:
 
     @property
     def machines(self) -> list[tuple[str, str]]:
-        """(machine_id, machine_type) of each."""
+        """Id and type of each machine."""
         return [(machine_id, group.kind.name) for group, ids in self._groups for machine_id in ids]
 
     @property
     def sensors(self) -> dict[str, tuple[str, ...]]:
-        """Of each machine."""
+        """The sensors of each machine."""
         return {machine_id: tuple(group.sensors) for group, ids in self._groups for machine_id in ids}
 
     def advance(self, hours: float, timestamps_us: Sequence[int]) -> Iterator[MadeBatch]:
-        """One step of so many operating hours for each timestamp; the batches with its readings."""
+        """Advances by one step of some operating hours for each timestamp, and yields the batches with the readings."""
         pending: list[Series] = []
         readings = machines = 0
         for group, ids in self._groups:

@@ -1,4 +1,4 @@
-"""iot-sim: the devices of a simulated plant, sending to a gateway or straight to ingestion."""
+"""iot-sim: the devices of a simulated plant, which send to a gateway or directly to ingestion."""
 
 import asyncio
 import contextlib
@@ -25,13 +25,23 @@ logger = logging.getLogger(__name__)
 
 _BUFFERED_BATCHES = 2000
 _REGISTRATIONS_AT_ONCE = 16
-_MOST_CATCH_UP = 30  # readings that are made up for at once after the process was held up
+_MOST_CATCH_UP = 30  # readings that are sent at once after the process was delayed
 
 
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
-    """machines: how many. rate: readings per second and sensor. speed_up: seconds of machine life per second.
-    backfill: readings of each sensor from before the start, for machines that are new. types: all if empty."""
+    """Options of a simulated fleet.
+
+    Attributes:
+        machines: Number of machines.
+        rate: Readings per second and sensor.
+        speed_up: Seconds of machine life per second.
+        seed: Seed of all random numbers.
+        site: The site under which the machines are registered.
+        prefix: Prefix of the machine ids.
+        backfill: Readings of each sensor that are generated for the time before the start, if the store has none.
+        types: The machine types; all if empty.
+    """
 
     machines: int = 40
     rate: float = 1.0
@@ -45,7 +55,12 @@ class FleetOptions:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """By what devices tell, instead of gRPC. inputs: file that gets how a gateway listens to them."""
+    """The protocol that devices use instead of gRPC.
+
+    Attributes:
+        peer: The implementation of the protocol.
+        inputs: File to which the matching gateway configuration is written.
+    """
 
     peer: Peer
     inputs: Path | None = None
@@ -55,9 +70,18 @@ class Told:
 async def devices(
     service: Service, target: Dependency, options: FleetOptions, told: Told | None = None
 ) -> AsyncGenerator[Fleet]:
-    """The devices of a fleet send for the time of the block; target knows their types in any case. Raises ValueError
-    for options that cannot be."""
-    source_id = f"{service.name}-{time.time_ns() // 1_000_000:x}"  # sequences start anew, so the source is new too
+    """Runs the devices of a fleet while the block is active. Their types are registered at the target in any case.
+
+    Args:
+        service: The service that runs the devices.
+        target: The gateway or ingestion.
+        options: Options of the fleet.
+        told: The protocol; None for gRPC.
+
+    Raises:
+        ValueError: An option is invalid.
+    """
+    source_id = f"{service.name}-{time.time_ns() // 1_000_000:x}"  # new for each start, since sequences begin at 1
     fleet = Fleet(options.machines, options.seed, source_id, options.prefix, options.types)
     if told is not None:
         await told.peer.open(fleet.sensors)
@@ -96,7 +120,7 @@ async def _produce(fleet: Fleet, outbox: MemoryOutbox, target: Dependency, optio
             outbox.put(made.message, made.readings)
             batches += 1
             await asyncio.sleep(pause)
-        pause = 0.8 / options.rate / batches  # devices do not all speak at the same moment
+        pause = 0.8 / options.rate / batches  # spreads the batches over the period
         next_us = max(stamps[-1] + period_us, now_us() - _MOST_CATCH_UP * period_us)
         await asyncio.sleep(max(0.0, (next_us - now_us()) / 1e6))
         if registering and registering.done():
@@ -105,7 +129,7 @@ async def _produce(fleet: Fleet, outbox: MemoryOutbox, target: Dependency, optio
 
 
 async def _tell(fleet: Fleet, peer: Peer, target: Dependency, options: FleetOptions) -> None:
-    """As `_produce` does, by another protocol; a device's history is not told, as such devices keep none."""
+    """Sends readings by another protocol than gRPC. There is no backfill, since such devices keep no history."""
     hours = options.speed_up / options.rate / 3600
     registering = asyncio.create_task(_register_rest(fleet.machines, target, options.site))
     due = time.monotonic()
@@ -139,7 +163,7 @@ def _backfill(fleet: Fleet, outbox: MemoryOutbox, options: FleetOptions, hours: 
 async def _register(
     machines: list[tuple[str, str]], target: Dependency, site: str
 ) -> tuple[list[tuple[str, str]], int]:
-    """Registers machines; returns those that could not be, and the time of the newest reading of the others."""
+    """Registers machines. Returns those for which it failed, and the time of the newest reading of the others in µs."""
     stub = ingestion_pb2_grpc.IngestionServiceStub(target.channel)
     gate = asyncio.Semaphore(_REGISTRATIONS_AT_ONCE)
     errors: list[AurumError] = []
@@ -172,7 +196,7 @@ async def _register_rest(machines: list[tuple[str, str]], target: Dependency, si
 
 
 def iot_sim(options: FleetOptions, server: str, address: str, told: Told | None = None) -> Body:
-    """The body of the iot-sim service. server: "edge" or "ingestion", at `address`."""
+    """Returns the body of the iot-sim service. server: "edge" or "ingestion", which is at `address`."""
 
     @contextlib.asynccontextmanager
     async def body(service: Service) -> AsyncGenerator[None]:

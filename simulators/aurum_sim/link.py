@@ -1,4 +1,4 @@
-"""A network link that fails: a TCP relay that cuts its connections and takes no new ones while it is down."""
+"""A failing network link: a TCP relay that cuts its connections and refuses new ones while it is down."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ class FlakyLink:
         self.up = True
 
     async def fail_on_schedule(self, up_seconds: float, down_seconds: float) -> None:
-        """Alternates between up and down, for as long as it runs."""
+        """Alternates between up and down. Runs until cancelled."""
         while True:
             await asyncio.sleep(up_seconds)
             logger.warning("the uplink goes down for %.0f s, as scheduled", down_seconds)
@@ -66,7 +66,7 @@ class FlakyLink:
                 group.create_task(_copy(reader, upstream_writer))
                 group.create_task(_copy(upstream_reader, writer))
         except* (OSError, asyncio.CancelledError):
-            pass  # either side has gone, which is what a link that fails looks like
+            pass  # one side has disconnected, which is normal for a failing link
         finally:
             self._connections.discard(task)
             writer.transport.abort()

@@ -1,4 +1,4 @@
-"""The machine types of the simulated plant: their sensors, how they fail, and how each failure shows.
+"""The machine types of the simulated plant: their sensors, failure modes, and the effect of each mode on the sensors.
 
 Wear w of a failure mode goes from 0 (new) to 1 (failed). A sensor is a function of load, ambient temperature and wear:
 
@@ -6,10 +6,10 @@ Wear w of a failure mode goes from 0 (new) to 1 (failed). A sensor is a function
     thermal   ambient + base · (0.35 + 0.65·load²) · (1 + gain·w)       heat of losses, which grow with load²
     vibration base · (0.6 + 0.4·load) · (1 + gain·(e^{3w} - 1)/(e³ - 1))  crack growth, slow and then fast
     power     base · (idle + (1 - idle)·load) · (1 + gain·w)             idle = 0.25
-    output    base · load · (1 + gain·w²)                                what the machine is there for
-    head      base · (0.8 + 0.2·load) · (1 + gain·w)                     pressure, tension, speed under control
+    output    base · load · (1 + gain·w²)                                useful output of the machine
+    head      base · (0.8 + 0.2·load) · (1 + gain·w)                     controlled pressure, tension or speed
 
-Each with gains by failure mode, and white noise in proportion to the base.
+Gains are by failure mode. White noise proportional to the base is added.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,16 @@ Kind = Literal["level", "thermal", "vibration", "power", "output", "head"]
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """A sensor. base: in `unit`, at full load and new. gains: by failure mode. noise: relative to base."""
+    """A sensor.
+
+    Attributes:
+        name: Its name.
+        unit: Its unit.
+        kind: How it depends on load, ambient temperature and wear.
+        base: The base of the formula, in `unit`.
+        gains: The gain by failure mode.
+        noise: Standard deviation of the noise, relative to base.
+    """
 
     name: str
     unit: str
@@ -32,8 +41,13 @@ class Sensor:
 
 @dataclass(frozen=True, slots=True)
 class FailureMode:
-    """How a machine fails. life_hours: median operating hours to failure at nominal load. load_exponent: how much
-    faster at higher load (3 for bearings by ISO 281, 1 for what wears with use)."""
+    """A way in which a machine fails.
+
+    Attributes:
+        name: Its name.
+        life_hours: Scale of the life in operating hours. At nominal load the median life is 1.16 times this.
+        load_exponent: Exponent of the load in the rate of wear: 3 for bearings by ISO 281, 1 for simple wear.
+    """
 
     name: str
     life_hours: float
@@ -43,7 +57,7 @@ class FailureMode:
 @dataclass(frozen=True, slots=True)
 class MachineType:
     name: str
-    shifts: int  # of 8 hours a day; the machine idles in the others
+    shifts: int  # of 8 hours a day; the machine idles outside them
     modes: tuple[FailureMode, ...]
     sensors: tuple[Sensor, ...]
 

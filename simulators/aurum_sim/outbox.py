@@ -1,4 +1,4 @@
-"""What a simulated device holds until it is acknowledged: a bounded buffer in memory, as small devices have."""
+"""A bounded in-memory buffer for unacknowledged batches, as small devices have."""
 
 import collections
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryOutbox:
-    """An Outbox of at most `capacity` batches. In a full one the oldest gives way: a device cannot stop its machine."""
+    """An Outbox of at most `capacity` batches. If it is full, the oldest batch is dropped."""
 
     def __init__(self, capacity: int) -> None:
         self._waiting: collections.deque[tuple[Waiting, int]] = collections.deque()
@@ -52,7 +52,7 @@ class MemoryOutbox:
 
     async def forwarded(self, ids: Sequence[int]) -> None:
         gone = set(ids)
-        kept: list[tuple[Waiting, int]] = []  # passed over by the uplink
+        kept: list[tuple[Waiting, int]] = []  # skipped by the uplink
         while ids and self._waiting and self._waiting[0][0].id <= ids[-1]:
             waiting, readings = self._waiting.popleft()
             if waiting.id in gone:

@@ -1,10 +1,11 @@
-"""A plant whose machines wear, fail and are repaired, computed for all machines of a type at once.
+"""Simulates machines that wear, fail and are repaired, for all machines of a type at once.
 
 Time advances in steps of operating time. Wear w of each failure mode grows by
-dw = dt/life · (load/nominal)^exponent · (0.4 + 1.2·w), since damage feeds damage (at nominal load it lasts 1.16 times
-its life), times a lognormal factor of the unit, its quality. A mode at 1 stops the machine: its fault signal is 1 until
-it is repaired, which takes some hours; planned maintenance comes before that for some. Both set wear and the counter of
-operating hours since overhaul back to 0.
+dw = quality · dt/life · (load/nominal)^exponent · (0.4 + 1.2·w), since existing damage accelerates further damage. The
+quality is a lognormal factor of each unit; at nominal load and quality 1, a mode fails after 1.16 times its life. When
+the wear of a mode reaches 1, the machine stops. Its fault signal is 1 until the repair some hours later. Some machines
+get planned maintenance before they fail. Repair and maintenance both reset the wear and the operating hours since
+overhaul to 0.
 """
 
 from dataclasses import dataclass
@@ -19,24 +20,24 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 _IDLE_LOAD = 0.15
-_QUALITY_SPREAD = 0.22  # sigma of the lognormal factor between units
+_QUALITY_SPREAD = 0.22  # sigma of the lognormal quality
 _REPAIR_HOURS = 6.0
-_PLANNED_SHARE = 0.35  # of lives end by planned maintenance
-_DROPOUT_RATE = 0.0008  # of a sensor, per reading; lasts 10 readings on average
+_PLANNED_SHARE = 0.35  # share of lives for which maintenance is planned
+_DROPOUT_RATE = 0.0008  # of a sensor, per reading; a dropout lasts 10 readings on average
 _DROPOUT_END = 0.1
 _SPIKE_RATE = 0.0004  # per reading
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Readings of all machines at one instant: values[machine, sensor], and which of them there are."""
+    """Readings of all machines at one instant: values[machine, sensor], and which of them are present."""
 
     values: Floats
     present: Bools
 
 
 class MachineGroup:
-    """All machines of one type. Every random draw comes from `rng`, so a seed determines a history."""
+    """All machines of one type. All random numbers come from `rng`, so a seed determines the history."""
 
     def __init__(
         self,
@@ -47,7 +48,15 @@ class MachineGroup:
         worn: float = 0.0,
         planned_maintenance: bool = True,
     ) -> None:
-        """worn: machines start with up to that share of their life behind them."""
+        """Creates the machines.
+
+        Args:
+            kind: The machine type.
+            count: The number of machines.
+            rng: The source of all random numbers.
+            worn: Greatest share of its life that a machine has used at the start; 0 for new machines.
+            planned_maintenance: Whether some machines get planned maintenance.
+        """
         self.kind = kind
         self.count = count
         self.sensors = (*(sensor.name for sensor in kind.sensors), OPERATING_HOURS, FAULT)
@@ -82,11 +91,11 @@ class MachineGroup:
 
     @property
     def faulty(self) -> Bools:
-        """Which machines stand still, waiting for repair."""
+        """Which machines stand still until their repair."""
         return self._down_until > self.clock_hours
 
     def step(self, hours: float) -> Step:
-        """Advances by so many hours and reads every sensor."""
+        """Advances by some hours and reads all sensors."""
         self.clock_hours += hours
         self._repair()
         load = self._load()
@@ -104,7 +113,7 @@ class MachineGroup:
         return self._read(np.where(self.faulty, 0.0, load))
 
     def _load(self) -> Floats:
-        """Load by shift, with a slow drift and fast noise; 0.05 to 1."""
+        """Returns the load of each machine by shift, with slow drift and fast noise, from 0.05 to 1."""
         in_shift = ((self.clock_hours + self._phase) % 24) < 8 * self.kind.shifts
         weekend = (self.clock_hours % 168) >= 144
         nominal = np.where(in_shift & (not (weekend and self.kind.shifts < 3)), 0.85, _IDLE_LOAD)
@@ -166,14 +175,14 @@ class MachineGroup:
         self._planned_at[which] = np.where(never, np.inf, planned)
 
     def _worn_by(self, hours: Floats) -> Floats:
-        """Wear after so many hours at nominal load: the solution of dw/dt = q/life · (0.4 + 1.2·w), w(0) = 0."""
+        """Returns the wear after some hours at nominal load, by dw/dt = q/life · (0.4 + 1.2·w) and w(0) = 0."""
         rate = self._quality / self._life
         wear: Floats = np.clip((np.exp(1.2 * rate * hours[:, None]) - 1) / 3, 0, 0.97)
         return wear
 
 
 def run_to_failure(kind: MachineType, machines: int, seed: int, step_hours: float = 1.0) -> list[Run]:
-    """Histories of so many machines, each from new to failure."""
+    """Simulates machines from new to failure and returns their histories."""
     rng = np.random.default_rng([seed, sum(map(ord, kind.name))])
     group = MachineGroup(kind, machines, rng, planned_maintenance=False)
     steps: list[Step] = []

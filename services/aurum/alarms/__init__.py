@@ -1,1 +1,1 @@
-"""Alarms by ISA-18.2: what raises them, the states that they go through, when there are too many. Pure functions."""
+"""Alarms by ISA-18.2: rules, conditions, states, and detection of alarm floods. Only `rules` does I/O."""

@@ -1,4 +1,4 @@
-"""Whether what a rule is about is the case: with its deadband, and its delays."""
+"""Evaluates the conditions of alarm rules, with deadbands and delays."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,7 +10,18 @@ _US = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is known of a machine at a moment (µs). sensors: the latest value and its time. None: not known."""
+    """The state of a machine at a moment. Times are in µs since 1970; None means unknown.
+
+    Attributes:
+        at_us: The moment.
+        last_seen_us: Time of the machine's latest reading; 0 if there is none.
+        sensors: For each sensor, time and value of the latest reading.
+        faulty: Whether the machine stands still with a fault.
+        risk: The predicted risk.
+        rul: The predicted RUL.
+        anomaly: The anomaly score.
+        predicted_us: The moment for which the prediction was made.
+    """
 
     at_us: int
     last_seen_us: int
@@ -24,20 +35,25 @@ class Observed:
 
 @dataclass(slots=True)
 class Condition:
-    """One rule of one machine. alarming: as it was last told."""
+    """The evaluation of one rule for one machine.
+
+    Attributes:
+        rule: The rule.
+        alarming: The last reported state.
+    """
 
     rule: Rule
     alarming: bool = False
-    _since: int = 0  # when it began to be otherwise than it was told; 0 while it is not
+    _since: int = 0  # since when the state differs from the reported one; 0 if it does not
     _before: tuple[int, float] | None = field(default=None, repr=False)
 
     @property
     def waits(self) -> bool:
-        """Whether time alone may change what it tells: it counts silence, or a delay is running."""
+        """Whether the state may change without a new reading, because of silence or a running delay."""
         return self.rule.stale is not None or self._since > 0
 
     def observe(self, seen: Observed) -> tuple[bool, float | None, int] | None:
-        """Whether it is alarming now, the value and its time, if that changed; else None."""
+        """Evaluates the rule. Returns the new state, the value and its time if the state has changed, else None."""
         found = self._value(seen)
         if found is None:
             return None
@@ -60,14 +76,15 @@ class Condition:
             silent = (seen.at_us - seen.last_seen_us) / _US
             due = seen.last_seen_us + int(rule.stale.after_seconds * _US)
             stale = silent > rule.stale.after_seconds
-            # Every replica finds the same beginning; the end is when it is seen: a backlog may bring older readings.
+            # The start follows from the readings, so that all replicas agree on it. The end is the time of detection,
+            # since a backlog may contain older readings.
             return stale, silent if stale else None, due if stale else seen.at_us
         for limit, value in ((rule.risk, seen.risk), (rule.rul, seen.rul), (rule.anomaly, seen.anomaly)):
             if limit is not None:
                 return None if value is None else (self._beyond(limit, value), value, seen.predicted_us)
         if rule.sensor is not None:
             latest = seen.sensors.get(rule.sensor.sensor)
-            if latest is None or math.isnan(latest[1]):  # a sensor that gives no number says nothing of an alarm
+            if latest is None or math.isnan(latest[1]):  # NaN neither raises nor clears an alarm
                 return None
             return self._beyond(rule.sensor, latest[1]), latest[1], latest[0]
         return self._rate(rule.rate, seen) if rule.rate is not None else None

@@ -1,4 +1,4 @@
-"""A flood of alarms: more than an operator can look at (ISA-18.2 and EEMUA 191: ten in ten minutes)."""
+"""Detects alarm floods: more alarms than an operator can handle, ten in ten minutes by ISA-18.2 and EEMUA 191."""
 
 import collections
 from collections.abc import Callable
@@ -9,18 +9,20 @@ _REMEMBERED = 10_000
 
 
 class Flood:
+    """Counts recent alarms. A flood starts above BEGINS alarms in the window and ends below ENDS."""
+
     def __init__(self) -> None:
         self._raised: collections.deque[tuple[int, str]] = collections.deque(
             maxlen=_REMEMBERED
-        )  # when, and which machine
-        self.since_us = 0  # 0 while there is none
+        )  # time and machine of each alarm
+        self.since_us = 0  # start of the flood; 0 if there is none
 
     def note(self, at_us: int, machine_id: str = "") -> None:
-        """Takes note of an alarm that was raised."""
+        """Records that an alarm was raised."""
         self._raised.append((at_us, machine_id))
 
     def look(self, now_us: int) -> int:
-        """How many were raised in the last ten minutes; begins or ends the flood by that."""
+        """Returns the number of alarms in the last ten minutes, and starts or ends the flood accordingly."""
         recent = sum(1 for at, _ in self._raised if now_us - WINDOW_US < at <= now_us)
         if recent > BEGINS and not self.since_us:
             self.since_us = now_us
@@ -29,8 +31,15 @@ class Flood:
         return recent
 
     def part(self, now_us: int, wanted: Callable[[str], bool]) -> tuple[int, int]:
-        """How many of them were of machines that are wanted; when there were so many that it is a flood of these alone,
-        or 0."""
+        """Returns the number of alarms of some machines in the last ten minutes, and since when they are a flood.
+
+        Args:
+            now_us: The present time in µs since 1970.
+            wanted: Selects machines by their ids.
+
+        Returns:
+            The number, and when the alarms of these machines exceeded the limit, in µs since 1970, or 0.
+        """
         recent = sorted(
             at for at, machine_id in self._raised if now_us - WINDOW_US < at <= now_us and wanted(machine_id)
         )

@@ -1,7 +1,7 @@
-"""The alarms as their journal has them: a fold over its entries in the order in which the store took them.
+"""The state of all alarms, as a fold over the entries of the journal in the order of the store's numbers.
 
-That order is the store's own, since transitions are dated by devices and by operators, whose clocks differ. What a
-replica has seen itself and has not yet read back stands on top of it; once it is read back it takes its place.
+The store's order is used because the times in transitions come from different clocks. Transitions that this replica has
+detected and not yet read back are applied on top. Once they are read back, they count at their place in the journal.
 """
 
 from collections import OrderedDict
@@ -11,30 +11,33 @@ from aurum.alarms.lifecycle import Alarm, Transition, apply, changes
 
 
 def key_of(transition: Transition) -> str:
-    """What identifies an entry of the journal: whoever saw the same writes the same."""
+    """Returns the key of a journal entry. Replicas that detect the same transition produce the same key."""
     return f"{transition.at_us}~{transition.alarm_id}~{transition.kind}"
 
 
 class JournaledAlarms:
-    """At most `most` alarms; those that are over go first."""
+    """The alarms by the journal and this replica's own transitions.
+
+    It keeps at most `most` alarms and drops those that are over first.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._read: OrderedDict[str, Alarm] = OrderedDict()  # as the journal has them, as far as it was read
-        self._own: dict[str, dict[str, Transition]] = {}  # by alarm: seen here and not read back, by key
-        self._shown: OrderedDict[str, Alarm] = OrderedDict()  # both together; changed last at the end
-        self._known: OrderedDict[str, None] = OrderedDict()  # keys that were read
+        self._read: OrderedDict[str, Alarm] = OrderedDict()  # state by the entries that were read
+        self._own: dict[str, dict[str, Transition]] = {}  # by alarm and key: detected here and not read back
+        self._shown: OrderedDict[str, Alarm] = OrderedDict()  # state by both; latest change last
+        self._known: OrderedDict[str, None] = OrderedDict()  # keys of the entries that were read
         self.number = 0  # of the last entry that was read
 
     def find(self, alarm_id: str) -> Alarm | None:
         return self._shown.get(alarm_id)
 
     def __iter__(self) -> Iterator[Alarm]:
-        """The last to change first."""
+        """Iterates over the alarms, the latest change first."""
         return reversed(self._shown.values())
 
     def see(self, transition: Transition) -> Alarm | None:
-        """Takes what this replica has seen; the alarm if that changes it."""
+        """Applies a transition of this replica. Returns the alarm if it changes, else None."""
         alarm = self._shown.get(transition.alarm_id) or _unknown(transition)
         if not changes(alarm, transition):
             return None
@@ -43,7 +46,7 @@ class JournaledAlarms:
         return self._show(transition)
 
     def read(self, number: int, transition: Transition, now_us: int) -> Alarm | None:
-        """Takes the next entry of the journal; the alarm if that changes it."""
+        """Applies the next entry of the journal. Returns the alarm if it changes, else None."""
         self.number = max(self.number, number)
         key = key_of(transition)
         if key in self._known:
@@ -58,7 +61,7 @@ class JournaledAlarms:
         return changed
 
     def give_up(self, transition: Transition) -> None:
-        """Takes something seen here for read, since it will never be written."""
+        """Treats a transition of this replica as read back, because it will never be written."""
         self._settle(key_of(transition), transition)
 
     def _settle(self, key: str, transition: Transition) -> None:

@@ -1,12 +1,12 @@
-"""The life of an alarm, as ISA-18.2 (IEC 62682) has its states: a fold of `apply` over the transitions in its journal.
+"""The states of an alarm by ISA-18.2 (IEC 62682). The state is a fold of `apply` over the transitions in the journal.
 
                  acknowledge                        clear
     unacknowledged ───────→ acknowledged ───────────────────→ normal
          │ clear                                               ↑
          └──────→ returned (cleared before anybody saw it) ────┘ acknowledge
 
-An operator may shelve an alarm for a time; a design may suppress it. It goes on underneath, and is where it would
-have been when that ends.
+An operator may shelve an alarm for a limited time, and a rule may suppress it by design. Meanwhile the alarm keeps
+changing its underlying state, which is visible again afterwards.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,18 @@ Kind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "sup
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """by: who did it; empty for the platform. until_us: of a shelving. value: what raised or cleared it."""
+    """A transition of an alarm.
+
+    Attributes:
+        kind: What happened.
+        machine_id: The machine.
+        rule: The name of the alarm rule.
+        at_us: When it happened, in µs since 1970.
+        by: The operator; empty for the platform.
+        until_us: The end of a shelving, in µs since 1970.
+        value: The value that raised or cleared the alarm.
+        reason: The reason for a shelving.
+    """
 
     kind: Kind
     machine_id: str
@@ -36,7 +47,24 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """raised_us, cleared_us, acknowledged_us: when that was last; 0 if never. count: how often it was raised."""
+    """One alarm rule for one machine, with its state. Times are in µs since 1970; 0 means never.
+
+    Attributes:
+        machine_id: The machine.
+        rule: The name of the alarm rule.
+        active: Whether the condition holds.
+        acknowledged: Whether an operator has acknowledged the last raise. True for an alarm that was never raised.
+        suppressed: Whether the rule hides the alarm.
+        shelved_until_us: The end of the shelving.
+        raised_us: When the alarm was last raised.
+        cleared_us: When it was last cleared.
+        acknowledged_us: When it was last acknowledged.
+        acknowledged_by: Who acknowledged it.
+        shelved_by: Who shelved it.
+        reason: Why it was shelved.
+        value: The value that raised it.
+        count: How often it was raised.
+    """
 
     machine_id: str
     rule: str
@@ -68,12 +96,12 @@ class Alarm:
 
 
 def alarm_id(machine_id: str, rule: str) -> str:
-    """Of an alarm: safe in URLs, since a machine id has no ~."""
+    """Returns the id of an alarm. It is safe in URLs, because machine ids contain no ~."""
     return f"{machine_id}~{rule}"
 
 
 def apply(alarm: Alarm, transition: Transition) -> Alarm:
-    """The alarm after a transition. One that changes nothing, such as a second raise, leaves it as it is."""
+    """Returns the alarm after a transition. One without effect, such as a second raise, leaves it unchanged."""
     at, changed = transition.at_us, alarm
     match transition.kind:
         case "raised" if not alarm.active:

@@ -1,4 +1,4 @@
-"""The alarm rules: a YAML file that says of which machines what is alarming, and how sure that must be."""
+"""The alarm rules: a YAML file with conditions, priorities, deadbands and delays by machine type."""
 
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ _MOST_RULES = 200
 
 
 class AlarmRulesError(ValueError):
-    """Rules that cannot be used; the message names the file and the field."""
+    """The rules file cannot be used. The message names the file and the field."""
 
 
 class _Part(BaseModel):
@@ -24,7 +24,7 @@ class _Part(BaseModel):
 
 
 class Limit(_Part):
-    """Alarming above, or below. deadband: by how much a value must have come back for the alarm to end."""
+    """An upper or lower limit. `deadband` is the distance by which a value must come back for the alarm to end."""
 
     above: float | None = None
     below: float | None = None
@@ -37,7 +37,7 @@ class Limit(_Part):
         return self
 
     def beyond(self, value: float, *, alarming: bool) -> bool:
-        """Whether a value is beyond the limit; while it is alarming, beyond the limit less the deadband."""
+        """Whether a value is beyond the limit or, while alarming, has not come back by the deadband."""
         if self.above is not None:
             return value > self.above - (self.deadband if alarming else 0.0)
         return value < (self.below or 0.0) + (self.deadband if alarming else 0.0)
@@ -48,7 +48,10 @@ class SensorLimit(Limit):
 
 
 class RateLimit(SensorLimit):
-    """Of change, in the sensor's unit per minute, since the reading before, at least so long ago."""
+    """A limit on the rate of change, in the sensor's unit per minute.
+
+    The rate is computed between two readings that are at least `over_seconds` apart.
+    """
 
     over_seconds: float = Field(60.0, gt=0, description="Shortest time between the two readings.")
 
@@ -58,7 +61,7 @@ class Stale(_Part):
 
 
 class Rule(_Part):
-    """One of risk, rul, anomaly (of the prediction), sensor, rate and stale."""
+    """An alarm rule. It has exactly one condition: risk, rul or anomaly of the prediction, sensor, rate or stale."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
     text: str = Field(min_length=1, max_length=200, description="What an operator reads.")
@@ -98,5 +101,5 @@ class AlarmRules(_Part):
 
 
 def load_rules(path: Path | None = None) -> AlarmRules:
-    """Raises AlarmRulesError."""
+    """Reads the alarm rules, by default the built-in ones. Raises AlarmRulesError."""
     return read_yaml(path or DEFAULT_RULES, AlarmRules, AlarmRulesError)

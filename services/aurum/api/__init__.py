@@ -1,1 +1,1 @@
-"""The API: HTTP for browsers, scripts and Grafana, and the console."""
+"""The API service: HTTP for browsers, scripts and Grafana, and the web console."""

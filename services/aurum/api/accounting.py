@@ -1,4 +1,4 @@
-"""What machines used over a range: their meters' readings, integrated hour by hour."""
+"""Energy, water and production of machines over a time range, integrated by hour from the readings of meters."""
 
 import asyncio
 import math
@@ -23,13 +23,13 @@ GroupBy = Literal["machine", "line", "site"]
 _MOST_MACHINES = 1000  # in one account
 _AT_ONCE = 32  # machines in one query
 _LONGEST = 60 * 24  # hours
-_POINTS_AN_HOUR = 6  # to which rates are reduced; far enough below the usual gap of 20 minutes
-_MOST_COUNTS = 10_000  # readings of a counter that are taken one by one; means of more hide where it began anew
+_POINTS_AN_HOUR = 6  # to which rates are reduced; 10 minutes are well below the usual longest gap of 20 minutes
+_MOST_COUNTS = 10_000  # readings of a counter up to which it is not reduced, since means hide its resets
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """In µs since 1970; end is exclusive."""
+    """A time range in µs since 1970. The end is exclusive."""
 
     start: int
     end: int
@@ -45,7 +45,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which machines: one, or all of a site and a type; empty for any."""
+    """Selects one machine, or all machines of a site and a type. An empty field matches all."""
 
     machine_id: str = ""
     site: str = ""
@@ -54,8 +54,19 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class MachineUse:
-    """energy in kWh, water in litres, produced in the unit of its meters; None where nothing is metered. temperature:
-    mean of each hour."""
+    """What one machine used and produced. A quantity that is not metered is None.
+
+    Attributes:
+        machine_id: The machine.
+        machine_type: Its type.
+        site: Its site.
+        line: Its line in the accounting plan.
+        meters: The meters of its type.
+        energy: Energy in kWh.
+        water: Water in litres.
+        produced: Production in the unit of its meter.
+        temperature: The mean of each hour; NaN if it is unknown.
+    """
 
     machine_id: str
     machine_type: str
@@ -72,7 +83,15 @@ class MachineUse:
 
 
 def range_of(start_us: int, end_us: int) -> Range:
-    """The last 24 hours by default. Raises InvalidArgumentError."""
+    """Returns a range, by default the last 24 hours.
+
+    Args:
+        start_us: Start in µs since 1970; 0 for 24 hours before the end.
+        end_us: End in µs since 1970; 0 for now.
+
+    Raises:
+        InvalidArgumentError: The range is empty or too long.
+    """
     end = end_us or int(time.time() * 1e6)
     start = start_us or end - 24 * HOUR_US
     if start >= end:
@@ -83,7 +102,7 @@ def range_of(start_us: int, end_us: int) -> Range:
 
 
 async def account(ingestion: IngestionBackend, plan: Plan, scope: Scope, over: Range) -> list[MachineUse]:
-    """Of each machine in scope, in the order of their ids. Raises AurumError."""
+    """Returns the use of each machine in scope, ordered by machine id. Raises AurumError."""
     machines = [machine async for machine in _machines(ingestion, scope)]
     by_type: dict[str, list[ingestion_pb2.Machine]] = {}
     for machine in machines:
@@ -125,7 +144,7 @@ async def _machines(ingestion: IngestionBackend, scope: Scope) -> AsyncIterator[
 async def _readings(
     ingestion: IngestionBackend, machine_ids: Sequence[str], meters: Meters, plan: Plan, over: Range
 ) -> list[columns_pb2.QueriedColumns]:
-    margin = int(plan.longest_gap_seconds * 1e6)  # so that what lies between two readings at the ends is known too
+    margin = int(plan.longest_gap_seconds * 1e6)  # finds the readings just outside, to integrate up to both ends
     hours = (over.end - over.start + 2 * margin) / HOUR_US
     found: list[columns_pb2.QueriedColumns] = []
     for sensors, points in (
@@ -160,7 +179,7 @@ def _uses(
 
 
 def _held(times: Times, means: Floats) -> Column:
-    """Means over intervals, told with their beginnings, as a rate that holds from the beginning to the end of each."""
+    """Converts means, given with the starts of their intervals, into a rate that is constant over each interval."""
     width = int(np.diff(times).min()) if len(times) > 1 else 0
     ends = times + max(width - 1, 0)  # µs
     return np.column_stack([times, ends]).ravel(), np.repeat(means, 2)

@@ -1,7 +1,8 @@
-"""The alarms of the plant: watches machines by the rules, keeps the journal, takes what operators do.
+"""The alarms of the plant: evaluates the alarm rules, keeps the journal and performs the actions of operators.
 
-The journal is in the store, so all replicas of the API have the same alarms: each adds what it sees, and takes over
-what the others have added. What two of them see is one alarm, since a second raise changes nothing.
+The journal is in the store, so that all replicas of the API have the same alarms. Each replica appends the transitions
+that it detects and reads those of the others. Raising an active alarm again has no effect, so detection by several
+replicas still results in one alarm.
 """
 
 import asyncio
@@ -28,19 +29,21 @@ from aurum.v1 import ingestion_pb2
 logger = logging.getLogger(__name__)
 
 KIND = "alarm"
-_WHILE_AWAY = 3.0  # seconds, while the store cannot be asked
-_EVERY = 1.0  # seconds between two looks at what has changed
-_LOOK_AT_ALL = 5  # looks, after which every machine is looked at: what is silent does not change
-_WITHOUT_PAUSE = 200  # machines
-_TAKE_OVER = 2  # looks, after which the journal is read for what others have added
-_MOST_ALARMS = 20_000  # kept in memory; those that are over go first
-_MOST_WAITING = 10_000  # transitions that could not be written yet; then the oldest go
+_WHILE_AWAY = 3.0  # seconds between rounds while the store is unreachable
+_EVERY = 1.0  # seconds between rounds of evaluation
+_LOOK_AT_ALL = 5  # every fifth round also evaluates waiting conditions of machines that have not changed
+_WITHOUT_PAUSE = 200  # machines that are evaluated before the event loop gets control
+_TAKE_OVER = 2  # every second round reads the journal
+_MOST_ALARMS = 20_000  # kept in memory; alarms that are over are dropped first
+_MOST_WAITING = 10_000  # unwritten transitions; beyond this the oldest are dropped
 _PAGE = 1000
-_MOST_READ = 20_000  # entries of the journal, at once
+_MOST_READ = 20_000  # entries of the journal in one read
 _STATES: tuple[State, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
 
 
 class AlarmDesk:
+    """Evaluates the alarm rules for all machines, and performs the actions of operators."""
+
     def __init__(
         self,
         ingestion: IngestionBackend,
@@ -70,12 +73,18 @@ class AlarmDesk:
 
     @property
     def alarms(self) -> Iterator[Alarm]:
-        """All that were raised lately, the last to change first."""
+        """Recent alarms, the latest change first."""
         return iter(self._alarms)
 
     def flood(self, sites: frozenset[str]) -> tuple[int, int]:
-        """Alarms of the last ten minutes; since when that is a flood, in µs, or 0. sites: whose alarms count; all if
-        empty."""
+        """Returns the number of alarms in the last ten minutes, and the start of the flood.
+
+        Args:
+            sites: The sites whose alarms count; all if empty.
+
+        Returns:
+            The number, and the start of the flood in µs since 1970, or 0 if there is none.
+        """
         now = self._now()
         if sites:
             return self._flood.part(now, lambda machine_id: self._is_of(machine_id, sites))
@@ -83,11 +92,11 @@ class AlarmDesk:
 
     @property
     def revision(self) -> int:
-        """Changes when there is more to ask for."""
+        """A number that increases with each change of an alarm or of the counts by state."""
         return self._revision
 
     def summary(self, sites: frozenset[str]) -> dict[str, Any]:
-        """What a console shows everywhere. sites: whose alarms count; all if empty."""
+        """Returns the summary that each console page shows. sites: The sites whose alarms count; all if empty."""
         return {
             "revision": self._revision_of(sites) if sites else self._revision,
             "loaded": self.loaded,
@@ -96,18 +105,30 @@ class AlarmDesk:
         }
 
     async def acknowledge(self, alarm_id: str, by: str) -> Alarm:
-        """Raises NotFoundError, FailedPreconditionError, or UnavailableError if it could not be written down."""
+        """Acknowledges an alarm.
+
+        Raises:
+            NotFoundError: There is no such alarm.
+            FailedPreconditionError: The alarm is acknowledged already.
+            UnavailableError: The acknowledgement could not be recorded.
+        """
         alarm = self._alarm(alarm_id)
         if alarm.acknowledged:
             raise FailedPreconditionError(f"alarm {alarm_id} is acknowledged already", reason="ACKNOWLEDGED")
         return await self._act(alarm, "acknowledged", by)
 
     async def shelve(self, alarm_id: str, until_us: int, by: str, reason: str) -> Alarm:
-        """Raises NotFoundError, UnavailableError."""
+        """Shelves an alarm until a time in µs since 1970. Raises NotFoundError or UnavailableError."""
         return await self._act(self._alarm(alarm_id), "shelved", by, until_us, reason)
 
     async def unshelve(self, alarm_id: str, by: str) -> Alarm:
-        """Raises NotFoundError, FailedPreconditionError, UnavailableError."""
+        """Ends the shelving of an alarm.
+
+        Raises:
+            NotFoundError: There is no such alarm.
+            FailedPreconditionError: The alarm is not shelved.
+            UnavailableError: The action could not be recorded.
+        """
         alarm = self._alarm(alarm_id)
         if alarm.shelved_until_us <= self._now():
             raise FailedPreconditionError(f"alarm {alarm_id} is not shelved", reason="NOT_SHELVED")
@@ -116,7 +137,17 @@ class AlarmDesk:
     async def journal(
         self, start_us: int, end_us: int, limit: int, wanted: Callable[[str], bool] | None = None
     ) -> list[Transition]:
-        """What has happened, the newest first; of the machines that are wanted. Raises AurumError."""
+        """Returns the transitions in a time range, the newest first.
+
+        Args:
+            start_us: Start of the range in µs since 1970.
+            end_us: End of the range in µs since 1970.
+            limit: Maximum number of transitions.
+            wanted: Selects machines by their ids; None for all.
+
+        Raises:
+            AurumError: The store did not answer.
+        """
         events = await self._ingestion.events(
             KIND, "", start_us, end_us, limit, None if wanted is None else lambda event: wanted(_machine_of(event))
         )
@@ -124,7 +155,7 @@ class AlarmDesk:
         return [transition for transition in read if transition is not None]
 
     async def run(self) -> None:
-        """Watches the plant, for as long as it runs."""
+        """Evaluates the alarm rules periodically. Runs until cancelled."""
         look = 0
         away = False
         while True:
@@ -152,7 +183,7 @@ class AlarmDesk:
         self.loaded = True
 
     async def _catch_up(self) -> None:
-        """Reads what the journal has beyond what was read of it, at most its newest _MOST_READ entries."""
+        """Reads the journal's new entries since the last read, at most the newest _MOST_READ."""
         events = await self._ingestion.events_after(KIND, self._alarms.number, _MOST_READ)
         for event in events:
             transition = alarm_journal.decode(event.content, f"{event.id} at {event.at_us}")
@@ -183,7 +214,7 @@ class AlarmDesk:
                 for condition in conditions:
                     self._judge(view.machine.machine_id, condition, observed)
             if number % _WITHOUT_PAUSE == 0:
-                await asyncio.sleep(0)  # requests have their turn
+                await asyncio.sleep(0)  # lets the event loop handle requests
 
     def _judge(self, machine_id: str, condition: Condition, observed: Observed) -> None:
         rule = condition.rule
@@ -214,7 +245,7 @@ class AlarmDesk:
         return alarm is not None and alarm.active
 
     def _note(self, transition: Transition) -> None:
-        """Of what this replica has seen itself."""
+        """Applies a transition that this replica has detected, and queues it for the journal."""
         changed = self._alarms.see(transition)
         if changed is None:
             return
@@ -225,7 +256,7 @@ class AlarmDesk:
         self._waiting.append(transition)
 
     async def _act(self, alarm: Alarm, kind: Kind, by: str, until_us: int = 0, reason: str = "") -> Alarm:
-        """Of an operator: answered when it is written down."""
+        """Records an action of an operator and then applies it, so that a confirmed action is durable."""
         transition = Transition(kind, alarm.machine_id, alarm.rule, self._now(), by, until_us, reason=reason)
         try:
             with criticality_scope(Criticality.ALARM):
@@ -245,7 +276,7 @@ class AlarmDesk:
                 self._waiting.popleft()
 
     def _tell(self, transition: Transition, changed: Alarm | None) -> None:
-        """Notes what has changed, for consoles and metrics."""
+        """Updates the revision, metrics and flood detection after a transition, if it changed an alarm."""
         if changed is None:
             return
         self._revision += 1
@@ -264,7 +295,7 @@ class AlarmDesk:
         now = self._now()
         counts = collections.Counter(alarm.state(now) for alarm in self._alarms)
         found = {state: counts[state] for state in _STATES}
-        if found != self._counts:  # a shelving ends by itself
+        if found != self._counts:  # also without a transition, when the time of a shelving ends
             self._counts = found
             self._revision += 1
         for state in _STATES:
@@ -272,7 +303,7 @@ class AlarmDesk:
         self._look_for_a_flood(now)
 
     def _look_for_a_flood(self, now: int) -> int:
-        """Alarms of the last ten minutes."""
+        """Updates the flood state and its metric. Returns the number of alarms in the last ten minutes."""
         found = self._flood.look(now)
         metrics.alarm_flood.set(1 if self._flood.since_us else 0)
         return found
@@ -283,7 +314,7 @@ class AlarmDesk:
         return {state: counts[state] for state in _STATES}
 
     def _revision_of(self, sites: frozenset[str]) -> int:
-        """Changes with the alarms of some sites alone: what others' do is not told."""
+        """Returns a revision that depends only on the alarms of some sites, so that it reveals nothing of others."""
         return sum(changes for machine_id, changes in self._changes.items() if self._is_of(machine_id, sites))
 
     def _is_of(self, machine_id: str, sites: frozenset[str]) -> bool:

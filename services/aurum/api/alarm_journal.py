@@ -15,15 +15,19 @@ _TRANSITION = TypeAdapter(Transition)
 
 
 def encode(transition: Transition) -> bytes:
-    """A transition as an entry of the journal."""
+    """Encodes a transition as an entry of the journal."""
     return json.dumps(asdict(transition)).encode()
 
 
 def decode(entry: bytes, name: str) -> Transition | None:
-    """The transition in an entry; None for one that cannot be read, or of a kind that only newer versions know. Fields
-    that are unknown are left out.
+    """Decodes an entry of the journal. Unknown fields are ignored.
 
-    name: of the entry, for what is told of it.
+    Args:
+        entry: The content of the event.
+        name: A name for the entry in error reports.
+
+    Returns:
+        The transition; None if the entry cannot be read, or has a kind that only newer versions know.
     """
     try:
         content: Any = json.loads(entry)

@@ -1,4 +1,4 @@
-"""What alarms look like as JSON."""
+"""JSON models of alarms."""
 
 from datetime import datetime
 from typing import Literal

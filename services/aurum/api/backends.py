@@ -1,4 +1,4 @@
-"""The services behind the API, as plain coroutines: every call is under the resilience policies."""
+"""Clients of the services behind the API. The resilience policies apply to every call."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -13,8 +13,8 @@ from aurum.runtime.rpc_client import Dependency
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _PAGE = 1000  # events
-_OVERLAP = 5_000_000  # numbers, in µs, by which the clocks of a store's replicas may differ
-_MOST_SEARCHED = 20_000  # events, for those that a caller may see
+_OVERLAP = 5_000_000  # event numbers derive from clocks in µs; the clocks of a store's replicas may differ by so much
+_MOST_SEARCHED = 20_000  # events that are searched for those that a caller may see
 
 
 class _Backend:
@@ -24,7 +24,7 @@ class _Backend:
         self._service = service
 
     async def check(self) -> None:
-        """Raises AurumError if the service does not answer that it serves."""
+        """Checks the service's health. Raises AurumError if it does not serve."""
         request = health_pb2.HealthCheckRequest(service=self._service)
         answer = await self._dependency.unary(self._health.Check, request)  # type: ignore[attr-defined]
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
@@ -32,13 +32,15 @@ class _Backend:
 
 
 class IngestionBackend(_Backend):
+    """Client of the ingestion service."""
+
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, "aurum.v1.IngestionService")
         self._query = query_method(dependency.channel)
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
 
     async def write(self, batch: ingestion_pb2.Batch) -> ingestion_pb2.WriteResponse:
-        """Safe to repeat: the store knows the batch by its source and sequence."""
+        """Writes a batch. It is idempotent, since source and sequence identify the batch."""
         return await self._dependency.unary(self._stub.Write, ingestion_pb2.WriteRequest(batch=batch))
 
     async def query(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
@@ -56,7 +58,7 @@ class IngestionBackend(_Backend):
         return (await self._dependency.unary(self._stub.GetMachine, request)).machine
 
     async def machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
-        """As many machines as are asked for, if there are so many."""
+        """Lists machines, combining pages until the requested page size is reached."""
         wanted = request.page_size
         answer = await self._dependency.unary(self._stub.ListMachines, request)
         while answer.next_page_token and len(answer.machines) < wanted:
@@ -71,13 +73,13 @@ class IngestionBackend(_Backend):
     async def predictions(
         self, machine_id: str, start_us: int, end_us: int, limit: int
     ) -> list[prediction_pb2.PredictResponse]:
-        """What was predicted of a machine, the newest first."""
+        """Returns the recorded predictions of a machine, the newest first. Unreadable ones are omitted."""
         events = await self.events("prediction", machine_id, start_us, end_us, limit)
         read = (_prediction(event) for event in events)
         return [prediction for prediction in read if prediction is not None]
 
     async def record(self, events: Sequence[ingestion_pb2.Event]) -> None:
-        """Safe to repeat: an event is known by its kind, machine, time and id."""
+        """Records events. It is idempotent, since kind, machine, time and id identify an event."""
         await self._dependency.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=events))
 
     async def events(  # noqa: PLR0917
@@ -89,7 +91,16 @@ class IngestionBackend(_Backend):
         limit: int,
         wanted: Callable[[ingestion_pb2.Event], bool] | None = None,
     ) -> list[ingestion_pb2.Event]:
-        """As many as are asked for, the newest first; of those that are wanted, within the newest _MOST_SEARCHED."""
+        """Returns events in a time range, the newest first.
+
+        Args:
+            kind: The kind of the events.
+            machine_id: The machine; empty for events of the whole plant.
+            start_us: Start of the range in µs since 1970.
+            end_us: End of the range in µs since 1970.
+            limit: Maximum number of events.
+            wanted: Selects events, among the newest _MOST_SEARCHED; None for all.
+        """
         request = ingestion_pb2.ListEventsRequest(
             kind=kind, machine_id=machine_id, start_us=max(0, start_us), end_us=end_us, limit=limit
         )
@@ -105,8 +116,16 @@ class IngestionBackend(_Backend):
             request.limit = limit - len(events) if wanted is None else _PAGE
 
     async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
-        """Events of the plant as a whole recorded after that of a number, in their order; the newest if there are more
-        than `most`. Some from before may be among them, since replicas of a shared store number by their own clocks."""
+        """Returns events of the whole plant that were recorded after an event number, in the order of their numbers.
+
+        The replicas of a shared store number events by their own clocks. Therefore some earlier events are returned as
+        well.
+
+        Args:
+            kind: The kind of the events.
+            number: The number after which events are wanted.
+            most: Maximum number of events. If there are more, the newest are returned.
+        """
         request = ingestion_pb2.ListEventsRequest(kind=kind, by_number=True, after_number=max(0, number - _OVERLAP))
         events: list[ingestion_pb2.Event] = []
         while True:
@@ -118,19 +137,21 @@ class IngestionBackend(_Backend):
             request.page_token = answer.next_page_token
 
     def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
-        """The state of all machines, then what changes, without end. Raises AurumError when the stream breaks."""
+        """Streams the state of all machines, then their changes. Raises AurumError when the stream breaks."""
         request = ingestion_pb2.WatchRequest(interval_ms=interval_ms)
         return self._dependency.endless(self._stub.Watch, request)
 
 
 class PredictionBackend(_Backend):
+    """Client of the prediction service."""
+
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, "aurum.v1.PredictionService")
         self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
 
     @property
     def fallback(self) -> FallbackSpec:
-        """What may answer in place of a prediction, by the policy in force."""
+        """The fallback specification of the policy in force."""
         return self._dependency.pipeline("Predict").policy.fallback
 
     async def predict(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
@@ -156,7 +177,7 @@ class PredictionBackend(_Backend):
 
 
 def _prediction(event: ingestion_pb2.Event) -> prediction_pb2.PredictResponse | None:
-    """The prediction that was recorded; None if it cannot be read."""
+    """Decodes a recorded prediction. Returns None and reports the damage if it cannot be read."""
     try:
         return prediction_pb2.PredictResponse.FromString(event.content)
     except DecodeError as error:

@@ -9,7 +9,13 @@ _RETRY_AFTER = 1.0  # seconds
 
 
 class BodyBudget:
-    """most: bytes of all; a caller may have half of them. For one event loop."""
+    """A budget of bytes for all request bodies. One caller may use half of it.
+
+    It is not thread-safe; use it from one event loop.
+
+    Args:
+        most: Bytes of all bodies together.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -17,7 +23,7 @@ class BodyBudget:
         self._of: Counter[str] = Counter()  # by caller
 
     def take(self, caller: str, nbytes: int) -> None:
-        """Raises ResourceExhaustedError if there is no room for so many more."""
+        """Reserves bytes for a caller. Raises ResourceExhaustedError if the budget or the caller's part is exceeded."""
         if self._held + nbytes > self._most or self._of[caller] + nbytes > max(self._most // 2, nbytes):
             metrics.http_bodies_refused_total.inc()
             raise ResourceExhaustedError(

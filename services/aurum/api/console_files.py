@@ -1,4 +1,4 @@
-"""The console's files, read and compressed once: what is asked for comes from memory."""
+"""The console's files. They are read and compressed once at start and served from memory."""
 
 import gzip
 import hashlib
@@ -13,6 +13,8 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".
 
 @dataclass(frozen=True, slots=True)
 class ConsoleFile:
+    """A file with its gzip form, if it is worth compressing."""
+
     content: bytes
     compressed: bytes | None
     media_type: str
@@ -20,7 +22,7 @@ class ConsoleFile:
 
 
 def load_console(folder: Path = CONSOLE) -> Mapping[str, ConsoleFile]:
-    """All files by their path within the folder, such as vendor/uPlot.css."""
+    """Reads all files of the console. Returns them by their path within the folder, such as vendor/uPlot.css."""
     return {
         path.relative_to(folder).as_posix(): _load(path) for path in sorted(folder.rglob("*")) if path.suffix in _TYPES
     }

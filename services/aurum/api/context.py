@@ -1,4 +1,4 @@
-"""What every route needs."""
+"""The objects that the routes share, and the dependencies that provide them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,7 +33,7 @@ from aurum.sustainability.plan import Plan
 
 @dataclass(slots=True)
 class TodayKept:
-    """What the plant has used today, which serves all who ask for a while."""
+    """Cached answers about the use of the present day."""
 
     answers: dict[tuple[int, str], tuple[float, TodayOut]] = field(default_factory=dict)  # by midnight and site
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -41,7 +41,31 @@ class TodayKept:
 
 @dataclass(slots=True)
 class ApiContext:
-    """source: of what this process writes for callers that name none."""
+    """The objects that the routes share.
+
+    Attributes:
+        settings: The settings of the process.
+        health: The health of the service.
+        policies: The resilience policies in force.
+        faults: The injected faults.
+        ingestion: Client of the ingestion service.
+        prediction: Client of the prediction service.
+        plant: The in-memory view of all machines.
+        fallback: Answers when prediction cannot be reached.
+        alarms: The alarms of the plant.
+        feed: The event stream for consoles.
+        platform: The state of all processes, and notable traces.
+        plan: The accounting plan.
+        factors: Emission factors.
+        costs: The table of maintenance costs.
+        gatekeeper: Authenticates and authorizes callers.
+        ended_sessions: Sessions that were signed out.
+        audit: The audit log.
+        admin_servers: The admin servers of the other services, by name.
+        streams: Limits on long answers.
+        source: The source of readings whose callers name none.
+        today: Cached answers about the present day.
+    """
 
     settings: Settings
     health: Health
@@ -83,7 +107,7 @@ Caller = Annotated[Identity, Depends(_caller)]
 
 
 def require_feature(name: str) -> Callable[[ApiContext], Awaitable[None]]:
-    """A dependency that answers 501 when a feature is switched off."""
+    """Returns a route dependency that answers 501 if a feature is switched off."""
 
     async def check(context: Context) -> None:
         if not getattr(context.settings, f"feature_{name}"):

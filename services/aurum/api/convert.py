@@ -1,4 +1,4 @@
-"""From the contracts' messages to the API's JSON."""
+"""Converts protobuf messages to the JSON models of the API."""
 
 import math
 import time
@@ -31,7 +31,7 @@ def optional_moment(us: int) -> datetime | None:
 
 
 def finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Returns the value, or None if it is NaN or infinite, which JSON cannot represent."""
     return value if math.isfinite(value) else None
 
 
@@ -80,7 +80,7 @@ def rul_out(prediction: prediction_pb2.PredictResponse) -> RulOut | None:
 
 
 def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None = None) -> PredictionOut:
-    """age: seconds, of a prediction that stands in for a new one."""
+    """Converts a prediction. age: Age in seconds of a prediction that the fallback answers in place of a new one."""
     return PredictionOut(
         machine_id=prediction.machine_id or None,
         machine_type=prediction.machine_type,
@@ -98,7 +98,7 @@ def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None
 
 
 def query_time(name: str, text: str | None) -> int:
-    """A time in a query, in µs; 0 if it is not given. Raises InvalidArgumentError."""
+    """Parses a time in a query into µs since 1970; 0 if it is not given. Raises InvalidArgumentError."""
     if not text:
         return 0
     try:

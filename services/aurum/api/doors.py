@@ -1,4 +1,4 @@
-"""Makes the gatekeeper that the settings ask for."""
+"""Makes the API's gatekeeper by the settings."""
 
 import logging
 import secrets
@@ -21,9 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 def gatekeeper(service: Service, ended: Container[str]) -> Gatekeeper:
-    """ended: ids of sessions that were ended before their time.
+    """Makes the gatekeeper.
 
-    Raises SettingsError if the API would listen beyond this machine and ask nobody who they are.
+    Args:
+        service: The service with its settings.
+        ended: Ids of the sessions that were signed out before they expired.
+
+    Raises:
+        SettingsError: A setting or the key file is invalid, or the API would listen on more than this machine without
+            authentication and without explicit permission.
     """
     settings = service.settings
     limits = RateLimits(settings.api_rate, settings.api_rate_burst) if settings.api_rate else None

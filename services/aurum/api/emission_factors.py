@@ -1,4 +1,4 @@
-"""The emission factors of an account's hours: a provider's where there is one, else the yearly table's."""
+"""Emission factors by hour: from a provider if it has them, else from the table by year."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +20,33 @@ from aurum.sustainability.factors import (
 from aurum.sustainability.hourly import Floats
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, FileFactors, LastGoodFactors
 
-_PROVIDER = "emission-factors"  # the name of the policies' target
+_PROVIDER = "emission-factors"  # target name in the resilience policies
 
 
 @dataclass(frozen=True, slots=True)
 class EmissionFactors:
-    """providers: asked in this order; what none of them has is the table's."""
+    """Emission factors from several providers and a table.
+
+    Attributes:
+        table: The factors by year, used for hours that no provider has.
+        providers: The providers of hourly factors, by descending precedence.
+    """
 
     table: FactorTable
     providers: Sequence[FactorProvider]
 
     async def of(self, zone: str, method: Method, first: int, count: int) -> tuple[list[Factor], str | None]:
-        """A factor for each hour, and in words why a provider's are missing. Raises InvalidArgumentError."""
+        """Returns a factor for each hour, and a note if a provider failed.
+
+        Args:
+            zone: The grid zone.
+            method: location, or residual for the residual mix. Only location uses the providers.
+            first: The first hour, in hours since 1970.
+            count: The number of hours.
+
+        Raises:
+            InvalidArgumentError: There is no factor for an hour.
+        """
         found: dict[int, Factor] = {}
         problem = None
         if method == "location":
@@ -54,7 +69,7 @@ def numbers(factors: Sequence[Factor]) -> Floats:
 
 
 def emission_factors(service: Service) -> EmissionFactors:
-    """By the settings. Raises SettingsError that names the wrong one."""
+    """Makes the providers and the table by the settings. Raises SettingsError if a setting or file is invalid."""
     settings = service.settings
     table = built_in()
     try:

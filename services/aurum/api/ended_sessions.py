@@ -1,7 +1,7 @@
 """Sessions that were signed out before they expired. Every replica of the API refuses them.
 
-What ends here is refused here at once and recorded as an event of the plant as a whole; the others read it within
-seconds. Without ingestion it is recorded when that is back.
+A session that ends at this replica is refused here at once, and recorded as an event without a machine. The other
+replicas read the event within seconds. While ingestion is unreachable, events wait in memory.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)
 
-_KIND = "session_end"  # of event
-_EVERY, _WHILE_AWAY = 2.0, 5.0  # seconds
-_MOST = 10_000  # sessions; those that end first go first
+_KIND = "session_end"  # kind of the event
+_EVERY, _WHILE_AWAY = 2.0, 5.0  # seconds between exchanges; while ingestion is unreachable
+_MOST = 10_000  # kept sessions; those that expire first are dropped first
 
 
 class EndedSessions:
-    """For one event loop."""
+    """The ids of ended sessions, exchanged with the other replicas. Not thread-safe; use it from one event loop."""
 
     def __init__(self, ingestion: IngestionBackend, clock: Callable[[], float] = time.time) -> None:
         self._ingestion = ingestion
         self._clock = clock
-        self._until: dict[str, float] = {}  # by the session's id: when it would have ended
+        self._until: dict[str, float] = {}  # expiry of each session, by its id
         self._waiting: collections.deque[tuple[str, float]] = collections.deque(maxlen=_MOST)
         self._number = 0
 
@@ -35,12 +35,12 @@ class EndedSessions:
         return session_id in self._until
 
     def end(self, session_id: str, until: float) -> None:
-        """Ends a session. until: seconds since 1970 at which it would have ended by itself."""
+        """Ends a session. until: When it would have expired, in seconds since 1970."""
         self._note(session_id, until)
         self._waiting.append((session_id, until))
 
     async def run(self) -> None:
-        """Tells the other replicas and hears from them, for as long as it runs."""
+        """Exchanges ended sessions with the other replicas periodically. Runs until cancelled."""
         while True:
             try:
                 await self.exchange()
@@ -51,7 +51,11 @@ class EndedSessions:
             await asyncio.sleep(pause)
 
     async def exchange(self) -> None:
-        """Raises AurumError; then nothing is forgotten."""
+        """Records the sessions that ended here and reads those that ended elsewhere.
+
+        Raises:
+            AurumError: Ingestion did not answer. Unrecorded sessions are kept for the next exchange.
+        """
         while self._waiting:
             session_id, until = self._waiting[0]
             event = ingestion_pb2.Event(kind=_KIND, at_us=int(until * 1e6), id=session_id)

@@ -1,6 +1,6 @@
-"""What answers when prediction cannot: the last good prediction with its age, then the rule of the machine's type.
+"""The fallback for predictions: the last good prediction with its age, then the rule of the machine's type.
 
-Never a fake success: every such answer is marked as degraded and says why, in itself, on its span, in metrics and log.
+Every such answer is marked as degraded. The reason is in the answer, on the span and in the log; a metric counts it.
 """
 
 import collections
@@ -30,7 +30,13 @@ _REMEMBERED = 10_000  # machines
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """An answer in place of the service's. age: of the prediction in seconds; None for a rule's, which is new."""
+    """An answer of the fallback.
+
+    Attributes:
+        prediction: The answer, marked as degraded.
+        source: Whether it is the last good prediction or comes from a rule.
+        age: Age of the prediction in seconds; None for the answer of a rule, which is always new.
+    """
 
     prediction: prediction_pb2.PredictResponse
     source: Literal["last_good", "rule"]
@@ -38,7 +44,7 @@ class Degraded:
 
 
 class PredictionFallback:
-    """Remembers the latest predictions that were asked for; those made in the background it finds in the plant view."""
+    """Keeps the latest requested predictions for the fallback. The plant view has those made in the background."""
 
     def __init__(self, plant: PlantView, ingestion: IngestionBackend) -> None:
         self._plant = plant
@@ -48,14 +54,14 @@ class PredictionFallback:
         )  # with time.time()
 
     def remember(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
-        """Takes over a good prediction."""
+        """Keeps a good prediction."""
         self._asked[machine_id] = (prediction, time.time())
         self._asked.move_to_end(machine_id)
         while len(self._asked) > _REMEMBERED:
             self._asked.popitem(last=False)
 
     async def answer(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded:
-        """The best that can be said of a machine after `error`; raises that if nothing can be."""
+        """Returns the best available answer for a machine. Raises `error` if there is none."""
         degraded = self._last_good(machine_id, spec, error) or await self._by_rule(machine_id, spec, error)
         if degraded is None:
             raise error
@@ -111,7 +117,11 @@ class PredictionFallback:
         return Degraded(answer, "rule")
 
     async def _machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
-        """A machine with its latest readings; None if nobody can say. Raises NotFoundError if there is none."""
+        """Returns a machine with its latest readings, or None if it cannot be obtained.
+
+        Raises:
+            NotFoundError: There is no such machine.
+        """
         known = self._plant.machine(machine_id)
         if known is not None:
             return known

@@ -1,4 +1,4 @@
-"""At the API's door: who it is, whether that may be asked, and whether it is asked too often."""
+"""Authentication, authorization and rate limits of HTTP requests."""
 
 import time
 from collections.abc import Mapping
@@ -25,14 +25,22 @@ from aurum.security.sessions import COOKIE, Sessions
 from aurum.security.tokens import TokenError, Tokens
 
 NOBODY = Identity("anonymous", frozenset(), "open")
-_NO_ROUTE = Role.SERVICE  # which nobody who calls the API has
+_NO_ROUTE = Role.SERVICE  # no caller of the API has this role
 _BEARER, _KEY = "bearer ", "x-api-key"
 
 
 @dataclass(slots=True)
 class Gatekeeper:
-    """keys, tokens, sessions: what is taken for proof; none of them where everybody may do all. limits: of requests by
-    identity. local: whether only this machine is to be heard, where everybody may do all."""
+    """Decides which requests are admitted.
+
+    Attributes:
+        keys: API keys, if they are accepted.
+        tokens: OIDC tokens, if they are accepted. Without keys and tokens, callers are not authenticated.
+        sessions: Sessions of the console, if callers are authenticated.
+        limits: Rate limits by identity, or by address if callers are not authenticated.
+        routes: The role that each route requires.
+        local: Whether to refuse requests under foreign host names if callers are not authenticated.
+    """
 
     keys: ApiKeys | None
     tokens: Tokens | None
@@ -43,7 +51,7 @@ class Gatekeeper:
 
     @classmethod
     def open(cls, limits: RateLimits | None = None, *, local: bool = False) -> "Gatekeeper":
-        """For where nobody is asked who they are."""
+        """Returns a gatekeeper that does not authenticate callers."""
         return cls(None, None, None, limits, ROUTES, local)
 
     @property
@@ -51,7 +59,21 @@ class Gatekeeper:
         return self.keys is not None or self.tokens is not None
 
     async def admit(self, method: str, template: str, headers: Headers, address: str) -> Identity:
-        """Raises UnauthenticatedError, PermissionDeniedError, ResourceExhaustedError."""
+        """Authenticates and authorizes a request, and returns the caller's identity.
+
+        Args:
+            method: The HTTP method.
+            template: The template of the path, or "unmatched".
+            headers: The request's headers.
+            address: The client's address.
+
+        Raises:
+            UnauthenticatedError: The credentials are missing or wrong.
+            PermissionDeniedError: The caller lacks the role or is bound to sites, or the request comes from another
+                web site.
+            MethodNotAllowedError: The path exists with other methods only.
+            ResourceExhaustedError: The caller exceeds its rate, or the address sent too many wrong keys.
+        """
         self._refuse_other_sites(method, headers)
         identity = await self.identify(headers, method, address) if self.asks else EVERYBODY
         wanted = self._wanted(method, template)
@@ -71,13 +93,18 @@ class Gatekeeper:
         return identity
 
     def still(self, identity: Identity) -> bool:
-        """Whether what has proved an identity holds now."""
+        """Whether the proof of an identity is still valid."""
         if identity.until <= time.time():
             return False
         return not identity.key_id or (self.keys is not None and self.keys.still(identity.key_id) is not None)
 
     async def identify(self, headers: Headers, method: str, address: str) -> Identity:
-        """Who it is; NOBODY if nothing is said. Raises UnauthenticatedError if what is said is wrong."""
+        """Returns the identity by key, token or session cookie; NOBODY without any, or with an invalid session.
+
+        Raises:
+            UnauthenticatedError: The key or token is not valid.
+            PermissionDeniedError: A browser with a session makes a change on behalf of another web site.
+        """
         stated = headers.get("authorization", "")
         key = headers.get(_KEY) or (stated[len(_BEARER) :] if stated.lower().startswith(f"{_BEARER}aurum_") else None)
         if key is not None:
@@ -92,13 +119,13 @@ class Gatekeeper:
         if found is not None and found.key_id:
             found = self.keys.still(found.key_id) if self.keys else None
         if found is None:
-            return NOBODY  # over: the console asks to sign in again
+            return NOBODY  # the console then asks the user to sign in again
         if method not in SAFE_METHODS and not from_ourselves(headers):
             raise PermissionDeniedError("a signed-in browser changes nothing for another site", reason="CROSS_SITE")
         return found
 
     def _refuse_other_sites(self, method: str, headers: Headers) -> None:
-        """A browser that has a page of somebody else's open neither signs in here for it, nor acts where all may."""
+        """Refuses changes that a browser makes on behalf of another web site, and foreign host names if `local`."""
         if changes_for_elsewhere(method, headers):
             raise PermissionDeniedError("a browser changes nothing here for another site", reason="CROSS_SITE")
         if self.local and not self.asks and under_foreign_name(headers):
@@ -117,7 +144,7 @@ class Gatekeeper:
 
     def _wanted(self, method: str, template: str) -> Wanted:
         if template == "unmatched":
-            return PUBLIC  # there is nothing to be seen
+            return PUBLIC  # the answer is 404 anyway
         wanted = self.routes.get((_method(method), template), _NO_ROUTE)
         if wanted is _NO_ROUTE:
             allowed = sorted(known for known, other in self.routes if other == template)
@@ -151,5 +178,5 @@ def _session_cookie(headers: Headers) -> str | None:
 
 
 def _method(method: str) -> str:
-    """By which the table knows a request's method."""
+    """Returns the method under which the table of routes lists a request. HEAD and OPTIONS count as GET."""
     return "GET" if method in ("HEAD", "OPTIONS") else method

@@ -1,4 +1,4 @@
-"""Idempotency-Key: with it a client may repeat a request that changes something, and the change happens once."""
+"""The header Idempotency-Key, with which a repeated request takes effect only once."""
 
 import hashlib
 from typing import Annotated
@@ -19,12 +19,12 @@ async def _scoped(request: Request, caller: Caller, stated: _Stated = None) -> s
     return hashlib.sha256("\0".join(scope).encode()).hexdigest()[:_SCOPED]
 
 
-# A digest of the header within its caller and its route, since others may count their requests alike
+# A digest of the header, the caller and the route, since different callers may use the same keys
 IdempotencyKey = Annotated[str | None, Depends(_scoped)]
 
 
 def key_reused() -> InvalidArgumentError:
-    """The error for a key that was used before with a different body."""
+    """Returns the error for a key that was used before with a different body."""
     error = InvalidArgumentError.of(
         "Idempotency-Key", "was used for a request with another content; use a new key for each request"
     )

@@ -1,7 +1,7 @@
-"""The live state of the plant for all open consoles: encoded once, sent to each.
+"""Streams the live state of the plant to all open consoles as server-sent events.
 
-Every fifth of a second what has changed becomes the text of server-sent events. Who has just come gets everything
-first, who comes back what it has missed, and who is slow gets less often more: nothing waits in a queue for anybody.
+Changes are encoded every 0.2 s, once for all consoles at the same version. A new console first gets the whole state,
+and a returning one the changes that it missed. There are no queues: a slow console gets larger events less often.
 """
 
 import asyncio
@@ -15,21 +15,24 @@ from aurum.api.convert import finite, moment, status_of
 from aurum.api.plant_view import MachineView, PlantView
 from aurum.runtime import metrics
 
-_EVERY = 0.2  # seconds between two events
-_PULSE = 5.0  # seconds between two pulses, by which a console knows that it is connected
+_EVERY = 0.2  # seconds between two checks for changes
+_PULSE = 5.0  # seconds between two pulses, which show a console that it is connected
 _MACHINES_PER_EVENT, _VALUES_PER_EVENT = 500, 20_000
-_DIGITS = 5  # significant, of a reading
+_DIGITS = 5  # significant digits of a reading
 
 
 class LiveFeed:
-    """version of what is told: the plant's. An event's id is EPOCH.VERSION, which a console gives back."""
+    """Encodes changes of the plant view and streams them to consoles.
+
+    An event's id is EPOCH.VERSION, where the version is the plant view's. A console that reconnects sends the last id.
+    """
 
     def __init__(self, plant: PlantView, alarms: AlarmDesk) -> None:
         self._plant = plant
         self._alarms = alarms
         self._epoch = f"{time.time_ns() // 1_000_000:x}"
         self._version = plant.version
-        # Events of sites since a version, up to the present one
+        # By a version and the sites of a console: the events from that version to the present one
         self._encoded: dict[tuple[int, frozenset[str]], asyncio.Task[Sequence[bytes]]] = {}
         self._ticks = 0
         self._ticked = asyncio.Event()
@@ -39,7 +42,7 @@ class LiveFeed:
         self.consoles = 0
 
     async def run(self) -> None:
-        """Looks for changes, for as long as it runs; without a console there is nothing to do."""
+        """Checks for changes while there are consoles. Runs until the plant view is closed."""
         while not self._plant.closed:
             await asyncio.sleep(_EVERY)
             if self.consoles:
@@ -47,8 +50,12 @@ class LiveFeed:
         self._tick()
 
     async def follow(self, last_event_id: str | None, sites: frozenset[str] = frozenset()) -> AsyncGenerator[bytes]:
-        """Events without end, until the service stops. last_event_id: what the console has heard last. sites: of which
-        it may hear; of all if empty."""
+        """Yields encoded events until the service stops.
+
+        Args:
+            last_event_id: The id of the last event that the console received, if any.
+            sites: The sites that the console may see; all if empty.
+        """
         self.consoles += 1
         metrics.event_streams.set(self.consoles)
         try:
@@ -114,7 +121,7 @@ class LiveFeed:
         if encoding is None:
             encoding = asyncio.create_task(self._encode(seen, sites), name="encode-events")
             self._encoded[seen, sites] = encoding
-        return await asyncio.shield(encoding)  # others may wait for the same
+        return await asyncio.shield(encoding)  # other consoles may wait for the same task
 
     async def _encode(self, seen: int, sites: frozenset[str]) -> Sequence[bytes]:
         id_ = f"{self._epoch}.{self._version}"
@@ -122,10 +129,10 @@ class LiveFeed:
         total = self._plant.machines_of(sites)
         events: list[bytes] = []
         start = 0
-        # Without a change of its own who is bound to sites hears nothing: an empty event would tell of others'
+        # A caller bound to sites gets no empty event, since it would reveal a change at another site
         while (not events and (seen < 0 or not sites)) or start < len(views):
             part = _part(views, start)
-            last = start + len(part) >= len(views)  # only then has a console heard everything
+            last = start + len(part) >= len(views)  # only the last event has an id, since it completes the version
             content = {
                 "machines": [_item(view) for view in part],
                 "total": total,
@@ -133,12 +140,12 @@ class LiveFeed:
             }
             events.append(_event("machines", content, id_ if last else None))
             start += len(part)
-            await asyncio.sleep(0)  # requests have their turn
+            await asyncio.sleep(0)  # lets the event loop handle requests
         return events
 
 
 def _part(views: Sequence[MachineView], start: int) -> Sequence[MachineView]:
-    """As many machines, from one on, as belong into an event: at least one."""
+    """Returns the machines for one event, from index `start` on: at least one, and within the limits of an event."""
     end, values = start, 0
     while end < len(views) and end - start < _MACHINES_PER_EVENT:
         values += len(views[end].machine.sensors)
@@ -149,8 +156,11 @@ def _part(views: Sequence[MachineView], start: int) -> Sequence[MachineView]:
 
 
 def _item(view: MachineView) -> dict[str, Any]:
-    """A machine by the names that it has in the API, with its latest readings. Built by hand: it is made for each
-    machine that sends something, and all at once for who has just come."""
+    """Returns a machine with its latest readings, with the field names of the API.
+
+    It is a plain dictionary for speed, since it is built for every changed machine, and for all machines at once when
+    a console connects.
+    """
     machine, prediction = view.machine, view.prediction
     item: dict[str, Any] = {
         "machine_id": machine.machine_id,

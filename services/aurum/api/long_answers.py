@@ -1,4 +1,4 @@
-"""Places for answers that take long, or never end: a part of them for each caller."""
+"""Limits on long or endless answers. Each caller may use a share of the places."""
 
 import contextlib
 from collections.abc import AsyncIterator, Generator
@@ -22,7 +22,7 @@ async def _query_place(request: Request, context: Context, caller: Caller) -> As
         yield
 
 
-# A place is given back when the answer has been sent, or the client has gone
+# The place is released when the answer has been sent, or the client has disconnected
 EventPlace = Depends(_event_place)
 QueryPlace = Depends(_query_place)
 
@@ -33,6 +33,6 @@ def _place(kind: Kind, request: Request, context: ApiContext, caller: Identity) 
         try:
             place.enter_context(context.streams.place(kind, caller_of(request.scope, caller)))
         except ResourceExhaustedError:
-            request.state.beyond_own_share = True  # which does not say that there is too much to do
+            request.state.beyond_own_share = True  # keeps the refusal from counting as overload
             raise
         yield

@@ -1,5 +1,8 @@
-"""What happens to each HTTP request: an id, a place or a refusal, a deadline, a bound on its body, an end when nobody
-waits for it any more, metrics, one line in the log."""
+"""Middleware for every HTTP request.
+
+It authenticates the caller and assigns a request id, a deadline and a criticality. It limits the concurrent requests
+and the size of bodies. It cancels a request when the client disconnects, and records metrics and an access log line.
+"""
 
 import asyncio
 import contextlib
@@ -39,16 +42,19 @@ from aurum.security.identity import Identity
 logger = logging.getLogger("aurum.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # probes and scrapes are counted, not logged
-_ALWAYS = _QUIET | {"/health", "/api/events"}  # answered however much there is to do; streams have a limit of their own
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # probes and scrapes are counted, but not logged
+_ALWAYS = _QUIET | {"/health", "/api/events"}  # exempt from admission; event streams have a limit of their own
 _CLIENT_GONE = 499
 _OVERLOAD = frozenset({429, _CLIENT_GONE, 503, 504})
-# A connection that is closed while its body is still coming is reset, and the client loses the answer.
-_LINGER_SECONDS = 2.0  # for which the rest of a refused body is read and discarded
-_LINGER_BODIES = 4  # or until so many times the largest body has come
+# Closing a connection while a body is still arriving resets it, and the client loses the answer. Therefore the rest of
+# a refused body is read and discarded, up to these limits.
+_LINGER_SECONDS = 2.0
+_LINGER_BODIES = 4  # times the largest allowed body
 
 
 class RequestMiddleware:
+    """ASGI middleware that handles every HTTP request before and after the application."""
+
     def __init__(
         self,
         app: ASGIApp,
@@ -61,7 +67,18 @@ class RequestMiddleware:
         bodies: BodyBudget,
         routes: Sequence[BaseRoute],
     ) -> None:
-        """routes: of the application, to name the endpoint of requests that never get to it."""
+        """Wraps an application.
+
+        Args:
+            app: The wrapped application.
+            max_body_bytes: Largest allowed body.
+            admission: The limit on concurrent requests.
+            faults: Faults to inject.
+            health: Tells when the service is draining.
+            gatekeeper: Authenticates and authorizes callers.
+            bodies: The budget for all bodies.
+            routes: The application's routes, to find the endpoint of requests that are refused before routing.
+        """
         self._app = app
         self._health = health
         self._gatekeeper = gatekeeper
@@ -104,7 +121,10 @@ class RequestMiddleware:
             reset_request_context(token)
 
     async def _let_in(self, scope: Scope, headers: Headers) -> None:
-        """Raises UnauthenticatedError, PermissionDeniedError, ResourceExhaustedError."""
+        """Authenticates and authorizes the caller, and stores the identity in the scope's state.
+
+        Raises UnauthenticatedError, PermissionDeniedError or ResourceExhaustedError.
+        """
         client = scope.get("client")
         address = client[0] if client else ""
         identity = await self._gatekeeper.admit(scope["method"], self._endpoint(scope), headers, address)
@@ -113,7 +133,7 @@ class RequestMiddleware:
             name_caller(identity.user_id)
 
     def _endpoint(self, scope: Scope) -> str:
-        """The template of the path that was asked for, also of a request that was refused before it was routed."""
+        """Returns the path template of a request, also if it was refused before routing."""
         route = scope.get("route") or next(
             (each for each in self._routes if each.matches(scope)[0] is not Match.NONE), None
         )
@@ -142,7 +162,7 @@ class RequestMiddleware:
     async def _place(
         self, criticality: Criticality, exchange: "_Exchange", state: Mapping[str, Any]
     ) -> AsyncGenerator[None]:
-        """One of the places that there are for requests. Raises ResourceExhaustedError if there is none."""
+        """Holds one of the places of the admission limit. Raises ResourceExhaustedError if none is free."""
         try:
             await self._admission.acquire_async(remaining(), criticality)
         except LimitExceededError as error:
@@ -156,21 +176,26 @@ class RequestMiddleware:
 
 
 class _Exchange:
-    """One request and its answer. status: of the answer, None before it has begun. received: bytes of the body. last:
-    whether the connection ends with it."""
+    """One request and its answer.
+
+    Attributes:
+        status: Status of the answer; None before it has started.
+        received: Received bytes of the body.
+        drip: Seconds of delay before each part of the answer, by an injected fault.
+    """
 
     def __init__(
         self, headers: Headers, receive: Receive, send: Send, request_id: str, *, max_body_bytes: int, last: bool
     ) -> None:
         self.status: int | None = None
         self.received = 0
-        self.drip = 0.0  # seconds before each part of the answer
+        self.drip = 0.0
         self._receive = receive
         self._send = send
         self._request_id = request_id
         self._max_body_bytes = max_body_bytes
         self._last = last
-        self._encrypted = headers.get("x-forwarded-proto") == "https"  # TLS ends in front of the API
+        self._encrypted = headers.get("x-forwarded-proto") == "https"  # TLS terminates in front of the API
         self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._body_given = False
         self._budget: BodyBudget | None = None
@@ -181,7 +206,10 @@ class _Exchange:
         self._gone = asyncio.Event()
 
     async def receive(self) -> Message:
-        """The next part of the body, which may be the empty one of a request without; then that the client has gone."""
+        """Returns the next part of the body. After its end, waits until the client disconnects.
+
+        A request without a body has one empty part.
+        """
         if not self._body_expected and not self._body_given:
             self._body_given = True
             self._body_done.set()
@@ -194,18 +222,18 @@ class _Exchange:
         if self.received > self._max_body_bytes:
             raise BodyTooLargeError(self._max_body_bytes)
         if self._budget is not None and self.received > self._reserved:
-            self._reserve(self.received - self._reserved)  # of a body that came without its length
+            self._reserve(self.received - self._reserved)  # a body without Content-Length
         if not message.get("more_body", False):
             self._body_done.set()
         return message
 
     def hold_body(self, budget: BodyBudget, caller: str, nbytes: int) -> None:
-        """Reserves room for the body. Raises ResourceExhaustedError."""
+        """Reserves budget for the body. Raises ResourceExhaustedError."""
         self._budget, self._caller = budget, caller
         self._reserve(nbytes)
 
     def free_body(self) -> None:
-        """Gives the room back."""
+        """Returns the reserved budget."""
         if self._budget is not None:
             self._budget.give_back(self._caller, self._reserved)
             self._reserved = 0
@@ -238,7 +266,7 @@ class _Exchange:
         await self._send(message)
 
     async def _discard_body(self) -> None:
-        """Reads the rest of a refused body, within bounds, so that the client can finish and read the answer."""
+        """Reads the rest of a refused body, within limits, so that the client can finish and read the answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 while self.received < _LINGER_BODIES * self._max_body_bytes:
@@ -250,14 +278,18 @@ class _Exchange:
 
     @contextlib.asynccontextmanager
     async def wanted(self, seconds: float | None) -> AsyncGenerator[None]:
-        """Cancels the block when the client's time is over, or when it goes before the answer has begun."""
+        """Cancels the block when the client's timeout expires, or when it disconnects before the answer starts.
+
+        Raises:
+            DeadlineError: The client's timeout has expired.
+        """
         task = asyncio.current_task()
         if not self._body_expected:
             self._body_done.set()
-        self._watched = True  # from now on only the watch receives, once the body is done
+        self._watched = True  # after the end of the body, only the watch task calls the server's receive
         watch = asyncio.create_task(self._watch(task), name="client-watch")
         try:
-            # A margin later than the deadline of the work, which may thus still end with something better
+            # Expires after the deadline of the work by a margin, in which the work can still return a better answer
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as error:
@@ -280,13 +312,16 @@ class _Exchange:
 
 
 def caller_of(scope: Scope, identity: Identity) -> str:
-    """Whose share of bodies and places a request takes: the identity's, or the address's where nobody is asked."""
+    """Returns the name under which shares of bodies and places are counted.
+
+    It is the identity, or the client's address if callers are not authenticated.
+    """
     client = scope.get("client")
     return identity.user_id if identity.kind != "open" else client[0] if client else ""
 
 
 def _timeout(headers: Headers) -> float | None:
-    """Seconds that the client waits, if it says so. Raises InvalidArgumentError."""
+    """Returns the timeout that the client states, in seconds, or None. Raises InvalidArgumentError if it is invalid."""
     text = headers.get(TIMEOUT_HEADER)
     if text is None:
         return None
@@ -300,7 +335,7 @@ def _timeout(headers: Headers) -> float | None:
 
 
 def _criticality(scope: Scope, headers: Headers) -> Criticality:
-    """The class of a request: what it states, else by what it asks for. Raises InvalidArgumentError."""
+    """Returns the stated criticality of a request, else the one of its path. Raises InvalidArgumentError."""
     stated = headers.get(CRITICALITY_KEY)
     if stated is not None:
         found = Criticality.parse(stated)
@@ -315,7 +350,7 @@ def _criticality(scope: Scope, headers: Headers) -> Criticality:
 
 
 def _account(scope: Scope, endpoint: str, exchange: _Exchange, seconds: float) -> None:
-    """Metrics and the access log of a request that has ended."""
+    """Records the metrics and the access log line of a finished request."""
     method, status = scope["method"], exchange.status or 500
     metrics.track_request(method, endpoint, status)
     metrics.track_request_duration(method, endpoint, seconds)

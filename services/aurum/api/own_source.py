@@ -1,14 +1,17 @@
-"""The source under which the API writes readings whose callers name none."""
+"""The source under which the API writes readings whose callers name no source."""
 
 import heapq
 import time
 
-_MOST_UNKNOWN = 1000  # sequences whose fate is not known, after which another source begins
+_MOST_UNKNOWN = 1000  # writes with unknown outcome, after which a new source is used
 
 
 class OwnSource:
-    """Gives each write a sequence, and gives one that was not used again, so that few gaps are left. For one event
-    loop."""
+    """Assigns a source and a sequence to each write.
+
+    Sequences of refused writes are assigned again, so that few gaps remain. It is not thread-safe; use it from one
+    event loop.
+    """
 
     def __init__(self) -> None:
         self._begin()
@@ -20,7 +23,7 @@ class OwnSource:
         self._unknown = 0
 
     def take(self) -> tuple[str, int]:
-        """Source and sequence of the next write."""
+        """Returns the source and the sequence for the next write."""
         if self._unknown >= _MOST_UNKNOWN:
             self._begin()
         if self._unused:
@@ -29,10 +32,10 @@ class OwnSource:
         return self.id, self._next - 1
 
     def refused(self, source_id: str, sequence: int) -> None:
-        """Notes that a write was certainly not stored."""
+        """Records that a write was certainly not stored, so its sequence can be assigned again."""
         if source_id == self.id:
             heapq.heappush(self._unused, sequence)
 
     def unknown(self, source_id: str) -> None:
-        """Notes that nobody knows whether a write was stored."""
+        """Records that it is unknown whether a write was stored."""
         self._unknown += source_id == self.id

@@ -1,7 +1,7 @@
-"""What the API knows of the plant without asking: the state of each machine and its latest prediction.
+"""In-memory view of the plant: the state of each machine and its latest prediction.
 
-Kept current in the background, for risk in lists, for the console and for a fallback; bounded by the number of
-machines that ingestion keeps.
+Background tasks keep it up to date. It serves lists, the console, alarms and the fallback. Its size is bounded by the
+number of machines that ingestion keeps.
 """
 
 import asyncio
@@ -20,28 +20,32 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_MS = 100
-_SCORED_AT_ONCE = 200  # machines in one round; the others have their turn in the next
-_MACHINES_PER_CALL = 4  # few, so that scoring never holds up a prediction that somebody waits for
-_PROBE_EVERY, _HEARD_WITHIN = 3.0, 9.0  # seconds between two questions; since an answer, for a service to be there
-_PROBE_SOON = 0.5  # seconds, while a service is not there
+_SCORED_AT_ONCE = 200  # machines in one round; the others follow in the next
+_MACHINES_PER_CALL = 4  # few, so that background scoring does not delay requested predictions
+_PROBE_EVERY, _HEARD_WITHIN = 3.0, 9.0  # seconds between probes; after the last answer, until unreachable
+_PROBE_SOON = 0.5  # seconds between probes while a service is unreachable
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
 
 
 @dataclass(slots=True)
 class MachineView:
+    """The last known state of a machine, and its latest prediction."""
+
     machine: ingestion_pb2.Machine
     prediction: prediction_pb2.PredictResponse | None = None
     predicted_at: float = 0.0  # time.time()
-    scored_us: int = 0  # last_seen_us when it was last tried
+    scored_us: int = 0  # last_seen_us of the last attempt to score it
     version: int = 0
 
 
 class PlantView:
+    """Follows all machines, keeps their predictions up to date, and tells what changed since a version."""
+
     def __init__(self, ingestion: IngestionBackend, prediction: PredictionBackend, refresh_interval: float) -> None:
         self._ingestion = ingestion
         self._prediction = prediction
         self._refresh_interval = refresh_interval
-        self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # changed last at the end
+        self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # latest change last
         self._version = 0
         self._heard: dict[str, float] = {}  # service → time.monotonic() of its last answer
         self._begun = time.monotonic()
@@ -50,7 +54,7 @@ class PlantView:
         self.closed = False
 
     def close(self) -> None:
-        """Lets streams end."""
+        """Marks the view as closed, upon which event streams end."""
         self.closed = True
 
     def prediction_of(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
@@ -58,25 +62,25 @@ class PlantView:
         return view.prediction if view else None
 
     def machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
-        """A machine as it was last heard of, with the latest reading of each sensor."""
+        """Returns the last known state of a machine with the latest reading of each sensor, or None."""
         view = self._views.get(machine_id)
         return view.machine if view else None
 
     def last_good(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
-        """The latest prediction of a machine and its age in seconds."""
+        """Returns the latest prediction of a machine and its age in seconds, or None."""
         view = self._views.get(machine_id)
         return (view.prediction, time.time() - view.predicted_at) if view and view.prediction else None
 
     def note_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
-        """Takes over a prediction that was asked for."""
+        """Stores a prediction that a request obtained."""
         view = self._views.get(machine_id)
         if view:
             view.prediction, view.predicted_at = prediction, time.time()
-            view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # no need to ask again in the background
+            view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # spares the background scoring
             self._touch(view)
 
     def machines_of(self, sites: frozenset[str]) -> int:
-        """How many there are; of all sites if none is named."""
+        """Returns the number of machines of some sites, or of all if `sites` is empty."""
         if not sites:
             return len(self._views)
         return sum(1 for view in self._views.values() if view.machine.site in sites)
@@ -86,15 +90,23 @@ class PlantView:
         return self._version
 
     def changed_since(self, version: int) -> Iterator[MachineView]:
-        """What changed after `version`, the latest first."""
+        """Yields the machines that changed after `version`, the latest change first."""
         for view in reversed(self._views.values()):
             if view.version <= version:
                 return
             yield view
 
     def first_look(self, within: float, scored: bool) -> str | None:
-        """What is not known yet that a fallback needs, for `within` seconds at most: better degraded than not at all.
-        Without such a limit, that the machines cannot be followed. scored: whether predictions belong to it."""
+        """Returns why the view is not ready, or None if it is ready.
+
+        The view is ready when it has the data that the fallback needs. After `within` seconds it counts as ready
+        without them, since degraded answers are better than none. The problem that machines cannot be followed is
+        returned regardless of the time.
+
+        Args:
+            within: Seconds after the start during which missing data is reported.
+            scored: Whether predictions are needed as well.
+        """
         if self.problem:
             return self.problem
         if time.monotonic() > self._begun + within:
@@ -104,16 +116,16 @@ class PlantView:
         return "the machines have no predictions yet" if scored and not self._scored else None
 
     def unreachable(self) -> list[str]:
-        """The services that were not heard of lately."""
+        """Returns the names of the services that have not answered for a while."""
         since = time.monotonic() - _HEARD_WITHIN
         return [name for name in ("ingestion", "prediction") if self._heard.get(name, -1e9) < since]
 
     async def probe(self) -> None:
-        """Finds out which services answer, for as long as it runs."""
+        """Checks periodically which services answer. Runs until cancelled."""
         while True:
             for name, backend in (("ingestion", self._ingestion), ("prediction", self._prediction)):
                 try:
-                    with criticality_scope(Criticality.ALARM):  # it must be heard when there is too much to do
+                    with criticality_scope(Criticality.ALARM):  # an overloaded service must still answer probes
                         await backend.check()
                 except AurumError as error:
                     logger.warning("%s does not answer: %s", name, error.message)
@@ -122,7 +134,7 @@ class PlantView:
             await asyncio.sleep(_PROBE_SOON if self.unreachable() else _PROBE_EVERY)
 
     async def follow(self) -> None:
-        """Follows the state of all machines, for as long as it runs."""
+        """Follows the state of all machines. Runs until cancelled."""
         backoff = _BACKOFF
         while True:
             try:
@@ -134,14 +146,14 @@ class PlantView:
                     self._seen.set()
             except AurumError as error:
                 logger.warning("machines are not followed at the moment: %s", error.message)
-                # Without ingestion every replica knows as little, and answers that say so are better than none
+                # If ingestion is unreachable, all replicas are affected, and degraded answers are better than none
                 away = isinstance(error, UnavailableError | DeadlineError)
                 self.problem = None if away else f"the machines cannot be followed: {error.message}"
             await asyncio.sleep(backoff)
             backoff = min(_MAX_BACKOFF, 2 * backoff)
 
     async def score(self) -> None:
-        """Predicts for the machines that have new readings, those first that wait longest; for as long as it runs."""
+        """Predicts periodically for machines with new readings, longest-waiting ones first. Runs until cancelled."""
         await self._seen.wait()
         while True:
             started = time.monotonic()

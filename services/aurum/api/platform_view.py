@@ -1,6 +1,6 @@
-"""The platform as a whole: what each process of each service does right now, and the traces that are worth a look.
+"""State of the whole platform: the overview of each process of each service, and notable traces.
 
-Looked at only while somebody asks; the numbers of a period are the difference between two looks.
+The processes are polled only on request. Rates are differences between two polls.
 """
 
 import asyncio
@@ -15,28 +15,35 @@ from aurum.runtime.errors import AurumError, NotFoundError
 from aurum.runtime.http_client import HttpDependency
 from aurum.runtime.span_ring import NotableTrace, SpanRing
 
-_AGAIN_AFTER = 1.0  # seconds that one look serves all who ask
-_PERIOD = 15.0  # seconds to which rates refer, at most
+_AGAIN_AFTER = 1.0  # seconds for which the result of a poll is reused
+_PERIOD = 15.0  # longest period of rates, in seconds
 _MOST_INSTANCES = 20  # of one service
-_MOST_LOOKS = 32  # at one process
+_MOST_LOOKS = 32  # kept polls of one process
 _MOST_TRACES = 40
-_COLLECTED_AT_ONCE = 4  # traces in one turn
+_COLLECTED_AT_ONCE = 4  # traces in one round
 _COLLECT_EVERY = 1.0  # seconds
 _RANK = 0.95
 
 
-_Looks = collections.deque[tuple[float, Mapping[str, Any]]]  # time.monotonic(), what a process said; oldest first
+_Looks = collections.deque[tuple[float, Mapping[str, Any]]]  # time.monotonic() and state of each poll, oldest first
 
 
 class PlatformView:
+    """Polls the processes of all services, and collects notable traces."""
+
     def __init__(
         self,
         own: Callable[[], dict[str, Any]],
         servers: Mapping[str, HttpDependency],
         spans: SpanRing | None,
     ) -> None:
-        """own: what this process says of itself. servers: admin servers by service; its own may be among them. spans:
-        this process's, where they are kept."""
+        """Prepares the view without polling yet.
+
+        Args:
+            own: Returns the overview of this process.
+            servers: The admin servers by service, which may include the one of this process.
+            spans: The spans of this process, or None if they are not kept.
+        """
         self._own = own
         self._servers = servers
         self._spans = spans
@@ -49,8 +56,10 @@ class PlatformView:
         self._collected = 0
 
     async def instances(self) -> list[dict[str, Any]]:
-        """Every process: its state as /overview gives it, and `rates` since an earlier look; or that it is not
-        reachable, and why."""
+        """Returns the state of every process as in /overview, with `rates` since an earlier poll.
+
+        A process that cannot be reached has `reachable` false and a `reason`.
+        """
         async with self._looking:
             at, found = self._latest
             if time.monotonic() - at < _AGAIN_AFTER:
@@ -66,7 +75,12 @@ class PlatformView:
             return found
 
     async def each(self, service: str, ask: Callable[[HttpDependency, str], Awaitable[Any]]) -> list[Any]:
-        """What each process of a service answers. Raises NotFoundError, AurumError."""
+        """Calls `ask` for each process of a service and returns the answers.
+
+        Raises:
+            NotFoundError: There is no such service.
+            AurumError: A process did not answer.
+        """
         server = self._servers.get(service)
         if server is None:
             raise NotFoundError(
@@ -80,21 +94,21 @@ class PlatformView:
 
     @property
     def traces(self) -> list[tuple[NotableTrace, list[dict[str, Any]]]]:
-        """Each with its spans, the newest first."""
+        """The notable traces with their spans, the newest first."""
         return list(reversed(self._traces.values()))
 
     def trace(self, trace_id: str) -> tuple[NotableTrace, list[dict[str, Any]]] | None:
-        """A trace with its spans from all processes, by their start."""
+        """Returns a trace and its spans from all processes, ordered by start; None if it is not kept."""
         return self._traces.get(trace_id)
 
     async def collect(self) -> None:
-        """Gathers the spans of notable traces from all processes, before those forget them; for as long as it runs."""
+        """Collects the spans of notable traces from all processes before they discard them. Runs until cancelled."""
         while self._spans is not None:
             await asyncio.sleep(_COLLECT_EVERY)
             added = self._spans.added
             if added == self._collected:
                 continue
-            fresh: dict[str, NotableTrace] = {}  # the newest of each name: many of one must not hide one of another
+            fresh: dict[str, NotableTrace] = {}  # the newest of each name, so that a frequent one hides no other
             for trace in self._spans.notable:
                 if trace.trace_id not in self._traces:
                     fresh.setdefault(trace.name, trace)
@@ -111,7 +125,7 @@ class PlatformView:
                 with criticality_scope(Criticality.BATCH):
                     answer = await server.get_json("/spans", {"trace_id": trace_id})
             except AurumError:
-                return []  # it may be what the trace is about
+                return []  # the failing service may be the reason for the trace
             return list(answer["spans"])
 
         parts = [own.trace(trace_id), *await asyncio.gather(*(of(server) for server in self._servers.values()))]
@@ -131,7 +145,7 @@ class PlatformView:
         looks = self._looks.setdefault((state["service"], state["address"] or ""), _Looks(maxlen=_MOST_LOOKS))
         now = time.monotonic()
         if looks and looks[-1][1]["pid"] != state["pid"]:
-            looks.clear()  # started again
+            looks.clear()  # the process was restarted
         while looks and now - looks[0][0] > _PERIOD:
             looks.popleft()
         looks.append((now, state))
@@ -140,8 +154,11 @@ class PlatformView:
 
 
 def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> dict[str, float | None] | None:
-    """What happened between two looks at a process: requests and readings a second, the share of requests that failed,
-    the 95th centile of their seconds; None if the looks are one."""
+    """Returns the rates between two polls of a process, or None if no time has passed between them.
+
+    These are events per second, the share of failed requests and the 95th percentile of the request duration in
+    seconds. The latter two are None without requests.
+    """
     if seconds <= 0:
         return None
     first, last = before["requests"], after["requests"]
@@ -159,7 +176,7 @@ def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -
 
 
 def _centile(first: Mapping[str, Any], last: Mapping[str, Any]) -> float | None:
-    """By linear interpolation within a bucket, as Prometheus's histogram_quantile has it."""
+    """Returns the percentile by linear interpolation within a bucket, like Prometheus's histogram_quantile."""
     earlier = dict(zip(first["bounds"], first["counts"], strict=True))
     observed = last["observed"] - first["observed"]
     if observed <= 0:
@@ -176,7 +193,7 @@ def _centile(first: Mapping[str, Any], last: Mapping[str, Any]) -> float | None:
 
 
 async def state_of(service: str, server: HttpDependency, path: str, address: str) -> dict[str, Any]:
-    """What the admin server at an address says of its process at a path; or that it is not reachable, and why."""
+    """Returns the state of a process from a path of its admin server, or a state that says why it is unreachable."""
     try:
         return {"reachable": True, "address": address, **await server.get_json(path, at=address)}
     except AurumError as error:
@@ -188,7 +205,7 @@ def _missing(service: str, address: str, reason: str) -> dict[str, Any]:
 
 
 async def _addresses(address: str) -> Sequence[str]:
-    """Of all processes behind a name, such as the pods of a headless service. Raises OSError."""
+    """Resolves a name to the addresses of all its processes, such as the pods of a headless service. Raises OSError."""
     host, _, port = address.rpartition(":")
     found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     hosts = sorted({str(each[4][0]) for each in found})[:_MOST_INSTANCES]

@@ -1,4 +1,4 @@
-"""Every error as problem+json (RFC 9457) with the trace id. The one place that maps errors to HTTP."""
+"""Maps all errors to HTTP responses in the format problem+json (RFC 9457) with the trace id."""
 
 import logging
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ _STATUS = {
     grpc.StatusCode.CANCELLED: 499,
     grpc.StatusCode.INTERNAL: 500,
 }
-_RETRY_AFTER = 1  # seconds, where the error names none
-_SHOWN = 20  # wrong fields of one request
+_RETRY_AFTER = 1  # seconds, if the error names none
+_SHOWN = 20  # wrong fields in one answer
 
 
 class ProblemOut(BaseModel):
@@ -71,7 +71,16 @@ def problem(
     retry_after: float | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """A response. kind: the last part of its type. errors: the wrong fields, each with field, row and detail."""
+    """Returns a problem response.
+
+    Args:
+        status: The HTTP status.
+        detail: What is wrong, as a sentence.
+        kind: The last part of the problem's type; by default from the status.
+        errors: The wrong fields, each with field, row and detail.
+        retry_after: Seconds after which the client may retry.
+        headers: Further headers.
+    """
     title = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Client Closed Request"
     content: dict[str, Any] = {
         "type": f"urn:aurumai:problem:{kind or title.lower().replace(' ', '-')}",
@@ -91,7 +100,7 @@ def problem(
 
 
 def of_error(error: AurumError) -> JSONResponse:
-    """The problem that an error of the domain is; it is counted."""
+    """Counts an error of the domain and returns it as a problem response."""
     metrics.track_error(error.reason)
     status = 405 if isinstance(error, MethodNotAllowedError) else _STATUS.get(error.code, 500)
     response = problem(
@@ -107,7 +116,7 @@ def of_error(error: AurumError) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Answers each kind of error of `app` with a problem."""
+    """Installs handlers that answer every error of an application with a problem response."""
 
     @app.exception_handler(AurumError)
     async def domain(request: Request, error: AurumError) -> JSONResponse:

@@ -11,12 +11,12 @@ from aurum.runtime.errors import InvalidArgumentError
 
 _FIELDS = ("machine_id", "sensor", "timestamp", "value")
 _TOP = frozenset({"source_id", "sequence", "readings"})
-_TAKEN = object()  # stands in the parsed body for a reading that was taken
+_TAKEN = object()  # replaces each reading in the parsed body once its values are in the columns
 
 
 @dataclass(slots=True)
 class ReadingsBody:
-    """What a body says, as ReadingsIn describes it."""
+    """The content of a body that ReadingsIn describes."""
 
     source_id: str | None
     sequence: int | None
@@ -24,13 +24,18 @@ class ReadingsBody:
 
 
 def parse_readings(body: bytes) -> ReadingsBody:
-    """Raises TableError that names the row and the field of the first mistake, or InvalidArgumentError."""
+    """Parses a JSON body of readings.
+
+    Raises:
+        TableError: A reading is invalid. The error names the row and field of the first mistake.
+        InvalidArgumentError: The body itself is invalid.
+    """
     taken = _Taken()
     try:
         content: Any = json.loads(body, object_pairs_hook=taken.take)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError.of("body", f"is not JSON: {error}") from error
-    except ValueError as error:  # Python reads no whole number of more than 4,300 digits
+    except ValueError as error:  # Python refuses integers with more than 4,300 digits
         raise InvalidArgumentError.of("body", "has a number with too many digits") from error
     except RecursionError as error:
         raise InvalidArgumentError.of("body", "is not JSON of readings: it is nested too deeply") from error
@@ -70,12 +75,12 @@ def _sequence(value: Any) -> int | None:
 
 @dataclass(slots=True)
 class _Taken:
-    """The readings of a body so far, and the first mistake in them."""
+    """Collects the readings of a body while it is parsed, and the first mistake in them."""
 
     rows: Rows = field(default_factory=Rows)
     problem: TableError | None = None
     count: int = 0
-    names: dict[str, str] = field(default_factory=dict)  # one object for each name, not one for each reading
+    names: dict[str, str] = field(default_factory=dict)  # interned names, to save memory
 
     def take(self, pairs: list[tuple[str, Any]]) -> Any:
         content = dict(pairs)

@@ -1,4 +1,4 @@
-"""What the API takes and gives, as JSON."""
+"""JSON models of the API's requests and answers."""
 
 from datetime import datetime
 from typing import Literal
@@ -82,7 +82,7 @@ class MachinePage(BaseModel):
 class ReadingIn(_In):
     machine_id: str
     sensor: str
-    timestamp: str | StrictFloat | StrictInt = Field(  # strict, since true is no time
+    timestamp: str | StrictFloat | StrictInt = Field(  # strict, so that a boolean is not taken as a number
         description="ISO 8601, or a number since 1970 in seconds (from 1e11 milliseconds, from 1e14 microseconds)."
     )
     value: float | None

@@ -1,4 +1,4 @@
-"""What a caller sees who is bound to sites: machines of others are as if they were not there."""
+"""Visibility for callers that are bound to sites: machines of other sites appear not to exist."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
@@ -19,7 +19,10 @@ Item = TypeVar("Item", bound=OfMachine)
 
 
 async def within_scope(request: Request, context: Context, caller: Caller) -> None:
-    """For each route: raises NotFoundError if it is about a machine of another site."""
+    """Raises NotFoundError if a route's machine or alarm belongs to a site that the caller may not see.
+
+    This is a dependency of all routes.
+    """
     if not caller.sites:
         return
     machine_id = request.path_params.get("machine_id")
@@ -34,11 +37,16 @@ InScope = Depends(within_scope)
 
 
 async def require_machine(context: ApiContext, caller: Identity, machine_id: str) -> None:
-    """Raises NotFoundError if the machine is none of the caller's; AurumError if that cannot be found out."""
+    """Checks that the caller may see a machine.
+
+    Raises:
+        NotFoundError: The caller may not see the machine, or it does not exist.
+        AurumError: The machine's site cannot be determined.
+    """
     if not caller.sites:
         return
     machine = context.plant.machine(machine_id)
-    if machine is None or not machine.machine_type:  # it may have been registered since the plant was looked at
+    if machine is None or not machine.machine_type:  # it may have been registered since the plant view was updated
         try:
             machine = await context.ingestion.machine(machine_id)
         except NotFoundError as error:
@@ -48,13 +56,24 @@ async def require_machine(context: ApiContext, caller: Identity, machine_id: str
 
 
 def none_of_callers(machine_id: str) -> NotFoundError:
-    """What a caller who is bound to sites is told of any machine but its own: the same whether there is one."""
+    """Returns the error for a machine that a caller may not see. It does not reveal whether the machine exists."""
     return NotFoundError(f"machine {machine_id} is not registered", reason="MACHINE_NOT_FOUND")
 
 
 def site_to_ask(caller: Identity, site: str) -> str:
-    """The site that a caller's question is about. Raises InvalidArgumentError if there is no telling, NotFoundError if
-    it is none of the caller's."""
+    """Returns the site to query: the requested one, or the caller's only site by default.
+
+    Args:
+        caller: Who makes the request.
+        site: The requested site; empty if none is stated.
+
+    Returns:
+        The site. It is empty, for all sites, only if the caller is bound to none.
+
+    Raises:
+        InvalidArgumentError: The caller has several sites and stated none.
+        NotFoundError: The caller may not see the site.
+    """
     if not caller.sites:
         return site
     if not site and len(caller.sites) == 1:
@@ -67,7 +86,7 @@ def site_to_ask(caller: Identity, site: str) -> str:
 
 
 def of_callers(context: ApiContext, caller: Identity) -> Callable[[str], bool] | None:
-    """Tells of a machine's id whether it is the caller's; None where all are."""
+    """Returns a predicate for the ids of machines that the caller may see, or None if it may see all."""
     if not caller.sites:
         return None
 
@@ -79,6 +98,6 @@ def of_callers(context: ApiContext, caller: Identity) -> Callable[[str], bool] |
 
 
 def visible(context: ApiContext, caller: Identity, items: Iterable[Item]) -> list[Item]:
-    """Of items that name their machine, those whose machine is the caller's."""
+    """Returns the items whose machine the caller may see."""
     wanted = of_callers(context, caller)
     return [item for item in items if wanted is None or wanted(item.machine_id)]

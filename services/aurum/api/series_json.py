@@ -1,4 +1,7 @@
-"""Series as JSON, in parts: an answer of a million readings is never one object, nor made on the event loop."""
+"""Encodes series as JSON in parts, so that an answer with a million readings never needs one large object.
+
+Starlette runs the plain iterator on a thread, so that encoding does not block the event loop.
+"""
 
 import json
 import math
@@ -15,7 +18,7 @@ _PART = 10_000  # readings
 
 
 def encode_metrics(machine_id: str, found: Sequence[columns_pb2.QueriedColumns]) -> Iterator[bytes]:
-    """The answer as MetricsOut describes it."""
+    """Yields the parts of the JSON that MetricsOut describes."""
     yield f'{{"machine_id":{json.dumps(machine_id)},"series":['.encode()
     for number, (series, times, values) in enumerate(columns(found)):
         yield f'{"," if number else ""}{{"sensor":{json.dumps(series.sensor)},"timestamps":['.encode()
@@ -36,12 +39,12 @@ def _parts(column: Timestamps | Values, text: Callable[[Any], str]) -> Iterator[
 
 
 def _times(times: Timestamps) -> str:
-    """ISO 8601 in UTC, with microseconds where there are any."""
+    """Formats times as ISO 8601 in UTC. Microseconds that are zero are omitted."""
     texts = np.datetime_as_string(times.astype("datetime64[us]"), unit="us").tolist()
     return ",".join(f'"{text.removesuffix(".000000")}Z"' for text in texts)
 
 
 def _numbers(values: Values, *, whole: bool = False) -> str:
-    """whole: with brackets."""
+    """Formats numbers as JSON, with null for NaN and infinity. whole: Whether to include the brackets."""
     text = json.dumps([value if math.isfinite(value) else None for value in values.tolist()], separators=(",", ":"))
     return text if whole else text[1:-1]

@@ -1,4 +1,4 @@
-"""The API service: its application, its HTTP server, what it keeps current in the background."""
+"""The API service: its application, its HTTP server and its background tasks."""
 
 import contextlib
 from collections.abc import AsyncGenerator
@@ -48,7 +48,7 @@ from aurum.runtime.settings import SettingsError
 from aurum.runtime.stream_shares import http_shares
 from aurum.sustainability.plan import PlanError, load_plan
 
-# Probes, scrapes, and streams that outlive any request:
+# Probes, scrapes and endless streams
 _UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/api/events"})
 _ROUTES = (
     system,
@@ -70,16 +70,16 @@ _ROUTES = (
 
 
 def create_app(context: ApiContext) -> FastAPI:
-    """The application over its context."""
+    """Returns the FastAPI application with all routes, error handlers and the middleware."""
     app = FastAPI(
         title=APP_NAME,
         version=__version__,
         summary="Predictive maintenance, energy and carbon for industrial machines",
-        docs_url=None,  # ours takes nothing from elsewhere but by its hash
+        docs_url=None,  # our own page pins external files by their hashes
         redoc_url=None,
         telemetry={
             "tracing": context.settings.tracing_enabled,
-            "metrics": False,  # ours are in aurum.runtime.metrics
+            "metrics": False,  # aurum.runtime.metrics has them
             "logs": False,
             "operation_spans": False,
             "exclude": lambda scope: scope["path"] in _UNTRACED,
@@ -104,7 +104,7 @@ def create_app(context: ApiContext) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def api(service: Service) -> AsyncGenerator[None]:
-    """Serves HTTP. Raises SettingsError if a file that the settings name cannot be used."""
+    """Runs the API service: HTTP server and background tasks. Raises SettingsError for invalid settings or files."""
     settings = service.settings
     try:
         plan, costs = load_plan(settings.sustainability_plan), load_costs(settings.costs_file)

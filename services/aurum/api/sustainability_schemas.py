@@ -1,4 +1,4 @@
-"""What the accounts of energy, carbon and water look like as JSON."""
+"""JSON models of the accounts of energy, carbon and water."""
 
 from datetime import datetime
 

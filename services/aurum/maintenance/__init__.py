@@ -1,1 +1,1 @@
-"""When to maintain a machine: what acting now, at the next planned stop or at the failure is expected to cost."""
+"""Maintenance advice: expected costs of maintaining now, at the next planned stop, or after the failure."""

@@ -1,9 +1,9 @@
 """Expected costs of three decisions, from the distribution of the remaining useful life.
 
-To intervene after t costs c(t) = C_planned · P(T > t) + C_failure · P(T ≤ t) - (C_planned / L) · E[min(T, t)], where
-T is the RUL and L the usual life of a maintained machine: the last term is what each hour of life that is still used
-is worth, since it puts off the next intervention (age replacement; Barlow and Hunter, 1960). The same holds of money,
-energy, emissions and water. To wait for the failure is t = ∞.
+An intervention after time t costs c(t) = C_planned · P(T > t) + C_failure · P(T ≤ t) - (C_planned / L) · E[min(T, t)],
+where T is the RUL and L the usual life of a maintained machine. The last term is the value of the life that is still
+used, since it postpones the next intervention (age replacement; Barlow and Hunter, 1960). The formula applies to money,
+energy, emissions and water. Waiting for the failure is t = ∞.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,24 @@ RESOURCES = ("money", "kwh", "kgco2e", "litres")
 
 @dataclass(frozen=True, slots=True)
 class RulDistribution:
-    """P(T ≤ value) at quantiles of the RUL. cap: nothing is known of how much longer than this it may be; what lies
-    there is taken to be the cap, so a failure is never put off more than was predicted."""
+    """The distribution of the RUL, P(T ≤ value) = level.
+
+    Attributes:
+        levels: Probabilities, ascending.
+        values: The quantiles at these levels.
+        cap: The RUL above which the model makes no statement. Probability beyond it is placed at the cap, so that the
+            failure is never assumed to be later than predicted.
+    """
 
     levels: Floats
     values: Floats
     cap: float
 
     def failed_by(self, time: float) -> float:
-        """The probability that the failure comes until then: linear between the quantiles, from 0 at 0, and to 1 at the
-        cap; quantiles that are at the cap leave their share there."""
+        """Returns P(T ≤ time), interpolated linearly between the quantiles, from 0 at time 0 to 1 at the cap.
+
+        The probability of quantiles that are at the cap is placed there.
+        """
         if time >= self.cap:
             return 1.0
         below = self.values < self.cap
@@ -40,7 +48,7 @@ class RulDistribution:
         return float(np.interp(time, at, level))
 
     def life_used(self, time: float) -> float:
-        """E[min(T, time)]: the integral of the probability to be still running."""
+        """Returns E[min(T, time)], which is the integral of P(T > t) from 0 to `time`."""
         end = min(time, self.cap)
         grid = np.unique(np.concatenate([[0.0, end], np.linspace(0, end, 201), self.values[self.values < end]]))
         running = np.array([1.0 - self.failed_by(float(each)) for each in grid])
@@ -49,8 +57,15 @@ class RulDistribution:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """when: now, planned_stop or at_failure. after: in the unit of the RUL; None for the failure. failed: the
-    probability that the failure comes first. expected: of each of RESOURCES."""
+    """A decision with its expected costs.
+
+    Attributes:
+        when: now, planned_stop or at_failure.
+        after: Time until the intervention in the unit of the RUL; None for at_failure.
+        failed: Probability of a failure before the intervention.
+        life_used: Expected life until the intervention or the failure.
+        expected: Expected cost of each of RESOURCES.
+    """
 
     when: str
     after: float | None
@@ -60,7 +75,7 @@ class Option:
 
 
 def options(distribution: RulDistribution, costs: TypeCosts, planned_stop: float) -> list[Option]:
-    """planned_stop: until the next one, in the unit of the RUL."""
+    """Returns the three decisions by time. planned_stop: Time until the next planned stop, in the unit of the RUL."""
     return [
         _option("now", 0.0, distribution, costs),
         _option("planned_stop", planned_stop, distribution, costs),
@@ -69,7 +84,7 @@ def options(distribution: RulDistribution, costs: TypeCosts, planned_stop: float
 
 
 def cheapest(found: Sequence[Option]) -> Option:
-    """By money; of equal ones the earliest."""
+    """Returns the option that costs the least money; of equal ones the earliest."""
     return min(found, key=lambda option: option.expected["money"])
 
 

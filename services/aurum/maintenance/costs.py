@@ -1,4 +1,4 @@
-"""The cost table: what a planned intervention and a failure cost, by machine type."""
+"""The cost table: costs of a planned intervention and of a failure, by machine type."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ OTHER = "*"
 
 
 class CostTableError(ValueError):
-    """A cost table that cannot be used; the message names the file and the field."""
+    """The cost table cannot be used. The message names the file and the field."""
 
 
 class _Part(BaseModel):
@@ -19,7 +19,7 @@ class _Part(BaseModel):
 
 
 class Cost(_Part):
-    """Of one intervention with all that follows from it: labour, parts, lost production, energy, scrap."""
+    """Costs of one intervention with all its consequences: labour, parts, lost production, energy, scrap."""
 
     money: float = Field(ge=0)
     kwh: float = Field(0.0, ge=0)
@@ -45,5 +45,5 @@ class CostTable(_Part):
 
 
 def load_costs(path: Path | None = None) -> CostTable:
-    """Raises CostTableError."""
+    """Reads a cost table, by default the built-in one. Raises CostTableError."""
     return read_yaml(path or DEFAULT_COSTS, CostTable, CostTableError)

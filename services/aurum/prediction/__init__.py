@@ -1,1 +1,1 @@
-"""The prediction service: which machines will fail, when, and why; and how its models are trained."""
+"""The prediction service: failure risk, remaining useful life and explanations; and the training of its models."""

@@ -1,8 +1,8 @@
-"""How unusual a state is among healthy ones, by two looks at it.
+"""Anomaly scores: how unusual a state is compared with healthy states, by two criteria.
 
-Its distance from their principal components (the Q statistic; Jackson and Mudholkar, 1979) sees sensors that no longer
-go together. How soon random cuts isolate it (Liu, Ting and Zhou, 2008) sees values that are rare, however they go
-together. The score is the share of healthy states in training that were less unusual by the more alarmed of the two.
+The distance from the principal components of healthy states (Q statistic; Jackson and Mudholkar, 1979) detects sensors
+that no longer correlate as usual. The path length in an isolation forest (Liu, Ting and Zhou, 2008) detects values that
+are rare. The score is the share of healthy training states that are less unusual by the greater of the two criteria.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,24 @@ from aurum.prediction.trees import Trees
 
 Floats = npt.NDArray[np.float64]
 _KEPT_VARIANCE = 0.9
-_LIMIT = 8.0  # standard deviations beyond which a feature counts no further
+_LIMIT = 8.0  # standard deviations to which features are clipped
 _SHARES = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, slots=True)
 class AnomalyModel:
-    """columns: which features take part. The three are quantiles of healthy states, at shares from 0 to 1: of their
-    distances, of their paths in the forest (the longest first), and of the greater share by these two."""
+    """A trained anomaly model.
+
+    Attributes:
+        columns: Indices of the features that are used.
+        mean: Mean of each feature.
+        scale: Standard deviation of each feature.
+        components: components[component, feature], the principal components.
+        forest: The isolation forest.
+        distances: Quantiles of the distances of healthy states, at shares from 0 to 1.
+        paths: Likewise, of their negated path lengths.
+        greater: Likewise, of the greater of their shares by distance and by path length.
+    """
 
     columns: npt.NDArray[np.intp]
     mean: Floats
@@ -34,7 +44,7 @@ class AnomalyModel:
     greater: Floats
 
     def __call__(self, features: Floats) -> Floats:
-        """The share of healthy training states that are less unusual; 0 to 1."""
+        """Returns for each row the share of healthy training states that are less unusual, from 0 to 1."""
         standard = _standardised(features.take(self.columns, axis=1), self.mean, self.scale)
         by_distance = np.interp(_distances(standard, self.components), self.distances, _SHARES)
         by_path = np.interp(-self.forest(standard), self.paths, _SHARES)
@@ -42,7 +52,7 @@ class AnomalyModel:
 
 
 def fit_anomaly(features: Floats, columns: list[int], seed: int) -> tuple[AnomalyModel, str]:
-    """From the features of healthy states; and the forest's text."""
+    """Trains an anomaly model on the features of healthy states. Returns it with the text of its forest."""
     healthy = features[:, columns]
     there = ~np.isnan(healthy)
     count = np.maximum(there.sum(axis=0), 1)

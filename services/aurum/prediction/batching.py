@@ -1,9 +1,9 @@
-"""Adaptive micro-batching: what waits for the model goes to it together.
+"""Adaptive micro-batching: waiting requests are passed to the model in one call.
 
-While the model works, what arrives gathers by itself. Beyond that it pays to wait for one more as long as that saves
-more time than it takes: those that wait, times the usual time between two arrivals, against what a call costs
-whatever its size. The latter is the intercept of a line through the latest calls (the idea of Clipper, Crankshaw et
-al., 2017, and of BentoML's dispatcher). When little arrives nothing waits.
+Requests that arrive during a call form the next batch. Before a call starts, it waits for another request as long as
+the expected delay is less than the saving: the number of waiting requests times the mean time between arrivals, against
+the fixed cost of a call. The fixed cost is the intercept of a line fitted to the duration of recent calls by their size
+(similar to Clipper, Crankshaw et al., 2017, and BentoML's dispatcher). At low load requests do not wait.
 """
 
 import asyncio
@@ -22,15 +22,20 @@ from aurum.runtime.errors import ResourceExhaustedError
 T = TypeVar("T")
 R = TypeVar("R")
 
-_REMEMBERED = 64  # calls, to learn from
+_REMEMBERED = 64  # recent calls that the fixed cost is estimated from
 _LEAST_CALLS = 8
-_SMOOTHING = 0.1  # of the time between two arrivals
+_SMOOTHING = 0.1  # weight of the latest time between two arrivals
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """most: items in a call. waiting: items that may wait; more are refused. longest: seconds that one waits for
-    others."""
+    """Limits of the batching.
+
+    Attributes:
+        most: Maximum number of items in a call.
+        waiting: Maximum number of waiting items; further ones are refused.
+        longest: Longest time in seconds that an item waits for others.
+    """
 
     most: int = 256
     waiting: int = 4096
@@ -45,7 +50,7 @@ class _Waiting(Generic[T, R]):
 
 
 class MicroBatcher(Generic[T, R]):
-    """Calls `work` on `thread` with the items of many callers at once; it gives one result an item, in their order."""
+    """Calls `work` on `thread` with the items of many callers at once. `work` returns one result per item, in order."""
 
     def __init__(
         self, work: Callable[[Sequence[T]], list[R]], thread: ThreadPoolExecutor, limits: BatchLimits | None = None
@@ -63,7 +68,12 @@ class MicroBatcher(Generic[T, R]):
         self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, items: Sequence[T]) -> list[R]:
-        """Raises ResourceExhaustedError if too many wait, and what `work` raises."""
+        """Returns the results for some items.
+
+        Raises:
+            ResourceExhaustedError: Too many items are waiting.
+            Exception: Whatever `work` raises.
+        """
         if not items:
             return []
         if self._count + len(items) > max(self._limits.waiting, len(items)):
@@ -98,7 +108,7 @@ class MicroBatcher(Generic[T, R]):
                 await self._call(taken)
 
     async def _gather(self) -> None:
-        """Waits for more while that pays."""
+        """Waits for more items as long as this saves time."""
         while self._count < self._limits.most:
             oldest = self._queue[0].since
             left = oldest + self._limits.longest - time.perf_counter()
@@ -113,7 +123,7 @@ class MicroBatcher(Generic[T, R]):
                 return
 
     def _take(self) -> list[_Waiting[T, R]]:
-        """As many as fit into one call, and the first in any case; whoever gave up waiting is left out."""
+        """Takes the requests for one call from the queue: at least one, and as many as fit. Drops cancelled ones."""
         taken: list[_Waiting[T, R]] = []
         size = 0
         while self._queue and (not taken or size + len(self._queue[0].items) <= self._limits.most):

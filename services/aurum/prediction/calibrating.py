@@ -1,4 +1,4 @@
-"""Finds calibrations from held-out rows, and tells how good they are."""
+"""Fits calibrations to held-out rows, and measures their quality."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,25 @@ from scipy.optimize import isotonic_regression
 from aurum.prediction.calibration import COVERAGE, LEVELS, IntervalCalibration, RiskCalibration
 
 Floats = npt.NDArray[np.float64]
-_MOST_BINS = 12  # of predictions, each with residual quantiles of its own
+_MOST_BINS = 12  # bins of the prediction, each with its own residual quantiles
 _ROWS_OF_A_BIN = 200
 _MOST_SPREAD = 2.0
 _FEW_MACHINES = 30
-_KNOTS = 60  # most points of a calibration curve that are kept
+_KNOTS = 60  # maximum number of points of a calibration curve
 
 
 def calibrate_risk(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> RiskCalibration:
-    """Isotonic regression of outcomes (pool adjacent violators; Zadrozny and Elkan, 2002) on held-out scores."""
+    """Calibrates risk by isotonic regression of outcomes on held-out scores.
+
+    The method is pool adjacent violators (Zadrozny and Elkan, 2002).
+    """
     order = np.argsort(scores, kind="stable")
     fitted = np.asarray(isotonic_regression(outcomes[order].astype(np.float64)).x)
     sorted_scores = scores[order]
     edges = np.flatnonzero(np.append(True, np.diff(fitted) > 1e-9))
     ends = np.append(edges[1:], len(fitted))
     knots = [(float(sorted_scores[a:b].mean()), float(fitted[a]), int(b - a)) for a, b in zip(edges, ends, strict=True)]
-    while len(knots) > _KNOTS:  # merge the neighbours that hold the fewest rows
+    while len(knots) > _KNOTS:  # merge the neighbours with the fewest rows
         lightest = min(range(len(knots) - 1), key=lambda index: knots[index][2] + knots[index + 1][2])
         (score, probability, weight), (score2, probability2, weight2) = knots[lightest : lightest + 2]
         total = weight + weight2
@@ -35,7 +38,7 @@ def calibrate_risk(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> RiskCalib
                 total,
             )
         ]
-    # Half a positive and half a negative more in each block: no finite sample shows that a risk is 0 or 1.
+    # Adds half a positive and half a negative to each block, since no finite sample shows that a risk is 0 or 1
     smoothed = [(probability * weight + 0.5) / (weight + 1) for _, probability, weight in knots]
     return RiskCalibration(np.array([knot[0] for knot in knots]), np.maximum.accumulate(smoothed))
 
@@ -43,12 +46,19 @@ def calibrate_risk(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> RiskCalib
 def calibrate_interval(
     predictions: Floats, truths: Floats, cap: float = np.inf, machines: int = 1_000_000
 ) -> IntervalCalibration:
-    """Split conformal quantiles (Papadopoulos et al., 2002; Vovk et al., 2017) from held-out residuals, by bins of the
-    prediction (Mondrian, so that short and long predictions are each covered).
+    """Calibrates the interval of the RUL by split conformal quantiles of held-out residuals.
 
-    cap: truths of this size are nearly always covered, since the upper bound ends there too. The quantiles are spread
-    from their median until the interval holds as often as it says among the others. machines: that the rows are of; few
-    of them say little of another one, so more is asked for.
+    The method is that of Papadopoulos et al. (2002) and Vovk et al. (2017), by bins of the prediction (Mondrian), so
+    that short and long predictions are covered equally. True values at the cap are nearly always covered, since the
+    upper bound is capped as well. Therefore the quantiles are widened around their median until the interval has its
+    coverage among the other rows.
+
+    Args:
+        predictions: Predicted RUL.
+        truths: True RUL.
+        cap: Cap of the RUL.
+        machines: Number of machines that the rows belong to. With few machines a greater coverage is aimed at, since
+            another machine may differ from them.
     """
     bins_wanted = int(np.clip(len(predictions) // _ROWS_OF_A_BIN, 1, _MOST_BINS))
     edges = np.unique(np.quantile(predictions, np.linspace(0, 1, bins_wanted + 1)[1:-1]))
@@ -59,7 +69,7 @@ def calibrate_interval(
         if not len(residuals):
             residuals = np.sort(truths - predictions)
         count = len(residuals)
-        # The two halves lean outwards, which makes the coverage hold for a finite sample.
+        # Ranks are rounded outwards, so that the coverage holds for a finite sample
         ranks = np.where(LEVELS < 0.5, np.floor((count + 1) * LEVELS), np.ceil((count + 1) * LEVELS)).astype(int) - 1
         quantiles.append(residuals[np.clip(ranks, 0, count - 1)])
     found = np.array(quantiles)
@@ -75,12 +85,12 @@ def calibrate_interval(
 
 
 def _aimed_at(machines: int) -> float:
-    """(n + 1)/n of the coverage, as for n exchangeable units; of many machines that is a matter of rounding."""
+    """Returns the coverage to aim at: (n + 1)/n of the nominal one, as for n exchangeable machines, if n is small."""
     return min(1.0, COVERAGE * (machines + 1) / machines) if machines < _FEW_MACHINES else COVERAGE
 
 
 def _spread(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats, coverage: float) -> Floats:
-    """Widened by one factor, so that the outermost quantiles hold so many of the residuals."""
+    """Widens the quantiles by a common factor, so that the outermost ones contain `coverage` of the residuals."""
     middle = quantiles[:, [len(LEVELS) // 2]]
     low, high = (np.abs(quantiles[:, end] - middle[:, 0])[bins] for end in (0, -1))
     off = residuals - middle[bins, 0]
@@ -92,7 +102,13 @@ def _spread(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats, co
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """Of rows with a risk between two tenths: the mean risk that was told, and how often it came true."""
+    """One bin of a calibration curve.
+
+    Attributes:
+        told: The mean predicted risk.
+        true: The share of rows with a failure within the horizon.
+        rows: The number of rows.
+    """
 
     told: float
     true: float
@@ -100,7 +116,7 @@ class CalibrationBin:
 
 
 def calibration_curve(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bins: int = 10) -> list[CalibrationBin]:
-    """Equal bins from 0 to 1; those without rows are left out."""
+    """Returns the calibration curve with bins of equal width from 0 to 1. Empty bins are left out."""
     index = np.minimum((probabilities * bins).astype(int), bins - 1)
     return [
         CalibrationBin(float(probabilities[there].mean()), float(outcomes[there].mean()), int(there.sum()))
@@ -110,13 +126,13 @@ def calibration_curve(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bi
 
 
 def expected_calibration_error(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bins: int = 10) -> float:
-    """Mean distance of probability and frequency over equal bins, weighted by their rows (Naeini et al., 2015)."""
+    """Returns the mean distance of probability and frequency over bins, weighted by rows (Naeini et al., 2015)."""
     curve = calibration_curve(probabilities, outcomes, bins)
     return sum(each.rows * abs(each.told - each.true) for each in curve) / max(len(outcomes), 1)
 
 
 def average_precision(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> float:
-    """Area under the precision-recall curve: the mean precision at each positive."""
+    """Returns the area under the precision-recall curve, which is the mean precision at each positive."""
     order = np.argsort(-scores, kind="stable")
     hits = outcomes[order]
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)

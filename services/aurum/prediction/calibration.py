@@ -1,4 +1,4 @@
-"""From scores to probabilities, from estimates to distributions: what `calibrating` found, applied."""
+"""Applies calibrations: maps scores to probabilities and estimates to quantiles. `calibrating` fits them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 LEVELS = np.linspace(0.05, 0.95, 19)
-"""The probabilities of the quantiles of an interval; the outermost bound 90 %."""
+"""The probabilities of the quantiles. The outermost ones bound a 90 % interval."""
 COVERAGE = 0.9
 
 
@@ -24,13 +24,13 @@ class RiskCalibration:
 
 @dataclass(frozen=True, slots=True)
 class IntervalCalibration:
-    """Quantiles of the residual by the size of the prediction. edges: between the bins. residuals[bin, level]."""
+    """Quantiles of the residual, residuals[bin, level], by bins of the prediction that `edges` separate."""
 
     edges: Floats
     residuals: Floats
 
     def __call__(self, predictions: Floats) -> Floats:
-        """quantiles[prediction, level] of the truth, at LEVELS; not below 0."""
+        """Returns quantiles[prediction, level] of the true value at LEVELS, at least 0."""
         bins = np.searchsorted(self.edges, predictions, side="right")
         quantiles: Floats = np.maximum(0.0, predictions[:, None] + self.residuals[bins])
         return quantiles

@@ -1,4 +1,4 @@
-"""The model card: everything about a model that is not its trees, in one JSON file beside them."""
+"""The model card: everything about a model except its trees, in one JSON file."""
 
 from typing import Literal, TypeAlias
 
@@ -9,12 +9,12 @@ Kind: TypeAlias = Literal["rul", "classification", "anomaly"]
 
 
 class _Part(BaseModel):
-    # A card of a newer version may have more fields
+    # Cards of newer versions may have further fields
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
 
 class DataSummary(_Part):
-    """What the model was trained on."""
+    """The training data."""
 
     source: str
     sha256: str
@@ -27,7 +27,7 @@ class DataSummary(_Part):
 
 
 class Metrics(_Part):
-    """On machines that the model had not seen (cross-validation by machine). None where it does not apply."""
+    """Metrics on machines that were not used for training. None if a metric does not apply."""
 
     rul_rmse: float | None = Field(description="In the card's unit, up to the cap.")
     rul_mae: float | None
@@ -49,14 +49,14 @@ class CalibrationPoint(_Part):
 
 
 class RulPoint(_Part):
-    """What was predicted of a row whose truth is known, on a machine that the model had not seen."""
+    """Predicted and true RUL of one row, on a machine that was not used for training."""
 
     truth: float
     predicted: float
 
 
 class Evaluation(_Part):
-    """How a model does on machines that it had not seen, and by what protocol that was found out."""
+    """Quality of a model on machines that were not used for training, and the protocol of the evaluation."""
 
     protocol: str
     metrics: Metrics
@@ -99,8 +99,7 @@ class AnomalyPart(_Part):
 
 
 class DriftPart(_Part):
-    """Of the features that matter most: inner edges of ten equally full bins of the training rows, and what these reach
-    from and to."""
+    """The distribution of the most important features in training: inner edges of deciles, and ranges."""
 
     features: list[str]
     edges: list[list[float]]

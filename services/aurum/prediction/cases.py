@@ -1,4 +1,4 @@
-"""What is to be predicted: machines with their latest readings, or features that are given."""
+"""Cases to predict: machines with their latest readings, or given features."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,16 @@ _SEVERAL_AT_ONCE = 64  # machines in one query
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A machine to be predicted: by a model, or by the rule for the reason given; from readings or given features.
+    """A machine or a row of features to predict.
 
-    shadow: predicts it too, for comparison.
+    Attributes:
+        machine_id: The machine; empty for given features.
+        machine_type: Its type.
+        model: The model; None if the fallback rule answers.
+        readings: The machine's readings; None for given features.
+        features: Given features; None if they are computed from the readings.
+        reason: Why the fallback rule answers; empty if the model does.
+        shadow: The shadow model, which predicts the case as well for comparison.
     """
 
     machine_id: str
@@ -39,13 +46,25 @@ class Case:
 
 
 class CaseReader:
+    """Assembles cases from readings and models."""
+
     def __init__(self, reader: ReadingsReader, registry: ModelRegistry) -> None:
         self._reader = reader
         self._registry = registry
 
     async def machines(self, machine_ids: Sequence[str], end_us: int = 0) -> list[Case | AurumError]:
-        """A case of each, or why it has none. end_us: as the machines were before then; by default now. Raises
-        AurumError if ingestion could not be asked."""
+        """Reads the cases of machines.
+
+        Args:
+            machine_ids: The machines.
+            end_us: Uses only readings before this time in µs since 1970; 0 for the latest.
+
+        Returns:
+            For each machine its case, or the error why there is none.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
         types = await self._reader.machine_types(machine_ids)
         cases: dict[str, Case | AurumError] = {}
         by_type: dict[str, list[str]] = {}
@@ -97,7 +116,7 @@ class CaseReader:
         }
 
     def model(self, machine_type: str) -> Model:
-        """The champion of a type. Raises FailedPreconditionError if it has none."""
+        """Returns the champion of a type. Raises FailedPreconditionError if there is none."""
         model = self._registry.active(machine_type)
         if model is None:
             raise FailedPreconditionError(
@@ -108,7 +127,12 @@ class CaseReader:
         return model
 
     def given(self, machine_type: str, features: Mapping[str, float]) -> Case:
-        """Features by name; NaN where they are not given. Raises InvalidArgumentError, FailedPreconditionError."""
+        """Makes a case from features by name; missing ones are NaN.
+
+        Raises:
+            InvalidArgumentError: A feature is unknown or infinite, or none has a value.
+            FailedPreconditionError: The type has no model.
+        """
         model = self.model(machine_type)
         names = model.spec.names
         unknown = sorted(set(features) - set(names))
@@ -125,10 +149,10 @@ class CaseReader:
 
 
 def _missing_sensor(model: Model, readings: MachineReadings) -> str | None:
-    """A sensor without which the model cannot say anything of this machine, or None."""
+    """Returns a missing sensor because of which the model cannot predict a machine, or None if it can."""
     columns = readings.columns
     if not columns:
-        return None  # no readings at all, which is said otherwise
+        return None  # the lack of any readings is reported separately
     if model.spec.axis != TIME and model.spec.axis not in columns:
         return model.spec.axis
     there = sum(sensor in columns for sensor in model.spec.sensors)

@@ -1,4 +1,4 @@
-"""Which columns of a machine type's histories a model may see, and why not the others."""
+"""Selects the columns of histories that a model may use, with a reason for each column that it may not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from aurum.readings.history import AXES, HOUR_US, LABELS, Run
 
 Floats = npt.NDArray[np.float64]
 
-_TOLD = 0.98  # share of the variance of the life left that no sensor of a real machine explains on its own
-_ALARMS_AT_ONE_POINT = 0.03  # spread of a switch's distance to the failure, of the life: less is no coincidence
+_TOLD = 0.98  # share of the RUL's variance; a column that explains more on its own leaks the outcome
+_ALARMS_AT_ONE_POINT = 0.03  # spread of a switch's distance to the failure, as a share of life; below, it leaks
 _LEAST_SWITCHES = 6
-_MOST_ROWS = 20_000  # that are looked at
+_MOST_ROWS = 20_000  # that are examined
 _CONVERSIONS = {  # factor, offset
     "°C and °F": (1.8, 32.0),
     "°C and K": (1.0, 273.15),
@@ -28,26 +28,31 @@ _CONVERSIONS = {  # factor, offset
     "hours and minutes (or another factor of 60)": (60.0, 0.0),
     "m/s and km/h": (3.6, 0.0),
 }
-_SAME = 0.03  # relative: how well medians have to fit a conversion
-_APART = 6.0  # and how far apart they are, in standard deviations of the lower group
+_SAME = 0.03  # relative tolerance for medians to fit a conversion
+_APART = 6.0  # least distance of the groups, in standard deviations of the lower one
 _LEAST_OF_UNIT = 2  # stretches in each unit
-_STRETCHES, _LEAST_TO_SPLIT = 4, 40  # of a run with at least so many readings
+_STRETCHES, _LEAST_TO_SPLIT = 4, 40  # stretches of a run that has at least so many readings
 
 
 class UnitChangeError(ValueError):
-    """A sensor whose unit is another in some of the data; the message says which, where and what would do."""
+    """The unit of a sensor changes within the data. The message names the sensor, the machines and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """sensors: what a model may see. dropped: column → why not."""
+    """The result of the selection.
+
+    Attributes:
+        sensors: The columns that a model may use.
+        dropped: For each other column, why it is not used.
+    """
 
     sensors: tuple[str, ...]
     dropped: dict[str, str]
 
 
 def ages_of(run: Run, axis: str) -> Floats:
-    """Life at each reading, in units of the axis; hours since the first one where nothing counts it."""
+    """Returns the age at each reading in units of the axis. Without a life counter these are hours since the first."""
     if axis != TIME:
         return run.columns[axis]
     ages: Floats = (run.timestamps - run.timestamps[0]) / HOUR_US
@@ -55,7 +60,7 @@ def ages_of(run: Run, axis: str) -> Floats:
 
 
 def select_columns(runs: Sequence[Run], axis: str) -> Selection:
-    """Drops labels, counters, constants, and what tells the outcome under another name."""
+    """Selects columns. Drops labels, counters, constants, and columns that leak the outcome."""
     common = set.intersection(*(set(run.columns) for run in runs))
     dropped = dict.fromkeys(sorted(set.union(*(set(run.columns) for run in runs)) - common), "is not in every run")
     failed = [run for run in runs if run.failed]
@@ -69,7 +74,11 @@ def select_columns(runs: Sequence[Run], axis: str) -> Selection:
 
 
 def check_units(runs: Sequence[Run], sensors: Sequence[str]) -> None:
-    """Raises UnitChangeError if stretches of the data fall into two groups that differ by a conversion of units."""
+    """Checks that no sensor changes its unit.
+
+    Raises:
+        UnitChangeError: The medians of stretches of the data form two groups that differ by a known unit conversion.
+    """
     for name in sensors:
         stretches = [
             (_median(part), run.machine_id)
@@ -110,7 +119,7 @@ def _unfit(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> 
 
 
 def _counts(name: str, runs: Sequence[Run]) -> bool:
-    """Whether a column grows by the same amount with each reading, in every run."""
+    """Whether a column grows by the same amount with each reading in every run."""
     seen = 0
     for run in runs:
         steps = np.diff(run.columns[name])
@@ -123,7 +132,7 @@ def _counts(name: str, runs: Sequence[Run]) -> bool:
 
 
 def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
-    """A reason if the column knows more of the end than a sensor can."""
+    """Returns a reason if a column predicts the failure better than a real sensor can, else None."""
     distinct = np.unique(np.concatenate([run.columns[name] for run in runs]))
     distinct = distinct[~np.isnan(distinct)]
     if len(distinct) == 2:
@@ -156,7 +165,7 @@ def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> s
 
 
 def _switch_leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str, on: float) -> str | None:
-    """Two values: is one of them kept for failures, or switched on at a fixed distance from them?"""
+    """Returns a reason if a column with two values is only set at failures, or at a fixed distance before them."""
     switched = [run for run in runs if (run.columns[name] == on).any()]
     if len(switched) < _LEAST_SWITCHES:
         return None

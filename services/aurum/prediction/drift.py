@@ -1,4 +1,4 @@
-"""Whether the features that arrive still look like those that a model was trained on."""
+"""Detects whether the features that arrive differ from those that a model was trained on."""
 
 import collections
 from dataclasses import dataclass
@@ -12,16 +12,23 @@ from aurum.runtime import metrics
 
 Floats = npt.NDArray[np.float64]
 
-_WINDOW = 2000  # predictions that are compared, per machine type
-_LEAST = 200  # for the index
+_WINDOW = 2000  # latest predictions that are compared, per machine type
+_LEAST = 200  # predictions that the stability index needs
 _EVERY = 50  # predictions between two comparisons
-_AT_ONCE = 64  # rows of a large batch that are looked at, evenly
-_MARGIN = 0.1  # of a feature's range in training, by which it may be left
+_AT_ONCE = 64  # rows that are sampled evenly from a larger batch
+_MARGIN = 0.1  # tolerance beyond a feature's range in training, as a share of that range
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureDrift:
-    """stability_index: None while there are too few predictions. changes: since the model serves."""
+    """The drift of one feature.
+
+    Attributes:
+        feature: The feature.
+        stability_index: Population stability index; None while there are too few predictions.
+        out_of_range: Share of the latest predictions with a value outside the training range.
+        changes: Number of changes of the mean since the model began to serve.
+    """
 
     feature: str
     stability_index: float | None
@@ -30,14 +37,17 @@ class FeatureDrift:
 
 
 class MeanChanges:
-    """Finds changes of a mean as river.drift.ADWIN does (Bifet and Gavaldà, 2007): it keeps as long a window as shows
-    none. On the core of that class, as its package imports scikit-learn and SciPy: seconds of a start, and 75 MB."""
+    """Detects changes of a mean with ADWIN (Bifet and Gavaldà, 2007), which keeps the longest window without a change.
+
+    It uses the native core of river.drift.ADWIN directly. The package around it imports scikit-learn and SciPy, which
+    takes seconds at start and 75 MB.
+    """
 
     def __init__(self) -> None:
         self._window = self._empty()
 
     def add(self, value: float) -> bool:
-        """Whether the mean has changed with it."""
+        """Adds a value. Returns whether the mean has changed."""
         changed = bool(self._window.update(value))
         if changed:
             self._window = self._empty()
@@ -49,15 +59,16 @@ class MeanChanges:
 
 
 class DriftMonitor:
-    """Three looks at a model's main features over the latest predictions.
+    """Measures the drift of a model's main features over the latest predictions in three ways.
 
-    Population stability index (Siddiqi, 2006): how differently they are spread. It takes many machines of all ages to
-    say something; a few of one age are spread otherwise than whole lives, and the model serves them well.
+    The population stability index (Siddiqi, 2006) compares the distribution with that in training. It is only
+    meaningful with many machines of all ages: a few machines of one age differ from whole lives although the model
+    serves them well.
 
-    Out of range: the share of predictions with a feature that training never saw. It needs no spread, so it holds for
-    one machine as well.
+    The share out of range counts the predictions with a value outside the training range. It is meaningful for a single
+    machine as well.
 
-    Changes of the mean: see MeanChanges.
+    Changes of the mean are counted by MeanChanges.
     """
 
     def __init__(self, model: Model) -> None:
@@ -81,7 +92,7 @@ class DriftMonitor:
         metrics.track_drift(self._machine_type, float("nan"), 0.0)  # not known yet
 
     def add(self, features: Floats) -> None:
-        """Takes the features of predictions, one row each."""
+        """Adds the features of predictions, rows[prediction, feature]."""
         if len(features) > _AT_ONCE:
             features = features[:: -(-len(features) // _AT_ONCE)]
         rows = features[:, self._columns]
@@ -96,7 +107,7 @@ class DriftMonitor:
             self._compare()
 
     def features(self) -> list[FeatureDrift]:
-        """As of the last comparison."""
+        """Returns the drift of each main feature as of the last comparison."""
         return [
             FeatureDrift(
                 name, None if np.isnan(self._indices[index]) else self._indices[index], float(outside), changes
@@ -108,7 +119,7 @@ class DriftMonitor:
 
     def _compare(self) -> None:
         rows = np.array(self._rows)
-        outside = (rows < self._low) | (rows > self._high)  # NaN is neither in nor out
+        outside = (rows < self._low) | (rows > self._high)  # NaN does not count as outside
         self._outside = outside.mean(axis=0)
         if len(rows) >= _LEAST:
             self._indices = [_psi(rows[:, index], edges) for index, edges in enumerate(self._edges)]

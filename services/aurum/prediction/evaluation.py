@@ -1,4 +1,4 @@
-"""How good a model is on histories that it was not trained on."""
+"""Evaluates a model on histories that it was not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,19 @@ _ROWS = 50_000
 
 
 class EvaluationDataError(ValueError):
-    """Histories by which a model cannot be judged; the message says what would do."""
+    """The histories are not suitable to evaluate a model. The message says what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastReadings:
-    """Of the last reading of each run whose life left is known. score: NASA's asymmetric score (Saxena et al.,
-    2008)."""
+    """Errors of the RUL at the last reading of each failed run whose true RUL is known.
+
+    Attributes:
+        runs: Number of these runs.
+        rmse: Root mean square error, in the unit of the RUL.
+        score: NASA's asymmetric score (Saxena et al., 2008).
+        coverage: Share of the true values within the predicted interval.
+    """
 
     runs: int
     rmse: float
@@ -30,12 +36,19 @@ class LastReadings:
 
 
 def nasa_score(errors: Floats) -> float:
-    """errors: predicted - true RUL. Late predictions cost more than early ones (Saxena et al., 2008)."""
+    """Returns the score of Saxena et al. (2008) for errors = predicted - true RUL. Late predictions cost more."""
     return float(np.where(errors < 0, np.exp(-errors / 13) - 1, np.exp(errors / 10) - 1).sum())
 
 
 def evaluate_model(model: Model, runs: Sequence[Run]) -> tuple[Evaluation, LastReadings | None]:
-    """Raises EvaluationDataError."""
+    """Evaluates a model on some runs.
+
+    Returns:
+        The evaluation on all rows, and the errors at the last readings, or None if no true RUL is known.
+
+    Raises:
+        EvaluationDataError: The data lacks sensors or failures, or the model was trained without failures.
+    """
     card = model.card
     lacking = sorted({name for name in model.spec.queried for run in runs if name not in run.columns})
     if lacking:

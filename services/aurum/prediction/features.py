@@ -1,9 +1,10 @@
 """Rolling-window features, computed by the same code for training and for serving.
 
-Readings are averaged in steps of a machine's life (operating hours, cycles, or hours of time where nothing counts
-them), relative to their operating regime where there are several. For each sensor a row has the last value, the means
-over SHORT, MIDDLE and WINDOW steps, the slopes (least squares, per step) over the two longer ones, and the standard
-deviation over MIDDLE: what it is now, where it goes, and what is usual for this machine.
+Readings are averaged in steps of a machine's life: operating hours, cycles, or hours of time without a life counter.
+If there are several operating regimes, readings are first expressed relative to their regime. For each sensor a row has
+the last value, the means over SHORT, MIDDLE and WINDOW steps, the slopes (least squares, per step) over MIDDLE and
+WINDOW, and the standard deviation over MIDDLE. These describe the present state, its trend, and what is usual for the
+machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from aurum.readings.batch import Column, Timestamps, Values
 from aurum.readings.history import HOUR_US
 
 WINDOW, MIDDLE, SHORT = 192, 64, 8
-LEAST_STEPS = 1  # training sees such short beginnings too, so a machine is predicted right after its overhaul
+LEAST_STEPS = 1  # training includes such short histories, so machines are predicted right after an overhaul
 STATISTICS = (
     "last",
     f"mean_{SHORT}",
@@ -29,7 +30,7 @@ STATISTICS = (
 )
 TIME = "time"
 _AT = np.arange(WINDOW, dtype=np.float64)
-_ROWS_AT_ONCE = 128  # of windows that are held in memory
+_ROWS_AT_ONCE = 128  # windows that are held in memory
 
 Matrix = npt.NDArray[np.float64]
 AgeOf = Callable[[Timestamps], Values]
@@ -37,7 +38,14 @@ AgeOf = Callable[[Timestamps], Values]
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """What a model's features are made of. axis: the sensor that counts life, or TIME. step: in units of the axis."""
+    """How a model's features are computed.
+
+    Attributes:
+        axis: The sensor that counts life, or TIME.
+        step: The length of a step, in units of the axis.
+        sensors: The sensors.
+        regimes: The operating regimes, if there are several.
+    """
 
     axis: str
     step: float
@@ -46,7 +54,7 @@ class FeatureSpec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The features, in the order of the columns."""
+        """The names of the features, in the order of the columns."""
         return ("age", *(f"{sensor}.{statistic}" for sensor in self.sensors for statistic in STATISTICS))
 
     @property
@@ -58,9 +66,12 @@ class FeatureSpec:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Readings averaged by step. ages: at the end of each step, in units of the axis. means[step, sensor].
+    """Readings averaged by step.
 
-    counted: whether a sensor counts the machine's life; if not, ages are times and no feature.
+    Attributes:
+        ages: Age at the end of each step, in units of the axis.
+        means: means[step, sensor].
+        counted: Whether a sensor counts the machine's life. If not, ages are times and not used as a feature.
     """
 
     ages: Values
@@ -69,9 +80,11 @@ class Steps:
 
 
 def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
-    """The steps of a machine's current run, up to its last reading; empty ones in between are NaN.
+    """Returns the steps of a machine's current run up to its last reading. Steps without readings are NaN.
 
-    columns: sensor → (times in µs, values), each sorted; sensors of the spec may be missing.
+    Args:
+        columns: For each sensor, sorted times in µs since 1970 and values. Sensors of the spec may be missing.
+        spec: The specification of the features.
     """
     nothing = Steps(np.empty(0), np.empty((0, len(spec.sensors))), spec.axis != TIME)
     started, age_of = _axis(columns, spec)
@@ -80,7 +93,7 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
     steps_of_sensors: list[npt.NDArray[np.int64]] = []
     values_of_sensors: list[Values] = []
     index_of_sensors: list[int] = []
-    # Sensors are mostly read at the same times:
+    # Most sensors are read at the same times, so the steps of the last times are reused
     shared: tuple[Timestamps, npt.NDArray[np.int64], Indices | None] | None = None
     for index, sensor in enumerate(spec.sensors):
         column = columns.get(sensor)
@@ -107,7 +120,7 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
     first = min(int(steps[0]) for steps in steps_of_sensors)
     last = max(int(steps[-1]) for steps in steps_of_sensors)
     count = last - first + 1
-    # One sum over all sensors, each step of each a bin of its own, in the order of the readings:
+    # One sum over all sensors with a bin for each sensor and step, in the order of the readings
     bins = np.concatenate(
         [steps - first + index * count for index, steps in zip(index_of_sensors, steps_of_sensors, strict=True)]
     )
@@ -120,7 +133,7 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
 
 
 def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matrix:
-    """Features of each step, or of some: one row each, columns as FeatureSpec.names."""
+    """Returns features[row, feature] of all steps, or of those in `rows`, in the order of FeatureSpec.names."""
     rows = np.arange(len(steps.ages)) if rows is None else rows
     if not len(rows):
         return np.empty((0, 1 + steps.means.shape[1] * len(STATISTICS)))
@@ -132,7 +145,7 @@ def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matri
 
 
 def window_of(steps: Steps) -> tuple[float, Matrix]:
-    """Age and window of the last step, for `features_of_windows`."""
+    """Returns age and window[step, sensor] of the last step, for `features_of_windows`."""
     window = np.full((WINDOW, steps.means.shape[1]), np.nan)
     tail = steps.means[-WINDOW:]
     window[WINDOW - len(tail) :] = tail
@@ -140,12 +153,15 @@ def window_of(steps: Steps) -> tuple[float, Matrix]:
 
 
 def features_of_windows(windows: Sequence[tuple[float, Matrix]]) -> Matrix:
-    """Features of many machines' last steps at once."""
+    """Returns features[machine, feature] of the last steps of several machines."""
     return _window_features(np.stack([window for _, window in windows]), np.array([age for age, _ in windows]))
 
 
 def _axis(columns: Mapping[str, Column], spec: FeatureSpec) -> tuple[int, AgeOf | None]:
-    """When the current run began, and how to tell the age at given times."""
+    """Returns when the current run began, in µs, and a function from times to ages, or None without a life counter.
+
+    The start is 0 if the readings do not include it.
+    """
     if spec.axis == TIME:
         return 0, hours_of_time
     column = columns.get(spec.axis)
@@ -164,15 +180,15 @@ def _axis(columns: Mapping[str, Column], spec: FeatureSpec) -> tuple[int, AgeOf 
 
 
 def hours_of_time(at: Timestamps) -> Values:
-    """What stands for age where nothing counts it."""
+    """Returns times in hours since 1970, which are used as age without a life counter."""
     hours: Values = at / HOUR_US
     return hours
 
 
 def _window_features(windows: Matrix, ages: Values) -> Matrix:
-    """windows[row, step, sensor] → features[row, feature]."""
+    """Returns features[row, feature] of windows[row, step, sensor]."""
     rows, _, sensors = windows.shape
-    # Reductions along contiguous steps, whatever the number of rows: each result depends on its own window alone.
+    # Steps are made contiguous, so that a row's result does not depend on the number of rows
     values = np.ascontiguousarray(np.moveaxis(windows, 1, 2))
     there = ~np.isnan(values)
     some = there.any(axis=2)
@@ -190,20 +206,20 @@ def _window_features(windows: Matrix, ages: Values) -> Matrix:
 
 
 def _mean(known: Matrix, there: npt.NDArray[np.bool_]) -> Matrix:
-    """Over the last axis of what is there; NaN where nothing is. known: 0 where nothing is."""
+    """Returns the mean over the last axis of the existing values; NaN without any. known: 0 for missing values."""
     count = there.sum(axis=2)
     mean: Matrix = np.where(count > 0, np.ascontiguousarray(known).sum(axis=2) / np.maximum(count, 1), np.nan)
     return mean
 
 
 def _trend(known: Matrix, there: npt.NDArray[np.bool_]) -> tuple[Matrix, Matrix, Matrix]:
-    """Mean, slope and standard deviation over the last axis."""
+    """Returns mean, slope and standard deviation over the last axis."""
     mean = _mean(known, there)
     at = _AT[: known.shape[2]]
     count = np.maximum(there.sum(axis=2), 1)
     at_there = np.where(there, at, 0.0)
     at_mean = at_there.sum(axis=2) / count
-    at_square = (at_there * at).sum(axis=2) - count * at_mean**2  # of whole numbers, so exact enough
+    at_square = (at_there * at).sum(axis=2) - count * at_mean**2  # accurate, since the summands are integers
     off = np.where(there, known - mean[:, :, None], 0.0)
     slope = np.where(at_square > 1e-9, (off * at).sum(axis=2) / np.maximum(at_square, 1e-9), np.nan)
     deviation = np.where(np.isnan(mean), np.nan, np.sqrt((off * off).sum(axis=2) / count))

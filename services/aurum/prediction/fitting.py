@@ -10,7 +10,7 @@ from aurum.prediction.specification import TrainingOptions
 
 Floats = npt.NDArray[np.float64]
 
-_LEAF_SHARE, _SMALLEST_LEAF, _LARGEST_LEAF = 100, 5, 40  # rows of a leaf: a hundredth of all, within these
+_LEAF_SHARE, _SMALLEST_LEAF, _LARGEST_LEAF = 100, 5, 40  # least rows of a leaf: 1/100 of all, within these bounds
 _PARAMETERS = {
     "learning_rate": 0.05,
     "num_leaves": 24,
@@ -35,7 +35,12 @@ def fit_trees(
 ) -> lgb.Booster:
     """Fits one boosted model.
 
-    monotone: by feature 1 where the prediction may only rise with it, -1 where it may only fall, else 0.
+    Args:
+        features: features[row, feature].
+        target: The value to predict of each row.
+        objective: LightGBM's objective.
+        options: Seed, threads and number of trees.
+        monotone: For each feature 1 if the prediction may only rise with it, -1 if it may only fall, else 0.
     """
     parameters = {
         **_PARAMETERS,

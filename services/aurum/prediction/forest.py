@@ -1,7 +1,7 @@
-"""An isolation forest (Liu, Ting and Zhou, 2008): scikit-learn grows it, LightGBM's library walks it.
+"""An isolation forest (Liu, Ting and Zhou, 2008), trained by scikit-learn and evaluated by LightGBM's library.
 
-Serving thus needs no scikit-learn, and one row takes microseconds. The raw score is the mean path length; short paths
-are unusual rows.
+Therefore serving does not need scikit-learn, and scoring a row takes microseconds. The raw score is the mean path
+length. Unusual rows have short paths.
 """
 
 import math
@@ -14,13 +14,13 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _TREES = 64
-_SAMPLES = 256  # rows of each tree; Liu et al. found more to add nothing
+_SAMPLES = 256  # rows of each tree; Liu et al. found no benefit of more
 _MISSING_IS_NAN = 2 << 2 | 2  # LightGBM's decision type: numerical, NaN goes to the left
 
 
 def fit_forest(rows: Floats, seed: int) -> str:
-    """The forest in LightGBM's model format. rows: finite, one each."""
-    from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - only training has it
+    """Trains a forest and returns it in LightGBM's model format. rows[row, feature] must be finite."""
+    from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - installed for training only
 
     forest = IsolationForest(n_estimators=_TREES, max_samples=min(_SAMPLES, len(rows)), random_state=seed).fit(rows)
     blocks = [
@@ -46,7 +46,10 @@ def fit_forest(rows: Floats, seed: int) -> str:
 
 
 def path_length(rows: int) -> float:
-    """Mean path of an unsuccessful search in a binary search tree of so many rows: what a leaf adds to its depth."""
+    """Returns the mean path length of an unsuccessful search in a binary search tree of so many rows.
+
+    It is added to the depth of a leaf with that many rows.
+    """
     if rows <= 1:
         return 0.0
     if rows == 2:
@@ -66,7 +69,7 @@ def _tree(number: int, tree: Any, columns: npt.NDArray[np.intp]) -> str:
         inner.append(node)
         stack += [(int(tree.children_right[node]), depth + 1), (int(tree.children_left[node]), depth + 1)]
     index = {node: position for position, node in enumerate(inner)}
-    index |= {node: -position - 1 for position, (node, _) in enumerate(leaves)}  # as LightGBM tells leaves: ~position
+    index |= {node: -position - 1 for position, (node, _) in enumerate(leaves)}  # LightGBM numbers leaves ~position
     values = [float(depth + path_length(int(tree.n_node_samples[node]))) / _TREES for node, depth in leaves]
     lines: dict[str, Sequence[object]] = {
         "num_leaves": [len(leaves)],

@@ -1,4 +1,4 @@
-"""Writes down what was predicted, so that it can be looked at later: in the background, and not of each request."""
+"""Records predictions as events in the background, at most one per machine and interval."""
 
 import asyncio
 import collections
@@ -14,25 +14,31 @@ from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2
 logger = logging.getLogger(__name__)
 
 KIND = "prediction"
-_WAITING = 20_000  # predictions that could not be written down yet; then the oldest go
+_WAITING = 20_000  # unrecorded predictions; beyond this the oldest are dropped
 _AT_ONCE = 500
 _EVERY = 1.0  # seconds
 _REMEMBERED = 100_000  # machines
 
 
 class PredictionHistory:
-    """interval: least seconds between two predictions of a machine that are kept."""
+    """Records predictions.
+
+    Args:
+        ingestion: The ingestion service, which stores the events.
+        interval: Least seconds between two recorded predictions of a machine.
+        clock: Monotonic time in seconds.
+    """
 
     def __init__(self, ingestion: Dependency, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._ingestion = ingestion
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
         self._interval = interval
         self._clock = clock
-        self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → when
+        self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → time of the last one
         self._waiting: collections.deque[ingestion_pb2.Event] = collections.deque()
 
     def note(self, response: prediction_pb2.PredictResponse) -> bool:
-        """Takes note of a prediction; whether it is kept."""
+        """Queues a prediction to be recorded if the interval has passed. Returns whether it was queued."""
         now = self._clock()
         machine_id = response.machine_id
         if (
@@ -49,11 +55,11 @@ class PredictionHistory:
         return True
 
     def keep(self, response: prediction_pb2.PredictResponse) -> None:
-        """Keeps a prediction, whenever the last one was."""
+        """Queues a prediction to be recorded, regardless of the interval."""
         if len(self._waiting) >= _WAITING:
             self._waiting.popleft()
             metrics.prediction_history_dropped_total.inc()
-        # The same prediction by another replica, of the same readings, has the same identity
+        # Another replica's prediction from the same readings has the same identity, so it is stored once
         self._waiting.append(
             ingestion_pb2.Event(
                 kind=KIND,
@@ -67,7 +73,7 @@ class PredictionHistory:
         )
 
     async def run(self) -> None:
-        """Writes down what waits, for as long as it runs."""
+        """Records the queued predictions periodically. Runs until cancelled."""
         while True:
             await asyncio.sleep(_EVERY)
             while self._waiting:

@@ -1,4 +1,4 @@
-"""A trained model: boosted trees for risk and RUL, their calibration, and an anomaly model."""
+"""A trained model: boosted trees for risk and RUL, their calibrations, and an anomaly model."""
 
 import hashlib
 import json
@@ -19,16 +19,15 @@ from aurum.prediction.trees import Trees, TreesError
 
 Floats = npt.NDArray[np.float64]
 CARD, RISK, RUL, FOREST = "card.json", "risk.txt", "rul.txt", "forest.txt"
-CARD_CHECKSUM = "card.json.sha256"  # as sha256sum writes and checks it
+CARD_CHECKSUM = "card.json.sha256"  # in the format of sha256sum
 
 
 class CorruptModelError(Exception):
-    """A model's files are not what its card says, or nothing that this version can serve; the message names the
-    file."""
+    """A model's files do not match its card, or this version cannot serve them. The message names the file."""
 
 
 def unreadable(path: Path, error: OSError) -> CorruptModelError:
-    """What is wrong with a file of a model that the system does not give, and what to do."""
+    """Returns the error for a model file that the operating system cannot read, with a remedy."""
     missing = isinstance(error, FileNotFoundError)
     remedy = "remove the folder or train again" if missing else "see that this user may read it"
     return CorruptModelError(f"{path} cannot be read: {error.strerror}; {remedy}")
@@ -36,8 +35,14 @@ def unreadable(path: Path, error: OSError) -> CorruptModelError:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """One element a row of features. risk: None if the model has seen no failures. quantiles[row, level] of the RUL, in
-    the card's unit, at calibration.LEVELS; None, as the rul, if it knows of no lives."""
+    """Predictions for rows of features, with one element for each row.
+
+    Attributes:
+        risk: Probability of a failure within the horizon; None if the training data has no failures.
+        rul: RUL in the card's unit; None if the model was not trained on lives.
+        quantiles: quantiles[row, level] of the RUL at calibration.LEVELS; None like `rul`.
+        anomaly: Anomaly score, from 0 to 1.
+    """
 
     risk: Floats | None
     rul: Floats | None
@@ -47,6 +52,8 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Model:
+    """A model that can serve. Parts that its kind does not have are None."""
+
     card: ModelCard
     spec: FeatureSpec
     risk: Trees | None
@@ -56,7 +63,7 @@ class Model:
     anomaly: AnomalyModel
 
     def predict(self, features: Floats) -> Predictions:
-        """features: one row each, columns as spec.names. Raises TreesError if they are not so many."""
+        """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
         risk = rul = quantiles = None
         if self.risk is not None and self.risk_calibration is not None:
             risk = self.risk_calibration(self.risk(features))
@@ -66,12 +73,16 @@ class Model:
         return Predictions(risk, rul, quantiles, self.anomaly(features))
 
     def contributions(self, row: Floats) -> Floats:
-        """What each feature adds to the log-odds of failure, for one row; nothing without a model of risk."""
+        """Returns the contribution of each feature of a row to the log-odds of failure; zeros without a risk model."""
         return self.risk.contributions(row) if self.risk is not None else np.zeros(len(row))
 
 
 def load_model(folder: Path) -> Model:
-    """Reads a model. Raises CorruptModelError that names the file; nothing is executed or unpickled."""
+    """Reads a model from its folder, without executing or unpickling anything.
+
+    Raises:
+        CorruptModelError: A file is missing, unreadable, corrupt or of another version. The message names the file.
+    """
     path = folder / CARD
     try:
         text = path.read_bytes()
@@ -109,18 +120,21 @@ def load_model(folder: Path) -> Model:
         files[name] = read.decode("utf-8", "replace")
     try:
         return assemble(card, files)
-    except (ValueError, IndexError, KeyError, TypeError) as error:  # of numbers that do not go together
+    except (ValueError, IndexError, KeyError, TypeError) as error:  # inconsistent shapes of arrays
         raise CorruptModelError(f"{path} is not consistent: {error}; remove the folder or train again") from error
 
 
 def _card_checksum(folder: Path) -> str | None:
-    """What is beside the card; None for a model of an earlier version. Raises OSError, UnicodeDecodeError."""
+    """Returns the checksum in the file beside the card, or None for a model of an earlier version.
+
+    Raises OSError or UnicodeDecodeError.
+    """
     path = folder / CARD_CHECKSUM
     return path.read_text(encoding="ascii").partition(" ")[0] if path.exists() else None
 
 
 def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
-    """A model of its card and its trees' texts. Raises CorruptModelError if they do not go together."""
+    """Builds a model from its card and the texts of its trees. Raises CorruptModelError if they are inconsistent."""
     name = f"model {card.machine_type} {card.version}"
     spec = FeatureSpec(card.axis, card.step, tuple(card.sensors), _regimes(card))
     if list(spec.names) != card.features:

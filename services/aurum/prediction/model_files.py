@@ -1,4 +1,4 @@
-"""Models on disk: DIR/<machine type>/<version>/, and which of them serve."""
+"""Models on disk in DIR/<machine type>/<version>/, and the file that states which of them serve."""
 
 import errno
 import hashlib
@@ -20,8 +20,13 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Of one machine type. version: the champion, which answers. previous: what it took over from. shadow: scores the
-    same requests; its results are recorded but not returned."""
+    """The versions that serve one machine type.
+
+    Attributes:
+        version: The champion, which answers requests.
+        previous: The champion before this one.
+        shadow: The shadow model. It scores the same requests; its results are recorded but not returned.
+    """
 
     version: str
     previous: str | None = None
@@ -29,7 +34,7 @@ class Serving:
 
 
 def write_model(root: Path, machine_type: str, version: str, files: Mapping[str, str]) -> Path:
-    """Writes a model below `root`; another process never sees half of it. Raises FileExistsError if it exists."""
+    """Writes a model below `root` atomically and returns its folder. Raises FileExistsError if it exists."""
     folder = root / machine_type / version
     if folder.exists():
         raise FileExistsError(errno.EEXIST, "the model is there already and is not replaced", str(folder))
@@ -45,7 +50,7 @@ def write_model(root: Path, machine_type: str, version: str, files: Mapping[str,
 
 
 def read_serving(root: Path, machine_type: str) -> Serving | None:
-    """What serves a type; None if nothing does. Raises CorruptModelError that names the file."""
+    """Reads which versions serve a type; None if none do. Raises CorruptModelError, which names the file."""
     path = root / machine_type / ACTIVE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -64,12 +69,12 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
 
 
 def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
-    """Replaces what serves a type, in one step. Raises OSError."""
+    """Replaces atomically which versions serve a type. Raises OSError."""
     write_file(root / machine_type / ACTIVE, (json.dumps(asdict(serving)) + "\n").encode())
 
 
 def make_champion(root: Path, machine_type: str, version: str) -> None:
-    """Makes a version answer; the one before can be rolled back to. It is no shadow any more."""
+    """Makes a version the champion. The last champion becomes the previous one; the version is no shadow any more."""
     known = read_serving(root, machine_type)
     if known is None:
         write_serving(root, machine_type, Serving(version))

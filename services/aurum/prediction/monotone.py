@@ -1,4 +1,4 @@
-"""Features that the life left may only rise with, or only fall with: wear does not heal."""
+"""Finds features in which the RUL is constrained to be monotone, since wear does not heal."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ from aurum.prediction.specification import TrainingOptions
 from aurum.prediction.table import Floats, Indices, Outcomes, Table
 
 _LEAST_LIVES = 6
-_SAME_WAY = 0.95  # share of lives in which a feature goes the same way, for wear to be monotone in it
-_MOST_LOST = 1.02  # relative error that monotone constraints may cost on the first fold
+_SAME_WAY = 0.95  # share of lives in which a feature must have the same trend
+_MOST_LOST = 1.02  # factor by which constraints may increase the error on the first fold
 
 
 def monotone_features(
     table: Table, target: Outcomes, names: Sequence[str], fold: Indices, options: TrainingOptions
 ) -> tuple[int, ...]:
-    """By feature: 1 where the life left may only rise with it, -1 where it may only fall, else 0.
+    """Returns for each feature 1 if the RUL may only rise with it, -1 if it may only fall, else 0.
 
-    Means that go the same way in nearly all lives show wear, which does not heal. They are constrained unless that
-    makes predictions worse.
+    Means with the same trend in nearly all lives show wear. They are constrained unless that makes predictions worse.
+    The result is empty if nothing is constrained.
     """
     if target.left is None:
         return ()
@@ -54,7 +54,7 @@ def monotone_features(
 
 
 def _way(values: Floats, left: Floats) -> float:
-    """1 if the values rise with the life left, -1 if they fall, 0 if they do neither."""
+    """Returns 1 if the values rise with the RUL, -1 if they fall, 0 if neither."""
     there = ~np.isnan(values)
     if there.sum() < 8:
         return 0.0

@@ -1,4 +1,4 @@
-"""Predictions for machines: their latest readings, the features of these, the model of their type or the rule."""
+"""Makes predictions for machines from their latest readings, with the model of their type or the fallback rule."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 
 class Predictor:
+    """Reads cases, and scores them in batches on one thread."""
+
     def __init__(self, reader: ReadingsReader, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
         self._cases = CaseReader(reader, registry)
         self._registry = registry
@@ -37,14 +39,24 @@ class Predictor:
         self._thread.shutdown(wait=True)
 
     async def predict(self, machine_ids: Sequence[str], end_us: int = 0) -> list[Prediction | AurumError]:
-        """A prediction for each machine, or why it has none. end_us: as they were before then; by default now. Raises
-        AurumError if ingestion could not be asked."""
+        """Predicts machines.
+
+        Args:
+            machine_ids: The machines.
+            end_us: Uses only readings before this time in µs since 1970; 0 for the latest.
+
+        Returns:
+            For each machine its prediction, or the error why there is none.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
         cases = await self._cases.machines(machine_ids, end_us)
         answers = iter(await self._batcher([case for case in cases if isinstance(case, Case)]))
         return [next(answers) if isinstance(case, Case) else case for case in cases]
 
     async def predict_features(self, machine_type: str, features: Mapping[str, float]) -> Prediction:
-        """A prediction from features given by name. Raises InvalidArgumentError, FailedPreconditionError."""
+        """Predicts from features by name. Raises InvalidArgumentError, or FailedPreconditionError without a model."""
         answer = (await self._batcher([self._cases.given(machine_type, features)]))[0]
         if isinstance(answer, AurumError):
             raise answer
@@ -53,7 +65,7 @@ class Predictor:
     async def predict_rows(
         self, machine_type: str, features: Sequence[str], values: Floats
     ) -> tuple[Model, Predictions]:
-        """Predictions from values[row, feature], and the model that made them. Raises as `predict_features`."""
+        """Predicts from values[row, feature]. Returns the model as well. Raises the errors of `predict_features`."""
         model = self._cases.model(machine_type)
         names = model.spec.names
         if tuple(features) != names:
@@ -66,19 +78,19 @@ class Predictor:
         return model, await self._compute(lambda: self._scorer.score_rows(model, values))
 
     async def explain(self, machine_id: str, top: int) -> Explanation:
-        """What moved the prediction of a machine. Raises AurumError."""
+        """Explains the prediction of a machine by its `top` strongest factors. Raises AurumError."""
         case = (await self._cases.machines([machine_id]))[0]
         if isinstance(case, AurumError):
             raise case
         return await self._compute(lambda: self._scorer.explain(case, top))
 
     async def explain_features(self, machine_type: str, features: Mapping[str, float], top: int) -> Explanation:
-        """The same for features given by name."""
+        """Explains the prediction from features by name. Raises AurumError."""
         case = self._cases.given(machine_type, features)
         return await self._compute(lambda: self._scorer.explain(case, top))
 
     async def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
-        """Of the features of a champion, as far as this process has seen them."""
+        """Returns the drift of a champion's features, as measured by this process; empty for any other version."""
         return await self._compute(lambda: self._scorer.drift_of(machine_type, version))
 
     async def _compute(self, work: Callable[[], T]) -> T:
@@ -86,7 +98,11 @@ class Predictor:
 
 
 def _order(model: Model, features: Sequence[str]) -> list[int]:
-    """Where each of the model's features is among those given. Raises InvalidArgumentError that names a wrong one."""
+    """Returns the index of each of the model's features among the given ones.
+
+    Raises:
+        InvalidArgumentError: A feature is unknown, repeated or missing. The error names it.
+    """
     named = f"model {model.card.machine_type} {model.card.version}"
     position = {name: index for index, name in enumerate(features)}
     for index, name in enumerate(features):

@@ -1,4 +1,4 @@
-"""Fetches from ingestion the readings that a prediction needs: as far back as its window reaches."""
+"""Fetches from ingestion the readings that a prediction needs, back to the start of its window."""
 
 import asyncio
 import collections
@@ -19,15 +19,15 @@ from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 T = TypeVar("T")
 
-_LAST = 256  # readings of each sensor that are asked for at first
-_POINTS = 512  # to which a longer range is reduced
+_LAST = 256  # readings of each sensor in the first query
+_POINTS = 512  # to which longer ranges are reduced
 _MARGIN = 1.1
 _REMEMBERED = 100_000  # machines
 
 
 @dataclass(frozen=True, slots=True)
 class MachineReadings:
-    """columns: sensor → (times in µs, values). as_of_us: time of the latest."""
+    """The readings of one machine: for each sensor, times in µs since 1970 and values."""
 
     machine_id: str
     columns: dict[str, Column]
@@ -38,18 +38,18 @@ class MachineReadings:
 
 
 class ReadingsReader:
-    """Reads through the ingestion service. Remembers machine types, and how far back each machine's window reaches."""
+    """Reads from the ingestion service. It caches machine types and the range that each machine's window needs."""
 
     def __init__(self, ingestion: Dependency) -> None:
         self._ingestion = ingestion
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
         self._query_method = query_method(ingestion.channel)
         self._types: collections.OrderedDict[str, str] = collections.OrderedDict()
-        self._needed: collections.OrderedDict[str, int] = collections.OrderedDict()  # readings; less than _LAST
-        self._reach: collections.OrderedDict[str, int] = collections.OrderedDict()  # µs; only where _LAST is too short
+        self._needed: collections.OrderedDict[str, int] = collections.OrderedDict()  # readings, if less than _LAST
+        self._reach: collections.OrderedDict[str, int] = collections.OrderedDict()  # µs, if _LAST readings are too few
 
     async def machine_type(self, machine_id: str) -> str:
-        """The type of a machine; empty if it was not registered. Raises NotFoundError."""
+        """Returns the type of a machine; empty if it is not registered. Raises NotFoundError if it does not exist."""
         known = self._types.get(machine_id)
         if known is not None:
             return known
@@ -60,7 +60,7 @@ class ReadingsReader:
         return response.machine.machine_type
 
     async def machine_types(self, machine_ids: Sequence[str]) -> list[str | BaseException]:
-        """The type of each, or why it is not known."""
+        """Returns the type of each machine, or the error why it is not known."""
         if all(machine_id in self._types for machine_id in machine_ids):
             return [self._types[machine_id] for machine_id in machine_ids]
         gate = asyncio.Semaphore(16)
@@ -74,9 +74,16 @@ class ReadingsReader:
     async def latest(
         self, machine_ids: Sequence[str], spec: FeatureSpec | None, end_us: int = 0
     ) -> dict[str, MachineReadings]:
-        """The readings of machines as far back as the window of `spec` reaches; without, the last of all sensors.
+        """Returns the readings of machines that cover the window of `spec`.
 
-        end_us: only those before then; by default all."""
+        Args:
+            machine_ids: The machines.
+            spec: The features whose readings are needed; None for the last readings of all sensors.
+            end_us: Only readings before this time in µs since 1970; 0 for no limit.
+
+        Returns:
+            The readings by machine id. Machines without readings are missing.
+        """
         short = [machine_id for machine_id in machine_ids if machine_id not in self._reach or spec is None]
         last = max((self._needed.get(machine_id, _LAST) for machine_id in short), default=0) if spec else _LAST
         found = await self._query(short, spec, last=last, end_us=end_us) if short else {}
@@ -100,14 +107,14 @@ class ReadingsReader:
         return found
 
     def _is_short(self, readings: MachineReadings | None, spec: FeatureSpec, last: int) -> bool:
-        """Whether so many readings do not reach back over the whole window, though there may be more."""
+        """Whether the last `last` readings do not cover the window, although there may be earlier ones."""
         times, life = _life(readings, spec)
         if len(times) < last or (np.diff(life) < 0).any():
             return False
         return bool(life[-1] - life[0] < spec.step * WINDOW)
 
     def _learn(self, readings: MachineReadings, spec: FeatureSpec) -> None:
-        """Remembers how many readings the window takes, to ask for no more of them the next time."""
+        """Stores the number of readings that the window needs, so that the next query asks for no more."""
         times, life = _life(readings, spec)
         if len(times) >= _LAST:
             within = int((life > life[-1] - spec.step * (WINDOW + 1)).sum())
@@ -115,7 +122,13 @@ class ReadingsReader:
                 _remember(self._needed, readings.machine_id, int(within * _MARGIN) + 8)
 
     def _missing_reach(self, readings: MachineReadings | None, spec: FeatureSpec, reached: int = 0) -> int | None:
-        """How far back to read for a whole window, if what was read is less and there may be more."""
+        """Returns the range to read for a whole window, in µs, or None if the readings suffice or there are no more.
+
+        Args:
+            readings: What was read so far.
+            spec: The features, with the length of the window.
+            reached: The range that was read, in µs; 0 if the last _LAST readings were read.
+        """
         if readings is None:
             return None
         if spec.axis == TIME:
@@ -124,13 +137,13 @@ class ReadingsReader:
             return wanted if not reached and longest >= _LAST else None
         times, life = _life(readings, spec)
         if len(times) < 2 or (not reached and len(times) < _LAST) or (np.diff(life) < 0).any():
-            return None  # all there is was read, or the run began within it
+            return None  # all readings were read, or they include the start of the run
         covered, needed = float(life[-1] - life[0]), spec.step * WINDOW
         if covered >= needed or covered <= 0 or life[0] <= spec.step:
             return None
         span = int(times[-1] - times[0])
         if reached and span < 0.5 * reached:
-            return None  # there is nothing further back
+            return None  # there are no earlier readings
         return int(span * needed / covered * _MARGIN)
 
     async def _range(self, machine_id: str, spec: FeatureSpec, reach: int, end_us: int) -> MachineReadings:
@@ -173,7 +186,7 @@ class ReadingsReader:
 
 
 def _life(readings: MachineReadings | None, spec: FeatureSpec) -> Column:
-    """The machine's life counter; empty where nothing counts it."""
+    """Returns times and values of the machine's life counter; empty if there is none."""
     nothing = np.empty(0, np.int64), np.empty(0)
     return readings.columns.get(spec.axis, nothing) if readings else nothing
 

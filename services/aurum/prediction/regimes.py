@@ -1,9 +1,10 @@
-"""Operating regimes: a machine that is run now at one setting and now at another looks different at each, worn or not.
+"""Operating regimes of machines that run at changing settings.
 
-A column is a setting if its values keep to a few narrow bands, a machine changes between them again and again, and
-within its band it does not go with the machine's age, as a sensor does that sees wear. Each combination of bands is a
-regime, if most sensors depend on it, and these are then told in standard deviations from their mean in that regime
-(Peel, 2008, on varying operating conditions).
+The readings of such machines depend on the setting as well as on wear. A column is a setting if its values lie in a few
+narrow bands, if machines change between the bands repeatedly, and if the values within a band do not correlate with the
+machine's age, unlike a sensor that reflects wear. Each combination of bands is a regime, if most sensors depend on it.
+Sensors are then expressed in standard deviations from their mean in the regime (Peel, 2008, on varying operating
+conditions).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +20,26 @@ Indices = npt.NDArray[np.intp]
 
 _MOST_BANDS = 12  # of a column
 _MOST_REGIMES = 24
-_GAP = 0.02  # of a column's range: what separates two bands
-_NARROW = 0.01  # of a column's range: greatest standard deviation within a band
+_GAP = 0.02  # least gap between two bands, as a share of the column's range
+_NARROW = 0.01  # greatest standard deviation within a band, as a share of the column's range
 _LEAST_SHARE = 0.01  # of the readings, in each band
-_LEAST_EXPLAINED = 0.3  # of the variance of the median sensor, by the regimes
-_GOES_WITH_AGE = 0.1  # correlation of a setting within its bands with the share of life that has passed, at most
-_CHANCE = 4.0  # standard errors of that
-_LEAST_CHANGES = 6.0  # between bands in a run, on average
+_LEAST_EXPLAINED = 0.3  # share of the median sensor's variance that the regimes must explain
+_GOES_WITH_AGE = 0.1  # greatest correlation of a setting within its bands with the elapsed share of life
+_CHANCE = 4.0  # standard errors of that correlation, which are always tolerated
+_LEAST_CHANGES = 6.0  # mean number of changes between bands in a run
 
 
 @dataclass(frozen=True, slots=True)
 class Regimes:
-    """columns: the settings. centers[regime, column], in their units; scale[column], to measure distances by.
+    """The operating regimes of a machine type.
 
-    sensors: those that are told relative to mean[regime, sensor] and deviation[regime, sensor].
+    Attributes:
+        columns: The settings.
+        centers: centers[regime, column], in the units of the settings.
+        scale: scale[column], by which distances to the centers are divided.
+        sensors: The sensors that are expressed relative to their regime.
+        mean: mean[regime, sensor].
+        deviation: deviation[regime, sensor]; infinite for a sensor that is constant in the regime.
     """
 
     columns: tuple[str, ...]
@@ -43,27 +50,30 @@ class Regimes:
     deviation: Floats
 
     def of(self, settings: Floats) -> Indices:
-        """The nearest regime of settings[reading, column]; -1 where one of them is not known."""
+        """Returns the nearest regime for settings[reading, column]; -1 if one of them is NaN."""
         known = ~np.isnan(settings).any(axis=1)
         distances = (((settings[:, None, :] - self.centers[None, :, :]) / self.scale) ** 2).sum(axis=2)
         return np.where(known, np.nan_to_num(distances, nan=np.inf).argmin(axis=1), -1)
 
     def relative(self, sensor: str, values: Floats, regimes: Indices) -> Floats:
-        """values in standard deviations of their regime; NaN where that is not known."""
+        """Returns values in standard deviations from the mean of their regime; NaN if the regime is not known."""
         index = self.sensors.index(sensor)
         scaled: Floats = (values - self.mean[regimes, index]) / self.deviation[regimes, index]
         return np.where(regimes >= 0, scaled, np.nan)
 
 
 def find_settings(runs: Sequence[Run], candidates: Sequence[str]) -> tuple[str, ...]:
-    """The columns that are settings; empty if the machines run under one condition."""
-    shares = np.concatenate([np.linspace(0, 1, len(run.timestamps)) for run in runs])  # of each life
+    """Returns the columns that are settings; empty if the machines run under one condition."""
+    shares = np.concatenate([np.linspace(0, 1, len(run.timestamps)) for run in runs])  # elapsed share of each life
     return tuple(name for name in candidates if _is_setting([run.columns[name] for run in runs], shares))
 
 
 def fit_regimes(runs: Sequence[Run], settings: Sequence[str], sensors: Sequence[str]) -> Regimes | None:
-    """The regimes of these settings; None if there is only one, too many to know any of them well, or if sensors hardly
-    depend on them."""
+    """Returns the regimes of these settings.
+
+    Returns None if there is only one, if there are too many to estimate each of them, or if the sensors hardly depend
+    on them.
+    """
     if not settings or not sensors:
         return None
     settings = _fewest(runs, settings)
@@ -91,7 +101,7 @@ def fit_regimes(runs: Sequence[Run], settings: Sequence[str], sensors: Sequence[
             if len(part):
                 within += float(part.var()) * len(part)
                 mean[regime, index] = part.mean()
-                # A sensor that does not vary in a regime says nothing there; rounding must not be blown up.
+                # A sensor that is constant in a regime gets an infinite deviation, so that rounding is not amplified
                 spread = float(part.std())
                 deviation[regime, index] = spread if spread > 1e-9 * max(1.0, abs(float(part.mean()))) else np.inf
         explained.append(1 - within / max(float(values[there].var()) * int(there.sum()), 1e-300))
@@ -101,7 +111,7 @@ def fit_regimes(runs: Sequence[Run], settings: Sequence[str], sensors: Sequence[
 
 
 def _fewest(runs: Sequence[Run], settings: Sequence[str]) -> tuple[str, ...]:
-    """Those that tell the regimes apart; what others add is nothing. Those that are called settings come first."""
+    """Returns the settings that are needed to distinguish the regimes. Columns named as settings are preferred."""
     chosen: tuple[str, ...] = ()
     regimes = 1
     for name in sorted(settings, key=lambda each: ("setting" not in each.lower(), each)):
@@ -119,14 +129,14 @@ def _settings_of(runs: Sequence[Run], settings: Sequence[str]) -> Floats:
 
 
 def _bands(rows: Floats) -> Indices:
-    """The band of each value[reading, column]."""
+    """Returns the band of each element of rows[reading, column]."""
     return np.column_stack([np.searchsorted(_edges(column), column) for column in rows.T])
 
 
 def settings_at(
     regimes: Regimes, columns: Mapping[str, tuple[npt.NDArray[np.int64], Floats]], times: npt.NDArray[np.int64]
 ) -> Floats:
-    """settings[time, column]: each as it was last read at or before that time."""
+    """Returns settings[time, column]: the last reading at or before each time, or NaN."""
     settings = np.full((len(times), len(regimes.columns)), np.nan)
     for index, name in enumerate(regimes.columns):
         if name not in columns:
@@ -165,7 +175,7 @@ def _is_setting(columns: Sequence[Floats], shares: Floats) -> bool:
 
 
 def _edges(values: Floats) -> Floats:
-    """Where one band ends and the next begins: the middles of wide gaps."""
+    """Returns the boundaries between bands, which are the middles of wide gaps."""
     distinct = np.unique(values)
     gaps = np.diff(distinct)
     wide = np.flatnonzero(gaps > _GAP * np.ptp(distinct))

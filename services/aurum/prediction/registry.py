@@ -1,4 +1,4 @@
-"""Which models serve: the champion of each machine type answers, its shadow predicts beside it."""
+"""The registry of models: the champion and the shadow model of each machine type."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,14 @@ _MOST_LISTED = 1000
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """active: it is the champion. previous: a rollback would bring it back."""
+    """A model in a list.
+
+    Attributes:
+        card: Its model card.
+        active: Whether it is the champion.
+        shadow: Whether it is the shadow model.
+        previous: Whether a rollback makes it the champion again.
+    """
 
     card: ModelCard
     active: bool
@@ -31,20 +38,22 @@ class _Loaded:
 
 
 class ModelRegistry:
-    """Holds the models that serve in memory; the others stay on disk. A swap is one assignment: who has begun with a
-    model ends with it."""
+    """Keeps the serving models in memory; the others stay on disk.
+
+    A change of model replaces one reference. Predictions in progress finish with the model that they began with.
+    """
 
     def __init__(self, root: Path) -> None:
-        """A type whose model cannot be loaded has none; the others serve."""
+        """Loads the serving models. A model that cannot be loaded is reported as damaged, and its type has none."""
         self._root = root
         self._loaded: dict[str, _Loaded] = {}
-        self._seen: dict[str, int] = {}  # machine type → when what serves it was written
+        self._seen: dict[str, int] = {}  # machine type → modification time of its active.json
         for machine_type, stamp in self._stamps().items():
             self._seen[machine_type] = stamp
             self._try_to_load(machine_type, "machines of this type are judged by the rule")
 
     def active(self, machine_type: str) -> Model | None:
-        """The champion of a type."""
+        """Returns the champion of a type, or None."""
         loaded = self._loaded.get(machine_type)
         return loaded.champion if loaded else None
 
@@ -57,8 +66,10 @@ class ModelRegistry:
         return sorted(self._loaded)
 
     def refresh(self) -> list[Model]:
-        """Loads what is to serve since the last look, and gives the new champions; one that cannot be loaded leaves the
-        last in place."""
+        """Loads the models whose active.json has changed, and returns the new champions.
+
+        If a model cannot be loaded, the last one keeps serving.
+        """
         fresh = []
         for machine_type, stamp in self._stamps().items():
             if self._seen.get(machine_type) == stamp:
@@ -72,7 +83,7 @@ class ModelRegistry:
         return fresh
 
     def get(self, machine_type: str, version: str) -> ModelEntry:
-        """version: the champion if empty. Raises NotFoundError."""
+        """Returns a version of a type's model, or the champion if `version` is empty. Raises NotFoundError."""
         loaded = self._loaded.get(machine_type)
         if loaded is not None and version in ("", loaded.champion.card.version):
             return ModelEntry(loaded.champion.card, active=True)
@@ -85,7 +96,7 @@ class ModelRegistry:
         )
 
     def list(self) -> list[ModelEntry]:
-        """All models that can be read, by type and version."""
+        """Lists all readable models, ordered by type and version."""
         entries = []
         for path in sorted(self._root.glob(f"*/*/{CARD}"))[:_MOST_LISTED]:
             try:
@@ -107,7 +118,12 @@ class ModelRegistry:
         return entries
 
     def activate(self, machine_type: str, version: str) -> ModelEntry:
-        """Makes a version the champion. Raises NotFoundError, or FailedPreconditionError if it cannot serve."""
+        """Makes a version the champion.
+
+        Raises:
+            NotFoundError: There is no such model.
+            FailedPreconditionError: The model is corrupt, or the folder is not writable.
+        """
         entry = self.get(machine_type, version)
 
         def change(serving: Serving | None) -> Serving:
@@ -121,7 +137,10 @@ class ModelRegistry:
         return self._change(machine_type, entry.card.version, change)
 
     def set_shadow(self, machine_type: str, version: str) -> ModelEntry:
-        """Makes a version the shadow; none with an empty one. Raises as `activate`."""
+        """Makes a version the shadow model, or removes the shadow model if `version` is empty.
+
+        Raises the errors of `activate`, and FailedPreconditionError if the version is the champion.
+        """
         champion = self.get(machine_type, "")
         if version == champion.card.version:
             raise FailedPreconditionError(
@@ -133,7 +152,10 @@ class ModelRegistry:
         )
 
     def roll_back(self, machine_type: str) -> ModelEntry:
-        """Brings back the champion before this one. Raises as `activate`, also if there was none."""
+        """Makes the previous champion the champion again.
+
+        Raises the errors of `activate`, and FailedPreconditionError if there is no previous champion.
+        """
         loaded = self._loaded.get(machine_type)
         previous = loaded.serving.previous if loaded else None
         if previous is None:
@@ -168,7 +190,7 @@ class ModelRegistry:
         try:
             self._load(machine_type)
         except CorruptModelError as error:
-            damage.withdraw("model", machine_type)  # an earlier problem of it
+            damage.withdraw("model", machine_type)  # replaces an earlier report
             damage.report("model", machine_type, str(error), otherwise)
         else:
             damage.withdraw("model", machine_type)
@@ -179,7 +201,7 @@ class ModelRegistry:
             self._loaded[machine_type] = self._read(machine_type, serving)
 
     def _read(self, machine_type: str, serving: Serving) -> _Loaded:
-        """Raises CorruptModelError."""
+        """Loads the models of a type, reusing those in memory. Raises CorruptModelError."""
         known = self._loaded.get(machine_type)
         models = {each.card.version: each for each in (known.champion, known.shadow) if each} if known else {}
         champion = models.get(serving.version) or load_model(self._root / machine_type / serving.version)

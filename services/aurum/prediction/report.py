@@ -1,4 +1,4 @@
-"""A model's report: its card as a page with pictures, in one HTML file that needs nothing else."""
+"""A report about a model: its card with plots, as one self-contained HTML file."""
 
 import html
 import io
@@ -36,7 +36,7 @@ _NAMES = {
 
 
 def report(card: ModelCard) -> str:
-    """The page. Needs the extra `training`, which brings matplotlib."""
+    """Returns the report as HTML. Needs matplotlib, which the extra `training` installs."""
     title = f"{card.machine_type} {card.version}"
     data = {
         "source": card.data.source,

@@ -1,7 +1,7 @@
-"""Looks again at past predictions, for readings of before them that arrived after them.
+"""Repeats past predictions after late readings have arrived.
 
-A machine whose gateway was cut off is predicted by what was there. Once its backlog is in, the prediction of that
-moment is made again, and kept beside the first one.
+While a gateway is disconnected, predictions for its machines lack the latest readings. Once the backlog has arrived,
+the prediction for the same moment is repeated and recorded in addition to the first one.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 Predict = Callable[[Sequence[str], int], Awaitable[list[Prediction | AurumError]]]
 
-_WAITING = 20_000  # predictions to be looked at again; then the oldest go
-_SAME = 1e-9  # relative: features as near as this come from the same readings
+_WAITING = 20_000  # predictions waiting for rescoring; beyond this the oldest are dropped
+_SAME = 1e-9  # relative difference of features up to which they count as equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,15 @@ class _Made:
 
 
 class Rescorer:
-    """after: seconds until a prediction is looked at again. most: looks in a second. keep: takes a new prediction."""
+    """Repeats recorded predictions.
+
+    Args:
+        predict: Predicts machines as of a time.
+        keep: Called with a repeated prediction that differs.
+        after: Seconds until a prediction is repeated.
+        most: Maximum number of repetitions per second.
+        clock: Monotonic time in seconds.
+    """
 
     def __init__(
         self,
@@ -50,7 +58,7 @@ class Rescorer:
         self._made: collections.deque[_Made] = collections.deque()
 
     def note(self, prediction: Prediction) -> None:
-        """Takes note of a prediction that is kept."""
+        """Schedules the repetition of a recorded prediction."""
         if not prediction.machine_id or prediction.row is None:
             return
         if len(self._made) >= _WAITING:
@@ -59,7 +67,7 @@ class Rescorer:
         self._made.append(_Made(prediction, self._clock() + self._after))
 
     async def run(self) -> None:
-        """Looks at what is due, for as long as it runs."""
+        """Repeats predictions that are due. Runs until cancelled."""
         while True:
             await asyncio.sleep(self._pause)
             if self._made and self._made[0].due <= self._clock():
@@ -67,7 +75,7 @@ class Rescorer:
 
     async def _look(self, before: Prediction) -> None:
         try:
-            # What was read up to that moment, and nothing that came to be after it:
+            # Uses only readings up to the moment of the first prediction
             answer = (await self._predict([before.machine_id], before.as_of_us + 1))[0]
         except AurumError as error:
             answer = error

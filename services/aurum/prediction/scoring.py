@@ -1,4 +1,4 @@
-"""What models and rules say of cases. Runs on the model's thread."""
+"""Scores cases with models, or with the fallback rules. Runs on the model thread."""
 
 import hashlib
 import time
@@ -23,8 +23,23 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer. rul: estimate, lower and upper bound in `unit`, None when no model of lives took part; quantiles of it
-    likewise. degraded_reason: why the risk is a rule's. row: the features that went in."""
+    """The prediction for one machine or one row of features.
+
+    Attributes:
+        machine_id: The machine; empty for given features.
+        machine_type: Its type.
+        risk_score: The risk, from 0 to 1.
+        anomaly_score: The anomaly score, from 0 to 1.
+        model_version: The version of the model; empty if a rule answered.
+        rul: Estimate, lower and upper bound of the RUL in `unit`; None if the model does not predict it.
+        quantiles: Quantiles of the RUL at calibration.LEVELS; empty if the model does not predict it.
+        cap: The RUL above which the model makes no statement.
+        unit: The unit of the RUL.
+        degraded_reason: Why the risk does not come from a model; empty if it does.
+        as_of_us: Time of the latest reading, in µs since 1970.
+        inputs_sha256: The beginning of a digest of the features.
+        row: The features.
+    """
 
     machine_id: str
     machine_type: str
@@ -43,6 +58,8 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Factor:
+    """The contribution of one feature to a prediction."""
+
     feature: str
     sensor: str
     value: float
@@ -51,17 +68,21 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
+    """A prediction with its strongest factors and all features."""
+
     prediction: Prediction
     factors: list[Factor]
     features: dict[str, float]
 
 
 class Scorer:
+    """Scores and explains cases, and monitors the drift of each champion."""
+
     def __init__(self) -> None:
         self._drift: dict[str, tuple[Model, DriftMonitor]] = {}
 
     def watch(self, model: Model) -> DriftMonitor:
-        """The drift of a champion; begins anew with another one."""
+        """Returns the drift monitor of a champion. A new champion gets a new monitor."""
         known = self._drift.get(model.card.machine_type)
         if known is None or known[0] is not model:
             known = self._drift[model.card.machine_type] = (model, DriftMonitor(model))
@@ -78,7 +99,7 @@ class Scorer:
         return known[1].features() if known is not None and known[0].card.version == version else []
 
     def score(self, cases: Sequence[Case]) -> list[Prediction | AurumError]:
-        """An answer to each, or why it has none."""
+        """Returns a prediction for each case, or the error why there is none."""
         answers: dict[int, Prediction | AurumError] = {}
         by_model: dict[int, list[int]] = {}
         for index, case in enumerate(cases):
@@ -93,7 +114,7 @@ class Scorer:
         return [answers[index] for index in range(len(cases))]
 
     def score_rows(self, model: Model, rows: Floats) -> Predictions:
-        """Ready features of many machines of one type."""
+        """Predicts from computed features, one row for each machine."""
         started = time.perf_counter()
         result = model.predict(rows)
         self.watch(model).add(rows)
@@ -102,7 +123,7 @@ class Scorer:
         return result
 
     def explain(self, case: Case, top: int) -> Explanation:
-        """What moved a prediction, the strongest first. Raises AurumError."""
+        """Explains a prediction by its `top` strongest factors. Raises AurumError if there is no prediction."""
         if case.model is None or case.model.risk is None:
             answer, shifts = by_rule(case)
             total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
@@ -162,7 +183,7 @@ class Scorer:
 
 
 def features_of_case(model: Model, case: Case) -> Floats | AurumError:
-    """The row of features of a case, or why there is none."""
+    """Returns the row of features of a case, or the error if there are too few readings."""
     if case.features is not None:
         return case.features
     steps = steps_of(case.readings.columns if case.readings else {}, model.spec)
@@ -173,7 +194,7 @@ def features_of_case(model: Model, case: Case) -> Floats | AurumError:
 
 
 def by_rule(case: Case) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
-    """The rule's answer and the shifts that it saw."""
+    """Returns the answer of the fallback rule, and the shift of each sensor as (value, shift)."""
     result = assess(case.machine_type, case.readings.columns if case.readings else {})
     if result is None:
         return _too_few(case.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
@@ -226,7 +247,7 @@ def _prediction(model: Model, case: Case, result: Predictions, position: int, ro
 
 
 def _compare_with_shadow(result: Predictions, cases: dict[int, Case], indices: Sequence[int]) -> None:
-    """The shadow predicts the same machines, by its own features of the same readings."""
+    """Scores the same readings with the shadow model and records the difference in risk."""
     if result.risk is None:
         return
     for position, index in enumerate(indices):

@@ -1,4 +1,4 @@
-"""The prediction service: its models, its gRPC server, its readiness."""
+"""The prediction service: its models, its gRPC server and its background tasks."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def prediction(service: Service) -> AsyncGenerator[None]:
-    """Serves the models. A type whose model cannot be loaded goes without; what is wrong is told as damage."""
+    """Runs the prediction service. A model that cannot be loaded is reported as damaged, and the others serve."""
     settings = service.settings
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
     logger.info("models are loaded", extra={"machine_types": registry.types})

@@ -1,4 +1,4 @@
-"""The PredictionService over a predictor and a model registry."""
+"""Implements the gRPC PredictionService with a predictor and a model registry."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -24,6 +24,8 @@ _MAX_ROWS = 4096
 
 
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
+    """Implements the RPCs of the PredictionService."""
+
     def __init__(
         self,
         predictor: Predictor,
@@ -31,7 +33,14 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         note: Callable[[Prediction, prediction_pb2.PredictResponse], None],
         audit: AuditLog,
     ) -> None:
-        """note: is told each prediction of a machine."""
+        """Connects the RPCs to their parts.
+
+        Args:
+            predictor: Makes the predictions.
+            registry: The models.
+            note: Called with each prediction.
+            audit: The audit log for changes of models.
+        """
         self._audit = audit
         self._note = note
         self._predictor = predictor
@@ -57,7 +66,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self, request_iterator: AsyncIterator[prediction_pb2.PredictBatchRequest], context: Any
     ) -> AsyncGenerator[prediction_pb2.PredictBatchResponse]:
         async for request in request_iterator:
-            require_machines([])  # that the caller is still known
+            require_machines([])  # checks that the caller is still allowed
             if request.HasField("rows"):
                 if request.requests:
                     raise InvalidArgumentError.of("rows", "must not be given together with requests")

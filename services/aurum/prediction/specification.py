@@ -1,4 +1,4 @@
-"""What histories can teach, and by what: the kind of model, its columns, its steps of life, its operating regimes."""
+"""Derives from histories what to train: the kind of model, its columns, steps of life and operating regimes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,24 +13,29 @@ from aurum.prediction.table import Outcomes, Table, outcomes_of
 from aurum.readings.history import AXES, Run, axis_of
 
 LEAST_HEALTHY_STEPS = 50  # of machines that never failed
-_LEAST_FAILURES = 6  # machines or runs; fewer cannot be split
-_CAP_OF_LIFE = 0.6  # RUL above this share of the median life is told as that: wear does not show yet
+_LEAST_FAILURES = 6  # machines or runs; fewer cannot be split for validation
+_CAP_OF_LIFE = 0.6  # default cap of the RUL, as a share of the median life; above it wear does not show yet
 _HORIZON_OF_LIFE = 0.12
 
 
 class TrainingDataError(ValueError):
-    """The data cannot train a model; the message says what is missing and what would do."""
+    """The data is not suitable to train a model. The message says what is missing and what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
     """How to train a model.
 
-    horizon and rul_cap: in units of the life axis; by default shares of the median life. life: the sensor that counts
-    life; by default known by its name. threads: for the trees; a second one gains little, and OpenMP's threads wait for
-    each other on a busy machine. rows: about how many are fitted at most; longer histories are thinned out evenly.
-    rounds: trees of each boosted model; fewer train faster and predict less accurately. licence: of the data, for the
-    card.
+    Attributes:
+        seed: Seed of all random draws.
+        horizon: Horizon of the risk, in units of the life axis; by default a share of the median life.
+        rul_cap: Cap of the RUL, in units of the life axis; by default a share of the median life.
+        life: The sensor that counts life; by default recognized by its name.
+        threads: Threads for the trees. A second one gains little, and on a busy machine OpenMP's threads wait for each
+            other.
+        rows: Approximate maximum number of rows. Longer histories are thinned out evenly.
+        rounds: Number of trees of each boosted model. Fewer trees train faster and predict less accurately.
+        licence: Licence of the data, for the model card.
     """
 
     seed: int = 7
@@ -44,7 +49,7 @@ class TrainingOptions:
 
 
 def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
-    """What the histories can teach. Raises TrainingDataError if nothing."""
+    """Returns the kind of model that the histories allow. Raises TrainingDataError if they allow none."""
     readings = sum(len(run.timestamps) for run in runs)
     if not runs or readings < LEAST_HEALTHY_STEPS:
         raise TrainingDataError(
@@ -74,7 +79,14 @@ def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
 
 
 def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec, dict[str, str]]:
-    """Which columns take part and how steps are counted, and why the other columns do not. Raises TrainingDataError."""
+    """Determines the features of a model.
+
+    Returns:
+        The feature specification, and for each column that is not used the reason.
+
+    Raises:
+        TrainingDataError: No sensor is usable, or the data has another problem.
+    """
     common = set.intersection(*(set(run.columns) for run in runs))
     if options.life is not None and options.life not in common:
         raise TrainingDataError(f"no column {options.life!r} counts life: there are {', '.join(sorted(common))}")
@@ -118,7 +130,7 @@ def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec,
 def outcomes_to_learn(
     kind: Kind, runs: Sequence[Run], table: Table, spec: FeatureSpec, options: TrainingOptions
 ) -> Outcomes:
-    """What became of each row's machine. Raises TrainingDataError if it is the same of all."""
+    """Returns the outcome of each row. Raises TrainingDataError if all rows are in one class."""
     if kind == "classification":
         return outcomes_of(table, kind, 0.0, 0.0)
     lives = [float(np.nanmax(ages_of(run, spec.axis))) + run.left for run in runs if run.failed]
@@ -140,7 +152,7 @@ def unit_of(axis: str) -> str:
 
 
 def _round(value: float) -> float:
-    """To two significant digits, so that a card reads well."""
+    """Rounds to two significant digits, for a readable model card."""
     if value <= 0:
         return value
     digits = 1 - int(np.floor(np.log10(value)))

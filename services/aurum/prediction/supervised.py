@@ -1,4 +1,4 @@
-"""Fits risk and remaining useful life to what became of machines: crosswise to judge and calibrate, then to all."""
+"""Trains the models of risk and RUL: by cross-validation for evaluation and calibration, then on all rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,16 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """files: the trees' texts by name. gain: the share of each feature in what they gained."""
+    """The result of the training.
+
+    Attributes:
+        files: The texts of the trees by file name.
+        risk: The calibration of the risk.
+        interval: The calibration of the RUL's interval, if there are lives.
+        evaluation: The evaluation by cross-validation.
+        gain: The share of each feature in the gain of the trees.
+        monotone: The constraint of each feature, see `monotone_features`.
+    """
 
     files: dict[str, str]
     risk: parts.RiskPart
@@ -36,6 +45,7 @@ class Fit:
 def fit_outcomes(
     table: Table, target: Outcomes, spec: FeatureSpec, options: TrainingOptions, progress: Progress
 ) -> Fit:
+    """Trains and calibrates the models of risk and RUL, and evaluates them by cross-validation."""
     group = table.group if len(np.unique(table.group)) >= FOLDS else table.run
     by = "machine" if group is table.group else "run, since there are fewer than five machines"
     fold = folds_of(group, options.seed)
@@ -95,7 +105,7 @@ def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, row
 def _fit_both(
     table: Table, target: Outcomes, rows: Bools, monotone: Sequence[int], options: TrainingOptions
 ) -> tuple[lgb.Booster, lgb.Booster | None]:
-    """Of risk, and of RUL if there are lives."""
+    """Fits the trees of risk and, if there are lives, of RUL, to the selected rows."""
     of_risk = rows & target.known
     risk = fit_trees(
         table.features[of_risk],
@@ -114,7 +124,10 @@ def _fit_both(
 def judge_later_lives(
     runs: Sequence[Run], table: Table, target: Outcomes, monotone: Sequence[int], options: TrainingOptions
 ) -> parts.Evaluation | None:
-    """Fits to lives that ended early, and judges by those that began later; half of the latter calibrate, crosswise."""
+    """Trains on lives that ended early, and evaluates on those that began later.
+
+    Each half of the later lives is calibrated with the other half. Returns None if there are too few lives or failures.
+    """
     split = later_lives([int(run.timestamps[0]) for run in runs], [int(run.timestamps[-1]) for run in runs])
     if split is None:
         return None
@@ -142,7 +155,7 @@ def judge_later_lives(
 
 
 def _gain(booster: lgb.Booster) -> Floats:
-    """The share of each feature in what the trees gained."""
+    """Returns the share of each feature in the gain of the trees."""
     gain = np.asarray(booster.feature_importance("gain"), dtype=np.float64)
     share: Floats = gain / max(float(gain.sum()), 1e-12)
     return share

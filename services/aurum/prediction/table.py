@@ -1,4 +1,4 @@
-"""The rows that a model is fitted to: the features of runs at each step, and what became of the machine."""
+"""The table that a model is trained on: the features of runs at their steps, and the outcomes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,15 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One row each.
+    """Training rows, with one element of each array for each row.
 
-    left: life until the failure; for runs that did not end in one, until the end of what is known. failed: whether the
-    row's run ended in a failure. share: of the run's life that has passed. group: index of the machine. run: of the
-    run.
+    Attributes:
+        features: features[row, feature].
+        left: Life until the failure or, if the run did not fail, until the end of the known history.
+        failed: Whether the row's run ended in a failure.
+        share: The elapsed share of the run's life.
+        group: Index of the machine.
+        run: Index of the run.
     """
 
     features: Floats
@@ -36,7 +40,7 @@ class Table:
 
 
 def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
-    """At most about `most_rows`, evenly over all runs; the last step of each run is always one."""
+    """Returns about `most_rows` rows at most, evenly over all runs, always including the last step of each run."""
     features, left, failed, shares, group, numbers = [], [], [], [], [], []
     machines = {name: index for index, name in enumerate(dict.fromkeys(run.machine for run in runs))}
     stride = max(1, -(-sum(len(run.timestamps) for run in runs) // most_rows))
@@ -68,10 +72,14 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What became of each row's machine, as far as a model is concerned.
+    """The training targets of each row.
 
-    left: life left up to the cap, NaN where it is not known; None where no lives are. soon: the failure is within the
-    horizon. known: whether that is known: of a run that did not fail, only that it lasted so much longer.
+    Attributes:
+        left: RUL up to the cap, NaN if it is not known; None if the model is not trained on lives.
+        soon: Whether the failure is within the horizon.
+        known: Whether `soon` is known. If the run did not fail, it is known where the run went on beyond the horizon.
+        cap: Cap of the RUL.
+        horizon: Horizon of the risk.
     """
 
     left: Floats | None
@@ -82,6 +90,7 @@ class Outcomes:
 
 
 def outcomes_of(table: Table, kind: Kind, cap: float, horizon: float) -> Outcomes:
+    """Returns the training targets for a kind of model. Without lives, only rows at a failure itself are positive."""
     if kind != "rul":
         soon = table.failed & (table.left <= 0)
         return Outcomes(None, soon, np.ones(len(table), dtype=bool), 0.0, 0.0)

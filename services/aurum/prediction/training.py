@@ -1,4 +1,4 @@
-"""Training a model for one machine type. Splits are by machine and by time, never by row."""
+"""Trains a model for one machine type. Validation splits are by machine and by time, never by row."""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from aurum.readings.history import Run
 
 __all__ = ["Progress", "TrainingDataError", "TrainingOptions", "train"]
 
-_HEALTHY_SHARE = 0.3  # of a life, from its beginning
+_HEALTHY_SHARE = 0.3  # of a life from its beginning, which counts as healthy
 _DRIFT_FEATURES = 8
 _DECILES = np.linspace(0, 1, 11)[1:-1]
 
@@ -37,7 +37,21 @@ _DECILES = np.linspace(0, 1, 11)[1:-1]
 def train(
     machine_type: str, runs: Sequence[Run], source: str, options: TrainingOptions, progress: Progress = lambda *_: None
 ) -> tuple[Model, dict[str, str]]:
-    """A model, and its files' contents by name. Raises TrainingDataError."""
+    """Trains a model.
+
+    Args:
+        machine_type: The machine type.
+        runs: The histories.
+        source: Where the histories come from, for the model card.
+        options: How to train.
+        progress: Called with the share that is done and the name of the present stage.
+
+    Returns:
+        The model, and the contents of its files by name.
+
+    Raises:
+        TrainingDataError: The histories are not suitable.
+    """
     runs = [run for run in runs if len(run.timestamps)]
     kind = kind_of(machine_type, runs)
     progress(0.0, "columns")
@@ -153,7 +167,7 @@ def _anomaly_part(anomaly: AnomalyModel) -> parts.AnomalyPart:
 
 
 def _digest(runs: Sequence[Run]) -> str:
-    """Identifies the data, whatever the order of its columns."""
+    """Returns a digest of the data that does not depend on the order of the columns."""
     digest = hashlib.sha256()
     for run in runs:
         digest.update(run.machine_id.encode())

@@ -1,6 +1,6 @@
-"""Boosted or isolation trees that serve: LightGBM's own library, called by its C interface.
+"""Evaluates boosted trees or isolation trees with LightGBM's library through its C interface.
 
-LightGBM's Python method takes 40 µs before it looks at the first tree; its documented single-row call takes 5.
+LightGBM's Python method has an overhead of 40 µs per call; the documented single-row C function has 5 µs.
 """
 
 import ctypes
@@ -17,18 +17,18 @@ Floats = npt.NDArray[np.float64]
 _ROW_MAJOR, _FLOAT64 = 1, 1
 _RAW_SCORE, _CONTRIBUTIONS = 1, 3
 _ALL_ROUNDS = -1
-_ONE_THREAD = b"num_threads=1"  # under load, several OpenMP threads for one row cost far more than they bring
+_ONE_THREAD = b"num_threads=1"  # under load, several OpenMP threads for one row are slower than one
 
 
 class TreesError(ValueError):
-    """A text that is no tree model, or a call that LightGBM refused; with its own words."""
+    """The text is not a tree model, or LightGBM has refused a call. The message is LightGBM's own."""
 
 
 class Trees:
-    """Takes rows of `width` features and gives raw scores. Any thread may call it; one call runs at a time."""
+    """Computes raw scores of rows of `width` features. It is thread-safe; calls run one at a time."""
 
     def __init__(self, text: str) -> None:
-        """text: LightGBM's model format. Raises TreesError."""
+        """Loads trees from a text in LightGBM's model format. Raises TreesError."""
         self._library = _load()
         self._handle = ctypes.c_void_p()
         rounds = ctypes.c_int()
@@ -53,7 +53,7 @@ class Trees:
                 ctypes.byref(self._single),
             )
         )
-        self._lock = threading.Lock()  # its buffers are the handle's
+        self._lock = threading.Lock()  # guards the handle and its result buffers
         self._score = ctypes.c_double()
         self._length = ctypes.c_int64()
         self._arguments = (ctypes.byref(self._length), ctypes.byref(self._score))
@@ -65,7 +65,7 @@ class Trees:
             self._library.LGBM_BoosterFree(self._handle)
 
     def __call__(self, rows: Floats) -> Floats:
-        """The raw score of each row. Raises TreesError if they are not `width` wide."""
+        """Returns the raw score of each row. Raises TreesError if the rows do not have `width` features."""
         if rows.shape[1] != self.width:
             raise TreesError(f"the rows have {rows.shape[1]} features, and the trees were trained on {self.width}")
         rows = np.ascontiguousarray(rows, dtype=np.float64)
@@ -79,7 +79,7 @@ class Trees:
         return self._predict(rows, _RAW_SCORE, 1)[:, 0]
 
     def contributions(self, row: Floats) -> Floats:
-        """What each feature adds to the raw score of one row (TreeSHAP; Lundberg et al., 2020)."""
+        """Returns the contribution of each feature to the raw score of one row (TreeSHAP; Lundberg et al., 2020)."""
         return self._predict(np.ascontiguousarray(row[None, :]), _CONTRIBUTIONS, self.width + 1)[0, :-1]
 
     def _predict(self, rows: Floats, kind: int, columns: int) -> Floats:
@@ -109,8 +109,10 @@ class Trees:
 
 
 def _load() -> Any:
-    """LightGBM's shared library, as its package has it. The package itself is not imported: it takes half a second and,
-    with what it imports in turn, 60 MB. Raises TreesError."""
+    """Loads the shared library from LightGBM's package. Raises TreesError if it is not installed.
+
+    The package itself is not imported, since that takes half a second and, with its dependencies, 60 MB.
+    """
     package = importlib.util.find_spec("lightgbm")
     if package is None or package.origin is None:
         raise TreesError("lightgbm is not installed; install aurumai[prediction]")

@@ -1,4 +1,4 @@
-"""How good a model is on machines that it has not seen: by folds of whole machines, and on lives that began later."""
+"""Evaluates predictions on machines that a model has not seen: by folds of whole machines, and on later lives."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,9 +24,16 @@ _WARNED_FOR = 3  # steps in a row
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Raw answers on rows that were not fitted, and the truth. rul, left: None where no lives are known.
+    """Uncalibrated predictions for rows that were not used for training, and the true outcomes.
 
-    group: the machine of each row. run: its run; rows of a run are in the order of time. failed: that of the run.
+    Attributes:
+        score: Raw risk scores.
+        soon: Whether the failure is within the horizon.
+        rul: Predicted RUL; None if there are no lives.
+        left: True RUL, NaN if it is not known; None if there are no lives.
+        group: The machine of each row.
+        run: The run of each row. The rows of a run are in chronological order.
+        failed: Whether the row's run ended in a failure.
     """
 
     score: Floats
@@ -39,7 +46,7 @@ class HeldOut:
 
 
 def folds_of(group: Indices, seed: int) -> Indices:
-    """The fold of each row: whole machines, spread evenly."""
+    """Returns the fold of each row. All rows of a machine are in one fold, and machines are spread evenly."""
     machines = np.unique(group)
     order = np.random.default_rng(seed).permutation(len(machines))
     fold_of_machine = np.empty(int(machines.max()) + 1, dtype=np.intp)
@@ -48,7 +55,7 @@ def folds_of(group: Indices, seed: int) -> Indices:
 
 
 def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str, cap: float) -> parts.Evaluation:
-    """Each fold's calibration is made from the other folds."""
+    """Evaluates predictions; each fold is calibrated with the others."""
     probabilities = np.zeros(len(held_out.soon))
     inside = np.zeros(len(held_out.soon), dtype=bool)
     for each in np.unique(fold):
@@ -65,7 +72,14 @@ def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str, cap: flo
 
 
 def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: str) -> parts.Evaluation:
-    """inside: whether the truth was within the interval. NaN in `left` is a truth that is not known."""
+    """Computes all metrics with confidence intervals.
+
+    Args:
+        held_out: The predictions and true outcomes.
+        probabilities: The calibrated risk of each row.
+        inside: Whether the true RUL of each row is within the predicted interval.
+        protocol: How the predictions were made, as text for the model card.
+    """
     measures = _measures(held_out, probabilities, inside)
     groups = np.unique(held_out.group)
     rows_of = [np.flatnonzero(held_out.group == group) for group in groups]
@@ -107,7 +121,7 @@ def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: 
 
 
 def within(truths: Floats, lower: Floats, upper: Floats) -> Bools:
-    """Which truths an interval holds, its bounds included."""
+    """Returns which true values are within their interval, including its bounds."""
     inside: Bools = (truths >= lower - 1e-9) & (truths <= upper + 1e-9)
     return inside
 
@@ -162,10 +176,14 @@ def _rounded(value: float | None) -> float | None:
 
 
 def later_lives(begins: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
-    """Runs to fit and runs to judge by, so that the latter began after all the former had ended; None if there are
-    none.
+    """Splits runs by time, so that the second part began after all runs of the first part had ended.
 
-    begins, ends: of each run, in µs.
+    Args:
+        begins: Start of each run in µs.
+        ends: End of each run in µs.
+
+    Returns:
+        The indices of the runs for training and for evaluation, or None if one part has fewer than three.
     """
     cut = int(np.quantile(np.array(ends), 0.6))
     before = [index for index, end in enumerate(ends) if end <= cut]

@@ -1,5 +1,8 @@
-"""The rules that answer where no model can: by limits for the machine types that have some, else by how far a machine
-has moved from its own beginning. They are no probabilities, so what they answer is always marked as degraded."""
+"""The fallback rules, which assess machines for which no model is available.
+
+Machine types with documented limits are assessed by these, others by the shift of readings since the beginning of their
+history. The results are not probabilities. Therefore the answers are always marked as degraded.
+"""
 
 from collections.abc import Mapping
 
@@ -11,5 +14,13 @@ __all__ = ["LEAST_READINGS", "RuleResult", "assess"]
 
 
 def assess(machine_type: str, columns: Mapping[str, Column]) -> RuleResult | None:
-    """The rule's answer from the latest readings (sensor → times in µs, values); None if there are too few."""
+    """Assesses a machine by its latest readings.
+
+    Args:
+        machine_type: The machine type; empty if it is not known.
+        columns: For each sensor, times in µs since 1970 and values.
+
+    Returns:
+        The result, or None if there are too few readings.
+    """
     return limits.assess(machine_type, columns) or shift.assess(columns)

@@ -1,12 +1,13 @@
-"""The rule for known machine types: how far the latest readings are on the way from normal to the alarm limit.
+"""The rule for known machine types: the position of the latest readings between normal and the alarm limit.
 
-For each sensor x = (latest - normal) / (alarm - normal), at least 0; its risk is x² / (1 + x²): 0 when normal, 0.5 at
-the alarm limit. The machine's risk is that of its worst sensor. The latest value is the mean of the last 8 readings.
+For each sensor x = (latest - normal) / (alarm - normal), at least 0. Its risk is x² / (1 + x²), which is 0 at the
+normal value and 0.5 at the alarm limit. The machine's risk is that of its worst sensor. The latest value is the mean of
+the last 8 readings.
 
-Vibration limits are the zone boundaries A/B and C/D of ISO 20816-3 (r.m.s. velocity; group 2 on flexible supports: 2.3
-and 7.1 mm/s); the temperature of bearings after ISO 281's usual lubricants (82 °C, as API 610 has it) and of windings
-after insulation class B (130 °C). The others are where maintenance is usual: a filter at three times its clean pressure
-drop, a loss of a fifth of flow, pressure or tension.
+Most vibration limits are the zone boundaries A/B and C/D of ISO 20816-3 (r.m.s. velocity; group 2 on flexible supports:
+2.3 and 7.1 mm/s). The limit for bearing temperatures is 82 °C (API 610; usual lubricants by ISO 281), and that for
+windings is 130 °C (insulation class B). The other limits are usual thresholds for maintenance, such as three times the
+pressure drop of a clean filter, or the loss of a fifth of flow, pressure or tension.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ _LATEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """In the sensor's unit. alarm may be below normal: then it is falling that is bad."""
+    """Normal value and alarm limit of a sensor, in its unit. An alarm limit below normal is a lower limit."""
 
     sensor: str
     normal: float
@@ -69,7 +70,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
 
 
 def assess(machine_type: str, columns: Mapping[str, Column]) -> RuleResult | None:
-    """The rule's answer; None if the type has no limits or none of their sensors a reading."""
+    """Assesses a machine; None if its type has no limits, or none of their sensors has a reading."""
     ways: dict[str, tuple[float, float]] = {}
     for limit in LIMITS.get(machine_type, ()):
         if limit.sensor not in columns:

@@ -1,14 +1,20 @@
-"""What a rule answers."""
+"""The result of a fallback rule."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-LEAST_READINGS = 12  # of one sensor, where there are no limits for the machine's type
+LEAST_READINGS = 12  # of one sensor, for machine types without limits
 
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """risk: 0 to 1. shifts: sensor → (latest value, how far it is off, signed), the strongest first."""
+    """The assessment of a machine.
+
+    Attributes:
+        risk: From 0 to 1; not a probability.
+        shifts: For each sensor, the latest value and its signed deviation from normal, the worst first.
+        rule: The rule that was applied.
+    """
 
     risk: float
     shifts: dict[str, tuple[float, float]]

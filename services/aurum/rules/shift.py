@@ -1,7 +1,8 @@
-"""The rule for any machine: how far the latest readings have moved from the machine's own beginning.
+"""The rule for any machine: the shift of the latest readings from the beginning of the machine's history.
 
-For each sensor z = |mean of the last 8 readings - mean of the first 30 %| / standard deviation of the first 30 %; the
-risk is z/(z + 6) for the mean z of the three sensors that moved most. It is no probability and says nothing of time.
+For each sensor z = |mean of the last 8 readings - mean of the first 30 %| / standard deviation of the first 30 %. The
+risk is z/(z + 6) for the mean z of the three sensors with the greatest shift. It is not a probability and does not
+refer to a period of time.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ _HALF_RISK = 6.0  # standard deviations at which the risk is 0.5
 
 
 def assess(columns: Mapping[str, Column]) -> RuleResult | None:
-    """The rule's answer; None if no sensor has enough readings."""
+    """Assesses a machine; None if no sensor has enough readings."""
     shifts: dict[str, tuple[float, float]] = {}
     for sensor, (_, values) in columns.items():
         known = values[~np.isnan(values)]

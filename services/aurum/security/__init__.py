@@ -1,1 +1,4 @@
-"""Who may do what: identities, roles, keys, tokens, sessions, limits. Imports nothing of a service."""
+"""Authentication, authorization and rate limits: identities, roles, API keys, tokens and sessions.
+
+This package imports no code of a single service.
+"""

@@ -1,4 +1,7 @@
-"""Which role each route and each RPC wants: one table. A route that it lacks is closed, and a test says so."""
+"""The roles that routes and RPCs require, in one table.
+
+A route or RPC that is missing in the table is refused to everybody. A test checks that none is missing.
+"""
 
 from typing import Final
 
@@ -16,7 +19,7 @@ ROUTES: dict[tuple[str, str], Wanted] = {
     ("GET", "/readyz"): PUBLIC,
     ("GET", "/health"): PUBLIC,
     ("GET", "/metrics"): _VIEWER,
-    # The page itself tells nothing; it asks who is there
+    # The pages themselves contain no data; their script checks the session
     ("GET", "/"): PUBLIC,
     ("GET", "/machines/{machine_id}"): PUBLIC,
     ("GET", "/alarms"): PUBLIC,
@@ -32,7 +35,7 @@ ROUTES: dict[tuple[str, str], Wanted] = {
     ("GET", "/api/today"): _VIEWER,
     ("GET", "/api/resilience"): _VIEWER,
     ("GET", "/api/platform"): _VIEWER,
-    ("GET", "/api/platform/traces"): _ENGINEER,  # who is bound to sites sees its own requests
+    ("GET", "/api/platform/traces"): _ENGINEER,  # callers bound to sites only see their own requests
     ("GET", "/api/platform/traces/{trace_id}"): _ENGINEER,
     ("POST", "/api/platform/faults/{service}"): _ADMIN,
     ("DELETE", "/api/platform/faults/{service}"): _ADMIN,
@@ -61,7 +64,7 @@ ROUTES: dict[tuple[str, str], Wanted] = {
     ("POST", "/api/alarms/{alarm_id}/unshelve"): _OPERATOR,
 }
 
-# What tells of the plant as a whole, or changes it: closed to whoever is bound to sites
+# Routes that reveal or change something of the whole plant; callers bound to sites are refused
 ROUTES_OF_WHOLE_PLANT = frozenset(
     {
         ("GET", "/metrics"),
@@ -69,7 +72,7 @@ ROUTES_OF_WHOLE_PLANT = frozenset(
         ("DELETE", "/api/platform/faults/{service}"),
     }
 )
-# Likewise, closed to whoever is bound to machines
+# RPCs that change something for the whole plant; clients bound to machines are refused
 RPCS_OF_WHOLE_PLANT = frozenset(
     {"/aurum.v1.PredictionService/ActivateModel", "/aurum.v1.PredictionService/RollbackModel"}
 )

@@ -1,5 +1,7 @@
-"""API keys: `aurum_ID_SECRET`. What is kept of one is its id and an argon2id hash of the secret (RFC 9106), so that the
-file of keys opens nothing."""
+"""API keys of the form `aurum_ID_SECRET`.
+
+The key file contains only the id and an argon2id hash of the secret (RFC 9106), so a stolen file grants no access.
+"""
 
 import asyncio
 import base64
@@ -36,26 +38,26 @@ PREFIX = "aurum"
 _FORM = re.compile(rf"{PREFIX}_([a-z2-7]{{10}})_([A-Za-z0-9_\-]{{43}})")
 _SECRET_BYTES = 32
 _MOST_KEYS = 1000
-_REMEMBERED = 1000  # keys that were checked lately: a hash takes tens of milliseconds of CPU and 19 MiB
+_REMEMBERED = 1000  # recently verified keys, since a hash takes tens of milliseconds of CPU and 19 MiB
 _REMEMBERED_FOR = 60.0  # seconds
-_LOOK_EVERY = 5.0  # seconds between two looks at the file
-_GUESSES = 0.2, 20.0  # wrong secrets for one key from one address: a second, and at once
-_HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's least for argon2id
+_LOOK_EVERY = 5.0  # seconds between two checks whether the file has changed
+_GUESSES = 0.2, 20.0  # allowed wrong secrets for one key from one address: per second, and as a burst
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's minimum for argon2id
 
 
 class KeyFileError(ValueError):
-    """A file of keys that cannot be used; the message names the file and the field."""
+    """The key file cannot be used. The message names the file and the field."""
 
 
 class KeyRecord(BaseModel):
-    """One key. expires: after which it is none; null for never. Times without a zone are in UTC."""
+    """An entry of the key file. `expires` is null for a key that never expires. Times without a zone are in UTC."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(pattern=r"^[a-z2-7]{10}$")
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w .@:\-]+$")
     roles: tuple[str, ...]
-    # An empty name would not bind to a site but to what has none
+    # An empty name would match the machines without a site
     sites: tuple[Annotated[str, Field(min_length=1, max_length=64, pattern=r"\S")], ...] = ()
     created: datetime
     expires: datetime | None = None
@@ -70,7 +72,7 @@ class KeyRecord(BaseModel):
     @field_validator("created", "expires")
     @classmethod
     def _with_zone(cls, moment: datetime | None) -> datetime | None:
-        """A time that names no zone, as people write it, is in UTC."""
+        """Returns the time with a zone. A time that was written without one is taken as UTC."""
         return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
     def identity(self, kind: Kind = "key") -> Identity:
@@ -85,7 +87,7 @@ class KeyFile(BaseModel):
 
 
 class _AnyKeys(BaseModel):
-    """A file of keys of which some may be wrong."""
+    """A key file whose entries are not validated yet."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -95,7 +97,11 @@ class _AnyKeys(BaseModel):
 def make_key(
     name: str, roles: tuple[str, ...], sites: tuple[str, ...] = (), expires: datetime | None = None
 ) -> tuple[str, KeyRecord]:
-    """A new key, which is seen only here, and what is kept of it. Raises ValueError for a role that is none."""
+    """Makes a new key and returns it with its record. The key itself is not stored anywhere.
+
+    Raises:
+        ValueError: A role is unknown.
+    """
     parse_roles(roles)
     id_ = base64.b32encode(secrets.token_bytes(7)).decode().lower()[:10]
     secret = secrets.token_urlsafe(_SECRET_BYTES)
@@ -112,13 +118,16 @@ def make_key(
 
 
 def read_keys(path: Path) -> KeyFile:
-    """No keys where there is no file. Raises KeyFileError."""
+    """Reads a key file; without a file there are no keys. Raises KeyFileError if any part of it is invalid."""
     return read_yaml(path, KeyFile, KeyFileError) if path.exists() else KeyFile()
 
 
 def read_valid_keys(path: Path) -> list[KeyRecord]:
-    """The keys of a file that can be used: a wrong one opens nothing, and costs the others nothing. Raises KeyFileError
-    for a file that is no list of keys."""
+    """Returns the valid keys of a file. Invalid entries are reported as damaged and skipped.
+
+    Raises:
+        KeyFileError: The file is not a list of keys.
+    """
     if not path.exists():
         return []
     found: list[KeyRecord] = []
@@ -136,7 +145,7 @@ def read_valid_keys(path: Path) -> list[KeyRecord]:
 
 
 def write_keys(path: Path, keys: KeyFile) -> None:
-    """Only for its owner to read; a reader sees the old file or the new one. Raises OSError."""
+    """Replaces the key file atomically, with permissions for its owner only. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = yaml.safe_dump(keys.model_dump(mode="json"), sort_keys=False)
     write_file(path, content.encode(), mode=0o600)
@@ -144,7 +153,7 @@ def write_keys(path: Path, keys: KeyFile) -> None:
 
 @contextlib.contextmanager
 def changing(path: Path) -> Generator[None]:
-    """For who reads the keys to write them again: one at a time, so that two commands at once lose no key."""
+    """Holds an exclusive lock for a read-modify-write of the key file, so that concurrent commands lose no key."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -152,10 +161,10 @@ def changing(path: Path) -> Generator[None]:
 
 
 class ApiKeys:
-    """The keys of a file, which may change while they are in use."""
+    """The keys of a file. The file is read again when it changes."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises KeyFileError."""
+        """Reads the file. Raises KeyFileError if it is not a list of keys."""
         self._path = path
         self._clock = clock
         self._records: dict[str, KeyRecord] = {}
@@ -167,8 +176,15 @@ class ApiKeys:
         self._load()
 
     async def identify(self, key: str, address: str) -> Identity | None:
-        """Whose key it is; None if it is nobody's, was revoked or has expired. address: from where it comes. Raises
-        ResourceExhaustedError if too many secrets for this key were wrong that came from there: each costs a hash."""
+        """Returns the identity of a key, or None if it is unknown, revoked or expired.
+
+        Args:
+            key: The whole key, `aurum_ID_SECRET`.
+            address: The address of the client.
+
+        Raises:
+            ResourceExhaustedError: The address sent too many wrong secrets for this key. Each costs a hash.
+        """
         found = _FORM.fullmatch(key)
         record = self._present(found.group(1)) if found else None
         if found is None or record is None:
@@ -187,7 +203,10 @@ class ApiKeys:
         return None
 
     def still(self, id_: str) -> Identity | None:
-        """Who began a session with a key, as the key is now; None if it was revoked or has expired."""
+        """Returns the identity of a session that began with a key, with the key's present roles and sites.
+
+        Returns None if the key was revoked or has expired.
+        """
         record = self._present(id_)
         return record.identity("session") if record else None
 
@@ -207,7 +226,7 @@ class ApiKeys:
         return known == record.hash and self._clock() - at < _REMEMBERED_FOR
 
     async def _matches(self, digest: bytes, secret: str, record: KeyRecord) -> bool:
-        # On a thread of its own, one at a time: guesses cost memory and CPU that requests want
+        # On one separate thread, so that guesses do not take memory and CPU from requests
         loop = asyncio.get_running_loop()
         if not await loop.run_in_executor(self._thread, _verify, record.hash, secret):
             return False
@@ -232,5 +251,5 @@ class ApiKeys:
 def _verify(hash_: str, secret: str) -> bool:
     try:
         return _HASHER.verify(hash_, secret)
-    except (VerificationError, InvalidHashError):  # of another secret, or a hash that is damaged
+    except (VerificationError, InvalidHashError):  # a wrong secret, or a damaged hash
         return False

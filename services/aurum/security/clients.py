@@ -1,4 +1,4 @@
-"""Clients that prove who they are by a certificate: what they may call, and for which sources and machines."""
+"""Clients that authenticate with a TLS certificate: their roles, and the sources and machines they are bound to."""
 
 import fnmatch
 import logging
@@ -18,18 +18,27 @@ logger = logging.getLogger(__name__)
 
 _MOST_CLIENTS = 10_000
 _ALL = ("*",)
-_LOOK_EVERY = 2.0  # seconds between two looks at a file of clients
+_LOOK_EVERY = 2.0  # seconds between two checks whether the file has changed
 _ROLES = {role.value: role for role in Role}
 
 
 class ClientFileError(ValueError):
-    """A file of clients that cannot be used; the message names the file and the field."""
+    """The clients file cannot be used. The message names the file and the field."""
 
 
 class ClientRule(BaseModel):
-    """name: a subject alternative name (DNS, URI) or, without one, the common name. sources, machines: patterns.
-    owner: to whom the sources belong that it uses, for clients that share them, such as two gateways of one line; its
-    name if empty. site: in place of it, so that they belong to whoever is bound to that site alone."""
+    """An entry of the clients file.
+
+    Attributes:
+        name: A subject alternative name (DNS, URI) of the certificate or, if it has none, its common name.
+        roles: The names of the client's roles.
+        sources: Shell patterns of the sources that the client may use.
+        machines: Shell patterns of the machines that the client may access.
+        owner: The owner of the client's sources, for clients that share sources, such as two gateways of one line.
+            If empty, the client's name is used.
+        site: Makes the site the owner of the client's sources, so that callers bound to only that site share them.
+            Excludes `owner`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,7 +72,14 @@ class ClientFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """sources, machines: shell patterns of those for which it may speak. owner: of the sources that it uses."""
+    """An authenticated client.
+
+    Attributes:
+        identity: Its name and roles.
+        sources: Shell patterns of the sources that it may use.
+        machines: Shell patterns of the machines that it may access.
+        owner: The owner of the sources that it uses.
+    """
 
     identity: Identity
     sources: tuple[str, ...] = ("*",)
@@ -72,7 +88,7 @@ class Client:
 
     @property
     def bound(self) -> bool:
-        """Whether it speaks for some sources or machines only, or belongs to a site."""
+        """Whether the client is restricted to some sources or machines, or belongs to a site."""
         return self.sources != _ALL or not self.speaks_for_all_machines or self.owner.startswith(OF_SITE)
 
     @property
@@ -91,6 +107,8 @@ def _any(patterns: tuple[str, ...], name: str) -> bool:
 
 
 class Clients:
+    """The known clients by name."""
+
     def __init__(self, rules: Iterable[ClientRule]) -> None:
         self._by_name = {
             rule.name: Client(
@@ -103,25 +121,32 @@ class Clients:
         }
 
     def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
-        """Whose certificate it is, by what gRPC says of a peer; None if it is nobody's that is known."""
+        """Returns the client of a certificate, or None if it is unknown.
+
+        Args:
+            properties: The peer's authentication context from gRPC.
+        """
         kind: Literal["x509_subject_alternative_name", "x509_common_name"]
         for kind in ("x509_subject_alternative_name", "x509_common_name"):
             names = [each.decode("utf-8", "replace") for each in properties.get(kind, ())]
-            if names:  # a common name counts only where there is no other (RFC 6125)
+            if names:  # the common name counts only without a subject alternative name (RFC 6125)
                 return next((found for name in names if (found := self._by_name.get(name))), None)
         return None
 
     def named(self, name: str) -> Client | None:
-        """The client of a name, as it is known now."""
+        """Returns the client with a name, or None if there is none."""
         return self._by_name.get(name)
 
 
 class FollowedClients:
-    """The clients of a file, which may change while they are in use: who is removed from it is refused, also in the
-    streams that it has open. A file that cannot be used leaves the last good clients in force."""
+    """The clients of a file, which is read again when it changes.
+
+    A client that is removed from the file is refused, also on its open streams. If the file becomes invalid, the last
+    valid clients stay in force.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises ClientFileError."""
+        """Reads the file. Raises ClientFileError."""
         self._path = path
         self._clock = clock
         self._stamp = _stamp(path)
@@ -165,5 +190,5 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def load_clients(path: Path) -> Clients:
-    """Raises ClientFileError."""
+    """Reads a clients file. Raises ClientFileError."""
     return Clients(read_yaml(path, ClientFile, ClientFileError).clients)

@@ -1,4 +1,4 @@
-"""At a gRPC server's door: whose certificate it is, and whether that may call this method."""
+"""Authentication and authorization of gRPC calls by client certificates."""
 
 import contextvars
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,13 @@ class KnownClients(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Let:
-    """A call that was let in. name: of the client. role: that the method wants."""
+    """An admitted call.
+
+    Attributes:
+        clients: Where the client is looked up again during the call.
+        name: The client's name.
+        role: The role that the method requires.
+    """
 
     clients: KnownClients
     name: str
@@ -40,12 +46,23 @@ _let: contextvars.ContextVar[_Let | None] = contextvars.ContextVar("let", defaul
 
 
 class Door:
+    """Admits or refuses the calls to a gRPC server by the client's certificate."""
+
     def __init__(self, clients: KnownClients) -> None:
         self._clients = clients
 
     def __call__(self, method: str, peer: Peer) -> str | None:
-        """Who calls: one of our services is whom it asks for, or None if it asks for nobody. Raises
-        UnauthenticatedError, PermissionDeniedError."""
+        """Checks that a peer may call a method and returns a name for the caller.
+
+        Returns:
+            For a platform service, `user/NAME` of the user it calls for, or None if it calls on its own behalf. For any
+            other client, `certificate/NAME`. An empty string for a public method.
+
+        Raises:
+            UnauthenticatedError: The certificate belongs to no known client.
+            PermissionDeniedError: The client lacks the role, or is bound to some machines and the method concerns the
+                whole plant, or the method is in no table.
+        """
         if method not in RPCS:
             raise PermissionDeniedError(f"{method} is closed: no role is known to open it")
         wanted = RPCS[method]
@@ -55,7 +72,7 @@ class Door:
         if method in RPCS_OF_WHOLE_PLANT and not client.speaks_for_all_machines:
             raise _of_whole_plant(client)
         _let.set(_Let(self._clients, client.identity.user_id, wanted))
-        if client.identity.has(Role.SERVICE):  # which alone may say that it asks for somebody else
+        if client.identity.has(Role.SERVICE):  # only services may call on behalf of a user
             user_id = get_request_context().get("user_id")
             return None if user_id is None else f"user/{user_id}"
         name_caller(client.identity.user_id)
@@ -77,14 +94,20 @@ def _of_whole_plant(client: Client) -> PermissionDeniedError:
 
 
 def _client() -> Client | None:
-    """The client that calls, as it is known now: a stream outlives what is said of its client. None where nobody is
-    asked. Raises UnauthenticatedError, PermissionDeniedError if it would not be let in any more."""
+    """Returns the calling client by the present clients file, or None if the server does not authenticate clients.
+
+    The file may have changed since a stream began, so the client is looked up each time.
+
+    Raises:
+        UnauthenticatedError: The client is not in the file any more.
+        PermissionDeniedError: The client has lost the required role.
+    """
     let = _let.get()
     return None if let is None else _entitled(let.clients.named(let.name), let.role)
 
 
 def present_caller() -> Identity:
-    """Who calls: the user for whom one of our services does, else the client by its certificate."""
+    """Returns the identity of the caller: the user for whom a platform service calls, else the client itself."""
     client = _client()
     user_id = get_request_context().get("user_id")
     if client is None:
@@ -95,10 +118,13 @@ def present_caller() -> Identity:
 
 
 def as_callers(batch: Batch) -> Batch:
-    """The batch with the present caller as its owner. One of our services states the owner itself; of any other client,
-    such as a gateway of somebody else's, what it states is a name within its own.
+    """Returns the batch with the present caller as its owner.
 
-    Raises PermissionDeniedError if the caller does not speak for the source, or for one of the machines.
+    A platform service states the owner itself. For any other client, such as a third party's gateway, the stated owner
+    is prefixed with the client's own.
+
+    Raises:
+        PermissionDeniedError: The client is bound to other sources or machines.
     """
     client = _client()
     if client is None:
@@ -112,10 +138,15 @@ def as_callers(batch: Batch) -> Batch:
 
 
 def registrant(stated: str) -> str:
-    """Whose readings alone a machine may have sent before the present caller registers it; empty for anybody's, as for
-    a client that is bound to nothing. stated: by the caller, see `as_callers`.
+    """Returns the owner that must own all sources of a machine for the present caller to register it.
 
-    Raises InvalidArgumentError if it is too long.
+    An empty owner allows any sources. It is returned for a client that is bound to nothing.
+
+    Args:
+        stated: The owner that the request states, see `as_callers`.
+
+    Raises:
+        InvalidArgumentError: The owner is too long.
     """
     client = _client()
     if client is None or client.identity.has(Role.SERVICE):
@@ -133,7 +164,7 @@ def _owner_within(client: Client, stated: str, field: str) -> str:
 
 
 def require_machines(machine_ids: Iterable[str]) -> None:
-    """Raises PermissionDeniedError if the present caller's certificate is bound to other machines."""
+    """Raises PermissionDeniedError if the present client is not allowed to access one of the machines."""
     client = _client()
     if client is None:
         return
@@ -143,7 +174,10 @@ def require_machines(machine_ids: Iterable[str]) -> None:
 
 
 def require_subject(machine_id: str) -> None:
-    """The same for an event of a machine; one without is of the plant as a whole, which is all machines."""
+    """Raises PermissionDeniedError if the present client may not access the machine of an event.
+
+    An event without a machine concerns the whole plant and requires access to all machines.
+    """
     if machine_id:
         require_machines([machine_id])
     elif (client := _client()) is not None and not client.speaks_for_all_machines:
@@ -151,19 +185,19 @@ def require_subject(machine_id: str) -> None:
 
 
 def may_see_machine(machine_id: str) -> bool:
-    """Whether lists and streams for the present caller have a machine."""
+    """Whether lists and streams for the present caller may contain a machine."""
     client = _client()
     return client is None or client.speaks_for_machine(machine_id)
 
 
 def may_read() -> bool:
-    """Whether the present caller may see readings: who only sends is told nothing of them."""
+    """Whether the present caller may see readings. Clients that only send may not."""
     client = _client()
     return client is None or client.identity.has(Role.VIEWER)
 
 
 def as_told(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
-    """A machine as the answer to a registration shows it: without readings for a caller that may not read."""
+    """Returns a machine for the answer to a registration, without readings if the caller may not read them."""
     if not may_read():
         for field in ("sensors", "first_seen_us", "last_seen_us"):
             machine.ClearField(field)
@@ -171,7 +205,12 @@ def as_told(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
 
 
 def door(settings: Settings, host: str, setting: str) -> Door | None:
-    """None where nobody is asked. Raises SettingsError if others would reach a server that asks nobody."""
+    """Makes the door of a gRPC server by the settings; None if the server does not authenticate clients.
+
+    Raises:
+        SettingsError: A server without authentication would listen on more than this machine without explicit
+            permission, or the clients file is missing or invalid.
+    """
     if settings.rpc_tls_folder is None:
         instead = "AURUM_RPC_TLS_FOLDER and AURUM_RPC_CLIENTS_FILE"
         require_closed(host, setting, said=settings.rpc_open, name="AURUM_RPC_OPEN", instead=instead)

@@ -1,4 +1,4 @@
-"""Who asks, and what that allows."""
+"""Identities of callers, and their roles."""
 
 import math
 from collections.abc import Iterable
@@ -7,14 +7,21 @@ from enum import Enum
 from typing import Literal
 
 Kind = Literal["open", "key", "token", "session", "certificate"]
-KEY_USER = "key:"  # begins the user_id of an API key
-OF_SITE = "site/"  # begins the owner of sources that belong to all who are bound to one site
+KEY_USER = "key:"  # prefix of the user_id of an API key
+OF_SITE = "site/"  # prefix of the owner of sources that callers bound to one site share
 
 
 class Role(Enum):
-    """viewer: sees everything of its sites. operator: also works on alarms and records maintenance. engineer: also
-    registers machines and changes models. ingest: sends readings, and nothing else. admin: may do all, faults
-    included. service: one of the platform's own, towards the others."""
+    """A role of a caller.
+
+    Attributes:
+        VIEWER: Reads everything of its sites.
+        OPERATOR: Also handles alarms and records maintenance.
+        ENGINEER: Also registers machines and changes models.
+        INGEST: Sends readings and does nothing else.
+        ADMIN: Does everything that users may do, including fault injection.
+        SERVICE: A service of the platform that calls another one.
+    """
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -37,8 +44,16 @@ ASSIGNABLE = tuple(role for role in Role if role is not Role.SERVICE)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """user_id: a name for logs, never a secret. sites: to which it is bound; empty for all. kind: how it was proved.
-    key_id: of the API key that proved it. until: seconds since 1970 at which the proof ends."""
+    """Who makes a request, and how that was proved.
+
+    Attributes:
+        user_id: A name for logs, never a secret.
+        roles: What the caller may do.
+        kind: The kind of proof.
+        sites: The sites that the caller is bound to; empty for all sites.
+        key_id: The id of the API key that proved the identity.
+        until: When the proof expires, in seconds since 1970.
+    """
 
     user_id: str
     roles: frozenset[Role]
@@ -48,7 +63,7 @@ class Identity:
     until: float = math.inf
 
     def has(self, role: Role) -> bool:
-        """Whether one of its roles includes a role."""
+        """Whether the identity has a role, or one that includes it."""
         return any(role in _INCLUDED[each] for each in self.roles)
 
     def may_see(self, site: str) -> bool:
@@ -56,18 +71,21 @@ class Identity:
 
     @property
     def owner(self) -> str:
-        """To whom the sources belong that it uses: its site, where it has only one, so that a new key of the same site
-        goes on with them; empty where nobody is asked."""
+        """The owner of the sources that this caller uses.
+
+        It is the site if the caller is bound to exactly one, so that a new key of that site can use the same sources.
+        It is empty if callers are not authenticated.
+        """
         if self.kind == "open":
             return ""
         return f"{OF_SITE}{next(iter(self.sites))}" if len(self.sites) == 1 else f"user/{self.user_id}"
 
 
-EVERYBODY = Identity("anonymous", frozenset({Role.ADMIN}), "open")  # where no authentication is asked for
+EVERYBODY = Identity("anonymous", frozenset({Role.ADMIN}), "open")  # used if callers are not authenticated
 
 
 def parse_roles(names: Iterable[str]) -> frozenset[Role]:
-    """Raises ValueError with a sentence that lists the roles that there are."""
+    """Returns the roles of these names. Raises ValueError, which lists the known roles, for an unknown or no name."""
     known = {role.value: role for role in ASSIGNABLE}
     names = list(names)
     wrong = next((name for name in names if name not in known), None)

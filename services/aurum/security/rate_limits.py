@@ -1,4 +1,4 @@
-"""Token buckets, one for each identity or source: who asks too much waits, and nobody else notices."""
+"""Rate limits by token buckets, one for each identity or source, so that one caller cannot slow down the others."""
 
 import collections
 import time
@@ -6,8 +6,14 @@ from collections.abc import Callable
 
 
 class RateLimits:
-    """rate: tokens a second. burst: tokens at most. kept: buckets; who has not asked longest is forgotten, and has a
-    full bucket again."""
+    """Token buckets by name.
+
+    Args:
+        rate: Tokens that each bucket gains per second.
+        burst: Capacity of each bucket.
+        kept: Number of buckets kept. The least recently used one is dropped, so its name starts with a full bucket.
+        clock: Monotonic time in seconds.
+    """
 
     def __init__(
         self, rate: float, burst: float, kept: int = 10_000, clock: Callable[[], float] = time.monotonic
@@ -19,17 +25,21 @@ class RateLimits:
         self._buckets: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()  # tokens, when
 
     def wait(self, who: str) -> float:
-        """Seconds until there is a token for somebody; nothing is taken."""
+        """Returns the seconds until a bucket has a token. Takes none."""
         left, at = self._buckets.get(who, (self._burst, self._clock()))
         left = min(self._burst, left + (self._clock() - at) * self._rate)
         return max(0.0, (1.0 - left) / self._rate)
 
     def take(self, who: str, tokens: float = 1.0) -> float:
-        """Takes tokens; 0 if there were enough, else the seconds after which there would be. Nothing is taken then."""
+        """Takes tokens from a bucket.
+
+        Returns:
+            0 if there were enough, else the seconds until there will be. In that case none are taken.
+        """
         now = self._clock()
         left, at = self._buckets.get(who, (self._burst, now))
         left = min(self._burst, left + (now - at) * self._rate)
-        wanted = min(tokens, self._burst)  # what is larger than a bucket would never get through
+        wanted = min(tokens, self._burst)  # more than the capacity would never be available
         missing = wanted - left
         self._buckets[who] = (left if missing > 0 else left - wanted, now)
         self._buckets.move_to_end(who)

@@ -1,4 +1,4 @@
-"""Sessions of the console: a signed cookie that names who it is and until when. No replica keeps anything of it."""
+"""Sessions of the console: a signed cookie with the identity and the expiry. The server keeps no state of a session."""
 
 import base64
 import hashlib
@@ -16,6 +16,8 @@ _VERSION = b"aurum-session-1\n"
 
 
 class Sessions:
+    """Makes and checks session cookies."""
+
     def __init__(
         self,
         secret: bytes,
@@ -23,8 +25,17 @@ class Sessions:
         clock: Callable[[], float] = time.time,
         ended: Container[str] = frozenset(),
     ) -> None:
-        """secret: at least 32 bytes, the same at all replicas. seconds: that a session lasts. ended: ids of those that
-        were ended before."""
+        """Checks the secret and stores the parameters.
+
+        Args:
+            secret: Key of the signature, at least 32 bytes, the same in all replicas.
+            seconds: Longest duration of a session.
+            clock: Seconds since 1970.
+            ended: Ids of the sessions that were signed out before they expired.
+
+        Raises:
+            ValueError: The secret is too short.
+        """
         if len(secret) < 32:
             raise ValueError("the secret of sessions must have at least 32 bytes")
         self._secret = secret
@@ -37,7 +48,7 @@ class Sessions:
         return int(self._seconds)
 
     def begin(self, identity: Identity) -> str:
-        """The value of a cookie, which outlives nothing that proved the identity."""
+        """Returns the cookie of a new session. It expires no later than the proof of the identity."""
         content = {
             "user": identity.user_id,
             "roles": sorted(role.value for role in identity.roles),
@@ -49,7 +60,10 @@ class Sessions:
         return f"{_encode(body)}.{_encode(self._sign(body))}"
 
     def identify(self, cookie: str) -> Identity | None:
-        """Whose session it is; None if it is nobody's or over. Whether its key still holds is asked elsewhere."""
+        """Returns the identity of a session, or None if the cookie is invalid, expired or signed out.
+
+        Whether the session's API key is still valid is not checked here.
+        """
         if len(cookie) > _LONGEST:
             return None
         try:
@@ -58,7 +72,7 @@ class Sessions:
             return None
         if not hmac.compare_digest(signature, self._sign(body)) or id_of(cookie) in self._ended:
             return None
-        content = json.loads(body)  # we have made it
+        content = json.loads(body)  # cannot fail, since the signature is ours
         if content["until"] <= self._clock():
             return None
         roles = frozenset(Role(name) for name in content["roles"])
@@ -70,7 +84,7 @@ class Sessions:
 
 
 def id_of(cookie: str) -> str:
-    """By what a session is known, which opens nothing."""
+    """Returns the id of a session. The cookie cannot be derived from it."""
     return hashlib.sha256(_VERSION + cookie.encode()).hexdigest()[:_ID_LENGTH]
 
 

@@ -1,4 +1,4 @@
-"""How much each source may send: one device that has gone mad costs the others nothing."""
+"""Rate limits by source, so that a malfunctioning device does not slow down the others."""
 
 import asyncio
 
@@ -12,13 +12,23 @@ _LOOK_AGAIN = 1.0  # seconds
 
 
 class SourceLimits:
+    """The rate limit of each source, by the settings."""
+
     def __init__(self, settings: Settings) -> None:
         rate = settings.ingestion_source_rate
         self._limits = RateLimits(rate, settings.ingestion_source_burst) if rate else None
 
     async def admit(self, batch: Batch, *, wait: bool) -> None:
-        """wait: holds a stream back until it is its turn. Otherwise raises ResourceExhaustedError, which a device waits
-        for as for any overload."""
+        """Admits a batch within the rate of its source.
+
+        Args:
+            batch: The batch; each of its readings takes a token.
+            wait: Whether to wait until there are enough tokens, as for streams.
+
+        Raises:
+            ResourceExhaustedError: The source exceeds its rate and `wait` is false. The client retries it like any
+                overload.
+        """
         while self._limits is not None and (seconds := self._limits.take(batch.source_id, batch.readings)):
             if not wait:
                 metrics.auth_refused_total.labels("source_rate").inc()

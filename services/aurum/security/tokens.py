@@ -1,7 +1,7 @@
-"""OIDC bearer tokens: JWTs that a known issuer has signed (RFC 7519, RFC 9068), with its keys from its JWKS (RFC 7517).
+"""OIDC bearer tokens: JWTs of a configured issuer (RFC 7519, RFC 9068), verified with the keys of its JWKS (RFC 7517).
 
-Only asymmetric algorithms, so that nobody can sign with a public key; the key is chosen by `kid` among the issuer's
-own, never taken from the token; issuer, audience and times must all be there.
+Only asymmetric algorithms are accepted, so that nobody can sign with a public key. `kid` selects one of the issuer's
+keys; a key in the token itself is never used. The claims for issuer, audience and times are required.
 """
 
 import asyncio
@@ -19,22 +19,29 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 _LONGEST_TOKEN = 16_384  # characters
 _LONGEST_KID = 256
 _LEEWAY = 30  # seconds by which clocks may differ
-_FRESH = 600.0  # seconds that a key set serves
-_AGAIN_AFTER = 10.0  # seconds at least between two requests for a key set, however many unknown keys are named
+_FRESH = 600.0  # seconds for which a key set is used
+_AGAIN_AFTER = 10.0  # least seconds between two requests for the key set, also if tokens name unknown keys
 _MOST_KEYS = 50
-_LAST_SECOND = 253_402_300_799  # of the year 9999
+_LAST_SECOND = 253_402_300_799  # end of the year 9999
 _UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeError)
 _MOST_USER = 200  # characters of a user's name in logs
 
 
 class TokenError(Exception):
-    """A token that is not accepted; the message says why, without the token."""
+    """A token is not accepted. The message says why and does not contain the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """issuer, audience: what `iss` and `aud` must say. roles_claim, sites_claim: where a token says them, with dots
-    between levels, such as realm_access.roles. role_of: what a role of the issuer's means here."""
+    """An OIDC issuer, and how its tokens are read.
+
+    Attributes:
+        issuer: The required `iss` claim.
+        audience: The required `aud` claim.
+        roles_claim: Path of the claim with the roles, with dots between levels, such as realm_access.roles.
+        sites_claim: Path of the claim with the sites, likewise.
+        role_of: The role here for each of the issuer's role names that differ.
+    """
 
     issuer: str
     audience: str
@@ -47,8 +54,16 @@ Fetch = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class Tokens:
+    """Verifies the tokens of one issuer, and keeps its keys up to date."""
+
     def __init__(self, issuer: Issuer, fetch: Fetch, clock: Callable[[], float] = time.monotonic) -> None:
-        """fetch: gets the issuer's key set; raises what it likes, which the last keys outlive."""
+        """Prepares the verification. The keys are fetched when they are first needed.
+
+        Args:
+            issuer: The issuer whose tokens are accepted.
+            fetch: Fetches the issuer's key set. If it raises, the last keys stay in use.
+            clock: Monotonic time in seconds.
+        """
         self._issuer = issuer
         self._fetch = fetch
         self._clock = clock
@@ -58,7 +73,7 @@ class Tokens:
         self.problem: str | None = None  # why the keys could not be fetched last time
 
     async def identify(self, token: str) -> Identity:
-        """Raises TokenError."""
+        """Verifies a token and returns its identity. Raises TokenError if it is not accepted."""
         if len(token) > _LONGEST_TOKEN:
             raise TokenError(f"the token is longer than {_LONGEST_TOKEN} characters")
         try:
@@ -85,7 +100,7 @@ class Tokens:
             )
         except jwt.InvalidTokenError as error:
             raise TokenError(f"the token is not accepted: {error}") from error
-        except _UNREADABLE as error:  # of a time that is no time
+        except _UNREADABLE as error:  # such as a time that is not a number
             raise TokenError("the token is not accepted: one of its claims cannot be read") from error
         return self._identity(claims)
 
@@ -98,7 +113,7 @@ class Tokens:
         if not found:
             raise TokenError(f"the token gives no role ({self._issuer.roles_claim})")
         user = _user(str(claims.get("preferred_username") or claims.get("email") or claims["sub"]))
-        sites = _names(claims, self._issuer.sites_claim)  # None binds to no site, which is not the same as an empty one
+        sites = _names(claims, self._issuer.sites_claim)  # None: not bound to sites; an empty claim raises instead
         until = int(claims["exp"])
         if until > _LAST_SECOND:
             raise TokenError("the token is not accepted: its exp is beyond the year 9999")
@@ -121,7 +136,7 @@ class Tokens:
             try:
                 content = await self._fetch()
                 self._keys = parse_keys(content)
-            except Exception as error:  # whatever it is, the keys that are known go on
+            except Exception as error:  # the known keys stay in use, whatever the error is
                 self.problem = f"the issuer's keys cannot be fetched at the moment: {error}"
                 return
             self._fetched_at = self._clock()
@@ -129,7 +144,7 @@ class Tokens:
 
 
 def parse_keys(content: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
-    """The signature keys of a JWKS by their ids. Raises ValueError."""
+    """Returns the signature keys of a JWKS by their ids. Raises ValueError if there is none."""
     listed = content.get("keys")
     if not isinstance(listed, list):
         raise ValueError("the key set has no list of keys")
@@ -138,7 +153,7 @@ def parse_keys(content: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
         if not isinstance(each, dict) or each.get("use", "sig") != "sig" or not isinstance(each.get("kid"), str):
             continue
         if each.get("kty") == "oct" or each.get("alg", "RS256") not in ALGORITHMS:
-            continue  # a shared secret in a public key set opens everything
+            continue  # anybody could sign tokens with a shared secret from a public key set
         try:
             found[each["kid"]] = jwt.PyJWK(each)
         except jwt.PyJWTError:
@@ -149,8 +164,14 @@ def parse_keys(content: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
 
 
 def _user(name: str) -> str:
-    """A user's name for logs, which owns sources too: two users never have the same, nor that of an API key. Raises
-    TokenError."""
+    """Returns a user's name, made printable and short enough for logs.
+
+    The name also owns sources. Therefore a changed name gets a hash, so that it stays unique, and names that could
+    belong to an API key are refused.
+
+    Raises:
+        TokenError: The name is empty or has the prefix of API keys.
+    """
     if not name.strip():
         raise TokenError("the token names no user (preferred_username, email, sub)")
     if name.startswith(KEY_USER):
@@ -160,10 +181,12 @@ def _user(name: str) -> str:
 
 
 def _names(claims: Mapping[str, Any], path: str) -> list[str] | None:
-    """What a claim names: words separated by spaces, or a list of texts. None if the token has no such claim.
+    """Returns the names in a claim, which are separated by spaces or a list; None if the token has no such claim.
 
-    Raises TokenError for one that is there and names nothing, or has another form: what binds a user must not be taken
-    for the absence of a bond.
+    An empty or malformed claim is an error, since a restriction to sites must not be read as no restriction.
+
+    Raises:
+        TokenError: The claim is empty or has another form.
     """
     value: Any = claims
     for part in path.split("."):

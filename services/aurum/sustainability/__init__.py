@@ -1,2 +1,4 @@
-"""Energy, carbon and water of machines, from what their sensors read. Pure functions; only the providers of emission
-factors do any I/O."""
+"""Energy, carbon and water of machines from the readings of their meters.
+
+Only the emission factors and the accounting plan need I/O; the calculations are pure functions.
+"""

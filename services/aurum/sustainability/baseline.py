@@ -1,8 +1,8 @@
-"""Energy baselines and performance indicators after ISO 50001, as ISO 50006 has them.
+"""Energy baselines and performance indicators for ISO 50001, by the method of ISO 50006.
 
-The baseline is a least-squares model of energy by relevant variables, such as production and temperature, over a period
-that is called normal. Against it the energy of another period is told as savings: what the model expects less what was
-used, and their running sum (CUSUM), whose bends show when something changed.
+The baseline is a least-squares model of energy by relevant variables, such as production and temperature, over a
+reference period. The savings of another period are the energy that the model expects less the energy that was used.
+The bends of their running sum (CUSUM) show when something changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,26 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_ROWS_OF_A_VARIABLE = 6  # that a regression needs at least for each coefficient
+_ROWS_OF_A_VARIABLE = 6  # least intervals for each coefficient of the regression
 
 
 class BaselineError(ValueError):
-    """Too little is known for a baseline; the message says what would do."""
+    """The data is not sufficient for a baseline. The message says what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """energy = intercept + sum of coefficients · variables, for one interval of `hours`.
+    """The model energy = intercept + sum of coefficients · variables, for one interval.
 
-    r_squared: share of the variance that is explained, adjusted for the number of variables. cv_rmse: standard error
-    relative to the mean (ASHRAE Guideline 14). t: of each coefficient; below 2 in size it may as well be 0.
+    Attributes:
+        variables: The names of the variables.
+        intercept: Energy of an interval if all variables are 0.
+        coefficients: Energy per unit of each variable.
+        t: The t-statistic of each coefficient. If its absolute value is below 2, the coefficient may be 0.
+        r_squared: The explained share of the variance, adjusted for the number of variables.
+        cv_rmse: Standard error relative to the mean (ASHRAE Guideline 14).
+        intervals: Number of intervals in the regression.
+        ranges: Minimum and maximum of each variable in the reference period.
     """
 
     variables: tuple[str, ...]
@@ -47,8 +54,17 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """expected, actual, savings: energy of the intervals that are known. cusum: after each interval; NaN where it is
-    not known. outside: how many of them have a variable beyond the baseline's range, where it says little."""
+    """The savings of a period, in the intervals for which energy and variables are known.
+
+    Attributes:
+        expected: The expected energy.
+        actual: The energy that was used.
+        savings: Expected less actual energy.
+        share: Savings relative to the expected energy.
+        cusum: Cumulative savings after each interval; NaN if the interval is not known.
+        intervals: Number of the known intervals.
+        outside: Number of those with a variable outside the baseline's range, where the model is less reliable.
+    """
 
     expected: float
     actual: float
@@ -60,9 +76,14 @@ class Savings:
 
 
 def fit_baseline(energy: Floats, variables: Mapping[str, Floats]) -> Baseline:
-    """energy: of each interval; NaN where it is not known, as in variables. Raises BaselineError.
+    """Fits a baseline. Variables that are constant over the period are left out.
 
-    A variable that is constant over the period tells nothing and is left out.
+    Args:
+        energy: Energy of each interval; NaN if it is not known.
+        variables: For each variable, its value in each interval; NaN if it is not known.
+
+    Raises:
+        BaselineError: There are too few intervals, the energy does not vary, or the variables are collinear.
     """
     known = ~np.isnan(energy)
     for values in variables.values():
@@ -99,7 +120,7 @@ def fit_baseline(energy: Floats, variables: Mapping[str, Floats]) -> Baseline:
 
 
 def savings(baseline: Baseline, energy: Floats, variables: Mapping[str, Floats]) -> Savings:
-    """Of another period, interval by interval as in `fit_baseline`."""
+    """Computes the savings of another period. The arguments are those of `fit_baseline`."""
     values = {name: variables[name] for name in baseline.variables}
     expected = baseline.expected(values) if values else np.full(len(energy), baseline.intercept)
     known = ~np.isnan(energy) & ~np.isnan(expected)
@@ -121,7 +142,13 @@ def savings(baseline: Baseline, energy: Floats, variables: Mapping[str, Floats])
 
 
 def by_day(first_hour: int, hourly: Floats, *, mean: bool = False) -> Floats:
-    """Hours since 1970 summed, or averaged, to days of UTC; NaN if any hour of a day is."""
+    """Sums or averages hourly values by UTC day. A day is NaN if any of its hours is.
+
+    Args:
+        first_hour: The first hour, in hours since 1970.
+        hourly: Values by hour.
+        mean: Whether to average instead of to sum.
+    """
     hours: Sequence[int] = range(first_hour, first_hour + len(hourly))
     days = np.array([hour // 24 for hour in hours])
     result = [hourly[days == day].mean() if mean else hourly[days == day].sum() for day in np.unique(days)]

@@ -1,8 +1,8 @@
 """Emissions of electricity by the GHG Protocol's Scope 2 Guidance (2015), hour by hour.
 
-Location-based: each kWh at the factor of the grid that it was taken from. Market-based: what contracts cover at their
-own factors, the rest at the residual mix; where none is known, at the grid's factor, which the guidance allows if it
-is told.
+The location-based method applies the factor of the local grid to each kWh. The market-based method applies the factors
+of contracts to what they cover, and the residual mix to the rest. If no residual mix is known, the grid's factor is
+used, which the guidance allows if it is disclosed.
 """
 
 import math
@@ -19,8 +19,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Carbon:
-    """Of each hour: kwh; location and market, in kgCO2e; matched, the kWh that contracts covered. by_contract: kWh that
-    each of them covered."""
+    """A carbon account.
+
+    Attributes:
+        kwh: Energy of each hour.
+        location: Location-based emissions of each hour in kgCO2e.
+        market: Market-based emissions of each hour in kgCO2e.
+        matched: Energy that contracts covered, of each hour in kWh.
+        by_contract: Energy in kWh that each contract covered in total.
+    """
 
     kwh: Floats
     location: Floats
@@ -30,7 +37,15 @@ class Carbon:
 
 
 def account(first: int, kwh: Floats, grid: Floats, residual: Floats, contracts: Sequence[Contract]) -> Carbon:
-    """first: hours since 1970. kwh: of each hour. grid, residual: kgCO2e/kWh of each hour."""
+    """Computes a carbon account.
+
+    Args:
+        first: The first hour, in hours since 1970.
+        kwh: Energy of each hour.
+        grid: Emission factor of the grid in each hour, in kgCO2e/kWh.
+        residual: Emission factor of the residual mix in each hour, in kgCO2e/kWh.
+        contracts: The contracts, in the order in which they are applied.
+    """
     allocation = allocate(first, kwh, contracts)
     market: Floats = allocation.rest * residual
     for index, contract in enumerate(contracts):
@@ -47,8 +62,13 @@ def account(first: int, kwh: Floats, grid: Floats, residual: Floats, contracts: 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """When a load would emit least. start: hours since 1970. now, best: kgCO2e if it starts in the first hour, or
-    then."""
+    """The best start of a deferrable load.
+
+    Attributes:
+        start: The hour with the least emissions, in hours since 1970.
+        now: Emissions in kgCO2e if the load starts in the first hour.
+        best: Emissions in kgCO2e if it starts in the best hour.
+    """
 
     start: int
     now: float
@@ -56,9 +76,16 @@ class Hint:
 
 
 def best_start(first: int, factors: Floats, kw: float, hours: int) -> Hint:
-    """For a load of `kw` that runs so many whole hours in a row, anywhere within the hours whose factors are given.
+    """Finds the best start of a load.
 
-    Raises ValueError if they are fewer.
+    Args:
+        first: The first hour, in hours since 1970.
+        factors: Emission factors of consecutive hours, in kgCO2e/kWh.
+        kw: Power of the load.
+        hours: Duration of the load in whole hours.
+
+    Raises:
+        ValueError: The load does not fit into the hours.
     """
     if not 1 <= hours <= len(factors):
         raise ValueError(f"a load of {hours} hours does not fit into {len(factors)}")

@@ -1,4 +1,4 @@
-"""Contracts for electricity, and what of each hour's consumption they cover."""
+"""Contracts for electricity, and their allocation to the consumption of each hour."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,18 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """An instrument by which a site buys: a power purchase agreement, certificates, a supplier's tariff.
+    """An instrument by which a site buys electricity: a power purchase agreement, certificates or a supplier's tariff.
 
-    factor: kgCO2e/kWh. Of each hour it covers `share` of what is used, and up to `kwh` of it, or up to what `profile`
-    has of the hour of the day (24 numbers, kWh, UTC); those that are None do not limit. begins, ends: hours since 1970,
-    the latter exclusive.
+    What it covers of an hour is limited by `share`, `kwh` and `profile`. A limit that is None does not apply.
+
+    Attributes:
+        name: The name of the contract.
+        factor: Its emission factor in kgCO2e/kWh.
+        share: Share of the consumption of each hour.
+        kwh: Energy of each hour in kWh.
+        profile: Energy in kWh for each of the 24 hours of the day in UTC.
+        begins: First hour, in hours since 1970.
+        ends: End in hours since 1970, exclusive.
     """
 
     name: str
@@ -29,16 +36,21 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """matched[contract, hour] and rest[hour], in kWh."""
+    """The covered energy, matched[contract, hour], and the remaining energy, rest[hour], in kWh."""
 
     matched: Floats
     rest: Floats
 
 
 def allocate(first: int, kwh: Floats, contracts: Sequence[Contract]) -> Allocation:
-    """Hour by hour, in the order of the contracts: what one hour has too much is of no use to another.
+    """Allocates contracts to the consumption hour by hour, in the order of the contracts.
 
-    first: hours since 1970 of the first element of kwh.
+    A surplus in one hour does not cover another hour.
+
+    Args:
+        first: The first hour, in hours since 1970.
+        kwh: Consumption of each hour.
+        contracts: The contracts.
     """
     hours = np.arange(first, first + len(kwh))
     rest = kwh.astype(np.float64).copy()

@@ -1,4 +1,4 @@
-"""Electric power from what is measured, and what energy is made of it."""
+"""Electric power from measured currents, and specific consumption."""
 
 import math
 
@@ -9,13 +9,15 @@ Floats = npt.NDArray[np.float64]
 
 
 def power_of_current(amperes: Floats, volts: float, power_factor: float, phases: int) -> Floats:
-    """kW from the current in each conductor: √3·U·I·cos φ for three phases, with U between conductors; U·I·cos φ for
-    one (IEC 60034-1 uses the same for motors)."""
+    """Returns the power in kW for the current in each conductor (as in IEC 60034-1 for motors).
+
+    It is √3·U·I·cos φ for three phases, with U between conductors, and U·I·cos φ for one phase.
+    """
     factor = (math.sqrt(3) if phases == 3 else 1.0) * volts * power_factor / 1000
     power: Floats = amperes * factor
     return power
 
 
 def specific(amount: float, produced: float) -> float | None:
-    """Energy, or water, per unit that was produced; None if nothing was."""
+    """Returns the energy or water per produced unit; None without production."""
     return amount / produced if produced > 0 else None

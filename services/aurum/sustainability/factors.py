@@ -1,4 +1,4 @@
-"""Emission factors of electricity: which one holds for an hour in a zone, where it is from, and of which year."""
+"""Emission factors of electricity by zone and by year or hour, with their source."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -14,17 +14,24 @@ METHODS: tuple[Method, ...] = ("location", "residual")
 _TABLE = Path(__file__).with_name("emission_factors.csv")
 _COLUMNS = ("zone", "method", "year", "kg_per_kwh", "source")
 _HOURLY_COLUMNS = ("zone", "hour", "kg_per_kwh", "source")
-_LARGEST = 3.0  # kgCO2e/kWh: even lignite is below half of it, so more is another unit
+_LARGEST = 3.0  # kgCO2e/kWh; even lignite has less than half of it, so a larger number is in another unit
 
 
 class FactorError(ValueError):
-    """A factor that is missing or cannot be; the message says which, and what would do."""
+    """A factor is missing or invalid. The message says which one and what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """kgCO2e/kWh. year: that it was published for. method: what it stands for; where no residual mix is known the
-    grid's stands in. stale: it is an earlier one, since the provider gave none for this hour."""
+    """An emission factor.
+
+    Attributes:
+        kg_per_kwh: The factor in kgCO2e/kWh.
+        source: Where it was published.
+        year: The year for which it was published.
+        method: Whether it is that of the local grid or of the residual mix.
+        stale: Whether it is an earlier factor, because the provider had none for the hour.
+    """
 
     kg_per_kwh: float
     source: str
@@ -34,10 +41,10 @@ class Factor:
 
 
 class FactorProvider(Protocol):
-    """Who knows the factors of a zone. Raises FactorError, or AurumError if it cannot be asked."""
+    """A provider of hourly factors. Raises FactorError, or AurumError if the provider does not answer."""
 
     async def hourly(self, zone: str, first: int, last: int) -> dict[int, Factor]:
-        """Of the hours from `first` up to `last`, exclusive, since 1970; some may be missing."""
+        """Returns factors by hour for [first, last), in hours since 1970. Hours may be missing."""
         ...
 
 
@@ -52,8 +59,13 @@ class FactorTable:
         return sorted({zone for zone, _ in self.factors})
 
     def of(self, zone: str, method: Method, hour: int) -> Factor:
-        """Of the hour's year, else of the latest before it, else of the first one. Without a residual mix the grid's.
-        Raises FactorError."""
+        """Returns the factor for an hour: of its year, else of the latest earlier year, else of the first year.
+
+        If a zone has no residual mix, the grid's factor is returned.
+
+        Raises:
+            FactorError: There is no factor for the zone.
+        """
         by_year = self.factors.get((zone, method))
         if by_year is None:
             if method == "residual":
@@ -67,19 +79,19 @@ class FactorTable:
         return by_year[max(earlier) if earlier else min(by_year)]
 
     def with_rows(self, other: "FactorTable") -> "FactorTable":
-        """Those of another table added, or in place of these."""
+        """Returns a table with the zones and methods of another one added to, or replacing, those of this one."""
         return FactorTable({**self.factors, **other.factors})
 
 
 @cache
 def built_in() -> FactorTable:
-    """The table that comes with this: a few national means, each with its source."""
+    """Returns the built-in table, which has some national means with their sources."""
     with _TABLE.open(encoding="utf-8", newline="") as lines:
         return read_table(lines, _TABLE.name)
 
 
 def read_table(lines: Iterable[str], name: str) -> FactorTable:
-    """A CSV table of zone, method (location or residual), year, kg_per_kwh, source. Raises FactorError."""
+    """Reads a CSV table with zone, method (location or residual), year, kg_per_kwh and source. Raises FactorError."""
     factors: dict[tuple[str, Method], dict[int, Factor]] = {}
     for row, cells in _rows(lines, name, _COLUMNS):
         method = next((each for each in METHODS if each == cells["method"]), None)
@@ -93,7 +105,14 @@ def read_table(lines: Iterable[str], name: str) -> FactorTable:
 
 
 def read_hours(lines: Iterable[str], name: str) -> dict[str, dict[int, Factor]]:
-    """A CSV table of zone, hour (ISO 8601), kg_per_kwh, source: zone → hour since 1970 → factor. Raises FactorError."""
+    """Reads a CSV table with zone, hour (ISO 8601), kg_per_kwh and source.
+
+    Returns:
+        For each zone, the factors by hour since 1970.
+
+    Raises:
+        FactorError: The table is invalid.
+    """
     found: dict[str, dict[int, Factor]] = {}
     for row, cells in _rows(lines, name, _HOURLY_COLUMNS):
         try:
@@ -111,7 +130,7 @@ def stale(factor: Factor) -> Factor:
 
 
 def checked(kg_per_kwh: float, where: str) -> float:
-    """Raises FactorError if it can be no factor."""
+    """Returns the factor. Raises FactorError if it is out of range."""
     if not 0 <= kg_per_kwh <= _LARGEST:
         raise FactorError(f"{where}: {kg_per_kwh:g} is no factor in kg/kWh; it has to be from 0 to {_LARGEST:g}")
     return kg_per_kwh

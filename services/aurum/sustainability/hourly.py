@@ -1,4 +1,4 @@
-"""What a rate amounts to in each hour, and how much of the hour is known."""
+"""Integrates rates and counters by hour, with the coverage of each hour."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,13 +10,19 @@ Times = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 HOUR_US = 3_600_000_000
-_ENOUGH = 0.5  # share of the time that must be known to tell the rest from it
+_ENOUGH = 0.5  # coverage that an extrapolation to the whole time needs
 
 
 @dataclass(frozen=True, slots=True)
 class Hourly:
-    """first: the first hour, in hours since 1970 UTC. amount: of each hour, as far as it is known. covered: seconds
-    of it that are known; wanted: seconds of it that were asked for."""
+    """Amounts by hour, with their coverage.
+
+    Attributes:
+        first: The first hour, in hours since 1970 UTC.
+        amount: Amount in the covered part of each hour.
+        covered: Seconds of each hour for which readings exist.
+        wanted: Seconds of each hour that are within the range.
+    """
 
     first: int
     amount: Floats
@@ -25,25 +31,29 @@ class Hourly:
 
     @property
     def coverage(self) -> float:
-        """Share of the time that is known; 0 to 1."""
+        """The share of the range for which readings exist, from 0 to 1."""
         return float(self.covered.sum() / self.wanted.sum()) if self.wanted.sum() else 0.0
 
     @property
     def total(self) -> float:
-        """Of the time that is known."""
+        """The amount in the covered time."""
         return float(self.amount.sum())
 
     @property
     def estimate(self) -> float | None:
-        """Of the whole time, if the rest is like what is known; None if less than half of it is."""
+        """The amount extrapolated to the whole range; None if the coverage is below a half."""
         return self.total / self.coverage if self.coverage >= _ENOUGH else None
 
 
 def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_gap: float) -> Hourly:
-    """The integral of a rate per hour (kW gives kWh) over [start, end), hour by hour, by the trapezoidal rule.
+    """Integrates a rate per hour (kW gives kWh) over [start, end) by hour, by the trapezoidal rule.
 
-    times: µs since 1970, ascending. rates: NaN where there is no reading. longest_gap: seconds between two readings,
-    above which nothing is known of the time between them.
+    Args:
+        times: µs since 1970, ascending.
+        rates: The rate at each time; NaN for a missing reading.
+        start_us: Start in µs since 1970.
+        end_us: End in µs since 1970, exclusive.
+        longest_gap: Seconds. Time between two readings that are further apart counts as not covered.
     """
     first, edges = _edges(start_us, end_us)
     count = len(edges) - 1
@@ -71,7 +81,10 @@ def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_g
 
 
 def differences(times: Times, counts: Floats, start_us: int, end_us: int, longest_gap: float) -> Hourly:
-    """What a counter, such as a water meter, went up in each hour of [start, end). One that falls began anew at 0."""
+    """Returns by how much a counter, such as a water meter, increased in each hour of [start, end).
+
+    A counter that falls has been reset to 0. The arguments are those of `integrate`.
+    """
     there = ~np.isnan(counts)
     times, counts = times[there], counts[there]
     if len(times) < 2:
@@ -79,22 +92,22 @@ def differences(times: Times, counts: Floats, start_us: int, end_us: int, longes
     steps = np.diff(counts)
     steps = np.where(steps < 0, counts[1:], steps)
     hours = np.diff(times) / HOUR_US
-    # A step is spread evenly over the time between its two readings: as a rate that is constant there.
+    # Each increase is spread evenly over the time between its readings, as a constant rate
     twice = np.repeat(np.where(hours > 0, steps / np.where(hours > 0, hours, 1.0), 0.0), 2)
     bounds = np.repeat(times, 2)[1:-1].copy()
-    bounds[1:-1:2] -= 1  # µs: the rate jumps at each reading
+    bounds[1:-1:2] -= 1  # by 1 µs, since the rate changes abruptly at each reading
     return integrate(bounds, twice, start_us, end_us, longest_gap)
 
 
 def nothing(start_us: int, end_us: int) -> Hourly:
-    """Of no machine at all."""
+    """Returns zero amounts for a range of which no time is wanted."""
     first, edges = _edges(start_us, end_us)
     empty = np.zeros(len(edges) - 1)
     return Hourly(first, empty, empty, empty)
 
 
 def add(parts: Iterable[Hourly], start_us: int, end_us: int) -> Hourly:
-    """Of several machines over the same hours."""
+    """Adds the amounts of several machines over the same range."""
     total = nothing(start_us, end_us)
     for part in parts:
         total = Hourly(
@@ -104,7 +117,7 @@ def add(parts: Iterable[Hourly], start_us: int, end_us: int) -> Hourly:
 
 
 def mean_of(times: Times, values: Floats, start_us: int, end_us: int, longest_gap: float) -> Floats:
-    """The mean of a sensor in each hour; NaN where nothing is known."""
+    """Returns the mean of a sensor in each hour; NaN for hours without coverage."""
     hourly = integrate(times, values, start_us, end_us, longest_gap)
     known = hourly.covered > 0
     return np.where(known, hourly.amount / np.where(known, hourly.covered / 3600, 1.0), np.nan)

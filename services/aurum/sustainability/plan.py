@@ -1,7 +1,6 @@
-"""The accounting plan: what is metered on which machines, which lines there are, and how each site buys electricity.
+"""The accounting plan: a YAML file with the meters of machines, production lines, and the contracts of each site.
 
-One YAML file. The one that comes with this fits the simulated plant, and accounts for any machine that has a sensor
-`power_kw`.
+The built-in plan fits the simulated plant, and covers any machine with a sensor `power_kw`.
 """
 
 import fnmatch
@@ -16,13 +15,13 @@ from aurum.sustainability.contracts import Contract
 from aurum.sustainability.factors import checked
 
 DEFAULT_PLAN = Path(__file__).with_name("plan.yaml")
-OTHER = "*"  # machine types that the plan does not name
+OTHER = "*"  # stands for machine types and sites that the plan does not name
 
 _PER_HOUR = {"second": 3600.0, "minute": 60.0, "hour": 1.0}
 
 
 class PlanError(ValueError):
-    """A plan that cannot be used; the message names the file and the field."""
+    """The accounting plan cannot be used. The message names the file and the field."""
 
 
 class _Part(BaseModel):
@@ -30,7 +29,10 @@ class _Part(BaseModel):
 
 
 class PowerMeter(_Part):
-    """kind power: the sensor is in kW. kind current: in A, and power is √3·U·I·cos φ (three phases) or U·I·cos φ."""
+    """An electric meter: a sensor of power in kW, or of current in A.
+
+    For a current, the power is √3·U·I·cos φ with three phases and U·I·cos φ with one.
+    """
 
     sensor: str
     kind: Literal["power", "current"] = "power"
@@ -40,7 +42,10 @@ class PowerMeter(_Part):
 
 
 class FlowMeter(_Part):
-    """A rate per second, minute or hour; or a counter that only goes up. to: what one of its units is in ours."""
+    """A flow meter: a sensor of a rate per second, minute or hour, or a counter that only increases.
+
+    `to` converts the sensor's unit to litres or units of production.
+    """
 
     sensor: str
     kind: Literal["rate", "counter"] = "rate"
@@ -49,13 +54,16 @@ class FlowMeter(_Part):
 
     @property
     def per_hour(self) -> float:
-        """By which a reading becomes our unit per hour, or for a counter our unit."""
+        """The factor that converts a reading to our unit per hour or, for a counter, to our unit."""
         return self.to * (_PER_HOUR[self.per] if self.kind == "rate" else 1.0)
 
 
 class Meters(_Part):
-    """Of a machine type; None where nothing is metered. production also gives specific energy and the baseline's
-    variable; temperature, a sensor, the other one."""
+    """The meters of a machine type. A quantity that is not metered is None.
+
+    Production and temperature are the variables of an energy baseline. Production is also needed for the specific
+    energy.
+    """
 
     power: PowerMeter | None = None
     water: FlowMeter | None = None
@@ -65,13 +73,13 @@ class Meters(_Part):
 
     @property
     def counters(self) -> list[str]:
-        """Sensors that only go up."""
+        """The sensors that are counters."""
         flows = [meter for meter in (self.water, self.production) if meter and meter.kind == "counter"]
         return [*dict.fromkeys(meter.sensor for meter in flows)]
 
     @property
     def rates(self) -> list[str]:
-        """The other sensors."""
+        """The sensors that are not counters."""
         named = [meter.sensor for meter in (self.power, self.water, self.production) if meter]
         if self.temperature:
             named.append(self.temperature)
@@ -130,7 +138,7 @@ class Plan(_Part):
         return self.sites.get(site) or self.sites.get(OTHER) or Site()
 
     def line_of(self, machine_id: str) -> str:
-        """The first line that a machine belongs to; empty if none."""
+        """Returns the first line that a machine belongs to; empty if there is none."""
         return next(
             (
                 line
@@ -142,12 +150,12 @@ class Plan(_Part):
 
 
 def load_plan(path: Path | None = None) -> Plan:
-    """Raises PlanError."""
+    """Reads an accounting plan, by default the built-in one. Raises PlanError."""
     return read_yaml(path or DEFAULT_PLAN, Plan, PlanError)
 
 
 def _hour(moment: datetime | None) -> int | None:
-    """The hour since 1970 of a time, which is UTC unless it says otherwise."""
+    """Returns the hour since 1970 of a time. A time without a zone is in UTC."""
     if moment is None:
         return None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) // 3600

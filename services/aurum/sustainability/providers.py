@@ -1,5 +1,4 @@
-"""Where hourly emission factors come from: a file, or a service that is asked over HTTP, under its resilience
-policy."""
+"""Providers of hourly emission factors: a file, or an HTTP service that is called under a resilience policy."""
 
 import collections
 import logging
@@ -14,21 +13,21 @@ from aurum.sustainability.factors import Factor, FactorError, FactorProvider, ch
 logger = logging.getLogger(__name__)
 
 _REMEMBERED = 20_000  # hours of all zones
-_HOURS_AT_ONCE = 240  # in one question
+_HOURS_AT_ONCE = 240  # in one request
 _GRAMS = 1000.0
 
 
 class JsonSource(Protocol):
-    """GET under policies; as runtime.http_client has it. Raises AurumError."""
+    """An HTTP client like runtime.http_client.HttpDependency. Raises AurumError."""
 
     async def get_json(self, path: str, params: Mapping[str, str] | None = None) -> Any: ...
 
 
 class FileFactors:
-    """A CSV file of zone, hour, kg_per_kwh, source."""
+    """Factors from a CSV file with the columns zone, hour, kg_per_kwh, source."""
 
     def __init__(self, path: Path) -> None:
-        """Raises FactorError, OSError."""
+        """Reads the file. Raises FactorError or OSError."""
         with path.open(encoding="utf-8", newline="") as lines:
             self._hours = read_hours(lines, path.name)
 
@@ -67,7 +66,7 @@ class CarbonAwareFactors:
         ratings: dict[int, list[float]] = collections.defaultdict(list)
         for entry in _list(answer, None, "Carbon Aware SDK"):
             hour, grams = _entry(entry, "time", "rating", "Carbon Aware SDK")
-            ratings[hour].append(grams / _GRAMS)  # it may tell several in an hour
+            ratings[hour].append(grams / _GRAMS)  # there may be several in an hour
         return {
             hour: Factor(checked(sum(each) / len(each), "Carbon Aware SDK"), "Carbon Aware SDK", _year(hour))
             for hour, each in ratings.items()
@@ -75,8 +74,10 @@ class CarbonAwareFactors:
 
 
 class LastGoodFactors:
-    """Remembers what a provider said, asks it only for what is not known, and where it cannot answer gives the last
-    good factor of the zone, marked as stale."""
+    """Caches the factors of a provider.
+
+    For hours without a factor it returns the latest factor of the zone, marked as stale.
+    """
 
     def __init__(self, provider: FactorProvider) -> None:
         self._provider = provider
@@ -84,7 +85,10 @@ class LastGoodFactors:
         self._latest: dict[str, tuple[int, Factor]] = {}
 
     async def hourly(self, zone: str, first: int, last: int) -> dict[int, Factor]:
-        """Raises AurumError, FactorError only if it knows nothing of the zone."""
+        """Returns the factors of the hours, calling the provider only if some are not cached.
+
+        Raises AurumError or FactorError only if the provider fails and no factor of the zone is cached.
+        """
         problem: AurumError | FactorError | None = None
         for start in range(first, last, _HOURS_AT_ONCE):
             end = min(start + _HOURS_AT_ONCE, last)

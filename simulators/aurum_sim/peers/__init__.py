@@ -1,4 +1,4 @@
-"""Devices that do not speak gRPC: the same fleet, by the protocols that a gateway listens to."""
+"""Simulated devices that use other protocols than gRPC, for the inputs of a gateway."""
 
 from enum import Enum
 
@@ -17,8 +17,12 @@ _PORTS = {Kind.MQTT: 1883, Kind.SPARKPLUG: 1883, Kind.OPCUA: 4840, Kind.MODBUS: 
 
 
 def make_peer(kind: Kind, address: str) -> Peer | None:
-    """None for gRPC. address: host:port of the broker, or where a server listens; the usual port of 127.0.0.1 if
-    empty."""
+    """Makes the peer of a protocol; None for gRPC.
+
+    Args:
+        kind: The protocol.
+        address: host:port of the broker, or of the server to start; by default 127.0.0.1 and the protocol's port.
+    """
     host, _, port = (address or "127.0.0.1").partition(":")
     where = host, int(port) if port else _PORTS.get(kind, 0)
     match kind:

@@ -1,4 +1,4 @@
-"""Meters behind a Modbus server."""
+"""Simulated meters behind a Modbus server."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from aurum_sim.peers.peer import Sample
 
 
 class ModbusPeer:
-    """A server whose holding registers have each sensor as float32, one after another."""
+    """A server with each sensor as a float32 in consecutive holding registers."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port

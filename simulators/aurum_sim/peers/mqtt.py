@@ -1,4 +1,4 @@
-"""Devices that publish to an MQTT broker."""
+"""Simulated devices that publish to an MQTT broker."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ class MqttPeer:
         self._host, self._port = host, port
         self._client = client("aurum-iot-sim")
         self._client.on_publish = self._taken
-        self._room = asyncio.Semaphore(IN_FLIGHT)  # what is published while the broker is away is sent when it is back
+        self._room = asyncio.Semaphore(IN_FLIGHT)  # messages that wait for the broker, also while it is unreachable
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self, sensors: Mapping[str, Sequence[str]]) -> None:
@@ -33,7 +33,7 @@ class MqttPeer:
             metrics.simulator_readings_total.labels("made").inc(len(each.values))
 
     def _taken(self, *_: Any) -> None:
-        """On the client's thread."""
+        """Handles an acknowledgement by the broker. Runs on the client's thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._room.release)
 

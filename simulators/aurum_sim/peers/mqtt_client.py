@@ -5,7 +5,7 @@ import asyncio
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-IN_FLIGHT = 1000  # messages that a broker has not taken yet
+IN_FLIGHT = 1000  # messages that the broker has not acknowledged
 
 
 def client(name: str) -> mqtt.Client:

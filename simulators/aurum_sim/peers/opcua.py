@@ -1,4 +1,4 @@
-"""Machines behind an OPC UA server."""
+"""Simulated machines behind an OPC UA server."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC

@@ -1,4 +1,4 @@
-"""What a way to tell a gateway has to have."""
+"""The interface of the protocols by which simulated devices send."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one machine says at one moment: sensor → value."""
+    """The values of a machine's sensors at one moment, in µs since 1970."""
 
     machine_id: str
     at_us: int
@@ -15,15 +15,15 @@ class Sample:
 
 
 class Peer(Protocol):
-    """One way to tell a gateway."""
+    """A protocol by which simulated devices send to a gateway."""
 
     async def open(self, sensors: Mapping[str, Sequence[str]]) -> None:
-        """sensors: of each machine."""
+        """Starts the client or server. sensors: The sensors of each machine."""
 
     async def tell(self, samples: Sequence[Sample]) -> None:
-        """Waits while nobody takes more."""
+        """Sends samples. Waits while the receiver accepts no more."""
 
     async def close(self) -> None: ...
 
     def inputs(self) -> dict[str, Any]:
-        """How a gateway listens to it (an input of its file)."""
+        """Returns the matching input of a gateway's inputs file."""

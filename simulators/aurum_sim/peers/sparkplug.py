@@ -1,4 +1,4 @@
-"""Devices behind a Sparkplug B node."""
+"""Simulated devices behind a Sparkplug B edge node."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _DOUBLE, _BOOLEAN, _UINT64 = 10, 11, 8
 
 
 class SparkplugPeer:
-    """One node, whose devices are the machines; it is born again when a host asks for it."""
+    """One edge node with the machines as its devices. It publishes births again when a host requests a rebirth."""
 
     def __init__(self, host: str, port: int, group: str = "plant-a", node: str = "iot-sim") -> None:
         self._host, self._port = host, port
@@ -45,7 +45,7 @@ class SparkplugPeer:
         for each in samples:
             self._last[each.machine_id] = each
         if not self._client.is_connected():
-            return  # by the standard, what nobody hears is gone; a birth tells where things stand
+            return  # Sparkplug does not buffer; the births after reconnection contain the latest values
         if self._unborn:
             self._unborn = False
             self._be_born()
@@ -101,4 +101,4 @@ class SparkplugPeer:
     def _commanded(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
         command = SparkplugPayload.FromString(bytes(message.payload))
         if any(each.name == "Node Control/Rebirth" and each.boolean_value for each in command.metrics):
-            self._unborn = True  # with the next samples, on the thread that sends
+            self._unborn = True  # births are published with the next samples, by the task that sends

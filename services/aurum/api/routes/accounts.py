@@ -1,4 +1,4 @@
-"""What the accounts of energy, carbon and water have in common: what is asked for, and how it is given out."""
+"""Common parts of the routes for energy, carbon and water: query parameters, grouping and export."""
 
 import csv
 import io
@@ -67,7 +67,7 @@ def groups_of(used: Sequence[MachineUse], by: GroupBy) -> dict[str, list[Machine
 
 
 def head(asked: Asked, not_metered: Sequence[str]) -> dict[str, Any]:
-    """The fields that each account begins with."""
+    """Returns the fields that all accounts begin with."""
     return {
         "start": moment(asked.over.start),
         "end": moment(asked.over.end),
@@ -78,7 +78,7 @@ def head(asked: Asked, not_metered: Sequence[str]) -> dict[str, Any]:
 
 
 def by_hour(hourly: Hourly) -> Iterator[tuple[datetime, float, float]]:
-    """Start, amount and coverage of each hour."""
+    """Yields start, amount and coverage of each hour."""
     for index, (amount, covered, wanted) in enumerate(
         zip(hourly.amount.tolist(), hourly.covered.tolist(), hourly.wanted.tolist(), strict=True)
     ):
@@ -86,7 +86,16 @@ def by_hour(hourly: Hourly) -> Iterator[tuple[datetime, float, float]]:
 
 
 def export(asked: Asked, groups: Mapping[str, Mapping[str, Floats]], name: str) -> Response:
-    """groups: name → column → a number for each hour. Raises UnimplementedError where parquet cannot be written."""
+    """Returns a file with a row for each group and hour.
+
+    Args:
+        asked: The query, with the format of the file.
+        groups: For each group, its columns by name, with a number for each hour.
+        name: The file's name without extension.
+
+    Raises:
+        UnimplementedError: Parquet was requested and pyarrow is not installed.
+    """
     starts = [moment((asked.over.first_hour + index) * HOUR_US) for index in range(asked.over.hours)]
     table: dict[str, list[Any]] = {"start": [], asked.group_by: []}
     for group, columns in groups.items():
@@ -109,7 +118,7 @@ def _csv(table: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def _cell(value: Any) -> Any:
-    """A name that begins like a formula is text for a spreadsheet too (OWASP, CSV injection)."""
+    """Formats a cell. Text that begins like a formula gets an apostrophe, against CSV injection (OWASP)."""
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
@@ -117,7 +126,7 @@ def _cell(value: Any) -> Any:
 
 def _parquet(table: Mapping[str, Sequence[Any]]) -> bytes:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - the API's image has none: it would double its size
+        import pyarrow as pa  # noqa: PLC0415 - optional, since it would double the size of the API's image
         from pyarrow import parquet  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UnimplementedError(

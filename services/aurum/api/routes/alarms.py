@@ -1,4 +1,4 @@
-"""Alarms by ISA-18.2: what there is, acknowledging, shelving, and the journal."""
+"""Alarms by ISA-18.2: list, acknowledgement, shelving and journal."""
 
 import time
 from collections import Counter
@@ -140,7 +140,7 @@ async def unshelve_alarm(
 
 
 def _who(caller: Identity, body: AcknowledgeIn | ShelveIn | None) -> str:
-    """Who did it, for the journal: who has proved it, else who they say they are."""
+    """Returns the operator's name for the journal: the authenticated user, else the name in the body."""
     return caller.user_id if caller.kind != "open" else body.by if body else ""
 
 

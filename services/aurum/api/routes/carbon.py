@@ -1,4 +1,4 @@
-"""Emissions of electricity by GHG Protocol scope 2, and when a load that can wait would emit least."""
+"""Emissions of electricity by GHG Protocol scope 2, and the best time for a deferrable load."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ _FORECAST = 48  # hours
 
 @dataclass(slots=True)
 class _Sites:
-    """What is known of each site's hours."""
+    """The carbon accounts of the sites, with the factors and contracts that were used."""
 
     carbon: dict[str, scope_2.Carbon] = field(default_factory=dict)
     factors: dict[tuple[str, str], Sequence[Factor]] = field(default_factory=dict)  # by zone and method
     contracts: list[ContractOut] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)  # in their order
+    notes: dict[str, None] = field(default_factory=dict)  # an ordered set
 
 
 @router.get("/api/carbon", response_model=CarbonOut, responses=EXPORTED)
@@ -132,7 +132,7 @@ async def _add_site(sites: _Sites, context: ApiContext, site: str, members: Sequ
 
 
 def _columns(members: Sequence[MachineUse], sites: _Sites, over: Range) -> dict[str, Floats]:
-    """A machine emits as the site's kWh of the same hour do."""
+    """Returns energy and emissions by hour. A kWh of any machine of a site has the same emissions within an hour."""
     columns = {name: np.zeros(over.hours) for name in ("energy_kwh", "location_kgco2e", "market_kgco2e")}
     for site, used in groups_of(members, "site").items():
         whole = sites.carbon[site]

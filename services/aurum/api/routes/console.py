@@ -1,4 +1,4 @@
-"""The console: its pages, its files, and what it has to know of where it runs."""
+"""The web console: its pages, files and settings."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -15,7 +15,7 @@ router = APIRouter()
 
 _FILES = load_console()
 _HEADERS = {
-    # No inline script or style, nothing from elsewhere, in nobody's frame
+    # Forbids inline scripts and styles, external content, and framing
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -25,7 +25,7 @@ _HEADERS = {
 }
 
 
-_CDN = "https://cdn.jsdelivr.net"  # of which only the files come in whose hashes the page has
+_CDN = "https://cdn.jsdelivr.net"  # the page pins its files by hash
 _REFERENCE_HEADERS = {
     **_HEADERS,
     "Content-Security-Policy": f"default-src 'none'; script-src 'self' {_CDN}; style-src 'unsafe-inline' {_CDN}; "

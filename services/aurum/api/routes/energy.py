@@ -1,4 +1,4 @@
-"""Energy by electric meters."""
+"""Energy by electric meters, and savings against a baseline."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_featur
 
 Interval = Literal["hour", "day"]
 
-_WELL_KNOWN = 0.9  # share of an hour's time, from which on it counts for a baseline
+_WELL_KNOWN = 0.9  # coverage that an hour needs to count for a baseline
 
 
 @router.get("/api/energy", response_model=EnergyOut, responses=EXPORTED)
@@ -82,7 +82,7 @@ def _amount(name: str, used: Sequence[MachineUse], over: Range) -> EnergyAmount:
 
 
 def _produced(used: Sequence[MachineUse], over: Range) -> tuple[Hourly | None, str | None]:
-    """What machines produced together; None where they count different things."""
+    """Returns the total production of machines and its unit, or None if their units differ or one has no meter."""
     units = {use.meters.production_unit if use.produced else None for use in used}
     if len(units) != 1 or None in units:
         return None, None
@@ -92,7 +92,18 @@ def _produced(used: Sequence[MachineUse], over: Range) -> tuple[Hourly | None, s
 def _baseline(
     before: Sequence[MachineUse], now: Sequence[MachineUse], period: Range, over: Range, interval: Interval
 ) -> BaselineOut:
-    """Raises InvalidArgumentError if the period cannot be one."""
+    """Fits a baseline to a period and compares another range with it.
+
+    Args:
+        before: The use in the baseline period.
+        now: The use in the range that is compared.
+        period: The baseline period.
+        over: The range that is compared.
+        interval: Whether to use hours or days.
+
+    Raises:
+        InvalidArgumentError: The period is not suitable, or the range lacks a variable of the baseline.
+    """
     try:
         fitted = fit_baseline(*_intervals(before, period, interval))
     except BaselineError as error:
@@ -122,9 +133,11 @@ def _baseline(
 
 
 def _intervals(used: Sequence[MachineUse], over: Range, interval: Interval) -> tuple[Floats, dict[str, Floats]]:
-    """Energy, production and temperature of each interval; NaN where less than nine tenths of an hour are known.
+    """Returns the energy of each interval, and the variables production and temperature, if they are metered.
 
-    A variable of which less than half is known is none."""
+    Energy and production are NaN in hours with a coverage below 0.9. Production is omitted if less than half of the
+    range is known.
+    """
     metered = [use for use in used if use.energy is not None]
     sum_ = energy_of(metered, over)
     known = sum_.covered >= _WELL_KNOWN * np.maximum(sum_.wanted, 3600.0 * len(metered))

@@ -13,11 +13,11 @@ from aurum.security.identity import Identity
 
 router = APIRouter()
 
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter so that nginx passes events on at once
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter keeps nginx from buffering events
 
 
 async def _while_let_in(context: ApiContext, caller: Identity, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Ends with what has let the caller in: its key may be revoked while it listens."""
+    """Yields events while the caller's credentials are valid, since a key may be revoked during the stream."""
     async with contextlib.aclosing(events):
         async for event in events:
             if not context.gatekeeper.still(caller):

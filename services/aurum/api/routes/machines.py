@@ -21,7 +21,7 @@ from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/machines", tags=["machines"])
 
-_MOST_READINGS = 1_000_000  # of one answer
+_MOST_READINGS = 1_000_000  # in one answer
 
 
 @router.get("")

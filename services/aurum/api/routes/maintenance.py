@@ -1,4 +1,4 @@
-"""When to maintain a machine, and when it was maintained."""
+"""Maintenance advice, and records of maintenance."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 
 router = APIRouter(tags=["machines"])
 
-_KIND = "maintenance"  # of event
+_KIND = "maintenance"  # kind of the event
 _ID_LENGTH = 20
 
 _WORDS = {"now": "maintain it now", "planned_stop": "wait for the planned stop", "at_failure": "let it run"}
@@ -91,7 +91,7 @@ async def record_maintenance(context: Context, caller: Caller, machine_id: str, 
     if at_us > now_us + MAX_AHEAD_US:
         raise InvalidArgumentError.of("at", "is in the future; a maintenance record describes work that was done")
     content = {"text": body.text, "by": body.by if caller.kind == "open" else caller.user_id}
-    # Of what it says, so that the same record sent again is one, and two of the same moment are two
+    # A digest of the content, so that a repeated request makes no second record, but another record at this time does
     id_ = hashlib.sha256("\0".join(content.values()).encode()).hexdigest()[:_ID_LENGTH]
     event = ingestion_pb2.Event(
         kind=_KIND, machine_id=machine_id, at_us=at_us, id=id_, content=json.dumps(content).encode()
@@ -121,7 +121,7 @@ async def list_maintenance(
 
 
 def _record(event: ingestion_pb2.Event) -> MaintenanceOut | None:
-    """A record as it was written down; None if it cannot be read."""
+    """Decodes a maintenance record. Returns None and reports the damage if it cannot be read."""
     try:
         content = json.loads(event.content)
         return MaintenanceOut(id=event.id, at=moment(event.at_us), text=content["text"], by=content["by"])

@@ -1,4 +1,4 @@
-"""The models: which there are, which serve, how good they are and whether their inputs drift."""
+"""The models: versions, which of them serve, evaluation metrics and drift."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The platform itself: its processes, the traces that are worth a look, and faults where they are allowed."""
+"""The platform itself: its processes, notable traces, and fault injection if it is enabled."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -112,8 +112,10 @@ async def clear_faults(context: Context, caller: Caller, service: str) -> Faults
 
 
 def _may_see(caller: Identity, spans: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a trace is the caller's own, or the caller may see all. Each span that says for whom it is has to: a
-    caller may name any trace as that of its request."""
+    """Whether the caller may see a trace: it is bound to no site, or all spans with a user are its own.
+
+    All of them must be, since a caller can state any trace id in its requests.
+    """
     users = {span["attributes"].get("user_id") for span in spans} - {None}
     return not caller.sites or users == {caller.user_id}
 

@@ -1,4 +1,4 @@
-"""Predictions, what moved them, and the features that went in."""
+"""Predictions, their explanations and their features."""
 
 import math
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Readings over HTTP: for scripts, tests and devices without gRPC."""
+"""Writing readings over HTTP, for scripts, tests and devices without gRPC."""
 
 import asyncio
 import hashlib
@@ -23,8 +23,8 @@ from aurum.v1 import ingestion_pb2
 router = APIRouter(prefix="/api/readings", tags=["readings"])
 
 Parsed = tuple[str | None, int | None, ingestion_pb2.Batch]
-_PARSERS = ThreadPoolExecutor(2, thread_name_prefix="readings-parser")  # each holds several times the bytes of a body
-_OWN = "service/api"  # owns the sources of readings that name none
+_PARSERS = ThreadPoolExecutor(2, thread_name_prefix="readings-parser")  # few: each takes several times a body's bytes
+_OWN = "service/api"  # owner of the sources of readings that name no source
 
 _BODIES: dict[str, Any] = {
     "application/json": {"schema": ReadingsIn.model_json_schema()},
@@ -54,7 +54,7 @@ async def write_readings(
     if source_id is not None:
         message.source_id, message.sequence, message.owner = source_id, sequence or 0, caller.owner
     elif idempotency_key:
-        # A source of its own whose owner is the request, so that the key is good for no other
+        # A separate source, owned by the digest of the body, so that the key cannot be reused with another body
         message.source_id, message.sequence = f"{ONE_BATCH}{idempotency_key}", 1
         message.owner = f"request/{await asyncio.to_thread(_digest, body)}"
     else:
@@ -69,7 +69,7 @@ async def write_readings(
 
 
 async def _write_as_own(context: ApiContext, message: ingestion_pb2.Batch) -> ReadingsOut:
-    """Writes what names no source and no key as a batch of this process."""
+    """Writes readings without source and idempotency key as a batch of this process."""
     message.source_id, message.sequence = context.source.take()
     message.owner = _OWN
     try:

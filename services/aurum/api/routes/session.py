@@ -1,4 +1,4 @@
-"""Signing in to the console: a key or a token once, then a cookie that scripts cannot read."""
+"""Sign-in to the console with a key or token. The session is kept in a cookie that scripts cannot read."""
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,4 +1,4 @@
-"""Health, probes, metrics, the resilience of the platform."""
+"""Health, probes, metrics, and the resilience state of the platform."""
 
 import asyncio
 from typing import Any

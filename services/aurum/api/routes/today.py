@@ -1,4 +1,7 @@
-"""What the plant has used today, beside what it usually has by this hour: for a screen that many look at."""
+"""Energy, carbon and water of the present day, compared with the usual use by this hour.
+
+Answers are cached, since dashboards that many people watch request them often.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,9 +25,9 @@ from aurum.sustainability.hourly import HOUR_US
 
 router = APIRouter(tags=["sustainability"])
 
-_DAYS = 7  # that make what is usual
-_KEPT = 60.0  # seconds that an answer serves all who ask
-_MOST_KEPT = 500  # midnights and sites
+_DAYS = 7  # days before, whose mean is the usual use
+_KEPT = 60.0  # seconds for which an answer is cached
+_MOST_KEPT = 500  # cached answers, by midnight and site
 _DAY_US = 24 * HOUR_US
 _LONGEST_DAY_US = 25 * HOUR_US
 _HALF = 0.5
@@ -32,8 +35,14 @@ _HALF = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """One hour of an account, or what of it is within the account. start_us, end_us: µs since 1970. coverage: share of
-    it that is known."""
+    """One hour of an account, or the part of it that is within the account's range.
+
+    Attributes:
+        start_us: Start in µs since 1970.
+        end_us: End in µs since 1970, exclusive.
+        amount: What was used.
+        coverage: Share of the hour for which readings exist.
+    """
 
     start_us: int
     end_us: int
@@ -55,7 +64,7 @@ async def today(
         raise InvalidArgumentError.of("midnight", "must be within the last 25 hours")
     site = site_to_ask(caller, site)
     kept = context.today
-    async with kept.asking:  # one account at a time, and its answer for all
+    async with kept.asking:  # one account at a time, so that concurrent requests share its answer
         at, answer = kept.answers.get((start, site), (float("-inf"), None))
         if answer is None or time.monotonic() - at > _KEPT:
             answer = await _account(context, site, start, now)
@@ -92,7 +101,10 @@ async def _account(context: ApiContext, site: str, midnight: int, now: int) -> T
 
 
 def used_today(hours: Sequence[Hour], midnight: int, now: int) -> UsedOut:
-    """What was used since midnight, and the mean of the same hours of the days before of which half is known."""
+    """Returns the use since midnight, and the mean use by the same time of the days before.
+
+    A day counts for the mean if its coverage is at least half.
+    """
     earlier = []
     for back in range(1, _DAYS + 1):
         shift = back * _DAY_US
@@ -107,7 +119,7 @@ def used_today(hours: Sequence[Hour], midnight: int, now: int) -> UsedOut:
 
 
 def _sum(hours: Sequence[Hour], start: int, end: int) -> tuple[float, float]:
-    """Of [start, end), with the parts of hours that are in it; and the share that is known."""
+    """Returns amount and coverage of [start, end). Hours that are partly inside count proportionally."""
     amount = known = 0.0
     for hour in hours:
         within = max(0, min(end, hour.end_us) - max(start, hour.start_us))
@@ -123,7 +135,7 @@ async def _energy(context: ApiContext, asked: Asked) -> list[Hour]:
 
 async def _carbon(context: ApiContext, asked: Asked) -> list[Hour]:
     found = cast("CarbonOut", await carbon(context, asked))
-    # An account of carbon does not say of each hour what is known; without energy nothing is
+    # The carbon account has no coverage by hour; an hour without energy is taken as unknown
     return [_hour(asked, each.start, each.location_kgco2e, float(each.energy_kwh > 0)) for each in found.hours]
 
 

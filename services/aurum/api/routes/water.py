@@ -1,4 +1,4 @@
-"""Water by meters."""
+"""Water use by meters."""
 
 from collections.abc import Sequence
 

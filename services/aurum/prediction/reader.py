@@ -20,6 +20,7 @@ from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 T = TypeVar("T")
 
 _LAST = 256  # readings of each sensor in the first query
+_MACHINES_AT_ONCE = 8  # of which all sensors are asked for
 _POINTS = 512  # to which longer ranges are reduced
 _MARGIN = 1.1
 _REMEMBERED = 100_000  # machines
@@ -84,11 +85,11 @@ class ReadingsReader:
         Returns:
             The readings by machine id. Machines without readings are missing.
         """
-        short = [machine_id for machine_id in machine_ids if machine_id not in self._reach or spec is None]
-        last = max((self._needed.get(machine_id, _LAST) for machine_id in short), default=0) if spec else _LAST
-        found = await self._query(short, spec, last=last, end_us=end_us) if short else {}
         if spec is None:
-            return found
+            return await self._all_sensors(machine_ids, end_us)
+        short = [machine_id for machine_id in machine_ids if machine_id not in self._reach]
+        last = max((self._needed.get(machine_id, _LAST) for machine_id in short), default=0)
+        found = await self._query(short, spec, last=last, end_us=end_us) if short else {}
         if last < _LAST:
             slower = [machine_id for machine_id in short if self._is_short(found.get(machine_id), spec, last)]
             found |= await self._query(slower, spec, last=_LAST, end_us=end_us) if slower else {}
@@ -104,6 +105,15 @@ class ReadingsReader:
                 if not wider or wider <= reach:
                     break
                 reach = wider
+        return found
+
+    async def _all_sensors(self, machine_ids: Sequence[str], end_us: int) -> dict[str, MachineReadings]:
+        """The last readings of all sensors of machines, a few machines at a time: each may have many sensors, and a
+        query that takes longer than its attempt may would open the circuit breaker for everybody."""
+        found: dict[str, MachineReadings] = {}
+        for start in range(0, len(machine_ids), _MACHINES_AT_ONCE):
+            some = machine_ids[start : start + _MACHINES_AT_ONCE]
+            found |= await self._query(some, None, last=_LAST, end_us=end_us)
         return found
 
     def _is_short(self, readings: MachineReadings | None, spec: FeatureSpec, last: int) -> bool:

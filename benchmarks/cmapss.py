@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from aurum.commands.histories import from_cmapss
-from aurum.prediction.evaluation import nasa_score
-from aurum.prediction.features import features_of_windows, steps_of, window_of
-from aurum.prediction.training import TrainingOptions, train
-from aurum.prediction.validation import within
+from aurum.prediction.model.features import features_of_windows, steps_of, window_of
+from aurum.prediction.training.evaluation import nasa_score
+from aurum.prediction.training.train import TrainingOptions, train
+from aurum.prediction.training.validation import within
 from benchmarks.harness import Goal, report
 
 CAP = 125.0

@@ -29,8 +29,8 @@ from tests.support.waiting import wait_for
 
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError
-from aurum.runtime.policies import Policies
-from aurum.runtime.rpc_client import CRITICALITY_KEY, Dependency
+from aurum.runtime.grpc.client import CRITICALITY_KEY, Dependency
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import load_settings
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from benchmarks.harness import Goal, report, spread

@@ -25,9 +25,9 @@ from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
 from aurum.commands.histories import from_plant
-from aurum.prediction.features import features_of, steps_of
-from aurum.prediction.model import Model, load_model
-from aurum.prediction.model_files import read_serving
+from aurum.prediction.model.features import features_of, steps_of
+from aurum.prediction.model.model import Model, load_model
+from aurum.prediction.model.model_files import read_serving
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 

@@ -21,9 +21,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from charts.telemetry.dashboards import PAGES
-from charts.telemetry.dashboards.asking import Series, chosen, expanded, now, over_time
 from charts.telemetry.dashboards.grafana import dashboard_json
 from charts.telemetry.dashboards.panels import Page, Panel, Query
+from charts.telemetry.dashboards.prometheus_queries import Series, chosen, expanded, now, over_time
 from matplotlib import dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

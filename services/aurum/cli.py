@@ -105,7 +105,7 @@ def edge_check(
     file: Annotated[Path, typer.Argument(help="A file of inputs (AURUM_EDGE_INPUTS).", dir_okay=False, exists=True)],
 ) -> None:
     """Say whether a gateway could use a file of inputs, and what it would listen to."""
-    from aurum.edge.inputs.configuration import InputsError, load_inputs
+    from aurum.edge.inputs.common.configuration import InputsError, load_inputs
 
     try:
         inputs = load_inputs(file).inputs
@@ -120,7 +120,7 @@ def edge_schema() -> None:
     """Print the JSON schema of a file of inputs."""
     import json
 
-    from aurum.edge.inputs.configuration import InputsFile
+    from aurum.edge.inputs.common.configuration import InputsFile
 
     typer.echo(json.dumps(InputsFile.model_json_schema(), indent=1))
 
@@ -439,7 +439,7 @@ def policy_explain(
     """Show every value that governs a call, and where it comes from."""
     from aurum.commands import effective
     from aurum.operator.merging import Target
-    from aurum.runtime.calls import CALLS
+    from aurum.runtime.policy.call_catalog import CALLS
     from aurum.runtime.settings import load_settings
 
     if not any(each.client == client and each.server == server for each in CALLS):

@@ -11,11 +11,11 @@ from pathlib import Path
 import yaml
 
 from aurum.readings.batch import now_us
-from aurum.readings.uplink import Uplink
+from aurum.readings.transport.uplink import Uplink
 from aurum.runtime.errors import AurumError
-from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.service import Body, Service
-from aurum.runtime.tracing import traced_operation
+from aurum.runtime.telemetry.tracing import traced_operation
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.fleet import Fleet
 from aurum_sim.outbox import MemoryOutbox

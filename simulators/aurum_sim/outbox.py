@@ -4,8 +4,8 @@ import collections
 import logging
 from collections.abc import Sequence
 
-from aurum.readings.refusals import Refused
-from aurum.readings.uplink import Arrivals, Waiting
+from aurum.readings.transport.refusals import Refused
+from aurum.readings.transport.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
 from aurum.v1 import ingestion_pb2
 

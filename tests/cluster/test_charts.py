@@ -195,7 +195,7 @@ def test_policy_document_of_chart_can_be_loaded(tmp_path: Path) -> None:
 
 def test_edge_pod_gets_its_inputs_and_egress_to_them(tmp_path: Path) -> None:
     """The edge pod gets its inputs file, secret and volume, and may reach the ports of its inputs."""
-    from aurum.edge.inputs.configuration import load_inputs
+    from aurum.edge.inputs.common.configuration import load_inputs
 
     values = CHARTS / "aurumai" / "ci" / "edge-inputs-values.yaml"
     made = objects(template(CHARTS / "aurumai", "--values", str(values)).stdout)

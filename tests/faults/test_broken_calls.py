@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 
-from aurum.readings.refusals import Refused
-from aurum.readings.uplink import Uplink, Waiting
+from aurum.readings.transport.refusals import Refused
+from aurum.readings.transport.uplink import Uplink, Waiting
 from aurum.resilience.policy import parse_policy_document
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import (
@@ -25,10 +25,10 @@ from aurum.runtime.errors import (
     to_status,
 )
 from aurum.runtime.faults import Faults
+from aurum.runtime.grpc.client import Dependency
+from aurum.runtime.grpc.server import rpc_server
 from aurum.runtime.health import Health
-from aurum.runtime.policies import Policies
-from aurum.runtime.rpc_client import Dependency
-from aurum.runtime.rpc_server import rpc_server
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.service import Service
 from aurum.runtime.settings import load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc

@@ -19,10 +19,10 @@ from aurum.runtime.errors import (
     UnavailableError,
 )
 from aurum.runtime.faults import Fault
-from aurum.runtime.http_client import HttpDependency
-from aurum.runtime.listening import http_server, listen
-from aurum.runtime.policies import Policies
-from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.grpc.client import Dependency
+from aurum.runtime.http.client import HttpDependency
+from aurum.runtime.http.server import http_server, listen
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.ports import free_port

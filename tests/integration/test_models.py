@@ -11,8 +11,8 @@ import grpc
 import numpy as np
 import pytest
 
-from aurum.prediction.model import load_model
-from aurum.prediction.model_files import read_serving
+from aurum.prediction.model.model import load_model
+from aurum.prediction.model.model_files import read_serving
 from aurum.readings.batch import now_us
 from aurum.readings.history import Run
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc

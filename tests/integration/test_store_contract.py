@@ -15,8 +15,8 @@ from aurum.ingestion.cassandra.schema import STEPS
 from aurum.ingestion.cassandra.series import CassandraSeries
 from aurum.ingestion.cassandra.session import parse_url
 from aurum.ingestion.cassandra.store import CassandraStore
-from aurum.ingestion.plant import Plant
-from aurum.ingestion.room import PlantLimits
+from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Store
 from aurum.readings.batch import Batch, Series, now_us

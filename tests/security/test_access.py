@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from aurum.api import service
-from aurum.security.access import PUBLIC, ROUTES, RPCS
 from aurum.security.api_keys import KeyFile, make_key, read_keys, write_keys
 from aurum.security.identity import ASSIGNABLE, Identity, Role
+from aurum.security.permissions import PUBLIC, ROUTES, RPCS
 from aurum.v1 import ingestion_pb2, prediction_pb2
 from tests.support import processes
 from tests.support.guarded import Guarded

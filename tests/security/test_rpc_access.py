@@ -8,8 +8,8 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 
-from aurum.security.access import PUBLIC, RPCS
 from aurum.security.identity import Identity, Role
+from aurum.security.permissions import PUBLIC, RPCS
 from aurum.v1 import ingestion_pb2, prediction_pb2
 from tests.support.authority import Authority
 from tests.support.platform import Platform

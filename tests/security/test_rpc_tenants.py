@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from aurum import v1
 from aurum.readings.batch import Series, encode
-from aurum.security.access import RPCS
+from aurum.security.permissions import RPCS
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2
 from tests.support.authority import Authority
 from tests.support.platform import Platform

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from aurum.readings.batch import Series, encode
 from aurum.runtime.errors import from_rpc_error
-from aurum.runtime.rpc_client import CRITICALITY_KEY
+from aurum.runtime.grpc.client import CRITICALITY_KEY
 from aurum.security.api_keys import KeyFile, make_key, write_keys
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from tests.support.authority import Authority

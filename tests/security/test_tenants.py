@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from aurum.security.access import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT
 from aurum.security.api_keys import KeyFile, make_key, read_keys, write_keys
+from aurum.security.permissions import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.guarded import Guarded
 from tests.support.http import Answer, http

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from aurum.edge.inputs.collecting import Collector
-from aurum.edge.inputs.configuration import Rule
-from aurum.edge.inputs.tags import Tags
+from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.configuration import Rule
+from aurum.edge.inputs.common.tags import Tags
 from aurum.readings.batch import Batch
-from aurum.readings.ingest_stream import Written
+from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.settings import Settings
-from aurum.security.sources import SourceLimits
+from aurum.security.source_limits import SourceLimits
 
 
 class MemorySpool:

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from aurum.prediction.model import CARD
-from aurum.prediction.model_files import make_champion, write_model
-from aurum.prediction.training import TrainingOptions, train
+from aurum.prediction.model.model import CARD
+from aurum.prediction.model.model_files import make_champion, write_model
+from aurum.prediction.training.train import TrainingOptions, train
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
 

@@ -19,18 +19,18 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Service
 
-from aurum.operator.connecting import REQUEST_TIMEOUT
+from aurum.operator.api_connection import REQUEST_TIMEOUT
+from aurum.operator.cluster_snapshot import TRACK, Finding
+from aurum.operator.informer_cache import Store
 from aurum.operator.kubernetes import COMPONENT, INSTANCE, PART_OF, POLICIES, Cluster
 from aurum.operator.leadership import DURATION, Leadership, LeaseLostError
-from aurum.operator.observed import TRACK, Finding
+from aurum.operator.pod_poller import Reports
 from aurum.operator.reconciler import Reconciler
-from aurum.operator.reports import Reports
 from aurum.operator.rollout import Rollout
-from aurum.operator.store import Store
 from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
 from aurum.resilience.virtual_time import VirtualLoop
 from aurum.runtime.errors import UnavailableError
-from aurum.runtime.policy_location import CANDIDATE, DEFAULTS, IN_FORCE
+from aurum.runtime.policy.files import CANDIDATE, DEFAULTS, IN_FORCE
 from tests.support.operator_world import DEFAULTS as DEFAULT_POLICIES
 
 NAMESPACE, RELEASE = "plant", "aurumai"

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from aurum.operator.observed import ConfigMap, Finding, Pod, Report, Resource, Workload, World
-from aurum.operator.planning import Plan, content_hash, plan
+from aurum.operator.cluster_snapshot import ConfigMap, Finding, Pod, Report, Resource, Workload, World
+from aurum.operator.desired_state import Plan, content_hash, plan
 from aurum.operator.rollout import Rollout
 from aurum.resilience.policy import PolicyDocument, parse_policy_document
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from aurum.runtime.errors import AurumError
 from aurum.runtime.faults import Faults
+from aurum.runtime.grpc.client import TAKEN_UP, Dependency
+from aurum.runtime.grpc.server import rpc_server
 from aurum.runtime.health import Health
-from aurum.runtime.policies import Policies
-from aurum.runtime.rpc_client import TAKEN_UP, Dependency
-from aurum.runtime.rpc_server import rpc_server
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings, load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.ports import free_port

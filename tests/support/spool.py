@@ -6,7 +6,7 @@ import numpy as np
 
 from aurum.edge.spool import Lane, Spool
 from aurum.readings.batch import Batch, Series, decode, parse_request
-from aurum.readings.uplink import Waiting
+from aurum.readings.transport.uplink import Waiting
 
 RNG = np.random.default_rng(1)
 

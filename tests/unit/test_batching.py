@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aurum.prediction.batching import BatchLimits, MicroBatcher
+from aurum.prediction.serving.batching import BatchLimits, MicroBatcher
 from aurum.runtime.errors import ResourceExhaustedError
 
 

@@ -8,10 +8,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from aurum.api.fallback import PredictionFallback
-from aurum.api.plant_view import PlantView
+from aurum.api.machine_cache import PlantView
+from aurum.heuristics import LEAST_READINGS, assess
+from aurum.heuristics.limits import LIMITS
 from aurum.resilience.policy import FallbackSpec
-from aurum.rules import LEAST_READINGS, assess
-from aurum.rules.limits import LIMITS
 from aurum.runtime.errors import AurumError, NotFoundError, UnavailableError
 from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 from aurum_sim.machine_types import MACHINE_TYPES

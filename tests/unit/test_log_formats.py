@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from aurum.api.routes.accounts import _csv
-from aurum.runtime.logging import setup_logging
 from aurum.runtime.settings import load_settings
+from aurum.runtime.telemetry.logging import setup_logging
 
 FORGED = "pump-1\n2026-11-29 12:00:00 INFO forged\x1b[31m\r\u2028end"
 

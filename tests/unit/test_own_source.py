@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.api.own_source import OwnSource
-from aurum.storage import ledger
+from aurum.storage import sequence_ranges
 
 
 @given(st.lists(st.sampled_from(["stored", "refused", "unknown"]), max_size=200))
 def test_gaps_are_no_more_than_unknown_writes(outcomes: list[str]) -> None:
     source = OwnSource()
-    stored: list[ledger.Range] = []
+    stored: list[sequence_ranges.Range] = []
     used: set[int] = set()
     for outcome in outcomes:
         source_id, sequence = source.take()
@@ -21,7 +21,7 @@ def test_gaps_are_no_more_than_unknown_writes(outcomes: list[str]) -> None:
             continue
         used.add(sequence)
         if outcome == "stored":
-            ledger.record(stored, sequence)
+            sequence_ranges.record(stored, sequence)
         else:
             source.unknown(source_id)
     assert len(stored) <= 2 + outcomes.count("unknown") + outcomes[-1:].count("refused")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aurum.api.plant_view import PlantView
-from aurum.ingestion.plant import Plant
-from aurum.ingestion.room import Coming, PlantLimits
+from aurum.api.machine_cache import PlantView
+from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.plant_limits import Coming, PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import MachineRecord
@@ -26,7 +26,7 @@ from aurum.runtime.errors import (
     UnavailableError,
 )
 from aurum.runtime.settings import SettingsError, load_settings
-from aurum.security.sources import SourceLimits
+from aurum.security.source_limits import SourceLimits
 from aurum.v1 import ingestion_pb2
 
 LIMITS = PlantLimits(machines=3, sensors_per_machine=4, sensors_per_site=8)
@@ -227,7 +227,7 @@ async def test_api_that_cannot_follow_the_plant_is_not_ready(
     error: AurumError, blind: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An API that ingestion answers but that cannot follow the machines is not ready, until it can."""
-    monkeypatch.setattr("aurum.api.plant_view._BACKOFF", 0.0)
+    monkeypatch.setattr("aurum.api.machine_cache._BACKOFF", 0.0)
     for script, expected in (((error,), blind), ((error, ingestion_pb2.WatchResponse()), False)):
         ingestion = Watched(*script)
         plant = PlantView(ingestion, None, 1.0)  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aurum.resilience import PolicyDocument, PolicyError, load_policy_document
-from aurum.runtime import policies, policy_watch
-from aurum.runtime.policies import Policies, Refusal
+from aurum.runtime.policy import policies, watch
+from aurum.runtime.policy.policies import Policies, Refusal
 from aurum.runtime.settings import load_settings
 from tests.support.waiting import until
 
@@ -69,11 +69,11 @@ async def test_policies_are_polled_when_watching_fails(
             yield set()
         raise RuntimeError("Error creating recommended watcher: Too many open files (os error 24)")
 
-    monkeypatch.setattr(policy_watch, "awatch", refused)
-    monkeypatch.setattr(policy_watch, "_UNWATCHED_EVERY", 0.01)
+    monkeypatch.setattr(watch, "awatch", refused)
+    monkeypatch.setattr(watch, "_UNWATCHED_EVERY", 0.01)
     publish(tmp_path / "policy", 0)
     followed = Policies("api", load_settings(policy_file=tmp_path / "policy"))
-    following = asyncio.create_task(policy_watch.follow_policy_file(followed))
+    following = asyncio.create_task(watch.follow_policy_file(followed))
     try:
         for generation in (1, 2):  # and again, when a watch was tried once more
             publish(tmp_path / "policy", generation)
@@ -96,7 +96,7 @@ async def test_mounted_policy_is_followed_and_bad_one_refused(tmp_path: Path, ca
     file.symlink_to("..data/policies.yaml")
     followed = Policies("ingestion", load_settings(policy_file=file))
     limit = followed.admission()
-    following = asyncio.create_task(policy_watch.follow_policy_file(followed))
+    following = asyncio.create_task(watch.follow_policy_file(followed))
     try:
         await asyncio.sleep(0.2)  # until the watch is there
         publish(volume, 2, admission % "maxConcurrent: 33")
@@ -140,11 +140,11 @@ async def test_no_content_of_a_policy_file_ends_the_watch(tmp_path: Path, monkey
             await changes.get()
             yield set()
 
-    monkeypatch.setattr(policy_watch, "awatch", told)
+    monkeypatch.setattr(watch, "awatch", told)
     file = tmp_path / "policies.yaml"
     file.write_text("generation: 7")
     followed = Policies("api", load_settings(policy_file=file))
-    following = asyncio.create_task(policy_watch.follow_policy_file(followed))
+    following = asyncio.create_task(watch.follow_policy_file(followed))
     try:
         for content in HOSTILE.values():
             before = followed.refusal

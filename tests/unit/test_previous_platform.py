@@ -17,15 +17,15 @@ from aurum.resilience import (
     with_retry,
 )
 from aurum.runtime import metrics
-from aurum.runtime.logging import (
+from aurum.runtime.settings import Settings, load_settings
+from aurum.runtime.telemetry.logging import (
     ContextualJSONFormatter,
     get_logger,
     reset_request_context,
     set_request_context,
     setup_logging,
 )
-from aurum.runtime.settings import Settings, load_settings
-from aurum.runtime.tracing import get_tracer, set_span_attributes, traced_async_operation, traced_operation
+from aurum.runtime.telemetry.tracing import get_tracer, set_span_attributes, traced_async_operation, traced_operation
 
 
 def value(name: str, /, **labels: str) -> float:

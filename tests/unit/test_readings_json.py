@@ -16,7 +16,7 @@ from aurum.api.readings_json import parse_readings
 from aurum.api.schemas import MetricsOut, ReadingsIn, SeriesOut
 from aurum.api.series_json import encode_metrics
 from aurum.ingestion import series_reader
-from aurum.ingestion.recent import Part
+from aurum.ingestion.memtable import Part
 from aurum.ingestion.sqlite.reads import _by_day
 from aurum.ingestion.store import DAY_US
 from aurum.readings.tables import TableError, parse_timestamp

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from aurum.readings.batch import AHEAD_OF_CLOCK
-from aurum.readings.refusals import Refusals, Refused
+from aurum.readings.transport.refusals import Refusals, Refused
 from aurum.runtime.errors import AurumError, InternalError, PermissionDeniedError, ResourceExhaustedError
 
 INTERNAL = grpc.StatusCode.INTERNAL

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from aurum.runtime import damage
 from aurum.runtime.errors import ResourceExhaustedError
-from aurum.runtime.exposure import from_elsewhere, from_ourselves, is_loopback, under_foreign_name
+from aurum.runtime.http.bind_policy import from_elsewhere, from_ourselves, is_loopback, under_foreign_name
 from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, read_keys, write_keys
 from aurum.security.identity import ASSIGNABLE, Identity, Role, parse_roles
 from aurum.security.rate_limits import RateLimits

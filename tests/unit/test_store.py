@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from aurum.ingestion.downsample import merge, reduce_points
-from aurum.ingestion.plant import MachineState, Plant
-from aurum.ingestion.recent import Part, RecentReadings
-from aurum.ingestion.room import PlantLimits
+from aurum.ingestion.machine_state import MachineState, Plant
+from aurum.ingestion.memtable import Part, RecentReadings
+from aurum.ingestion.plant_limits import PlantLimits
+from aurum.ingestion.series_cache import SeriesTail
 from aurum.ingestion.sqlite import compaction, schema, snapshot
 from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, Event, MachineRecord, SeriesSummary
-from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import SEQUENCE_CLOSED, Batch, Series, now_us
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnavailableError
-from aurum.storage import ledger
+from aurum.storage import sequence_ranges
 from aurum.storage.database import NewerDatabaseError, connect
 from aurum.storage.segment import pack
 from tests.support.waiting import until
@@ -54,12 +54,12 @@ async def write(store: SqliteStore, *batches: Batch) -> list[tuple[int, int]]:
 
 @given(st.lists(st.integers(1, 40), max_size=60))
 def test_ledger_is_a_set_of_ranges(sequences: list[int]) -> None:
-    ranges: list[ledger.Range] = []
+    ranges: list[sequence_ranges.Range] = []
     seen: set[int] = set()
     for sequence in sequences:
-        assert ledger.contains(ranges, sequence) == (sequence in seen)
+        assert sequence_ranges.contains(ranges, sequence) == (sequence in seen)
         if sequence not in seen:
-            ledger.record(ranges, sequence)
+            sequence_ranges.record(ranges, sequence)
             seen.add(sequence)
     covered = {value for first, last in ranges for value in range(first, last + 1)}
     assert covered == seen

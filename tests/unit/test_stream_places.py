@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.runtime.errors import STREAM_LIMIT, ResourceExhaustedError
+from aurum.runtime.grpc.stream_shares import Kind, Share, StreamShares
 from aurum.runtime.settings import SettingsError, load_settings
-from aurum.runtime.stream_shares import Kind, Share, StreamShares
 from aurum.v1 import ingestion_pb2
 from tests.support.scripted_server import bench
 from tests.support.waiting import until

@@ -11,7 +11,7 @@ import numpy as np
 
 from aurum.api.backends import IngestionBackend
 from aurum.readings.batch import Column
-from aurum.readings.queried import columns
+from aurum.readings.transport.query_columns import columns
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.energy import power_of_current
 from aurum.sustainability.hourly import HOUR_US, Floats, Hourly, Times, differences, integrate, mean_of

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from aurum.readings.queried import query_method
+from aurum.readings.transport.query_columns import query_method
 from aurum.resilience.policy import FallbackSpec
 from aurum.runtime import damage
 from aurum.runtime.errors import UnavailableError
-from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.grpc.client import Dependency
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _PAGE = 1000  # events

@@ -7,26 +7,26 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from aurum.api.alarm_desk import AlarmDesk
+from aurum.api.access_control import Gatekeeper
+from aurum.api.alarm_service import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
 from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
-from aurum.api.gatekeeper import Gatekeeper
 from aurum.api.live_feed import LiveFeed
+from aurum.api.machine_cache import PlantView
 from aurum.api.own_source import OwnSource
-from aurum.api.plant_view import PlantView
 from aurum.api.platform_view import PlatformView
 from aurum.api.sustainability_schemas import TodayOut
 from aurum.maintenance.costs import CostTable
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import UnimplementedError
 from aurum.runtime.faults import Faults
+from aurum.runtime.grpc.stream_shares import StreamShares
 from aurum.runtime.health import Health
-from aurum.runtime.http_client import HttpDependency
-from aurum.runtime.policies import Policies
+from aurum.runtime.http.client import HttpDependency
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
-from aurum.runtime.stream_shares import StreamShares
 from aurum.security.identity import Identity
 from aurum.sustainability.plan import Plan
 

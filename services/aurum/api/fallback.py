@@ -12,14 +12,14 @@ from typing import Literal
 import numpy as np
 
 from aurum.api.backends import IngestionBackend
-from aurum.api.plant_view import PlantView
+from aurum.api.machine_cache import PlantView
+from aurum.heuristics import assess
 from aurum.readings.batch import Column
-from aurum.readings.queried import columns
+from aurum.readings.transport.query_columns import columns
 from aurum.resilience.policy import FallbackSpec
-from aurum.rules import assess
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, NotFoundError
-from aurum.runtime.tracing import set_span_attributes
+from aurum.runtime.telemetry.tracing import set_span_attributes
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
 logger = logging.getLogger(__name__)

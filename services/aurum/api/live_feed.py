@@ -10,9 +10,9 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from aurum.api.alarm_desk import AlarmDesk
-from aurum.api.convert import finite, moment, status_of
-from aurum.api.plant_view import MachineView, PlantView
+from aurum.api.alarm_service import AlarmDesk
+from aurum.api.machine_cache import MachineView, PlantView
+from aurum.api.serializers import finite, moment, status_of
 from aurum.runtime import metrics
 
 _EVERY = 0.2  # seconds between two checks for changes

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.middleware import caller_of
 from aurum.runtime.errors import ResourceExhaustedError
-from aurum.runtime.stream_shares import Kind
+from aurum.runtime.grpc.stream_shares import Kind
 from aurum.security.identity import Identity
 
 

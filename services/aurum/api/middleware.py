@@ -17,8 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aurum.api.access_control import Gatekeeper
 from aurum.api.body_budget import BodyBudget
-from aurum.api.gatekeeper import Gatekeeper
 from aurum.api.problems import BodyTooLargeError, of_error, problem
 from aurum.resilience import (
     ConcurrencyLimit,
@@ -32,11 +32,11 @@ from aurum.resilience.durations import parse_duration
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, DeadlineError, InvalidArgumentError, from_policy_error
 from aurum.runtime.faults import Faults
+from aurum.runtime.grpc.client import CRITICALITY_KEY
 from aurum.runtime.health import Health
-from aurum.runtime.http_client import TIMEOUT_HEADER
-from aurum.runtime.logging import reset_request_context, set_request_context
-from aurum.runtime.rpc_client import CRITICALITY_KEY
-from aurum.runtime.tracing import current_trace_id, name_caller
+from aurum.runtime.http.client import TIMEOUT_HEADER
+from aurum.runtime.telemetry.logging import reset_request_context, set_request_context
+from aurum.runtime.telemetry.tracing import current_trace_id, name_caller
 from aurum.security.identity import Identity
 
 logger = logging.getLogger("aurum.access")

@@ -12,8 +12,8 @@ from typing import Any
 
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError, NotFoundError
-from aurum.runtime.http_client import HttpDependency
-from aurum.runtime.span_ring import NotableTrace, SpanRing
+from aurum.runtime.http.client import HttpDependency
+from aurum.runtime.telemetry.span_ring import NotableTrace, SpanRing
 
 _AGAIN_AFTER = 1.0  # seconds for which the result of a poll is reused
 _PERIOD = 15.0  # longest period of rates, in seconds

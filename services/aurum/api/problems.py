@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from aurum.readings.tables import TableError
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, MethodNotAllowedError
-from aurum.runtime.tracing import current_trace_id
+from aurum.runtime.telemetry.tracing import current_trace_id
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
-from aurum.readings.queried import columns, floats
+from aurum.readings.transport.query_columns import columns, floats
 from aurum.v1 import columns_pb2
 
 _PART = 10_000  # readings

@@ -8,18 +8,18 @@ from fastapi import FastAPI
 from aurum import __version__
 from aurum.alarms.rules import AlarmRulesError, load_rules
 from aurum.api import problems
-from aurum.api.alarm_desk import AlarmDesk
+from aurum.api.access_control_factory import gatekeeper
+from aurum.api.alarm_service import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.body_budget import BodyBudget
 from aurum.api.context import ApiContext
-from aurum.api.doors import gatekeeper
 from aurum.api.emission_factors import emission_factors
 from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
+from aurum.api.machine_cache import PlantView
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.own_source import OwnSource
-from aurum.api.plant_view import PlantView
 from aurum.api.platform_view import PlatformView
 from aurum.api.routes import (
     alarms,
@@ -40,12 +40,12 @@ from aurum.api.routes import (
 )
 from aurum.api.scope import InScope
 from aurum.maintenance.costs import CostTableError, load_costs
-from aurum.runtime.bounded_protocol import ConnectionBounds
-from aurum.runtime.listening import http_server, listen
-from aurum.runtime.logging import APP_NAME
+from aurum.runtime.grpc.stream_shares import http_shares
+from aurum.runtime.http.connection_limits import ConnectionBounds
+from aurum.runtime.http.server import http_server, listen
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
-from aurum.runtime.stream_shares import http_shares
+from aurum.runtime.telemetry.logging import APP_NAME
 from aurum.sustainability.plan import PlanError, load_plan
 
 # Probes, scrapes and endless streams

@@ -82,9 +82,9 @@ async def _replay(folder: Path, names: Sequence[str], settings: "Settings") -> i
     """How many are left."""
     from aurum.edge import dead_letters
     from aurum.runtime.errors import FAILURES, AurumError
-    from aurum.runtime.policies import Policies
-    from aurum.runtime.rpc_client import Dependency
-    from aurum.runtime.tls import certificate_folder
+    from aurum.runtime.grpc.client import Dependency
+    from aurum.runtime.grpc.tls import certificate_folder
+    from aurum.runtime.policy.policies import Policies
     from aurum.v1 import ingestion_pb2
 
     dependency = Dependency(

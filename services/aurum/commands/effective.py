@@ -13,17 +13,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from aurum.operator.cluster_snapshot import World
+from aurum.operator.desired_state import as_yaml, refusals, rules_in_force
 from aurum.operator.merging import NotAccepted, Rules, Target
-from aurum.operator.observed import World
-from aurum.operator.planning import as_yaml, refusals, rules_in_force
+from aurum.operator.one_time_read import look, with_manifests
 from aurum.operator.resources import GROUP, KINDS
-from aurum.operator.snapshot import look, with_manifests
 from aurum.resilience import PolicyDocument, PolicyError, load_policy_document, plain_yaml
 from aurum.resilience.plain_yaml import YamlError
 from aurum.resilience.policy import Policy
-from aurum.runtime.calls import CALLS, SERVICES
-from aurum.runtime.policies import default_policy
-from aurum.runtime.policy_location import document_path
+from aurum.runtime.policy.call_catalog import CALLS, SERVICES
+from aurum.runtime.policy.files import document_path
+from aurum.runtime.policy.policies import default_policy
 from aurum.runtime.settings import Settings
 
 

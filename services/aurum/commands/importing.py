@@ -20,10 +20,10 @@ from aurum.readings.batch import Series, encode
 from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, read_csv, to_series
 from aurum.resilience import RetryPolicy
 from aurum.runtime.errors import AlreadyExistsError, AurumError, FailedPreconditionError, UnavailableError
-from aurum.runtime.policies import Policies
-from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.grpc.client import Dependency
+from aurum.runtime.grpc.tls import certificate_folder
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
-from aurum.runtime.tls import certificate_folder
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 _BLOCK = 10_000  # readings

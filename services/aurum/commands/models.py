@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from aurum.commands.training_data import Given
-    from aurum.prediction.registry import ModelRegistry
+    from aurum.prediction.serving.registry import ModelRegistry
 
 
 _TABLES = frozenset({".csv", ".parquet", ".pq"})
@@ -82,7 +82,7 @@ def train(
 ) -> None:
     """Train a model for each machine type on histories: of lives, of labelled failures, or of healthy machines."""
     from aurum.commands.training import train_all
-    from aurum.prediction.training import TrainingOptions
+    from aurum.prediction.training.train import TrainingOptions
     from aurum.runtime.settings import load_settings
 
     settings = load_settings()
@@ -122,7 +122,7 @@ def evaluate(
     left_file: LeftFile = None,
 ) -> None:
     """Judge a model by histories that it was not trained on."""
-    from aurum.commands.judging import evaluate_files
+    from aurum.commands.evaluation import evaluate_files
     from aurum.runtime.settings import load_settings
 
     given = _given(
@@ -144,7 +144,7 @@ def explain(
     life: Life = None,
 ) -> None:
     """Say what moves the predictions of machines at their last readings."""
-    from aurum.commands.judging import explain_files
+    from aurum.commands.evaluation import explain_files
     from aurum.runtime.settings import load_settings
 
     given = _given(format_, _some(files), machine_type, False, (unit, time, life, None, None))
@@ -168,7 +168,7 @@ def _given(
     left_file: Path | None = None,
     sensors: list[str] | None = None,
 ) -> "Given":
-    from aurum.commands.any_table import Declared
+    from aurum.commands.tabular_histories import Declared
     from aurum.commands.training_data import Given
 
     if format_ in (DataFormat.cmapss, DataFormat.csv) and not files:
@@ -232,7 +232,7 @@ def rollback(machine_type: str, models: Models = None) -> None:
 
 
 def _registry(models: Path | None) -> "ModelRegistry":
-    from aurum.prediction.registry import ModelRegistry
+    from aurum.prediction.serving.registry import ModelRegistry
     from aurum.runtime.settings import load_settings
 
     return ModelRegistry(models or load_settings().models_path)

@@ -17,8 +17,8 @@ from rich.table import Table
 from aurum.resilience import PolicyDocument, load_policy_document
 from aurum.resilience.outcomes import Outcome, read_outcomes
 from aurum.resilience.simulation import TargetResult, simulate
-from aurum.runtime.calls import CALLS
-from aurum.runtime.policies import default_policy
+from aurum.runtime.policy.call_catalog import CALLS
+from aurum.runtime.policy.policies import default_policy
 from aurum.runtime.settings import Settings
 
 _TIMEOUT = 2.0  # seconds

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from aurum.commands.progress import progress_bar
 from aurum.commands.training_data import Given, load
-from aurum.prediction.card import ModelCard
-from aurum.prediction.model_files import make_champion, write_model
-from aurum.prediction.report import REPORT, report
-from aurum.prediction.training import TrainingDataError, TrainingOptions, train
+from aurum.prediction.model.card import ModelCard
+from aurum.prediction.model.model_files import make_champion, write_model
+from aurum.prediction.training.report import REPORT, report
+from aurum.prediction.training.train import TrainingDataError, TrainingOptions, train
 
 
 def train_all(given: Given, out: Path, options: TrainingOptions, *, with_report: bool, activate: bool) -> None:

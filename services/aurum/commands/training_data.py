@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from aurum.commands.any_table import Declared, read_histories
 from aurum.commands.histories import (
     HistoryError,
     digest,
@@ -18,6 +17,7 @@ from aurum.commands.histories import (
     is_long_csv,
 )
 from aurum.commands.importing import CMAPSS_TYPE
+from aurum.commands.tabular_histories import Declared, read_histories
 from aurum.readings.history import AXES, FAULT, Run
 from aurum.readings.tables import TableError
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from honcho.environ import parse_procfile
 
 from aurum.commands.doctor import examine
-from aurum.prediction.model_files import has_current_model
+from aurum.prediction.model.model_files import has_current_model
 from aurum.runtime.settings import Settings
 from aurum_sim.machine_types import MACHINE_TYPES
 

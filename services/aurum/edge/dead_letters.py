@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aurum.readings.batch import decode, parse_request
-from aurum.readings.refusals import Refused
+from aurum.readings.transport.refusals import Refused
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
 from aurum.storage.durable_file import write_file

@@ -6,20 +6,20 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Any
 
-from aurum.edge.inputs.configuration import InputsError, InputsFile, load_inputs
-from aurum.edge.inputs.listening import listen_to
+from aurum.edge.inputs.common.configuration import InputsError, InputsFile, load_inputs
+from aurum.edge.inputs.supervisor import listen_to
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.readings.batch import decode, parse_request
-from aurum.readings.ingest_stream import SERVICE_NAME, IngestStreams, Written, add_ingestion_service
-from aurum.readings.uplink import Uplink
+from aurum.readings.transport.ingest_stream import SERVICE_NAME, IngestStreams, Written, add_ingestion_service
+from aurum.readings.transport.uplink import Uplink
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
-from aurum.runtime.rpc_client import TAKEN_UP, Dependency
+from aurum.runtime.grpc.client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, SettingsError
-from aurum.runtime.tracing import traceparent
-from aurum.security.door import (
+from aurum.runtime.telemetry.tracing import traceparent
+from aurum.security.rpc_authorizer import (
     as_callers,
     as_told,
     door,
@@ -28,7 +28,7 @@ from aurum.security.door import (
     require_machines,
     require_subject,
 )
-from aurum.security.sources import SourceLimits
+from aurum.security.source_limits import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 _ENVELOPE = 4096  # bytes that forwarding may add to a batch: its owner, its trace, the enclosing message

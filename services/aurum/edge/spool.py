@@ -22,19 +22,19 @@ from aurum.edge.dead_letters import DeadLetters, folder_of
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.edge.token_bucket import TokenBucket
 from aurum.readings.batch import Batch
-from aurum.readings.ingest_stream import Written
-from aurum.readings.refusals import Refused
 from aurum.readings.source_owner import owner_after
-from aurum.readings.uplink import Arrivals, Waiting
+from aurum.readings.transport.ingest_stream import Written
+from aurum.readings.transport.refusals import Refused
+from aurum.readings.transport.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
-from aurum.storage import ledger
+from aurum.storage import sequence_ranges
+from aurum.storage.folder_lock import Ownership
 from aurum.storage.frames import decompress
 from aurum.storage.group_commit import GroupCommit
-from aurum.storage.guarded_log import GuardedLog
-from aurum.storage.ownership import Ownership
 from aurum.storage.segment_log import OVERHEAD, Record
 from aurum.storage.state_file import read_state, write_state
+from aurum.storage.wal import GuardedLog
 from aurum.v1 import columns_pb2
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class _Source:
     """A source: the caller that owns it, and the sequences that have arrived."""
 
     owner: str
-    ranges: list[ledger.Range] = field(default_factory=list)
+    ranges: list[sequence_ranges.Range] = field(default_factory=list)
 
 
 class Spool:
@@ -119,7 +119,7 @@ class Spool:
             options.folder, file_bytes, options.min_free_bytes, "AURUM_EDGE_SPOOL_MIN_FREE_BYTES", "the spool"
         )
         self._acked = _read_acked(options.folder / "acked.json")
-        ledger.record(self._acked, 0, self._log.first_id - 1)
+        sequence_ranges.record(self._acked, 0, self._log.first_id - 1)
         if self._log.next_id <= self._acked[-1][1]:
             self._log.next_id = self._acked[-1][1] + 1
         self._saved = self._acked[:]
@@ -295,7 +295,7 @@ class Spool:
 
         If the dead letter cannot be written, the batch stays in the spool, is not sent, and `observe` tries again.
         """
-        if ledger.contains(self._acked, refused.id):
+        if sequence_ranges.contains(self._acked, refused.id):
             return
         record = next((record for record in await self._read(refused.id - 1, 1) if record.id == refused.id), None)
         if record is not None:
@@ -338,7 +338,7 @@ class Spool:
                 logger.error("%d batches of the spool are damaged and lost", lost)
             found = []
             for record in records:
-                if ledger.contains(self._acked, record.id) or record.id in self._unkept:
+                if sequence_ranges.contains(self._acked, record.id) or record.id in self._unkept:
                     continue
                 request = self._unpacked(record.payload)
                 if request is None:
@@ -361,15 +361,15 @@ class Spool:
     def _forget(self, ids: Sequence[int]) -> int:
         forgotten = 0
         for id_ in ids:
-            if not ledger.contains(self._acked, id_):
-                ledger.record(self._acked, id_)
+            if not sequence_ranges.contains(self._acked, id_):
+                sequence_ranges.record(self._acked, id_)
                 forgotten += 1
         self._count_out(forgotten)
         return forgotten
 
     def _count_out(self, forgotten: int) -> None:
         self._waiting -= forgotten
-        while self._newest and ledger.contains(self._acked, self._newest[0][0]):
+        while self._newest and sequence_ranges.contains(self._acked, self._newest[0][0]):
             self._newest.popleft()
 
     def _drop(self, ids: Sequence[int], reason: str) -> int:
@@ -385,7 +385,7 @@ class Spool:
         known = sum(max(0, min(end, last) - max(start, first) + 1) for start, end in self._acked)
         dropped = len(ids) - known
         if dropped:
-            ledger.record(self._acked, first, last)
+            sequence_ranges.record(self._acked, first, last)
             self._count_out(dropped)
             metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
         return dropped
@@ -460,14 +460,14 @@ class Spool:
             except AurumError as error:
                 outcomes.append(error)
                 continue
-            new = key not in fresh and not ledger.contains(source.ranges, batch.sequence)
+            new = key not in fresh and not sequence_ranges.contains(source.ranges, batch.sequence)
             if new:
                 fresh[key] = put
             outcomes.append(_NEW if new else 0)
         payloads = [self._packed(put) for put in fresh.values()]
         ids = iter(self._log.write(payloads, self._age_clock.now_us()) if payloads else ())
         for source_id, sequence in fresh:
-            ledger.record(self._source(source_id).ranges, sequence)
+            sequence_ranges.record(self._source(source_id).ranges, sequence)
         return [next(ids) if outcome == _NEW else outcome for outcome in outcomes]
 
     def _source(self, source_id: str) -> _Source:
@@ -549,14 +549,14 @@ class Lane:
         await self._spool.refused(refused)
 
 
-def _read_acked(path: Path) -> list[ledger.Range]:
+def _read_acked(path: Path) -> list[sequence_ranges.Range]:
     """Returns the ranges that `_save` wrote, or none if the file is missing or damaged. Batches are then sent again."""
-    ranges: list[ledger.Range] = []
+    ranges: list[sequence_ranges.Range] = []
     try:
         for first, last in read_state(path) or ():
             if not 0 <= int(first) <= int(last) < _MOST_ID:
                 raise ValueError(f"{first!r} to {last!r} are no ids")
-            ledger.record(ranges, int(first), int(last))
+            sequence_ranges.record(ranges, int(first), int(last))
     except (ValueError, TypeError, OverflowError) as error:
         logger.warning("%s cannot be read, so what is in the spool is sent again: %s", path, error)
         return []

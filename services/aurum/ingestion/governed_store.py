@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from aurum.ingestion.store import Change, Event, MachineRecord, Points, Registered, SeriesSummary, Store
 from aurum.readings.batch import Batch
-from aurum.readings.ingest_stream import Written
+from aurum.readings.transport.ingest_stream import Written
 from aurum.resilience import CircuitBreakerError, DeadlineExceededError, ErrorView, LimitExceededError, Pipeline, Policy
 from aurum.resilience.errors import code_of
-from aurum.runtime.calls import StoreOperation
 from aurum.runtime.errors import AurumError, UnavailableError, from_policy_error
 from aurum.runtime.faults import Faults
-from aurum.runtime.policies import Policies
+from aurum.runtime.policy.call_catalog import StoreOperation
+from aurum.runtime.policy.policies import Policies
 
 T = TypeVar("T")
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from aurum.ingestion.governed_store import GovernedStore
-from aurum.ingestion.plant import Plant
-from aurum.ingestion.room import PlantLimits
+from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Store
-from aurum.readings.ingest_stream import SERVICE_NAME, add_ingestion_service
+from aurum.readings.transport.ingest_stream import SERVICE_NAME, add_ingestion_service
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
 from aurum.runtime.service import Service
@@ -21,8 +21,8 @@ from aurum.runtime.settings import Settings
 if TYPE_CHECKING:
     from aurum.ingestion.cassandra.store import CassandraStore
 
-from aurum.security.door import door
-from aurum.security.sources import SourceLimits
+from aurum.security.rpc_authorizer import door
+from aurum.security.source_limits import SourceLimits
 
 logger = logging.getLogger(__name__)
 

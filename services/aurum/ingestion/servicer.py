@@ -7,21 +7,28 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
 from typing import Any
 
 from aurum.ingestion.downsample import reduce_points
-from aurum.ingestion.plant import MachineState, Plant, unknown_machine
+from aurum.ingestion.machine_state import MachineState, Plant, unknown_machine
+from aurum.ingestion.plant_limits import Coming
 from aurum.ingestion.query_answer import QueryAnswer
-from aurum.ingestion.room import Coming
+from aurum.ingestion.series_cache import SeriesTail
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
-from aurum.ingestion.tail import SeriesTail
 from aurum.readings.batch import Batch, decode, machine_id_problem, now_us, parse_request
-from aurum.readings.ingest_stream import IngestStreams, Written
-from aurum.readings.queried import TOO_MANY_SERIES
+from aurum.readings.transport.ingest_stream import IngestStreams, Written
+from aurum.readings.transport.query_columns import TOO_MANY_SERIES
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
-from aurum.runtime.logging import set_request_context
-from aurum.runtime.rpc_client import TAKEN_UP
-from aurum.runtime.tracing import set_span_attributes
-from aurum.security.door import as_callers, as_told, may_see_machine, registrant, require_machines, require_subject
-from aurum.security.sources import SourceLimits
+from aurum.runtime.grpc.client import TAKEN_UP
+from aurum.runtime.telemetry.logging import set_request_context
+from aurum.runtime.telemetry.tracing import set_span_attributes
+from aurum.security.rpc_authorizer import (
+    as_callers,
+    as_told,
+    may_see_machine,
+    registrant,
+    require_machines,
+    require_subject,
+)
+from aurum.security.source_limits import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 _NAME_LENGTH = 64

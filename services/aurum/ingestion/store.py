@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aurum.readings.batch import Batch, Timestamps, Values
-from aurum.readings.ingest_stream import Written
+from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
 from aurum.storage.ranks import Rank
 

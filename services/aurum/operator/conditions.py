@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aurum.operator.cluster_snapshot import Pod, Report, Resource
 from aurum.operator.merging import NotAccepted
-from aurum.operator.observed import Pod, Report, Resource
 from aurum.operator.resources import RolloutSpec
 from aurum.operator.rollout import Rollout, rfc3339
 from aurum.resilience.policy import PolicyDocument

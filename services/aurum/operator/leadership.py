@@ -19,7 +19,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.resources.coordination_v1 import Lease
 from lightkube.types import PatchType
 
-from aurum.operator.connecting import REQUEST_TIMEOUT
+from aurum.operator.api_connection import REQUEST_TIMEOUT
 from aurum.runtime import metrics
 
 logger = logging.getLogger(__name__)

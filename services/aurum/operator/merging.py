@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from aurum.operator.observed import Resource, Workload
+from aurum.operator.cluster_snapshot import Resource, Workload
 from aurum.operator.resources import KINDS, ResiliencePolicySpec, RolloutSpec, TelemetryPolicySpec
 from aurum.resilience.durations import format_duration
 from aurum.resilience.policy import (
@@ -27,7 +27,7 @@ from aurum.resilience.policy import (
     TelemetrySpec,
     describe,
 )
-from aurum.runtime.calls import CALLERS, CALLS
+from aurum.runtime.policy.call_catalog import CALLERS, CALLS
 
 _USUAL_DEADLINE = 5.0  # seconds; deadline of a call that no policy mentions
 _SERVERS = frozenset(calls.server for calls in CALLS)

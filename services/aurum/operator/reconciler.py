@@ -13,18 +13,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aurum.operator.api_connection import REQUEST_TIMEOUT
 from aurum.operator.attempts import Attempts, Key
+from aurum.operator.cluster_snapshot import TOUCHED, TRACK, Pod, Resource, World
 from aurum.operator.conditions import Standing
-from aurum.operator.connecting import REQUEST_TIMEOUT
-from aurum.operator.guards import Guards
+from aurum.operator.desired_state import Plan, ServicePlan, content_hash, plan
+from aurum.operator.informer_cache import Store
 from aurum.operator.kubernetes import Cluster
-from aurum.operator.observed import TOUCHED, TRACK, Pod, Resource, World
-from aurum.operator.planning import Plan, ServicePlan, content_hash, plan
-from aurum.operator.reports import Reports
+from aurum.operator.pod_poller import Reports
 from aurum.operator.rollout import Rollout
-from aurum.operator.store import Store
+from aurum.operator.rollout_analysis import Guards
 from aurum.runtime import metrics
-from aurum.runtime.tracing import traced_operation
+from aurum.runtime.telemetry.tracing import traced_operation
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from aurum.operator.observed import Finding, Pod
+from aurum.operator.cluster_snapshot import Finding, Pod
 from aurum.operator.resources import RolloutSpec
 
 State = Literal["Waiting", "Progressing", "Complete", "RolledBack"]

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import httpx2
 from lightkube.core.exceptions import ApiError
 
-from aurum.operator.connecting import REQUEST_TIMEOUT, open_client
-from aurum.operator.guards import Guards
+from aurum.operator.api_connection import REQUEST_TIMEOUT, open_client
+from aurum.operator.informer_cache import Store
 from aurum.operator.kubernetes import Cluster
 from aurum.operator.leadership import Leadership
+from aurum.operator.pod_poller import Reports
 from aurum.operator.reconciler import Reconciler
-from aurum.operator.reports import Reports
-from aurum.operator.store import Store
+from aurum.operator.rollout_analysis import Guards
 from aurum.operator.watching import watch
 from aurum.resilience.durations import Seconds
 from aurum.resilience.policy import BulkheadSpec, CircuitBreakerSpec, Policy, PolicyDocument, RetrySpec, TimeoutSpec

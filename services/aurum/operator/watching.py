@@ -6,10 +6,10 @@ from typing import Any
 
 import kopf
 
-from aurum.operator.connecting import login
+from aurum.operator.api_connection import login
+from aurum.operator.informer_cache import Store
 from aurum.operator.kubernetes import INSTANCE, PART_OF
 from aurum.operator.resources import GROUP, KINDS, VERSION
-from aurum.operator.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -5,16 +5,16 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 
-from aurum.prediction.batching import BatchLimits
-from aurum.prediction.history import PredictionHistory
-from aurum.prediction.predictor import Predictor
-from aurum.prediction.reader import ReadingsReader
-from aurum.prediction.registry import ModelRegistry
-from aurum.prediction.rescoring import Rescorer
-from aurum.prediction.scoring import Prediction
-from aurum.prediction.servicer import PredictionServicer, response_of
+from aurum.prediction.serving.batching import BatchLimits
+from aurum.prediction.serving.history import PredictionHistory
+from aurum.prediction.serving.predictor import Predictor
+from aurum.prediction.serving.readings_client import ReadingsReader
+from aurum.prediction.serving.registry import ModelRegistry
+from aurum.prediction.serving.rescoring import Rescorer
+from aurum.prediction.serving.scoring import Prediction
+from aurum.prediction.serving.servicer import PredictionServicer, response_of
 from aurum.runtime.service import Service
-from aurum.security.door import door
+from aurum.security.rpc_authorizer import door
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE_NAME = "aurum.v1.PredictionService"

@@ -11,7 +11,7 @@ from aurum.resilience.deadline import DeadlineExceededError, deadline_scope, rec
 from aurum.resilience.errors import ErrorView
 from aurum.resilience.limit import ConcurrencyLimit, LimitConfig, LimitExceededError
 from aurum.resilience.pipeline import Pipeline
-from aurum.resilience.pipelines import Pipelines
+from aurum.resilience.pipeline_registry import Pipelines
 from aurum.resilience.policy import Policy, PolicyDocument, PolicyError, load_policy_document
 from aurum.resilience.retry import RetryPolicy, with_async_retry, with_retry
 from aurum.resilience.timeout import TimeoutConfig

@@ -20,7 +20,7 @@ from aurum.resilience.errors import ErrorView, code_of
 from aurum.resilience.limit import LimitExceededError
 from aurum.resilience.outcomes import REJECTED, Outcome
 from aurum.resilience.pipeline import Pipeline
-from aurum.resilience.pipelines import Pipelines
+from aurum.resilience.pipeline_registry import Pipelines
 from aurum.resilience.policy import Policy, PolicyDocument
 from aurum.resilience.virtual_time import VirtualLoop
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from aurum.runtime.audit_export import EVENT_NAME, AuditExport
 from aurum.runtime.errors import AurumError, UnavailableError
-from aurum.runtime.tracing import current_trace_id
+from aurum.runtime.telemetry.audit_export import EVENT_NAME, AuditExport
+from aurum.runtime.telemetry.tracing import current_trace_id
 
 logger = logging.getLogger("aurum.audit")
 

@@ -18,26 +18,26 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from aurum import __version__
 from aurum.runtime import damage, metrics
-from aurum.runtime.admin import admin_app
-from aurum.runtime.admin_door import admin_door
+from aurum.runtime.admin.auth import admin_door
+from aurum.runtime.admin.process_stats import overview
+from aurum.runtime.admin.server import admin_app
 from aurum.runtime.audit import AuditLog
-from aurum.runtime.audit_export import AuditExport
-from aurum.runtime.event_loop import measure_lag
 from aurum.runtime.faults import Faults
+from aurum.runtime.grpc.client import Dependency
+from aurum.runtime.grpc.server import Admit, rpc_server
+from aurum.runtime.grpc.tls import certificate_folder
 from aurum.runtime.health import Health
-from aurum.runtime.http_client import CONNECTIONS, HttpDependency
-from aurum.runtime.listening import http_server, listen
-from aurum.runtime.logging import setup_logging
-from aurum.runtime.outcome_recorder import OutcomeRecorder
-from aurum.runtime.overview import overview
-from aurum.runtime.policies import Policies
-from aurum.runtime.policy_watch import follow_policy_file
-from aurum.runtime.rpc_client import Dependency
-from aurum.runtime.rpc_server import Admit, rpc_server
+from aurum.runtime.http.client import CONNECTIONS, HttpDependency
+from aurum.runtime.http.server import http_server, listen
+from aurum.runtime.policy.outcome_recorder import OutcomeRecorder
+from aurum.runtime.policy.policies import Policies
+from aurum.runtime.policy.watch import follow_policy_file
 from aurum.runtime.settings import Settings, load_settings, warn_of_unknown
-from aurum.runtime.span_ring import SpanRing
-from aurum.runtime.tls import certificate_folder
-from aurum.runtime.tracing import setup_tracing
+from aurum.runtime.telemetry.audit_export import AuditExport
+from aurum.runtime.telemetry.event_loop import measure_lag
+from aurum.runtime.telemetry.logging import setup_logging
+from aurum.runtime.telemetry.span_ring import SpanRing
+from aurum.runtime.telemetry.tracing import setup_tracing
 
 logger = logging.getLogger(__name__)
 

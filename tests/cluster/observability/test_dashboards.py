@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from charts.telemetry.dashboards.asking import chosen, expanded
+from charts.telemetry.dashboards.prometheus_queries import chosen, expanded
 
 from tests.support.cluster.alerts import DASHBOARDS, age
 from tests.support.cluster.kube import ROOT, Namespace, http, query

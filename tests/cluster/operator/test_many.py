@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from aurum.operator.connecting import open_client
+from aurum.operator.api_connection import open_client
+from aurum.operator.cluster_snapshot import Resource, Workload, World
+from aurum.operator.desired_state import plan
+from aurum.operator.informer_cache import Store
 from aurum.operator.kubernetes import Cluster
-from aurum.operator.observed import Resource, Workload, World
-from aurum.operator.planning import plan
+from aurum.operator.pod_poller import Reports
 from aurum.operator.reconciler import Reconciler
-from aurum.operator.reports import Reports
 from aurum.operator.service import BUILT_IN
-from aurum.operator.store import Store
 from aurum.resilience.policy import parse_policy_document
-from aurum.runtime.calls import CALLS
-from aurum.runtime.http_client import HttpDependency
-from aurum.runtime.policies import Policies
-from aurum.runtime.policy_location import DEFAULTS
+from aurum.runtime.http.client import HttpDependency
+from aurum.runtime.policy.call_catalog import CALLS
+from aurum.runtime.policy.files import DEFAULTS
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
 from tests.support.cluster.fake_release import RELEASE, FakeRelease
 from tests.support.cluster.kube import Namespace, wait_for

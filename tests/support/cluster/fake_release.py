@@ -20,10 +20,10 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Pod, Service
 from lightkube.types import PatchType
 
+from aurum.operator.cluster_snapshot import TOUCHED, TRACK
 from aurum.operator.kubernetes import COMPONENT, INSTANCE, PART_OF
-from aurum.operator.observed import TOUCHED, TRACK
-from aurum.runtime.policies import Policies
-from aurum.runtime.policy_location import DEFAULTS
+from aurum.runtime.policy.files import DEFAULTS
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
 
 RELEASE = "fake"

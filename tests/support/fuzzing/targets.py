@@ -21,28 +21,28 @@ import zstandard
 from aurum.api import alarm_journal
 from aurum.api.readings_json import parse_readings
 from aurum.edge.dead_letters import DeadLetterError, DeadLetters, names, read
-from aurum.edge.inputs import payloads
-from aurum.edge.inputs.broker import Message
-from aurum.edge.inputs.collecting import Collector
-from aurum.edge.inputs.configuration import FilesInput, Rule, SparkplugInput, Topic
-from aurum.edge.inputs.files import Files
-from aurum.edge.inputs.reach import Reach
-from aurum.edge.inputs.sparkplug import Plant
-from aurum.edge.inputs.tags import Tags
+from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.configuration import FilesInput, Rule, SparkplugInput, Topic
+from aurum.edge.inputs.common.connection_status import Reach
+from aurum.edge.inputs.common.tags import Tags
+from aurum.edge.inputs.files.input import Files
+from aurum.edge.inputs.mqtt import payloads
+from aurum.edge.inputs.mqtt.connection import Message
+from aurum.edge.inputs.sparkplug.input import Plant
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_clock import SpoolClock, Uptime
-from aurum.prediction.model import CorruptModelError, load_model
-from aurum.prediction.model_files import read_serving
+from aurum.prediction.model.model import CorruptModelError, load_model
+from aurum.prediction.model.model_files import read_serving
 from aurum.readings.batch import Batch, Series, decode, encode, parse_request
-from aurum.readings.refusals import Refused
 from aurum.readings.tables import Rows, TableError, read_cmapss, read_csv, to_series
+from aurum.readings.transport.refusals import Refused
 from aurum.resilience import PolicyDocument, PolicyError
 from aurum.resilience.outcomes import OutcomeError, read_outcomes
 from aurum.runtime.errors import InvalidArgumentError
-from aurum.runtime.policies import Policies, Refusal
+from aurum.runtime.policy.policies import Policies, Refusal
 from aurum.runtime.settings import Settings
 from aurum.security.api_keys import KeyFileError, read_valid_keys
-from aurum.security.sources import SourceLimits
+from aurum.security.source_limits import SourceLimits
 from aurum.storage import segment_log
 from aurum.storage.ranks import Ranks
 from aurum.storage.segment import CorruptSegmentError, pack, unpack_ranked

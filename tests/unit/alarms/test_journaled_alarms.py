@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aurum.alarms.journaled import JournaledAlarms, key_of
 from aurum.alarms.lifecycle import Alarm, Transition, apply
 from aurum.alarms.rules import load_rules
-from aurum.api.alarm_desk import AlarmDesk
+from aurum.api.alarm_service import AlarmDesk
 from aurum.v1 import ingestion_pb2
 
 KINDS = ("raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed")

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.acknowledging import Acknowledgements
-from aurum.edge.inputs.configuration import Rule
-from aurum.edge.inputs.sources import SourceState
-from aurum.edge.inputs.units import UnitError, conversion
+from aurum.edge.inputs.common.ack_tracker import Acknowledgements
+from aurum.edge.inputs.common.configuration import Rule
+from aurum.edge.inputs.common.device_stats import SourceState
+from aurum.edge.inputs.common.units import UnitError, conversion
 from aurum.readings.batch import now_us
-from aurum.readings.ingest_stream import Written
+from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import ResourceExhaustedError
 from tests.support.collector import MemorySpool, collector
 
@@ -216,7 +216,7 @@ async def test_batches_are_small_for_a_small_spool() -> None:
 
 
 async def test_full_disk_delays_acknowledgement_until_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aurum.edge.inputs.collecting._DISK_AGAIN", 0.01)
+    monkeypatch.setattr("aurum.edge.inputs.common.batch_builder._DISK_AGAIN", 0.01)
     spool = MemorySpool(at_once=False)
     gathered = collector(spool)
     gathered.add("m", "m", "x", None, 1.0)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aurum.edge.inputs.configuration import InputsError, load_inputs
+from aurum.edge.inputs.common.configuration import InputsError, load_inputs
 
 MQTT: dict[str, Any] = {
     "name": "hall-1",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from aurum.edge.inputs.configuration import FilesInput, Rule
-from aurum.edge.inputs.files import Files
-from aurum.edge.inputs.reach import Reach
+from aurum.edge.inputs.common.configuration import FilesInput, Rule
+from aurum.edge.inputs.common.connection_status import Reach
+from aurum.edge.inputs.files.input import Files
 from aurum.readings.batch import MAX_SERIES, decode
 from tests.support.collector import MemorySpool, collector
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.configuration import WORDS, Register
-from aurum.edge.inputs.modbus import questions, value_of
+from aurum.edge.inputs.common.configuration import WORDS, Register
+from aurum.edge.inputs.modbus.input import questions, value_of
 
 
 def register(address: int, **options: Any) -> Register:

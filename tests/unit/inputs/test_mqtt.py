@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.buffered_socket import BufferedSocket
-from aurum.edge.inputs.configuration import Topic
-from aurum.edge.inputs.payloads import PayloadError, Shape, read
+from aurum.edge.inputs.common.configuration import Topic
+from aurum.edge.inputs.mqtt.buffered_socket import BufferedSocket
+from aurum.edge.inputs.mqtt.payloads import PayloadError, Shape, read
 
 
 def described(**options: Any) -> Topic:

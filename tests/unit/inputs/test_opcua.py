@@ -11,7 +11,7 @@ from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.opcua_changes import changes_of, read_changes, read_publish_response
+from aurum.edge.inputs.opcua.changes import changes_of, read_changes, read_publish_response
 
 _TYPED = st.one_of(
     st.tuples(st.just(ua.VariantType.Double), st.floats()),

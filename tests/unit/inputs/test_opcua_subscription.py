@@ -8,7 +8,7 @@ from asyncua import ua
 from asyncua.client.ua_client import UaClient, UaClientState
 from asyncua.ua.ua_binary import struct_to_binary
 
-from aurum.edge.inputs.opcua_subscription import DurableSubscription, Session
+from aurum.edge.inputs.opcua.subscription import DurableSubscription, Session
 
 ID = 7
 

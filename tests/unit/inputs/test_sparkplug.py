@@ -6,9 +6,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.broker import Message
-from aurum.edge.inputs.configuration import SparkplugInput
-from aurum.edge.inputs.sparkplug import Plant
+from aurum.edge.inputs.common.configuration import SparkplugInput
+from aurum.edge.inputs.mqtt.connection import Message
+from aurum.edge.inputs.sparkplug.input import Plant
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
 from tests.support.collector import MemorySpool, collector
 

@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from aurum.operator.guards import Guards
+from aurum.operator.cluster_snapshot import Finding, Pod, Resource
 from aurum.operator.merging import Parsed, Target
-from aurum.operator.observed import Finding, Pod, Resource
 from aurum.operator.resources import GuardSpec, RolloutSpec
 from aurum.operator.rollout import Rollout
-from aurum.runtime.http_client import HttpDependency
-from aurum.runtime.policies import Policies
+from aurum.operator.rollout_analysis import Guards
+from aurum.runtime.http.client import HttpDependency
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
 from tests.support.waiting import until
 

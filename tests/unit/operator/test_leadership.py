@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aurum.operator.connecting import REQUEST_TIMEOUT
+from aurum.operator.api_connection import REQUEST_TIMEOUT
 from aurum.operator.leadership import DURATION, RENEW_WITHIN, Leadership, LeaseLostError
 from aurum.resilience.virtual_time import VirtualLoop
 from tests.support.operator_api import ApiServer, Client

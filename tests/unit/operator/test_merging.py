@@ -2,7 +2,7 @@
 
 import pytest
 
-from aurum.operator.planning import as_yaml
+from aurum.operator.desired_state import as_yaml
 from aurum.resilience.policy import parse_policy_document
 from tests.support.operator_world import Simulated
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from aurum.operator.cluster_snapshot import Resource
+from aurum.operator.informer_cache import Store
 from aurum.operator.leadership import DURATION
-from aurum.operator.observed import Resource
-from aurum.operator.store import Store
-from aurum.runtime.policy_location import DEFAULTS, IN_FORCE
+from aurum.runtime.policy.files import DEFAULTS, IN_FORCE
 from tests.support.operator_api import Plant, PlayedPod, Weather
 
 

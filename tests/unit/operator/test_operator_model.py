@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from aurum.operator.observed import CONTENT
-from aurum.operator.planning import content_hash
+from aurum.operator.cluster_snapshot import CONTENT
+from aurum.operator.desired_state import content_hash
 from aurum.resilience.policy import parse_policy_document
-from aurum.runtime.policy_location import CANDIDATE, IN_FORCE
+from aurum.runtime.policy.files import CANDIDATE, IN_FORCE
 from tests.support.operator_api import CALM, SERVICES, Plant, Weather
 
 STEPS = 200  # of one run

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.operator.observed import Finding, Pod
+from aurum.operator.cluster_snapshot import Finding, Pod
 from aurum.operator.rollout import exposed_pods
 from tests.support.operator_world import Simulated
 

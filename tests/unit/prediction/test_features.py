@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.prediction.features import STATISTICS, FeatureSpec, Steps, features_of, features_of_windows, window_of
+from aurum.prediction.model.features import STATISTICS, FeatureSpec, Steps, features_of, features_of_windows, window_of
 
 NAN = float("nan")
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from aurum.prediction.columns import select_columns
-from aurum.prediction.features import TIME
+from aurum.prediction.model.features import TIME
+from aurum.prediction.training.columns import select_columns
 from aurum.readings.history import HOUR_US, Run
 
 LEAK = "leaks the outcome: it is only ever set at failures, or at the same distance before each"

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river.drift import ADWIN
 
-from aurum.prediction.calibrating import calibrate_interval, calibrate_risk
-from aurum.prediction.calibration import LEVELS
-from aurum.prediction.drift import MeanChanges
-from aurum.prediction.features import FeatureSpec, features_of, features_of_windows, steps_of, window_of
-from aurum.prediction.model import CorruptModelError, load_model
-from aurum.prediction.model_files import write_model
-from aurum.prediction.predictor import Predictor
-from aurum.prediction.registry import ModelRegistry
+from aurum.heuristics.shift import assess
+from aurum.prediction.model.calibration import LEVELS
+from aurum.prediction.model.features import FeatureSpec, features_of, features_of_windows, steps_of, window_of
+from aurum.prediction.model.model import CorruptModelError, load_model
+from aurum.prediction.model.model_files import write_model
+from aurum.prediction.serving.drift import MeanChanges
+from aurum.prediction.serving.predictor import Predictor
+from aurum.prediction.serving.registry import ModelRegistry
+from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk
 from aurum.readings.history import FAULT, OPERATING_HOURS, Run
-from aurum.rules.shift import assess
 from aurum.runtime.errors import AurumError, FailedPreconditionError, NotFoundError, UnavailableError
 from aurum_sim.machine_types import MACHINE_TYPES, PUMP
 from aurum_sim.plant_model import MachineGroup, run_to_failure

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aurum.prediction.regimes import Regimes, fit_regimes
+from aurum.prediction.model.regimes import Regimes, fit_regimes
 from aurum.readings.history import Run
 
 Floats = npt.NDArray[np.float64]

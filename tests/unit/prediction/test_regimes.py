@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from aurum.prediction.regimes import Regimes, settings_at
+from aurum.prediction.model.regimes import Regimes, settings_at
 
 NAN = float("nan")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from aurum.prediction.columns import UnitChangeError, check_units
+from aurum.prediction.training.columns import UnitChangeError, check_units
 from aurum.readings.history import Run
 
 NAN = float("nan")

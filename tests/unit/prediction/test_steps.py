@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from aurum.prediction.features import TIME, FeatureSpec, Steps, hours_of_time, steps_of
-from aurum.prediction.regimes import Regimes
+from aurum.prediction.model.features import TIME, FeatureSpec, Steps, hours_of_time, steps_of
+from aurum.prediction.model.regimes import Regimes
 from aurum.readings.batch import Column
 from aurum.readings.history import HOUR_US
 

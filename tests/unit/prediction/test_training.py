@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aurum.commands.any_table import Declared, TableRoleError
 from aurum.commands.histories import HistoryError
+from aurum.commands.tabular_histories import Declared, TableRoleError
 from aurum.commands.training_data import Given, load
-from aurum.prediction.evaluation import EvaluationDataError, evaluate_model
-from aurum.prediction.features import features_of, features_of_windows, steps_of, window_of
-from aurum.prediction.forest import fit_forest, path_length
-from aurum.prediction.model import Model
-from aurum.prediction.report import report
-from aurum.prediction.training import TrainingDataError, TrainingOptions, train
-from aurum.prediction.trees import Trees, TreesError
+from aurum.prediction.model.features import features_of, features_of_windows, steps_of, window_of
+from aurum.prediction.model.model import Model
+from aurum.prediction.model.trees import Trees, TreesError
+from aurum.prediction.training.evaluation import EvaluationDataError, evaluate_model
+from aurum.prediction.training.forest import fit_forest, path_length
+from aurum.prediction.training.report import report
+from aurum.prediction.training.train import TrainingDataError, TrainingOptions, train
 from aurum.readings.history import FAULT, Run
 from aurum.readings.tables import TableError
 from aurum_sim.machine_types import PUMP

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aurum.prediction.columns import ages_of, select_columns
-from aurum.prediction.features import TIME
+from aurum.prediction.model.features import TIME
+from aurum.prediction.training.columns import ages_of, select_columns
 from aurum.readings.history import HOUR_US, Run
 
 Floats = npt.NDArray[np.float64]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aurum.prediction.features import FeatureSpec, features_of, steps_of
-from aurum.prediction.table import Outcomes, Table, outcomes_of, tabulate
+from aurum.prediction.model.features import FeatureSpec, features_of, steps_of
+from aurum.prediction.training.table import Outcomes, Table, outcomes_of, tabulate
 from aurum.readings.history import Run
 
 NAN = float("nan")

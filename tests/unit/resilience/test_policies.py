@@ -25,7 +25,7 @@ from aurum.resilience import (
 )
 from aurum.resilience.durations import Seconds
 from aurum.resilience.policy import CircuitBreakerSpec, Policy, RetrySpec, TimeoutSpec
-from aurum.runtime.policies import Policies
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import load_settings
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aurum.resilience import PolicyError, load_policy_document
 from aurum.resilience.durations import format_duration, parse_duration
 from aurum.resilience.policy import parse_policy_document
-from aurum.runtime.policies import default_policy
+from aurum.runtime.policy.policies import default_policy
 from aurum.runtime.settings import load_settings
 
 MISTAKES = {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.resilience.retry_after import http_date, retry_after_seconds
-from aurum.runtime.http_client import HTTP_ERRORS
+from aurum.runtime.http.client import HTTP_ERRORS
 
 NOW = 1_792_000_000.0
 

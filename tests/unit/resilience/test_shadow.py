@@ -7,7 +7,7 @@ import pytest
 from aurum.resilience import Pipelines, events
 from aurum.resilience.errors import ErrorView
 from aurum.resilience.policy import PolicyDocument, parse_policy_document
-from aurum.runtime.policies import default_policy
+from aurum.runtime.policy.policies import default_policy
 from aurum.runtime.settings import Settings
 
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.resilience import ConcurrencyLimit
-from aurum.runtime import rpc_server as server_module
-from aurum.runtime.answer_times import AnswerTimes
 from aurum.runtime.faults import Faults
+from aurum.runtime.grpc import server as server_module
+from aurum.runtime.grpc.answer_times import AnswerTimes
+from aurum.runtime.grpc.server import rpc_server
 from aurum.runtime.health import Health
-from aurum.runtime.rpc_server import rpc_server
 from aurum.runtime.settings import Settings
 from tests.support.resilience import Clock
 from tests.support.waiting import until

@@ -10,9 +10,9 @@ from aurum.ingestion.governed_store import GovernedStore
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Event, MachineRecord
 from aurum.readings.batch import Batch, Series, now_us
-from aurum.runtime.calls import CALLS, StoreOperation
 from aurum.runtime.faults import Faults
-from aurum.runtime.policies import Policies
+from aurum.runtime.policy.call_catalog import CALLS, StoreOperation
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
 
 NOT_GOVERNED = {"start", "close", "problem", "summaries", "shared"}

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aurum.resilience.outcomes import read_outcomes
-from aurum.runtime import outcome_recorder
-from aurum.runtime.outcome_recorder import OutcomeRecorder
+from aurum.runtime.policy import outcome_recorder
+from aurum.runtime.policy.outcome_recorder import OutcomeRecorder
 from tests.support.waiting import wait_for
 
 

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from aurum.resilience import ErrorView, Pipeline, events
 from aurum.runtime import metrics
-from aurum.runtime.policies import Policies
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import load_settings
 
 Reload = Callable[[str], None]

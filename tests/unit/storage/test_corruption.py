@@ -21,10 +21,10 @@ from aurum.edge.spool import Spool, SpoolOptions
 from aurum.ingestion.sqlite import schema
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import MachineRecord
-from aurum.prediction.model_files import write_model
-from aurum.prediction.registry import ModelRegistry
+from aurum.prediction.model.model_files import write_model
+from aurum.prediction.serving.registry import ModelRegistry
 from aurum.readings.batch import Batch, Series, now_us
-from aurum.readings.refusals import Refused
+from aurum.readings.transport.refusals import Refused
 from aurum.runtime import damage
 from aurum.runtime.errors import AurumError, FailedPreconditionError, ResourceExhaustedError
 from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, write_keys

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from aurum.edge.dead_letters import DeadLetterError, DeadLetters, delete, names, read
 from aurum.edge.spool import Spool, SpoolOptions
-from aurum.readings.refusals import Refused
+from aurum.readings.transport.refusals import Refused
 from aurum.v1 import columns_pb2
 from tests.support.spool import batch, drain, put, sequences
 

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from aurum.readings.batch import now_us
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
-from aurum.storage.guarded_log import GuardedLog, refusal
+from aurum.storage.wal import GuardedLog, refusal
 
 FREE = 1_200_000  # bytes of the disk of these tests
 

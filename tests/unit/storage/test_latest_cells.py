@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.ingestion.cassandra.latest import decode, encode, latest_of
-from aurum.ingestion.plant import Plant
-from aurum.ingestion.room import PlantLimits
+from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.store import Change, Latest
 
 times = st.integers(0, 2**62)

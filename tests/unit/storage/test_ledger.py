@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.storage import disk, ledger
-from aurum.storage.ownership import FolderInUseError, Ownership
+from aurum.storage import disk, sequence_ranges
+from aurum.storage.folder_lock import FolderInUseError, Ownership
 
 BASE = 1_000_000  # sequences of a source that has sent for a while
 
 
-def ranges_of(numbers: set[int]) -> list[ledger.Range]:
+def ranges_of(numbers: set[int]) -> list[sequence_ranges.Range]:
     """Runs of consecutive numbers."""
-    found: list[ledger.Range] = []
+    found: list[sequence_ranges.Range] = []
     for number in sorted(numbers):
         if found and found[-1][1] == number - 1:
             found[-1] = (found[-1][0], number)
@@ -30,29 +30,29 @@ def ranges_of(numbers: set[int]) -> list[ledger.Range]:
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=15), st.sampled_from([0, BASE]))
 @settings(max_examples=50, deadline=None)
 def test_recorded_ranges_match_reference_set(added: list[tuple[int, int]], base: int) -> None:
-    ranges: list[ledger.Range] = []
+    ranges: list[sequence_ranges.Range] = []
     numbers: set[int] = set()
     for start, more in added:
         first = base + start
-        ledger.record(ranges, first, first + more)
+        sequence_ranges.record(ranges, first, first + more)
         numbers |= set(range(first, first + more + 1))
         assert ranges == ranges_of(numbers)
     for number in range(base - 1, base + 40):
-        assert ledger.contains(ranges, number) == (number in numbers)
+        assert sequence_ranges.contains(ranges, number) == (number in numbers)
 
 
 def test_single_sequences_are_recorded_as_ranges() -> None:
-    ranges: list[ledger.Range] = []
+    ranges: list[sequence_ranges.Range] = []
     for number in (BASE, BASE + 2, BASE + 4, BASE + 2):
-        ledger.record(ranges, number)
+        sequence_ranges.record(ranges, number)
     assert ranges == [(BASE, BASE), (BASE + 2, BASE + 2), (BASE + 4, BASE + 4)]
-    ledger.record(ranges, BASE + 3)
+    sequence_ranges.record(ranges, BASE + 3)
     assert ranges == [(BASE, BASE), (BASE + 2, BASE + 4)]
 
 
 def test_empty_ledger_contains_nothing() -> None:
-    assert not ledger.contains([], 0)
-    assert not ledger.contains([], BASE)
+    assert not sequence_ranges.contains([], 0)
+    assert not sequence_ranges.contains([], BASE)
 
 
 def test_free_bytes_match_disk_usage(tmp_path: Path) -> None:

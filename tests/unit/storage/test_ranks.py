@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.storage import ledger
+from aurum.storage import sequence_ranges
 from aurum.storage.ranks import Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import CorruptSegmentError, pack, ranks_of, unpack, unpack_ranked
 
@@ -85,12 +85,12 @@ def test_collapsed_ranks_order_readings_as_before(
         if first + 1 < len(segments):
             pair, others = segments[first : first + 2], segments[:first] + segments[first + 2 :]
             timestamps, values, runs = merge_ranked(pair)
-            received: dict[tuple[str, ...], list[ledger.Range]] = {}
+            received: dict[tuple[str, ...], list[sequence_ranges.Range]] = {}
             for source in spans(runs):
                 received[source] = []
                 for name, sequence in sent:
                     if (name,) == source:
-                        ledger.record(received[source], sequence)
+                        sequence_ranges.record(received[source], sequence)
             fewer = collapsed(runs, received, [other for *_, other in others])
             assert len(fewer.lengths) <= len(runs.lengths)
             segments = [(timestamps, values, fewer), *others]

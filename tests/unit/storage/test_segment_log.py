@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.storage import segment_log
-from aurum.storage.ownership import FolderInUseError, Ownership
+from aurum.storage.folder_lock import FolderInUseError, Ownership
 from aurum.storage.segment_log import OVERHEAD, SegmentLog
 
 payloads = st.lists(st.lists(st.binary(max_size=200), min_size=1, max_size=4), min_size=1, max_size=12)

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_clock import Uptime
 from aurum.readings.batch import Batch
-from aurum.readings.ingest_stream import Written
+from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage.segment_log import OVERHEAD
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aurum.ingestion.downsample import Reducer
-from aurum.ingestion.plant import Plant
-from aurum.ingestion.room import PlantLimits
+from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite import compaction, snapshot, sources
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -27,7 +27,7 @@ from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import SEQUENCE_CLOSED, Series, encode, now_us
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.settings import Settings
-from aurum.security.sources import SourceLimits
+from aurum.security.source_limits import SourceLimits
 from aurum.v1 import ingestion_pb2
 
 TODAY = now_us() // DAY_US * DAY_US

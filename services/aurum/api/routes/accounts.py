@@ -12,8 +12,8 @@ from fastapi import Depends, Query, Response
 
 from aurum.api.accounting import GroupBy, MachineUse, Range, Scope, range_of
 from aurum.api.context import Caller, Context
-from aurum.api.convert import moment, query_time
 from aurum.api.scope import require_machine, site_to_ask
+from aurum.api.serializers import moment, query_time
 from aurum.runtime.errors import InvalidArgumentError, UnimplementedError
 from aurum.sustainability.hourly import HOUR_US, Floats, Hourly
 

@@ -19,8 +19,8 @@ from aurum.api.alarm_schemas import (
     TransitionOut,
 )
 from aurum.api.context import ApiContext, Caller, Context
-from aurum.api.convert import moment, optional_moment, query_time
 from aurum.api.scope import of_callers, visible
+from aurum.api.serializers import moment, optional_moment, query_time
 from aurum.runtime.audit import Act
 from aurum.runtime.errors import UnavailableError
 from aurum.security.identity import Identity

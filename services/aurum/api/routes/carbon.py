@@ -10,11 +10,11 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from aurum.api.accounting import MachineUse, Range, account, range_of
 from aurum.api.context import ApiContext, Context, require_feature
-from aurum.api.convert import moment
 from aurum.api.emission_factors import numbers
 from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import EXPORTED, AskedFor, export, groups_of, head
 from aurum.api.routes.energy import energy_of
+from aurum.api.serializers import moment
 from aurum.api.sustainability_schemas import (
     CarbonAmount,
     CarbonHintOut,

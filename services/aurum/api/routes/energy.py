@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from aurum.api.accounting import MachineUse, Range, account, range_of
 from aurum.api.context import Context, require_feature
-from aurum.api.convert import finite, moment, query_time
 from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import EXPORTED, AskedFor, by_hour, export, groups_of, head
+from aurum.api.serializers import finite, moment, query_time
 from aurum.api.sustainability_schemas import BaselineOut, EnergyAmount, EnergyHour, EnergyOut
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.baseline import BaselineError, by_day, fit_baseline, savings

@@ -8,15 +8,15 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from aurum.api.context import Caller, Context
-from aurum.api.convert import machine_detail, machine_out, query_time
 from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.long_answers import QueryPlace
 from aurum.api.schemas import MachineDetail, MachineIn, MachineOut, MachinePage, MetricsOut
 from aurum.api.scope import none_of_callers, site_to_ask
+from aurum.api.serializers import machine_detail, machine_out, query_time
 from aurum.api.series_json import encode_metrics
 from aurum.runtime.audit import Act
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError, InvalidArgumentError, NotFoundError
-from aurum.runtime.logging import set_request_context
+from aurum.runtime.telemetry.logging import set_request_context
 from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/machines", tags=["machines"])

@@ -9,16 +9,16 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query
 
 from aurum.api.context import Caller, Context, require_feature
-from aurum.api.convert import moment, optional_moment, query_time
 from aurum.api.schemas import MaintenanceIn, MaintenanceOut, MaintenanceRecords
+from aurum.api.serializers import moment, optional_moment, query_time
 from aurum.api.sustainability_schemas import AdviceOption, AdviceOut
 from aurum.maintenance.advice import Option, RulDistribution, cheapest, options
 from aurum.readings.batch import MAX_AHEAD_US
 from aurum.runtime import damage
 from aurum.runtime.audit import Act
 from aurum.runtime.errors import FailedPreconditionError, InvalidArgumentError
-from aurum.runtime.logging import set_request_context
-from aurum.runtime.tracing import current_trace_id
+from aurum.runtime.telemetry.logging import set_request_context
+from aurum.runtime.telemetry.tracing import current_trace_id
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
 router = APIRouter(tags=["machines"])

@@ -10,7 +10,7 @@ from aurum.api.context import ApiContext, Caller, Context
 from aurum.runtime.audit import Act
 from aurum.runtime.errors import FailedPreconditionError, NotFoundError, UnimplementedError
 from aurum.runtime.faults import Fault
-from aurum.runtime.http_client import HttpDependency
+from aurum.runtime.http.client import HttpDependency
 from aurum.security.identity import Identity
 
 router = APIRouter(prefix="/api/platform", tags=["system"])

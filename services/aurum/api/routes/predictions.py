@@ -6,11 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from aurum.api.context import ApiContext, Caller, Context, require_feature
-from aurum.api.convert import finite, optional_moment, past_prediction_out, prediction_out, query_time
 from aurum.api.schemas import ExplanationOut, FactorOut, FeaturesOut, PastPredictionsOut, PredictIn, PredictionOut
 from aurum.api.scope import require_machine
+from aurum.api.serializers import finite, optional_moment, past_prediction_out, prediction_out, query_time
 from aurum.runtime.errors import FAILURES, InvalidArgumentError
-from aurum.runtime.logging import set_request_context
+from aurum.runtime.telemetry.logging import set_request_context
 from aurum.v1 import prediction_pb2
 
 router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("predictive"))])

@@ -9,8 +9,8 @@ from aurum import __version__
 from aurum.api.context import Context
 from aurum.api.platform_view import state_of
 from aurum.api.schemas import Features, HealthResponse, Observability
-from aurum.runtime.admin import metrics_response, readiness_response
-from aurum.runtime.logging import APP_NAME
+from aurum.runtime.admin.server import metrics_response, readiness_response
+from aurum.runtime.telemetry.logging import APP_NAME
 
 router = APIRouter()
 

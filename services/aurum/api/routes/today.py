@@ -13,12 +13,12 @@ from fastapi import APIRouter, Query
 
 from aurum.api.accounting import Scope, range_of
 from aurum.api.context import ApiContext, Caller, Context
-from aurum.api.convert import moment, query_time
 from aurum.api.routes.accounts import Asked
 from aurum.api.routes.carbon import carbon
 from aurum.api.routes.energy import energy
 from aurum.api.routes.water import water
 from aurum.api.scope import site_to_ask
+from aurum.api.serializers import moment, query_time
 from aurum.api.sustainability_schemas import CarbonOut, EnergyOut, TodayOut, UsedOut, WaterOut
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.sustainability.hourly import HOUR_US

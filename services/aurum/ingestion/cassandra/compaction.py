@@ -17,7 +17,7 @@ from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedErr
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece, ranked
 from aurum.ingestion.store import DAY_US
-from aurum.storage import ledger
+from aurum.storage import sequence_ranges
 from aurum.storage.ranks import Integers, Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import pack
 
@@ -111,15 +111,15 @@ def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ra
     return collapsed(ranks, received, [ranked(*each)[2] for each in found if len(each[1].values)])
 
 
-def _received(session: CassandraSession, source: str, sequences: Integers) -> list[ledger.Range]:
+def _received(session: CassandraSession, source: str, sequences: Integers) -> list[sequence_ranges.Range]:
     """Returns the sequences that are known to be stored, in the blocks of `sequences` and between near ones."""
     present = np.unique(sequences // BLOCK)[-_MOST_BLOCKS:].tolist()
     blocks = set(present)
     for before, after in itertools.pairwise(present):
         if len(blocks) + after - before <= _MOST_BLOCKS:
             blocks.update(range(before, after))
-    received: list[ledger.Range] = []
+    received: list[sequence_ranges.Range] = []
     for rows in session.each("received", [(source, block) for block in blocks]):
         for row in rows:
-            ledger.record(received, row.sequence)
+            sequence_ranges.record(received, row.sequence)
     return received

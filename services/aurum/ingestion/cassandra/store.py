@@ -43,11 +43,11 @@ from aurum.ingestion.store import (
     to_its_end,
 )
 from aurum.readings.batch import Batch, Series, now_us
-from aurum.readings.ingest_stream import Written
 from aurum.readings.source_owner import owner_after
+from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
-from aurum.storage import ledger
+from aurum.storage import sequence_ranges
 from aurum.storage.ranks import Rank
 from aurum.storage.segment import pack
 
@@ -81,7 +81,7 @@ class _Source:
     order: int
     owner: str
     looked_up: float
-    received: dict[int, list[ledger.Range]] = field(default_factory=dict)
+    received: dict[int, list[sequence_ranges.Range]] = field(default_factory=dict)
 
 
 class CassandraStore:
@@ -277,7 +277,7 @@ class CassandraStore:
     async def _write(self, batch: Batch) -> Written:
         source = await self._source(batch)
         received = await self._received(batch, source)
-        if ledger.contains(received, batch.sequence):
+        if sequence_ranges.contains(received, batch.sequence):
             return Written(0, batch.readings)
         rows = await asyncio.get_running_loop().run_in_executor(self._packer, self._rows, batch, source.order)
         await asyncio.gather(
@@ -287,7 +287,7 @@ class CassandraStore:
         )
         # Recorded last, so that the sequence counts as stored only when all of the batch is:
         await self._session.execute("add_received", (batch.source_id, batch.sequence // BLOCK, batch.sequence))
-        ledger.record(received, batch.sequence)
+        sequence_ranges.record(received, batch.sequence)
         await self._show(batch, source.order)
         for row in rows:
             self._compactor.note((row[0], row[1], row[2]))
@@ -364,7 +364,7 @@ class CassandraStore:
         result: T = await asyncio.shield(task)
         return result
 
-    async def _received(self, batch: Batch, source: _Source) -> list[ledger.Range]:
+    async def _received(self, batch: Batch, source: _Source) -> list[sequence_ranges.Range]:
         """Returns the stored sequences of the block that contains the batch's sequence."""
         block = batch.sequence // BLOCK
         known = source.received.get(block)
@@ -373,10 +373,10 @@ class CassandraStore:
             known = await self._once(("received", *asked), lambda: self._look_up_received(source, asked))
         return known
 
-    async def _look_up_received(self, source: _Source, asked: tuple[str, int]) -> list[ledger.Range]:
-        found: list[ledger.Range] = []
+    async def _look_up_received(self, source: _Source, asked: tuple[str, int]) -> list[sequence_ranges.Range]:
+        found: list[sequence_ranges.Range] = []
         for row in await self._on_reader(lambda: list(self._session.rows("received", asked))):
-            ledger.record(found, row.sequence)
+            sequence_ranges.record(found, row.sequence)
         source.received[asked[1]] = found
         while len(source.received) > _BLOCKS:
             del source.received[next(iter(source.received))]

@@ -17,7 +17,7 @@ from aurum.ingestion.series_reader import Piece, ranked
 from aurum.ingestion.sqlite.flush import Touched
 from aurum.ingestion.sqlite.quarantine import set_apart
 from aurum.ingestion.store import DAY_US
-from aurum.storage import ledger
+from aurum.storage import sequence_ranges
 from aurum.storage.database import transaction
 from aurum.storage.ranks import Ranked, Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import CorruptSegmentError, pack, ranks_of, unpack_ranked
@@ -175,7 +175,7 @@ def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Pi
     return timestamps, values, collapsed(ranks, received, others)
 
 
-def _received(connection: sqlite3.Connection, source: int, low: int, high: int) -> list[ledger.Range]:
+def _received(connection: sqlite3.Connection, source: int, low: int, high: int) -> list[sequence_ranges.Range]:
     """Returns the sequences from `low` to `high` that were stored or never will be."""
     if connection.execute("SELECT 1 FROM sources WHERE id = ?", (source,)).fetchone() is None:
         return [(low, high)]  # the source is forgotten, and its number is never reused

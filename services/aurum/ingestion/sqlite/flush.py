@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.ingestion.recent import PackedSeries, RecentReadings, SeriesKey
+from aurum.ingestion.memtable import PackedSeries, RecentReadings, SeriesKey
 from aurum.ingestion.sqlite.sources import Source
 from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Timestamps, Values, now_us

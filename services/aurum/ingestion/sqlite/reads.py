@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aurum.ingestion.recent import Part, SeriesKey
+from aurum.ingestion.memtable import Part, SeriesKey
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import DAY_US, MOST_RANKED, Event, MachineRecord, SeriesSummary
 from aurum.storage.segment import CorruptSegmentError, Segment, ranks_of, unpack_ranked

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aurum.ingestion.downsample import merge
-from aurum.ingestion.recent import RecentReadings, SeriesKey
+from aurum.ingestion.memtable import RecentReadings, SeriesKey
 from aurum.ingestion.series_reader import merged
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.quarantine import move_out, name_of, set_apart, set_apart_in

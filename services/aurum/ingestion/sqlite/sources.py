@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from aurum.readings.batch import ONE_BATCH, SEQUENCE_CLOSED, Batch
 from aurum.runtime import metrics
 from aurum.runtime.errors import InvalidArgumentError
-from aurum.storage import ledger
+from aurum.storage import sequence_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Source:
 
     number: int = 0
     owner: str = ""
-    ranges: list[ledger.Range] = field(default_factory=list)
+    ranges: list[sequence_ranges.Range] = field(default_factory=list)
     closed: int = 0
 
 
@@ -120,12 +120,12 @@ class Sources:
         if not source.number:  # assigned here, so that a replay of the log gives the sources the same numbers
             self._last_number += 1
             source.number = self._last_number
-        ledger.record(source.ranges, sequence)
+        sequence_ranges.record(source.ranges, sequence)
         self._changed.add(source_id)
         if len(source.ranges) > _MAX_RANGES:
             closing = len(source.ranges) - _KEPT_RANGES
             source.closed = source.ranges[closing][0] - 1
-            ledger.record(source.ranges, 0, source.closed)
+            sequence_ranges.record(source.ranges, 0, source.closed)
             metrics.ingestion_sequence_gaps_closed_total.inc(closing)
             logger.warning(
                 "source %s left more than %d gaps in its sequences; up to %d they are refused from now on",

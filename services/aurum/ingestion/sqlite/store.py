@@ -24,7 +24,7 @@ import numpy as np
 
 from aurum.ingestion import series_reader
 from aurum.ingestion.downsample import merge
-from aurum.ingestion.recent import Part, RecentReadings, SeriesKey
+from aurum.ingestion.memtable import Part, RecentReadings, SeriesKey
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
@@ -45,8 +45,8 @@ from aurum.ingestion.store import (
     to_its_end,
 )
 from aurum.readings.batch import Batch, decode, now_us
-from aurum.readings.ingest_stream import Written
 from aurum.readings.source_owner import owner_after
+from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime import damage, metrics
 from aurum.runtime.errors import (
     AurumError,
@@ -56,11 +56,11 @@ from aurum.runtime.errors import (
 )
 from aurum.storage.database import close, connect, prepare, transaction
 from aurum.storage.durable_file import write_file
+from aurum.storage.folder_lock import Ownership
 from aurum.storage.group_commit import GroupCommit
-from aurum.storage.guarded_log import GuardedLog, refusal
-from aurum.storage.ledger import contains
-from aurum.storage.ownership import Ownership
 from aurum.storage.segment_log import Record
+from aurum.storage.sequence_ranges import contains
+from aurum.storage.wal import GuardedLog, refusal
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,199 @@
+"""In-memory view of the plant: the state of each machine and its latest prediction.
+
+Background tasks keep it up to date. It serves lists, the console, alarms and the fallback. Its size is bounded by the
+number of machines that ingestion keeps.
+"""
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aurum.api.backends import IngestionBackend, PredictionBackend
+from aurum.resilience import Criticality, criticality_scope
+from aurum.runtime.errors import AurumError, DeadlineError, UnavailableError
+from aurum.runtime.telemetry.tracing import traced_operation
+from aurum.v1 import ingestion_pb2, prediction_pb2
+
+logger = logging.getLogger(__name__)
+
+_WATCH_INTERVAL_MS = 100
+_SCORED_AT_ONCE = 200  # machines in one round; the others follow in the next
+_MACHINES_PER_CALL = 4  # few, so that background scoring does not delay requested predictions
+_PROBE_EVERY, _HEARD_WITHIN = 3.0, 9.0  # seconds between probes; after the last answer, until unreachable
+_PROBE_SOON = 0.5  # seconds between probes while a service is unreachable
+_BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
+
+
+@dataclass(slots=True)
+class MachineView:
+    """The last known state of a machine, and its latest prediction."""
+
+    machine: ingestion_pb2.Machine
+    prediction: prediction_pb2.PredictResponse | None = None
+    predicted_at: float = 0.0  # time.time()
+    scored_us: int = 0  # last_seen_us of the last attempt to score it
+    version: int = 0
+
+
+class PlantView:
+    """Follows all machines, keeps their predictions up to date, and tells what changed since a version."""
+
+    def __init__(self, ingestion: IngestionBackend, prediction: PredictionBackend, refresh_interval: float) -> None:
+        self._ingestion = ingestion
+        self._prediction = prediction
+        self._refresh_interval = refresh_interval
+        self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # latest change last
+        self._version = 0
+        self._heard: dict[str, float] = {}  # service → time.monotonic() of its last answer
+        self._begun = time.monotonic()
+        self._seen, self._scored = asyncio.Event(), False
+        self.problem: str | None = None  # why the machines cannot be followed, though ingestion answers
+        self.closed = False
+
+    def close(self) -> None:
+        """Marks the view as closed, upon which event streams end."""
+        self.closed = True
+
+    def prediction_of(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
+        view = self._views.get(machine_id)
+        return view.prediction if view else None
+
+    def machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
+        """Returns the last known state of a machine with the latest reading of each sensor, or None."""
+        view = self._views.get(machine_id)
+        return view.machine if view else None
+
+    def last_good(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
+        """Returns the latest prediction of a machine and its age in seconds, or None."""
+        view = self._views.get(machine_id)
+        return (view.prediction, time.time() - view.predicted_at) if view and view.prediction else None
+
+    def note_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
+        """Stores a prediction that a request obtained."""
+        view = self._views.get(machine_id)
+        if view:
+            view.prediction, view.predicted_at = prediction, time.time()
+            view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # spares the background scoring
+            self._touch(view)
+
+    def machines_of(self, sites: frozenset[str]) -> int:
+        """Returns the number of machines of some sites, or of all if `sites` is empty."""
+        if not sites:
+            return len(self._views)
+        return sum(1 for view in self._views.values() if view.machine.site in sites)
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def changed_since(self, version: int) -> Iterator[MachineView]:
+        """Yields the machines that changed after `version`, the latest change first."""
+        for view in reversed(self._views.values()):
+            if view.version <= version:
+                return
+            yield view
+
+    def first_look(self, within: float, scored: bool) -> str | None:
+        """Returns why the view is not ready, or None if it is ready.
+
+        The view is ready when it has the data that the fallback needs. After `within` seconds it counts as ready
+        without them, since degraded answers are better than none. The problem that machines cannot be followed is
+        returned regardless of the time.
+
+        Args:
+            within: Seconds after the start during which missing data is reported.
+            scored: Whether predictions are needed as well.
+        """
+        if self.problem:
+            return self.problem
+        if time.monotonic() > self._begun + within:
+            return None
+        if not self._seen.is_set():
+            return "the machines are not known yet"
+        return "the machines have no predictions yet" if scored and not self._scored else None
+
+    def unreachable(self) -> list[str]:
+        """Returns the names of the services that have not answered for a while."""
+        since = time.monotonic() - _HEARD_WITHIN
+        return [name for name in ("ingestion", "prediction") if self._heard.get(name, -1e9) < since]
+
+    async def probe(self) -> None:
+        """Checks periodically which services answer. Runs until cancelled."""
+        while True:
+            for name, backend in (("ingestion", self._ingestion), ("prediction", self._prediction)):
+                try:
+                    with criticality_scope(Criticality.ALARM):  # an overloaded service must still answer probes
+                        await backend.check()
+                except AurumError as error:
+                    logger.warning("%s does not answer: %s", name, error.message)
+                else:
+                    self._heard[name] = time.monotonic()
+            await asyncio.sleep(_PROBE_SOON if self.unreachable() else _PROBE_EVERY)
+
+    async def follow(self) -> None:
+        """Follows the state of all machines. Runs until cancelled."""
+        backoff = _BACKOFF
+        while True:
+            try:
+                async for response in self._ingestion.watch(_WATCH_INTERVAL_MS):
+                    backoff = _BACKOFF
+                    self.problem = None
+                    for machine in response.machines:
+                        self._take(machine)
+                    self._seen.set()
+            except AurumError as error:
+                logger.warning("machines are not followed at the moment: %s", error.message)
+                # If ingestion is unreachable, all replicas are affected, and degraded answers are better than none
+                away = isinstance(error, UnavailableError | DeadlineError)
+                self.problem = None if away else f"the machines cannot be followed: {error.message}"
+            await asyncio.sleep(backoff)
+            backoff = min(_MAX_BACKOFF, 2 * backoff)
+
+    async def score(self) -> None:
+        """Predicts periodically for machines with new readings, longest-waiting ones first. Runs until cancelled."""
+        await self._seen.wait()
+        while True:
+            started = time.monotonic()
+            before = time.time() - self._refresh_interval
+            due = [
+                view
+                for view in self._views.values()
+                if view.machine.last_seen_us > view.scored_us and view.predicted_at <= before
+            ]
+            due.sort(key=lambda view: view.scored_us)
+            part = due[:_SCORED_AT_ONCE]
+            try:
+                await self._score(part)
+                self._scored = self._scored or len(part) == len(due)
+            except AurumError as error:
+                logger.warning("machines are not scored at the moment: %s", error.message)
+            await asyncio.sleep(max(0.2, self._refresh_interval - (time.monotonic() - started)))
+
+    async def _score(self, views: list[MachineView]) -> None:
+        for start in range(0, len(views), _MACHINES_PER_CALL):
+            part = views[start : start + _MACHINES_PER_CALL]
+            with (
+                traced_operation("score machines", {"aurum.machines": len(part)}),
+                criticality_scope(Criticality.BATCH),
+            ):
+                items = await self._prediction.predict_batch([view.machine.machine_id for view in part])
+            for view, item in zip(part, items, strict=True):
+                view.scored_us = view.machine.last_seen_us
+                if item.HasField("prediction"):
+                    view.prediction, view.predicted_at = item.prediction, time.time()
+                    self._touch(view)
+
+    def _take(self, machine: ingestion_pb2.Machine) -> None:
+        view = self._views.get(machine.machine_id)
+        if view is None:
+            view = self._views[machine.machine_id] = MachineView(machine)
+        view.machine = machine
+        self._touch(view)
+
+    def _touch(self, view: MachineView) -> None:
+        self._version += 1
+        view.version = self._version
+        self._views.move_to_end(view.machine.machine_id)

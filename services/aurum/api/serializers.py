@@ -1,0 +1,112 @@
+"""Converts protobuf messages to the JSON models of the API."""
+
+import math
+import time
+from datetime import UTC, datetime
+
+from aurum.api.schemas import (
+    MachineDetail,
+    MachineOut,
+    PastPredictionOut,
+    PredictionOut,
+    RulOut,
+    SensorValue,
+    Status,
+)
+from aurum.readings.history import FAULT
+from aurum.readings.tables import parse_timestamp
+from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.telemetry.tracing import current_trace_id
+from aurum.v1 import ingestion_pb2, prediction_pb2
+
+_STALE_AFTER, _OFFLINE_AFTER = 60.0, 3600.0  # seconds without a reading
+
+
+def moment(us: int) -> datetime:
+    return datetime.fromtimestamp(us / 1e6, UTC)
+
+
+def optional_moment(us: int) -> datetime | None:
+    return moment(us) if us else None
+
+
+def finite(value: float) -> float | None:
+    """Returns the value, or None if it is NaN or infinite, which JSON cannot represent."""
+    return value if math.isfinite(value) else None
+
+
+def status_of(machine: ingestion_pb2.Machine) -> Status:
+    if not machine.last_seen_us:
+        return "new"
+    age = time.time() - machine.last_seen_us / 1e6
+    if age > _OFFLINE_AFTER:
+        return "offline"
+    if age > _STALE_AFTER:
+        return "stale"
+    faulty = any(state.sensor == FAULT and state.value >= 0.5 for state in machine.sensors)
+    return "fault" if faulty else "running"
+
+
+def machine_out(machine: ingestion_pb2.Machine, prediction: prediction_pb2.PredictResponse | None) -> MachineOut:
+    return MachineOut(
+        machine_id=machine.machine_id,
+        machine_type=machine.machine_type,
+        site=machine.site,
+        status=status_of(machine),
+        risk_score=round(prediction.risk_score, 4) if prediction else None,
+        rul=rul_out(prediction) if prediction else None,
+        degraded=bool(prediction and prediction.degraded),
+        registered_at=moment(machine.registered_us),
+        first_seen=optional_moment(machine.first_seen_us),
+        last_seen=optional_moment(machine.last_seen_us),
+    )
+
+
+def machine_detail(machine: ingestion_pb2.Machine, prediction: prediction_pb2.PredictResponse | None) -> MachineDetail:
+    return MachineDetail(
+        **dict(machine_out(machine, prediction)),
+        sensors={
+            state.sensor: SensorValue(value=finite(state.value), timestamp=moment(state.timestamp_us))
+            for state in machine.sensors
+        },
+    )
+
+
+def rul_out(prediction: prediction_pb2.PredictResponse) -> RulOut | None:
+    if not prediction.HasField("rul"):
+        return None
+    rul = prediction.rul
+    return RulOut(estimate=round(rul.estimate, 2), lower=round(rul.lower, 2), upper=round(rul.upper, 2), unit=rul.unit)
+
+
+def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None = None) -> PredictionOut:
+    """Converts a prediction. age: Age in seconds of a prediction that the fallback answers in place of a new one."""
+    return PredictionOut(
+        machine_id=prediction.machine_id or None,
+        machine_type=prediction.machine_type,
+        model_version=prediction.model_version or None,
+        risk_score=prediction.risk_score,
+        rul=rul_out(prediction),
+        anomaly_score=prediction.anomaly_score,
+        degraded=prediction.degraded,
+        degraded_reason=prediction.degraded_reason or None,
+        age_seconds=None if age is None else round(age, 1),
+        as_of=optional_moment(prediction.as_of_us),
+        inputs_sha256=prediction.inputs_sha256 or None,
+        trace_id=current_trace_id(),
+    )
+
+
+def query_time(name: str, text: str | None) -> int:
+    """Parses a time in a query into µs since 1970; 0 if it is not given. Raises InvalidArgumentError."""
+    if not text:
+        return 0
+    try:
+        return max(0, parse_timestamp(text.replace(" ", "+")))  # a + in a query may arrive as a space
+    except ValueError as error:
+        raise InvalidArgumentError.of(name, str(error)) from error
+
+
+def past_prediction_out(prediction: prediction_pb2.PredictResponse) -> PastPredictionOut:
+    past = prediction_out(prediction).model_dump() | {"rescored": prediction.rescored}
+    return PastPredictionOut.model_validate(past)

@@ -1,0 +1,98 @@
+"""`aurum evaluate` and `aurum explain`: a model on histories from files."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aurum.commands.training_data import Given, load
+from aurum.prediction.model.features import features_of_windows, steps_of, window_of
+from aurum.prediction.model.model import CorruptModelError, Model, load_model
+from aurum.prediction.model.model_files import read_serving
+from aurum.prediction.training.evaluation import evaluate_model
+from aurum.readings.history import Run
+
+
+class JudgingError(ValueError):
+    """What was asked for is not there; the message says what is."""
+
+
+def evaluate_files(given: Given, root: Path, version: str | None) -> None:
+    """Prints how the models do. Raises JudgingError, and what loading and evaluating raise."""
+    for machine_type, runs in _loaded(given).items():
+        model = _model(root, machine_type, version)
+        found, last = evaluate_model(model, runs)
+        unit = model.card.unit
+        print(f"{machine_type} {model.card.version}: {found.protocol}")
+        for name, value in found.metrics.model_dump().items():
+            if value is not None:
+                low, high = found.confidence.get(name, (None, None))
+                spread = "" if low is None else f"  (95 %: {low:.4g} to {high:.4g})"
+                print(f"  {name:24} {value:.4g}{f' {unit}' if name in ('rul_rmse', 'rul_mae') else ''}{spread}")
+        if last is not None:
+            print(
+                f"  at the last reading of {last.runs} runs: RMSE {last.rmse:.4g} {unit}, NASA score {last.score:.4g}, "
+                f"{last.coverage:.1%} of intervals hold"
+            )
+
+
+def explain_files(given: Given, root: Path, version: str | None, machine: str | None, top: int) -> None:
+    """Prints what moved the predictions of machines at their last readings. Raises JudgingError."""
+    shown = 0
+    for machine_type, runs in _loaded(given).items():
+        wanted = [run for run in _last_runs(runs) if machine in (None, run.machine)]
+        if not wanted:
+            continue
+        model = _model(root, machine_type, version)
+        for run in wanted:
+            _explain(model, run, top)
+            shown += 1
+    if not shown:
+        raise JudgingError(f"the data has no machine {machine!r}")
+
+
+def _loaded(given: Given) -> dict[str, list[Run]]:
+    histories = load(given)
+    for said in histories.said:
+        print(said, file=sys.stderr)
+    return histories.by_type
+
+
+def _last_runs(runs: Sequence[Run]) -> list[Run]:
+    return list({run.machine: run for run in runs}.values())
+
+
+def _model(root: Path, machine_type: str, version: str | None) -> Model:
+    serving = read_serving(root, machine_type)
+    if serving is None and version is None:
+        there = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
+        raise JudgingError(f"there is no model for machine type {machine_type!r} in {root}; there are: {there}")
+    try:
+        return load_model(root / machine_type / (version or (serving.version if serving else "")))
+    except CorruptModelError as error:
+        raise JudgingError(str(error)) from error
+
+
+def _explain(model: Model, run: Run, top: int) -> None:
+    columns = {name: (run.timestamps, run.columns[name]) for name in model.spec.queried if name in run.columns}
+    steps = steps_of(columns, model.spec)
+    if not len(steps.ages):
+        raise JudgingError(f"{run.machine_id} has no reading of the model's sensors {', '.join(model.spec.queried)}")
+    row = features_of_windows([window_of(steps)])
+    told = model.predict(row)
+    parts = [f"anomaly {told.anomaly[0]:.2f}"]
+    if told.risk is not None:
+        parts.insert(0, f"risk {told.risk[0]:.3f}")
+    if told.rul is not None and told.quantiles is not None:
+        low, high = told.quantiles[0, 0], told.quantiles[0, -1]
+        parts.append(f"RUL {told.rul[0]:.4g} ({low:.4g} to {high:.4g}) {model.card.unit}")
+    print(f"{run.machine_id}: {', '.join(parts)}")
+    contributions = model.contributions(row[0])
+    for index in np.argsort(-np.abs(contributions), kind="stable")[:top]:
+        name, amount = model.spec.names[index], contributions[index]
+        if amount:
+            print(
+                f"  {name} = {row[0, index]:.5g} {'raises' if amount > 0 else 'lowers'} the log-odds by "
+                f"{abs(amount):.3g}"
+            )

@@ -1,0 +1,1 @@
+"""What the inputs of all protocols share: configuration, tags, batches, connection state."""

@@ -1,0 +1,322 @@
+"""The latest state of every machine, in memory. It is loaded from the store, then updated by what becomes durable."""
+
+import asyncio
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from aurum.ingestion.plant_limits import Coming, PlantLimits, Room
+from aurum.ingestion.series_cache import SeriesTail
+from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
+from aurum.readings.batch import Batch, Timestamps, Values
+from aurum.runtime import metrics
+from aurum.runtime.errors import NotFoundError
+from aurum.storage.ranks import Rank
+from aurum.v1 import ingestion_pb2
+
+_READING_BYTES = 16
+_SHOWN = 140  # characters of an invalid id that are reported, because errors travel in headers
+_TAIL_OVERHEAD = 500  # bytes of a tail besides its readings
+_TAIL_GROWTH = 16  # factor by which a tail may grow beyond its first capacity
+
+
+@dataclass(slots=True)
+class MachineState:
+    """The present state of one machine.
+
+    Attributes:
+        record: Its registration.
+        first_seen_us: The time of its first reading; 0 without readings.
+        last_seen_us: The time of its last reading.
+        sensors: Sensor → (time, value) of its last reading.
+        ranks: Sensor → rank of that reading, as far as it is known.
+        version: The version of the plant at the machine's last change.
+    """
+
+    record: MachineRecord
+    first_seen_us: int = 0
+    last_seen_us: int = 0
+    sensors: dict[str, tuple[int, float]] = field(default_factory=dict)
+    ranks: dict[str, Rank] = field(default_factory=dict)
+    version: int = 0
+
+    @property
+    def site(self) -> str:
+        return self.record.site
+
+    def message(self, *, sensors: bool = True) -> ingestion_pb2.Machine:
+        """Returns the state as a message. `sensors` says whether to include the last readings."""
+        return ingestion_pb2.Machine(
+            machine_id=self.record.machine_id,
+            machine_type=self.record.machine_type,
+            site=self.record.site,
+            registered_us=self.record.registered_us,
+            first_seen_us=self.first_seen_us,
+            last_seen_us=self.last_seen_us,
+            sensors=[
+                ingestion_pb2.SensorState(sensor=sensor, timestamp_us=at, value=value)
+                for sensor, (at, value) in (sorted(self.sensors.items()) if sensors else ())
+            ],
+        )
+
+
+class Plant:
+    """All machines. For one event loop."""
+
+    def __init__(self, limits: PlantLimits, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
+        """Creates an empty plant.
+
+        Args:
+            limits: The numbers of machines and sensors that are allowed.
+            tail_readings: The first capacity of a tail.
+            tail_bytes: The limit on the size of all tails.
+            shared: Whether other processes write to the store too. Their readings do not pass here, so no tails are
+                kept.
+        """
+        self._shared = shared
+        self._room = Room(limits)
+        self._tail_readings = tail_readings
+        self._tail_bytes = tail_bytes
+        self._held_bytes = 0  # greatest size of all present tails
+        self._tails: OrderedDict[tuple[str, str], SeriesTail] = OrderedDict()  # the most recently used last
+        self._states: OrderedDict[str, MachineState] = OrderedDict()  # the most recently changed last
+        self._ids: list[str] = []  # sorted
+        self._version = 0
+        self._changed = asyncio.Event()
+
+    def load(self, machines: list[MachineRecord], summaries: list[SeriesSummary]) -> None:
+        """Loads machines and summaries of series from the store."""
+        for record in machines:
+            self._add(record)
+        for each in summaries:
+            state = self._states[each.machine_id]
+            state.first_seen_us = min(state.first_seen_us or each.first_us, each.first_us)
+            state.last_seen_us = max(state.last_seen_us, each.last_us)
+            self._set(state, each.sensor, each.last_us, each.last_value)
+            state.ranks[each.sensor] = each.rank
+
+    def observe(self, change: Change) -> None:
+        """Applies a change that another writer has stored."""
+        state = self._states.get(change.machine_id) or self._add(MachineRecord(change.machine_id, "", "", 0, ""))
+        if change.machine is not None:
+            self._register(state, change.machine)
+        if change.first_us:
+            state.first_seen_us = min(state.first_seen_us or change.first_us, change.first_us)
+        for sensor, latest in change.sensors.items():
+            at = latest.at_us
+            known = state.sensors.get(sensor)
+            if known is None or (at, latest.rank) > (known[0], state.ranks.get(sensor, ())):
+                self._set(state, sensor, at, latest.value)
+                state.ranks[sensor] = latest.rank
+            state.first_seen_us = min(state.first_seen_us or at, at)
+            state.last_seen_us = max(state.last_seen_us, at)
+        self._touch(state)
+        self.wake()
+
+    def reserve(self, batch: Batch) -> Coming:
+        """Reserves room for the machines and sensors of a batch, until `release`. Raises ResourceExhaustedError."""
+        return self._room.reserve(batch, self._states)
+
+    def release(self, coming: Coming) -> None:
+        """Ends the reservation after a batch was applied, or was not stored."""
+        self._room.release(coming)
+
+    def apply(self, batch: Batch, now: int, rank: Rank = ()) -> None:
+        """Applies a batch that has become durable.
+
+        Of readings at the same time, the one with the highest rank counts.
+        """
+        touched: dict[str, MachineState] = {}
+        for series in batch.series:
+            state = self._states.get(series.machine_id)
+            if state is None:
+                state = self._add(MachineRecord(series.machine_id, "", "", now, ""))
+            position = len(series.timestamps) - 1
+            oldest = int(series.timestamps[0])
+            if not series.increasing:
+                position -= int(series.timestamps[::-1].argmax())
+                oldest = int(series.timestamps.min())
+            newest = int(series.timestamps[position])
+            tail = self._tails.get((series.machine_id, series.sensor))
+            if tail is not None:
+                tail.append(series.timestamps, series.values, increasing=series.increasing)
+            known = state.sensors.get(series.sensor)
+            if known is None or (newest, rank) >= (known[0], state.ranks.get(series.sensor, ())):
+                if known is None:
+                    self._room.added(state.site)
+                state.sensors[series.sensor] = (newest, float(series.values[position]))
+                state.ranks[series.sensor] = rank
+            state.first_seen_us = min(state.first_seen_us or oldest, oldest)
+            state.last_seen_us = max(state.last_seen_us, newest)
+            touched[series.machine_id] = state
+        for state in touched.values():
+            self._touch(state)
+        self.wake()
+
+    def registered(self, record: MachineRecord) -> None:
+        """Applies a registration that has become durable."""
+        state = self._states.get(record.machine_id) or self._add(record)
+        self._register(state, record)
+        self._touch(state)
+        self.wake()
+
+    def knows(self, machine_id: str) -> bool:
+        return machine_id in self._states
+
+    def unregistered(self, machine_id: str) -> bool:
+        """Returns whether a machine is known only from its readings, which may still be on their way to the disk."""
+        state = self._states.get(machine_id)
+        return self._room.expects(machine_id) if state is None else not state.record.machine_type
+
+    def get(self, machine_id: str) -> MachineState:
+        """Returns the state of a machine. Raises NotFoundError."""
+        state = self._states.get(machine_id)
+        if state is None:
+            raise unknown_machine(machine_id)
+        return state
+
+    def tail(self, state: MachineState, sensor: str) -> SeriesTail | None:
+        """Returns the tail of a series. A new one starts with the next reading. None if other processes write too."""
+        if self._shared:
+            return None
+        key = (state.record.machine_id, sensor)
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._tails[key] = SeriesTail(self._tail_readings, state.sensors[sensor][0] + 1)
+            self._held_bytes += _most_bytes(tail.capacity)
+            while self._held_bytes > self._tail_bytes and len(self._tails) > 1:
+                self._held_bytes -= _most_bytes(self._tails.popitem(last=False)[1].capacity)
+            metrics.ingestion_tails.set(len(self._tails))
+        elif 4 * tail.asked > 3 * tail.capacity:
+            self._grow(tail, 2 * tail.capacity)
+        self._tails.move_to_end(key)
+        return tail
+
+    def make_room(self, state: MachineState, tail: SeriesTail, start_us: int) -> bool:
+        """Enlarges a tail for all readings from `start_us` on, as estimated by their rate.
+
+        Returns whether there is room.
+        """
+        wanted = tail.expected(max(start_us, state.first_seen_us))
+        return wanted > 0 and self._grow(tail, wanted)
+
+    def held(
+        self, state: MachineState, sensor: str, start_us: int, end_us: int, last: int
+    ) -> tuple[Timestamps, Values] | None:
+        """Returns readings in [start_us, end_us) from memory, or None if some may be only in the store.
+
+        Args:
+            state: The machine.
+            sensor: The sensor.
+            start_us: The first time.
+            end_us: The time after the last.
+            last: How many readings, counted from the end; 0 for all.
+        """
+        tail = self.tail(state, sensor)
+        if tail is None:
+            return None
+        start_us = max(start_us, state.first_seen_us)  # there are no readings before it
+        return tail.last(last, start_us, end_us) if last else tail.between(start_us, end_us)
+
+    def page(
+        self,
+        after: str,
+        size: int,
+        machine_type: str,
+        site: str,
+        wanted: Callable[[str], bool] = bool,
+    ) -> tuple[list[MachineState], str]:
+        """Returns a page of the matching machines, in the order of their ids.
+
+        Args:
+            after: The id after which the page begins; empty for the first page.
+            size: The greatest number of machines.
+            machine_type: The type to match; empty for all.
+            site: The site to match; empty for all.
+            wanted: Whether the caller may see the machine with an id.
+
+        Returns:
+            The machines, and the next `after`; empty at the end.
+        """
+        found: list[MachineState] = []
+        for index in range(bisect_right(self._ids, after) if after else 0, len(self._ids)):
+            state = self._states[self._ids[index]]
+            if (machine_type and state.record.machine_type != machine_type) or (site and state.record.site != site):
+                continue
+            if not wanted(state.record.machine_id):
+                continue
+            if len(found) == size:
+                return found, found[-1].record.machine_id
+            found.append(state)
+        return found, ""
+
+    @property
+    def version(self) -> int:
+        """Increases with each change."""
+        return self._version
+
+    def changed_since(self, version: int) -> Iterator[MachineState]:
+        """Yields the machines that changed after `version`, the latest first."""
+        for state in reversed(self._states.values()):
+            if state.version <= version:
+                return
+            yield state
+
+    async def wait_for_change(self, version: int) -> None:
+        """Returns as soon as something has changed after `version`, or `wake` is called."""
+        if self._version <= version:
+            await self._changed.wait()
+
+    def wake(self) -> None:
+        """Ends all waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _grow(self, tail: SeriesTail, wanted: int) -> bool:
+        """Enlarges a tail to hold `wanted` readings. Returns False if that exceeds the limits."""
+        capacity = tail.capacity
+        while capacity < wanted:
+            capacity *= 2
+        more = _most_bytes(capacity) - _most_bytes(tail.capacity)
+        if capacity > _TAIL_GROWTH * self._tail_readings or self._held_bytes + more > self._tail_bytes:
+            return False
+        self._held_bytes += more
+        tail.capacity = capacity
+        return True
+
+    def _add(self, record: MachineRecord) -> MachineState:
+        state = self._states[record.machine_id] = MachineState(record)
+        insort(self._ids, record.machine_id)
+        self._touch(state)
+        metrics.ingestion_machines.set(len(self._states))
+        return state
+
+    def _register(self, state: MachineState, record: MachineRecord) -> None:
+        self._room.added(state.site, -len(state.sensors))
+        state.record = record
+        self._room.added(state.site, len(state.sensors))
+
+    def _set(self, state: MachineState, sensor: str, at: int, value: float) -> None:
+        if sensor not in state.sensors:
+            self._room.added(state.site)
+        state.sensors[sensor] = (at, value)
+
+    def _touch(self, state: MachineState) -> None:
+        self._version += 1
+        state.version = self._version
+        self._states.move_to_end(state.record.machine_id)
+
+
+def unknown_machine(machine_id: str) -> NotFoundError:
+    """Returns the error for a machine that does not exist, or that the caller may not know about."""
+    shown = machine_id[:_SHOWN]
+    return NotFoundError(
+        f"machine {shown!r} is not known: it was not registered and has sent no reading",
+        reason="MACHINE_NOT_FOUND",
+        metadata={"machine_id": shown},
+    )
+
+
+def _most_bytes(capacity: int) -> int:
+    return 2 * capacity * _READING_BYTES + _TAIL_OVERHEAD

@@ -1,0 +1,469 @@
+"""Derives the desired state from the observed one: the documents, the pods that load them, and the statuses."""
+
+import fnmatch
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from aurum.operator.cluster_snapshot import ConfigMap, Pod, Resource, Workload, World
+from aurum.operator.conditions import Standing, status_of
+from aurum.operator.merging import NotAccepted, Parsed, Rules, governed, parse
+from aurum.operator.resources import RolloutSpec
+from aurum.operator.rollout import Rollout, advanced, exposed_pods
+from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
+from aurum.runtime.policy.files import CANDIDATE, IN_FORCE
+
+_LONGEST_MESSAGE = 500  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """The documents of a service.
+
+    Attributes:
+        workload: The workload of the service.
+        in_force: The stable document.
+        candidate: The document of a rollout in progress, or None.
+        exposed: Uids of the pods that should load the candidate.
+        offered: Whether the ConfigMap contains the candidate of this rollout. Until then it may contain a harmful
+            earlier candidate, which no pod may load.
+    """
+
+    workload: Workload
+    in_force: PolicyDocument
+    candidate: PolicyDocument | None = None
+    exposed: frozenset[str] = frozenset()
+    offered: bool = False
+
+    @property
+    def data(self) -> dict[str, str]:
+        """The content of the ConfigMap."""
+        data = {IN_FORCE: as_yaml(self.in_force)}
+        if self.candidate:
+            data[CANDIDATE] = as_yaml(self.candidate)
+        return data
+
+    def document_of(self, pod: Pod) -> PolicyDocument:
+        """Returns the document that a pod should have in force."""
+        return self.candidate if self.candidate and pod.uid in self.exposed else self.in_force
+
+    def track_of(self, pod: Pod) -> str:
+        return "candidate" if self.offered and self.candidate and pod.uid in self.exposed else "stable"
+
+    def awaits_candidate(self, pod: Pod) -> bool:
+        """Whether the pod should load a candidate that is not in the ConfigMap yet."""
+        return self.candidate is not None and pod.uid in self.exposed and not self.offered
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The desired state.
+
+    Attributes:
+        services: Plans by service.
+        statuses: Statuses by the uids of the resources.
+        standings: Basis of the statuses, by the uids of the resources.
+        rollouts: Rollouts by the uids of the resources.
+        watched: Resources whose guard must observe the rollout by uid, with the pods that have the new generation in
+            force.
+        problems: Why the policies of a service cannot change.
+    """
+
+    services: Mapping[str, ServicePlan]
+    statuses: Mapping[str, dict[str, Any]]
+    standings: Mapping[str, Standing]
+    rollouts: Mapping[str, Rollout]
+    watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Policy:
+    """A resource while the plan is made.
+
+    Attributes:
+        resource: The resource.
+        current: Its present generation, if that can take effect.
+        in_force: The generation that applies to pods outside a rollout.
+        refusal: Why the present generation cannot take effect, or None.
+        rollout: Its rollout, or None.
+        services: The services that it governs.
+    """
+
+    resource: Resource
+    current: Parsed | None = None
+    in_force: Parsed | None = None
+    refusal: NotAccepted | None = None
+    rollout: Rollout | None = None
+    services: list[str] = field(default_factory=list)
+
+
+def plan(world: World, rollouts: Mapping[str, Rollout]) -> Plan:
+    """Derives the desired state.
+
+    Args:
+        world: The observed state.
+        rollouts: Known rollouts by uid. They may be more recent than the statuses of the resources, which are written
+            late.
+    """
+    policies = _accepted(world)
+    _with_rollouts(world, policies, rollouts)
+    stable = _rules(world, [each.in_force for each in policies])
+    trying = {
+        service: each
+        for each in policies
+        if each.rollout and each.rollout.state == "Progressing"
+        for service in each.services
+    }
+    candidate = (
+        _rules(world, [each.current if each in trying.values() else each.in_force for each in policies])
+        if trying
+        else stable
+    )
+    services: dict[str, ServicePlan] = {}
+    problems: list[str] = []
+    unmerged: dict[str, str] = {}
+    for service, workload in sorted(world.workloads.items()):
+        try:
+            if world.held:
+                raise NotAccepted("Pending", world.problem)
+            services[service] = _service_plan(world, workload, stable, candidate, trying.get(service))
+        except NotAccepted as problem:  # unreadable defaults, or defaults that conflict with resources
+            unmerged[service] = problem.message
+            problems.append(f"the policies of {service} stay as they are: {problem.message}")
+            if kept := _as_it_is(world, workload, trying.get(service)):
+                services[service] = kept
+    return _with_statuses(world, policies, services, unmerged, tuple(problems))
+
+
+def rules_in_force(world: World) -> Rules:
+    """Returns the merged rules of the accepted resources, ignoring rollouts."""
+    return _rules(world, [each.in_force for each in _accepted(world)])
+
+
+def refusals(world: World) -> dict[str, NotAccepted]:
+    """Returns why resources cannot take effect, by their uids."""
+    return {each.resource.uid: each.refusal for each in _accepted(world) if each.refusal}
+
+
+@lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
+def as_yaml(document: PolicyDocument) -> str:
+    """Returns a document as it is stored in a ConfigMap. Default values are omitted."""
+    content = document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, width=120)
+
+
+def content_hash(data: Mapping[str, str]) -> str:
+    """Returns a hash that identifies the content of a ConfigMap."""
+    return hashlib.sha256("\0".join(f"{name}\0{data[name]}" for name in sorted(data)).encode()).hexdigest()[:16]
+
+
+def _accepted(world: World) -> list[_Policy]:
+    """Returns every resource, the oldest first, with the generation that can take effect beside older resources."""
+    rules = Rules(world.defaults)
+    found = []
+    for resource in sorted(world.resources, key=lambda each: each.age):
+        policy = _Policy(resource)
+        try:
+            policy.current = _parsed(resource, resource.generation, resource.spec, world)
+            rules.add(policy.current)
+            policy.in_force = policy.current
+        except NotAccepted as refusal:
+            policy.current = None
+            policy.refusal = refusal
+            if last := _last_good(world, resource):
+                try:
+                    rules.add(last)
+                    policy.in_force = last
+                except NotAccepted:
+                    pass  # an older policy has taken its place; the condition explains the present generation
+        policy.services = governed(policy.current or policy.in_force, world.workloads) if policy.in_force else []
+        found.append(policy)
+    return found
+
+
+def _parsed(resource: Resource, generation: int, spec: Mapping[str, Any], world: World) -> Parsed:
+    """Parses a spec. It raises only NotAccepted, so that one unreadable resource does not stop the others."""
+    try:
+        return parse(resource, generation, spec, world.workloads)
+    except NotAccepted:
+        raise
+    except Exception as error:
+        raise NotAccepted("Invalid", f"it cannot be understood: {error!r}"[:_LONGEST_MESSAGE]) from error
+
+
+def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Rollout]) -> None:
+    """Advances each rollout, and starts at most one per service."""
+    if not world.guarded:
+        return  # without a guard, changes apply at once
+    busy: set[str] = set()
+    waiting: list[_Policy] = []
+    for policy in policies:
+        spec = _rollout_spec(policy)
+        if spec is None:
+            continue
+        resource = policy.resource
+        before = known.get(resource.uid) or Rollout.of(resource.status)
+        if before is None or before.generation != resource.generation:
+            before = Rollout(resource.generation)
+        last = _last_good(world, resource)
+        if last is not None and last.generation == resource.generation:
+            before = replace(before, state="Complete")
+        policy.rollout = before
+        match before.state:
+            case "Progressing":
+                policy.rollout = _moved(world, policy, spec, before)
+            case "Waiting":
+                waiting.append(policy)
+        if policy.rollout.state == "Progressing":
+            busy.update(policy.services)
+        if policy.rollout.state != "Complete":
+            policy.in_force = last
+    for policy in waiting:
+        if policy.rollout and not busy & set(policy.services):  # otherwise nobody could tell which did harm
+            policy.rollout = replace(policy.rollout, state="Progressing", step=0)
+            busy.update(policy.services)
+
+
+def _moved(world: World, policy: _Policy, spec: RolloutSpec, before: Rollout) -> Rollout:
+    resource, percent = policy.resource, _percent(spec, before.step)
+    exposed = [
+        pod
+        for service in policy.services
+        for pod in world.pods_of(service)
+        if pod.uid in exposed_pods(resource.uid, world.pods_of(service), percent)
+    ]
+    reports = [(pod.service, world.reports.get(pod.uid)) for pod in exposed]
+    have = [report is not None and (resource.uid, resource.generation) in report.sources for _, report in reports]
+    tried = {
+        service: document.generation
+        for service in policy.services
+        if (document := _documents(world.config_maps.get(service)).get(CANDIDATE))
+    }
+    refusals_of_it = [
+        report.refused
+        for service, report in reports
+        if report and report.refused and report.refused_generation == tried.get(service)
+    ]
+    return advanced(
+        before,
+        spec,
+        world.now,
+        all_have_it=all(have),
+        refused=next(iter(refusals_of_it), None),
+        finding=world.findings.get(resource.uid),
+    )
+
+
+def _rules(world: World, parsed: list[Parsed | None]) -> Rules:
+    """Returns the rules of resources that are compatible. An earlier generation that conflicts is left out."""
+    rules = Rules(world.defaults)
+    for each in parsed:
+        if each is not None:
+            try:
+                rules.add(each)
+            except NotAccepted:
+                continue  # only a last good generation can conflict with newer ones of other resources
+    return rules
+
+
+def _service_plan(
+    world: World, workload: Workload, stable: Rules, candidate: Rules, trying: _Policy | None
+) -> ServicePlan:
+    service, uid = workload.service, f"{world.namespace}/{workload.name}"
+    before = world.config_maps.get(service)
+    known = _documents(before)
+    reported = {
+        (report.generation, report.hash)
+        for pod in world.pods_of(service)
+        if (report := world.reports.get(pod.uid)) and report.hash
+    }
+    newest = max([0, *(document.generation for document in known.values()), *(number for number, _ in reported)])
+    in_force = _numbered(stable.document(service, uid), known, reported, newest + 1)
+    if trying is None or (spec := _rollout_spec(trying)) is None or trying.rollout is None:
+        return ServicePlan(workload, in_force)
+    tried = _numbered(candidate.document(service, uid), known, reported, max(newest, in_force.generation) + 1)
+    pods = world.pods_of(service)
+    return ServicePlan(workload, in_force, tried, _exposed(trying, spec, pods), _offers(known, trying))
+
+
+def _as_it_is(world: World, workload: Workload, trying: _Policy | None) -> ServicePlan | None:
+    """Returns the present documents of a service.
+
+    Only a rollout that has advanced or was rolled back is still propagated to its pods.
+    """
+    known = _documents(world.config_maps.get(workload.service))
+    if IN_FORCE not in known:
+        return None
+    if trying is None or CANDIDATE not in known or (spec := _rollout_spec(trying)) is None:
+        return ServicePlan(workload, known[IN_FORCE])
+    exposed = _exposed(trying, spec, world.pods_of(workload.service))
+    return ServicePlan(workload, known[IN_FORCE], known[CANDIDATE], exposed, _offers(known, trying))
+
+
+def _offers(known: Mapping[str, PolicyDocument], trying: _Policy) -> bool:
+    """Whether the ConfigMap contains the generation of the rollout as a candidate."""
+    tried, sources = trying.resource, known[CANDIDATE].sources if CANDIDATE in known else ()
+    return any((source.uid, source.generation) == (tried.uid, tried.generation) for source in sources)
+
+
+def _exposed(trying: _Policy, spec: RolloutSpec, pods: list[Pod]) -> frozenset[str]:
+    """Returns the pods of a service that should load the candidate."""
+    step = trying.rollout.step if trying.rollout else 0
+    return frozenset(exposed_pods(trying.resource.uid, pods, _percent(spec, step)))
+
+
+def _percent(spec: RolloutSpec, step: int) -> int:
+    return spec.steps[min(step, len(spec.steps) - 1)]
+
+
+def _numbered(
+    document: PolicyDocument,
+    known: Mapping[str, PolicyDocument],
+    reported: Collection[tuple[int, str]],
+    generation: int,
+) -> PolicyDocument:
+    """Returns the document with a generation number.
+
+    If the same content is already in the ConfigMap or in a pod, it keeps that number. Otherwise it gets the given one.
+    """
+    for each in known.values():
+        if each.model_copy(update={"generation": 0}) == document:
+            return each
+    for number, content in sorted(reported, reverse=True):
+        again = document.model_copy(update={"generation": number})
+        if again.content_hash == content:
+            return again
+    return document.model_copy(update={"generation": generation})
+
+
+def _documents(config_map: ConfigMap | None) -> dict[str, PolicyDocument]:
+    """Returns the readable documents in a ConfigMap, which somebody may have edited."""
+    texts = config_map.data if config_map else {}
+    found = {name: _document(text) for name, text in texts.items() if name in (IN_FORCE, CANDIDATE)}
+    return {name: document for name, document in found.items() if document is not None}
+
+
+@lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
+def _document(text: str) -> PolicyDocument | None:
+    try:
+        return parse_policy_document(text, IN_FORCE)
+    except PolicyError:
+        return None  # it is written again
+
+
+def _with_statuses(
+    world: World,
+    policies: list[_Policy],
+    services: dict[str, ServicePlan],
+    unmerged: Mapping[str, str],
+    problems: tuple[str, ...],
+) -> Plan:
+    statuses, standings, rollouts, watched = {}, {}, {}, {}
+    held = {service: _sources(config_map) for service, config_map in world.config_maps.items()}
+    for policy in policies:
+        resource, spec = policy.resource, _rollout_spec(policy)
+        pods = [pod for service in policy.services for pod in world.pods_of(service)]
+        exposed = pods
+        if policy.rollout:
+            rollouts[resource.uid] = policy.rollout
+        if policy.rollout and policy.rollout.state != "Complete":
+            progresses = policy.rollout.state == "Progressing"
+            exposed = [
+                pod
+                for pod in pods
+                if progresses and pod.service in services and pod.uid in services[pod.service].exposed
+            ]
+        standing = Standing(
+            resource=resource,
+            refusal=policy.refusal,
+            targets=_shown_targets(policy.current or policy.in_force, resource),
+            programmed=policy.current is not None
+            and all(
+                service in services and (resource.uid, resource.generation) in held.get(service, ())
+                for service in policy.services
+            ),
+            in_force=policy.in_force.generation if policy.in_force else None,
+            pods=tuple(pods),
+            exposed=tuple(exposed),
+            reports={pod.uid: world.reports[pod.uid] for pod in pods if pod.uid in world.reports},
+            wanted={pod.uid: services[pod.service].document_of(pod) for pod in pods if pod.service in services},
+            rollout=policy.rollout,
+            rollout_spec=spec,
+            shadow=_shadow_counts(world, policy, pods),
+            blocked=_blocked(world, policy, unmerged),
+            untouched={pod.uid: world.untouched[pod.uid] for pod in pods if pod.uid in world.untouched},
+            notice=f"; {world.problem}, and its last good policies stay" if world.problem else "",
+        )
+        if policy.rollout and policy.rollout.state == "Progressing" and policy.current:
+            watched[resource.uid] = (policy.current, tuple(pod for pod in exposed if standing.has_it(pod)))
+        standings[resource.uid] = standing
+        statuses[resource.uid] = status_of(standing, world.now)
+    return Plan(services, statuses, standings, rollouts, watched, problems)
+
+
+def _blocked(world: World, policy: _Policy, unmerged: Mapping[str, str]) -> str:
+    """Returns why the documents of a resource cannot be written, or an empty string."""
+    for service in policy.services:
+        if service in unmerged:
+            return f"the policies of {service} stay as they are: {unmerged[service]}"
+        if service in world.refused:
+            return f"the ConfigMap of {service} is refused, {world.refused[service]}"
+    return ""
+
+
+def _sources(config_map: ConfigMap) -> set[tuple[str, int]]:
+    """Returns uid and generation of each resource in the documents of a ConfigMap."""
+    return {
+        (source.uid, source.generation) for document in _documents(config_map).values() for source in document.sources
+    }
+
+
+def _rollout_spec(policy: _Policy) -> RolloutSpec | None:
+    return policy.current.rollout if policy.current else None
+
+
+def _last_good(world: World, resource: Resource) -> Parsed | None:
+    """Returns the generation that last reached every pod, if it can still be parsed."""
+    last = resource.status.get("lastGood")
+    if not last:
+        return None
+    try:
+        return _parsed(resource, last["generation"], last["spec"], world)
+    except NotAccepted:
+        return None
+
+
+def _shown_targets(parsed: Parsed | None, resource: Resource) -> str:
+    if parsed is None:
+        refs = resource.spec.get("targetRefs")
+        named = (
+            [ref.get("service") for ref in refs if isinstance(ref, Mapping)] if isinstance(refs, list | tuple) else []
+        )
+        return ", ".join(str(name) for name in named)[:_LONGEST_MESSAGE]
+    shown = [str(target) for target in parsed.targets] or list(parsed.services) or ["all services"]
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+
+
+def _shadow_counts(world: World, policy: _Policy, pods: list[Pod]) -> dict[str, int] | None:
+    """Returns what a policy in shadow mode would have done according to the pods, or None for other policies."""
+    if policy.current is None or not policy.current.shadow:
+        return None
+    counts = {"calls": 0, "opening": 0, "breaker_rejection": 0, "limit_rejection": 0, "timeout": 0}
+    for pod in pods:
+        report = world.reports.get(pod.uid)
+        for name, said in (report.shadows if report else {}).items():
+            client, server, method = name.split("/")
+            if any(
+                target.server == server
+                and target.client in (None, client)
+                and fnmatch.fnmatchcase(target.method or "*", method)
+                for target in policy.current.targets
+            ):
+                for key in counts:
+                    counts[key] += said.get(key, 0)
+    return counts

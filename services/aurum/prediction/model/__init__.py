@@ -1,0 +1,1 @@
+"""A trained model: its features, trees, calibrations and files. Used by training and by serving."""

@@ -1,0 +1,226 @@
+"""Rolling-window features, computed by the same code for training and for serving.
+
+Readings are averaged in steps of a machine's life: operating hours, cycles, or hours of time without a life counter.
+If there are several operating regimes, readings are first expressed relative to their regime. For each sensor a row has
+the last value, the means over SHORT, MIDDLE and WINDOW steps, the slopes (least squares, per step) over MIDDLE and
+WINDOW, and the standard deviation over MIDDLE. These describe the present state, its trend, and what is usual for the
+machine.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.prediction.model.regimes import Indices, Regimes, settings_at
+from aurum.readings.batch import Column, Timestamps, Values
+from aurum.readings.history import HOUR_US
+
+WINDOW, MIDDLE, SHORT = 192, 64, 8
+LEAST_STEPS = 1  # training includes such short histories, so machines are predicted right after an overhaul
+STATISTICS = (
+    "last",
+    f"mean_{SHORT}",
+    f"mean_{MIDDLE}",
+    f"std_{MIDDLE}",
+    f"slope_{MIDDLE}",
+    f"mean_{WINDOW}",
+    f"slope_{WINDOW}",
+)
+TIME = "time"
+_AT = np.arange(WINDOW, dtype=np.float64)
+_ROWS_AT_ONCE = 128  # windows that are held in memory
+
+Matrix = npt.NDArray[np.float64]
+AgeOf = Callable[[Timestamps], Values]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """How a model's features are computed.
+
+    Attributes:
+        axis: The sensor that counts life, or TIME.
+        step: The length of a step, in units of the axis.
+        sensors: The sensors.
+        regimes: The operating regimes, if there are several.
+    """
+
+    axis: str
+    step: float
+    sensors: tuple[str, ...]
+    regimes: Regimes | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features, in the order of the columns."""
+        return ("age", *(f"{sensor}.{statistic}" for sensor in self.sensors for statistic in STATISTICS))
+
+    @property
+    def queried(self) -> tuple[str, ...]:
+        """The sensors whose readings are needed."""
+        settings = self.regimes.columns if self.regimes else ()
+        return (*dict.fromkeys((*self.sensors, *settings)), *(() if self.axis == TIME else (self.axis,)))
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Readings averaged by step.
+
+    Attributes:
+        ages: Age at the end of each step, in units of the axis.
+        means: means[step, sensor].
+        counted: Whether a sensor counts the machine's life. If not, ages are times and not used as a feature.
+    """
+
+    ages: Values
+    means: Matrix
+    counted: bool
+
+
+def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
+    """Returns the steps of a machine's current run up to its last reading. Steps without readings are NaN.
+
+    Args:
+        columns: For each sensor, sorted times in µs since 1970 and values. Sensors of the spec may be missing.
+        spec: The specification of the features.
+    """
+    nothing = Steps(np.empty(0), np.empty((0, len(spec.sensors))), spec.axis != TIME)
+    started, age_of = _axis(columns, spec)
+    if age_of is None:
+        return nothing
+    steps_of_sensors: list[npt.NDArray[np.int64]] = []
+    values_of_sensors: list[Values] = []
+    index_of_sensors: list[int] = []
+    # Most sensors are read at the same times, so the steps of the last times are reused
+    shared: tuple[Timestamps, npt.NDArray[np.int64], Indices | None] | None = None
+    for index, sensor in enumerate(spec.sensors):
+        column = columns.get(sensor)
+        if column is None:
+            continue
+        times, values = column
+        if shared is None or not (shared[0] is times or np.array_equal(shared[0], times)):
+            regimes = spec.regimes.of(settings_at(spec.regimes, columns, times)) if spec.regimes else None
+            shared = times, np.floor(age_of(times) / spec.step).astype(np.int64), regimes
+        _, steps, regimes = shared
+        if spec.regimes is not None and regimes is not None:
+            values = spec.regimes.relative(sensor, values, regimes)
+        wanted = ~np.isnan(values)
+        if started > 0:
+            wanted &= times >= started
+        if not wanted.all():
+            steps, values = steps[wanted], values[wanted]
+        if len(values):
+            steps_of_sensors.append(steps)
+            values_of_sensors.append(values)
+            index_of_sensors.append(index)
+    if not steps_of_sensors:
+        return nothing
+    first = min(int(steps[0]) for steps in steps_of_sensors)
+    last = max(int(steps[-1]) for steps in steps_of_sensors)
+    count = last - first + 1
+    # One sum over all sensors with a bin for each sensor and step, in the order of the readings
+    bins = np.concatenate(
+        [steps - first + index * count for index, steps in zip(index_of_sensors, steps_of_sensors, strict=True)]
+    )
+    size = count * len(spec.sensors)
+    sums = np.bincount(bins, weights=np.concatenate(values_of_sensors), minlength=size)
+    counts = np.bincount(bins, minlength=size)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(spec.sensors), count).T
+    ages: Values = np.arange(first + 1, last + 2, dtype=np.float64) * spec.step
+    return Steps(ages, means, spec.axis != TIME)
+
+
+def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matrix:
+    """Returns features[row, feature] of all steps, or of those in `rows`, in the order of FeatureSpec.names."""
+    rows = np.arange(len(steps.ages)) if rows is None else rows
+    if not len(rows):
+        return np.empty((0, 1 + steps.means.shape[1] * len(STATISTICS)))
+    padded = np.vstack([np.full((WINDOW - 1, steps.means.shape[1]), np.nan), steps.means])
+    windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0), 2, 1)
+    ages = steps.ages if steps.counted else np.full(len(steps.ages), np.nan)
+    parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+    return np.vstack([_window_features(windows[part], ages[part]) for part in parts])
+
+
+def window_of(steps: Steps) -> tuple[float, Matrix]:
+    """Returns age and window[step, sensor] of the last step, for `features_of_windows`."""
+    window = np.full((WINDOW, steps.means.shape[1]), np.nan)
+    tail = steps.means[-WINDOW:]
+    window[WINDOW - len(tail) :] = tail
+    return float(steps.ages[-1]) if steps.counted else float("nan"), window
+
+
+def features_of_windows(windows: Sequence[tuple[float, Matrix]]) -> Matrix:
+    """Returns features[machine, feature] of the last steps of several machines."""
+    return _window_features(np.stack([window for _, window in windows]), np.array([age for age, _ in windows]))
+
+
+def _axis(columns: Mapping[str, Column], spec: FeatureSpec) -> tuple[int, AgeOf | None]:
+    """Returns when the current run began, in µs, and a function from times to ages, or None without a life counter.
+
+    The start is 0 if the readings do not include it.
+    """
+    if spec.axis == TIME:
+        return 0, hours_of_time
+    column = columns.get(spec.axis)
+    if column is None:
+        return 0, None
+    times, life = column
+    there = ~np.isnan(life)
+    times, life = times[there], life[there]
+    if not len(times):
+        return 0, None
+    falls = np.flatnonzero(np.diff(life) < 0)
+    begin = int(falls[-1]) + 1 if len(falls) else 0
+    started = int(times[begin]) if len(falls) else 0
+    times, life = times[begin:], life[begin:]
+    return started, lambda at: np.interp(at, times, life)
+
+
+def hours_of_time(at: Timestamps) -> Values:
+    """Returns times in hours since 1970, which are used as age without a life counter."""
+    hours: Values = at / HOUR_US
+    return hours
+
+
+def _window_features(windows: Matrix, ages: Values) -> Matrix:
+    """Returns features[row, feature] of windows[row, step, sensor]."""
+    rows, _, sensors = windows.shape
+    # Steps are made contiguous, so that a row's result does not depend on the number of rows
+    values = np.ascontiguousarray(np.moveaxis(windows, 1, 2))
+    there = ~np.isnan(values)
+    some = there.any(axis=2)
+    latest = WINDOW - 1 - there[:, :, ::-1].argmax(axis=2)
+    last = np.take_along_axis(values, latest[:, :, None], axis=2)[:, :, 0]
+    known = np.where(there, values, 0.0)
+    short = _mean(known[:, :, -SHORT:], there[:, :, -SHORT:])
+    middle, middle_slope, deviation = _trend(known[:, :, -MIDDLE:], there[:, :, -MIDDLE:])
+    whole, whole_slope, _ = _trend(known, there)
+    columns = [
+        np.where(some, each, np.nan) for each in (last, short, middle, deviation, middle_slope, whole, whole_slope)
+    ]
+    by_sensor = np.stack(columns, axis=2).reshape(rows, sensors * len(columns))
+    return np.column_stack([ages, by_sensor])
+
+
+def _mean(known: Matrix, there: npt.NDArray[np.bool_]) -> Matrix:
+    """Returns the mean over the last axis of the existing values; NaN without any. known: 0 for missing values."""
+    count = there.sum(axis=2)
+    mean: Matrix = np.where(count > 0, np.ascontiguousarray(known).sum(axis=2) / np.maximum(count, 1), np.nan)
+    return mean
+
+
+def _trend(known: Matrix, there: npt.NDArray[np.bool_]) -> tuple[Matrix, Matrix, Matrix]:
+    """Returns mean, slope and standard deviation over the last axis."""
+    mean = _mean(known, there)
+    at = _AT[: known.shape[2]]
+    count = np.maximum(there.sum(axis=2), 1)
+    at_there = np.where(there, at, 0.0)
+    at_mean = at_there.sum(axis=2) / count
+    at_square = (at_there * at).sum(axis=2) - count * at_mean**2  # accurate, since the summands are integers
+    off = np.where(there, known - mean[:, :, None], 0.0)
+    slope = np.where(at_square > 1e-9, (off * at).sum(axis=2) / np.maximum(at_square, 1e-9), np.nan)
+    deviation = np.where(np.isnan(mean), np.nan, np.sqrt((off * off).sum(axis=2) / count))
+    return mean, slope, deviation

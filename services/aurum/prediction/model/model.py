@@ -1,0 +1,204 @@
+"""A trained model: boosted trees for risk and RUL, their calibrations, and an anomaly model."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from aurum.prediction.model.anomaly import AnomalyModel
+from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, RiskCalibration
+from aurum.prediction.model.card import FORMAT, ModelCard
+from aurum.prediction.model.features import FeatureSpec
+from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.model.trees import Trees, TreesError
+
+Floats = npt.NDArray[np.float64]
+CARD, RISK, RUL, FOREST = "card.json", "risk.txt", "rul.txt", "forest.txt"
+CARD_CHECKSUM = "card.json.sha256"  # in the format of sha256sum
+
+
+class CorruptModelError(Exception):
+    """A model's files do not match its card, or this version cannot serve them. The message names the file."""
+
+
+def unreadable(path: Path, error: OSError) -> CorruptModelError:
+    """Returns the error for a model file that the operating system cannot read, with a remedy."""
+    missing = isinstance(error, FileNotFoundError)
+    remedy = "remove the folder or train again" if missing else "see that this user may read it"
+    return CorruptModelError(f"{path} cannot be read: {error.strerror}; {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions for rows of features, with one element for each row.
+
+    Attributes:
+        risk: Probability of a failure within the horizon; None if the training data has no failures.
+        rul: RUL in the card's unit; None if the model was not trained on lives.
+        quantiles: quantiles[row, level] of the RUL at calibration.LEVELS; None like `rul`.
+        anomaly: Anomaly score, from 0 to 1.
+    """
+
+    risk: Floats | None
+    rul: Floats | None
+    quantiles: Floats | None
+    anomaly: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can serve. Parts that its kind does not have are None."""
+
+    card: ModelCard
+    spec: FeatureSpec
+    risk: Trees | None
+    rul: Trees | None
+    risk_calibration: RiskCalibration | None
+    interval_calibration: IntervalCalibration | None
+    anomaly: AnomalyModel
+
+    def predict(self, features: Floats) -> Predictions:
+        """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
+        risk = rul = quantiles = None
+        if self.risk is not None and self.risk_calibration is not None:
+            risk = self.risk_calibration(self.risk(features))
+        if self.rul is not None and self.interval_calibration is not None:
+            rul = np.minimum(np.maximum(self.rul(features), 0.0), self.card.rul_cap)
+            quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
+        return Predictions(risk, rul, quantiles, self.anomaly(features))
+
+    def contributions(self, row: Floats) -> Floats:
+        """Returns the contribution of each feature of a row to the log-odds of failure; zeros without a risk model."""
+        return self.risk.contributions(row) if self.risk is not None else np.zeros(len(row))
+
+
+def load_model(folder: Path) -> Model:
+    """Reads a model from its folder, without executing or unpickling anything.
+
+    Raises:
+        CorruptModelError: A file is missing, unreadable, corrupt or of another version. The message names the file.
+    """
+    path = folder / CARD
+    try:
+        text = path.read_bytes()
+        content = json.loads(text)
+        if isinstance(content, dict) and (found := content.get("format")) != FORMAT:
+            newer = isinstance(found, int) and found > FORMAT
+            raise CorruptModelError(
+                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {found!r} and this one "
+                f"reads {FORMAT}; {'start the newer version, or ' if newer else ''}train the model again"
+            )
+        card = ModelCard.model_validate(content)
+        checksum = _card_checksum(folder)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, ValidationError, RecursionError) as error:
+        problem = error.errors()[0] if isinstance(error, ValidationError) else error
+        raise CorruptModelError(f"{path} is not a model card: {problem}; remove the folder or train again") from error
+    if checksum not in (None, hashlib.sha256(text).hexdigest()):
+        raise CorruptModelError(
+            f"{path} is corrupt: its SHA-256 is not the one in {CARD_CHECKSUM}; remove the folder or train again"
+        )
+    files = {}
+    for name, expected in card.files.items():
+        file = folder / name
+        if name not in (RISK, RUL, FOREST):
+            raise CorruptModelError(f"{path} names {name!r}, which is no file of a model; train again")
+        try:
+            read = file.read_bytes()
+        except OSError as error:
+            raise unreadable(file, error) from error
+        if hashlib.sha256(read).hexdigest() != expected:
+            raise CorruptModelError(
+                f"{file} is corrupt: its SHA-256 is not the one in {CARD}; remove the folder or train again"
+            )
+        files[name] = read.decode("utf-8", "replace")
+    try:
+        return assemble(card, files)
+    except (ValueError, IndexError, KeyError, TypeError) as error:  # inconsistent shapes of arrays
+        raise CorruptModelError(f"{path} is not consistent: {error}; remove the folder or train again") from error
+
+
+def _card_checksum(folder: Path) -> str | None:
+    """Returns the checksum in the file beside the card, or None for a model of an earlier version.
+
+    Raises OSError or UnicodeDecodeError.
+    """
+    path = folder / CARD_CHECKSUM
+    return path.read_text(encoding="ascii").partition(" ")[0] if path.exists() else None
+
+
+def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
+    """Builds a model from its card and the texts of its trees. Raises CorruptModelError if they are inconsistent."""
+    name = f"model {card.machine_type} {card.version}"
+    spec = FeatureSpec(card.axis, card.step, tuple(card.sensors), _regimes(card))
+    if list(spec.names) != card.features:
+        other = next((each for each in card.features if each not in spec.names), None) or "their order"
+        raise CorruptModelError(
+            f"{name} was trained on other features than this version computes ({other}); train it again"
+        )
+    missing = [each for each in _needed(card) if each not in files]
+    if missing:
+        raise CorruptModelError(f"{name} lacks its file {missing[0]}; train it again")
+    trees = {}
+    for each in _needed(card):
+        try:
+            trees[each] = Trees(files[each])
+        except TreesError as error:
+            raise CorruptModelError(f"{name}: {each} holds no trees: {error}; train it again") from error
+        width = len(card.anomaly.columns) if each == FOREST else len(spec.names)
+        if trees[each].width != width:
+            raise CorruptModelError(
+                f"{name}: {each} was trained on {trees[each].width} features and its card names {width}; train it again"
+            )
+    anomaly = card.anomaly
+    return Model(
+        card=card,
+        spec=spec,
+        risk=trees.get(RISK),
+        rul=trees.get(RUL),
+        risk_calibration=(
+            RiskCalibration(np.array(card.risk.scores), np.array(card.risk.probabilities)) if card.risk else None
+        ),
+        interval_calibration=(
+            IntervalCalibration(
+                np.array(card.interval.edges), np.array(card.interval.residuals).reshape(-1, len(LEVELS))
+            )
+            if card.interval
+            else None
+        ),
+        anomaly=AnomalyModel(
+            np.array(anomaly.columns, dtype=np.intp),
+            np.array(anomaly.mean),
+            np.array(anomaly.scale),
+            np.array(anomaly.components).reshape(-1, len(anomaly.columns)),
+            trees[FOREST],
+            np.array(anomaly.distances),
+            np.array(anomaly.paths),
+            np.array(anomaly.greater),
+        ),
+    )
+
+
+def _needed(card: ModelCard) -> list[str]:
+    return {"rul": [RISK, RUL, FOREST], "classification": [RISK, FOREST], "anomaly": [FOREST]}[card.kind]
+
+
+def _regimes(card: ModelCard) -> Regimes | None:
+    part = card.regimes
+    if part is None:
+        return None
+    deviation = [[np.inf if each is None else each for each in row] for row in part.deviation]
+    return Regimes(
+        tuple(part.columns),
+        np.array(part.centers),
+        np.array(part.scale),
+        tuple(part.sensors),
+        np.array(part.mean),
+        np.array(deviation),
+    )

@@ -1,0 +1,97 @@
+"""Models on disk in DIR/<machine type>/<version>/, and the file that states which of them serve."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aurum.prediction.model.card import FORMAT
+from aurum.prediction.model.model import CARD, CARD_CHECKSUM, CorruptModelError, unreadable
+from aurum.storage.durable_file import write_file
+
+ACTIVE = "active.json"
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The versions that serve one machine type.
+
+    Attributes:
+        version: The champion, which answers requests.
+        previous: The champion before this one.
+        shadow: The shadow model. It scores the same requests; its results are recorded but not returned.
+    """
+
+    version: str
+    previous: str | None = None
+    shadow: str | None = None
+
+
+def write_model(root: Path, machine_type: str, version: str, files: Mapping[str, str]) -> Path:
+    """Writes a model below `root` atomically and returns its folder. Raises FileExistsError if it exists."""
+    folder = root / machine_type / version
+    if folder.exists():
+        raise FileExistsError(errno.EEXIST, "the model is there already and is not replaced", str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+        half = Path(scratch) / version
+        half.mkdir()
+        checksum = hashlib.sha256(files[CARD].encode()).hexdigest()
+        for name, content in {**files, CARD_CHECKSUM: f"{checksum}  {CARD}\n"}.items():
+            (half / name).write_text(content, encoding="utf-8")
+        os.replace(half, folder)
+    return folder
+
+
+def read_serving(root: Path, machine_type: str) -> Serving | None:
+    """Reads which versions serve a type; None if none do. Raises CorruptModelError, which names the file."""
+    path = root / machine_type / ACTIVE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        serving = Serving(content["version"], content.get("previous"), content.get("shadow"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptModelError(f"{path} is not readable: {error}; remove it or train again") from error
+    others = [each for each in (serving.previous, serving.shadow) if each is not None]
+    for version in (serving.version, *others):
+        if not (isinstance(version, str) and _VERSION.fullmatch(version)):
+            raise CorruptModelError(f"{path} names no version: {version!r}; remove it or train again")
+    return serving
+
+
+def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
+    """Replaces atomically which versions serve a type. Raises OSError."""
+    write_file(root / machine_type / ACTIVE, (json.dumps(asdict(serving)) + "\n").encode())
+
+
+def make_champion(root: Path, machine_type: str, version: str) -> None:
+    """Makes a version the champion. The last champion becomes the previous one; the version is no shadow any more."""
+    known = read_serving(root, machine_type)
+    if known is None:
+        write_serving(root, machine_type, Serving(version))
+    elif known.version != version:
+        shadow = None if known.shadow == version else known.shadow
+        write_serving(root, machine_type, Serving(version, known.version, shadow))
+
+
+def has_current_model(root: Path, machine_type: str) -> bool:
+    """Whether a type has a champion that this version can read. Raises CorruptModelError."""
+    serving = read_serving(root, machine_type)
+    if serving is None:
+        return False
+    try:
+        card = json.loads((root / machine_type / serving.version / CARD).read_text(encoding="utf-8"))
+        return bool(card.get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CorruptModelError(
+            f"the card of model {machine_type} {serving.version} is not readable: {error}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Serving of predictions: reads the latest readings, scores them and records the results."""

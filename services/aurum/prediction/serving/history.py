@@ -1,0 +1,87 @@
+"""Records predictions as events in the background, at most one per machine and interval."""
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Callable
+
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError
+from aurum.runtime.grpc.client import Dependency
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2
+
+logger = logging.getLogger(__name__)
+
+KIND = "prediction"
+_WAITING = 20_000  # unrecorded predictions; beyond this the oldest are dropped
+_AT_ONCE = 500
+_EVERY = 1.0  # seconds
+_REMEMBERED = 100_000  # machines
+
+
+class PredictionHistory:
+    """Records predictions.
+
+    Args:
+        ingestion: The ingestion service, which stores the events.
+        interval: Least seconds between two recorded predictions of a machine.
+        clock: Monotonic time in seconds.
+    """
+
+    def __init__(self, ingestion: Dependency, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ingestion = ingestion
+        self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
+        self._interval = interval
+        self._clock = clock
+        self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → time of the last one
+        self._waiting: collections.deque[ingestion_pb2.Event] = collections.deque()
+
+    def note(self, response: prediction_pb2.PredictResponse) -> bool:
+        """Queues a prediction to be recorded if the interval has passed. Returns whether it was queued."""
+        now = self._clock()
+        machine_id = response.machine_id
+        if (
+            not machine_id
+            or not response.as_of_us
+            or now - self._kept.get(machine_id, -self._interval) < self._interval
+        ):
+            return False
+        self._kept[machine_id] = now
+        self._kept.move_to_end(machine_id)
+        if len(self._kept) > _REMEMBERED:
+            self._kept.popitem(last=False)
+        self.keep(response)
+        return True
+
+    def keep(self, response: prediction_pb2.PredictResponse) -> None:
+        """Queues a prediction to be recorded, regardless of the interval."""
+        if len(self._waiting) >= _WAITING:
+            self._waiting.popleft()
+            metrics.prediction_history_dropped_total.inc()
+        # Another replica's prediction from the same readings has the same identity, so it is stored once
+        self._waiting.append(
+            ingestion_pb2.Event(
+                kind=KIND,
+                machine_id=response.machine_id,
+                at_us=response.as_of_us,
+                id=f"{response.model_version}+{response.inputs_sha256}"
+                if response.rescored
+                else response.model_version,
+                content=response.SerializeToString(),
+            )
+        )
+
+    async def run(self) -> None:
+        """Records the queued predictions periodically. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            while self._waiting:
+                part = [self._waiting[index] for index in range(min(_AT_ONCE, len(self._waiting)))]
+                try:
+                    await self._ingestion.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=part))
+                except AurumError as error:
+                    logger.warning("predictions could not be written down yet: %s", error.message)
+                    break
+                for _ in range(min(len(part), len(self._waiting))):
+                    self._waiting.popleft()

@@ -1,0 +1,161 @@
+"""Cases to predict: machines with their latest readings, or given features."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.prediction.model.features import TIME
+from aurum.prediction.model.model import Model
+from aurum.prediction.serving.readings_client import MachineReadings, ReadingsReader
+from aurum.prediction.serving.registry import ModelRegistry
+from aurum.runtime.errors import FAILURES, AurumError, FailedPreconditionError, InvalidArgumentError
+
+Floats = npt.NDArray[np.float64]
+
+_LEAST_SENSORS = 0.5  # share of a model's sensors that a machine must have
+_SEVERAL_AT_ONCE = 64  # machines in one query
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A machine or a row of features to predict.
+
+    Attributes:
+        machine_id: The machine; empty for given features.
+        machine_type: Its type.
+        model: The model; None if the fallback rule answers.
+        readings: The machine's readings; None for given features.
+        features: Given features; None if they are computed from the readings.
+        reason: Why the fallback rule answers; empty if the model does.
+        shadow: The shadow model, which predicts the case as well for comparison.
+    """
+
+    machine_id: str
+    machine_type: str
+    model: Model | None
+    readings: MachineReadings | None = None
+    features: Floats | None = None
+    reason: str = ""
+    shadow: Model | None = None
+
+    @property
+    def as_of_us(self) -> int:
+        return self.readings.as_of_us if self.readings else 0
+
+
+class CaseReader:
+    """Assembles cases from readings and models."""
+
+    def __init__(self, reader: ReadingsReader, registry: ModelRegistry) -> None:
+        self._reader = reader
+        self._registry = registry
+
+    async def machines(self, machine_ids: Sequence[str], end_us: int = 0) -> list[Case | AurumError]:
+        """Reads the cases of machines.
+
+        Args:
+            machine_ids: The machines.
+            end_us: Uses only readings before this time in µs since 1970; 0 for the latest.
+
+        Returns:
+            For each machine its case, or the error why there is none.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
+        types = await self._reader.machine_types(machine_ids)
+        cases: dict[str, Case | AurumError] = {}
+        by_type: dict[str, list[str]] = {}
+        for machine_id, machine_type in zip(machine_ids, types, strict=True):
+            if isinstance(machine_type, AurumError) and not isinstance(machine_type, FAILURES):
+                cases[machine_id] = machine_type
+            elif isinstance(machine_type, BaseException):
+                raise machine_type
+            else:
+                by_type.setdefault(machine_type, []).append(machine_id)
+        for machine_type, members in by_type.items():
+            model = self._registry.active(machine_type)
+            for start in range(0, len(members), _SEVERAL_AT_ONCE):
+                part = members[start : start + _SEVERAL_AT_ONCE]
+                cases |= await self._of_type(part, machine_type, model, end_us)
+        return [cases[machine_id] for machine_id in machine_ids]
+
+    async def _of_type(
+        self, machine_ids: list[str], machine_type: str, model: Model | None, end_us: int
+    ) -> dict[str, Case]:
+        readings = await self._reader.latest(machine_ids, model.spec if model else None, end_us)
+        nothing = {machine_id: MachineReadings(machine_id, {}) for machine_id in machine_ids}
+        if model is None:
+            named = f"machine type {machine_type!r}" if machine_type else "a machine that was never registered"
+            reason = f"there is no model for {named}; the rule for such machines answered"
+            return {
+                machine_id: Case(machine_id, machine_type, None, found, reason=reason)
+                for machine_id, found in (nothing | readings).items()
+            }
+        unfit = {
+            machine_id: f"model {machine_type} {model.card.version} needs sensors that this machine lacks, such as "
+            f"{missing}; the rule for machines without a model answered"
+            for machine_id, found in (nothing | readings).items()
+            if (missing := _missing_sensor(model, found))
+        }
+        if unfit:
+            readings |= await self._reader.latest(list(unfit), None, end_us)
+        shadow = self._registry.shadow(machine_type)
+        return {
+            machine_id: Case(
+                machine_id,
+                machine_type,
+                None if machine_id in unfit else model,
+                found,
+                reason=unfit.get(machine_id, ""),
+                shadow=None if machine_id in unfit else shadow,
+            )
+            for machine_id, found in (nothing | readings).items()
+        }
+
+    def model(self, machine_type: str) -> Model:
+        """Returns the champion of a type. Raises FailedPreconditionError if there is none."""
+        model = self._registry.active(machine_type)
+        if model is None:
+            raise FailedPreconditionError(
+                f"there is no model for machine type {machine_type!r}; there are models for "
+                f"{', '.join(self._registry.types) or 'no type'}: train one with `aurum train`",
+                reason="MODEL_NOT_FOUND",
+            )
+        return model
+
+    def given(self, machine_type: str, features: Mapping[str, float]) -> Case:
+        """Makes a case from features by name; missing ones are NaN.
+
+        Raises:
+            InvalidArgumentError: A feature is unknown or infinite, or none has a value.
+            FailedPreconditionError: The type has no model.
+        """
+        model = self.model(machine_type)
+        names = model.spec.names
+        unknown = sorted(set(features) - set(names))
+        if unknown:
+            raise InvalidArgumentError.of(
+                f"features.{unknown[0]}", f"is no feature of model {machine_type} {model.card.version}"
+            )
+        row = np.array([features.get(name, np.nan) for name in names], dtype=np.float64)
+        if np.isnan(row).all():
+            raise InvalidArgumentError.of("features", "has no value that is a number")
+        if np.isinf(row).any():
+            raise InvalidArgumentError.of(f"features.{names[int(np.isinf(row).argmax())]}", "is infinite")
+        return Case("", machine_type, model, features=row)
+
+
+def _missing_sensor(model: Model, readings: MachineReadings) -> str | None:
+    """Returns a missing sensor because of which the model cannot predict a machine, or None if it can."""
+    columns = readings.columns
+    if not columns:
+        return None  # the lack of any readings is reported separately
+    if model.spec.axis != TIME and model.spec.axis not in columns:
+        return model.spec.axis
+    there = sum(sensor in columns for sensor in model.spec.sensors)
+    if there < _LEAST_SENSORS * len(model.spec.sensors):
+        return next(sensor for sensor in model.spec.sensors if sensor not in columns)
+    return None

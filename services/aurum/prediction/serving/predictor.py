@@ -1,0 +1,116 @@
+"""Makes predictions for machines from their latest readings, with the model of their type or the fallback rule."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.prediction.model.model import Model, Predictions
+from aurum.prediction.serving.batching import BatchLimits, MicroBatcher
+from aurum.prediction.serving.drift import FeatureDrift
+from aurum.prediction.serving.inputs import Case, CaseReader
+from aurum.prediction.serving.readings_client import ReadingsReader
+from aurum.prediction.serving.registry import ModelRegistry
+from aurum.prediction.serving.scoring import Explanation, Prediction, Scorer
+from aurum.runtime.errors import AurumError, InvalidArgumentError
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+
+class Predictor:
+    """Reads cases, and scores them in batches on one thread."""
+
+    def __init__(self, reader: ReadingsReader, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
+        self._cases = CaseReader(reader, registry)
+        self._registry = registry
+        self._scorer = Scorer()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._batcher = MicroBatcher[Case, Prediction | AurumError](self._scorer.score, self._thread, limits)
+        for machine_type in registry.types:
+            if model := registry.active(machine_type):
+                self._scorer.watch(model)
+
+    def close(self) -> None:
+        self._batcher.close()
+        self._thread.shutdown(wait=True)
+
+    async def predict(self, machine_ids: Sequence[str], end_us: int = 0) -> list[Prediction | AurumError]:
+        """Predicts machines.
+
+        Args:
+            machine_ids: The machines.
+            end_us: Uses only readings before this time in µs since 1970; 0 for the latest.
+
+        Returns:
+            For each machine its prediction, or the error why there is none.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
+        cases = await self._cases.machines(machine_ids, end_us)
+        answers = iter(await self._batcher([case for case in cases if isinstance(case, Case)]))
+        return [next(answers) if isinstance(case, Case) else case for case in cases]
+
+    async def predict_features(self, machine_type: str, features: Mapping[str, float]) -> Prediction:
+        """Predicts from features by name. Raises InvalidArgumentError, or FailedPreconditionError without a model."""
+        answer = (await self._batcher([self._cases.given(machine_type, features)]))[0]
+        if isinstance(answer, AurumError):
+            raise answer
+        return answer
+
+    async def predict_rows(
+        self, machine_type: str, features: Sequence[str], values: Floats
+    ) -> tuple[Model, Predictions]:
+        """Predicts from values[row, feature]. Returns the model as well. Raises the errors of `predict_features`."""
+        model = self._cases.model(machine_type)
+        names = model.spec.names
+        if tuple(features) != names:
+            values = values[:, _order(model, features)]
+        if not len(values):
+            raise InvalidArgumentError.of("rows.values", "has no row")
+        if np.isinf(values).any():
+            row, column = np.argwhere(np.isinf(values))[0]
+            raise InvalidArgumentError.of("rows.values", f"is infinite in row {row + 1}, feature {names[column]}")
+        return model, await self._compute(lambda: self._scorer.score_rows(model, values))
+
+    async def explain(self, machine_id: str, top: int) -> Explanation:
+        """Explains the prediction of a machine by its `top` strongest factors. Raises AurumError."""
+        case = (await self._cases.machines([machine_id]))[0]
+        if isinstance(case, AurumError):
+            raise case
+        return await self._compute(lambda: self._scorer.explain(case, top))
+
+    async def explain_features(self, machine_type: str, features: Mapping[str, float], top: int) -> Explanation:
+        """Explains the prediction from features by name. Raises AurumError."""
+        case = self._cases.given(machine_type, features)
+        return await self._compute(lambda: self._scorer.explain(case, top))
+
+    async def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
+        """Returns the drift of a champion's features, as measured by this process; empty for any other version."""
+        return await self._compute(lambda: self._scorer.drift_of(machine_type, version))
+
+    async def _compute(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _order(model: Model, features: Sequence[str]) -> list[int]:
+    """Returns the index of each of the model's features among the given ones.
+
+    Raises:
+        InvalidArgumentError: A feature is unknown, repeated or missing. The error names it.
+    """
+    named = f"model {model.card.machine_type} {model.card.version}"
+    position = {name: index for index, name in enumerate(features)}
+    for index, name in enumerate(features):
+        if name not in model.spec.names:
+            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name[:80]!r} is no feature of {named}")
+        if position[name] != index:
+            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name!r} stands there twice")
+    for name in model.spec.names:
+        if name not in position:
+            raise InvalidArgumentError.of("rows.features", f"lacks {name!r}, which {named} needs")
+    return [position[name] for name in model.spec.names]

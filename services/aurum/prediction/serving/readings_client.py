@@ -1,0 +1,208 @@
+"""Fetches from ingestion the readings that a prediction needs, back to the start of its window."""
+
+import asyncio
+import collections
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from aurum.prediction.model.features import TIME, WINDOW, FeatureSpec
+from aurum.readings.batch import Column
+from aurum.readings.history import HOUR_US
+from aurum.readings.transport.query_columns import TOO_MANY_SERIES, columns, query_method
+from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.grpc.client import Dependency
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+
+T = TypeVar("T")
+
+_LAST = 256  # readings of each sensor in the first query
+_MACHINES_AT_ONCE = 8  # of which all sensors are asked for
+_POINTS = 512  # to which longer ranges are reduced
+_MARGIN = 1.1
+_REMEMBERED = 100_000  # machines
+
+
+@dataclass(frozen=True, slots=True)
+class MachineReadings:
+    """The readings of one machine: for each sensor, times in µs since 1970 and values."""
+
+    machine_id: str
+    columns: dict[str, Column]
+
+    @property
+    def as_of_us(self) -> int:
+        return max((int(times[-1]) for times, _ in self.columns.values()), default=0)
+
+
+class ReadingsReader:
+    """Reads from the ingestion service. It caches machine types and the range that each machine's window needs."""
+
+    def __init__(self, ingestion: Dependency) -> None:
+        self._ingestion = ingestion
+        self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
+        self._query_method = query_method(ingestion.channel)
+        self._types: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._needed: collections.OrderedDict[str, int] = collections.OrderedDict()  # readings, if less than _LAST
+        self._reach: collections.OrderedDict[str, int] = collections.OrderedDict()  # µs, if _LAST readings are too few
+
+    async def machine_type(self, machine_id: str) -> str:
+        """Returns the type of a machine; empty if it is not registered. Raises NotFoundError if it does not exist."""
+        known = self._types.get(machine_id)
+        if known is not None:
+            return known
+        request = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
+        response = await self._ingestion.unary(self._stub.GetMachine, request)
+        if response.machine.machine_type:
+            _remember(self._types, machine_id, response.machine.machine_type)
+        return response.machine.machine_type
+
+    async def machine_types(self, machine_ids: Sequence[str]) -> list[str | BaseException]:
+        """Returns the type of each machine, or the error why it is not known."""
+        if all(machine_id in self._types for machine_id in machine_ids):
+            return [self._types[machine_id] for machine_id in machine_ids]
+        gate = asyncio.Semaphore(16)
+
+        async def one(machine_id: str) -> str:
+            async with gate:
+                return await self.machine_type(machine_id)
+
+        return await asyncio.gather(*(one(machine_id) for machine_id in machine_ids), return_exceptions=True)
+
+    async def latest(
+        self, machine_ids: Sequence[str], spec: FeatureSpec | None, end_us: int = 0
+    ) -> dict[str, MachineReadings]:
+        """Returns the readings of machines that cover the window of `spec`.
+
+        Args:
+            machine_ids: The machines.
+            spec: The features whose readings are needed; None for the last readings of all sensors.
+            end_us: Only readings before this time in µs since 1970; 0 for no limit.
+
+        Returns:
+            The readings by machine id. Machines without readings are missing.
+        """
+        if spec is None:
+            return await self._all_sensors(machine_ids, end_us)
+        short = [machine_id for machine_id in machine_ids if machine_id not in self._reach]
+        last = max((self._needed.get(machine_id, _LAST) for machine_id in short), default=0)
+        found = await self._query(short, spec, last=last, end_us=end_us) if short else {}
+        if last < _LAST:
+            slower = [machine_id for machine_id in short if self._is_short(found.get(machine_id), spec, last)]
+            found |= await self._query(slower, spec, last=_LAST, end_us=end_us) if slower else {}
+        for machine_id in machine_ids:
+            if machine_id in found and machine_id not in self._needed:
+                self._learn(found[machine_id], spec)
+            reach = self._reach.get(machine_id) or self._missing_reach(found.get(machine_id), spec)
+            while reach:
+                readings = await self._range(machine_id, spec, reach, end_us)
+                found[machine_id] = readings
+                _remember(self._reach, machine_id, reach)
+                wider = self._missing_reach(readings, spec, reach)
+                if not wider or wider <= reach:
+                    break
+                reach = wider
+        return found
+
+    async def _all_sensors(self, machine_ids: Sequence[str], end_us: int) -> dict[str, MachineReadings]:
+        """The last readings of all sensors of machines, a few machines at a time: each may have many sensors, and a
+        query that takes longer than its attempt may would open the circuit breaker for everybody."""
+        found: dict[str, MachineReadings] = {}
+        for start in range(0, len(machine_ids), _MACHINES_AT_ONCE):
+            some = machine_ids[start : start + _MACHINES_AT_ONCE]
+            found |= await self._query(some, None, last=_LAST, end_us=end_us)
+        return found
+
+    def _is_short(self, readings: MachineReadings | None, spec: FeatureSpec, last: int) -> bool:
+        """Whether the last `last` readings do not cover the window, although there may be earlier ones."""
+        times, life = _life(readings, spec)
+        if len(times) < last or (np.diff(life) < 0).any():
+            return False
+        return bool(life[-1] - life[0] < spec.step * WINDOW)
+
+    def _learn(self, readings: MachineReadings, spec: FeatureSpec) -> None:
+        """Stores the number of readings that the window needs, so that the next query asks for no more."""
+        times, life = _life(readings, spec)
+        if len(times) >= _LAST:
+            within = int((life > life[-1] - spec.step * (WINDOW + 1)).sum())
+            if within < len(times):
+                _remember(self._needed, readings.machine_id, int(within * _MARGIN) + 8)
+
+    def _missing_reach(self, readings: MachineReadings | None, spec: FeatureSpec, reached: int = 0) -> int | None:
+        """Returns the range to read for a whole window, in µs, or None if the readings suffice or there are no more.
+
+        Args:
+            readings: What was read so far.
+            spec: The features, with the length of the window.
+            reached: The range that was read, in µs; 0 if the last _LAST readings were read.
+        """
+        if readings is None:
+            return None
+        if spec.axis == TIME:
+            wanted = int(spec.step * WINDOW * HOUR_US)
+            longest = max((len(values) for _, values in readings.columns.values()), default=0)
+            return wanted if not reached and longest >= _LAST else None
+        times, life = _life(readings, spec)
+        if len(times) < 2 or (not reached and len(times) < _LAST) or (np.diff(life) < 0).any():
+            return None  # all readings were read, or they include the start of the run
+        covered, needed = float(life[-1] - life[0]), spec.step * WINDOW
+        if covered >= needed or covered <= 0 or life[0] <= spec.step:
+            return None
+        span = int(times[-1] - times[0])
+        if reached and span < 0.5 * reached:
+            return None  # there are no earlier readings
+        return int(span * needed / covered * _MARGIN)
+
+    async def _range(self, machine_id: str, spec: FeatureSpec, reach: int, end_us: int) -> MachineReadings:
+        newest = await self._query([machine_id], spec, last=1, end_us=end_us)
+        as_of = newest[machine_id].as_of_us if machine_id in newest else 0
+        found = await self._query([machine_id], spec, start_us=max(1, as_of - reach), end_us=end_us, points=_POINTS)
+        return found.get(machine_id) or MachineReadings(machine_id, {})
+
+    async def _query(
+        self,
+        machine_ids: Sequence[str],
+        spec: FeatureSpec | None,
+        *,
+        last: int = 0,
+        start_us: int = 0,
+        end_us: int = 0,
+        points: int = 0,
+    ) -> dict[str, MachineReadings]:
+        request = ingestion_pb2.QueryRequest(
+            machine_ids=machine_ids,
+            sensors=spec.queried if spec else (),
+            last=last,
+            start_us=start_us,
+            end_us=end_us,
+            points=points,
+        )
+        found: dict[str, MachineReadings] = {}
+        try:
+            responses = await self._ingestion.stream(self._query_method, request)
+        except InvalidArgumentError as error:
+            if error.reason != TOO_MANY_SERIES or len(machine_ids) == 1:
+                raise
+            for half in (machine_ids[: len(machine_ids) // 2], machine_ids[len(machine_ids) // 2 :]):
+                found |= await self._query(half, spec, last=last, start_us=start_us, end_us=end_us, points=points)
+            return found
+        for series, times, values in columns(itertools.chain.from_iterable(each.series for each in responses)):
+            readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
+            readings.columns[series.sensor] = (times, values)
+        return found
+
+
+def _life(readings: MachineReadings | None, spec: FeatureSpec) -> Column:
+    """Returns times and values of the machine's life counter; empty if there is none."""
+    nothing = np.empty(0, np.int64), np.empty(0)
+    return readings.columns.get(spec.axis, nothing) if readings else nothing
+
+
+def _remember(memory: "collections.OrderedDict[str, T]", key: str, value: T) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

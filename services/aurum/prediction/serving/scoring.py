@@ -1,0 +1,276 @@
+"""Scores cases with models, or with the fallback rules. Runs on the model thread."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from aurum.heuristics import LEAST_READINGS, assess
+from aurum.prediction.model.features import LEAST_STEPS, features_of_windows, steps_of, window_of
+from aurum.prediction.model.model import Model, Predictions
+from aurum.prediction.serving.drift import DriftMonitor, FeatureDrift
+from aurum.prediction.serving.inputs import Case
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, FailedPreconditionError
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The prediction for one machine or one row of features.
+
+    Attributes:
+        machine_id: The machine; empty for given features.
+        machine_type: Its type.
+        risk_score: The risk, from 0 to 1.
+        anomaly_score: The anomaly score, from 0 to 1.
+        model_version: The version of the model; empty if a rule answered.
+        rul: Estimate, lower and upper bound of the RUL in `unit`; None if the model does not predict it.
+        quantiles: Quantiles of the RUL at calibration.LEVELS; empty if the model does not predict it.
+        cap: The RUL above which the model makes no statement.
+        unit: The unit of the RUL.
+        degraded_reason: Why the risk does not come from a model; empty if it does.
+        as_of_us: Time of the latest reading, in µs since 1970.
+        inputs_sha256: The beginning of a digest of the features.
+        row: The features.
+    """
+
+    machine_id: str
+    machine_type: str
+    risk_score: float
+    anomaly_score: float = 0.0
+    model_version: str = ""
+    rul: tuple[float, float, float] | None = None
+    quantiles: Sequence[float] = ()
+    cap: float = 0.0
+    unit: str = ""
+    degraded_reason: str = ""
+    as_of_us: int = 0
+    inputs_sha256: str = ""
+    row: Floats | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """The contribution of one feature to a prediction."""
+
+    feature: str
+    sensor: str
+    value: float
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A prediction with its strongest factors and all features."""
+
+    prediction: Prediction
+    factors: list[Factor]
+    features: dict[str, float]
+
+
+class Scorer:
+    """Scores and explains cases, and monitors the drift of each champion."""
+
+    def __init__(self) -> None:
+        self._drift: dict[str, tuple[Model, DriftMonitor]] = {}
+
+    def watch(self, model: Model) -> DriftMonitor:
+        """Returns the drift monitor of a champion. A new champion gets a new monitor."""
+        known = self._drift.get(model.card.machine_type)
+        if known is None or known[0] is not model:
+            known = self._drift[model.card.machine_type] = (model, DriftMonitor(model))
+            if model.card.evaluation is not None:
+                measured = model.card.evaluation.metrics
+                coverage = measured.interval_coverage
+                metrics.track_model(
+                    model.card.machine_type, measured.risk_ece, float("nan") if coverage is None else coverage
+                )
+        return known[1]
+
+    def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
+        known = self._drift.get(machine_type)
+        return known[1].features() if known is not None and known[0].card.version == version else []
+
+    def score(self, cases: Sequence[Case]) -> list[Prediction | AurumError]:
+        """Returns a prediction for each case, or the error why there is none."""
+        answers: dict[int, Prediction | AurumError] = {}
+        by_model: dict[int, list[int]] = {}
+        for index, case in enumerate(cases):
+            if case.model is None:
+                answers[index] = by_rule(case)[0]
+            else:
+                by_model.setdefault(id(case.model), []).append(index)
+        for indices in by_model.values():
+            model = cases[indices[0]].model
+            if model is not None:
+                answers |= self._score_by(model, {index: cases[index] for index in indices})
+        return [answers[index] for index in range(len(cases))]
+
+    def score_rows(self, model: Model, rows: Floats) -> Predictions:
+        """Predicts from computed features, one row for each machine."""
+        started = time.perf_counter()
+        result = model.predict(rows)
+        self.watch(model).add(rows)
+        risk = result.risk if result.risk is not None else result.anomaly
+        metrics.track_predictions(model.card.machine_type, model.card.version, time.perf_counter() - started, risk)
+        return result
+
+    def explain(self, case: Case, top: int) -> Explanation:
+        """Explains a prediction by its `top` strongest factors. Raises AurumError if there is no prediction."""
+        if case.model is None or case.model.risk is None:
+            answer, shifts = by_rule(case)
+            total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
+            known = _raised(answer)
+            factors = [
+                Factor(sensor, sensor, value, known.risk_score * shift / total)
+                for sensor, (value, shift) in list(shifts.items())[:top]
+            ]
+            return Explanation(known, factors, {sensor: value for sensor, (value, _) in shifts.items()})
+        known = _raised(self.score([case])[0])
+        row = known.row if known.row is not None else _raised(features_of_case(case.model, case))
+        names = case.model.spec.names
+        contributions = case.model.contributions(row)
+        strongest = np.argsort(-np.abs(contributions), kind="stable")[:top]
+        return Explanation(
+            known,
+            [
+                Factor(
+                    names[index],
+                    names[index].rpartition(".")[0] or names[index],
+                    float(row[index]),
+                    float(contributions[index]),
+                )
+                for index in strongest
+            ],
+            dict(zip(names, row.tolist(), strict=True)),
+        )
+
+    def _score_by(self, model: Model, cases: dict[int, Case]) -> dict[int, Prediction | AurumError]:
+        answers: dict[int, Prediction | AurumError] = {}
+        started = time.perf_counter()
+        rows: dict[int, Floats] = {}
+        for index, case in cases.items():
+            row = features_of_case(model, case)
+            if isinstance(row, AurumError):
+                answers[index] = row
+            else:
+                rows[index] = row
+        if not rows:
+            return answers
+        features = np.stack(list(rows.values()))
+        result = model.predict(features)
+        self.watch(model).add(features)
+        seconds = (time.perf_counter() - started) / len(rows)
+        for position, (index, row) in enumerate(rows.items()):
+            answer = _prediction(model, cases[index], result, position, row)
+            answers[index] = answer
+            metrics.track_prediction(
+                cases[index].machine_type,
+                model.card.version,
+                seconds,
+                answer.risk_score,
+                degraded=bool(answer.degraded_reason),
+            )
+        _compare_with_shadow(result, cases, list(rows))
+        return answers
+
+
+def features_of_case(model: Model, case: Case) -> Floats | AurumError:
+    """Returns the row of features of a case, or the error if there are too few readings."""
+    if case.features is not None:
+        return case.features
+    steps = steps_of(case.readings.columns if case.readings else {}, model.spec)
+    if len(steps.ages) < LEAST_STEPS:
+        return _too_few(case.machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.card.unit}")
+    row: Floats = features_of_windows([window_of(steps)])[0]
+    return row
+
+
+def by_rule(case: Case) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
+    """Returns the answer of the fallback rule, and the shift of each sensor as (value, shift)."""
+    result = assess(case.machine_type, case.readings.columns if case.readings else {})
+    if result is None:
+        return _too_few(case.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
+    metrics.track_prediction(case.machine_type or "unknown", "rule", 0.0, result.risk, degraded=True)
+    prediction = Prediction(
+        case.machine_id,
+        case.machine_type,
+        result.risk,
+        result.risk,
+        degraded_reason=case.reason or "its model has seen no failures; the rule for such machines answered",
+        as_of_us=case.as_of_us,
+    )
+    return prediction, result.shifts
+
+
+def digest_of(row: Floats) -> str:
+    return hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16]
+
+
+def _prediction(model: Model, case: Case, result: Predictions, position: int, row: Floats) -> Prediction:
+    anomaly = float(result.anomaly[position])
+    reason = ""
+    if result.risk is not None:
+        risk = float(result.risk[position])
+    else:
+        rule = assess(case.machine_type, case.readings.columns if case.readings else {})
+        risk = rule.risk if rule else anomaly
+        by = "the rule for its type" if rule else "how unusual its readings are"
+        reason = f"model {case.machine_type} {model.card.version} has seen no failures; the risk is by {by}"
+    rul = None
+    quantiles: Sequence[float] = ()
+    if result.rul is not None and result.quantiles is not None:
+        quantiles = result.quantiles[position].tolist()
+        rul = float(result.rul[position]), quantiles[0], quantiles[-1]
+    return Prediction(
+        case.machine_id,
+        case.machine_type,
+        risk,
+        anomaly,
+        model.card.version,
+        rul,
+        quantiles,
+        model.card.rul_cap,
+        model.card.unit,
+        reason,
+        case.as_of_us,
+        digest_of(row),
+        row,
+    )
+
+
+def _compare_with_shadow(result: Predictions, cases: dict[int, Case], indices: Sequence[int]) -> None:
+    """Scores the same readings with the shadow model and records the difference in risk."""
+    if result.risk is None:
+        return
+    for position, index in enumerate(indices):
+        shadow = cases[index].shadow
+        if shadow is None or cases[index].readings is None:
+            continue
+        row = features_of_case(shadow, cases[index])
+        if isinstance(row, AurumError):
+            continue
+        told = shadow.predict(row[None, :]).risk
+        if told is not None:
+            metrics.track_shadow(cases[index].machine_type, abs(float(told[0]) - float(result.risk[position])))
+
+
+def _raised(value: T | AurumError) -> T:
+    if isinstance(value, AurumError):
+        raise value
+    return value
+
+
+def _too_few(machine_id: str, needed: str) -> AurumError:
+    return FailedPreconditionError(
+        f"machine {machine_id} has too few readings for a prediction, which needs {needed}; try again with more",
+        reason="NOT_ENOUGH_READINGS",
+        metadata={"machine_id": machine_id},
+    )

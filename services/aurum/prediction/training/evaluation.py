@@ -1,0 +1,86 @@
+"""Evaluates a model on histories that it was not trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aurum.prediction.model.card import Evaluation
+from aurum.prediction.model.model import Model
+from aurum.prediction.training.table import Floats, outcomes_of, tabulate
+from aurum.prediction.training.validation import HeldOut, evaluate, within
+from aurum.readings.history import Run
+
+_ROWS = 50_000
+
+
+class EvaluationDataError(ValueError):
+    """The histories are not suitable to evaluate a model. The message says what is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastReadings:
+    """Errors of the RUL at the last reading of each failed run whose true RUL is known.
+
+    Attributes:
+        runs: Number of these runs.
+        rmse: Root mean square error, in the unit of the RUL.
+        score: NASA's asymmetric score (Saxena et al., 2008).
+        coverage: Share of the true values within the predicted interval.
+    """
+
+    runs: int
+    rmse: float
+    score: float
+    coverage: float
+
+
+def nasa_score(errors: Floats) -> float:
+    """Returns the score of Saxena et al. (2008) for errors = predicted - true RUL. Late predictions cost more."""
+    return float(np.where(errors < 0, np.exp(-errors / 13) - 1, np.exp(errors / 10) - 1).sum())
+
+
+def evaluate_model(model: Model, runs: Sequence[Run]) -> tuple[Evaluation, LastReadings | None]:
+    """Evaluates a model on some runs.
+
+    Returns:
+        The evaluation on all rows, and the errors at the last readings, or None if no true RUL is known.
+
+    Raises:
+        EvaluationDataError: The data lacks sensors or failures, or the model was trained without failures.
+    """
+    card = model.card
+    lacking = sorted({name for name in model.spec.queried for run in runs if name not in run.columns})
+    if lacking:
+        raise EvaluationDataError(
+            f"model {card.machine_type} {card.version} was trained on sensors that the data lacks: {', '.join(lacking)}"
+        )
+    if card.kind == "anomaly":
+        raise EvaluationDataError(
+            f"model {card.machine_type} {card.version} has seen no failures, so there is nothing to judge it by; train "
+            f"with histories that fail"
+        )
+    table = tabulate(runs, model.spec, _ROWS)
+    outcomes = outcomes_of(table, card.kind, card.rul_cap, card.horizon)
+    rows = outcomes.known
+    if not outcomes.soon.any() or outcomes.soon[rows].all():
+        raise EvaluationDataError("the data has no failures, or nothing else, so there is nothing to judge a risk by")
+    told = model.predict(table.features[rows])
+    risk = told.risk if told.risk is not None else np.zeros(int(rows.sum()))
+    left = None if outcomes.left is None else outcomes.left[rows]
+    inside = np.zeros(len(risk), dtype=bool)
+    if left is not None and told.quantiles is not None:
+        inside = within(left, told.quantiles[:, 0], told.quantiles[:, -1])
+    held_out = HeldOut(
+        risk, outcomes.soon[rows], told.rul, left, table.group[rows], table.run[rows], table.failed[rows]
+    )
+    found = evaluate(held_out, risk, inside, f"{len(runs)} runs that were given, every row of them")
+    if left is None or told.rul is None or told.quantiles is None:
+        return found, None
+    last = np.flatnonzero(np.append(np.diff(held_out.run) != 0, True) & ~np.isnan(left) & held_out.failed)
+    if not len(last):
+        return found, None
+    errors = told.rul[last] - left[last]
+    return found, LastReadings(
+        len(last), float(np.sqrt((errors**2).mean())), nasa_score(errors), float(inside[last].mean())
+    )

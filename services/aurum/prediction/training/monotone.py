@@ -1,0 +1,62 @@
+"""Finds features in which the RUL is constrained to be monotone, since wear does not heal."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aurum.prediction.model.features import MIDDLE, SHORT
+from aurum.prediction.training.boosting import fit_trees, raw_scores
+from aurum.prediction.training.specification import TrainingOptions
+from aurum.prediction.training.table import Floats, Indices, Outcomes, Table
+
+_LEAST_LIVES = 6
+_SAME_WAY = 0.95  # share of lives in which a feature must have the same trend
+_MOST_LOST = 1.02  # factor by which constraints may increase the error on the first fold
+
+
+def monotone_features(
+    table: Table, target: Outcomes, names: Sequence[str], fold: Indices, options: TrainingOptions
+) -> tuple[int, ...]:
+    """Returns for each feature 1 if the RUL may only rise with it, -1 if it may only fall, else 0.
+
+    Means with the same trend in nearly all lives show wear. They are constrained unless that makes predictions worse.
+    The result is empty if nothing is constrained.
+    """
+    if target.left is None:
+        return ()
+    signs = np.zeros(len(names), dtype=int)
+    lives = [np.flatnonzero(table.run == run) for run in np.unique(table.run[table.failed])]
+    lives = [rows[len(rows) // 2 :] for rows in lives if len(rows) >= 8]
+    for index, name in enumerate(names):
+        if not name.endswith((f".mean_{SHORT}", f".mean_{MIDDLE}")) or len(lives) < _LEAST_LIVES:
+            continue
+        ways = [_way(table.features[rows, index], table.left[rows]) for rows in lives]
+        agreed = float(np.mean(ways))
+        if abs(agreed) >= 2 * _SAME_WAY - 1:
+            signs[index] = int(np.sign(agreed))
+    if not signs.any():
+        return ()
+    test = fold == 0
+    known = ~np.isnan(target.left)
+    errors = []
+    for constraints in ((), signs.tolist()):
+        rows = known & ~test
+        booster = fit_trees(
+            table.features[rows],
+            target.left[rows],
+            "regression",
+            options,
+            monotone=constraints,
+        )
+        told = np.clip(raw_scores(booster, table.features[test & known]), 0, target.cap)
+        errors.append(float(np.sqrt(np.mean((told - target.left[test & known]) ** 2))))
+    return tuple(signs.tolist()) if errors[1] <= _MOST_LOST * errors[0] else ()
+
+
+def _way(values: Floats, left: Floats) -> float:
+    """Returns 1 if the values rise with the RUL, -1 if they fall, 0 if neither."""
+    there = ~np.isnan(values)
+    if there.sum() < 8:
+        return 0.0
+    values, left = values[there], left[there]
+    return float(np.sign(((values - values.mean()) * (left - left.mean())).sum()))

@@ -1,0 +1,159 @@
+"""Derives from histories what to train: the kind of model, its columns, steps of life and operating regimes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aurum.prediction.model.card import Kind
+from aurum.prediction.model.features import TIME, FeatureSpec
+from aurum.prediction.model.regimes import find_settings, fit_regimes
+from aurum.prediction.training.columns import UnitChangeError, ages_of, check_units, select_columns
+from aurum.prediction.training.table import Outcomes, Table, outcomes_of
+from aurum.readings.history import AXES, Run, axis_of
+
+LEAST_HEALTHY_STEPS = 50  # of machines that never failed
+_LEAST_FAILURES = 6  # machines or runs; fewer cannot be split for validation
+_CAP_OF_LIFE = 0.6  # default cap of the RUL, as a share of the median life; above it wear does not show yet
+_HORIZON_OF_LIFE = 0.12
+
+
+class TrainingDataError(ValueError):
+    """The data is not suitable to train a model. The message says what is missing and what is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How to train a model.
+
+    Attributes:
+        seed: Seed of all random draws.
+        horizon: Horizon of the risk, in units of the life axis; by default a share of the median life.
+        rul_cap: Cap of the RUL, in units of the life axis; by default a share of the median life.
+        life: The sensor that counts life; by default recognized by its name.
+        threads: Threads for the trees. A second one gains little, and on a busy machine OpenMP's threads wait for each
+            other.
+        rows: Approximate maximum number of rows. Longer histories are thinned out evenly.
+        rounds: Number of trees of each boosted model. Fewer trees train faster and predict less accurately.
+        licence: Licence of the data, for the model card.
+    """
+
+    seed: int = 7
+    horizon: float | None = None
+    rul_cap: float | None = None
+    life: str | None = None
+    threads: int = 1
+    rows: int = 20_000
+    rounds: int = 140
+    licence: str = "not declared"
+
+
+def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
+    """Returns the kind of model that the histories allow. Raises TrainingDataError if they allow none."""
+    readings = sum(len(run.timestamps) for run in runs)
+    if not runs or readings < LEAST_HEALTHY_STEPS:
+        raise TrainingDataError(
+            f"{machine_type}: the data has {readings} rows of {len(runs)} runs; a model of healthy machines needs at "
+            f"least {LEAST_HEALTHY_STEPS} rows, and one of failures at least {_LEAST_FAILURES} runs until a failure"
+        )
+    failed = [run for run in runs if run.failed]
+    if not failed:
+        return "anomaly"
+    machines = len({run.machine for run in failed})
+    if len(failed) < _LEAST_FAILURES:
+        raise TrainingDataError(
+            f"{machine_type}: {len(failed)} of {len(runs)} runs end in a failure, and at least {_LEAST_FAILURES} are "
+            f"needed to train and check a model; add histories that do, with a column `fault` that is 1 at the "
+            f"failure, or leave out those that fail to learn what is usual of healthy machines alone"
+        )
+    followed = [run for run in failed if len(run.timestamps) > 1 or run.left > 0]
+    if len(followed) >= _LEAST_FAILURES:
+        return "rul"
+    healthy = len(runs) - len(failed)
+    if healthy < _LEAST_FAILURES:
+        raise TrainingDataError(
+            f"{machine_type}: all {len(runs)} machines ({machines} of them once each) are in one class, failed; at "
+            f"least {_LEAST_FAILURES} that did not fail, or more than one reading of each life, are needed"
+        )
+    return "classification"
+
+
+def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec, dict[str, str]]:
+    """Determines the features of a model.
+
+    Returns:
+        The feature specification, and for each column that is not used the reason.
+
+    Raises:
+        TrainingDataError: No sensor is usable, or the data has another problem.
+    """
+    common = set.intersection(*(set(run.columns) for run in runs))
+    if options.life is not None and options.life not in common:
+        raise TrainingDataError(f"no column {options.life!r} counts life: there are {', '.join(sorted(common))}")
+    axis = options.life or axis_of(common) or TIME
+    selection = select_columns(runs, axis)
+    if not selection.sensors:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in list(selection.dropped.items())[:5])
+        raise TrainingDataError(f"no sensor is left to learn from: {reasons or 'there are no columns'}")
+    spacings = np.concatenate([np.diff(ages_of(run, axis)) for run in runs])
+    spacings = spacings[spacings > 0]
+    if len(spacings):
+        life = float(np.median([np.nanmax(ages_of(run, axis)) for run in runs]))
+        step = max(float(np.median(spacings)), _round(life / 1000))
+    elif all(len(run.timestamps) == 1 for run in runs):
+        step = 1.0
+    else:
+        raise TrainingDataError("all readings of each run are at one point of its life; at least 2 are needed")
+    settings = find_settings(runs, selection.sensors)
+    regimes = fit_regimes(runs, settings, [name for name in selection.sensors if name not in settings])
+    dropped = dict(selection.dropped)
+    sensors = selection.sensors
+    if regimes is not None:
+        of_regimes = (
+            f"is a setting: it tells the {len(regimes.centers)} operating regimes, to which sensors are related"
+        )
+        dropped |= dict.fromkeys(settings, "is constant in each operating regime")
+        dropped |= dict.fromkeys(regimes.columns, of_regimes)
+        silent = [name for index, name in enumerate(regimes.sensors) if np.isinf(regimes.deviation[:, index]).all()]
+        dropped |= dict.fromkeys(silent, "is constant in each operating regime")
+        sensors = tuple(name for name in regimes.sensors if name not in silent)
+        if not sensors:
+            raise TrainingDataError("no sensor is left to learn from: all are constant in each operating regime")
+    else:
+        try:
+            check_units(runs, sensors)
+        except UnitChangeError as error:
+            raise TrainingDataError(str(error)) from error
+    return FeatureSpec(axis, step, sensors, regimes), dropped
+
+
+def outcomes_to_learn(
+    kind: Kind, runs: Sequence[Run], table: Table, spec: FeatureSpec, options: TrainingOptions
+) -> Outcomes:
+    """Returns the outcome of each row. Raises TrainingDataError if all rows are in one class."""
+    if kind == "classification":
+        return outcomes_of(table, kind, 0.0, 0.0)
+    lives = [float(np.nanmax(ages_of(run, spec.axis))) + run.left for run in runs if run.failed]
+    median_life = float(np.median(lives))
+    cap = options.rul_cap or _round(_CAP_OF_LIFE * median_life)
+    horizon = options.horizon or _round(_HORIZON_OF_LIFE * median_life)
+    outcomes = outcomes_of(table, kind, cap, horizon)
+    soon = outcomes.soon
+    if soon[outcomes.known].all() or not soon.any():
+        raise TrainingDataError(
+            f"with a horizon of {horizon:g} {unit_of(spec.axis)} {'no' if not soon.any() else 'all'} "
+            f"rows are close to a failure, so there is one class only; choose another horizon, or add longer histories"
+        )
+    return outcomes
+
+
+def unit_of(axis: str) -> str:
+    return AXES.get(axis, "h" if axis == TIME else axis)
+
+
+def _round(value: float) -> float:
+    """Rounds to two significant digits, for a readable model card."""
+    if value <= 0:
+        return value
+    digits = 1 - int(np.floor(np.log10(value)))
+    return float(round(value, digits))

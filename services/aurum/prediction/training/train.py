@@ -1,0 +1,178 @@
+"""Trains a model for one machine type. Validation splits are by machine and by time, never by row."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from aurum import __version__
+from aurum.prediction.model import card as parts
+from aurum.prediction.model.anomaly import AnomalyModel, fit_anomaly
+from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
+from aurum.prediction.model.model import CARD, FOREST, Model, assemble
+from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.training.specification import (
+    LEAST_HEALTHY_STEPS,
+    TrainingDataError,
+    TrainingOptions,
+    kind_of,
+    outcomes_to_learn,
+    specify,
+    unit_of,
+)
+from aurum.prediction.training.supervised import Progress, fit_outcomes, judge_later_lives
+from aurum.prediction.training.table import Floats, tabulate
+from aurum.readings.history import Run
+
+__all__ = ["Progress", "TrainingDataError", "TrainingOptions", "train"]
+
+_HEALTHY_SHARE = 0.3  # of a life from its beginning, which counts as healthy
+_DRIFT_FEATURES = 8
+_DECILES = np.linspace(0, 1, 11)[1:-1]
+
+
+def train(
+    machine_type: str, runs: Sequence[Run], source: str, options: TrainingOptions, progress: Progress = lambda *_: None
+) -> tuple[Model, dict[str, str]]:
+    """Trains a model.
+
+    Args:
+        machine_type: The machine type.
+        runs: The histories.
+        source: Where the histories come from, for the model card.
+        options: How to train.
+        progress: Called with the share that is done and the name of the present stage.
+
+    Returns:
+        The model, and the contents of its files by name.
+
+    Raises:
+        TrainingDataError: The histories are not suitable.
+    """
+    runs = [run for run in runs if len(run.timestamps)]
+    kind = kind_of(machine_type, runs)
+    progress(0.0, "columns")
+    spec, dropped = specify(runs, options)
+    progress(0.05, "features")
+    table = tabulate(runs, spec, options.rows)
+    fitted = None
+    later = None
+    cap = horizon = 0.0
+    if kind == "anomaly":
+        if len(table) < LEAST_HEALTHY_STEPS:
+            raise TrainingDataError(
+                f"{machine_type}: {len(table)} steps of {spec.step:g} {unit_of(spec.axis)} of healthy machines, and at "
+                f"least {LEAST_HEALTHY_STEPS} are needed to know what is usual; add longer histories"
+            )
+        healthy = np.ones(len(table), dtype=bool)
+    else:
+        target = outcomes_to_learn(kind, runs, table, spec, options)
+        cap, horizon = target.cap, target.horizon
+        fitted = fit_outcomes(table, target, spec, options, progress)
+        later = judge_later_lives(runs, table, target, fitted.monotone, options)
+        healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
+    progress(0.9, "anomaly")
+    usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
+    anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
+    files = {**(fitted.files if fitted else {}), FOREST: forest}
+    gain = fitted.gain if fitted else np.array([float(index in usual) for index in range(len(spec.names))])
+    digest = _digest(runs)
+    now = datetime.now(UTC)
+    strongest = np.argsort(-gain, kind="stable")
+    card = parts.ModelCard(
+        kind=kind,
+        machine_type=machine_type,
+        version=f"{now:%Y%m%d-%H%M%S}.{now.microsecond // 1000:03}-{digest[:6]}",
+        created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        software={"aurum": __version__, "lightgbm": lgb.__version__, "numpy": np.__version__},
+        data=parts.DataSummary(
+            source=source,
+            sha256=digest,
+            machines=len({run.machine for run in runs}),
+            runs=len(runs),
+            failures=sum(run.failed for run in runs),
+            rows=len(table),
+            licence=options.licence,
+            dropped_columns=dropped,
+        ),
+        seed=options.seed,
+        axis=spec.axis,
+        unit=unit_of(spec.axis),
+        step=spec.step,
+        sensors=list(spec.sensors),
+        features=list(spec.names),
+        importance={spec.names[index]: round(float(gain[index]), 5) for index in strongest[:20]},
+        horizon=horizon,
+        rul_cap=cap,
+        monotone=_monotone_names(spec, fitted.monotone if fitted else ()),
+        regimes=_regime_part(spec.regimes),
+        evaluation=fitted and fitted.evaluation,
+        later_lives=later,
+        risk=fitted and fitted.risk,
+        interval=fitted and fitted.interval,
+        anomaly=_anomaly_part(anomaly),
+        drift=_drift(table.features, spec, strongest),
+        files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},
+    )
+    progress(1.0, "done")
+    return assemble(card, files), {CARD: card.model_dump_json(indent=1), **files}
+
+
+def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp]) -> parts.DriftPart:
+    names, edges, ranges = [], [], []
+    for index in strongest:
+        column = features[:, index]
+        column = column[~np.isnan(column)]
+        inner = np.unique(np.quantile(column, _DECILES)) if len(column) else column
+        if spec.names[index] != "age" and len(inner) == len(_DECILES):
+            names.append(spec.names[index])
+            edges.append([float(edge) for edge in inner])
+            ranges.append((float(column.min()), float(column.max())))
+        if len(names) == _DRIFT_FEATURES:
+            break
+    return parts.DriftPart(features=names, edges=edges, ranges=ranges)
+
+
+def _monotone_names(spec: FeatureSpec, monotone: Sequence[int]) -> list[str]:
+    return [name if sign > 0 else f"-{name}" for name, sign in zip(spec.names, monotone, strict=False) if sign]
+
+
+def _regime_part(regimes: Regimes | None) -> parts.RegimePart | None:
+    if regimes is None:
+        return None
+    deviation = [[None if np.isinf(each) else float(each) for each in row] for row in regimes.deviation]
+    return parts.RegimePart(
+        columns=list(regimes.columns),
+        centers=regimes.centers.tolist(),
+        scale=regimes.scale.tolist(),
+        sensors=list(regimes.sensors),
+        mean=regimes.mean.tolist(),
+        deviation=deviation,
+    )
+
+
+def _anomaly_part(anomaly: AnomalyModel) -> parts.AnomalyPart:
+    return parts.AnomalyPart(
+        columns=anomaly.columns.tolist(),
+        mean=anomaly.mean.tolist(),
+        scale=anomaly.scale.tolist(),
+        components=anomaly.components.tolist(),
+        distances=anomaly.distances.tolist(),
+        paths=anomaly.paths.tolist(),
+        greater=anomaly.greater.tolist(),
+    )
+
+
+def _digest(runs: Sequence[Run]) -> str:
+    """Returns a digest of the data that does not depend on the order of the columns."""
+    digest = hashlib.sha256()
+    for run in runs:
+        digest.update(run.machine_id.encode())
+        digest.update(run.timestamps.astype("<i8").tobytes())
+        for name in sorted(run.columns):
+            digest.update(name.encode())
+            digest.update(run.columns[name].astype("<f8").tobytes())
+    return digest.hexdigest()

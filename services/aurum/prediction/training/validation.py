@@ -1,0 +1,191 @@
+"""Evaluates predictions on machines that a model has not seen: by folds of whole machines, and on later lives."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aurum.prediction.model import card as parts
+from aurum.prediction.training.calibration_fit import (
+    average_precision,
+    calibrate_interval,
+    calibrate_risk,
+    calibration_curve,
+    expected_calibration_error,
+)
+from aurum.prediction.training.table import Bools, Floats, Indices
+
+FOLDS = 5
+_RESAMPLES = 100
+_POINTS = 400
+_WARNED_AT = 0.5
+_WARNED_FOR = 3  # steps in a row
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Uncalibrated predictions for rows that were not used for training, and the true outcomes.
+
+    Attributes:
+        score: Raw risk scores.
+        soon: Whether the failure is within the horizon.
+        rul: Predicted RUL; None if there are no lives.
+        left: True RUL, NaN if it is not known; None if there are no lives.
+        group: The machine of each row.
+        run: The run of each row. The rows of a run are in chronological order.
+        failed: Whether the row's run ended in a failure.
+    """
+
+    score: Floats
+    soon: Bools
+    rul: Floats | None
+    left: Floats | None
+    group: Indices
+    run: Indices
+    failed: Bools
+
+
+def folds_of(group: Indices, seed: int) -> Indices:
+    """Returns the fold of each row. All rows of a machine are in one fold, and machines are spread evenly."""
+    machines = np.unique(group)
+    order = np.random.default_rng(seed).permutation(len(machines))
+    fold_of_machine = np.empty(int(machines.max()) + 1, dtype=np.intp)
+    fold_of_machine[machines[order]] = np.arange(len(machines)) % FOLDS
+    return fold_of_machine[group]
+
+
+def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str, cap: float) -> parts.Evaluation:
+    """Evaluates predictions; each fold is calibrated with the others."""
+    probabilities = np.zeros(len(held_out.soon))
+    inside = np.zeros(len(held_out.soon), dtype=bool)
+    for each in np.unique(fold):
+        test = fold == each
+        probabilities[test] = calibrate_risk(held_out.score[~test], held_out.soon[~test])(held_out.score[test])
+        if held_out.rul is not None and held_out.left is not None:
+            known = ~np.isnan(held_out.left)
+            others = ~test & known
+            machines = len(np.unique(held_out.group[others]))
+            calibration = calibrate_interval(held_out.rul[others], held_out.left[others], cap, machines)
+            quantiles = np.minimum(calibration(held_out.rul[test]), cap)
+            inside[test] = within(held_out.left[test], quantiles[:, 0], quantiles[:, -1])
+    return evaluate(held_out, probabilities, inside, protocol)
+
+
+def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: str) -> parts.Evaluation:
+    """Computes all metrics with confidence intervals.
+
+    Args:
+        held_out: The predictions and true outcomes.
+        probabilities: The calibrated risk of each row.
+        inside: Whether the true RUL of each row is within the predicted interval.
+        protocol: How the predictions were made, as text for the model card.
+    """
+    measures = _measures(held_out, probabilities, inside)
+    groups = np.unique(held_out.group)
+    rows_of = [np.flatnonzero(held_out.group == group) for group in groups]
+    rng = np.random.default_rng(0)
+    resampled: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(_RESAMPLES):
+        rows = np.concatenate([rows_of[index] for index in rng.integers(0, len(groups), len(groups))])
+        for name, measure in measures.items():
+            value = measure(rows)
+            if value is not None and np.isfinite(value):
+                resampled[name].append(value)
+    everything = np.arange(len(held_out.soon))
+    values = {name: measure(everything) for name, measure in measures.items()}
+    lead, warned = _lead_time(held_out, probabilities)
+    curve = calibration_curve(probabilities, held_out.soon)
+    return parts.Evaluation(
+        protocol=protocol,
+        metrics=parts.Metrics(
+            rul_rmse=_rounded(values.get("rul_rmse")),
+            rul_mae=_rounded(values.get("rul_mae")),
+            interval_coverage=_rounded(values.get("interval_coverage")),
+            risk_brier=_rounded(values["risk_brier"]) or 0.0,
+            risk_ece=_rounded(values["risk_ece"]) or 0.0,
+            risk_average_precision=_rounded(values["risk_average_precision"]) or 0.0,
+            risk_base_rate=round(float(held_out.soon.mean()), 5),
+            lead_time=_rounded(lead),
+            warned_share=_rounded(warned),
+        ),
+        confidence={
+            name: (round(float(np.quantile(found, 0.025)), 5), round(float(np.quantile(found, 0.975)), 5))
+            for name, found in resampled.items()
+            if found
+        },
+        calibration=[
+            parts.CalibrationPoint(told=round(each.told, 5), true=round(each.true, 5), rows=each.rows) for each in curve
+        ],
+        points=_points(held_out),
+    )
+
+
+def within(truths: Floats, lower: Floats, upper: Floats) -> Bools:
+    """Returns which true values are within their interval, including its bounds."""
+    inside: Bools = (truths >= lower - 1e-9) & (truths <= upper + 1e-9)
+    return inside
+
+
+def _measures(held_out: HeldOut, probabilities: Floats, inside: Bools) -> dict[str, Callable[[Indices], float | None]]:
+    soon = held_out.soon
+    measures: dict[str, Callable[[Indices], float | None]] = {
+        "risk_brier": lambda rows: float(((probabilities[rows] - soon[rows]) ** 2).mean()),
+        "risk_ece": lambda rows: expected_calibration_error(probabilities[rows], soon[rows]),
+        "risk_average_precision": lambda rows: (
+            average_precision(probabilities[rows], soon[rows]) if soon[rows].any() else None
+        ),
+    }
+    if held_out.rul is None or held_out.left is None:
+        return measures
+    known = ~np.isnan(held_out.left)
+    errors = np.where(known, held_out.rul - np.where(known, held_out.left, 0.0), np.nan)
+    return measures | {
+        "rul_rmse": lambda rows: float(np.sqrt(np.mean(errors[rows][known[rows]] ** 2))),
+        "rul_mae": lambda rows: float(np.abs(errors[rows][known[rows]]).mean()),
+        "interval_coverage": lambda rows: float(inside[rows][known[rows]].mean()),
+    }
+
+
+def _lead_time(held_out: HeldOut, probabilities: Floats) -> tuple[float | None, float | None]:
+    if held_out.left is None:
+        return None, None
+    leads, failures = [], 0
+    for run in np.unique(held_out.run[held_out.failed]):
+        rows = np.flatnonzero(held_out.run == run)
+        failures += 1
+        high = probabilities[rows] >= _WARNED_AT
+        steady = np.convolve(high, np.ones(_WARNED_FOR), "full")[: len(rows)] >= min(_WARNED_FOR, len(rows))
+        if steady.any():
+            leads.append(float(held_out.left[rows[int(steady.argmax())]]))
+    return (float(np.median(leads)) if leads else None), (len(leads) / failures if failures else None)
+
+
+def _points(held_out: HeldOut) -> list[parts.RulPoint]:
+    if held_out.rul is None or held_out.left is None:
+        return []
+    known = np.flatnonzero(~np.isnan(held_out.left))
+    chosen = known[np.linspace(0, len(known) - 1, min(_POINTS, len(known))).astype(int)] if len(known) else known
+    return [
+        parts.RulPoint(truth=round(float(held_out.left[row]), 4), predicted=round(float(held_out.rul[row]), 4))
+        for row in chosen
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), 5)
+
+
+def later_lives(begins: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
+    """Splits runs by time, so that the second part began after all runs of the first part had ended.
+
+    Args:
+        begins: Start of each run in µs.
+        ends: End of each run in µs.
+
+    Returns:
+        The indices of the runs for training and for evaluation, or None if one part has fewer than three.
+    """
+    cut = int(np.quantile(np.array(ends), 0.6))
+    before = [index for index, end in enumerate(ends) if end <= cut]
+    after = [index for index, begin in enumerate(begins) if begin > cut]
+    return (before, after) if len(after) >= 3 and len(before) >= 3 else None

@@ -1,0 +1,142 @@
+"""The server side of Ingest: accepts a stream of batches, and acknowledges durable ones in order."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from opentelemetry.trace import SpanKind
+
+from aurum.readings.batch import parse_request
+from aurum.runtime.errors import AurumError, UnavailableError
+from aurum.runtime.telemetry.tracing import context_of, traced_operation
+from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
+
+_ACKNOWLEDGE_EVERY = 16  # batches; the most that one acknowledgement covers while more are ready
+_UNACKNOWLEDGED = 64  # batches of a stream that are not durable yet; at this number the stream is not read on
+_END = object()
+SERVICE_NAME = "aurum.v1.IngestionService"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The outcome of a batch.
+
+    Attributes:
+        accepted: The number of readings that were stored; 0 for a duplicate.
+        duplicate: The number of readings of a duplicate; 0 for a new batch.
+        rank: The rank of the stored readings in the store; empty elsewhere.
+    """
+
+    accepted: int
+    duplicate: int
+    rank: tuple[Any, ...] = field(default=(), compare=False)
+
+
+Accept = Callable[[columns_pb2.BatchRequest, int], Awaitable[Awaitable[Written]]]
+
+
+def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer, server: grpc.aio.Server) -> None:
+    """Registers a servicer with its own serialization.
+
+    Its Ingest and Write receive serialized requests, for `parse_request`. Its Query may answer with QueryResponse or
+    QueriedResponse, which have the same wire format.
+    """
+    handlers: dict[str, Any] = {
+        "Ingest": grpc.stream_stream_rpc_method_handler(
+            servicer.Ingest,
+            request_deserializer=None,
+            response_serializer=ingestion_pb2.IngestResponse.SerializeToString,
+        ),
+        "Write": grpc.unary_unary_rpc_method_handler(
+            servicer.Write,
+            request_deserializer=None,
+            response_serializer=ingestion_pb2.WriteResponse.SerializeToString,
+        ),
+    }
+    handlers["Query"] = grpc.unary_stream_rpc_method_handler(
+        servicer.Query,
+        request_deserializer=ingestion_pb2.QueryRequest.FromString,
+        response_serializer=lambda response: response.SerializeToString(),
+    )
+    ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server)
+    server.add_registered_method_handlers(SERVICE_NAME, handlers)  # replaces the handlers registered above
+
+
+class IngestStreams:
+    """All Ingest streams of a server.
+
+    Args:
+        accept: Takes a request and its position in the stream. Its first await completes when the batch is queued,
+            the second when it is durable.
+    """
+
+    def __init__(self, accept: Accept) -> None:
+        self._accept = accept
+        self._readers: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Ends all streams. No more requests are read; those already read are still acknowledged."""
+        self._stopping = True
+        for reader in self._readers:
+            reader.cancel()
+
+    async def serve(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+        pending: asyncio.Queue[Any] = asyncio.Queue(_UNACKNOWLEDGED)
+        reader = asyncio.create_task(self._read(requests, pending), name="ingest-reader")
+        self._readers.add(reader)
+        acknowledged = duplicates = told = 0
+        try:
+            while True:
+                item = await pending.get()
+                ending = item is _END or isinstance(item, Exception)
+                if not ending:
+                    try:
+                        written: Written = await item
+                    except AurumError as error:
+                        error.metadata.setdefault("position", str(acknowledged))
+                        raise
+                    acknowledged += 1
+                    duplicates += written.duplicate > 0
+                # Batches of one commit share an acknowledgement, and the rest is acknowledged before the stream ends:
+                due = ending or pending.empty() or acknowledged - told >= _ACKNOWLEDGE_EVERY
+                if due and acknowledged > told:
+                    told = acknowledged
+                    yield ingestion_pb2.IngestResponse(acknowledged=acknowledged, duplicates=duplicates)
+                if isinstance(item, Exception):
+                    raise item
+                if ending:
+                    return
+        finally:
+            self._readers.discard(reader)
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+
+    async def _read(self, requests: AsyncIterator[bytes], pending: "asyncio.Queue[Any]") -> None:
+        """Queues the writes of a stream in order. An error ends the stream after the batches before it."""
+        position = 0
+        try:
+            async for data in requests:
+                request = parse_request(data)
+                with traced_operation(
+                    "aurum.v1.IngestionService/Ingest batch",
+                    kind=SpanKind.CONSUMER,
+                    context=context_of(request.traceparent),
+                ):
+                    writing = await self._accept(request, position)
+                await pending.put(asyncio.ensure_future(writing))
+                position += 1
+            await pending.put(_END)
+        except AurumError as error:
+            error.metadata.setdefault("position", str(position))
+            await pending.put(error)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            await pending.put(UnavailableError("the service is stopping; send the rest again", retry_after=0.5))
+        except Exception as error:  # raised by `serve` at the end of the stream
+            await pending.put(error)

@@ -1,0 +1,217 @@
+"""The client side of Ingest: one stream at a time, in order, opened again when it breaks."""
+
+import asyncio
+import collections
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+
+from aurum.readings.transport.refusals import Refusals, Refused
+from aurum.resilience import CircuitBreakerError, Pipeline
+from aurum.runtime import metrics
+from aurum.runtime.errors import AurumError, UnavailableError, from_rpc_error
+from aurum.runtime.grpc.client import Dependency
+from aurum.v1 import ingestion_pb2
+
+logger = logging.getLogger(__name__)
+
+_WINDOW = 64  # batches sent and not yet acknowledged
+_IDLE = 1.0  # seconds between two checks of an empty outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A batch that waits to be sent. `id` increases in the order of sending. `data` is the serialized IngestRequest."""
+
+    id: int
+    data: bytes
+
+
+class Arrivals:
+    """Wakes a waiting sender when a batch has arrived in its outbox."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def note(self) -> None:
+        """Records that a batch has arrived."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when a batch has arrived since the last call, or after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return
+        self._event.clear()  # not earlier, so that a batch that arrived since the last call is not missed
+
+
+class Outbox(Protocol):
+    """Batches that wait to be sent, and stay until they are acknowledged."""
+
+    @property
+    def batches(self) -> int:
+        """The number of waiting batches."""
+
+    async def after(self, last: int, batches: int) -> list[Waiting]:
+        """Returns up to `batches` batches that follow the id `last`, in order."""
+
+    async def wait_for_more(self, seconds: float) -> None:
+        """Returns when a batch has arrived, or after `seconds`."""
+
+    async def forwarded(self, ids: Sequence[int]) -> None:
+        """Removes batches that the server has acknowledged."""
+
+    async def refused(self, refused: Refused) -> None:
+        """Sets aside a batch that the server refuses permanently."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The state of one stream.
+
+    Attributes:
+        in_flight: The ids of batches that were sent and not acknowledged, in order.
+        acknowledged: The number of acknowledged batches.
+        room: Set when an acknowledgement has made room in the window.
+        failure: The error of the outbox, if it failed. gRPC then reports only that the stream was cancelled.
+    """
+
+    in_flight: collections.deque[int] = field(default_factory=collections.deque)
+    acknowledged: int = 0
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: Exception | None = None
+
+
+class Uplink:
+    """Sends the batches of an outbox while `run` runs."""
+
+    def __init__(self, outbox: Outbox, dependency: Dependency) -> None:
+        self._outbox = outbox
+        # The batches are serialized already
+        self._ingest: Any = dependency.channel.stream_stream(
+            "/aurum.v1.IngestionService/Ingest",
+            request_serializer=None,
+            response_deserializer=ingestion_pb2.IngestResponse.FromString,
+        )
+        self._dependency = dependency
+        self._server = dependency.server
+        self._refusals = Refusals()
+        self.problem: str | None = None
+
+    @property
+    def _pipeline(self) -> Pipeline:
+        """The policies of the stream that are in force now."""
+        return self._dependency.pipeline("Ingest")
+
+    async def run(self) -> None:
+        """Streams until cancelled. A broken stream is opened again after a backoff, subject to the circuit breaker."""
+        attempt = 0
+        while True:
+            stream = _Stream()
+            try:
+                while self._outbox.batches <= (self._refusals.passed_over is not None):
+                    await self._outbox.wait_for_more(_IDLE)
+                await self._forward(stream)
+            except CircuitBreakerError as error:
+                await asyncio.sleep(min(1.0, max(0.05, getattr(error, "retry_after", 1.0))))
+                continue
+            except (grpc.aio.AioRpcError, AurumError, TimeoutError) as error:
+                attempt = 1 if stream.acknowledged else attempt + 1
+                self.problem = f"{self._pipeline.name}: {_sentence(error)}"
+                await self._look_for_refusal(stream, error)
+                metrics.track_retry(self._pipeline.name)
+                delay = self._pipeline.retry.delay(error, min(attempt, 20))
+                logger.warning("the stream to %s broke: %s; again in %.2f s", self._server, _sentence(error), delay)
+                await asyncio.sleep(delay)
+
+    async def _forward(self, stream: _Stream) -> None:
+        """Runs one stream until it ends.
+
+        The first acknowledgement counts as success for the circuit breaker, because a stream may last for months.
+
+        Raises:
+            AioRpcError: If the stream breaks.
+            CircuitBreakerError: If the breaker is open.
+            TimeoutError: If no acknowledgement arrives in time.
+            Exception: What the outbox raises.
+        """
+        pipeline = self._pipeline
+        call: grpc.aio.StreamStreamCall[Any, Any] | None = None
+        try:
+            with pipeline.attempt(f"{self._dependency.client}/{self._server}/Ingest"):
+                await self._dependency.connected(pipeline, pipeline.policy.timeout.attempt)
+                call = self._ingest(self._requests(stream))
+                responses = call.__aiter__()
+                going_on = await self._acknowledge(stream, responses)
+            while going_on:
+                going_on = await self._acknowledge(stream, responses)
+        finally:
+            if call is not None:
+                call.cancel()
+
+    async def _acknowledge(self, stream: _Stream, responses: AsyncIterator[ingestion_pb2.IngestResponse]) -> bool:
+        """Handles the next acknowledgement. Returns False at the end of the stream."""
+        waiting = asyncio.ensure_future(anext(responses, None))
+        waiting.add_done_callback(lambda task: task.cancelled() or task.exception())  # avoids an unretrieved exception
+        try:
+            while not waiting.done():
+                sent = len(stream.in_flight)
+                done, _ = await asyncio.wait([waiting], timeout=self._pipeline.policy.timeout.deadline)
+                if not done and sent:
+                    raise TimeoutError("acknowledgements stay out")
+            if waiting.cancelled():  # by gRPC
+                raise stream.failure or UnavailableError(f"the stream to {self._server} broke off on this side")
+            response = waiting.result()
+        finally:
+            waiting.cancel()
+        if response is None:
+            return False
+        ids = [stream.in_flight.popleft() for _ in range(response.acknowledged - stream.acknowledged)]
+        stream.acknowledged = response.acknowledged
+        stream.room.set()
+        self.problem = None
+        await self._outbox.forwarded(ids)
+        if ids and (refused := self._refusals.taken(len(ids))):
+            await self._put_aside(refused)
+        return True
+
+    async def _requests(self, stream: _Stream) -> AsyncGenerator[bytes]:
+        sent = 0
+        try:
+            while True:
+                while len(stream.in_flight) >= self._refusals.window(_WINDOW):
+                    stream.room.clear()
+                    await stream.room.wait()
+                waiting = await self._outbox.after(sent, self._refusals.window(_WINDOW) - len(stream.in_flight))
+                for each in waiting:
+                    sent = each.id
+                    if each.id == self._refusals.passed_over:
+                        continue
+                    stream.in_flight.append(each.id)
+                    yield each.data
+                if not waiting:
+                    await self._outbox.wait_for_more(_IDLE)
+        except Exception as error:
+            stream.failure = error
+            raise
+
+    async def _look_for_refusal(self, stream: _Stream, error: BaseException) -> None:
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return
+        refusal = from_rpc_error(error)
+        refused = self._refusals.broken(refusal, error.code(), stream.in_flight, stream.acknowledged)
+        if refused is not None:
+            await self._put_aside(refused)
+
+    async def _put_aside(self, refused: Refused) -> None:
+        logger.error("%s refuses a batch for good, so it is put aside: %s", self._server, refused.message)
+        await self._outbox.refused(refused)
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)

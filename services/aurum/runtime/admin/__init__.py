@@ -1,0 +1,1 @@
+"""The admin server of each process: probes, metrics and state."""

@@ -1,0 +1,63 @@
+"""Access control of the admin server: probes and metrics are public, and everything else requires the admin token."""
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from aurum.runtime.http.bind_policy import (
+    changes_for_elsewhere,
+    is_loopback,
+    require_closed,
+    same_secret,
+    under_foreign_name,
+)
+from aurum.runtime.settings import Settings
+
+_FOR_ALL = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class AdminDoor:
+    """Checks each request before it reaches the application.
+
+    Args:
+        app: The application of the admin server.
+        token: The required token, or None if none is required.
+        local: Whether only this machine may use the server.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None, *, local: bool) -> None:
+        self._app = app
+        self._wanted = None if token is None else f"Bearer {token}"
+        self._local = local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (problem := self._problem(scope, Headers(scope=scope))):
+            status, detail = problem
+            await JSONResponse({"detail": detail}, status_code=status)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        if self._wanted is None:
+            if changes_for_elsewhere(scope["method"], headers):
+                return 403, "a browser changes nothing here for another site"
+            if self._local and under_foreign_name(headers):
+                return 403, "this machine is asked under a name that is not its own"
+            return None
+        if scope["path"] in _FOR_ALL or same_secret(headers.get("authorization", ""), self._wanted):
+            return None
+        return 401, "the admin server wants its token: Authorization: Bearer … (AURUM_ADMIN_TOKEN)"
+
+
+def admin_door(app: ASGIApp, settings: Settings) -> AdminDoor:
+    """Wraps the admin application. Raises SettingsError if other machines could reach it without authentication."""
+    token = settings.admin_token.get_secret_value() if settings.admin_token else None
+    if token is None:
+        require_closed(
+            settings.admin_host,
+            "AURUM_ADMIN_HOST",
+            said=settings.admin_open,
+            name="AURUM_ADMIN_OPEN",
+            instead="AURUM_ADMIN_TOKEN",
+        )
+    return AdminDoor(app, token, local=is_loopback(settings.admin_host))

@@ -1,0 +1,1 @@
+"""gRPC: the server of a service, clients of other services, and mutual TLS."""

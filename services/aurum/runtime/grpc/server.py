@@ -1,0 +1,453 @@
+"""The gRPC server of a service: health, reflection, traces, metrics, request context, deadlines, error details."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry import propagate, trace
+from opentelemetry.context import attach
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from aurum.resilience import (
+    ConcurrencyLimit,
+    Criticality,
+    LimitExceededError,
+    criticality_scope,
+    received_deadline,
+)
+from aurum.runtime import metrics
+from aurum.runtime.errors import (
+    CONCURRENCY_LIMIT,
+    DETAILS_KEY,
+    OWN_SHARE,
+    AurumError,
+    InternalError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    from_policy_error,
+    to_status,
+)
+from aurum.runtime.faults import Faults
+from aurum.runtime.grpc.answer_times import AnswerTimes
+from aurum.runtime.grpc.client import CRITICALITY_KEY
+from aurum.runtime.grpc.stream_shares import StreamShares, address_of, kind_of, limit_health, rpc_shares
+from aurum.runtime.grpc.tls import certificate_folder, server_credentials
+from aurum.runtime.health import Health
+from aurum.runtime.http.server import PortInUseError
+from aurum.runtime.settings import Settings
+from aurum.runtime.telemetry.logging import reset_request_context, set_request_context
+from aurum.runtime.telemetry.tracing import current_trace_id, get_tracer, traced_operation
+
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("aurum.access")
+
+_SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+# These methods outlive any request, so they get no span; Ingest creates one for each batch instead
+_ENDLESS = frozenset({"Ingest", "Watch"})
+# The class of calls that state none, by method; all others are queries
+_CRITICALITY = {
+    "Ingest": Criticality.TELEMETRY,
+    "Write": Criticality.TELEMETRY,
+    "RegisterMachine": Criticality.TELEMETRY,
+    "PredictBatch": Criticality.BATCH,
+}
+# Codes that tell an adaptive limit of overload; a call is cancelled when its caller has given up
+_OVERLOAD = frozenset(
+    {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+)
+_MOST_USER = 200  # characters of a name in logs
+# When a connection ends, callers reconnect and so find new pods; streams go on
+_CONNECTION_AGE_MS = 300_000
+_CUT_OFF = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})  # calls that got no answer
+_SHED = ResourceExhaustedError(
+    "the service has too much to do; try again later", reason=CONCURRENCY_LIMIT, retry_after=0.1
+)
+_SHED_DETAILS = to_status(_SHED).SerializeToString()
+
+
+# Authorises a call by its method and context. Returns the caller, or None for the platform; raises AurumError
+Admit = Callable[[str, Any], str | None]
+
+
+class _CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each call: admission, request context, deadline, metrics, injected faults and error details."""
+
+    def __init__(
+        self,
+        calls: ConcurrencyLimit,
+        streams: ConcurrencyLimit,
+        faults: Faults,
+        door: Admit | None,
+        shares: StreamShares,
+    ) -> None:
+        self._calls = calls
+        self._streams = streams
+        self._faults = faults
+        self._door = door
+        self._shares = shares
+        self._answers = AnswerTimes()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith("/grpc.health."):  # probes have no certificate
+            return limit_health(method, handler, self._shares)
+        take = _well_formed if handler.request_deserializer else _as_it_is
+        limit = self._streams if method.rpartition("/")[2] in _ENDLESS else self._calls
+        if handler.response_streaming:
+            behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            wrapped: Any = self._streamed(method, limit, behaviour, take)
+        else:
+            behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
+            make = (
+                grpc.stream_unary_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            wrapped = self._single(method, limit, behaviour, take)
+        return make(wrapped, _parser(handler.request_deserializer), handler.response_serializer)
+
+    def _single(
+        self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]], take: Callable[[Any], Any]
+    ) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            metadata = _text_metadata(context)
+            criticality = await self._admitted(method, limit, context, metadata)
+            outcome = _Outcome(method, limit, self._answers, context.time_remaining())
+            with outcome.released(), _request_scope(method, context, metadata, criticality):
+                try:
+                    with outcome.measured():
+                        if self._door is not None:
+                            self._door(method, context)
+                        drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
+                        response = await behaviour(take(request), context)
+                        if drip:
+                            await asyncio.sleep(drip)
+                        return response
+                except Exception as error:
+                    await outcome.abort(context, error)
+
+        return call
+
+    def _streamed(
+        self,
+        method: str,
+        limit: ConcurrencyLimit,
+        behaviour: Callable[..., AsyncIterator[Any]],
+        take: Callable[[Any], Any],
+    ) -> Any:
+        kind = kind_of(method)
+
+        async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
+            metadata = _text_metadata(context)
+            criticality = await self._admitted(method, limit, context, metadata)
+            outcome = _Outcome(method, limit, self._answers, context.time_remaining())
+            # The body of a generator runs in its caller's context, which is always this call's own task
+            with outcome.released(), _request_scope(method, context, metadata, criticality):
+                try:
+                    with outcome.measured():
+                        caller = address_of(context) if self._door is None else self._door(method, context)
+                        with self._shares.place(kind, caller):
+                            drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
+                            async for response in behaviour(take(request), context):
+                                if drip:
+                                    await asyncio.sleep(drip)
+                                yield response
+                except Exception as error:
+                    await outcome.abort(context, error)
+
+        return call
+
+    async def _admitted(
+        self, method: str, limit: ConcurrencyLimit, context: Any, metadata: dict[str, str]
+    ) -> Criticality:
+        """Takes a place for the call and returns its class.
+
+        A call ends here with RESOURCE_EXHAUSTED if it gets no place, or if its caller will not wait for as long as an
+        answer takes. There are many such calls under overload, so they are counted but get neither a span nor a log
+        line.
+        """
+        criticality = Criticality.parse(metadata.get(CRITICALITY_KEY, ""))
+        if criticality is None:
+            criticality = _CRITICALITY.get(method.rpartition("/")[2], Criticality.QUERY)
+        left = context.time_remaining()
+        try:
+            if self._answers.refuses(method, left, busy=limit.in_flight > 0):
+                raise LimitExceededError
+            await limit.acquire_async(left, criticality)
+        except LimitExceededError:
+            metrics.rpc_server_requests_total.labels(method, grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _SHED.message, ((DETAILS_KEY, _SHED_DETAILS),))
+        return criticality
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """Stands for a request that cannot be decoded."""
+
+
+def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Wraps the deserializer so that a malformed request is refused within the call and with a description."""
+    if deserializer is None:
+        return None
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError:
+            return _Malformed()
+
+    return parse
+
+
+def _well_formed(request: Any) -> Any:
+    """Returns the request or the stream of requests. Raises InvalidArgumentError for a malformed request."""
+    if isinstance(request, _Malformed):
+        raise InvalidArgumentError.of("request", "is no message of this method")
+    return _well_formed_stream(request) if hasattr(request, "__aiter__") else request
+
+
+def _as_it_is(request: Any) -> Any:
+    return request
+
+
+async def _well_formed_stream(requests: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    async for request in requests:
+        yield _well_formed(request)
+
+
+def _text_metadata(context: Any) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+class _Outcome:
+    """Tracks the outcome of one call."""
+
+    def __init__(self, method: str, limit: ConcurrencyLimit, answers: AnswerTimes, left: float | None) -> None:
+        """left: Seconds that the caller still waits, or None without a deadline."""
+        self._method = method
+        self._limit = limit
+        self._answers = answers
+        self._left = left
+        self._code = grpc.StatusCode.OK
+        self._own_share = False
+        self.name = method.rpartition("/")[2]
+
+    @contextlib.contextmanager
+    def released(self) -> Generator[None]:
+        """Gives the call's place back at the end of the block, and reports the duration to an adaptive limit."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            if self.name not in _ENDLESS:
+                if self._code is grpc.StatusCode.OK:
+                    self._answers.answered(self._method, seconds)
+                elif self._code in _CUT_OFF:
+                    self._answers.cut_off(self._method, seconds, self._left)
+            self._limit.release(None if self._own_share else seconds, self._code in _OVERLOAD)
+
+    @contextlib.contextmanager
+    def measured(self) -> Generator[None]:
+        started = time.perf_counter()
+        in_progress = metrics.rpc_server_in_progress.labels(self._method)
+        in_progress.inc()
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self._code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            meant = _domain_error(error)
+            self._code, self._own_share = meant.code, meant.reason in OWN_SHARE
+            raise
+        finally:
+            in_progress.dec()
+            seconds = time.perf_counter() - started
+            metrics.track_rpc_server(self._method, self._code.name, seconds)
+            if current_trace_id():
+                access_logger.info(
+                    "%s %s",
+                    self._method,
+                    self._code.name,
+                    extra={"code": self._code.name, "duration_ms": round(seconds * 1e3, 3)},
+                )
+
+    async def abort(self, context: Any, error: Exception) -> None:
+        """Logs an error and ends the call with its status and details. Unexpected errors are not described to the
+        caller."""
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{self._method} ended"):
+            domain_error = _domain_error(error)
+            metrics.track_error(domain_error.reason)
+            span = trace.get_current_span()
+            span.set_attributes({"rpc.grpc.status_code": domain_error.code.value[0], "error.type": domain_error.reason})
+            if domain_error.code in _SERVER_FAULTS:
+                span.set_status(Status(StatusCode.ERROR, domain_error.message))
+            if isinstance(domain_error, InternalError):
+                span.record_exception(error)
+                logger.exception("%s failed", self._method)
+            else:
+                extra = {"code": domain_error.code.name}
+                logger.info("%s refused: %s", self._method, domain_error.message, extra=extra)
+        details = to_status(domain_error).SerializeToString()
+        # gRPC keeps the call and its error in a reference cycle. The traceback holds the decoded request, which would
+        # stay in memory until the next garbage collection.
+        error.__traceback__ = None
+        await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
+
+
+def _domain_error(error: Exception) -> AurumError:
+    if isinstance(error, AurumError):
+        return error
+    return from_policy_error(error) or InternalError("something went wrong in the service; its log says more")
+
+
+@contextlib.contextmanager
+def _request_scope(method: str, context: Any, metadata: dict[str, str], criticality: Criticality) -> Generator[None]:
+    """Sets the ids, the deadline, the class and the span of a request for the duration of the block."""
+    user_id = metadata.get("x-user-id")
+    token = set_request_context(
+        request_id=metadata.get("x-request-id"), user_id=unquote(user_id)[:_MOST_USER] if user_id else None
+    )
+    try:
+        with (
+            received_deadline(context.time_remaining()),
+            criticality_scope(criticality),
+            _span(method, metadata),
+        ):
+            yield
+    finally:
+        with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
+            reset_request_context(token)
+
+
+@contextlib.contextmanager
+def _span(method: str, metadata: dict[str, str]) -> Generator[None]:
+    _, service, name = method.split("/")
+    if name in _ENDLESS:
+        yield
+        return
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+    span = get_tracer("aurum.rpc").start_span(
+        method[1:], context=propagate.extract(metadata), kind=SpanKind.SERVER, attributes=attributes
+    )
+    token = attach(trace.set_span_in_context(span))
+    try:
+        yield
+        span.set_attribute("rpc.grpc.status_code", grpc.StatusCode.OK.value[0])  # an error sets its own code
+    finally:
+        with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
+            token.var.reset(token)
+        span.end()
+
+
+@contextlib.asynccontextmanager
+async def rpc_server(
+    register: Callable[[grpc.aio.Server], None],
+    service_names: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    setting: str,
+    settings: Settings,
+    health_state: Health,
+    limits: tuple[ConcurrencyLimit, ConcurrencyLimit],
+    faults: Faults,
+    door: Admit | None,
+) -> AsyncGenerator[int]:
+    """Serves during the block and yields the port. Calls in progress get the shutdown grace afterwards.
+
+    Args:
+        register: Adds the servicers to the server.
+        service_names: Full names of the services, for health and reflection.
+        host: Address to listen on.
+        port: Port to listen on.
+        setting: Setting that names the port, for errors.
+        settings: Settings of the process.
+        health_state: State that the health service reports.
+        limits: Limits on unary calls and on endless streams.
+        faults: Faults to inject.
+        door: Authorises calls. None: all callers may call everything.
+
+    Raises:
+        PortInUseError: The port cannot be used.
+    """
+    calls = limits[0]
+    shares = rpc_shares(settings, lambda: max(calls.limit, calls.config.limit))
+    server = grpc.aio.server(
+        interceptors=[_CallInterceptor(*limits, faults, door, shares)],
+        options=[
+            ("grpc.so_reuseport", 0),  # a second process on the port is an error and does not share the load
+            ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),
+            ("grpc.max_send_message_length", settings.rpc_max_message_bytes),
+            ("grpc.max_metadata_size", 16_384),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
+        ],
+    )
+    register(server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = ["", *service_names]
+    for name in names:
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    tasks: set[asyncio.Task[None]] = set()
+
+    def tell(serving: bool) -> None:
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in names:
+            task = asyncio.get_running_loop().create_task(health_servicer.set(name, state))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    health_state.on_change(tell)
+    reflection.enable_server_reflection([*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    try:
+        folder = certificate_folder(settings)
+        address = f"{host}:{port}"
+        bound = (
+            server.add_secure_port(address, server_credentials(folder)) if folder else server.add_insecure_port(address)
+        )
+    except RuntimeError as error:
+        raise PortInUseError(
+            f"port {port} on {host} is in use by another program or not to be had; stop it or set {setting}"
+        ) from error
+    await server.start()
+    try:
+        yield bound
+    finally:
+        await server.stop(settings.shutdown_grace)

@@ -1,0 +1,1 @@
+"""HTTP: servers, their limits and their exposure, and clients of other services."""

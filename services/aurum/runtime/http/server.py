@@ -1,0 +1,91 @@
+"""Listening sockets, and an HTTP server that leaves signal handling to the service."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+import uvicorn
+
+from aurum.runtime.http.connection_limits import ConnectionBounds, bounded_protocol
+
+_BACKLOG = 1024  # connections that wait to be accepted
+_ACCEPTED_AT_ONCE = 32
+
+
+class PortInUseError(OSError):
+    """Raised when a port is already in use. The message names the port and its setting."""
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """Returns a listening TCP socket. Raises PortInUseError or OSError with a message that names the setting."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio disables Nagle's algorithm only for sockets with an explicit TCP protocol; it would delay answers by 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                f"port {port} on {host} is in use by another program; stop it or set {setting} to a free port"
+            ) from error
+        raise OSError(f"cannot listen on {host}:{port} ({setting}): {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield  # the service handles signals for all of its servers
+
+
+@contextlib.asynccontextmanager
+async def http_server(
+    app: Any,
+    listener: socket.socket,
+    grace: float,
+    bounds: ConnectionBounds = ConnectionBounds(),  # noqa: B008 - it cannot change
+    trusted_proxies: str = "",
+) -> AsyncGenerator[None]:
+    """Serves `app` on `listener` during the block. Requests in progress then get `grace` seconds.
+
+    Args:
+        app: The ASGI application.
+        listener: The listening socket.
+        grace: Seconds for the requests in progress at the end.
+        bounds: Bounds of the connections.
+        trusted_proxies: Addresses and networks, separated by commas, of proxies whose forwarding headers are trusted.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=max(1, int(grace)),
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
+        timeout_keep_alive=30,
+        backlog=_ACCEPTED_AT_ONCE,
+        http=bounded_protocol(bounds),
+        ws="none",
+        h11_max_incomplete_event_size=bounds.head_bytes,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]), name=f"http:{listener.getsockname()[1]}")
+    try:
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        if task.done():
+            await task
+        listener.listen(_BACKLOG)  # more connections may wait than are accepted in one turn of the event loop
+        yield
+    finally:
+        server.should_exit = True
+        await task

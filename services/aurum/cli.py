@@ -421,10 +421,10 @@ def policy_get(
 
     settings = load_settings()
     if from_cluster:
-        world = effective.read_cluster(settings)
-        effective.show_cluster(world)
+        cluster = effective.read_cluster(settings)
+        effective.show_cluster(cluster)
         typer.echo()
-        effective.show_calls(effective.of_world(world), settings, services or [])
+        effective.show_calls(effective.of_cluster(cluster), settings, services or [])
     else:
         effective.show_calls(effective.of_document(settings, None), settings, services or [])
 
@@ -446,7 +446,9 @@ def policy_explain(
         _fail(f"{client} does not call {server}", 2)
     settings = load_settings()
     found = (
-        effective.of_world(effective.read_cluster(settings)) if from_cluster else effective.of_document(settings, None)
+        effective.of_cluster(effective.read_cluster(settings))
+        if from_cluster
+        else effective.of_document(settings, None)
     )
     effective.explain(found, settings, Target(client, server, method))
 
@@ -459,8 +461,8 @@ def policy_diff(file: PolicyFile, from_cluster: FromCluster = False) -> None:
 
     settings = load_settings()
     if from_cluster:
-        world = effective.read_cluster(settings)
-        before, after = effective.of_world(world), effective.of_world(effective.proposed(world, file))
+        cluster = effective.read_cluster(settings)
+        before, after = effective.of_cluster(cluster), effective.of_cluster(effective.proposed(cluster, file))
     else:
         before, after = effective.of_document(settings, None), effective.of_document(settings, file)
     changes = effective.difference(before, after)
@@ -493,8 +495,8 @@ def policy_simulate(
     if from_cluster:
         from aurum.commands import effective
 
-        world = effective.read_cluster(settings)
-        documents = effective.of_world(effective.proposed(world, file) if file else world).documents
+        cluster = effective.read_cluster(settings)
+        documents = effective.of_cluster(effective.proposed(cluster, file) if file else cluster).documents
         replay(settings, effective.joined(documents), trace, as_json)
     elif file is None:
         _fail("a policy document is needed, or --from-cluster", 2)

@@ -208,7 +208,7 @@ async def test_abandoned_stream_is_closed_without_error_log(caplog: pytest.LogCa
         health_state=Health(),
         limits=(policies.admission(), policies.stream_limit(10)),
         faults=Faults(False),
-        door=None,
+        authorizer=None,
     ):
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             for _ in range(3):

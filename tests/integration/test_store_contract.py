@@ -15,7 +15,7 @@ from aurum.ingestion.cassandra.schema import STEPS
 from aurum.ingestion.cassandra.series import CassandraSeries
 from aurum.ingestion.cassandra.session import parse_url
 from aurum.ingestion.cassandra.store import CassandraStore
-from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Store
@@ -323,7 +323,7 @@ async def test_cassandra_replicas_show_the_highest_rank(cassandra: object, machi
     """Of readings at the same time that two replicas store, both show the one that queries find."""
     options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
     stores = [CassandraStore(options, 10**7, 0.0) for _ in range(2)]
-    plants = [Plant(PlantLimits(), 16, 1_000_000, shared=True) for _ in stores]
+    plants = [MachineStates(PlantLimits(), 16, 1_000_000, shared=True) for _ in stores]
     for store in stores:
         await store.start()
     at = now_us()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import Rule
 from aurum.edge.inputs.common.tags import Tags
 from aurum.readings.batch import Batch
@@ -40,5 +40,5 @@ class MemorySpool:
         return found
 
 
-def collector(spool: MemorySpool, *rules: Rule, clock: Any = "device") -> Collector:
-    return Collector("test", "test-1", spool, Tags(rules), clock, SourceLimits(Settings()))  # type: ignore[arg-type]
+def collector(spool: MemorySpool, *rules: Rule, clock: Any = "device") -> BatchBuilder:
+    return BatchBuilder("test", "test-1", spool, Tags(rules), clock, SourceLimits(Settings()))  # type: ignore[arg-type]

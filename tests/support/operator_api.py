@@ -21,10 +21,10 @@ from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Service
 
 from aurum.operator.api_connection import REQUEST_TIMEOUT
 from aurum.operator.cluster_snapshot import TRACK, Finding
-from aurum.operator.informer_cache import Store
+from aurum.operator.informer_cache import InformerCache
 from aurum.operator.kubernetes import COMPONENT, INSTANCE, PART_OF, POLICIES, Cluster
 from aurum.operator.leadership import DURATION, Leadership, LeaseLostError
-from aurum.operator.pod_poller import Reports
+from aurum.operator.pod_poller import PodPoller
 from aurum.operator.reconciler import Reconciler
 from aurum.operator.rollout import Rollout
 from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
@@ -319,11 +319,11 @@ class Operator:
         self.client.weather = self.weather
         client: Any = self.client
         self.leadership = Leadership(client, NAMESPACE, "operator", f"{self.name}-{self.starts}", loop.time)
-        self.store = Store("aurumai-defaults")
+        self.store = InformerCache("aurumai-defaults")
         self.nudged = asyncio.Event()
         self.prometheus = Prometheus(self.plant.harmful, self.nudged.set)
         pods, guards = types.SimpleNamespace(get_json=self._get_policy), self.prometheus
-        self.reports = Reports(pods, self.nudged.set, loop.time)  # type: ignore[arg-type]
+        self.reports = PodPoller(pods, self.nudged.set, loop.time)  # type: ignore[arg-type]
         self.reconciler = Reconciler(
             Cluster(client, NAMESPACE, RELEASE),
             self.store,

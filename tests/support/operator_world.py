@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from aurum.operator.cluster_snapshot import ConfigMap, Finding, Pod, Report, Resource, Workload, World
-from aurum.operator.desired_state import Plan, content_hash, plan
+from aurum.operator.cluster_snapshot import ClusterSnapshot, ConfigMap, Finding, Pod, Report, Resource, Workload
+from aurum.operator.desired_state import DesiredState, content_hash, derive_desired_state
 from aurum.operator.rollout import Rollout
 from aurum.resilience.policy import PolicyDocument, parse_policy_document
 
@@ -59,8 +59,8 @@ class Simulated:
             self.resources[name] = Resource(kind, name, f"uid-{name}", 1, created, spec)
         return self.resources[name].uid
 
-    def plan(self) -> Plan:
-        world = World(
+    def plan(self) -> DesiredState:
+        cluster = ClusterSnapshot(
             "plant",
             tuple(self.resources.values()),
             self.workloads,
@@ -72,9 +72,9 @@ class Simulated:
             self.now,
             self.guarded,
         )
-        return plan(world, self.rollouts)
+        return derive_desired_state(cluster, self.rollouts)
 
-    def step(self, *, follow: bool = True) -> Plan:
+    def step(self, *, follow: bool = True) -> DesiredState:
         """One turn of the reconciler; then the pods load what they are to have."""
         made = self.plan()
         self.rollouts = made.rollouts
@@ -87,7 +87,7 @@ class Simulated:
             self.resources[name] = replace(resource, status=made.statuses[resource.uid])
         return made
 
-    def settle(self) -> Plan:
+    def settle(self) -> DesiredState:
         for _ in range(4):
             made = self.step()
         return made

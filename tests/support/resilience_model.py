@@ -16,7 +16,7 @@ from aurum.resilience import (
     CircuitBreakerError,
     Criticality,
     DeadlineExceededError,
-    ErrorView,
+    ErrorClassifier,
     LimitExceededError,
     Pipeline,
     Policy,
@@ -68,7 +68,7 @@ class NotThereError(Exception):
     """An answer that is an error and no failure of the target."""
 
 
-ERRORS = ErrorView(code=lambda error: "NOT_FOUND" if isinstance(error, NotThereError) else code_of(error))
+ERRORS = ErrorClassifier(code=lambda error: "NOT_FOUND" if isinstance(error, NotThereError) else code_of(error))
 
 
 def policy_of(values: dict[str, Any]) -> Policy:

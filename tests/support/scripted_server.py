@@ -89,7 +89,7 @@ class Bench:
             health_state=Health(),
             limits=(admission, self.server_policies.stream_limit(100)),
             faults=self.faults,
-            door=None,
+            authorizer=None,
         ):
             yield
 

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from aurum.api.fallback import PredictionFallback
-from aurum.api.machine_cache import PlantView
+from aurum.api.machine_cache import MachineCache
 from aurum.heuristics import LEAST_READINGS, assess
 from aurum.heuristics.limits import LIMITS
 from aurum.resilience.policy import FallbackSpec
@@ -43,7 +43,7 @@ class Ingestion:
 
 
 def fallback(ingestion: Any) -> PredictionFallback:
-    return PredictionFallback(PlantView(ingestion, ingestion, 1.0), ingestion)
+    return PredictionFallback(MachineCache(ingestion, ingestion, 1.0), ingestion)
 
 
 def machine(machine_type: str, **values: float) -> ingestion_pb2.Machine:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aurum.api.machine_cache import PlantView
-from aurum.ingestion.machine_state import Plant
+from aurum.api.machine_cache import MachineCache
+from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import Coming, PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -38,14 +38,14 @@ def batch(keys: Sequence[tuple[str, str]], sequence: int = 1) -> Batch:
     return Batch.of("src", sequence, [Series(machine, sensor, *columns) for machine, sensor in keys])
 
 
-def refusal(plant: Plant, keys: Sequence[tuple[str, str]]) -> str:
+def refusal(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> str:
     with pytest.raises(ResourceExhaustedError) as refused:
         plant.reserve(batch(keys))
     assert refused.value.retry_after is None, "it is for good"
     return refused.value.reason
 
 
-def taken(plant: Plant, keys: Sequence[tuple[str, str]]) -> None:
+def taken(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> None:
     coming = plant.reserve(batch(keys))
     plant.apply(batch(keys), 0)
     plant.release(coming)
@@ -54,7 +54,7 @@ def taken(plant: Plant, keys: Sequence[tuple[str, str]]) -> None:
 def test_machine_sends_from_its_first_batch_on() -> None:
     """A machine counts as one that sends while its first batch is on its way to the disk; a refused one changes
     nothing."""
-    plant = Plant(LIMITS, 16, 1_000_000)
+    plant = MachineStates(LIMITS, 16, 1_000_000)
     assert not plant.unregistered("a")
     coming = plant.reserve(batch([("a", "s0")]))
     assert plant.unregistered("a")
@@ -67,7 +67,7 @@ def test_machine_sends_from_its_first_batch_on() -> None:
 
 
 def test_each_limit_refuses_what_is_beyond_it() -> None:
-    plant = Plant(LIMITS, 16, 1_000_000)
+    plant = MachineStates(LIMITS, 16, 1_000_000)
     taken(plant, [("a", f"s{number}") for number in range(4)])
     assert refusal(plant, [("a", "s4")]) == "TOO_MANY_SENSORS"
     taken(plant, [("a", "s0")])
@@ -86,7 +86,7 @@ steps = st.one_of(names, st.integers(0, 9), st.tuples(st.sampled_from("abcd"), s
 @example([[("a", "s"), ("a", "t")], [("a", "s"), ("a", "t")], 0, [("a", "u")]])  # the second is on its way still
 def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
     """Batches on their way, stored or lost, and registrations: the limits hold, and nothing is refused without need."""
-    plant = Plant(LIMITS, 16, 1_000_000)
+    plant = MachineStates(LIMITS, 16, 1_000_000)
     on_their_way: list[tuple[Batch, Coming]] = []
     stored: dict[str, set[str]] = defaultdict(set)
     sites: dict[str, str] = defaultdict(str)
@@ -132,7 +132,7 @@ async def wide(tmp_path: Path) -> AsyncIterator[IngestionServicer]:
     """A plant of 60 machines with 100 sensors each, which is eight times as much as a message may have."""
     store = SqliteStore(SqliteOptions(tmp_path / "store.db"))
     await store.start()
-    plant = Plant(PlantLimits(), 16, 1_000_000)
+    plant = MachineStates(PlantLimits(), 16, 1_000_000)
     for number in range(60):
         plant.apply(batch([(f"machine-{number:02}", f"{'sensor/' * 8}{sensor:03}") for sensor in range(100)]), 0)
     yield IngestionServicer(store, plant, SourceLimits(load_settings()), MESSAGE_BYTES)
@@ -230,7 +230,7 @@ async def test_api_that_cannot_follow_the_plant_is_not_ready(
     monkeypatch.setattr("aurum.api.machine_cache._BACKOFF", 0.0)
     for script, expected in (((error,), blind), ((error, ingestion_pb2.WatchResponse()), False)):
         ingestion = Watched(*script)
-        plant = PlantView(ingestion, None, 1.0)  # type: ignore[arg-type]
+        plant = MachineCache(ingestion, None, 1.0)  # type: ignore[arg-type]
         following = asyncio.create_task(plant.follow())
         await asyncio.wait_for(ingestion.told.wait(), 10)
         problem = plant.first_look(0.0, scored=False)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from aurum.runtime import damage
 from aurum.runtime.errors import ResourceExhaustedError
-from aurum.runtime.http.bind_policy import from_elsewhere, from_ourselves, is_loopback, under_foreign_name
+from aurum.runtime.http.bind_policy import has_foreign_host, is_cross_site, is_loopback, is_same_origin
 from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, read_keys, write_keys
 from aurum.security.identity import ASSIGNABLE, Identity, Role, parse_roles
 from aurum.security.rate_limits import RateLimits
@@ -440,14 +440,14 @@ def test_rate_limit_buckets_refill_and_are_separate() -> None:
     ],
 )
 def test_request_origin_is_recognized(headers: dict[str, str], elsewhere: bool, ourselves: bool) -> None:
-    assert (from_elsewhere(headers), from_ourselves(headers)) == (elsewhere, ourselves)
+    assert (is_cross_site(headers), is_same_origin(headers)) == (elsewhere, ourselves)
 
 
 def test_foreign_host_names_are_recognized() -> None:
     own = ("localhost", "localhost:8000", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "[::1]", "a.localhost:1", "")
-    assert not any(under_foreign_name({"host": each}) for each in own)
+    assert not any(has_foreign_host({"host": each}) for each in own)
     foreign = ("evil.example", "evil.example:8000", "10.0.0.1:8000", "localhost.evil.example", "[fe80::1]:8000")
-    assert all(under_foreign_name({"host": each}) for each in foreign)
+    assert all(has_foreign_host({"host": each}) for each in foreign)
     assert is_loopback("::1")
     assert not is_loopback("0.0.0.0")
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from aurum.ingestion.downsample import merge, reduce_points
-from aurum.ingestion.machine_state import MachineState, Plant
-from aurum.ingestion.memtable import Part, RecentReadings
+from aurum.ingestion.machine_state import MachineState, MachineStates
+from aurum.ingestion.memtable import Memtable, Part
 from aurum.ingestion.plant_limits import PlantLimits
-from aurum.ingestion.series_cache import SeriesTail
+from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.sqlite import compaction, schema, snapshot
 from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
@@ -188,7 +188,7 @@ def test_tail_answers_like_the_store_or_not_at_all(
     complete_from: int,
 ) -> None:
     """readings: after so many arrivals the store is asked for what it has since a time; then the tail may have more."""
-    tail = SeriesTail(capacity, complete_from)
+    tail = CachedSeries(capacity, complete_from)
     everything: dict[int, float] = {}
     for number, arrival in enumerate(arrivals):
         tail.append(np.array([at for at, _ in arrival], dtype=np.int64), np.array([value for _, value in arrival]))
@@ -207,7 +207,7 @@ def test_tail_answers_like_the_store_or_not_at_all(
 
 
 def test_tail_answers_after_loading_from_store() -> None:
-    tail = SeriesTail(10, 6)
+    tail = CachedSeries(10, 6)
     tail.append(np.array([6, 7]), np.array([6.0, 7.0]))
     assert tail.last(4, 0, 100) is None
     tail.prepend(np.array([3, 4, 5, 6]), np.array([3.0, 4.0, 5.0, 6.0]), tail.late, 3)
@@ -216,9 +216,9 @@ def test_tail_answers_after_loading_from_store() -> None:
     assert held[0].tolist() == [4, 5, 6, 7]
 
 
-def plant_with_a_tail(tail_bytes: int) -> tuple[Plant, MachineState]:
+def plant_with_a_tail(tail_bytes: int) -> tuple[MachineStates, MachineState]:
     """A machine with one reading, at 100, whose tail has 256 at first."""
-    plant = Plant(PlantLimits(10), 256, tail_bytes)
+    plant = MachineStates(PlantLimits(10), 256, tail_bytes)
     plant.apply(batch(1, [100], [100.0]), 0)
     state = plant.get("m")
     tail = plant.tail(state, "s")
@@ -241,7 +241,7 @@ def test_growing_window_is_answered_from_memory() -> None:
 
 def test_tail_makes_room_for_an_earlier_window() -> None:
     """After a restart the tail grows to hold a window that begins before it, within its bounds."""
-    plant = Plant(PlantLimits(10), 256, 64_000_000)
+    plant = MachineStates(PlantLimits(10), 256, 64_000_000)
     plant.load([MachineRecord("m", "pump", "", 0, "")], [SeriesSummary("m", "s", 100, 5000, 1.0)])
     state = plant.get("m")
     tail = plant.tail(state, "s")
@@ -633,7 +633,7 @@ async def test_failed_housekeeping_is_reported_and_resumes(
     )
 )
 def test_joined_parts_equal_separate_parts(received: list[tuple[int, bool, list[int], bool]]) -> None:
-    recent, sequences, value = RecentReadings(), {1: 0, 2: 0}, 0.0
+    recent, sequences, value = Memtable(), {1: 0, 2: 0}, 0.0
     for source, gap, times, asked in received:
         sequences[source] += 2 if gap else 1
         values = [value := value + 1 for _ in times]
@@ -653,7 +653,7 @@ def test_joined_parts_equal_separate_parts(received: list[tuple[int, bool, list[
 
 
 def test_consecutive_batches_form_one_part_up_to_a_gap() -> None:
-    recent = RecentReadings()
+    recent = Memtable()
     for sequence in (*range(1, 101), *range(102, 201)):
         machine_id = "other" if sequence % 10 == 0 else "m"
         recent.add(batch(sequence, [sequence], [float(sequence)], machine_id=machine_id), (1, sequence))

@@ -15,7 +15,7 @@ from aurum.runtime.errors import (
     ResourceExhaustedError,
     UnauthenticatedError,
 )
-from aurum.runtime.http.bind_policy import SAFE_METHODS, changes_for_elsewhere, from_ourselves, under_foreign_name
+from aurum.runtime.http.bind_policy import SAFE_METHODS, has_foreign_host, is_cross_site_write, is_same_origin
 from aurum.runtime.settings import OPEN
 from aurum.security.api_keys import ApiKeys
 from aurum.security.identity import EVERYBODY, Identity, Role
@@ -30,7 +30,7 @@ _BEARER, _KEY = "bearer ", "x-api-key"
 
 
 @dataclass(slots=True)
-class Gatekeeper:
+class AccessControl:
     """Decides which requests are admitted.
 
     Attributes:
@@ -50,8 +50,8 @@ class Gatekeeper:
     local: bool = False
 
     @classmethod
-    def open(cls, limits: RateLimits | None = None, *, local: bool = False) -> "Gatekeeper":
-        """Returns a gatekeeper that does not authenticate callers."""
+    def open(cls, limits: RateLimits | None = None, *, local: bool = False) -> "AccessControl":
+        """Returns an access control that does not authenticate callers."""
         return cls(None, None, None, limits, ROUTES, local)
 
     @property
@@ -120,15 +120,15 @@ class Gatekeeper:
             found = self.keys.still(found.key_id) if self.keys else None
         if found is None:
             return NOBODY  # the console then asks the user to sign in again
-        if method not in SAFE_METHODS and not from_ourselves(headers):
+        if method not in SAFE_METHODS and not is_same_origin(headers):
             raise PermissionDeniedError("a signed-in browser changes nothing for another site", reason="CROSS_SITE")
         return found
 
     def _refuse_other_sites(self, method: str, headers: Headers) -> None:
         """Refuses changes that a browser makes on behalf of another web site, and foreign host names if `local`."""
-        if changes_for_elsewhere(method, headers):
+        if is_cross_site_write(method, headers):
             raise PermissionDeniedError("a browser changes nothing here for another site", reason="CROSS_SITE")
-        if self.local and not self.asks and under_foreign_name(headers):
+        if self.local and not self.asks and has_foreign_host(headers):
             raise PermissionDeniedError(
                 f"this machine is asked under a name that is not its own; AURUM_AUTH_OPEN={OPEN} lets all names in",
                 reason="FOREIGN_NAME",

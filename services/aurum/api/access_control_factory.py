@@ -1,12 +1,12 @@
-"""Makes the API's gatekeeper by the settings."""
+"""Builds the access control of the API from the settings."""
 
 import logging
 import secrets
 from collections.abc import Container, Mapping
 from typing import Any
 
-from aurum.api.access_control import Gatekeeper
-from aurum.runtime.http.bind_policy import require_closed
+from aurum.api.access_control import AccessControl
+from aurum.runtime.http.bind_policy import require_authentication
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.service import Service
 from aurum.runtime.settings import OPEN, Settings, SettingsError
@@ -20,8 +20,8 @@ from aurum.security.tokens import Issuer, Tokens
 logger = logging.getLogger(__name__)
 
 
-def gatekeeper(service: Service, ended: Container[str]) -> Gatekeeper:
-    """Makes the gatekeeper.
+def build_access_control(service: Service, ended: Container[str]) -> AccessControl:
+    """Builds the access control.
 
     Args:
         service: The service with its settings.
@@ -34,20 +34,20 @@ def gatekeeper(service: Service, ended: Container[str]) -> Gatekeeper:
     settings = service.settings
     limits = RateLimits(settings.api_rate, settings.api_rate_burst) if settings.api_rate else None
     if settings.auth_keys_file is None and settings.auth_oidc_issuer is None:
-        require_closed(
+        require_authentication(
             settings.api_host,
             "AURUM_API_HOST",
             said=settings.auth_open,
             name="AURUM_AUTH_OPEN",
             instead="AURUM_AUTH_KEYS_FILE or AURUM_AUTH_OIDC_ISSUER",
         )
-        return Gatekeeper.open(limits, local=settings.auth_open != OPEN)
+        return AccessControl.open(limits, local=settings.auth_open != OPEN)
     try:
         keys = ApiKeys(settings.auth_keys_file) if settings.auth_keys_file else None
     except KeyFileError as error:
         raise SettingsError(f"AURUM_AUTH_KEYS_FILE: {error}") from error
     tokens = _tokens(service) if settings.auth_oidc_issuer else None
-    return Gatekeeper(keys, tokens, _sessions(settings, ended), limits, ROUTES)
+    return AccessControl(keys, tokens, _sessions(settings, ended), limits, ROUTES)
 
 
 def _sessions(settings: Settings, ended: Container[str]) -> Sessions:

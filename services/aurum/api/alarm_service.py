@@ -19,7 +19,7 @@ from aurum.alarms.lifecycle import Alarm, Kind, State, Transition
 from aurum.alarms.rules import AlarmRules, Rule
 from aurum.api import alarm_journal
 from aurum.api.backends import IngestionBackend
-from aurum.api.machine_cache import MachineView, PlantView
+from aurum.api.machine_cache import MachineCache, MachineView
 from aurum.readings.history import FAULT
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime import metrics
@@ -41,13 +41,13 @@ _MOST_READ = 20_000  # entries of the journal in one read
 _STATES: tuple[State, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
 
 
-class AlarmDesk:
+class AlarmService:
     """Evaluates the alarm rules for all machines, and performs the actions of operators."""
 
     def __init__(
         self,
         ingestion: IngestionBackend,
-        plant: PlantView,
+        plant: MachineCache,
         rules: AlarmRules,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -7,14 +7,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from aurum.api.access_control import Gatekeeper
-from aurum.api.alarm_service import AlarmDesk
+from aurum.api.access_control import AccessControl
+from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
 from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
-from aurum.api.machine_cache import PlantView
+from aurum.api.machine_cache import MachineCache
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
 from aurum.api.sustainability_schemas import TodayOut
@@ -58,7 +58,7 @@ class ApiContext:
         plan: The accounting plan.
         factors: Emission factors.
         costs: The table of maintenance costs.
-        gatekeeper: Authenticates and authorizes callers.
+        access_control: Authenticates and authorizes callers.
         ended_sessions: Sessions that were signed out.
         audit: The audit log.
         admin_servers: The admin servers of the other services, by name.
@@ -73,15 +73,15 @@ class ApiContext:
     faults: Faults
     ingestion: IngestionBackend
     prediction: PredictionBackend
-    plant: PlantView
+    plant: MachineCache
     fallback: PredictionFallback
-    alarms: AlarmDesk
+    alarms: AlarmService
     feed: LiveFeed
     platform: PlatformView
     plan: Plan
     factors: EmissionFactors
     costs: CostTable
-    gatekeeper: Gatekeeper
+    access_control: AccessControl
     ended_sessions: EndedSessions
     audit: AuditLog
     admin_servers: Mapping[str, HttpDependency]

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from aurum.api.backends import IngestionBackend
-from aurum.api.machine_cache import PlantView
+from aurum.api.machine_cache import MachineCache
 from aurum.heuristics import assess
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import columns
@@ -46,7 +46,7 @@ class Degraded:
 class PredictionFallback:
     """Keeps the latest requested predictions for the fallback. The plant view has those made in the background."""
 
-    def __init__(self, plant: PlantView, ingestion: IngestionBackend) -> None:
+    def __init__(self, plant: MachineCache, ingestion: IngestionBackend) -> None:
         self._plant = plant
         self._ingestion = ingestion
         self._asked: collections.OrderedDict[str, tuple[prediction_pb2.PredictResponse, float]] = (

@@ -10,8 +10,8 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from aurum.api.alarm_service import AlarmDesk
-from aurum.api.machine_cache import MachineView, PlantView
+from aurum.api.alarm_service import AlarmService
+from aurum.api.machine_cache import MachineCache, MachineView
 from aurum.api.serializers import finite, moment, status_of
 from aurum.runtime import metrics
 
@@ -27,7 +27,7 @@ class LiveFeed:
     An event's id is EPOCH.VERSION, where the version is the plant view's. A console that reconnects sends the last id.
     """
 
-    def __init__(self, plant: PlantView, alarms: AlarmDesk) -> None:
+    def __init__(self, plant: MachineCache, alarms: AlarmService) -> None:
         self._plant = plant
         self._alarms = alarms
         self._epoch = f"{time.time_ns() // 1_000_000:x}"

@@ -38,7 +38,7 @@ class MachineView:
     version: int = 0
 
 
-class PlantView:
+class MachineCache:
     """Follows all machines, keeps their predictions up to date, and tells what changed since a version."""
 
     def __init__(self, ingestion: IngestionBackend, prediction: PredictionBackend, refresh_interval: float) -> None:

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aurum.api.access_control import Gatekeeper
+from aurum.api.access_control import AccessControl
 from aurum.api.body_budget import BodyBudget
 from aurum.api.problems import BodyTooLargeError, of_error, problem
 from aurum.resilience import (
@@ -63,7 +63,7 @@ class RequestMiddleware:
         admission: ConcurrencyLimit,
         faults: Faults,
         health: Health,
-        gatekeeper: Gatekeeper,
+        access_control: AccessControl,
         bodies: BodyBudget,
         routes: Sequence[BaseRoute],
     ) -> None:
@@ -75,13 +75,13 @@ class RequestMiddleware:
             admission: The limit on concurrent requests.
             faults: Faults to inject.
             health: Tells when the service is draining.
-            gatekeeper: Authenticates and authorizes callers.
+            access_control: Authenticates and authorizes callers.
             bodies: The budget for all bodies.
             routes: The application's routes, to find the endpoint of requests that are refused before routing.
         """
         self._app = app
         self._health = health
-        self._gatekeeper = gatekeeper
+        self._access_control = access_control
         self._bodies = bodies
         self._max_body_bytes = max_body_bytes
         self._admission = admission
@@ -127,7 +127,7 @@ class RequestMiddleware:
         """
         client = scope.get("client")
         address = client[0] if client else ""
-        identity = await self._gatekeeper.admit(scope["method"], self._endpoint(scope), headers, address)
+        identity = await self._access_control.admit(scope["method"], self._endpoint(scope), headers, address)
         scope.setdefault("state", {})["identity"] = identity
         if identity.kind != "open":
             name_caller(identity.user_id)

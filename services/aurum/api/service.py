@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from aurum import __version__
 from aurum.alarms.rules import AlarmRulesError, load_rules
 from aurum.api import problems
-from aurum.api.access_control_factory import gatekeeper
-from aurum.api.alarm_service import AlarmDesk
+from aurum.api.access_control_factory import build_access_control
+from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.body_budget import BodyBudget
 from aurum.api.context import ApiContext
@@ -17,7 +17,7 @@ from aurum.api.emission_factors import emission_factors
 from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
-from aurum.api.machine_cache import PlantView
+from aurum.api.machine_cache import MachineCache
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
@@ -41,7 +41,7 @@ from aurum.api.routes import (
 from aurum.api.scope import InScope
 from aurum.maintenance.costs import CostTableError, load_costs
 from aurum.runtime.grpc.stream_shares import http_shares
-from aurum.runtime.http.connection_limits import ConnectionBounds
+from aurum.runtime.http.connection_limits import ConnectionLimits
 from aurum.runtime.http.server import http_server, listen
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
@@ -95,7 +95,7 @@ def create_app(context: ApiContext) -> FastAPI:
         admission=context.policies.admission(),
         faults=context.faults,
         health=context.health,
-        gatekeeper=context.gatekeeper,
+        access_control=context.access_control,
         bodies=BodyBudget(context.settings.api_body_budget_bytes),
         routes=[route for module in _ROUTES for route in module.router.routes],
     )
@@ -115,8 +115,8 @@ async def api(service: Service) -> AsyncGenerator[None]:
     ingestion = IngestionBackend(service.dependency("ingestion", settings.ingestion_target))
     prediction = PredictionBackend(service.dependency("prediction", settings.prediction_target))
     ended = EndedSessions(ingestion)
-    plant = PlantView(ingestion, prediction, settings.api_refresh_interval)
-    desk = AlarmDesk(ingestion, plant, rules)
+    plant = MachineCache(ingestion, prediction, settings.api_refresh_interval)
+    desk = AlarmService(ingestion, plant, rules)
     feed = LiveFeed(plant, desk)
     admin_servers = {
         name: service.http_dependency(f"{name}-admin", address, headers=settings.admin_headers)
@@ -139,7 +139,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
         plan=plan,
         factors=emission_factors(service),
         costs=costs,
-        gatekeeper=gatekeeper(service, ended),
+        access_control=build_access_control(service, ended),
         ended_sessions=ended,
         audit=service.audit,
         admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
@@ -151,13 +151,13 @@ async def api(service: Service) -> AsyncGenerator[None]:
     service.spawn(plant.follow(), "plant-view")
     service.spawn(plant.probe(), "probe")
     service.spawn(desk.run(), "alarms")
-    if context.gatekeeper.asks:
+    if context.access_control.asks:
         service.spawn(ended.run(), "ended-sessions")
     service.spawn(feed.run(), "live-feed")
     service.spawn(overview.collect(), "traces")
     if settings.feature_predictive:
         service.spawn(plant.score(), "scoring")
-    bounds = ConnectionBounds(
+    bounds = ConnectionLimits(
         head_seconds=settings.api_head_timeout,
         body_seconds=settings.api_body_timeout,
         per_address=settings.api_max_connections_per_address,

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aurum.operator.cluster_snapshot import World
+from aurum.operator.cluster_snapshot import ClusterSnapshot
 from aurum.operator.desired_state import as_yaml, refusals, rules_in_force
-from aurum.operator.merging import NotAccepted, Rules, Target
-from aurum.operator.one_time_read import look, with_manifests
+from aurum.operator.merging import PolicyRejected, Rules, Target
+from aurum.operator.one_time_read import snapshot_cluster, with_manifests
 from aurum.operator.resources import GROUP, KINDS
 from aurum.resilience import PolicyDocument, PolicyError, load_policy_document, plain_yaml
 from aurum.resilience.plain_yaml import YamlError
@@ -55,26 +55,28 @@ def of_document(settings: Settings, path: Path | None) -> Effective:
     return Effective(dict.fromkeys(SERVICES, document), origin)
 
 
-def of_world(world: World) -> Effective:
+def of_cluster(cluster: ClusterSnapshot) -> Effective:
     """Of a cluster's resources."""
-    rules = rules_in_force(world)
+    rules = rules_in_force(cluster)
     documents, problems = {}, []
-    for service in world.workloads:
+    for service in cluster.workloads:
         try:
-            documents[service] = rules.document(service, f"{world.namespace}/{service}")
-        except NotAccepted as problem:
+            documents[service] = rules.document(service, f"{cluster.namespace}/{service}")
+        except PolicyRejected as problem:
             problems.append(f"{service}: {problem.message}")
-    names = {each.uid: f"{each.kind} {each.name}" for each in world.resources}
-    problems += [f"{names[uid]}: {why.reason}: {why.message}" for uid, why in sorted(refusals(world).items())]
+    names = {each.uid: f"{each.kind} {each.name}" for each in cluster.resources}
+    problems += [f"{names[uid]}: {why.reason}: {why.message}" for uid, why in sorted(refusals(cluster).items())]
     return Effective(documents, lambda target: _origins(rules, target), tuple(problems))
 
 
-def read_cluster(settings: Settings) -> World:
+def read_cluster(settings: Settings) -> ClusterSnapshot:
     """Raises an error of the client, with a sentence, if there is no cluster."""
-    return asyncio.run(look(settings.operator_namespace, settings.operator_release, settings.operator_defaults))
+    return asyncio.run(
+        snapshot_cluster(settings.operator_namespace, settings.operator_release, settings.operator_defaults)
+    )
 
 
-def proposed(world: World, path: Path) -> World:
+def proposed(cluster: ClusterSnapshot, path: Path) -> ClusterSnapshot:
     """The cluster as it would be with the resources in a file. Raises PolicyError."""
     try:
         bodies = [body for body in plain_yaml.load_all(plain_yaml.read_text(path)) if body]
@@ -89,15 +91,15 @@ def proposed(world: World, path: Path) -> World:
             raise PolicyError(f"{path}: document {number} has no metadata.name")
         if not isinstance(body.get("spec") or {}, dict):
             raise PolicyError(f"{path}: document {number}: spec is not a mapping")
-    return with_manifests(world, bodies)
+    return with_manifests(cluster, bodies)
 
 
-def show_cluster(world: World) -> None:
+def show_cluster(cluster: ClusterSnapshot) -> None:
     """Prints the resources of a cluster, what has become of them, and who has them."""
     table = Table(box=None, pad_edge=False)
     for column in ("policy", "governs", "generation", "accepted", "programmed", "pods", "laggards"):
         table.add_column(column, overflow="fold")
-    for resource in sorted(world.resources, key=lambda each: each.age):
+    for resource in sorted(cluster.resources, key=lambda each: each.age):
         status = resource.status
         conditions = {each["type"]: each for each in status.get("conditions", ())}
         told = [

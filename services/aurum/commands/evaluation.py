@@ -14,12 +14,12 @@ from aurum.prediction.training.evaluation import evaluate_model
 from aurum.readings.history import Run
 
 
-class JudgingError(ValueError):
+class EvaluationError(ValueError):
     """What was asked for is not there; the message says what is."""
 
 
 def evaluate_files(given: Given, root: Path, version: str | None) -> None:
-    """Prints how the models do. Raises JudgingError, and what loading and evaluating raise."""
+    """Prints how the models do. Raises EvaluationError, and what loading and evaluating raise."""
     for machine_type, runs in _loaded(given).items():
         model = _model(root, machine_type, version)
         found, last = evaluate_model(model, runs)
@@ -38,7 +38,7 @@ def evaluate_files(given: Given, root: Path, version: str | None) -> None:
 
 
 def explain_files(given: Given, root: Path, version: str | None, machine: str | None, top: int) -> None:
-    """Prints what moved the predictions of machines at their last readings. Raises JudgingError."""
+    """Prints what moved the predictions of machines at their last readings. Raises EvaluationError."""
     shown = 0
     for machine_type, runs in _loaded(given).items():
         wanted = [run for run in _last_runs(runs) if machine in (None, run.machine)]
@@ -49,7 +49,7 @@ def explain_files(given: Given, root: Path, version: str | None, machine: str | 
             _explain(model, run, top)
             shown += 1
     if not shown:
-        raise JudgingError(f"the data has no machine {machine!r}")
+        raise EvaluationError(f"the data has no machine {machine!r}")
 
 
 def _loaded(given: Given) -> dict[str, list[Run]]:
@@ -67,18 +67,18 @@ def _model(root: Path, machine_type: str, version: str | None) -> Model:
     serving = read_serving(root, machine_type)
     if serving is None and version is None:
         there = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
-        raise JudgingError(f"there is no model for machine type {machine_type!r} in {root}; there are: {there}")
+        raise EvaluationError(f"there is no model for machine type {machine_type!r} in {root}; there are: {there}")
     try:
         return load_model(root / machine_type / (version or (serving.version if serving else "")))
     except CorruptModelError as error:
-        raise JudgingError(str(error)) from error
+        raise EvaluationError(str(error)) from error
 
 
 def _explain(model: Model, run: Run, top: int) -> None:
     columns = {name: (run.timestamps, run.columns[name]) for name in model.spec.queried if name in run.columns}
     steps = steps_of(columns, model.spec)
     if not len(steps.ages):
-        raise JudgingError(f"{run.machine_id} has no reading of the model's sensors {', '.join(model.spec.queried)}")
+        raise EvaluationError(f"{run.machine_id} has no reading of the model's sensors {', '.join(model.spec.queried)}")
     row = features_of_windows([window_of(steps)])
     told = model.predict(row)
     parts = [f"anomaly {told.anomaly[0]:.2f}"]

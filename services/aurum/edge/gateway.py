@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Any
 
 from aurum.edge.inputs.common.configuration import InputsError, InputsFile, load_inputs
-from aurum.edge.inputs.supervisor import listen_to
+from aurum.edge.inputs.supervisor import start_inputs
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.readings.batch import decode, parse_request
@@ -22,11 +22,11 @@ from aurum.runtime.telemetry.tracing import traceparent
 from aurum.security.rpc_authorizer import (
     as_callers,
     as_told,
-    door,
     may_see_machine,
     registrant,
     require_machines,
     require_subject,
+    rpc_authorizer,
 )
 from aurum.security.source_limits import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
@@ -169,7 +169,7 @@ async def gateway(
         service.health.add_check("spool", spool.problem)
         limits = SourceLimits(settings)
         if inputs is not None:
-            listening = listen_to(inputs, service, spool, limits)
+            listening = start_inputs(inputs, service, spool, limits)
             service.describe("inputs", listening.state)
         servicer = EdgeServicer(spool, upstream, limits, settings.rpc_max_message_bytes)
         service.health.on_change(lambda serving: None if serving else servicer.stop())
@@ -185,7 +185,7 @@ async def gateway(
                 settings.edge_host,
                 settings.edge_port,
                 setting="AURUM_EDGE_PORT",
-                door=door(settings, settings.edge_host, "AURUM_EDGE_HOST"),
+                authorizer=rpc_authorizer(settings, settings.edge_host, "AURUM_EDGE_HOST"),
             ):
                 yield servicer
         finally:

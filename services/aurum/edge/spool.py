@@ -29,12 +29,12 @@ from aurum.readings.transport.uplink import Arrivals, Waiting
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import sequence_ranges
-from aurum.storage.folder_lock import Ownership
+from aurum.storage.folder_lock import FolderLock
 from aurum.storage.frames import decompress
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.segment_log import OVERHEAD, Record
 from aurum.storage.state_file import read_state, write_state
-from aurum.storage.wal import GuardedLog
+from aurum.storage.wal import WriteAheadLog
 from aurum.v1 import columns_pb2
 
 logger = logging.getLogger(__name__)
@@ -112,10 +112,10 @@ class Spool:
         """
         self._options = options
         self._clock = clock
-        self._owned = Ownership(options.folder)
+        self._owned = FolderLock(options.folder)
         # A file is deleted only when all of its batches are acknowledged, so the spool needs several files
         file_bytes = max(65_536, min(16_000_000, options.max_bytes // 8))
-        self._log = GuardedLog(
+        self._log = WriteAheadLog(
             options.folder, file_bytes, options.min_free_bytes, "AURUM_EDGE_SPOOL_MIN_FREE_BYTES", "the spool"
         )
         self._acked = _read_acked(options.folder / "acked.json")

@@ -12,7 +12,14 @@ from typing import TypeVar
 from aurum.ingestion.store import Change, Event, MachineRecord, Points, Registered, SeriesSummary, Store
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
-from aurum.resilience import CircuitBreakerError, DeadlineExceededError, ErrorView, LimitExceededError, Pipeline, Policy
+from aurum.resilience import (
+    CircuitBreakerError,
+    DeadlineExceededError,
+    ErrorClassifier,
+    LimitExceededError,
+    Pipeline,
+    Policy,
+)
 from aurum.resilience.errors import code_of
 from aurum.runtime.errors import AurumError, UnavailableError, from_policy_error
 from aurum.runtime.faults import Faults
@@ -32,7 +39,7 @@ def _db_seconds(policy: Policy) -> float:
     return policy.timeout.db
 
 
-_STORE_ERRORS = ErrorView(_code, lambda error: error.retry_after if isinstance(error, AurumError) else None)
+_STORE_ERRORS = ErrorClassifier(_code, lambda error: error.retry_after if isinstance(error, AurumError) else None)
 
 
 class GovernedStore:

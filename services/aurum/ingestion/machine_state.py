@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from aurum.ingestion.plant_limits import Coming, PlantLimits, Room
-from aurum.ingestion.series_cache import SeriesTail
+from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.runtime import metrics
@@ -61,7 +61,7 @@ class MachineState:
         )
 
 
-class Plant:
+class MachineStates:
     """All machines. For one event loop."""
 
     def __init__(self, limits: PlantLimits, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
@@ -79,7 +79,7 @@ class Plant:
         self._tail_readings = tail_readings
         self._tail_bytes = tail_bytes
         self._held_bytes = 0  # greatest size of all present tails
-        self._tails: OrderedDict[tuple[str, str], SeriesTail] = OrderedDict()  # the most recently used last
+        self._tails: OrderedDict[tuple[str, str], CachedSeries] = OrderedDict()  # the most recently used last
         self._states: OrderedDict[str, MachineState] = OrderedDict()  # the most recently changed last
         self._ids: list[str] = []  # sorted
         self._version = 0
@@ -176,14 +176,14 @@ class Plant:
             raise unknown_machine(machine_id)
         return state
 
-    def tail(self, state: MachineState, sensor: str) -> SeriesTail | None:
+    def tail(self, state: MachineState, sensor: str) -> CachedSeries | None:
         """Returns the tail of a series. A new one starts with the next reading. None if other processes write too."""
         if self._shared:
             return None
         key = (state.record.machine_id, sensor)
         tail = self._tails.get(key)
         if tail is None:
-            tail = self._tails[key] = SeriesTail(self._tail_readings, state.sensors[sensor][0] + 1)
+            tail = self._tails[key] = CachedSeries(self._tail_readings, state.sensors[sensor][0] + 1)
             self._held_bytes += _most_bytes(tail.capacity)
             while self._held_bytes > self._tail_bytes and len(self._tails) > 1:
                 self._held_bytes -= _most_bytes(self._tails.popitem(last=False)[1].capacity)
@@ -193,7 +193,7 @@ class Plant:
         self._tails.move_to_end(key)
         return tail
 
-    def make_room(self, state: MachineState, tail: SeriesTail, start_us: int) -> bool:
+    def make_room(self, state: MachineState, tail: CachedSeries, start_us: int) -> bool:
         """Enlarges a tail for all readings from `start_us` on, as estimated by their rate.
 
         Returns whether there is room.
@@ -273,7 +273,7 @@ class Plant:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _grow(self, tail: SeriesTail, wanted: int) -> bool:
+    def _grow(self, tail: CachedSeries, wanted: int) -> bool:
         """Enlarges a tail to hold `wanted` readings. Returns False if that exceeds the limits."""
         capacity = tail.capacity
         while capacity < wanted:

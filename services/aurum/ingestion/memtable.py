@@ -36,7 +36,7 @@ class _Received:
         run: The same for consecutive batches of a source without a missing sequence.
         timestamps: The times of all its readings.
         values: As many values.
-        numbers: The number of each of its series, see RecentReadings._numbers.
+        numbers: The number of each of its series, see Memtable._numbers.
         lengths: The number of readings of each of its series.
     """
 
@@ -82,7 +82,7 @@ class _Joined:
     run: int
 
 
-class RecentReadings:
+class Memtable:
     """Batches in the order of arrival.
 
     One thread adds. Any thread may read, but only one at a time may call `joined`. The joined parts are a second

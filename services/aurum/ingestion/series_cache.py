@@ -8,7 +8,7 @@ _FEW = 16  # readings; with fewer, their rate is not estimated
 _MARGIN = 1.1
 
 
-class SeriesTail:
+class CachedSeries:
     """The readings of one series from `complete_from` on, without gaps.
 
     It holds at least the last `capacity` readings once that many have arrived.

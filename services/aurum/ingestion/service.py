@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from aurum.ingestion.governed_store import GovernedStore
-from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -21,7 +21,7 @@ from aurum.runtime.settings import Settings
 if TYPE_CHECKING:
     from aurum.ingestion.cassandra.store import CassandraStore
 
-from aurum.security.rpc_authorizer import door
+from aurum.security.rpc_authorizer import rpc_authorizer
 from aurum.security.source_limits import SourceLimits
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
     store = await asyncio.to_thread(open_store, settings)
     await store.start()
     try:
-        plant = Plant(
+        plant = MachineStates(
             PlantLimits(
                 settings.ingestion_max_machines,
                 settings.ingestion_max_sensors_per_machine,
@@ -64,7 +64,7 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
             settings.ingestion_host,
             settings.ingestion_port,
             setting="AURUM_INGESTION_PORT",
-            door=door(settings, settings.ingestion_host, "AURUM_INGESTION_HOST"),
+            authorizer=rpc_authorizer(settings, settings.ingestion_host, "AURUM_INGESTION_HOST"),
         ):
             yield
     finally:
@@ -98,7 +98,7 @@ def open_store(settings: Settings) -> "SqliteStore | CassandraStore":
     return SqliteStore(local)
 
 
-async def _follow(store: Store, plant: Plant) -> None:
+async def _follow(store: Store, plant: MachineStates) -> None:
     """Applies the changes by other replicas to the plant, for as long as it runs."""
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)

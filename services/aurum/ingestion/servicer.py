@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
 from typing import Any
 
 from aurum.ingestion.downsample import reduce_points
-from aurum.ingestion.machine_state import MachineState, Plant, unknown_machine
+from aurum.ingestion.machine_state import MachineState, MachineStates, unknown_machine
 from aurum.ingestion.plant_limits import Coming
 from aurum.ingestion.query_answer import QueryAnswer
-from aurum.ingestion.series_cache import SeriesTail
+from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
 from aurum.readings.batch import Batch, decode, machine_id_problem, now_us, parse_request
 from aurum.readings.transport.ingest_stream import IngestStreams, Written
@@ -49,7 +49,7 @@ _KIND = re.compile("[a-z][a-z_]{0,31}")
 
 
 class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
-    def __init__(self, store: Store, plant: Plant, sources: SourceLimits, max_message_bytes: int) -> None:
+    def __init__(self, store: Store, plant: MachineStates, sources: SourceLimits, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._page_bytes = min(_PAGE_BYTES, max_message_bytes // 4)
         self._store = store
@@ -391,7 +391,7 @@ def _number_of(text: str) -> int:
     return int(text)
 
 
-def _keep(tail: SeriesTail, points: Points, late: int, start: int, last: int) -> None:
+def _keep(tail: CachedSeries, points: Points, late: int, start: int, last: int) -> None:
     """Keeps what was read in the tail.
 
     `last` is the number of readings that were asked for; 0 for all from `start` on.

@@ -159,7 +159,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ClusterSnapshot:
     """The complete observed state.
 
     Attributes:

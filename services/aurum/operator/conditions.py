@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aurum.operator.cluster_snapshot import Pod, Report, Resource
-from aurum.operator.merging import NotAccepted
+from aurum.operator.merging import PolicyRejected
 from aurum.operator.resources import RolloutSpec
 from aurum.operator.rollout import Rollout, rfc3339
 from aurum.resilience.policy import PolicyDocument
@@ -15,7 +15,7 @@ _MAX_MESSAGE = 1000  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PolicyState:
     """The state of a resource, from which its status is derived.
 
     Attributes:
@@ -37,7 +37,7 @@ class Standing:
     """
 
     resource: Resource
-    refusal: NotAccepted | None
+    refusal: PolicyRejected | None
     targets: str
     programmed: bool
     in_force: int | None
@@ -79,7 +79,7 @@ class Standing:
         return f"still has generation {report.generation} of its document", False
 
 
-def status_of(standing: Standing, now: float) -> dict[str, Any]:
+def status_of(standing: PolicyState, now: float) -> dict[str, Any]:
     """Returns the status. A condition whose state has not changed keeps its time."""
     resource, before = standing.resource, standing.resource.status
     applied = [pod for pod in standing.exposed if standing.has_it(pod)]
@@ -125,13 +125,13 @@ def status_of(standing: Standing, now: float) -> dict[str, Any]:
 _Condition = tuple[str, str, str, str]
 
 
-def _accepted(standing: Standing) -> _Condition:
+def _accepted(standing: PolicyState) -> _Condition:
     if standing.refusal:
         return "Accepted", "False", standing.refusal.reason, standing.refusal.message
     return "Accepted", "True", "Accepted", f"it governs {standing.targets}"
 
 
-def _programmed(standing: Standing) -> _Condition:
+def _programmed(standing: PolicyState) -> _Condition:
     stays = f"; generation {standing.in_force} stays" if standing.in_force is not None else ""
     if standing.refusal:
         return "Programmed", "False", "NotAccepted", f"it has no effect{stays}"
@@ -160,7 +160,7 @@ def _programmed(standing: Standing) -> _Condition:
 
 
 def _converged(
-    standing: Standing, converged: bool, applied: int, refused: list[str], lacking: Mapping[str, tuple[str, bool]]
+    standing: PolicyState, converged: bool, applied: int, refused: list[str], lacking: Mapping[str, tuple[str, bool]]
 ) -> _Condition:
     share = f"{applied}/{len(standing.pods)}"
     if converged:

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from aurum.operator.cluster_snapshot import ConfigMap, Pod, Resource, Workload, World
-from aurum.operator.conditions import Standing, status_of
-from aurum.operator.merging import NotAccepted, Parsed, Rules, governed, parse
+from aurum.operator.cluster_snapshot import ClusterSnapshot, ConfigMap, Pod, Resource, Workload
+from aurum.operator.conditions import PolicyState, status_of
+from aurum.operator.merging import Parsed, PolicyRejected, Rules, governed, parse
 from aurum.operator.resources import RolloutSpec
 from aurum.operator.rollout import Rollout, advanced, exposed_pods
 from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
@@ -60,7 +60,7 @@ class ServicePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DesiredState:
     """The desired state.
 
     Attributes:
@@ -75,7 +75,7 @@ class Plan:
 
     services: Mapping[str, ServicePlan]
     statuses: Mapping[str, dict[str, Any]]
-    standings: Mapping[str, Standing]
+    standings: Mapping[str, PolicyState]
     rollouts: Mapping[str, Rollout]
     watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]]
     problems: tuple[str, ...] = ()
@@ -97,22 +97,22 @@ class _Policy:
     resource: Resource
     current: Parsed | None = None
     in_force: Parsed | None = None
-    refusal: NotAccepted | None = None
+    refusal: PolicyRejected | None = None
     rollout: Rollout | None = None
     services: list[str] = field(default_factory=list)
 
 
-def plan(world: World, rollouts: Mapping[str, Rollout]) -> Plan:
+def derive_desired_state(cluster: ClusterSnapshot, rollouts: Mapping[str, Rollout]) -> DesiredState:
     """Derives the desired state.
 
     Args:
-        world: The observed state.
+        cluster: The observed state.
         rollouts: Known rollouts by uid. They may be more recent than the statuses of the resources, which are written
             late.
     """
-    policies = _accepted(world)
-    _with_rollouts(world, policies, rollouts)
-    stable = _rules(world, [each.in_force for each in policies])
+    policies = _accepted(cluster)
+    _with_rollouts(cluster, policies, rollouts)
+    stable = _rules(cluster, [each.in_force for each in policies])
     trying = {
         service: each
         for each in policies
@@ -120,34 +120,34 @@ def plan(world: World, rollouts: Mapping[str, Rollout]) -> Plan:
         for service in each.services
     }
     candidate = (
-        _rules(world, [each.current if each in trying.values() else each.in_force for each in policies])
+        _rules(cluster, [each.current if each in trying.values() else each.in_force for each in policies])
         if trying
         else stable
     )
     services: dict[str, ServicePlan] = {}
     problems: list[str] = []
     unmerged: dict[str, str] = {}
-    for service, workload in sorted(world.workloads.items()):
+    for service, workload in sorted(cluster.workloads.items()):
         try:
-            if world.held:
-                raise NotAccepted("Pending", world.problem)
-            services[service] = _service_plan(world, workload, stable, candidate, trying.get(service))
-        except NotAccepted as problem:  # unreadable defaults, or defaults that conflict with resources
+            if cluster.held:
+                raise PolicyRejected("Pending", cluster.problem)
+            services[service] = _service_plan(cluster, workload, stable, candidate, trying.get(service))
+        except PolicyRejected as problem:  # unreadable defaults, or defaults that conflict with resources
             unmerged[service] = problem.message
             problems.append(f"the policies of {service} stay as they are: {problem.message}")
-            if kept := _as_it_is(world, workload, trying.get(service)):
+            if kept := _as_it_is(cluster, workload, trying.get(service)):
                 services[service] = kept
-    return _with_statuses(world, policies, services, unmerged, tuple(problems))
+    return _with_statuses(cluster, policies, services, unmerged, tuple(problems))
 
 
-def rules_in_force(world: World) -> Rules:
+def rules_in_force(cluster: ClusterSnapshot) -> Rules:
     """Returns the merged rules of the accepted resources, ignoring rollouts."""
-    return _rules(world, [each.in_force for each in _accepted(world)])
+    return _rules(cluster, [each.in_force for each in _accepted(cluster)])
 
 
-def refusals(world: World) -> dict[str, NotAccepted]:
+def refusals(cluster: ClusterSnapshot) -> dict[str, PolicyRejected]:
     """Returns why resources cannot take effect, by their uids."""
-    return {each.resource.uid: each.refusal for each in _accepted(world) if each.refusal}
+    return {each.resource.uid: each.refusal for each in _accepted(cluster) if each.refusal}
 
 
 @lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
@@ -162,43 +162,43 @@ def content_hash(data: Mapping[str, str]) -> str:
     return hashlib.sha256("\0".join(f"{name}\0{data[name]}" for name in sorted(data)).encode()).hexdigest()[:16]
 
 
-def _accepted(world: World) -> list[_Policy]:
+def _accepted(cluster: ClusterSnapshot) -> list[_Policy]:
     """Returns every resource, the oldest first, with the generation that can take effect beside older resources."""
-    rules = Rules(world.defaults)
+    rules = Rules(cluster.defaults)
     found = []
-    for resource in sorted(world.resources, key=lambda each: each.age):
+    for resource in sorted(cluster.resources, key=lambda each: each.age):
         policy = _Policy(resource)
         try:
-            policy.current = _parsed(resource, resource.generation, resource.spec, world)
+            policy.current = _parsed(resource, resource.generation, resource.spec, cluster)
             rules.add(policy.current)
             policy.in_force = policy.current
-        except NotAccepted as refusal:
+        except PolicyRejected as refusal:
             policy.current = None
             policy.refusal = refusal
-            if last := _last_good(world, resource):
+            if last := _last_good(cluster, resource):
                 try:
                     rules.add(last)
                     policy.in_force = last
-                except NotAccepted:
+                except PolicyRejected:
                     pass  # an older policy has taken its place; the condition explains the present generation
-        policy.services = governed(policy.current or policy.in_force, world.workloads) if policy.in_force else []
+        policy.services = governed(policy.current or policy.in_force, cluster.workloads) if policy.in_force else []
         found.append(policy)
     return found
 
 
-def _parsed(resource: Resource, generation: int, spec: Mapping[str, Any], world: World) -> Parsed:
-    """Parses a spec. It raises only NotAccepted, so that one unreadable resource does not stop the others."""
+def _parsed(resource: Resource, generation: int, spec: Mapping[str, Any], cluster: ClusterSnapshot) -> Parsed:
+    """Parses a spec. It raises only PolicyRejected, so that one unreadable resource does not stop the others."""
     try:
-        return parse(resource, generation, spec, world.workloads)
-    except NotAccepted:
+        return parse(resource, generation, spec, cluster.workloads)
+    except PolicyRejected:
         raise
     except Exception as error:
-        raise NotAccepted("Invalid", f"it cannot be understood: {error!r}"[:_LONGEST_MESSAGE]) from error
+        raise PolicyRejected("Invalid", f"it cannot be understood: {error!r}"[:_LONGEST_MESSAGE]) from error
 
 
-def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Rollout]) -> None:
+def _with_rollouts(cluster: ClusterSnapshot, policies: list[_Policy], known: Mapping[str, Rollout]) -> None:
     """Advances each rollout, and starts at most one per service."""
-    if not world.guarded:
+    if not cluster.guarded:
         return  # without a guard, changes apply at once
     busy: set[str] = set()
     waiting: list[_Policy] = []
@@ -210,13 +210,13 @@ def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Ro
         before = known.get(resource.uid) or Rollout.of(resource.status)
         if before is None or before.generation != resource.generation:
             before = Rollout(resource.generation)
-        last = _last_good(world, resource)
+        last = _last_good(cluster, resource)
         if last is not None and last.generation == resource.generation:
             before = replace(before, state="Complete")
         policy.rollout = before
         match before.state:
             case "Progressing":
-                policy.rollout = _moved(world, policy, spec, before)
+                policy.rollout = _moved(cluster, policy, spec, before)
             case "Waiting":
                 waiting.append(policy)
         if policy.rollout.state == "Progressing":
@@ -229,20 +229,20 @@ def _with_rollouts(world: World, policies: list[_Policy], known: Mapping[str, Ro
             busy.update(policy.services)
 
 
-def _moved(world: World, policy: _Policy, spec: RolloutSpec, before: Rollout) -> Rollout:
+def _moved(cluster: ClusterSnapshot, policy: _Policy, spec: RolloutSpec, before: Rollout) -> Rollout:
     resource, percent = policy.resource, _percent(spec, before.step)
     exposed = [
         pod
         for service in policy.services
-        for pod in world.pods_of(service)
-        if pod.uid in exposed_pods(resource.uid, world.pods_of(service), percent)
+        for pod in cluster.pods_of(service)
+        if pod.uid in exposed_pods(resource.uid, cluster.pods_of(service), percent)
     ]
-    reports = [(pod.service, world.reports.get(pod.uid)) for pod in exposed]
+    reports = [(pod.service, cluster.reports.get(pod.uid)) for pod in exposed]
     have = [report is not None and (resource.uid, resource.generation) in report.sources for _, report in reports]
     tried = {
         service: document.generation
         for service in policy.services
-        if (document := _documents(world.config_maps.get(service)).get(CANDIDATE))
+        if (document := _documents(cluster.config_maps.get(service)).get(CANDIDATE))
     }
     refusals_of_it = [
         report.refused
@@ -252,56 +252,56 @@ def _moved(world: World, policy: _Policy, spec: RolloutSpec, before: Rollout) ->
     return advanced(
         before,
         spec,
-        world.now,
+        cluster.now,
         all_have_it=all(have),
         refused=next(iter(refusals_of_it), None),
-        finding=world.findings.get(resource.uid),
+        finding=cluster.findings.get(resource.uid),
     )
 
 
-def _rules(world: World, parsed: list[Parsed | None]) -> Rules:
+def _rules(cluster: ClusterSnapshot, parsed: list[Parsed | None]) -> Rules:
     """Returns the rules of resources that are compatible. An earlier generation that conflicts is left out."""
-    rules = Rules(world.defaults)
+    rules = Rules(cluster.defaults)
     for each in parsed:
         if each is not None:
             try:
                 rules.add(each)
-            except NotAccepted:
+            except PolicyRejected:
                 continue  # only a last good generation can conflict with newer ones of other resources
     return rules
 
 
 def _service_plan(
-    world: World, workload: Workload, stable: Rules, candidate: Rules, trying: _Policy | None
+    cluster: ClusterSnapshot, workload: Workload, stable: Rules, candidate: Rules, trying: _Policy | None
 ) -> ServicePlan:
-    service, uid = workload.service, f"{world.namespace}/{workload.name}"
-    before = world.config_maps.get(service)
+    service, uid = workload.service, f"{cluster.namespace}/{workload.name}"
+    before = cluster.config_maps.get(service)
     known = _documents(before)
     reported = {
         (report.generation, report.hash)
-        for pod in world.pods_of(service)
-        if (report := world.reports.get(pod.uid)) and report.hash
+        for pod in cluster.pods_of(service)
+        if (report := cluster.reports.get(pod.uid)) and report.hash
     }
     newest = max([0, *(document.generation for document in known.values()), *(number for number, _ in reported)])
     in_force = _numbered(stable.document(service, uid), known, reported, newest + 1)
     if trying is None or (spec := _rollout_spec(trying)) is None or trying.rollout is None:
         return ServicePlan(workload, in_force)
     tried = _numbered(candidate.document(service, uid), known, reported, max(newest, in_force.generation) + 1)
-    pods = world.pods_of(service)
+    pods = cluster.pods_of(service)
     return ServicePlan(workload, in_force, tried, _exposed(trying, spec, pods), _offers(known, trying))
 
 
-def _as_it_is(world: World, workload: Workload, trying: _Policy | None) -> ServicePlan | None:
+def _as_it_is(cluster: ClusterSnapshot, workload: Workload, trying: _Policy | None) -> ServicePlan | None:
     """Returns the present documents of a service.
 
     Only a rollout that has advanced or was rolled back is still propagated to its pods.
     """
-    known = _documents(world.config_maps.get(workload.service))
+    known = _documents(cluster.config_maps.get(workload.service))
     if IN_FORCE not in known:
         return None
     if trying is None or CANDIDATE not in known or (spec := _rollout_spec(trying)) is None:
         return ServicePlan(workload, known[IN_FORCE])
-    exposed = _exposed(trying, spec, world.pods_of(workload.service))
+    exposed = _exposed(trying, spec, cluster.pods_of(workload.service))
     return ServicePlan(workload, known[IN_FORCE], known[CANDIDATE], exposed, _offers(known, trying))
 
 
@@ -357,17 +357,17 @@ def _document(text: str) -> PolicyDocument | None:
 
 
 def _with_statuses(
-    world: World,
+    cluster: ClusterSnapshot,
     policies: list[_Policy],
     services: dict[str, ServicePlan],
     unmerged: Mapping[str, str],
     problems: tuple[str, ...],
-) -> Plan:
+) -> DesiredState:
     statuses, standings, rollouts, watched = {}, {}, {}, {}
-    held = {service: _sources(config_map) for service, config_map in world.config_maps.items()}
+    held = {service: _sources(config_map) for service, config_map in cluster.config_maps.items()}
     for policy in policies:
         resource, spec = policy.resource, _rollout_spec(policy)
-        pods = [pod for service in policy.services for pod in world.pods_of(service)]
+        pods = [pod for service in policy.services for pod in cluster.pods_of(service)]
         exposed = pods
         if policy.rollout:
             rollouts[resource.uid] = policy.rollout
@@ -378,7 +378,7 @@ def _with_statuses(
                 for pod in pods
                 if progresses and pod.service in services and pod.uid in services[pod.service].exposed
             ]
-        standing = Standing(
+        standing = PolicyState(
             resource=resource,
             refusal=policy.refusal,
             targets=_shown_targets(policy.current or policy.in_force, resource),
@@ -390,29 +390,29 @@ def _with_statuses(
             in_force=policy.in_force.generation if policy.in_force else None,
             pods=tuple(pods),
             exposed=tuple(exposed),
-            reports={pod.uid: world.reports[pod.uid] for pod in pods if pod.uid in world.reports},
+            reports={pod.uid: cluster.reports[pod.uid] for pod in pods if pod.uid in cluster.reports},
             wanted={pod.uid: services[pod.service].document_of(pod) for pod in pods if pod.service in services},
             rollout=policy.rollout,
             rollout_spec=spec,
-            shadow=_shadow_counts(world, policy, pods),
-            blocked=_blocked(world, policy, unmerged),
-            untouched={pod.uid: world.untouched[pod.uid] for pod in pods if pod.uid in world.untouched},
-            notice=f"; {world.problem}, and its last good policies stay" if world.problem else "",
+            shadow=_shadow_counts(cluster, policy, pods),
+            blocked=_blocked(cluster, policy, unmerged),
+            untouched={pod.uid: cluster.untouched[pod.uid] for pod in pods if pod.uid in cluster.untouched},
+            notice=f"; {cluster.problem}, and its last good policies stay" if cluster.problem else "",
         )
         if policy.rollout and policy.rollout.state == "Progressing" and policy.current:
             watched[resource.uid] = (policy.current, tuple(pod for pod in exposed if standing.has_it(pod)))
         standings[resource.uid] = standing
-        statuses[resource.uid] = status_of(standing, world.now)
-    return Plan(services, statuses, standings, rollouts, watched, problems)
+        statuses[resource.uid] = status_of(standing, cluster.now)
+    return DesiredState(services, statuses, standings, rollouts, watched, problems)
 
 
-def _blocked(world: World, policy: _Policy, unmerged: Mapping[str, str]) -> str:
+def _blocked(cluster: ClusterSnapshot, policy: _Policy, unmerged: Mapping[str, str]) -> str:
     """Returns why the documents of a resource cannot be written, or an empty string."""
     for service in policy.services:
         if service in unmerged:
             return f"the policies of {service} stay as they are: {unmerged[service]}"
-        if service in world.refused:
-            return f"the ConfigMap of {service} is refused, {world.refused[service]}"
+        if service in cluster.refused:
+            return f"the ConfigMap of {service} is refused, {cluster.refused[service]}"
     return ""
 
 
@@ -427,14 +427,14 @@ def _rollout_spec(policy: _Policy) -> RolloutSpec | None:
     return policy.current.rollout if policy.current else None
 
 
-def _last_good(world: World, resource: Resource) -> Parsed | None:
+def _last_good(cluster: ClusterSnapshot, resource: Resource) -> Parsed | None:
     """Returns the generation that last reached every pod, if it can still be parsed."""
     last = resource.status.get("lastGood")
     if not last:
         return None
     try:
-        return _parsed(resource, last["generation"], last["spec"], world)
-    except NotAccepted:
+        return _parsed(resource, last["generation"], last["spec"], cluster)
+    except PolicyRejected:
         return None
 
 
@@ -449,13 +449,13 @@ def _shown_targets(parsed: Parsed | None, resource: Resource) -> str:
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
 
 
-def _shadow_counts(world: World, policy: _Policy, pods: list[Pod]) -> dict[str, int] | None:
+def _shadow_counts(cluster: ClusterSnapshot, policy: _Policy, pods: list[Pod]) -> dict[str, int] | None:
     """Returns what a policy in shadow mode would have done according to the pods, or None for other policies."""
     if policy.current is None or not policy.current.shadow:
         return None
     counts = {"calls": 0, "opening": 0, "breaker_rejection": 0, "limit_rejection": 0, "timeout": 0}
     for pod in pods:
-        report = world.reports.get(pod.uid)
+        report = cluster.reports.get(pod.uid)
         for name, said in (report.shadows if report else {}).items():
             client, server, method = name.split("/")
             if any(

@@ -88,7 +88,7 @@ class _Table(Generic[T]):
 
 
 @dataclass(slots=True)
-class Store:
+class InformerCache:
     """The known state of the cluster.
 
     Attributes:

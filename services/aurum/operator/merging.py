@@ -46,7 +46,7 @@ class Target(NamedTuple):
         return f"{shown}/{self.method}" if self.method else shown
 
 
-class NotAccepted(Exception):  # noqa: N818 - it becomes a condition, with this reason
+class PolicyRejected(Exception):  # noqa: N818 - it becomes a condition, with this reason
     """Raised when a resource cannot have an effect. reason: One word for the condition."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -112,11 +112,11 @@ class Layers:
                 yield self.admission, service, parsed.admission, f"admission of {service}"
 
     def add(self, parsed: Parsed) -> None:
-        """Adds a policy's parts. Raises NotAccepted and adds nothing if an older policy has one of them."""
+        """Adds a policy's parts. Raises PolicyRejected and adds nothing if an older policy has one of them."""
         claims = list(self.claims(parsed))
         for mapping, key, _, what in claims:
             if key in mapping and (owner := mapping[key].owner):
-                raise NotAccepted("Conflicted", f"{what} is governed by {owner.resource.name}, which is older")
+                raise PolicyRejected("Conflicted", f"{what} is governed by {owner.resource.name}, which is older")
         for mapping, key, part, _ in claims:
             mapping[key] = Part(part, parsed)
 
@@ -137,7 +137,7 @@ class Rules:
     telemetry: dict[tuple[str | None, str], Part] = field(default_factory=dict)
 
     def add(self, parsed: Parsed) -> None:
-        """Adds a resource. Raises NotAccepted and adds nothing if it cannot take effect beside the others."""
+        """Adds a resource. Raises PolicyRejected and adds nothing if it cannot take effect beside the others."""
         if parsed.telemetry:
             self._add_telemetry(parsed)
             return
@@ -145,7 +145,7 @@ class Rules:
         layers.add(parsed)
         try:
             self._check(parsed)
-        except NotAccepted:
+        except PolicyRejected:
             layers.remove(parsed)
             raise
 
@@ -173,7 +173,7 @@ class Rules:
         return found
 
     def document(self, service: str, uid: str) -> PolicyDocument:
-        """Returns the document of a service with generation 0. Raises NotAccepted if its parts are incompatible."""
+        """Returns the document of a service with generation 0. Raises PolicyRejected if its parts are incompatible."""
         clients = [calls for calls in CALLS if calls.client == service]
         policies = self._policies(service, self.enforced, shadow=False)
         taken = {policy.target for policy in policies}
@@ -242,10 +242,10 @@ class Rules:
         try:
             return Policy(target=f"{target.client}/{target.server}/{target.method or '*'}", **parts)
         except ValidationError as error:
-            raise NotAccepted("Invalid", f"for {target}, with what is inherited: {describe(error)}") from error
+            raise PolicyRejected("Invalid", f"for {target}, with what is inherited: {describe(error)}") from error
 
     def _check(self, parsed: Parsed) -> None:
-        """Raises NotAccepted if a call of the policy would get incompatible parts.
+        """Raises PolicyRejected if a call of the policy would get incompatible parts.
 
         It is also raised if an attempt could outlast the deadline of the call within which it is made.
         """
@@ -277,7 +277,7 @@ class Rules:
         longest = max(deadlines, key=lambda caller: deadlines[caller])
         attempt = min(policy.timeout.attempt, policy.timeout.deadline)
         if attempt > deadlines[longest]:
-            raise NotAccepted(
+            raise PolicyRejected(
                 "BeyondCallersDeadline",
                 f"timeout.attempt of {target} ({format_duration(attempt)}) is above the deadline of {longest}→"
                 f"{target.client} ({format_duration(deadlines[longest])}), within which the call is made",
@@ -288,7 +288,7 @@ class Rules:
         for service, name in keys:
             if (part := self.telemetry.get((service, name))) and part.owner:
                 what = f"{_camel(name)} of {service or 'all services'}"
-                raise NotAccepted("Conflicted", f"{what} is governed by {part.owner.resource.name}, which is older")
+                raise PolicyRejected("Conflicted", f"{what} is governed by {part.owner.resource.name}, which is older")
         for service, name in keys:
             self.telemetry[service, name] = Part(parsed.telemetry[name], parsed)
 
@@ -298,12 +298,12 @@ class Rules:
 
 
 def parse(resource: Resource, generation: int, spec: Mapping[str, Any], workloads: Mapping[str, Workload]) -> Parsed:
-    """Parses a spec. Raises NotAccepted if it is invalid or its targets do not exist."""
+    """Parses a spec. Raises PolicyRejected if it is invalid or its targets do not exist."""
     _, model = KINDS[resource.kind]
     try:
         understood = _validated(model, resource.uid, generation, _Frozen(spec))
     except ValidationError as error:
-        raise NotAccepted("Invalid", f"spec.{describe(error)}") from error
+        raise PolicyRejected("Invalid", f"spec.{describe(error)}") from error
     if isinstance(understood, TelemetryPolicySpec):
         said = {name: value for name in _TELEMETRY_FIELDS if (value := getattr(understood, name)) is not None}
         services = tuple(_telemetry_services(understood, workloads))
@@ -322,7 +322,7 @@ def _parsed_resilience(
     servers = tuple(dict.fromkeys(target.server for target in targets)) if spec.admission else ()
     for server in servers:
         if server not in workloads:
-            raise NotAccepted("TargetNotFound", f"there is no service {server} here that could admit calls")
+            raise PolicyRejected("TargetNotFound", f"there is no service {server} here that could admit calls")
     return Parsed(
         resource,
         generation,
@@ -385,21 +385,21 @@ def _selected(labels: Mapping[str, str], workloads: Mapping[str, Workload]) -> l
         if all(workload.labels.get(name) == value for name, value in labels.items())
     ]
     if not found:
-        raise NotAccepted("TargetNotFound", f"no Service here has the labels {dict(labels)}")
+        raise PolicyRejected("TargetNotFound", f"no Service here has the labels {dict(labels)}")
     return sorted(found)
 
 
 def _check_exists(target: Target, workloads: Mapping[str, Workload]) -> None:
     if target.server not in _SERVERS:
-        raise NotAccepted("TargetNotFound", f"there is no service {target.server}: {', '.join(sorted(_SERVERS))}")
+        raise PolicyRejected("TargetNotFound", f"there is no service {target.server}: {', '.join(sorted(_SERVERS))}")
     calls = [each for each in CALLS if each.server == target.server and target.client in (None, each.client)]
     if not calls:
-        raise NotAccepted("TargetNotFound", f"{target.client} does not call {target.server}")
+        raise PolicyRejected("TargetNotFound", f"{target.client} does not call {target.server}")
     if target.method and not any(target.method in each.methods for each in calls):
         known = sorted({method for each in calls for method in each.methods})
-        raise NotAccepted("TargetNotFound", f"{target.server} has no method {target.method}: {', '.join(known)}")
+        raise PolicyRejected("TargetNotFound", f"{target.server} has no method {target.method}: {', '.join(known)}")
     if not any(each.client in workloads for each in calls):
-        raise NotAccepted("TargetNotFound", f"nothing that runs here calls {target}")
+        raise PolicyRejected("TargetNotFound", f"nothing that runs here calls {target}")
 
 
 def _telemetry_services(spec: TelemetryPolicySpec, workloads: Mapping[str, Workload]) -> list[str]:
@@ -407,7 +407,7 @@ def _telemetry_services(spec: TelemetryPolicySpec, workloads: Mapping[str, Workl
         return _selected(spec.selector.match_labels, workloads)
     for ref in spec.target_refs:
         if ref.service not in workloads:
-            raise NotAccepted("TargetNotFound", f"there is no service {ref.service} here")
+            raise PolicyRejected("TargetNotFound", f"there is no service {ref.service} here")
     return [ref.service for ref in spec.target_refs]
 
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from aurum.operator.api_connection import open_client
-from aurum.operator.cluster_snapshot import Resource, World
-from aurum.operator.informer_cache import Store
+from aurum.operator.cluster_snapshot import ClusterSnapshot, Resource
+from aurum.operator.informer_cache import InformerCache
 from aurum.operator.kubernetes import Cluster
 
 
-async def look(namespace: str | None, release: str, defaults: str) -> World:
+async def snapshot_cluster(namespace: str | None, release: str, defaults: str) -> ClusterSnapshot:
     """Reads everything that policies depend on, using the current kube-context.
 
     Raises lightkube's ConfigError or ApiError.
@@ -19,10 +19,10 @@ async def look(namespace: str | None, release: str, defaults: str) -> World:
     client = open_client(namespace)
     try:
         cluster = Cluster(client, client.namespace, release)
-        store = Store(defaults)
+        store = InformerCache(defaults)
         store.workloads = await cluster.workloads()
         store.take_all(await cluster.resources(), await cluster.pods(), await cluster.config_maps())
-        return World(
+        return ClusterSnapshot(
             cluster.namespace,
             store.resources,
             store.workloads,
@@ -37,9 +37,9 @@ async def look(namespace: str | None, release: str, defaults: str) -> World:
         await client.aclose()
 
 
-def with_manifests(world: World, manifests: Iterable[dict[str, Any]]) -> World:
-    """Returns the world as if these resources were applied. Existing resources keep their age."""
-    known = {(each.kind, each.name): each for each in world.resources}
+def with_manifests(cluster: ClusterSnapshot, manifests: Iterable[dict[str, Any]]) -> ClusterSnapshot:
+    """Returns the cluster as if these resources were applied. Existing resources keep their age."""
+    known = {(each.kind, each.name): each for each in cluster.resources}
     for number, body in enumerate(manifests):
         metadata = {"uid": f"new-{number}", "creationTimestamp": "9999", "generation": 1, **body["metadata"]}
         proposed = Resource.of({**body, "metadata": metadata})
@@ -48,4 +48,4 @@ def with_manifests(world: World, manifests: Iterable[dict[str, Any]]) -> World:
             metadata |= {"uid": present.uid, "creationTimestamp": present.created, "generation": present.generation + 1}
             proposed = Resource.of({**body, "metadata": metadata, "status": present.status})
         known[proposed.kind, proposed.name] = proposed
-    return replace(world, resources=tuple(known.values()))
+    return replace(cluster, resources=tuple(known.values()))

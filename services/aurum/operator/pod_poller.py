@@ -23,7 +23,7 @@ class _Asked:
     wanted: str = ""
 
 
-class Reports:
+class PodPoller:
     """Collects the reports of pods.
 
     Args:

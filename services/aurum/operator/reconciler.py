@@ -15,14 +15,14 @@ from typing import Any
 
 from aurum.operator.api_connection import REQUEST_TIMEOUT
 from aurum.operator.attempts import Attempts, Key
-from aurum.operator.cluster_snapshot import TOUCHED, TRACK, Pod, Resource, World
-from aurum.operator.conditions import Standing
-from aurum.operator.desired_state import Plan, ServicePlan, content_hash, plan
-from aurum.operator.informer_cache import Store
+from aurum.operator.cluster_snapshot import TOUCHED, TRACK, ClusterSnapshot, Pod, Resource
+from aurum.operator.conditions import PolicyState
+from aurum.operator.desired_state import DesiredState, ServicePlan, content_hash, derive_desired_state
+from aurum.operator.informer_cache import InformerCache
 from aurum.operator.kubernetes import Cluster
-from aurum.operator.pod_poller import Reports
+from aurum.operator.pod_poller import PodPoller
 from aurum.operator.rollout import Rollout
-from aurum.operator.rollout_analysis import Guards
+from aurum.operator.rollout_analysis import RolloutAnalysis
 from aurum.runtime import metrics
 from aurum.runtime.telemetry.tracing import traced_operation
 
@@ -77,9 +77,9 @@ class Reconciler:
     def __init__(
         self,
         cluster: Cluster,
-        store: Store,
-        reports: Reports,
-        guards: Guards | None,
+        store: InformerCache,
+        reports: PodPoller,
+        guards: RolloutAnalysis | None,
         nudged: asyncio.Event,
         *,
         resync: float,
@@ -160,7 +160,7 @@ class Reconciler:
     def _reconcile(self) -> float:
         """Brings the cluster closer to the desired state. Returns the seconds until there is more to do."""
         store = self._store
-        world = World(
+        cluster = ClusterSnapshot(
             self._cluster.namespace,
             store.resources,
             store.workloads,
@@ -176,7 +176,7 @@ class Reconciler:
             problem=store.problem,
             held=store.held,
         )
-        made = plan(world, self._rollouts)
+        made = derive_desired_state(cluster, self._rollouts)
         self._tell_problems((*store.problems, *made.problems))
         self._rollouts = dict(made.rollouts)
         for service in made.services.values():
@@ -186,14 +186,14 @@ class Reconciler:
         self._reports.follow(
             (pod, service.document_of(pod).content_hash)
             for name, service in made.services.items()
-            for pod in world.pods_of(name)
+            for pod in cluster.pods_of(name)
         )
         if self._guards:
             self._guards.follow(made.watched, made.rollouts)
         for uid, rollout in made.rollouts.items():
             spec = made.standings[uid].rollout_spec
             if rollout.state == "Progressing" and rollout.since is not None and spec is not None:
-                left = rollout.since + spec.pause - world.now
+                left = rollout.since + spec.pause - cluster.now
                 waits += [left + 0.05] if left > 0 else []
         _measure(made)
         return min(waits)
@@ -247,7 +247,7 @@ class Reconciler:
 
         self._attempts.begin(Key("event", f"{reason} {about['name']}"), event, REQUEST_TIMEOUT, again=False)
 
-    def _touch_pods(self, made: Plan) -> float:
+    def _touch_pods(self, made: DesiredState) -> float:
         """Annotates pods so that the kubelet updates their volumes. Returns the seconds until the next annotation."""
         lagging, wait = 0, float("inf")
         present: set[str] = set()
@@ -295,7 +295,7 @@ class Reconciler:
         self._attempts.begin(key, write, REQUEST_TIMEOUT, f"{wanted} {track}")
         return touch.pause
 
-    def _write_statuses(self, made: Plan) -> float:
+    def _write_statuses(self, made: DesiredState) -> float:
         """Starts the writes of statuses that are due. Returns the seconds until the next one."""
         wait, now = float("inf"), self._clock()
         for uid, standing in made.standings.items():
@@ -321,7 +321,7 @@ class Reconciler:
         return wait
 
     def _status_write(
-        self, standing: Standing, status: dict[str, Any], written: _Written
+        self, standing: PolicyState, status: dict[str, Any], written: _Written
     ) -> Callable[[], Awaitable[None]]:
         resource = standing.resource
 
@@ -380,7 +380,7 @@ def _news(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str
     return found
 
 
-def _measure(made: Plan) -> None:
+def _measure(made: DesiredState) -> None:
     counts = dict.fromkeys(("converged", "progressing", "rolled_back", "refused", "not_accepted"), 0)
     for status in made.statuses.values():
         conditions = {each["type"]: each for each in status["conditions"]}

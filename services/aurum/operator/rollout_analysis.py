@@ -28,7 +28,7 @@ _SERVICES = {
 _TOO_FEW = Finding(None, "not every pod of the step has it yet")
 
 
-class Guards:
+class RolloutAnalysis:
     """Checks all rollouts in progress.
 
     Args:

@@ -12,12 +12,12 @@ import httpx2
 from lightkube.core.exceptions import ApiError
 
 from aurum.operator.api_connection import REQUEST_TIMEOUT, open_client
-from aurum.operator.informer_cache import Store
+from aurum.operator.informer_cache import InformerCache
 from aurum.operator.kubernetes import Cluster
 from aurum.operator.leadership import Leadership
-from aurum.operator.pod_poller import Reports
+from aurum.operator.pod_poller import PodPoller
 from aurum.operator.reconciler import Reconciler
-from aurum.operator.rollout_analysis import Guards
+from aurum.operator.rollout_analysis import RolloutAnalysis
 from aurum.operator.watching import watch
 from aurum.resilience.durations import Seconds
 from aurum.resilience.policy import BulkheadSpec, CircuitBreakerSpec, Policy, PolicyDocument, RetrySpec, TimeoutSpec
@@ -51,12 +51,12 @@ async def operator(service: Service) -> AsyncGenerator[None]:
     client = open_client(settings.operator_namespace)
     namespace = client.namespace
     cluster = Cluster(client, namespace, settings.operator_release)
-    store = Store(settings.operator_defaults)
+    store = InformerCache(settings.operator_defaults)
     identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{os.getpid()}"
     leadership = Leadership(client, namespace, f"{settings.operator_release}-operator", identity)
 
     nudged = asyncio.Event()
-    reports = Reports(
+    reports = PodPoller(
         service.http_dependency("pods", "pods", connections=_PODS_AT_A_TIME, headers=service.settings.admin_headers),
         nudged.set,
     )
@@ -64,7 +64,7 @@ async def operator(service: Service) -> AsyncGenerator[None]:
     if settings.operator_prometheus_url:
         address = urlsplit(settings.operator_prometheus_url)
         prometheus = service.http_dependency("prometheus", address.netloc)
-        guards = Guards(prometheus, address.path.rstrip("/"), nudged.set)
+        guards = RolloutAnalysis(prometheus, address.path.rstrip("/"), nudged.set)
     reconciler = Reconciler(
         cluster,
         store,

@@ -7,14 +7,14 @@ from typing import Any
 import kopf
 
 from aurum.operator.api_connection import login
-from aurum.operator.informer_cache import Store
+from aurum.operator.informer_cache import InformerCache
 from aurum.operator.kubernetes import INSTANCE, PART_OF
 from aurum.operator.resources import GROUP, KINDS, VERSION
 
 logger = logging.getLogger(__name__)
 
 
-async def watch(namespace: str, release: str, store: Store, nudge: Callable[[], None]) -> None:
+async def watch(namespace: str, release: str, store: InformerCache, nudge: Callable[[], None]) -> None:
     """Watches the policies, pods and ConfigMaps of a namespace until it is cancelled.
 
     It writes nothing: no finalizer, annotation or event. Handlers do not raise errors, because the store records

@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator
 from aurum.prediction.serving.batching import BatchLimits
 from aurum.prediction.serving.history import PredictionHistory
 from aurum.prediction.serving.predictor import Predictor
-from aurum.prediction.serving.readings_client import ReadingsReader
+from aurum.prediction.serving.readings_client import ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.prediction.serving.rescoring import Rescorer
 from aurum.prediction.serving.scoring import Prediction
 from aurum.prediction.serving.servicer import PredictionServicer, response_of
 from aurum.runtime.service import Service
-from aurum.security.rpc_authorizer import door
+from aurum.security.rpc_authorizer import rpc_authorizer
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 SERVICE_NAME = "aurum.v1.PredictionService"
@@ -31,7 +31,7 @@ async def prediction(service: Service) -> AsyncGenerator[None]:
     limits = BatchLimits(
         settings.prediction_batch_most, settings.prediction_batch_waiting, settings.prediction_batch_wait
     )
-    predictor = Predictor(ReadingsReader(ingestion), registry, limits)
+    predictor = Predictor(ReadingsClient(ingestion), registry, limits)
     history = PredictionHistory(ingestion, settings.prediction_history_interval)
     service.spawn(history.run(), "prediction-history")
 
@@ -58,7 +58,7 @@ async def prediction(service: Service) -> AsyncGenerator[None]:
             settings.prediction_host,
             settings.prediction_port,
             setting="AURUM_PREDICTION_PORT",
-            door=door(settings, settings.prediction_host, "AURUM_PREDICTION_HOST"),
+            authorizer=rpc_authorizer(settings, settings.prediction_host, "AURUM_PREDICTION_HOST"),
         ):
             yield
     finally:

@@ -8,10 +8,10 @@ from aurum.resilience.budget import RetryBudget
 from aurum.resilience.circuit_breaker import BreakerConfig, CircuitBreakerError, ResilientCircuitBreaker
 from aurum.resilience.criticality import Criticality, criticality_scope, current_criticality
 from aurum.resilience.deadline import DeadlineExceededError, deadline_scope, received_deadline, remaining
-from aurum.resilience.errors import ErrorView
+from aurum.resilience.errors import ErrorClassifier
 from aurum.resilience.limit import ConcurrencyLimit, LimitConfig, LimitExceededError
 from aurum.resilience.pipeline import Pipeline
-from aurum.resilience.pipeline_registry import Pipelines
+from aurum.resilience.pipeline_registry import PipelineRegistry
 from aurum.resilience.policy import Policy, PolicyDocument, PolicyError, load_policy_document
 from aurum.resilience.retry import RetryPolicy, with_async_retry, with_retry
 from aurum.resilience.timeout import TimeoutConfig
@@ -22,11 +22,11 @@ __all__ = [
     "ConcurrencyLimit",
     "Criticality",
     "DeadlineExceededError",
-    "ErrorView",
+    "ErrorClassifier",
     "LimitConfig",
     "LimitExceededError",
     "Pipeline",
-    "Pipelines",
+    "PipelineRegistry",
     "Policy",
     "PolicyDocument",
     "PolicyError",

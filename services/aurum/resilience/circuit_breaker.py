@@ -28,7 +28,7 @@ from aurum.resilience import events
 from aurum.resilience.error_groups import members
 from aurum.resilience.pybreaker_interface import Exclusion, PybreakerInterface
 from aurum.resilience.unfinished import UNFINISHED, UnfinishedCallError, unfinished
-from aurum.resilience.windows import Counts, CountWindow, InARow, TimeWindow, Window
+from aurum.resilience.windows import ConsecutiveWindow, Counts, CountWindow, TimeWindow, Window
 
 __all__ = [
     "STATE_CLOSED",
@@ -522,7 +522,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         refusing = self._state == STATE_OPEN and config.forced is None
         self._refusing_until = self._changed_at + self._open_for if refusing else -math.inf
         # The permit of calls whose success need not be recorded or reported, or None if every success has to be
-        quiet = isinstance(self._window, InARow) and self._window.failures == 0 and not self.listeners
+        quiet = isinstance(self._window, ConsecutiveWindow) and self._window.failures == 0 and not self.listeners
         self._quick = self._epoch if quiet and self._passing and self._state == STATE_CLOSED else None
 
     def _tell(self, moved: tuple[str, str] | None) -> None:
@@ -551,13 +551,13 @@ def _window(config: BreakerConfig) -> Window:
             return CountWindow(config.window_calls)
         case "time":
             return TimeWindow(config.window_seconds)
-    return InARow()
+    return ConsecutiveWindow()
 
 
 def _carried_over(window: Window, config: BreakerConfig, now: float) -> Window:
     """Returns a window for `config` that keeps the calls of `window` that fit, if both are of the same kind."""
     match window:
-        case InARow() if config.mode == "consecutive":
+        case ConsecutiveWindow() if config.mode == "consecutive":
             return window.copy()
         case CountWindow() if config.mode == "count":
             return window.resized(config.window_calls)

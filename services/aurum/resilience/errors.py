@@ -32,7 +32,7 @@ def no_retry_after(error: BaseException) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorView:
+class ErrorClassifier:
     """How to interpret the errors of a transport.
 
     Attributes:

@@ -25,7 +25,7 @@ from aurum.resilience.circuit_breaker import (
 )
 from aurum.resilience.deadline import DeadlineExceededError, deadline, deadline_at
 from aurum.resilience.error_groups import members
-from aurum.resilience.errors import ErrorView
+from aurum.resilience.errors import ErrorClassifier
 from aurum.resilience.limit import ConcurrencyLimit, LimitExceededError
 from aurum.resilience.limit_algorithms import OVERLOADED, LimitAlgorithm
 from aurum.resilience.policy import HedgeSpec, Policy
@@ -97,12 +97,12 @@ class Pipeline:
         name: str,
         policy: Policy,
         *,
-        errors: ErrorView | None = None,
+        errors: ErrorClassifier | None = None,
         seconds: Callable[[Policy], float] = attempt_seconds,
         clock: Clock = time.monotonic,
     ) -> None:
         self.name = name
-        self._errors = errors or ErrorView()
+        self._errors = errors or ErrorClassifier()
         self._seconds = seconds
         self._clock = clock
         self.record: Record | None = None
@@ -209,7 +209,7 @@ class Pipeline:
                     return await self._attempt(plan, attempt, at, now, number, timed, target)
                 return await self._hedged(plan, plan.hedge, attempt, at, number, timed, target)
             except Exception as error:
-                delay = plan.retry.again(error, number, at - self._clock()) if idempotent else None
+                delay = plan.retry.next_delay(error, number, at - self._clock()) if idempotent else None
                 if delay is None:
                     raise
             await asyncio.sleep(delay)
@@ -246,7 +246,7 @@ class Pipeline:
             except UnfinishedCallError:
                 raise
             except Exception as error:
-                delay = plan.retry.again(error, number, at - self._clock()) if idempotent else None
+                delay = plan.retry.next_delay(error, number, at - self._clock()) if idempotent else None
                 if delay is None:
                     raise
             time.sleep(delay)

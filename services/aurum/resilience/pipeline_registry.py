@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from aurum.resilience.errors import ErrorView
+from aurum.resilience.errors import ErrorClassifier
 from aurum.resilience.pipeline import Known, Pipeline, Record, attempt_seconds
 from aurum.resilience.policy import Policy, PolicyDocument
 from aurum.resilience.shadow import Shadows
@@ -15,7 +15,7 @@ _Key = tuple[str, str, str, str]  # client, server, method pattern, instance: on
 _ALL = "*"
 
 
-class Pipelines:
+class PipelineRegistry:
     """Finds the pipeline of each call. It is thread-safe.
 
     No two pipelines have the same name at the same time.
@@ -47,7 +47,7 @@ class Pipelines:
         self._lock = threading.RLock()
         self._pipelines: dict[_Key, Pipeline] = {}
         self._by_call: dict[_Call, Pipeline] = {}
-        self._views: dict[_Call, tuple[ErrorView, Callable[[Policy], float]]] = {}
+        self._views: dict[_Call, tuple[ErrorClassifier, Callable[[Policy], float]]] = {}
 
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(list(self._pipelines.values()))
@@ -57,7 +57,7 @@ class Pipelines:
         client: str,
         server: str,
         method: str,
-        errors: ErrorView,
+        errors: ErrorClassifier,
         seconds: Callable[[Policy], float] = attempt_seconds,
         *,
         instance: str = "",

@@ -77,7 +77,7 @@ class RetryPolicy:
             try:
                 result = func()
             except Exception as error:
-                delay = self.again(error, attempt, remaining())
+                delay = self.next_delay(error, attempt, remaining())
                 if delay is None:
                     raise
             else:
@@ -95,13 +95,13 @@ class RetryPolicy:
             try:
                 return await func()
             except Exception as error:
-                delay = self.again(error, attempt, remaining())
+                delay = self.next_delay(error, attempt, remaining())
                 if delay is None:
                     raise
             await asyncio.sleep(delay)
             attempt += 1
 
-    def again(self, error: BaseException, attempt: int, left: float | None) -> float | None:
+    def next_delay(self, error: BaseException, attempt: int, left: float | None) -> float | None:
         """Returns the seconds to wait before the next attempt, or None if there is none.
 
         A next attempt is withdrawn from the budget.

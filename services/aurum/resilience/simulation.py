@@ -16,11 +16,11 @@ from typing import Any
 
 from aurum.resilience import events
 from aurum.resilience.circuit_breaker import CircuitBreakerError
-from aurum.resilience.errors import ErrorView, code_of
+from aurum.resilience.errors import ErrorClassifier, code_of
 from aurum.resilience.limit import LimitExceededError
 from aurum.resilience.outcomes import REJECTED, Outcome
 from aurum.resilience.pipeline import Pipeline
-from aurum.resilience.pipeline_registry import Pipelines
+from aurum.resilience.pipeline_registry import PipelineRegistry
 from aurum.resilience.policy import Policy, PolicyDocument
 from aurum.resilience.virtual_time import VirtualLoop
 
@@ -136,8 +136,8 @@ class _Replay:
         self._trace = trace
         self._loop = VirtualLoop(trace[0].time if trace else 0.0)  # type: ignore[abstract]  # it needs no I/O
         self._targets: dict[str, _Target] = {}
-        pipelines = Pipelines(document, default, clock=self._loop.time)
-        errors = ErrorView(code=_code)
+        pipelines = PipelineRegistry(document, default, clock=self._loop.time)
+        errors = ErrorClassifier(code=_code)
         by_target: dict[str, list[Outcome]] = {}
         for outcome in trace:
             by_target.setdefault(outcome.target, []).append(outcome)

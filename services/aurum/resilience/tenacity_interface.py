@@ -61,7 +61,9 @@ def run(rules: Rules, func: Callable[[], T]) -> T:
     Raises its last error, or tenacity.RetryError if the strategies would still retry its last result.
     """
     strategies = _Strategies(rules)
-    retrying = tenacity.Retrying(retry=strategies.again, wait=strategies.seconds, stop=strategies.over, reraise=True)
+    retrying = tenacity.Retrying(
+        retry=strategies.should_retry, wait=strategies.seconds, stop=strategies.over, reraise=True
+    )
     return retrying(func)
 
 
@@ -73,7 +75,7 @@ async def run_async(rules: Rules, func: Callable[[], Awaitable[T]]) -> T:
         return await func()  # tenacity recognises coroutine functions only
 
     retrying = tenacity.AsyncRetrying(
-        retry=strategies.again_async, wait=strategies.seconds, stop=strategies.over, reraise=True
+        retry=strategies.should_retry_async, wait=strategies.seconds, stop=strategies.over, reraise=True
     )
     return cast(T, await retrying(attempt))
 
@@ -84,13 +86,13 @@ class _Strategies:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
 
-    def again(self, state: RetryCallState) -> bool:
+    def should_retry(self, state: RetryCallState) -> bool:
         verdict = self._verdict(state)
         if inspect.isawaitable(verdict):
             raise TypeError("retry: a strategy that has to be awaited is for call_async and with_async_retry")
         return verdict
 
-    async def again_async(self, state: RetryCallState) -> bool:
+    async def should_retry_async(self, state: RetryCallState) -> bool:
         verdict = self._verdict(state)
         return await verdict if inspect.isawaitable(verdict) else verdict
 

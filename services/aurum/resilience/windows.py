@@ -24,7 +24,7 @@ class Window(Protocol):
     def clear(self) -> None: ...
 
 
-class InARow:
+class ConsecutiveWindow:
     """Counts the failed or slow calls since the last success."""
 
     def __init__(self) -> None:
@@ -39,8 +39,8 @@ class InARow:
     def clear(self) -> None:
         self.failures = 0
 
-    def copy(self) -> "InARow":
-        window = InARow()
+    def copy(self) -> "ConsecutiveWindow":
+        window = ConsecutiveWindow()
         window.failures = self.failures
         return window
 

@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from aurum import __version__
 from aurum.runtime import damage, metrics
-from aurum.runtime.admin.auth import admin_door
-from aurum.runtime.admin.process_stats import overview
+from aurum.runtime.admin.auth import admin_auth
+from aurum.runtime.admin.process_stats import process_stats
 from aurum.runtime.admin.server import admin_app
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.faults import Faults
@@ -75,7 +75,7 @@ class Service:
         """Returns the state of this process and what it has in force."""
         return {
             **self.policies.state(),
-            **overview(),
+            **process_stats(),
             "faults": self.faults.active(),
             "missing": self.health.missing(),
             "damaged": damage.shown(),
@@ -129,7 +129,7 @@ class Service:
         port: int,
         *,
         setting: str,
-        door: Admit | None,
+        authorizer: Admit | None,
     ) -> AbstractAsyncContextManager[int]:
         """Runs a gRPC server during a block. The arguments are those of `runtime.rpc_server.rpc_server`."""
         return rpc_server(
@@ -142,7 +142,7 @@ class Service:
             health_state=self.health,
             limits=(self.policies.admission(), self.policies.stream_limit(self.settings.rpc_max_streams)),
             faults=self.faults,
-            door=door,
+            authorizer=authorizer,
         )
 
     @contextlib.asynccontextmanager
@@ -232,7 +232,7 @@ async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None
         overview=service.overview,
         spans=spans,
     )
-    async with http_server(admin_door(app, settings), listener, 1.0), service.running(), body(service):
+    async with http_server(admin_auth(app, settings), listener, 1.0), service.running(), body(service):
         gc.collect()
         gc.freeze()  # loaded objects are permanent; scanning them again and again would delay requests
         service.health.started()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from aurum.readings.batch import MAX_OWNER, Batch
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, UnauthenticatedError
-from aurum.runtime.http.bind_policy import require_closed
+from aurum.runtime.http.bind_policy import require_authentication
 from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.telemetry.logging import get_request_context
 from aurum.runtime.telemetry.tracing import name_caller
@@ -45,7 +45,7 @@ class _Let:
 _let: contextvars.ContextVar[_Let | None] = contextvars.ContextVar("let", default=None)
 
 
-class Door:
+class RpcAuthorizer:
     """Admits or refuses the calls to a gRPC server by the client's certificate."""
 
     def __init__(self, clients: KnownClients) -> None:
@@ -204,8 +204,8 @@ def as_told(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
     return machine
 
 
-def door(settings: Settings, host: str, setting: str) -> Door | None:
-    """Makes the door of a gRPC server by the settings; None if the server does not authenticate clients.
+def rpc_authorizer(settings: Settings, host: str, setting: str) -> RpcAuthorizer | None:
+    """Makes the authorizer of a gRPC server by the settings; None if the server does not authenticate clients.
 
     Raises:
         SettingsError: A server without authentication would listen on more than this machine without explicit
@@ -213,13 +213,13 @@ def door(settings: Settings, host: str, setting: str) -> Door | None:
     """
     if settings.rpc_tls_folder is None:
         instead = "AURUM_RPC_TLS_FOLDER and AURUM_RPC_CLIENTS_FILE"
-        require_closed(host, setting, said=settings.rpc_open, name="AURUM_RPC_OPEN", instead=instead)
+        require_authentication(host, setting, said=settings.rpc_open, name="AURUM_RPC_OPEN", instead=instead)
         return None
     if settings.rpc_clients_file is None:
         raise SettingsError(
             "AURUM_RPC_CLIENTS_FILE must say what each client may do, since AURUM_RPC_TLS_FOLDER is set"
         )
     try:
-        return Door(FollowedClients(settings.rpc_clients_file))
+        return RpcAuthorizer(FollowedClients(settings.rpc_clients_file))
     except ClientFileError as error:
         raise SettingsError(f"AURUM_RPC_CLIENTS_FILE: {error}") from error

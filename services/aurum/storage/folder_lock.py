@@ -18,7 +18,7 @@ class FolderInUseError(OSError):
     """Another process uses the folder."""
 
 
-class Ownership:
+class FolderLock:
     """The exclusive right to write to a folder, until `close` or the end of the process."""
 
     def __init__(self, folder: Path, wait: float = WAIT) -> None:

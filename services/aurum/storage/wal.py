@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 DISK_FULL = "DISK_FULL"
 
 
-class GuardedLog(SegmentLog):
+class WriteAheadLog(SegmentLog):
     """A segment log with a reserve of free disk space.
 
     Args:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from aurum.operator.api_connection import open_client
-from aurum.operator.cluster_snapshot import Resource, Workload, World
-from aurum.operator.desired_state import plan
-from aurum.operator.informer_cache import Store
+from aurum.operator.cluster_snapshot import ClusterSnapshot, Resource, Workload
+from aurum.operator.desired_state import derive_desired_state
+from aurum.operator.informer_cache import InformerCache
 from aurum.operator.kubernetes import Cluster
-from aurum.operator.pod_poller import Reports
+from aurum.operator.pod_poller import PodPoller
 from aurum.operator.reconciler import Reconciler
 from aurum.operator.service import BUILT_IN
 from aurum.resilience.policy import parse_policy_document
@@ -67,8 +67,8 @@ async def live(namespace: str, writes: int, seconds: float) -> bool:
     policies = Policies("operator", Settings())
     policies.apply(BUILT_IN)
     pods = HttpDependency("operator", "pods", "pods", policies)
-    store, nudged = Store("fake-policy"), asyncio.Event()
-    reports = Reports(pods, nudged.set)
+    store, nudged = InformerCache("fake-policy"), asyncio.Event()
+    reports = PodPoller(pods, nudged.set)
     reconciler = Reconciler(cluster, store, reports, None, nudged, resync=0.3)
     asking = asyncio.create_task(reports.run())
     living = asyncio.create_task(reconciler.run())
@@ -127,8 +127,8 @@ def check_settled(space: Namespace, release: FakeRelease) -> None:
     text = space.get("configmap", "fake-policy")["data"][DEFAULTS]
     defaults = parse_policy_document(text, "defaults")
     resources = tuple(Resource.of(body) for body in bodies)
-    world = World(space.name, resources, client_workloads, (), {}, defaults, {}, {}, time.time())
-    ideal = plan(world, {})
+    world = ClusterSnapshot(space.name, resources, client_workloads, (), {}, defaults, {}, {}, time.time())
+    ideal = derive_desired_state(world, {})
     for pod in release.pods:
         wanted = ideal.services[pod.service].in_force
         has = pod.policies.document

@@ -21,9 +21,9 @@ import zstandard
 from aurum.api import alarm_journal
 from aurum.api.readings_json import parse_readings
 from aurum.edge.dead_letters import DeadLetterError, DeadLetters, names, read
-from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import FilesInput, Rule, SparkplugInput, Topic
-from aurum.edge.inputs.common.connection_status import Reach
+from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.inputs.files.input import Files
 from aurum.edge.inputs.mqtt import payloads
@@ -94,8 +94,8 @@ def _limits() -> SourceLimits:
     return SourceLimits(Settings())
 
 
-def _collector(spool: MemorySpool, *rules: Rule) -> Collector:
-    return Collector("test", "test-1", spool, Tags(rules), "device", _limits())  # type: ignore[arg-type]
+def _collector(spool: MemorySpool, *rules: Rule) -> BatchBuilder:
+    return BatchBuilder("test", "test-1", spool, Tags(rules), "device", _limits())  # type: ignore[arg-type]
 
 
 # Batches
@@ -260,7 +260,7 @@ async def _dropped(data: bytes) -> None:
     folder = _emptied("drops")
     (folder / "t.csv").write_bytes(data)
     options = FilesInput.model_validate({"name": "drops", "protocol": "files", "folder": folder, "settled": 0})
-    files = Files(options, _collector(spool, *_RULES), Reach("drops"))
+    files = Files(options, _collector(spool, *_RULES), ConnectionStatus("drops"))
     await files._store(folder / "t.csv")
     files._thread.shutdown()
     assert not (folder / "t.csv").exists()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aurum.alarms.journaled import JournaledAlarms, key_of
 from aurum.alarms.lifecycle import Alarm, Transition, apply
 from aurum.alarms.rules import load_rules
-from aurum.api.alarm_service import AlarmDesk
+from aurum.api.alarm_service import AlarmService
 from aurum.v1 import ingestion_pb2
 
 KINDS = ("raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed")
@@ -153,9 +153,9 @@ def journal() -> Journal:
     return Journal()
 
 
-def desk(journal: Journal) -> AlarmDesk:
+def desk(journal: Journal) -> AlarmService:
     plant: Any = SimpleNamespace(version=0, changed_since=lambda version: iter(()), machine=lambda machine_id: None)
-    return AlarmDesk(journal, plant, load_rules(), clock=lambda: 10_000.0)  # type: ignore[arg-type]
+    return AlarmService(journal, plant, load_rules(), clock=lambda: 10_000.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("silent", [900, 1100, 3000])

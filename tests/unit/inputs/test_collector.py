@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.common.ack_tracker import Acknowledgements
+from aurum.edge.inputs.common.ack_tracker import AckTracker
 from aurum.edge.inputs.common.configuration import Rule
-from aurum.edge.inputs.common.device_stats import SourceState
+from aurum.edge.inputs.common.device_stats import DeviceState
 from aurum.edge.inputs.common.units import UnitError, conversion
 from aurum.readings.batch import now_us
 from aurum.readings.transport.ingest_stream import Written
@@ -67,7 +67,7 @@ async def test_deadband_drops_small_changes() -> None:
 
 
 def test_clock_skew_follows_the_fastest_messages() -> None:
-    state, at = SourceState(), 10**15
+    state, at = DeviceState(), 10**15
     for second in range(100):
         delay = 2_000_000 if second % 7 else 50_000
         state.note(at + second * 10**6 + delay, at + second * 10**6 + 30_000_000, good=True)
@@ -103,7 +103,7 @@ async def test_bad_values_are_dropped_and_lower_quality() -> None:
 
 async def test_acknowledgements_are_ordered_and_wait_for_durability() -> None:
     told: list[int] = []
-    following = Acknowledgements(told.extend)
+    following = AckTracker(told.extend)
     durable: list[asyncio.Future[Written]] = [asyncio.get_running_loop().create_future() for _ in range(3)]
     for number, each in enumerate(durable):
         await following.follow(each, [number])
@@ -221,7 +221,7 @@ async def test_full_disk_delays_acknowledgement_until_stored(monkeypatch: pytest
     gathered = collector(spool)
     gathered.add("m", "m", "x", None, 1.0)
     acknowledged: list[int] = []
-    acknowledgements = Acknowledgements(acknowledged.extend)
+    acknowledgements = AckTracker(acknowledged.extend)
     await acknowledgements.follow(await gathered.commit(), [7])
     for _ in range(3):
         spool.waiting[-1].set_exception(ResourceExhaustedError("the store cannot be written: the disk is full"))

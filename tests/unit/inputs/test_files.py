@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aurum.edge.inputs.common.configuration import FilesInput, Rule
-from aurum.edge.inputs.common.connection_status import Reach
+from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.files.input import Files
 from aurum.readings.batch import MAX_SERIES, decode
 from tests.support.collector import MemorySpool, collector
@@ -19,7 +19,7 @@ async def stored(folder: Path, content: str, *rules: Rule) -> list[dict[tuple[st
     spool = MemorySpool()
     (folder / "one.csv").write_text(content)
     options = FilesInput.model_validate({"name": "drops", "protocol": "files", "folder": folder, "settled": 0})
-    running = asyncio.create_task(Files(options, collector(spool, *rules), Reach("drops")).run())
+    running = asyncio.create_task(Files(options, collector(spool, *rules), ConnectionStatus("drops")).run())
     while (folder / "one.csv").exists():
         await asyncio.sleep(0.01)
         assert not running.done()

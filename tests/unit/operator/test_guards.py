@@ -14,7 +14,7 @@ from aurum.operator.cluster_snapshot import Finding, Pod, Resource
 from aurum.operator.merging import Parsed, Target
 from aurum.operator.resources import GuardSpec, RolloutSpec
 from aurum.operator.rollout import Rollout
-from aurum.operator.rollout_analysis import Guards
+from aurum.operator.rollout_analysis import RolloutAnalysis
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
@@ -65,7 +65,7 @@ async def find(address: str, guard: GuardSpec, since: float | None = 20.0) -> Fi
     policies = Policies("operator", Settings())
     dependency = HttpDependency("operator", "prometheus", address, policies)
     changed = asyncio.Event()
-    guards = Guards(dependency, "", changed.set)
+    guards = RolloutAnalysis(dependency, "", changed.set)
     resource = Resource("ResiliencePolicy", "p", "uid", 1, "", {})
     parsed = Parsed(resource, 1, targets=(Target("api", "prediction", "Predict"),), rollout=RolloutSpec(guard=guard))
     guards.follow({"uid": (parsed, PODS)}, {"uid": Rollout(1, "Progressing", 0, began)})
@@ -142,7 +142,7 @@ async def test_guard_finds_harm_before_every_pod_has_it(prometheus: Prometheus) 
     prometheus.answers = {"code=~": {"": 0.2}, **prometheus.answers}
     policies = Policies("operator", Settings())
     dependency = HttpDependency("operator", "prometheus", prometheus.address, policies)
-    guards = Guards(dependency, "", lambda: None)
+    guards = RolloutAnalysis(dependency, "", lambda: None)
     resource = Resource("ResiliencePolicy", "p", "uid", 1, "", {})
     parsed = Parsed(resource, 1, targets=(Target("api", "prediction", "Predict"),), rollout=RolloutSpec())
     guards.follow({"uid": (parsed, PODS[:1])}, {"uid": Rollout(1, "Progressing", 0, None)})

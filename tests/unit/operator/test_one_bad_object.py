@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aurum.operator.cluster_snapshot import Resource
-from aurum.operator.informer_cache import Store
+from aurum.operator.informer_cache import InformerCache
 from aurum.operator.leadership import DURATION
 from aurum.runtime.policy.files import DEFAULTS, IN_FORCE
 from tests.support.operator_api import Plant, PlayedPod, Weather
@@ -160,10 +160,10 @@ def test_answer_of_a_list_is_not_older_than_the_question() -> None:
         metadata = {"name": "p", "uid": "1", "resourceVersion": str(version)}
         return {"kind": "ResiliencePolicy", "metadata": metadata, "spec": {"retry": {"maxAttempts": attempts}}}
 
-    def known(store: Store) -> list[int]:
+    def known(store: InformerCache) -> list[int]:
         return [each.spec["retry"]["maxAttempts"] for each in store.resources]
 
-    store = Store("defaults")
+    store = InformerCache("defaults")
     store.resource(body(1000, 1))
     asked = store.mark()
     store.take_all([body(7, 2)], [], [], asked)
@@ -186,7 +186,7 @@ def test_answer_of_a_list_is_not_older_than_the_question() -> None:
 
 @pytest.mark.parametrize("broken", [{}, {"metadata": None}, {"metadata": {"name": "x"}}, {"metadata": {"uid": "x"}}])
 def test_object_that_makes_no_sense_is_left_out(broken: dict[str, Any]) -> None:
-    store = Store("defaults")
+    store = InformerCache("defaults")
     good = {"kind": "ResiliencePolicy", "metadata": {"name": "p", "uid": "1"}, "spec": {}}
     store.take_all([broken, good], [broken], [broken])
     assert [each.name for each in store.resources] == ["p"]

@@ -6,7 +6,7 @@ import pytest
 
 from aurum.resilience import (
     CircuitBreakerError,
-    ErrorView,
+    ErrorClassifier,
     Pipeline,
     Policy,
     ResilientCircuitBreaker,
@@ -21,7 +21,7 @@ class CodedError(Exception):
     """Fails with the code that it is made of."""
 
 
-ERRORS = ErrorView(
+ERRORS = ErrorClassifier(
     code=lambda error: str(error) if isinstance(error, CodedError) else "UNKNOWN",
     retry_after=lambda error: {"ABORTED": 0.5, "UNAVAILABLE": 1.5}.get(str(error)),
 )
@@ -86,9 +86,9 @@ def test_group_is_recorded_with_common_code(codes: tuple[str, ...], code: str) -
 
 def test_standalone_retry_asks_about_each_error_of_group() -> None:
     policy = RetryPolicy(3, 0.0, 0.0, retryable=lambda error: isinstance(error, OSError))
-    assert policy.again(ExceptionGroup("x", [OSError(), OSError()]), 1, None) == 0.0
-    assert policy.again(ExceptionGroup("x", [OSError(), ValueError()]), 1, None) is None
-    assert RetryPolicy(3).again(ExceptionGroup("x", [OSError(), CircuitBreakerError()]), 1, None) is None
+    assert policy.next_delay(ExceptionGroup("x", [OSError(), OSError()]), 1, None) == 0.0
+    assert policy.next_delay(ExceptionGroup("x", [OSError(), ValueError()]), 1, None) is None
+    assert RetryPolicy(3).next_delay(ExceptionGroup("x", [OSError(), CircuitBreakerError()]), 1, None) is None
 
 
 def test_breaker_counts_group_if_one_error_is_a_failure() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from aurum.resilience import (
     CircuitBreakerError,
-    ErrorView,
+    ErrorClassifier,
     LimitExceededError,
     Pipeline,
     Policy,
@@ -44,7 +44,7 @@ def failing() -> Iterator[list[str]]:
         stop()
 
 
-def pipeline_of(loop: VirtualLoop, errors: ErrorView | None = None) -> Pipeline:
+def pipeline_of(loop: VirtualLoop, errors: ErrorClassifier | None = None) -> Pipeline:
     return Pipeline("p", Policy.model_validate({"target": "a/b/C", **PARTS}), clock=loop.time, errors=errors)
 
 
@@ -111,7 +111,7 @@ def test_errors_of_error_view_leak_no_place() -> None:
         raise LookupError("no such code")
 
     loop = VirtualLoop()  # type: ignore[abstract]
-    pipeline = pipeline_of(loop, ErrorView(code=code))
+    pipeline = pipeline_of(loop, ErrorClassifier(code=code))
     for _ in range(3):
         for call in both_ways(pipeline, loop, ConnectionError("no")):
             with pytest.raises(LookupError, match="no such code"):

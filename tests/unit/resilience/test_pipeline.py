@@ -1,4 +1,4 @@
-"""Pipelines in virtual time: hedging, deadlines, timeouts, recorded outcomes and reloads."""
+"""PipelineRegistry in virtual time: hedging, deadlines, timeouts, recorded outcomes and reloads."""
 
 import asyncio
 import threading
@@ -12,10 +12,10 @@ from aurum.resilience import (
     CircuitBreakerError,
     Criticality,
     DeadlineExceededError,
-    ErrorView,
+    ErrorClassifier,
     LimitExceededError,
     Pipeline,
-    Pipelines,
+    PipelineRegistry,
     Policy,
     PolicyDocument,
     criticality_scope,
@@ -244,7 +244,7 @@ def test_policies_apply_to_synchronous_calls_in_threads() -> None:
             circuitBreaker={"failMax": 3, "open": "60s"},
             timeout={"attempt": "20s", "deadline": "60s"},
         ),
-        errors=ErrorView(code=lambda error: "UNAVAILABLE" if isinstance(error, ConnectionError) else "UNKNOWN"),
+        errors=ErrorClassifier(code=lambda error: "UNAVAILABLE" if isinstance(error, ConnectionError) else "UNKNOWN"),
     )
     calls: list[int] = []
     lock = threading.Lock()
@@ -281,12 +281,12 @@ def test_policies_apply_to_synchronous_calls_in_threads() -> None:
 class FailedError(Exception): ...
 
 
-def always_failing(pipelines: Pipelines, method: str, times: int, loop: VirtualLoop) -> None:
+def always_failing(pipelines: PipelineRegistry, method: str, times: int, loop: VirtualLoop) -> None:
     async def attempt(timeout: float) -> None:
         raise FailedError
 
     async def main() -> None:
-        errors = ErrorView(code=lambda error: "UNAVAILABLE")
+        errors = ErrorClassifier(code=lambda error: "UNAVAILABLE")
         for _ in range(times):
             with pytest.raises((FailedError, CircuitBreakerError)):
                 await pipelines.of("api", "prediction", method, errors).call_async(attempt, idempotent=False)
@@ -298,7 +298,7 @@ def test_reload_keeps_breaker_state_across_patterns() -> None:
     loop = VirtualLoop()
     text = "generation: {0}\npolicies: [{{target: {1}, circuitBreaker: {{failMax: 2, open: 30s, openJitter: 0}}}}]"
     document = parse_policy_document(text.format(1, "api/prediction/*"), "test")
-    pipelines = Pipelines(document, Policy(target="*/*/*"), clock=loop.time)
+    pipelines = PipelineRegistry(document, Policy(target="*/*/*"), clock=loop.time)
     always_failing(pipelines, "Predict", 2, loop)
     states = lambda: {each.name: each.breaker.current_state for each in pipelines if each.breaker}  # noqa: E731
     assert states() == {"api/prediction": "open"}
@@ -312,17 +312,19 @@ def test_reload_keeps_breaker_state_across_patterns() -> None:
 def test_instances_share_policy_and_have_own_breakers() -> None:
     loop = VirtualLoop()
     text = "generation: {0}\npolicies: [{{target: edge/inputs/*, circuitBreaker: {{failMax: {1}, openJitter: 0}}}}]"
-    pipelines = Pipelines(parse_policy_document(text.format(1, 1), "test"), Policy(target="*/*/*"), clock=loop.time)
+    pipelines = PipelineRegistry(
+        parse_policy_document(text.format(1, 1), "test"), Policy(target="*/*/*"), clock=loop.time
+    )
 
     async def fails(timeout: float) -> None:
         raise ConnectionError
 
     async def main() -> None:
         for instance in ("hall-1", "hall-2"):
-            pipeline = pipelines.of("edge", "inputs", "Connect", ErrorView(), instance=instance)
+            pipeline = pipelines.of("edge", "inputs", "Connect", ErrorClassifier(), instance=instance)
             assert pipeline.policy.target == "edge/inputs/*"
         with pytest.raises((ConnectionError, CircuitBreakerError)):
-            await pipelines.of("edge", "inputs", "Connect", ErrorView(), instance="hall-1").call_async(fails)
+            await pipelines.of("edge", "inputs", "Connect", ErrorClassifier(), instance="hall-1").call_async(fails)
 
     loop.run(main())
     states = lambda: {each.name: each.breaker.current_state for each in pipelines if each.breaker}  # noqa: E731

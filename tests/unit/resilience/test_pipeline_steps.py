@@ -12,7 +12,7 @@ from aurum.resilience import (
     CircuitBreakerError,
     Criticality,
     DeadlineExceededError,
-    ErrorView,
+    ErrorClassifier,
     LimitExceededError,
     Pipeline,
     Policy,
@@ -34,7 +34,7 @@ class FailedError(Exception):
     """Fails with the code that it is made of."""
 
 
-ERRORS = ErrorView(
+ERRORS = ErrorClassifier(
     code=lambda error: (
         str(error)
         if isinstance(error, FailedError)

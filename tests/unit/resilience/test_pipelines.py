@@ -1,10 +1,10 @@
-"""Pipelines by target: selection, naming, and state preserved across policy documents."""
+"""PipelineRegistry by target: selection, naming, and state preserved across policy documents."""
 
 from typing import Any
 
 import pytest
 
-from aurum.resilience import ErrorView, Pipeline, Pipelines, Policy, PolicyDocument
+from aurum.resilience import ErrorClassifier, Pipeline, PipelineRegistry, Policy, PolicyDocument
 from aurum.resilience.policy import parse_policy_document
 from tests.support.resilience import Clock
 
@@ -14,7 +14,7 @@ policies:
 - {target: api/store/Read, circuitBreaker: {failMax: %d}}
 - {target: api/store/*, circuitBreaker: {failMax: 3}}
 """
-ERRORS = ErrorView()
+ERRORS = ErrorClassifier()
 
 
 def parsed(first: int = 2, more: str = "") -> PolicyDocument:
@@ -28,7 +28,7 @@ def fail_max(pipeline: Pipeline) -> int:
 
 def test_calls_under_one_policy_share_a_pipeline() -> None:
     made: list[str] = []
-    pipelines = Pipelines(parsed(), DEFAULT, clock=Clock(), on_new=lambda pipeline: made.append(pipeline.name))
+    pipelines = PipelineRegistry(parsed(), DEFAULT, clock=Clock(), on_new=lambda pipeline: made.append(pipeline.name))
     read = pipelines.of("api", "store", "Read", ERRORS)
     write = pipelines.of("api", "store", "Write", ERRORS)
     assert pipelines.of("api", "store", "List", ERRORS) is write
@@ -43,7 +43,7 @@ def test_calls_under_one_policy_share_a_pipeline() -> None:
 
 
 def test_each_instance_has_its_own_pipeline() -> None:
-    pipelines = Pipelines(parsed(), DEFAULT)
+    pipelines = PipelineRegistry(parsed(), DEFAULT)
     names = [
         pipelines.of("api", "store", method, ERRORS, instance=instance).name
         for method in ("Read", "Write")
@@ -61,10 +61,12 @@ def test_each_instance_has_its_own_pipeline() -> None:
 
 def test_pipeline_uses_given_errors_timeout_and_clock() -> None:
     clock = Clock(7.0)
-    pipelines = Pipelines(parsed(), DEFAULT, clock=clock)
+    pipelines = PipelineRegistry(parsed(), DEFAULT, clock=clock)
     records: list[tuple[str, float, str, int]] = []
     pipelines.record = lambda *record: records.append(record)
-    pipeline = pipelines.of("api", "store", "Write", ErrorView(code=lambda error: "ABORTED"), lambda policy: 0.125)
+    pipeline = pipelines.of(
+        "api", "store", "Write", ErrorClassifier(code=lambda error: "ABORTED"), lambda policy: 0.125
+    )
     timeouts: list[float] = []
 
     def attempt(timeout: float) -> None:
@@ -76,14 +78,14 @@ def test_pipeline_uses_given_errors_timeout_and_clock() -> None:
         pipeline.call(attempt, idempotent=False)
     assert timeouts == [0.125]
     assert records == [("api/store", 0.5, "ABORTED", 1)]
-    assert Pipelines(parsed(), DEFAULT).of("a", "b", "C", ERRORS).record is None
+    assert PipelineRegistry(parsed(), DEFAULT).of("a", "b", "C", ERRORS).record is None
 
 
 SHADOW = "shadows: [{target: api/store/*}]"
 
 
 def test_pipelines_have_shadows_only_while_configured() -> None:
-    pipelines = Pipelines(parsed(), DEFAULT)
+    pipelines = PipelineRegistry(parsed(), DEFAULT)
     pipeline = pipelines.of("api", "store", "Read", ERRORS)
     assert pipeline.shadows is None
     pipelines.apply(parsed(2, SHADOW))
@@ -91,7 +93,7 @@ def test_pipelines_have_shadows_only_while_configured() -> None:
     assert pipelines.of("api", "store", "Write", ERRORS).shadows is pipelines.shadows
     pipelines.apply(parsed())
     assert [each.shadows for each in pipelines] == [None, None]
-    begun = Pipelines(parsed(2, SHADOW), DEFAULT, clock=Clock(4.0))
+    begun = PipelineRegistry(parsed(2, SHADOW), DEFAULT, clock=Clock(4.0))
     (shadow,) = begun.shadows
     assert shadow.begin().began == 4.0
 
@@ -103,12 +105,12 @@ def open_breaker(pipeline: Pipeline) -> None:
         breaker.failed(breaker.acquire(), ConnectionError())
 
 
-def states(pipelines: Pipelines) -> dict[str, tuple[str, int]]:
+def states(pipelines: PipelineRegistry) -> dict[str, tuple[str, int]]:
     return {each.name: (each.breaker.current_state, fail_max(each)) for each in pipelines if each.breaker}
 
 
 def test_new_document_preserves_pipelines_of_same_target() -> None:
-    pipelines = Pipelines(parsed(), DEFAULT, clock=Clock())
+    pipelines = PipelineRegistry(parsed(), DEFAULT, clock=Clock())
     read = pipelines.of("api", "store", "Read", ERRORS)
     pipelines.of("api", "store", "Write", ERRORS)
     open_breaker(read)
@@ -121,7 +123,9 @@ def test_new_document_preserves_pipelines_of_same_target() -> None:
 
 def test_split_and_joined_pipelines_inherit_state() -> None:
     made: list[str] = []
-    pipelines = Pipelines(PolicyDocument(), DEFAULT, clock=Clock(), on_new=lambda pipeline: made.append(pipeline.name))
+    pipelines = PipelineRegistry(
+        PolicyDocument(), DEFAULT, clock=Clock(), on_new=lambda pipeline: made.append(pipeline.name)
+    )
     pipelines.record = record = lambda *parts: None
     for instance in ("", "two"):
         for method in ("Read", "Write"):
@@ -146,7 +150,7 @@ def test_split_and_joined_pipelines_inherit_state() -> None:
 
 @pytest.mark.parametrize("later", [False, True])
 def test_pipeline_unused_by_a_document_is_dropped(later: bool) -> None:
-    pipelines = Pipelines(parsed(), DEFAULT)
+    pipelines = PipelineRegistry(parsed(), DEFAULT)
     seen: dict[str, Any] = {"Read": pipelines.of("api", "store", "Read", ERRORS)}
     if later:
         pipelines.apply(PolicyDocument())

@@ -135,7 +135,7 @@ def test_retry_policy_respects_retry_after() -> None:
     policy = RetryPolicy(3, 0.0, 0.0, retry_after=lambda error: 1.5)
     assert policy.delay(OSError(), 1) == 1.5
     with deadline_scope(1.0):
-        assert policy.again(OSError(), 1, remaining()) is None  # the deadline would pass during the wait
+        assert policy.next_delay(OSError(), 1, remaining()) is None  # the deadline would pass during the wait
 
 
 def test_nested_deadline_cannot_extend_outer_deadline() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from aurum.resilience import ErrorView, Pipeline, Pipelines, Policy, PolicyDocument
+from aurum.resilience import ErrorClassifier, Pipeline, PipelineRegistry, Policy, PolicyDocument
 from tests.support.resilience import Clock
 
 _DOCS = Path(__file__).parents[3] / "docs" / "resilience.md"
 _HEAD = "| change | breaker | window | adaptive limit | tokens | calls in progress |"
-_ERRORS = ErrorView()
+_ERRORS = ErrorClassifier()
 _DEFAULT = Policy(target="*/*/*")
 _KEPT = ("kept", "kept", "kept", "kept", "kept")
 
@@ -41,16 +41,16 @@ def document(*policies: dict[str, Any], **more: Any) -> PolicyDocument:
 
 @dataclass
 class Plant:
-    """Pipelines of three methods, and what has happened to them: so many failures in the window, two retries, a limit
-    that was lowered, a call in progress."""
+    """The pipelines of three methods, and what has happened to them: so many failures in the window, two retries, a
+    limit that was lowered, a call in progress."""
 
-    pipelines: Pipelines
+    pipelines: PipelineRegistry
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
     def of(cls, before: PolicyDocument) -> "Plant":
         clock = Clock(100.0)
-        return cls(Pipelines(before, _DEFAULT, clock=clock), clock)
+        return cls(PipelineRegistry(before, _DEFAULT, clock=clock), clock)
 
     def __getitem__(self, method: str) -> Pipeline:
         return self.pipelines.of("api", "store", method, _ERRORS)

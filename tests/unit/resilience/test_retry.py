@@ -45,7 +45,7 @@ class Flaky:
 )
 def test_any_error_is_retried_except_refusals_and_exits(error: BaseException, worth_it: bool) -> None:
     assert any_error(error) is worth_it
-    assert (RetryPolicy(base_delay=0.0, max_delay=0.0).again(error, 1, None) is not None) is worth_it
+    assert (RetryPolicy(base_delay=0.0, max_delay=0.0).next_delay(error, 1, None) is not None) is worth_it
 
 
 def test_retry_policy_rejects_invalid_bounds() -> None:
@@ -85,7 +85,7 @@ def test_retry_after_extends_backoff() -> None:
 def test_retry_stops_at_last_attempt_and_emits_event() -> None:
     policy = RetryPolicy(3, 0.0, 0.0, "r")
     with listening() as told:
-        delays = [policy.again(OSError(), attempt, None) for attempt in (1, 2, 3, 4)]
+        delays = [policy.next_delay(OSError(), attempt, None) for attempt in (1, 2, 3, 4)]
     assert delays == [0.0, 0.0, None, None]
     assert told == [("retry", "r", "OSError")] * 2 + [("retry_exhausted", "r", "OSError")] * 2
 
@@ -94,7 +94,7 @@ def test_retry_stops_at_last_attempt_and_emits_event() -> None:
 def test_retry_must_start_before_deadline(left: float | None, delay: float | None) -> None:
     policy = RetryPolicy(3, 0.0, 0.0, "r", retry_after=lambda error: 1.5)
     with listening() as told:
-        assert policy.again(OSError(), 1, left) == delay
+        assert policy.next_delay(OSError(), 1, left) == delay
     assert told == [("retry" if delay else "retry_exhausted", "r", "OSError")]
 
 
@@ -102,7 +102,7 @@ def test_non_retryable_error_emits_no_event() -> None:
     budget = RetryBudget("b", clock=Clock())
     policy = RetryPolicy(3, 0.0, 0.0, retryable=lambda error: isinstance(error, OSError), budget=budget)
     with listening() as told:
-        assert policy.again(ValueError(), 1, None) is None
+        assert policy.next_delay(ValueError(), 1, None) is None
     assert told == []
     assert budget.tokens == 1.0
 
@@ -111,10 +111,10 @@ def test_retry_withdraws_token_from_budget() -> None:
     budget = RetryBudget("b", clock=Clock())
     policy = RetryPolicy(9, 0.0, 0.0, "r", budget=budget)
     with listening() as told:
-        assert policy.again(OSError(), 9, None) is None  # the last attempt costs nothing
+        assert policy.next_delay(OSError(), 9, None) is None  # the last attempt costs nothing
         assert budget.tokens == 1.0
-        assert policy.again(OSError(), 1, None) == 0.0
-        assert policy.again(OSError(), 2, None) is None
+        assert policy.next_delay(OSError(), 1, None) == 0.0
+        assert policy.next_delay(OSError(), 2, None) is None
     assert [kind for kind, _, _ in told] == ["retry_exhausted", "retry", "budget_exhausted"]
 
 

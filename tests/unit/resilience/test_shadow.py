@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from aurum.resilience import Pipelines, events
-from aurum.resilience.errors import ErrorView
+from aurum.resilience import PipelineRegistry, events
+from aurum.resilience.errors import ErrorClassifier
 from aurum.resilience.policy import PolicyDocument, parse_policy_document
 from aurum.runtime.policy.policies import default_policy
 from aurum.runtime.settings import Settings
@@ -15,7 +15,7 @@ class FailedError(Exception):
     code = "UNAVAILABLE"
 
 
-ERRORS = ErrorView(code=lambda error: getattr(error, "code", "UNKNOWN"))
+ERRORS = ErrorClassifier(code=lambda error: getattr(error, "code", "UNKNOWN"))
 
 
 def document(shadow: str) -> PolicyDocument:
@@ -41,7 +41,7 @@ async def ends(code: str, clock: Clock, seconds: float = 0.0) -> str:
     return "answer"
 
 
-async def call(pipelines: Pipelines, method: str, code: str = "OK", seconds: float = 0.0) -> str:
+async def call(pipelines: PipelineRegistry, method: str, code: str = "OK", seconds: float = 0.0) -> str:
     clock = pipelines._clock
     assert isinstance(clock, Clock)
     pipeline = pipelines.of("a", "b", method, ERRORS)
@@ -49,7 +49,9 @@ async def call(pipelines: Pipelines, method: str, code: str = "OK", seconds: flo
 
 
 async def test_shadow_counts_breaker_decisions_without_blocking() -> None:
-    pipelines = Pipelines(document("circuitBreaker: {failMax: 3, open: 5s, openJitter: 0}"), default(), clock=Clock())
+    pipelines = PipelineRegistry(
+        document("circuitBreaker: {failMax: 3, open: 5s, openJitter: 0}"), default(), clock=Clock()
+    )
     seen: list[events.Event] = []
     stop = events.subscribe(seen.append)
     for _ in range(5):
@@ -69,7 +71,7 @@ async def test_shadow_counts_breaker_decisions_without_blocking() -> None:
 
 
 async def test_shadow_ignores_calls_of_other_methods() -> None:
-    pipelines = Pipelines(document("circuitBreaker: {failMax: 1}"), default(), clock=Clock())
+    pipelines = PipelineRegistry(document("circuitBreaker: {failMax: 1}"), default(), clock=Clock())
     with pytest.raises(FailedError):
         await call(pipelines, "Write", "UNAVAILABLE")
     (shadow,) = pipelines.shadows
@@ -77,7 +79,9 @@ async def test_shadow_ignores_calls_of_other_methods() -> None:
 
 
 async def test_shadow_counts_timeouts_and_limit_rejections() -> None:
-    pipelines = Pipelines(document("timeout: {attempt: 100ms}, bulkhead: {maxConcurrent: 2}"), default(), clock=Clock())
+    pipelines = PipelineRegistry(
+        document("timeout: {attempt: 100ms}, bulkhead: {maxConcurrent: 2}"), default(), clock=Clock()
+    )
     assert await call(pipelines, "Read", seconds=0.2) == "answer"
     (shadow,) = pipelines.shadows
     assert dict(shadow.decisions) == {"timeout": 1}
@@ -99,7 +103,7 @@ async def test_shadow_counts_timeouts_and_limit_rejections() -> None:
 
 
 async def test_shadow_state_survives_reload_until_removed() -> None:
-    pipelines = Pipelines(document("circuitBreaker: {failMax: 3}"), default(), clock=Clock())
+    pipelines = PipelineRegistry(document("circuitBreaker: {failMax: 3}"), default(), clock=Clock())
     for _ in range(2):
         with pytest.raises(FailedError):
             await call(pipelines, "Read", "UNAVAILABLE")

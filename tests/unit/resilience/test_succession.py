@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.resilience import ErrorView, Pipelines, Policy, PolicyDocument
+from aurum.resilience import ErrorClassifier, PipelineRegistry, Policy, PolicyDocument
 from aurum.resilience.succession import succession
 from tests.support.resilience import Clock
 
@@ -58,7 +58,7 @@ _DOCUMENTS = st.lists(
 def test_reloads_neither_make_retries_nor_share_names(history: list[tuple[list[str], str, int]]) -> None:
     clock = Clock()
     named: dict[str, object] = {}
-    pipelines = Pipelines(
+    pipelines = PipelineRegistry(
         PolicyDocument(),
         Policy(target="*/*/*"),
         clock=clock,
@@ -66,7 +66,7 @@ def test_reloads_neither_make_retries_nor_share_names(history: list[tuple[list[s
         on_gone=named.__delitem__,
     )
     for targets, method, earned in history:
-        pipeline = pipelines.of("api", "store", method, ErrorView())
+        pipeline = pipelines.of("api", "store", method, ErrorClassifier())
         for _ in range(earned):
             pipeline.budget.deposit()
         tokens = sum(each.budget.tokens for each in pipelines)

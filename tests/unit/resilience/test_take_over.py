@@ -4,7 +4,15 @@ import threading
 
 import pytest
 
-from aurum.resilience import ConcurrencyLimit, ErrorView, LimitConfig, Pipelines, Policy, PolicyDocument, RetryBudget
+from aurum.resilience import (
+    ConcurrencyLimit,
+    ErrorClassifier,
+    LimitConfig,
+    PipelineRegistry,
+    Policy,
+    PolicyDocument,
+    RetryBudget,
+)
 from aurum.resilience.limit_algorithms import Aimd, LimitAlgorithm, Vegas
 from aurum.resilience.shadow import Shadows
 from tests.support.resilience import Clock, listening
@@ -162,17 +170,17 @@ def test_threads_that_call_during_reloads_share_one_pipeline() -> None:
     documents = [PolicyDocument(policies=(Policy(target=target),)) for target in targets]
     for _ in range(20):
         made: list[str] = []
-        pipelines = Pipelines(
+        pipelines = PipelineRegistry(
             PolicyDocument(), Policy(target="*/*/*"), on_new=lambda each, made=made: made.append(each)
         )  # type: ignore[misc]
         together = threading.Barrier(5)
         found: list[object] = []
 
         def call(
-            pipelines: Pipelines = pipelines, together: threading.Barrier = together, found: list[object] = found
+            pipelines: PipelineRegistry = pipelines, together: threading.Barrier = together, found: list[object] = found
         ) -> None:
             together.wait()
-            found.extend(pipelines.of("api", "store", "Read", ErrorView()) for _ in range(50))
+            found.extend(pipelines.of("api", "store", "Read", ErrorClassifier()) for _ in range(50))
 
         threads = [threading.Thread(target=call) for _ in range(4)]
         for thread in threads:
@@ -183,4 +191,4 @@ def test_threads_that_call_during_reloads_share_one_pipeline() -> None:
         for thread in threads:
             thread.join()
         assert len(set(map(id, found))) == 1
-        assert [each.name for each in pipelines] == [pipelines.of("api", "store", "Read", ErrorView()).name]
+        assert [each.name for each in pipelines] == [pipelines.of("api", "store", "Read", ErrorClassifier()).name]

@@ -12,7 +12,7 @@ from aurum.resilience import (
     CircuitBreakerError,
     Criticality,
     DeadlineExceededError,
-    ErrorView,
+    ErrorClassifier,
     LimitExceededError,
     TimeoutConfig,
     criticality_scope,
@@ -87,8 +87,8 @@ def test_duration_accepts_seconds_type_or_text_with_unit() -> None:
 )
 def test_error_maps_to_status_code(error: BaseException, code: str) -> None:
     assert code_of(error) == code
-    assert ErrorView().code(error) == code
-    assert ErrorView().retry_after(error) is None
+    assert ErrorClassifier().code(error) == code
+    assert ErrorClassifier().retry_after(error) is None
     assert no_retry_after(error) is None
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.resilience.windows import Counts, CountWindow, InARow, TimeWindow, Window
+from aurum.resilience.windows import ConsecutiveWindow, Counts, CountWindow, TimeWindow, Window
 
 
 def filled(window: Window, *calls: tuple[float, str]) -> Window:
@@ -15,7 +15,7 @@ def filled(window: Window, *calls: tuple[float, str]) -> Window:
 
 
 def test_consecutive_failures_end_with_success() -> None:
-    window = InARow()
+    window = ConsecutiveWindow()
     seen = []
     for kind in "fsbof":
         filled(window, (0.0, kind))

@@ -197,7 +197,7 @@ class _Held:
                 health_state=Health(),
                 limits=(self.limit, ConcurrencyLimit("streams", 8)),
                 faults=Faults(False),
-                door=None,
+                authorizer=None,
             ) as port,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):

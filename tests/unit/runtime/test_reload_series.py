@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from aurum.resilience import ErrorView, Pipeline, events
+from aurum.resilience import ErrorClassifier, Pipeline, events
 from aurum.runtime import metrics
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import load_settings
@@ -55,7 +55,7 @@ def plant(tmp_path: Path) -> tuple[Policies, Reload]:
 
 
 def pipeline_of(policies: Policies, server: str, method: str) -> Pipeline:
-    return policies.pipeline("here", server, method, ErrorView())
+    return policies.pipeline("here", server, method, ErrorClassifier())
 
 
 def fail(pipeline: Pipeline) -> None:

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from aurum.readings.batch import now_us
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
-from aurum.storage.wal import GuardedLog, refusal
+from aurum.storage.wal import WriteAheadLog, refusal
 
 FREE = 1_200_000  # bytes of the disk of these tests
 
@@ -33,7 +33,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return state
 
 
-def refused(log: GuardedLog) -> AurumError:
+def refused(log: WriteAheadLog) -> AurumError:
     before = log.bytes_on_disk, log.next_id
     with pytest.raises(AurumError) as caught:
         log.write([b"refused"])
@@ -47,7 +47,7 @@ def errors(kind: str) -> float:
 
 @pytest.mark.usefixtures("disk")
 def test_guarded_record_has_write_time(tmp_path: Path) -> None:
-    log = GuardedLog(tmp_path, 1000, FREE, "THE_SETTING", "the spool")
+    log = WriteAheadLog(tmp_path, 1000, FREE, "THE_SETTING", "the spool")
     assert log.problem is None
     before = now_us()
     assert log.write([b"one", b"two"]) == range(1, 3)
@@ -61,7 +61,7 @@ def test_guarded_record_has_write_time(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("disk")
 def test_guarded_log_rotates_files_at_size_limit(tmp_path: Path) -> None:
-    log = GuardedLog(tmp_path / "log", 100, 0, "THE_SETTING", "the spool")
+    log = WriteAheadLog(tmp_path / "log", 100, 0, "THE_SETTING", "the spool")
     for _ in range(3):
         log.write([b"x" * 100])
     log.close()
@@ -70,7 +70,7 @@ def test_guarded_log_rotates_files_at_size_limit(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("disk")
 def test_write_is_refused_below_minimum_free_bytes(tmp_path: Path) -> None:
-    log = GuardedLog(tmp_path, 1000, FREE + 1, "THE_SETTING", "the spool")
+    log = WriteAheadLog(tmp_path, 1000, FREE + 1, "THE_SETTING", "the spool")
     before = errors("OSError")
     error = refused(log)
     assert isinstance(error, ResourceExhaustedError)
@@ -86,7 +86,7 @@ def test_disk_failure_is_unavailable_until_recovery(
     tmp_path: Path, disk: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
+    log = WriteAheadLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
     log.write([b"before"])
     disk.failure = OSError(errno.EIO, "Input/output error")
     for _ in range(3):
@@ -108,14 +108,14 @@ def test_disk_failure_is_unavailable_until_recovery(
 
 
 def test_error_without_errno_is_reported_verbatim(tmp_path: Path, disk: SimpleNamespace) -> None:
-    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
+    log = WriteAheadLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
     disk.failure = OSError("it broke")
     assert refused(log).message == "the spool cannot be written: it broke"
     log.close()
 
 
 def test_enospc_is_reported_as_full_disk(tmp_path: Path, disk: SimpleNamespace) -> None:
-    log = GuardedLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
+    log = WriteAheadLog(tmp_path, 1000, 0, "THE_SETTING", "the spool")
     disk.failure = OSError(errno.ENOSPC, "No space left on device")
     error = refused(log)
     assert isinstance(error, ResourceExhaustedError)
@@ -124,7 +124,7 @@ def test_enospc_is_reported_as_full_disk(tmp_path: Path, disk: SimpleNamespace) 
 
 
 def test_disk_check_reports_and_clears_full_disk(tmp_path: Path, disk: SimpleNamespace) -> None:
-    log = GuardedLog(tmp_path, 1000, FREE, "THE_SETTING", "the spool")
+    log = WriteAheadLog(tmp_path, 1000, FREE, "THE_SETTING", "the spool")
     assert log.look() == FREE
     assert log.problem is None
     disk.f_bavail -= 1

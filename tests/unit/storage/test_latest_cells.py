@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.ingestion.cassandra.latest import decode, encode, latest_of
-from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.store import Change, Latest
 
@@ -36,7 +36,7 @@ def test_newer_reading_without_rank_is_the_latest() -> None:
 
 
 def test_change_of_higher_rank_replaces_reading_of_same_time() -> None:
-    plant = Plant(PlantLimits(), 16, 1_000_000, shared=True)
+    plant = MachineStates(PlantLimits(), 16, 1_000_000, shared=True)
     for at, value, rank, shown in (
         (100, 5.0, (2, "b", 1), 5.0),
         (100, 9.0, (1, "a", 7), 5.0),

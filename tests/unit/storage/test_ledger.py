@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.storage import disk, sequence_ranges
-from aurum.storage.folder_lock import FolderInUseError, Ownership
+from aurum.storage.folder_lock import FolderInUseError, FolderLock
 
 BASE = 1_000_000  # sequences of a source that has sent for a while
 
@@ -78,25 +78,25 @@ def test_full_disk_is_recognised(error: Exception, full: bool) -> None:
 
 def test_ownership_creates_missing_folders(tmp_path: Path) -> None:
     folder = tmp_path / "one" / "two"
-    Ownership(folder).close()
-    Ownership(folder).close()
+    FolderLock(folder).close()
+    FolderLock(folder).close()
     assert [path.name for path in folder.iterdir()] == ["in-use.lock"]
 
 
 def test_folder_in_use_error_reports_path_and_wait(tmp_path: Path) -> None:
-    owner = Ownership(tmp_path)
+    owner = FolderLock(tmp_path)
     for _ in range(2):
         with pytest.raises(FolderInUseError) as caught:
-            Ownership(tmp_path, wait=0)
+            FolderLock(tmp_path, wait=0)
         assert str(caught.value) == f"{tmp_path} is in use by another process, which has not ended within 0 s"
     owner.close()
-    Ownership(tmp_path, wait=0).close()
+    FolderLock(tmp_path, wait=0).close()
 
 
 def test_waiting_for_ownership_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    owner = Ownership(tmp_path)
+    owner = FolderLock(tmp_path)
     threading.Timer(0.12, owner.close).start()  # so that it looks more than once
-    Ownership(tmp_path, wait=10).close()
+    FolderLock(tmp_path, wait=10).close()
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path} is in use by another process; waiting for it to end"
     ]

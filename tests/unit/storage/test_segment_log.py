@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.storage import segment_log
-from aurum.storage.folder_lock import FolderInUseError, Ownership
+from aurum.storage.folder_lock import FolderInUseError, FolderLock
 from aurum.storage.segment_log import OVERHEAD, SegmentLog
 
 payloads = st.lists(st.lists(st.binary(max_size=200), min_size=1, max_size=4), min_size=1, max_size=12)
@@ -120,8 +120,8 @@ def test_ids_continue_after_full_trim(tmp_path: Path) -> None:
 
 
 def test_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
-    first = Ownership(tmp_path)
+    first = FolderLock(tmp_path)
     with pytest.raises(FolderInUseError, match="in use by another process, which has not ended within"):
-        Ownership(tmp_path, wait=0.2)
+        FolderLock(tmp_path, wait=0.2)
     threading.Timer(0.3, first.close).start()
-    Ownership(tmp_path, wait=10).close()
+    FolderLock(tmp_path, wait=10).close()

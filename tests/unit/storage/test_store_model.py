@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aurum.ingestion.downsample import Reducer
-from aurum.ingestion.machine_state import Plant
+from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite import compaction, snapshot, sources
@@ -110,7 +110,7 @@ class StoreMachine(RuleBasedStateMachine):
             await store.start()
             if store._keeper:  # maintenance comes when this test says so
                 store._keeper.cancel()
-            plant = Plant(PlantLimits(), 16, 1_000_000)
+            plant = MachineStates(PlantLimits(), 16, 1_000_000)
             plant.load(await store.machines(), await store.summaries())
             self.servicer = IngestionServicer(store, plant, SourceLimits(Settings()), 4_000_000)
             return store

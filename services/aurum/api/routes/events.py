@@ -20,7 +20,7 @@ async def _while_let_in(context: ApiContext, caller: Identity, events: AsyncGene
     """Yields events while the caller's credentials are valid, since a key may be revoked during the stream."""
     async with contextlib.aclosing(events):
         async for event in events:
-            if not context.gatekeeper.still(caller):
+            if not context.access_control.still(caller):
                 return
             yield event
 

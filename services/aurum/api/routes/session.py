@@ -29,25 +29,25 @@ class SessionOut(BaseModel):
 @router.get("")
 async def who_am_i(context: Context, caller: Caller) -> SessionOut:
     """Who the caller is, and what that allows."""
-    return _out(context.gatekeeper.asks, caller)
+    return _out(context.access_control.asks, caller)
 
 
 @router.post("")
 async def sign_in(context: Context, request: Request, response: Response, body: SignInIn) -> SessionOut:
     """Begins a session. 401 if the key or token is not accepted."""
-    gatekeeper = context.gatekeeper
-    if gatekeeper.sessions is None:
+    access_control = context.access_control
+    if access_control.sessions is None:
         raise FailedPreconditionError("nobody is asked who they are here", reason="AUTH_OFF")
     name = "x-api-key" if body.credential.startswith(f"{PREFIX}_") else "authorization"
     value = body.credential if name == "x-api-key" else f"Bearer {body.credential}"
     if not value.isascii():
         raise UnauthenticatedError("the token is no JWT")
     address = request.client.host if request.client else ""
-    identity = await gatekeeper.identify(Headers({name: value}), "GET", address)
+    identity = await access_control.identify(Headers({name: value}), "GET", address)
     response.set_cookie(
         COOKIE,
-        gatekeeper.sessions.begin(identity),
-        max_age=gatekeeper.sessions.seconds,
+        access_control.sessions.begin(identity),
+        max_age=access_control.sessions.seconds,
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https",
@@ -61,7 +61,7 @@ async def sign_in(context: Context, request: Request, response: Response, body: 
 async def sign_out(context: Context, request: Request, response: Response) -> None:
     """Ends the session, in this browser and at every replica."""
     cookie = request.cookies.get(COOKIE)
-    sessions = context.gatekeeper.sessions
+    sessions = context.access_control.sessions
     session = sessions.identify(cookie) if cookie is not None and sessions is not None else None
     if cookie is not None and session is not None:
         context.ended_sessions.end(id_of(cookie), session.until)

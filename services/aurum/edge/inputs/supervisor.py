@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import (
     FilesInput,
     InputsFile,
@@ -16,11 +16,11 @@ from aurum.edge.inputs.common.configuration import (
     OpcuaInput,
     SparkplugInput,
 )
-from aurum.edge.inputs.common.connection_status import Reach
-from aurum.edge.inputs.common.device_stats import SourceState
+from aurum.edge.inputs.common.connection_status import ConnectionStatus
+from aurum.edge.inputs.common.device_stats import DeviceState
 from aurum.edge.inputs.common.input import Input
-from aurum.edge.inputs.common.reconnect import Connector
-from aurum.edge.inputs.common.redelivery_cache import Arrivals
+from aurum.edge.inputs.common.reconnect import Reconnector
+from aurum.edge.inputs.common.redelivery_cache import RedeliveryCache
 from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.spool import Spool
 from aurum.runtime import metrics
@@ -35,12 +35,12 @@ _SHOWN = 10  # worst sources shown for each input
 class _Heard:
     """The parts of a running input: its collector and its connection state."""
 
-    collector: Collector
-    reach: Reach
+    collector: BatchBuilder
+    reach: ConnectionStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class InputSupervisor:
     """The running inputs of a gateway, by name."""
 
     inputs: dict[str, _Heard]
@@ -70,23 +70,23 @@ class Listening:
             await asyncio.sleep(_GAUGES_EVERY)
 
 
-def listen_to(file: InputsFile, service: Service, spool: Spool, limits: SourceLimits) -> Listening:
+def start_inputs(file: InputsFile, service: Service, spool: Spool, limits: SourceLimits) -> InputSupervisor:
     """Starts all inputs. Recoverable errors are retried with backoff; unexpected ones stop the service."""
     begun = time.time_ns() // 1_000_000
     inputs: dict[str, _Heard] = {}
     for options in file.inputs:
         source_id = f"{options.name}-{begun:x}"  # sequences start again at 1, so the source must be new
-        collector = Collector(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
-        reach = Reach(options.name)
-        connector = Connector(service.name, options.name, service.policies, reach)
+        collector = BatchBuilder(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
+        reach = ConnectionStatus(options.name)
+        connector = Reconnector(service.name, options.name, service.policies, reach)
         inputs[options.name] = _Heard(collector, reach)
         service.spawn(_make(options, collector, connector, spool.folder / "inputs").run(), f"input:{options.name}")
-    listening = Listening(inputs)
+    listening = InputSupervisor(inputs)
     service.spawn(listening.observe(), "input-gauges")
     return listening
 
 
-def _described(source: str, state: SourceState) -> dict[str, Any]:
+def _described(source: str, state: DeviceState) -> dict[str, Any]:
     return {
         "source": source,
         "quality": round(state.quality, 4),
@@ -97,8 +97,8 @@ def _described(source: str, state: SourceState) -> dict[str, Any]:
 
 def _make(
     options: MqttInput | SparkplugInput | OpcuaInput | ModbusInput | FilesInput,
-    collector: Collector,
-    connector: Connector,
+    collector: BatchBuilder,
+    connector: Reconnector,
     kept: Path,
 ) -> Input:
     """Creates an input. `kept` is the folder for its persistent state."""
@@ -107,7 +107,7 @@ def _make(
         case MqttInput():
             from aurum.edge.inputs.mqtt.input import Mqtt
 
-            arrivals = Arrivals(kept / f"{options.name}.arrivals", options.broker.in_flight)
+            arrivals = RedeliveryCache(kept / f"{options.name}.arrivals", options.broker.in_flight)
             return Mqtt(options, collector, connector, arrivals)
         case SparkplugInput():
             from aurum.edge.inputs.sparkplug.input import Sparkplug

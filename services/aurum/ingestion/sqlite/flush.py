@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.ingestion.memtable import PackedSeries, RecentReadings, SeriesKey
+from aurum.ingestion.memtable import Memtable, PackedSeries, SeriesKey
 from aurum.ingestion.sqlite.sources import Source
 from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Timestamps, Values, now_us
@@ -29,7 +29,7 @@ class Frozen:
         last_source: The last number that was assigned to a source.
     """
 
-    recent: RecentReadings
+    recent: Memtable
     position: int
     sources: list[tuple[str, Source]]
     last_source: int

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aurum.ingestion.downsample import merge
-from aurum.ingestion.memtable import RecentReadings, SeriesKey
+from aurum.ingestion.memtable import Memtable, SeriesKey
 from aurum.ingestion.series_reader import merged
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.quarantine import move_out, name_of, set_apart, set_apart_in
@@ -40,7 +40,7 @@ class Snapshot:
     """
 
     connection: sqlite3.Connection
-    recent: RecentReadings
+    recent: Memtable
     damaged: dict[int, str] = field(default_factory=dict)
 
     def machines(self) -> list[MachineRecord]:
@@ -109,13 +109,13 @@ def open_snapshot(path: Path) -> Iterator[Snapshot]:
         close(connection)
 
 
-def _begin(connection: sqlite3.Connection, path: Path) -> RecentReadings:
+def _begin(connection: sqlite3.Connection, path: Path) -> Memtable:
     """Begins reading one state of the tables. Returns the readings of the log that they lack."""
     for attempt in range(_ATTEMPTS):
         connection.execute("BEGIN")
         position = connection.execute("SELECT id FROM log_position").fetchone()[0]
         sources = Sources(connection)  # gives the same ranks as in the service
-        recent = RecentReadings()
+        recent = Memtable()
         try:
             for record in segment_log.scan(log_folder(path), position):
                 batch = decode(record.payload, now=2**62)

@@ -24,7 +24,7 @@ import numpy as np
 
 from aurum.ingestion import series_reader
 from aurum.ingestion.downsample import merge
-from aurum.ingestion.memtable import Part, RecentReadings, SeriesKey
+from aurum.ingestion.memtable import Memtable, Part, SeriesKey
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
@@ -56,11 +56,11 @@ from aurum.runtime.errors import (
 )
 from aurum.storage.database import close, connect, prepare, transaction
 from aurum.storage.durable_file import write_file
-from aurum.storage.folder_lock import Ownership
+from aurum.storage.folder_lock import FolderLock
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.segment_log import Record
 from aurum.storage.sequence_ranges import contains
-from aurum.storage.wal import GuardedLog, refusal
+from aurum.storage.wal import WriteAheadLog, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -117,17 +117,17 @@ class SqliteStore:
             OSError: If the files cannot be used.
         """
         self._options = options
-        self._owned = Ownership(schema.log_folder(options.path))
+        self._owned = FolderLock(schema.log_folder(options.path))
         prepare(options.path, schema.APPLICATION, schema.VERSION, schema.SCHEMA, schema.MIGRATIONS)
         self._tables_connection = connect(options.path)
         self._upkeep_connection = connect(options.path)  # of maintenance, for which no caller waits
         self._log_connection = connect(options.path, read_only=True)
         self._last_number = reads.last_number(self._log_connection)  # of the recorded events
         self._sources = Sources(self._log_connection)
-        self._log = GuardedLog(
+        self._log = WriteAheadLog(
             schema.log_folder(options.path), _LOG_FILE_BYTES, options.min_free_bytes, _MIN_FREE, "the store"
         )
-        self._recent = RecentReadings()
+        self._recent = Memtable()
         self._frozen: Frozen | None = None
         self._replay()
         self._compactor = Compactor()
@@ -202,7 +202,7 @@ class SqliteStore:
         return known
 
     async def summaries(self) -> list[SeriesSummary]:
-        recent = {key: self._parts(key, RecentReadings.parts) for key in self._recent_keys()}
+        recent = {key: self._parts(key, Memtable.parts) for key in self._recent_keys()}
         found = {
             (each.machine_id, each.sensor): each
             for each in await self._readers.ask("summaries", reads.read_summaries, timeout=600.0)
@@ -263,7 +263,7 @@ class SqliteStore:
     ) -> Points:
         # Memory first: readings that are flushed in between are then found twice, which is harmless.
         key = (machine_id, sensor)
-        recent = self._parts(key, RecentReadings.joined)
+        recent = self._parts(key, Memtable.joined)
 
         damaged: dict[int, str] = {}
 
@@ -302,7 +302,7 @@ class SqliteStore:
     def _recent_bytes(self) -> int:
         return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
 
-    def _parts(self, key: SeriesKey, of: Callable[[RecentReadings, SeriesKey], list[Part]]) -> list[Part]:
+    def _parts(self, key: SeriesKey, of: Callable[[Memtable, SeriesKey], list[Part]]) -> list[Part]:
         # Frozen readings first, then the growing ones: in the reverse order, a freeze in between would hide readings.
         recent, frozen = self._recent, self._frozen
         return (of(frozen.recent, key) if frozen else []) + of(recent, key)
@@ -383,7 +383,7 @@ class SqliteStore:
     def _sent_only_by(self, machine_id: str, owner: str) -> bool:
         # Memory first: readings that are flushed in between are then found twice
         keys = [key for key in self._recent_keys() if key[0] == machine_id]
-        numbers = {part.rank[0] for key in keys for part in self._parts(key, RecentReadings.parts)}
+        numbers = {part.rank[0] for key in keys for part in self._parts(key, Memtable.parts)}
         numbers |= reads.read_source_numbers(self._log_connection, machine_id)
         return bool(numbers) and self._sources.owners(numbers) == {owner}
 
@@ -394,7 +394,7 @@ class SqliteStore:
         """
         if self._frozen is None and self._recent.readings:
             frozen = Frozen(self._recent, self._log.next_id - 1, *self._sources.freeze())
-            self._frozen, self._recent = frozen, RecentReadings()
+            self._frozen, self._recent = frozen, Memtable()
         return self._frozen
 
     def _loop_wake(self) -> None:

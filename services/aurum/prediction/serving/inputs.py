@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from aurum.prediction.model.features import TIME
 from aurum.prediction.model.model import Model
-from aurum.prediction.serving.readings_client import MachineReadings, ReadingsReader
+from aurum.prediction.serving.readings_client import MachineReadings, ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.runtime.errors import FAILURES, AurumError, FailedPreconditionError, InvalidArgumentError
 
@@ -19,7 +19,7 @@ _SEVERAL_AT_ONCE = 64  # machines in one query
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class PredictionInput:
     """A machine or a row of features to predict.
 
     Attributes:
@@ -45,14 +45,14 @@ class Case:
         return self.readings.as_of_us if self.readings else 0
 
 
-class CaseReader:
+class InputReader:
     """Assembles cases from readings and models."""
 
-    def __init__(self, reader: ReadingsReader, registry: ModelRegistry) -> None:
+    def __init__(self, reader: ReadingsClient, registry: ModelRegistry) -> None:
         self._reader = reader
         self._registry = registry
 
-    async def machines(self, machine_ids: Sequence[str], end_us: int = 0) -> list[Case | AurumError]:
+    async def machines(self, machine_ids: Sequence[str], end_us: int = 0) -> list[PredictionInput | AurumError]:
         """Reads the cases of machines.
 
         Args:
@@ -66,7 +66,7 @@ class CaseReader:
             AurumError: Ingestion did not answer.
         """
         types = await self._reader.machine_types(machine_ids)
-        cases: dict[str, Case | AurumError] = {}
+        cases: dict[str, PredictionInput | AurumError] = {}
         by_type: dict[str, list[str]] = {}
         for machine_id, machine_type in zip(machine_ids, types, strict=True):
             if isinstance(machine_type, AurumError) and not isinstance(machine_type, FAILURES):
@@ -84,14 +84,14 @@ class CaseReader:
 
     async def _of_type(
         self, machine_ids: list[str], machine_type: str, model: Model | None, end_us: int
-    ) -> dict[str, Case]:
+    ) -> dict[str, PredictionInput]:
         readings = await self._reader.latest(machine_ids, model.spec if model else None, end_us)
         nothing = {machine_id: MachineReadings(machine_id, {}) for machine_id in machine_ids}
         if model is None:
             named = f"machine type {machine_type!r}" if machine_type else "a machine that was never registered"
             reason = f"there is no model for {named}; the rule for such machines answered"
             return {
-                machine_id: Case(machine_id, machine_type, None, found, reason=reason)
+                machine_id: PredictionInput(machine_id, machine_type, None, found, reason=reason)
                 for machine_id, found in (nothing | readings).items()
             }
         unfit = {
@@ -104,7 +104,7 @@ class CaseReader:
             readings |= await self._reader.latest(list(unfit), None, end_us)
         shadow = self._registry.shadow(machine_type)
         return {
-            machine_id: Case(
+            machine_id: PredictionInput(
                 machine_id,
                 machine_type,
                 None if machine_id in unfit else model,
@@ -126,7 +126,7 @@ class CaseReader:
             )
         return model
 
-    def given(self, machine_type: str, features: Mapping[str, float]) -> Case:
+    def given(self, machine_type: str, features: Mapping[str, float]) -> PredictionInput:
         """Makes a case from features by name; missing ones are NaN.
 
         Raises:
@@ -145,7 +145,7 @@ class CaseReader:
             raise InvalidArgumentError.of("features", "has no value that is a number")
         if np.isinf(row).any():
             raise InvalidArgumentError.of(f"features.{names[int(np.isinf(row).argmax())]}", "is infinite")
-        return Case("", machine_type, model, features=row)
+        return PredictionInput("", machine_type, model, features=row)
 
 
 def _missing_sensor(model: Model, readings: MachineReadings) -> str | None:

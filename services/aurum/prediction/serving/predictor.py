@@ -11,8 +11,8 @@ import numpy.typing as npt
 from aurum.prediction.model.model import Model, Predictions
 from aurum.prediction.serving.batching import BatchLimits, MicroBatcher
 from aurum.prediction.serving.drift import FeatureDrift
-from aurum.prediction.serving.inputs import Case, CaseReader
-from aurum.prediction.serving.readings_client import ReadingsReader
+from aurum.prediction.serving.inputs import InputReader, PredictionInput
+from aurum.prediction.serving.readings_client import ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.prediction.serving.scoring import Explanation, Prediction, Scorer
 from aurum.runtime.errors import AurumError, InvalidArgumentError
@@ -24,12 +24,12 @@ Floats = npt.NDArray[np.float64]
 class Predictor:
     """Reads cases, and scores them in batches on one thread."""
 
-    def __init__(self, reader: ReadingsReader, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
-        self._cases = CaseReader(reader, registry)
+    def __init__(self, reader: ReadingsClient, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
+        self._cases = InputReader(reader, registry)
         self._registry = registry
         self._scorer = Scorer()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._batcher = MicroBatcher[Case, Prediction | AurumError](self._scorer.score, self._thread, limits)
+        self._batcher = MicroBatcher[PredictionInput, Prediction | AurumError](self._scorer.score, self._thread, limits)
         for machine_type in registry.types:
             if model := registry.active(machine_type):
                 self._scorer.watch(model)
@@ -52,8 +52,8 @@ class Predictor:
             AurumError: Ingestion did not answer.
         """
         cases = await self._cases.machines(machine_ids, end_us)
-        answers = iter(await self._batcher([case for case in cases if isinstance(case, Case)]))
-        return [next(answers) if isinstance(case, Case) else case for case in cases]
+        answers = iter(await self._batcher([case for case in cases if isinstance(case, PredictionInput)]))
+        return [next(answers) if isinstance(case, PredictionInput) else case for case in cases]
 
     async def predict_features(self, machine_type: str, features: Mapping[str, float]) -> Prediction:
         """Predicts from features by name. Raises InvalidArgumentError, or FailedPreconditionError without a model."""

@@ -38,7 +38,7 @@ class MachineReadings:
         return max((int(times[-1]) for times, _ in self.columns.values()), default=0)
 
 
-class ReadingsReader:
+class ReadingsClient:
     """Reads from the ingestion service. It caches machine types and the range that each machine's window needs."""
 
     def __init__(self, ingestion: Dependency) -> None:

@@ -13,7 +13,7 @@ from aurum.heuristics import LEAST_READINGS, assess
 from aurum.prediction.model.features import LEAST_STEPS, features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import Model, Predictions
 from aurum.prediction.serving.drift import DriftMonitor, FeatureDrift
-from aurum.prediction.serving.inputs import Case
+from aurum.prediction.serving.inputs import PredictionInput
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, FailedPreconditionError
 
@@ -98,7 +98,7 @@ class Scorer:
         known = self._drift.get(machine_type)
         return known[1].features() if known is not None and known[0].card.version == version else []
 
-    def score(self, cases: Sequence[Case]) -> list[Prediction | AurumError]:
+    def score(self, cases: Sequence[PredictionInput]) -> list[Prediction | AurumError]:
         """Returns a prediction for each case, or the error why there is none."""
         answers: dict[int, Prediction | AurumError] = {}
         by_model: dict[int, list[int]] = {}
@@ -122,7 +122,7 @@ class Scorer:
         metrics.track_predictions(model.card.machine_type, model.card.version, time.perf_counter() - started, risk)
         return result
 
-    def explain(self, case: Case, top: int) -> Explanation:
+    def explain(self, case: PredictionInput, top: int) -> Explanation:
         """Explains a prediction by its `top` strongest factors. Raises AurumError if there is no prediction."""
         if case.model is None or case.model.risk is None:
             answer, shifts = by_rule(case)
@@ -152,7 +152,7 @@ class Scorer:
             dict(zip(names, row.tolist(), strict=True)),
         )
 
-    def _score_by(self, model: Model, cases: dict[int, Case]) -> dict[int, Prediction | AurumError]:
+    def _score_by(self, model: Model, cases: dict[int, PredictionInput]) -> dict[int, Prediction | AurumError]:
         answers: dict[int, Prediction | AurumError] = {}
         started = time.perf_counter()
         rows: dict[int, Floats] = {}
@@ -182,7 +182,7 @@ class Scorer:
         return answers
 
 
-def features_of_case(model: Model, case: Case) -> Floats | AurumError:
+def features_of_case(model: Model, case: PredictionInput) -> Floats | AurumError:
     """Returns the row of features of a case, or the error if there are too few readings."""
     if case.features is not None:
         return case.features
@@ -193,7 +193,7 @@ def features_of_case(model: Model, case: Case) -> Floats | AurumError:
     return row
 
 
-def by_rule(case: Case) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
+def by_rule(case: PredictionInput) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
     """Returns the answer of the fallback rule, and the shift of each sensor as (value, shift)."""
     result = assess(case.machine_type, case.readings.columns if case.readings else {})
     if result is None:
@@ -214,7 +214,7 @@ def digest_of(row: Floats) -> str:
     return hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16]
 
 
-def _prediction(model: Model, case: Case, result: Predictions, position: int, row: Floats) -> Prediction:
+def _prediction(model: Model, case: PredictionInput, result: Predictions, position: int, row: Floats) -> Prediction:
     anomaly = float(result.anomaly[position])
     reason = ""
     if result.risk is not None:
@@ -246,7 +246,7 @@ def _prediction(model: Model, case: Case, result: Predictions, position: int, ro
     )
 
 
-def _compare_with_shadow(result: Predictions, cases: dict[int, Case], indices: Sequence[int]) -> None:
+def _compare_with_shadow(result: Predictions, cases: dict[int, PredictionInput], indices: Sequence[int]) -> None:
     """Scores the same readings with the shadow model and records the difference in risk."""
     if result.risk is None:
         return

@@ -5,18 +5,18 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aurum.runtime.http.bind_policy import (
-    changes_for_elsewhere,
+    has_foreign_host,
+    is_cross_site_write,
     is_loopback,
-    require_closed,
+    require_authentication,
     same_secret,
-    under_foreign_name,
 )
 from aurum.runtime.settings import Settings
 
 _FOR_ALL = frozenset({"/livez", "/readyz", "/metrics"})
 
 
-class AdminDoor:
+class AdminAuth:
     """Checks each request before it reaches the application.
 
     Args:
@@ -39,9 +39,9 @@ class AdminDoor:
 
     def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         if self._wanted is None:
-            if changes_for_elsewhere(scope["method"], headers):
+            if is_cross_site_write(scope["method"], headers):
                 return 403, "a browser changes nothing here for another site"
-            if self._local and under_foreign_name(headers):
+            if self._local and has_foreign_host(headers):
                 return 403, "this machine is asked under a name that is not its own"
             return None
         if scope["path"] in _FOR_ALL or same_secret(headers.get("authorization", ""), self._wanted):
@@ -49,15 +49,15 @@ class AdminDoor:
         return 401, "the admin server wants its token: Authorization: Bearer … (AURUM_ADMIN_TOKEN)"
 
 
-def admin_door(app: ASGIApp, settings: Settings) -> AdminDoor:
+def admin_auth(app: ASGIApp, settings: Settings) -> AdminAuth:
     """Wraps the admin application. Raises SettingsError if other machines could reach it without authentication."""
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     if token is None:
-        require_closed(
+        require_authentication(
             settings.admin_host,
             "AURUM_ADMIN_HOST",
             said=settings.admin_open,
             name="AURUM_ADMIN_OPEN",
             instead="AURUM_ADMIN_TOKEN",
         )
-    return AdminDoor(app, token, local=is_loopback(settings.admin_host))
+    return AdminAuth(app, token, local=is_loopback(settings.admin_host))

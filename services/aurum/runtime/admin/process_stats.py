@@ -20,7 +20,7 @@ _PROBES = frozenset({"/livez", "/readyz", "/metrics", "/health", "/api/events"})
 _HEALTH = "Health/Check"
 
 
-def overview() -> dict[str, Any]:
+def process_stats() -> dict[str, Any]:
     """Returns the process, its requests without probes and, if there is one, its spool.
 
     The histogram buckets of the requests are in seconds and cumulative.

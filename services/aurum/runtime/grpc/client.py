@@ -15,7 +15,7 @@ import grpc
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from aurum.resilience import ErrorView, Pipeline
+from aurum.resilience import ErrorClassifier, Pipeline
 from aurum.resilience.criticality import stated_criticality
 from aurum.resilience.errors import code_of
 from aurum.runtime import metrics
@@ -62,7 +62,7 @@ def _retry_after(error: BaseException) -> float | None:
     return error.retry_after if isinstance(error, AurumError) else None
 
 
-RPC_ERRORS = ErrorView(_code, _retry_after)
+RPC_ERRORS = ErrorClassifier(_code, _retry_after)
 
 
 class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):

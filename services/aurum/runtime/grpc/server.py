@@ -95,13 +95,13 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         calls: ConcurrencyLimit,
         streams: ConcurrencyLimit,
         faults: Faults,
-        door: Admit | None,
+        authorizer: Admit | None,
         shares: StreamShares,
     ) -> None:
         self._calls = calls
         self._streams = streams
         self._faults = faults
-        self._door = door
+        self._authorizer = authorizer
         self._shares = shares
         self._answers = AnswerTimes()
 
@@ -144,8 +144,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
                     with outcome.measured():
-                        if self._door is not None:
-                            self._door(method, context)
+                        if self._authorizer is not None:
+                            self._authorizer(method, context)
                         drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
                         response = await behaviour(take(request), context)
                         if drip:
@@ -173,7 +173,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             with outcome.released(), _request_scope(method, context, metadata, criticality):
                 try:
                     with outcome.measured():
-                        caller = address_of(context) if self._door is None else self._door(method, context)
+                        caller = address_of(context) if self._authorizer is None else self._authorizer(method, context)
                         with self._shares.place(kind, caller):
                             drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
                             async for response in behaviour(take(request), context):
@@ -383,7 +383,7 @@ async def rpc_server(
     health_state: Health,
     limits: tuple[ConcurrencyLimit, ConcurrencyLimit],
     faults: Faults,
-    door: Admit | None,
+    authorizer: Admit | None,
 ) -> AsyncGenerator[int]:
     """Serves during the block and yields the port. Calls in progress get the shutdown grace afterwards.
 
@@ -397,7 +397,7 @@ async def rpc_server(
         health_state: State that the health service reports.
         limits: Limits on unary calls and on endless streams.
         faults: Faults to inject.
-        door: Authorises calls. None: all callers may call everything.
+        authorizer: Authorises calls. None: all callers may call everything.
 
     Raises:
         PortInUseError: The port cannot be used.
@@ -405,7 +405,7 @@ async def rpc_server(
     calls = limits[0]
     shares = rpc_shares(settings, lambda: max(calls.limit, calls.config.limit))
     server = grpc.aio.server(
-        interceptors=[_CallInterceptor(*limits, faults, door, shares)],
+        interceptors=[_CallInterceptor(*limits, faults, authorizer, shares)],
         options=[
             ("grpc.so_reuseport", 0),  # a second process on the port is an error and does not share the load
             ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),

@@ -18,7 +18,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def require_closed(host: str, setting: str, *, said: str, name: str, instead: str) -> None:
+def require_authentication(host: str, setting: str, *, said: str, name: str, instead: str) -> None:
     """Refuses to expose a server without authentication.
 
     Args:
@@ -38,12 +38,12 @@ def require_closed(host: str, setting: str, *, said: str, name: str, instead: st
         )
 
 
-def changes_for_elsewhere(method: str, headers: Mapping[str, str]) -> bool:
+def is_cross_site_write(method: str, headers: Mapping[str, str]) -> bool:
     """Whether a browser sends a changing request for a page of another site."""
-    return method not in SAFE_METHODS and from_elsewhere(headers)
+    return method not in SAFE_METHODS and is_cross_site(headers)
 
 
-def from_elsewhere(headers: Mapping[str, str]) -> bool:
+def is_cross_site(headers: Mapping[str, str]) -> bool:
     """Whether a browser sends the request for a page of another site.
 
     The headers used (Fetch Metadata, Origin) cannot be forged by a page. The result is False for requests without them.
@@ -56,12 +56,12 @@ def from_elsewhere(headers: Mapping[str, str]) -> bool:
     return bool(origin) and origin.partition("://")[2] != headers.get("host", "")
 
 
-def from_ourselves(headers: Mapping[str, str]) -> bool:
+def is_same_origin(headers: Mapping[str, str]) -> bool:
     """Whether a browser states that one of our own pages sends the request."""
-    return ("sec-fetch-site" in headers or "origin" in headers) and not from_elsewhere(headers)
+    return ("sec-fetch-site" in headers or "origin" in headers) and not is_cross_site(headers)
 
 
-def under_foreign_name(headers: Mapping[str, str]) -> bool:
+def has_foreign_host(headers: Mapping[str, str]) -> bool:
     """Whether the request addresses this machine by a name that is not its own.
 
     That is a sign of DNS rebinding, where a page's host name is made to resolve to 127.0.0.1.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import httpx
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from aurum.resilience import ErrorView, TimeoutConfig
+from aurum.resilience import ErrorClassifier, TimeoutConfig
 from aurum.resilience.errors import code_of
 from aurum.resilience.retry_after import http_date, retry_after_seconds
 from aurum.runtime.errors import AurumError, InternalError, UnavailableError, from_policy_error
@@ -48,7 +48,7 @@ def _retry_after(error: BaseException) -> float | None:
     return retry_after_seconds(headers.get("Retry-After", ""), time.time() if answered is None else answered)
 
 
-HTTP_ERRORS = ErrorView(_code, _retry_after)
+HTTP_ERRORS = ErrorClassifier(_code, _retry_after)
 
 
 @functools.cache

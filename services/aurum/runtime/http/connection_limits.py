@@ -20,7 +20,7 @@ _ENDINGS = {408: "Request Timeout", 429: "Too Many Requests", 431: "Request Head
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionBounds:
+class ConnectionLimits:
     """Bounds of the HTTP connections of a server.
 
     Attributes:
@@ -38,7 +38,7 @@ class ConnectionBounds:
     connections: int = 2000
 
 
-def bounded_protocol(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
+def limited_protocol(bounds: ConnectionLimits) -> type[asyncio.Protocol]:
     """Returns uvicorn's protocol with these bounds. Each server needs its own class, which counts its connections."""
     open_by_address: collections.Counter[str] = collections.Counter()
     without_head: collections.OrderedDict[Any, None] = collections.OrderedDict()  # without headers, oldest first

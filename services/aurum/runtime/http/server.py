@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from aurum.runtime.http.connection_limits import ConnectionBounds, bounded_protocol
+from aurum.runtime.http.connection_limits import ConnectionLimits, limited_protocol
 
 _BACKLOG = 1024  # connections that wait to be accepted
 _ACCEPTED_AT_ONCE = 32
@@ -50,7 +50,7 @@ async def http_server(
     app: Any,
     listener: socket.socket,
     grace: float,
-    bounds: ConnectionBounds = ConnectionBounds(),  # noqa: B008 - it cannot change
+    bounds: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - it cannot change
     trusted_proxies: str = "",
 ) -> AsyncGenerator[None]:
     """Serves `app` on `listener` during the block. Requests in progress then get `grace` seconds.
@@ -73,7 +73,7 @@ async def http_server(
         forwarded_allow_ips=trusted_proxies,
         timeout_keep_alive=30,
         backlog=_ACCEPTED_AT_ONCE,
-        http=bounded_protocol(bounds),
+        http=limited_protocol(bounds),
         ws="none",
         h11_max_incomplete_event_size=bounds.head_bytes,
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 from aurum.resilience import (
     ConcurrencyLimit,
-    ErrorView,
+    ErrorClassifier,
     Pipeline,
-    Pipelines,
+    PipelineRegistry,
     PolicyDocument,
     PolicyError,
     plain_yaml,
@@ -109,7 +109,9 @@ class Policies:
         self.refusal: Refusal | None = None
         self._since = datetime.now(UTC)
         document = _load(self.path) if self.path else PolicyDocument()
-        self.pipelines = Pipelines(document, default_policy(settings), on_new=_show, on_gone=metrics.forget_target)
+        self.pipelines = PipelineRegistry(
+            document, default_policy(settings), on_new=_show, on_gone=metrics.forget_target
+        )
         self._admission: ConcurrencyLimit | None = None
         self._limits: list[ConcurrencyLimit] = []
         metrics.policy_generation.set(document.generation)
@@ -212,7 +214,7 @@ class Policies:
         client: str,
         server: str,
         method: str,
-        errors: ErrorView,
+        errors: ErrorClassifier,
         seconds: Callable[[Policy], float] = attempt_seconds,
         *,
         instance: str = "",

@@ -8,7 +8,7 @@ from typing import Any
 _UNDER_WAY = 8  # batches; with more, an input stops reading
 
 
-class Acknowledgements:
+class AckTracker:
     """Messages that wait for their acknowledgement. `acknowledge` sends it, given the numbers of the messages."""
 
     def __init__(self, acknowledge: Callable[[list[int]], None]) -> None:

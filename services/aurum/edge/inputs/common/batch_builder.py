@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from opentelemetry.trace import SpanKind
 
-from aurum.edge.inputs.common.device_stats import Sources, SourceState
+from aurum.edge.inputs.common.device_stats import DeviceState, DeviceStats
 from aurum.edge.inputs.common.redelivery_cache import Arrival
 from aurum.edge.inputs.common.tags import Indices, Kind, Tags
-from aurum.edge.inputs.common.throttled_log import Troubles
+from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.spool import Spool
 from aurum.readings.batch import MAX_AHEAD_US, MAX_READINGS, MAX_SERIES, Batch, Series, Timestamps, Values, now_us
 from aurum.readings.transport.ingest_stream import Written
@@ -30,7 +30,7 @@ _SHARE_BYTES = 1000  # of the spool per reading of the largest batch, which limi
 _DISK_AGAIN = 1.0  # seconds before a failed write is repeated
 
 
-class Collector:
+class BatchBuilder:
     """Gathers values until they are committed. For one event loop.
 
     `most` is the greatest number of readings in a batch.
@@ -47,7 +47,7 @@ class Collector:
             clock: Whose time a reading gets.
             limits: The limits on sources.
         """
-        self.sources = Sources()
+        self.sources = DeviceStats()
         self.tags = tags
         self._source_id = source_id
         self._sequence = 0
@@ -56,7 +56,7 @@ class Collector:
         self._limits = limits
         self._name = name
         self.most = min(_MOST_READINGS, spool.max_bytes // _SHARE_BYTES)
-        self._troubles = Troubles(name)
+        self._troubles = ThrottledLog(name)
         self._indices: list[int] = []
         self._times: list[int] = []
         self._values: list[float] = []
@@ -244,7 +244,7 @@ class Collector:
                     np.concatenate([values[part] for part in parts]),
                 )
 
-    def _skew_us(self, state: SourceState, arrival: Arrival | None) -> float:
+    def _skew_us(self, state: DeviceState, arrival: Arrival | None) -> float:
         known = arrival.skew_us if arrival is not None else None
         return state.skew_us if known is None else known
 

@@ -7,7 +7,7 @@ from aurum.runtime import metrics
 logger = logging.getLogger(__name__)
 
 
-class Reach:
+class ConnectionStatus:
     def __init__(self, name: str) -> None:
         """Creates the state of the input `name`."""
         self._name = name

@@ -16,7 +16,7 @@ _SHARE = 0.01  # weight of one value in the quality
 
 
 @dataclass(slots=True)
-class SourceState:
+class DeviceState:
     """The state of a device.
 
     Attributes:
@@ -64,16 +64,16 @@ class SourceState:
         return lead if math.isfinite(lead) else 0.0
 
 
-class Sources:
+class DeviceStats:
     """The devices that have sent something recently. The least recent one is forgotten first."""
 
     def __init__(self) -> None:
-        self._known: collections.OrderedDict[str, SourceState] = collections.OrderedDict()
+        self._known: collections.OrderedDict[str, DeviceState] = collections.OrderedDict()
 
-    def of(self, source: str) -> SourceState:
+    def of(self, source: str) -> DeviceState:
         state = self._known.get(source)
         if state is None:
-            state = self._known[source] = SourceState()
+            state = self._known[source] = DeviceState()
             if len(self._known) > _MOST_SOURCES:
                 self._known.popitem(last=False)
         else:
@@ -83,7 +83,7 @@ class Sources:
     def __len__(self) -> int:
         return len(self._known)
 
-    def worst(self, most: int) -> list[tuple[str, SourceState]]:
+    def worst(self, most: int) -> list[tuple[str, DeviceState]]:
         """Returns up to `most` devices, those with the lowest quality and then the largest skew first."""
         return heapq.nsmallest(most, self._known.items(), key=lambda each: (each[1].quality, -abs(each[1].skew_us)))
 

@@ -5,8 +5,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from aurum.edge.inputs.common.connection_status import Reach
-from aurum.resilience import ErrorView
+from aurum.edge.inputs.common.connection_status import ConnectionStatus
+from aurum.resilience import ErrorClassifier
 from aurum.resilience.errors import code_of
 from aurum.runtime.errors import CIRCUIT_OPEN, AurumError, UnavailableError, from_policy_error
 from aurum.runtime.policy.policies import Policies
@@ -22,10 +22,10 @@ def _code(error: BaseException) -> str:
     return error.code.name if isinstance(error, AurumError) else code_of(error)
 
 
-_ERRORS = ErrorView(_code)
+_ERRORS = ErrorClassifier(_code)
 
 
-class Connector:
+class Reconnector:
     """Keeps an input connected.
 
     Args:
@@ -35,7 +35,7 @@ class Connector:
         reach: Where the connection state is recorded.
     """
 
-    def __init__(self, client: str, name: str, policies: Policies, reach: Reach) -> None:
+    def __init__(self, client: str, name: str, policies: Policies, reach: ConnectionStatus) -> None:
         self._client = client
         self._name = name
         self._policies = policies

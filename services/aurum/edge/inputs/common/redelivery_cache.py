@@ -28,7 +28,7 @@ class Arrival(NamedTuple):
     skew_us: float | None = None
 
 
-class Arrivals:
+class RedeliveryCache:
     def __init__(self, path: Path, window: int) -> None:
         """Opens or creates the file.
 

@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 _EVERY = 60.0  # seconds
 
 
-class Troubles:
+class ThrottledLog:
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
         self._clock = clock

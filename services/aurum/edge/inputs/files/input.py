@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import FilesInput
-from aurum.edge.inputs.common.connection_status import Reach
+from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.common.tags import Kind
 from aurum.readings.batch import MAX_SERIES, Series
 from aurum.readings.tables import TableError, read_csv, to_series
@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 
 
 class Files:
-    def __init__(self, options: FilesInput, collector: Collector, reach: Reach) -> None:
+    def __init__(self, options: FilesInput, collector: BatchBuilder, reach: ConnectionStatus) -> None:
         self._collector = collector
         self._reach = reach
         self._options = options

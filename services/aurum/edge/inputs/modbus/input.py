@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
-from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import WORDS, ModbusInput, Register
-from aurum.edge.inputs.common.reconnect import Connector
-from aurum.edge.inputs.common.throttled_log import Troubles
+from aurum.edge.inputs.common.reconnect import Reconnector
+from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.readings.batch import now_us
 from aurum.runtime import metrics
 from aurum.runtime.errors import UnavailableError
@@ -62,12 +62,12 @@ def value_of(register: Register, words: Sequence[int]) -> float:
 
 
 class Modbus:
-    def __init__(self, options: ModbusInput, collector: Collector, connector: Connector) -> None:
+    def __init__(self, options: ModbusInput, collector: BatchBuilder, connector: Reconnector) -> None:
         self._collector = collector
         self._options = options
         self._connector = connector
         self._questions = questions(options.registers)
-        self._troubles = Troubles(options.name)
+        self._troubles = ThrottledLog(options.name)
         self._source = f"{options.host}:{options.port}/{options.unit}"
 
     async def run(self) -> None:

@@ -55,7 +55,7 @@ class _Client(mqtt.Client):
         return BufferedSocket(super()._create_socket())  # type: ignore[arg-type]
 
 
-class BrokerConnection:
+class MqttConnection:
     """One connection. A lost connection is not reused."""
 
     def __init__(self, options: Broker, client_id: str, *, clean: bool = False, will: Will | None = None) -> None:

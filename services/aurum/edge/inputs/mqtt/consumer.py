@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from aurum.edge.inputs.common.ack_tracker import Acknowledgements
-from aurum.edge.inputs.common.batch_builder import Collector
-from aurum.edge.inputs.mqtt.connection import BrokerConnection, Message
+from aurum.edge.inputs.common.ack_tracker import AckTracker
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
+from aurum.edge.inputs.mqtt.connection import Message, MqttConnection
 from aurum.runtime.errors import UnavailableError
 
 _MOST_AT_ONCE = 5000  # messages in one batch
 
 
-async def hear(
-    connection: BrokerConnection, collector: Collector, read: Callable[[Message], None], flush: float
+async def consume(
+    connection: MqttConnection, collector: BatchBuilder, read: Callable[[Message], None], flush: float
 ) -> None:
     """Reads messages until the connection is lost.
 
@@ -28,7 +28,7 @@ async def hear(
         Exception: The error of a failed write.
     """
     alive = asyncio.create_task(connection.keep_alive(), name="broker:keep-alive")
-    acknowledgements = Acknowledgements(connection.acknowledge)
+    acknowledgements = AckTracker(connection.acknowledge)
     try:
         while True:
             messages = await connection.take(_MOST_AT_ONCE, flush)

@@ -2,13 +2,13 @@
 
 import collections
 
-from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import MqttInput
-from aurum.edge.inputs.common.reconnect import Connector
-from aurum.edge.inputs.common.redelivery_cache import Arrival, Arrivals
-from aurum.edge.inputs.common.throttled_log import Troubles
-from aurum.edge.inputs.mqtt.connection import BrokerConnection, Message
-from aurum.edge.inputs.mqtt.consumer import hear
+from aurum.edge.inputs.common.reconnect import Reconnector
+from aurum.edge.inputs.common.redelivery_cache import Arrival, RedeliveryCache
+from aurum.edge.inputs.common.throttled_log import ThrottledLog
+from aurum.edge.inputs.mqtt.connection import Message, MqttConnection
+from aurum.edge.inputs.mqtt.consumer import consume
 from aurum.edge.inputs.mqtt.payloads import PayloadError, Shape, read
 from aurum.readings.batch import now_us
 from aurum.runtime import metrics
@@ -17,13 +17,15 @@ _MOST_TOPICS = 100_000  # topic names with a remembered description
 
 
 class Mqtt:
-    def __init__(self, options: MqttInput, collector: Collector, connector: Connector, arrivals: Arrivals) -> None:
+    def __init__(
+        self, options: MqttInput, collector: BatchBuilder, connector: Reconnector, arrivals: RedeliveryCache
+    ) -> None:
         self._collector = collector
         self._options = options
         self._connector = connector
         self._arrivals = arrivals
         self._corrected = options.clock == "corrected"
-        self._troubles = Troubles(options.name)
+        self._troubles = ThrottledLog(options.name)
         self._topics: collections.OrderedDict[str, Shape | None] = collections.OrderedDict()
         self._results = {
             result: metrics.edge_input_messages_total.labels(options.name, result)
@@ -33,15 +35,15 @@ class Mqtt:
     async def run(self) -> None:
         await self._connector.keep(self._open, self._hear, self._close)
 
-    async def _open(self, timeout: float) -> BrokerConnection:
-        connection = BrokerConnection(self._options.broker, f"aurum-{self._options.name}")
+    async def _open(self, timeout: float) -> MqttConnection:
+        connection = MqttConnection(self._options.broker, f"aurum-{self._options.name}")
         await connection.open([topic.filter for topic in self._options.topics], timeout)
         return connection
 
-    async def _hear(self, connection: BrokerConnection) -> None:
-        await hear(connection, self._collector, self._read, self._options.flush)
+    async def _hear(self, connection: MqttConnection) -> None:
+        await consume(connection, self._collector, self._read, self._options.flush)
 
-    async def _close(self, connection: BrokerConnection) -> None:
+    async def _close(self, connection: MqttConnection) -> None:
         connection.close()
 
     def _read(self, message: Message) -> None:

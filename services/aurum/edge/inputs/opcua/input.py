@@ -11,11 +11,11 @@ from asyncua import Client, Node, ua
 from asyncua.client.ua_client import UaClientState
 from asyncua.crypto import security_policies
 
-from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import PLACEHOLDER, OpcuaInput, OpcuaNodes
-from aurum.edge.inputs.common.reconnect import Connector
+from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.tags import Indices
-from aurum.edge.inputs.common.throttled_log import Troubles
+from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.inputs.opcua.changes import Changes, changes_of
 from aurum.edge.inputs.opcua.subscription import DurableSubscription, Session
 from aurum.runtime import metrics
@@ -38,11 +38,11 @@ class Variable:
 
 
 class Opcua:
-    def __init__(self, options: OpcuaInput, collector: Collector, connector: Connector) -> None:
+    def __init__(self, options: OpcuaInput, collector: BatchBuilder, connector: Reconnector) -> None:
         self._collector = collector
         self._options = options
         self._connector = connector
-        self._troubles = Troubles(options.name)
+        self._troubles = ThrottledLog(options.name)
         self._by_handle: dict[int, Variable] = {}
         self._indices: Indices = np.empty(0, np.int32)  # of tags, by handle
         self._generation = -1  # of those tags

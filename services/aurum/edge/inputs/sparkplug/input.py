@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from aurum.edge.inputs.common.batch_builder import Collector
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import SparkplugInput
-from aurum.edge.inputs.common.reconnect import Connector
-from aurum.edge.inputs.common.throttled_log import Troubles
-from aurum.edge.inputs.mqtt.connection import BrokerConnection, Message, Will
-from aurum.edge.inputs.mqtt.consumer import hear
+from aurum.edge.inputs.common.reconnect import Reconnector
+from aurum.edge.inputs.common.throttled_log import ThrottledLog
+from aurum.edge.inputs.mqtt.connection import Message, MqttConnection, Will
+from aurum.edge.inputs.mqtt.consumer import consume
 from aurum.runtime import metrics
 from aurum.v1.sparkplug_pb2 import SparkplugMetric, SparkplugPayload
 
@@ -61,7 +61,7 @@ class Plant:
     def __init__(
         self,
         options: SparkplugInput,
-        collector: Collector,
+        collector: BatchBuilder,
         publish: Publish,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,7 +70,7 @@ class Plant:
         self._publish = publish
         self._clock = clock
         self._nodes: collections.OrderedDict[tuple[str, str], _Node] = collections.OrderedDict()
-        self._troubles = Troubles(options.name)
+        self._troubles = ThrottledLog(options.name)
         self._results = {
             result: metrics.edge_input_messages_total.labels(options.name, result)
             for result in ("read", "invalid", "unwanted", "gap", "unborn")
@@ -215,7 +215,7 @@ class Plant:
 
 
 class Sparkplug:
-    def __init__(self, options: SparkplugInput, collector: Collector, connector: Connector) -> None:
+    def __init__(self, options: SparkplugInput, collector: BatchBuilder, connector: Reconnector) -> None:
         self._collector = collector
         self._options = options
         self._connector = connector
@@ -224,20 +224,20 @@ class Sparkplug:
     async def run(self) -> None:
         await self._connector.keep(self._open, self._hear, self._close)
 
-    async def _open(self, timeout: float) -> BrokerConnection:
+    async def _open(self, timeout: float) -> MqttConnection:
         at = int(time.time() * 1000)
         will = Will(self._state, _state(at, online=False))
-        connection = BrokerConnection(self._options.broker, f"aurum-{self._options.name}", clean=True, will=will)
+        connection = MqttConnection(self._options.broker, f"aurum-{self._options.name}", clean=True, will=will)
         await connection.open([f"{NAMESPACE}/{group}/#" for group in self._options.groups], timeout)
         connection.publish(self._state, _state(at, online=True), qos=1, retain=True)
         return connection
 
-    async def _hear(self, connection: BrokerConnection) -> None:
+    async def _hear(self, connection: MqttConnection) -> None:
         # Messages may have been missed meanwhile, so all nodes are asked for a birth when they are heard again
         plant = Plant(self._options, self._collector, connection.publish)
-        await hear(connection, self._collector, plant.take, self._options.flush)
+        await consume(connection, self._collector, plant.take, self._options.flush)
 
-    async def _close(self, connection: BrokerConnection) -> None:
+    async def _close(self, connection: MqttConnection) -> None:
         connection.publish(self._state, _state(int(time.time() * 1000), online=False), qos=1, retain=True)
         connection.close()
 

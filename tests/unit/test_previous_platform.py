@@ -158,13 +158,13 @@ def test_retry_policy_rejects_zero_attempts() -> None:
 )
 def test_otlp_endpoint_setting_keeps_earlier_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "http://collector:4317")
-    assert load_settings().tracing_otlp_endpoint == "http://collector:4317"
+    assert load_settings(Settings).tracing_otlp_endpoint == "http://collector:4317"
 
 
 def test_prefixed_setting_name_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_LEVEL", "ERROR")
     monkeypatch.setenv("AURUM_LOG_LEVEL", "debug")
-    assert load_settings().log_level == "DEBUG"
+    assert load_settings(Settings).log_level == "DEBUG"
 
 
 def test_every_earlier_setting_exists() -> None:

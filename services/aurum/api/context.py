@@ -17,6 +17,7 @@ from aurum.api.live_feed import LiveFeed
 from aurum.api.machine_cache import MachineCache
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
+from aurum.api.settings import ApiSettings
 from aurum.api.sustainability_schemas import TodayOut
 from aurum.maintenance.costs import CostTable
 from aurum.runtime.audit import AuditLog
@@ -26,7 +27,6 @@ from aurum.runtime.grpc.stream_shares import StreamShares
 from aurum.runtime.health import Health
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.policy.policies import Policies
-from aurum.runtime.settings import Settings
 from aurum.security.identity import Identity
 from aurum.sustainability.plan import Plan
 
@@ -67,7 +67,7 @@ class ApiContext:
         today: Cached answers about the present day.
     """
 
-    settings: Settings
+    settings: ApiSettings
     health: Health
     policies: Policies
     faults: Faults

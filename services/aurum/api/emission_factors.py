@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aurum.api.settings import ApiSettings
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.service import Service
-from aurum.runtime.settings import Settings, SettingsError
+from aurum.runtime.settings import SettingsError
 from aurum.sustainability.factors import (
     Factor,
     FactorError,
@@ -68,7 +69,7 @@ def numbers(factors: Sequence[Factor]) -> Floats:
     return np.array([factor.kg_per_kwh for factor in factors])
 
 
-def emission_factors(service: Service) -> EmissionFactors:
+def emission_factors(service: Service[ApiSettings]) -> EmissionFactors:
     """Makes the providers and the table by the settings. Raises SettingsError if a setting or file is invalid."""
     settings = service.settings
     table = built_in()
@@ -86,7 +87,7 @@ def emission_factors(service: Service) -> EmissionFactors:
     return EmissionFactors(table, providers)
 
 
-def _remote(service: Service, settings: Settings) -> FactorProvider:
+def _remote(service: Service[ApiSettings], settings: ApiSettings) -> FactorProvider:
     url = settings.sustainability_provider_url
     if not url or not url.startswith(("http://", "https://")):
         raise SettingsError(

@@ -16,6 +16,7 @@ import httpx
 import tenacity
 
 from aurum.commands.progress import Update, progress_bar
+from aurum.commands.settings import CommandSettings
 from aurum.readings.batch import Series, encode
 from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, read_csv, to_series
 from aurum.resilience import RetryPolicy
@@ -23,7 +24,6 @@ from aurum.runtime.errors import AlreadyExistsError, AurumError, FailedPrecondit
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.grpc.tls import certificate_folder
 from aurum.runtime.policy.policies import Policies
-from aurum.runtime.settings import Settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 _BLOCK = 10_000  # readings
@@ -83,7 +83,7 @@ async def import_file(
 
 
 @asynccontextmanager
-async def grpc_target(address: str, settings: Settings) -> AsyncIterator[Target]:
+async def grpc_target(address: str, settings: CommandSettings) -> AsyncIterator[Target]:
     """An ingestion service or an edge gateway."""
     policies = Policies("import", settings)
     dependency = Dependency(
@@ -96,7 +96,7 @@ async def grpc_target(address: str, settings: Settings) -> AsyncIterator[Target]
 
 
 @asynccontextmanager
-async def http_target(url: str, settings: Settings) -> AsyncIterator[Target]:
+async def http_target(url: str, settings: CommandSettings) -> AsyncIterator[Target]:
     """An API; AURUM_API_KEY says who we are, where it asks."""
     headers = {"X-API-Key": settings.api_key.get_secret_value()} if settings.api_key else {}
     async with httpx.AsyncClient(base_url=url, timeout=30.0, headers=headers) as client:
@@ -129,7 +129,7 @@ class _GrpcTarget:
 
 
 class _HttpTarget:
-    def __init__(self, client: httpx.AsyncClient, settings: Settings) -> None:
+    def __init__(self, client: httpx.AsyncClient, settings: CommandSettings) -> None:
         self._client = client
         self._retry = RetryPolicy(
             settings.retry_max_attempts,

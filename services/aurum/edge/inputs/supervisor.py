@@ -22,6 +22,7 @@ from aurum.edge.inputs.common.input import Input
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.redelivery_cache import RedeliveryCache
 from aurum.edge.inputs.common.tags import Tags
+from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool
 from aurum.runtime import metrics
 from aurum.runtime.service import Service
@@ -70,7 +71,9 @@ class InputSupervisor:
             await asyncio.sleep(_GAUGES_EVERY)
 
 
-def start_inputs(file: InputsFile, service: Service, spool: Spool, limits: SourceLimits) -> InputSupervisor:
+def start_inputs(
+    file: InputsFile, service: Service[EdgeSettings], spool: Spool, limits: SourceLimits
+) -> InputSupervisor:
     """Starts all inputs. Recoverable errors are retried with backoff; unexpected ones stop the service."""
     begun = time.time_ns() // 1_000_000
     inputs: dict[str, _Heard] = {}

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aurum.api import metrics
 from aurum.api.access_control import AccessControl
 from aurum.api.body_budget import BodyBudget
 from aurum.api.problems import BodyTooLargeError, of_error, problem
@@ -29,7 +30,6 @@ from aurum.resilience import (
     remaining,
 )
 from aurum.resilience.durations import parse_duration
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, DeadlineError, InvalidArgumentError, from_policy_error
 from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import CRITICALITY_KEY

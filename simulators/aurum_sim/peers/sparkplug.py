@@ -6,8 +6,8 @@ from typing import Any
 
 from paho.mqtt.client import MQTTMessage
 
-from aurum.runtime import metrics
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
+from aurum_sim import metrics
 from aurum_sim.peers.mqtt_client import client, stop
 from aurum_sim.peers.peer import Sample
 

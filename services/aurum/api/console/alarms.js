@@ -1,6 +1,6 @@
 // Alarms by ISA-18.2: what waits for somebody, what is put away, and what has happened.
 
-import { ask } from "./ask.js";
+import { request } from "./api.js";
 import { h, setText } from "./dom.js";
 import { duration, moment, now, number } from "./format.js";
 import { on, plant } from "./live.js";
@@ -23,7 +23,7 @@ const since = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse(i
 
 async function act(alarm, what, body, done, problem) {
   try {
-    await ask(`/api/alarms/${encodeURIComponent(alarm.id)}/${what}`, { method: "POST", body: { by: setting("operator"), ...body } });
+    await request(`/api/alarms/${encodeURIComponent(alarm.id)}/${what}`, { method: "POST", body: { by: setting("operator"), ...body } });
     problem.hidden = true;
   } catch (error) {
     setText(problem, error.message);
@@ -113,7 +113,7 @@ export function open(main) {
     const mine = ++turn;
     showViews();
     try {
-      const content = view === "journal" ? journalTable((await ask(`/api/alarms/journal?limit=${SHOWN}`, { signal: leaving.signal })).items) : await alarmTable();
+      const content = view === "journal" ? journalTable((await request(`/api/alarms/journal?limit=${SHOWN}`, { signal: leaving.signal })).items) : await alarmTable();
       if (mine !== turn) return;
       problem.hidden = true;
       const focused = document.activeElement?.getAttribute("aria-label");
@@ -131,7 +131,7 @@ export function open(main) {
 
   async function alarmTable() {
     const query = VIEWS[view].map((state) => `state=${state}`).join("&");
-    const { items } = await ask(`/api/alarms?limit=${SHOWN}&${query}`, { signal: leaving.signal });
+    const { items } = await request(`/api/alarms?limit=${SHOWN}&${query}`, { signal: leaving.signal });
     if (!items.length) return h("p", { class: "nothing" }, t(`alarms.none.${view}`));
     const head = ["priority", "machine", "what", "state", "since", "actions"].map((key) => h("th", { scope: "col" }, t(`alarm.${key}`)));
     return h("table", { "aria-label": t("nav.alarms") }, h("thead", {}, h("tr", {}, head)),

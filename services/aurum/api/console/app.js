@@ -1,6 +1,6 @@
 // The frame around the pages: navigation, what has to be seen everywhere, the reader's choices.
 
-import { ask } from "./ask.js";
+import { request } from "./api.js";
 import { h, setText } from "./dom.js";
 import { connect, disconnect, on, plant, watchConnection } from "./live.js";
 import { remember, setting } from "./settings.js";
@@ -159,7 +159,7 @@ function enter() {
 }
 
 async function letIn() {
-  const asking = ask("/api/console").catch((error) => {
+  const asking = request("/api/console").catch((error) => {
     console.info(`the platform's settings are not known: ${error.message}`);
     return UNKNOWN;
   });

@@ -1,6 +1,6 @@
 // One machine: what is predicted and why, what to do, its sensors over time, its alarms and its upkeep.
 
-import { ask } from "./ask.js";
+import { request } from "./api.js";
 import { bandChart } from "./charts.js";
 import { h, onceAFrame, setText } from "./dom.js";
 import { age, interval, moment, number, percent, remainingLife, riskLevel, sensorName } from "./format.js";
@@ -119,7 +119,7 @@ function maintenanceForm(id, done, signal) {
     event.preventDefault();
     problem.hidden = true;
     try {
-      await ask(`/api/machines/${encodeURIComponent(id)}/maintenance`,
+      await request(`/api/machines/${encodeURIComponent(id)}/maintenance`,
         { method: "POST", body: { text: text.value, by: setting("operator") }, signal });
       text.value = "";
       done();
@@ -174,7 +174,7 @@ export function open(main, { id, console: settings }) {
     let found;
     try {
       const until = range.isLive() ? "" : `&end=${end}`;
-      found = await ask(`${path}/metrics?points=${POINTS}&start=${start}${until}`, { signal });
+      found = await request(`${path}/metrics?points=${POINTS}&start=${start}${until}`, { signal });
     } catch (error) {
       if (!signal.aborted) {
         setText(missing, error.message);
@@ -198,7 +198,7 @@ export function open(main, { id, console: settings }) {
   }
 
   async function loadPredictions(start, end) {
-    const { items } = await ask(`${path}/predictions?limit=${MOST_PREDICTIONS}&start=${start}&end=${end}`, { signal });
+    const { items } = await request(`${path}/predictions?limit=${MOST_PREDICTIONS}&start=${start}&end=${end}`, { signal });
     const past = items.filter((each) => each.as_of && !each.degraded).reverse();
     life ??= Promise.all([lifeChart(), riskChart()]);
     const [rul, risk] = await life;
@@ -222,7 +222,7 @@ export function open(main, { id, console: settings }) {
 
   async function loadMarks() {
     const [journal, kept] = await Promise.all([
-      ask("/api/alarms/journal?limit=1000", { signal }), ask(`${path}/maintenance`, { signal })]);
+      request("/api/alarms/journal?limit=1000", { signal }), request(`${path}/maintenance`, { signal })]);
     marks = [
       ...journal.items.filter((each) => each.machine_id === id && each.transition === "raised").map((each) => ({ at: Date.parse(each.at) / 1000, kind: "alarm" })),
       ...kept.items.map((each) => ({ at: Date.parse(each.at) / 1000, kind: "maintenance" })),
@@ -239,7 +239,7 @@ export function open(main, { id, console: settings }) {
   }, signal);
 
   const refreshAlarms = () => fillCard(cards.alarms, async () => {
-    const { items } = await ask(`/api/alarms?machine_id=${encodeURIComponent(id)}`, { signal });
+    const { items } = await request(`/api/alarms?machine_id=${encodeURIComponent(id)}`, { signal });
     if (!items.length) return h("p", { class: "nothing" }, t("alarms.none"));
     return h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": t("card.alarms") }, h("table", {}, h("tbody", {},
       items.map((alarm) => alarmRow(alarm, { withMachine: false, done: refreshAlarms })))));
@@ -248,14 +248,14 @@ export function open(main, { id, console: settings }) {
   function refresh() {
     if (document.hidden) return;
     if (cards.why) fillCard(cards.why, async () => {
-      const answer = await ask(`${path}/explanation`, { signal });
+      const answer = await request(`${path}/explanation`, { signal });
       return [factors(answer), links(answer.prediction.trace_id, settings)].flat();
     }, signal);
-    if (cards.advice) fillCard(cards.advice, async () => advice(await ask(`${path}/advice`, { signal })), signal);
+    if (cards.advice) fillCard(cards.advice, async () => advice(await request(`${path}/advice`, { signal })), signal);
     if (cards.use) fillCard(cards.use, async () => {
       const query = `machine_id=${encodeURIComponent(id)}`;
-      return use(features.energy ? await ask(`/api/energy?${query}`, { signal }) : null,
-        features.carbon ? await ask(`/api/carbon?${query}`, { signal }) : null);
+      return use(features.energy ? await request(`/api/energy?${query}`, { signal }) : null,
+        features.carbon ? await request(`/api/carbon?${query}`, { signal }) : null);
     }, signal);
     if (range.isLive()) loadSeries().catch(said);
   }

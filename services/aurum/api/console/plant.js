@@ -1,6 +1,6 @@
 // The plant at a glance: totals, and every machine in a table that stays quick with ten thousand.
 
-import { ask } from "./ask.js";
+import { request } from "./api.js";
 import { h, onceAFrame, setText } from "./dom.js";
 import { age, interval, number, percent, remainingLife, riskLevel, sensorName } from "./format.js";
 import { on, plant, statusOf } from "./live.js";
@@ -147,7 +147,7 @@ async function showUse(tiles, features, signal) {
   const shown = { energy: ["energy_kwh", "kWh"], carbon: ["carbon_kgco2e", "kg CO₂e"], water: ["water_litres", "l"] };
   let used;
   try {
-    used = await ask(`/api/today?midnight=${encodeURIComponent(midnight.toISOString())}`, { signal });
+    used = await request(`/api/today?midnight=${encodeURIComponent(midnight.toISOString())}`, { signal });
   } catch (error) {
     if (error.name !== "AbortError") for (const name of Object.keys(shown)) tiles[name]?.show("–", error.message);
     return;

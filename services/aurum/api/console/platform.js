@@ -1,7 +1,7 @@
 // The platform itself: its services as a map, every process with its policies, slow and degraded requests, and faults
 // to see it heal from.
 
-import { ask } from "./ask.js";
+import { request } from "./api.js";
 import { h, setText } from "./dom.js";
 import { clock, duration, number, percent } from "./format.js";
 import { serviceMap } from "./map.js";
@@ -68,12 +68,12 @@ function traceList(items, choose, chosen) {
 function faultPanel(services, told) {
   const button = (service, name) => h("button", { type: "button", "data-fault": `${service}-${name}`, on: { click: async () => {
     const method = name === "stop" ? CALLS[service] : "*";
-    await told(() => ask(`/api/platform/faults/${service}`, { method: "POST", body: { ...FAULTS[name], method, duration: `${FAULT_FOR}s` } }),
+    await told(() => request(`/api/platform/faults/${service}`, { method: "POST", body: { ...FAULTS[name], method, duration: `${FAULT_FOR}s` } }),
       t(`fault.told.${name}`, { service, seconds: FAULT_FOR }));
   } } }, t(`fault.${name}`));
   return h("table", { class: "faults" }, h("tbody", {}, services.map((service) => h("tr", {}, h("th", { scope: "row" }, service),
     h("td", { class: "actions" }, Object.keys(FAULTS).filter((name) => name !== "stop" || CALLS[service]).map((name) => button(service, name)),
-      h("button", { type: "button", on: { click: () => told(() => ask(`/api/platform/faults/${service}`, { method: "DELETE" }), t("fault.cleared", { service })) } }, t("fault.clear")))))));
+      h("button", { type: "button", on: { click: () => told(() => request(`/api/platform/faults/${service}`, { method: "DELETE" }), t("fault.cleared", { service })) } }, t("fault.clear")))))));
 }
 
 export function open(main, { console: settings }) {
@@ -89,9 +89,9 @@ export function open(main, { console: settings }) {
   const happened = h("p", { role: "status", class: "happened" });
   let chosen = null;
 
-  const told = async (request, text) => {
+  const told = async (action, text) => {
     try {
-      await request();
+      await action();
       setText(happened, text);
     } catch (error) {
       setText(happened, error.message);
@@ -108,7 +108,7 @@ export function open(main, { console: settings }) {
   async function choose(traceId) {
     chosen = traceId;
     try {
-      detail.replaceChildren(...waterfall(await ask(`/api/platform/traces/${traceId}`, { signal }), settings));
+      detail.replaceChildren(...waterfall(await request(`/api/platform/traces/${traceId}`, { signal }), settings));
     } catch (error) {
       if (!signal.aborted) detail.replaceChildren(h("p", { class: "nothing" }, error.message));
     }
@@ -121,7 +121,7 @@ export function open(main, { console: settings }) {
         settings.jaeger_url ? h("a", { href: settings.jaeger_url }, "Jaeger") : null));
       return;
     }
-    const { items } = await ask("/api/platform/traces", { signal });
+    const { items } = await request("/api/platform/traces", { signal });
     const key = `${chosen} ${items.map((each) => each.trace_id).join()}`;
     if (traces.dataset.key === key) return; // nothing new: the keyboard's focus stays where it is
     traces.dataset.key = key;
@@ -131,7 +131,7 @@ export function open(main, { console: settings }) {
   async function refresh() {
     if (document.hidden) return;
     try {
-      const { instances } = await ask("/api/platform", { signal });
+      const { instances } = await request("/api/platform", { signal });
       problem.hidden = true;
       map.show(instances);
       processes.replaceChildren(processTable(instances));

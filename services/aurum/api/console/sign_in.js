@@ -1,10 +1,10 @@
 // Signing in, where callers are asked who they are: a key or token is sent once, and forgotten.
 
-import { ask } from "./ask.js";
+import { request } from "./api.js";
 import { h, setText } from "./dom.js";
 import { t } from "./text.js";
 
-export const whoAmI = () => ask("/api/session");
+export const whoAmI = () => request("/api/session");
 
 /** Shows the form in place of a page; done(): after somebody is known. */
 export function openSignIn(main, done) {
@@ -14,7 +14,7 @@ export function openSignIn(main, done) {
     event.preventDefault();
     problem.hidden = true;
     try {
-      await ask("/api/session", { method: "POST", body: { credential: credential.value.trim() } });
+      await request("/api/session", { method: "POST", body: { credential: credential.value.trim() } });
       done();
     } catch (error) {
       setText(problem, error.message);
@@ -28,5 +28,5 @@ export function openSignIn(main, done) {
 }
 
 export async function signOut() {
-  await ask("/api/session", { method: "DELETE" });
+  await request("/api/session", { method: "DELETE" });
 }

@@ -2,14 +2,14 @@
 
 import { t } from "./text.js";
 
-class AskError extends Error {
+class ApiError extends Error {
   constructor(message, status) {
     super(message);
     this.status = status;
   }
 }
 
-export async function ask(path, { method = "GET", body, signal } = {}) {
+export async function request(path, { method = "GET", body, signal } = {}) {
   let answer;
   try {
     answer = await fetch(path, {
@@ -20,11 +20,11 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new AskError(t("error.unreachable"), 0);
+    throw new ApiError(t("error.unreachable"), 0);
   }
   const type = answer.headers.get("content-type") ?? "";
   const content = answer.status !== 204 && type.includes("json") ? await answer.json() : null;
   if (answer.status === 401 && path !== "/api/session") document.dispatchEvent(new Event("signed-out"));
-  if (!answer.ok) throw new AskError(content?.detail ?? t("error.status", { status: answer.status }), answer.status);
+  if (!answer.ok) throw new ApiError(content?.detail ?? t("error.status", { status: answer.status }), answer.status);
   return content;
 }

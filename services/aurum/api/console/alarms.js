@@ -23,7 +23,10 @@ const since = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse(i
 
 async function act(alarm, what, body, done, problem) {
   try {
-    await request(`/api/alarms/${encodeURIComponent(alarm.id)}/${what}`, { method: "POST", body: { by: setting("operator"), ...body } });
+    await request(`/api/alarms/${encodeURIComponent(alarm.id)}/${what}`, {
+      method: "POST",
+      body: { by: setting("operator"), ...body },
+    });
     problem.hidden = true;
   } catch (error) {
     setText(problem, error.message);
@@ -33,20 +36,40 @@ async function act(alarm, what, body, done, problem) {
 }
 
 function shelveDialog(alarm, done, problem) {
-  const minutes = h("select", {}, MINUTES.map((each) => h("option", { value: each, selected: each === 60 }, duration(each * 60))));
+  const minutes = h(
+    "select",
+    {},
+    MINUTES.map((each) => h("option", { value: each, selected: each === 60 }, duration(each * 60))),
+  );
   const reason = h("input", { maxlength: 200 });
   const close = () => dialog.close();
-  const dialog = h("dialog", { "aria-labelledby": "shelve-title", on: { close: () => dialog.remove() } },
-    h("form", { method: "dialog", on: { submit: (event) => {
-      event.preventDefault();
-      act(alarm, "shelve", { minutes: Number(minutes.value), reason: reason.value }, done, problem);
-      close();
-    } } },
-    h("h2", { id: "shelve-title" }, t("shelve.title", { machine: alarm.machine_id })),
-    h("p", {}, ruleText(alarm.rule, alarm.text)),
-    h("label", {}, t("shelve.for"), " ", minutes), h("label", {}, t("shelve.reason"), " ", reason),
-    h("div", { class: "actions" }, h("button", { type: "button", on: { click: close } }, t("cancel")),
-      h("button", { type: "submit", class: "main" }, t("alarm.shelve")))));
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "shelve-title", on: { close: () => dialog.remove() } },
+    h(
+      "form",
+      {
+        method: "dialog",
+        on: {
+          submit: (event) => {
+            event.preventDefault();
+            act(alarm, "shelve", { minutes: Number(minutes.value), reason: reason.value }, done, problem);
+            close();
+          },
+        },
+      },
+      h("h2", { id: "shelve-title" }, t("shelve.title", { machine: alarm.machine_id })),
+      h("p", {}, ruleText(alarm.rule, alarm.text)),
+      h("label", {}, t("shelve.for"), " ", minutes),
+      h("label", {}, t("shelve.reason"), " ", reason),
+      h(
+        "div",
+        { class: "actions" },
+        h("button", { type: "button", on: { click: close } }, t("cancel")),
+        h("button", { type: "submit", class: "main" }, t("alarm.shelve")),
+      ),
+    ),
+  );
   document.body.append(dialog);
   dialog.showModal();
 }
@@ -55,50 +78,132 @@ function shelveDialog(alarm, done, problem) {
 export function alarmRow(alarm, { withMachine, done }) {
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const about = `${alarm.machine_id}, ${ruleText(alarm.rule, alarm.text)}`;
-  const button = (key, click, main) => h("button", { type: "button", class: main ? "main" : "", "aria-label": `${t(key)}: ${about}`, on: { click } }, t(key));
+  const button = (key, click, main) =>
+    h(
+      "button",
+      { type: "button", class: main ? "main" : "", "aria-label": `${t(key)}: ${about}`, on: { click } },
+      t(key),
+    );
   const buttons = [];
-  if (alarm.state === "unacknowledged" || alarm.state === "returned") buttons.push(button("alarm.ack", () => act(alarm, "ack", {}, done, problem), true));
-  if (alarm.state === "shelved") buttons.push(button("alarm.unshelve", () => act(alarm, "unshelve", {}, done, problem)));
+  if (alarm.state === "unacknowledged" || alarm.state === "returned")
+    buttons.push(button("alarm.ack", () => act(alarm, "ack", {}, done, problem), true));
+  if (alarm.state === "shelved")
+    buttons.push(button("alarm.unshelve", () => act(alarm, "unshelve", {}, done, problem)));
   else if (alarm.state !== "suppressed") buttons.push(button("alarm.shelve", () => shelveDialog(alarm, done, problem)));
-  return h("tr", { class: "alarm", "data-alarm": alarm.id, "data-state": alarm.state, "data-priority": alarm.priority },
-    h("td", { class: "priority" }, h("span", { "aria-hidden": "true" }, SIGNS[alarm.priority]), " ", t(`priority.${alarm.priority}`)),
-    withMachine ? h("th", { scope: "row" }, h("a", { href: `/machines/${encodeURIComponent(alarm.machine_id)}` }, alarm.machine_id)) : null,
-    h("td", { class: "what" }, ruleText(alarm.rule, alarm.text),
+  return h(
+    "tr",
+    { class: "alarm", "data-alarm": alarm.id, "data-state": alarm.state, "data-priority": alarm.priority },
+    h(
+      "td",
+      { class: "priority" },
+      h("span", { "aria-hidden": "true" }, SIGNS[alarm.priority]),
+      " ",
+      t(`priority.${alarm.priority}`),
+    ),
+    withMachine
+      ? h(
+          "th",
+          { scope: "row" },
+          h("a", { href: `/machines/${encodeURIComponent(alarm.machine_id)}` }, alarm.machine_id),
+        )
+      : null,
+    h(
+      "td",
+      { class: "what" },
+      ruleText(alarm.rule, alarm.text),
       alarm.value === null ? null : h("small", {}, ` ${number(alarm.value)}`),
-      alarm.count > 1 ? h("small", {}, ` ×${alarm.count}`) : null),
-    h("td", {}, h("span", { class: "badge", "data-state": alarm.state }, t(`alarm.state.${alarm.state}`)),
-      alarm.shelved_until ? h("small", {}, ` ${t("alarm.until", { time: moment(alarm.shelved_until) })} ${alarm.reason ?? ""}`) : null,
-      alarm.acknowledged_by && alarm.state === "acknowledged" ? h("small", {}, ` ${alarm.acknowledged_by}`) : null),
+      alarm.count > 1 ? h("small", {}, ` ×${alarm.count}`) : null,
+    ),
+    h(
+      "td",
+      {},
+      h("span", { class: "badge", "data-state": alarm.state }, t(`alarm.state.${alarm.state}`)),
+      alarm.shelved_until
+        ? h("small", {}, ` ${t("alarm.until", { time: moment(alarm.shelved_until) })} ${alarm.reason ?? ""}`)
+        : null,
+      alarm.acknowledged_by && alarm.state === "acknowledged" ? h("small", {}, ` ${alarm.acknowledged_by}`) : null,
+    ),
     h("td", { class: "since" }, since(alarm.raised_at)),
-    h("td", { class: "actions" }, buttons, problem));
+    h("td", { class: "actions" }, buttons, problem),
+  );
 }
 
 function journalTable(items) {
-  const head = ["time", "machine", "what", "transition", "by"].map((key) => h("th", { scope: "col" }, t(`journal.${key}`)));
-  return h("table", { "aria-label": t("alarms.journal") }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, items.map((each) => h("tr", {},
-    h("td", {}, moment(each.at)),
-    h("th", { scope: "row" }, h("a", { href: `/machines/${encodeURIComponent(each.machine_id)}` }, each.machine_id)),
-    h("td", {}, ruleText(each.rule, each.rule), each.value === null ? null : h("small", {}, ` ${number(each.value)}`)),
-    h("td", {}, t(`transition.${each.transition}`), each.until ? h("small", {}, ` ${t("alarm.until", { time: moment(each.until) })}`) : null,
-      each.reason ? h("small", {}, ` ${each.reason}`) : null),
-    h("td", {}, each.by ?? t("journal.platform"))))));
+  const head = ["time", "machine", "what", "transition", "by"].map((key) =>
+    h("th", { scope: "col" }, t(`journal.${key}`)),
+  );
+  return h(
+    "table",
+    { "aria-label": t("alarms.journal") },
+    h("thead", {}, h("tr", {}, head)),
+    h(
+      "tbody",
+      {},
+      items.map((each) =>
+        h(
+          "tr",
+          {},
+          h("td", {}, moment(each.at)),
+          h(
+            "th",
+            { scope: "row" },
+            h("a", { href: `/machines/${encodeURIComponent(each.machine_id)}` }, each.machine_id),
+          ),
+          h(
+            "td",
+            {},
+            ruleText(each.rule, each.rule),
+            each.value === null ? null : h("small", {}, ` ${number(each.value)}`),
+          ),
+          h(
+            "td",
+            {},
+            t(`transition.${each.transition}`),
+            each.until ? h("small", {}, ` ${t("alarm.until", { time: moment(each.until) })}`) : null,
+            each.reason ? h("small", {}, ` ${each.reason}`) : null,
+          ),
+          h("td", {}, each.by ?? t("journal.platform")),
+        ),
+      ),
+    ),
+  );
 }
 
 export function open(main) {
   const leaving = new AbortController();
   let view = "open";
   let turn = 0;
-  const buttons = Object.keys(VIEWS).map((name) => h("button", { type: "button", "data-view": name, on: { click: () => {
-    view = name;
-    refresh();
-  } } }));
+  const buttons = Object.keys(VIEWS).map((name) =>
+    h("button", {
+      type: "button",
+      "data-view": name,
+      on: {
+        click: () => {
+          view = name;
+          refresh();
+        },
+      },
+    }),
+  );
   const list = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": t("nav.alarms") });
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
-  const name = h("input", { value: setting("operator"), autocomplete: "name", maxlength: 100, on: { change: () => remember("operator", name.value.trim()) } });
-  main.append(h("h1", {}, t("nav.alarms")),
-    h("div", { class: "bar-line" }, h("div", { class: "tabs", role: "group", "aria-label": t("alarms.views") }, buttons),
-      h("label", {}, t("alarms.operator"), " ", name)),
-    problem, list);
+  const name = h("input", {
+    value: setting("operator"),
+    autocomplete: "name",
+    maxlength: 100,
+    on: { change: () => remember("operator", name.value.trim()) },
+  });
+  main.append(
+    h("h1", {}, t("nav.alarms")),
+    h(
+      "div",
+      { class: "bar-line" },
+      h("div", { class: "tabs", role: "group", "aria-label": t("alarms.views") }, buttons),
+      h("label", {}, t("alarms.operator"), " ", name),
+    ),
+    problem,
+    list,
+  );
 
   function showViews() {
     for (const button of buttons) {
@@ -113,7 +218,10 @@ export function open(main) {
     const mine = ++turn;
     showViews();
     try {
-      const content = view === "journal" ? journalTable((await request(`/api/alarms/journal?limit=${SHOWN}`, { signal: leaving.signal })).items) : await alarmTable();
+      const content =
+        view === "journal"
+          ? journalTable((await request(`/api/alarms/journal?limit=${SHOWN}`, { signal: leaving.signal })).items)
+          : await alarmTable();
       if (mine !== turn) return;
       problem.hidden = true;
       const focused = document.activeElement?.getAttribute("aria-label");
@@ -133,12 +241,27 @@ export function open(main) {
     const query = VIEWS[view].map((state) => `state=${state}`).join("&");
     const { items } = await request(`/api/alarms?limit=${SHOWN}&${query}`, { signal: leaving.signal });
     if (!items.length) return h("p", { class: "nothing" }, t(`alarms.none.${view}`));
-    const head = ["priority", "machine", "what", "state", "since", "actions"].map((key) => h("th", { scope: "col" }, t(`alarm.${key}`)));
-    return h("table", { "aria-label": t("nav.alarms") }, h("thead", {}, h("tr", {}, head)),
-      h("tbody", {}, items.map((alarm) => alarmRow(alarm, { withMachine: true, done: refresh }))));
+    const head = ["priority", "machine", "what", "state", "since", "actions"].map((key) =>
+      h("th", { scope: "col" }, t(`alarm.${key}`)),
+    );
+    return h(
+      "table",
+      { "aria-label": t("nav.alarms") },
+      h("thead", {}, h("tr", {}, head)),
+      h(
+        "tbody",
+        {},
+        items.map((alarm) => alarmRow(alarm, { withMachine: true, done: refresh })),
+      ),
+    );
   }
 
-  const stops = [on("alarms", refresh), on("connection", () => { if (plant.connection === "live") refresh(); })];
+  const stops = [
+    on("alarms", refresh),
+    on("connection", () => {
+      if (plant.connection === "live") refresh();
+    }),
+  ];
   refresh();
   return () => {
     stops.forEach((stop) => stop());

@@ -112,17 +112,44 @@ function frame() {
   const link = (path, page, ...more) => h("a", { href: path, "data-page": page }, t(`nav.${page}`), ...more);
   const themes = { auto: t("theme.auto"), light: t("theme.light"), dark: t("theme.dark") };
   banner = h("p", { class: "banner", role: "alert", hidden: true });
-  flood = h("p", { class: "banner warn", role: "alert", hidden: true }, t("alarms.flood"), " ",
-    h("a", { href: "/alarms" }, t("alarms.see")));
+  flood = h(
+    "p",
+    { class: "banner warn", role: "alert", hidden: true },
+    t("alarms.flood"),
+    " ",
+    h("a", { href: "/alarms" }, t("alarms.see")),
+  );
   main = h("main", { id: "main", tabindex: "-1" });
   document.body.replaceChildren(
     h("a", { class: "skip", href: "#main" }, t("skip")),
-    h("header", {},
+    h(
+      "header",
+      {},
       h("a", { class: "brand", href: "/", "aria-label": t("brand") }, "AurumAI"),
-      h("nav", { "aria-label": t("nav.label") },
-        link("/", "plant"), link("/alarms", "alarms", " ", alarmCount), link("/platform", "platform")),
-      h("div", { class: "choices" },
-        state, user.asked ? h("button", { type: "button", class: "quiet", "data-choice": "sign-out", title: user.roles.join(", "), on: { click: leaveIt } }, t("sign_in.out", { user: user.user_id })) : null,
+      h(
+        "nav",
+        { "aria-label": t("nav.label") },
+        link("/", "plant"),
+        link("/alarms", "alarms", " ", alarmCount),
+        link("/platform", "platform"),
+      ),
+      h(
+        "div",
+        { class: "choices" },
+        state,
+        user.asked
+          ? h(
+              "button",
+              {
+                type: "button",
+                class: "quiet",
+                "data-choice": "sign-out",
+                title: user.roles.join(", "),
+                on: { click: leaveIt },
+              },
+              t("sign_in.out", { user: user.user_id }),
+            )
+          : null,
         soundButton(),
         choice(t("theme.label"), "theme", themes, setting("theme"), (theme) => {
           remember("theme", theme);
@@ -131,13 +158,21 @@ function frame() {
         choice(t("language.label"), "language", LANGUAGES, language, (chosen) => {
           remember("language", chosen);
           loadTexts().then(start);
-        }))),
-    banner, flood, main,
-    h("footer", {},
+        }),
+      ),
+    ),
+    banner,
+    flood,
+    main,
+    h(
+      "footer",
+      {},
       h("span", {}, `AurumAI ${platformSettings.version} · ${platformSettings.environment}`),
       h("a", { href: "/docs" }, t("footer.api")),
       platformSettings.grafana_url ? h("a", { href: platformSettings.grafana_url }, "Grafana") : null,
-      platformSettings.jaeger_url ? h("a", { href: platformSettings.jaeger_url }, "Jaeger") : null));
+      platformSettings.jaeger_url ? h("a", { href: platformSettings.jaeger_url }, "Jaeger") : null,
+    ),
+  );
 }
 
 const UNKNOWN = { version: "", environment: "", features: {}, faults_enabled: false, traces_kept: false };
@@ -154,7 +189,9 @@ let entering = null;
 
 /** Finds out who is there, and shows the pages or the form to sign in. */
 function enter() {
-  entering ??= letIn().finally(() => { entering = null; });
+  entering ??= letIn().finally(() => {
+    entering = null;
+  });
   return entering;
 }
 

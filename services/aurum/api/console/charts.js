@@ -13,8 +13,13 @@ let loading = null;
 function load() {
   loading ??= new Promise((resolve, reject) => {
     const style = h("link", { rel: "stylesheet", href: "/console/vendor/uPlot.min.css" });
-    const script = h("script", { src: "/console/vendor/uPlot.iife.min.js", on: {
-      load: () => resolve(window.uPlot), error: () => reject(new Error("uPlot could not be loaded")) } });
+    const script = h("script", {
+      src: "/console/vendor/uPlot.iife.min.js",
+      on: {
+        load: () => resolve(window.uPlot),
+        error: () => reject(new Error("uPlot could not be loaded")),
+      },
+    });
     document.head.append(style, script);
   });
   return loading;
@@ -40,26 +45,34 @@ function timeTicks(_, ticks, axis, space, step) {
   });
 }
 
-const axis = () => ({ stroke: color("soft"), grid: { stroke: color("line"), width: 1 }, ticks: { stroke: color("line") } });
+const axis = () => ({
+  stroke: color("soft"),
+  grid: { stroke: color("line"), width: 1 },
+  ticks: { stroke: color("line") },
+});
 
 /** Vertical lines at moments worth knowing. marks(): [{ at: seconds, kind }]. */
 function markPlugin(marks) {
-  return { hooks: { draw: (chart) => {
-    const { ctx, bbox } = chart;
-    ctx.save();
-    ctx.lineWidth = devicePixelRatio * 1.5;
-    for (const { at, kind } of marks()) {
-      if (at < chart.scales.x.min || at > chart.scales.x.max) continue;
-      const x = Math.round(chart.valToPos(at, "x", true));
-      ctx.strokeStyle = color(kind === "maintenance" ? "good" : "bad");
-      ctx.setLineDash(kind === "maintenance" ? [] : [6, 4]); // told apart without colour too
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
-    }
-    ctx.restore();
-  } } };
+  return {
+    hooks: {
+      draw: (chart) => {
+        const { ctx, bbox } = chart;
+        ctx.save();
+        ctx.lineWidth = devicePixelRatio * 1.5;
+        for (const { at, kind } of marks()) {
+          if (at < chart.scales.x.min || at > chart.scales.x.max) continue;
+          const x = Math.round(chart.valToPos(at, "x", true));
+          ctx.strokeStyle = color(kind === "maintenance" ? "good" : "bad");
+          ctx.setLineDash(kind === "maintenance" ? [] : [6, 4]); // told apart without colour too
+          ctx.beginPath();
+          ctx.moveTo(x, bbox.top);
+          ctx.lineTo(x, bbox.top + bbox.height);
+          ctx.stroke();
+        }
+        ctx.restore();
+      },
+    },
+  };
 }
 
 /**
@@ -74,28 +87,47 @@ export async function bandChart(container, { label, unit, range, marks, onZoom, 
   function make() {
     chart?.destroy();
     const band = { stroke: color("band"), width: 1, points: { show: false } };
-    chart = new UPlot({
-      width: Math.max(200, container.clientWidth),
-      height: HEIGHT,
-      legend: { show: true, live: true },
-      cursor: { sync: { key: group, setSeries: false }, drag: { x: true, y: false, setScale: false } },
-      scales: { x: { time: true, range: () => range() } },
-      axes: [{ ...axis(), values: timeTicks }, { ...axis(), size: 58, values: (_, ticks) => ticks.map((tick) => number(tick, 4)) }],
-      series: [
-        { label: t("journal.time"), value: (_, at) => (at === null ? "–" : new Date(at * 1000).toLocaleString(language)) },
-        { ...band, label: "min", value: (_, value) => number(value) },
-        { ...band, label: "max", value: (_, value) => number(value) },
-        { label, stroke: color(line), width: 1.6, points: { show: (_, series, first, last) => last - first < FEW, size: 5 },
-          value: (_, value) => `${number(value, 4)} ${unit}` },
-      ],
-      bands: [{ series: [2, 1], fill: color("band") }],
-      hooks: { setSelect: [(self) => {
-        if (self.select.width < 8) return;
-        onZoom(self.posToVal(self.select.left, "x"), self.posToVal(self.select.left + self.select.width, "x"));
-        self.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
-      }] },
-      plugins: [markPlugin(marks)],
-    }, data, container);
+    chart = new UPlot(
+      {
+        width: Math.max(200, container.clientWidth),
+        height: HEIGHT,
+        legend: { show: true, live: true },
+        cursor: { sync: { key: group, setSeries: false }, drag: { x: true, y: false, setScale: false } },
+        scales: { x: { time: true, range: () => range() } },
+        axes: [
+          { ...axis(), values: timeTicks },
+          { ...axis(), size: 58, values: (_, ticks) => ticks.map((tick) => number(tick, 4)) },
+        ],
+        series: [
+          {
+            label: t("journal.time"),
+            value: (_, at) => (at === null ? "–" : new Date(at * 1000).toLocaleString(language)),
+          },
+          { ...band, label: "min", value: (_, value) => number(value) },
+          { ...band, label: "max", value: (_, value) => number(value) },
+          {
+            label,
+            stroke: color(line),
+            width: 1.6,
+            points: { show: (_, series, first, last) => last - first < FEW, size: 5 },
+            value: (_, value) => `${number(value, 4)} ${unit}`,
+          },
+        ],
+        bands: [{ series: [2, 1], fill: color("band") }],
+        hooks: {
+          setSelect: [
+            (self) => {
+              if (self.select.width < 8) return;
+              onZoom(self.posToVal(self.select.left, "x"), self.posToVal(self.select.left + self.select.width, "x"));
+              self.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+            },
+          ],
+        },
+        plugins: [markPlugin(marks)],
+      },
+      data,
+      container,
+    );
     const canvas = container.querySelector("canvas");
     canvas.setAttribute("role", "img");
     describe();
@@ -105,9 +137,12 @@ export async function bandChart(container, { label, unit, range, marks, onZoom, 
     const there = data[3].filter((value) => value !== null);
     const canvas = container.querySelector("canvas");
     if (!canvas) return;
-    canvas.setAttribute("aria-label", there.length
-      ? `${label}: ${number(there.at(-1))} ${unit}; ${number(Math.min(...data[1].filter((value) => value !== null)))} – ${number(Math.max(...data[2].filter((value) => value !== null)))} ${unit}`
-      : label);
+    canvas.setAttribute(
+      "aria-label",
+      there.length
+        ? `${label}: ${number(there.at(-1))} ${unit}; ${number(Math.min(...data[1].filter((value) => value !== null)))} – ${number(Math.max(...data[2].filter((value) => value !== null)))} ${unit}`
+        : label,
+    );
   }
 
   const resize = new ResizeObserver(() => {
@@ -127,7 +162,13 @@ export async function bandChart(container, { label, unit, range, marks, onZoom, 
     append(at, value) {
       const last = data[0].at(-1);
       if (value === null || (last !== undefined && at <= last)) return;
-      for (const [column, item] of [[0, at], [1, value], [2, value], [3, value]]) data[column].push(item);
+      for (const [column, item] of [
+        [0, at],
+        [1, value],
+        [2, value],
+        [3, value],
+      ])
+        data[column].push(item);
       const start = range()[0];
       const old = data[0].findIndex((time) => time >= start);
       if (old > 1) for (const column of data) column.splice(0, old - 1);

@@ -4,9 +4,36 @@ import { plant } from "./live.js";
 import { known, language, t } from "./text.js";
 
 const UNITS = {
-  mm_s: "mm/s", m3_h: "m³/h", m3_min: "m³/min", l_h: "l/h", l_min: "l/min", kg_h: "kg/h", m_s: "m/s", kw: "kW",
-  kwh: "kWh", kn: "kN", nm: "Nm", bar: "bar", mbar: "mbar", c: "°C", a: "A", v: "V", hz: "Hz", rpm: "rpm", pct: "%",
-  percent: "%", um: "µm", mm: "mm", s: "s", db: "dB", n: "N", g: "g", mohm: "MΩ", kpa: "kPa", k: "K", t_h: "t/h",
+  mm_s: "mm/s",
+  m3_h: "m³/h",
+  m3_min: "m³/min",
+  l_h: "l/h",
+  l_min: "l/min",
+  kg_h: "kg/h",
+  m_s: "m/s",
+  kw: "kW",
+  kwh: "kWh",
+  kn: "kN",
+  nm: "Nm",
+  bar: "bar",
+  mbar: "mbar",
+  c: "°C",
+  a: "A",
+  v: "V",
+  hz: "Hz",
+  rpm: "rpm",
+  pct: "%",
+  percent: "%",
+  um: "µm",
+  mm: "mm",
+  s: "s",
+  db: "dB",
+  n: "N",
+  g: "g",
+  mohm: "MΩ",
+  kpa: "kPa",
+  k: "K",
+  t_h: "t/h",
 };
 
 const formats = new Map(); // by language and options: making one takes far longer than using it
@@ -43,8 +70,7 @@ export function duration(seconds) {
   return `${Math.round(seconds / 86400)} d`;
 }
 
-export const moment = (time) =>
-  new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
+export const moment = (time) => new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 
 export const clock = (time) => new Date(time).toLocaleTimeString(language);
 

@@ -33,7 +33,8 @@ function matching() {
     if (view.type && machine.machine_type !== view.type) continue;
     if (view.site && machine.site !== view.site) continue;
     if (view.state && statusOf(machine) !== view.state) continue;
-    if (wanted && !`${machine.machine_id} ${machine.machine_type} ${machine.site}`.toLowerCase().includes(wanted)) continue;
+    if (wanted && !`${machine.machine_id} ${machine.machine_type} ${machine.site}`.toLowerCase().includes(wanted))
+      continue;
     found.push(machine);
   }
   const key = KEYS[view.sort];
@@ -68,10 +69,18 @@ function makeRow() {
   const range = h("small", {});
   const cells = ["type", "site", "values", "seen"].map((name) => [name, h("td", { class: name })]);
   const { type, site, values, seen } = Object.fromEntries(cells);
-  const element = h("tr", { class: "machine" },
-    h("th", { scope: "row" }, link), type, site, h("td", {}, state.element),
+  const element = h(
+    "tr",
+    { class: "machine" },
+    h("th", { scope: "row" }, link),
+    type,
+    site,
+    h("td", {}, state.element),
     h("td", { class: "risk" }, h("span", { class: "bar", "aria-hidden": "true" }, bar), risk, " ", rule),
-    h("td", { class: "life" }, life, " ", range), values, seen);
+    h("td", { class: "life" }, life, " ", range),
+    values,
+    seen,
+  );
   return {
     element,
     show(machine) {
@@ -130,15 +139,32 @@ function showCounts(tiles) {
     if (machine.risk_score !== null && (highest === null || machine.risk_score > highest.risk_score)) highest = machine;
   }
   const others = STATES.filter((state) => counts[state] && state !== "running");
-  tiles.machines.show(number(plant.total), others.length
-    ? others.map((state) => `${counts[state]} ${t(`state.${state}`)}`).join(" · ") : t("tile.machines.well"),
-  counts.fault ? "high" : counts.stale + counts.offline ? "medium" : "low");
-  tiles.risk.show(number(atRisk), highest ? t("tile.risk.highest", {
-    machine: highest.machine_id, risk: percent(highest.risk_score) }) : t("unknown"), atRisk ? "high" : "low");
+  tiles.machines.show(
+    number(plant.total),
+    others.length
+      ? others.map((state) => `${counts[state]} ${t(`state.${state}`)}`).join(" · ")
+      : t("tile.machines.well"),
+    counts.fault ? "high" : counts.stale + counts.offline ? "medium" : "low",
+  );
+  tiles.risk.show(
+    number(atRisk),
+    highest
+      ? t("tile.risk.highest", {
+          machine: highest.machine_id,
+          risk: percent(highest.risk_score),
+        })
+      : t("unknown"),
+    atRisk ? "high" : "low",
+  );
   const waiting = (plant.alarms.counts.unacknowledged ?? 0) + (plant.alarms.counts.returned ?? 0);
-  tiles.alarms.show(plant.alarms.loaded ? number(waiting) : "–",
-    t("tile.alarms.more", { acknowledged: plant.alarms.counts.acknowledged ?? 0, shelved: plant.alarms.counts.shelved ?? 0 }),
-    waiting ? "high" : "low");
+  tiles.alarms.show(
+    plant.alarms.loaded ? number(waiting) : "–",
+    t("tile.alarms.more", {
+      acknowledged: plant.alarms.counts.acknowledged ?? 0,
+      shelved: plant.alarms.counts.shelved ?? 0,
+    }),
+    waiting ? "high" : "low",
+  );
 }
 
 async function showUse(tiles, features, signal) {
@@ -159,40 +185,63 @@ async function showUse(tiles, features, signal) {
     else if (!use.usual) tiles[name].show(number(use.amount), t("tile.use.no_history"), "", ` ${unit}`);
     else {
       const more = use.amount / use.usual - 1;
-      tiles[name].show(number(use.amount), t("tile.use.against", {
-        change: `${more > 0 ? "+" : ""}${percent(more)}`, usual: `${number(use.usual)} ${unit}` }),
-      more > 0.1 ? "medium" : "low", ` ${unit}`);
+      tiles[name].show(
+        number(use.amount),
+        t("tile.use.against", {
+          change: `${more > 0 ? "+" : ""}${percent(more)}`,
+          usual: `${number(use.usual)} ${unit}`,
+        }),
+        more > 0.1 ? "medium" : "low",
+        ` ${unit}`,
+      );
     }
   }
 }
 
 function chooser(name, onChange) {
-  const select = h("select", { on: { change: () => {
-    view[name] = select.value;
-    onChange();
-  } } });
+  const select = h("select", {
+    on: {
+      change: () => {
+        view[name] = select.value;
+        onChange();
+      },
+    },
+  });
   return {
     element: h("label", {}, t(`filter.${name}`), " ", select),
     show(values, text) {
       const wanted = ["", ...values];
-      if (select.options.length === wanted.length && wanted.every((value, index) => select.options[index].value === value)) return;
+      if (
+        select.options.length === wanted.length &&
+        wanted.every((value, index) => select.options[index].value === value)
+      )
+        return;
       select.replaceChildren(...wanted.map((value) => h("option", { value }, value ? text(value) : t("filter.all"))));
       select.value = view[name];
     },
   };
 }
 
-const distinct = (field) => [...new Set([...plant.machines.values()].map((each) => each[field]).filter(Boolean))].sort();
+const distinct = (field) =>
+  [...new Set([...plant.machines.values()].map((each) => each[field]).filter(Boolean))].sort();
 
 function firstRun() {
   const command = (text) => h("pre", { tabindex: "0" }, h("code", {}, text));
-  return h("section", { class: "empty", hidden: true },
-    h("h2", {}, t("first.title")), h("p", {}, t("first.text")),
+  return h(
+    "section",
+    { class: "empty", hidden: true },
+    h("h2", {}, t("first.title")),
+    h("p", {}, t("first.text")),
     h("h3", {}, t("first.send")),
-    command(`curl ${location.origin}/api/readings -H 'Content-Type: application/json' -d '{"readings": [\n`
-      + `  {"machine_id": "pump-1", "sensor": "vibration_mm_s", "timestamp": "${new Date().toISOString()}", "value": 2.4}]}'`),
-    h("h3", {}, t("first.import")), command("aurum import --format csv --machine-type pump readings.csv"),
-    h("h3", {}, t("first.simulate")), command("make run"));
+    command(
+      `curl ${location.origin}/api/readings -H 'Content-Type: application/json' -d '{"readings": [\n` +
+        `  {"machine_id": "pump-1", "sensor": "vibration_mm_s", "timestamp": "${new Date().toISOString()}", "value": 2.4}]}'`,
+    ),
+    h("h3", {}, t("first.import")),
+    command("aurum import --format csv --machine-type pump readings.csv"),
+    h("h3", {}, t("first.simulate")),
+    command("make run"),
+  );
 }
 
 export function open(main, { console: { features } }) {
@@ -201,33 +250,75 @@ export function open(main, { console: { features } }) {
   let order = [];
   let sorted = 0; // machines there were then
   const leaving = new AbortController();
-  const tiles = Object.fromEntries(["machines", "risk", "alarms", "energy", "carbon", "water"]
-    .filter((name) => features[name] !== false).map((name) => [name, tile(name)]));
-  const columns = ["machine", "type", "site", "state", "risk", "life", "values", "seen"]
-    .map((key) => ({ key, label: t(`column.${key}`), class: key, sort: key !== "values" }));
-  const table = longTable({ label: t("plant.table"), columns, rowHeight: ROW_HEIGHT, makeRow, onSort: (key) => {
-    view.descending = view.sort === key ? !view.descending : key === "risk" || key === "seen";
-    view.sort = key;
-    choose();
-  } });
+  const tiles = Object.fromEntries(
+    ["machines", "risk", "alarms", "energy", "carbon", "water"]
+      .filter((name) => features[name] !== false)
+      .map((name) => [name, tile(name)]),
+  );
+  const columns = ["machine", "type", "site", "state", "risk", "life", "values", "seen"].map((key) => ({
+    key,
+    label: t(`column.${key}`),
+    class: key,
+    sort: key !== "values",
+  }));
+  const table = longTable({
+    label: t("plant.table"),
+    columns,
+    rowHeight: ROW_HEIGHT,
+    makeRow,
+    onSort: (key) => {
+      view.descending = view.sort === key ? !view.descending : key === "risk" || key === "seen";
+      view.sort = key;
+      choose();
+    },
+  });
   table.element.classList.add("machines");
-  table.element.addEventListener("pointerenter", () => { held = true; });
-  table.element.addEventListener("pointerleave", () => { held = false; });
+  table.element.addEventListener("pointerenter", () => {
+    held = true;
+  });
+  table.element.addEventListener("pointerleave", () => {
+    held = false;
+  });
   const count = h("p", { class: "count-line", role: "status" });
-  const search = h("input", { type: "search", value: view.search, placeholder: t("filter.search.hint"), on: { input: () => {
-    view.search = search.value;
-    choose();
-  } } });
+  const search = h("input", {
+    type: "search",
+    value: view.search,
+    placeholder: t("filter.search.hint"),
+    on: {
+      input: () => {
+        view.search = search.value;
+        choose();
+      },
+    },
+  });
   const choosers = { state: chooser("state", choose), type: chooser("type", choose), site: chooser("site", choose) };
   const empty = firstRun();
   const loading = h("p", { class: "loading" }, t("loading"));
   const nothing = h("p", { class: "nothing", hidden: true }, t("plant.no_match"));
-  const list = h("section", { hidden: true }, h("form", { class: "filters", on: { submit: (event) => event.preventDefault() } },
-    h("label", {}, t("filter.search"), " ", search), Object.values(choosers).map((each) => each.element)),
-  count, nothing, table.element);
-  main.append(h("h1", { class: "hidden" }, t("nav.plant")),
-    h("section", { class: "tiles", "aria-label": t("plant.totals") }, Object.values(tiles).map((each) => each.element)),
-    loading, empty, list);
+  const list = h(
+    "section",
+    { hidden: true },
+    h(
+      "form",
+      { class: "filters", on: { submit: (event) => event.preventDefault() } },
+      h("label", {}, t("filter.search"), " ", search),
+      Object.values(choosers).map((each) => each.element),
+    ),
+    count,
+    nothing,
+    table.element,
+  );
+  main.append(
+    h("h1", { class: "hidden" }, t("nav.plant")),
+    h(
+      "section",
+      { class: "tiles", "aria-label": t("plant.totals") },
+      Object.values(tiles).map((each) => each.element),
+    ),
+    loading,
+    empty,
+    list,
+  );
 
   function choose() {
     table.element.scrollTop = 0; // what was asked for is at the top

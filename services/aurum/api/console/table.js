@@ -13,8 +13,14 @@ export function longTable({ label, columns, rowHeight, makeRow, onSort }) {
   const below = h("tr", { class: "space", "aria-hidden": "true" }, h("td", { colspan: columns.length }));
   const body = h("tbody", {}, above, below);
   const headings = columns.map((column) =>
-    h("th", { scope: "col", class: column.class },
-      column.sort ? h("button", { type: "button", on: { click: () => onSort(column.key) } }, column.label) : column.label));
+    h(
+      "th",
+      { scope: "col", class: column.class },
+      column.sort
+        ? h("button", { type: "button", on: { click: () => onSort(column.key) } }, column.label)
+        : column.label,
+    ),
+  );
   const table = h("table", { "aria-label": label }, h("thead", {}, h("tr", { "aria-rowindex": 1 }, headings)), body);
   const element = h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": label }, table);
   const rows = [];

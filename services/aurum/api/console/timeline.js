@@ -12,14 +12,16 @@ export function timeline(onChange) {
   let end = null; // seconds since 1970; null while it is now
   const label = h("span", { class: "range-label", role: "status" });
   const buttons = Object.entries(RANGES).map(([name, seconds]) =>
-    h("button", { type: "button", "data-span": seconds, on: { click: () => set(seconds, null) } }, t(`range.${name}`)));
+    h("button", { type: "button", "data-span": seconds, on: { click: () => set(seconds, null) } }, t(`range.${name}`)),
+  );
   const move = (sign) => () => set(span, range()[1] + (sign * span) / 2);
   const zoom = (factor) => () => {
     const [start, last] = range();
     const middle = (start + last) / 2;
     set(span * factor, end === null ? null : middle + (span * factor) / 2);
   };
-  const action = (key, sign, act) => h("button", { type: "button", "aria-label": t(key), title: t(key), on: { click: act } }, sign);
+  const action = (key, sign, act) =>
+    h("button", { type: "button", "aria-label": t(key), title: t(key), on: { click: act } }, sign);
   const live = h("button", { type: "button", class: "live", on: { click: () => set(span, null) } }, t("range.live"));
 
   function set(seconds, until) {
@@ -41,9 +43,17 @@ export function timeline(onChange) {
     return [last - span, last];
   }
 
-  const element = h("div", { class: "timeline", role: "group", "aria-label": t("range.label") }, buttons,
-    action("range.back", "←", move(-1)), action("range.forward", "→", move(1)),
-    action("range.in", "+", zoom(0.5)), action("range.out", "−", zoom(2)), live, label);
+  const element = h(
+    "div",
+    { class: "timeline", role: "group", "aria-label": t("range.label") },
+    buttons,
+    action("range.back", "←", move(-1)),
+    action("range.forward", "→", move(1)),
+    action("range.in", "+", zoom(0.5)),
+    action("range.out", "−", zoom(2)),
+    live,
+    label,
+  );
   show();
   return {
     element,

@@ -29,18 +29,38 @@ export function waterfall(trace, settings) {
     const bar = h("i", { class: span.failed ? "failed" : "" });
     bar.style.left = `${(100 * (span.start - begin)) / whole}%`;
     bar.style.width = `max(2px, ${(100 * span.seconds) / whole}%)`;
-    const name = h("th", { scope: "row", title: span.detail }, span.name, span.failed ? h("small", {}, ` ${t("trace.failed")}`) : null,
-      span.events.map((event) => h("small", {}, ` ${event.name.replace("resilience.", "")}`)));
+    const name = h(
+      "th",
+      { scope: "row", title: span.detail },
+      span.name,
+      span.failed ? h("small", {}, ` ${t("trace.failed")}`) : null,
+      span.events.map((event) => h("small", {}, ` ${event.name.replace("resilience.", "")}`)),
+    );
     name.style.paddingInlineStart = `${0.6 + 1.1 * depth}rem`;
-    return h("tr", { "data-service": span.service }, name, h("td", {}, span.service), h("td", { class: "time" }, duration(span.seconds)),
-      h("td", { class: "lane", "aria-hidden": "true" }, bar));
+    return h(
+      "tr",
+      { "data-service": span.service },
+      name,
+      h("td", {}, span.service),
+      h("td", { class: "time" }, duration(span.seconds)),
+      h("td", { class: "lane", "aria-hidden": "true" }, bar),
+    );
   });
   const head = ["span", "service", "time", "lane"].map((key) => h("th", { scope: "col" }, t(`waterfall.${key}`)));
   return [
-    h("h3", {}, `${trace.name} · ${duration(trace.seconds)} `, h("small", {}, trace.trace_id), " ",
-      settings.jaeger_url ? h("a", { href: `${settings.jaeger_url}/trace/${trace.trace_id}` }, "Jaeger") : null),
+    h(
+      "h3",
+      {},
+      `${trace.name} · ${duration(trace.seconds)} `,
+      h("small", {}, trace.trace_id),
+      " ",
+      settings.jaeger_url ? h("a", { href: `${settings.jaeger_url}/trace/${trace.trace_id}` }, "Jaeger") : null,
+    ),
     trace.detail ? h("p", {}, trace.detail) : null,
-    h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": t("waterfall.label") },
-      h("table", { "aria-label": t("waterfall.label") }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows))),
+    h(
+      "div",
+      { class: "wide", tabindex: "0", role: "region", "aria-label": t("waterfall.label") },
+      h("table", { "aria-label": t("waterfall.label") }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)),
+    ),
   ].filter(Boolean);
 }

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from aurum.operator.leadership import DURATION
 from aurum.operator.observed import Resource
@@ -130,6 +131,23 @@ def test_new_content_waits_for_no_earlier_backoff(plant: Plant, what: tuple[str,
     apply(plant, "other", PREDICTION, retry={"maxAttempts": 7})
     plant.advance(2)
     assert attempts_of(plant.pods["api-0"]) == 7
+
+
+def test_failing_objects_are_counted_until_accepted(plant: Plant) -> None:
+    """Without a gap, since the alert looks at the least value of a minute."""
+
+    def failing() -> float | None:
+        return REGISTRY.get_sample_value("operator_objects_failing", {"kind": "configmap"})
+
+    plant.api.refused["ConfigMap", "aurumai-api-policy"] = 422
+    apply(plant, "other", PREDICTION, retry={"maxAttempts": 6})
+    plant.advance(1)
+    for _ in range(120):
+        plant.advance(0.5)
+        assert failing() == 1
+    del plant.api.refused["ConfigMap", "aurumai-api-policy"]
+    plant.advance(31)
+    assert failing() == 0
 
 
 def test_refused_status_holds_up_no_other(plant: Plant) -> None:

@@ -9,13 +9,10 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from aurum import __version__
+from aurum.resilience.status import HTTP_SERVER_FAULTS, SERVER_FAULTS
 from aurum.runtime import metrics
 
 _BEGUN = time.time()
-_FAILED_CODES = frozenset(
-    {"UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-)
-_FAILED_STATUS = 500
 _PROBES = frozenset({"/livez", "/readyz", "/metrics", "/health", "/api/events"})
 _HEALTH = "Health/Check"
 
@@ -45,11 +42,11 @@ def _requests() -> dict[str, Any]:
     for labels, value in _samples(metrics.http_requests_total, "_total"):
         if labels["endpoint"] not in _PROBES:
             total += value
-            failed += value if int(labels["status_code"]) >= _FAILED_STATUS else 0
+            failed += value if int(labels["status_code"]) in HTTP_SERVER_FAULTS else 0
     for labels, value in _samples(metrics.rpc_server_requests_total, "_total"):
         if not labels["method"].endswith(_HEALTH):
             total += value
-            failed += value if labels["code"] in _FAILED_CODES else 0
+            failed += value if labels["code"] in SERVER_FAULTS else 0
     buckets: dict[float, float] = {}
     for metric, label, ignored in (
         (metrics.http_request_duration_seconds, "endpoint", _PROBES),

@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from prometheus_client import REGISTRY
 
 from aurum import __version__
+from aurum.resilience.status import HTTP_SERVER_FAULTS, SERVER_FAULTS
 
 _BEGUN = time.time()
-_FAILED_CODES = frozenset(
-    {"UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-)
-_FAILED_STATUS = 500
 _PROBES = frozenset({"/livez", "/readyz", "/metrics", "/health", "/api/events"})
 _HEALTH = "Health/Check"
 
@@ -71,11 +68,11 @@ def _requests(samples: Samples) -> dict[str, object]:
     for labels, value in samples[_HTTP_REQUESTS]:
         if labels["endpoint"] not in _PROBES:
             total += value
-            failed += value if int(labels["status_code"]) >= _FAILED_STATUS else 0
+            failed += value if int(labels["status_code"]) in HTTP_SERVER_FAULTS else 0
     for labels, value in samples[_RPC_REQUESTS]:
         if not labels["method"].endswith(_HEALTH):
             total += value
-            failed += value if labels["code"] in _FAILED_CODES else 0
+            failed += value if labels["code"] in SERVER_FAULTS else 0
     buckets: dict[float, float] = {}
     for labels, value in _durations(samples):
         bound = float(labels["le"])

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 File = Annotated[
@@ -30,6 +29,8 @@ def create(
     file: File = _DEFAULT,
 ) -> None:
     """Make a key. It is printed once; what is kept is a hash."""
+    from pydantic import ValidationError
+
     from aurum.security.api_keys import KeyFile, changing, make_key, read_keys, write_keys
 
     expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days) if days else None

@@ -1,12 +1,9 @@
 """The operator as a process: its lease, its watches and the pods, with an API server of the tests."""
 
-import json
-import os
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 

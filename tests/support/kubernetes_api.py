@@ -32,7 +32,7 @@ _KINDS: dict[str, dict[str, str]] = {  # by the path of a group: plural → kind
 _VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that is an error."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -83,9 +83,7 @@ class KubernetesApi:
         context.load_cert_chain(certificates / "tls.crt", certificates / "tls.key")
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
-        self._server.socket = context.wrap_socket(
-            self._server.socket, server_side=True, do_handshake_on_connect=False
-        )
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         authority = base64.b64encode((certificates / "ca.crt").read_bytes()).decode()
         address = f"https://127.0.0.1:{self._server.server_address[1]}"
@@ -137,13 +135,13 @@ class KubernetesApi:
             self._changed.notify_all()
 
     def answer(self, method: str, path: str, query: Mapping[str, str], body: Object, content_type: str) -> Object:
-        """Raises Refused."""
+        """Raises RefusedError."""
         group, plural, name, subresource = _parsed(path)
         if not plural:
             return _discovered(group)
         with self._changed:
             if code := self.refused.get((method, plural)):
-                raise Refused(code, f"{plural} are refused")
+                raise RefusedError(code, f"{plural} are refused")
             if method == "GET":
                 return self._read(plural, name) if name else self._list(group, plural, query)
             if method == "POST":
@@ -178,9 +176,7 @@ class KubernetesApi:
 
     def _list(self, group: str, plural: str, query: Mapping[str, str]) -> Object:
         wanted = _selector(query)
-        found = [
-            body for (each, _), body in sorted(self._objects.items()) if each == plural and _fits(body, wanted)
-        ]
+        found = [body for (each, _), body in sorted(self._objects.items()) if each == plural and _fits(body, wanted)]
         start = int(query.get("continue") or 0)
         end = start + min(self.pages, int(query.get("limit") or len(found) or 1))
         return {
@@ -192,25 +188,25 @@ class KubernetesApi:
 
     def _read(self, plural: str, name: str) -> Object:
         if (plural, name) not in self._objects:
-            raise Refused(404, f'{plural} "{name}" not found')
+            raise RefusedError(404, f'{plural} "{name}" not found')
         return copy.deepcopy(self._objects[plural, name])
 
     def _create(self, plural: str, body: Object) -> Object:
         metadata = body.get("metadata", {})
         name = metadata.get("name") or f"{metadata['generateName']}{self._version}"
         if (plural, name) in self._objects:
-            raise Refused(409, f'{plural} "{name}" already exists')
+            raise RefusedError(409, f'{plural} "{name}" already exists')
         return self._put(plural, name, body)
 
     def _patch(self, plural: str, name: str, body: Object, subresource: str, *, applied: bool) -> Object:
         known = self._objects.get((plural, name))
         if known is None and (subresource or not applied):
-            raise Refused(404, f'{plural} "{name}" not found')
+            raise RefusedError(404, f'{plural} "{name}" not found')
         metadata = body.get("metadata", {})
         for precondition in ("uid", "resourceVersion"):
             had = (known or {}).get("metadata", {}).get(precondition)
             if known and metadata.get(precondition, had) != had:
-                raise Refused(409, f"the object has another {precondition}")
+                raise RefusedError(409, f"the object has another {precondition}")
         if subresource == "status":
             return self._put(plural, name, {**(known or {}), "status": body["status"]})
         patch = {key: value for key, value in body.items() if key != "status"}
@@ -284,7 +280,7 @@ def _discovered(group: str) -> Object:
             ],
         }
     if group not in _KINDS:
-        raise Refused(404, f"there is no {group}")
+        raise RefusedError(404, f"there is no {group}")
     resources = [
         {"name": plural, "singularName": kind.lower(), "kind": kind, "namespaced": True, "verbs": _VERBS}
         for plural, kind in _KINDS[group].items()
@@ -334,12 +330,22 @@ def _handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
             try:
                 body = json.loads(given) if given else {}
                 done = api.answer(self.command, parts.path, query, body, self.headers.get("Content-Type", ""))
-            except Refused as refused:
+            except RefusedError as refused:
                 self._send(refused.code, _status(refused.code, str(refused)))
             else:
                 self._send(201 if self.command == "POST" else 200, done)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _respond
+        def do_GET(self) -> None:
+            self._respond()
+
+        def do_POST(self) -> None:
+            self._respond()
+
+        def do_PATCH(self) -> None:
+            self._respond()
+
+        def do_DELETE(self) -> None:
+            self._respond()
 
         def _send(self, code: int, body: Object) -> None:
             content = json.dumps(body).encode()

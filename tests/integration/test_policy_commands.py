@@ -1,5 +1,6 @@
 """`aurum policy`: what governs each call here and on a cluster, and what a proposal would change."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster.fake_release import RELEASE, FakeRelease
+from tests.support.cluster.fake_release import RELEASE, FakePod, FakeRelease
 from tests.support.cluster.operator import policy
 from tests.support.commands import command
 from tests.support.kubernetes_api import KubernetesApi
+from tests.support.ports import free_port
 
 PREDICTION = [{"service": "prediction"}]
 DOCUMENT = """
@@ -70,6 +72,14 @@ def line_of(printed: str, start: str) -> str:
 def proposal(path: Path, *bodies: dict[str, Any]) -> str:
     path.write_text("\n---\n".join(json.dumps(body) for body in bodies))
     return str(path)
+
+
+def outcomes(number: int, code: str = "OK") -> str:
+    return "".join(
+        json.dumps({"time": index, "target": "api/prediction/Predict", "duration": 0.01, "code": code, "attempt": 1})
+        + "\n"
+        for index in range(number)
+    )
 
 
 def test_policy_get_shows_resources_and_calls_of_cluster(api: KubernetesApi) -> None:
@@ -148,11 +158,7 @@ def test_policy_diff_names_a_file_that_is_no_yaml(api: KubernetesApi, tmp_path: 
 
 def test_policy_simulate_replays_calls_on_cluster_policies(api: KubernetesApi, tmp_path: Path) -> None:
     trace = tmp_path / "outcomes.jsonl"
-    outcomes = [
-        {"time": number, "target": "api/prediction/Predict", "duration": 0.01, "code": "UNAVAILABLE", "attempt": 1}
-        for number in range(4)
-    ]
-    trace.write_text("".join(json.dumps(each) + "\n" for each in outcomes))
+    trace.write_text(outcomes(4, "UNAVAILABLE"))
     arguments = ("--trace", str(trace), "--json")
     present = on_cluster(api, "simulate", *arguments)
     assert present.returncode == 0, present.stderr
@@ -212,3 +218,61 @@ def test_policy_diff_compares_documents(folder: Path) -> None:
     proposed.write_text(DOCUMENT)
     same = here("diff", str(proposed))
     assert (same.returncode, same.stdout) == (0, "")
+
+
+def test_policy_check_warns_of_policies_without_effect(folder: Path) -> None:
+    path = folder / "checked.yaml"
+    path.write_text(
+        "uid: mine\npolicies: [{target: api/prediction/*}, {target: api/predicton/*}, {target: api/prediction/Predict}]"
+    )
+    checked = command("policy", "check", "checked.yaml")
+    assert checked.returncode == 0, checked.stderr
+    assert "policies[1].target: 'api/predicton/*' fits no call of this platform" in checked.stdout
+    assert "policies[2].target: 'api/prediction/Predict' is never used" in checked.stdout
+    assert "checked.yaml: 3 policies, uid mine, generation 0, hash " in checked.stdout
+
+
+def test_policy_simulate_prints_a_column_per_target(folder: Path) -> None:
+    trace = folder / "outcomes.jsonl.gz"
+    trace.write_bytes(gzip.compress(outcomes(5).encode()))
+    shown = command("policy", "simulate", "policies.yaml", "--trace", str(trace))
+    assert shown.returncode == 0, shown.stderr
+    assert "api/prediction" in shown.stdout.splitlines()[0]
+    assert line_of(shown.stdout, "calls").split()[-1] == "5"
+    assert line_of(shown.stdout, "success, with this policy").split()[-1] == "100.00%"
+    assert "5 calls replayed in" in shown.stdout
+    without = command("policy", "simulate", "--trace", str(trace))
+    assert without.returncode == 2
+    assert "a policy document is needed" in without.stderr
+
+
+def test_policy_simulate_reads_outcomes_from_stdin(folder: Path) -> None:
+    shown = command("policy", "simulate", "policies.yaml", "--trace", "-", "--json", given=outcomes(3).encode())
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["calls"] == 3
+    broken = command("policy", "simulate", "policies.yaml", "--trace", "-", given=b"nothing\n")
+    assert broken.returncode == 2
+    assert "stdin" in broken.stderr
+
+
+def test_policy_show_tells_refusals_and_silent_services(folder: Path) -> None:
+    running, refusing = (FakePod(service, f"{service}-0", folder / service) for service in ("api", "prediction"))
+    refusing.refuses = True
+    for pod in (running, refusing):
+        pod.load({"policies.yaml": DOCUMENT}, "stable")
+    addresses = {"api": running.port, "prediction": refusing.port, "ingestion": free_port()}
+    targets = ",".join(f"{name}=127.0.0.1:{port}" for name, port in addresses.items())
+    environment = {"AURUM_ADMIN_TARGETS": targets}
+    try:
+        shown = command("policy", "show", environment=environment)
+        well = command("policy", "show", "api", environment=environment)
+        told = command("policy", "show", "api", "--json", environment=environment)
+    finally:
+        for pod in (running, refusing):
+            pod.stop()
+    assert shown.returncode == 1
+    assert running.policies.document.content_hash in line_of(shown.stdout, "api ")
+    assert "prediction refuses the latest document: " in shown.stdout
+    assert f"ingestion: 127.0.0.1:{addresses['ingestion']} does not answer" in shown.stdout
+    assert (well.returncode, told.returncode) == (0, 0)
+    assert list(json.loads(told.stdout)) == ["api"]

@@ -11,12 +11,15 @@ import pytest
 from aurum import cli
 
 
-def command(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs `aurum ARGUMENTS` to its end, with more variables in the environment."""
+def command(
+    *arguments: str, environment: Mapping[str, str] | None = None, given: bytes = b""
+) -> subprocess.CompletedProcess[str]:
+    """Runs `aurum ARGUMENTS` to its end, with more variables in the environment, and with `given` on stdin."""
     output, errors = io.StringIO(), io.StringIO()
     status: str | int | None = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["aurum", *arguments])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         for name, value in (environment or {}).items():
             patch.setenv(name, value)
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):

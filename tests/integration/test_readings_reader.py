@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from aurum.ingestion.service import ingestion
-from aurum.prediction.features import TIME, WINDOW, FeatureSpec
-from aurum.prediction.reader import MachineReadings, ReadingsReader
+from aurum.prediction.model.features import TIME, WINDOW, FeatureSpec
+from aurum.prediction.serving.readings_client import MachineReadings, ReadingsClient
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import InvalidArgumentError, NotFoundError
-from aurum.runtime.policies import Policies
-from aurum.runtime.rpc_client import Dependency
+from aurum.runtime.grpc.client import Dependency
+from aurum.runtime.policy.policies import Policies
 from aurum.runtime.service import Service
 from aurum.runtime.settings import load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
@@ -31,7 +31,7 @@ class Plant:
     """An ingestion service, a writer to it, and a reader; asked: the requests of the reader."""
 
     dependency: Dependency
-    reader: ReadingsReader
+    reader: ReadingsClient
     asked: list[ingestion_pb2.QueryRequest] = field(default_factory=list)
     sequence: int = 0
 
@@ -75,7 +75,7 @@ async def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         address = f"127.0.0.1:{settings.ingestion_port}"
         dependency = Dependency("prediction", "ingestion", address, Policies("prediction", settings), 10_000_000)
         stack.push_async_callback(dependency.close)
-        made = Plant(dependency, ReadingsReader(dependency))
+        made = Plant(dependency, ReadingsClient(dependency))
         stream = dependency.stream
 
         async def noted(method: object, request: ingestion_pb2.QueryRequest) -> object:

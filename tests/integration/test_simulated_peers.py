@@ -11,7 +11,7 @@ import pytest
 import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
-from aurum.edge.inputs.configuration import load_inputs
+from aurum.edge.inputs.common.configuration import load_inputs
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
 from aurum_sim.peers import Kind, make_peer
 from aurum_sim.peers.mqtt import MqttPeer

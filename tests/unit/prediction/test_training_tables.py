@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aurum.commands.any_table import Declared, TableRoleError
 from aurum.commands.histories import HistoryError
+from aurum.commands.tabular_histories import Declared, TableRoleError
 from aurum.commands.training_data import Given, Histories, load
 from aurum.readings.history import FAULT
 from aurum.readings.tables import TableError

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from aurum.ingestion.service import ingestion
+from aurum.ingestion.settings import IngestionSettings
 from aurum.prediction.model.features import TIME, WINDOW, FeatureSpec
 from aurum.prediction.serving.readings_client import MachineReadings, ReadingsClient
 from aurum.runtime.audit import AuditLog
@@ -66,7 +67,7 @@ class Plant:
 
 @pytest.fixture
 async def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Plant]:
-    settings = load_settings(state_dir=tmp_path, ingestion_port=free_port(), shutdown_grace=0.1)
+    settings = load_settings(IngestionSettings, state_dir=tmp_path, ingestion_port=free_port(), shutdown_grace=0.1)
     service = Service("ingestion", settings, None, AuditLog(None))
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(service.running())

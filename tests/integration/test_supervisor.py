@@ -8,8 +8,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from aurum.prediction.model.model import CARD
 from aurum.prediction.model.card import FORMAT
+from aurum.prediction.model.model import CARD
 from aurum.prediction.model.model_files import make_champion, write_model
 from aurum_sim.machine_types import MACHINE_TYPES
 from tests.support.commands import command

@@ -5,14 +5,22 @@ Services do not import this module; each loads its own settings.
 
 from collections.abc import Iterator
 
+from pydantic import Field, SecretStr
+
 from aurum.api.settings import ApiSettings
-from aurum.commands.settings import CommandSettings
 from aurum.edge.settings import EdgeSettings
 from aurum.ingestion.settings import IngestionSettings
 from aurum.operator.settings import OperatorSettings
 from aurum.prediction.settings import PredictionSettings
 from aurum.runtime.settings import PREFIX, Settings, environment_names
 from aurum.security.settings import SenderSettings
+
+
+class CommandSettings(Settings):
+    """Settings of commands that call a running platform."""
+
+    api_key: SecretStr | None = Field(None, description="Key that `aurum import --api` shows, where an API asks.")
+
 
 _PARTS: tuple[tuple[str, type[Settings]], ...] = (
     ("Every process", Settings),

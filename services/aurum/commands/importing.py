@@ -16,7 +16,7 @@ import httpx
 import tenacity
 
 from aurum.commands.progress import Update, progress_bar
-from aurum.commands.settings import CommandSettings
+from aurum.platform_settings import CommandSettings
 from aurum.readings.batch import Series, encode
 from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, read_csv, to_series
 from aurum.resilience import RetryPolicy

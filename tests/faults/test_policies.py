@@ -113,7 +113,7 @@ async def test_callers_deadline_reaches_the_server(tmp_path: Path) -> None:
             await b.get()
         left = b.server.seen[0][1]
         assert left is not None
-        assert left <= 0.5
+        assert left <= 0.51, "gRPC rounds a timeout up by a part of it"
 
 
 async def test_cancelled_call_ends_work_on_server(tmp_path: Path) -> None:

@@ -99,10 +99,10 @@ def _state(address: str, headers: Mapping[str, str]) -> dict[str, Any]:
     request = urllib.request.Request(f"http://{address}/policy", headers=dict(headers))
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
-            state: dict[str, Any] = json.load(response)
-            return state
+            state: Any = json.load(response)
     except (OSError, ValueError) as error:
         return {"problem": f"{address} does not answer: {getattr(error, 'reason', error)}"}
+    return state if isinstance(state, dict) and "policy" in state else {"problem": f"{address} is not its admin server"}
 
 
 def _print_states(states: dict[str, dict[str, Any]]) -> None:

@@ -119,18 +119,18 @@ lint: $(VENV)/.dev  ## Check style, types and that generated files are current; 
 	@$(BIN)/python -m aurum.operator.schema --check charts/aurumai-crds/templates docs/operator-reference.md
 	@$(BIN)/python -m charts.telemetry --check
 	@$(BIN)/python -m charts.values_table --check charts/aurumai charts/observability
-	@$(MAKE) --no-print-directory console-lint
+	@$(MAKE) -s --no-print-directory console-lint
 
 format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
-	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) run format; else $(call SKIPPED,format the console); fi
+	@if $(FIND_NODE); then $(MAKE) -s --no-print-directory node_modules/.made && $(NPM) run format; else $(call SKIPPED,format the console); fi
 
 console-lint:  ## Check style and types of the console, with Node.js
-	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) run lint; else $(call SKIPPED,console-lint); fi
+	@if $(FIND_NODE); then $(MAKE) -s --no-print-directory node_modules/.made && $(NPM) run lint; else $(call SKIPPED,console-lint); fi
 
 console-test:  ## Run the unit tests of the console, with Node.js
-	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) test; else $(call SKIPPED,console-test); fi
+	@if $(FIND_NODE); then $(MAKE) -s --no-print-directory node_modules/.made && $(NPM) test; else $(call SKIPPED,console-test); fi
 
 node: $(VENV)/.uv  ## Install Node.js into .venv, for the console's checks where the system has none
 	@$(INSTALL) --require-hashes -r requirements/node.txt

@@ -140,7 +140,11 @@ def test_spanish_console_has_no_untranslated_key(page: Page, plant: Platform) ->
     expect(page.get_by_role("link", name="Alarmas")).to_be_visible()
     assert page.locator("html").get_attribute("lang") == "es"
     expect(page.locator("tr.machine .values").first).to_contain_text("Temperatura del rodamiento")
-    for path, words in (("/alarms", "Su nombre"), ("/platform", "Cortacircuitos"), (f"/machines/{name}", "Factores de riesgo")):
+    for path, words in (
+        ("/alarms", "Su nombre"),
+        ("/platform", "Cortacircuitos"),
+        (f"/machines/{name}", "Factores de riesgo"),
+    ):
         opened(page, plant, path)
         expect(page.get_by_text(words).first).to_be_visible()
         texts = page.locator("body").inner_text()

@@ -531,10 +531,11 @@ def policy_reference(
     write: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
     check: Annotated[Path | None, typer.Option(help="Fail if this file is not the page.")] = None,
 ) -> None:
-    """Show every field of a policy document with its default."""
+    """Show every field of a policy document with its default, the status codes and the calls."""
+    from aurum.runtime.policy.call_catalog import calls_reference
     from aurum.runtime.policy.reference import policy_reference as reference
 
-    _page(reference(), write, check)
+    _page(reference() + calls_reference(), write, check)
 
 
 fault_app = typer.Typer(help="Inject faults into running services, for tests and demonstrations.", no_args_is_help=True)

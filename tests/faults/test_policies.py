@@ -242,7 +242,7 @@ async def test_overloaded_server_admits_calls_by_criticality(tmp_path: Path) -> 
                 calls[Criticality(criticality)] = [asyncio.create_task(b.get()) for _ in range(6)]
             held += admitted
             await until(lambda held=held: b.server.now == held)
-        await asyncio.sleep(0.05)
+        await until(lambda: sum(task.done() for tasks in calls.values() for task in tasks) == 24 - held)
         release.set()
         served = {}
         for criticality, tasks in calls.items():

@@ -8,10 +8,9 @@ import pytest
 from charts.telemetry.selectors import HTTP_FAILED, RPC_FAILED
 
 from aurum.resilience.policy import CircuitBreakerSpec, RetrySpec
-from aurum.resilience.policy_reference import policy_reference
 from aurum.resilience.status import HTTP_SERVER_FAULTS, MEANINGS, SERVER_FAULTS, Code, code_of_http, http_status
 from aurum.runtime import metrics
-from aurum.runtime.admin.process_stats import overview
+from aurum.runtime.admin.process_stats import process_stats
 from aurum.runtime.errors import (
     FAILURES,
     AurumError,
@@ -22,6 +21,7 @@ from aurum.runtime.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from aurum.runtime.policy.reference import policy_reference
 
 CODES = sorted(code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK)
 
@@ -33,7 +33,7 @@ def matched(selector: str, values: list[str]) -> set[str]:
 
 
 def failed() -> float:
-    return float(overview()["requests"]["failed"])
+    return float(process_stats()["requests"]["failed"])
 
 
 def test_every_grpc_code_has_one_meaning() -> None:

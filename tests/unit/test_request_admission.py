@@ -46,7 +46,7 @@ async def client_of(app: ASGIApp, recorder: Recorder) -> AsyncIterator[httpx.Asy
         admission=ConcurrencyLimit("api", LimitConfig(8, algorithm=recorder)),
         faults=Faults(False),
         health=Health(),
-        gatekeeper=AccessControl.open(),
+        access_control=AccessControl.open(),
         bodies=BodyBudget(10_000),
         routes=[],
     )

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from charts.telemetry.selectors import HTTP_FAILED, RPC_FAILED
 
+from aurum.api.metrics import track_request
 from aurum.resilience.policy import CircuitBreakerSpec, RetrySpec
 from aurum.resilience.status import HTTP_SERVER_FAULTS, MEANINGS, SERVER_FAULTS, Code, code_of_http, http_status
 from aurum.runtime import metrics
@@ -61,7 +62,7 @@ def test_console_counts_server_faults_over_grpc_and_http(code: str) -> None:
     before = failed()
     metrics.track_rpc_server("/aurum.v1.IngestionService/Query", code, 0.01)
     assert failed() - before == expected
-    metrics.track_request("GET", "/api/machines", http_status(code))
+    track_request("GET", "/api/machines", http_status(code))
     assert failed() - before == 2 * expected
 
 

@@ -10,7 +10,6 @@ from aurum.edge.inputs.common.configuration import InputsError, InputsFile, load
 from aurum.edge.inputs.supervisor import start_inputs
 from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool, SpoolOptions
-from aurum.edge.spool_version_1 import adopt
 from aurum.readings import metrics
 from aurum.readings.batch import decode, parse_request
 from aurum.readings.transport.ingest_stream import IngestStreams, Written, add_ingestion_service
@@ -164,7 +163,6 @@ async def gateway(
     await spool.start()
     try:
         upstream = service.dependency("ingestion", upstream_target or settings.uplink_target)
-        await adopt(settings.spool_path, spool)
         lanes = {"live": Uplink(spool.live, upstream)}
         if settings.edge_live_first:
             lanes["backlog"] = Uplink(spool.backlog, upstream)

@@ -55,7 +55,7 @@ def fallback(ingestion: Any) -> PredictionFallback:
 
 async def predicted(ingestion: Any) -> PredictionFallback:
     """A fallback whose plant view follows the machine and has a prediction of it."""
-    plant = PlantView(ingestion, ingestion, 1.0)
+    plant = MachineCache(ingestion, ingestion, 1.0)
     following = asyncio.create_task(plant.follow())
     await until(lambda: plant.machine("m") is not None)
     following.cancel()

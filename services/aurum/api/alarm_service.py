@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from aurum.alarms.conditions import Condition, Observed
-from aurum.alarms.flood import Flood
+from aurum.alarms.conditions import RuleCondition, Observation
+from aurum.alarms.flood import FloodDetector
 from aurum.alarms.journaled import JournaledAlarms
 from aurum.alarms.lifecycle import Alarm, Kind, State, Transition
-from aurum.alarms.rules import AlarmRules, Rule
+from aurum.alarms.rules import AlarmRules, AlarmRule
 from aurum.api import alarm_journal
 from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache, MachineView
@@ -56,16 +56,16 @@ class AlarmService:
         self._rules = {rule.name: rule for rule in rules.rules}
         self._clock = clock
         self._alarms = JournaledAlarms(_MOST_ALARMS)
-        self._conditions: dict[str, list[Condition]] = {}  # by machine
+        self._conditions: dict[str, list[RuleCondition]] = {}  # by machine
         self._waiting: collections.deque[Transition] = collections.deque()
-        self._flood = Flood()
+        self._flood = FloodDetector()
         self._counts: dict[State, int] = {}
         self._revision = 0
         self._changes: collections.Counter[str] = collections.Counter()  # of alarms, by machine
         self._version = -1
         self.loaded = False
 
-    def rule(self, name: str) -> Rule | None:
+    def rule(self, name: str) -> AlarmRule | None:
         return self._rules.get(name)
 
     def find(self, alarm_id: str) -> Alarm | None:
@@ -87,7 +87,7 @@ class AlarmService:
         """
         now = self._now()
         if sites:
-            return self._flood.part(now, lambda machine_id: self._is_of(machine_id, sites))
+            return self._flood.count_selected(now, lambda machine_id: self._is_of(machine_id, sites))
         return self._look_for_a_flood(now), self._flood.since_us
 
     @property
@@ -184,17 +184,17 @@ class AlarmService:
 
     async def _catch_up(self) -> None:
         """Reads the journal's new entries since the last read, at most the newest _MOST_READ."""
-        events = await self._ingestion.events_after(KIND, self._alarms.number, _MOST_READ)
+        events = await self._ingestion.events_after(KIND, self._alarms.last_number, _MOST_READ)
         for event in events:
             transition = alarm_journal.decode(event.content, f"{event.id} at {event.at_us}")
             if transition is None:
                 continue
-            self._tell(transition, self._alarms.read(event.number, transition, self._now()))
+            self._tell(transition, self._alarms.apply_entry(event.number, transition, self._now()))
             for condition in self._conditions.get(transition.machine_id, ()):
                 if condition.rule.name == transition.rule:
                     condition.alarming = self._is_active(transition.machine_id, transition.rule)
         if events:
-            self._alarms.number = max(self._alarms.number, events[-1].number)
+            self._alarms.last_number = max(self._alarms.last_number, events[-1].number)
 
     async def _look(self, *, everywhere: bool) -> None:
         version = self._plant.version
@@ -216,7 +216,7 @@ class AlarmService:
             if number % _WITHOUT_PAUSE == 0:
                 await asyncio.sleep(0)  # lets the event loop handle requests
 
-    def _judge(self, machine_id: str, condition: Condition, observed: Observed) -> None:
+    def _judge(self, machine_id: str, condition: RuleCondition, observed: Observation) -> None:
         rule = condition.rule
         quiet = observed.faulty and rule.suppress_in_fault
         known = self._alarms.find(Alarm(machine_id, rule.name).alarm_id)
@@ -224,19 +224,19 @@ class AlarmService:
             self._note(Transition("suppressed" if quiet else "unsuppressed", machine_id, rule.name, observed.at_us))
         if quiet:
             return
-        told = condition.observe(observed)
+        told = condition.evaluate(observed)
         if told is not None:
             alarming, value, at = told
             self._note(Transition("raised" if alarming else "cleared", machine_id, rule.name, at, value=value))
 
-    def _conditions_of(self, view: MachineView) -> list[Condition]:
+    def _conditions_of(self, view: MachineView) -> list[RuleCondition]:
         machine = view.machine
         known = self._conditions.get(machine.machine_id)
         if known is None:
             known = self._conditions[machine.machine_id] = [
-                Condition(rule, self._is_active(machine.machine_id, rule.name))
+                RuleCondition(rule, self._is_active(machine.machine_id, rule.name))
                 for rule in self._rules.values()
-                if rule.holds_for(machine.machine_type)
+                if rule.applies_to(machine.machine_type)
             ]
         return known
 
@@ -246,12 +246,12 @@ class AlarmService:
 
     def _note(self, transition: Transition) -> None:
         """Applies a transition that this replica has detected, and queues it for the journal."""
-        changed = self._alarms.see(transition)
+        changed = self._alarms.apply_own(transition)
         if changed is None:
             return
         self._tell(transition, changed)
         if len(self._waiting) >= _MOST_WAITING:
-            self._alarms.give_up(self._waiting.popleft())
+            self._alarms.settle(self._waiting.popleft())
             metrics.alarm_transitions_dropped_total.inc()
         self._waiting.append(transition)
 
@@ -263,7 +263,7 @@ class AlarmService:
                 await self._ingestion.record([_event(transition)])
         except AurumError as error:
             raise UnavailableError(f"alarm {alarm.alarm_id} is as it was: {error.message}") from error
-        self._tell(transition, self._alarms.see(transition))
+        self._tell(transition, self._alarms.apply_own(transition))
         self._count()
         return self._alarm(alarm.alarm_id)
 
@@ -283,7 +283,7 @@ class AlarmService:
         self._changes[transition.machine_id] += 1
         metrics.alarm_transitions_total.labels(transition.kind).inc()
         if transition.kind == "raised":
-            self._flood.note(transition.at_us, transition.machine_id)
+            self._flood.record_alarm(transition.at_us, transition.machine_id)
 
     def _alarm(self, alarm_id: str) -> Alarm:
         alarm = self._alarms.find(alarm_id)
@@ -304,7 +304,7 @@ class AlarmService:
 
     def _look_for_a_flood(self, now: int) -> int:
         """Updates the flood state and its metric. Returns the number of alarms in the last ten minutes."""
-        found = self._flood.look(now)
+        found = self._flood.update(now)
         metrics.alarm_flood.set(1 if self._flood.since_us else 0)
         return found
 
@@ -325,12 +325,12 @@ class AlarmService:
         return int(self._clock() * 1e6)
 
 
-def _observed(view: MachineView, now_us: int) -> Observed:
+def _observed(view: MachineView, now_us: int) -> Observation:
     machine, prediction = view.machine, view.prediction
     sensors = {state.sensor: (state.timestamp_us, state.value) for state in machine.sensors}
     fault = sensors.get(FAULT)
     told = prediction is not None and not prediction.degraded
-    return Observed(
+    return Observation(
         now_us,
         machine.last_seen_us,
         sensors,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.alarms.journaled import JournaledAlarms, key_of
-from aurum.alarms.lifecycle import Alarm, Transition, apply
+from aurum.alarms.journaled import JournaledAlarms, journal_key
+from aurum.alarms.lifecycle import Alarm, Transition, apply_transition
 from aurum.alarms.rules import load_rules
 from aurum.api.alarm_service import AlarmService
 from aurum.v1 import ingestion_pb2
@@ -31,10 +31,10 @@ def folded(journal: list[Transition]) -> dict[str, Alarm]:
     alarms: dict[str, Alarm] = {}
     known: set[str] = set()
     for each in journal:
-        if key_of(each) in known:
+        if journal_key(each) in known:
             continue
-        known.add(key_of(each))
-        alarms[each.alarm_id] = apply(alarms.get(each.alarm_id, Alarm(each.machine_id, each.rule)), each)
+        known.add(journal_key(each))
+        alarms[each.alarm_id] = apply_transition(alarms.get(each.alarm_id, Alarm(each.machine_id, each.rule)), each)
     return alarms
 
 
@@ -52,10 +52,10 @@ def test_replicas_converge_to_the_journal(steps: list[tuple[int, Transition, boo
 
     def read(replica: int) -> None:
         for number, entry in enumerate(journal, start=1):
-            replicas[replica].read(number, entry, 0)
+            replicas[replica].apply_entry(number, entry, 0)
 
     for replica, transition, writes in steps:
-        if replicas[replica].see(transition) is not None:
+        if replicas[replica].apply_own(transition) is not None:
             unwritten[replica].append(transition)
         if writes:
             write(replica)
@@ -69,7 +69,7 @@ def test_replicas_converge_to_the_journal(steps: list[tuple[int, Transition, boo
         assert {alarm.alarm_id: alarm for alarm in replicas[replica]} == expected
     fresh = JournaledAlarms(100)
     for number, entry in enumerate(journal, start=1):
-        fresh.read(number, entry, 0)
+        fresh.apply_entry(number, entry, 0)
     assert {alarm.alarm_id: alarm for alarm in fresh} == expected
 
 
@@ -83,7 +83,7 @@ def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
     ]
     alarms = JournaledAlarms(10)
     for number, entry in enumerate(journal, start=1):
-        alarms.read(number, entry, 0)
+        alarms.apply_entry(number, entry, 0)
     (alarm,) = alarms
     assert alarm.state(600) == "unacknowledged"
 
@@ -91,34 +91,34 @@ def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
 def test_what_was_seen_takes_its_place_in_the_journal() -> None:
     """An acknowledgement that the journal has before what was seen here does not acknowledge that."""
     alarms = JournaledAlarms(10)
-    alarms.read(1, Transition("raised", "m", "r", 1), 0)
-    alarms.read(2, Transition("cleared", "m", "r", 2), 0)
+    alarms.apply_entry(1, Transition("raised", "m", "r", 1), 0)
+    alarms.apply_entry(2, Transition("cleared", "m", "r", 2), 0)
     raised = Transition("raised", "m", "r", 3)
-    assert alarms.see(raised) is not None
-    assert alarms.see(raised) is None
-    alarms.read(3, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
+    assert alarms.apply_own(raised) is not None
+    assert alarms.apply_own(raised) is None
+    alarms.apply_entry(3, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
     (alarm,) = alarms
     assert alarm.state(10) == "unacknowledged"
-    alarms.read(4, raised, 0)
+    alarms.apply_entry(4, raised, 0)
     assert [each.state(10) for each in alarms] == ["unacknowledged"]
 
 
 def test_what_is_never_written_still_counts() -> None:
     alarms = JournaledAlarms(10)
     raised = Transition("raised", "m", "r", 3)
-    alarms.see(raised)
-    alarms.give_up(raised)
-    alarms.read(1, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
+    alarms.apply_own(raised)
+    alarms.settle(raised)
+    alarms.apply_entry(1, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
     assert [each.state(10) for each in alarms] == ["acknowledged"]
 
 
 def test_alarms_that_are_over_are_forgotten_first() -> None:
     alarms = JournaledAlarms(3)
     for number, machine in enumerate("abcd", start=1):
-        alarms.read(number, Transition("raised", machine, "r", number), 0)
+        alarms.apply_entry(number, Transition("raised", machine, "r", number), 0)
         if machine == "b":
-            alarms.read(10, Transition("acknowledged", "b", "r", 5), 0)
-            alarms.read(11, Transition("cleared", "b", "r", 6), 0)
+            alarms.apply_entry(10, Transition("acknowledged", "b", "r", 5), 0)
+            alarms.apply_entry(11, Transition("cleared", "b", "r", 6), 0)
     assert {alarm.machine_id for alarm in alarms} == {"a", "c", "d"}
 
 
@@ -127,8 +127,8 @@ def test_entry_read_twice_counts_once_while_remembered() -> None:
     alarms = JournaledAlarms(3)
     page = [Transition(kind, "m", "r", at) for at, kind in enumerate(["raised", "cleared"] * 4, start=1)]
     for number, entry in enumerate(page, start=1):
-        alarms.read(number, entry, 0)
-    assert alarms.read(7, page[6], 0) is None
+        alarms.apply_entry(number, entry, 0)
+    assert alarms.apply_entry(7, page[6], 0) is None
     assert [alarm.active for alarm in alarms] == [False]
 
 

@@ -14,8 +14,8 @@ changing its underlying state, which is visible again afterwards.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-State = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
-Kind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
+AlarmState = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
+TransitionKind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Transition:
         reason: The reason for a shelving.
     """
 
-    kind: Kind
+    kind: TransitionKind
     machine_id: str
     rule: str
     at_us: int
@@ -89,7 +89,7 @@ class Alarm:
         """The id of the alarm, MACHINE~RULE."""
         return alarm_id(self.machine_id, self.rule)
 
-    def state(self, now_us: int) -> State:
+    def state(self, now_us: int) -> AlarmState:
         """Returns the state at a time in µs since 1970, which decides whether a shelving has ended."""
         if self.suppressed:
             return "suppressed"

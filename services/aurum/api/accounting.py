@@ -14,8 +14,8 @@ from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import columns
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.energy import power_of_current
-from aurum.sustainability.hourly import HOUR_US, Floats, Hourly, Times, differences, integrate, mean_of
-from aurum.sustainability.plan import FlowMeter, Meters, Plan
+from aurum.sustainability.hourly import HOUR_US, Floats, HourlyAmounts, Times, hourly_increases, integrate, hourly_means
+from aurum.sustainability.plan import FlowMeter, Meters, AccountingPlan
 from aurum.v1 import columns_pb2, ingestion_pb2
 
 GroupBy = Literal["machine", "line", "site"]
@@ -73,9 +73,9 @@ class MachineUse:
     site: str
     line: str
     meters: Meters
-    energy: Hourly | None = None
-    water: Hourly | None = None
-    produced: Hourly | None = None
+    energy: HourlyAmounts | None = None
+    water: HourlyAmounts | None = None
+    produced: HourlyAmounts | None = None
     temperature: Floats | None = None
 
     def group(self, by: GroupBy) -> str:
@@ -101,7 +101,7 @@ def range_of(start_us: int, end_us: int) -> Range:
     return Range(start, end)
 
 
-async def account(ingestion: IngestionBackend, plan: Plan, scope: Scope, over: Range) -> list[MachineUse]:
+async def account(ingestion: IngestionBackend, plan: AccountingPlan, scope: Scope, over: Range) -> list[MachineUse]:
     """Returns the use of each machine in scope, ordered by machine id. Raises AurumError."""
     machines = [machine async for machine in _machines(ingestion, scope)]
     by_type: dict[str, list[ingestion_pb2.Machine]] = {}
@@ -142,7 +142,7 @@ async def _machines(ingestion: IngestionBackend, scope: Scope) -> AsyncIterator[
 
 
 async def _readings(
-    ingestion: IngestionBackend, machine_ids: Sequence[str], meters: Meters, plan: Plan, over: Range
+    ingestion: IngestionBackend, machine_ids: Sequence[str], meters: Meters, plan: AccountingPlan, over: Range
 ) -> list[columns_pb2.QueriedColumns]:
     margin = int(plan.longest_gap_seconds * 1e6)  # finds the readings just outside, to integrate up to both ends
     hours = (over.end - over.start + 2 * margin) / HOUR_US
@@ -167,7 +167,7 @@ async def _readings(
 def _uses(
     machines: Sequence[ingestion_pb2.Machine],
     meters: Meters,
-    plan: Plan,
+    plan: AccountingPlan,
     readings: Sequence[columns_pb2.QueriedColumns],
     over: Range,
 ) -> list[MachineUse]:
@@ -186,18 +186,18 @@ def _held(times: Times, means: Floats) -> Column:
 
 
 def _use(
-    machine: ingestion_pb2.Machine, meters: Meters, plan: Plan, readings: dict[str, Column], over: Range
+    machine: ingestion_pb2.Machine, meters: Meters, plan: AccountingPlan, readings: dict[str, Column], over: Range
 ) -> MachineUse:
     gap = plan.longest_gap_seconds
 
     def of(sensor: str) -> Column:
         return readings.get(sensor, (np.empty(0, np.int64), np.empty(0)))
 
-    def flow(meter: FlowMeter | None) -> Hourly | None:
+    def flow(meter: FlowMeter | None) -> HourlyAmounts | None:
         if meter is None:
             return None
         times, values = of(meter.sensor)
-        how = integrate if meter.kind == "rate" else differences
+        how = integrate if meter.kind == "rate" else hourly_increases
         return how(times, values * meter.per_hour, over.start, over.end, gap)
 
     energy = None
@@ -208,7 +208,7 @@ def _use(
         energy = integrate(times, values, over.start, over.end, gap)
     temperature = None
     if meters.temperature is not None:
-        temperature = mean_of(*of(meters.temperature), over.start, over.end, gap)
+        temperature = hourly_means(*of(meters.temperature), over.start, over.end, gap)
     return MachineUse(
         machine.machine_id,
         machine.machine_type,

@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from aurum.alarms.lifecycle import Kind, Transition
+from aurum.alarms.lifecycle import TransitionKind, Transition
 from aurum.runtime import damage, metrics
 
 _FIELDS = frozenset(field.name for field in fields(Transition))
-_KINDS = frozenset(get_args(Kind))
+_KINDS = frozenset(get_args(TransitionKind))
 _TRANSITION = TypeAdapter(Transition)
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aurum.alarms.lifecycle import Kind, State
+from aurum.alarms.lifecycle import TransitionKind, AlarmState
 from aurum.alarms.rules import Priority
 
 
@@ -15,7 +15,7 @@ class AlarmOut(BaseModel):
     rule: str
     text: str
     priority: Priority
-    state: State = Field(
+    state: AlarmState = Field(
         description="unacknowledged; acknowledged; returned, over before it was seen; shelved; suppressed; normal."
     )
     active: bool = Field(description="Whether what it is about is the case, also while shelved or suppressed.")
@@ -61,7 +61,7 @@ class TransitionOut(BaseModel):
     id: str
     machine_id: str
     rule: str
-    transition: Kind
+    transition: TransitionKind
     by: str | None
     until: datetime | None
     value: float | None

@@ -15,7 +15,7 @@ from typing import Any
 from aurum.alarms.conditions import RuleCondition, Observation
 from aurum.alarms.flood import FloodDetector
 from aurum.alarms.journaled import JournaledAlarms
-from aurum.alarms.lifecycle import Alarm, Kind, State, Transition
+from aurum.alarms.lifecycle import Alarm, TransitionKind, AlarmState, Transition
 from aurum.alarms.rules import AlarmRules, AlarmRule
 from aurum.api import alarm_journal
 from aurum.api.backends import IngestionBackend
@@ -38,7 +38,7 @@ _MOST_ALARMS = 20_000  # kept in memory; alarms that are over are dropped first
 _MOST_WAITING = 10_000  # unwritten transitions; beyond this the oldest are dropped
 _PAGE = 1000
 _MOST_READ = 20_000  # entries of the journal in one read
-_STATES: tuple[State, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
+_STATES: tuple[AlarmState, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
 
 
 class AlarmService:
@@ -59,7 +59,7 @@ class AlarmService:
         self._conditions: dict[str, list[RuleCondition]] = {}  # by machine
         self._waiting: collections.deque[Transition] = collections.deque()
         self._flood = FloodDetector()
-        self._counts: dict[State, int] = {}
+        self._counts: dict[AlarmState, int] = {}
         self._revision = 0
         self._changes: collections.Counter[str] = collections.Counter()  # of alarms, by machine
         self._version = -1
@@ -255,7 +255,7 @@ class AlarmService:
             metrics.alarm_transitions_dropped_total.inc()
         self._waiting.append(transition)
 
-    async def _act(self, alarm: Alarm, kind: Kind, by: str, until_us: int = 0, reason: str = "") -> Alarm:
+    async def _act(self, alarm: Alarm, kind: TransitionKind, by: str, until_us: int = 0, reason: str = "") -> Alarm:
         """Records an action of an operator and then applies it, so that a confirmed action is durable."""
         transition = Transition(kind, alarm.machine_id, alarm.rule, self._now(), by, until_us, reason=reason)
         try:
@@ -308,7 +308,7 @@ class AlarmService:
         metrics.alarm_flood.set(1 if self._flood.since_us else 0)
         return found
 
-    def _counts_of(self, sites: frozenset[str]) -> dict[State, int]:
+    def _counts_of(self, sites: frozenset[str]) -> dict[AlarmState, int]:
         now = self._now()
         counts = collections.Counter(alarm.state(now) for alarm in self._alarms if self._is_of(alarm.machine_id, sites))
         return {state: counts[state] for state in _STATES}

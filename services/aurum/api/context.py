@@ -28,7 +28,7 @@ from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
 from aurum.security.identity import Identity
-from aurum.sustainability.plan import Plan
+from aurum.sustainability.plan import AccountingPlan
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class ApiContext:
     alarms: AlarmService
     feed: LiveFeed
     platform: PlatformView
-    plan: Plan
+    plan: AccountingPlan
     factors: EmissionFactors
     costs: CostTable
     access_control: AccessControl

@@ -9,12 +9,12 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, SettingsError
 from aurum.sustainability.factors import (
-    Factor,
+    EmissionFactor,
     FactorError,
     FactorProvider,
     FactorTable,
     Method,
-    built_in,
+    built_in_table,
     read_table,
 )
 from aurum.sustainability.hourly import Floats
@@ -35,7 +35,7 @@ class EmissionFactors:
     table: FactorTable
     providers: Sequence[FactorProvider]
 
-    async def of(self, zone: str, method: Method, first: int, count: int) -> tuple[list[Factor], str | None]:
+    async def of(self, zone: str, method: Method, first: int, count: int) -> tuple[list[EmissionFactor], str | None]:
         """Returns a factor for each hour, and a note if a provider failed.
 
         Args:
@@ -47,7 +47,7 @@ class EmissionFactors:
         Raises:
             InvalidArgumentError: There is no factor for an hour.
         """
-        found: dict[int, Factor] = {}
+        found: dict[int, EmissionFactor] = {}
         problem = None
         if method == "location":
             for provider in self.providers:
@@ -59,19 +59,19 @@ class EmissionFactors:
                 found = {**given, **found}
         try:
             hours = range(first, first + count)
-            return [found.get(hour) or self.table.of(zone, method, hour) for hour in hours], problem
+            return [found.get(hour) or self.table.factor_for(zone, method, hour) for hour in hours], problem
         except FactorError as error:
             raise InvalidArgumentError.of("site", str(error)) from error
 
 
-def numbers(factors: Sequence[Factor]) -> Floats:
+def numbers(factors: Sequence[EmissionFactor]) -> Floats:
     return np.array([factor.kg_per_kwh for factor in factors])
 
 
 def emission_factors(service: Service) -> EmissionFactors:
     """Makes the providers and the table by the settings. Raises SettingsError if a setting or file is invalid."""
     settings = service.settings
-    table = built_in()
+    table = built_in_table()
     try:
         if settings.sustainability_factors is not None:
             with settings.sustainability_factors.open(encoding="utf-8", newline="") as lines:

@@ -46,7 +46,7 @@ from aurum.runtime.http.server import http_server, listen
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.logging import APP_NAME
-from aurum.sustainability.plan import PlanError, load_plan
+from aurum.sustainability.plan import AccountingPlanError, load_plan
 
 # Probes, scrapes and endless streams
 _UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/api/events"})
@@ -109,7 +109,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
     try:
         plan, costs = load_plan(settings.sustainability_plan), load_costs(settings.costs_file)
         rules = load_rules(settings.alarm_rules)
-    except (PlanError, CostTableError, AlarmRulesError) as error:
+    except (AccountingPlanError, CostTableError, AlarmRulesError) as error:
         raise SettingsError(str(error)) from error
     listener = listen(settings.api_host, settings.api_port, "AURUM_API_PORT")
     ingestion = IngestionBackend(service.dependency("ingestion", settings.ingestion_target))

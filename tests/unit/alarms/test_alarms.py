@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from aurum.alarms.conditions import Observation, RuleCondition
 from aurum.alarms.flood import BEGINS, ENDS, WINDOW_US, FloodDetector
-from aurum.alarms.lifecycle import Alarm, Kind, Transition, apply_transition, has_effect
+from aurum.alarms.lifecycle import Alarm, Transition, TransitionKind, apply_transition, has_effect
 from aurum.alarms.rules import AlarmRule, AlarmRulesError, ValueLimit, load_rules
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
-KINDS: tuple[Kind, ...] = (  # as they follow each other at one time
+KINDS: tuple[TransitionKind, ...] = (  # as they follow each other at one time
     "cleared",
     "raised",
     "unsuppressed",
@@ -25,7 +25,7 @@ KINDS: tuple[Kind, ...] = (  # as they follow each other at one time
 )
 
 
-def after(*kinds: Kind) -> Alarm:
+def after(*kinds: TransitionKind) -> Alarm:
     alarm = Alarm("m", "r")
     for at, kind in enumerate(kinds, start=1):
         alarm = apply_transition(alarm, Transition(kind, "m", "r", at, until_us=100))
@@ -51,7 +51,7 @@ def after(*kinds: Kind) -> Alarm:
         (("raised", "suppressed", "shelved", "unsuppressed"), "shelved"),
     ],
 )
-def test_alarm_states_follow_isa_18_2(kinds: tuple[Kind, ...], state: str) -> None:
+def test_alarm_states_follow_isa_18_2(kinds: tuple[TransitionKind, ...], state: str) -> None:
     assert after(*kinds).state(now_us=50) == state
 
 
@@ -104,7 +104,9 @@ def test_transition_updates_only_its_own_fields() -> None:
         (("shelved",), "shelved"),
     ],
 )
-def test_redundant_transition_leaves_alarm_unchanged(kinds: tuple[Kind, ...], repeated: Kind) -> None:
+def test_redundant_transition_leaves_alarm_unchanged(
+    kinds: tuple[TransitionKind, ...], repeated: TransitionKind
+) -> None:
     alarm = after(*kinds)
     transition = Transition(repeated, "m", "r", 50, by="" if repeated == "shelved" else "Ada", until_us=100)
     assert apply_transition(alarm, transition) == alarm

@@ -15,7 +15,7 @@ from aurum.api.context import Caller, Context
 from aurum.api.scope import require_machine, site_to_ask
 from aurum.api.serializers import moment, query_time
 from aurum.runtime.errors import InvalidArgumentError, UnimplementedError
-from aurum.sustainability.hourly import HOUR_US, Floats, Hourly
+from aurum.sustainability.hourly import HOUR_US, Floats, HourlyAmounts
 
 Format = Literal["json", "csv", "parquet"]
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -77,7 +77,7 @@ def head(asked: Asked, not_metered: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def by_hour(hourly: Hourly) -> Iterator[tuple[datetime, float, float]]:
+def by_hour(hourly: HourlyAmounts) -> Iterator[tuple[datetime, float, float]]:
     """Yields start, amount and coverage of each hour."""
     for index, (amount, covered, wanted) in enumerate(
         zip(hourly.amount.tolist(), hourly.covered.tolist(), hourly.wanted.tolist(), strict=True)

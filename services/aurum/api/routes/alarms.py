@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 
-from aurum.alarms.lifecycle import Alarm, State
+from aurum.alarms.lifecycle import Alarm, AlarmState
 from aurum.alarms.rules import PRIORITIES, Priority
 from aurum.api.alarm_schemas import (
     AcknowledgeIn,
@@ -35,7 +35,7 @@ _MINUTE_US = 60_000_000
 async def list_alarms(  # noqa: PLR0917 - query parameters
     context: Context,
     caller: Caller,
-    state: Annotated[list[State] | None, Query(description="May be repeated; all but normal if absent.")] = None,
+    state: Annotated[list[AlarmState] | None, Query(description="May be repeated; all but normal if absent.")] = None,
     priority: Annotated[list[Priority] | None, Query(description="Likewise; all if absent.")] = None,
     machine_id: str = "",
     order: Annotated[Order, Query(description="priority: unacknowledged and urgent first.")] = "priority",

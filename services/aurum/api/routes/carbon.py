@@ -25,7 +25,7 @@ from aurum.api.sustainability_schemas import (
 )
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability import carbon as scope_2
-from aurum.sustainability.factors import Factor
+from aurum.sustainability.factors import EmissionFactor
 from aurum.sustainability.hourly import HOUR_US, Floats
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("carbon")), QueryPlace])
@@ -37,8 +37,8 @@ _FORECAST = 48  # hours
 class _Sites:
     """The carbon accounts of the sites, with the factors and contracts that were used."""
 
-    carbon: dict[str, scope_2.Carbon] = field(default_factory=dict)
-    factors: dict[tuple[str, str], Sequence[Factor]] = field(default_factory=dict)  # by zone and method
+    carbon: dict[str, scope_2.CarbonAccount] = field(default_factory=dict)
+    factors: dict[tuple[str, str], Sequence[EmissionFactor]] = field(default_factory=dict)  # by zone and method
     contracts: list[ContractOut] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # an ordered set
 
@@ -149,7 +149,7 @@ def _amount(name: str, columns: Mapping[str, Floats], members: Sequence[MachineU
     return CarbonAmount(name=name, coverage=energy_of(members, over).coverage, **sums)
 
 
-def _factor_out(zone: str, method: str, found: Sequence[Factor]) -> FactorOut:
+def _factor_out(zone: str, method: str, found: Sequence[EmissionFactor]) -> FactorOut:
     values = [factor.kg_per_kwh for factor in found]
     return FactorOut(
         zone=zone,

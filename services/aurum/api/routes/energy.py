@@ -15,8 +15,8 @@ from aurum.api.serializers import finite, moment, query_time
 from aurum.api.sustainability_schemas import BaselineOut, EnergyAmount, EnergyHour, EnergyOut
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.baseline import BaselineError, by_day, fit_baseline, savings
-from aurum.sustainability.energy import specific
-from aurum.sustainability.hourly import Floats, Hourly, add
+from aurum.sustainability.energy import specific_consumption
+from aurum.sustainability.hourly import Floats, HourlyAmounts, sum_hours
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("energy")), QueryPlace])
 
@@ -63,8 +63,8 @@ async def energy(
     )
 
 
-def energy_of(used: Sequence[MachineUse], over: Range) -> Hourly:
-    return add((use.energy for use in used if use.energy is not None), over.start, over.end)
+def energy_of(used: Sequence[MachineUse], over: Range) -> HourlyAmounts:
+    return sum_hours((use.energy for use in used if use.energy is not None), over.start, over.end)
 
 
 def _amount(name: str, used: Sequence[MachineUse], over: Range) -> EnergyAmount:
@@ -77,16 +77,16 @@ def _amount(name: str, used: Sequence[MachineUse], over: Range) -> EnergyAmount:
         coverage=sum_.coverage,
         produced=produced.total if produced else None,
         production_unit=unit,
-        specific_kwh=specific(sum_.total, produced.total) if produced else None,
+        specific_kwh=specific_consumption(sum_.total, produced.total) if produced else None,
     )
 
 
-def _produced(used: Sequence[MachineUse], over: Range) -> tuple[Hourly | None, str | None]:
+def _produced(used: Sequence[MachineUse], over: Range) -> tuple[HourlyAmounts | None, str | None]:
     """Returns the total production of machines and its unit, or None if their units differ or one has no meter."""
     units = {use.meters.production_unit if use.produced else None for use in used}
     if len(units) != 1 or None in units:
         return None, None
-    return add((use.produced for use in used if use.produced is not None), over.start, over.end), units.pop()
+    return sum_hours((use.produced for use in used if use.produced is not None), over.start, over.end), units.pop()
 
 
 def _baseline(

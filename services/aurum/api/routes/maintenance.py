@@ -12,7 +12,7 @@ from aurum.api.context import Caller, Context, require_feature
 from aurum.api.schemas import MaintenanceIn, MaintenanceOut, MaintenanceRecords
 from aurum.api.serializers import moment, optional_moment, query_time
 from aurum.api.sustainability_schemas import AdviceOption, AdviceOut
-from aurum.maintenance.advice import Option, RulDistribution, cheapest, options
+from aurum.maintenance.advice import MaintenanceOption, RulDistribution, cheapest_option, maintenance_options
 from aurum.readings.batch import MAX_AHEAD_US
 from aurum.runtime import damage
 from aurum.runtime.audit import Act
@@ -42,7 +42,7 @@ async def advice(
     water. An amount below 0 is life that is still used, worth more than the risk that it brings."""
     set_request_context(machine_id=machine_id)
     found = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
-    costs = context.costs.of(found.machine_type)
+    costs = context.costs.costs_for(found.machine_type)
     if not found.HasField("rul") or not found.rul.quantiles:
         raise FailedPreconditionError(
             f"there is no advice for {machine_id}, since no model tells its RUL: "
@@ -56,8 +56,10 @@ async def advice(
         )
     quantiles = np.array(found.rul.quantiles)
     levels = np.arange(1, len(quantiles) + 1) / (len(quantiles) + 1)
-    choices = options(RulDistribution(levels, quantiles, found.rul.cap), costs, planned_stop or costs.planned_stop)
-    best = cheapest(choices)
+    choices = maintenance_options(
+        RulDistribution(levels, quantiles, found.rul.cap), costs, planned_stop or costs.planned_stop
+    )
+    best = cheapest_option(choices)
     saves = choices[-1].expected["money"] - best.expected["money"]
     return AdviceOut(
         machine_id=machine_id,
@@ -131,11 +133,11 @@ def _record(event: ingestion_pb2.Event) -> MaintenanceOut | None:
         return None
 
 
-def _option(option: Option) -> AdviceOption:
+def _option(option: MaintenanceOption) -> AdviceOption:
     return AdviceOption(
         when=option.when,
         after=option.after,
-        failure_probability=option.failed,
+        failure_probability=option.failure_probability,
         life_used=option.life_used,
         **option.expected,
     )

@@ -10,7 +10,7 @@ from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import EXPORTED, AskedFor, by_hour, export, groups_of, head
 from aurum.api.routes.energy import energy_of
 from aurum.api.sustainability_schemas import WaterAmount, WaterHour, WaterOut
-from aurum.sustainability.hourly import Hourly, add
+from aurum.sustainability.hourly import HourlyAmounts, sum_hours
 from aurum.sustainability.water import water_usage_effectiveness
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("water")), QueryPlace])
@@ -37,8 +37,8 @@ async def water(context: Context, asked: AskedFor) -> WaterOut | Response:
     )
 
 
-def _water_of(used: Sequence[MachineUse], over: Range) -> Hourly:
-    return add((use.water for use in used if use.water is not None), over.start, over.end)
+def _water_of(used: Sequence[MachineUse], over: Range) -> HourlyAmounts:
+    return sum_hours((use.water for use in used if use.water is not None), over.start, over.end)
 
 
 def _amount(name: str, used: Sequence[MachineUse], over: Range) -> WaterAmount:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from aurum.alarms.lifecycle import TransitionKind, Transition
+from aurum.alarms.lifecycle import Transition, TransitionKind
 from aurum.runtime import damage, metrics
 
 _FIELDS = frozenset(field.name for field in fields(Transition))

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aurum.alarms.lifecycle import TransitionKind, AlarmState
+from aurum.alarms.lifecycle import AlarmState, TransitionKind
 from aurum.alarms.rules import Priority
 
 

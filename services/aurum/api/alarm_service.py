@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from aurum.alarms.conditions import RuleCondition, Observation
+from aurum.alarms.conditions import Observation, RuleCondition
 from aurum.alarms.flood import FloodDetector
 from aurum.alarms.journaled import JournaledAlarms
-from aurum.alarms.lifecycle import Alarm, TransitionKind, AlarmState, Transition
-from aurum.alarms.rules import AlarmRules, AlarmRule
+from aurum.alarms.lifecycle import Alarm, AlarmState, Transition, TransitionKind
+from aurum.alarms.rules import AlarmRule, AlarmRules
 from aurum.api import alarm_journal
 from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache, MachineView

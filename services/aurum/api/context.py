@@ -1,13 +1,13 @@
 """The objects that the routes share, and the dependencies that provide them."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from aurum.api.access_control import AccessControl
+from aurum.api.accounting.today import TodayAccounts
 from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
@@ -17,7 +17,6 @@ from aurum.api.live_feed import LiveFeed
 from aurum.api.machine_cache import MachineCache
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
-from aurum.api.sustainability_schemas import TodayOut
 from aurum.maintenance.costs import CostTable
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import UnimplementedError
@@ -29,14 +28,6 @@ from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
 from aurum.security.identity import Identity
 from aurum.sustainability.plan import AccountingPlan
-
-
-@dataclass(slots=True)
-class TodayKept:
-    """Cached answers about the use of the present day."""
-
-    answers: dict[tuple[int, str], tuple[float, TodayOut]] = field(default_factory=dict)  # by midnight and site
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -57,6 +48,7 @@ class ApiContext:
         platform: The state of all processes, and notable traces.
         plan: The accounting plan.
         factors: Emission factors.
+        today: The accounts of the present day.
         costs: The table of maintenance costs.
         access_control: Authenticates and authorizes callers.
         ended_sessions: Sessions that were signed out.
@@ -64,7 +56,6 @@ class ApiContext:
         admin_servers: The admin servers of the other services, by name.
         streams: Limits on long answers.
         source: The source of readings whose callers name none.
-        today: Cached answers about the present day.
     """
 
     settings: Settings
@@ -80,6 +71,7 @@ class ApiContext:
     platform: PlatformView
     plan: AccountingPlan
     factors: EmissionFactors
+    today: TodayAccounts
     costs: CostTable
     access_control: AccessControl
     ended_sessions: EndedSessions
@@ -87,7 +79,6 @@ class ApiContext:
     admin_servers: Mapping[str, HttpDependency]
     streams: StreamShares
     source: OwnSource
-    today: TodayKept = field(default_factory=TodayKept)
 
 
 async def _context(request: Request) -> ApiContext:

@@ -35,7 +35,9 @@ class EmissionFactors:
     table: FactorTable
     providers: Sequence[FactorProvider]
 
-    async def of(self, zone: str, method: Method, first: int, count: int) -> tuple[list[EmissionFactor], str | None]:
+    async def factors_for(
+        self, zone: str, method: Method, first: int, count: int
+    ) -> tuple[list[EmissionFactor], str | None]:
         """Returns a factor for each hour, and a note if a provider failed.
 
         Args:
@@ -47,29 +49,30 @@ class EmissionFactors:
         Raises:
             InvalidArgumentError: There is no factor for an hour.
         """
-        found: dict[int, EmissionFactor] = {}
+        by_hour: dict[int, EmissionFactor] = {}
         problem = None
         if method == "location":
             for provider in self.providers:
                 try:
-                    given = await provider.hourly(zone, first, first + count)
+                    provided = await provider.hourly(zone, first, first + count)
                 except (AurumError, FactorError) as error:
-                    problem = f"hourly factors of zone {zone} are not at hand: {error}"
+                    problem = f"hourly factors of zone {zone} are unavailable: {error}"
                     continue
-                found = {**given, **found}
+                by_hour = {**provided, **by_hour}
         try:
             hours = range(first, first + count)
-            return [found.get(hour) or self.table.factor_for(zone, method, hour) for hour in hours], problem
+            return [by_hour.get(hour) or self.table.factor_for(zone, method, hour) for hour in hours], problem
         except FactorError as error:
             raise InvalidArgumentError.of("site", str(error)) from error
 
 
-def numbers(factors: Sequence[EmissionFactor]) -> Floats:
+def factor_values(factors: Sequence[EmissionFactor]) -> Floats:
+    """Returns the factors as numbers in kgCO2e/kWh."""
     return np.array([factor.kg_per_kwh for factor in factors])
 
 
-def emission_factors(service: Service) -> EmissionFactors:
-    """Makes the providers and the table by the settings. Raises SettingsError if a setting or file is invalid."""
+def load_emission_factors(service: Service) -> EmissionFactors:
+    """Returns the emission factors that the settings name. Raises SettingsError if a setting or file is invalid."""
     settings = service.settings
     table = built_in_table()
     try:
@@ -82,19 +85,20 @@ def emission_factors(service: Service) -> EmissionFactors:
     except (OSError, FactorError) as error:
         raise SettingsError(f"emission factors cannot be read: {error}") from error
     if settings.sustainability_provider != "none":
-        providers.append(LastGoodFactors(_remote(service, settings)))
+        providers.append(LastGoodFactors(_remote_provider(service, settings)))
     return EmissionFactors(table, providers)
 
 
-def _remote(service: Service, settings: Settings) -> FactorProvider:
+def _remote_provider(service: Service, settings: Settings) -> FactorProvider:
     url = settings.sustainability_provider_url
     if not url or not url.startswith(("http://", "https://")):
         raise SettingsError(
-            "AURUM_SUSTAINABILITY_PROVIDER_URL must be the start of a URL where AURUM_SUSTAINABILITY_PROVIDER is set"
+            "AURUM_SUSTAINABILITY_PROVIDER_URL must be the base URL of the service, since "
+            "AURUM_SUSTAINABILITY_PROVIDER is set"
         )
     key = settings.sustainability_provider_key
     headers = {"auth-token": key.get_secret_value()} if key else {}
-    source = service.http_dependency(_PROVIDER, url.rstrip("/"), headers=headers)
+    client = service.http_dependency(_PROVIDER, url.rstrip("/"), headers=headers)
     if settings.sustainability_provider == "carbon_aware":
-        return CarbonAwareFactors(source)
-    return ElectricityMapsFactors(source)
+        return CarbonAwareFactors(client)
+    return ElectricityMapsFactors(client)

@@ -9,11 +9,12 @@ from aurum import __version__
 from aurum.alarms.rules import AlarmRulesError, load_rules
 from aurum.api import problems
 from aurum.api.access_control_factory import build_access_control
+from aurum.api.accounting.today import TodayAccounts
 from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.body_budget import BodyBudget
 from aurum.api.context import ApiContext
-from aurum.api.emission_factors import emission_factors
+from aurum.api.emission_factors import load_emission_factors
 from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
@@ -44,7 +45,7 @@ from aurum.runtime.grpc.stream_shares import http_shares
 from aurum.runtime.http.connection_limits import ConnectionLimits
 from aurum.runtime.http.server import http_server, listen
 from aurum.runtime.service import Service
-from aurum.runtime.settings import SettingsError
+from aurum.runtime.settings import Settings, SettingsError
 from aurum.runtime.telemetry.logging import APP_NAME
 from aurum.sustainability.plan import AccountingPlanError, load_plan
 
@@ -124,6 +125,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
     }
     admission = service.policies.admission()
     overview = PlatformView(service.overview, admin_servers, service.spans)
+    factors = load_emission_factors(service)
     context = ApiContext(
         settings=settings,
         health=service.health,
@@ -137,7 +139,8 @@ async def api(service: Service) -> AsyncGenerator[None]:
         feed=feed,
         platform=overview,
         plan=plan,
-        factors=emission_factors(service),
+        factors=factors,
+        today=TodayAccounts(ingestion, plan, factors, _accounted(settings)),
         costs=costs,
         access_control=build_access_control(service, ended),
         ended_sessions=ended,
@@ -167,3 +170,8 @@ async def api(service: Service) -> AsyncGenerator[None]:
         create_app(context), listener, settings.shutdown_grace, bounds, settings.api_trusted_proxies
     ):
         yield
+
+
+def _accounted(settings: Settings) -> tuple[str, ...]:
+    """Returns the quantities whose accounts are enabled."""
+    return tuple(name for name in ("energy", "carbon", "water") if getattr(settings, f"feature_{name}"))

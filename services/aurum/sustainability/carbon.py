@@ -76,6 +76,11 @@ class LoadShift:
     now: float
     best: float
 
+    @property
+    def is_better(self) -> bool:
+        """Whether the best start causes less emissions than a start in the first hour."""
+        return self.best < self.now
+
 
 def best_start(first: int, factors: Floats, kw: float, hours: int) -> LoadShift:
     """Finds the best start of a load.

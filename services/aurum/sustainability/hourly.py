@@ -14,6 +14,24 @@ _MIN_COVERAGE = 0.5  # for an extrapolation to the whole range
 
 
 @dataclass(frozen=True, slots=True)
+class TimeRange:
+    """A time range in µs since 1970. The end is exclusive."""
+
+    start: int
+    end: int
+
+    @property
+    def first_hour(self) -> int:
+        """The hour in which the range starts, in hours since 1970."""
+        return self.start // HOUR_US
+
+    @property
+    def hours(self) -> int:
+        """The number of hours that the range touches."""
+        return -(-self.end // HOUR_US) - self.first_hour
+
+
+@dataclass(frozen=True, slots=True)
 class HourlyAmounts:
     """Amounts by hour, with their coverage.
 
@@ -33,6 +51,12 @@ class HourlyAmounts:
     def coverage(self) -> float:
         """The share of the range for which readings exist, from 0 to 1."""
         return float(self.covered.sum() / self.wanted.sum()) if self.wanted.sum() else 0.0
+
+    @property
+    def coverage_by_hour(self) -> Floats:
+        """The share of each hour for which readings exist, from 0 to 1; 0 for an hour outside the range."""
+        inside = self.wanted > 0
+        return np.where(inside, self.covered / np.where(inside, self.wanted, 1.0), 0.0)
 
     @property
     def total(self) -> float:
@@ -121,6 +145,21 @@ def hourly_means(times: Times, values: Floats, start_us: int, end_us: int, longe
     hourly = integrate(times, values, start_us, end_us, longest_gap)
     covered = hourly.covered > 0
     return np.where(covered, hourly.amount / np.where(covered, hourly.covered / 3600, 1.0), np.nan)
+
+
+def hold_means(times: Times, means: Floats) -> tuple[Times, Floats]:
+    """Converts means of intervals of equal length into a rate that is constant over each interval.
+
+    Args:
+        times: The start of each interval, in µs since 1970.
+        means: The mean of each interval.
+
+    Returns:
+        Times and rates, for `integrate`.
+    """
+    width = int(np.diff(times).min()) if len(times) > 1 else 0
+    ends = times + max(width - 1, 0)
+    return np.column_stack([times, ends]).ravel(), np.repeat(means, 2)
 
 
 def _edges(start_us: int, end_us: int) -> tuple[int, Times]:

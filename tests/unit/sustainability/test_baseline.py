@@ -100,7 +100,9 @@ def test_only_constant_variables_are_dropped_from_baseline() -> None:
 def test_baseline_with_missing_values_requires_longer_period() -> None:
     with pytest.raises(BaselineError, match="has 0 intervals in which energy, x are known; at least 6 are required:"):
         fit_baseline(np.full(12, np.nan), {"x": X})
-    with pytest.raises(BaselineError, match="has 1 intervals in which energy, x, y are known; at least 6 are required:"):
+    with pytest.raises(
+        BaselineError, match="has 1 intervals in which energy, x, y are known; at least 6 are required:"
+    ):
         fit_baseline(ENERGY, {"x": X, "y": np.array([1.0, *[np.nan] * 11])})
 
 

@@ -103,7 +103,8 @@ async def machine_metrics(  # noqa: PLR0917 - query parameters
     points: Annotated[int, Query(ge=0, le=10_000, description="0 for every reading.")] = 500,
 ) -> Response:
     """Readings of a machine. More than `points` are reduced to mean, minimum, maximum and count of intervals. Questions
-    for more than a million readings are refused."""
+    for more than a million readings are refused.
+    """
     set_request_context(machine_id=machine_id)
     responses = await context.ingestion.query(
         ingestion_pb2.QueryRequest(

@@ -39,7 +39,8 @@ async def advice(
     ] = None,
 ) -> AdviceOut:
     """What acting now, at the next planned stop or at the failure is expected to cost, in money, energy, emissions and
-    water. An amount below 0 is life that is still used, worth more than the risk that it brings."""
+    water. An amount below 0 is life that is still used, worth more than the risk that it brings.
+    """
     set_request_context(machine_id=machine_id)
     found = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
     costs = context.costs.costs_for(found.machine_type)

@@ -50,7 +50,8 @@ _OF_ALL_SITES = frozenset({"damaged", "inputs"})  # parts of a process's state t
 @router.get("")
 async def platform(context: Context, caller: Caller) -> PlatformOut:
     """Every process of every service at this moment: what it does, its breakers, budgets, limits and policies. Who is
-    bound to sites is not told what is damaged, nor what inputs hear, since that names machines of all sites."""
+    bound to sites is not told what is damaged, nor what inputs hear, since that names machines of all sites.
+    """
     found = await context.platform.instances()
     if caller.sites:
         found = [{name: value for name, value in each.items() if name not in _OF_ALL_SITES} for each in found]
@@ -60,7 +61,8 @@ async def platform(context: Context, caller: Caller) -> PlatformOut:
 @router.get("/traces")
 async def traces(context: Context, caller: Caller) -> TracesOut:
     """The last requests that failed, were degraded or slow, as this replica has seen them. Who is bound to sites sees
-    its own requests."""
+    its own requests.
+    """
     _keeps_traces(context)
     found = [each for each, spans in context.platform.traces if _may_see(caller, spans)]
     return TracesOut(items=[TraceOut.model_validate(each, from_attributes=True) for each in found])

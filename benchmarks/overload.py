@@ -31,7 +31,7 @@ from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError
 from aurum.runtime.grpc.client import CRITICALITY_KEY, Dependency
 from aurum.runtime.policy.policies import Policies
-from aurum.runtime.settings import load_settings
+from aurum.runtime.settings import Settings, load_settings
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from benchmarks.harness import Goal, report, spread
 
@@ -119,7 +119,7 @@ async def overload(caller: Caller, rate: float, seconds: float) -> dict[str, Any
 
 @contextlib.asynccontextmanager
 async def callers(platform: Platform) -> AsyncIterator[tuple[Caller, Caller]]:
-    policies = Policies("api", load_settings(policy_file=_POLICIES))
+    policies = Policies("api", load_settings(Settings, policy_file=_POLICIES))
     target = f"127.0.0.1:{platform.port('prediction')}"
     made = [Dependency("api", "prediction", target, policies, 1_000_000) for _ in range(2)]
     try:

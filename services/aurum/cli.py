@@ -5,7 +5,7 @@ import traceback
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aurum.commands.migrating import Migrated
     from aurum.runtime.service import Body
     from aurum.runtime.settings import Settings
+
+    S = TypeVar("S", bound=Settings)
 
 app = typer.Typer(
     name="aurum",
@@ -56,34 +58,41 @@ def options(
 _state = {"debug": False}
 
 
-def _serve(name: str, body: "Body", settings: "Settings | None" = None) -> None:
+def _serve(name: str, body: "Body[S]", settings: "S") -> None:
+    from aurum.platform_settings import setting_names
     from aurum.runtime.service import run_service
 
-    raise typer.Exit(run_service(name, body, settings))
+    raise typer.Exit(run_service(name, body, settings, setting_names()))
 
 
 @app.command(rich_help_panel=_SERVICES)
 def ingestion() -> None:
     """Run the ingestion service: keeps readings and answers questions about them."""
     from aurum.ingestion.service import ingestion as body
+    from aurum.ingestion.settings import IngestionSettings
+    from aurum.runtime.settings import load_settings
 
-    _serve("ingestion", body)
+    _serve("ingestion", body, load_settings(IngestionSettings))
 
 
 @app.command(rich_help_panel=_SERVICES)
 def prediction() -> None:
     """Run the prediction service: which machines will fail, when, and why."""
     from aurum.prediction.service import prediction as body
+    from aurum.prediction.settings import PredictionSettings
+    from aurum.runtime.settings import load_settings
 
-    _serve("prediction", body)
+    _serve("prediction", body, load_settings(PredictionSettings))
 
 
 @app.command(rich_help_panel=_SERVICES)
 def api() -> None:
     """Run the API: HTTP for browsers, scripts and Grafana, and the console."""
     from aurum.api.service import api as body
+    from aurum.api.settings import ApiSettings
+    from aurum.runtime.settings import load_settings
 
-    _serve("api", body)
+    _serve("api", body, load_settings(ApiSettings))
 
 
 edge_app = typer.Typer(invoke_without_command=True)
@@ -96,8 +105,10 @@ def edge(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from aurum.edge.gateway import edge as body
+    from aurum.edge.settings import EdgeSettings
+    from aurum.runtime.settings import load_settings
 
-    _serve("edge", body)
+    _serve("edge", body, load_settings(EdgeSettings))
 
 
 @edge_app.command("check")
@@ -132,8 +143,10 @@ edge_app.add_typer(dead_letters.app, name="dead-letters")
 def operator() -> None:
     """Run the Kubernetes operator: brings policies that are resources to the pods, and says how far they have got."""
     from aurum.operator.service import operator as body
+    from aurum.operator.settings import OperatorSettings
+    from aurum.runtime.settings import load_settings
 
-    _serve("operator", body)
+    _serve("operator", body, load_settings(OperatorSettings))
 
 
 def _machines(variable: str) -> Any:
@@ -168,12 +181,12 @@ def iot_sim(
     ] = None,
 ) -> None:
     """Simulate the devices of a plant: machines that wear, fail and are repaired."""
-    from aurum.runtime.settings import load_settings
+    from aurum.runtime.settings import Settings, load_settings
     from aurum_sim.iot import FleetOptions, Told
     from aurum_sim.iot import iot_sim as body
     from aurum_sim.peers import Kind, make_peer
 
-    settings = load_settings()
+    settings = load_settings(Settings)
     address = {"edge": settings.edge_target, "ingestion": settings.ingestion_target}.get(to, to)
     if ":" not in address:
         raise typer.BadParameter(f"{to!r} is neither edge, ingestion nor host:port", param_hint="--to")
@@ -198,12 +211,13 @@ def edge_sim(
     down: Annotated[float, typer.Option(min=0, help="Seconds that it then fails; 0 for never.")] = 15.0,
 ) -> None:
     """Simulate a gateway with its own section of the plant and an uplink that fails on a schedule."""
+    from aurum.edge.settings import EdgeSettings
     from aurum.runtime.settings import load_settings
     from aurum_sim.edge import OutageOptions
     from aurum_sim.edge import edge_sim as body
     from aurum_sim.iot import FleetOptions
 
-    settings = load_settings()
+    settings = load_settings(EdgeSettings)
     settings = settings.model_copy(update={"edge_port": port, "edge_spool_path": settings.state_dir / "edge-sim-spool"})
     fleet = FleetOptions(machines, rate, speed_up, seed, site, prefix="b-", backfill=backfill)
     _serve("edge-sim", body(fleet, OutageOptions(up, down)), settings)
@@ -217,10 +231,11 @@ def up(
     import asyncio
 
     from aurum.commands.up import Supervisor
+    from aurum.platform_settings import PlatformSettings
     from aurum.runtime.settings import load_settings
 
     async def run() -> None:
-        await Supervisor(load_settings(), procfile).run()
+        await Supervisor(load_settings(PlatformSettings), procfile).run()
 
     asyncio.run(run())
 
@@ -229,9 +244,10 @@ def up(
 def doctor() -> None:
     """Say which services are up, what each is missing, and where to look."""
     from aurum.commands.doctor import examine, show
+    from aurum.platform_settings import PlatformSettings
     from aurum.runtime.settings import load_settings
 
-    settings = load_settings()
+    settings = load_settings(PlatformSettings)
     raise typer.Exit(0 if show(examine(settings), settings) else 1)
 
 
@@ -251,11 +267,12 @@ def import_(
     import asyncio
 
     from aurum.commands.importing import grpc_target, http_target, import_file
+    from aurum.platform_settings import CommandSettings
     from aurum.runtime.settings import load_settings
 
     if api and ingestion:
         raise typer.BadParameter("give either --api or --ingestion, not both")
-    settings = load_settings()
+    settings = load_settings(CommandSettings)
 
     async def run() -> None:
         opened = http_target(api, settings) if api else grpc_target(ingestion or settings.ingestion_target, settings)
@@ -304,11 +321,12 @@ def migrate(
 
     from aurum.commands.migrating import migrate as run
     from aurum.ingestion.service import open_store
+    from aurum.ingestion.settings import IngestionSettings
     from aurum.runtime.settings import load_settings
 
     if not target.startswith("cassandra://"):
         _fail(f"{target!r} is not cassandra://HOST,HOST/KEYSPACE", 2)
-    settings = load_settings().model_copy(update={"store_url": target})
+    settings = load_settings(IngestionSettings).model_copy(update={"store_url": target})
 
     async def copy() -> "Migrated":
         opened = await asyncio.to_thread(open_store, settings)
@@ -393,9 +411,9 @@ def policy_show(
 ) -> None:
     """Show what is in force in the running services, with the state of each breaker, budget and limit."""
     from aurum.commands.policy import show
-    from aurum.runtime.settings import load_settings
+    from aurum.runtime.settings import Settings, load_settings
 
-    raise typer.Exit(0 if show(load_settings(), services or [], as_json) else 1)
+    raise typer.Exit(0 if show(load_settings(Settings), services or [], as_json) else 1)
 
 
 FromCluster = Annotated[
@@ -417,9 +435,10 @@ def policy_get(
 ) -> None:
     """Show what governs each call; of a cluster also what has become of each policy and which pods have it."""
     from aurum.commands import effective
+    from aurum.operator.settings import OperatorSettings
     from aurum.runtime.settings import load_settings
 
-    settings = load_settings()
+    settings = load_settings(OperatorSettings)
     if from_cluster:
         cluster = effective.read_cluster(settings)
         effective.show_cluster(cluster)
@@ -439,12 +458,13 @@ def policy_explain(
     """Show every value that governs a call, and where it comes from."""
     from aurum.commands import effective
     from aurum.operator.merging import Target
+    from aurum.operator.settings import OperatorSettings
     from aurum.runtime.policy.call_catalog import CALLS
     from aurum.runtime.settings import load_settings
 
     if not any(each.client == client and each.server == server for each in CALLS):
         _fail(f"{client} does not call {server}", 2)
-    settings = load_settings()
+    settings = load_settings(OperatorSettings)
     found = (
         effective.of_cluster(effective.read_cluster(settings))
         if from_cluster
@@ -457,9 +477,10 @@ def policy_explain(
 def policy_diff(file: PolicyFile, from_cluster: FromCluster = False) -> None:
     """Show what a file would change: a policy document here, resources on a cluster. Exit code 1 if anything."""
     from aurum.commands import effective
+    from aurum.operator.settings import OperatorSettings
     from aurum.runtime.settings import load_settings
 
-    settings = load_settings()
+    settings = load_settings(OperatorSettings)
     if from_cluster:
         cluster = effective.read_cluster(settings)
         before, after = effective.of_cluster(cluster), effective.of_cluster(effective.proposed(cluster, file))
@@ -488,10 +509,11 @@ def policy_simulate(
     With --from-cluster, against the policies of the cluster, and the resources in the file if one is given.
     """
     from aurum.commands.policy import replay
+    from aurum.operator.settings import OperatorSettings
     from aurum.resilience import load_policy_document
     from aurum.runtime.settings import load_settings
 
-    settings = load_settings()
+    settings = load_settings(OperatorSettings)
     if from_cluster:
         from aurum.commands import effective
 
@@ -543,7 +565,7 @@ def fault_add(
 ) -> None:
     """Begin a fault."""
     from aurum.commands.fault import add
-    from aurum.runtime.settings import load_settings
+    from aurum.runtime.settings import Settings, load_settings
 
     fault = {
         "kind": kind.value,
@@ -553,7 +575,7 @@ def fault_add(
         "code": code,
         "duration": duration,
     }
-    add(load_settings(), service, fault)
+    add(load_settings(Settings), service, fault)
 
 
 Services = Annotated[list[str] | None, typer.Argument(help="Only these services.")]
@@ -563,18 +585,18 @@ Services = Annotated[list[str] | None, typer.Argument(help="Only these services.
 def fault_list(services: Services = None) -> None:
     """List the faults that last."""
     from aurum.commands.fault import show
-    from aurum.runtime.settings import load_settings
+    from aurum.runtime.settings import Settings, load_settings
 
-    show(load_settings(), services or [])
+    show(load_settings(Settings), services or [])
 
 
 @fault_app.command("clear")
 def fault_clear(services: Services = None) -> None:
     """End all faults."""
     from aurum.commands.fault import clear
-    from aurum.runtime.settings import load_settings
+    from aurum.runtime.settings import Settings, load_settings
 
-    clear(load_settings(), services or [])
+    clear(load_settings(Settings), services or [])
 
 
 @app.command()
@@ -583,7 +605,7 @@ def settings(
     check: Annotated[Path | None, typer.Option(help="Fail if this file is not the table.")] = None,
 ) -> None:
     """Show every setting with its default."""
-    from aurum.runtime.settings import settings_table
+    from aurum.platform_settings import settings_table
 
     _page(settings_table(), write, check)
 

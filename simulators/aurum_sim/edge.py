@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from aurum.edge.gateway import gateway
+from aurum.edge.settings import EdgeSettings
 from aurum.runtime.service import Body, Service
 from aurum_sim.iot import FleetOptions, devices
 from aurum_sim.link import FlakyLink
@@ -18,11 +19,11 @@ class OutageOptions:
     down: float = 15.0
 
 
-def edge_sim(fleet: FleetOptions, outages: OutageOptions) -> Body:
+def edge_sim(fleet: FleetOptions, outages: OutageOptions) -> Body[EdgeSettings]:
     """Returns the body of the edge-sim service."""
 
     @contextlib.asynccontextmanager
-    async def body(service: Service) -> AsyncGenerator[None]:
+    async def body(service: Service[EdgeSettings]) -> AsyncGenerator[None]:
         settings = service.settings
         async with FlakyLink(settings.uplink_target) as link:
             if outages.down > 0:

@@ -15,6 +15,7 @@ from aurum.readings.transport.uplink import Uplink
 from aurum.runtime.errors import AurumError
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.service import Body, Service
+from aurum.runtime.settings import Settings
 from aurum.runtime.telemetry.tracing import traced_operation
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.fleet import Fleet
@@ -68,7 +69,7 @@ class Told:
 
 @contextlib.asynccontextmanager
 async def devices(
-    service: Service, target: Dependency, options: FleetOptions, told: Told | None = None
+    service: Service[Settings], target: Dependency, options: FleetOptions, told: Told | None = None
 ) -> AsyncGenerator[Fleet]:
     """Runs the devices of a fleet while the block is active. Their types are registered at the target in any case.
 
@@ -195,11 +196,11 @@ async def _register_rest(machines: list[tuple[str, str]], target: Dependency, si
         await asyncio.sleep(2.0)
 
 
-def iot_sim(options: FleetOptions, server: str, address: str, told: Told | None = None) -> Body:
+def iot_sim(options: FleetOptions, server: str, address: str, told: Told | None = None) -> Body[Settings]:
     """Returns the body of the iot-sim service. server: "edge" or "ingestion", which is at `address`."""
 
     @contextlib.asynccontextmanager
-    async def body(service: Service) -> AsyncGenerator[None]:
+    async def body(service: Service[Settings]) -> AsyncGenerator[None]:
         async with devices(service, service.dependency(server, address), options, told):
             yield
 

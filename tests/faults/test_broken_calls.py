@@ -30,7 +30,7 @@ from aurum.runtime.grpc.server import rpc_server
 from aurum.runtime.health import Health
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.service import Service
-from aurum.runtime.settings import load_settings
+from aurum.runtime.settings import Settings, load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from tests.support.ports import free_port
 from tests.support.scripted_server import bench
@@ -70,7 +70,7 @@ async def called(policy: str = "") -> AsyncIterator[Dependency]:
     ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(_Patient(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    policies = Policies("api", load_settings())
+    policies = Policies("api", load_settings(Settings))
     policies.apply(parse_policy_document(policy, "test"))
     dependency = Dependency("api", "server", f"127.0.0.1:{port}", policies, 1_000_000)
     try:
@@ -169,7 +169,7 @@ async def test_failed_background_task_stops_the_service() -> None:
     async def gives_up() -> None:
         raise asyncio.CancelledError
 
-    service = Service("api", load_settings(), None, AuditLog(None))
+    service = Service("api", load_settings(Settings), None, AuditLog(None))
     stopped = service.spawn(asyncio.sleep(60), "stopped")
     stopped.cancel()
     await asyncio.wait([stopped])
@@ -196,7 +196,7 @@ class _Long(ingestion_pb2_grpc.IngestionServiceServicer):
 async def test_abandoned_stream_is_closed_without_error_log(caplog: pytest.LogCaptureFixture) -> None:
     """A stream that its caller abandons is closed, frees its place, and logs no error outside gRPC."""
     servicer, port = _Long(), free_port()
-    settings = load_settings()
+    settings = load_settings(Settings)
     policies = Policies("server", settings)
     async with rpc_server(
         lambda server: ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server),

@@ -21,9 +21,10 @@ from aurum.runtime.errors import (
 from aurum.runtime.faults import Fault
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.http.client import HttpDependency
-from aurum.runtime.http.server import http_server, listen
+from aurum.runtime.http.server import http_server
+from aurum.runtime.listener import listen
 from aurum.runtime.policy.policies import Policies
-from aurum.runtime.settings import load_settings
+from aurum.runtime.settings import Settings, load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.ports import free_port
 from tests.support.scripted_server import ONCE, QUICK, Bench, bench, failing, hang
@@ -383,7 +384,7 @@ async def test_http_calls_are_governed_by_policies(tmp_path: Path) -> None:
         "timeout: {attempt: 300ms, deadline: 1s}, circuitBreaker: {failMax: 3, open: 60s}"
     )
     (tmp_path / "policies.yaml").write_text(f"policies: [{{target: client/web/*, {policy}}}]")
-    policies = Policies("client", load_settings(policy_file=tmp_path / "policies.yaml"))
+    policies = Policies("client", load_settings(Settings, policy_file=tmp_path / "policies.yaml"))
     server, port = ScriptedHttp(), free_port()
     client = HttpDependency("client", "web", f"127.0.0.1:{port}", policies)
     try:

@@ -9,7 +9,7 @@ from aurum.edge.inputs.common.configuration import Rule
 from aurum.edge.inputs.common.tags import Tags
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
-from aurum.runtime.settings import Settings
+from aurum.security.settings import SenderSettings
 from aurum.security.source_limits import SourceLimits
 
 
@@ -41,4 +41,4 @@ class MemorySpool:
 
 
 def collector(spool: MemorySpool, *rules: Rule, clock: Any = "device") -> BatchBuilder:
-    return BatchBuilder("test", "test-1", spool, Tags(rules), clock, SourceLimits(Settings()))  # type: ignore[arg-type]
+    return BatchBuilder("test", "test-1", spool, Tags(rules), clock, SourceLimits(SenderSettings()))  # type: ignore[arg-type]

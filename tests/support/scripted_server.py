@@ -115,7 +115,7 @@ ONCE = "retry: {maxAttempts: 1}"
 
 @contextlib.asynccontextmanager
 async def bench(folder: Path, policy: str = QUICK % ONCE, *, serving: bool = True) -> AsyncIterator[Bench]:
-    made = Bench(folder, policy, load_settings(state_dir=folder))
+    made = Bench(folder, policy, load_settings(Settings, state_dir=folder))
     try:
         async with made.serving() if serving else contextlib.nullcontext():
             yield made

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from aurum.api.table_export import to_csv
-from aurum.runtime.settings import load_settings
+from aurum.runtime.settings import Settings, load_settings
 from aurum.runtime.telemetry.logging import setup_logging
 
 FORGED = "pump-1\n2026-11-29 12:00:00 INFO forged\x1b[31m\r\u2028end"
@@ -17,7 +17,7 @@ def test_message_is_one_line_in_every_format(log_format: str, capsys: pytest.Cap
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:
-        setup_logging("api", load_settings(log_format=log_format))
+        setup_logging("api", load_settings(Settings, log_format=log_format))
         logging.getLogger("test").warning("machine %s is unknown", FORGED)
     finally:
         root.handlers[:] = before

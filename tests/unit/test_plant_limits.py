@@ -15,6 +15,7 @@ from aurum.api.machine_cache import MachineCache
 from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import Coming, PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
+from aurum.ingestion.settings import IngestionSettings
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import MachineRecord
 from aurum.readings.batch import Batch, Series
@@ -135,7 +136,7 @@ async def wide(tmp_path: Path) -> AsyncIterator[IngestionServicer]:
     plant = MachineStates(PlantLimits(), 16, 1_000_000)
     for number in range(60):
         plant.apply(batch([(f"machine-{number:02}", f"{'sensor/' * 8}{sensor:03}") for sensor in range(100)]), 0)
-    yield IngestionServicer(store, plant, SourceLimits(load_settings()), MESSAGE_BYTES)
+    yield IngestionServicer(store, plant, SourceLimits(load_settings(IngestionSettings)), MESSAGE_BYTES)
     await store.close()
 
 
@@ -193,7 +194,7 @@ async def test_wrong_page_token_is_refused(wide: IngestionServicer, token: str) 
 def test_machine_larger_than_a_message_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AURUM_RPC_MAX_MESSAGE_BYTES", "100000")
     with pytest.raises(SettingsError, match="AURUM_INGESTION_MAX_SENSORS_PER_MACHINE"):
-        load_settings()
+        load_settings(IngestionSettings)
 
 
 class Watched:

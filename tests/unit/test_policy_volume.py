@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from aurum.resilience import PolicyDocument, PolicyError, load_policy_document
 from aurum.runtime.policy import policies, watch
 from aurum.runtime.policy.policies import Policies, Refusal
-from aurum.runtime.settings import load_settings
+from aurum.runtime.settings import Settings, load_settings
 from tests.support.waiting import until
 
 
@@ -44,12 +44,12 @@ def swap_while_it_is_read(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_policies_load_while_their_volume_is_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path / "policy", 0)
     swap_while_it_is_read(tmp_path / "policy", monkeypatch)
-    assert Policies("api", load_settings(policy_file=tmp_path / "policy")).document.generation == 2
+    assert Policies("api", load_settings(Settings, policy_file=tmp_path / "policy")).document.generation == 2
 
 
 def test_policy_reload_during_swap_is_not_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path / "policy", 0)
-    started = Policies("api", load_settings(policy_file=tmp_path / "policy"))
+    started = Policies("api", load_settings(Settings, policy_file=tmp_path / "policy"))
     swap_while_it_is_read(tmp_path / "policy", monkeypatch)
     found = started.read()
     assert not isinstance(found, Refusal), found
@@ -58,7 +58,7 @@ def test_policy_reload_during_swap_is_not_rejected(tmp_path: Path, monkeypatch: 
 
 def test_missing_policy_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="cannot be read"):
-        Policies("api", load_settings(policy_file=tmp_path))
+        Policies("api", load_settings(Settings, policy_file=tmp_path))
 
 
 async def test_policies_are_polled_when_watching_fails(
@@ -72,7 +72,7 @@ async def test_policies_are_polled_when_watching_fails(
     monkeypatch.setattr(watch, "awatch", refused)
     monkeypatch.setattr(watch, "_UNWATCHED_EVERY", 0.01)
     publish(tmp_path / "policy", 0)
-    followed = Policies("api", load_settings(policy_file=tmp_path / "policy"))
+    followed = Policies("api", load_settings(Settings, policy_file=tmp_path / "policy"))
     following = asyncio.create_task(watch.follow_policy_file(followed))
     try:
         for generation in (1, 2):  # and again, when a watch was tried once more
@@ -94,7 +94,7 @@ async def test_mounted_policy_is_followed_and_bad_one_refused(tmp_path: Path, ca
     admission = "servers: [{server: ingestion, admission: {%s}}]"
     publish(volume, 1)
     file.symlink_to("..data/policies.yaml")
-    followed = Policies("ingestion", load_settings(policy_file=file))
+    followed = Policies("ingestion", load_settings(Settings, policy_file=file))
     limit = followed.admission()
     following = asyncio.create_task(watch.follow_policy_file(followed))
     try:
@@ -143,7 +143,7 @@ async def test_no_content_of_a_policy_file_ends_the_watch(tmp_path: Path, monkey
     monkeypatch.setattr(watch, "awatch", told)
     file = tmp_path / "policies.yaml"
     file.write_text("generation: 7")
-    followed = Policies("api", load_settings(policy_file=file))
+    followed = Policies("api", load_settings(Settings, policy_file=file))
     following = asyncio.create_task(watch.follow_policy_file(followed))
     try:
         for content in HOSTILE.values():
@@ -166,7 +166,7 @@ async def test_no_content_of_a_policy_file_ends_the_watch(tmp_path: Path, monkey
 def test_policy_that_cannot_be_put_in_force_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "policies.yaml"
     file.write_text("generation: 1")
-    started = Policies("api", load_settings(policy_file=file))
+    started = Policies("api", load_settings(Settings, policy_file=file))
 
     def fails(document: PolicyDocument) -> None:
         if document.generation == 2:
@@ -185,4 +185,4 @@ def test_policy_that_cannot_be_put_in_force_is_refused(tmp_path: Path, monkeypat
 def test_policy_folder_with_unreadable_track_loads_stable(tmp_path: Path) -> None:
     publish(tmp_path / "policy", 1)
     (tmp_path / "policy" / "..data" / "track").write_bytes(b"\xff\xfe")
-    assert Policies("api", load_settings(policy_file=tmp_path / "policy")).document.generation == 1
+    assert Policies("api", load_settings(Settings, policy_file=tmp_path / "policy")).document.generation == 1

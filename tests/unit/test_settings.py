@@ -1,6 +1,7 @@
 import pytest
 
-from aurum.runtime.settings import Settings, SettingsError, environment_names, load_settings, settings_table
+from aurum.platform_settings import PlatformSettings, settings_table
+from aurum.runtime.settings import SettingsError, environment_names, load_settings
 
 
 @pytest.mark.parametrize(
@@ -18,12 +19,12 @@ from aurum.runtime.settings import Settings, SettingsError, environment_names, l
 def test_invalid_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name):
-        load_settings()
+        load_settings(PlatformSettings)
 
 
 def test_every_setting_is_documented() -> None:
     table = settings_table()
-    for field, info in Settings.model_fields.items():
+    for field, info in PlatformSettings.model_fields.items():
         assert environment_names(field)[0] in table
         assert info.description
         assert info.description in table
@@ -31,4 +32,4 @@ def test_every_setting_is_documented() -> None:
 
 def test_unprefixed_name_of_new_setting_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_PORT", "1234")
-    assert load_settings().api_port == 8000
+    assert load_settings(PlatformSettings).api_port == 8000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aurum.runtime.errors import STREAM_LIMIT, ResourceExhaustedError
 from aurum.runtime.grpc.stream_shares import Kind, Share, StreamShares
-from aurum.runtime.settings import SettingsError, load_settings
+from aurum.runtime.settings import Settings, SettingsError, load_settings
 from aurum.v1 import ingestion_pb2
 from tests.support.scripted_server import bench
 from tests.support.waiting import until
@@ -54,8 +54,8 @@ def test_places_are_refused_only_beyond_a_share(
 
 def test_shares_that_exceed_all_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"are 1\.1 together"):
-        load_settings(state_dir=tmp_path, rpc_watch_share=0.3)
-    load_settings(state_dir=tmp_path, rpc_ingest_share=0.6, rpc_watch_share=0.3)
+        load_settings(Settings, state_dir=tmp_path, rpc_watch_share=0.3)
+    load_settings(Settings, state_dir=tmp_path, rpc_ingest_share=0.6, rpc_watch_share=0.3)
 
 
 async def test_refused_streams_do_not_lower_an_adaptive_limit(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from aurum.api.access_control import AccessControl
+from aurum.api.settings import ApiSettings
 from aurum.runtime.http.bind_policy import require_authentication
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.service import Service
-from aurum.runtime.settings import OPEN, Settings, SettingsError
+from aurum.runtime.settings import OPEN, SettingsError
 from aurum.security.api_keys import ApiKeys, KeyFileError
 from aurum.security.identity import parse_roles
 from aurum.security.permissions import ROUTES
@@ -20,7 +21,7 @@ from aurum.security.tokens import Issuer, Tokens
 logger = logging.getLogger(__name__)
 
 
-def build_access_control(service: Service, ended: Container[str]) -> AccessControl:
+def build_access_control(service: Service[ApiSettings], ended: Container[str]) -> AccessControl:
     """Builds the access control.
 
     Args:
@@ -50,7 +51,7 @@ def build_access_control(service: Service, ended: Container[str]) -> AccessContr
     return AccessControl(keys, tokens, _sessions(settings, ended), limits, ROUTES)
 
 
-def _sessions(settings: Settings, ended: Container[str]) -> Sessions:
+def _sessions(settings: ApiSettings, ended: Container[str]) -> Sessions:
     stated = settings.auth_session_secret
     if stated is None:
         logger.info("sessions of the console end with this process, and hold at no other (AURUM_AUTH_SESSION_SECRET)")
@@ -61,7 +62,7 @@ def _sessions(settings: Settings, ended: Container[str]) -> Sessions:
         raise SettingsError(f"AURUM_AUTH_SESSION_SECRET: {error}") from error
 
 
-def _tokens(service: Service) -> Tokens:
+def _tokens(service: Service[ApiSettings]) -> Tokens:
     settings = service.settings
     issuer = settings.auth_oidc_issuer or ""
     server = service.http_dependency("oidc", issuer, connections=2)
@@ -82,7 +83,7 @@ def _tokens(service: Service) -> Tokens:
     )
 
 
-async def _key_set(server: HttpDependency, settings: Settings) -> Mapping[str, Any]:
+async def _key_set(server: HttpDependency, settings: ApiSettings) -> Mapping[str, Any]:
     url = settings.auth_oidc_jwks_url
     if url is None:
         issuer = (settings.auth_oidc_issuer or "").rstrip("/")

@@ -17,6 +17,7 @@ from aurum.api.live_feed import LiveFeed
 from aurum.api.machine_cache import MachineCache
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
+from aurum.api.settings import ApiSettings
 from aurum.maintenance.costs import CostTable
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import UnimplementedError
@@ -25,7 +26,6 @@ from aurum.runtime.grpc.stream_shares import StreamShares
 from aurum.runtime.health import Health
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.policy.policies import Policies
-from aurum.runtime.settings import Settings
 from aurum.security.identity import Identity
 from aurum.sustainability.plan import AccountingPlan
 
@@ -58,7 +58,7 @@ class ApiContext:
         source: The source of readings whose callers name none.
     """
 
-    settings: Settings
+    settings: ApiSettings
     health: Health
     policies: Policies
     faults: Faults

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aurum.api.settings import ApiSettings
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.service import Service
-from aurum.runtime.settings import Settings, SettingsError
+from aurum.runtime.settings import SettingsError
 from aurum.sustainability.factors import (
     EmissionFactor,
     FactorError,
@@ -71,7 +72,7 @@ def factor_values(factors: Sequence[EmissionFactor]) -> Floats:
     return np.array([factor.kg_per_kwh for factor in factors])
 
 
-def load_emission_factors(service: Service) -> EmissionFactors:
+def load_emission_factors(service: Service[ApiSettings]) -> EmissionFactors:
     """Returns the emission factors that the settings name. Raises SettingsError if a setting or file is invalid."""
     settings = service.settings
     table = built_in_table()
@@ -89,7 +90,7 @@ def load_emission_factors(service: Service) -> EmissionFactors:
     return EmissionFactors(table, providers)
 
 
-def _remote_provider(service: Service, settings: Settings) -> FactorProvider:
+def _remote_provider(service: Service[ApiSettings], settings: ApiSettings) -> FactorProvider:
     url = settings.sustainability_provider_url
     if not url or not url.startswith(("http://", "https://")):
         raise SettingsError(

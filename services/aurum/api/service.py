@@ -1,7 +1,7 @@
 """The API service: its application, its HTTP server and its background tasks."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from fastapi import FastAPI
 
@@ -40,12 +40,14 @@ from aurum.api.routes import (
     water,
 )
 from aurum.api.scope import InScope
+from aurum.api.settings import ApiSettings
 from aurum.maintenance.costs import CostTableError, load_costs
-from aurum.runtime.grpc.stream_shares import http_shares
+from aurum.runtime.grpc.stream_shares import Share, StreamShares, query_share
 from aurum.runtime.http.connection_limits import ConnectionLimits
-from aurum.runtime.http.server import http_server, listen
+from aurum.runtime.http.server import http_server
+from aurum.runtime.listener import listen
 from aurum.runtime.service import Service
-from aurum.runtime.settings import Settings, SettingsError
+from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.logging import APP_NAME
 from aurum.sustainability.plan import AccountingPlanError, load_plan
 
@@ -104,7 +106,7 @@ def create_app(context: ApiContext) -> FastAPI:
 
 
 @contextlib.asynccontextmanager
-async def api(service: Service) -> AsyncGenerator[None]:
+async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     """Runs the API service: HTTP server and background tasks. Raises SettingsError for invalid settings or files."""
     settings = service.settings
     try:
@@ -146,7 +148,7 @@ async def api(service: Service) -> AsyncGenerator[None]:
         ended_sessions=ended,
         audit=service.audit,
         admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
-        streams=http_shares(settings, lambda: max(admission.limit, admission.config.limit)),
+        streams=_stream_shares(settings, lambda: max(admission.limit, admission.config.limit)),
         source=OwnSource(),
     )
     service.health.on_change(lambda serving: None if serving else plant.close())
@@ -172,6 +174,17 @@ async def api(service: Service) -> AsyncGenerator[None]:
         yield
 
 
-def _accounted(settings: Settings) -> tuple[str, ...]:
+def _accounted(settings: ApiSettings) -> tuple[str, ...]:
     """Returns the quantities whose accounts are enabled."""
     return tuple(name for name in ("energy", "carbon", "water") if getattr(settings, f"feature_{name}"))
+
+
+def _stream_shares(settings: ApiSettings, calls: Callable[[], int]) -> StreamShares:
+    """Returns the shares of the API. calls: Returns the requests that it handles at a time, long responses included."""
+    return StreamShares(
+        {
+            "events": Share(lambda: settings.api_max_event_streams, "AURUM_API_MAX_EVENT_STREAMS"),
+            "query": query_share(settings, calls),
+        },
+        settings.stream_caller_share,
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from aurum.runtime.settings import Settings
+    from aurum.edge.settings import EdgeSettings
 
 app = typer.Typer(
     help="Look after the batches that ingestion refused for good. Also while the gateway runs.", no_args_is_help=True
@@ -21,9 +21,10 @@ Names = Annotated[list[str] | None, typer.Argument(help="Which; all if none is g
 
 def _folder(spool: Path | None) -> Path:
     from aurum.edge import dead_letters
+    from aurum.edge.settings import EdgeSettings
     from aurum.runtime.settings import load_settings
 
-    return dead_letters.folder_of(spool or load_settings().spool_path)
+    return dead_letters.folder_of(spool or load_settings(EdgeSettings).spool_path)
 
 
 @app.command("list")
@@ -55,10 +56,11 @@ def list_(spool: Spool = None) -> None:
 def replay(names: Names = None, spool: Spool = None) -> None:
     """Send them again. What ingestion takes is deleted; what it refuses stays. Exit code 1 if something stays."""
     from aurum.edge import dead_letters
+    from aurum.edge.settings import EdgeSettings
     from aurum.runtime.settings import load_settings
 
     folder = _folder(spool)
-    left = asyncio.run(_replay(folder, names or dead_letters.names(folder), load_settings()))
+    left = asyncio.run(_replay(folder, names or dead_letters.names(folder), load_settings(EdgeSettings)))
     if left:
         typer.echo(f"{left} dead letters are left in {folder}")
         raise typer.Exit(1)
@@ -78,7 +80,7 @@ def delete(names: Annotated[list[str], typer.Argument(help="Which.")], spool: Sp
         raise typer.Exit(1) from error
 
 
-async def _replay(folder: Path, names: Sequence[str], settings: "Settings") -> int:
+async def _replay(folder: Path, names: Sequence[str], settings: "EdgeSettings") -> int:
     """How many are left."""
     from aurum.edge import dead_letters
     from aurum.runtime.errors import FAILURES, AurumError

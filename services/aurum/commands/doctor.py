@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from aurum.runtime.settings import Settings
+from aurum.platform_settings import PlatformSettings
 
 _TIMEOUT = 2.0  # seconds
 
@@ -21,7 +21,7 @@ class Finding:
     look: str
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: PlatformSettings) -> list[Finding]:
     """Asks each service's admin server, and looks at what is on disk."""
     findings = [_service(settings, name, address) for name, address in settings.admin_addresses.items()]
     models = sorted(path.parent.name for path in settings.models_path.glob("*/active.json"))
@@ -45,7 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
     return findings
 
 
-def show(findings: list[Finding], settings: Settings) -> bool:
+def show(findings: list[Finding], settings: PlatformSettings) -> bool:
     """Prints the findings; whether all is well."""
     console = Console()
     table = Table(box=None, pad_edge=False)
@@ -65,7 +65,7 @@ def show(findings: list[Finding], settings: Settings) -> bool:
     return well
 
 
-def _service(settings: Settings, name: str, address: str) -> Finding:
+def _service(settings: PlatformSettings, name: str, address: str) -> Finding:
     log = settings.state_dir / "logs" / f"{name}.log"
     look = f"http://{address}/metrics" + (f", {log}" if log.exists() else "")
     try:

@@ -18,6 +18,7 @@ from aurum.operator.desired_state import as_yaml, refusals, rules_in_force
 from aurum.operator.merging import PolicyRejected, Rules, Target
 from aurum.operator.one_time_read import snapshot_cluster, with_manifests
 from aurum.operator.resources import GROUP, KINDS
+from aurum.operator.settings import OperatorSettings
 from aurum.resilience import PolicyDocument, PolicyError, load_policy_document, plain_yaml
 from aurum.resilience.plain_yaml import YamlError
 from aurum.resilience.policy import Policy
@@ -69,7 +70,7 @@ def of_cluster(cluster: ClusterSnapshot) -> Effective:
     return Effective(documents, lambda target: _origins(rules, target), tuple(problems))
 
 
-def read_cluster(settings: Settings) -> ClusterSnapshot:
+def read_cluster(settings: OperatorSettings) -> ClusterSnapshot:
     """Raises an error of the client, with a sentence, if there is no cluster."""
     return asyncio.run(
         snapshot_cluster(settings.operator_namespace, settings.operator_release, settings.operator_defaults)

@@ -16,14 +16,15 @@ import httpx
 import tenacity
 
 from aurum.commands.progress import Update, progress_bar
+from aurum.platform_settings import CommandSettings
 from aurum.readings.batch import Series, encode
 from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, read_csv, to_series
 from aurum.resilience import RetryPolicy
+from aurum.resilience.status import TRANSIENT, code_of_http
 from aurum.runtime.errors import AlreadyExistsError, AurumError, FailedPreconditionError, UnavailableError
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.grpc.tls import certificate_folder
 from aurum.runtime.policy.policies import Policies
-from aurum.runtime.settings import Settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 _BLOCK = 10_000  # readings
@@ -83,7 +84,7 @@ async def import_file(
 
 
 @asynccontextmanager
-async def grpc_target(address: str, settings: Settings) -> AsyncIterator[Target]:
+async def grpc_target(address: str, settings: CommandSettings) -> AsyncIterator[Target]:
     """An ingestion service or an edge gateway."""
     policies = Policies("import", settings)
     dependency = Dependency(
@@ -96,7 +97,7 @@ async def grpc_target(address: str, settings: Settings) -> AsyncIterator[Target]
 
 
 @asynccontextmanager
-async def http_target(url: str, settings: Settings) -> AsyncIterator[Target]:
+async def http_target(url: str, settings: CommandSettings) -> AsyncIterator[Target]:
     """An API; AURUM_API_KEY says who we are, where it asks."""
     headers = {"X-API-Key": settings.api_key.get_secret_value()} if settings.api_key else {}
     async with httpx.AsyncClient(base_url=url, timeout=30.0, headers=headers) as client:
@@ -129,7 +130,7 @@ class _GrpcTarget:
 
 
 class _HttpTarget:
-    def __init__(self, client: httpx.AsyncClient, settings: Settings) -> None:
+    def __init__(self, client: httpx.AsyncClient, settings: CommandSettings) -> None:
         self._client = client
         self._retry = RetryPolicy(
             settings.retry_max_attempts,
@@ -179,7 +180,7 @@ def _accepted(response: httpx.Response, also: int = 200) -> httpx.Response:
         detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         detail = response.text[:200]
-    if response.status_code in (429, 503, 504):
+    if code_of_http(response.status_code) in TRANSIENT:
         raise UnavailableError(f"the API refuses: {detail}")
     raise FailedPreconditionError(f"the API answers {response.status_code}: {detail}")
 

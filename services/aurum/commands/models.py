@@ -82,10 +82,11 @@ def train(
 ) -> None:
     """Train a model for each machine type on histories: of lives, of labelled failures, or of healthy machines."""
     from aurum.commands.training import train_all
+    from aurum.platform_settings import PlatformSettings
     from aurum.prediction.training.train import TrainingOptions
     from aurum.runtime.settings import load_settings
 
-    settings = load_settings()
+    settings = load_settings(PlatformSettings)
     stored = [settings.store_path] if format_ is DataFormat.store and not files else files
     given = _given(
         format_,
@@ -123,12 +124,13 @@ def evaluate(
 ) -> None:
     """Judge a model by histories that it was not trained on."""
     from aurum.commands.evaluation import evaluate_files
+    from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
     given = _given(
         format_, _some(files), machine_type, run_to_failure, (unit, time, life, failure, left), left_file=left_file
     )
-    evaluate_files(given, models or load_settings().models_path, version)
+    evaluate_files(given, models or load_settings(PredictionSettings).models_path, version)
 
 
 def explain(
@@ -145,10 +147,11 @@ def explain(
 ) -> None:
     """Say what moves the predictions of machines at their last readings."""
     from aurum.commands.evaluation import explain_files
+    from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
     given = _given(format_, _some(files), machine_type, False, (unit, time, life, None, None))
-    explain_files(given, models or load_settings().models_path, version, machine, top)
+    explain_files(given, models or load_settings(PredictionSettings).models_path, version, machine, top)
 
 
 def _some(files: list[Path] | None) -> list[Path]:
@@ -233,6 +236,7 @@ def rollback(machine_type: str, models: Models = None) -> None:
 
 def _registry(models: Path | None) -> "ModelRegistry":
     from aurum.prediction.serving.registry import ModelRegistry
+    from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
-    return ModelRegistry(models or load_settings().models_path)
+    return ModelRegistry(models or load_settings(PredictionSettings).models_path)

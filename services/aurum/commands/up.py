@@ -21,8 +21,8 @@ from pathlib import Path
 from honcho.environ import parse_procfile
 
 from aurum.commands.doctor import examine
+from aurum.platform_settings import PlatformSettings
 from aurum.prediction.model.model_files import has_current_model
-from aurum.runtime.settings import Settings
 from aurum_sim.machine_types import MACHINE_TYPES
 
 _POLICIES = "policies.yaml"  # beside the Procfile: the policies, unless a setting names others
@@ -65,7 +65,7 @@ class _Log:
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, procfile: Path) -> None:
+    def __init__(self, settings: PlatformSettings, procfile: Path) -> None:
         """Raises UpFailedError if the Procfile cannot be read."""
         self._settings = settings
         self._logs = settings.state_dir / "logs"

@@ -8,16 +8,17 @@ from typing import Any
 
 from aurum.edge.inputs.common.configuration import InputsError, InputsFile, load_inputs
 from aurum.edge.inputs.supervisor import start_inputs
+from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
+from aurum.readings import metrics
 from aurum.readings.batch import decode, parse_request
 from aurum.readings.transport.ingest_stream import SERVICE_NAME, IngestStreams, Written, add_ingestion_service
 from aurum.readings.transport.uplink import Uplink
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service
-from aurum.runtime.settings import Settings, SettingsError
+from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.tracing import traceparent
 from aurum.security.rpc_authorizer import (
     as_callers,
@@ -154,7 +155,7 @@ async def _measured(writing: Awaitable[Written], transport: str, started: float)
 
 @contextlib.asynccontextmanager
 async def gateway(
-    service: Service, upstream_target: str | None = None, inputs: InputsFile | None = None
+    service: Service[EdgeSettings], upstream_target: str | None = None, inputs: InputsFile | None = None
 ) -> AsyncGenerator[EdgeServicer]:
     """Runs a gateway during the block: its spool, its uplinks, its gRPC server and its inputs."""
     settings = service.settings
@@ -196,7 +197,7 @@ async def gateway(
         await spool.close()
 
 
-def _options(settings: Settings) -> SpoolOptions:
+def _options(settings: EdgeSettings) -> SpoolOptions:
     return SpoolOptions(
         settings.spool_path,
         max_bytes=settings.edge_spool_max_bytes,
@@ -210,7 +211,7 @@ def _options(settings: Settings) -> SpoolOptions:
 
 
 @contextlib.asynccontextmanager
-async def edge(service: Service) -> AsyncGenerator[None]:
+async def edge(service: Service[EdgeSettings]) -> AsyncGenerator[None]:
     """Runs the edge service."""
     path = service.settings.edge_inputs
     try:

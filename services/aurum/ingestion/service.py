@@ -6,17 +6,17 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from aurum.ingestion import metrics
 from aurum.ingestion.governed_store import GovernedStore
 from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
+from aurum.ingestion.settings import IngestionSettings
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Store
 from aurum.readings.transport.ingest_stream import SERVICE_NAME, add_ingestion_service
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
 from aurum.runtime.service import Service
-from aurum.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from aurum.ingestion.cassandra.store import CassandraStore
@@ -30,7 +30,7 @@ _FOLLOW_SECONDS = 1.0  # seconds between two reads of the changes by other repli
 
 
 @contextlib.asynccontextmanager
-async def ingestion(service: Service) -> AsyncGenerator[None]:
+async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]:
     """Serves the store. At the end, calls in progress finish first, then the batches that they queued."""
     settings = service.settings
     store = await asyncio.to_thread(open_store, settings)
@@ -71,7 +71,7 @@ async def ingestion(service: Service) -> AsyncGenerator[None]:
         await store.close()
 
 
-def open_store(settings: Settings) -> "SqliteStore | CassandraStore":
+def open_store(settings: IngestionSettings) -> "SqliteStore | CassandraStore":
     """Opens the store that the settings name. Raises the errors of its class."""
     if settings.store_url and settings.store_url.startswith("cassandra://"):
         from aurum.ingestion.cassandra.session import parse_url  # noqa: PLC0415 - its driver is an extra

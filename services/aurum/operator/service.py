@@ -18,6 +18,7 @@ from aurum.operator.leadership import Leadership
 from aurum.operator.pod_poller import PodPoller
 from aurum.operator.reconciler import Reconciler
 from aurum.operator.rollout_analysis import RolloutAnalysis
+from aurum.operator.settings import OperatorSettings
 from aurum.operator.watching import watch
 from aurum.resilience.durations import Seconds
 from aurum.resilience.policy import BulkheadSpec, CircuitBreakerSpec, Policy, PolicyDocument, RetrySpec, TimeoutSpec
@@ -43,7 +44,7 @@ BUILT_IN = PolicyDocument(
 
 
 @contextlib.asynccontextmanager
-async def operator(service: Service) -> AsyncGenerator[None]:
+async def operator(service: Service[OperatorSettings]) -> AsyncGenerator[None]:
     """Manages the policies of one release. It watches and writes only after it has acquired the lease."""
     settings = service.settings
     if service.policies.path is None:

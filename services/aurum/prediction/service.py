@@ -13,6 +13,7 @@ from aurum.prediction.serving.registry import ModelRegistry
 from aurum.prediction.serving.rescoring import Rescorer
 from aurum.prediction.serving.scoring import Prediction
 from aurum.prediction.serving.servicer import PredictionServicer, response_of
+from aurum.prediction.settings import PredictionSettings
 from aurum.runtime.service import Service
 from aurum.security.rpc_authorizer import rpc_authorizer
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def prediction(service: Service) -> AsyncGenerator[None]:
+async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[None]:
     """Runs the prediction service. A model that cannot be loaded is reported as damaged, and the others serve."""
     settings = service.settings
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path)

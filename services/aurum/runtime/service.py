@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
 from opentelemetry.sdk.trace import TracerProvider
@@ -28,11 +28,12 @@ from aurum.runtime.grpc.server import Admit, rpc_server
 from aurum.runtime.grpc.tls import certificate_folder
 from aurum.runtime.health import Health
 from aurum.runtime.http.client import CONNECTIONS, HttpDependency
-from aurum.runtime.http.server import http_server, listen
+from aurum.runtime.http.server import http_server
+from aurum.runtime.listener import listen
 from aurum.runtime.policy.outcome_recorder import OutcomeRecorder
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.policy.watch import follow_policy_file
-from aurum.runtime.settings import Settings, load_settings, warn_of_unknown
+from aurum.runtime.settings import Settings, warn_of_unknown
 from aurum.runtime.telemetry.audit_export import AuditExport
 from aurum.runtime.telemetry.event_loop import measure_lag
 from aurum.runtime.telemetry.logging import setup_logging
@@ -46,10 +47,14 @@ _GC_THRESHOLD = (20_000, 20, 50)  # collections are rare, since messages and spa
 _LAST_RESORT = 9.5  # seconds until a hanging stop is aborted; supervisors kill after 10
 
 
-class Service:
-    """A running service, as its body sees it."""
+S = TypeVar("S", bound=Settings)
+S_co = TypeVar("S_co", bound=Settings, covariant=True)
 
-    def __init__(self, name: str, settings: Settings, spans: SpanRing | None, audit: AuditLog) -> None:
+
+class Service(Generic[S_co]):
+    """A running service, as its body sees it. It is generic in its settings."""
+
+    def __init__(self, name: str, settings: S_co, spans: SpanRing | None, audit: AuditLog) -> None:
         """spans: The latest spans, or None if they are not kept."""
         self.name = name
         self.settings = settings
@@ -186,24 +191,26 @@ class Service:
             self._stop_now.set()
 
 
-Body = Callable[[Service], AbstractAsyncContextManager[None]]
+Body = Callable[[Service[S]], AbstractAsyncContextManager[None]]
 
 
-def run_service(name: str, body: Body, settings: Settings | None = None) -> int:
+def run_service(name: str, body: Body[S], settings: S, setting_names: Collection[str]) -> int:
     """Runs a service until SIGTERM or SIGINT, and returns its exit code.
 
     Args:
         name: Name of the service.
         body: Context manager that is entered before the service is ready. It is left to drain the service, first the
             requests and then what they wrote.
-        settings: Settings, loaded from the environment by default.
+        settings: Settings of the service.
+        setting_names: Environment variables of all services. Others with the prefix AURUM_ are logged as unknown.
 
     Raises:
-        SettingsError, PolicyError, OSError: The service cannot start.
+        PolicyError: The policy document is invalid.
+        SettingsError: Settings contradict each other.
+        OSError: A port or file cannot be used.
     """
-    settings = settings or load_settings()
     setup_logging(name, settings)
-    warn_of_unknown()
+    warn_of_unknown(setting_names)
     metrics.describe_system(name, settings.environment)
     spans = SpanRing(settings.ring_spans, settings.tracing_ring_slow) if settings.ring_spans else None
     provider = setup_tracing(name, settings, spans)
@@ -218,7 +225,7 @@ def run_service(name: str, body: Body, settings: Settings | None = None) -> int:
         logging.shutdown()
 
 
-async def _run(name: str, body: Body, settings: Settings, spans: SpanRing | None, audit: AuditLog) -> int:
+async def _run(name: str, body: Body[S], settings: S, spans: SpanRing | None, audit: AuditLog) -> int:
     service = Service(name, settings, spans, audit)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

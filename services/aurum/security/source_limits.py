@@ -3,10 +3,10 @@
 import asyncio
 
 from aurum.readings.batch import Batch
-from aurum.runtime import metrics
 from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
-from aurum.runtime.settings import Settings
+from aurum.security import metrics
 from aurum.security.rate_limits import RateLimits
+from aurum.security.settings import SenderSettings
 
 _LOOK_AGAIN = 1.0  # seconds
 
@@ -14,7 +14,7 @@ _LOOK_AGAIN = 1.0  # seconds
 class SourceLimits:
     """The rate limit of each source, by the settings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SenderSettings) -> None:
         rate = settings.ingestion_source_rate
         self._limits = RateLimits(rate, settings.ingestion_source_burst) if rate else None
 

@@ -42,6 +42,7 @@ from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.policy.policies import Policies, Refusal
 from aurum.runtime.settings import Settings
 from aurum.security.api_keys import KeyFileError, read_valid_keys
+from aurum.security.settings import SenderSettings
 from aurum.security.source_limits import SourceLimits
 from aurum.storage import segment_log
 from aurum.storage.ranks import Ranks
@@ -91,7 +92,7 @@ def _same(one: tuple[Series, ...] | list[Series], other: tuple[Series, ...] | li
 
 @cache
 def _limits() -> SourceLimits:
-    return SourceLimits(Settings())
+    return SourceLimits(SenderSettings())
 
 
 def _collector(spool: MemorySpool, *rules: Rule) -> BatchBuilder:

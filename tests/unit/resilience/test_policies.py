@@ -26,7 +26,7 @@ from aurum.resilience import (
 from aurum.resilience.durations import Seconds
 from aurum.resilience.policy import CircuitBreakerSpec, Policy, RetrySpec, TimeoutSpec
 from aurum.runtime.policy.policies import Policies
-from aurum.runtime.settings import load_settings
+from aurum.runtime.settings import Settings, load_settings
 
 
 def test_breaker_holds_no_lock_across_calls() -> None:
@@ -194,7 +194,7 @@ def test_short_open_time_is_warned_of_by_check_and_log(
     warning = "policies[0].circuitBreaker.open: 1s is below timeout.attempt (2s), so that a probe may take longer"
     check(path)
     assert f"warning: {warning}" in capsys.readouterr().out
-    policies = Policies("api", load_settings(policy_file=path))
+    policies = Policies("api", load_settings(Settings, policy_file=path))
     assert [record.levelname for record in caplog.records if warning in record.message] == ["WARNING"]
     caplog.clear()
     path.write_text("policies: [{target: api/prediction/*, circuitBreaker: {open: 2s}}]")

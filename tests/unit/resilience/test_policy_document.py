@@ -11,7 +11,7 @@ from aurum.resilience import PolicyError, load_policy_document
 from aurum.resilience.durations import format_duration, parse_duration
 from aurum.resilience.policy import parse_policy_document
 from aurum.runtime.policy.policies import default_policy
-from aurum.runtime.settings import load_settings
+from aurum.runtime.settings import Settings, load_settings
 
 MISTAKES = {
     "policies: [{target: a/b/C, retry: {maxAtempts: 3}}]": "policies[0].retry.maxAtempts: is not a field",
@@ -80,7 +80,7 @@ def test_camel_and_snake_case_documents_are_equal() -> None:
 def test_empty_document_uses_default_policy_from_settings() -> None:
     document = parse_policy_document("", "x")
     assert document.for_call("api", "prediction", "Predict") is None
-    default = default_policy(load_settings(timeout_read=1.5, circuit_breaker_fail_max=3))
+    default = default_policy(load_settings(Settings, timeout_read=1.5, circuit_breaker_fail_max=3))
     assert default.timeout.attempt == 1.5
     assert default.timeout.deadline == 3.75
     assert default.circuit_breaker.fail_max == 3

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from aurum.resilience import ErrorClassifier, Pipeline, events
 from aurum.runtime import metrics
 from aurum.runtime.policy.policies import Policies
-from aurum.runtime.settings import load_settings
+from aurum.runtime.settings import Settings, load_settings
 
 Reload = Callable[[str], None]
 
@@ -43,7 +43,7 @@ _ALL = {
 def plant(tmp_path: Path) -> tuple[Policies, Reload]:
     path = tmp_path / "policies.yaml"
     path.write_text("generation: 1")
-    policies = Policies("there", load_settings(policy_file=path))
+    policies = Policies("there", load_settings(Settings, policy_file=path))
     generation = [1]
 
     def reload(text: str) -> None:

@@ -26,7 +26,7 @@ from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import SEQUENCE_CLOSED, Series, encode, now_us
 from aurum.runtime.errors import InvalidArgumentError
-from aurum.runtime.settings import Settings
+from aurum.security.settings import SenderSettings
 from aurum.security.source_limits import SourceLimits
 from aurum.v1 import ingestion_pb2
 
@@ -112,7 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
                 store._keeper.cancel()
             plant = MachineStates(PlantLimits(), 16, 1_000_000)
             plant.load(await store.machines(), await store.summaries())
-            self.servicer = IngestionServicer(store, plant, SourceLimits(Settings()), 4_000_000)
+            self.servicer = IngestionServicer(store, plant, SourceLimits(SenderSettings()), 4_000_000)
             return store
 
         self.store = self.runner.run(begin())

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import (
     FilesInput,
@@ -22,8 +23,8 @@ from aurum.edge.inputs.common.input import Input
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.redelivery_cache import RedeliveryCache
 from aurum.edge.inputs.common.tags import Tags
+from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool
-from aurum.runtime import metrics
 from aurum.runtime.service import Service
 from aurum.security.source_limits import SourceLimits
 
@@ -70,7 +71,9 @@ class InputSupervisor:
             await asyncio.sleep(_GAUGES_EVERY)
 
 
-def start_inputs(file: InputsFile, service: Service, spool: Spool, limits: SourceLimits) -> InputSupervisor:
+def start_inputs(
+    file: InputsFile, service: Service[EdgeSettings], spool: Spool, limits: SourceLimits
+) -> InputSupervisor:
     """Starts all inputs. Recoverable errors are retried with backoff; unexpected ones stop the service."""
     begun = time.time_ns() // 1_000_000
     inputs: dict[str, _Heard] = {}

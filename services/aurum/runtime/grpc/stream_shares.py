@@ -114,17 +114,6 @@ def rpc_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
     )
 
 
-def http_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
-    """Returns the shares of the API. calls: Returns the requests that it handles at a time, long responses included."""
-    return StreamShares(
-        {
-            "events": Share(lambda: settings.api_max_event_streams, "AURUM_API_MAX_EVENT_STREAMS"),
-            "query": query_share(settings, calls),
-        },
-        settings.stream_caller_share,
-    )
-
-
 def query_share(settings: Settings, calls: Callable[[], int]) -> Share:
     """Returns a share of the calls for queries, so that slow readers of long responses leave places for others."""
     return Share(lambda: max(1, int(calls() * settings.query_share)), "AURUM_RPC_CONCURRENCY_LIMIT, AURUM_QUERY_SHARE")

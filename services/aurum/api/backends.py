@@ -6,6 +6,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aurum.readings.transport.query_columns import query_method
+from aurum.readings.transport.write_call import SerializedSeries, write_method, write_request
 from aurum.resilience.policy import FallbackSpec
 from aurum.runtime import damage
 from aurum.runtime.errors import UnavailableError
@@ -37,11 +38,14 @@ class IngestionBackend(_Backend):
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, "aurum.v1.IngestionService")
         self._query = query_method(dependency.channel)
+        self._write = write_method(dependency.channel)
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
 
-    async def write(self, batch: ingestion_pb2.Batch) -> ingestion_pb2.WriteResponse:
-        """Writes a batch. It is idempotent, since source and sequence identify the batch."""
-        return await self._dependency.unary(self._stub.Write, ingestion_pb2.WriteRequest(batch=batch))
+    async def write_batch(
+        self, source_id: str, sequence: int, owner: str, series: SerializedSeries
+    ) -> ingestion_pb2.WriteResponse:
+        """Writes a batch. It is idempotent, since source and sequence identify the batch. Raises AurumError."""
+        return await self._dependency.unary(self._write, write_request(source_id, sequence, owner, series))
 
     async def query(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
         responses = await self._dependency.stream(self._query, request)

@@ -91,7 +91,7 @@ class _Taken:
         row = self.count
         self.count += 1
         if self.count > MAX_READINGS:
-            raise InvalidArgumentError.of("readings", f"are more than {MAX_READINGS}; send them in parts")
+            raise InvalidArgumentError.of("readings", f"must be at most {MAX_READINGS}; send several requests")
         if self.problem is None:
             try:
                 if len(content) < len(pairs):

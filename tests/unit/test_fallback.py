@@ -29,14 +29,14 @@ class Ingestion:
         self._error = error
         self.history: list[columns_pb2.QueriedColumns] = []
 
-    async def machine(self, machine_id: str) -> ingestion_pb2.Machine:
+    async def get_machine(self, machine_id: str) -> ingestion_pb2.Machine:
         if self._error:
             raise self._error
         if self._machine is None:
             raise NotFoundError(machine_id)
         return self._machine
 
-    async def query(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
+    async def query_readings(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
         if self._error:
             raise self._error
         return self.history

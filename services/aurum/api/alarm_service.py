@@ -46,12 +46,12 @@ class AlarmService:
     def __init__(
         self,
         ingestion: IngestionBackend,
-        plant: MachineCache,
+        machine_cache: MachineCache,
         rules: AlarmRules,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ingestion = ingestion
-        self._plant = plant
+        self._machine_cache = machine_cache
         self._rules = {rule.name: rule for rule in rules.rules}
         self._clock = clock
         self._alarms = JournaledAlarms(_MOST_ALARMS)
@@ -147,7 +147,7 @@ class AlarmService:
         Raises:
             AurumError: The store did not answer.
         """
-        events = await self._ingestion.events(
+        events = await self._ingestion.list_events(
             KIND, "", start_us, end_us, limit, None if wanted is None else lambda event: wanted(_machine_of(event))
         )
         read = (alarm_journal.decode(event.content, f"{event.id} at {event.at_us}") for event in events)
@@ -183,7 +183,7 @@ class AlarmService:
 
     async def _catch_up(self) -> None:
         """Reads the journal's new entries since the last read, at most the newest _MOST_READ."""
-        events = await self._ingestion.events_after(KIND, self._alarms.last_number, _MOST_READ)
+        events = await self._ingestion.list_events_after(KIND, self._alarms.last_number, _MOST_READ)
         for event in events:
             transition = alarm_journal.decode(event.content, f"{event.id} at {event.at_us}")
             if transition is None:
@@ -196,12 +196,12 @@ class AlarmService:
             self._alarms.last_number = max(self._alarms.last_number, events[-1].number)
 
     async def _look(self, *, everywhere: bool) -> None:
-        version = self._plant.version
-        changed = list(self._plant.changed_since(self._version))
+        version = self._machine_cache.version
+        changed = list(self._machine_cache.changed_since(self._version))
         self._version = version
         await self._judge_all(changed, only_waiting=False)
         if everywhere:
-            await self._judge_all(list(self._plant.changed_since(-1)), only_waiting=True)
+            await self._judge_all(list(self._machine_cache.changed_since(-1)), only_waiting=True)
 
     async def _judge_all(self, views: Sequence[MachineView], *, only_waiting: bool) -> None:
         for number, view in enumerate(views, start=1):
@@ -259,7 +259,7 @@ class AlarmService:
         transition = Transition(kind, alarm.machine_id, alarm.rule, self._now(), by, until_us, reason=reason)
         try:
             with criticality_scope(Criticality.ALARM):
-                await self._ingestion.record([_event(transition)])
+                await self._ingestion.record_events([_event(transition)])
         except AurumError as error:
             raise UnavailableError(f"alarm {alarm.alarm_id} is as it was: {error.message}") from error
         self._tell(transition, self._alarms.apply_own(transition))
@@ -270,7 +270,7 @@ class AlarmService:
         while self._waiting:
             part = [self._waiting[index] for index in range(min(_PAGE, len(self._waiting)))]
             with criticality_scope(Criticality.ALARM):
-                await self._ingestion.record([_event(transition) for transition in part])
+                await self._ingestion.record_events([_event(transition) for transition in part])
             for _ in range(min(len(part), len(self._waiting))):
                 self._waiting.popleft()
 
@@ -317,7 +317,7 @@ class AlarmService:
         return sum(changes for machine_id, changes in self._changes.items() if self._is_of(machine_id, sites))
 
     def _is_of(self, machine_id: str, sites: frozenset[str]) -> bool:
-        machine = self._plant.machine(machine_id)
+        machine = self._machine_cache.get_machine(machine_id)
         return machine is not None and machine.site in sites
 
     def _now(self) -> int:

@@ -24,7 +24,7 @@ class _Backend:
         self._health = health_pb2_grpc.HealthStub(dependency.channel)
         self._service = service
 
-    async def check(self) -> None:
+    async def check_health(self) -> None:
         """Checks the service's health. Raises AurumError if it does not serve."""
         request = health_pb2.HealthCheckRequest(service=self._service)
         answer = await self._dependency.unary(self._health.Check, request)  # type: ignore[attr-defined]
@@ -47,21 +47,21 @@ class IngestionBackend(_Backend):
         """Writes a batch. It is idempotent, since source and sequence identify the batch. Raises AurumError."""
         return await self._dependency.unary(self._write, write_request(source_id, sequence, owner, series))
 
-    async def query(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
+    async def query_readings(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
         responses = await self._dependency.stream(self._query, request)
         return [series for response in responses for series in response.series]
 
-    async def register(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
+    async def register_machine(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
         response = await self._dependency.unary(
             self._stub.RegisterMachine, request, idempotent=bool(request.request_id)
         )
         return response.machine
 
-    async def machine(self, machine_id: str) -> ingestion_pb2.Machine:
+    async def get_machine(self, machine_id: str) -> ingestion_pb2.Machine:
         request = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
         return (await self._dependency.unary(self._stub.GetMachine, request)).machine
 
-    async def machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
+    async def list_machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
         """Lists machines, combining pages until the requested page size is reached."""
         wanted = request.page_size
         answer = await self._dependency.unary(self._stub.ListMachines, request)
@@ -74,19 +74,19 @@ class IngestionBackend(_Backend):
             answer.next_page_token = more.next_page_token
         return answer
 
-    async def predictions(
+    async def list_predictions(
         self, machine_id: str, start_us: int, end_us: int, limit: int
     ) -> list[prediction_pb2.PredictResponse]:
         """Returns the recorded predictions of a machine, the newest first. Unreadable ones are omitted."""
-        events = await self.events("prediction", machine_id, start_us, end_us, limit)
+        events = await self.list_events("prediction", machine_id, start_us, end_us, limit)
         read = (_prediction(event) for event in events)
         return [prediction for prediction in read if prediction is not None]
 
-    async def record(self, events: Sequence[ingestion_pb2.Event]) -> None:
+    async def record_events(self, events: Sequence[ingestion_pb2.Event]) -> None:
         """Records events. It is idempotent, since kind, machine, time and id identify an event."""
         await self._dependency.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=events))
 
-    async def events(  # noqa: PLR0917
+    async def list_events(  # noqa: PLR0917
         self,
         kind: str,
         machine_id: str,
@@ -119,7 +119,7 @@ class IngestionBackend(_Backend):
             request.page_token = answer.next_page_token
             request.limit = limit - len(events) if wanted is None else _PAGE
 
-    async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
+    async def list_events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
         """Returns events of the whole plant that were recorded after an event number, in the order of their numbers.
 
         The replicas of a shared store number events by their own clocks. Therefore some earlier events are returned as
@@ -140,7 +140,7 @@ class IngestionBackend(_Backend):
                 return events[::-1]
             request.page_token = answer.next_page_token
 
-    def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
+    def watch_machines(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         """Streams the state of all machines, then their changes. Raises AurumError when the stream breaks."""
         request = ingestion_pb2.WatchRequest(interval_ms=interval_ms)
         return self._dependency.endless(self._stub.Watch, request)
@@ -154,7 +154,7 @@ class PredictionBackend(_Backend):
         self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
 
     @property
-    def fallback(self) -> FallbackSpec:
+    def fallback_spec(self) -> FallbackSpec:
         """The fallback specification of the policy in force."""
         return self._dependency.pipeline("Predict").policy.fallback
 
@@ -172,7 +172,7 @@ class PredictionBackend(_Backend):
         responses = await self._dependency.stream(self._stub.PredictBatch, requests)
         return [item for response in responses for item in response.items]
 
-    async def models(self) -> list[prediction_pb2.Model]:
+    async def list_models(self) -> list[prediction_pb2.Model]:
         response = await self._dependency.unary(self._stub.ListModels, prediction_pb2.ListModelsRequest())
         return list(response.models)
 

@@ -41,21 +41,21 @@ class ApiContext:
         faults: The injected faults.
         ingestion: Client of the ingestion service.
         prediction: Client of the prediction service.
-        plant: The in-memory view of all machines.
-        fallback: Answers when prediction cannot be reached.
-        alarms: The alarms of the plant.
-        feed: The event stream for consoles.
-        platform: The state of all processes, and notable traces.
-        plan: The accounting plan.
-        factors: Emission factors.
-        today: The accounts of the present day.
-        costs: The table of maintenance costs.
+        machine_cache: The in-memory view of all machines.
+        prediction_fallback: Answers when prediction cannot be reached.
+        alarm_service: The alarms of the plant.
+        live_feed: The event stream for consoles.
+        platform_view: The state of all processes, and notable traces.
+        accounting_plan: The accounting plan.
+        emission_factors: Emission factors.
+        today_accounts: The accounts of the present day.
+        cost_table: The table of maintenance costs.
         access_control: Authenticates and authorizes callers.
         ended_sessions: Sessions that were signed out.
         audit: The audit log.
         admin_servers: The admin servers of the other services, by name.
-        streams: Limits on long answers.
-        source: The source of readings whose callers name none.
+        stream_shares: Limits on long answers.
+        own_source: The source of readings whose callers name none.
     """
 
     settings: ApiSettings
@@ -64,21 +64,21 @@ class ApiContext:
     faults: Faults
     ingestion: IngestionBackend
     prediction: PredictionBackend
-    plant: MachineCache
-    fallback: PredictionFallback
-    alarms: AlarmService
-    feed: LiveFeed
-    platform: PlatformView
-    plan: AccountingPlan
-    factors: EmissionFactors
-    today: TodayAccounts
-    costs: CostTable
+    machine_cache: MachineCache
+    prediction_fallback: PredictionFallback
+    alarm_service: AlarmService
+    live_feed: LiveFeed
+    platform_view: PlatformView
+    accounting_plan: AccountingPlan
+    emission_factors: EmissionFactors
+    today_accounts: TodayAccounts
+    cost_table: CostTable
     access_control: AccessControl
     ended_sessions: EndedSessions
     audit: AuditLog
     admin_servers: Mapping[str, HttpDependency]
-    streams: StreamShares
-    source: OwnSource
+    stream_shares: StreamShares
+    own_source: OwnSource
 
 
 async def _context(request: Request) -> ApiContext:

@@ -59,9 +59,9 @@ class EndedSessions:
         while self._waiting:
             session_id, until = self._waiting[0]
             event = ingestion_pb2.Event(kind=_KIND, at_us=int(until * 1e6), id=session_id)
-            await self._ingestion.record([event])
+            await self._ingestion.record_events([event])
             self._waiting.popleft()
-        for event in await self._ingestion.events_after(_KIND, self._number, _MOST):
+        for event in await self._ingestion.list_events_after(_KIND, self._number, _MOST):
             self._number = max(self._number, event.number)
             self._note(event.id, event.at_us / 1e6)
 

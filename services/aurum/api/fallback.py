@@ -46,8 +46,8 @@ class Degraded:
 class PredictionFallback:
     """Keeps the latest requested predictions for the fallback. The plant view has those made in the background."""
 
-    def __init__(self, plant: MachineCache, ingestion: IngestionBackend) -> None:
-        self._plant = plant
+    def __init__(self, machine_cache: MachineCache, ingestion: IngestionBackend) -> None:
+        self._machine_cache = machine_cache
         self._ingestion = ingestion
         self._asked: collections.OrderedDict[str, tuple[prediction_pb2.PredictResponse, float]] = (
             collections.OrderedDict()
@@ -83,7 +83,7 @@ class PredictionFallback:
         return degraded
 
     def _last_good(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded | None:
-        known = [self._plant.last_good(machine_id)] if spec.last_good else []
+        known = [self._machine_cache.prediction_with_age(machine_id)] if spec.last_good else []
         if spec.last_good and machine_id in self._asked:
             asked, at = self._asked[machine_id]
             known.append((asked, time.time() - at))
@@ -122,11 +122,11 @@ class PredictionFallback:
         Raises:
             NotFoundError: There is no such machine.
         """
-        known = self._plant.machine(machine_id)
+        known = self._machine_cache.get_machine(machine_id)
         if known is not None:
             return known
         try:
-            return await self._ingestion.machine(machine_id)
+            return await self._ingestion.get_machine(machine_id)
         except NotFoundError:
             raise
         except AurumError as error:
@@ -136,7 +136,7 @@ class PredictionFallback:
     async def _history(self, machine_id: str) -> dict[str, Column]:
         request = ingestion_pb2.QueryRequest(machine_ids=[machine_id], last=_LAST)
         try:
-            found = await self._ingestion.query(request)
+            found = await self._ingestion.query_readings(request)
         except AurumError as error:
             logger.warning("there is no history for a rule: %s", error.message)
             return {}

@@ -27,11 +27,11 @@ class LiveFeed:
     An event's id is EPOCH.VERSION, where the version is the plant view's. A console that reconnects sends the last id.
     """
 
-    def __init__(self, plant: MachineCache, alarms: AlarmService) -> None:
-        self._plant = plant
+    def __init__(self, machine_cache: MachineCache, alarms: AlarmService) -> None:
+        self._machine_cache = machine_cache
         self._alarms = alarms
         self._epoch = f"{time.time_ns() // 1_000_000:x}"
-        self._version = plant.version
+        self._version = machine_cache.version
         # By a version and the sites of a console: the events from that version to the present one
         self._encoded: dict[tuple[int, frozenset[str]], asyncio.Task[Sequence[bytes]]] = {}
         self._ticks = 0
@@ -43,7 +43,7 @@ class LiveFeed:
 
     async def run(self) -> None:
         """Checks for changes while there are consoles. Runs until the plant view is closed."""
-        while not self._plant.closed:
+        while not self._machine_cache.closed:
             await asyncio.sleep(_EVERY)
             if self.consoles:
                 self._look()
@@ -64,7 +64,7 @@ class LiveFeed:
                 self._look()
             alarms = pulse = b""
             yield b"retry: 1000\n\n"
-            while not self._plant.closed:
+            while not self._machine_cache.closed:
                 version, tick = self._version, self._ticks
                 for event in await self._since(seen, sites):
                     yield event
@@ -83,13 +83,17 @@ class LiveFeed:
 
     def _look(self) -> None:
         now = time.monotonic()
-        changed = self._plant.version != self._version
+        changed = self._machine_cache.version != self._version
         if changed:
-            self._version = self._plant.version
+            self._version = self._machine_cache.version
             self._encoded.clear()
         revision = (self._alarms.revision, self._alarms.loaded)
         if now - self._pulse[0] >= _PULSE:
-            status = {"now": time.time() * 1000, "unreachable": self._plant.unreachable(), "consoles": self.consoles}
+            status = {
+                "now": time.time() * 1000,
+                "unreachable": self._machine_cache.unreachable_services(),
+                "consoles": self.consoles,
+            }
             self._pulse = (now, _event("pulse", status))
             changed = True
         if revision != self._alarm_revision:
@@ -125,8 +129,8 @@ class LiveFeed:
 
     async def _encode(self, seen: int, sites: frozenset[str]) -> Sequence[bytes]:
         id_ = f"{self._epoch}.{self._version}"
-        views = [view for view in self._plant.changed_since(seen) if not sites or view.machine.site in sites]
-        total = self._plant.machines_of(sites)
+        views = [view for view in self._machine_cache.changed_since(seen) if not sites or view.machine.site in sites]
+        total = self._machine_cache.count_machines(sites)
         events: list[bytes] = []
         start = 0
         # A caller bound to sites gets no empty event, since it would reveal a change at another site

@@ -31,7 +31,7 @@ QueryPlace = Depends(_query_place)
 def _place(kind: Kind, request: Request, context: ApiContext, caller: Identity) -> Generator[None]:
     with contextlib.ExitStack() as place:
         try:
-            place.enter_context(context.streams.place(kind, caller_of(request.scope, caller)))
+            place.enter_context(context.stream_shares.place(kind, caller_of(request.scope, caller)))
         except ResourceExhaustedError:
             request.state.beyond_own_share = True  # keeps the refusal from counting as overload
             raise

@@ -57,21 +57,21 @@ class MachineCache:
         """Marks the view as closed, upon which event streams end."""
         self.closed = True
 
-    def prediction_of(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
+    def latest_prediction(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
         view = self._views.get(machine_id)
         return view.prediction if view else None
 
-    def machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
+    def get_machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
         """Returns the last known state of a machine with the latest reading of each sensor, or None."""
         view = self._views.get(machine_id)
         return view.machine if view else None
 
-    def last_good(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
+    def prediction_with_age(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
         """Returns the latest prediction of a machine and its age in seconds, or None."""
         view = self._views.get(machine_id)
         return (view.prediction, time.time() - view.predicted_at) if view and view.prediction else None
 
-    def note_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
+    def store_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
         """Stores a prediction that a request obtained."""
         view = self._views.get(machine_id)
         if view:
@@ -79,7 +79,7 @@ class MachineCache:
             view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # spares the background scoring
             self._touch(view)
 
-    def machines_of(self, sites: frozenset[str]) -> int:
+    def count_machines(self, sites: frozenset[str]) -> int:
         """Returns the number of machines of some sites, or of all if `sites` is empty."""
         if not sites:
             return len(self._views)
@@ -96,7 +96,7 @@ class MachineCache:
                 return
             yield view
 
-    def first_look(self, within: float, scored: bool) -> str | None:
+    def readiness_problem(self, within: float, scored: bool) -> str | None:
         """Returns why the view is not ready, or None if it is ready.
 
         The view is ready when it has the data that the fallback needs. After `within` seconds it counts as ready
@@ -115,30 +115,30 @@ class MachineCache:
             return "the machines are not known yet"
         return "the machines have no predictions yet" if scored and not self._scored else None
 
-    def unreachable(self) -> list[str]:
+    def unreachable_services(self) -> list[str]:
         """Returns the names of the services that have not answered for a while."""
         since = time.monotonic() - _HEARD_WITHIN
         return [name for name in ("ingestion", "prediction") if self._heard.get(name, -1e9) < since]
 
-    async def probe(self) -> None:
+    async def probe_services(self) -> None:
         """Checks periodically which services answer. Runs until cancelled."""
         while True:
             for name, backend in (("ingestion", self._ingestion), ("prediction", self._prediction)):
                 try:
                     with criticality_scope(Criticality.ALARM):  # an overloaded service must still answer probes
-                        await backend.check()
+                        await backend.check_health()
                 except AurumError as error:
                     logger.warning("%s does not answer: %s", name, error.message)
                 else:
                     self._heard[name] = time.monotonic()
-            await asyncio.sleep(_PROBE_SOON if self.unreachable() else _PROBE_EVERY)
+            await asyncio.sleep(_PROBE_SOON if self.unreachable_services() else _PROBE_EVERY)
 
-    async def follow(self) -> None:
+    async def follow_machines(self) -> None:
         """Follows the state of all machines. Runs until cancelled."""
         backoff = _BACKOFF
         while True:
             try:
-                async for response in self._ingestion.watch(_WATCH_INTERVAL_MS):
+                async for response in self._ingestion.watch_machines(_WATCH_INTERVAL_MS):
                     backoff = _BACKOFF
                     self.problem = None
                     for machine in response.machines:
@@ -152,7 +152,7 @@ class MachineCache:
             await asyncio.sleep(backoff)
             backoff = min(_MAX_BACKOFF, 2 * backoff)
 
-    async def score(self) -> None:
+    async def score_machines(self) -> None:
         """Predicts periodically for machines with new readings, longest-waiting ones first. Runs until cancelled."""
         await self._seen.wait()
         while True:

@@ -45,10 +45,10 @@ async def require_machine(context: ApiContext, caller: Identity, machine_id: str
     """
     if not caller.sites:
         return
-    machine = context.plant.machine(machine_id)
+    machine = context.machine_cache.get_machine(machine_id)
     if machine is None or not machine.machine_type:  # it may have been registered since the plant view was updated
         try:
-            machine = await context.ingestion.machine(machine_id)
+            machine = await context.ingestion.get_machine(machine_id)
         except NotFoundError as error:
             raise none_of_callers(machine_id) from error
     if not caller.may_see(machine.site):
@@ -91,7 +91,7 @@ def of_callers(context: ApiContext, caller: Identity) -> Callable[[str], bool] |
         return None
 
     def wanted(machine_id: str) -> bool:
-        machine = context.plant.machine(machine_id)
+        machine = context.machine_cache.get_machine(machine_id)
         return machine is not None and caller.may_see(machine.site)
 
     return wanted

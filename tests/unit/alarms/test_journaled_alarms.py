@@ -138,12 +138,12 @@ class Journal:
     def __init__(self) -> None:
         self.events: dict[tuple[int, str], ingestion_pb2.Event] = {}
 
-    async def record(self, events: list[ingestion_pb2.Event]) -> None:
+    async def record_events(self, events: list[ingestion_pb2.Event]) -> None:
         for event in events:
             event.number = len(self.events) + 1
             self.events.setdefault((event.at_us, event.id), event)
 
-    async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
+    async def list_events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
         assert kind == "alarm"
         return [event for event in self.events.values() if event.number > number][-most:]
 
@@ -154,7 +154,7 @@ def journal() -> Journal:
 
 
 def desk(journal: Journal) -> AlarmService:
-    plant: Any = SimpleNamespace(version=0, changed_since=lambda version: iter(()), machine=lambda machine_id: None)
+    plant: Any = SimpleNamespace(version=0, changed_since=lambda version: iter(()), get_machine=lambda machine_id: None)
     return AlarmService(journal, plant, load_rules(), clock=lambda: 10_000.0)  # type: ignore[arg-type]
 
 

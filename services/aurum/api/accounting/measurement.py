@@ -78,11 +78,11 @@ async def _selected_machines(
     ingestion: IngestionBackend, selection: MachineSelection
 ) -> AsyncIterator[ingestion_pb2.Machine]:
     if selection.machine_id:
-        yield await ingestion.machine(selection.machine_id)
+        yield await ingestion.get_machine(selection.machine_id)
         return
     token, count = "", 0
     while True:
-        page = await ingestion.machines(
+        page = await ingestion.list_machines(
             ingestion_pb2.ListMachinesRequest(
                 page_size=1000, page_token=token, machine_type=selection.machine_type, site=selection.site
             )
@@ -108,7 +108,7 @@ async def _query_meters(
         (meters.counters, _MAX_COUNTS),
     ):
         if sensors:
-            answers += await ingestion.query(
+            answers += await ingestion.query_readings(
                 ingestion_pb2.QueryRequest(
                     machine_ids=machine_ids,
                     sensors=sensors,

@@ -44,7 +44,7 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
     """The alarms of the plant, with a flag when there are more than an operator can look at."""
     _loaded(context)
     now = _now()
-    known = [_out(context, alarm, now) for alarm in visible(context, caller, context.alarms.alarms)]
+    known = [_out(context, alarm, now) for alarm in visible(context, caller, context.alarm_service.alarms)]
     wanted = [
         alarm
         for alarm in known
@@ -54,7 +54,7 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
     ]
     if order == "priority":
         wanted.sort(key=lambda alarm: (_LOUDEST.index(alarm.state), -PRIORITIES.index(alarm.priority)))
-    recent, since = context.alarms.flood(caller.sites)
+    recent, since = context.alarm_service.flood(caller.sites)
     return AlarmsOut(
         items=wanted[:limit],
         counts=dict(Counter(alarm.state for alarm in known)),
@@ -71,7 +71,7 @@ async def journal(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> JournalOut:
     """What has happened to alarms, and who did it."""
-    found = await context.alarms.journal(
+    found = await context.alarm_service.journal(
         query_time("start", start), query_time("end", end), limit, of_callers(context, caller)
     )
     return JournalOut(
@@ -100,7 +100,7 @@ async def acknowledge_alarm(
     _loaded(context)
 
     async def acknowledge(act: Act) -> Alarm:
-        alarm = await context.alarms.acknowledge(alarm_id, _who(caller, body))
+        alarm = await context.alarm_service.acknowledge(alarm_id, _who(caller, body))
         act.after = alarm.state(_now())
         return alarm
 
@@ -115,7 +115,7 @@ async def shelve_alarm(context: Context, caller: Caller, alarm_id: str, body: Sh
     until = _now() + int(body.minutes * _MINUTE_US)
 
     async def shelve(act: Act) -> Alarm:
-        alarm = await context.alarms.shelve(alarm_id, until, _who(caller, body), body.reason)
+        alarm = await context.alarm_service.shelve(alarm_id, until, _who(caller, body), body.reason)
         act.after = f"shelved until {moment(until).isoformat()}"
         return alarm
 
@@ -131,7 +131,7 @@ async def unshelve_alarm(
     _loaded(context)
 
     async def unshelve(act: Act) -> Alarm:
-        alarm = await context.alarms.unshelve(alarm_id, _who(caller, body))
+        alarm = await context.alarm_service.unshelve(alarm_id, _who(caller, body))
         act.after = alarm.state(_now())
         return alarm
 
@@ -145,17 +145,17 @@ def _who(caller: Identity, body: AcknowledgeIn | ShelveIn | None) -> str:
 
 
 def _state(context: ApiContext, alarm_id: str) -> str | None:
-    alarm = context.alarms.find(alarm_id)
+    alarm = context.alarm_service.find(alarm_id)
     return alarm.state(_now()) if alarm else None
 
 
 def _loaded(context: ApiContext) -> None:
-    if not context.alarms.loaded:
+    if not context.alarm_service.loaded:
         raise UnavailableError("the alarms are not read from the store yet; try again soon", reason="ALARMS_LOADING")
 
 
 def _out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
-    rule = context.alarms.rule(alarm.rule)
+    rule = context.alarm_service.rule(alarm.rule)
     shelved = alarm.shelved_until_us > now_us
     return AlarmOut(
         id=alarm.alarm_id,

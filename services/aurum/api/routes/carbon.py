@@ -36,9 +36,9 @@ async def carbon(context: Context, query: AccountQueryParameters) -> CarbonOut |
 
     Market-based emissions take account of contracts, which are matched hour by hour.
     """
-    used = await measure_use(context.ingestion, context.plan, query.selection, query.over)
+    used = await measure_use(context.ingestion, context.accounting_plan, query.selection, query.over)
     metered = [use for use in used if use.energy is not None]
-    sites = await account_sites(metered, query.over, context.plan, context.factors)
+    sites = await account_sites(metered, query.over, context.accounting_plan, context.emission_factors)
     groups = group_use(metered, query.group_by)
     emissions = {name: attribute_emissions(members, sites.accounts, query.over) for name, members in groups.items()}
     if query.format != "json":
@@ -83,7 +83,9 @@ async def carbon_hint(
     if duration_hours > within_hours:
         raise InvalidArgumentError.of("duration_hours", "must be at most within_hours")
     now = resolve_range(0, 0).end // HOUR_US
-    hint = await find_best_start(context.plan, context.factors, site, now, kw, duration_hours, within_hours)
+    hint = await find_best_start(
+        context.accounting_plan, context.emission_factors, site, now, kw, duration_hours, within_hours
+    )
     return CarbonHintOut(
         zone=hint.zone,
         kw=kw,

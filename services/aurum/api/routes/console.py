@@ -54,7 +54,7 @@ async def console_settings(context: Context) -> ConsoleOut:
         environment=settings.environment,
         features={name: getattr(settings, f"feature_{name}") for name in names},
         faults_enabled=settings.faults_enabled,
-        traces_kept=context.platform.keeps_traces,
+        traces_kept=context.platform_view.keeps_traces,
         jaeger_url=settings.console_jaeger_url,
         grafana_url=settings.console_grafana_url,
         logs_url=settings.console_logs_url,

@@ -48,7 +48,7 @@ async def energy(
 
     If a reference period is given, the savings against the energy baseline of that period are returned as well.
     """
-    used = await measure_use(context.ingestion, context.plan, query.selection, query.over)
+    used = await measure_use(context.ingestion, context.accounting_plan, query.selection, query.over)
     metered = [use for use in used if use.energy is not None]
     groups = group_use(metered, query.group_by)
     if query.format != "json":
@@ -76,7 +76,7 @@ async def energy(
 async def _compare(
     context: ApiContext, query: AccountQuery, used: Sequence[MachineUse], period: TimeRange, interval: Interval
 ) -> BaselineOut:
-    before = await measure_use(context.ingestion, context.plan, query.selection, period)
+    before = await measure_use(context.ingestion, context.accounting_plan, query.selection, period)
     try:
         comparison = await asyncio.to_thread(compare_with_baseline, before, used, period, query.over, interval)
     except MissingVariableError as error:

@@ -36,5 +36,5 @@ async def events(
     """`machines` events: all machines, then those that changed, at most five times a second; `alarms` events: how many
     there are; a `pulse` each five seconds. With Last-Event-ID what came after that event.
     """
-    feed = context.feed.follow(last_event_id, caller.sites)
+    feed = context.live_feed.follow(last_event_id, caller.sites)
     return EventStream(_while_let_in(context, caller, feed), headers=_HEADERS)

@@ -34,7 +34,7 @@ async def list_machines(  # noqa: PLR0917 - query parameters
     site: str = "",
 ) -> MachinePage:
     """Machines in the order of their ids, with the risk of the latest background prediction."""
-    response = await context.ingestion.machines(
+    response = await context.ingestion.list_machines(
         ingestion_pb2.ListMachinesRequest(
             page_size=limit,
             page_token=_token(cursor),
@@ -44,7 +44,10 @@ async def list_machines(  # noqa: PLR0917 - query parameters
         )
     )
     return MachinePage(
-        items=[machine_out(machine, context.plant.prediction_of(machine.machine_id)) for machine in response.machines],
+        items=[
+            machine_out(machine, context.machine_cache.latest_prediction(machine.machine_id))
+            for machine in response.machines
+        ],
         next_cursor=_cursor(response.next_page_token),
     )
 
@@ -70,11 +73,11 @@ async def register_machine(
 
     async def register(act: Act) -> ingestion_pb2.Machine:
         try:
-            registered = await context.ingestion.register(registration)
+            registered = await context.ingestion.register_machine(registration)
         except NotFoundError as error:
             raise none_of_callers(machine.machine_id) from error
         except AlreadyExistsError as error:
-            if caller.sites and not caller.may_see((await context.ingestion.machine(machine.machine_id)).site):
+            if caller.sites and not caller.may_see((await context.ingestion.get_machine(machine.machine_id)).site):
                 raise none_of_callers(machine.machine_id) from error
             raise key_reused() if error.reason == REQUEST_ID_REUSED else error from error
         act.after = {"machine_type": machine.machine_type, "site": site}
@@ -82,15 +85,15 @@ async def register_machine(
 
     registered = await context.audit.perform(caller, "machine.register", machine.machine_id, register)
     response.headers["Location"] = f"/api/machines/{registered.machine_id}"
-    return machine_out(registered, context.plant.prediction_of(registered.machine_id))
+    return machine_out(registered, context.machine_cache.latest_prediction(registered.machine_id))
 
 
 @router.get("/{machine_id}")
 async def get_machine(context: Context, machine_id: str) -> MachineDetail:
     """One machine with the last reading of each of its sensors."""
     set_request_context(machine_id=machine_id)
-    machine = await context.ingestion.machine(machine_id)
-    return machine_detail(machine, context.plant.prediction_of(machine_id))
+    machine = await context.ingestion.get_machine(machine_id)
+    return machine_detail(machine, context.machine_cache.latest_prediction(machine_id))
 
 
 @router.get("/{machine_id}/metrics", response_model=MetricsOut, dependencies=[QueryPlace])
@@ -106,7 +109,7 @@ async def machine_metrics(  # noqa: PLR0917 - query parameters
     for more than a million readings are refused.
     """
     set_request_context(machine_id=machine_id)
-    responses = await context.ingestion.query(
+    responses = await context.ingestion.query_readings(
         ingestion_pb2.QueryRequest(
             machine_ids=[machine_id],
             sensors=sensor or [],

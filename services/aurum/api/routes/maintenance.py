@@ -43,7 +43,7 @@ async def advice(
     """
     set_request_context(machine_id=machine_id)
     found = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
-    costs = context.costs.costs_for(found.machine_type)
+    costs = context.cost_table.costs_for(found.machine_type)
     if not found.HasField("rul") or not found.rul.quantiles:
         raise FailedPreconditionError(
             f"there is no advice for {machine_id}, since no model tells its RUL: "
@@ -71,11 +71,11 @@ async def advice(
         rul_estimate=found.rul.estimate,
         rul_lower=found.rul.lower,
         rul_upper=found.rul.upper,
-        currency=context.costs.currency,
+        currency=context.cost_table.currency,
         options=[_option(each) for each in choices],
         best=best.when,
         saves=saves,
-        advice=f"{_WORDS[best.when]}: it is expected to cost {saves:,.0f} {context.costs.currency} less than a failure"
+        advice=f"{_WORDS[best.when]}: it is expected to cost {saves:,.0f} {context.cost_table.currency} less than a failure"
         if best.when != "at_failure"
         else f"{_WORDS[best.when]}: a failure is not expected to cost more than maintenance before it",
         trace_id=current_trace_id(),
@@ -86,7 +86,7 @@ async def advice(
 async def record_maintenance(context: Context, caller: Caller, machine_id: str, body: MaintenanceIn) -> MaintenanceOut:
     """Writes down that a machine was maintained. The same at the same time is one record."""
     set_request_context(machine_id=machine_id)
-    await context.ingestion.machine(machine_id)
+    await context.ingestion.get_machine(machine_id)
     now_us = int(time.time() * 1e6)
     at_us = query_time("at", body.at) if body.at else now_us
     if at_us <= 0:
@@ -101,7 +101,7 @@ async def record_maintenance(context: Context, caller: Caller, machine_id: str, 
     )
 
     async def record(act: Act) -> None:
-        await context.ingestion.record([event])
+        await context.ingestion.record_events([event])
         act.after = body.text
 
     await context.audit.perform(caller, "maintenance.record", machine_id, record)
@@ -118,7 +118,9 @@ async def list_maintenance(
 ) -> MaintenanceRecords:
     """When a machine was maintained, the newest first."""
     set_request_context(machine_id=machine_id)
-    found = await context.ingestion.events(_KIND, machine_id, query_time("start", start), query_time("end", end), limit)
+    found = await context.ingestion.list_events(
+        _KIND, machine_id, query_time("start", start), query_time("end", end), limit
+    )
     read = (_record(event) for event in found)
     return MaintenanceRecords(machine_id=machine_id, items=[record for record in read if record is not None])
 

@@ -14,7 +14,7 @@ router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("
 @router.get("/api/models")
 async def list_models(context: Context) -> ModelsOut:
     """All models by machine type and version. drift is of the champion, as the replica that answered has seen it."""
-    return ModelsOut(items=[_model_out(model) for model in await context.prediction.models()])
+    return ModelsOut(items=[_model_out(model) for model in await context.prediction.list_models()])
 
 
 def _model_out(model: prediction_pb2.Model) -> ModelOut:

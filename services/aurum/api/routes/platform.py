@@ -52,7 +52,7 @@ async def platform(context: Context, caller: Caller) -> PlatformOut:
     """Every process of every service at this moment: what it does, its breakers, budgets, limits and policies. Who is
     bound to sites is not told what is damaged, nor what inputs hear, since that names machines of all sites.
     """
-    found = await context.platform.instances()
+    found = await context.platform_view.instances()
     if caller.sites:
         found = [{name: value for name, value in each.items() if name not in _OF_ALL_SITES} for each in found]
     return PlatformOut(instances=found)
@@ -64,7 +64,7 @@ async def traces(context: Context, caller: Caller) -> TracesOut:
     its own requests.
     """
     _keeps_traces(context)
-    found = [each for each, spans in context.platform.traces if _may_see(caller, spans)]
+    found = [each for each, spans in context.platform_view.traces if _may_see(caller, spans)]
     return TracesOut(items=[TraceOut.model_validate(each, from_attributes=True) for each in found])
 
 
@@ -74,7 +74,7 @@ async def trace(
 ) -> TraceDetail:
     """One of them, with its spans."""
     _keeps_traces(context)
-    found = context.platform.trace(trace_id)
+    found = context.platform_view.trace(trace_id)
     if found is None or not _may_see(caller, found[1]):
         raise NotFoundError(f"trace {trace_id} is not kept here (any more)", reason="TRACE_NOT_FOUND")
     of_it, spans = found
@@ -90,7 +90,7 @@ async def add_fault(context: Context, caller: Caller, service: str, fault: Fault
         return await server.post_json("/faults", fault.model_dump(mode="json"), at=address)
 
     async def add(act: Act) -> list[Any]:
-        told = list(await context.platform.each(service, tell))
+        told = list(await context.platform_view.each(service, tell))
         act.after = fault.model_dump(mode="json")
         return told
 
@@ -107,7 +107,7 @@ async def clear_faults(context: Context, caller: Caller, service: str) -> Faults
         return await server.delete_json("/faults", at=address)
 
     async def clear(act: Act) -> list[Any]:
-        return list(await context.platform.each(service, tell))
+        return list(await context.platform_view.each(service, tell))
 
     told = await context.audit.perform(caller, "fault.clear", service, clear)
     return FaultsOut(service=service, processes=len(told))
@@ -123,7 +123,7 @@ def _may_see(caller: Identity, spans: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _keeps_traces(context: ApiContext) -> None:
-    if not context.platform.keeps_traces:
+    if not context.platform_view.keeps_traces:
         raise UnimplementedError(
             "spans are not kept in memory here (AURUM_TRACING_RING_SPANS); look into the tracing backend",
             reason="NO_SPANS_KEPT",

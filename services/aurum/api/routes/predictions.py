@@ -47,7 +47,9 @@ async def past_predictions(
 ) -> PastPredictionsOut:
     """What was predicted of a machine, about once a minute while anyone asked."""
     set_request_context(machine_id=machine_id)
-    found = await context.ingestion.predictions(machine_id, query_time("start", start), query_time("end", end), limit)
+    found = await context.ingestion.list_predictions(
+        machine_id, query_time("start", start), query_time("end", end), limit
+    )
     return PastPredictionsOut(machine_id=machine_id, items=[past_prediction_out(each) for each in found])
 
 
@@ -90,10 +92,10 @@ async def _predict_machine(context: ApiContext, machine_id: str) -> PredictionOu
     try:
         response = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
     except FAILURES as error:
-        degraded = await context.fallback.answer(machine_id, context.prediction.fallback, error)
+        degraded = await context.prediction_fallback.answer(machine_id, context.prediction.fallback_spec, error)
         return prediction_out(degraded.prediction, degraded.age)
-    context.plant.note_prediction(machine_id, response)
-    context.fallback.remember(machine_id, response)
+    context.machine_cache.store_prediction(machine_id, response)
+    context.prediction_fallback.remember(machine_id, response)
     return prediction_out(response)
 
 

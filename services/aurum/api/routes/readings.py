@@ -82,17 +82,17 @@ async def _write_once(
 
 async def _write_as_own(context: ApiContext, series: SerializedSeries) -> ingestion_pb2.WriteResponse:
     """Writes readings without source and idempotency key as a batch of this process."""
-    source_id, sequence = context.source.take()
+    source_id, sequence = context.own_source.take()
     try:
         return await context.ingestion.write_batch(source_id, sequence, _OWN, series)
     except AurumError as error:
         if isinstance(error, FAILURES):
-            context.source.unknown(source_id)
+            context.own_source.unknown(source_id)
         else:
-            context.source.refused(source_id, sequence)
+            context.own_source.refused(source_id, sequence)
         raise
     except BaseException:
-        context.source.unknown(source_id)
+        context.own_source.unknown(source_id)
         raise
 
 

@@ -19,7 +19,7 @@ router = APIRouter()
 async def health(context: Context) -> HealthResponse:
     """Whether the platform can do its work: degraded without one of its services, unhealthy without any."""
     settings = context.settings
-    missing = [*context.plant.unreachable(), *filter(None, [context.plant.problem])]
+    missing = [*context.machine_cache.unreachable_services(), *filter(None, [context.machine_cache.problem])]
     return HealthResponse(
         status="healthy" if not missing else "degraded" if len(missing) == 1 else "unhealthy",
         app_name=APP_NAME,

@@ -30,7 +30,7 @@ async def today(
     now = int(time.time() * 1e6)
     if not start <= now < start + _LONGEST_DAY_US:
         raise InvalidArgumentError.of("midnight", "must be within the last 25 hours")
-    account = await context.today.account(site_to_ask(caller, site), start, now)
+    account = await context.today_accounts.account(site_to_ask(caller, site), start, now)
     return TodayOut(
         start=moment(start),
         end=moment(account.now_us),

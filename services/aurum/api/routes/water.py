@@ -16,7 +16,7 @@ router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_featur
 @router.get("/api/water", response_model=WaterOut, responses=EXPORTED)
 async def water(context: Context, query: AccountQueryParameters) -> WaterOut | Response:
     """Returns the water of machines, lines or sites, and its ratio to the energy of the same machines."""
-    used = await measure_use(context.ingestion, context.plan, query.selection, query.over)
+    used = await measure_use(context.ingestion, context.accounting_plan, query.selection, query.over)
     metered = [use for use in used if use.water is not None]
     groups = group_use(metered, query.group_by)
     if query.format != "json":

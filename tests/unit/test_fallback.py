@@ -58,12 +58,12 @@ async def test_last_good_prediction_is_marked_in_span_and_log(caplog: pytest.Log
     made.remember("m", PREDICTION)
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span("request") as span, caplog.at_level(logging.WARNING):
-        degraded = await made.answer("m", SPEC, ERROR)
+        degraded = await made.substitute("m", SPEC, ERROR)
     assert degraded.source == "last_good"
     assert degraded.age is not None
     assert degraded.age < 60
     assert degraded.prediction.degraded
-    assert "the last prediction, 0 s old, stands in: prediction is down" in degraded.prediction.degraded_reason
+    assert "the last prediction, 0 s old, is used: prediction is down" in degraded.prediction.degraded_reason
     assert not PREDICTION.degraded  # the one that is kept is left as it was
     attributes = dict(span.attributes or {})  # type: ignore[attr-defined]
     assert attributes["aurum.degraded"] is True
@@ -75,9 +75,9 @@ async def test_last_good_prediction_is_marked_in_span_and_log(caplog: pytest.Log
 async def test_old_last_good_prediction_is_replaced_by_rule() -> None:
     made = fallback(Ingestion(machine("pump", vibration_mm_s=7.1)))
     made.remember("m", PREDICTION)
-    young = await made.answer("m", SPEC, ERROR)
+    young = await made.substitute("m", SPEC, ERROR)
     assert young.source == "last_good"
-    old = await made.answer("m", SPEC.model_copy(update={"last_good_max_age": 0.0}), ERROR)
+    old = await made.substitute("m", SPEC.model_copy(update={"last_good_max_age": 0.0}), ERROR)
     assert old.source == "rule"
     assert old.prediction.risk_score == pytest.approx(0.5)
     assert old.prediction.as_of_us == 5
@@ -90,7 +90,7 @@ async def test_type_without_limits_is_judged_by_shift_rule() -> None:
         machine_id="m", sensor="force_kn", timestamps_us=range(1, len(values) + 1), values=values
     )
     ingestion.history = [columns_pb2.QueriedColumns.FromString(whole.SerializeToString())]
-    degraded = await fallback(ingestion).answer("m", SPEC, ERROR)
+    degraded = await fallback(ingestion).substitute("m", SPEC, ERROR)
     assert "the rule by shift" in degraded.prediction.degraded_reason
     assert degraded.prediction.risk_score > 0.5
 
@@ -108,7 +108,7 @@ async def test_error_is_raised_when_no_fallback_applies(
     ingestion: Any, spec: FallbackSpec, expected: type[AurumError]
 ) -> None:
     with pytest.raises(expected):
-        await fallback(ingestion).answer("m", spec, ERROR)
+        await fallback(ingestion).substitute("m", spec, ERROR)
 
 
 def test_limits_match_sensors_and_rate_new_machines_healthy() -> None:

@@ -152,11 +152,11 @@ def test_body_budget_is_never_exceeded(steps: list[tuple[str, int, bool]]) -> No
     budget, held = BodyBudget(100), []
     for caller, nbytes, done in steps:
         if done and held:
-            budget.give_back(*held.pop(0))
+            budget.release(*held.pop(0))
             continue
         mine = sum(size for other, size in held if other == caller)
         try:
-            budget.take(caller, nbytes)
+            budget.reserve(caller, nbytes)
         except ResourceExhaustedError:
             assert sum(size for _, size in held) + nbytes > 100 or mine + nbytes > max(50, nbytes)
         else:

@@ -13,12 +13,14 @@ from aurum.runtime.errors import UnavailableError
 from aurum.runtime.grpc.client import Dependency
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
-_PAGE = 1000  # events
+_PAGE = 1000  # events in one answer
 _OVERLAP = 5_000_000  # event numbers derive from clocks in µs; the clocks of a store's replicas may differ by so much
-_MOST_SEARCHED = 20_000  # events that are searched for those that a caller may see
+_MAX_SEARCHED = 20_000  # events that are searched for those that a caller may see
 
 
 class _Backend:
+    """A client of a gRPC service with a health check."""
+
     def __init__(self, dependency: Dependency, service: str) -> None:
         self._dependency = dependency
         self._health = health_pb2_grpc.HealthStub(dependency.channel)
@@ -29,7 +31,7 @@ class _Backend:
         request = health_pb2.HealthCheckRequest(service=self._service)
         answer = await self._dependency.unary(self._health.Check, request)  # type: ignore[attr-defined]
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
-            raise UnavailableError(f"{self._service} does not serve at the moment")
+            raise UnavailableError(f"{self._service} reports that it is not serving")
 
 
 class IngestionBackend(_Backend):
@@ -48,27 +50,30 @@ class IngestionBackend(_Backend):
         return await self._dependency.unary(self._write, write_request(source_id, sequence, owner, series))
 
     async def query_readings(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
+        """Returns the requested series. Raises AurumError."""
         responses = await self._dependency.stream(self._query, request)
         return [series for response in responses for series in response.series]
 
     async def register_machine(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
+        """Registers a machine. It is idempotent if the request has an id. Raises AurumError."""
         response = await self._dependency.unary(
             self._stub.RegisterMachine, request, idempotent=bool(request.request_id)
         )
         return response.machine
 
     async def get_machine(self, machine_id: str) -> ingestion_pb2.Machine:
+        """Returns a machine with the latest reading of each sensor. Raises AurumError."""
         request = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
         return (await self._dependency.unary(self._stub.GetMachine, request)).machine
 
     async def list_machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
-        """Lists machines, combining pages until the requested page size is reached."""
-        wanted = request.page_size
+        """Lists machines, combining pages until the requested page size is reached. Raises AurumError."""
+        page_size = request.page_size
         answer = await self._dependency.unary(self._stub.ListMachines, request)
-        while answer.next_page_token and len(answer.machines) < wanted:
+        while answer.next_page_token and len(answer.machines) < page_size:
             rest = ingestion_pb2.ListMachinesRequest()
             rest.CopyFrom(request)
-            rest.page_size, rest.page_token = wanted - len(answer.machines), answer.next_page_token
+            rest.page_size, rest.page_token = page_size - len(answer.machines), answer.next_page_token
             more = await self._dependency.unary(self._stub.ListMachines, rest)
             answer.machines.extend(more.machines)
             answer.next_page_token = more.next_page_token
@@ -77,13 +82,23 @@ class IngestionBackend(_Backend):
     async def list_predictions(
         self, machine_id: str, start_us: int, end_us: int, limit: int
     ) -> list[prediction_pb2.PredictResponse]:
-        """Returns the recorded predictions of a machine, the newest first. Unreadable ones are omitted."""
+        """Returns the recorded predictions of a machine, the newest first. Unreadable ones are omitted.
+
+        Args:
+            machine_id: The machine.
+            start_us: Start of the range in µs since 1970.
+            end_us: End of the range in µs since 1970.
+            limit: Maximum number of predictions.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
         events = await self.list_events("prediction", machine_id, start_us, end_us, limit)
-        read = (_prediction(event) for event in events)
-        return [prediction for prediction in read if prediction is not None]
+        decoded = (_decode_prediction(event) for event in events)
+        return [prediction for prediction in decoded if prediction is not None]
 
     async def record_events(self, events: Sequence[ingestion_pb2.Event]) -> None:
-        """Records events. It is idempotent, since kind, machine, time and id identify an event."""
+        """Records events. It is idempotent, since kind, machine, time and id identify an event. Raises AurumError."""
         await self._dependency.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=events))
 
     async def list_events(  # noqa: PLR0917
@@ -93,7 +108,7 @@ class IngestionBackend(_Backend):
         start_us: int,
         end_us: int,
         limit: int,
-        wanted: Callable[[ingestion_pb2.Event], bool] | None = None,
+        selects: Callable[[ingestion_pb2.Event], bool] | None = None,
     ) -> list[ingestion_pb2.Event]:
         """Returns events in a time range, the newest first.
 
@@ -103,7 +118,10 @@ class IngestionBackend(_Backend):
             start_us: Start of the range in µs since 1970.
             end_us: End of the range in µs since 1970.
             limit: Maximum number of events.
-            wanted: Selects events, among the newest _MOST_SEARCHED; None for all.
+            selects: Whether to return an event, applied to the newest _MAX_SEARCHED; None for all.
+
+        Raises:
+            AurumError: Ingestion did not answer.
         """
         request = ingestion_pb2.ListEventsRequest(
             kind=kind, machine_id=machine_id, start_us=max(0, start_us), end_us=end_us, limit=limit
@@ -112,14 +130,14 @@ class IngestionBackend(_Backend):
         searched = 0
         while True:
             answer = await self._dependency.unary(self._stub.ListEvents, request)
-            events += answer.events if wanted is None else [event for event in answer.events if wanted(event)]
+            events += answer.events if selects is None else [event for event in answer.events if selects(event)]
             searched += len(answer.events)
-            if not answer.next_page_token or len(events) >= limit or searched >= _MOST_SEARCHED:
+            if not answer.next_page_token or len(events) >= limit or searched >= _MAX_SEARCHED:
                 return events[:limit]
             request.page_token = answer.next_page_token
-            request.limit = limit - len(events) if wanted is None else _PAGE
+            request.limit = limit - len(events) if selects is None else _PAGE
 
-    async def list_events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
+    async def list_events_after(self, kind: str, number: int, limit: int) -> list[ingestion_pb2.Event]:
         """Returns events of the whole plant that were recorded after an event number, in the order of their numbers.
 
         The replicas of a shared store number events by their own clocks. Therefore some earlier events are returned as
@@ -127,16 +145,19 @@ class IngestionBackend(_Backend):
 
         Args:
             kind: The kind of the events.
-            number: The number after which events are wanted.
-            most: Maximum number of events. If there are more, the newest are returned.
+            number: The number after which events are returned.
+            limit: Maximum number of events. If there are more, the newest are returned.
+
+        Raises:
+            AurumError: Ingestion did not answer.
         """
         request = ingestion_pb2.ListEventsRequest(kind=kind, by_number=True, after_number=max(0, number - _OVERLAP))
         events: list[ingestion_pb2.Event] = []
         while True:
-            request.limit = min(_PAGE, most - len(events))
+            request.limit = min(_PAGE, limit - len(events))
             answer = await self._dependency.unary(self._stub.ListEvents, request)
             events += answer.events
-            if not answer.next_page_token or len(events) >= most:
+            if not answer.next_page_token or len(events) >= limit:
                 return events[::-1]
             request.page_token = answer.next_page_token
 
@@ -159,9 +180,11 @@ class PredictionBackend(_Backend):
         return self._dependency.pipeline("Predict").policy.fallback
 
     async def predict(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
+        """Returns the prediction for a machine or for given features. Raises AurumError."""
         return await self._dependency.unary(self._stub.Predict, request)
 
     async def predict_batch(self, machine_ids: Sequence[str]) -> list[prediction_pb2.PredictBatchItem]:
+        """Returns a prediction or an error for each machine, in their order. Raises AurumError."""
         request = prediction_pb2.PredictBatchRequest(
             requests=[prediction_pb2.PredictRequest(machine_id=machine_id) for machine_id in machine_ids]
         )
@@ -173,14 +196,16 @@ class PredictionBackend(_Backend):
         return [item for response in responses for item in response.items]
 
     async def list_models(self) -> list[prediction_pb2.Model]:
+        """Returns all model versions. Raises AurumError."""
         response = await self._dependency.unary(self._stub.ListModels, prediction_pb2.ListModelsRequest())
         return list(response.models)
 
     async def explain(self, request: prediction_pb2.ExplainRequest) -> prediction_pb2.ExplainResponse:
+        """Returns a prediction with the features that contributed most. Raises AurumError."""
         return await self._dependency.unary(self._stub.Explain, request)
 
 
-def _prediction(event: ingestion_pb2.Event) -> prediction_pb2.PredictResponse | None:
+def _decode_prediction(event: ingestion_pb2.Event) -> prediction_pb2.PredictResponse | None:
     """Decodes a recorded prediction. Returns None and reports the damage if it cannot be read."""
     try:
         return prediction_pb2.PredictResponse.FromString(event.content)

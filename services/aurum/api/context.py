@@ -98,12 +98,12 @@ Caller = Annotated[Identity, Depends(_caller)]
 
 
 def require_feature(name: str) -> Callable[[ApiContext], Awaitable[None]]:
-    """Returns a route dependency that answers 501 if a feature is switched off."""
+    """Returns a route dependency that answers 501 if a feature is disabled."""
 
     async def check(context: Context) -> None:
         if not getattr(context.settings, f"feature_{name}"):
             raise UnimplementedError(
-                f"the feature {name} is switched off here (AURUM_FEATURE_{name.upper()})", reason="FEATURE_OFF"
+                f"the feature {name} is disabled (AURUM_FEATURE_{name.upper()})", reason="FEATURE_OFF"
             )
 
     return check

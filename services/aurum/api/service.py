@@ -158,7 +158,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     service.spawn(machine_cache.follow_machines(), "plant-view")
     service.spawn(machine_cache.probe_services(), "probe")
     service.spawn(alarm_service.run(), "alarms")
-    if context.access_control.asks:
+    if context.access_control.authenticates:
         service.spawn(ended_sessions.run(), "ended-sessions")
     service.spawn(live_feed.run(), "live-feed")
     service.spawn(platform_view.collect(), "traces")

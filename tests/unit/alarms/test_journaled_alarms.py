@@ -162,14 +162,14 @@ def desk(journal: Journal) -> AlarmService:
 async def test_restart_knows_every_alarm_of_one_moment(journal: Journal, silent: int) -> None:
     """However many alarms were raised at one moment, a desk that starts knows them, and the shelving of before."""
     first = desk(journal)
-    await asyncio.wait_for(first._turn(0), 10)
+    await asyncio.wait_for(first._run_round(0), 10)
     raised = [Transition("raised", f"m-{number:05}", "silent", 9_000_000_000) for number in range(silent)]
     for transition in [Transition("raised", "pump", "hot", 8_000_000_000, value=0.9), *raised]:
-        first._note(transition)
-    await first._turn(1)
+        first._apply_detected(transition)
+    await first._run_round(1)
     await first.shelve("pump~hot", 20_000_000_000, "Ada", "ordered")
     again = desk(journal)
-    await again._turn(0)
+    await again._run_round(0)
     assert len(list(again.alarms)) == silent + 1
     shelved = again.find("pump~hot")
     assert shelved is not None
@@ -178,13 +178,13 @@ async def test_restart_knows_every_alarm_of_one_moment(journal: Journal, silent:
 
 async def test_two_desks_take_over_what_the_other_did(journal: Journal) -> None:
     one, other = desk(journal), desk(journal)
-    await one._turn(0)
-    await other._turn(0)
-    one._note(Transition("raised", "m", "hot", 5_000_000))
-    await one._turn(1)
-    await other._turn(2)
+    await one._run_round(0)
+    await other._run_round(0)
+    one._apply_detected(Transition("raised", "m", "hot", 5_000_000))
+    await one._run_round(1)
+    await other._run_round(2)
     await other.acknowledge("m~hot", "Ada")
-    await one._turn(2)
+    await one._run_round(2)
     for each in (one, other):
         found = each.find("m~hot")
         assert found is not None

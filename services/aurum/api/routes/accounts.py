@@ -10,8 +10,8 @@ from fastapi import Depends, Query, Response
 
 from aurum.api.accounting.measurement import MachineSelection, resolve_range
 from aurum.api.context import Caller, Context
-from aurum.api.scope import require_machine, site_to_ask
-from aurum.api.serializers import moment, query_time
+from aurum.api.scope import require_machine, resolve_site
+from aurum.api.serializers import parse_query_time, to_datetime
 from aurum.api.table_export import CSV, PARQUET, table_response
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.hourly import HOUR_US, Floats, HourlyAmounts, TimeRange
@@ -64,8 +64,8 @@ async def _parse_query(  # noqa: PLR0917 - query parameters
     if machine_id:
         await require_machine(context, caller, machine_id)
     else:
-        site = site_to_ask(caller, site)
-    over = resolve_range(query_time("start", start), query_time("end", end))
+        site = resolve_site(caller, site)
+    over = resolve_range(parse_query_time("start", start), parse_query_time("end", end))
     return AccountQuery(MachineSelection(machine_id, site, machine_type), over, group_by, format)
 
 
@@ -75,8 +75,8 @@ AccountQueryParameters = Annotated[AccountQuery, Depends(_parse_query)]
 def common_fields(query: AccountQuery, not_metered: Sequence[str]) -> dict[str, Any]:
     """Returns the fields that all accounts begin with. not_metered: Ids of the machines without a meter."""
     return {
-        "start": moment(query.over.start),
-        "end": moment(query.over.end),
+        "start": to_datetime(query.over.start),
+        "end": to_datetime(query.over.end),
         "group_by": query.group_by,
         "not_metered": not_metered[:_MAX_NAMED],
         "not_metered_count": len(not_metered),
@@ -87,7 +87,7 @@ def rows_by_hour(amounts: HourlyAmounts) -> Iterator[tuple[datetime, float, floa
     """Yields start, amount and coverage of each hour."""
     rows = zip(amounts.amount.tolist(), amounts.coverage_by_hour.tolist(), strict=True)
     for index, (amount, coverage) in enumerate(rows):
-        yield moment((amounts.first + index) * HOUR_US), amount, coverage
+        yield to_datetime((amounts.first + index) * HOUR_US), amount, coverage
 
 
 def export(query: AccountQuery, groups: Mapping[str, Mapping[str, Floats]], name: str) -> Response:
@@ -101,7 +101,7 @@ def export(query: AccountQuery, groups: Mapping[str, Mapping[str, Floats]], name
     Raises:
         UnimplementedError: Parquet was requested and pyarrow is not installed.
     """
-    starts = [moment((query.over.first_hour + index) * HOUR_US) for index in range(query.over.hours)]
+    starts = [to_datetime((query.over.first_hour + index) * HOUR_US) for index in range(query.over.hours)]
     table: dict[str, list[Any]] = {"start": [], query.group_by: []}
     for group, columns in groups.items():
         table["start"] += starts

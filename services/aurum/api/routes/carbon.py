@@ -11,7 +11,7 @@ from aurum.api.accounting.measurement import measure_use, resolve_range
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import EXPORTED, AccountQueryParameters, common_fields, export
-from aurum.api.serializers import moment
+from aurum.api.serializers import to_datetime
 from aurum.api.sustainability_schemas import (
     CarbonAmount,
     CarbonHintOut,
@@ -55,7 +55,7 @@ async def carbon(context: Context, query: AccountQueryParameters) -> CarbonOut |
         ],
         hours=[
             CarbonHour(
-                start=moment((query.over.first_hour + index) * HOUR_US),
+                start=to_datetime((query.over.first_hour + index) * HOUR_US),
                 energy_kwh=float(hourly.energy_kwh[index]),
                 location_kgco2e=float(hourly.location_kgco2e[index]),
                 market_kgco2e=float(hourly.market_kgco2e[index]),
@@ -90,7 +90,7 @@ async def carbon_hint(
         zone=hint.zone,
         kw=kw,
         duration_hours=duration_hours,
-        best_start=moment(hint.shift.start * HOUR_US) if hint.shift.is_better else None,
+        best_start=to_datetime(hint.shift.start * HOUR_US) if hint.shift.is_better else None,
         now_kgco2e=hint.shift.now,
         best_kgco2e=hint.shift.best,
         note=hint.note,

@@ -17,7 +17,7 @@ from aurum.api.routes.accounts import (
     export,
     rows_by_hour,
 )
-from aurum.api.serializers import finite, moment, query_time
+from aurum.api.serializers import finite_or_none, parse_query_time, to_datetime
 from aurum.api.sustainability_schemas import BaselineOut, EnergyAmount, EnergyHour, EnergyOut
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.baseline import BaselineError
@@ -59,7 +59,9 @@ async def energy(
     if baseline_start or baseline_end:
         if not (baseline_start and baseline_end):
             raise InvalidArgumentError.of("baseline_end", "and baseline_start must be given together")
-        period = resolve_range(query_time("baseline_start", baseline_start), query_time("baseline_end", baseline_end))
+        period = resolve_range(
+            parse_query_time("baseline_start", baseline_start), parse_query_time("baseline_end", baseline_end)
+        )
         baseline = await _compare(context, query, used, period, baseline_interval)
     return EnergyOut(
         **common_fields(query, [use.machine_id for use in used if use.energy is None]),
@@ -93,8 +95,8 @@ def _amount_out(total: EnergyTotal) -> EnergyAmount:
 def _baseline_out(comparison: BaselineComparison, period: TimeRange, interval: Interval) -> BaselineOut:
     baseline, savings = comparison.baseline, comparison.savings
     return BaselineOut(
-        start=moment(period.start),
-        end=moment(period.end),
+        start=to_datetime(period.start),
+        end=to_datetime(period.end),
         interval=interval,
         intervals=baseline.intervals,
         intercept_kwh=baseline.intercept,
@@ -107,5 +109,5 @@ def _baseline_out(comparison: BaselineComparison, period: TimeRange, interval: I
         savings_kwh=savings.savings,
         savings_share=savings.share,
         intervals_outside=savings.outside,
-        cusum_kwh=[finite(value) for value in savings.cusum.tolist()],
+        cusum_kwh=[finite_or_none(value) for value in savings.cusum.tolist()],
     )

@@ -82,17 +82,17 @@ async def _write_once(
 
 async def _write_as_own(context: ApiContext, series: SerializedSeries) -> ingestion_pb2.WriteResponse:
     """Writes readings without source and idempotency key as a batch of this process."""
-    source_id, sequence = context.own_source.take()
+    source_id, sequence = context.own_source.next_batch()
     try:
         return await context.ingestion.write_batch(source_id, sequence, _OWN, series)
     except AurumError as error:
         if isinstance(error, FAILURES):
-            context.own_source.unknown(source_id)
+            context.own_source.record_unknown(source_id)
         else:
-            context.own_source.refused(source_id, sequence)
+            context.own_source.record_refused(source_id, sequence)
         raise
     except BaseException:
-        context.own_source.unknown(source_id)
+        context.own_source.record_unknown(source_id)
         raise
 
 
@@ -109,16 +109,16 @@ def _digest(body: bytes) -> str:
 
 
 def _parse_json(body: bytes) -> _Content:
-    payload = parse_readings(body)
-    if (payload.source_id is None) != (payload.sequence is None):
+    body_content = parse_readings(body)
+    if (body_content.source_id is None) != (body_content.sequence is None):
         raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
-    if payload.source_id is not None:
-        problem = source_id_problem(payload.source_id)
-        if problem is None and payload.source_id.startswith(ONE_BATCH):
-            problem = f"must not begin with {ONE_BATCH}, which stands for requests with an Idempotency-Key"
+    if body_content.source_id is not None:
+        problem = source_id_problem(body_content.source_id)
+        if problem is None and body_content.source_id.startswith(ONE_BATCH):
+            problem = f"must not begin with {ONE_BATCH}, which is reserved for requests with an Idempotency-Key"
         if problem:
             raise InvalidArgumentError.of("source_id", problem)
-    return _Content(_serialize(payload.rows, "value"), payload.source_id, payload.sequence or 0)
+    return _Content(_serialize(body_content.rows, "value"), body_content.source_id, body_content.sequence or 0)
 
 
 def _parse_csv(body: bytes) -> _Content:

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from aurum.api.context import Caller, Context
-from aurum.api.scope import site_to_ask
-from aurum.api.serializers import moment, query_time
+from aurum.api.scope import resolve_site
+from aurum.api.serializers import parse_query_time, to_datetime
 from aurum.api.sustainability_schemas import TodayOut, UsedOut
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.day_use import DayUse
@@ -26,14 +26,14 @@ async def today(
     site: Annotated[str, Query(description="Only this site; by default all that the caller may see.")] = "",
 ) -> TodayOut:
     """Returns energy, carbon and water since midnight, each with the mean by this time of the seven days before."""
-    start = query_time("midnight", midnight)
+    start = parse_query_time("midnight", midnight)
     now = int(time.time() * 1e6)
     if not start <= now < start + _LONGEST_DAY_US:
         raise InvalidArgumentError.of("midnight", "must be within the last 25 hours")
-    account = await context.today_accounts.account(site_to_ask(caller, site), start, now)
+    account = await context.today_accounts.account(resolve_site(caller, site), start, now)
     return TodayOut(
-        start=moment(start),
-        end=moment(account.now_us),
+        start=to_datetime(start),
+        end=to_datetime(account.now_us),
         energy_kwh=_used_out(account.used.get("energy")),
         carbon_kgco2e=_used_out(account.used.get("carbon")),
         water_litres=_used_out(account.used.get("water")),

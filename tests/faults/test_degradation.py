@@ -90,7 +90,7 @@ def test_api_falls_back_to_last_good_prediction_then_rule(platform: Platform, mo
     state = lambda: metric(platform, "api", "circuit_breaker_state", name="api/prediction")  # noqa: E731
     wait_for(lambda: predict(platform, "worn") and state() == 1, 20, "the metric says so")
     assert metric(platform, "api", "fallbacks_total", name="api/prediction", source="last_good") >= 1
-    logged = lines(platform, "api", "a prediction is degraded")[0]
+    logged = lines(platform, "api", "answering with a degraded prediction")[0]
     assert logged["degraded_source"] == "last_good"
     assert logged["machine_id"] == "worn"
     assert logged["trace_id"]

@@ -69,7 +69,7 @@ async def test_last_good_prediction_is_marked_in_span_and_log(caplog: pytest.Log
     assert attributes["aurum.degraded"] is True
     assert attributes["aurum.degraded.source"] == "last_good"
     assert "prediction is down" in str(attributes["aurum.degraded.reason"])
-    assert "a prediction is degraded" in caplog.text
+    assert "answering with a degraded prediction" in caplog.text
 
 
 async def test_old_last_good_prediction_is_replaced_by_rule() -> None:
@@ -91,7 +91,7 @@ async def test_type_without_limits_is_judged_by_shift_rule() -> None:
     )
     ingestion.history = [columns_pb2.QueriedColumns.FromString(whole.SerializeToString())]
     degraded = await fallback(ingestion).substitute("m", SPEC, ERROR)
-    assert "the rule by shift" in degraded.prediction.degraded_reason
+    assert "the fallback rule by shift" in degraded.prediction.degraded_reason
     assert degraded.prediction.risk_score > 0.5
 
 

@@ -94,10 +94,10 @@ def test_body_of_another_form_is_refused_by_field(body: bytes) -> None:
 
 def test_field_that_stands_twice_is_refused() -> None:
     one = json.dumps(READING)
-    with pytest.raises(InvalidArgumentError, match="body: has a field twice"):
+    with pytest.raises(InvalidArgumentError, match="body: has a duplicate field"):
         parse_readings(f'{{"readings": [{one}], "readings": [{one}]}}'.encode())
     twice = one.replace('"value"', '"value": 7, "value"')
-    with pytest.raises(TableError, match="row 1: has a field twice"):
+    with pytest.raises(TableError, match="row 1: has a duplicate field"):
         parse_readings(f'{{"readings": [{one}, {twice}]}}'.encode())
 
 

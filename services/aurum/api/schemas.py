@@ -74,7 +74,7 @@ class MachineOut(BaseModel):
     machine_type: str
     site: str
     status: Status = Field(
-        description="new: no reading yet; stale: no reading for 60 s; offline: no reading for 1 h; fault: its fault signal is on."
+        description="new: no reading yet; stale: none for 60 s; offline: none for 1 h; fault: its fault signal is on."
     )
     risk_score: float | None = Field(description="Risk of the latest background prediction; null if there is none yet.")
     rul: RulOut | None = None

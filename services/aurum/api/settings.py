@@ -33,7 +33,7 @@ class ApiSettings(Settings):
     api_max_connections: int = Field(
         2000,
         ge=1,
-        description="Maximum open connections; beyond it, the connection that has waited longest for its headers is closed.",
+        description="Maximum open connections; beyond it, the one that has waited longest for its headers is closed.",
     )
     api_max_connections_per_address: int = Field(
         1000, ge=1, description="Maximum open connections of one address; behind a proxy, of the proxy."
@@ -67,7 +67,7 @@ class ApiSettings(Settings):
     )
     auth_session_secret: SecretStr | None = Field(
         None,
-        description="Secret that signs console sessions, at least 32 characters, equal at all replicas; random if absent.",
+        description="Secret that signs console sessions, at least 32 characters, the same at all replicas; by default random.",
     )
     auth_session_hours: float = Field(12.0, gt=0, le=720, description="Hours after which a console session expires.")
     auth_open: Openness = Field(

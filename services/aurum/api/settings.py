@@ -67,7 +67,7 @@ class ApiSettings(Settings):
     )
     auth_session_secret: SecretStr | None = Field(
         None,
-        description="Secret that signs console sessions, at least 32 characters, the same at all replicas; by default random.",
+        description="Secret that signs console sessions, at least 32 characters, the same at all replicas; else random.",
     )
     auth_session_hours: float = Field(12.0, gt=0, le=720, description="Hours after which a console session expires.")
     auth_open: Openness = Field(
@@ -84,8 +84,8 @@ class ApiSettings(Settings):
     )
     console_logs_url: str | None = Field(
         None,
-        description="URL of the logs of a trace with the placeholder {trace_id}, such as a query of Grafana Explore; the "
-        "console links to it.",
+        description="URL of the logs of a trace with the placeholder {trace_id}, such as a query of Grafana Explore; "
+        "the console links to it.",
     )
     alarm_rules: Path | None = Field(None, description="Alarm rules (YAML); by default a few for common machines.")
     costs_file: Path | None = Field(

@@ -85,6 +85,7 @@ async def _replay(folder: Path, names: Sequence[str], settings: "EdgeSettings") 
     from aurum.edge import dead_letters
     from aurum.runtime.errors import FAILURES, AurumError
     from aurum.runtime.grpc.client import Dependency
+    from aurum.runtime.grpc.methods import INGESTION_SERVICE
     from aurum.runtime.grpc.tls import certificate_folder
     from aurum.runtime.policy.policies import Policies
     from aurum.v1 import ingestion_pb2
@@ -99,7 +100,7 @@ async def _replay(folder: Path, names: Sequence[str], settings: "EdgeSettings") 
     )
     # The request is serialized already
     write: Any = dependency.channel.unary_unary(
-        "/aurum.v1.IngestionService/Write",
+        f"/{INGESTION_SERVICE}/Write",
         request_serializer=None,
         response_deserializer=ingestion_pb2.WriteResponse.FromString,
     )

@@ -67,7 +67,7 @@ class ApiSettings(Settings):
     )
     auth_session_secret: SecretStr | None = Field(
         None,
-        description="Secret that signs console sessions, at least 32 characters, the same at all replicas; else random.",
+        description="Secret that signs console sessions, at least 32 characters, equal at all replicas; else random.",
     )
     auth_session_hours: float = Field(12.0, gt=0, le=720, description="Hours after which a console session expires.")
     auth_open: Openness = Field(

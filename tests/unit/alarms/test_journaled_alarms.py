@@ -38,10 +38,15 @@ def folded(journal: list[Transition]) -> dict[str, Alarm]:
     return alarms
 
 
+def read_all(alarms: JournaledAlarms, journal: list[Transition]) -> None:
+    for number, entry in enumerate(journal, start=1):
+        alarms.apply_entry(number, entry, 0)
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), transitions, st.booleans()), max_size=25), st.data())
 @settings(deadline=None)
 def test_replicas_converge_to_the_journal(steps: list[tuple[int, Transition, bool]], data: st.DataObject) -> None:
-    """Three replicas see things, write some of them, and read the journal now and then; in the end all are as it is."""
+    """Three replicas detect transitions, write some of them and sometimes read the journal; in the end all agree."""
     replicas = [JournaledAlarms(100) for _ in range(3)]
     unwritten: list[list[Transition]] = [[], [], []]
     journal: list[Transition] = []
@@ -50,27 +55,19 @@ def test_replicas_converge_to_the_journal(steps: list[tuple[int, Transition, boo
         journal.extend(unwritten[replica])
         unwritten[replica].clear()
 
-    def read(replica: int) -> None:
-        for number, entry in enumerate(journal, start=1):
-            replicas[replica].apply_entry(number, entry, 0)
-
     for replica, transition, writes in steps:
         if replicas[replica].apply_own(transition) is not None:
             unwritten[replica].append(transition)
         if writes:
             write(replica)
         if data.draw(st.booleans()):
-            read(data.draw(st.integers(0, 2)))
+            read_all(replicas[data.draw(st.integers(0, 2))], journal)
     for replica in range(3):
         write(replica)
     expected = folded(journal)
-    for replica in range(3):
-        read(replica)
-        assert {alarm.alarm_id: alarm for alarm in replicas[replica]} == expected
-    fresh = JournaledAlarms(100)
-    for number, entry in enumerate(journal, start=1):
-        fresh.apply_entry(number, entry, 0)
-    assert {alarm.alarm_id: alarm for alarm in fresh} == expected
+    for alarms in (*replicas, JournaledAlarms(100)):
+        read_all(alarms, journal)
+        assert {alarm.alarm_id: alarm for alarm in alarms} == expected
 
 
 def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
@@ -82,8 +79,7 @@ def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
         Transition("raised", "m", "r", 300),
     ]
     alarms = JournaledAlarms(10)
-    for number, entry in enumerate(journal, start=1):
-        alarms.apply_entry(number, entry, 0)
+    read_all(alarms, journal)
     (alarm,) = alarms
     assert alarm.state(600) == "unacknowledged"
 

@@ -69,8 +69,8 @@ class Savings:
         actual: The energy that was used.
         savings: Expected less actual energy.
         share: Savings relative to the expected energy.
-        cusum: Cumulative savings after each interval; NaN if the interval is not known.
-        intervals: Number of the known intervals.
+        cusum: Cumulative savings after each interval; NaN if the interval lacks a value.
+        intervals: Number of intervals with all values.
         outside: Number of those with a variable outside the baseline's range, where the model is less reliable.
     """
 
@@ -134,21 +134,21 @@ def savings(baseline: Baseline, energy: Floats, variables: Mapping[str, Floats])
     """Computes the savings of another period. The arguments are those of `fit_baseline`."""
     values = {name: variables[name] for name in baseline.variables}
     expected = baseline.expected_energy(values) if values else np.full(len(energy), baseline.intercept)
-    known = ~np.isnan(energy) & ~np.isnan(expected)
-    saved = np.where(known, expected - energy, 0.0)
-    cusum = np.where(known, np.cumsum(saved), np.nan)
-    beyond = np.zeros(len(energy), dtype=bool)
+    usable = ~np.isnan(energy) & ~np.isnan(expected)
+    saved = np.where(usable, expected - energy, 0.0)
+    cusum = np.where(usable, np.cumsum(saved), np.nan)
+    outside = np.zeros(len(energy), dtype=bool)
     for name, (low, high) in zip(baseline.variables, baseline.ranges, strict=True):
-        beyond |= (variables[name] < low) | (variables[name] > high)
-    total = float(expected[known].sum())
+        outside |= (variables[name] < low) | (variables[name] > high)
+    total = float(expected[usable].sum())
     return Savings(
         total,
-        float(energy[known].sum()),
+        float(energy[usable].sum()),
         float(saved.sum()),
         float(saved.sum()) / total if total else 0.0,
         cusum,
-        int(known.sum()),
-        int((beyond & known).sum()),
+        int(usable.sum()),
+        int((outside & usable).sum()),
     )
 
 

@@ -59,11 +59,11 @@ def _intervals(used: Sequence[MachineUse], over: TimeRange, interval: Interval) 
     """
     metered = [use for use in used if use.energy is not None]
     energy = sum_energy(metered, over)
-    covered = energy.covered >= _MIN_COVERAGE * np.maximum(energy.wanted, 3600.0 * len(metered))
+    covered = energy.covered >= _MIN_COVERAGE * np.maximum(energy.in_range, 3600.0 * len(metered))
     columns = {"energy": np.where(covered, energy.amount, np.nan)}
     produced, _ = sum_production(metered, over)
     if produced is not None and produced.estimate is not None:
-        produced_covered = produced.covered >= _MIN_COVERAGE * produced.wanted
+        produced_covered = produced.covered >= _MIN_COVERAGE * produced.in_range
         columns["production"] = np.where(produced_covered, produced.amount, np.nan)
     temperatures = [use.temperature for use in metered if use.temperature is not None]
     if temperatures:

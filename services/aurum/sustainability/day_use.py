@@ -33,7 +33,7 @@ class DayUse:
 
     Attributes:
         amount: What was used.
-        usual: The mean of the days before by the same time; None if none of them is known well enough.
+        usual: The mean of the days before by the same time; None if none of them is covered well enough.
         days: The number of these days.
     """
 

@@ -39,24 +39,24 @@ class HourlyAmounts:
         first: The first hour, in hours since 1970 UTC.
         amount: Amount in the covered part of each hour.
         covered: Seconds of each hour for which readings exist.
-        wanted: Seconds of each hour that are within the range.
+        in_range: Seconds of each hour that are within the range.
     """
 
     first: int
     amount: Floats
     covered: Floats
-    wanted: Floats
+    in_range: Floats
 
     @property
     def coverage(self) -> float:
         """The share of the range for which readings exist, from 0 to 1."""
-        return float(self.covered.sum() / self.wanted.sum()) if self.wanted.sum() else 0.0
+        return float(self.covered.sum() / self.in_range.sum()) if self.in_range.sum() else 0.0
 
     @property
     def coverage_by_hour(self) -> Floats:
         """The share of each hour for which readings exist, from 0 to 1; 0 for an hour outside the range."""
-        inside = self.wanted > 0
-        return np.where(inside, self.covered / np.where(inside, self.wanted, 1.0), 0.0)
+        inside = self.in_range > 0
+        return np.where(inside, self.covered / np.where(inside, self.in_range, 1.0), 0.0)
 
     @property
     def total(self) -> float:
@@ -81,11 +81,11 @@ def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_g
     """
     first, edges = _edges(start_us, end_us)
     count = len(edges) - 1
-    wanted = np.diff(edges) / 1e6
+    in_range = np.diff(edges) / 1e6
     valid = ~np.isnan(rates)
     times, rates = times[valid], rates[valid]
     if len(times) < 2:
-        return HourlyAmounts(first, np.zeros(count), np.zeros(count), wanted)
+        return HourlyAmounts(first, np.zeros(count), np.zeros(count), in_range)
     inside = edges[(edges > times[0]) & (edges < times[-1])]
     cuts = np.union1d(times, inside)
     values = np.interp(cuts, times, rates)
@@ -100,7 +100,7 @@ def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_g
         first,
         np.bincount(hour, weights=amount, minlength=count).astype(np.float64),
         np.bincount(hour, weights=seconds[covered], minlength=count).astype(np.float64),
-        wanted,
+        in_range,
     )
 
 
@@ -135,7 +135,7 @@ def sum_hours(parts: Iterable[HourlyAmounts], start_us: int, end_us: int) -> Hou
     total = empty_hours(start_us, end_us)
     for part in parts:
         total = HourlyAmounts(
-            total.first, total.amount + part.amount, total.covered + part.covered, total.wanted + part.wanted
+            total.first, total.amount + part.amount, total.covered + part.covered, total.in_range + part.in_range
         )
     return total
 

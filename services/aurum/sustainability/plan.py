@@ -133,7 +133,7 @@ class AccountingPlan(_PlanModel):
     """The content of an accounting plan file."""
 
     longest_gap_seconds: float = Field(
-        1200.0, gt=0, description="Between two readings; empty_hours is known of the time in a longer one."
+        1200.0, gt=0, description="Maximum seconds between two readings; the time of a longer gap is not covered."
     )
     meters: dict[str, Meters] = Field(description="Meters by machine type; * for all others.")
     lines: dict[str, tuple[str, ...]] = Field(

@@ -35,7 +35,7 @@ def test_range_inside_hours_counts_partial_hours() -> None:
     times = at([*range(0, 181, 10)])
     hourly = integrate(times, np.full(19, 12.0), START + 10 * MINUTE, START + 140 * MINUTE, GAP)
     assert hourly.first == HOUR
-    assert hourly.wanted.tolist() == [3000, 3600, 1200]
+    assert hourly.in_range.tolist() == [3000, 3600, 1200]
     assert hourly.covered.tolist() == pytest.approx([3000, 3600, 1200])
     assert hourly.amount.tolist() == pytest.approx([10, 12, 4])
     assert hourly.total == pytest.approx(26)
@@ -43,15 +43,15 @@ def test_range_inside_hours_counts_partial_hours() -> None:
 
 def test_range_ending_on_hour_has_no_extra_hour() -> None:
     hourly = empty_hours(START, START + 2 * HOUR_US)
-    assert (len(hourly.amount), len(hourly.covered), len(hourly.wanted)) == (2, 2, 2)
+    assert (len(hourly.amount), len(hourly.covered), len(hourly.in_range)) == (2, 2, 2)
     later = integrate(at([]), np.array([]), START, START + 2 * HOUR_US + 1, GAP)
-    assert later.wanted.tolist() == [3600, 3600, 1e-6]
+    assert later.in_range.tolist() == [3600, 3600, 1e-6]
 
 
 def test_range_within_one_hour_has_single_hour() -> None:
     hourly = integrate(at([0, 20, 40, 60]), np.full(4, 6.0), START + 15 * MINUTE, START + 45 * MINUTE, GAP)
     assert hourly.first == HOUR
-    assert hourly.wanted.tolist() == [1800]
+    assert hourly.in_range.tolist() == [1800]
     assert hourly.amount.tolist() == pytest.approx([3])
 
 
@@ -65,7 +65,7 @@ def test_hours_outside_readings_are_not_covered() -> None:
     hourly = integrate(at([130, 140, 150]), np.full(3, 6.0), START, START + 5 * HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([0, 0, 2, 0, 0])
     assert hourly.covered.tolist() == pytest.approx([0, 0, 1200, 0, 0])
-    assert hourly.wanted.tolist() == [3600] * 5
+    assert hourly.in_range.tolist() == [3600] * 5
     assert hourly.coverage == pytest.approx(1 / 15)
 
 
@@ -107,7 +107,7 @@ def test_fewer_than_two_readings_yield_no_amount(values: list[float]) -> None:
         hourly = sums(at([10, 20][: len(values)]), np.array(values), START + MINUTE, START + 2 * HOUR_US, GAP)
         assert hourly.first == HOUR
         assert hourly.amount.tolist() == hourly.covered.tolist() == [0, 0]
-        assert hourly.wanted.tolist() == [3540, 3600]
+        assert hourly.in_range.tolist() == [3540, 3600]
         assert hourly.coverage == 0
         assert hourly.estimate is None
 
@@ -190,7 +190,7 @@ def test_counter_total_equals_its_increase(steps: list[tuple[int, int]]) -> None
 def test_empty_hourly_result_is_zero_for_each_hour() -> None:
     hourly = empty_hours(START + MINUTE, START + 3 * HOUR_US)
     assert hourly.first == HOUR
-    assert hourly.amount.tolist() == hourly.covered.tolist() == hourly.wanted.tolist() == [0, 0, 0]
+    assert hourly.amount.tolist() == hourly.covered.tolist() == hourly.in_range.tolist() == [0, 0, 0]
     assert hourly.coverage == 0
     assert hourly.estimate is None
 
@@ -202,9 +202,9 @@ def test_sum_of_machines_adds_amounts_and_coverage() -> None:
     assert both.first == HOUR
     assert both.amount.tolist() == [11, 22]
     assert both.covered.tolist() == [1100, 800]
-    assert both.wanted.tolist() == [5400, 5400]
+    assert both.in_range.tolist() == [5400, 5400]
     none = sum_hours([], START, START + 2 * HOUR_US)
-    assert (none.first, none.wanted.tolist()) == (HOUR, [0, 0])
+    assert (none.first, none.in_range.tolist()) == (HOUR, [0, 0])
 
 
 def test_hourly_mean_uses_only_covered_time() -> None:

@@ -1,7 +1,7 @@
 """Which series are meant, wherever rules and dashboards ask for requests."""
 
 from aurum.resilience.status import HTTP_SERVER_FAULTS, SERVER_FAULTS
-from aurum.runtime.grpc.methods import METHODS
+from aurum.runtime.rpc_methods import METHODS
 
 BY_SERVICE = "k8s_namespace_name, service_name"
 # What asks an API whether it is there is no request of anybody's, and a stream lasts as long as its client.

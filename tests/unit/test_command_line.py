@@ -17,9 +17,9 @@ import yaml
 from aurum import __version__
 from aurum.edge.dead_letters import DeadLetters, folder_of, names
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
+from aurum.platform_settings import settings_table
 from aurum.readings.batch import Batch, Series
-from aurum.readings.refusals import Refused
-from aurum.runtime.settings import settings_table
+from aurum.readings.transport.refusals import Refused
 from tests.support.commands import command
 from tests.support.ports import free_port
 

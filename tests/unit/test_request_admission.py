@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aurum.api.access_control import Gatekeeper
+from aurum.api.access_control import AccessControl
 from aurum.api.body_budget import BodyBudget
 from aurum.api.middleware import RequestMiddleware
 from aurum.resilience import ConcurrencyLimit, Criticality, LimitConfig, current_criticality
@@ -46,7 +46,7 @@ async def client_of(app: ASGIApp, recorder: Recorder) -> AsyncIterator[httpx.Asy
         admission=ConcurrencyLimit("api", LimitConfig(8, algorithm=recorder)),
         faults=Faults(False),
         health=Health(),
-        gatekeeper=Gatekeeper.open(),
+        access_control=AccessControl.open(),
         bodies=BodyBudget(10_000),
         routes=[],
     )

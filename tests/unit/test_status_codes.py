@@ -7,11 +7,11 @@ import grpc
 import pytest
 from charts.telemetry.selectors import HTTP_FAILED, RPC_FAILED
 
+from aurum.api.metrics import track_request
 from aurum.resilience.policy import CircuitBreakerSpec, RetrySpec
-from aurum.resilience.policy_reference import policy_reference
 from aurum.resilience.status import HTTP_SERVER_FAULTS, MEANINGS, SERVER_FAULTS, Code, code_of_http, http_status
 from aurum.runtime import metrics
-from aurum.runtime.admin.process_stats import overview
+from aurum.runtime.admin.process_stats import process_stats
 from aurum.runtime.errors import (
     FAILURES,
     AurumError,
@@ -22,6 +22,7 @@ from aurum.runtime.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from aurum.runtime.policy.reference import policy_reference
 
 CODES = sorted(code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK)
 
@@ -33,7 +34,7 @@ def matched(selector: str, values: list[str]) -> set[str]:
 
 
 def failed() -> float:
-    return float(overview()["requests"]["failed"])
+    return float(process_stats()["requests"]["failed"])
 
 
 def test_every_grpc_code_has_one_meaning() -> None:
@@ -61,7 +62,7 @@ def test_console_counts_server_faults_over_grpc_and_http(code: str) -> None:
     before = failed()
     metrics.track_rpc_server("/aurum.v1.IngestionService/Query", code, 0.01)
     assert failed() - before == expected
-    metrics.track_request("GET", "/api/machines", http_status(code))
+    track_request("GET", "/api/machines", http_status(code))
     assert failed() - before == 2 * expected
 
 

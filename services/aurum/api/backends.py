@@ -11,7 +11,7 @@ from aurum.resilience.policy import FallbackSpec
 from aurum.runtime import damage
 from aurum.runtime.errors import UnavailableError
 from aurum.runtime.grpc.client import Dependency
-from aurum.runtime.grpc.methods import INGESTION_SERVICE, PREDICTION_SERVICE
+from aurum.runtime.rpc_methods import INGESTION_SERVICE, PREDICTION_SERVICE
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _PAGE = 1000  # events in one answer

@@ -34,9 +34,9 @@ from aurum.resilience.status import OVERLOAD_OF_SELF, http_status
 from aurum.runtime.errors import AurumError, DeadlineError, InvalidArgumentError, from_policy_error
 from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import CRITICALITY_KEY
-from aurum.runtime.grpc.methods import INGESTION_SERVICE, METHODS
 from aurum.runtime.health import Health
 from aurum.runtime.http.client import TIMEOUT_HEADER
+from aurum.runtime.rpc_methods import INGESTION_SERVICE, METHODS
 from aurum.runtime.telemetry.logging import reset_request_context, set_request_context
 from aurum.runtime.telemetry.tracing import current_trace_id, name_caller
 from aurum.security.identity import Identity

@@ -85,9 +85,9 @@ async def _replay(folder: Path, names: Sequence[str], settings: "EdgeSettings") 
     from aurum.edge import dead_letters
     from aurum.runtime.errors import FAILURES, AurumError
     from aurum.runtime.grpc.client import Dependency
-    from aurum.runtime.grpc.methods import INGESTION_SERVICE
     from aurum.runtime.grpc.tls import certificate_folder
     from aurum.runtime.policy.policies import Policies
+    from aurum.runtime.rpc_methods import INGESTION_SERVICE
     from aurum.v1 import ingestion_pb2
 
     dependency = Dependency(

@@ -17,7 +17,7 @@ from aurum.readings.transport.ingest_stream import IngestStreams, Written, add_i
 from aurum.readings.transport.uplink import Uplink
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP, Dependency
-from aurum.runtime.grpc.methods import INGESTION_SERVICE
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.tracing import traceparent

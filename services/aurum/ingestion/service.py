@@ -16,7 +16,7 @@ from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Store
 from aurum.readings.transport.ingest_stream import add_ingestion_service
 from aurum.runtime.errors import AurumError
-from aurum.runtime.grpc.methods import INGESTION_SERVICE
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.service import Service
 
 if TYPE_CHECKING:

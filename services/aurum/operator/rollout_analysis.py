@@ -13,8 +13,8 @@ from aurum.operator.rollout import Rollout
 from aurum.resilience.durations import format_duration
 from aurum.resilience.status import NOT_SERVED
 from aurum.runtime.errors import AurumError
-from aurum.runtime.grpc.methods import INGESTION_SERVICE, PREDICTION_SERVICE
 from aurum.runtime.http.client import HttpDependency
+from aurum.runtime.rpc_methods import INGESTION_SERVICE, PREDICTION_SERVICE
 
 _AT_A_TIME = 8  # rollouts that are checked at a time
 INTERVAL = 2.0  # seconds between two checks

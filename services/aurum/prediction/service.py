@@ -14,7 +14,7 @@ from aurum.prediction.serving.rescoring import Rescorer
 from aurum.prediction.serving.scoring import Prediction
 from aurum.prediction.serving.servicer import PredictionServicer, response_of
 from aurum.prediction.settings import PredictionSettings
-from aurum.runtime.grpc.methods import PREDICTION_SERVICE
+from aurum.runtime.rpc_methods import PREDICTION_SERVICE
 from aurum.runtime.service import Service
 from aurum.security.rpc_authorizer import rpc_authorizer
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc

@@ -18,6 +18,7 @@ from aurum.resilience.policy import (
     describe,
     parse_policy_document,
 )
+from aurum.runtime.policy.call_catalog import calls_reference
 from aurum.runtime.policy.reference import policy_reference, tables
 
 ROOT = Path(__file__).parents[3]
@@ -220,7 +221,7 @@ def test_unreadable_policy_file_is_reported_with_reason(tmp_path: Path) -> None:
 
 
 def test_policy_reference_matches_documentation() -> None:
-    assert policy_reference() == (ROOT / "docs" / "policies.md").read_text()
+    assert policy_reference() + calls_reference() == (ROOT / "docs" / "policies.md").read_text()
 
 
 class Inner(BaseModel):

@@ -13,8 +13,8 @@ from google.protobuf import descriptor_pb2
 
 from aurum.resilience import Criticality
 from aurum.runtime.errors import ResourceExhaustedError
-from aurum.runtime.grpc.methods import METHODS, method_of
 from aurum.runtime.policy.call_catalog import calls_reference
+from aurum.runtime.rpc_methods import METHODS, method_of
 from aurum.v1 import ingestion_pb2
 from tests.support.scripted_server import Bench, bench
 from tests.support.waiting import until

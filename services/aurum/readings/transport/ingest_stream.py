@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 
 from aurum.readings.batch import parse_request
 from aurum.runtime.errors import AurumError, UnavailableError
-from aurum.runtime.grpc.methods import INGESTION_SERVICE
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.telemetry.tracing import context_of, traced_operation
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
-from aurum.runtime.grpc.methods import INGESTION_SERVICE
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.v1 import columns_pb2, ingestion_pb2
 
 TOO_MANY_SERIES = "TOO_MANY_SERIES"  # reason for refusing a Query that has to be split into several

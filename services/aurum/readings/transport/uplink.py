@@ -14,7 +14,7 @@ from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, UnavailableError, from_rpc_error
 from aurum.runtime.grpc.client import Dependency
-from aurum.runtime.grpc.methods import INGESTION_SERVICE
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)

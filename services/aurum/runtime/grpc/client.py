@@ -27,10 +27,10 @@ from aurum.runtime.errors import (
     from_policy_error,
     from_rpc_error,
 )
-from aurum.runtime.grpc.methods import method_of
 from aurum.runtime.grpc.rotating_channel import RotatingChannel
 from aurum.runtime.grpc.tls import CertificateFolder, Certificates, channel_credentials
 from aurum.runtime.policy.policies import Policies
+from aurum.runtime.rpc_methods import method_of
 from aurum.runtime.telemetry.logging import get_request_context
 from aurum.runtime.telemetry.tracing import get_tracer
 

@@ -13,7 +13,7 @@ import grpc
 
 from aurum.runtime import metrics
 from aurum.runtime.errors import DETAILS_KEY, STREAM_LIMIT, ResourceExhaustedError, to_status
-from aurum.runtime.grpc.methods import Method
+from aurum.runtime.rpc_methods import Method
 from aurum.runtime.settings import Settings
 
 _RETRY_AFTER = {"query": 1.0}  # seconds; other streams last longer

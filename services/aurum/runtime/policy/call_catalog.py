@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from aurum.runtime.grpc.methods import INGESTION_SERVICE, METHODS, PREDICTION_SERVICE, Method, methods_of
+from aurum.runtime.rpc_methods import INGESTION_SERVICE, METHODS, PREDICTION_SERVICE, Method, methods_of
 
 _INGESTION = methods_of(INGESTION_SERVICE)
 _PREDICTION = methods_of(PREDICTION_SERVICE)

@@ -237,7 +237,7 @@ class Spool:
     async def observe(self) -> None:
         """Updates the gauges and saves the acknowledgements and the clock, once per second until cancelled."""
         while True:
-            await asyncio.to_thread(self._log.look)
+            await asyncio.to_thread(self._log.check_space)
             await self.keep_refused()
             self._measure()
             oldest = await self._read(self._done_through, 1) if self._waiting else []

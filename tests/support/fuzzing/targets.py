@@ -401,7 +401,7 @@ def _segment(data: bytes) -> None:
 def _log_of(*content: bytes) -> bytes:
     folder = _emptied("making")
     log = SegmentLog(folder)
-    log.append(content, NOW)
+    log.append_records(content, NOW)
     log.close()
     (path,) = folder.glob("*.log")
     return path.read_bytes()
@@ -431,14 +431,14 @@ def _log(data: bytes) -> None:
     for content in (data, _checked(data)):
         folder = _emptied("log")
         (folder / f"{1:020}.log").write_bytes(content)
-        count, damage = segment_log.check(folder)
+        count, damage = segment_log.find_damage(folder)
         assert sum(each.bytes for each in damage) <= len(content)
         scanned = list(segment_log.scan(folder, 0))
         log = SegmentLog(folder)
         found = log.read(0, 2**40)
         assert found == scanned
         assert len(found) == count
-        log.append([b"after"], NOW)
+        log.append_records([b"after"], NOW)
         log.close()
         log = SegmentLog(folder)
         assert [record.payload for record in log.read(0, 2**40)] == [*(r.payload for r in found), b"after"]

@@ -159,7 +159,7 @@ async def test_unreadable_log_record_keeps_no_store_from_starting(tmp_path: Path
     log = SegmentLog(schema.log_folder(path), 1_000_000)
     strange = ingestion_pb2.Batch(source_id="#", sequence=7).SerializeToString()
     second = Batch.of("src", 2, [Series("m", "s", np.array([DAY + 1]), np.array([2.0]))])
-    log.append([strange, second.data], 1)
+    log.append_records([strange, second.data], 1)
     log.close()
     store = SqliteStore(SqliteOptions(path))
     await store.start()

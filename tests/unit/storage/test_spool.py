@@ -221,7 +221,7 @@ async def test_record_that_cannot_be_unpacked_is_set_apart(tmp_path: Path, paylo
     """Which is whole, as its checksum says, so it is kept; what waits behind it is sent."""
     folder = tmp_path / "spool"
     log = SegmentLog(folder)
-    log.append([payload], 1)
+    log.append_records([payload], 1)
     log.close()
     spool = Spool(SpoolOptions(folder))
     await spool.start()
@@ -237,9 +237,9 @@ async def test_record_that_cannot_be_unpacked_is_set_apart(tmp_path: Path, paylo
 async def test_ids_that_are_far_apart_hold_nothing_up(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     log = SegmentLog(folder)
-    log.append([b"\0first"], 1)
+    log.append_records([b"\0first"], 1)
     log.next_id = 2**40
-    log.append([b"\0second"], 1)
+    log.append_records([b"\0second"], 1)
     log.close()
     spool = Spool(SpoolOptions(folder))
     await spool.start()

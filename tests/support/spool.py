@@ -6,14 +6,14 @@ import numpy as np
 
 from aurum.edge.spool import Lane, Spool
 from aurum.readings.batch import Batch, Series, decode, parse_request
-from aurum.readings.transport.uplink import Waiting
+from aurum.readings.transport.uplink import QueuedBatch
 
 RNG = np.random.default_rng(1)
 
 
 def batch(sequence: int, readings: int = 3, source: str = "src") -> Batch:
     series = Series("m", "s", np.arange(readings) + sequence * 10_000, RNG.random(readings))
-    return Batch.of(source, sequence, [series])
+    return Batch.from_series(source, sequence, [series])
 
 
 async def put(spool: Spool, *batches: Batch) -> list[tuple[int, int]]:
@@ -21,7 +21,7 @@ async def put(spool: Spool, *batches: Batch) -> list[tuple[int, int]]:
     return [(written.accepted, written.duplicate) for written in await asyncio.gather(*writing)]
 
 
-def sequences(found: list[Waiting]) -> list[int]:
+def sequences(found: list[QueuedBatch]) -> list[int]:
     return [decode(parse_request(waiting.data).batch, 2**62).sequence for waiting in found]
 
 
@@ -29,8 +29,8 @@ async def drain(lane: Lane) -> list[int]:
     """Takes everything that waits in a lane, and acknowledges it."""
     taken: list[int] = []
     last = 0
-    while found := await lane.after(last, 5):
+    while found := await lane.batches_after(last, 5):
         taken += sequences(found)
         last = found[-1].id
-        await lane.forwarded([waiting.id for waiting in found])
+        await lane.acknowledge([waiting.id for waiting in found])
     return taken

@@ -11,7 +11,7 @@ import numpy as np
 
 from aurum.api.backends import IngestionBackend
 from aurum.readings.batch import Column
-from aurum.readings.transport.query_columns import columns
+from aurum.readings.transport.query_columns import decode_columns
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.energy import power_of_current
 from aurum.sustainability.hourly import HOUR_US, Floats, Hourly, Times, differences, integrate, mean_of
@@ -172,7 +172,7 @@ def _uses(
     over: Range,
 ) -> list[MachineUse]:
     known: dict[str, dict[str, Column]] = {machine.machine_id: {} for machine in machines}
-    for series, times, values in columns(readings):
+    for series, times, values in decode_columns(readings):
         reduced = bool(series.counts) and series.sensor in meters.rates
         known[series.machine_id][series.sensor] = _held(times, values) if reduced else (times, values)
     return [_use(machine, meters, plan, known[machine.machine_id], over) for machine in machines]

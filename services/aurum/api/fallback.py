@@ -15,7 +15,7 @@ from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache
 from aurum.heuristics import assess
 from aurum.readings.batch import Column
-from aurum.readings.transport.query_columns import columns
+from aurum.readings.transport.query_columns import decode_columns
 from aurum.resilience.policy import FallbackSpec
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, NotFoundError
@@ -140,4 +140,4 @@ class PredictionFallback:
         except AurumError as error:
             logger.warning("there is no history for a rule: %s", error.message)
             return {}
-        return {series.sensor: (times, values) for series, times, values in columns(found)}
+        return {series.sensor: (times, values) for series, times, values in decode_columns(found)}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
-from aurum.readings.transport.query_columns import columns, floats
+from aurum.readings.transport.query_columns import decode_columns, decode_floats
 from aurum.v1 import columns_pb2
 
 _PART = 10_000  # readings
@@ -20,14 +20,14 @@ _PART = 10_000  # readings
 def encode_metrics(machine_id: str, found: Sequence[columns_pb2.QueriedColumns]) -> Iterator[bytes]:
     """Yields the parts of the JSON that MetricsOut describes."""
     yield f'{{"machine_id":{json.dumps(machine_id)},"series":['.encode()
-    for number, (series, times, values) in enumerate(columns(found)):
+    for number, (series, times, values) in enumerate(decode_columns(found)):
         yield f'{"," if number else ""}{{"sensor":{json.dumps(series.sensor)},"timestamps":['.encode()
         yield from _parts(times, _times)
         yield b'],"values":['
         yield from _parts(values, _numbers)
         yield b"]"
         for name in ("minima", "maxima"):
-            column = floats(getattr(series, name))
+            column = decode_floats(getattr(series, name))
             yield f',"{name}":{_numbers(column, whole=True) if len(column) else "null"}'.encode()
         yield f',"counts":{json.dumps(list(series.counts)) if series.counts else "null"}}}'.encode()
     yield b"]}"

@@ -25,7 +25,7 @@ from aurum.readings.batch import Batch
 from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
 from aurum.readings.transport.refusals import Refused
-from aurum.readings.transport.uplink import Arrivals, Waiting
+from aurum.readings.transport.uplink import ArrivalSignal, QueuedBatch
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import sequence_ranges
@@ -263,12 +263,12 @@ class Spool:
 
     # For the lanes
 
-    async def next_live(self, last: int, most: int) -> list[Waiting]:
+    async def next_live(self, last: int, most: int) -> list[QueuedBatch]:
         """Returns up to `most` batches of the live lane that follow the id `last`."""
         self._leave_behind()
         return await self._next(max(last, self._split, self._done_through), self._log.next_id - 1, most)
 
-    async def next_of_backlog(self, last: int, most: int) -> list[Waiting]:
+    async def next_of_backlog(self, last: int, most: int) -> list[QueuedBatch]:
         """Returns up to `most` batches of the backlog that follow the id `last`.
 
         Waits while the live lane is behind, and as long as the drain rate requires.
@@ -285,12 +285,12 @@ class Spool:
         in_live = len(self._newest) if self._options.live_first else self._waiting
         return in_live if live else self._waiting - in_live
 
-    async def forwarded(self, ids: Sequence[int]) -> None:
+    async def acknowledge(self, ids: Sequence[int]) -> None:
         """Removes batches that ingestion has acknowledged."""
         metrics.edge_spool_forwarded_total.inc(self._forget(ids))
         await self._trim()
 
-    async def refused(self, refused: Refused) -> None:
+    async def set_aside(self, refused: Refused) -> None:
         """Writes a dead letter for a batch that ingestion refuses permanently or that cannot be unpacked.
 
         If the dead letter cannot be written, the batch stays in the spool, is not sent, and `observe` tries again.
@@ -311,7 +311,7 @@ class Spool:
         """Updates the dead letters, and writes those that could not be written when their batches were refused."""
         await self._started.call(self._letters.look)
         for refused in list(self._unkept.values()):
-            await self.refused(refused)
+            await self.set_aside(refused)
 
     @property
     def _started(self) -> GroupCommit[_Put, int]:
@@ -327,7 +327,7 @@ class Spool:
     async def _read(self, after: int, max_bytes: int, most: int = 1000) -> list[Record]:
         return await asyncio.get_running_loop().run_in_executor(self._reader, self._log.read, after, max_bytes, most)
 
-    async def _next(self, after: int, through: int, most: int) -> list[Waiting]:
+    async def _next(self, after: int, through: int, most: int) -> list[QueuedBatch]:
         """Returns unacknowledged batches with ids in (after, through]."""
         while after < through:
             records = [record for record in await self._read(after, _READ_BYTES, most) if record.id <= through]
@@ -342,9 +342,9 @@ class Spool:
                     continue
                 request = self._unpacked(record.payload)
                 if request is None:
-                    await self.refused(Refused(record.id, "UNREADABLE", "its record in the spool cannot be unpacked"))
+                    await self.set_aside(Refused(record.id, "UNREADABLE", "its record in the spool cannot be unpacked"))
                 else:
-                    found.append(Waiting(record.id, request))
+                    found.append(QueuedBatch(record.id, request))
             if found:
                 return found
             after = last
@@ -356,7 +356,7 @@ class Spool:
         if self._options.live_first and late and len(self._acked) < _MOST_RANGES:
             self._split = self._newest[-1][0]
             self._newest.clear()
-            self.backlog.arrivals.note()
+            self.backlog.arrivals.notify()
 
     def _forget(self, ids: Sequence[int]) -> int:
         forgotten = 0
@@ -420,7 +420,7 @@ class Spool:
             if len(self._newest) > _MOST_LIVE:
                 self._leave_behind()
         metrics.edge_spool_accepted_total.inc()
-        self.live.arrivals.note()
+        self.live.arrivals.notify()
         self._measure_size()
         return Written(batch.readings, 0)
 
@@ -528,25 +528,25 @@ class Lane:
     def __init__(self, spool: Spool, *, live: bool) -> None:
         self._spool = spool
         self._live = live
-        self.arrivals = Arrivals()
+        self.arrivals = ArrivalSignal()
 
     @property
     def batches(self) -> int:
         return self._spool.waiting_in(live=self._live)
 
-    async def after(self, last: int, batches: int) -> list[Waiting]:
+    async def batches_after(self, last: int, max_batches: int) -> list[QueuedBatch]:
         if self._live:
-            return await self._spool.next_live(last, batches)
-        return await self._spool.next_of_backlog(last, batches)
+            return await self._spool.next_live(last, max_batches)
+        return await self._spool.next_of_backlog(last, max_batches)
 
     async def wait_for_more(self, seconds: float) -> None:
         await self.arrivals.wait(seconds)
 
-    async def forwarded(self, ids: Sequence[int]) -> None:
-        await self._spool.forwarded(ids)
+    async def acknowledge(self, ids: Sequence[int]) -> None:
+        await self._spool.acknowledge(ids)
 
-    async def refused(self, refused: Refused) -> None:
-        await self._spool.refused(refused)
+    async def set_aside(self, refused: Refused) -> None:
+        await self._spool.set_aside(refused)
 
 
 def _read_acked(path: Path) -> list[sequence_ranges.Range]:

@@ -104,8 +104,10 @@ def _collector(spool: MemorySpool, *rules: Rule) -> BatchBuilder:
 
 def _batch_seeds() -> list[bytes]:
     times = np.array([NOW - 1000, NOW, NOW - 2000])
-    whole = Batch.of("src", 7, [Series("m", "s", times, np.array([1.0, np.nan, 3.0])), Series("m", "t", times, times)])
-    owned = whole.owned_by("somebody")
+    whole = Batch.from_series(
+        "src", 7, [Series("m", "s", times, np.array([1.0, np.nan, 3.0])), Series("m", "t", times, times)]
+    )
+    owned = whole.with_owner("somebody")
     pieces = ingestion_pb2.Batch(source_id="src", sequence=1, owner="somebody").SerializeToString()
     series = ingestion_pb2.Series(machine_id="m", sensor="s", timestamps_us=[1], values=[2.0]).SerializeToString()
     numbers = b"\x19" + struct.pack("<q", 5) + b"\x21" + struct.pack("<d", 6.0)  # one number each, not packed
@@ -120,10 +122,10 @@ def _batch_seeds() -> list[bytes]:
 def _batch(data: bytes) -> None:
     batch = decode(data, NOW)
     assert batch.readings == sum(len(each.values) for each in batch.series) > 0
-    again = decode(Batch.of(batch.source_id, batch.sequence, batch.series).data, NOW)
+    again = decode(Batch.from_series(batch.source_id, batch.sequence, batch.series).data, NOW)
     _same(again.series, batch.series)
     for owner in ("other", "another"):
-        batch = batch.owned_by(owner)
+        batch = batch.with_owner(owner)
         stored = decode(batch.data, NOW)
         assert (stored.source_id, stored.sequence, stored.owner) == (batch.source_id, batch.sequence, owner)
         _same(stored.series, batch.series)
@@ -472,7 +474,11 @@ async def _opened_spool(acked: bytes, log: bytes) -> None:
         await spool.give_up_old()
         for lane in (spool.backlog, spool.live):
             await _drained(lane)
-        await (await spool.put(Batch.of("s", 1, [Series("m", "s", np.array([1]), np.array([1.0]))]), "", wait=True))
+        await (
+            await spool.put(
+                Batch.from_series("s", 1, [Series("m", "s", np.array([1]), np.array([1.0]))]), "", wait=True
+            )
+        )
         (sent,) = await _drained(spool.live)
         assert decode(parse_request(sent).batch, NOW).sequence == 1
         assert spool.batches == 0

@@ -52,7 +52,7 @@ async def test_first_matching_rule_transforms_the_sensor() -> None:
         ("oven-1", "temperature_c"): [(at, pytest.approx(100.0))],
         ("pump-1", "temperature_raw"): [(at, pytest.approx(46.0))],
     }
-    assert "is no machine id" in (gathered.tags.of("no machine!", "x").problem or "")
+    assert "is not a machine id" in (gathered.tags.of("no machine!", "x").problem or "")
 
 
 async def test_deadband_drops_small_changes() -> None:

@@ -35,7 +35,7 @@ def written(tmp_path: Path, *inputs: dict[str, Any]) -> Path:
         ({"topics": [{"pattern": "a/{line}", "format": "csv"}]}, "machine: is no level"),
         ({"rules": [{"unit": "degF"}]}, "unit and to must both be given"),
         ({"rules": [{"unit": "degF", "to": "bar"}]}, "cannot be turned into"),
-        ({"rules": [{"becomes": "has\nline"}]}, "is no sensor name"),
+        ({"rules": [{"becomes": "has\nline"}]}, "is not a sensor name"),
         ({"deadband": 1}, "deadband"),
         ({"protocol": "profinet"}, "inputs.0"),
     ],

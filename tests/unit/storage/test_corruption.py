@@ -105,7 +105,7 @@ def harm(path: Path, how: str, place: int | None = None) -> None:
 
 def readings(sequence: int) -> Batch:
     at = now_us() - 10**9 + sequence * 1000 + np.arange(5)
-    return Batch.of("src", sequence, [Series("m", "s", at, np.full(5, float(sequence)))])
+    return Batch.from_series("src", sequence, [Series("m", "s", at, np.full(5, float(sequence)))])
 
 
 async def stored(path: Path) -> list[float]:
@@ -235,7 +235,7 @@ async def acknowledged(folder: Path, how: str, models: Path) -> str:
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
     await put(spool, *(batch(sequence) for sequence in range(1, 11)))
-    await spool.live.forwarded([1, 2, 3])
+    await spool.live.acknowledge([1, 2, 3])
     await spool.close()
     harm(folder / "spool" / "acked.json", how)
     return await _drained(folder, 7)
@@ -392,12 +392,12 @@ async def full_spool(disk: Disk, models: Path) -> str:
     await put(spool, batch(1))
     with disk.full():
         taken = await _until_refused(lambda sequence: put(spool, batch(sequence)))
-        found = await spool.live.after(0, 1)
-        await spool.live.forwarded([each.id for each in found])
+        found = await spool.live.batches_after(0, 1)
+        await spool.live.acknowledge([each.id for each in found])
         await spool.close()  # which cannot write down what is acknowledged
         spool = Spool(SpoolOptions(disk.folder / "spool"))
         await spool.start()
-        assert len(await spool.backlog.after(0, 1)) == 1, "also started anew it sends"
+        assert len(await spool.backlog.batches_after(0, 1)) == 1, "also started anew it sends"
         await spool.close()
     spool = Spool(SpoolOptions(disk.folder / "spool"))
     await spool.start()
@@ -413,12 +413,12 @@ async def full_dead_letters(disk: Disk, models: Path) -> str:
     spool = Spool(SpoolOptions(disk.folder / "spool"))
     await spool.start()
     await put(spool, *(batch(sequence) for sequence in range(1, 4)))
-    first, *others = await spool.live.after(0, 10)
+    first, *others = await spool.live.batches_after(0, 10)
     letters = folder_of(disk.folder / "spool")
     with disk.full():
-        await spool.refused(Refused(first.id, "WHY", "no"))
+        await spool.set_aside(Refused(first.id, "WHY", "no"))
         assert spool.batches == 3
-        assert [each.id for each in await spool.live.after(0, 10)] == [each.id for each in others]
+        assert [each.id for each in await spool.live.batches_after(0, 10)] == [each.id for each in others]
     assert names(letters) == []
     await spool.keep_refused()
     assert [read(letters, name).request for name in names(letters)] == [first.data]

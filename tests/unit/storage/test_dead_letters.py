@@ -83,10 +83,10 @@ async def test_refused_batch_becomes_a_letter(tmp_path: Path) -> None:
     spool = Spool(SpoolOptions(tmp_path))
     await spool.start()
     await put(spool, batch(1), batch(2), batch(3))
-    (_, second, _) = await spool.live.after(0, 3)
+    (_, second, _) = await spool.live.batches_after(0, 3)
     before = metric("edge_spool_dropped_total", reason="invalid")
     for refused in (second.id, second.id):  # by two streams
-        await spool.live.refused(Refused(refused, "WHY", "no"))
+        await spool.live.set_aside(Refused(refused, "WHY", "no"))
     assert metric("edge_spool_dropped_total", reason="invalid") == before + 1
     assert await drain(spool.live) == [1, 3]
     (name,) = names(tmp_path / "dead-letters")
@@ -113,9 +113,9 @@ async def test_batch_without_room_for_its_letter_stays(tmp_path: Path) -> None:
     folder = tmp_path / "dead-letters"
     folder.write_text("in the way")
     await put(spool, batch(1), batch(2))
-    first = (await spool.live.after(0, 1))[0]
-    await spool.live.refused(Refused(first.id, "WHY", "no"))
-    assert sequences(await spool.live.after(0, 5)) == [2]
+    first = (await spool.live.batches_after(0, 1))[0]
+    await spool.live.set_aside(Refused(first.id, "WHY", "no"))
+    assert sequences(await spool.live.batches_after(0, 5)) == [2]
     assert spool.batches == 2
     folder.unlink()
     await spool.keep_refused()

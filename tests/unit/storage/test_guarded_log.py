@@ -102,7 +102,7 @@ def test_disk_failure_is_unavailable_until_recovery(
     assert log.write([b"after"]) == range(2, 3)
     assert log.problem is None
     log.write([b"later"])
-    assert [record.getMessage() for record in caplog.records if "written" in record.getMessage()] == [
+    assert [record.getMessage() for record in caplog.records if "writ" in record.getMessage()] == [
         f"{tmp_path} cannot be written: Input/output error; writes are refused until this is fixed",
         f"{tmp_path} is writable again",
     ]

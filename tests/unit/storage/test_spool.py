@@ -49,22 +49,25 @@ async def test_new_batches_use_the_live_lane(spool: Spool) -> None:
 
 async def test_source_of_another_caller_is_refused(spool: Spool) -> None:
     """A batch of a source that another caller uses is refused, and is neither kept nor called a duplicate."""
-    assert await put(spool, batch(1).owned_by("certificate/a")) == [(3, 0)]
+    assert await put(spool, batch(1).with_owner("certificate/a")) == [(3, 0)]
     for sequence in (1, 2):
         with pytest.raises(PermissionDeniedError, match="belongs to another caller"):
-            await put(spool, batch(sequence).owned_by("certificate/b"))
-    assert await put(spool, batch(1).owned_by("certificate/a"), batch(2).owned_by("certificate/a")) == [(0, 3), (3, 0)]
+            await put(spool, batch(sequence).with_owner("certificate/b"))
+    assert await put(spool, batch(1).with_owner("certificate/a"), batch(2).with_owner("certificate/a")) == [
+        (0, 3),
+        (3, 0),
+    ]
     assert await drain(spool.live) == [1, 2]
 
 
 async def test_new_batches_overtake_backlog_after_outage(spool: Spool, clock: Clock) -> None:
     await put(spool, *(batch(sequence) for sequence in range(1, 11)))
     clock.now += 60  # an outage
-    assert await spool.live.after(0, 100) == []
+    assert await spool.live.batches_after(0, 100) == []
     assert (spool.live.batches, spool.backlog.batches) == (0, 10)
     await put(spool, batch(11), batch(12))
-    assert sequences(await spool.live.after(0, 100)) == [11, 12]
-    await spool.live.forwarded([11, 12])
+    assert sequences(await spool.live.batches_after(0, 100)) == [11, 12]
+    await spool.live.acknowledge([11, 12])
     assert await drain(spool.backlog) == list(range(1, 11))
     assert spool.batches == 0
 
@@ -72,13 +75,13 @@ async def test_new_batches_overtake_backlog_after_outage(spool: Spool, clock: Cl
 async def test_backlog_waits_while_live_lane_is_behind(spool: Spool, clock: Clock) -> None:
     await put(spool, batch(1))
     clock.now += 60
-    assert await spool.live.after(0, 1) == []
+    assert await spool.live.batches_after(0, 1) == []
     await put(spool, batch(2))
     clock.now += 1.0  # the live lane is behind
-    asking = asyncio.create_task(spool.backlog.after(0, 1))
+    asking = asyncio.create_task(spool.backlog.batches_after(0, 1))
     await asyncio.sleep(0.2)
     assert not asking.done()
-    await spool.live.forwarded([2])
+    await spool.live.acknowledge([2])
     assert sequences(await asyncio.wait_for(asking, 5)) == [1]
 
 
@@ -109,10 +112,10 @@ def test_restarted_spool_delivers_every_batch(
             if chance.random() < 0.5:
                 lane = chance.choice([spool.live, spool.backlog])
                 if lane is spool.live or not spool.live.batches:  # else it would give way
-                    found = await lane.after(0, chance.randint(1, 5))
+                    found = await lane.batches_after(0, chance.randint(1, 5))
                     done = found[: chance.randint(0, len(found))]
                     arrived += sequences(done)
-                    await lane.forwarded([waiting.id for waiting in done])
+                    await lane.acknowledge([waiting.id for waiting in done])
             if chance.random() < 0.2:
                 await spool.close()
                 if chance.random() < 0.5:  # as after a power cut
@@ -120,7 +123,7 @@ def test_restarted_spool_delivers_every_batch(
                 spool = Spool(SpoolOptions(folder), clock)
                 await spool.start()
         clock.now += 60
-        await spool.live.after(0, 1)
+        await spool.live.batches_after(0, 1)
         arrived += await drain(spool.backlog)
         arrived += await drain(spool.live)
         assert set(arrived) == set(range(1, count + 1))
@@ -243,9 +246,9 @@ async def test_ids_that_are_far_apart_hold_nothing_up(tmp_path: Path) -> None:
     log.close()
     spool = Spool(SpoolOptions(folder))
     await spool.start()
-    found = await spool.backlog.after(0, 5)
+    found = await spool.backlog.batches_after(0, 5)
     assert [(waiting.id, waiting.data) for waiting in found] == [(1, b"first"), (2**40, b"second")]
     assert spool.batches == 2, "what never was waits for nothing"
-    await spool.backlog.forwarded([1, 2**40])
+    await spool.backlog.acknowledge([1, 2**40])
     assert spool.batches == 0
     await spool.close()

@@ -108,7 +108,7 @@ async def test_flipped_bit_in_acknowledgements_loses_nothing(tmp_path: Path) -> 
     spool = Spool(SpoolOptions(tmp_path))
     await spool.start()
     await put(spool, *(batch(sequence) for sequence in range(1, 41)))
-    await spool.live.forwarded(range(1, 13))
+    await spool.live.acknowledge(range(1, 13))
     await spool.close()
     path = tmp_path / "acked.json"
     text = path.read_text()

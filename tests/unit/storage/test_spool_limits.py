@@ -180,13 +180,13 @@ async def test_full_spool_drops_its_oldest_file(tmp_path: Path, caplog: pytest.L
         await put(spool, raw(sequence, 30 * KB, noise=True))  # three of which fill a file
     assert spool.batches == 6
     assert gauge("dropped_total", reason="full") == before
-    found = await spool.live.after(0, 1)
-    await spool.live.forwarded([found[0].id])
+    found = await spool.live.batches_after(0, 1)
+    await spool.live.acknowledge([found[0].id])
     await put(spool, raw(7, 30 * KB, noise=True))
     assert spool.batches == 4
     assert gauge("dropped_total", reason="full") == before + 2
     assert "the spool is full: 2 of its oldest batches are given up" in caplog.text
-    assert [each.id for each in await spool.live.after(0, 9)] == [4, 5, 6, 7]
+    assert [each.id for each in await spool.live.batches_after(0, 9)] == [4, 5, 6, 7]
     await spool.close()
 
 
@@ -206,7 +206,7 @@ async def test_duplicate_batches_are_detected_per_source(tmp_path: Path) -> None
     assert await put(spool, raw(3), raw(4), raw(2, source="other")) == [(0, 3), (3, 0), (3, 0)]
     assert await put(spool, raw(4)) == [(0, 3)]
     assert spool.batches == spool.live.batches == 6
-    assert [each.id for each in await spool.live.after(0, 100)] == [1, 2, 3, 4, 5, 6]
+    assert [each.id for each in await spool.live.batches_after(0, 100)] == [1, 2, 3, 4, 5, 6]
     await spool.close()
 
 
@@ -236,7 +236,7 @@ async def test_batches_older_than_max_age_are_dropped(
     assert (spool.batches, spool.live.batches) == (1, 1)
     assert gauge("dropped_total", reason="expired") == before + 2
     assert [each.getMessage() for each in caplog.records] == ["2 batches were older than 10 s and are given up"]
-    assert [each.id for each in await spool.live.after(0, 9)] == [3]
+    assert [each.id for each in await spool.live.batches_after(0, 9)] == [3]
     wall.now += 3600
     await once(spool.expire(), 60.0)
     await once(spool.expire(), 60.0)
@@ -272,7 +272,7 @@ async def test_time_until_full_follows_growth(tmp_path: Path) -> None:
     clock.now += 1e6
     await once(spool.observe(), 1.0)
     assert spool.seconds_until_full() == pytest.approx((100 * KB - size) / (size / (1e6 + 16)))
-    await spool.live.forwarded([1])
+    await spool.live.acknowledge([1])
     await once(spool.observe(), 1.0)
     assert spool.seconds_until_full() == inf
     assert gauge("seconds_until_full") == inf
@@ -341,8 +341,8 @@ async def test_gauges_report_waiting_batches(tmp_path: Path, wall: Clock) -> Non
     assert gauge("live_lag_seconds") == 0.75
     assert gauge("batches") == 4
     assert gauge("accepted_total") == accepted + 4
-    await spool.live.forwarded([1])
-    await spool.live.forwarded([1, 2])
+    await spool.live.acknowledge([1])
+    await spool.live.acknowledge([1, 2])
     await once(spool.observe(), 1.0)
     assert gauge("oldest_age_seconds") == pytest.approx(250.0, rel=1e-9)
     assert gauge("live_lag_seconds") == 0.25
@@ -353,7 +353,7 @@ async def test_gauges_report_waiting_batches(tmp_path: Path, wall: Clock) -> Non
     wall.now -= 900
     await once(spool.observe(), 1.0)
     assert gauge("oldest_age_seconds") == 0.0, "the clock was set back"
-    await spool.live.forwarded([4, 3])
+    await spool.live.acknowledge([4, 3])
     await once(spool.observe(), 1.0)
     assert (gauge("oldest_age_seconds"), gauge("live_lag_seconds"), gauge("batches")) == (0.0, 0.0, 0.0)
     await spool.close()

@@ -14,7 +14,7 @@ from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.readings_json import parse_readings
 from aurum.api.schemas import ReadingsIn, ReadingsOut
 from aurum.api.scope import require_machine
-from aurum.readings.batch import MAX_READINGS, ONE_BATCH, encode, source_id_problem
+from aurum.readings.batch import MAX_READINGS, SINGLE_BATCH_PREFIX, encode, source_id_problem
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.readings.tables import Rows, read_csv, to_series
 from aurum.runtime.errors import FAILURES, AurumError, InvalidArgumentError, PermissionDeniedError
@@ -55,7 +55,7 @@ async def write_readings(
         message.source_id, message.sequence, message.owner = source_id, sequence or 0, caller.owner
     elif idempotency_key:
         # A separate source, owned by the digest of the body, so that the key cannot be reused with another body
-        message.source_id, message.sequence = f"{ONE_BATCH}{idempotency_key}", 1
+        message.source_id, message.sequence = f"{SINGLE_BATCH_PREFIX}{idempotency_key}", 1
         message.owner = f"request/{await asyncio.to_thread(_digest, body)}"
     else:
         return await _write_as_own(context, message)
@@ -100,8 +100,8 @@ def _from_json(body: bytes) -> Parsed:
         raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
     if payload.source_id is not None:
         problem = source_id_problem(payload.source_id)
-        if problem is None and payload.source_id.startswith(ONE_BATCH):
-            problem = f"must not begin with {ONE_BATCH}, which stands for requests with an Idempotency-Key"
+        if problem is None and payload.source_id.startswith(SINGLE_BATCH_PREFIX):
+            problem = f"must not begin with {SINGLE_BATCH_PREFIX}, which stands for requests with an Idempotency-Key"
         if problem:
             raise InvalidArgumentError.of("source_id", problem)
     return payload.source_id, payload.sequence, _batch(payload.rows, "value")

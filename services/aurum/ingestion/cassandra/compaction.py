@@ -99,7 +99,9 @@ def _pieces(series: CassandraSeries, day: int) -> list[Piece]:
 
 def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ranks, between: tuple[int, int]) -> Ranks:
     """Returns the ranks of the merged pieces, fewer where no batch can come in between. Raises SegmentsChangedError."""
-    received = {source: _received(series.session, source[1], ranks.sequences_of(source)) for source in sequence_spans(ranks)}
+    received = {
+        source: _received(series.session, source[1], ranks.sequences_of(source)) for source in sequence_spans(ranks)
+    }
     # Read after the received sequences, whose segments were durable before
     there = _pieces(series, day)
     merged = {piece.place for piece in pieces}

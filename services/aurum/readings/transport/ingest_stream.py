@@ -14,9 +14,9 @@ from aurum.runtime.errors import AurumError, UnavailableError
 from aurum.runtime.telemetry.tracing import context_of, traced_operation
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
-_ACKNOWLEDGE_EVERY = 16  # batches; the most that one acknowledgement covers while more are ready
-_UNACKNOWLEDGED = 64  # batches of a stream that are not durable yet; at this number the stream is not read on
-_END = object()
+_MAX_PER_ACKNOWLEDGEMENT = 16  # batches that one acknowledgement covers while more are ready
+_MAX_UNACKNOWLEDGED = 64  # batches of a stream that are not durable yet; at this number reading stops
+_END_OF_STREAM = object()
 SERVICE_NAME = "aurum.v1.IngestionService"
 
 
@@ -85,14 +85,23 @@ class IngestStreams:
             reader.cancel()
 
     async def serve(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
-        pending: asyncio.Queue[Any] = asyncio.Queue(_UNACKNOWLEDGED)
+        """Accepts the batches of one stream, and yields cumulative acknowledgements.
+
+        Args:
+            requests: The serialized requests, in order.
+
+        Raises:
+            AurumError: The error of the first batch that was not accepted, with its position in the stream. All batches
+                before it are acknowledged.
+        """
+        pending: asyncio.Queue[Any] = asyncio.Queue(_MAX_UNACKNOWLEDGED)
         reader = asyncio.create_task(self._read(requests, pending), name="ingest-reader")
         self._readers.add(reader)
-        acknowledged = duplicates = told = 0
+        acknowledged = duplicates = reported = 0
         try:
             while True:
                 item = await pending.get()
-                ending = item is _END or isinstance(item, Exception)
+                ending = item is _END_OF_STREAM or isinstance(item, Exception)
                 if not ending:
                     try:
                         written: Written = await item
@@ -101,10 +110,10 @@ class IngestStreams:
                         raise
                     acknowledged += 1
                     duplicates += written.duplicate > 0
-                # Batches of one commit share an acknowledgement, and the rest is acknowledged before the stream ends:
-                due = ending or pending.empty() or acknowledged - told >= _ACKNOWLEDGE_EVERY
-                if due and acknowledged > told:
-                    told = acknowledged
+                # Batches of one commit share an acknowledgement, and the rest is acknowledged before the stream ends
+                due = ending or pending.empty() or acknowledged - reported >= _MAX_PER_ACKNOWLEDGEMENT
+                if due and acknowledged > reported:
+                    reported = acknowledged
                     yield ingestion_pb2.IngestResponse(acknowledged=acknowledged, duplicates=duplicates)
                 if isinstance(item, Exception):
                     raise item
@@ -130,7 +139,7 @@ class IngestStreams:
                     writing = await self._accept(request, position)
                 await pending.put(asyncio.ensure_future(writing))
                 position += 1
-            await pending.put(_END)
+            await pending.put(_END_OF_STREAM)
         except AurumError as error:
             error.metadata.setdefault("position", str(position))
             await pending.put(error)

@@ -172,7 +172,7 @@ class BatchBuilder:
 
     async def put(self, source_id: str, sequence: int, series: list[Series]) -> Awaitable[Written]:
         """Puts a batch with a given source and sequence into the spool; otherwise as `commit`."""
-        batch = Batch.of(source_id, sequence, series)
+        batch = Batch.from_series(source_id, sequence, series)
         began = time.monotonic()
         told: dict[str, str | int] = {"aurum.input": self._name, "aurum.readings": batch.readings}
         with traced_operation("spool input", told, kind=SpanKind.PRODUCER):

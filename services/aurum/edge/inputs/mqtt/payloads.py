@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aurum.edge.inputs.common.configuration import PLACEHOLDER, Topic
-from aurum.readings.tables import parse_timestamp, parse_value, timestamp_of
+from aurum.readings.tables import parse_timestamp, parse_value, timestamp_from_number
 
 _MOST_BYTES = 1_000_000  # of one message
 _MOST_VALUES = 10_000  # in one message
@@ -164,7 +164,7 @@ def _as_number(field: str, value: Any) -> float:
             raise PayloadError(f"{field}: is too large a number") from None
     if isinstance(value, str):
         return _number(field, value)
-    raise PayloadError(f"{field}: {str(value)[:40]!r} is no number")
+    raise PayloadError(f"{field}: {str(value)[:40]!r} is not a number")
 
 
 def _number(field: str, text: str | bytes) -> float:
@@ -177,7 +177,7 @@ def _number(field: str, text: str | bytes) -> float:
 def _time(field: str, value: Any) -> int:
     try:
         if isinstance(value, float | int) and not isinstance(value, bool):
-            return timestamp_of(float(value))
+            return timestamp_from_number(float(value))
         return parse_timestamp(str(value))
     except (ValueError, OverflowError) as error:
         raise PayloadError(f"{field}: {error}") from error

@@ -73,7 +73,7 @@ def test_import_of_truncated_file_can_be_resumed(serving: Platform, tmp_path: Pa
     failed = aurum("import", "--format", "cmapss", "--prefix", "cut", str(cut), environment=environment)
     assert failed.returncode == 1
     assert "row 901, column" in failed.stderr
-    assert "cut off" in failed.stderr
+    assert "truncated" in failed.stderr
     assert "nothing after row 800 was stored" in failed.stderr
     assert "Traceback" not in failed.stderr
     cut.write_text("".join(lines))

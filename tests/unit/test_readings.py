@@ -246,7 +246,7 @@ def test_cmapss_becomes_machines_and_cycles() -> None:
 
 def test_truncated_cmapss_file_names_line_and_column() -> None:
     cut = cmapss_line(1, 3)[:40]
-    with pytest.raises(TableError, match="cut off") as caught:
+    with pytest.raises(TableError, match="truncated") as caught:
         list(read_cmapss([cmapss_line(1, 1), cmapss_line(1, 2), cut], "fd", 10**6))
     assert caught.value.row == 3
     assert caught.value.column == f"column {len(cut.split()) + 1}"

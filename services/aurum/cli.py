@@ -123,7 +123,7 @@ def edge_check(
     except InputsError as error:
         _fail(str(error), 1)
     for each in inputs:
-        typer.echo(f"{each.name}: {each.protocol} {each.place}, {len(each.rules)} rules")
+        typer.echo(f"{each.name}: {each.protocol} {each.summary}, {len(each.rules)} rules")
 
 
 @edge_app.command("schema")

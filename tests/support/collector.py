@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
-from aurum.edge.inputs.common.configuration import Rule
+from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.tags import Tags
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
@@ -40,5 +40,5 @@ class MemorySpool:
         return found
 
 
-def collector(spool: MemorySpool, *rules: Rule, clock: Any = "device") -> BatchBuilder:
+def collector(spool: MemorySpool, *rules: TagRule, clock: Any = "device") -> BatchBuilder:
     return BatchBuilder("test", "test-1", spool, Tags(rules), clock, SourceLimits(SenderSettings()))  # type: ignore[arg-type]

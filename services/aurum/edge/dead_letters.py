@@ -42,7 +42,7 @@ class DeadLetter:
     request: bytes
 
 
-def folder_of(spool: Path) -> Path:
+def dead_letter_folder(spool: Path) -> Path:
     """Returns the folder of a spool's dead letters."""
     return spool / "dead-letters"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import zstandard
 
-from aurum.edge.dead_letters import DeadLetters, folder_of
+from aurum.edge.dead_letters import DeadLetters, dead_letter_folder
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.edge.token_bucket import TokenBucket
 from aurum.readings.batch import Batch
@@ -132,7 +132,7 @@ class Spool:
         self._newest: collections.deque[tuple[int, float]] = collections.deque()
         self._queued_bytes = 0
         self._sources: collections.OrderedDict[str, _Source] = collections.OrderedDict()
-        self._letters = DeadLetters(folder_of(options.folder), options.dead_letter_bytes)
+        self._letters = DeadLetters(dead_letter_folder(options.folder), options.dead_letter_bytes)
         self._letters.take_over(options.folder / "refused")
         self._unkept: dict[int, Refused] = {}  # refused permanently, but the dead letter could not be written yet
         self._compressor = zstandard.ZstdCompressor(level=1)

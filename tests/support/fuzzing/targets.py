@@ -22,13 +22,13 @@ from aurum.api import alarm_journal
 from aurum.api.readings_json import parse_readings
 from aurum.edge.dead_letters import DeadLetterError, DeadLetters, names, read
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
-from aurum.edge.inputs.common.configuration import FilesInput, Rule, SparkplugInput, Topic
+from aurum.edge.inputs.common.configuration import FilesInput, TagRule, SparkplugInput, Topic
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.inputs.files.input import Files
 from aurum.edge.inputs.mqtt import payloads
 from aurum.edge.inputs.mqtt.connection import Message
-from aurum.edge.inputs.sparkplug.input import Plant
+from aurum.edge.inputs.sparkplug.input import SparkplugNodes
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.prediction.model.model import CorruptModelError, load_model
@@ -95,7 +95,7 @@ def _limits() -> SourceLimits:
     return SourceLimits(SenderSettings())
 
 
-def _collector(spool: MemorySpool, *rules: Rule) -> BatchBuilder:
+def _collector(spool: MemorySpool, *rules: TagRule) -> BatchBuilder:
     return BatchBuilder("test", "test-1", spool, Tags(rules), "device", _limits())  # type: ignore[arg-type]
 
 
@@ -165,13 +165,13 @@ def _sparkplug(data: bytes) -> None:
     spool = MemorySpool()
     gathered = _collector(spool)
     options = SparkplugInput.model_validate({"name": "sp", "protocol": "sparkplug", "broker": {"host": "x"}})
-    plant = Plant(options, gathered, lambda topic, payload: None, clock=lambda: 0.0)
+    plant = SparkplugNodes(options, gathered, lambda topic, payload: None, clock=lambda: 0.0)
     offset = 0
     while offset + 3 <= len(data):
         kind = _KINDS[data[offset] % len(_KINDS)]
         end = offset + 3 + int.from_bytes(data[offset + 1 : offset + 3], "little")
         device = "/d" if kind[0] == "D" else ""
-        plant.take(Message(f"spBv1.0/plant/{kind}/node{device}", data[offset + 3 : end], 0))
+        plant.handle(Message(f"spBv1.0/plant/{kind}/node{device}", data[offset + 3 : end], 0))
         offset = end
     asyncio.run(_committed(gathered))
     for batch in spool.batches:
@@ -243,7 +243,11 @@ def _cmapss(data: bytes) -> None:
         decode(encode("s", 1, series).SerializeToString(), NOW)
 
 
-_RULES = (Rule(sensor="big*", scale=1e300), Rule(sensor="drop*", drop=True), Rule(sensor="a*", becomes="joined"))
+_RULES = (
+    TagRule(sensor="big*", scale=1e300),
+    TagRule(sensor="drop*", drop=True),
+    TagRule(sensor="a*", becomes="joined"),
+)
 
 
 def _files_seeds() -> list[bytes]:
@@ -322,7 +326,7 @@ def _payload_seeds() -> list[bytes]:
 
 def _payload(data: bytes) -> None:
     topic = _TOPICS[data[0] % len(_TOPICS)] if data else _TOPICS[0]
-    for value in payloads.read(payloads.Shape.of(topic, _LEVELS), data[1:]):
+    for value in payloads.read_values(payloads.TopicFormat.for_topic_name(topic, _LEVELS), data[1:]):
         assert isinstance(value.value, float)
         assert value.at_us is None or abs(value.at_us) < 2**62
 

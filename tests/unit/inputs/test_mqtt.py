@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aurum.edge.inputs.common.configuration import Topic
 from aurum.edge.inputs.mqtt.buffered_socket import BufferedSocket
-from aurum.edge.inputs.mqtt.payloads import PayloadError, Shape, read
+from aurum.edge.inputs.mqtt.payloads import PayloadError, TopicFormat, read_values
 
 
 def described(**options: Any) -> Topic:
@@ -21,7 +21,10 @@ def described(**options: Any) -> Topic:
 def values(topic: Topic, payload: bytes | str) -> list[tuple[str, str, int | None, float]]:
     levels = {"line": "a", "machine": "pump-1"}
     return [
-        tuple(each) for each in read(Shape.of(topic, levels), payload.encode() if isinstance(payload, str) else payload)
+        tuple(each)
+        for each in read_values(
+            TopicFormat.for_topic_name(topic, levels), payload.encode() if isinstance(payload, str) else payload
+        )
     ]  # type: ignore[misc]
 
 
@@ -127,7 +130,7 @@ def test_buffered_sends_arrive_in_order_when_socket_is_full() -> None:
         ours.setblocking(False)
         buffered = BufferedSocket(ours)
         pieces = [bytes([number % 251]) * 1000 for number in range(5000)]
-        with buffered.together():
+        with buffered.batched_sends():
             for piece in pieces:
                 assert buffered.send(piece) == len(piece)
         assert not buffered.flush()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aurum.edge.dead_letters import DeadLetterError, DeadLetters, folder_of, names, read
+from aurum.edge.dead_letters import DeadLetterError, DeadLetters, dead_letter_folder, names, read
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.ingestion.sqlite import schema
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -414,7 +414,7 @@ async def full_dead_letters(disk: Disk, models: Path) -> str:
     await spool.start()
     await put(spool, *(batch(sequence) for sequence in range(1, 4)))
     first, *others = await spool.live.batches_after(0, 10)
-    letters = folder_of(disk.folder / "spool")
+    letters = dead_letter_folder(disk.folder / "spool")
     with disk.full():
         await spool.set_aside(Refused(first.id, "WHY", "no"))
         assert spool.batches == 3

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.edge.dead_letters import folder_of, names, read
+from aurum.edge.dead_letters import dead_letter_folder, names, read
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.edge.token_bucket import TokenBucket
@@ -232,8 +232,8 @@ async def test_record_that_cannot_be_unpacked_is_set_apart(tmp_path: Path, paylo
     assert await drain(spool.backlog) == []
     assert await drain(spool.live) == [5]
     await spool.close()
-    (name,) = names(folder_of(folder))
-    letter = read(folder_of(folder), name)
+    (name,) = names(dead_letter_folder(folder))
+    letter = read(dead_letter_folder(folder), name)
     assert (letter.reason, letter.request) == ("UNREADABLE", payload)
 
 

@@ -56,7 +56,7 @@ def test_missing_opcua_node_is_logged_and_others_subscribed(platform: Platform, 
     ]
     listen(platform, opcua(server.port, browse=[], nodes=nodes))
     wait_for(lambda: readings(platform, "m-1", "five"), 30, "readings of the one that is there")
-    assert "ns=2;s=nowhere cannot be subscribed to: BadNodeIdUnknown" in platform.processes["edge"].log.read_text()
+    assert "ns=2;s=nowhere was refused by the server: BadNodeIdUnknown" in platform.processes["edge"].log.read_text()
 
 
 def test_opcua_input_reconnects_to_returning_server(platform: Platform, server: OpcuaServer) -> None:

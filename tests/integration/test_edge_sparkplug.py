@@ -31,7 +31,7 @@ class Node:
         """The next number, by all sensors."""
         at_us = time.time_ns() // 1000
         samples = [Sample(machine, at_us, dict.fromkeys(SENSORS, float(self.told))) for machine in self._machines]
-        asyncio.run(self._peer.tell(samples))
+        asyncio.run(self._peer.send(samples))
         self.told += 1
 
     def close(self) -> None:

@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 async def adopt(folder: Path, spool: Spool) -> None:
     """Puts the batches of `folder`.db into the spool, then renames the file.
 
-    Raises sqlite3.DatabaseError, AurumError.
+    Raises:
+        sqlite3.DatabaseError: If the file cannot be read.
+        AurumError: If a batch cannot be put.
     """
     path = folder.with_name(folder.name + ".db")
     if not path.exists():
@@ -24,7 +26,7 @@ async def adopt(folder: Path, spool: Spool) -> None:
         batch = await asyncio.to_thread(decode, data, 2**62)
         await (await spool.put(batch, traceparent, wait=True))
     path.rename(path.with_name(path.name + ".adopted"))
-    logger.info("%d batches of %s were taken over", len(rows), path)
+    logger.info("imported %d batches of %s", len(rows), path)
 
 
 def _read(path: Path) -> list[tuple[bytes, str]]:

@@ -475,7 +475,7 @@ async def _opened_spool(acked: bytes, log: bytes) -> None:
     spool = Spool(SpoolOptions(folder))
     try:
         await spool.start()
-        await spool.give_up_old()
+        await spool.drop_expired()
         for lane in (spool.backlog, spool.live):
             await _drained(lane)
         await (

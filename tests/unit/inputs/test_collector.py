@@ -216,7 +216,7 @@ async def test_batches_are_small_for_a_small_spool() -> None:
 
 
 async def test_full_disk_delays_acknowledgement_until_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aurum.edge.inputs.common.batch_builder._DISK_AGAIN", 0.01)
+    monkeypatch.setattr("aurum.edge.inputs.common.batch_builder._RETRY_SECONDS", 0.01)
     spool = MemorySpool(at_once=False)
     gathered = collector(spool)
     gathered.add_value("m", "m", "x", None, 1.0)

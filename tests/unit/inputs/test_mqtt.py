@@ -67,7 +67,7 @@ def test_csv_payload_is_read_with_and_without_header() -> None:
     [
         ({}, "{", "is not JSON"),
         ({}, "[" * 100_000, "is not JSON"),
-        ({}, "3", "is no object"),
+        ({}, "3", "is not an object"),
         ({"timestamp": "ts"}, '{"a": 1}', "ts: is missing"),
         ({"timestamp": "ts"}, '{"a": 1, "ts": "soon"}', "ts: 'soon' is not a time"),
         ({"values": {"x": "a.b"}}, '[{"a": {"b": 1}}, {"a": {"b": "high"}}]', "row 2, a.b: 'high' is not a number"),

@@ -254,7 +254,7 @@ async def spool_clock(folder: Path, how: str, models: Path) -> str:
 async def _drained(folder: Path, waiting: int) -> str:
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
-    await spool.give_up_old()
+    await spool.drop_expired()
     sent = await drain(spool.backlog)
     await put(spool, batch(99))
     assert await drain(spool.live) == [99]
@@ -420,7 +420,7 @@ async def full_dead_letters(disk: Disk, models: Path) -> str:
         assert spool.batches == 3
         assert [each.id for each in await spool.live.batches_after(0, 10)] == [each.id for each in others]
     assert names(letters) == []
-    await spool.keep_refused()
+    await spool.retry_dead_letters()
     assert [read(letters, name).request for name in names(letters)] == [first.data]
     assert spool.batches == 2
     await spool.close()

@@ -118,7 +118,7 @@ async def test_batch_without_room_for_its_letter_stays(tmp_path: Path) -> None:
     assert sequences(await spool.live.batches_after(0, 5)) == [2]
     assert spool.batches == 2
     folder.unlink()
-    await spool.keep_refused()
+    await spool.retry_dead_letters()
     assert [read(folder, name).sequence for name in names(folder)] == [1]
     assert spool.batches == 1
     await spool.close()

@@ -166,7 +166,7 @@ async def test_full_spool_blocks_or_drops_oldest_batches(tmp_path: Path) -> None
 async def test_spool_estimates_time_until_full(tmp_path: Path, clock: Clock) -> None:
     spool = Spool(SpoolOptions(tmp_path / "spool", max_bytes=10_000_000), clock)
     await spool.start()
-    observing = asyncio.create_task(spool.observe())
+    observing = asyncio.create_task(spool.run_maintenance())
     assert spool.seconds_until_full() == float("inf")
     for sequence in range(1, 21):
         await put(spool, batch(sequence, 5000))

@@ -73,7 +73,7 @@ async def test_jump_of_the_clock_gives_up_nothing_fresh(tmp_path: Path, system: 
     await spool.start()
     await put(spool, batch(1), batch(2))
     system.wall += jump
-    await spool.give_up_old()
+    await spool.drop_expired()
     assert spool.batches == 2
     await spool.close()
     system.reboot()
@@ -81,10 +81,10 @@ async def test_jump_of_the_clock_gives_up_nothing_fresh(tmp_path: Path, system: 
     spool = Spool(SpoolOptions(tmp_path / "spool"))
     await spool.start()
     await put(spool, batch(3))
-    await spool.give_up_old()
+    await spool.drop_expired()
     assert spool.batches == 3
     system.up += 8 * DAY
-    await spool.give_up_old()
+    await spool.drop_expired()
     assert spool.batches == 0
     await spool.close()
 

@@ -281,4 +281,4 @@ async def test_failure_to_save_acknowledgements_is_logged(tmp_path: Path, caplog
     await put(spool, raw(1))
     await spool.live.acknowledge([1])
     await spool.close()
-    assert "what is acknowledged could not be written down" in caplog.text
+    assert "the acknowledged ids could not be saved" in caplog.text

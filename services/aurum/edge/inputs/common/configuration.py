@@ -70,7 +70,7 @@ class _InputOptions(_Model):
     rules: tuple[TagRule, ...] = Field((), max_length=_MAX_RULES, description="Rules for names and units.")
     clock: Literal["device", "corrected", "arrival"] = Field(
         "device",
-        description="Time of a reading: the device's, the device's corrected by its clock skew, or the time of arrival.",
+        description="Time of a reading: the device's, that less the estimated skew of its clock, or the arrival.",
     )
     flush: float = Field(0.05, gt=0, le=10, description="Maximum seconds for which readings are gathered into a batch.")
 

@@ -20,10 +20,8 @@ from aurum.edge.inputs.common.configuration import Broker
 from aurum.edge.inputs.mqtt.buffered_socket import BufferedSocket
 from aurum.runtime.errors import UnavailableError
 
-_MAX_HELD, _MAX_HELD_BYTES = (
-    20_000,
-    64_000_000,
-)  # of messages that were read and not received; above either limit, reading stops
+_MAX_HELD = 20_000  # messages that `receive` has not returned yet; above it, reading stops
+_MAX_HELD_BYTES = 64_000_000  # of their payloads; likewise
 _MAX_PACKET_BYTES = 1_100_000  # of a packet (MQTT 5)
 _QUIET_SECONDS = 0.002  # seconds without a new message after which `receive` returns
 _MAX_READS = 500  # reads before other tasks run

@@ -267,7 +267,7 @@ def import_(
     import asyncio
 
     from aurum.commands.importing import grpc_target, http_target, import_file
-    from aurum.commands.settings import CommandSettings
+    from aurum.platform_settings import CommandSettings
     from aurum.runtime.settings import load_settings
 
     if api and ingestion:
@@ -510,7 +510,7 @@ def policy_simulate(
     """
     from aurum.commands.policy import replay
     from aurum.operator.settings import OperatorSettings
-    from aurum.resilience import load_policy_document
+    from aurum.runtime.policy.document import load_platform_document
     from aurum.runtime.settings import load_settings
 
     settings = load_settings(OperatorSettings)
@@ -523,7 +523,7 @@ def policy_simulate(
     elif file is None:
         _fail("a policy document is needed, or --from-cluster", 2)
     else:
-        replay(settings, load_policy_document(file), trace, as_json)
+        replay(settings, load_platform_document(file), trace, as_json)
 
 
 @policy_app.command("reference")
@@ -531,10 +531,11 @@ def policy_reference(
     write: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
     check: Annotated[Path | None, typer.Option(help="Fail if this file is not the page.")] = None,
 ) -> None:
-    """Show every field of a policy document with its default."""
-    from aurum.resilience.policy_reference import policy_reference as reference
+    """Show every field of a policy document with its default, the status codes and the calls."""
+    from aurum.runtime.policy.call_catalog import calls_reference
+    from aurum.runtime.policy.reference import policy_reference as reference
 
-    _page(reference(), write, check)
+    _page(reference() + calls_reference(), write, check)
 
 
 fault_app = typer.Typer(help="Inject faults into running services, for tests and demonstrations.", no_args_is_help=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import opened, violations
+from tests.support.browser import Watched, opened, violations
 from tests.support.http import http
 from tests.support.platform import Platform, watching
 
@@ -31,11 +31,11 @@ def heat(platform: Platform, machine: str, value: float, ago: float = 0) -> None
 def test_empty_console_points_to_import_and_has_no_alarm(page: Page, ovens: Platform) -> None:
     """Without machines the console points to `aurum import` and lists no alarm."""
     opened(page, ovens)
-    expect(page.get_by_role("heading", name="No machine yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="No machines yet")).to_be_visible()
     expect(page.get_by_text("aurum import")).to_be_visible()
     assert violations(page) == []
     opened(page, ovens, "/alarms")
-    expect(page.get_by_text("No alarm. What is alarming")).to_be_visible()
+    expect(page.get_by_text("No open alarms.")).to_be_visible()
 
 
 def test_pages_show_no_null_without_optional_features(page: Page, ovens: Platform) -> None:
@@ -65,7 +65,7 @@ def test_alarm_is_acknowledged_shelved_and_kept_in_history(page: Page, ovens: Pl
     expect(page.locator("nav .count")).to_be_hidden()
     row.get_by_role("button", name="Shelve").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_label("For").select_option("15")
+    dialog.get_by_label("Duration").select_option("15")
     dialog.get_by_label("Reason").fill("the probe is being changed")
     assert violations(page) == []
     dialog.get_by_role("button", name="Shelve").click()
@@ -74,15 +74,39 @@ def test_alarm_is_acknowledged_shelved_and_kept_in_history(page: Page, ovens: Pl
     page.get_by_role("button", name=re.compile("Shelved")).click()
     expect(row).to_contain_text("until")
     expect(row).to_contain_text("the probe is being changed")
-    row.get_by_role("button", name="Bring back").click()
+    row.get_by_role("button", name="Unshelve").click()
     expect(row).to_have_count(0)
     page.get_by_role("button", name=re.compile("History")).click()
     journal = page.get_by_role("table", name="History").locator("tbody tr")
     expect(journal).to_have_count(4)
-    expect(journal.first).to_contain_text("brought back")
+    expect(journal.first).to_contain_text("unshelved")
     expect(journal.first).to_contain_text("Ada")
     expect(journal.last).to_contain_text("raised")
     assert violations(page) == []
+
+
+def test_refused_action_is_explained_at_its_alarm(page: Page, ovens: Platform, watched: Watched) -> None:
+    """A refused acknowledgement shows the reason in the alarm's row until an action succeeds."""
+    watched.expected = ["403"]
+    problem = '{"type": "urn:aurumai:problem:permission-denied", "detail": "viewer lacks the role operator for this"}'
+    refusal = {"status": 403, "content_type": "application/problem+json", "body": problem}
+    page.route("**/boiler~hot/ack", lambda route: route.fulfill(**refusal))
+    opened(page, ovens, "/alarms")
+    heat(ovens, "boiler", 95)
+    row = page.locator("[data-alarm='boiler~hot']")
+    row.get_by_role("button", name="Acknowledge").click()
+    expect(row).to_contain_text("You do not have permission for this.")
+    heat(ovens, "dryer", 95)  # the list is made again
+    expect(page.locator("[data-alarm='dryer~hot']")).to_be_visible()
+    expect(row).to_contain_text("You do not have permission for this.")
+    assert violations(page) == []
+    page.unroute("**/boiler~hot/ack")
+    row.get_by_role("button", name="Acknowledge").click()
+    expect(row).to_have_attribute("data-state", "acknowledged")
+    expect(row.locator(".problem")).to_be_hidden()
+    for machine in ("boiler", "dryer"):
+        heat(ovens, machine, 20)
+        assert http("POST", f"{ovens.api}/api/alarms/{machine}~hot/ack").status in (200, 409)
 
 
 def test_alarm_acknowledged_elsewhere_updates_on_open_page(page: Page, ovens: Platform) -> None:
@@ -102,8 +126,8 @@ def test_alarm_flood_shows_banner_and_sound_is_off(page: Page, ovens: Platform) 
     expect(page.locator("[data-choice=sound]")).to_have_attribute("aria-pressed", "false")
     for number in range(12):
         heat(ovens, f"line-{number}", 99)
-    expect(page.get_by_text("A flood of alarms")).to_be_visible()
-    page.get_by_role("link", name="See the alarms").click()
+    expect(page.get_by_text("Alarm flood")).to_be_visible()
+    page.get_by_role("link", name="Show alarms").click()
     expect(page.locator("tr.alarm[data-state=unacknowledged]")).to_have_count(12)
     page.locator("[data-choice=sound]").click()
     expect(page.locator("[data-choice=sound]")).to_have_attribute("aria-pressed", "true")

@@ -6,8 +6,8 @@ from typing import Any
 
 from paho.mqtt.client import MQTTMessage
 
-from aurum.runtime import metrics
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
+from aurum_sim import metrics
 from aurum_sim.peers.mqtt_client import create_client, stop_client
 from aurum_sim.peers.peer import Sample
 
@@ -29,7 +29,8 @@ class SparkplugPeer:
         self._client = create_client("aurum-iot-sim-sparkplug")
         death = SparkplugPayload(timestamp=self._birth_sequence)
         death.metrics.add(name="bdSeq", datatype=_UINT64, long_value=self._birth_sequence)
-        self._client.will_set(self._topic("NDEATH"), death.SerializeToString(), qos=1)
+        self._death = death.SerializeToString()
+        self._client.will_set(self._topic("NDEATH"), self._death, qos=1)
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
 
@@ -61,7 +62,9 @@ class SparkplugPeer:
             metrics.simulator_readings_total.labels("made").inc(len(sample.values))
 
     async def close(self) -> None:
-        """Disconnects from the broker."""
+        """Publishes the death of the node, and disconnects from the broker."""
+        if self._client.is_connected():  # brokers publish no will of a client that disconnects
+            self._client.publish(self._topic("NDEATH"), self._death, qos=1)
         await stop_client(self._client)
 
     def inputs(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.edge.inputs.common.configuration import REGISTERS_PER_VALUE, Register
-from aurum.edge.inputs.modbus.input import group_registers, decode_value
+from aurum.edge.inputs.modbus.input import decode_value, group_registers
 
 
 def register(address: int, **options: Any) -> Register:

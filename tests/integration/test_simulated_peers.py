@@ -109,7 +109,7 @@ async def test_mqtt_devices_publish_each_sample_as_json(fast_broker: Mosquitto, 
 
 
 async def test_mqtt_devices_wait_while_the_broker_is_away(fast_broker: Mosquitto) -> None:
-    fast_broker.end(signal.SIGKILL)
+    fast_broker.stop(signal.SIGKILL)
     peer = MqttPeer("127.0.0.1", fast_broker.port)
     await peer.open(SENSORS)
     await peer.send([sample(number) for number in range(IN_FLIGHT)])
@@ -161,7 +161,7 @@ async def test_sparkplug_node_is_born_again_after_broker_restart(fast_broker: Mo
     await peer.open(SENSORS)
     await told(peer, lambda: first.heard("DDATA", "pump-1"), "data")
     first.close()
-    fast_broker.end(signal.SIGKILL)
+    fast_broker.stop(signal.SIGKILL)
     await peer.send([sample(7)])
     fast_broker.start()
     second = Host(fast_broker.port, "spBv1.0/#")

@@ -175,7 +175,7 @@ def test_dead_letter_commands_name_what_is_damaged_or_absent(tmp_path: Path) -> 
     assert listed.returncode == 1
     first, second = listed.stdout.splitlines()
     assert first.startswith(f"{damaged}  ")
-    assert first.endswith("is damaged: its checksum is wrong")
+    assert first.endswith("is damaged: the checksum does not match")
     assert second == f"{whole}  WHY  source unknown, sequence 0, 0 readings: it is wrong"
     absent = command("edge", "dead-letters", "delete", "nothing", "--spool", str(tmp_path))
     assert absent.returncode == 1

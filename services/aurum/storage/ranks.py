@@ -49,7 +49,7 @@ class Ranks:
 
     @classmethod
     def from_runs(cls, sources: Sequence[Rank], places: Integers, sequences: Integers, lengths: Integers) -> "Ranks":
-        """Creates ranks from runs of which adjacent ones may have the same rank, and from sources that may have no run."""
+        """Creates ranks from runs. Adjacent runs may have the same rank, and sources may have no run."""
         begins = np.ones(len(places), np.bool_)
         np.logical_or(places[1:] != places[:-1], sequences[1:] != sequences[:-1], out=begins[1:])
         starts = np.flatnonzero(begins)

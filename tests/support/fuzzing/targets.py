@@ -51,7 +51,7 @@ from aurum.storage.segment import CorruptSegmentError, pack, unpack_ranked
 from aurum.storage.segment_log import OVERHEAD, NewerLogError, SegmentLog
 from aurum.storage.state_file import read_state, write_state
 from aurum.v1 import columns_pb2, ingestion_pb2
-from tests.support.collector import MemorySpool
+from tests.support.batch_builder import MemorySpool
 from tests.support.disks import scratch_place
 from tests.support.fuzzing.oracle import MB, Target
 

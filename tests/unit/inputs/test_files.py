@@ -9,7 +9,7 @@ from aurum.edge.inputs.common.configuration import FilesInput, TagRule
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.files.input import Files
 from aurum.readings.batch import MAX_SERIES, decode
-from tests.support.collector import MemorySpool, collector
+from tests.support.batch_builder import MemorySpool, make_builder
 
 HEAD = "machine_id,timestamp,sensor,value\n"
 
@@ -19,7 +19,7 @@ async def stored(folder: Path, content: str, *rules: TagRule) -> list[dict[tuple
     spool = MemorySpool()
     (folder / "one.csv").write_text(content)
     options = FilesInput.model_validate({"name": "drops", "protocol": "files", "folder": folder, "settled": 0})
-    running = asyncio.create_task(Files(options, collector(spool, *rules), ConnectionStatus("drops")).run())
+    running = asyncio.create_task(Files(options, make_builder(spool, *rules), ConnectionStatus("drops")).run())
     while (folder / "one.csv").exists():
         await asyncio.sleep(0.01)
         assert not running.done()

@@ -10,7 +10,7 @@ from aurum.edge.inputs.common.configuration import SparkplugInput
 from aurum.edge.inputs.mqtt.connection import Message
 from aurum.edge.inputs.sparkplug.input import SparkplugNodes
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
-from tests.support.collector import MemorySpool, collector
+from tests.support.batch_builder import MemorySpool, make_builder
 
 SPARKPLUG = Path(__file__).parents[2] / "data" / "sparkplug"
 
@@ -20,7 +20,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.spool = MemorySpool()
-        self.collector = collector(self.spool)
+        self.collector = make_builder(self.spool)
         self.asked: list[tuple[str, SparkplugPayload]] = []
         self.now = 0.0
         options = SparkplugInput.model_validate({"name": "sp", "protocol": "sparkplug", "broker": {"host": "x"}})

@@ -31,7 +31,7 @@ from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, wr
 from aurum.storage.database import NewerDatabaseError
 from aurum.storage.segment_log import NewerLogError
 from tests.support.disks import full_disk, scratch_place, small_disk, without_privileges
-from tests.support.spool import batch, drain, put
+from tests.support.spool import drain, make_batch, put_batches
 
 DOCS = Path(__file__).parents[3] / "docs" / "reliability.md"
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
@@ -221,7 +221,7 @@ async def spool_log(folder: Path, how: str, models: Path) -> str:
     """The log of a gateway's spool."""
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 11)))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 11)))
     await spool.close()
     (log,) = (folder / "spool").glob("*.log")
     harm(log, how)
@@ -234,7 +234,7 @@ async def acknowledged(folder: Path, how: str, models: Path) -> str:
     """What a spool knows to be acknowledged."""
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 11)))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 11)))
     await spool.live.acknowledge([1, 2, 3])
     await spool.close()
     harm(folder / "spool" / "acked.json", how)
@@ -245,7 +245,7 @@ async def spool_clock(folder: Path, how: str, models: Path) -> str:
     """By which batches grow old."""
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 11)))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 11)))
     await spool.close()
     harm(folder / "spool" / "clock.json", how)
     return await _drained(folder, 10)
@@ -256,7 +256,7 @@ async def _drained(folder: Path, waiting: int) -> str:
     await spool.start()
     await spool.drop_expired()
     sent = await drain(spool.backlog)
-    await put(spool, batch(99))
+    await put_batches(spool, make_batch(99))
     assert await drain(spool.live) == [99]
     await spool.close()
     if len(sent) > waiting:
@@ -389,9 +389,9 @@ async def full_spool(disk: Disk, models: Path) -> str:
     """A gateway whose disk is full for a while."""
     spool = Spool(SpoolOptions(disk.folder / "spool"))
     await spool.start()
-    await put(spool, batch(1))
+    await put_batches(spool, make_batch(1))
     with disk.full():
-        taken = await _until_refused(lambda sequence: put(spool, batch(sequence)))
+        taken = await _until_refused(lambda sequence: put_batches(spool, make_batch(sequence)))
         found = await spool.live.batches_after(0, 1)
         await spool.live.acknowledge([each.id for each in found])
         await spool.close()  # which cannot write down what is acknowledged
@@ -401,7 +401,7 @@ async def full_spool(disk: Disk, models: Path) -> str:
         await spool.close()
     spool = Spool(SpoolOptions(disk.folder / "spool"))
     await spool.start()
-    await put(spool, batch(taken + 1))
+    await put_batches(spool, make_batch(taken + 1))
     sent = await drain(spool.backlog) + await drain(spool.live)
     await spool.close()
     assert sent == list(range(1, taken + 2))
@@ -412,7 +412,7 @@ async def full_dead_letters(disk: Disk, models: Path) -> str:
     """A gateway whose disk is full when ingestion refuses a batch for good."""
     spool = Spool(SpoolOptions(disk.folder / "spool"))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 4)))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 4)))
     first, *others = await spool.live.batches_after(0, 10)
     letters = dead_letter_folder(disk.folder / "spool")
     with disk.full():

@@ -16,7 +16,7 @@ from aurum.edge.spool_version_1 import adopt
 from aurum.edge.token_bucket import TokenBucket
 from aurum.runtime.errors import PermissionDeniedError, ResourceExhaustedError
 from aurum.storage.segment_log import SegmentLog
-from tests.support.spool import batch, drain, put, sequences
+from tests.support.spool import drain, make_batch, put_batches, sequences_of
 
 
 class Clock:
@@ -41,7 +41,7 @@ async def spool(tmp_path: Path, clock: Clock) -> AsyncIterator[Spool]:
 
 
 async def test_new_batches_use_the_live_lane(spool: Spool) -> None:
-    assert await put(spool, batch(1), batch(2), batch(1)) == [(3, 0), (3, 0), (0, 3)]
+    assert await put_batches(spool, make_batch(1), make_batch(2), make_batch(1)) == [(3, 0), (3, 0), (0, 3)]
     assert (spool.live.batches, spool.backlog.batches) == (2, 0)
     assert await drain(spool.live) == [1, 2]
     assert (spool.batches, spool.live.batches) == (0, 0)
@@ -49,11 +49,13 @@ async def test_new_batches_use_the_live_lane(spool: Spool) -> None:
 
 async def test_source_of_another_caller_is_refused(spool: Spool) -> None:
     """A batch of a source that another caller uses is refused, and is neither kept nor called a duplicate."""
-    assert await put(spool, batch(1).with_owner("certificate/a")) == [(3, 0)]
+    assert await put_batches(spool, make_batch(1).with_owner("certificate/a")) == [(3, 0)]
     for sequence in (1, 2):
         with pytest.raises(PermissionDeniedError, match="belongs to another caller"):
-            await put(spool, batch(sequence).with_owner("certificate/b"))
-    assert await put(spool, batch(1).with_owner("certificate/a"), batch(2).with_owner("certificate/a")) == [
+            await put_batches(spool, make_batch(sequence).with_owner("certificate/b"))
+    assert await put_batches(
+        spool, make_batch(1).with_owner("certificate/a"), make_batch(2).with_owner("certificate/a")
+    ) == [
         (0, 3),
         (3, 0),
     ]
@@ -61,36 +63,36 @@ async def test_source_of_another_caller_is_refused(spool: Spool) -> None:
 
 
 async def test_new_batches_overtake_backlog_after_outage(spool: Spool, clock: Clock) -> None:
-    await put(spool, *(batch(sequence) for sequence in range(1, 11)))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 11)))
     clock.now += 60  # an outage
     assert await spool.live.batches_after(0, 100) == []
     assert (spool.live.batches, spool.backlog.batches) == (0, 10)
-    await put(spool, batch(11), batch(12))
-    assert sequences(await spool.live.batches_after(0, 100)) == [11, 12]
+    await put_batches(spool, make_batch(11), make_batch(12))
+    assert sequences_of(await spool.live.batches_after(0, 100)) == [11, 12]
     await spool.live.acknowledge([11, 12])
     assert await drain(spool.backlog) == list(range(1, 11))
     assert spool.batches == 0
 
 
 async def test_backlog_waits_while_live_lane_is_behind(spool: Spool, clock: Clock) -> None:
-    await put(spool, batch(1))
+    await put_batches(spool, make_batch(1))
     clock.now += 60
     assert await spool.live.batches_after(0, 1) == []
-    await put(spool, batch(2))
+    await put_batches(spool, make_batch(2))
     clock.now += 1.0  # the live lane is behind
     asking = asyncio.create_task(spool.backlog.batches_after(0, 1))
     await asyncio.sleep(0.2)
     assert not asking.done()
     await spool.live.acknowledge([2])
-    assert sequences(await asyncio.wait_for(asking, 5)) == [1]
+    assert sequences_of(await asyncio.wait_for(asking, 5)) == [1]
 
 
 async def test_batches_keep_arrival_order_if_configured(tmp_path: Path, clock: Clock) -> None:
     spool = Spool(SpoolOptions(tmp_path / "spool", live_first=False), clock)
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 6)))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 6)))
     clock.now += 3600
-    await put(spool, batch(6))
+    await put_batches(spool, make_batch(6))
     assert await drain(spool.live) == [1, 2, 3, 4, 5, 6]
     await spool.close()
 
@@ -107,14 +109,14 @@ def test_restarted_spool_delivers_every_batch(
         spool = Spool(SpoolOptions(folder), clock)
         await spool.start()
         for sequence in range(1, count + 1):
-            await put(spool, batch(sequence))
+            await put_batches(spool, make_batch(sequence))
             clock.now += chance.choice([0.0, 0.1, 5.0])
             if chance.random() < 0.5:
                 lane = chance.choice([spool.live, spool.backlog])
                 if lane is spool.live or not spool.live.batches:  # else it would give way
                     found = await lane.batches_after(0, chance.randint(1, 5))
                     done = found[: chance.randint(0, len(found))]
-                    arrived += sequences(done)
+                    arrived += sequences_of(done)
                     await lane.acknowledge([waiting.id for waiting in done])
             if chance.random() < 0.2:
                 await spool.close()
@@ -139,13 +141,13 @@ async def test_full_spool_blocks_or_drops_oldest_batches(tmp_path: Path) -> None
 
     async def fill() -> None:
         for sequence in range(1, 100):
-            await (await holding.put(batch(sequence, 5000), "", wait=False))
+            await (await holding.put(make_batch(sequence, 5000), "", wait=False))
 
     with pytest.raises(ResourceExhaustedError, match="spool is full"):
         await fill()
     kept = holding.batches
     assert holding.bytes_on_disk <= 1_000_000
-    waiting = asyncio.create_task(put(holding, batch(1000, 5000)))
+    waiting = asyncio.create_task(put_batches(holding, make_batch(1000, 5000)))
     await asyncio.sleep(0.1)
     assert not waiting.done()
     assert len(await drain(holding.live)) >= kept  # the one that waits may come in between
@@ -155,7 +157,7 @@ async def test_full_spool_blocks_or_drops_oldest_batches(tmp_path: Path) -> None
     dropping = Spool(SpoolOptions(tmp_path / "drop", max_bytes=1_000_000, drop_oldest=True))
     await dropping.start()
     for sequence in range(1, 101):
-        await (await dropping.put(batch(sequence, 5000), "", wait=False))
+        await (await dropping.put(make_batch(sequence, 5000), "", wait=False))
     assert dropping.bytes_on_disk <= 1_000_000
     left = await drain(dropping.live)
     assert left == list(range(101 - len(left), 101))
@@ -169,7 +171,7 @@ async def test_spool_estimates_time_until_full(tmp_path: Path, clock: Clock) -> 
     observing = asyncio.create_task(spool.run_maintenance())
     assert spool.seconds_until_full() == float("inf")
     for sequence in range(1, 21):
-        await put(spool, batch(sequence, 5000))
+        await put_batches(spool, make_batch(sequence, 5000))
     clock.now += 10
     await asyncio.sleep(1.5)
     rate = spool.bytes_on_disk / 10
@@ -205,7 +207,7 @@ def test_token_bucket_never_exceeds_rate_and_burst(takes: list[tuple[float, int]
 async def test_spool_of_earlier_version_is_adopted(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "spool.db")
     connection.execute("CREATE TABLE batches (id INTEGER PRIMARY KEY, traceparent TEXT NOT NULL, data BLOB NOT NULL)")
-    connection.executemany("INSERT INTO batches VALUES (?, '', ?)", [(n, batch(n).data) for n in (1, 2, 3)])
+    connection.executemany("INSERT INTO batches VALUES (?, '', ?)", [(n, make_batch(n).data) for n in (1, 2, 3)])
     connection.commit()
     connection.close()
     spool = Spool(SpoolOptions(tmp_path / "spool"))
@@ -228,7 +230,7 @@ async def test_record_that_cannot_be_unpacked_is_set_apart(tmp_path: Path, paylo
     log.close()
     spool = Spool(SpoolOptions(folder))
     await spool.start()
-    await put(spool, batch(5))
+    await put_batches(spool, make_batch(5))
     assert await drain(spool.backlog) == []
     assert await drain(spool.live) == [5]
     await spool.close()

@@ -24,13 +24,9 @@ from aurum.security.source_limits import SourceLimits
 
 Clock = Literal["device", "corrected", "arrival"]
 Flags = npt.NDArray[np.bool_]
-_CLOCK_MARGIN_US = (
-    10_000_000  # reserve below the limit for times in the future, because ingestion's clock may be behind ours
-)
+_CLOCK_MARGIN_US = 10_000_000  # reserve below the limit for future times, because ingestion's clock may be behind
 _MAX_READINGS, _MAX_SERIES = MAX_READINGS // 2, MAX_SERIES // 2  # of one batch
-_SPOOL_BYTES_PER_READING = (
-    1000  # of the spool per reading of the largest batch, which limits the batch to a part of the spool
-)
+_SPOOL_BYTES_PER_READING = 1000  # limits a batch to a part of the spool
 _RETRY_SECONDS = 1.0  # seconds before a failed write is repeated
 
 
@@ -51,7 +47,7 @@ class BatchBuilder:
             source_id: The source of the batches. It must not have been used before.
             spool: The spool.
             tags: The rules for names and units.
-            clock: The clock that gives a reading its time: the device's, the device's corrected by its skew, or ours.
+            clock: Whether a reading gets the device's time, that less the clock skew, or its time of arrival.
             limits: The limits on sources.
         """
         self.devices = DeviceStats()

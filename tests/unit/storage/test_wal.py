@@ -60,7 +60,7 @@ def test_guarded_record_has_write_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("disk")
-def test_guarded_log_rotates_files_at_size_limit(tmp_path: Path) -> None:
+def test_wal_rotates_files_at_size_limit(tmp_path: Path) -> None:
     log = WriteAheadLog(tmp_path / "log", 100, 0, "THE_SETTING", "the spool")
     for _ in range(3):
         log.write([b"x" * 100])

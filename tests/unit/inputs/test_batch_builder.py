@@ -17,7 +17,7 @@ from aurum.edge.inputs.common.units import UnitError, conversion
 from aurum.readings.batch import now_us
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import ResourceExhaustedError
-from tests.support.collector import MemorySpool, collector
+from tests.support.batch_builder import MemorySpool, make_builder
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_invalid_unit_conversions_are_rejected() -> None:
 
 async def test_first_matching_rule_transforms_the_sensor() -> None:
     spool = MemorySpool()
-    gathered = collector(
+    gathered = make_builder(
         spool,
         TagRule(sensor="debug*", drop=True),
         TagRule(sensor="t_*", machine="oven-*", becomes="temperature_c", unit="degF", to="degC"),
@@ -57,7 +57,7 @@ async def test_first_matching_rule_transforms_the_sensor() -> None:
 
 async def test_deadband_drops_small_changes() -> None:
     spool = MemorySpool()
-    gathered = collector(spool, TagRule(deadband=0.5, deadband_seconds=10))
+    gathered = make_builder(spool, TagRule(deadband=0.5, deadband_seconds=10))
     start = now_us() - 60_000_000
     for second, value in enumerate([1.0, 1.2, 1.4, 1.6, 1.5, 3.0, *[3.1] * 12]):
         gathered.add_value("m", "m", "x", start + second * 1_000_000, value)
@@ -81,7 +81,7 @@ def test_clock_skew_follows_the_fastest_messages() -> None:
 async def test_timestamps_far_ahead_are_corrected_to_now() -> None:
     for clock, expected in (("device", 0), ("corrected", 0), ("arrival", 0)):
         spool = MemorySpool()
-        gathered = collector(spool, clock=clock)
+        gathered = make_builder(spool, clock=clock)
         now = now_us()
         gathered.add_value("m", "m", "x", now + 3_600_000_000, 1.0)
         gathered.add_value("m", "m", "y", None, 2.0)
@@ -93,7 +93,7 @@ async def test_timestamps_far_ahead_are_corrected_to_now() -> None:
 
 async def test_bad_values_are_dropped_and_lower_quality() -> None:
     spool = MemorySpool()
-    gathered = collector(spool)
+    gathered = make_builder(spool)
     gathered.add_value("m", "m", "x", None, math.nan)
     gathered.add_value("m", "m", "x", None, math.inf)
     gathered.add_value("m", "m", "x", None, 1.0, good=False)
@@ -142,10 +142,10 @@ async def test_bulk_add_matches_single_adds(rows: list[tuple[int, int, float, bo
     at = [0 if ahead == 0 else now - ahead * 1_000_000 for _, ahead, _, _ in rows]
     names = [("m" if number < 5 else "no machine!", f"s{number}") for number, _, _, _ in rows]
     one, all_ = MemorySpool(), MemorySpool()
-    alone = collector(one, *rules, clock=clock)
+    alone = make_builder(one, *rules, clock=clock)
     for (machine, sensor), moment, (_, _, value, good) in zip(names, at, rows, strict=True):
         alone.add_value("d", machine, sensor, moment or None, value, good=good)
-    together = collector(all_, *rules, clock=clock)
+    together = make_builder(all_, *rules, clock=clock)
     indices = np.array([together.tags.tag_for(*name).index for name in names], np.int32)
     values, good = np.array([row[2] for row in rows], float), np.array([row[3] for row in rows], bool)
     together.add_values("d", indices, np.array(at, np.int64), values, good)
@@ -162,7 +162,7 @@ async def test_bulk_add_matches_single_adds(rows: list[tuple[int, int, float, bo
 
 async def test_bulk_add_corrects_clock_skew() -> None:
     spool = MemorySpool()
-    gathered = collector(spool, clock="corrected")
+    gathered = make_builder(spool, clock="corrected")
     now = now_us()
     at = now + 120_000_000 - np.arange(5, dtype=np.int64)[::-1] * 1_000_000
     indices = np.full(5, gathered.tags.tag_for("m", "x").index, np.int32)
@@ -176,7 +176,7 @@ async def test_bulk_add_corrects_clock_skew() -> None:
 
 async def test_bulk_values_without_time_get_distinct_timestamps() -> None:
     spool = MemorySpool()
-    gathered = collector(spool)
+    gathered = make_builder(spool)
     indices = np.array([gathered.tags.tag_for("m", name).index for name in "xyxxy"], np.int32)
     gathered.add_values("d", indices, np.zeros(5, np.int64), np.arange(5.0), np.ones(5, bool))
     await gathered.commit()
@@ -188,7 +188,7 @@ async def test_bulk_values_without_time_get_distinct_timestamps() -> None:
 
 async def test_large_commit_is_split_into_batches() -> None:
     spool = MemorySpool()
-    gathered = collector(spool)
+    gathered = make_builder(spool)
     at = now_us() - 1_000_000_000
     indices = np.array([gathered.tags.tag_for("m", f"s{number}").index for number in range(15_000)], np.int32)
     for turn in range(16):
@@ -207,7 +207,7 @@ async def test_large_commit_is_split_into_batches() -> None:
 async def test_batches_are_small_for_a_small_spool() -> None:
     spool = MemorySpool()
     spool.max_bytes = 1_000_000
-    gathered = collector(spool)
+    gathered = make_builder(spool)
     for number in range(2500):
         gathered.add_value("m", "m", f"s{number}", None, 1.0)
     assert gathered.full
@@ -218,7 +218,7 @@ async def test_batches_are_small_for_a_small_spool() -> None:
 async def test_full_disk_delays_acknowledgement_until_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aurum.edge.inputs.common.batch_builder._RETRY_SECONDS", 0.01)
     spool = MemorySpool(at_once=False)
-    gathered = collector(spool)
+    gathered = make_builder(spool)
     gathered.add_value("m", "m", "x", None, 1.0)
     acknowledged: list[int] = []
     acknowledgements = AckTracker(acknowledged.extend)
@@ -240,7 +240,7 @@ async def test_full_disk_delays_acknowledgement_until_stored(monkeypatch: pytest
 
 async def test_tag_overflow_forgets_and_relearns_names() -> None:
     spool = MemorySpool()
-    gathered = collector(spool, TagRule(sensor="x*", scale=3.0))
+    gathered = make_builder(spool, TagRule(sensor="x*", scale=3.0))
     for number in range(200_001):
         gathered.tags.tag_for("m", str(number))
     generation = gathered.tags.generation

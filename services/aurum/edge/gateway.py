@@ -185,7 +185,7 @@ async def gateway(
             service.describe("inputs", supervisor.state)
         servicer = EdgeServicer(spool, upstream, limits, settings.rpc_max_message_bytes)
         service.health.on_change(lambda serving: None if serving else servicer.stop())
-        work = [
+        tasks = [
             *(service.spawn(lane.run(), f"uplink-{name}") for name, lane in lanes.items()),
             service.spawn(spool.run_expiry(), "spool-expiry"),
             service.spawn(spool.run_maintenance(), "spool-gauges"),
@@ -201,9 +201,9 @@ async def gateway(
             ):
                 yield servicer
         finally:
-            for task in work:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await spool.close()
 

@@ -61,8 +61,8 @@ class TopicFormat:
         """
 
         def resolved(template: str | None) -> str | None:
-            known = template is not None and set(PLACEHOLDER.findall(template)) <= set(levels)
-            return _fill_template(template or "", levels) if known else None
+            is_resolvable = template is not None and set(PLACEHOLDER.findall(template)) <= set(levels)
+            return _fill_template(template or "", levels) if is_resolvable else None
 
         return cls(topic, levels, resolved(topic.machine), resolved(topic.sensor))
 

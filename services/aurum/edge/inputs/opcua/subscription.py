@@ -64,11 +64,11 @@ class Session(UaSession):
         acknowledgements = list(self._unconfirmed)
         request = ua.PublishRequest()
         request.Parameters.SubscriptionAcknowledgements = [
-            ua.SubscriptionAcknowledgement(*each) for each in acknowledgements
+            ua.SubscriptionAcknowledgement(*key) for key in acknowledgements
         ]
         data = await self._send_request(request, timeout=0)
-        for each in acknowledgements:
-            self._unconfirmed.pop(each, None)
+        for key in acknowledgements:
+            self._unconfirmed.pop(key, None)
         try:
             return read_publish_response(data)
         except (ua.UaError, *_UNREADABLE) as error:

@@ -94,7 +94,7 @@ class SparkplugNodes:
             self._results["invalid"].inc()
             self._throttled_log.warn(f"a message of {message.topic} is not a Sparkplug payload")
             return
-        node = self._node(group, name)
+        node = self._node_for(group, name)
         if kind == "NDEATH":
             self._record_death(node, payload)
         elif kind == "NBIRTH":
@@ -119,7 +119,7 @@ class SparkplugNodes:
             return
         self._add_values(group, name, device, node, payload)
 
-    def _node(self, group: str, name: str) -> _Node:
+    def _node_for(self, group: str, name: str) -> _Node:
         key = (group, name)
         node = self._nodes.get(key)
         if node is None:
@@ -193,10 +193,10 @@ class SparkplugNodes:
         machine = (self._options.node_machine if device is None else self._options.machine).format_map(names)
         device_name = f"{group}/{name}/{device}" if device is not None else f"{group}/{name}"
         for metric in payload.metrics:
-            known = self._resolve_metric(metric, born, complete=node.complete)
-            if known is None or known[0].startswith(_CONTROL) or known[1] not in _NUMBERS:
+            definition = self._resolve_metric(metric, born, complete=node.complete)
+            if definition is None or definition[0].startswith(_CONTROL) or definition[1] not in _NUMBERS:
                 continue
-            sensor, datatype = known
+            sensor, datatype = definition
             milliseconds = metric.timestamp if metric.HasField("timestamp") else payload.timestamp
             good = not metric.is_null and metric.WhichOneof("value") is not None and _quality_of(metric) == _GOOD
             value = _number_value(metric, datatype) if good else 0.0
@@ -211,10 +211,10 @@ class SparkplugNodes:
         """
         if metric.HasField("name"):
             return metric.name, metric.datatype or born.types.get(metric.name, 0)
-        found = born.aliases.get(metric.alias) if complete else None
-        if found is None:
+        definition = born.aliases.get(metric.alias) if complete else None
+        if definition is None:
             self._results["unborn"].inc()
-        return found
+        return definition
 
 
 class Sparkplug:

@@ -1,6 +1,8 @@
 """The degraded answers: which one is given, and that they can be seen everywhere."""
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from aurum.resilience.policy import FallbackSpec
 from aurum.runtime.errors import AurumError, NotFoundError, UnavailableError
 from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 from aurum_sim.machine_types import MACHINE_TYPES
+from tests.support.waiting import until
 
 ERROR = UnavailableError("prediction is down")
 SPEC = FallbackSpec()
@@ -41,9 +44,23 @@ class Ingestion:
             raise self._error
         return self.history
 
+    async def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
+        yield ingestion_pb2.WatchResponse(machines=[self._machine or ingestion_pb2.Machine(machine_id="m")])
+        await asyncio.Event().wait()
+
 
 def fallback(ingestion: Any) -> PredictionFallback:
     return PredictionFallback(MachineCache(ingestion, ingestion, 1.0), ingestion)
+
+
+async def predicted(ingestion: Any) -> PredictionFallback:
+    """A fallback whose plant view follows the machine and has a prediction of it."""
+    plant = MachineCache(ingestion, ingestion, 1.0)
+    following = asyncio.create_task(plant.follow())
+    await until(lambda: plant.machine("m") is not None)
+    following.cancel()
+    plant.note_prediction("m", PREDICTION)
+    return PredictionFallback(plant, ingestion)
 
 
 def machine(machine_type: str, **values: float) -> ingestion_pb2.Machine:
@@ -54,8 +71,7 @@ def machine(machine_type: str, **values: float) -> ingestion_pb2.Machine:
 
 
 async def test_last_good_prediction_is_marked_in_span_and_log(caplog: pytest.LogCaptureFixture) -> None:
-    made = fallback(Ingestion())
-    made.remember("m", PREDICTION)
+    made = await predicted(Ingestion())
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span("request") as span, caplog.at_level(logging.WARNING):
         degraded = await made.answer("m", SPEC, ERROR)
@@ -73,8 +89,7 @@ async def test_last_good_prediction_is_marked_in_span_and_log(caplog: pytest.Log
 
 
 async def test_old_last_good_prediction_is_replaced_by_rule() -> None:
-    made = fallback(Ingestion(machine("pump", vibration_mm_s=7.1)))
-    made.remember("m", PREDICTION)
+    made = await predicted(Ingestion(machine("pump", vibration_mm_s=7.1)))
     young = await made.answer("m", SPEC, ERROR)
     assert young.source == "last_good"
     old = await made.answer("m", SPEC.model_copy(update={"last_good_max_age": 0.0}), ERROR)

@@ -10,8 +10,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCod
 from aurum.api.platform_view import rates
 from aurum.api.routes.today import Hour, used_today
 from aurum.runtime.telemetry.span_ring import SpanRing
-
-HOUR_US = 3_600_000_000
+from aurum.runtime.time_units import HOUR_US
 
 
 def look(total: float, failed: float, counts: list[float]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from aurum.api.series_json import encode_metrics
 from aurum.ingestion import series_reader
 from aurum.ingestion.memtable import Part
 from aurum.ingestion.sqlite.reads import _by_day
-from aurum.ingestion.store import DAY_US
 from aurum.readings.tables import TableError, parse_timestamp
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError
+from aurum.runtime.time_units import DAY_US
 from aurum.storage.segment import Segment
 from aurum.v1 import columns_pb2
 

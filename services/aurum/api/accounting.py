@@ -13,8 +13,9 @@ from aurum.api.backends import IngestionBackend
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import decode_columns
 from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.energy import power_of_current
-from aurum.sustainability.hourly import HOUR_US, Floats, Hourly, Times, differences, integrate, mean_of
+from aurum.sustainability.hourly import Floats, Hourly, Times, differences, integrate, mean_of
 from aurum.sustainability.plan import FlowMeter, Meters, Plan
 from aurum.v1 import columns_pb2, ingestion_pb2
 

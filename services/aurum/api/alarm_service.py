@@ -21,6 +21,7 @@ from aurum.api import alarm_journal, metrics
 from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache, MachineView
 from aurum.readings.history import FAULT
+from aurum.readings.limits import MAX_EVENTS
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError, FailedPreconditionError, NotFoundError, UnavailableError
 from aurum.v1 import ingestion_pb2
@@ -35,7 +36,6 @@ _WITHOUT_PAUSE = 200  # machines that are evaluated before the event loop gets c
 _TAKE_OVER = 2  # every second round reads the journal
 _MOST_ALARMS = 20_000  # kept in memory; alarms that are over are dropped first
 _MOST_WAITING = 10_000  # unwritten transitions; beyond this the oldest are dropped
-_PAGE = 1000
 _MOST_READ = 20_000  # entries of the journal in one read
 _STATES: tuple[State, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
 
@@ -268,7 +268,7 @@ class AlarmService:
 
     async def _write(self) -> None:
         while self._waiting:
-            part = [self._waiting[index] for index in range(min(_PAGE, len(self._waiting)))]
+            part = [self._waiting[index] for index in range(min(MAX_EVENTS, len(self._waiting)))]
             with criticality_scope(Criticality.ALARM):
                 await self._ingestion.record([_event(transition) for transition in part])
             for _ in range(min(len(part), len(self._waiting))):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from aurum.readings.limits import MAX_EVENTS
 from aurum.readings.transport.query_columns import query_method
 from aurum.resilience.policy import FallbackSpec
 from aurum.runtime import damage
@@ -13,7 +14,6 @@ from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.rpc_methods import INGESTION_SERVICE, PREDICTION_SERVICE
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
-_PAGE = 1000  # events
 _OVERLAP = 5_000_000  # event numbers derive from clocks in µs; the clocks of a store's replicas may differ by so much
 _MOST_SEARCHED = 20_000  # events that are searched for those that a caller may see
 
@@ -114,7 +114,7 @@ class IngestionBackend(_Backend):
             if not answer.next_page_token or len(events) >= limit or searched >= _MOST_SEARCHED:
                 return events[:limit]
             request.page_token = answer.next_page_token
-            request.limit = limit - len(events) if wanted is None else _PAGE
+            request.limit = limit - len(events) if wanted is None else MAX_EVENTS
 
     async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
         """Returns events of the whole plant that were recorded after an event number, in the order of their numbers.
@@ -130,7 +130,7 @@ class IngestionBackend(_Backend):
         request = ingestion_pb2.ListEventsRequest(kind=kind, by_number=True, after_number=max(0, number - _OVERLAP))
         events: list[ingestion_pb2.Event] = []
         while True:
-            request.limit = min(_PAGE, most - len(events))
+            request.limit = min(MAX_EVENTS, most - len(events))
             answer = await self._dependency.unary(self._stub.ListEvents, request)
             events += answer.events
             if not answer.next_page_token or len(events) >= most:

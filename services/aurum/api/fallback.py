@@ -3,9 +3,7 @@
 Every such answer is marked as degraded. The reason is in the answer, on the span and in the log; a metric counts it.
 """
 
-import collections
 import logging
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +23,6 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 logger = logging.getLogger(__name__)
 
 _LAST = 64  # readings of each sensor for a rule that needs a history
-_REMEMBERED = 10_000  # machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +41,11 @@ class Degraded:
 
 
 class PredictionFallback:
-    """Keeps the latest requested predictions for the fallback. The plant view has those made in the background."""
+    """Answers for machines when prediction does not. The plant view has their last good predictions."""
 
     def __init__(self, plant: MachineCache, ingestion: IngestionBackend) -> None:
         self._plant = plant
         self._ingestion = ingestion
-        self._asked: collections.OrderedDict[str, tuple[prediction_pb2.PredictResponse, float]] = (
-            collections.OrderedDict()
-        )  # with time.time()
-
-    def remember(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
-        """Keeps a good prediction."""
-        self._asked[machine_id] = (prediction, time.time())
-        self._asked.move_to_end(machine_id)
-        while len(self._asked) > _REMEMBERED:
-            self._asked.popitem(last=False)
 
     async def answer(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded:
         """Returns the best available answer for a machine. Raises `error` if there is none."""
@@ -83,14 +70,10 @@ class PredictionFallback:
         return degraded
 
     def _last_good(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded | None:
-        known = [self._plant.last_good(machine_id)] if spec.last_good else []
-        if spec.last_good and machine_id in self._asked:
-            asked, at = self._asked[machine_id]
-            known.append((asked, time.time() - at))
-        ages = [each for each in known if each and each[1] <= spec.last_good_max_age]
-        if not ages:
+        known = self._plant.last_good(machine_id) if spec.last_good else None
+        if known is None or known[1] > spec.last_good_max_age:
             return None
-        prediction, age = min(ages, key=lambda each: each[1])
+        prediction, age = known
         answer = prediction_pb2.PredictResponse()
         answer.CopyFrom(prediction)
         answer.degraded = True

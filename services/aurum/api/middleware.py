@@ -34,7 +34,7 @@ from aurum.resilience.status import OVERLOAD_OF_SELF, http_status
 from aurum.runtime.errors import AurumError, DeadlineError, InvalidArgumentError, from_policy_error
 from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import CRITICALITY_KEY
-from aurum.runtime.health import Health
+from aurum.runtime.health import PROBES, Health
 from aurum.runtime.http.client import TIMEOUT_HEADER
 from aurum.runtime.rpc_methods import INGESTION_SERVICE, METHODS
 from aurum.runtime.telemetry.logging import reset_request_context, set_request_context
@@ -44,7 +44,7 @@ from aurum.security.identity import Identity
 logger = logging.getLogger("aurum.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # probes and scrapes are counted, but not logged
+_QUIET = frozenset(PROBES)  # probes and scrapes are counted, but not logged
 _ALWAYS = _QUIET | {"/health", "/api/events"}  # exempt from admission; event streams have a limit of their own
 # Paths whose POST has the class of the method that it calls
 _WRITES = {

@@ -42,6 +42,7 @@ from aurum.api.scope import InScope
 from aurum.api.settings import ApiSettings
 from aurum.maintenance.costs import CostTableError, load_costs
 from aurum.runtime.grpc.stream_shares import Share, StreamShares, query_share
+from aurum.runtime.health import PROBES
 from aurum.runtime.http.connection_limits import ConnectionLimits
 from aurum.runtime.http.server import http_server
 from aurum.runtime.listener import listen
@@ -51,7 +52,7 @@ from aurum.runtime.telemetry.logging import APP_NAME
 from aurum.sustainability.plan import PlanError, load_plan
 
 # Probes, scrapes and endless streams
-_UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/api/events"})
+_UNTRACED = frozenset({*PROBES, "/api/events"})
 _ROUTES = (
     system,
     machines,

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.heuristics.result import RuleResult
+from aurum.heuristics.result import LATEST, RuleResult
 from aurum.readings.batch import Column
-
-_LATEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ def assess(machine_type: str, columns: Mapping[str, Column]) -> RuleResult | Non
         if limit.sensor not in columns:
             continue
         values = columns[limit.sensor][1]
-        known = values[~np.isnan(values)][-_LATEST:]
+        known = values[~np.isnan(values)][-LATEST:]
         if len(known):
             latest = float(known.mean())
             ways[limit.sensor] = (latest, (latest - limit.normal) / (limit.alarm - limit.normal))

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from aurum.heuristics.result import LEAST_READINGS, RuleResult
+from aurum.heuristics.result import LATEST, LEAST_READINGS, RuleResult
 from aurum.readings.batch import Column
 from aurum.readings.history import AXES, LABELS
 
 _BASELINE_SHARE = 0.3
-_LATEST = 8
 _STRONGEST = 3
 _HALF_RISK = 6.0  # standard deviations at which the risk is 0.5
 
@@ -28,7 +27,7 @@ def assess(columns: Mapping[str, Column]) -> RuleResult | None:
             continue
         baseline = known[: max(4, int(len(known) * _BASELINE_SHARE))]
         spread = float(baseline.std())
-        latest = float(known[-_LATEST:].mean())
+        latest = float(known[-LATEST:].mean())
         scale = max(spread, 1e-3 * abs(float(baseline.mean())), 1e-12)
         shifts[sensor] = (latest, (latest - float(baseline.mean())) / scale)
     if not shifts:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aurum.runtime.yaml_file import read_yaml
+from aurum.runtime.yaml_file import OTHER, read_yaml
 
 DEFAULT_COSTS = Path(__file__).with_name("costs.yaml")
-OTHER = "*"
 
 
 class CostTableError(ValueError):

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from aurum.runtime.time_units import HOUR_US
+
 Times = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-HOUR_US = 3_600_000_000
 _ENOUGH = 0.5  # coverage that an extrapolation to the whole time needs
 
 

@@ -10,12 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from aurum.runtime.yaml_file import read_yaml
+from aurum.runtime.yaml_file import OTHER, read_yaml
 from aurum.sustainability.contracts import Contract
 from aurum.sustainability.factors import checked
 
 DEFAULT_PLAN = Path(__file__).with_name("plan.yaml")
-OTHER = "*"  # stands for machine types and sites that the plan does not name
 
 _PER_HOUR = {"second": 3600.0, "minute": 60.0, "hour": 1.0}
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.energy import power_of_current, specific
-from aurum.sustainability.hourly import HOUR_US, Hourly, add, differences, integrate, mean_of, nothing
+from aurum.sustainability.hourly import Hourly, add, differences, integrate, mean_of, nothing
 from aurum.sustainability.water import water_usage_effectiveness
 
 SECOND = 1_000_000

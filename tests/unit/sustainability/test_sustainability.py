@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.runtime.errors import AurumError, UnavailableError
+from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.baseline import BaselineError, by_day, fit_baseline, savings
 from aurum.sustainability.carbon import account, best_start
 from aurum.sustainability.contracts import Contract, allocate
 from aurum.sustainability.energy import power_of_current, specific
 from aurum.sustainability.factors import Factor, FactorError, built_in, read_hours, read_table
-from aurum.sustainability.hourly import HOUR_US, add, differences, integrate, mean_of, nothing
+from aurum.sustainability.hourly import add, differences, integrate, mean_of, nothing
 from aurum.sustainability.plan import PlanError, load_plan
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, FileFactors, LastGoodFactors
 from aurum.sustainability.water import water_usage_effectiveness

@@ -15,7 +15,8 @@ from aurum.api.context import Caller, Context
 from aurum.api.scope import require_machine, site_to_ask
 from aurum.api.serializers import moment, query_time
 from aurum.runtime.errors import InvalidArgumentError, UnimplementedError
-from aurum.sustainability.hourly import HOUR_US, Floats, Hourly
+from aurum.runtime.time_units import HOUR_US
+from aurum.sustainability.hourly import Floats, Hourly
 
 Format = Literal["json", "csv", "parquet"]
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")

@@ -23,12 +23,12 @@ from aurum.api.scope import of_callers, visible
 from aurum.api.serializers import moment, optional_moment, query_time
 from aurum.runtime.audit import Act
 from aurum.runtime.errors import UnavailableError
+from aurum.runtime.time_units import MINUTE_US
 from aurum.security.identity import Identity
 
 router = APIRouter(prefix="/api/alarms", tags=["alarms"])
 
 _LOUDEST = ("unacknowledged", "returned", "acknowledged", "shelved", "suppressed", "normal")
-_MINUTE_US = 60_000_000
 
 
 @router.get("")
@@ -112,7 +112,7 @@ async def acknowledge_alarm(
 async def shelve_alarm(context: Context, caller: Caller, alarm_id: str, body: ShelveIn) -> AlarmOut:
     """Puts it away for a time; it comes back by itself."""
     _loaded(context)
-    until = _now() + int(body.minutes * _MINUTE_US)
+    until = _now() + int(body.minutes * MINUTE_US)
 
     async def shelve(act: Act) -> Alarm:
         alarm = await context.alarms.shelve(alarm_id, until, _who(caller, body), body.reason)

@@ -24,9 +24,10 @@ from aurum.api.sustainability_schemas import (
     FactorOut,
 )
 from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability import carbon as scope_2
 from aurum.sustainability.factors import Factor
-from aurum.sustainability.hourly import HOUR_US, Floats
+from aurum.sustainability.hourly import Floats
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("carbon")), QueryPlace])
 

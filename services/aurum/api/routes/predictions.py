@@ -93,7 +93,6 @@ async def _predict_machine(context: ApiContext, machine_id: str) -> PredictionOu
         degraded = await context.fallback.answer(machine_id, context.prediction.fallback, error)
         return prediction_out(degraded.prediction, degraded.age)
     context.plant.note_prediction(machine_id, response)
-    context.fallback.remember(machine_id, response)
     return prediction_out(response)
 
 

@@ -21,14 +21,13 @@ from aurum.api.scope import site_to_ask
 from aurum.api.serializers import moment, query_time
 from aurum.api.sustainability_schemas import CarbonOut, EnergyOut, TodayOut, UsedOut, WaterOut
 from aurum.runtime.errors import AurumError, InvalidArgumentError
-from aurum.sustainability.hourly import HOUR_US
+from aurum.runtime.time_units import DAY_US, HOUR_US
 
 router = APIRouter(tags=["sustainability"])
 
 _DAYS = 7  # days before, whose mean is the usual use
 _KEPT = 60.0  # seconds for which an answer is cached
 _MOST_KEPT = 500  # cached answers, by midnight and site
-_DAY_US = 24 * HOUR_US
 _LONGEST_DAY_US = 25 * HOUR_US
 _HALF = 0.5
 
@@ -75,7 +74,7 @@ async def today(
 
 
 async def _account(context: ApiContext, site: str, midnight: int, now: int) -> TodayOut:
-    asked = Asked(Scope(site=site), range_of(midnight - _DAYS * _DAY_US, now), "site", "json")
+    asked = Asked(Scope(site=site), range_of(midnight - _DAYS * DAY_US, now), "site", "json")
     accounts: dict[str, Callable[[ApiContext, Asked], Awaitable[list[Hour]]]] = {
         "energy": _energy,
         "carbon": _carbon,
@@ -107,7 +106,7 @@ def used_today(hours: Sequence[Hour], midnight: int, now: int) -> UsedOut:
     """
     earlier = []
     for back in range(1, _DAYS + 1):
-        shift = back * _DAY_US
+        shift = back * DAY_US
         amount, known = _sum(hours, midnight - shift, now - shift)
         if known >= _HALF:
             earlier.append(amount)

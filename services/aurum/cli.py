@@ -123,7 +123,7 @@ def edge_check(
     except InputsError as error:
         _fail(str(error), 1)
     for each in inputs:
-        typer.echo(f"{each.name}: {each.protocol} {each.place}, {len(each.rules)} rules")
+        typer.echo(f"{each.name}: {each.protocol} {each.summary}, {len(each.rules)} rules")
 
 
 @edge_app.command("schema")
@@ -182,20 +182,20 @@ def iot_sim(
 ) -> None:
     """Simulate the devices of a plant: machines that wear, fail and are repaired."""
     from aurum.runtime.settings import Settings, load_settings
-    from aurum_sim.iot import FleetOptions, Told
+    from aurum_sim.iot import FleetOptions, PeerOptions
     from aurum_sim.iot import iot_sim as body
-    from aurum_sim.peers import Kind, make_peer
+    from aurum_sim.peers import PeerKind, make_peer
 
     settings = load_settings(Settings)
     address = {"edge": settings.edge_target, "ingestion": settings.ingestion_target}.get(to, to)
     if ":" not in address:
         raise typer.BadParameter(f"{to!r} is neither edge, ingestion nor host:port", param_hint="--to")
     fleet = FleetOptions(machines, rate, speed_up, seed, site, backfill=backfill, types=tuple(machine_type or ()))
-    if protocol not in (known := [kind.value for kind in Kind]):
+    if protocol not in (known := [kind.value for kind in PeerKind]):
         raise typer.BadParameter(f"{protocol!r} is none of {', '.join(known)}", param_hint="--protocol")
-    peer = make_peer(Kind(protocol), at)
-    told = Told(peer, write_inputs) if peer else None
-    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address, told), settings)
+    peer = make_peer(PeerKind(protocol), at)
+    peer_options = PeerOptions(peer, write_inputs) if peer else None
+    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address, peer_options), settings)
 
 
 @app.command("edge-sim", rich_help_panel=_SIMULATORS)

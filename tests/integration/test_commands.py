@@ -73,7 +73,7 @@ def test_import_of_truncated_file_can_be_resumed(serving: Platform, tmp_path: Pa
     failed = aurum("import", "--format", "cmapss", "--prefix", "cut", str(cut), environment=environment)
     assert failed.returncode == 1
     assert "row 901, column" in failed.stderr
-    assert "cut off" in failed.stderr
+    assert "truncated" in failed.stderr
     assert "nothing after row 800 was stored" in failed.stderr
     assert "Traceback" not in failed.stderr
     cut.write_text("".join(lines))
@@ -114,7 +114,7 @@ def test_csv_import_names_wrong_cell_and_stores_nothing(serving: Platform, tmp_p
     path.write_text("machine_id,timestamp,sensor,value\nwrong-1,1700000000,a,1\nwrong-1,1700000001,a,one\n")
     result = aurum("import", "--format", "csv", "--api", serving.api, str(path))
     assert result.returncode == 1
-    assert "row 3, value: 'one' is no number" in result.stderr
+    assert "row 3, value: 'one' is not a number" in result.stderr
     assert http("GET", f"{serving.api}/api/machines/wrong-1").status == 404
 
 

@@ -53,7 +53,7 @@ def machine() -> str:
 
 def batch(machine: str, sequence: int, at: list[int], values: Sequence[float], source: str = "") -> Batch:
     series = Series(machine, "s", np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
-    return Batch.of(source or f"source-{machine}", sequence, [series])
+    return Batch.from_series(source or f"source-{machine}", sequence, [series])
 
 
 async def write(store: Store, *batches: Batch) -> list[tuple[int, int]]:
@@ -101,15 +101,15 @@ async def test_source_belongs_to_its_first_owner(open_store: Open, machine: str)
     store = open_store()
     await store.start()
     assert await write(store, batch(machine, 1, [10], [1])) == [(1, 0)]  # before there was anybody to own it
-    assert await write(store, batch(machine, 2, [20], [2]).owned_by("site/a")) == [(1, 0)]
+    assert await write(store, batch(machine, 2, [20], [2]).with_owner("site/a")) == [(1, 0)]
     for _ in range(2):
         for other in ("site/b", ""):
             for sequence in (2, 3):
                 with pytest.raises(PermissionDeniedError) as refused:
-                    await write(store, batch(machine, sequence, [30], [3]).owned_by(other))
+                    await write(store, batch(machine, sequence, [30], [3]).with_owner(other))
                 assert refused.value.reason == SOURCE_TAKEN
                 assert "site/a" not in refused.value.message
-        assert await write(store, batch(machine, 2, [20], [2]).owned_by("site/a")) == [(0, 1)]
+        assert await write(store, batch(machine, 2, [20], [2]).with_owner("site/a")) == [(0, 1)]
         assert await values_of(store, machine) == [1, 2]
         await store.close()
         store = open_store()
@@ -119,7 +119,7 @@ async def test_source_belongs_to_its_first_owner(open_store: Open, machine: str)
 
 async def test_two_callers_at_once_share_no_source(store: Store, machine: str) -> None:
     """Of two callers that use a new source at the same moment, one gets it."""
-    batches = [batch(machine, 1, [10], [number]).owned_by(f"site/{number}") for number in (1, 2)]
+    batches = [batch(machine, 1, [10], [number]).with_owner(f"site/{number}") for number in (1, 2)]
     writing = [await store.append(each, wait=True) for each in batches]
     outcomes = await asyncio.gather(*writing, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, PermissionDeniedError)]
@@ -234,7 +234,7 @@ async def test_senders_of_a_machine_are_known_by_owner(open_store: Open, machine
     store = open_store()
     await store.start()
     assert not await store.sent_only_by(machine, "site/a")
-    await write(store, batch(machine, 1, [10], [1]).owned_by("site/a"))
+    await write(store, batch(machine, 1, [10], [1]).with_owner("site/a"))
     await write(store, batch(f"{machine}-2", 1, [10], [1]))  # of a source that nobody owns
     for _ in range(2):
         assert await store.sent_only_by(machine, "site/a")
@@ -243,8 +243,8 @@ async def test_senders_of_a_machine_are_known_by_owner(open_store: Open, machine
         await store.close()
         store = open_store()
         await store.start()
-    other = Batch.of(f"other-{machine}", 1, [Series(machine, "s", np.array([5]), np.array([1.0]))])
-    await write(store, other.owned_by("site/b"))  # which is not the last reading
+    other = Batch.from_series(f"other-{machine}", 1, [Series(machine, "s", np.array([5]), np.array([1.0]))])
+    await write(store, other.with_owner("site/b"))  # which is not the last reading
     for _ in range(2):
         assert not await store.sent_only_by(machine, "site/a")
         await store.close()

@@ -36,7 +36,7 @@ MESSAGE_BYTES = 65_536
 
 def batch(keys: Sequence[tuple[str, str]], sequence: int = 1) -> Batch:
     columns = np.array([1_000_000 + sequence], np.int64), np.array([float(sequence)])
-    return Batch.of("src", sequence, [Series(machine, sensor, *columns) for machine, sensor in keys])
+    return Batch.from_series("src", sequence, [Series(machine, sensor, *columns) for machine, sensor in keys])
 
 
 def refusal(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> str:

@@ -37,7 +37,7 @@ END = 2**62
 
 def batch(sequence: int, at: list[int], values: list[float], source_id: str = "src", machine_id: str = "m") -> Batch:
     series = Series(machine_id, "s", np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
-    return Batch.of(source_id, sequence, [series])
+    return Batch.from_series(source_id, sequence, [series])
 
 
 @pytest.fixture
@@ -333,10 +333,10 @@ async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 2")
     store = SqliteStore(SqliteOptions(path))
     await store.start()
-    assert await write(store, batch(1, [10], [1]).owned_by("site/a")) == [(0, 1)]
-    assert await write(store, batch(2, [20], [2]).owned_by("site/a")) == [(1, 0)]
+    assert await write(store, batch(1, [10], [1]).with_owner("site/a")) == [(0, 1)]
+    assert await write(store, batch(2, [20], [2]).with_owner("site/a")) == [(1, 0)]
     with pytest.raises(PermissionDeniedError):
-        await write(store, batch(3, [30], [3]).owned_by("site/b"))
+        await write(store, batch(3, [30], [3]).with_owner("site/b"))
     await store.record([Event("alarm", "", 5, "x", b"")])
     assert [event.at_us for event in await store.journal("alarm", 0, END, 10)] == [5, 30, 20, 10]
     await store.close()
@@ -519,10 +519,10 @@ async def test_senders_are_known_after_their_segments_merge(tmp_path: Path) -> N
     day = now_us() // DAY_US * DAY_US - 2 * DAY_US
     store = SqliteStore(SqliteOptions(tmp_path / "store.db"))
     await store.start()
-    await write(store, batch(1, [day], [0.5], "other").owned_by("site/b"))
+    await write(store, batch(1, [day], [0.5], "other").with_owner("site/b"))
     await store._flush()
     for sequence in range(1, 21):
-        await write(store, batch(sequence, [day + sequence], [float(sequence)], "own").owned_by("site/a"))
+        await write(store, batch(sequence, [day + sequence], [float(sequence)], "own").with_owner("site/a"))
         await store._flush()
 
     def sources() -> set[int]:

@@ -24,7 +24,7 @@ def _folder(spool: Path | None) -> Path:
     from aurum.edge.settings import EdgeSettings
     from aurum.runtime.settings import load_settings
 
-    return dead_letters.folder_of(spool or load_settings(EdgeSettings).spool_path)
+    return dead_letters.dead_letter_folder(spool or load_settings(EdgeSettings).spool_path)
 
 
 @app.command("list")

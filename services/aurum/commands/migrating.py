@@ -60,7 +60,7 @@ async def _copy_machine(snapshot: Snapshot, machine: MachineRecord, store: Store
             timestamps, values = snapshot.day(key, day)
             for start in range(0, len(values), _BATCH):
                 part = timestamps[start : start + _BATCH], values[start : start + _BATCH]
-                batch = Batch.of(_identity(key, *part), 1, [Series(*key, *part, increasing=True)])
+                batch = Batch.from_series(_identity(key, *part), 1, [Series(*key, *part, increasing=True)])
                 written = await (await store.append(batch, wait=True))
                 result.readings += written.accepted
                 result.known += written.duplicate

@@ -120,7 +120,7 @@ def merged(source: SegmentSource, pieces: Sequence[Piece], start_us: int, end_us
 def ranked(piece: Piece, segment: Segment) -> Ranked:
     """Returns the readings of a piece with a rank for each."""
     timestamps, values, ranks = segment
-    return timestamps, values, ranks or Ranks.of(piece.rank, len(values))
+    return timestamps, values, ranks or Ranks.uniform(piece.rank, len(values))
 
 
 def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:

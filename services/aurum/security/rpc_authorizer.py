@@ -134,7 +134,7 @@ def as_callers(batch: Batch) -> Batch:
     require_machines(series.machine_id for series in batch.series)
     if client.identity.has(Role.SERVICE):
         return batch
-    return batch.owned_by(_owner_within(client, batch.owner, "batch.owner"))
+    return batch.with_owner(_owner_within(client, batch.owner, "batch.owner"))
 
 
 def registrant(stated: str) -> str:

@@ -25,7 +25,7 @@ async def test_every_store_operation_is_in_the_catalogue(tmp_path: Path) -> None
     store = GovernedStore(SqliteStore(SqliteOptions(tmp_path / "store.db")), policies, Faults(enabled=False))
     await store.start()
     at = now_us()
-    batch = Batch.of("a", 1, [Series("m", "s", np.array([at]), np.array([1.0]))])
+    batch = Batch.from_series("a", 1, [Series("m", "s", np.array([at]), np.array([1.0]))])
 
     async def append() -> None:
         await (await store.append(batch, wait=True))

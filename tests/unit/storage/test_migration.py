@@ -28,7 +28,7 @@ async def opened(path: Path) -> SqliteStore:
 async def write(store: Store, sequence: int, machine: str, sensor: str, at: Sequence[int]) -> None:
     times = np.array(at, np.int64)
     series = Series(machine, sensor, times, (times % 1000).astype(np.float64))
-    await (await store.append(Batch.of("device", sequence, [series]), wait=True))
+    await (await store.append(Batch.from_series("device", sequence, [series]), wait=True))
 
 
 async def values_of(store: Store, machine: str, sensor: str) -> list[tuple[int, float]]:

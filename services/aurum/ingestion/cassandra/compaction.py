@@ -19,7 +19,7 @@ from aurum.ingestion.series_reader import Piece, ranked
 from aurum.ingestion.store import SMALL
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
-from aurum.storage.ranks import Integers, Ranks, collapsed, merge_ranked, spans
+from aurum.storage.ranks import Integers, Ranks, collapse, merge_ranked, sequence_spans
 from aurum.storage.segment import pack
 
 FAN_IN = 64  # segments that a replica writes to a day before it merges them
@@ -99,7 +99,9 @@ def _pieces(series: CassandraSeries, day: int) -> list[Piece]:
 
 def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ranks, between: tuple[int, int]) -> Ranks:
     """Returns the ranks of the merged pieces, fewer where no batch can come in between. Raises SegmentsChangedError."""
-    received = {source: _received(series.session, source[1], ranks.sequences_of(source)) for source in spans(ranks)}
+    received = {
+        source: _received(series.session, source[1], ranks.sequences_of(source)) for source in sequence_spans(ranks)
+    }
     # Read after the received sequences, whose segments were durable before
     there = _pieces(series, day)
     merged = {piece.place for piece in pieces}
@@ -108,7 +110,7 @@ def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ra
     start, end = between
     others = [p for p in there if p.place not in merged and p.start_us <= end and p.end_us >= start]
     found = zip(others, series.load(others), strict=True) if received else ()
-    return collapsed(ranks, received, [ranked(*each)[2] for each in found if len(each[1].values)])
+    return collapse(ranks, received, [ranked(*each)[2] for each in found if len(each[1].values)])
 
 
 def _received(session: CassandraSession, source: str, sequences: Integers) -> list[sequence_ranges.Range]:

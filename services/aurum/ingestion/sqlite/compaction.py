@@ -20,8 +20,8 @@ from aurum.ingestion.store import SETTLED_US, SMALL
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.database import transaction
-from aurum.storage.ranks import Ranked, Ranks, collapsed, merge_ranked, spans
-from aurum.storage.segment import CorruptSegmentError, pack, ranks_of, unpack_ranked
+from aurum.storage.ranks import Ranked, Ranks, collapse, merge_ranked, sequence_spans
+from aurum.storage.segment import CorruptSegmentError, pack, unpack_ranked, unpack_ranks
 
 _LARGE = 100_000  # readings; a segment of this size is not merged further at all
 _MOST_AT_ONCE = 200_000  # readings in a merged segment, approximately, so that a step takes some tens of milliseconds
@@ -161,7 +161,7 @@ def _read(connection: sqlite3.Connection, pieces: list[Piece]) -> tuple[list[Ran
 def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Piece], there: list[Piece]) -> Ranked:
     """Merges the readings of the pieces. Each keeps its rank, or gets a higher one that orders it in the same way."""
     timestamps, values, ranks = merge_ranked(parts)
-    received = {source: _received(connection, source[0], *span) for source, span in spans(ranks).items()}
+    received = {source: _received(connection, source[0], *span) for source, span in sequence_spans(ranks).items()}
     if not received:
         return timestamps, values, ranks
     merged = {piece.place for piece in pieces}
@@ -170,8 +170,8 @@ def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Pi
     for piece in there:
         if piece.place not in merged and piece.start_us <= end and piece.end_us >= start:
             with contextlib.suppress(CorruptSegmentError):  # its readings are in no answer
-                others.append(ranks_of(_data_of(connection, piece)) or Ranks.of(piece.rank, piece.count))
-    return timestamps, values, collapsed(ranks, received, others)
+                others.append(unpack_ranks(_data_of(connection, piece)) or Ranks.uniform(piece.rank, piece.count))
+    return timestamps, values, collapse(ranks, received, others)
 
 
 def _received(connection: sqlite3.Connection, source: int, low: int, high: int) -> list[sequence_ranges.Range]:

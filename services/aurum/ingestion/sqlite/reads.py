@@ -11,7 +11,7 @@ from aurum.ingestion.memtable import Part, SeriesKey
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import MOST_RANKED, Event, MachineRecord, SeriesSummary
 from aurum.runtime.time_units import DAY_US
-from aurum.storage.segment import CorruptSegmentError, Segment, ranks_of, unpack_ranked
+from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked, unpack_ranks
 
 UNKNOWN_SOURCE = 0  # source numbers begin at 1
 _NOTHING = Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
@@ -112,7 +112,7 @@ def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[
     )
     for number, (data,) in enumerate(ranked):
         try:
-            ranks = ranks_of(data) if data is not None and number < MOST_RANKED else None
+            ranks = unpack_ranks(data) if data is not None and number < MOST_RANKED else None
         except CorruptSegmentError:
             ranks = None
         found |= {source for (source,) in ranks.sources} if ranks is not None else {UNKNOWN_SOURCE}

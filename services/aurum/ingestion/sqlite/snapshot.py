@@ -22,7 +22,7 @@ from aurum.ingestion.store import Event, MachineRecord
 from aurum.readings.batch import Timestamps, Values, decode
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import segment_log
-from aurum.storage.database import NewerDatabaseError, close, connect, found_version
+from aurum.storage.database import NewerDatabaseError, close, connect, read_version
 from aurum.storage.segment import CorruptSegmentError, unpack
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def open_snapshot(path: Path) -> Iterator[Snapshot]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a store, such as .aurum/store.db")
-    version = found_version(path, schema.APPLICATION)
+    version = read_version(path, schema.APPLICATION)
     if version != schema.VERSION:
         raise NewerDatabaseError(
             f"{path} has format {version}, and this version reads {schema.VERSION}; "
@@ -175,7 +175,7 @@ def check(path: Path) -> Checked:
             except CorruptSegmentError as error:
                 problems.append(f"segment {name_of(id_, machine_id, sensor, start)}: {error}")
         problems += [f"segment {name}: {problem} (set apart)" for name, problem in set_apart_in(snapshot.connection)]
-    log_records, damage = segment_log.check(log_folder(path))
+    log_records, damage = segment_log.find_damage(log_folder(path))
     for each in damage:
         kind = "of an unfinished write, never acknowledged, which the next start cuts off" if each.at_end else "damaged"
         problems.append(f"{each.path}: {each.bytes} bytes at {each.offset} are {kind}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from aurum.ingestion import metrics
-from aurum.readings.batch import ONE_BATCH, SEQUENCE_CLOSED, Batch
+from aurum.readings.batch import SEQUENCE_CLOSED, SINGLE_BATCH_PREFIX, Batch
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.storage import sequence_ranges
 
@@ -109,7 +109,7 @@ class Sources:
         with self._lock:
             source.owner = batch.owner
             rank = self._record(batch.source_id, source, batch.sequence)
-        if not batch.source_id.startswith(ONE_BATCH):
+        if not batch.source_id.startswith(SINGLE_BATCH_PREFIX):
             return rank
         # All these batches count as sent by one source in the order of arrival, so that merging gives them one rank
         common = self.get(_COMMON)

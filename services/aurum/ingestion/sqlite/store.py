@@ -62,7 +62,7 @@ from aurum.storage.group_commit import GroupCommit
 from aurum.storage.metrics import track_db_query
 from aurum.storage.segment_log import READ_BYTES, Record
 from aurum.storage.sequence_ranges import contains
-from aurum.storage.wal import WriteAheadLog, refusal
+from aurum.storage.wal import WriteAheadLog, write_error
 
 logger = logging.getLogger(__name__)
 
@@ -509,7 +509,7 @@ class SqliteStore:
 
     async def _look_at_disk(self) -> None:
         """Updates the gauges, and clears the problem of a full disk when there is room again."""
-        metrics.ingestion_disk_free_bytes.set(await asyncio.to_thread(self._log.look))
+        metrics.ingestion_disk_free_bytes.set(await asyncio.to_thread(self._log.check_space))
         metrics.ingestion_store_bytes.labels("log").set(self._log.bytes_on_disk)
         metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_size, self._options.path))
         metrics.ingestion_recent_bytes.set(self._recent_bytes)
@@ -522,7 +522,7 @@ def _run(work: Work, connection: sqlite3.Connection) -> Any:
     except AurumError as error:
         return error
     except sqlite3.Error as error:
-        return refusal(error, "the store", f"cannot be written: {error}")
+        return write_error(error, "the store", f"cannot be written: {error}")
     except Exception:
         logger.exception("work on the tables failed")
         return InternalError("the store failed; its log says more")

@@ -11,7 +11,7 @@ import numpy as np
 
 from aurum.prediction.model.features import TIME, WINDOW, FeatureSpec
 from aurum.readings.batch import Column
-from aurum.readings.transport.query_columns import TOO_MANY_SERIES, columns, query_method
+from aurum.readings.transport.query_columns import TOO_MANY_SERIES, decode_columns, query_method
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.time_units import HOUR_US
@@ -189,7 +189,7 @@ class ReadingsClient:
             for half in (machine_ids[: len(machine_ids) // 2], machine_ids[len(machine_ids) // 2 :]):
                 found |= await self._query(half, spec, last=last, start_us=start_us, end_us=end_us, points=points)
             return found
-        for series, times, values in columns(itertools.chain.from_iterable(each.series for each in responses)):
+        for series, times, values in decode_columns(itertools.chain.from_iterable(each.series for each in responses)):
             readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
             readings.columns[series.sensor] = (times, values)
         return found

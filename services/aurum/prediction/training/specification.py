@@ -10,7 +10,7 @@ from aurum.prediction.model.features import TIME, FeatureSpec
 from aurum.prediction.model.regimes import find_settings, fit_regimes
 from aurum.prediction.training.columns import UnitChangeError, ages_of, check_units, select_columns
 from aurum.prediction.training.table import Outcomes, Table, outcomes_of
-from aurum.readings.history import AXES, Run, axis_of
+from aurum.readings.history import AXES, Run, life_axis
 
 LEAST_HEALTHY_STEPS = 50  # of machines that never failed
 _LEAST_FAILURES = 6  # machines or runs; fewer cannot be split for validation
@@ -90,7 +90,7 @@ def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec,
     common = set.intersection(*(set(run.columns) for run in runs))
     if options.life is not None and options.life not in common:
         raise TrainingDataError(f"no column {options.life!r} counts life: there are {', '.join(sorted(common))}")
-    axis = options.life or axis_of(common) or TIME
+    axis = options.life or life_axis(common) or TIME
     selection = select_columns(runs, axis)
     if not selection.sensors:
         reasons = "; ".join(f"{name} {reason}" for name, reason in list(selection.dropped.items())[:5])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
+from aurum.readings.transport.query_columns import decode_columns, decode_floats
 from aurum.v1 import columns_pb2
 
 _PART_READINGS = 10_000

@@ -230,7 +230,7 @@ def test_forbidden_database_is_reported_by_path(tmp_path: Path, forbidden: str) 
                 use()
             assert str(caught.value).startswith(f"{path} cannot be opened: ")
             assert str(caught.value).endswith(
-                "that this user may read and write the file and its folder, or set another path"
+                "that this user may read and write it and its folder, or set another path"
             )
     finally:
         path.parent.chmod(0o700)

@@ -145,7 +145,7 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
     """Returns the error with the path and with advice."""
     if isinstance(error, sqlite3.OperationalError):
         return sqlite3.OperationalError(
-            f"{path} cannot be opened: {error}; check that its disk has free space and that this user may read and write "
-            f"it and its folder, or set another path"
+            f"{path} cannot be opened: {error}; check that its disk has free space and that this user may read and "
+            f"write it and its folder, or set another path"
         )
     return sqlite3.DatabaseError(f"{path} is not a readable database: {error}; restore a backup, or set another path")

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from aurum.runtime import damage
 from aurum.runtime.errors import ResourceExhaustedError
-from aurum.runtime.http.bind_policy import has_foreign_host, is_cross_site, is_loopback, is_same_origin
+from aurum.runtime.http.bind_policy import is_loopback
+from aurum.runtime.http.csrf import has_foreign_host, is_cross_site, is_same_origin
 from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, read_keys, write_keys
 from aurum.security.identity import ASSIGNABLE, Identity, Role, parse_roles
 from aurum.security.rate_limits import RateLimits

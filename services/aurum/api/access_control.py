@@ -15,7 +15,7 @@ from aurum.runtime.errors import (
     ResourceExhaustedError,
     UnauthenticatedError,
 )
-from aurum.runtime.http.bind_policy import SAFE_METHODS, has_foreign_host, is_cross_site_write, is_same_origin
+from aurum.runtime.http.csrf import SAFE_METHODS, has_foreign_host, is_cross_site_write, is_same_origin
 from aurum.runtime.settings import OPEN
 from aurum.security.api_keys import ApiKeys
 from aurum.security.identity import EVERYBODY, Identity, Role

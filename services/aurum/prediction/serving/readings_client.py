@@ -109,7 +109,8 @@ class ReadingsClient:
 
     async def _all_sensors(self, machine_ids: Sequence[str], end_us: int) -> dict[str, MachineReadings]:
         """The last readings of all sensors of machines, a few machines at a time: each may have many sensors, and a
-        query that takes longer than its attempt may would open the circuit breaker for everybody."""
+        query that takes longer than its attempt may would open the circuit breaker for everybody.
+        """
         found: dict[str, MachineReadings] = {}
         for start in range(0, len(machine_ids), _MACHINES_AT_ONCE):
             some = machine_ids[start : start + _MACHINES_AT_ONCE]

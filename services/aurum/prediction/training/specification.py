@@ -7,8 +7,8 @@ import numpy as np
 
 from aurum.prediction.model.card import Kind
 from aurum.prediction.model.features import TIME, FeatureSpec
-from aurum.prediction.model.regimes import find_settings, fit_regimes
 from aurum.prediction.training.columns import UnitChangeError, ages_of, check_units, select_columns
+from aurum.prediction.training.regimes_fit import find_settings, fit_regimes
 from aurum.prediction.training.table import Outcomes, Table, outcomes_of
 from aurum.readings.history import AXES, Run, axis_of
 

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from aurum import __version__
 from aurum.prediction.model import card as parts
-from aurum.prediction.model.anomaly import AnomalyModel, fit_anomaly
+from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.training.anomaly_fit import fit_anomaly
 from aurum.prediction.training.specification import (
     LEAST_HEALTHY_STEPS,
     TrainingDataError,

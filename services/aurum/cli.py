@@ -443,9 +443,9 @@ def policy_get(
         cluster = effective.read_cluster(settings)
         effective.show_cluster(cluster)
         typer.echo()
-        effective.show_calls(effective.of_cluster(cluster), settings, services or [])
+        effective.show_calls(effective.policies_of_cluster(cluster), settings, services or [])
     else:
-        effective.show_calls(effective.of_document(settings, None), settings, services or [])
+        effective.show_calls(effective.policies_of_document(settings, None), settings, services or [])
 
 
 @policy_app.command("explain")
@@ -466,9 +466,9 @@ def policy_explain(
         _fail(f"{client} does not call {server}", 2)
     settings = load_settings(OperatorSettings)
     found = (
-        effective.of_cluster(effective.read_cluster(settings))
+        effective.policies_of_cluster(effective.read_cluster(settings))
         if from_cluster
-        else effective.of_document(settings, None)
+        else effective.policies_of_document(settings, None)
     )
     effective.explain(found, settings, Target(client, server, method))
 
@@ -483,9 +483,12 @@ def policy_diff(file: PolicyFile, from_cluster: FromCluster = False) -> None:
     settings = load_settings(OperatorSettings)
     if from_cluster:
         cluster = effective.read_cluster(settings)
-        before, after = effective.of_cluster(cluster), effective.of_cluster(effective.proposed(cluster, file))
+        before, after = (
+            effective.policies_of_cluster(cluster),
+            effective.policies_of_cluster(effective.with_proposed_resources(cluster, file)),
+        )
     else:
-        before, after = effective.of_document(settings, None), effective.of_document(settings, file)
+        before, after = effective.policies_of_document(settings, None), effective.policies_of_document(settings, file)
     changes = effective.difference(before, after)
     if changes:
         typer.echo(changes)
@@ -518,8 +521,10 @@ def policy_simulate(
         from aurum.commands import effective
 
         cluster = effective.read_cluster(settings)
-        documents = effective.of_cluster(effective.proposed(cluster, file) if file else cluster).documents
-        replay(settings, effective.joined(documents), trace, as_json)
+        documents = effective.policies_of_cluster(
+            effective.with_proposed_resources(cluster, file) if file else cluster
+        ).documents
+        replay(settings, effective.merge_documents(documents), trace, as_json)
     elif file is None:
         _fail("a policy document is needed, or --from-cluster", 2)
     else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aurum.api.machine_cache import MachineCache
 from aurum.ingestion.machine_state import MachineStates
-from aurum.ingestion.plant_limits import Coming, PlantLimits
+from aurum.ingestion.plant_limits import PlantLimits, Reservation
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.settings import IngestionSettings
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -88,7 +88,7 @@ steps = st.one_of(names, st.integers(0, 9), st.tuples(st.sampled_from("abcd"), s
 def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
     """Batches on their way, stored or lost, and registrations: the limits hold, and nothing is refused without need."""
     plant = MachineStates(LIMITS, 16, 1_000_000)
-    on_their_way: list[tuple[Batch, Coming]] = []
+    on_their_way: list[tuple[Batch, Reservation]] = []
     stored: dict[str, set[str]] = defaultdict(set)
     sites: dict[str, str] = defaultdict(str)
     for step in todo:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.downsample import merge_parts, reduce_points
 from aurum.ingestion.machine_state import MachineState, MachineStates
 from aurum.ingestion.memtable import Memtable, Part
 from aurum.ingestion.plant_limits import PlantLimits
@@ -129,7 +129,7 @@ def test_merging_changes_no_answer(
 
 @given(st.lists(st.tuples(st.integers(0, 999), st.floats(-1e3, 1e3)), min_size=30, max_size=200), st.integers(1, 20))
 def test_downsampled_points_keep_extremes_counts_and_sums(readings: list[tuple[int, float]], points: int) -> None:
-    at, column = merge([(np.array([a]), np.array([v])) for a, v in readings])
+    at, column = merge_parts([(np.array([a]), np.array([v])) for a, v in readings])
     result = reduce_points(at, column, 0, 1000, points)
     if result.counts is None or result.minima is None or result.maxima is None:
         assert len(at) <= points
@@ -646,7 +646,7 @@ def test_joined_parts_equal_separate_parts(received: list[tuple[int, bool, list[
 
     def said(parts: list[Part]) -> list[tuple[int, float]]:
         ordered = sorted(parts, key=lambda part: part.rank)
-        timestamps, values = merge([(part.timestamps, part.values) for part in ordered])
+        timestamps, values = merge_parts([(part.timestamps, part.values) for part in ordered])
         return list(zip(timestamps.tolist(), values.tolist(), strict=True))
 
     assert said(recent.joined(("m", "s"))) == said(recent.parts(("m", "s")))

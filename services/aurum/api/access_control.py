@@ -19,7 +19,7 @@ from aurum.runtime.http.csrf import SAFE_METHODS, has_foreign_host, is_cross_sit
 from aurum.runtime.settings import OPEN
 from aurum.security.api_keys import ApiKeys
 from aurum.security.identity import EVERYBODY, Identity, Role
-from aurum.security.permissions import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT, Wanted
+from aurum.security.permissions import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT, RequiredRole
 from aurum.security.rate_limits import RateLimits
 from aurum.security.sessions import COOKIE, Sessions
 from aurum.security.tokens import TokenError, Tokens
@@ -46,7 +46,7 @@ class AccessControl:
     tokens: Tokens | None
     sessions: Sessions | None
     limits: RateLimits | None
-    routes: Mapping[tuple[str, str], Wanted]
+    routes: Mapping[tuple[str, str], RequiredRole]
     local: bool = False
 
     @classmethod
@@ -142,7 +142,7 @@ class AccessControl:
         except TokenError as error:
             return self._refuse("token", str(error))
 
-    def _wanted(self, method: str, template: str) -> Wanted:
+    def _wanted(self, method: str, template: str) -> RequiredRole:
         if template == "unmatched":
             return PUBLIC  # the answer is 404 anyway
         wanted = self.routes.get((_method(method), template), _NO_ROUTE)

@@ -44,7 +44,7 @@ class Effective:
         return (found, found.target) if found else (default_policy(settings), "the settings")
 
 
-def of_document(settings: Settings, path: Path | None) -> Effective:
+def policies_of_document(settings: Settings, path: Path | None) -> Effective:
     """Of a policy document, or the one that the settings name. Raises PolicyError."""
     path = path or settings.policy_file
     document = load_policy_document(document_path(path)) if path else PolicyDocument()
@@ -56,7 +56,7 @@ def of_document(settings: Settings, path: Path | None) -> Effective:
     return Effective(dict.fromkeys(SERVICES, document), origin)
 
 
-def of_cluster(cluster: ClusterSnapshot) -> Effective:
+def policies_of_cluster(cluster: ClusterSnapshot) -> Effective:
     """Of a cluster's resources."""
     rules = rules_in_force(cluster)
     documents, problems = {}, []
@@ -77,7 +77,7 @@ def read_cluster(settings: OperatorSettings) -> ClusterSnapshot:
     )
 
 
-def proposed(cluster: ClusterSnapshot, path: Path) -> ClusterSnapshot:
+def with_proposed_resources(cluster: ClusterSnapshot, path: Path) -> ClusterSnapshot:
     """The cluster as it would be with the resources in a file. Raises PolicyError."""
     try:
         bodies = [body for body in plain_yaml.load_all(plain_yaml.read_text(path)) if body]
@@ -158,7 +158,7 @@ def explain(effective: Effective, settings: Settings, target: Target) -> None:
     fields = {field.alias or name: name for name, field in Policy.model_fields.items()}
     for part, value in policy.model_dump(mode="json", by_alias=True, exclude={"target"}).items():
         origin = origins.get(fields[part], "the settings" if matched == "the settings" else "default")
-        for name, shown in _flat(part, value):
+        for name, shown in _flatten(part, value):
             table.add_row(name, shown, origin)
     console = _console()
     console.print(f"{target.client}/{target.server}/{target.method or '*'} matches {matched}", markup=False)
@@ -179,7 +179,7 @@ def difference(before: Effective, after: Effective) -> str:
     return "\n".join(lines)
 
 
-def joined(documents: Mapping[str, PolicyDocument]) -> PolicyDocument:
+def merge_documents(documents: Mapping[str, PolicyDocument]) -> PolicyDocument:
     """One document for the calls of all services."""
     policies = {policy.target: policy for document in documents.values() for policy in document.policies}
     return PolicyDocument(uid="cluster", policies=tuple(policies.values()))
@@ -194,9 +194,9 @@ def _origins(rules: Rules, target: Target) -> dict[str, str]:
     }
 
 
-def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        return [pair for key, each in value.items() for pair in _flat(f"{name}.{key}", each)]
+        return [pair for key, each in value.items() for pair in _flatten(f"{name}.{key}", each)]
     if isinstance(value, list):
         return [(name, ", ".join(map(str, value)))]
     return [(name, "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value))]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aurum.commands.training_data import Given, load
+from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.features import features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import CorruptModelError, Model, load_model
 from aurum.prediction.model.model_files import read_serving
@@ -18,10 +18,10 @@ class EvaluationError(ValueError):
     """What was asked for is not there; the message says what is."""
 
 
-def evaluate_files(given: Given, root: Path, version: str | None) -> None:
+def evaluate_files(given: DataSelection, root: Path, version: str | None) -> None:
     """Prints how the models do. Raises EvaluationError, and what loading and evaluating raise."""
-    for machine_type, runs in _loaded(given).items():
-        model = _model(root, machine_type, version)
+    for machine_type, runs in _load_runs(given).items():
+        model = _load_model(root, machine_type, version)
         found, last = evaluate_model(model, runs)
         unit = model.card.unit
         print(f"{machine_type} {model.card.version}: {found.protocol}")
@@ -37,23 +37,23 @@ def evaluate_files(given: Given, root: Path, version: str | None) -> None:
             )
 
 
-def explain_files(given: Given, root: Path, version: str | None, machine: str | None, top: int) -> None:
+def explain_files(given: DataSelection, root: Path, version: str | None, machine: str | None, top: int) -> None:
     """Prints what moved the predictions of machines at their last readings. Raises EvaluationError."""
     shown = 0
-    for machine_type, runs in _loaded(given).items():
+    for machine_type, runs in _load_runs(given).items():
         wanted = [run for run in _last_runs(runs) if machine in (None, run.machine)]
         if not wanted:
             continue
-        model = _model(root, machine_type, version)
+        model = _load_model(root, machine_type, version)
         for run in wanted:
-            _explain(model, run, top)
+            _print_explanation(model, run, top)
             shown += 1
     if not shown:
         raise EvaluationError(f"the data has no machine {machine!r}")
 
 
-def _loaded(given: Given) -> dict[str, list[Run]]:
-    histories = load(given)
+def _load_runs(given: DataSelection) -> dict[str, list[Run]]:
+    histories = load_histories(given)
     for said in histories.said:
         print(said, file=sys.stderr)
     return histories.by_type
@@ -63,7 +63,7 @@ def _last_runs(runs: Sequence[Run]) -> list[Run]:
     return list({run.machine: run for run in runs}.values())
 
 
-def _model(root: Path, machine_type: str, version: str | None) -> Model:
+def _load_model(root: Path, machine_type: str, version: str | None) -> Model:
     serving = read_serving(root, machine_type)
     if serving is None and version is None:
         there = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
@@ -74,7 +74,7 @@ def _model(root: Path, machine_type: str, version: str | None) -> Model:
         raise EvaluationError(str(error)) from error
 
 
-def _explain(model: Model, run: Run, top: int) -> None:
+def _print_explanation(model: Model, run: Run, top: int) -> None:
     columns = {name: (run.timestamps, run.columns[name]) for name in model.spec.queried if name in run.columns}
     steps = steps_of(columns, model.spec)
     if not len(steps.ages):

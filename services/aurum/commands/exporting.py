@@ -27,7 +27,7 @@ _SCHEMA = pa.schema(
 )
 
 
-class Source(Protocol):
+class ReadingsSource(Protocol):
     """A store that is read machine by machine and day by day."""
 
     def machines(self) -> list[MachineRecord]: ...
@@ -47,7 +47,9 @@ class Exported:
     bytes: int = 0
 
 
-def export(source: Source, folder: Path, since: datetime | None = None, until: datetime | None = None) -> Exported:
+def export(
+    source: ReadingsSource, folder: Path, since: datetime | None = None, until: datetime | None = None
+) -> Exported:
     """Writes machine_id=…/day=YYYY-MM-DD.parquet below the folder; a file is there as a whole or not at all.
 
     since, until: first day, and the day after the last; all days without them.
@@ -71,7 +73,7 @@ def export(source: Source, folder: Path, since: datetime | None = None, until: d
     return result
 
 
-def _tables(source: Source, machine: MachineRecord, first: int, end: int) -> Iterator[tuple[int, pa.Table]]:
+def _tables(source: ReadingsSource, machine: MachineRecord, first: int, end: int) -> Iterator[tuple[int, pa.Table]]:
     days: dict[int, list[str]] = {}
     for sensor in source.sensors(machine.machine_id):
         for day in source.days((machine.machine_id, sensor)):

@@ -16,7 +16,7 @@ class FaultFailedError(Exception):
 
 def add(settings: Settings, service: str, fault: dict[str, Any]) -> None:
     """Begins a fault in a service. Raises FaultFailedError."""
-    answer = _ask(settings, service, "POST", fault)
+    answer = _call_admin(settings, service, "POST", fault)
     print(f"{service}: fault {answer['id']} has begun")
 
 
@@ -24,7 +24,7 @@ def show(settings: Settings, services: list[str]) -> None:
     """Lists the faults of the services; of those that run and allow faults if none is named."""
     for service in services or list(settings.admin_addresses):
         try:
-            answer = _ask(settings, service, "GET")
+            answer = _call_admin(settings, service, "GET")
         except FaultFailedError as error:
             if services:
                 raise
@@ -39,7 +39,7 @@ def clear(settings: Settings, services: list[str]) -> None:
     """Ends all faults of the services; of those that run and allow faults if none is named."""
     for service in services or list(settings.admin_addresses):
         try:
-            answer = _ask(settings, service, "DELETE")
+            answer = _call_admin(settings, service, "DELETE")
         except FaultFailedError:
             if services:
                 raise
@@ -47,7 +47,7 @@ def clear(settings: Settings, services: list[str]) -> None:
         print(f"{service}: {answer['cleared']} faults ended")
 
 
-def _ask(settings: Settings, service: str, method: str, content: Any = None) -> Any:
+def _call_admin(settings: Settings, service: str, method: str, content: Any = None) -> Any:
     address = settings.admin_addresses.get(service)
     if address is None:
         raise FaultFailedError(f"there is no service {service!r}; there are {', '.join(settings.admin_addresses)}")

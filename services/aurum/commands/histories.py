@@ -33,7 +33,7 @@ def from_cmapss(files: Sequence[Path], machine_type: str) -> dict[str, list[Run]
     machines: dict[str, Columns] = {}
     for file in files:
         with file.open(encoding="ascii", errors="replace") as lines:
-            _gather(machines, read_cmapss(lines, cmapss_prefix(file), _BLOCK), "")
+            _add_blocks(machines, read_cmapss(lines, cmapss_prefix(file), _BLOCK), "")
     return {machine_type: _runs(machines, ends_in_failure=True)}
 
 
@@ -45,7 +45,7 @@ def is_long_csv(file: Path) -> bool:
         return sorted(name.strip() for name in lines.readline().split(",")) == sorted(LONG_COLUMNS)
 
 
-def form_of(file: Path) -> str:
+def detect_format(file: Path) -> str:
     """What a file holds: cmapss, store or csv (any table)."""
     with file.open("rb") as content:
         start = content.read(4096)
@@ -60,7 +60,7 @@ def from_csv(files: Sequence[Path], machine_type: str, ends_in_failure: bool) ->
     machines: dict[str, Columns] = {}
     for file in files:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            _gather(machines, read_csv(lines, _BLOCK), "value")
+            _add_blocks(machines, read_csv(lines, _BLOCK), "value")
     return {machine_type: _runs(machines, ends_in_failure)}
 
 
@@ -80,12 +80,12 @@ def from_store(files: Sequence[Path], only_type: str | None, ends_in_failure: bo
     return {machine_type: _runs(machines, ends_in_failure) for machine_type, machines in types.items()}
 
 
-def digest(files: Iterable[Path]) -> str:
+def describe_files(files: Iterable[Path]) -> str:
     """What the files are called in a model card."""
     return ", ".join(f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]})" for file in files)
 
 
-def _gather(machines: dict[str, Columns], blocks: Iterable[Rows], value_column: str) -> None:
+def _add_blocks(machines: dict[str, Columns], blocks: Iterable[Rows], value_column: str) -> None:
     for block in blocks:
         for series in to_series(block, value_column=value_column):
             columns = machines.setdefault(series.machine_id, {})

@@ -42,7 +42,7 @@ class Imported:
     machines: int = 0
 
 
-class Target(Protocol):
+class ImportTarget(Protocol):
     """Where readings go."""
 
     async def register(self, machine_id: str, machine_type: str, site: str) -> None:
@@ -53,7 +53,7 @@ class Target(Protocol):
 
 
 async def import_file(
-    path: Path, form: str, target: Target, *, machine_type: str | None, site: str, prefix: str | None = None
+    path: Path, form: str, target: ImportTarget, *, machine_type: str | None, site: str, prefix: str | None = None
 ) -> Imported:
     """Imports a file; form: cmapss or csv. Raises ImportFailedError, FileNotFoundError, AurumError."""
     if form == "cmapss":
@@ -65,25 +65,25 @@ async def import_file(
         blocks = _blocks(text, form, prefix or cmapss_prefix(path))
         pending: set[asyncio.Task[tuple[int, int]]] = set()
         try:
-            for series in _checked(blocks, path, form):
+            for series in _read_series(blocks, path, form):
                 for machine_id in {each.machine_id for each in series} - registered:
                     registered.add(machine_id)
                     if machine_type:
                         await target.register(machine_id, machine_type, site)
                 pending.add(asyncio.create_task(target.write(_identity(series), series)))
                 if len(pending) >= _AT_ONCE:
-                    pending = await _settle(pending, result, asyncio.FIRST_COMPLETED)
+                    pending = await _await_writes(pending, result, asyncio.FIRST_COMPLETED)
                 _show(update, text, size, result)
         finally:
             # Also after an error: what was sent before it is kept, so it has to be waited for.
             while pending:
-                pending = await _settle(pending, result, asyncio.ALL_COMPLETED)
+                pending = await _await_writes(pending, result, asyncio.ALL_COMPLETED)
     result.machines = len(registered)
     return result
 
 
 @asynccontextmanager
-async def grpc_target(address: str, settings: CommandSettings) -> AsyncIterator[Target]:
+async def grpc_target(address: str, settings: CommandSettings) -> AsyncIterator[ImportTarget]:
     """An ingestion service or an edge gateway."""
     policies = Policies("import", settings)
     dependency = Dependency(
@@ -96,7 +96,7 @@ async def grpc_target(address: str, settings: CommandSettings) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def http_target(url: str, settings: CommandSettings) -> AsyncIterator[Target]:
+async def http_target(url: str, settings: CommandSettings) -> AsyncIterator[ImportTarget]:
     """An API; AURUM_API_KEY says who we are, where it asks."""
     headers = {"X-API-Key": settings.api_key.get_secret_value()} if settings.api_key else {}
     async with httpx.AsyncClient(base_url=url, timeout=30.0, headers=headers) as client:
@@ -143,13 +143,13 @@ class _HttpTarget:
         async def attempt() -> httpx.Response:
             body = {"machine_id": machine_id, "machine_type": machine_type, "site": site}
             key = _registration(machine_id, machine_type, site)
-            return _accepted(
+            return _successful(
                 await self._client.post("/api/machines", json=body, headers={"Idempotency-Key": key}), also=409
             )
 
         if (await self._call(attempt)).status_code == 409:
             found = await self._call(lambda: self._client.get(f"/api/machines/{machine_id}"))
-            _check_type(machine_id, str(_accepted(found).json()["machine_type"]), machine_type)
+            _check_type(machine_id, str(_successful(found).json()["machine_type"]), machine_type)
 
     async def write(self, source_id: str, series: list[Series]) -> tuple[int, int]:
         readings = [
@@ -160,7 +160,7 @@ class _HttpTarget:
         body = {"source_id": source_id, "sequence": 1, "readings": readings}
 
         async def attempt() -> httpx.Response:
-            return _accepted(await self._client.post("/api/readings", json=body))
+            return _successful(await self._client.post("/api/readings", json=body))
 
         answer = (await self._call(attempt)).json()
         return int(answer["accepted"]), int(answer["duplicate"])
@@ -172,7 +172,7 @@ class _HttpTarget:
             raise UnavailableError(f"the API at {self._client.base_url} cannot be reached: {error}") from error
 
 
-def _accepted(response: httpx.Response, also: int = 200) -> httpx.Response:
+def _successful(response: httpx.Response, also: int = 200) -> httpx.Response:
     if response.is_success or response.status_code == also:
         return response
     try:
@@ -188,7 +188,7 @@ def _blocks(text: TextIO, form: str, prefix: str) -> Iterator[Rows]:
     return read_cmapss(text, prefix, _BLOCK) if form == "cmapss" else read_csv(text, _BLOCK)
 
 
-def _checked(blocks: Iterator[Rows], path: Path, form: str) -> Iterator[list[Series]]:
+def _read_series(blocks: Iterator[Rows], path: Path, form: str) -> Iterator[list[Series]]:
     last = 0
     try:
         for block in blocks:
@@ -202,7 +202,7 @@ def _checked(blocks: Iterator[Rows], path: Path, form: str) -> Iterator[list[Ser
         ) from error
 
 
-async def _settle(
+async def _await_writes(
     pending: set[asyncio.Task[tuple[int, int]]], result: Imported, until: str
 ) -> set[asyncio.Task[tuple[int, int]]]:
     done, pending = await asyncio.wait(pending, return_when=until)

@@ -27,14 +27,14 @@ def create(
     file: File = _DEFAULT,
 ) -> None:
     """Make a key. It is printed once; what is kept is a hash."""
-    from aurum.security.api_keys import KeyFile, changing, make_key, read_keys, write_keys
+    from aurum.security.api_keys import KeyFile, locked_key_file, make_key, read_keys, write_keys
 
     expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days) if days else None
     try:
         key, record = make_key(name, tuple(role), tuple(site or ()), expires)
     except ValueError as error:
         raise KeyFailedError(str(error)) from error
-    with changing(file):
+    with locked_key_file(file):
         present = read_keys(file)
         if any(each.name == name for each in present.keys):
             raise KeyFailedError(f"{file} has a key named {name!r} already; revoke it first, or choose another name")
@@ -56,9 +56,9 @@ def show(file: File = _DEFAULT) -> None:
 @keys.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="Name or id of the key.")], file: File = _DEFAULT) -> None:
     """Remove a key; the API refuses it within seconds."""
-    from aurum.security.api_keys import KeyFile, changing, read_keys, write_keys
+    from aurum.security.api_keys import KeyFile, locked_key_file, read_keys, write_keys
 
-    with changing(file):
+    with locked_key_file(file):
         present = read_keys(file).keys
         left = tuple(each for each in present if name not in (each.name, each.id))
         if len(left) == len(present):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from aurum.commands.training_data import Given
+    from aurum.commands.training_data import DataSelection
     from aurum.prediction.serving.registry import ModelRegistry
 
 
@@ -88,7 +88,7 @@ def train(
 
     settings = load_settings(PlatformSettings)
     stored = [settings.store_path] if format_ is DataFormat.store and not files else files
-    given = _given(
+    given = _data_selection(
         format_,
         stored,
         machine_type,
@@ -127,8 +127,13 @@ def evaluate(
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
-    given = _given(
-        format_, _some(files), machine_type, run_to_failure, (unit, time, life, failure, left), left_file=left_file
+    given = _data_selection(
+        format_,
+        _require_files(files),
+        machine_type,
+        run_to_failure,
+        (unit, time, life, failure, left),
+        left_file=left_file,
     )
     evaluate_files(given, models or load_settings(PredictionSettings).models_path, version)
 
@@ -150,17 +155,17 @@ def explain(
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
-    given = _given(format_, _some(files), machine_type, False, (unit, time, life, None, None))
+    given = _data_selection(format_, _require_files(files), machine_type, False, (unit, time, life, None, None))
     explain_files(given, models or load_settings(PredictionSettings).models_path, version, machine, top)
 
 
-def _some(files: list[Path] | None) -> list[Path]:
+def _require_files(files: list[Path] | None) -> list[Path]:
     if not files:
         raise typer.BadParameter("name at least one file", param_hint="FILES")
     return files
 
 
-def _given(
+def _data_selection(
     format_: DataFormat | None,
     files: list[Path] | None,
     machine_type: list[str] | None,
@@ -170,9 +175,9 @@ def _given(
     seed: int = 7,
     left_file: Path | None = None,
     sensors: list[str] | None = None,
-) -> "Given":
-    from aurum.commands.tabular_histories import Declared
-    from aurum.commands.training_data import Given
+) -> "DataSelection":
+    from aurum.commands.tabular_histories import DeclaredColumns
+    from aurum.commands.training_data import DataSelection
 
     if format_ in (DataFormat.cmapss, DataFormat.csv) and not files:
         raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
@@ -185,12 +190,12 @@ def _given(
             raise typer.BadParameter(f"{file} has no {' or '.join(sorted(_TABLES))} file in it", param_hint="FILES")
         found += inside
     unit, time, life, failure, left = columns
-    return Given(
+    return DataSelection(
         format_.value if format_ else None,
         found,
         machine_type or [],
         run_to_failure,
-        Declared(unit=unit, time=time, life=life, failure=failure, left=left),
+        DeclaredColumns(unit=unit, time=time, life=life, failure=failure, left=left),
         machines,
         seed,
         left_file,

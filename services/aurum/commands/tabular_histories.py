@@ -41,7 +41,7 @@ class TableRoleError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclaredColumns:
     """Names of columns as they stand in the table; None where they are to be inferred."""
 
     machine_type: str | None = None
@@ -64,7 +64,7 @@ class _Roles:
 
 
 def read_histories(
-    files: Sequence[Path], declared: Declared, run_to_failure: bool
+    files: Sequence[Path], declared: DeclaredColumns, run_to_failure: bool
 ) -> tuple[dict[str, list[Run]], str | None, list[str]]:
     """Machine type → runs; the sensor that counts life if it was declared; and what was inferred, in words.
 
@@ -72,16 +72,16 @@ def read_histories(
     """
     parts = [_read(file) for file in files]
     lengths = [len(next(iter(part.values()))) for part in parts]
-    table = _together(files, parts)
+    table = _concatenate(files, parts)
     roles = _roles(table, declared, run_to_failure)
     try:
         runs = _runs(files[0], table, roles, declared, run_to_failure)
     except TableError as error:
-        raise _in_its_file(error, files, lengths) from error
-    return runs, roles.life and _sensor(roles.life), roles.said
+        raise _error_in_file(error, files, lengths) from error
+    return runs, roles.life and _sensor_name(roles.life), roles.said
 
 
-def _together(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _concatenate(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One table of files with the same columns. Raises TableRoleError."""
     import pyarrow as pa  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ def _together(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[st
     return {name: merged.column(name).combine_chunks() for name in merged.column_names}
 
 
-def _in_its_file(error: TableError, files: Sequence[Path], lengths: Sequence[int]) -> TableError:
+def _error_in_file(error: TableError, files: Sequence[Path], lengths: Sequence[int]) -> TableError:
     """The error with the row as its own file counts."""
     if len(files) == 1 or error.row < _FIRST_ROW:
         return error
@@ -147,7 +147,7 @@ def _read(file: Path) -> dict[str, Any]:
     return {name: table.column(name).combine_chunks() for name in table.column_names}
 
 
-def _roles(table: dict[str, Any], declared: Declared, run_to_failure: bool) -> _Roles:
+def _roles(table: dict[str, Any], declared: DeclaredColumns, run_to_failure: bool) -> _Roles:
     slugs = {_slug(name): name for name in table}
 
     def role(name: str | None, option: str, usual: Sequence[str]) -> str | None:
@@ -165,7 +165,7 @@ def _roles(table: dict[str, Any], declared: Declared, run_to_failure: bool) -> _
         left=role(declared.left, "left", _LIFE_LEFT),
         machine_type=None if declared.machine_type else role(None, "", _TYPES),
     )
-    if roles.time is not None and roles.life is None and _counts(table[roles.time]):
+    if roles.time is not None and roles.life is None and _is_counter(table[roles.time]):
         roles.life, roles.time = roles.time, None
     if roles.unit is None:
         roles.said.append("no column names a machine (--unit), so all rows are of one")
@@ -195,7 +195,7 @@ def _roles(table: dict[str, Any], declared: Declared, run_to_failure: bool) -> _
 
 
 def _runs(
-    file: Path, table: dict[str, Any], roles: _Roles, declared: Declared, run_to_failure: bool
+    file: Path, table: dict[str, Any], roles: _Roles, declared: DeclaredColumns, run_to_failure: bool
 ) -> dict[str, list[Run]]:
     if {"sensor", "value"} <= set(table) and roles.unit and roles.time:
         return _long_runs(table, (roles.unit, roles.time, roles.machine_type), file, declared, run_to_failure)
@@ -209,7 +209,7 @@ def _runs(
     if roles.failure:
         columns[FAULT] = _failures(table[roles.failure])
     left = _numbers(roles.left, table[roles.left]) if roles.left and not roles.failure else None
-    life = _sensor(roles.life) if roles.life else None
+    life = _sensor_name(roles.life) if roles.life else None
     times = _times(table[roles.time], roles.time) if roles.time else None
     runs: dict[str, list[Run]] = {}
     order = sorted(range(count), key=lambda row: units[row])
@@ -221,7 +221,7 @@ def _runs(
             at = CMAPSS_EPOCH_US + np.round(columns[life][rows] * HOUR_US).astype(np.int64)
         else:
             at = CMAPSS_EPOCH_US + np.arange(len(rows), dtype=np.int64) * HOUR_US
-        rows, at = _in_order(unit, rows, at, roles.time or roles.life or "")
+        rows, at = _sorted_by_time(unit, rows, at, roles.time or roles.life or "")
         found = split_runs(
             unit if machine_id_problem(unit) is None else _slug(unit) or "machine",
             at,
@@ -230,7 +230,7 @@ def _runs(
             axis=life,
         )
         if left is not None:
-            found = [_with_left(run, left[rows], at) for run in found]
+            found = [_with_remaining_life(run, left[rows], at) for run in found]
         runs.setdefault(_slug(types[rows[0]]) if types else named_type, []).extend(found)
     return runs
 
@@ -247,9 +247,9 @@ def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
         if values is None:
             texts.append(name)
             continue
-        if _sensor(name) in columns:
+        if _sensor_name(name) in columns:
             raise TableError(1, name, "and another column have the same name but for signs and capitals")
-        columns[_sensor(name)] = values
+        columns[_sensor_name(name)] = values
     if texts:
         more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
         roles.said.append(f"{', '.join(texts[:_MOST_NAMED])}{more} is text, which no sensor sends, and is left out")
@@ -260,7 +260,7 @@ def _long_runs(
     table: dict[str, Any],
     named: tuple[str, str, str | None],
     file: Path,
-    declared: Declared,
+    declared: DeclaredColumns,
     run_to_failure: bool,
 ) -> dict[str, list[Run]]:
     """Of a table with a row for each reading, as `aurum export` writes it. named: the columns of unit, time, type."""
@@ -278,7 +278,7 @@ def _long_runs(
     for unit, by_sensor in rows.items():
         columns = {}
         for sensor, found in by_sensor.items():
-            ordered, at = _in_order(unit, np.array(found), times[found], time_column)
+            ordered, at = _sorted_by_time(unit, np.array(found), times[found], time_column)
             columns[sensor] = at, values[ordered]
         timestamps, aligned = align(columns)
         first = next(iter(by_sensor.values()))[0]
@@ -288,12 +288,12 @@ def _long_runs(
     return runs
 
 
-def _with_left(run: Run, left: Values, at: Timestamps) -> Run:
+def _with_remaining_life(run: Run, left: Values, at: Timestamps) -> Run:
     last = float(left[int(np.searchsorted(at, run.timestamps[-1]))])
     return run if np.isnan(last) else Run(run.machine_id, True, run.timestamps, run.columns, max(last, 0.0))
 
 
-def _in_order(
+def _sorted_by_time(
     unit: str, rows: npt.NDArray[np.intp], at: Timestamps, column: str
 ) -> tuple[npt.NDArray[np.intp], Timestamps]:
     order = np.argsort(at, kind="stable")
@@ -356,7 +356,7 @@ def _is_failure(text: str) -> bool:
     return number >= 0.5 if number is not None else text.strip().lower() not in _NO_FAILURE
 
 
-def _counts(array: Any) -> bool:
+def _is_counter(array: Any) -> bool:
     import pyarrow as pa  # noqa: PLC0415
 
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
@@ -382,7 +382,7 @@ def _times(array: Any, name: str) -> Timestamps:
     return np.array(times, dtype=np.int64)
 
 
-def _sensor(name: str) -> str:
+def _sensor_name(name: str) -> str:
     """As it stands if a sensor may be called so: readings of it come under this name."""
     return name if sensor_problem(name) is None else _slug(name)
 

@@ -6,19 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from aurum.commands.progress import progress_bar
-from aurum.commands.training_data import Given, load
+from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.card import ModelCard
 from aurum.prediction.model.model_files import make_champion, write_model
 from aurum.prediction.training.report import REPORT, report
 from aurum.prediction.training.train import TrainingDataError, TrainingOptions, train
 
 
-def train_all(given: Given, out: Path, options: TrainingOptions, *, with_report: bool, activate: bool) -> None:
+def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with_report: bool, activate: bool) -> None:
     """Trains and saves. Raises HistoryError, TableError, TableRoleError, TrainingDataError.
 
     A type that cannot be trained is named at the end; the others are trained all the same.
     """
-    histories = load(given)
+    histories = load_histories(given)
     for said in histories.said:
         print(said, file=sys.stderr)
     failed: list[TrainingDataError] = []

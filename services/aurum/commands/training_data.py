@@ -8,8 +8,8 @@ import numpy as np
 
 from aurum.commands.histories import (
     HistoryError,
-    digest,
-    form_of,
+    describe_files,
+    detect_format,
     from_cmapss,
     from_csv,
     from_plant,
@@ -17,13 +17,13 @@ from aurum.commands.histories import (
     is_long_csv,
 )
 from aurum.commands.importing import CMAPSS_TYPE
-from aurum.commands.tabular_histories import Declared, read_histories
+from aurum.commands.tabular_histories import DeclaredColumns, read_histories
 from aurum.readings.history import AXES, FAULT, Run
 from aurum.readings.tables import TableError
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class DataSelection:
     """What a command was told of its data. form: plant, cmapss, csv or store; None to look at the files. left_file: a
     line a machine with the life left at its last reading, as C-MAPSS has it. sensors: only these; by default all."""
 
@@ -31,7 +31,7 @@ class Given:
     files: Sequence[Path]
     types: Sequence[str]
     run_to_failure: bool = False
-    declared: Declared = field(default_factory=Declared)
+    declared: DeclaredColumns = field(default_factory=DeclaredColumns)
     machines: int = 50
     seed: int = 7
     left_file: Path | None = None
@@ -49,9 +49,9 @@ class Histories:
     said: Sequence[str] = ()
 
 
-def load(given: Given) -> Histories:
+def load_histories(given: DataSelection) -> Histories:
     """Raises HistoryError, TableError, TableRoleError."""
-    form = given.form or (form_of(given.files[0]) if given.files else "plant")
+    form = given.form or (detect_format(given.files[0]) if given.files else "plant")
     only = given.types[0] if given.types else None
     if form in ("cmapss", "csv") and len(given.types) > 1:
         raise HistoryError("one --machine-type is for all machines of these files")
@@ -61,7 +61,9 @@ def load(given: Given) -> Histories:
                 source = f"plant model, {given.machines} machines a type, seed {given.seed}"
                 found = Histories(from_plant(given.types, given.machines, given.seed), source)
             case "cmapss":
-                found = Histories(from_cmapss(given.files, only or CMAPSS_TYPE), f"C-MAPSS: {digest(given.files)}")
+                found = Histories(
+                    from_cmapss(given.files, only or CMAPSS_TYPE), f"C-MAPSS: {describe_files(given.files)}"
+                )
             case "store":
                 stored = from_store(given.files, only, given.run_to_failure)
                 found = Histories(stored, f"store: {', '.join(map(str, given.files))}")
@@ -71,14 +73,14 @@ def load(given: Given) -> Histories:
         named = ", ".join(map(str, given.files))
         raise TableError(error.row, error.column, f"{error.description} (in {named})") from error
     if given.left_file:
-        found = replace(found, by_type=_with_lives_left(found.by_type, given.left_file))
+        found = replace(found, by_type=_with_remaining_lives(found.by_type, given.left_file))
     if given.sensors:
-        found = replace(found, by_type=_only(found.by_type, given.sensors, found.life))
+        found = replace(found, by_type=_select_sensors(found.by_type, given.sensors, found.life))
     return found
 
 
-def _from_table(given: Given, only: str | None) -> Histories:
-    source = f"table: {digest(given.files)}"
+def _from_table(given: DataSelection, only: str | None) -> Histories:
+    source = f"table: {describe_files(given.files)}"
     if all(is_long_csv(file) for file in given.files):
         if only is None:
             raise HistoryError("say with --machine-type what machines these are")
@@ -87,7 +89,7 @@ def _from_table(given: Given, only: str | None) -> Histories:
     return Histories(by_type, source, given.declared.life and life, said)
 
 
-def _only(by_type: dict[str, list[Run]], sensors: Sequence[str], life: str | None) -> dict[str, list[Run]]:
+def _select_sensors(by_type: dict[str, list[Run]], sensors: Sequence[str], life: str | None) -> dict[str, list[Run]]:
     """The runs with these sensors alone, and with what counts life and tells failures."""
     there = {name for runs in by_type.values() for run in runs for name in run.columns}
     unknown = [name for name in sensors if name not in there]
@@ -102,7 +104,7 @@ def _only(by_type: dict[str, list[Run]], sensors: Sequence[str], life: str | Non
     }
 
 
-def _with_lives_left(by_type: dict[str, list[Run]], file: Path) -> dict[str, list[Run]]:
+def _with_remaining_lives(by_type: dict[str, list[Run]], file: Path) -> dict[str, list[Run]]:
     runs = [run for found in by_type.values() for run in found]
     try:
         left = np.loadtxt(file, ndmin=1)

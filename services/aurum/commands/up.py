@@ -95,7 +95,9 @@ class Supervisor:
         try:
             if await self._wait_until_ready():
                 url = f"http://{self._settings.api_host}:{self._settings.api_port}/"
-                _say(f"AurumAI runs at {url} (ready in {time.monotonic() - started:.0f} s; logs in {self._logs}/)")
+                _print_status(
+                    f"AurumAI runs at {url} (ready in {time.monotonic() - started:.0f} s; logs in {self._logs}/)"
+                )
             await self._stop.wait()
         finally:
             self._stop.set()
@@ -105,7 +107,7 @@ class Supervisor:
             await asyncio.gather(*keepers, return_exceptions=True)
         if self._failure:
             raise UpFailedError(self._failure)
-        _say("AurumAI has stopped")
+        _print_status("AurumAI has stopped")
 
     def _check_ports(self) -> None:
         for setting, port in self._ports().items():
@@ -140,9 +142,9 @@ class Supervisor:
         missing = [name for name in MACHINE_TYPES if not has_current_model(self._settings.models_path, name)]
         if not missing:
             return
-        _say(f"Training models for {len(missing)} machine types on simulated histories (once; half a minute)")
+        _print_status(f"Training models for {len(missing)} machine types on simulated histories (once; half a minute)")
         types = [argument for name in missing for argument in ("--machine-type", name)]
-        process = await asyncio.create_subprocess_exec(*_aurum("train"), *types)
+        process = await asyncio.create_subprocess_exec(*_aurum_command("train"), *types)
         waiting = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +162,7 @@ class Supervisor:
         while not self._stop.is_set():
             started = time.monotonic()
             program, *arguments = command.split()
-            executable = [*_aurum(*arguments)] if program == "aurum" else [program, *arguments]
+            executable = [*_aurum_command(*arguments)] if program == "aurum" else [program, *arguments]
             process = await asyncio.create_subprocess_exec(
                 *executable,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -184,7 +186,7 @@ class Supervisor:
                 self._stop.set()
                 return
             backoff = _BACKOFF if lived > _SETTLED else min(_MAX_BACKOFF, 2 * backoff)
-            _say(f"{name} {ended}; it is started again")
+            _print_status(f"{name} {ended}; it is started again")
             await asyncio.sleep(backoff)
 
     async def _pump(self, process: asyncio.subprocess.Process, log: _Log, name: str) -> None:
@@ -217,7 +219,7 @@ class Supervisor:
                 return True
             await asyncio.sleep(0.2)
         if not self._stop.is_set():
-            _say(f"Not ready after {_READY_WITHIN:.0f} s: {', '.join(waiting)}. `make doctor` says more.")
+            _print_status(f"Not ready after {_READY_WITHIN:.0f} s: {', '.join(waiting)}. `make doctor` says more.")
         return False
 
     async def _end(self) -> None:
@@ -234,7 +236,7 @@ class Supervisor:
                 await process.wait()
 
 
-def _aurum(*arguments: str) -> tuple[str, ...]:
+def _aurum_command(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "aurum.cli", *arguments)
 
 
@@ -243,5 +245,5 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _say(sentence: str) -> None:
+def _print_status(sentence: str) -> None:
     print(sentence, flush=True)

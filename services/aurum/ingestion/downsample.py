@@ -6,7 +6,7 @@ from aurum.ingestion.store import Points
 from aurum.readings.batch import Timestamps, Values
 
 
-def merge(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
+def merge_parts(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
     """Merges parts that may overlap into one sorted series. Of readings at the same time, the later part's is kept."""
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.float64)

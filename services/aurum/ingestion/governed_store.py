@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TypeVar
 
-from aurum.ingestion.store import Change, Event, MachineRecord, Points, Registered, SeriesSummary, Store
+from aurum.ingestion.store import Change, Event, MachineRecord, OnRegistered, Points, SeriesSummary, Store
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
 from aurum.resilience import (
@@ -66,7 +66,7 @@ class GovernedStore:
         queued batch will be written.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_meant())
+            stack.enter_context(_translated_errors())
             await self._strike("append")
             stack.enter_context(self._pipeline("append").attempt("ingestion/store/append"))
             queued = await self._store.append(batch, wait=wait)
@@ -85,7 +85,7 @@ class GovernedStore:
         """Reads the summaries without policies, because this happens once at the start and may take minutes."""
         return await self._store.summaries()
 
-    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+    async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
         return await self._governed("register", lambda: self._store.register(machine, registered), idempotent=False)
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
@@ -127,7 +127,7 @@ class GovernedStore:
             await self._strike(operation)
             return await call()
 
-        with _meant():
+        with _translated_errors():
             return await self._pipeline(operation).call_async(
                 attempt, idempotent=idempotent, target=f"ingestion/store/{operation}"
             )
@@ -141,7 +141,7 @@ class GovernedStore:
 
 
 @contextlib.contextmanager
-def _meant() -> Generator[None]:
+def _translated_errors() -> Generator[None]:
     """Translates errors of the policies and of the database into those that callers understand."""
     try:
         yield

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from aurum.ingestion.plant_limits import Coming, PlantLimits, Room
+from aurum.ingestion.plant_limits import PlantCapacity, PlantLimits, Reservation
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
 from aurum.readings.batch import Batch, Timestamps, Values
@@ -75,7 +75,7 @@ class MachineStates:
                 kept.
         """
         self._shared = shared
-        self._room = Room(limits)
+        self._room = PlantCapacity(limits)
         self._tail_readings = tail_readings
         self._tail_bytes = tail_bytes
         self._held_bytes = 0  # greatest size of all present tails
@@ -114,11 +114,11 @@ class MachineStates:
         self._touch(state)
         self.wake()
 
-    def reserve(self, batch: Batch) -> Coming:
+    def reserve(self, batch: Batch) -> Reservation:
         """Reserves room for the machines and sensors of a batch, until `release`. Raises ResourceExhaustedError."""
         return self._room.reserve(batch, self._states)
 
-    def release(self, coming: Coming) -> None:
+    def release(self, coming: Reservation) -> None:
         """Ends the reservation after a batch was applied, or was not stored."""
         self._room.release(coming)
 
@@ -184,9 +184,9 @@ class MachineStates:
         tail = self._tails.get(key)
         if tail is None:
             tail = self._tails[key] = CachedSeries(self._tail_readings, state.sensors[sensor][0] + 1)
-            self._held_bytes += _most_bytes(tail.capacity)
+            self._held_bytes += _max_tail_bytes(tail.capacity)
             while self._held_bytes > self._tail_bytes and len(self._tails) > 1:
-                self._held_bytes -= _most_bytes(self._tails.popitem(last=False)[1].capacity)
+                self._held_bytes -= _max_tail_bytes(self._tails.popitem(last=False)[1].capacity)
             metrics.ingestion_tails.set(len(self._tails))
         elif 4 * tail.asked > 3 * tail.capacity:
             self._grow(tail, 2 * tail.capacity)
@@ -278,7 +278,7 @@ class MachineStates:
         capacity = tail.capacity
         while capacity < wanted:
             capacity *= 2
-        more = _most_bytes(capacity) - _most_bytes(tail.capacity)
+        more = _max_tail_bytes(capacity) - _max_tail_bytes(tail.capacity)
         if capacity > _TAIL_GROWTH * self._tail_readings or self._held_bytes + more > self._tail_bytes:
             return False
         self._held_bytes += more
@@ -318,5 +318,5 @@ def unknown_machine(machine_id: str) -> NotFoundError:
     )
 
 
-def _most_bytes(capacity: int) -> int:
+def _max_tail_bytes(capacity: int) -> int:
     return 2 * capacity * _READING_BYTES + _TAIL_OVERHEAD

@@ -28,7 +28,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _Received:
+class _BatchColumns:
     """A batch in columns.
 
     Attributes:
@@ -91,7 +91,7 @@ class Memtable:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._batches: list[_Received] = []
+        self._batches: list[_BatchColumns] = []
         self._numbers: dict[SeriesKey, int] = {}
         # By series number: its places. A place packs the index of a batch, a start and a count into one integer,
         # which takes a third of the memory of an object.
@@ -128,7 +128,7 @@ class Memtable:
             if last is None or sequence != last + 1:
                 run = len(self._batches)
             self._runs[source] = sequence, run
-            received = _Received(
+            received = _BatchColumns(
                 rank,
                 run,
                 batch.series[0].timestamps if one else np.concatenate([series.timestamps for series in batch.series]),
@@ -160,7 +160,7 @@ class Memtable:
             if run == joined.run:
                 parts.insert(0, joined.parts.pop())
             joined.run = run
-            joined.parts.append(_in_one(parts))
+            joined.parts.append(_concatenate(parts))
         return list(joined.parts)
 
     def _since(self, key: SeriesKey, first: int) -> list[tuple[int, Part]]:
@@ -183,7 +183,7 @@ class Memtable:
 
     def packed(self) -> Iterator[PackedSeries]:
         """Yields every series, once per run of consecutive batches of a source. Nothing may be added afterwards."""
-        runs: list[list[_Received]] = []
+        runs: list[list[_BatchColumns]] = []
         for batch in sorted(self._batches, key=lambda batch: batch.rank):  # of equal times the last one counts
             source, sequence = batch.rank
             if not runs or runs[-1][-1].rank != (source, sequence - 1):
@@ -194,24 +194,24 @@ class Memtable:
             yield from _packed(batches, keys)
 
 
-def _in_one(parts: list[Part]) -> Part:
+def _concatenate(parts: list[Part]) -> Part:
     if len(parts) == 1:
         return parts[0]
     timestamps = np.concatenate([part.timestamps for part in parts])
     return Part(parts[-1].rank, timestamps, np.concatenate([part.values for part in parts]))
 
 
-def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedSeries]:
+def _packed(batches: list[_BatchColumns], keys: list[SeriesKey]) -> Iterator[PackedSeries]:
     numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
     timestamps = np.concatenate([batch.timestamps for batch in batches])
     values = np.concatenate([batch.values for batch in batches])
     origins = np.repeat(np.arange(len(batches), dtype=np.int32), [len(batch.values) for batch in batches])
     # Sorted by series first, which is fast for few of them. The readings of each are then usually in time order.
     order = np.argsort(numbers.astype(np.uint16) if len(keys) < 2**16 else numbers, kind="stable")
-    if not _rises(numbers[order], timestamps[order]).all():
+    if not _is_increasing(numbers[order], timestamps[order]).all():
         order = np.lexsort((timestamps, numbers))
     numbers, timestamps, values, origins = numbers[order], timestamps[order], values[order], origins[order]
-    rises = _rises(numbers, timestamps)
+    rises = _is_increasing(numbers, timestamps)
     if not rises.all():
         last_of_time = np.append(rises, True)
         numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
@@ -226,7 +226,7 @@ def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedS
         yield PackedSeries(keys[number], newest[number], last, timestamps[start:end], values[start:end])
 
 
-def _rises(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
+def _is_increasing(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
     """Returns for each reading but the last whether the next one is later, or of another series."""
     rises: npt.NDArray[np.bool_] = np.logical_or(timestamps[1:] > timestamps[:-1], numbers[1:] != numbers[:-1])
     return rises

@@ -24,7 +24,7 @@ class PlantLimits:
     sensors_per_site: int = 1_000_000
 
 
-class Known(Protocol):
+class KnownMachine(Protocol):
     """A known machine."""
 
     @property
@@ -35,13 +35,13 @@ class Known(Protocol):
 
 
 @dataclass(slots=True)
-class Coming:
+class Reservation:
     """The sensors of a batch that were unknown when it arrived, by machine. They count until the batch is released."""
 
     sensors: dict[str, list[str]] = field(default_factory=dict)
 
 
-class Room:
+class PlantCapacity:
     """Counts machines and sensors against the limits. For one event loop."""
 
     def __init__(self, limits: PlantLimits) -> None:
@@ -53,7 +53,7 @@ class Room:
         """Records that a site has more sensors, or fewer if the number is negative."""
         self._of_site[site] += sensors
 
-    def reserve(self, batch: Batch, machines: Mapping[str, Known]) -> Coming:
+    def reserve(self, batch: Batch, machines: Mapping[str, KnownMachine]) -> Reservation:
         """Reserves room for a batch until `release`.
 
         Args:
@@ -63,7 +63,7 @@ class Room:
         Raises:
             ResourceExhaustedError: If a limit is exceeded. The error has no retry delay, so it is permanent.
         """
-        coming = Coming()
+        coming = Reservation()
         for series in batch.series:
             known = machines.get(series.machine_id)
             if known is None or series.sensor not in known.sensors:
@@ -74,7 +74,7 @@ class Room:
             self._coming.setdefault(machine_id, Counter()).update(sensors)
         return coming
 
-    def release(self, coming: Coming) -> None:
+    def release(self, coming: Reservation) -> None:
         """Ends the reservation of a batch that is stored, or will not be."""
         for machine_id, sensors in coming.sensors.items():
             counted = self._coming[machine_id]
@@ -89,7 +89,7 @@ class Room:
         """Returns whether a batch with an unknown sensor of the machine is on its way to the disk."""
         return machine_id in self._coming
 
-    def _check(self, coming: Coming, machines: Mapping[str, Known]) -> None:
+    def _check(self, coming: Reservation, machines: Mapping[str, KnownMachine]) -> None:
         limits = self._limits
         new = [machine_id for machine_id in coming.sensors if machine_id not in machines]
         expected = sum(
@@ -127,7 +127,7 @@ class Room:
                     reason="TOO_MANY_SENSORS",
                 )
 
-    def _expected(self, machine_id: str, known: Known | None) -> int:
+    def _expected(self, machine_id: str, known: KnownMachine | None) -> int:
         """Returns how many sensors of a machine are only reserved.
 
         Another batch with the same may have been applied already.

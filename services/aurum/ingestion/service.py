@@ -56,7 +56,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             settings.rpc_max_message_bytes,
         )
         if store.shared:
-            service.spawn(_follow(store, plant), "store-changes")
+            service.spawn(_follow_changes(store, plant), "store-changes")
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         async with service.rpc_server(
             lambda server: add_ingestion_service(servicer, server),
@@ -98,7 +98,7 @@ def open_store(settings: IngestionSettings) -> "SqliteStore | CassandraStore":
     return SqliteStore(local)
 
 
-async def _follow(store: Store, plant: MachineStates) -> None:
+async def _follow_changes(store: Store, plant: MachineStates) -> None:
     """Applies the changes by other replicas to the plant, for as long as it runs."""
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)

@@ -8,7 +8,7 @@ from typing import Any
 
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.machine_state import MachineState, MachineStates, unknown_machine
-from aurum.ingestion.plant_limits import Coming
+from aurum.ingestion.plant_limits import Reservation
 from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
@@ -21,12 +21,12 @@ from aurum.runtime.grpc.client import TAKEN_UP
 from aurum.runtime.telemetry.logging import set_request_context
 from aurum.runtime.telemetry.tracing import set_span_attributes
 from aurum.security.rpc_authorizer import (
-    as_callers,
-    as_told,
     may_see_machine,
-    registrant,
     require_machines,
     require_subject,
+    required_owner,
+    with_caller_as_owner,
+    without_hidden_readings,
 )
 from aurum.security.source_limits import SourceLimits
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
@@ -92,7 +92,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         require_machines(request.machine_ids)
         states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
-        asked = [(state, _sensors_asked(state, request)) for state in states]
+        asked = [(state, _requested_sensors(state, request)) for state in states]
         _check_series(sum(len(sensors) for _, sensors in asked), request.last)
         for state, wanted in sorted(asked, key=lambda each: each[0].record.machine_id):
             for start in range(0, len(wanted), _SENSORS_AT_ONCE):
@@ -116,10 +116,10 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         record = MachineRecord(
             request.machine_id, request.machine_type, request.site, now_us(), request.request_id[:200]
         )
-        owner = registrant(request.owner)
+        owner = required_owner(request.owner)
         # Shielded: a registration that the store has must become visible even if its caller hangs up
         state = await asyncio.shield(asyncio.ensure_future(self._register(record, owner)))
-        return ingestion_pb2.RegisterMachineResponse(machine=as_told(state.message()))
+        return ingestion_pb2.RegisterMachineResponse(machine=without_hidden_readings(state.message()))
 
     async def _register(self, record: MachineRecord, owner: str) -> MachineState:
         """Registers a machine.
@@ -193,7 +193,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             found = await self._journal(request, limit)
         else:
             end = request.end_us or _END_OF_TIME
-            before = _place_of(request.page_token)
+            before = _parse_event_token(request.page_token)
             found = await self._store.events(request.kind, request.machine_id, request.start_us, end, limit, before)
         response, size = ingestion_pb2.ListEventsResponse(), 0
         for event in found:
@@ -218,7 +218,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def _journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
         if request.machine_id:
             raise InvalidArgumentError.of("by_number", "is for events of the plant as a whole, without machine_id")
-        before = _number_of(request.page_token) if request.page_token else _END_OF_TIME
+        before = _parse_token_number(request.page_token) if request.page_token else _END_OF_TIME
         return await self._store.journal(request.kind, request.after_number, before, limit)
 
     async def Watch(  # noqa: N802
@@ -255,7 +255,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         try:
             batch = decode(data, field=field)
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
-            batch = as_callers(batch)
+            batch = with_caller_as_owner(batch)
             await self._sources.admit(batch, wait=wait)
             coming = self._plant.reserve(batch)
         except AurumError as error:
@@ -272,7 +272,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         return asyncio.shield(asyncio.ensure_future(self._finish(batch, coming, writing, transport, started)))
 
     async def _finish(
-        self, batch: Batch, coming: Coming, writing: Awaitable[Written], transport: str, started: float
+        self, batch: Batch, coming: Reservation, writing: Awaitable[Written], transport: str, started: float
     ) -> Written:
         try:
             written = await writing
@@ -330,12 +330,12 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         if not request.last and self._plant.make_room(state, tail, start):
             most = tail.capacity
             points = await self._read(state, sensor, start, end, last=most)
-            _keep(tail, points, late, start, most)
+            _extend_tail(tail, points, late, start, most)
             if len(points.timestamps) < most:
                 return reduce_points(points.timestamps, points.values, start, end, request.points)
         points = await self._read(state, sensor, start, end, points=request.points, last=request.last)
         if points.counts is None:
-            _keep(tail, points, late, start, request.last)
+            _extend_tail(tail, points, late, start, request.last)
         return points
 
     async def _read(
@@ -345,7 +345,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
 
 
-def _sensors_asked(state: MachineState, request: ingestion_pb2.QueryRequest) -> list[str]:
+def _requested_sensors(state: MachineState, request: ingestion_pb2.QueryRequest) -> list[str]:
     return sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
 
 
@@ -377,21 +377,21 @@ def _pages(machines: Iterable[ingestion_pb2.Machine], most: int) -> Iterator[lis
         yield part
 
 
-def _place_of(page_token: str) -> tuple[int, str] | None:
+def _parse_event_token(page_token: str) -> tuple[int, str] | None:
     """Parses a page token: time and id of the last event of the previous page. Raises InvalidArgumentError."""
     if not page_token:
         return None
     at_us, slash, id_ = page_token.partition("/")
-    return _number_of(at_us if slash else ""), id_
+    return _parse_token_number(at_us if slash else ""), id_
 
 
-def _number_of(text: str) -> int:
+def _parse_token_number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
         raise InvalidArgumentError.of("page_token", "is none that this service gave out")
     return int(text)
 
 
-def _keep(tail: CachedSeries, points: Points, late: int, start: int, last: int) -> None:
+def _extend_tail(tail: CachedSeries, points: Points, late: int, start: int, last: int) -> None:
     """Keeps what was read in the tail.
 
     `last` is the number of readings that were asked for; 0 for all from `start` on.

@@ -28,7 +28,7 @@ class MachineRecord:
     request_id: str
 
 
-def require_repeated(registered: MachineRecord, again: MachineRecord) -> None:
+def require_same_registration(registered: MachineRecord, again: MachineRecord) -> None:
     """Raises AlreadyExistsError unless a registration repeats the one that was granted, by request id and content."""
     if not again.request_id or again.request_id != registered.request_id:
         raise AlreadyExistsError(f"machine {again.machine_id} is registered already")
@@ -99,10 +99,12 @@ class Event:
     number: int = field(default=0, compare=False)
 
 
-Registered = Callable[[MachineRecord], None]
+OnRegistered = Callable[[MachineRecord], None]
 
 
-async def to_its_end(registering: Coroutine[Any, Any, MachineRecord], registered: Registered | None) -> MachineRecord:
+async def complete_registration(
+    registering: Coroutine[Any, Any, MachineRecord], registered: OnRegistered | None
+) -> MachineRecord:
     """Runs a registration to its end, even if the caller is cancelled, because it may already be in the tables.
 
     Args:
@@ -149,7 +151,7 @@ class Store(Protocol):
 
     async def summaries(self) -> list[SeriesSummary]: ...
 
-    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+    async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
         """Registers a machine.
 
         Args:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from aurum.runtime import damage
 from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
 from aurum.runtime.yaml_file import read_yaml
-from aurum.security.identity import KEY_USER, Identity, Kind, parse_roles
+from aurum.security.identity import KEY_USER_PREFIX, Identity, Kind, parse_roles
 from aurum.security.rate_limits import RateLimits
 from aurum.storage.durable_file import write_file
 
@@ -77,7 +77,9 @@ class KeyRecord(BaseModel):
 
     def identity(self, kind: Kind = "key") -> Identity:
         until = self.expires.timestamp() if self.expires else math.inf
-        return Identity(f"{KEY_USER}{self.name}", parse_roles(self.roles), kind, frozenset(self.sites), self.id, until)
+        return Identity(
+            f"{KEY_USER_PREFIX}{self.name}", parse_roles(self.roles), kind, frozenset(self.sites), self.id, until
+        )
 
 
 class KeyFile(BaseModel):
@@ -152,7 +154,7 @@ def write_keys(path: Path, keys: KeyFile) -> None:
 
 
 @contextlib.contextmanager
-def changing(path: Path) -> Generator[None]:
+def locked_key_file(path: Path) -> Generator[None]:
     """Holds an exclusive lock for a read-modify-write of the key file, so that concurrent commands lose no key."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as lock:

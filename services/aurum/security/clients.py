@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aurum.runtime.yaml_file import read_yaml
-from aurum.security.identity import OF_SITE, Identity, Role
+from aurum.security.identity import SITE_OWNER_PREFIX, Identity, Role
 
 logger = logging.getLogger(__name__)
 
@@ -89,20 +89,20 @@ class Client:
     @property
     def bound(self) -> bool:
         """Whether the client is restricted to some sources or machines, or belongs to a site."""
-        return self.sources != _ALL or not self.speaks_for_all_machines or self.owner.startswith(OF_SITE)
+        return self.sources != _ALL or not self.speaks_for_all_machines or self.owner.startswith(SITE_OWNER_PREFIX)
 
     @property
     def speaks_for_all_machines(self) -> bool:
         return "*" in self.machines
 
     def speaks_for_source(self, source_id: str) -> bool:
-        return _any(self.sources, source_id)
+        return _matches_any(self.sources, source_id)
 
     def speaks_for_machine(self, machine_id: str) -> bool:
-        return _any(self.machines, machine_id)
+        return _matches_any(self.machines, machine_id)
 
 
-def _any(patterns: tuple[str, ...], name: str) -> bool:
+def _matches_any(patterns: tuple[str, ...], name: str) -> bool:
     return patterns == _ALL or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -115,7 +115,7 @@ class Clients:
                 Identity(rule.name, frozenset(_ROLES[role] for role in rule.roles), "certificate"),
                 rule.sources,
                 rule.machines,
-                f"{OF_SITE}{rule.site}" if rule.site else f"certificate/{rule.owner or rule.name}",
+                f"{SITE_OWNER_PREFIX}{rule.site}" if rule.site else f"certificate/{rule.owner or rule.name}",
             )
             for rule in rules
         }

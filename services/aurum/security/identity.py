@@ -7,8 +7,8 @@ from enum import Enum
 from typing import Literal
 
 Kind = Literal["open", "key", "token", "session", "certificate"]
-KEY_USER = "key:"  # prefix of the user_id of an API key
-OF_SITE = "site/"  # prefix of the owner of sources that callers bound to one site share
+KEY_USER_PREFIX = "key:"  # prefix of the user_id of an API key
+SITE_OWNER_PREFIX = "site/"  # prefix of the owner of sources that callers bound to one site share
 
 
 class Role(Enum):
@@ -78,7 +78,7 @@ class Identity:
         """
         if self.kind == "open":
             return ""
-        return f"{OF_SITE}{next(iter(self.sites))}" if len(self.sites) == 1 else f"user/{self.user_id}"
+        return f"{SITE_OWNER_PREFIX}{next(iter(self.sites))}" if len(self.sites) == 1 else f"user/{self.user_id}"
 
 
 EVERYBODY = Identity("anonymous", frozenset({Role.ADMIN}), "open")  # used if callers are not authenticated

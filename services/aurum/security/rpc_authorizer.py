@@ -28,7 +28,7 @@ class KnownClients(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Let:
+class _AdmittedCall:
     """An admitted call.
 
     Attributes:
@@ -42,7 +42,7 @@ class _Let:
     role: Role
 
 
-_let: contextvars.ContextVar[_Let | None] = contextvars.ContextVar("let", default=None)
+_admitted_call: contextvars.ContextVar[_AdmittedCall | None] = contextvars.ContextVar("let", default=None)
 
 
 class RpcAuthorizer:
@@ -68,10 +68,10 @@ class RpcAuthorizer:
         wanted = RPCS[method]
         if wanted is PUBLIC:
             return ""
-        client = _entitled(self._clients.of(peer.auth_context()), wanted)
+        client = _require_role(self._clients.of(peer.auth_context()), wanted)
         if method in RPCS_OF_WHOLE_PLANT and not client.speaks_for_all_machines:
-            raise _of_whole_plant(client)
-        _let.set(_Let(self._clients, client.identity.user_id, wanted))
+            raise _whole_plant_error(client)
+        _admitted_call.set(_AdmittedCall(self._clients, client.identity.user_id, wanted))
         if client.identity.has(Role.SERVICE):  # only services may call on behalf of a user
             user_id = get_request_context().get("user_id")
             return None if user_id is None else f"user/{user_id}"
@@ -79,7 +79,7 @@ class RpcAuthorizer:
         return f"certificate/{client.identity.user_id}"
 
 
-def _entitled(client: Client | None, wanted: Role) -> Client:
+def _require_role(client: Client | None, wanted: Role) -> Client:
     if client is None:
         raise UnauthenticatedError("the client's certificate is none that is known here (AURUM_RPC_CLIENTS_FILE)")
     if not client.identity.has(wanted):
@@ -87,13 +87,13 @@ def _entitled(client: Client | None, wanted: Role) -> Client:
     return client
 
 
-def _of_whole_plant(client: Client) -> PermissionDeniedError:
+def _whole_plant_error(client: Client) -> PermissionDeniedError:
     return PermissionDeniedError(
         f"{client.identity.user_id} speaks for some machines only, and this is of the plant as a whole"
     )
 
 
-def _client() -> Client | None:
+def _current_client() -> Client | None:
     """Returns the calling client by the present clients file, or None if the server does not authenticate clients.
 
     The file may have changed since a stream began, so the client is looked up each time.
@@ -102,13 +102,13 @@ def _client() -> Client | None:
         UnauthenticatedError: The client is not in the file any more.
         PermissionDeniedError: The client has lost the required role.
     """
-    let = _let.get()
-    return None if let is None else _entitled(let.clients.named(let.name), let.role)
+    let = _admitted_call.get()
+    return None if let is None else _require_role(let.clients.named(let.name), let.role)
 
 
-def present_caller() -> Identity:
+def current_caller() -> Identity:
     """Returns the identity of the caller: the user for whom a platform service calls, else the client itself."""
-    client = _client()
+    client = _current_client()
     user_id = get_request_context().get("user_id")
     if client is None:
         return EVERYBODY if user_id is None else replace(EVERYBODY, user_id=user_id)
@@ -117,7 +117,7 @@ def present_caller() -> Identity:
     return client.identity
 
 
-def as_callers(batch: Batch) -> Batch:
+def with_caller_as_owner(batch: Batch) -> Batch:
     """Returns the batch with the present caller as its owner.
 
     A platform service states the owner itself. For any other client, such as a third party's gateway, the stated owner
@@ -126,7 +126,7 @@ def as_callers(batch: Batch) -> Batch:
     Raises:
         PermissionDeniedError: The client is bound to other sources or machines.
     """
-    client = _client()
+    client = _current_client()
     if client is None:
         return batch
     if not client.speaks_for_source(batch.source_id):
@@ -137,18 +137,18 @@ def as_callers(batch: Batch) -> Batch:
     return batch.owned_by(_owner_within(client, batch.owner, "batch.owner"))
 
 
-def registrant(stated: str) -> str:
+def required_owner(stated: str) -> str:
     """Returns the owner that must own all sources of a machine for the present caller to register it.
 
     An empty owner allows any sources. It is returned for a client that is bound to nothing.
 
     Args:
-        stated: The owner that the request states, see `as_callers`.
+        stated: The owner that the request states, see `with_caller_as_owner`.
 
     Raises:
         InvalidArgumentError: The owner is too long.
     """
-    client = _client()
+    client = _current_client()
     if client is None or client.identity.has(Role.SERVICE):
         if len(stated) > MAX_OWNER:
             raise InvalidArgumentError.of("owner", f"must have at most {MAX_OWNER} characters")
@@ -165,7 +165,7 @@ def _owner_within(client: Client, stated: str, field: str) -> str:
 
 def require_machines(machine_ids: Iterable[str]) -> None:
     """Raises PermissionDeniedError if the present client is not allowed to access one of the machines."""
-    client = _client()
+    client = _current_client()
     if client is None:
         return
     for machine_id in machine_ids:
@@ -180,23 +180,23 @@ def require_subject(machine_id: str) -> None:
     """
     if machine_id:
         require_machines([machine_id])
-    elif (client := _client()) is not None and not client.speaks_for_all_machines:
-        raise _of_whole_plant(client)
+    elif (client := _current_client()) is not None and not client.speaks_for_all_machines:
+        raise _whole_plant_error(client)
 
 
 def may_see_machine(machine_id: str) -> bool:
     """Whether lists and streams for the present caller may contain a machine."""
-    client = _client()
+    client = _current_client()
     return client is None or client.speaks_for_machine(machine_id)
 
 
 def may_read() -> bool:
     """Whether the present caller may see readings. Clients that only send may not."""
-    client = _client()
+    client = _current_client()
     return client is None or client.identity.has(Role.VIEWER)
 
 
-def as_told(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
+def without_hidden_readings(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
     """Returns a machine for the answer to a registration, without readings if the caller may not read them."""
     if not may_read():
         for field in ("sensors", "first_seen_us", "last_seen_us"):

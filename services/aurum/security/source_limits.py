@@ -8,7 +8,7 @@ from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
 from aurum.security.rate_limits import RateLimits
 from aurum.security.settings import SenderSettings
 
-_LOOK_AGAIN = 1.0  # seconds
+_RECHECK_SECONDS = 1.0  # seconds
 
 
 class SourceLimits:
@@ -37,4 +37,4 @@ class SourceLimits:
                     reason=RATE_LIMIT,
                     retry_after=seconds,
                 )
-            await asyncio.sleep(min(seconds, _LOOK_AGAIN))
+            await asyncio.sleep(min(seconds, _RECHECK_SECONDS))

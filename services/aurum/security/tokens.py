@@ -13,7 +13,7 @@ from typing import Any
 
 import jwt
 
-from aurum.security.identity import ASSIGNABLE, KEY_USER, Identity, Role
+from aurum.security.identity import ASSIGNABLE, KEY_USER_PREFIX, Identity, Role
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LONGEST_TOKEN = 16_384  # characters
@@ -107,13 +107,15 @@ class Tokens:
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         known = {role.value: role for role in ASSIGNABLE}
         meaning = self._issuer.role_of or {}
-        names = _names(claims, self._issuer.roles_claim) or []
+        names = _claim_names(claims, self._issuer.roles_claim) or []
         roles = {known.get(meaning.get(name, name)) for name in names}
         found: frozenset[Role] = frozenset(role for role in roles if role is not None)
         if not found:
             raise TokenError(f"the token gives no role ({self._issuer.roles_claim})")
-        user = _user(str(claims.get("preferred_username") or claims.get("email") or claims["sub"]))
-        sites = _names(claims, self._issuer.sites_claim)  # None: not bound to sites; an empty claim raises instead
+        user = _printable_user(str(claims.get("preferred_username") or claims.get("email") or claims["sub"]))
+        sites = _claim_names(
+            claims, self._issuer.sites_claim
+        )  # None: not bound to sites; an empty claim raises instead
         until = int(claims["exp"])
         if until > _LAST_SECOND:
             raise TokenError("the token is not accepted: its exp is beyond the year 9999")
@@ -163,7 +165,7 @@ def parse_keys(content: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
     return found
 
 
-def _user(name: str) -> str:
+def _printable_user(name: str) -> str:
     """Returns a user's name, made printable and short enough for logs.
 
     The name also owns sources. Therefore a changed name gets a hash, so that it stays unique, and names that could
@@ -174,13 +176,13 @@ def _user(name: str) -> str:
     """
     if not name.strip():
         raise TokenError("the token names no user (preferred_username, email, sub)")
-    if name.startswith(KEY_USER):
-        raise TokenError(f"the token's user begins with {KEY_USER}, which stands for API keys")
+    if name.startswith(KEY_USER_PREFIX):
+        raise TokenError(f"the token's user begins with {KEY_USER_PREFIX}, which stands for API keys")
     shown = "".join(each if each.isprintable() else "?" for each in name[:_MOST_USER])
     return shown if shown == name else f"{shown}#{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _names(claims: Mapping[str, Any], path: str) -> list[str] | None:
+def _claim_names(claims: Mapping[str, Any], path: str) -> list[str] | None:
     """Returns the names in a claim, which are separated by spaces or a list; None if the token has no such claim.
 
     An empty or malformed claim is an error, since a restriction to sites must not be read as no restriction.

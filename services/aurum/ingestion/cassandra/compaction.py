@@ -15,7 +15,7 @@ import numpy as np
 from aurum.ingestion.cassandra.schema import BLOCK
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraSession
-from aurum.ingestion.series_reader import Piece, ranked
+from aurum.ingestion.series_reader import Piece, with_ranks
 from aurum.ingestion.store import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.ranks import Integers, Ranks, collapsed, merge_ranked, spans
@@ -82,7 +82,7 @@ def merge_day(session: CassandraSession, place: Place, ttl: int, *, over: bool) 
         if len(found) < 2:
             return 0
         pieces = [piece for piece, _ in found]
-        timestamps, values, ranks = merge_ranked([ranked(*each) for each in found])
+        timestamps, values, ranks = merge_ranked([with_ranks(*each) for each in found])
         ranks = _collapsed(series, day, pieces, ranks, (int(timestamps[0]), int(timestamps[-1])))
     except SegmentsChangedError:
         return 0  # another replica is merging them
@@ -108,7 +108,7 @@ def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ra
     start, end = between
     others = [p for p in there if p.place not in merged and p.start_us <= end and p.end_us >= start]
     found = zip(others, series.load(others), strict=True) if received else ()
-    return collapsed(ranks, received, [ranked(*each)[2] for each in found if len(each[1].values)])
+    return collapsed(ranks, received, [with_ranks(*each)[2] for each in found if len(each[1].values)])
 
 
 def _received(session: CassandraSession, source: str, sequences: Integers) -> list[sequence_ranges.Range]:

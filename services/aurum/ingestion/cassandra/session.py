@@ -112,7 +112,7 @@ class CassandraSession:
         except DRIVER_ERRORS as error:
             self._cluster.shutdown()
             hosts = ",".join(options.hosts)
-            raise UnavailableError(f"Cassandra at {hosts} cannot be used: {sentence(error)}") from error
+            raise UnavailableError(f"Cassandra at {hosts} cannot be used: {error_text(error)}") from error
         except BaseException:
             self._cluster.shutdown()
             raise
@@ -135,7 +135,7 @@ class CassandraSession:
                 rows = await self._retry.call_async(lambda: self._attempt(name, parameters))
             status = "ok"
         except DRIVER_ERRORS as error:
-            self.problem = f"cannot be reached: {sentence(error)}"
+            self.problem = f"cannot be reached: {error_text(error)}"
             raise UnavailableError(f"the store {self.problem}", retry_after=1.0) from error
         finally:
             metrics.track_db_query(name, time.perf_counter() - started, status)
@@ -147,7 +147,7 @@ class CassandraSession:
         try:
             yield from self._session.execute(self._statements[name], parameters)
         except DRIVER_ERRORS as error:
-            raise UnavailableError(f"the store cannot be reached: {sentence(error)}", retry_after=1.0) from error
+            raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
 
     def each(self, name: str, parameters: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """Returns the rows of a statement for each of several parameters. Raises UnavailableError."""
@@ -157,7 +157,7 @@ class CassandraSession:
             )
             return [list(result) for _, result in found]
         except DRIVER_ERRORS as error:
-            raise UnavailableError(f"the store cannot be reached: {sentence(error)}", retry_after=1.0) from error
+            raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
 
     def close(self) -> None:
         self._cluster.shutdown()
@@ -242,7 +242,7 @@ class CassandraSession:
         self._session.execute(SimpleStatement(text), timeout=60.0)
 
 
-def sentence(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Returns the text of a driver's error in one line."""
     if isinstance(error, NoHostAvailable):
         reasons = {str(each) or type(each).__name__ for each in error.errors.values()} if error.errors else set()

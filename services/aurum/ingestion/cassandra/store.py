@@ -27,7 +27,7 @@ from aurum.ingestion.cassandra.latest import encode, latest_of
 from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, EVENT_TTL, SLOT_SECONDS
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
-from aurum.ingestion.downsample import merge
+from aurum.ingestion.downsample import merge_parts
 from aurum.ingestion.store import (
     DAY_US,
     KEPT_KINDS,
@@ -36,11 +36,11 @@ from aurum.ingestion.store import (
     Event,
     Latest,
     MachineRecord,
+    OnRegistered,
     Points,
-    Registered,
     SeriesSummary,
-    require_repeated,
-    to_its_end,
+    complete_registration,
+    require_same_registration,
 )
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.source_owner import owner_after
@@ -156,19 +156,19 @@ class CassandraStore:
         return task
 
     async def machines(self) -> list[MachineRecord]:
-        rows = await self._on_reader(lambda: _flat(self._session.each("machines", _EACH_BUCKET)))
+        rows = await self._on_reader(lambda: _flatten(self._session.each("machines", _EACH_BUCKET)))
         return sorted((_record(row) for row in rows), key=lambda machine: machine.machine_id)
 
     async def summaries(self) -> list[SeriesSummary]:
-        rows = await self._on_reader(lambda: _flat(self._session.each("latest", _EACH_BUCKET)))
+        rows = await self._on_reader(lambda: _flatten(self._session.each("latest", _EACH_BUCKET)))
         return [
             SeriesSummary(row.machine_id, sensor, row.first_us or latest.at_us, latest.at_us, latest.value, latest.rank)
             for row in rows
             for sensor, latest in latest_of(row.sensors, row.ranked).items()
         ]
 
-    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
-        return await to_its_end(self._register(machine), registered)
+    async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
+        return await complete_registration(self._register(machine), registered)
 
     async def _register(self, machine: MachineRecord) -> MachineRecord:
         place = (_bucket(machine.machine_id), machine.machine_id)
@@ -177,7 +177,7 @@ class CassandraStore:
         applied = (await self._session.execute("register", (*content, *place)))[0].applied
         found = _record((await self._session.execute("machine", place))[0])
         if not applied and found != machine:
-            require_repeated(found, machine)
+            require_same_registration(found, machine)
         await self._session.execute("set_registered", (_slot(), self._replica, machine.machine_id))
         return found
 
@@ -248,7 +248,7 @@ class CassandraStore:
     async def changes(self) -> list[Change]:
         now = _slot()
         slots = [(slot,) for slot in range(now - _SLOTS_BACK, now + 1)]
-        rows = await self._on_reader(lambda: _flat(self._session.each("changes", slots)))
+        rows = await self._on_reader(lambda: _flatten(self._session.each("changes", slots)))
         found: dict[str, Change] = {}
         for row in rows:
             if row.replica == self._replica:
@@ -305,7 +305,7 @@ class CassandraStore:
         for series in batch.series:
             timestamps, values = series.timestamps, series.values
             if not series.increasing:
-                timestamps, values = merge([(timestamps, values)])
+                timestamps, values = merge_parts([(timestamps, values)])
             days = timestamps // DAY_US
             cuts = np.flatnonzero(np.diff(days)) + 1
             for at, column in zip(np.split(timestamps, cuts), np.split(values, cuts), strict=True):
@@ -390,7 +390,7 @@ class CassandraStore:
         for series in batch.series:
             first = int(series.timestamps.min())
             firsts[series.machine_id] = min(first, firsts.get(series.machine_id, first))
-            position = _newest(series)
+            position = _newest_index(series)
             at, value = int(series.timestamps[position]), float(series.values[position])
             latest = Latest(at, value, (order, batch.source_id, batch.sequence))
             key = (series.machine_id, series.sensor)
@@ -492,11 +492,11 @@ def _by_time_and_rank(latest: Latest) -> tuple[int, Rank]:
     return latest.at_us, latest.rank
 
 
-def _newest(series: Series) -> int:
+def _newest_index(series: Series) -> int:
     """Returns the index of the latest reading."""
     last = len(series.timestamps) - 1
     return last if series.increasing else last - int(series.timestamps[::-1].argmax())
 
 
-def _flat(rows: Iterable[Iterable[Any]]) -> list[Any]:
+def _flatten(rows: Iterable[Iterable[Any]]) -> list[Any]:
     return [row for part in rows for row in part]

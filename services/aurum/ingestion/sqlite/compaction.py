@@ -13,8 +13,8 @@ import sqlite3
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
-from aurum.ingestion.series_reader import Piece, ranked
-from aurum.ingestion.sqlite.flush import Touched
+from aurum.ingestion.series_reader import Piece, with_ranks
+from aurum.ingestion.sqlite.flush import AddedSegments
 from aurum.ingestion.sqlite.quarantine import set_apart
 from aurum.ingestion.store import DAY_US
 from aurum.storage import sequence_ranges
@@ -46,12 +46,12 @@ class Compactor:
     tables only to replace segments by their merged one.
     """
 
-    _added: Touched = field(default_factory=dict)
+    _added: AddedSegments = field(default_factory=dict)
     _due: dict[Place, None] = field(default_factory=dict)
     _fruitless: dict[Place, int] = field(default_factory=dict)  # segments of days without anything to merge
     merged_segments: int = 0
 
-    def note(self, touched: Touched) -> None:
+    def note(self, touched: AddedSegments) -> None:
         """Records the segments that were written."""
         for place, count in touched.items():
             self._added[place] = self._added.get(place, 0) + count
@@ -153,7 +153,7 @@ def _read(connection: sqlite3.Connection, pieces: list[Piece]) -> tuple[list[Ran
     problems: dict[int, str] = {}
     for piece in pieces:
         try:
-            parts.append(ranked(piece, unpack_ranked(_data_of(connection, piece))))
+            parts.append(with_ranks(piece, unpack_ranked(_data_of(connection, piece))))
         except CorruptSegmentError as error:
             problems[piece.place] = str(error)
     return parts, problems

@@ -15,7 +15,7 @@ from aurum.storage.segment import pack
 
 _REMEMBERED = 100_000  # series
 _NEVER = 2**62
-Touched = dict[tuple[int, int], int]  # (series, day) → number of added segments
+AddedSegments = dict[tuple[int, int], int]  # (series, day) → number of added segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class SeriesNumbers:
 _Packed = tuple[PackedSeries, list[_Row]]
 
 
-def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> Touched:
+def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> AddedSegments:
     """Writes everything or nothing. Returns the added segments by series and day. Raises sqlite3.Error."""
     # Packing takes long, so it is done before the transaction.
     packed = [(series, _rows(series.rank, series.timestamps, series.values)) for series in frozen.recent.packed()]
@@ -91,8 +91,8 @@ def _write(
     frozen: Frozen,
     packed: list[tuple[PackedSeries, list[_Row]]],
     numbers: SeriesNumbers,
-) -> Touched:
-    touched: Touched = {}
+) -> AddedSegments:
+    touched: AddedSegments = {}
     _write_sources(connection, frozen)
     segments: list[tuple[int | bytes, ...]] = []
     states: list[tuple[int | float, ...]] = []

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aurum.ingestion.downsample import merge
+from aurum.ingestion.downsample import merge_parts
 from aurum.ingestion.memtable import Memtable, SeriesKey
-from aurum.ingestion.series_reader import merged
+from aurum.ingestion.series_reader import read_merged
 from aurum.ingestion.sqlite import reads, schema
-from aurum.ingestion.sqlite.quarantine import move_out, name_of, set_apart, set_apart_in
+from aurum.ingestion.sqlite.quarantine import damaged_segments, move_out, segment_name, set_apart
 from aurum.ingestion.sqlite.schema import log_folder
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import DAY_US, Event, MachineRecord
@@ -70,11 +70,11 @@ class Snapshot:
         """Returns the readings of a series on one day."""
         series = reads.SqliteSeries(self.connection, key, self.recent.parts(key), self.damaged)
         start, end = day * DAY_US, (day + 1) * DAY_US
-        return merged(series, series.pieces(start, end), start, end)
+        return read_merged(series, series.pieces(start, end), start, end)
 
     def series(self, key: SeriesKey) -> tuple[Timestamps, Values]:
         """Returns all readings of a series."""
-        return merge([self.day(key, day) for day in self.days(key)])
+        return merge_parts([self.day(key, day) for day in self.days(key)])
 
     def events(self) -> Iterator[Event]:
         """Yields all events. Those of the plant as a whole come last, in the order of their numbers."""
@@ -103,13 +103,13 @@ def open_snapshot(path: Path) -> Iterator[Snapshot]:
         )
     connection = connect(path, read_only=True)
     try:
-        recent = _begin(connection, path)
+        recent = _read_recent(connection, path)
         yield Snapshot(connection, recent)
     finally:
         close(connection)
 
 
-def _begin(connection: sqlite3.Connection, path: Path) -> Memtable:
+def _read_recent(connection: sqlite3.Connection, path: Path) -> Memtable:
     """Begins reading one state of the tables. Returns the readings of the log that they lack."""
     for attempt in range(_ATTEMPTS):
         connection.execute("BEGIN")
@@ -143,7 +143,7 @@ def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """The result of a check. `problems` has a sentence for each damage."""
 
     segments: int
@@ -152,7 +152,7 @@ class Checked:
     problems: list[str]
 
 
-def check(path: Path) -> Checked:
+def check(path: Path) -> CheckResult:
     """Verifies the tables' pages, every segment's checksum and content, and every record of the log."""
     problems: list[str] = []
     segments = readings = 0
@@ -172,13 +172,15 @@ def check(path: Path) -> Checked:
                     raise CorruptSegmentError("its content is not what the tables say")
                 readings += count
             except CorruptSegmentError as error:
-                problems.append(f"segment {name_of(id_, machine_id, sensor, start)}: {error}")
-        problems += [f"segment {name}: {problem} (set apart)" for name, problem in set_apart_in(snapshot.connection)]
+                problems.append(f"segment {segment_name(id_, machine_id, sensor, start)}: {error}")
+        problems += [
+            f"segment {name}: {problem} (set apart)" for name, problem in damaged_segments(snapshot.connection)
+        ]
     log_records, damage = segment_log.check(log_folder(path))
     for each in damage:
         kind = "of an unfinished write, never acknowledged, which the next start cuts off" if each.at_end else "damaged"
         problems.append(f"{each.path}: {each.bytes} bytes at {each.offset} are {kind}")
-    return Checked(segments, readings, log_records, problems)
+    return CheckResult(segments, readings, log_records, problems)
 
 
 def repair(path: Path) -> int:

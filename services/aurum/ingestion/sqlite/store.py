@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from aurum.ingestion import series_reader
-from aurum.ingestion.downsample import merge
+from aurum.ingestion.downsample import merge_parts
 from aurum.ingestion.memtable import Memtable, Part, SeriesKey
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
-from aurum.ingestion.sqlite.quarantine import report, set_apart
+from aurum.ingestion.sqlite.quarantine import report_damaged_segments, set_apart
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import (
@@ -38,11 +38,11 @@ from aurum.ingestion.store import (
     Change,
     Event,
     MachineRecord,
+    OnRegistered,
     Points,
-    Registered,
     SeriesSummary,
-    require_repeated,
-    to_its_end,
+    complete_registration,
+    require_same_registration,
 )
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.source_owner import owner_after
@@ -208,7 +208,7 @@ class SqliteStore:
             for each in await self._readers.ask("summaries", reads.read_summaries, timeout=600.0)
         }
         for key, parts in recent.items():
-            timestamps, values = merge([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
+            timestamps, values = merge_parts([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
             first, last = int(timestamps[0]), int(timestamps[-1])
             rank = max(part.rank for part in parts if int(part.timestamps.max()) == last)
             newest = SeriesSummary(*key, first, last, float(values[-1]), rank)
@@ -218,8 +218,10 @@ class SqliteStore:
             found[key] = newest
         return list(found.values())
 
-    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
-        return await to_its_end(self._on_tables(lambda connection: _register(connection, machine)), registered)
+    async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
+        return await complete_registration(
+            self._on_tables(lambda connection: _register(connection, machine)), registered
+        )
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         return await self._started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
@@ -402,7 +404,7 @@ class SqliteStore:
             self._appends.loop.call_soon_threadsafe(self._wake.set)
 
     def _on(self, connection: sqlite3.Connection) -> Callable[[list[Work]], list[Any]]:
-        return lambda items: [_run(work, connection) for work in items]
+        return lambda items: [_run_work(work, connection) for work in items]
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Forgets sources that were not seen for 30 days, and deletes old events."""
@@ -481,8 +483,8 @@ class SqliteStore:
             await self._tend("forgetting what is old", self._prune)
         if now - self._counted_at >= _COUNT_EVERY:
             self._counted_at = now
-            metrics.ingestion_segments.set(await self._tend("counting segments", _segments) or 0)
-            await self._tend("looking at damaged segments", report)
+            metrics.ingestion_segments.set(await self._tend("counting segments", _count_segments) or 0)
+            await self._tend("looking at damaged segments", report_damaged_segments)
         if self._options.retention:
             before = now_us() - int(self._options.retention * DAY_US)
             while expired := await self._tend("removing what is old", lambda tables: expire(tables, before)):
@@ -511,11 +513,11 @@ class SqliteStore:
         """Updates the gauges, and clears the problem of a full disk when there is room again."""
         metrics.ingestion_disk_free_bytes.set(await asyncio.to_thread(self._log.look))
         metrics.ingestion_store_bytes.labels("log").set(self._log.bytes_on_disk)
-        metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_size, self._options.path))
+        metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_database_bytes, self._options.path))
         metrics.ingestion_recent_bytes.set(self._recent_bytes)
 
 
-def _run(work: Work, connection: sqlite3.Connection) -> Any:
+def _run_work(work: Work, connection: sqlite3.Connection) -> Any:
     """Returns the result of a piece of work, or an AurumError."""
     try:
         return work(connection)
@@ -528,7 +530,7 @@ def _run(work: Work, connection: sqlite3.Connection) -> Any:
         return InternalError("the store failed; its log says more")
 
 
-def _segments(connection: sqlite3.Connection) -> int:
+def _count_segments(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM segments").fetchone()[0])
 
 
@@ -536,7 +538,7 @@ def _by_rank(part: Part) -> tuple[int, int]:
     return part.rank
 
 
-def _size(path: Path) -> int:
+def _database_bytes(path: Path) -> int:
     """Returns the bytes of a database and its write-ahead log."""
     wal = path.with_name(path.name + "-wal")
     return path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
@@ -547,7 +549,7 @@ def _register(connection: sqlite3.Connection, machine: MachineRecord) -> Machine
     if row is not None:
         found = MachineRecord(*row)
         if found.machine_type:
-            require_repeated(found, machine)
+            require_same_registration(found, machine)
             return found
     connection.execute(
         "INSERT OR REPLACE INTO machines VALUES (?, ?, ?, ?, ?)",

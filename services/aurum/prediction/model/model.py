@@ -26,7 +26,7 @@ class CorruptModelError(Exception):
     """A model's files do not match its card, or this version cannot serve them. The message names the file."""
 
 
-def unreadable(path: Path, error: OSError) -> CorruptModelError:
+def unreadable_file_error(path: Path, error: OSError) -> CorruptModelError:
     """Returns the error for a model file that the operating system cannot read, with a remedy."""
     missing = isinstance(error, FileNotFoundError)
     remedy = "remove the folder or train again" if missing else "see that this user may read it"
@@ -96,7 +96,7 @@ def load_model(folder: Path) -> Model:
         card = ModelCard.model_validate(content)
         checksum = _card_checksum(folder)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_file_error(path, error) from error
     except (ValueError, ValidationError, RecursionError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else error
         raise CorruptModelError(f"{path} is not a model card: {problem}; remove the folder or train again") from error
@@ -112,7 +112,7 @@ def load_model(folder: Path) -> Model:
         try:
             read = file.read_bytes()
         except OSError as error:
-            raise unreadable(file, error) from error
+            raise unreadable_file_error(file, error) from error
         if hashlib.sha256(read).hexdigest() != expected:
             raise CorruptModelError(
                 f"{file} is corrupt: its SHA-256 is not the one in {CARD}; remove the folder or train again"
@@ -142,11 +142,11 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
         raise CorruptModelError(
             f"{name} was trained on other features than this version computes ({other}); train it again"
         )
-    missing = [each for each in _needed(card) if each not in files]
+    missing = [each for each in _required_files(card) if each not in files]
     if missing:
         raise CorruptModelError(f"{name} lacks its file {missing[0]}; train it again")
     trees = {}
-    for each in _needed(card):
+    for each in _required_files(card):
         try:
             trees[each] = Trees(files[each])
         except TreesError as error:
@@ -185,7 +185,7 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
     )
 
 
-def _needed(card: ModelCard) -> list[str]:
+def _required_files(card: ModelCard) -> list[str]:
     return {"rul": [RISK, RUL, FOREST], "classification": [RISK, FOREST], "anomaly": [FOREST]}[card.kind]
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aurum.prediction.model.card import FORMAT
-from aurum.prediction.model.model import CARD, CARD_CHECKSUM, CorruptModelError, unreadable
+from aurum.prediction.model.model import CARD, CARD_CHECKSUM, CorruptModelError, unreadable_file_error
 from aurum.storage.durable_file import write_file
 
 ACTIVE = "active.json"
@@ -58,7 +58,7 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_file_error(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptModelError(f"{path} is not readable: {error}; remove it or train again") from error
     others = [each for each in (serving.previous, serving.shadow) if each is not None]

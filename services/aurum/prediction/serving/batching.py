@@ -43,7 +43,7 @@ class BatchLimits:
 
 
 @dataclass(slots=True)
-class _Waiting(Generic[T, R]):
+class _PendingCall(Generic[T, R]):
     items: Sequence[T]
     answer: "asyncio.Future[list[R]]"
     since: float
@@ -58,7 +58,7 @@ class MicroBatcher(Generic[T, R]):
         self._work = work
         self._thread = thread
         self._limits = limits or BatchLimits()
-        self._queue: collections.deque[_Waiting[T, R]] = collections.deque()
+        self._queue: collections.deque[_PendingCall[T, R]] = collections.deque()
         self._count = 0
         self._arrived = asyncio.Event()
         self._calls: collections.deque[tuple[int, float]] = collections.deque(maxlen=_REMEMBERED)
@@ -88,7 +88,7 @@ class MicroBatcher(Generic[T, R]):
         since_last = min(now - self._last_arrival, 1.0)
         self._between += _SMOOTHING * (since_last - self._between)
         self._last_arrival = now
-        waiting = _Waiting[T, R](items, asyncio.get_running_loop().create_future(), now)
+        waiting = _PendingCall[T, R](items, asyncio.get_running_loop().create_future(), now)
         self._queue.append(waiting)
         self._count += len(items)
         metrics.prediction_batch_waiting.set(self._count)
@@ -122,9 +122,9 @@ class MicroBatcher(Generic[T, R]):
                 self._arrived.set()
                 return
 
-    def _take(self) -> list[_Waiting[T, R]]:
+    def _take(self) -> list[_PendingCall[T, R]]:
         """Takes the requests for one call from the queue: at least one, and as many as fit. Drops cancelled ones."""
-        taken: list[_Waiting[T, R]] = []
+        taken: list[_PendingCall[T, R]] = []
         size = 0
         while self._queue and (not taken or size + len(self._queue[0].items) <= self._limits.most):
             waiting = self._queue.popleft()
@@ -137,7 +137,7 @@ class MicroBatcher(Generic[T, R]):
             self._arrived.clear()
         return taken
 
-    async def _call(self, taken: list[_Waiting[T, R]]) -> None:
+    async def _call(self, taken: list[_PendingCall[T, R]]) -> None:
         items = [item for waiting in taken for item in waiting.items]
         metrics.prediction_batch_size.observe(len(items))
         started = time.perf_counter()

@@ -69,7 +69,7 @@ class Predictor:
         model = self._cases.model(machine_type)
         names = model.spec.names
         if tuple(features) != names:
-            values = values[:, _order(model, features)]
+            values = values[:, _column_order(model, features)]
         if not len(values):
             raise InvalidArgumentError.of("rows.values", "has no row")
         if np.isinf(values).any():
@@ -97,7 +97,7 @@ class Predictor:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _order(model: Model, features: Sequence[str]) -> list[int]:
+def _column_order(model: Model, features: Sequence[str]) -> list[int]:
     """Returns the index of each of the model's features among the given ones.
 
     Raises:

@@ -148,7 +148,7 @@ class ModelRegistry:
             )
         entry = self.get(machine_type, version) if version else champion
         return self._change(
-            machine_type, entry.card.version, lambda serving: replace(_there(serving), shadow=version or None)
+            machine_type, entry.card.version, lambda serving: replace(_require_serving(serving), shadow=version or None)
         )
 
     def roll_back(self, machine_type: str) -> ModelEntry:
@@ -224,7 +224,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _there(serving: Serving | None) -> Serving:
+def _require_serving(serving: Serving | None) -> Serving:
     if serving is None:
         raise NotFoundError("there is no model for this machine type", reason="MODEL_NOT_FOUND")
     return serving

@@ -26,7 +26,7 @@ _SAME = 1e-9  # relative difference of features up to which they count as equal
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Scheduled:
     prediction: Prediction
     due: float
 
@@ -55,7 +55,7 @@ class Rescorer:
         self._after = after
         self._pause = 1.0 / most
         self._clock = clock
-        self._made: collections.deque[_Made] = collections.deque()
+        self._made: collections.deque[_Scheduled] = collections.deque()
 
     def note(self, prediction: Prediction) -> None:
         """Schedules the repetition of a recorded prediction."""
@@ -64,7 +64,7 @@ class Rescorer:
         if len(self._made) >= _WAITING:
             self._made.popleft()
             metrics.prediction_rescored_total.labels("skipped").inc()
-        self._made.append(_Made(prediction, self._clock() + self._after))
+        self._made.append(_Scheduled(prediction, self._clock() + self._after))
 
     async def run(self) -> None:
         """Repeats predictions that are due. Runs until cancelled."""

@@ -104,7 +104,7 @@ class Scorer:
         by_model: dict[int, list[int]] = {}
         for index, case in enumerate(cases):
             if case.model is None:
-                answers[index] = by_rule(case)[0]
+                answers[index] = predict_by_rule(case)[0]
             else:
                 by_model.setdefault(id(case.model), []).append(index)
         for indices in by_model.values():
@@ -125,16 +125,16 @@ class Scorer:
     def explain(self, case: PredictionInput, top: int) -> Explanation:
         """Explains a prediction by its `top` strongest factors. Raises AurumError if there is no prediction."""
         if case.model is None or case.model.risk is None:
-            answer, shifts = by_rule(case)
+            answer, shifts = predict_by_rule(case)
             total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
-            known = _raised(answer)
+            known = _value_or_raise(answer)
             factors = [
                 Factor(sensor, sensor, value, known.risk_score * shift / total)
                 for sensor, (value, shift) in list(shifts.items())[:top]
             ]
             return Explanation(known, factors, {sensor: value for sensor, (value, _) in shifts.items()})
-        known = _raised(self.score([case])[0])
-        row = known.row if known.row is not None else _raised(features_of_case(case.model, case))
+        known = _value_or_raise(self.score([case])[0])
+        row = known.row if known.row is not None else _value_or_raise(features_of_input(case.model, case))
         names = case.model.spec.names
         contributions = case.model.contributions(row)
         strongest = np.argsort(-np.abs(contributions), kind="stable")[:top]
@@ -157,7 +157,7 @@ class Scorer:
         started = time.perf_counter()
         rows: dict[int, Floats] = {}
         for index, case in cases.items():
-            row = features_of_case(model, case)
+            row = features_of_input(model, case)
             if isinstance(row, AurumError):
                 answers[index] = row
             else:
@@ -182,22 +182,22 @@ class Scorer:
         return answers
 
 
-def features_of_case(model: Model, case: PredictionInput) -> Floats | AurumError:
+def features_of_input(model: Model, case: PredictionInput) -> Floats | AurumError:
     """Returns the row of features of a case, or the error if there are too few readings."""
     if case.features is not None:
         return case.features
     steps = steps_of(case.readings.columns if case.readings else {}, model.spec)
     if len(steps.ages) < LEAST_STEPS:
-        return _too_few(case.machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.card.unit}")
+        return _too_few_readings(case.machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.card.unit}")
     row: Floats = features_of_windows([window_of(steps)])[0]
     return row
 
 
-def by_rule(case: PredictionInput) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
+def predict_by_rule(case: PredictionInput) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
     """Returns the answer of the fallback rule, and the shift of each sensor as (value, shift)."""
     result = assess(case.machine_type, case.readings.columns if case.readings else {})
     if result is None:
-        return _too_few(case.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
+        return _too_few_readings(case.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
     metrics.track_prediction(case.machine_type or "unknown", "rule", 0.0, result.risk, degraded=True)
     prediction = Prediction(
         case.machine_id,
@@ -254,7 +254,7 @@ def _compare_with_shadow(result: Predictions, cases: dict[int, PredictionInput],
         shadow = cases[index].shadow
         if shadow is None or cases[index].readings is None:
             continue
-        row = features_of_case(shadow, cases[index])
+        row = features_of_input(shadow, cases[index])
         if isinstance(row, AurumError):
             continue
         told = shadow.predict(row[None, :]).risk
@@ -262,13 +262,13 @@ def _compare_with_shadow(result: Predictions, cases: dict[int, PredictionInput],
             metrics.track_shadow(cases[index].machine_type, abs(float(told[0]) - float(result.risk[position])))
 
 
-def _raised(value: T | AurumError) -> T:
+def _value_or_raise(value: T | AurumError) -> T:
     if isinstance(value, AurumError):
         raise value
     return value
 
 
-def _too_few(machine_id: str, needed: str) -> AurumError:
+def _too_few_readings(machine_id: str, needed: str) -> AurumError:
     return FailedPreconditionError(
         f"machine {machine_id} has too few readings for a prediction, which needs {needed}; try again with more",
         reason="NOT_ENOUGH_READINGS",

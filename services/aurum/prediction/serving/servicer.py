@@ -15,7 +15,7 @@ from aurum.runtime.audit import Act, AuditLog
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.telemetry.logging import set_request_context
 from aurum.runtime.telemetry.tracing import set_span_attributes
-from aurum.security.rpc_authorizer import present_caller, require_machines
+from aurum.security.rpc_authorizer import current_caller, require_machines
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 _FACTORS, _MAX_FACTORS = 5, 200
@@ -49,7 +49,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def Predict(  # noqa: N802
         self, request: prediction_pb2.PredictRequest, context: Any
     ) -> prediction_pb2.PredictResponse:
-        _check(request, "")
+        _check_request(request, "")
         if request.machine_id:
             set_request_context(machine_id=request.machine_id)
             answer = (await self._predictor.predict([request.machine_id]))[0]
@@ -75,7 +75,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             if not 1 <= len(request.requests) <= _MAX_BATCH:
                 raise InvalidArgumentError.of("requests", f"must be 1 to {_MAX_BATCH}")
             for index, each in enumerate(request.requests):
-                _check(each, f"requests[{index}].")
+                _check_request(each, f"requests[{index}].")
             machine_ids = list(dict.fromkeys(each.machine_id for each in request.requests if each.machine_id))
             answers = dict(zip(machine_ids, await self._predictor.predict(machine_ids), strict=True))
             items = []
@@ -88,7 +88,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                         answer = await self._predictor.predict_features(each.machine_type, each.features)
                     except AurumError as error:
                         answer = error
-                item = _item(answer)
+                item = _batch_item(answer)
                 if isinstance(answer, Prediction):
                     self._note(answer, item.prediction)
                 items.append(item)
@@ -119,7 +119,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def Explain(  # noqa: N802
         self, request: prediction_pb2.ExplainRequest, context: Any
     ) -> prediction_pb2.ExplainResponse:
-        _check(request.request, "request.")
+        _check_request(request.request, "request.")
         top = request.top or _FACTORS
         if top > _MAX_FACTORS:
             raise InvalidArgumentError.of("top", f"must be at most {_MAX_FACTORS}")
@@ -171,7 +171,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             return entry
 
         before = self._champion(request.machine_type)
-        entry = await self._audit.perform(present_caller(), kind, request.machine_type, activate, before)
+        entry = await self._audit.perform(current_caller(), kind, request.machine_type, activate, before)
         return prediction_pb2.ActivateModelResponse(model=await self._model(entry))
 
     async def RollbackModel(  # noqa: N802
@@ -184,7 +184,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             return entry
 
         before = self._champion(request.machine_type)
-        entry = await self._audit.perform(present_caller(), "model.rollback", request.machine_type, roll_back, before)
+        entry = await self._audit.perform(current_caller(), "model.rollback", request.machine_type, roll_back, before)
         return prediction_pb2.RollbackModelResponse(model=await self._model(entry))
 
     def _champion(self, machine_type: str) -> str | None:
@@ -213,7 +213,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         )
 
 
-def _check(request: prediction_pb2.PredictRequest, prefix: str) -> None:
+def _check_request(request: prediction_pb2.PredictRequest, prefix: str) -> None:
     if request.machine_id:
         if problem := machine_id_problem(request.machine_id):
             raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
@@ -224,7 +224,7 @@ def _check(request: prediction_pb2.PredictRequest, prefix: str) -> None:
         raise InvalidArgumentError.of(f"{prefix}machine_id", "or machine_type and features must be given")
 
 
-def _item(answer: Prediction | AurumError) -> prediction_pb2.PredictBatchItem:
+def _batch_item(answer: Prediction | AurumError) -> prediction_pb2.PredictBatchItem:
     if isinstance(answer, AurumError):
         return prediction_pb2.PredictBatchItem(error=answer.message)
     return prediction_pb2.PredictBatchItem(prediction=response_of(answer))

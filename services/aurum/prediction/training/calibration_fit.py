@@ -75,21 +75,21 @@ def calibrate_interval(
     found = np.array(quantiles)
     informative = truths < cap
     if informative.any() and not informative.all():
-        found = _spread(
+        found = _widen(
             found,
             bins[informative],
             (truths - predictions)[informative],
-            _aimed_at(machines),
+            _target_coverage(machines),
         )
     return IntervalCalibration(edges, found)
 
 
-def _aimed_at(machines: int) -> float:
+def _target_coverage(machines: int) -> float:
     """Returns the coverage to aim at: (n + 1)/n of the nominal one, as for n exchangeable machines, if n is small."""
     return min(1.0, COVERAGE * (machines + 1) / machines) if machines < _FEW_MACHINES else COVERAGE
 
 
-def _spread(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats, coverage: float) -> Floats:
+def _widen(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats, coverage: float) -> Floats:
     """Widens the quantiles by a common factor, so that the outermost ones contain `coverage` of the residuals."""
     middle = quantiles[:, [len(LEVELS) // 2]]
     low, high = (np.abs(quantiles[:, end] - middle[:, 0])[bins] for end in (0, -1))

@@ -13,7 +13,7 @@ from aurum.readings.history import AXES, HOUR_US, LABELS, Run
 
 Floats = npt.NDArray[np.float64]
 
-_TOLD = 0.98  # share of the RUL's variance; a column that explains more on its own leaks the outcome
+_LEAK_SHARE = 0.98  # share of the RUL's variance; a column that explains more on its own leaks the outcome
 _ALARMS_AT_ONE_POINT = 0.03  # spread of a switch's distance to the failure, as a share of life; below, it leaks
 _LEAST_SWITCHES = 6
 _MOST_ROWS = 20_000  # that are examined
@@ -66,7 +66,7 @@ def select_columns(runs: Sequence[Run], axis: str) -> Selection:
     failed = [run for run in runs if run.failed]
     sensors = []
     for name in sorted(common - {axis}):
-        if reason := _unfit(name, runs, failed, axis):
+        if reason := _reason_to_drop(name, runs, failed, axis):
             dropped[name] = reason
         else:
             sensors.append(name)
@@ -104,11 +104,11 @@ def check_units(runs: Sequence[Run], sensors: Sequence[str]) -> None:
                 )
 
 
-def _unfit(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
+def _reason_to_drop(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
     values = np.concatenate([run.columns[name] for run in runs])
     if name.lower() in LABELS:
         return "tells the outcome"
-    if name in AXES or _counts(name, runs):
+    if name in AXES or _is_counter(name, runs):
         return "counts life"
     known = values[~np.isnan(values)]
     if not len(known) or known.max() == known.min():
@@ -118,7 +118,7 @@ def _unfit(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> 
     return None
 
 
-def _counts(name: str, runs: Sequence[Run]) -> bool:
+def _is_counter(name: str, runs: Sequence[Run]) -> bool:
     """Whether a column grows by the same amount with each reading in every run."""
     seen = 0
     for run in runs:
@@ -157,7 +157,7 @@ def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> s
     told = np.interp((sign * values)[~fitted_on], at, curve)
     truth = left[~fitted_on]
     explained = 1 - float(((truth - told) ** 2).sum() / max(float(((truth - truth.mean()) ** 2).sum()), 1e-12))
-    if explained >= _TOLD:
+    if explained >= _LEAK_SHARE:
         return (
             f"leaks the outcome: alone it explains {explained:.1%} of the life left, of machines it was not fitted to"
         )

@@ -30,7 +30,7 @@ def monotone_features(
     for index, name in enumerate(names):
         if not name.endswith((f".mean_{SHORT}", f".mean_{MIDDLE}")) or len(lives) < _LEAST_LIVES:
             continue
-        ways = [_way(table.features[rows, index], table.left[rows]) for rows in lives]
+        ways = [_trend_sign(table.features[rows, index], table.left[rows]) for rows in lives]
         agreed = float(np.mean(ways))
         if abs(agreed) >= 2 * _SAME_WAY - 1:
             signs[index] = int(np.sign(agreed))
@@ -53,7 +53,7 @@ def monotone_features(
     return tuple(signs.tolist()) if errors[1] <= _MOST_LOST * errors[0] else ()
 
 
-def _way(values: Floats, left: Floats) -> float:
+def _trend_sign(values: Floats, left: Floats) -> float:
     """Returns 1 if the values rise with the RUL, -1 if they fall, 0 if neither."""
     there = ~np.isnan(values)
     if there.sum() < 8:

@@ -37,8 +37,8 @@ def fit_regimes(runs: Sequence[Run], settings: Sequence[str], sensors: Sequence[
     """
     if not settings or not sensors:
         return None
-    settings = _fewest(runs, settings)
-    rows = _settings_of(runs, settings)
+    settings = _needed_settings(runs, settings)
+    rows = _setting_rows(runs, settings)
     rows = rows[~np.isnan(rows).any(axis=1)]
     bands = _bands(rows)
     combinations, which, counts = np.unique(bands, axis=0, return_inverse=True, return_counts=True)
@@ -51,7 +51,7 @@ def fit_regimes(runs: Sequence[Run], settings: Sequence[str], sensors: Sequence[
     found = Regimes(tuple(settings), centers, scale, tuple(sensors), np.empty((0, 0)), np.empty((0, 0)))
     mean = np.zeros((len(centers), len(sensors)))
     deviation = np.ones_like(mean)
-    of_rows = found.of(_settings_of(runs, settings))
+    of_rows = found.of(_setting_rows(runs, settings))
     explained = []
     for index, sensor in enumerate(sensors):
         values = np.concatenate([run.columns[sensor] for run in runs])
@@ -71,12 +71,12 @@ def fit_regimes(runs: Sequence[Run], settings: Sequence[str], sensors: Sequence[
     return Regimes(tuple(settings), centers, scale, tuple(sensors), mean, deviation)
 
 
-def _fewest(runs: Sequence[Run], settings: Sequence[str]) -> tuple[str, ...]:
+def _needed_settings(runs: Sequence[Run], settings: Sequence[str]) -> tuple[str, ...]:
     """Returns the settings that are needed to distinguish the regimes. Columns named as settings are preferred."""
     chosen: tuple[str, ...] = ()
     regimes = 1
     for name in sorted(settings, key=lambda each: ("setting" not in each.lower(), each)):
-        rows = _settings_of(runs, (*chosen, name))
+        rows = _setting_rows(runs, (*chosen, name))
         rows = rows[~np.isnan(rows).any(axis=1)]
         _, counts = np.unique(_bands(rows), axis=0, return_counts=True)
         found = int((counts >= _LEAST_SHARE * len(rows)).sum())
@@ -85,7 +85,7 @@ def _fewest(runs: Sequence[Run], settings: Sequence[str]) -> tuple[str, ...]:
     return chosen or tuple(settings[:1])
 
 
-def _settings_of(runs: Sequence[Run], settings: Sequence[str]) -> Floats:
+def _setting_rows(runs: Sequence[Run], settings: Sequence[str]) -> Floats:
     return np.concatenate([np.column_stack([run.columns[name] for name in settings]) for run in runs])
 
 

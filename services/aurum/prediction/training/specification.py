@@ -78,7 +78,7 @@ def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
     return "classification"
 
 
-def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec, dict[str, str]]:
+def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec, dict[str, str]]:
     """Determines the features of a model.
 
     Returns:
@@ -99,7 +99,7 @@ def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec,
     spacings = spacings[spacings > 0]
     if len(spacings):
         life = float(np.median([np.nanmax(ages_of(run, axis)) for run in runs]))
-        step = max(float(np.median(spacings)), _round(life / 1000))
+        step = max(float(np.median(spacings)), _two_digits(life / 1000))
     elif all(len(run.timestamps) == 1 for run in runs):
         step = 1.0
     else:
@@ -127,7 +127,7 @@ def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec,
     return FeatureSpec(axis, step, sensors, regimes), dropped
 
 
-def outcomes_to_learn(
+def training_outcomes(
     kind: Kind, runs: Sequence[Run], table: Table, spec: FeatureSpec, options: TrainingOptions
 ) -> Outcomes:
     """Returns the outcome of each row. Raises TrainingDataError if all rows are in one class."""
@@ -135,8 +135,8 @@ def outcomes_to_learn(
         return outcomes_of(table, kind, 0.0, 0.0)
     lives = [float(np.nanmax(ages_of(run, spec.axis))) + run.left for run in runs if run.failed]
     median_life = float(np.median(lives))
-    cap = options.rul_cap or _round(_CAP_OF_LIFE * median_life)
-    horizon = options.horizon or _round(_HORIZON_OF_LIFE * median_life)
+    cap = options.rul_cap or _two_digits(_CAP_OF_LIFE * median_life)
+    horizon = options.horizon or _two_digits(_HORIZON_OF_LIFE * median_life)
     outcomes = outcomes_of(table, kind, cap, horizon)
     soon = outcomes.soon
     if soon[outcomes.known].all() or not soon.any():
@@ -151,7 +151,7 @@ def unit_of(axis: str) -> str:
     return AXES.get(axis, "h" if axis == TIME else axis)
 
 
-def _round(value: float) -> float:
+def _two_digits(value: float) -> float:
     """Rounds to two significant digits, for a readable model card."""
     if value <= 0:
         return value

@@ -15,7 +15,7 @@ from aurum.prediction.training.calibration_fit import calibrate_interval, calibr
 from aurum.prediction.training.monotone import monotone_features
 from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Bools, Floats, Indices, Outcomes, Table
-from aurum.prediction.training.validation import FOLDS, HeldOut, evaluate_crosswise, folds_of, later_lives
+from aurum.prediction.training.validation import FOLDS, HeldOut, evaluate_by_folds, folds_of, split_by_time
 from aurum.readings.history import Run
 
 Progress = Callable[[float, str], None]
@@ -83,7 +83,7 @@ def fit_outcomes(
         files,
         parts.RiskPart(scores=calibration.scores.tolist(), probabilities=calibration.probabilities.tolist()),
         interval,
-        evaluate_crosswise(held_out, fold[target.known], protocol, target.cap),
+        evaluate_by_folds(held_out, fold[target.known], protocol, target.cap),
         gain,
         monotone,
     )
@@ -121,14 +121,14 @@ def _fit_both(
     return risk, fit_trees(features, left, "regression", options, monotone=monotone)
 
 
-def judge_later_lives(
+def evaluate_later_lives(
     runs: Sequence[Run], table: Table, target: Outcomes, monotone: Sequence[int], options: TrainingOptions
 ) -> parts.Evaluation | None:
     """Trains on lives that ended early, and evaluates on those that began later.
 
     Each half of the later lives is calibrated with the other half. Returns None if there are too few lives or failures.
     """
-    split = later_lives([int(run.timestamps[0]) for run in runs], [int(run.timestamps[-1]) for run in runs])
+    split = split_by_time([int(run.timestamps[0]) for run in runs], [int(run.timestamps[-1]) for run in runs])
     if split is None:
         return None
     before, after = (np.isin(table.run, part) for part in split)
@@ -146,7 +146,7 @@ def judge_later_lives(
     if len(np.unique(halves)) < 2 or any(not target.soon[rows][halves == half].any() for half in (0, 1)):
         return None
     held_out = _held_out(table, target, score, rul, rows=rows, group=table.run)
-    return evaluate_crosswise(
+    return evaluate_by_folds(
         held_out,
         halves,
         f"fitted to {len(split[0])} lives that had ended before the other {len(split[1])} began",

@@ -19,12 +19,12 @@ from aurum.prediction.training.specification import (
     LEAST_HEALTHY_STEPS,
     TrainingDataError,
     TrainingOptions,
+    derive_specification,
     kind_of,
-    outcomes_to_learn,
-    specify,
+    training_outcomes,
     unit_of,
 )
-from aurum.prediction.training.supervised import Progress, fit_outcomes, judge_later_lives
+from aurum.prediction.training.supervised import Progress, evaluate_later_lives, fit_outcomes
 from aurum.prediction.training.table import Floats, tabulate
 from aurum.readings.history import Run
 
@@ -56,7 +56,7 @@ def train(
     runs = [run for run in runs if len(run.timestamps)]
     kind = kind_of(machine_type, runs)
     progress(0.0, "columns")
-    spec, dropped = specify(runs, options)
+    spec, dropped = derive_specification(runs, options)
     progress(0.05, "features")
     table = tabulate(runs, spec, options.rows)
     fitted = None
@@ -70,10 +70,10 @@ def train(
             )
         healthy = np.ones(len(table), dtype=bool)
     else:
-        target = outcomes_to_learn(kind, runs, table, spec, options)
+        target = training_outcomes(kind, runs, table, spec, options)
         cap, horizon = target.cap, target.horizon
         fitted = fit_outcomes(table, target, spec, options, progress)
-        later = judge_later_lives(runs, table, target, fitted.monotone, options)
+        later = evaluate_later_lives(runs, table, target, fitted.monotone, options)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]

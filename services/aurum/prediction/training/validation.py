@@ -54,7 +54,7 @@ def folds_of(group: Indices, seed: int) -> Indices:
     return fold_of_machine[group]
 
 
-def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str, cap: float) -> parts.Evaluation:
+def evaluate_by_folds(held_out: HeldOut, fold: Indices, protocol: str, cap: float) -> parts.Evaluation:
     """Evaluates predictions; each fold is calibrated with the others."""
     probabilities = np.zeros(len(held_out.soon))
     inside = np.zeros(len(held_out.soon), dtype=bool)
@@ -175,7 +175,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else round(float(value), 5)
 
 
-def later_lives(begins: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
+def split_by_time(begins: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
     """Splits runs by time, so that the second part began after all runs of the first part had ended.
 
     Args:

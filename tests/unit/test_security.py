@@ -273,14 +273,14 @@ async def test_api_key_is_valid_until_revoked(key_file: Path) -> None:
     found = await keys.identify(key, "here")
     assert found == record.identity()
     assert (found.user_id, found.roles, found.sites) == ("key:line 3", {Role.OPERATOR}, {"plant-a"})
-    session = keys.still(found.key_id)
+    session = keys.session_identity(found.key_id)
     assert session is not None
     assert session.kind == "session"
     assert await keys.identify(key[:-1] + ("A" if key[-1] != "A" else "B"), "here") is None
     write_keys(key_file, KeyFile())
     now[0] += 6
     assert await keys.identify(key, "here") is None
-    assert keys.still(found.key_id) is None, "nor does a session that it began"
+    assert keys.session_identity(found.key_id) is None, "nor does a session that it began"
 
 
 async def test_key_guessing_is_rate_limited_per_client(key_file: Path) -> None:

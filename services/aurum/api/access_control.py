@@ -96,7 +96,9 @@ class AccessControl:
         """Whether the proof of an identity is still valid."""
         if identity.until <= time.time():
             return False
-        return not identity.key_id or (self.keys is not None and self.keys.still(identity.key_id) is not None)
+        return not identity.key_id or (
+            self.keys is not None and self.keys.session_identity(identity.key_id) is not None
+        )
 
     async def identify(self, headers: Headers, method: str, address: str) -> Identity:
         """Returns the identity by key, token or session cookie; NOBODY without any, or with an invalid session.
@@ -117,7 +119,7 @@ class AccessControl:
             return NOBODY
         found = self.sessions.identify(cookie)
         if found is not None and found.key_id:
-            found = self.keys.still(found.key_id) if self.keys else None
+            found = self.keys.session_identity(found.key_id) if self.keys else None
         if found is None:
             return NOBODY  # the console then asks the user to sign in again
         if method not in SAFE_METHODS and not is_same_origin(headers):

@@ -30,7 +30,7 @@ _SCHEMA = pa.schema(
 class ReadingsSource(Protocol):
     """A store that is read machine by machine and day by day."""
 
-    def machines(self) -> list[MachineRecord]: ...
+    def list_machines(self) -> list[MachineRecord]: ...
 
     def sensors(self, machine_id: str) -> list[str]: ...
 
@@ -57,7 +57,7 @@ def export(
     first = _day(since) if since else 0
     end = _day(until) if until else 2**31
     result = Exported()
-    machines = source.machines()
+    machines = source.list_machines()
     with progress_bar("export") as update:
         for index, machine in enumerate(machines):
             for day, table in _tables(source, machine, first, end):

@@ -32,7 +32,7 @@ async def migrate(path: Path, store: Store) -> Migrated:
     """Copies the store at `path`. Raises as open_snapshot does, and AurumError."""
     result = Migrated()
     with open_snapshot(path) as snapshot, progress_bar("migrate") as update:
-        machines = snapshot.machines()
+        machines = snapshot.list_machines()
         for index, machine in enumerate(machines):
             await _copy_machine(snapshot, machine, store, result)
             update((index + 1) / len(machines), f"{result.readings + result.known:,} readings")
@@ -40,10 +40,10 @@ async def migrate(path: Path, store: Store) -> Migrated:
         for event in snapshot.events():
             events.append(event)
             if len(events) >= _EVENTS:
-                await store.record(events)
+                await store.record_events(events)
                 result.events += len(events)
                 events = []
-        await store.record(events)
+        await store.record_events(events)
         result.events += len(events)
         result.damaged = snapshot.damaged
     return result
@@ -61,7 +61,7 @@ async def _copy_machine(snapshot: Snapshot, machine: MachineRecord, store: Store
             for start in range(0, len(values), _BATCH):
                 part = timestamps[start : start + _BATCH], values[start : start + _BATCH]
                 batch = Batch.of(_identity(key, *part), 1, [Series(*key, *part, increasing=True)])
-                written = await (await store.append(batch, wait=True))
+                written = await (await store.append_batch(batch, wait=True))
                 result.readings += written.accepted
                 result.known += written.duplicate
 

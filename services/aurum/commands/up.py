@@ -90,8 +90,8 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         self._check_ports()
         self._logs.mkdir(parents=True, exist_ok=True)
-        await self._train()
-        keepers = [asyncio.create_task(self._keep(name, command)) for name, command in self._commands.items()]
+        await self._train_missing_models()
+        keepers = [asyncio.create_task(self._keep_running(name, command)) for name, command in self._commands.items()]
         try:
             if await self._wait_until_ready():
                 url = f"http://{self._settings.api_host}:{self._settings.api_port}/"
@@ -101,7 +101,7 @@ class Supervisor:
             await self._stop.wait()
         finally:
             self._stop.set()
-            await self._end()
+            await self._stop_processes()
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
@@ -137,7 +137,7 @@ class Supervisor:
             ports[f"admin server of {name}, AURUM_ADMIN_TARGETS"] = int(port or settings.admin_port_of(name))
         return ports
 
-    async def _train(self) -> None:
+    async def _train_missing_models(self) -> None:
         """Trains the models of the simulated machine types that are not there, or of an earlier version."""
         missing = [name for name in MACHINE_TYPES if not has_current_model(self._settings.models_path, name)]
         if not missing:
@@ -155,7 +155,7 @@ class Supervisor:
         elif process.returncode != 0:
             raise UpFailedError("the models could not be trained; the message is above")
 
-    async def _keep(self, name: str, command: str) -> None:
+    async def _keep_running(self, name: str, command: str) -> None:
         """Keeps one process running."""
         log = _Log(self._logs / f"{name}.log", name)
         backoff = _BACKOFF
@@ -174,7 +174,7 @@ class Supervisor:
                 env=self._environment,
             )
             self._processes[name] = process
-            await self._pump(process, log, name)
+            await self._copy_output(process, log, name)
             code = await process.wait()
             if self._stop.is_set():
                 return
@@ -189,7 +189,7 @@ class Supervisor:
             _print_status(f"{name} {ended}; it is started again")
             await asyncio.sleep(backoff)
 
-    async def _pump(self, process: asyncio.subprocess.Process, log: _Log, name: str) -> None:
+    async def _copy_output(self, process: asyncio.subprocess.Process, log: _Log, name: str) -> None:
         if process.stdout is None:
             return
         words = self._last_words[name] = []
@@ -222,7 +222,7 @@ class Supervisor:
             _print_status(f"Not ready after {_READY_WITHIN:.0f} s: {', '.join(waiting)}. `make doctor` says more.")
         return False
 
-    async def _end(self) -> None:
+    async def _stop_processes(self) -> None:
         running = [process for process in self._processes.values() if process.returncode is None]
         for process in running:
             with contextlib.suppress(ProcessLookupError):

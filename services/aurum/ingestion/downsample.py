@@ -35,7 +35,7 @@ class Reducer:
         self._minima = np.full(points, np.inf)
         self._maxima = np.full(points, -np.inf)
 
-    def add(self, timestamps: Timestamps, values: Values) -> None:
+    def add_readings(self, timestamps: Timestamps, values: Values) -> None:
         missing = np.isnan(values)
         if missing.any():
             timestamps, values = timestamps[~missing], values[~missing]
@@ -67,5 +67,5 @@ def reduce_points(timestamps: Timestamps, values: Values, start_us: int, end_us:
     if not points or len(timestamps) <= points:
         return Points(timestamps, values)
     reducer = Reducer(start_us, end_us, points)
-    reducer.add(timestamps, values)
+    reducer.add_readings(timestamps, values)
     return reducer.result()

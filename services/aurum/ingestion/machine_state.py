@@ -88,17 +88,19 @@ class MachineStates:
     def load(self, machines: list[MachineRecord], summaries: list[SeriesSummary]) -> None:
         """Loads machines and summaries of series from the store."""
         for record in machines:
-            self._add(record)
+            self._add_machine(record)
         for each in summaries:
             state = self._states[each.machine_id]
             state.first_seen_us = min(state.first_seen_us or each.first_us, each.first_us)
             state.last_seen_us = max(state.last_seen_us, each.last_us)
-            self._set(state, each.sensor, each.last_us, each.last_value)
+            self._set_latest(state, each.sensor, each.last_us, each.last_value)
             state.ranks[each.sensor] = each.rank
 
-    def observe(self, change: Change) -> None:
+    def apply_change(self, change: Change) -> None:
         """Applies a change that another writer has stored."""
-        state = self._states.get(change.machine_id) or self._add(MachineRecord(change.machine_id, "", "", 0, ""))
+        state = self._states.get(change.machine_id) or self._add_machine(
+            MachineRecord(change.machine_id, "", "", 0, "")
+        )
         if change.machine is not None:
             self._register(state, change.machine)
         if change.first_us:
@@ -107,11 +109,11 @@ class MachineStates:
             at = latest.at_us
             known = state.sensors.get(sensor)
             if known is None or (at, latest.rank) > (known[0], state.ranks.get(sensor, ())):
-                self._set(state, sensor, at, latest.value)
+                self._set_latest(state, sensor, at, latest.value)
                 state.ranks[sensor] = latest.rank
             state.first_seen_us = min(state.first_seen_us or at, at)
             state.last_seen_us = max(state.last_seen_us, at)
-        self._touch(state)
+        self._mark_changed(state)
         self.wake()
 
     def reserve(self, batch: Batch) -> Reservation:
@@ -122,7 +124,7 @@ class MachineStates:
         """Ends the reservation after a batch was applied, or was not stored."""
         self._room.release(coming)
 
-    def apply(self, batch: Batch, now: int, rank: Rank = ()) -> None:
+    def apply_batch(self, batch: Batch, now: int, rank: Rank = ()) -> None:
         """Applies a batch that has become durable.
 
         Of readings at the same time, the one with the highest rank counts.
@@ -131,7 +133,7 @@ class MachineStates:
         for series in batch.series:
             state = self._states.get(series.machine_id)
             if state is None:
-                state = self._add(MachineRecord(series.machine_id, "", "", now, ""))
+                state = self._add_machine(MachineRecord(series.machine_id, "", "", now, ""))
             position = len(series.timestamps) - 1
             oldest = int(series.timestamps[0])
             if not series.increasing:
@@ -140,34 +142,34 @@ class MachineStates:
             newest = int(series.timestamps[position])
             tail = self._tails.get((series.machine_id, series.sensor))
             if tail is not None:
-                tail.append(series.timestamps, series.values, increasing=series.increasing)
+                tail.append_readings(series.timestamps, series.values, increasing=series.increasing)
             known = state.sensors.get(series.sensor)
             if known is None or (newest, rank) >= (known[0], state.ranks.get(series.sensor, ())):
                 if known is None:
-                    self._room.added(state.site)
+                    self._room.count_sensors(state.site)
                 state.sensors[series.sensor] = (newest, float(series.values[position]))
                 state.ranks[series.sensor] = rank
             state.first_seen_us = min(state.first_seen_us or oldest, oldest)
             state.last_seen_us = max(state.last_seen_us, newest)
             touched[series.machine_id] = state
         for state in touched.values():
-            self._touch(state)
+            self._mark_changed(state)
         self.wake()
 
-    def registered(self, record: MachineRecord) -> None:
+    def apply_registration(self, record: MachineRecord) -> None:
         """Applies a registration that has become durable."""
-        state = self._states.get(record.machine_id) or self._add(record)
+        state = self._states.get(record.machine_id) or self._add_machine(record)
         self._register(state, record)
-        self._touch(state)
+        self._mark_changed(state)
         self.wake()
 
-    def knows(self, machine_id: str) -> bool:
+    def is_known(self, machine_id: str) -> bool:
         return machine_id in self._states
 
-    def unregistered(self, machine_id: str) -> bool:
+    def is_unregistered(self, machine_id: str) -> bool:
         """Returns whether a machine is known only from its readings, which may still be on their way to the disk."""
         state = self._states.get(machine_id)
-        return self._room.expects(machine_id) if state is None else not state.record.machine_type
+        return self._room.has_reservation(machine_id) if state is None else not state.record.machine_type
 
     def get(self, machine_id: str) -> MachineState:
         """Returns the state of a machine. Raises NotFoundError."""
@@ -189,19 +191,19 @@ class MachineStates:
                 self._held_bytes -= _max_tail_bytes(self._tails.popitem(last=False)[1].capacity)
             metrics.ingestion_tails.set(len(self._tails))
         elif 4 * tail.asked > 3 * tail.capacity:
-            self._grow(tail, 2 * tail.capacity)
+            self._grow_tail(tail, 2 * tail.capacity)
         self._tails.move_to_end(key)
         return tail
 
-    def make_room(self, state: MachineState, tail: CachedSeries, start_us: int) -> bool:
+    def extend_tail(self, state: MachineState, tail: CachedSeries, start_us: int) -> bool:
         """Enlarges a tail for all readings from `start_us` on, as estimated by their rate.
 
         Returns whether there is room.
         """
-        wanted = tail.expected(max(start_us, state.first_seen_us))
-        return wanted > 0 and self._grow(tail, wanted)
+        wanted = tail.estimate_count(max(start_us, state.first_seen_us))
+        return wanted > 0 and self._grow_tail(tail, wanted)
 
-    def held(
+    def cached_readings(
         self, state: MachineState, sensor: str, start_us: int, end_us: int, last: int
     ) -> tuple[Timestamps, Values] | None:
         """Returns readings in [start_us, end_us) from memory, or None if some may be only in the store.
@@ -217,9 +219,9 @@ class MachineStates:
         if tail is None:
             return None
         start_us = max(start_us, state.first_seen_us)  # there are no readings before it
-        return tail.last(last, start_us, end_us) if last else tail.between(start_us, end_us)
+        return tail.last_readings(last, start_us, end_us) if last else tail.between(start_us, end_us)
 
-    def page(
+    def list_page(
         self,
         after: str,
         size: int,
@@ -273,7 +275,7 @@ class MachineStates:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _grow(self, tail: CachedSeries, wanted: int) -> bool:
+    def _grow_tail(self, tail: CachedSeries, wanted: int) -> bool:
         """Enlarges a tail to hold `wanted` readings. Returns False if that exceeds the limits."""
         capacity = tail.capacity
         while capacity < wanted:
@@ -285,24 +287,24 @@ class MachineStates:
         tail.capacity = capacity
         return True
 
-    def _add(self, record: MachineRecord) -> MachineState:
+    def _add_machine(self, record: MachineRecord) -> MachineState:
         state = self._states[record.machine_id] = MachineState(record)
         insort(self._ids, record.machine_id)
-        self._touch(state)
+        self._mark_changed(state)
         metrics.ingestion_machines.set(len(self._states))
         return state
 
     def _register(self, state: MachineState, record: MachineRecord) -> None:
-        self._room.added(state.site, -len(state.sensors))
+        self._room.count_sensors(state.site, -len(state.sensors))
         state.record = record
-        self._room.added(state.site, len(state.sensors))
+        self._room.count_sensors(state.site, len(state.sensors))
 
-    def _set(self, state: MachineState, sensor: str, at: int, value: float) -> None:
+    def _set_latest(self, state: MachineState, sensor: str, at: int, value: float) -> None:
         if sensor not in state.sensors:
-            self._room.added(state.site)
+            self._room.count_sensors(state.site)
         state.sensors[sensor] = (at, value)
 
-    def _touch(self, state: MachineState) -> None:
+    def _mark_changed(self, state: MachineState) -> None:
         self._version += 1
         state.version = self._version
         self._states.move_to_end(state.record.machine_id)

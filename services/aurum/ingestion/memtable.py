@@ -101,7 +101,7 @@ class Memtable:
         self.nbytes = 0
         self.readings = 0
 
-    def add(self, batch: Batch, rank: tuple[int, int]) -> None:
+    def add_batch(self, batch: Batch, rank: tuple[int, int]) -> None:
         """Adds a batch that has become durable.
 
         `rank` is its source and sequence, by which readings replace each other.
@@ -142,9 +142,9 @@ class Memtable:
 
     def parts(self, key: SeriesKey) -> list[Part]:
         """Returns the readings of a series, as they arrived."""
-        return [part for _, part in self._since(key, 0)]
+        return [part for _, part in self._parts_since(key, 0)]
 
-    def joined(self, key: SeriesKey) -> list[Part]:
+    def joined_parts(self, key: SeriesKey) -> list[Part]:
         """Returns the readings of a series in few parts.
 
         Consecutive batches of a source form one part with the rank of the last of them, because nothing in the tables
@@ -153,7 +153,7 @@ class Memtable:
         joined = self._joined.get(key)
         if joined is None:
             joined = self._joined[key] = _Joined(0, [], -1)
-        fresh = self._since(key, joined.places)
+        fresh = self._parts_since(key, joined.places)
         joined.places += len(fresh)
         for run, together in itertools.groupby(fresh, key=lambda each: each[0]):
             parts = [part for _, part in together]
@@ -163,7 +163,7 @@ class Memtable:
             joined.parts.append(_concatenate(parts))
         return list(joined.parts)
 
-    def _since(self, key: SeriesKey, first: int) -> list[tuple[int, Part]]:
+    def _parts_since(self, key: SeriesKey, first: int) -> list[tuple[int, Part]]:
         """Returns the parts of a series from its batch number `first` on, each with its run."""
         with self._lock:
             number = self._numbers.get(key)

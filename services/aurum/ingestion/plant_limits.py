@@ -49,7 +49,7 @@ class PlantCapacity:
         self._of_site: Counter[str] = Counter()  # sensors
         self._coming: dict[str, Counter[str]] = {}  # by machine: sensors of batches that are on their way to the disk
 
-    def added(self, site: str, sensors: int = 1) -> None:
+    def count_sensors(self, site: str, sensors: int = 1) -> None:
         """Records that a site has more sensors, or fewer if the number is negative."""
         self._of_site[site] += sensors
 
@@ -85,7 +85,7 @@ class PlantCapacity:
             if not counted:
                 del self._coming[machine_id]
 
-    def expects(self, machine_id: str) -> bool:
+    def has_reservation(self, machine_id: str) -> bool:
         """Returns whether a batch with an unknown sensor of the machine is on its way to the disk."""
         return machine_id in self._coming
 
@@ -105,7 +105,7 @@ class PlantCapacity:
         for machine_id, sensors in coming.sensors.items():
             known = machines.get(machine_id)
             there = len(known.sensors) if known else 0
-            expecting = self._expected(machine_id, known) + len(
+            expecting = self._reserved_sensors(machine_id, known) + len(
                 set(sensors).difference(self._coming.get(machine_id, ()))
             )
             if there + expecting > limits.sensors_per_machine:
@@ -118,7 +118,7 @@ class PlantCapacity:
         for machine_id in self._coming:
             if machine_id not in coming.sensors:
                 known = machines.get(machine_id)
-                more[known.site if known else ""] += self._expected(machine_id, known)
+                more[known.site if known else ""] += self._reserved_sensors(machine_id, known)
         for site in {known.site if (known := machines.get(machine_id)) else "" for machine_id in coming.sensors}:
             if self._of_site[site] + more[site] > limits.sensors_per_site:
                 raise ResourceExhaustedError(
@@ -127,7 +127,7 @@ class PlantCapacity:
                     reason="TOO_MANY_SENSORS",
                 )
 
-    def _expected(self, machine_id: str, known: KnownMachine | None) -> int:
+    def _reserved_sensors(self, machine_id: str, known: KnownMachine | None) -> int:
         """Returns how many sensors of a machine are only reserved.
 
         Another batch with the same may have been applied already.

@@ -76,9 +76,9 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
         together += days[day]
         count += sum(piece.count for piece in days[day])
         if count >= _AT_ONCE:
-            reducer.add(*read_merged(source, together, start_us, end_us))
+            reducer.add_readings(*read_merged(source, together, start_us, end_us))
             together, count = [], 0
-    reducer.add(*read_merged(source, together, start_us, end_us))
+    reducer.add_readings(*read_merged(source, together, start_us, end_us))
     return reducer.result()
 
 

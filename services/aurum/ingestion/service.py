@@ -46,7 +46,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             settings.ingestion_tail_bytes,
             shared=store.shared,
         )
-        plant.load(await store.machines(), await store.summaries())
+        plant.load(await store.list_machines(), await store.summaries())
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
         servicer = IngestionServicer(
@@ -104,6 +104,6 @@ async def _follow_changes(store: Store, plant: MachineStates) -> None:
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:
             for change in await store.changes():
-                plant.observe(change)
+                plant.apply_change(change)
         except AurumError as error:
             logger.warning("what others have stored is not known at the moment: %s", error.message)

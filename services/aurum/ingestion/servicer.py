@@ -90,18 +90,18 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
         require_machines(request.machine_ids)
-        states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
+        states = [await self._find_state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
         asked = [(state, _requested_sensors(state, request)) for state in states]
         _check_series(sum(len(sensors) for _, sensors in asked), request.last)
         for state, wanted in sorted(asked, key=lambda each: each[0].record.machine_id):
             for start in range(0, len(wanted), _SENSORS_AT_ONCE):
-                for sensor, points in await self._points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
-                    answer.add(state.record.machine_id, sensor, points)
+                for sensor, points in await self._read_points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
+                    answer.add_series(state.record.machine_id, sensor, points)
                     if answer.full:
-                        yield answer.take()
+                        yield answer.take_message()
                         await asyncio.sleep(0)  # lets other tasks run during a long answer
-        if (rest := answer.take()) is not None:
+        if (rest := answer.take_message()) is not None:
             yield rest
 
     async def RegisterMachine(  # noqa: N802
@@ -134,26 +134,26 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             AlreadyExistsError: If it is registered by another request.
         """
         if owner:
-            await self._look_up(record.machine_id)
-            if self._plant.unregistered(record.machine_id) and not await self._store.sent_only_by(
+            await self._load_if_unknown(record.machine_id)
+            if self._plant.is_unregistered(record.machine_id) and not await self._store.sent_only_by(
                 record.machine_id, owner
             ):
                 raise unknown_machine(record.machine_id)
-        found = await self._store.register(record, self._plant.registered)
+        found = await self._store.register(record, self._plant.apply_registration)
         return self._plant.get(found.machine_id)
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
         require_machines([request.machine_id])
-        return ingestion_pb2.GetMachineResponse(machine=(await self._state(request.machine_id)).message())
+        return ingestion_pb2.GetMachineResponse(machine=(await self._find_state(request.machine_id)).message())
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
     ) -> ingestion_pb2.ListMachinesResponse:
         if request.page_size > _MAX_PAGE:
             raise InvalidArgumentError.of("page_size", f"must be at most {_MAX_PAGE}")
-        states, token = self._plant.page(
+        states, token = self._plant.list_page(
             request.page_token, request.page_size or _PAGE, request.machine_type, request.site, may_see_machine
         )
         response = ingestion_pb2.ListMachinesResponse(next_page_token=token)
@@ -175,7 +175,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         for index, event in enumerate(request.events):
             _check_event(event, f"events[{index}].")
             require_subject(event.machine_id)
-        await self._store.record(
+        await self._store.record_events(
             [Event(event.kind, event.machine_id, event.at_us, event.id, event.content) for event in request.events]
         )
         return ingestion_pb2.RecordEventsResponse()
@@ -185,12 +185,12 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     ) -> ingestion_pb2.ListEventsResponse:
         require_subject(request.machine_id)
         if request.machine_id:
-            await self._state(request.machine_id)
+            await self._find_state(request.machine_id)
         if request.limit > _MAX_EVENTS:
             raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
         limit = request.limit or _PAGE
         if request.by_number:
-            found = await self._journal(request, limit)
+            found = await self._list_journal(request, limit)
         else:
             end = request.end_us or _END_OF_TIME
             before = _parse_event_token(request.page_token)
@@ -215,7 +215,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             response.next_page_token = str(last.number) if request.by_number else f"{last.at_us}/{last.id}"
         return response
 
-    async def _journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
+    async def _list_journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
         if request.machine_id:
             raise InvalidArgumentError.of("by_number", "is for events of the plant as a whole, without machine_id")
         before = _parse_token_number(request.page_token) if request.page_token else _END_OF_TIME
@@ -262,22 +262,24 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             metrics.track_ingestion_error(error.reason, transport)
             raise
         try:
-            writing = await self._store.append(batch, wait=wait)
+            writing = await self._store.append_batch(batch, wait=wait)
         except BaseException as error:
             self._plant.release(coming)
             if isinstance(error, AurumError):
                 metrics.track_ingestion_error(error.reason, transport)
             raise
         # Shielded: the batch will be durable, so it must become visible even if its caller is gone
-        return asyncio.shield(asyncio.ensure_future(self._finish(batch, coming, writing, transport, started)))
+        return asyncio.shield(
+            asyncio.ensure_future(self._apply_when_durable(batch, coming, writing, transport, started))
+        )
 
-    async def _finish(
+    async def _apply_when_durable(
         self, batch: Batch, coming: Reservation, writing: Awaitable[Written], transport: str, started: float
     ) -> Written:
         try:
             written = await writing
             if written.accepted:
-                self._plant.apply(batch, now_us(), written.rank)
+                self._plant.apply_batch(batch, now_us(), written.rank)
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
             raise
@@ -286,19 +288,19 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         metrics.track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
         return written
 
-    async def _state(self, machine_id: str) -> MachineState:
+    async def _find_state(self, machine_id: str) -> MachineState:
         """Returns the state of a machine. Raises NotFoundError."""
-        await self._look_up(machine_id)
+        await self._load_if_unknown(machine_id)
         return self._plant.get(machine_id)
 
-    async def _look_up(self, machine_id: str) -> None:
+    async def _load_if_unknown(self, machine_id: str) -> None:
         """Loads a machine that is unknown here, if other writers have stored it."""
-        if self._store.shared and not self._plant.knows(machine_id):
-            found = await self._store.find(machine_id)
+        if self._store.shared and not self._plant.is_known(machine_id):
+            found = await self._store.find_machine(machine_id)
             if found is not None:
-                self._plant.observe(found)
+                self._plant.apply_change(found)
 
-    async def _points(
+    async def _read_points(
         self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
     ) -> list[tuple[str, Points]]:
         """Returns the requested readings of some sensors of a machine.
@@ -312,33 +314,33 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             return []
         found: dict[str, Points | None] = {}
         for sensor in sensors:
-            held = self._plant.held(state, sensor, start, end, request.last)
+            held = self._plant.cached_readings(state, sensor, start, end, request.last)
             found[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
         missing = [sensor for sensor, points in found.items() if points is None]
         if missing:
-            reading = (self._stored(state, sensor, start, end, request) for sensor in missing)
+            reading = (self._read_stored(state, sensor, start, end, request) for sensor in missing)
             found.update(zip(missing, await asyncio.gather(*reading), strict=True))
         return [(sensor, points) for sensor, points in found.items() if points is not None]
 
-    async def _stored(
+    async def _read_stored(
         self, state: MachineState, sensor: str, start: int, end: int, request: ingestion_pb2.QueryRequest
     ) -> Points:
         tail = self._plant.tail(state, sensor)
         if tail is None or end <= state.last_seen_us:
-            return await self._read(state, sensor, start, end, points=request.points, last=request.last)
+            return await self._read_from_store(state, sensor, start, end, points=request.points, last=request.last)
         late = tail.late  # the result is kept in the tail, so that the next such query is answered from memory
-        if not request.last and self._plant.make_room(state, tail, start):
+        if not request.last and self._plant.extend_tail(state, tail, start):
             most = tail.capacity
-            points = await self._read(state, sensor, start, end, last=most)
+            points = await self._read_from_store(state, sensor, start, end, last=most)
             _extend_tail(tail, points, late, start, most)
             if len(points.timestamps) < most:
                 return reduce_points(points.timestamps, points.values, start, end, request.points)
-        points = await self._read(state, sensor, start, end, points=request.points, last=request.last)
+        points = await self._read_from_store(state, sensor, start, end, points=request.points, last=request.last)
         if points.counts is None:
             _extend_tail(tail, points, late, start, request.last)
         return points
 
-    async def _read(
+    async def _read_from_store(
         self, state: MachineState, sensor: str, start: int, end: int, *, points: int = 0, last: int = 0
     ) -> Points:
         async with self._reading:
@@ -397,7 +399,7 @@ def _extend_tail(tail: CachedSeries, points: Points, late: int, start: int, last
     `last` is the number of readings that were asked for; 0 for all from `start` on.
     """
     whole = not last or len(points.timestamps) < last
-    tail.prepend(points.timestamps, points.values, late, start if whole else int(points.timestamps[0]))
+    tail.prepend_readings(points.timestamps, points.values, late, start if whole else int(points.timestamps[0]))
 
 
 def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:

@@ -136,7 +136,7 @@ class Store(Protocol):
     def problem(self) -> str | None:
         """Returns why the store cannot be written at the moment, or None."""
 
-    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+    async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
         """Queues a batch. The returned awaitable completes when it is durable.
 
         Args:
@@ -147,7 +147,7 @@ class Store(Protocol):
             ResourceExhaustedError: If the queue is full and `wait` is false.
         """
 
-    async def machines(self) -> list[MachineRecord]: ...
+    async def list_machines(self) -> list[MachineRecord]: ...
 
     async def summaries(self) -> list[SeriesSummary]: ...
 
@@ -171,10 +171,10 @@ class Store(Protocol):
     async def changes(self) -> list[Change]:
         """Returns what other processes have written recently."""
 
-    async def find(self, machine_id: str) -> Change | None:
+    async def find_machine(self, machine_id: str) -> Change | None:
         """Returns a machine that is unknown in this process, or None."""
 
-    async def record(self, events: Sequence[Event]) -> None:
+    async def record_events(self, events: Sequence[Event]) -> None:
         """Stores events. Those that exist already are replaced."""
 
     async def events(  # noqa: PLR0917

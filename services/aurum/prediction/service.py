@@ -39,7 +39,7 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     def keep_again(prediction: Prediction) -> None:
         response = response_of(prediction)
         response.rescored = True
-        history.keep(response)
+        history.enqueue(response)
 
     rescorer = Rescorer(
         predictor.predict, keep_again, settings.prediction_rescore_after, settings.prediction_rescore_rate
@@ -47,8 +47,8 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     service.spawn(rescorer.run(), "prediction-rescoring")
 
     def note(prediction: Prediction, response: prediction_pb2.PredictResponse) -> None:
-        if history.note(response):
-            rescorer.note(prediction)
+        if history.record_if_due(response):
+            rescorer.schedule(prediction)
 
     servicer = PredictionServicer(predictor, registry, note, service.audit)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")

@@ -188,7 +188,7 @@ class ApiKeys:
             ResourceExhaustedError: The address sent too many wrong secrets for this key. Each costs a hash.
         """
         found = _FORM.fullmatch(key)
-        record = self._present(found.group(1)) if found else None
+        record = self._active_record(found.group(1)) if found else None
         if found is None or record is None:
             return None
         digest = hashlib.sha256(key.encode()).digest()
@@ -204,15 +204,15 @@ class ApiKeys:
         self._guesses.take(guesser)
         return None
 
-    def still(self, id_: str) -> Identity | None:
+    def session_identity(self, id_: str) -> Identity | None:
         """Returns the identity of a session that began with a key, with the key's present roles and sites.
 
         Returns None if the key was revoked or has expired.
         """
-        record = self._present(id_)
+        record = self._active_record(id_)
         return record.identity("session") if record else None
 
-    def _present(self, id_: str) -> KeyRecord | None:
+    def _active_record(self, id_: str) -> KeyRecord | None:
         if self._clock() - self._looked_at >= _LOOK_EVERY:
             try:
                 self._load()

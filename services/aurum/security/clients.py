@@ -89,16 +89,16 @@ class Client:
     @property
     def bound(self) -> bool:
         """Whether the client is restricted to some sources or machines, or belongs to a site."""
-        return self.sources != _ALL or not self.speaks_for_all_machines or self.owner.startswith(SITE_OWNER_PREFIX)
+        return self.sources != _ALL or not self.may_access_all_machines or self.owner.startswith(SITE_OWNER_PREFIX)
 
     @property
-    def speaks_for_all_machines(self) -> bool:
+    def may_access_all_machines(self) -> bool:
         return "*" in self.machines
 
-    def speaks_for_source(self, source_id: str) -> bool:
+    def may_use_source(self, source_id: str) -> bool:
         return _matches_any(self.sources, source_id)
 
-    def speaks_for_machine(self, machine_id: str) -> bool:
+    def may_access_machine(self, machine_id: str) -> bool:
         return _matches_any(self.machines, machine_id)
 
 
@@ -120,7 +120,7 @@ class Clients:
             for rule in rules
         }
 
-    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
+    def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
         """Returns the client of a certificate, or None if it is unknown.
 
         Args:
@@ -133,7 +133,7 @@ class Clients:
                 return next((found for name in names if (found := self._by_name.get(name))), None)
         return None
 
-    def named(self, name: str) -> Client | None:
+    def client_named(self, name: str) -> Client | None:
         """Returns the client with a name, or None if there is none."""
         return self._by_name.get(name)
 
@@ -155,15 +155,15 @@ class FollowedClients:
         self._reader = ThreadPoolExecutor(1, "clients-file")  # thousands of entries take seconds to read
         self._reading: Future[None] | None = None
 
-    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
-        self._look()
-        return self._clients.of(properties)
+    def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
+        self._refresh_if_due()
+        return self._clients.client_for(properties)
 
-    def named(self, name: str) -> Client | None:
-        self._look()
-        return self._clients.named(name)
+    def client_named(self, name: str) -> Client | None:
+        self._refresh_if_due()
+        return self._clients.client_named(name)
 
-    def _look(self) -> None:
+    def _refresh_if_due(self) -> None:
         if self._clock() - self._looked_at >= _LOOK_EVERY and (self._reading is None or self._reading.done()):
             self._looked_at = self._clock()
             self._reading = self._reader.submit(self._refresh)

@@ -22,9 +22,9 @@ class Peer(Protocol):
 
 
 class KnownClients(Protocol):
-    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None: ...
+    def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None: ...
 
-    def named(self, name: str) -> Client | None: ...
+    def client_named(self, name: str) -> Client | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class RpcAuthorizer:
         wanted = RPCS[method]
         if wanted is PUBLIC:
             return ""
-        client = _require_role(self._clients.of(peer.auth_context()), wanted)
-        if method in RPCS_OF_WHOLE_PLANT and not client.speaks_for_all_machines:
+        client = _require_role(self._clients.client_for(peer.auth_context()), wanted)
+        if method in RPCS_OF_WHOLE_PLANT and not client.may_access_all_machines:
             raise _whole_plant_error(client)
         _admitted_call.set(_AdmittedCall(self._clients, client.identity.user_id, wanted))
         if client.identity.has(Role.SERVICE):  # only services may call on behalf of a user
@@ -103,7 +103,7 @@ def _current_client() -> Client | None:
         PermissionDeniedError: The client has lost the required role.
     """
     let = _admitted_call.get()
-    return None if let is None else _require_role(let.clients.named(let.name), let.role)
+    return None if let is None else _require_role(let.clients.client_named(let.name), let.role)
 
 
 def current_caller() -> Identity:
@@ -129,7 +129,7 @@ def with_caller_as_owner(batch: Batch) -> Batch:
     client = _current_client()
     if client is None:
         return batch
-    if not client.speaks_for_source(batch.source_id):
+    if not client.may_use_source(batch.source_id):
         raise PermissionDeniedError(f"{client.identity.user_id} does not speak for source {batch.source_id!r}")
     require_machines(series.machine_id for series in batch.series)
     if client.identity.has(Role.SERVICE):
@@ -169,7 +169,7 @@ def require_machines(machine_ids: Iterable[str]) -> None:
     if client is None:
         return
     for machine_id in machine_ids:
-        if not client.speaks_for_machine(machine_id):
+        if not client.may_access_machine(machine_id):
             raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {machine_id!r}")
 
 
@@ -180,14 +180,14 @@ def require_subject(machine_id: str) -> None:
     """
     if machine_id:
         require_machines([machine_id])
-    elif (client := _current_client()) is not None and not client.speaks_for_all_machines:
+    elif (client := _current_client()) is not None and not client.may_access_all_machines:
         raise _whole_plant_error(client)
 
 
 def may_see_machine(machine_id: str) -> bool:
     """Whether lists and streams for the present caller may contain a machine."""
     client = _current_client()
-    return client is None or client.speaks_for_machine(machine_id)
+    return client is None or client.may_access_machine(machine_id)
 
 
 def may_read() -> bool:

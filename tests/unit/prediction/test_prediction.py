@@ -251,10 +251,10 @@ def test_mean_changes_match_adwin(levels: list[tuple[float, int]], seed: int) ->
     ours, theirs = MeanChanges(), ADWIN()
     for value in (value for level, length in levels for value in noise.normal(level, 1, length).tolist()):
         theirs.update(value)
-        assert ours.add(value) == theirs.drift_detected
+        assert ours.update(value) == theirs.drift_detected
 
 
 def test_mean_shift_is_detected() -> None:
     means = MeanChanges()
-    assert not any(means.add(0.0) for _ in range(500))
-    assert any(means.add(1.0) for _ in range(500))
+    assert not any(means.update(0.0) for _ in range(500))
+    assert any(means.update(1.0) for _ in range(500))

@@ -37,7 +37,7 @@ class Compactor:
         self._written: dict[Place, int] = {}
         self._due: dict[Place, None] = {}
 
-    def note(self, place: Place) -> None:
+    def record_segment(self, place: Place) -> None:
         """Records a segment that was written."""
         count = self._written.get(place, 0) + 1
         if count >= FAN_IN:
@@ -46,13 +46,13 @@ class Compactor:
         elif len(self._written) < self._most or place in self._written:
             self._written[place] = count
 
-    def note_days_that_are_over(self, today: int) -> None:
+    def mark_completed_days(self, today: int) -> None:
         """Marks the days before today that have several new segments as due."""
         for place in [place for place, count in self._written.items() if place[2] < today and count > 1]:
             del self._written[place]
             self._due[place] = None
 
-    def next_due(self) -> Place | None:
+    def pop_due(self) -> Place | None:
         """Removes and returns a day of a series that is due, or None."""
         return self._due.popitem()[0] if self._due else None
 
@@ -89,7 +89,7 @@ def merge_day(session: CassandraSession, place: Place, ttl: int, *, over: bool) 
     key = (*place, int(timestamps[0]), *ranks.highest)
     row = (*key, int(timestamps[-1]), len(values), pack(timestamps, values, ranks), ttl)
     list(session.rows("add_segment", row))
-    session.each("drop_segment", [piece.place for piece in pieces if piece.place != key])
+    session.rows_for_each("drop_segment", [piece.place for piece in pieces if piece.place != key])
     return len(pieces)
 
 
@@ -119,7 +119,7 @@ def _received(session: CassandraSession, source: str, sequences: Integers) -> li
         if len(blocks) + after - before <= _MOST_BLOCKS:
             blocks.update(range(before, after))
     received: list[sequence_ranges.Range] = []
-    for rows in session.each("received", [(source, block) for block in blocks]):
+    for rows in session.rows_for_each("received", [(source, block) for block in blocks]):
         for row in rows:
             sequence_ranges.record(received, row.sequence)
     return received

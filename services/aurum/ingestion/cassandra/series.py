@@ -36,7 +36,7 @@ class CassandraSeries:
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
         days = [day for day in self.days() if start_us // DAY_US <= day <= (end_us - 1) // DAY_US]
         found: list[Piece] = []
-        keys = self.session.each("segment_keys", [(self.machine_id, self.sensor, day) for day in days])
+        keys = self.session.rows_for_each("segment_keys", [(self.machine_id, self.sensor, day) for day in days])
         for day, rows in zip(days, keys, strict=True):
             for row in rows:
                 if row.start_us < end_us and row.end_us >= start_us:
@@ -64,7 +64,9 @@ class CassandraSeries:
                 alone += together
             else:
                 found |= self._between(day, together)
-        for piece, rows in zip(alone, self.session.each("segment", [piece.place for piece in alone]), strict=True):
+        for piece, rows in zip(
+            alone, self.session.rows_for_each("segment", [piece.place for piece in alone]), strict=True
+        ):
             if rows:
                 found[piece.place] = rows[0].data
         if any(piece.place not in found for piece in pieces):

@@ -149,7 +149,7 @@ class CassandraSession:
         except DRIVER_ERRORS as error:
             raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
 
-    def each(self, name: str, parameters: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    def rows_for_each(self, name: str, parameters: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """Returns the rows of a statement for each of several parameters. Raises UnavailableError."""
         try:
             found = execute_concurrent_with_args(
@@ -207,7 +207,7 @@ class CassandraSession:
             )
         for version in range(found + 1, schema.VERSION + 1):
             for step in schema.STEPS[version]:
-                self._take(step)
+                self._run_step(step)
             if version == schema.JOURNAL_SINCE and found:
                 self._fill_journal()
             self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
@@ -225,7 +225,7 @@ class CassandraSession:
         journal = [(row.kind, row.at_us, row.at_us, row.id, row.data) for row in rows if not row.machine_id]
         execute_concurrent_with_args(self._session, add, journal, concurrency=_READ_CONCURRENCY)
 
-    def _take(self, step: str) -> None:
+    def _run_step(self, step: str) -> None:
         """Runs a migration step. Another replica, or a killed run, may already have done a part of it."""
         try:
             self._run(step)

@@ -121,7 +121,7 @@ class CassandraStore:
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._keeper = asyncio.create_task(self._keep_house(), name="store-housekeeping")
+        self._keeper = asyncio.create_task(self._run_housekeeping(), name="store-housekeeping")
 
     async def close(self) -> None:
         if self._writes:
@@ -140,7 +140,7 @@ class CassandraStore:
     def waiting_bytes(self) -> int:
         return self._waiting_bytes
 
-    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+    async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
         while self._waiting_bytes >= self._queue_bytes:
             if not wait:
                 raise ResourceExhaustedError(
@@ -152,15 +152,15 @@ class CassandraStore:
         self._waiting_bytes += batch.nbytes
         task = asyncio.create_task(self._write(batch))
         self._writes.add(task)
-        task.add_done_callback(functools.partial(self._written, batch.nbytes))
+        task.add_done_callback(functools.partial(self._write_ended, batch.nbytes))
         return task
 
-    async def machines(self) -> list[MachineRecord]:
-        rows = await self._on_reader(lambda: _flatten(self._session.each("machines", _EACH_BUCKET)))
+    async def list_machines(self) -> list[MachineRecord]:
+        rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("machines", _EACH_BUCKET)))
         return sorted((_record(row) for row in rows), key=lambda machine: machine.machine_id)
 
     async def summaries(self) -> list[SeriesSummary]:
-        rows = await self._on_reader(lambda: _flatten(self._session.each("latest", _EACH_BUCKET)))
+        rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("latest", _EACH_BUCKET)))
         return [
             SeriesSummary(row.machine_id, sensor, row.first_us or latest.at_us, latest.at_us, latest.value, latest.rank)
             for row in rows
@@ -172,7 +172,7 @@ class CassandraStore:
 
     async def _register(self, machine: MachineRecord) -> MachineRecord:
         place = (_bucket(machine.machine_id), machine.machine_id)
-        await self._note_machine(machine.machine_id)
+        await self._ensure_machine(machine.machine_id)
         content = (machine.machine_type, machine.site, machine.registered_us, machine.request_id)
         applied = (await self._session.execute("register", (*content, *place)))[0].applied
         found = _record((await self._session.execute("machine", place))[0])
@@ -186,7 +186,7 @@ class CassandraStore:
         known: set[str] = set()  # sources that the owner is known to own
         for sensor in (rows[0].sensors or ()) if rows else ():
             for source in await self._on_reader(functools.partial(self._sources_of, machine_id, sensor)):
-                if source not in known and await self._owner(source) != owner:
+                if source not in known and await self._read_owner(source) != owner:
                     return False
                 known.add(source)
         return bool(known)
@@ -206,7 +206,7 @@ class CassandraStore:
             return found if not series.damaged else found | {""}
         return {""}
 
-    async def record(self, events: Sequence[Event]) -> None:
+    async def record_events(self, events: Sequence[Event]) -> None:
         rows: list[tuple[Any, ...]] = []
         journal: list[tuple[Any, ...]] = []
         # Numbers follow the clock of this replica. An event recorded twice is in the journal twice; its first number
@@ -218,8 +218,8 @@ class CassandraStore:
             rows.append((event.kind, event.machine_id, *content, 0 if event.kind in KEPT_KINDS else EVENT_TTL))
             if not event.machine_id:
                 journal.append((event.kind, number, *content))
-        await self._all("add_event", rows)
-        await self._all("add_to_journal", journal)
+        await self._execute_all("add_event", rows)
+        await self._execute_all("add_to_journal", journal)
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
         rows = await self._session.execute("journal", (kind, after, before, limit))
@@ -248,7 +248,7 @@ class CassandraStore:
     async def changes(self) -> list[Change]:
         now = _slot()
         slots = [(slot,) for slot in range(now - _SLOTS_BACK, now + 1)]
-        rows = await self._on_reader(lambda: _flatten(self._session.each("changes", slots)))
+        rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("changes", slots)))
         found: dict[str, Change] = {}
         for row in rows:
             if row.replica == self._replica:
@@ -256,15 +256,15 @@ class CassandraStore:
             known = found.get(row.machine_id)
             machine = known.machine if known else None
             if row.registered and machine is None:
-                machine = await self._machine(row.machine_id)
+                machine = await self._read_machine(row.machine_id)
             sensors = dict(known.sensors) if known else {}
             for sensor, reading in latest_of(row.sensors, row.ranked).items():
                 sensors[sensor] = max(sensors.get(sensor, reading), reading, key=_by_time_and_rank)
             found[row.machine_id] = Change(row.machine_id, machine, 0, sensors)
         return list(found.values())
 
-    async def find(self, machine_id: str) -> Change | None:
-        machine = await self._machine(machine_id)
+    async def find_machine(self, machine_id: str) -> Change | None:
+        machine = await self._read_machine(machine_id)
         if machine is None:
             return None
         rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
@@ -275,25 +275,25 @@ class CassandraStore:
     # Writing
 
     async def _write(self, batch: Batch) -> Written:
-        source = await self._source(batch)
-        received = await self._received(batch, source)
+        source = await self._source_for(batch)
+        received = await self._received_sequences(batch, source)
         if sequence_ranges.contains(received, batch.sequence):
             return Written(0, batch.readings)
         rows = await asyncio.get_running_loop().run_in_executor(self._packer, self._rows, batch, source.order)
         await asyncio.gather(
-            self._all("add_segment", rows),
-            self._note_days({(row[0], row[1], row[2]) for row in rows}),
-            *(self._note_machine(machine_id) for machine_id in {series.machine_id for series in batch.series}),
+            self._execute_all("add_segment", rows),
+            self._ensure_days({(row[0], row[1], row[2]) for row in rows}),
+            *(self._ensure_machine(machine_id) for machine_id in {series.machine_id for series in batch.series}),
         )
         # Recorded last, so that the sequence counts as stored only when all of the batch is:
         await self._session.execute("add_received", (batch.source_id, batch.sequence // BLOCK, batch.sequence))
         sequence_ranges.record(received, batch.sequence)
-        await self._show(batch, source.order)
+        await self._publish_latest(batch, source.order)
         for row in rows:
-            self._compactor.note((row[0], row[1], row[2]))
+            self._compactor.record_segment((row[0], row[1], row[2]))
         return Written(batch.readings, 0, (source.order, batch.source_id, batch.sequence))
 
-    def _written(self, nbytes: int, task: "asyncio.Task[Written]") -> None:
+    def _write_ended(self, nbytes: int, task: "asyncio.Task[Written]") -> None:
         self._writes.discard(task)
         self._waiting_bytes -= nbytes
         self._room.set()
@@ -315,7 +315,7 @@ class CassandraStore:
                 )
         return rows
 
-    async def _source(self, batch: Batch) -> _Source:
+    async def _source_for(self, batch: Batch) -> _Source:
         """Returns the source of a batch, and registers it if it is new.
 
         Raises:
@@ -323,23 +323,23 @@ class CassandraStore:
         """
         known = self._sources.get(batch.source_id)
         if known is None or time.monotonic() - known.looked_up > _LOOK_UP_EVERY:
-            known = await self._once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
+            known = await self._run_once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
         if batch.source_id in self._sources:
             self._sources.move_to_end(batch.source_id)
         if owner_after(known.owner, batch.owner, batch.source_id) != known.owner:
             await self._session.execute("add_owner", (batch.source_id, batch.owner))
-            known.owner = await self._owner(batch.source_id)  # may be another caller that was faster
+            known.owner = await self._read_owner(batch.source_id)  # may be another caller that was faster
             owner_after(known.owner, batch.owner, batch.source_id)
         return known
 
-    async def _owner(self, source_id: str) -> str:
+    async def _read_owner(self, source_id: str) -> str:
         rows = await self._session.execute("owner", (source_id,))
         return rows[0].owner if rows else ""
 
     async def _look_up(self, source_id: str) -> _Source:
         """Reads a source from the tables, or adds it, and renews the expiry of its rows."""
         rows = await self._session.execute("source", (source_id,))
-        owner = await self._owner(source_id)
+        owner = await self._read_owner(source_id)
         if rows:
             await self._session.execute("keep_source", (source_id, rows[0].first_us))
         else:
@@ -355,7 +355,7 @@ class CassandraStore:
             self._sources.popitem(last=False)
         return known
 
-    async def _once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _run_once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Runs a coroutine once for all callers that ask for the same key concurrently."""
         task = self._doing.get(key)
         if task is None:
@@ -364,13 +364,13 @@ class CassandraStore:
         result: T = await asyncio.shield(task)
         return result
 
-    async def _received(self, batch: Batch, source: _Source) -> list[sequence_ranges.Range]:
+    async def _received_sequences(self, batch: Batch, source: _Source) -> list[sequence_ranges.Range]:
         """Returns the stored sequences of the block that contains the batch's sequence."""
         block = batch.sequence // BLOCK
         known = source.received.get(block)
         if known is None:
             asked = (batch.source_id, block)
-            known = await self._once(("received", *asked), lambda: self._look_up_received(source, asked))
+            known = await self._run_once(("received", *asked), lambda: self._look_up_received(source, asked))
         return known
 
     async def _look_up_received(self, source: _Source, asked: tuple[str, int]) -> list[sequence_ranges.Range]:
@@ -382,7 +382,7 @@ class CassandraStore:
             del source.received[next(iter(source.received))]
         return found
 
-    async def _show(self, batch: Batch, order: int) -> None:
+    async def _publish_latest(self, batch: Batch, order: int) -> None:
         """Publishes the latest reading of each series and the earliest of each machine, for the other replicas."""
         newest: dict[tuple[str, int], tuple[dict[str, tuple[int, float]], dict[str, bytes]]] = {}
         firsts: dict[str, int] = {}
@@ -419,29 +419,29 @@ class CassandraStore:
         while len(self._shown) > _KNOWN:
             self._shown.popitem(last=False)
 
-    async def _note_machine(self, machine_id: str) -> None:
+    async def _ensure_machine(self, machine_id: str) -> None:
         if ("machine", machine_id) in self._noted:
             return
         await self._session.execute("add_machine", (_bucket(machine_id), machine_id))
-        self._remember(("machine", machine_id))
+        self._mark_ensured(("machine", machine_id))
 
-    async def _note_days(self, days: Iterable[tuple[str, str, int]]) -> None:
+    async def _ensure_days(self, days: Iterable[tuple[str, str, int]]) -> None:
         new = [day for day in days if ("day", *day) not in self._noted]
         # One day longer than the readings, because those at the end of the day expire later
-        await self._all("add_day", [(*day, self._ttl + 86_400 if self._ttl else 0) for day in new])
+        await self._execute_all("add_day", [(*day, self._ttl + 86_400 if self._ttl else 0) for day in new])
         for day in new:
-            self._remember(("day", *day))
+            self._mark_ensured(("day", *day))
 
-    def _remember(self, key: tuple[Any, ...]) -> None:
+    def _mark_ensured(self, key: tuple[Any, ...]) -> None:
         self._noted[key] = None
         if len(self._noted) > _KNOWN:
             self._noted.popitem(last=False)
 
-    async def _machine(self, machine_id: str) -> MachineRecord | None:
+    async def _read_machine(self, machine_id: str) -> MachineRecord | None:
         rows = await self._session.execute("machine", (_bucket(machine_id), machine_id))
         return _record(rows[0]) if rows else None
 
-    async def _all(self, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    async def _execute_all(self, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
         await asyncio.gather(*(self._session.execute(name, row) for row in rows))
 
     async def _on_reader(self, query: Callable[[], T]) -> T:
@@ -454,15 +454,15 @@ class CassandraStore:
             metrics.track_db_query("read", time.perf_counter() - started, status)
         return result
 
-    async def _keep_house(self) -> None:
+    async def _run_housekeeping(self) -> None:
         """Merges small segments, for as long as the store runs."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
             metrics.ingestion_recent_bytes.set(self._waiting_bytes)
             settled = now_us() - _SETTLED_US
-            self._compactor.note_days_that_are_over(settled // DAY_US)
+            self._compactor.mark_completed_days(settled // DAY_US)
             try:
-                while place := self._compactor.next_due():
+                while place := self._compactor.pop_due():
                     over = settled >= (place[2] + 1) * DAY_US
                     merging = functools.partial(merge_day, self._session, place, self._ttl, over=over)
                     merged = await asyncio.get_running_loop().run_in_executor(self._merger, merging)

@@ -51,7 +51,7 @@ class Compactor:
     _fruitless: dict[Place, int] = field(default_factory=dict)  # segments of days without anything to merge
     merged_segments: int = 0
 
-    def note(self, touched: AddedSegments) -> None:
+    def record_segments(self, touched: AddedSegments) -> None:
         """Records the segments that were written."""
         for place, count in touched.items():
             self._added[place] = self._added.get(place, 0) + count
@@ -61,7 +61,7 @@ class Compactor:
         if len(self._added) > _REMEMBERED:
             self._added.clear()
 
-    def look_through(self, connection: sqlite3.Connection, now_us: int) -> None:
+    def find_due(self, connection: sqlite3.Connection, now_us: int) -> None:
         """Finds everything that can be merged. Runs at the start, and regularly for days that are over."""
         self._fruitless.clear()
         rows = connection.execute(
@@ -80,7 +80,7 @@ class Compactor:
         """The number of days of series that wait to be merged."""
         return len(self._due)
 
-    def step(self, connection: sqlite3.Connection, now_us: int) -> None:
+    def merge_next(self, connection: sqlite3.Connection, now_us: int) -> None:
         """Merges some segments of one day of one series. Raises sqlite3.Error; nothing has changed then."""
         if not self._due:
             return

@@ -50,7 +50,7 @@ class SeriesNumbers:
     def __init__(self) -> None:
         self._known: dict[SeriesKey, int] = {}
 
-    def of(self, connection: sqlite3.Connection, key: SeriesKey) -> int:
+    def number_for(self, connection: sqlite3.Connection, key: SeriesKey) -> int:
         """Returns the number of a series, which may be new."""
         number = self._known.get(key)
         if number is None:
@@ -66,7 +66,7 @@ class SeriesNumbers:
             number = self._known[key] = int(found[0])
         return number
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Clears the cache after a rollback, because new series are then not in the tables."""
         self._known.clear()
 
@@ -82,7 +82,7 @@ def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers
         with transaction(connection):
             return _write(connection, frozen, packed, numbers)
     except BaseException:
-        numbers.forget()
+        numbers.clear()
         raise
 
 
@@ -97,7 +97,7 @@ def _write(
     segments: list[tuple[int | bytes, ...]] = []
     states: list[tuple[int | float, ...]] = []
     for series, rows in packed:
-        number = numbers.of(connection, series.key)
+        number = numbers.number_for(connection, series.key)
         for row in rows:
             segments.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
             place = (number, row.start_us // DAY_US)

@@ -43,7 +43,7 @@ class Snapshot:
     recent: Memtable
     damaged: dict[int, str] = field(default_factory=dict)
 
-    def machines(self) -> list[MachineRecord]:
+    def list_machines(self) -> list[MachineRecord]:
         known = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
         for machine_id, _ in self.recent.series_keys():
             known.setdefault(machine_id, MachineRecord(machine_id, "", "", 0, ""))
@@ -119,7 +119,7 @@ def _read_recent(connection: sqlite3.Connection, path: Path) -> Memtable:
         try:
             for record in segment_log.scan(log_folder(path), position):
                 batch = decode(record.payload, now=2**62)
-                recent.add(batch, sources.record(batch))
+                recent.add_batch(batch, sources.record_batch(batch))
             return recent
         except FileNotFoundError:  # flushed and trimmed at this moment, so the tables must be read again
             connection.execute("ROLLBACK")
@@ -131,7 +131,7 @@ def _read_recent(connection: sqlite3.Connection, path: Path) -> Memtable:
 def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[Timestamps, Values]]]]:
     """Yields every machine of a store with all its readings, for training. Raises as open_snapshot does."""
     with open_snapshot(path) as snapshot:
-        for machine in snapshot.machines():
+        for machine in snapshot.list_machines():
             columns = {
                 sensor: snapshot.series((machine.machine_id, sensor)) for sensor in snapshot.sensors(machine.machine_id)
             }

@@ -60,7 +60,7 @@ class Sources:
                 self._known.move_to_end(source_id)
                 return known
             source = self._known[source_id] = self._read(source_id)
-            self._forget_some()
+            self._evict()
         return source
 
     def _read(self, source_id: str) -> Source:
@@ -72,7 +72,7 @@ class Sources:
         received = "SELECT first, last FROM received WHERE source = ? ORDER BY first"
         return Source(number, owner, self._connection.execute(received, (number,)).fetchall(), closed)
 
-    def owners(self, numbers: Iterable[int]) -> set[str]:
+    def owners_of(self, numbers: Iterable[int]) -> set[str]:
         """Returns the owners of sources, given by number. An empty name stands for an unknown owner.
 
         Raises:
@@ -89,7 +89,7 @@ class Sources:
             found.add(owner)
         return found
 
-    def check(self, batch: Batch) -> None:
+    def require_open_sequence(self, batch: Batch) -> None:
         """Raises InvalidArgumentError for a sequence in a closed gap, of which it is unknown whether it was stored."""
         closed = self.get(batch.source_id).closed
         if batch.sequence <= closed:
@@ -103,7 +103,7 @@ class Sources:
             error.reason = SEQUENCE_CLOSED
             raise error
 
-    def record(self, batch: Batch) -> tuple[int, int]:
+    def record_batch(self, batch: Batch) -> tuple[int, int]:
         """Records a durable batch, the next one of the log, and returns its rank. Raises sqlite3.Error."""
         source = self.get(batch.source_id)
         with self._lock:
@@ -147,7 +147,7 @@ class Sources:
             copies = [(name, replace(source, ranges=list(source.ranges))) for name, source in sources]
             return copies, self._last_number
 
-    def flushed(self) -> None:
+    def mark_flushed(self) -> None:
         """Records that the frozen sources are in the tables."""
         with self._lock:
             self._flushing.clear()
@@ -174,7 +174,7 @@ class Sources:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
-    def _forget_some(self) -> None:
+    def _evict(self) -> None:
         """Removes the least recently used sources from memory if there are too many, unless the tables lack them."""
         surplus = len(self._known) - _REMEMBERED
         if surplus <= 0:

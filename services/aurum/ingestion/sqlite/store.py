@@ -148,9 +148,9 @@ class SqliteStore:
 
     async def start(self) -> None:
         self._appends = GroupCommit("store-log", self._append, self._options.queue_bytes)
-        self._tables = GroupCommit("store-tables", self._on(self._tables_connection), _TABLE_WORK)
-        self._upkeep = GroupCommit("store-upkeep", self._on(self._upkeep_connection), _TABLE_WORK)
-        self._keeper = asyncio.create_task(self._keep_house(), name="store-housekeeping")
+        self._tables = GroupCommit("store-tables", self._worker_on(self._tables_connection), _TABLE_WORK)
+        self._upkeep = GroupCommit("store-upkeep", self._worker_on(self._upkeep_connection), _TABLE_WORK)
+        self._keeper = asyncio.create_task(self._run_housekeeping(), name="store-housekeeping")
 
     async def close(self) -> None:
         if self._keeper and self._appends and self._tables and self._upkeep:
@@ -179,7 +179,7 @@ class SqliteStore:
     def waiting_bytes(self) -> int:
         return self._appends.waiting_bytes if self._appends else 0
 
-    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+    async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
         while self._recent_bytes > 2 * self._options.recent_bytes:
             if self._tables_problem:
                 raise ResourceExhaustedError(f"the store takes nothing more: {self._tables_problem}", retry_after=1.0)
@@ -190,10 +190,10 @@ class SqliteStore:
                     await self._room.wait()
             except TimeoutError:
                 raise ResourceExhaustedError("the store's tables do not keep up", retry_after=1.0) from None
-        return await self._started(self._appends).submit(batch, batch.nbytes, wait=wait)
+        return await self._require_started(self._appends).submit(batch, batch.nbytes, wait=wait)
 
-    async def machines(self) -> list[MachineRecord]:
-        known = await self._readers.ask("machines", reads.read_machines)
+    async def list_machines(self) -> list[MachineRecord]:
+        known = await self._readers.run_query("machines", reads.read_machines)
         there = {machine.machine_id for machine in known}
         for key in self._recent_keys():
             if key[0] not in there:
@@ -202,10 +202,10 @@ class SqliteStore:
         return known
 
     async def summaries(self) -> list[SeriesSummary]:
-        recent = {key: self._parts(key, Memtable.parts) for key in self._recent_keys()}
+        recent = {key: self._parts_of(key, Memtable.parts) for key in self._recent_keys()}
         found = {
             (each.machine_id, each.sensor): each
-            for each in await self._readers.ask("summaries", reads.read_summaries, timeout=600.0)
+            for each in await self._readers.run_query("summaries", reads.read_summaries, timeout=600.0)
         }
         for key, parts in recent.items():
             timestamps, values = merge_parts([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
@@ -224,15 +224,15 @@ class SqliteStore:
         )
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
-        return await self._started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
+        return await self._require_started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
 
     async def changes(self) -> list[Change]:
         return []
 
-    async def find(self, machine_id: str) -> Change | None:
+    async def find_machine(self, machine_id: str) -> Change | None:
         return None
 
-    async def record(self, events: Sequence[Event]) -> None:
+    async def record_events(self, events: Sequence[Event]) -> None:
         rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -248,14 +248,14 @@ class SqliteStore:
         await self._on_tables(insert)
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
-        return await self._readers.ask(
+        return await self._readers.run_query(
             "events", lambda connection: reads.read_journal(connection, kind, after, before, limit)
         )
 
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
-        return await self._readers.ask(
+        return await self._readers.run_query(
             "events",
             lambda connection: reads.read_events(connection, kind, machine_id, start_us, end_us, limit, before),
         )
@@ -265,7 +265,7 @@ class SqliteStore:
     ) -> Points:
         # Memory first: readings that are flushed in between are then found twice, which is harmless.
         key = (machine_id, sensor)
-        recent = self._parts(key, Memtable.joined)
+        recent = self._parts_of(key, Memtable.joined_parts)
 
         damaged: dict[int, str] = {}
 
@@ -274,7 +274,7 @@ class SqliteStore:
             return series_reader.read(series, start_us, end_us, points=points, last=last)
 
         try:
-            found = await self._readers.ask("read", query)
+            found = await self._readers.run_query("read", query)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -282,11 +282,11 @@ class SqliteStore:
             damage.report("series", name, str(error), "its stored readings are in no answer; restore a backup")
             return Points(np.empty(0, np.int64), np.empty(0, np.float64))
         if damaged:
-            await self._started(self._tables).run(lambda connection: set_apart(connection, damaged), 1)
+            await self._require_started(self._tables).run(lambda connection: set_apart(connection, damaged), 1)
         return found
 
     @staticmethod
-    def _started(part: GroupCommit[Any, Any] | None) -> GroupCommit[Any, Any]:
+    def _require_started(part: GroupCommit[Any, Any] | None) -> GroupCommit[Any, Any]:
         if part is None:
             raise UnavailableError("the store is not started")
         return part
@@ -296,7 +296,7 @@ class SqliteStore:
             with transaction(connection):
                 return work(connection)
 
-        return await self._started(self._tables).run(in_transaction, 1)
+        return await self._require_started(self._tables).run(in_transaction, 1)
 
     # Recent readings
 
@@ -304,7 +304,7 @@ class SqliteStore:
     def _recent_bytes(self) -> int:
         return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
 
-    def _parts(self, key: SeriesKey, of: Callable[[Memtable, SeriesKey], list[Part]]) -> list[Part]:
+    def _parts_of(self, key: SeriesKey, of: Callable[[Memtable, SeriesKey], list[Part]]) -> list[Part]:
         # Frozen readings first, then the growing ones: in the reverse order, a freeze in between would hide readings.
         recent, frozen = self._recent, self._frozen
         return (of(frozen.recent, key) if frozen else []) + of(recent, key)
@@ -326,7 +326,7 @@ class SqliteStore:
                 except AurumError as error:
                     self._set_record_apart(record, error)
                     continue
-                self._recent.add(batch, self._sources.record(batch))
+                self._recent.add_batch(batch, self._sources.record_batch(batch))
             position = records[-1].id
         if self._recent.readings:
             logger.info("%d readings of the log in %.2f s", self._recent.readings, time.perf_counter() - started)
@@ -362,7 +362,7 @@ class SqliteStore:
                 owner = owners.get(batch.source_id, self._sources.get(batch.source_id).owner)
                 owners[batch.source_id] = owner_after(owner, batch.owner, batch.source_id)
                 if key not in fresh:
-                    self._sources.check(batch)
+                    self._sources.require_open_sequence(batch)
                 if key in fresh or contains(self._sources.get(batch.source_id).ranges, batch.sequence):
                     outcomes.append(Written(0, batch.readings))
                     continue
@@ -375,19 +375,19 @@ class SqliteStore:
         if fresh:
             self._log.write([batch.data for batch in fresh.values()])
             for place, batch in fresh.items():
-                rank = self._sources.record(batch)
-                self._recent.add(batch, rank)
+                rank = self._sources.record_batch(batch)
+                self._recent.add_batch(batch, rank)
                 outcomes[places[place]] = Written(batch.readings, 0, rank)
             if self._recent.nbytes >= self._options.recent_bytes:
-                self._loop_wake()
+                self._wake_housekeeping()
         return outcomes
 
     def _sent_only_by(self, machine_id: str, owner: str) -> bool:
         # Memory first: readings that are flushed in between are then found twice
         keys = [key for key in self._recent_keys() if key[0] == machine_id]
-        numbers = {part.rank[0] for key in keys for part in self._parts(key, Memtable.parts)}
+        numbers = {part.rank[0] for key in keys for part in self._parts_of(key, Memtable.parts)}
         numbers |= reads.read_source_numbers(self._log_connection, machine_id)
-        return bool(numbers) and self._sources.owners(numbers) == {owner}
+        return bool(numbers) and self._sources.owners_of(numbers) == {owner}
 
     def _freeze(self) -> Frozen | None:
         """Freezes the recent readings unless an earlier freeze is not flushed yet.
@@ -399,11 +399,11 @@ class SqliteStore:
             self._frozen, self._recent = frozen, Memtable()
         return self._frozen
 
-    def _loop_wake(self) -> None:
+    def _wake_housekeeping(self) -> None:
         if self._appends:
             self._appends.loop.call_soon_threadsafe(self._wake.set)
 
-    def _on(self, connection: sqlite3.Connection) -> Callable[[list[Work]], list[Any]]:
+    def _worker_on(self, connection: sqlite3.Connection) -> Callable[[list[Work]], list[Any]]:
         return lambda items: [_run_work(work, connection) for work in items]
 
     def _prune(self, connection: sqlite3.Connection) -> None:
@@ -419,7 +419,7 @@ class SqliteStore:
                 (before, before, json.dumps(sorted(KEPT_KINDS))),
             )
 
-    async def _keep_house(self) -> None:
+    async def _run_housekeeping(self) -> None:
         """Flushes, merges and deletes, for as long as the store runs."""
         backoff = _HOUSEKEEPING
         while True:
@@ -428,7 +428,7 @@ class SqliteStore:
                     await self._wake.wait()
             self._wake.clear()
             try:
-                await self._look_at_disk()
+                await self._update_disk_gauges()
                 grown = self._recent.nbytes >= self._options.recent_bytes
                 if grown or self._frozen or time.monotonic() - self._flushed_at >= self._options.flush_seconds:
                     await self._flush()
@@ -457,19 +457,21 @@ class SqliteStore:
         await asyncio.shield(self._flushing)
 
     async def _flush_once(self) -> None:
-        frozen = await self._started(self._appends).call(self._freeze)
+        frozen = await self._require_started(self._appends).call(self._freeze)
         if frozen is None:
             self._flushed_at = time.monotonic()
             return
         started = time.perf_counter()
-        touched = await self._started(self._tables).run(lambda connection: flush(connection, frozen, self._numbers), 1)
+        touched = await self._require_started(self._tables).run(
+            lambda connection: flush(connection, frozen, self._numbers), 1
+        )
         metrics.track_db_query("flush", time.perf_counter() - started)
-        self._sources.flushed()
+        self._sources.mark_flushed()
         self._frozen = None
         self._flushed_at = time.monotonic()
         self._room.set()
-        await self._started(self._upkeep).call(lambda: self._compactor.note(touched))
-        await self._started(self._appends).call(lambda: self._log.trim(frozen.position))
+        await self._require_started(self._upkeep).call(lambda: self._compactor.record_segments(touched))
+        await self._require_started(self._appends).call(lambda: self._log.trim(frozen.position))
 
     async def _maintain(self) -> None:
         """Runs the maintenance that is due. Returns early when readings wait to be flushed.
@@ -479,27 +481,29 @@ class SqliteStore:
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_THROUGH_EVERY:
             self._looked_at = now
-            await self._tend("looking for what to merge", lambda tables: self._compactor.look_through(tables, now_us()))
-            await self._tend("forgetting what is old", self._prune)
+            await self._run_maintenance(
+                "looking for what to merge", lambda tables: self._compactor.find_due(tables, now_us())
+            )
+            await self._run_maintenance("forgetting what is old", self._prune)
         if now - self._counted_at >= _COUNT_EVERY:
             self._counted_at = now
-            metrics.ingestion_segments.set(await self._tend("counting segments", _count_segments) or 0)
-            await self._tend("looking at damaged segments", report_damaged_segments)
+            metrics.ingestion_segments.set(await self._run_maintenance("counting segments", _count_segments) or 0)
+            await self._run_maintenance("looking at damaged segments", report_damaged_segments)
         if self._options.retention:
             before = now_us() - int(self._options.retention * DAY_US)
-            while expired := await self._tend("removing what is old", lambda tables: expire(tables, before)):
+            while expired := await self._run_maintenance("removing what is old", lambda tables: expire(tables, before)):
                 metrics.ingestion_readings_expired_total.inc(expired)
         while self._compactor.due and not self._wake.is_set():
             merged = self._compactor.merged_segments
-            await self._tend("merging segments", lambda tables: self._compactor.step(tables, now_us()))
+            await self._run_maintenance("merging segments", lambda tables: self._compactor.merge_next(tables, now_us()))
             metrics.ingestion_segments_merged_total.inc(self._compactor.merged_segments - merged)
             if "merging segments" in self._failing:
                 break
 
-    async def _tend(self, what: str, work: Work) -> Any:
+    async def _run_maintenance(self, what: str, work: Work) -> Any:
         """Runs a piece of maintenance, and returns its result, or None if it failed."""
         try:
-            done = await self._started(self._upkeep).run(work, 1)
+            done = await self._require_started(self._upkeep).run(work, 1)
         except AurumError as error:
             if what not in self._failing:
                 logger.error("%s fails and is tried again later: %s", what, error.message)
@@ -509,7 +513,7 @@ class SqliteStore:
         self._failing.discard(what)
         return done
 
-    async def _look_at_disk(self) -> None:
+    async def _update_disk_gauges(self) -> None:
         """Updates the gauges, and clears the problem of a full disk when there is room again."""
         metrics.ingestion_disk_free_bytes.set(await asyncio.to_thread(self._log.look))
         metrics.ingestion_store_bytes.labels("log").set(self._log.bytes_on_disk)

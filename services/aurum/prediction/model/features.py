@@ -101,7 +101,7 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
             continue
         times, values = column
         if shared is None or not (shared[0] is times or np.array_equal(shared[0], times)):
-            regimes = spec.regimes.of(settings_at(spec.regimes, columns, times)) if spec.regimes else None
+            regimes = spec.regimes.nearest(settings_at(spec.regimes, columns, times)) if spec.regimes else None
             shared = times, np.floor(age_of(times) / spec.step).astype(np.int64), regimes
         _, steps, regimes = shared
         if spec.regimes is not None and regimes is not None:

@@ -34,7 +34,7 @@ class Regimes:
     mean: Floats
     deviation: Floats
 
-    def of(self, settings: Floats) -> Indices:
+    def nearest(self, settings: Floats) -> Indices:
         """Returns the nearest regime for settings[reading, column]; -1 if one of them is NaN."""
         known = ~np.isnan(settings).any(axis=1)
         distances = (((settings[:, None, :] - self.centers[None, :, :]) / self.scale) ** 2).sum(axis=2)

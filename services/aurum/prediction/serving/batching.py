@@ -102,12 +102,12 @@ class MicroBatcher(Generic[T, R]):
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
-            await self._gather()
-            taken = self._take()
+            await self._wait_for_more()
+            taken = self._take_batch()
             if taken:
-                await self._call(taken)
+                await self._run_batch(taken)
 
-    async def _gather(self) -> None:
+    async def _wait_for_more(self) -> None:
         """Waits for more items as long as this saves time."""
         while self._count < self._limits.most:
             oldest = self._queue[0].since
@@ -122,7 +122,7 @@ class MicroBatcher(Generic[T, R]):
                 self._arrived.set()
                 return
 
-    def _take(self) -> list[_PendingCall[T, R]]:
+    def _take_batch(self) -> list[_PendingCall[T, R]]:
         """Takes the requests for one call from the queue: at least one, and as many as fit. Drops cancelled ones."""
         taken: list[_PendingCall[T, R]] = []
         size = 0
@@ -137,7 +137,7 @@ class MicroBatcher(Generic[T, R]):
             self._arrived.clear()
         return taken
 
-    async def _call(self, taken: list[_PendingCall[T, R]]) -> None:
+    async def _run_batch(self, taken: list[_PendingCall[T, R]]) -> None:
         items = [item for waiting in taken for item in waiting.items]
         metrics.prediction_batch_size.observe(len(items))
         started = time.perf_counter()
@@ -148,7 +148,7 @@ class MicroBatcher(Generic[T, R]):
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             return
-        self._learn(len(items), time.perf_counter() - started)
+        self._update_fixed_cost(len(items), time.perf_counter() - started)
         start = 0
         for waiting in taken:
             end = start + len(waiting.items)
@@ -156,7 +156,7 @@ class MicroBatcher(Generic[T, R]):
                 waiting.answer.set_result(results[start:end])
             start = end
 
-    def _learn(self, size: int, seconds: float) -> None:
+    def _update_fixed_cost(self, size: int, seconds: float) -> None:
         self._calls.append((size, seconds))
         if len(self._calls) < _LEAST_CALLS:
             return

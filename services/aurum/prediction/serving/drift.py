@@ -46,7 +46,7 @@ class MeanChanges:
     def __init__(self) -> None:
         self._window = self._empty()
 
-    def add(self, value: float) -> bool:
+    def update(self, value: float) -> bool:
         """Adds a value. Returns whether the mean has changed."""
         changed = bool(self._window.update(value))
         if changed:
@@ -91,7 +91,7 @@ class DriftMonitor:
         self._outside = np.zeros(len(drift.features))
         metrics.track_drift(self._machine_type, float("nan"), 0.0)  # not known yet
 
-    def add(self, features: Floats) -> None:
+    def observe(self, features: Floats) -> None:
         """Adds the features of predictions, rows[prediction, feature]."""
         if len(features) > _AT_ONCE:
             features = features[:: -(-len(features) // _AT_ONCE)]
@@ -100,13 +100,13 @@ class DriftMonitor:
         for row in ((rows - self._least) / self._scale).tolist():
             for index, value in enumerate(row):
                 if value == value:  # noqa: PLR0124 - NaN, a sensor that is not there, is no change
-                    self._changes[index] += self._means[index].add(value)
+                    self._changes[index] += self._means[index].update(value)
         self._since += len(rows)
         if self._since >= _EVERY:
             self._since = 0
             self._compare()
 
-    def features(self) -> list[FeatureDrift]:
+    def feature_drift(self) -> list[FeatureDrift]:
         """Returns the drift of each main feature as of the last comparison."""
         return [
             FeatureDrift(

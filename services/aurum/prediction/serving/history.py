@@ -37,7 +37,7 @@ class PredictionHistory:
         self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → time of the last one
         self._waiting: collections.deque[ingestion_pb2.Event] = collections.deque()
 
-    def note(self, response: prediction_pb2.PredictResponse) -> bool:
+    def record_if_due(self, response: prediction_pb2.PredictResponse) -> bool:
         """Queues a prediction to be recorded if the interval has passed. Returns whether it was queued."""
         now = self._clock()
         machine_id = response.machine_id
@@ -51,10 +51,10 @@ class PredictionHistory:
         self._kept.move_to_end(machine_id)
         if len(self._kept) > _REMEMBERED:
             self._kept.popitem(last=False)
-        self.keep(response)
+        self.enqueue(response)
         return True
 
-    def keep(self, response: prediction_pb2.PredictResponse) -> None:
+    def enqueue(self, response: prediction_pb2.PredictResponse) -> None:
         """Queues a prediction to be recorded, regardless of the interval."""
         if len(self._waiting) >= _WAITING:
             self._waiting.popleft()

@@ -52,7 +52,7 @@ class InputReader:
         self._reader = reader
         self._registry = registry
 
-    async def machines(self, machine_ids: Sequence[str], end_us: int = 0) -> list[PredictionInput | AurumError]:
+    async def read_inputs(self, machine_ids: Sequence[str], end_us: int = 0) -> list[PredictionInput | AurumError]:
         """Reads the cases of machines.
 
         Args:
@@ -126,7 +126,7 @@ class InputReader:
             )
         return model
 
-    def given(self, machine_type: str, features: Mapping[str, float]) -> PredictionInput:
+    def input_from_features(self, machine_type: str, features: Mapping[str, float]) -> PredictionInput:
         """Makes a case from features by name; missing ones are NaN.
 
         Raises:

@@ -32,7 +32,7 @@ class Predictor:
         self._batcher = MicroBatcher[PredictionInput, Prediction | AurumError](self._scorer.score, self._thread, limits)
         for machine_type in registry.types:
             if model := registry.active(machine_type):
-                self._scorer.watch(model)
+                self._scorer.monitor_for(model)
 
     def close(self) -> None:
         self._batcher.close()
@@ -51,13 +51,13 @@ class Predictor:
         Raises:
             AurumError: Ingestion did not answer.
         """
-        cases = await self._cases.machines(machine_ids, end_us)
+        cases = await self._cases.read_inputs(machine_ids, end_us)
         answers = iter(await self._batcher([case for case in cases if isinstance(case, PredictionInput)]))
         return [next(answers) if isinstance(case, PredictionInput) else case for case in cases]
 
     async def predict_features(self, machine_type: str, features: Mapping[str, float]) -> Prediction:
         """Predicts from features by name. Raises InvalidArgumentError, or FailedPreconditionError without a model."""
-        answer = (await self._batcher([self._cases.given(machine_type, features)]))[0]
+        answer = (await self._batcher([self._cases.input_from_features(machine_type, features)]))[0]
         if isinstance(answer, AurumError):
             raise answer
         return answer
@@ -79,14 +79,14 @@ class Predictor:
 
     async def explain(self, machine_id: str, top: int) -> Explanation:
         """Explains the prediction of a machine by its `top` strongest factors. Raises AurumError."""
-        case = (await self._cases.machines([machine_id]))[0]
+        case = (await self._cases.read_inputs([machine_id]))[0]
         if isinstance(case, AurumError):
             raise case
         return await self._compute(lambda: self._scorer.explain(case, top))
 
     async def explain_features(self, machine_type: str, features: Mapping[str, float], top: int) -> Explanation:
         """Explains the prediction from features by name. Raises AurumError."""
-        case = self._cases.given(machine_type, features)
+        case = self._cases.input_from_features(machine_type, features)
         return await self._compute(lambda: self._scorer.explain(case, top))
 
     async def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:

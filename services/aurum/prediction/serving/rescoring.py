@@ -57,7 +57,7 @@ class Rescorer:
         self._clock = clock
         self._made: collections.deque[_Scheduled] = collections.deque()
 
-    def note(self, prediction: Prediction) -> None:
+    def schedule(self, prediction: Prediction) -> None:
         """Schedules the repetition of a recorded prediction."""
         if not prediction.machine_id or prediction.row is None:
             return
@@ -71,9 +71,9 @@ class Rescorer:
         while True:
             await asyncio.sleep(self._pause)
             if self._made and self._made[0].due <= self._clock():
-                await self._look(self._made.popleft().prediction)
+                await self._rescore(self._made.popleft().prediction)
 
-    async def _look(self, before: Prediction) -> None:
+    async def _rescore(self, before: Prediction) -> None:
         try:
             # Uses only readings up to the moment of the first prediction
             answer = (await self._predict([before.machine_id], before.as_of_us + 1))[0]

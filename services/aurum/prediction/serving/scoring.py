@@ -81,7 +81,7 @@ class Scorer:
     def __init__(self) -> None:
         self._drift: dict[str, tuple[Model, DriftMonitor]] = {}
 
-    def watch(self, model: Model) -> DriftMonitor:
+    def monitor_for(self, model: Model) -> DriftMonitor:
         """Returns the drift monitor of a champion. A new champion gets a new monitor."""
         known = self._drift.get(model.card.machine_type)
         if known is None or known[0] is not model:
@@ -96,7 +96,7 @@ class Scorer:
 
     def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
         known = self._drift.get(machine_type)
-        return known[1].features() if known is not None and known[0].card.version == version else []
+        return known[1].feature_drift() if known is not None and known[0].card.version == version else []
 
     def score(self, cases: Sequence[PredictionInput]) -> list[Prediction | AurumError]:
         """Returns a prediction for each case, or the error why there is none."""
@@ -110,14 +110,14 @@ class Scorer:
         for indices in by_model.values():
             model = cases[indices[0]].model
             if model is not None:
-                answers |= self._score_by(model, {index: cases[index] for index in indices})
+                answers |= self._score_with(model, {index: cases[index] for index in indices})
         return [answers[index] for index in range(len(cases))]
 
     def score_rows(self, model: Model, rows: Floats) -> Predictions:
         """Predicts from computed features, one row for each machine."""
         started = time.perf_counter()
         result = model.predict(rows)
-        self.watch(model).add(rows)
+        self.monitor_for(model).observe(rows)
         risk = result.risk if result.risk is not None else result.anomaly
         metrics.track_predictions(model.card.machine_type, model.card.version, time.perf_counter() - started, risk)
         return result
@@ -152,7 +152,7 @@ class Scorer:
             dict(zip(names, row.tolist(), strict=True)),
         )
 
-    def _score_by(self, model: Model, cases: dict[int, PredictionInput]) -> dict[int, Prediction | AurumError]:
+    def _score_with(self, model: Model, cases: dict[int, PredictionInput]) -> dict[int, Prediction | AurumError]:
         answers: dict[int, Prediction | AurumError] = {}
         started = time.perf_counter()
         rows: dict[int, Floats] = {}
@@ -166,7 +166,7 @@ class Scorer:
             return answers
         features = np.stack(list(rows.values()))
         result = model.predict(features)
-        self.watch(model).add(features)
+        self.monitor_for(model).observe(features)
         seconds = (time.perf_counter() - started) / len(rows)
         for position, (index, row) in enumerate(rows.items()):
             answer = _prediction(model, cases[index], result, position, row)

@@ -51,7 +51,7 @@ def fit_regimes(runs: Sequence[Run], settings: Sequence[str], sensors: Sequence[
     found = Regimes(tuple(settings), centers, scale, tuple(sensors), np.empty((0, 0)), np.empty((0, 0)))
     mean = np.zeros((len(centers), len(sensors)))
     deviation = np.ones_like(mean)
-    of_rows = found.of(_setting_rows(runs, settings))
+    of_rows = found.nearest(_setting_rows(runs, settings))
     explained = []
     for index, sensor in enumerate(sensors):
         values = np.concatenate([run.columns[sensor] for run in runs])

@@ -191,11 +191,11 @@ def iot_sim(
     if ":" not in address:
         raise typer.BadParameter(f"{to!r} is neither edge, ingestion nor host:port", param_hint="--to")
     fleet = FleetOptions(machines, rate, speed_up, seed, site, backfill=backfill, types=tuple(machine_type or ()))
-    if protocol not in (known := [kind.value for kind in Kind]):
-        raise typer.BadParameter(f"{protocol!r} is none of {', '.join(known)}", param_hint="--protocol")
+    if protocol not in (protocols := [kind.value for kind in Kind]):
+        raise typer.BadParameter(f"{protocol!r} is none of {', '.join(protocols)}", param_hint="--protocol")
     peer = make_peer(Kind(protocol), at)
-    told = Told(peer, write_inputs) if peer else None
-    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address, told), settings)
+    peer_connection = Told(peer, write_inputs) if peer else None
+    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address, peer_connection), settings)
 
 
 @app.command("edge-sim", rich_help_panel=_SIMULATORS)
@@ -278,9 +278,9 @@ def import_(
         opened = http_target(api, settings) if api else grpc_target(ingestion or settings.ingestion_target, settings)
         async with opened as target:
             result = await import_file(file, format_.value, target, machine_type=machine_type, site=site, prefix=prefix)
-        known = f", {result.known:,} were there already" if result.known else ""
+        duplicates = f", {result.known:,} were there already" if result.known else ""
         machines = "1 machine" if result.machines == 1 else f"{result.machines} machines"
-        typer.echo(f"{file.name}: {result.stored:,} readings of {machines} imported{known}")
+        typer.echo(f"{file.name}: {result.stored:,} readings of {machines} imported{duplicates}")
 
     asyncio.run(run())
 
@@ -369,14 +369,14 @@ def store_check(
     if repair:
         moved = snapshot.repair(store)
         typer.echo(f"{moved} damaged segments moved to {store}-damaged" if moved else "no segment is damaged")
-    found = snapshot.check(store)
-    for problem in found.problems:
+    result = snapshot.check(store)
+    for problem in result.problems:
         typer.echo(problem)
     typer.echo(
-        f"{found.segments:,} segments with {found.readings:,} readings and {found.log_records:,} batches in the log: "
-        + (f"{len(found.problems)} damaged" if found.problems else "all whole")
+        f"{result.segments:,} segments with {result.readings:,} readings and {result.log_records:,} batches in the log: "
+        + (f"{len(result.problems)} damaged" if result.problems else "all whole")
     )
-    if found.problems:
+    if result.problems:
         raise typer.Exit(1)
 
 
@@ -465,12 +465,12 @@ def policy_explain(
     if not any(each.client == client and each.server == server for each in CALLS):
         _fail(f"{client} does not call {server}", 2)
     settings = load_settings(OperatorSettings)
-    found = (
+    policies = (
         effective.policies_of_cluster(effective.read_cluster(settings))
         if from_cluster
         else effective.policies_of_document(settings, None)
     )
-    effective.explain(found, settings, Target(client, server, method))
+    effective.explain(policies, settings, Target(client, server, method))
 
 
 @policy_app.command("diff")

@@ -40,8 +40,8 @@ class Effective:
     def policy(self, settings: Settings, target: Target) -> tuple[Policy, str]:
         """The policy of a call, and what it matches."""
         document = self.documents.get(target.client or "", PolicyDocument())
-        found = document.for_call(target.client or "", target.server, target.method or "*")
-        return (found, found.target) if found else (default_policy(settings), "the settings")
+        policy = document.for_call(target.client or "", target.server, target.method or "*")
+        return (policy, policy.target) if policy else (default_policy(settings), "the settings")
 
 
 def policies_of_document(settings: Settings, path: Path | None) -> Effective:
@@ -50,8 +50,8 @@ def policies_of_document(settings: Settings, path: Path | None) -> Effective:
     document = load_policy_document(document_path(path)) if path else PolicyDocument()
 
     def origin(target: Target) -> Mapping[str, str]:
-        found = document.for_call(target.client or "", target.server, target.method or "*")
-        return dict.fromkeys(found.model_fields_set, f"{path}: {found.target}") if found else {}
+        policy = document.for_call(target.client or "", target.server, target.method or "*")
+        return dict.fromkeys(policy.model_fields_set, f"{path}: {policy.target}") if policy else {}
 
     return Effective(dict.fromkeys(SERVICES, document), origin)
 
@@ -103,14 +103,14 @@ def show_cluster(cluster: ClusterSnapshot) -> None:
     for resource in sorted(cluster.resources, key=lambda each: each.age):
         status = resource.status
         conditions = {each["type"]: each for each in status.get("conditions", ())}
-        told = [
+        conditions_shown = [
             f"{conditions[name]['status']} ({conditions[name]['reason']})" if name in conditions else "not yet"
             for name in ("Accepted", "Programmed")
         ]
         lagging = ", ".join(each["pod"] for each in status.get("pods", {}).get("laggards", ()))
         name = f"{resource.kind}/{resource.name}"
         generation, pods = str(resource.generation), status.get("converged", "")
-        table.add_row(name, status.get("targets", ""), generation, *told, pods, lagging)
+        table.add_row(name, status.get("targets", ""), generation, *conditions_shown, pods, lagging)
     _console().print(table)
 
 

@@ -22,12 +22,12 @@ def evaluate_files(given: DataSelection, root: Path, version: str | None) -> Non
     """Prints how the models do. Raises EvaluationError, and what loading and evaluating raise."""
     for machine_type, runs in _load_runs(given).items():
         model = _load_model(root, machine_type, version)
-        found, last = evaluate_model(model, runs)
+        evaluation, last = evaluate_model(model, runs)
         unit = model.card.unit
-        print(f"{machine_type} {model.card.version}: {found.protocol}")
-        for name, value in found.metrics.model_dump().items():
+        print(f"{machine_type} {model.card.version}: {evaluation.protocol}")
+        for name, value in evaluation.metrics.model_dump().items():
             if value is not None:
-                low, high = found.confidence.get(name, (None, None))
+                low, high = evaluation.confidence.get(name, (None, None))
                 spread = "" if low is None else f"  (95 %: {low:.4g} to {high:.4g})"
                 print(f"  {name:24} {value:.4g}{f' {unit}' if name in ('rul_rmse', 'rul_mae') else ''}{spread}")
         if last is not None:
@@ -54,8 +54,8 @@ def explain_files(given: DataSelection, root: Path, version: str | None, machine
 
 def _load_runs(given: DataSelection) -> dict[str, list[Run]]:
     histories = load_histories(given)
-    for said in histories.said:
-        print(said, file=sys.stderr)
+    for note in histories.said:
+        print(note, file=sys.stderr)
     return histories.by_type
 
 
@@ -66,8 +66,8 @@ def _last_runs(runs: Sequence[Run]) -> list[Run]:
 def _load_model(root: Path, machine_type: str, version: str | None) -> Model:
     serving = read_serving(root, machine_type)
     if serving is None and version is None:
-        there = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
-        raise EvaluationError(f"there is no model for machine type {machine_type!r} in {root}; there are: {there}")
+        available = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
+        raise EvaluationError(f"there is no model for machine type {machine_type!r} in {root}; there are: {available}")
     try:
         return load_model(root / machine_type / (version or (serving.version if serving else "")))
     except CorruptModelError as error:
@@ -80,13 +80,13 @@ def _print_explanation(model: Model, run: Run, top: int) -> None:
     if not len(steps.ages):
         raise EvaluationError(f"{run.machine_id} has no reading of the model's sensors {', '.join(model.spec.queried)}")
     row = features_of_windows([window_of(steps)])
-    told = model.predict(row)
-    parts = [f"anomaly {told.anomaly[0]:.2f}"]
-    if told.risk is not None:
-        parts.insert(0, f"risk {told.risk[0]:.3f}")
-    if told.rul is not None and told.quantiles is not None:
-        low, high = told.quantiles[0, 0], told.quantiles[0, -1]
-        parts.append(f"RUL {told.rul[0]:.4g} ({low:.4g} to {high:.4g}) {model.card.unit}")
+    predicted = model.predict(row)
+    parts = [f"anomaly {predicted.anomaly[0]:.2f}"]
+    if predicted.risk is not None:
+        parts.insert(0, f"risk {predicted.risk[0]:.3f}")
+    if predicted.rul is not None and predicted.quantiles is not None:
+        low, high = predicted.quantiles[0, 0], predicted.quantiles[0, -1]
+        parts.append(f"RUL {predicted.rul[0]:.4g} ({low:.4g} to {high:.4g}) {model.card.unit}")
     print(f"{run.machine_id}: {', '.join(parts)}")
     contributions = model.contributions(row[0])
     for index in np.argsort(-np.abs(contributions), kind="stable")[:top]:

@@ -89,11 +89,11 @@ def _add_blocks(machines: dict[str, Columns], blocks: Iterable[Rows], value_colu
     for block in blocks:
         for series in to_series(block, value_column=value_column):
             columns = machines.setdefault(series.machine_id, {})
-            known = columns.get(series.sensor)
+            earlier = columns.get(series.sensor)
             columns[series.sensor] = (
                 (series.timestamps, series.values)
-                if known is None
-                else (np.append(known[0], series.timestamps), np.append(known[1], series.values))
+                if earlier is None
+                else (np.append(earlier[0], series.timestamps), np.append(earlier[1], series.values))
             )
 
 

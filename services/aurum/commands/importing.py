@@ -148,8 +148,8 @@ class _HttpTarget:
             )
 
         if (await self._call(attempt)).status_code == 409:
-            found = await self._call(lambda: self._client.get(f"/api/machines/{machine_id}"))
-            _check_type(machine_id, str(_successful(found).json()["machine_type"]), machine_type)
+            response = await self._call(lambda: self._client.get(f"/api/machines/{machine_id}"))
+            _check_type(machine_id, str(_successful(response).json()["machine_type"]), machine_type)
 
     async def write(self, source_id: str, series: list[Series]) -> tuple[int, int]:
         readings = [
@@ -211,9 +211,9 @@ async def _await_writes(
         if error := task.exception():
             failure = error
             continue
-        stored, known = task.result()
+        stored, duplicates = task.result()
         result.stored += stored
-        result.known += known
+        result.known += duplicates
     if failure:
         for task in pending:
             task.cancel()
@@ -244,8 +244,8 @@ def _registration(machine_id: str, machine_type: str, site: str) -> str:
     return f"import-{hashlib.sha256(f'{machine_id}/{machine_type}/{site}'.encode()).hexdigest()[:24]}"
 
 
-def _check_type(machine_id: str, found: str, wanted: str) -> None:
-    if found != wanted:
+def _check_type(machine_id: str, registered: str, requested: str) -> None:
+    if registered != requested:
         raise FailedPreconditionError(
-            f"machine {machine_id} is registered as {found!r}, not {wanted!r}; import with --machine-type {found}"
+            f"machine {machine_id} is registered as {registered!r}, not {requested!r}; import with --machine-type {registered}"
         )

@@ -181,18 +181,18 @@ def _data_selection(
 
     if format_ in (DataFormat.cmapss, DataFormat.csv) and not files:
         raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
-    found: list[Path] = []
+    tables: list[Path] = []
     for file in files or ():
         if not file.exists():
             raise typer.BadParameter(f"{file} does not exist", param_hint="FILES")
         inside = sorted(each for each in file.rglob("*") if each.suffix in _TABLES) if file.is_dir() else [file]
         if not inside:
             raise typer.BadParameter(f"{file} has no {' or '.join(sorted(_TABLES))} file in it", param_hint="FILES")
-        found += inside
+        tables += inside
     unit, time, life, failure, left = columns
     return DataSelection(
         format_.value if format_ else None,
-        found,
+        tables,
         machine_type or [],
         run_to_failure,
         DeclaredColumns(unit=unit, time=time, life=life, failure=failure, left=left),

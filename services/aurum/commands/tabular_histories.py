@@ -222,7 +222,7 @@ def _runs(
         else:
             at = CMAPSS_EPOCH_US + np.arange(len(rows), dtype=np.int64) * HOUR_US
         rows, at = _sorted_by_time(unit, rows, at, roles.time or roles.life or "")
-        found = split_runs(
+        machine_runs = split_runs(
             unit if machine_id_problem(unit) is None else _slug(unit) or "machine",
             at,
             {name: values[rows] for name, values in columns.items()},
@@ -230,8 +230,8 @@ def _runs(
             axis=life,
         )
         if left is not None:
-            found = [_with_remaining_life(run, left[rows], at) for run in found]
-        runs.setdefault(_slug(types[rows[0]]) if types else named_type, []).extend(found)
+            machine_runs = [_with_remaining_life(run, left[rows], at) for run in machine_runs]
+        runs.setdefault(_slug(types[rows[0]]) if types else named_type, []).extend(machine_runs)
     return runs
 
 
@@ -277,8 +277,8 @@ def _long_runs(
     runs: dict[str, list[Run]] = {}
     for unit, by_sensor in rows.items():
         columns = {}
-        for sensor, found in by_sensor.items():
-            ordered, at = _sorted_by_time(unit, np.array(found), times[found], time_column)
+        for sensor, sensor_rows in by_sensor.items():
+            ordered, at = _sorted_by_time(unit, np.array(sensor_rows), times[sensor_rows], time_column)
             columns[sensor] = at, values[ordered]
         timestamps, aligned = align(columns)
         first = next(iter(by_sensor.values()))[0]

@@ -19,8 +19,8 @@ def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with
     A type that cannot be trained is named at the end; the others are trained all the same.
     """
     histories = load_histories(given)
-    for said in histories.said:
-        print(said, file=sys.stderr)
+    for note in histories.said:
+        print(note, file=sys.stderr)
     failed: list[TrainingDataError] = []
     for machine_type, runs in histories.by_type.items():
         started = time.monotonic()

@@ -59,24 +59,24 @@ def load_histories(given: DataSelection) -> Histories:
         match form:
             case "plant":
                 source = f"plant model, {given.machines} machines a type, seed {given.seed}"
-                found = Histories(from_plant(given.types, given.machines, given.seed), source)
+                histories = Histories(from_plant(given.types, given.machines, given.seed), source)
             case "cmapss":
-                found = Histories(
+                histories = Histories(
                     from_cmapss(given.files, only or CMAPSS_TYPE), f"C-MAPSS: {describe_files(given.files)}"
                 )
             case "store":
                 stored = from_store(given.files, only, given.run_to_failure)
-                found = Histories(stored, f"store: {', '.join(map(str, given.files))}")
+                histories = Histories(stored, f"store: {', '.join(map(str, given.files))}")
             case _:
-                found = _from_table(given, only)
+                histories = _from_table(given, only)
     except TableError as error:
         named = ", ".join(map(str, given.files))
         raise TableError(error.row, error.column, f"{error.description} (in {named})") from error
     if given.left_file:
-        found = replace(found, by_type=_with_remaining_lives(found.by_type, given.left_file))
+        histories = replace(histories, by_type=_with_remaining_lives(histories.by_type, given.left_file))
     if given.sensors:
-        found = replace(found, by_type=_select_sensors(found.by_type, given.sensors, found.life))
-    return found
+        histories = replace(histories, by_type=_select_sensors(histories.by_type, given.sensors, histories.life))
+    return histories
 
 
 def _from_table(given: DataSelection, only: str | None) -> Histories:
@@ -85,27 +85,28 @@ def _from_table(given: DataSelection, only: str | None) -> Histories:
         if only is None:
             raise HistoryError("say with --machine-type what machines these are")
         return Histories({only: from_csv(given.files, only, given.run_to_failure)[only]}, source)
-    by_type, life, said = read_histories(given.files, replace(given.declared, machine_type=only), given.run_to_failure)
-    return Histories(by_type, source, given.declared.life and life, said)
+    by_type, life, notes = read_histories(given.files, replace(given.declared, machine_type=only), given.run_to_failure)
+    return Histories(by_type, source, given.declared.life and life, notes)
 
 
 def _select_sensors(by_type: dict[str, list[Run]], sensors: Sequence[str], life: str | None) -> dict[str, list[Run]]:
     """The runs with these sensors alone, and with what counts life and tells failures."""
-    there = {name for runs in by_type.values() for run in runs for name in run.columns}
-    unknown = [name for name in sensors if name not in there]
+    available = {name for runs in by_type.values() for run in runs for name in run.columns}
+    unknown = [name for name in sensors if name not in available]
     if unknown:
-        raise HistoryError(f"there is no sensor {unknown[0]!r}; there are {', '.join(sorted(there))}")
-    kept = {*sensors, *AXES, FAULT, life}
+        raise HistoryError(f"there is no sensor {unknown[0]!r}; there are {', '.join(sorted(available))}")
+    kept_columns = {*sensors, *AXES, FAULT, life}
     return {
         machine_type: [
-            replace(run, columns={name: values for name, values in run.columns.items() if name in kept}) for run in runs
+            replace(run, columns={name: values for name, values in run.columns.items() if name in kept_columns})
+            for run in runs
         ]
         for machine_type, runs in by_type.items()
     }
 
 
 def _with_remaining_lives(by_type: dict[str, list[Run]], file: Path) -> dict[str, list[Run]]:
-    runs = [run for found in by_type.values() for run in found]
+    runs = [run for runs_of_type in by_type.values() for run in runs_of_type]
     try:
         left = np.loadtxt(file, ndmin=1)
     except ValueError as error:
@@ -114,6 +115,6 @@ def _with_remaining_lives(by_type: dict[str, list[Run]], file: Path) -> dict[str
         raise HistoryError(f"{file} has {left.size} numbers, and there are {len(runs)} runs; it needs one of each")
     given = iter(left.tolist())
     return {
-        name: [Run(run.machine_id, True, run.timestamps, run.columns, next(given)) for run in found]
-        for name, found in by_type.items()
+        name: [Run(run.machine_id, True, run.timestamps, run.columns, next(given)) for run in runs_of_type]
+        for name, runs_of_type in by_type.items()
     }

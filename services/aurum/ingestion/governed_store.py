@@ -107,8 +107,8 @@ class GovernedStore:
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
-        asked = (kind, machine_id, start_us, end_us, limit, before)
-        return await self._call("events", lambda: self._store.events(*asked))
+        arguments = (kind, machine_id, start_us, end_us, limit, before)
+        return await self._call("events", lambda: self._store.events(*arguments))
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
         return await self._call("events", lambda: self._store.journal(kind, after, before, limit))

@@ -107,8 +107,8 @@ class MachineStates:
             state.first_seen_us = min(state.first_seen_us or change.first_us, change.first_us)
         for sensor, latest in change.sensors.items():
             at = latest.at_us
-            known = state.sensors.get(sensor)
-            if known is None or (at, latest.rank) > (known[0], state.ranks.get(sensor, ())):
+            latest_known = state.sensors.get(sensor)
+            if latest_known is None or (at, latest.rank) > (latest_known[0], state.ranks.get(sensor, ())):
                 self._set_latest(state, sensor, at, latest.value)
                 state.ranks[sensor] = latest.rank
             state.first_seen_us = min(state.first_seen_us or at, at)
@@ -143,9 +143,9 @@ class MachineStates:
             tail = self._tails.get((series.machine_id, series.sensor))
             if tail is not None:
                 tail.append_readings(series.timestamps, series.values, increasing=series.increasing)
-            known = state.sensors.get(series.sensor)
-            if known is None or (newest, rank) >= (known[0], state.ranks.get(series.sensor, ())):
-                if known is None:
+            latest_known = state.sensors.get(series.sensor)
+            if latest_known is None or (newest, rank) >= (latest_known[0], state.ranks.get(series.sensor, ())):
+                if latest_known is None:
                     self._room.count_sensors(state.site)
                 state.sensors[series.sensor] = (newest, float(series.values[position]))
                 state.ranks[series.sensor] = rank
@@ -227,7 +227,7 @@ class MachineStates:
         size: int,
         machine_type: str,
         site: str,
-        wanted: Callable[[str], bool] = bool,
+        may_see: Callable[[str], bool] = bool,
     ) -> tuple[list[MachineState], str]:
         """Returns a page of the matching machines, in the order of their ids.
 
@@ -241,17 +241,17 @@ class MachineStates:
         Returns:
             The machines, and the next `after`; empty at the end.
         """
-        found: list[MachineState] = []
+        states: list[MachineState] = []
         for index in range(bisect_right(self._ids, after) if after else 0, len(self._ids)):
             state = self._states[self._ids[index]]
             if (machine_type and state.record.machine_type != machine_type) or (site and state.record.site != site):
                 continue
-            if not wanted(state.record.machine_id):
+            if not may_see(state.record.machine_id):
                 continue
-            if len(found) == size:
-                return found, found[-1].record.machine_id
-            found.append(state)
-        return found, ""
+            if len(states) == size:
+                return states, states[-1].record.machine_id
+            states.append(state)
+        return states, ""
 
     @property
     def version(self) -> int:

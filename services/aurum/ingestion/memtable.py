@@ -153,9 +153,9 @@ class Memtable:
         joined = self._joined.get(key)
         if joined is None:
             joined = self._joined[key] = _Joined(0, [], -1)
-        fresh = self._parts_since(key, joined.places)
-        joined.places += len(fresh)
-        for run, together in itertools.groupby(fresh, key=lambda each: each[0]):
+        new_parts = self._parts_since(key, joined.places)
+        joined.places += len(new_parts)
+        for run, together in itertools.groupby(new_parts, key=lambda each: each[0]):
             parts = [part for _, part in together]
             if run == joined.run:
                 parts.insert(0, joined.parts.pop())
@@ -169,13 +169,13 @@ class Memtable:
             number = self._numbers.get(key)
             places = self._places[number][first:] if number is not None else []
             batches = self._batches
-        found: list[tuple[int, Part]] = []
+        parts: list[tuple[int, Part]] = []
         for place in places:
             start = place >> _COUNT_BITS & (1 << _START_BITS) - 1
             end = start + (place & (1 << _COUNT_BITS) - 1)
             batch = batches[place >> (_COUNT_BITS + _START_BITS)]
-            found.append((batch.run, Part(batch.rank, batch.timestamps[start:end], batch.values[start:end])))
-        return found
+            parts.append((batch.run, Part(batch.rank, batch.timestamps[start:end], batch.values[start:end])))
+        return parts
 
     def series_keys(self) -> list[SeriesKey]:
         with self._lock:

@@ -65,8 +65,8 @@ class PlantCapacity:
         """
         coming = Reservation()
         for series in batch.series:
-            known = machines.get(series.machine_id)
-            if known is None or series.sensor not in known.sensors:
+            machine = machines.get(series.machine_id)
+            if machine is None or series.sensor not in machine.sensors:
                 coming.sensors.setdefault(series.machine_id, []).append(series.sensor)
         if coming.sensors:
             self._check(coming, machines)
@@ -103,23 +103,23 @@ class PlantCapacity:
             )
         more: Counter[str] = Counter()  # by site
         for machine_id, sensors in coming.sensors.items():
-            known = machines.get(machine_id)
-            there = len(known.sensors) if known else 0
-            expecting = self._reserved_sensors(machine_id, known) + len(
+            machine = machines.get(machine_id)
+            present = len(machine.sensors) if machine else 0
+            expecting = self._reserved_sensors(machine_id, machine) + len(
                 set(sensors).difference(self._coming.get(machine_id, ()))
             )
-            if there + expecting > limits.sensors_per_machine:
+            if present + expecting > limits.sensors_per_machine:
                 raise ResourceExhaustedError(
-                    f"machine {machine_id} has {there} sensors and {limits.sensors_per_machine} are allowed "
+                    f"machine {machine_id} has {present} sensors and {limits.sensors_per_machine} are allowed "
                     f"(AURUM_INGESTION_MAX_SENSORS_PER_MACHINE); {min(sensors)} cannot be added",
                     reason="TOO_MANY_SENSORS",
                 )
-            more[known.site if known else ""] += expecting
+            more[machine.site if machine else ""] += expecting
         for machine_id in self._coming:
             if machine_id not in coming.sensors:
-                known = machines.get(machine_id)
-                more[known.site if known else ""] += self._reserved_sensors(machine_id, known)
-        for site in {known.site if (known := machines.get(machine_id)) else "" for machine_id in coming.sensors}:
+                machine = machines.get(machine_id)
+                more[machine.site if machine else ""] += self._reserved_sensors(machine_id, machine)
+        for site in {machine.site if (machine := machines.get(machine_id)) else "" for machine_id in coming.sensors}:
             if self._of_site[site] + more[site] > limits.sensors_per_site:
                 raise ResourceExhaustedError(
                     f"site {site!r} has as many sensors as are allowed, {limits.sensors_per_site} "
@@ -127,10 +127,10 @@ class PlantCapacity:
                     reason="TOO_MANY_SENSORS",
                 )
 
-    def _reserved_sensors(self, machine_id: str, known: KnownMachine | None) -> int:
+    def _reserved_sensors(self, machine_id: str, machine: KnownMachine | None) -> int:
         """Returns how many sensors of a machine are only reserved.
 
         Another batch with the same may have been applied already.
         """
         sensors = self._coming.get(machine_id, ())
-        return len(sensors) if known is None else sum(1 for sensor in sensors if sensor not in known.sensors)
+        return len(sensors) if machine is None else sum(1 for sensor in sensors if sensor not in machine.sensors)

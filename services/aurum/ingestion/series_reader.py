@@ -84,7 +84,7 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
 
 def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
     """Returns the last `last` readings in the range. Reads backwards, day by day."""
-    found: list[tuple[Timestamps, Values]] = []
+    parts: list[tuple[Timestamps, Values]] = []
     count = 0
     before = end_us
     while count < last and before > start_us:
@@ -93,10 +93,10 @@ def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> t
             break
         low = max(start_us, newest // DAY_US * DAY_US)
         part = _last_of_day(source, low, before, last - count)
-        found.insert(0, part)
+        parts.insert(0, part)
         count += len(part[0])
         before = low
-    timestamps, values = merge_parts(found)
+    timestamps, values = merge_parts(parts)
     return timestamps[-last:], values[-last:]
 
 
@@ -112,8 +112,8 @@ def read_merged(
     if all(segment.ranks is None for segment in loaded):
         timestamps, values = merge_parts([segment[:2] for segment in loaded])
     else:
-        found = zip(ordered, loaded, strict=True)
-        timestamps, values, _ = merge_ranked([with_ranks(*each) for each in found if len(each[1].values)])
+        readings = zip(ordered, loaded, strict=True)
+        timestamps, values, _ = merge_ranked([with_ranks(*each) for each in readings if len(each[1].values)])
     low, high = np.searchsorted(timestamps, [start_us, end_us])
     return timestamps[low:high], values[low:high]
 

@@ -92,9 +92,9 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         require_machines(request.machine_ids)
         states = [await self._find_state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
-        asked = [(state, _requested_sensors(state, request)) for state in states]
-        _check_series(sum(len(sensors) for _, sensors in asked), request.last)
-        for state, wanted in sorted(asked, key=lambda each: each[0].record.machine_id):
+        requested = [(state, _requested_sensors(state, request)) for state in states]
+        _check_series(sum(len(sensors) for _, sensors in requested), request.last)
+        for state, wanted in sorted(requested, key=lambda each: each[0].record.machine_id):
             for start in range(0, len(wanted), _SENSORS_AT_ONCE):
                 for sensor, points in await self._read_points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
                     answer.add_series(state.record.machine_id, sensor, points)
@@ -139,8 +139,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 record.machine_id, owner
             ):
                 raise unknown_machine(record.machine_id)
-        found = await self._store.register(record, self._plant.apply_registration)
-        return self._plant.get(found.machine_id)
+        registered = await self._store.register(record, self._plant.apply_registration)
+        return self._plant.get(registered.machine_id)
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
@@ -190,13 +190,13 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
         limit = request.limit or _PAGE
         if request.by_number:
-            found = await self._list_journal(request, limit)
+            events = await self._list_journal(request, limit)
         else:
             end = request.end_us or _END_OF_TIME
             before = _parse_event_token(request.page_token)
-            found = await self._store.events(request.kind, request.machine_id, request.start_us, end, limit, before)
+            events = await self._store.events(request.kind, request.machine_id, request.start_us, end, limit, before)
         response, size = ingestion_pb2.ListEventsResponse(), 0
-        for event in found:
+        for event in events:
             size += len(event.data) + _EVENT_OVERHEAD
             if response.events and size > self._page_bytes:
                 break
@@ -210,7 +210,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                     number=event.number,
                 )
             )
-        if found and (len(response.events) < len(found) or len(found) == limit):
+        if events and (len(response.events) < len(events) or len(events) == limit):
             last = response.events[-1]
             response.next_page_token = str(last.number) if request.by_number else f"{last.at_us}/{last.id}"
         return response
@@ -296,9 +296,9 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def _load_if_unknown(self, machine_id: str) -> None:
         """Loads a machine that is unknown here, if other writers have stored it."""
         if self._store.shared and not self._plant.is_known(machine_id):
-            found = await self._store.find_machine(machine_id)
-            if found is not None:
-                self._plant.apply_change(found)
+            change = await self._store.find_machine(machine_id)
+            if change is not None:
+                self._plant.apply_change(change)
 
     async def _read_points(
         self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
@@ -312,15 +312,15 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         end = request.end_us or newest + 1
         if end <= start:
             return []
-        found: dict[str, Points | None] = {}
+        points_by_sensor: dict[str, Points | None] = {}
         for sensor in sensors:
             held = self._plant.cached_readings(state, sensor, start, end, request.last)
-            found[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
-        missing = [sensor for sensor, points in found.items() if points is None]
+            points_by_sensor[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
+        missing = [sensor for sensor, points in points_by_sensor.items() if points is None]
         if missing:
             reading = (self._read_stored(state, sensor, start, end, request) for sensor in missing)
-            found.update(zip(missing, await asyncio.gather(*reading), strict=True))
-        return [(sensor, points) for sensor, points in found.items() if points is not None]
+            points_by_sensor.update(zip(missing, await asyncio.gather(*reading), strict=True))
+        return [(sensor, points) for sensor, points in points_by_sensor.items() if points is not None]
 
     async def _read_stored(
         self, state: MachineState, sensor: str, start: int, end: int, request: ingestion_pb2.QueryRequest

@@ -132,18 +132,18 @@ def read_valid_keys(path: Path) -> list[KeyRecord]:
     """
     if not path.exists():
         return []
-    found: list[KeyRecord] = []
+    keys: list[KeyRecord] = []
     for index, content in enumerate(read_yaml(path, _AnyKeys, KeyFileError).keys):
         name = f"{index} of {path}"
         try:
-            found.append(KeyRecord.model_validate(content))
+            keys.append(KeyRecord.model_validate(content))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             problem = f"{'.'.join(map(str, first['loc'])) or 'key'}: {first['msg']}"
             damage.report("key", name, problem, "it opens nothing; correct or remove it")
         else:
             damage.withdraw("key", name)
-    return found
+    return keys
 
 
 def write_keys(path: Path, keys: KeyFile) -> None:
@@ -187,9 +187,9 @@ class ApiKeys:
         Raises:
             ResourceExhaustedError: The address sent too many wrong secrets for this key. Each costs a hash.
         """
-        found = _FORM.fullmatch(key)
-        record = self._active_record(found.group(1)) if found else None
-        if found is None or record is None:
+        match = _FORM.fullmatch(key)
+        record = self._active_record(match.group(1)) if match else None
+        if match is None or record is None:
             return None
         digest = hashlib.sha256(key.encode()).digest()
         if self._is_remembered(digest, record):
@@ -199,7 +199,7 @@ class ApiKeys:
             raise ResourceExhaustedError(
                 "too many refused attempts from this address", reason=RATE_LIMIT, retry_after=wait
             )
-        if await self._matches(digest, found.group(2), record):
+        if await self._matches(digest, match.group(2), record):
             return record.identity()
         self._guesses.take(guesser)
         return None
@@ -224,8 +224,8 @@ class ApiKeys:
         return record
 
     def _is_remembered(self, digest: bytes, record: KeyRecord) -> bool:
-        at, known = self._remembered.get(digest, (float("-inf"), ""))
-        return known == record.hash and self._clock() - at < _REMEMBERED_FOR
+        at, verified_hash = self._remembered.get(digest, (float("-inf"), ""))
+        return verified_hash == record.hash and self._clock() - at < _REMEMBERED_FOR
 
     async def _matches(self, digest: bytes, secret: str, record: KeyRecord) -> bool:
         # On one separate thread, so that guesses do not take memory and CPU from requests

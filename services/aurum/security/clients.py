@@ -130,7 +130,7 @@ class Clients:
         for kind in ("x509_subject_alternative_name", "x509_common_name"):
             names = [each.decode("utf-8", "replace") for each in properties.get(kind, ())]
             if names:  # the common name counts only without a subject alternative name (RFC 6125)
-                return next((found for name in names if (found := self._by_name.get(name))), None)
+                return next((client for name in names if (client := self._by_name.get(name))), None)
         return None
 
     def client_named(self, name: str) -> Client | None:

@@ -86,11 +86,11 @@ EVERYBODY = Identity("anonymous", frozenset({Role.ADMIN}), "open")  # used if ca
 
 def parse_roles(names: Iterable[str]) -> frozenset[Role]:
     """Returns the roles of these names. Raises ValueError, which lists the known roles, for an unknown or no name."""
-    known = {role.value: role for role in ASSIGNABLE}
+    roles_by_name = {role.value: role for role in ASSIGNABLE}
     names = list(names)
-    wrong = next((name for name in names if name not in known), None)
+    wrong = next((name for name in names if name not in roles_by_name), None)
     if wrong is not None:
-        raise ValueError(f"{wrong!r} is no role; there are {', '.join(known)}")
+        raise ValueError(f"{wrong!r} is no role; there are {', '.join(roles_by_name)}")
     if not names:
-        raise ValueError(f"at least one role must be given; there are {', '.join(known)}")
-    return frozenset(known[name] for name in names)
+        raise ValueError(f"at least one role must be given; there are {', '.join(roles_by_name)}")
+    return frozenset(roles_by_name[name] for name in names)

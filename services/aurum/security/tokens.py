@@ -105,12 +105,12 @@ class Tokens:
         return self._identity(claims)
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
-        known = {role.value: role for role in ASSIGNABLE}
+        roles_by_name = {role.value: role for role in ASSIGNABLE}
         meaning = self._issuer.role_of or {}
         names = _claim_names(claims, self._issuer.roles_claim) or []
-        roles = {known.get(meaning.get(name, name)) for name in names}
-        found: frozenset[Role] = frozenset(role for role in roles if role is not None)
-        if not found:
+        roles = {roles_by_name.get(meaning.get(name, name)) for name in names}
+        granted: frozenset[Role] = frozenset(role for role in roles if role is not None)
+        if not granted:
             raise TokenError(f"the token gives no role ({self._issuer.roles_claim})")
         user = _printable_user(str(claims.get("preferred_username") or claims.get("email") or claims["sub"]))
         sites = _claim_names(
@@ -119,7 +119,7 @@ class Tokens:
         until = int(claims["exp"])
         if until > _LAST_SECOND:
             raise TokenError("the token is not accepted: its exp is beyond the year 9999")
-        return Identity(user, found, "token", frozenset(sites or ()), until=float(until))
+        return Identity(user, granted, "token", frozenset(sites or ()), until=float(until))
 
     async def _key(self, kid: str) -> jwt.PyJWK:
         if self._clock() - self._fetched_at >= _FRESH or kid not in self._keys:
@@ -131,8 +131,8 @@ class Tokens:
 
     async def _refresh(self, kid: str) -> None:
         async with self._fetching:
-            fresh = self._clock() - self._fetched_at < _FRESH
-            if (fresh and kid in self._keys) or self._clock() - self._asked_at < _AGAIN_AFTER:
+            up_to_date = self._clock() - self._fetched_at < _FRESH
+            if (up_to_date and kid in self._keys) or self._clock() - self._asked_at < _AGAIN_AFTER:
                 return
             self._asked_at = self._clock()
             try:
@@ -150,19 +150,19 @@ def parse_keys(content: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
     listed = content.get("keys")
     if not isinstance(listed, list):
         raise ValueError("the key set has no list of keys")
-    found: dict[str, jwt.PyJWK] = {}
+    keys: dict[str, jwt.PyJWK] = {}
     for each in listed[:_MOST_KEYS]:
         if not isinstance(each, dict) or each.get("use", "sig") != "sig" or not isinstance(each.get("kid"), str):
             continue
         if each.get("kty") == "oct" or each.get("alg", "RS256") not in ALGORITHMS:
             continue  # anybody could sign tokens with a shared secret from a public key set
         try:
-            found[each["kid"]] = jwt.PyJWK(each)
+            keys[each["kid"]] = jwt.PyJWK(each)
         except jwt.PyJWTError:
             continue
-    if not found:
+    if not keys:
         raise ValueError("the key set has no key for signatures that can be used here")
-    return found
+    return keys
 
 
 def _printable_user(name: str) -> str:

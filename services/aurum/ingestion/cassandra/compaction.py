@@ -78,11 +78,13 @@ def merge_day(session: CassandraSession, place: Place, ttl: int, *, over: bool) 
     if len(pieces) < 2:
         return 0
     try:
-        found = [each for each in zip(pieces, series.load(pieces), strict=True) if each[0].place not in series.damaged]
-        if len(found) < 2:
+        readable = [
+            each for each in zip(pieces, series.load(pieces), strict=True) if each[0].place not in series.damaged
+        ]
+        if len(readable) < 2:
             return 0
-        pieces = [piece for piece, _ in found]
-        timestamps, values, ranks = merge_ranked([with_ranks(*each) for each in found])
+        pieces = [piece for piece, _ in readable]
+        timestamps, values, ranks = merge_ranked([with_ranks(*each) for each in readable])
         ranks = _collapsed(series, day, pieces, ranks, (int(timestamps[0]), int(timestamps[-1])))
     except SegmentsChangedError:
         return 0  # another replica is merging them
@@ -101,14 +103,14 @@ def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ra
     """Returns the ranks of the merged pieces, fewer where no batch can come in between. Raises SegmentsChangedError."""
     received = {source: _received(series.session, source[1], ranks.sequences_of(source)) for source in spans(ranks)}
     # Read after the received sequences, whose segments were durable before
-    there = _pieces(series, day)
+    present = _pieces(series, day)
     merged = {piece.place for piece in pieces}
-    if not merged <= {piece.place for piece in there}:
+    if not merged <= {piece.place for piece in present}:
         raise SegmentsChangedError
     start, end = between
-    others = [p for p in there if p.place not in merged and p.start_us <= end and p.end_us >= start]
-    found = zip(others, series.load(others), strict=True) if received else ()
-    return collapsed(ranks, received, [with_ranks(*each)[2] for each in found if len(each[1].values)])
+    others = [p for p in present if p.place not in merged and p.start_us <= end and p.end_us >= start]
+    loaded = zip(others, series.load(others), strict=True) if received else ()
+    return collapsed(ranks, received, [with_ranks(*each)[2] for each in loaded if len(each[1].values)])
 
 
 def _received(session: CassandraSession, source: str, sequences: Integers) -> list[sequence_ranges.Range]:

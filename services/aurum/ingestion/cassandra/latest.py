@@ -32,9 +32,9 @@ def latest_of(sensors: Mapping[str, tuple[int, float]] | None, ranked: Mapping[s
         sensors: Readings without ranks. An earlier version still writes them, so they may be newer.
         ranked: Encoded readings with ranks.
     """
-    found = {sensor: Latest(at, value) for sensor, (at, value) in (sensors or {}).items()}
+    latest_by_sensor = {sensor: Latest(at, value) for sensor, (at, value) in (sensors or {}).items()}
     for sensor, cell in (ranked or {}).items():
         latest = decode(cell)
-        if sensor not in found or latest.at_us >= found[sensor].at_us:
-            found[sensor] = latest
-    return found
+        if sensor not in latest_by_sensor or latest.at_us >= latest_by_sensor[sensor].at_us:
+            latest_by_sensor[sensor] = latest
+    return latest_by_sensor

@@ -74,15 +74,15 @@ def parse_url(url: str, **more: Any) -> CassandraOptions:
     keyspace = parts.path.strip("/")
     if parts.scheme != "cassandra" or not hosts or not keyspace.isidentifier() or (port and not port.isdigit()):
         raise ValueError(f"{url!r} is not cassandra://HOST,HOST[:PORT]/KEYSPACE")
-    found: dict[str, Any] = {"port": int(port)} if port else {}
+    options: dict[str, Any] = {"port": int(port)} if port else {}
     for name, value in parse_qsl(parts.query):
         if name == "replication" and value.isdigit() and int(value) >= 1:
-            found[name] = int(value)
+            options[name] = int(value)
         elif (name == "consistency" and value in ConsistencyLevel.name_to_value) or name == "datacenter":
-            found[name] = value
+            options[name] = value
         else:
             raise ValueError(f"{name}={value} in {url!r} is none of replication, consistency, datacenter")
-    return CassandraOptions(hosts, keyspace, **found, **more)
+    return CassandraOptions(hosts, keyspace, **options, **more)
 
 
 class CassandraSession:
@@ -152,10 +152,10 @@ class CassandraSession:
     def rows_for_each(self, name: str, parameters: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """Returns the rows of a statement for each of several parameters. Raises UnavailableError."""
         try:
-            found = execute_concurrent_with_args(
+            results = execute_concurrent_with_args(
                 self._session, self._statements[name], parameters, concurrency=_READ_CONCURRENCY
             )
-            return [list(result) for _, result in found]
+            return [list(result) for _, result in results]
         except DRIVER_ERRORS as error:
             raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
 
@@ -199,16 +199,16 @@ class CassandraSession:
         self._session.set_keyspace(options.keyspace)
         self._run(schema.VERSION_TABLE)
         row = self._session.execute("SELECT version FROM schema_version WHERE id = 1").one()
-        found = row.version if row else 0
-        if found > schema.VERSION:
+        version_in_use = row.version if row else 0
+        if version_in_use > schema.VERSION:
             raise FailedPreconditionError(
-                f"keyspace {options.keyspace} was made by a newer version (its format is {found}, this one knows "
+                f"keyspace {options.keyspace} was made by a newer version (its format is {version_in_use}, this one knows "
                 f"{schema.VERSION}); it is left untouched: start the newer version, or name another keyspace"
             )
-        for version in range(found + 1, schema.VERSION + 1):
+        for version in range(version_in_use + 1, schema.VERSION + 1):
             for step in schema.STEPS[version]:
                 self._run_step(step)
-            if version == schema.JOURNAL_SINCE and found:
+            if version == schema.JOURNAL_SINCE and version_in_use:
                 self._fill_journal()
             self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
         self._statements = {}

@@ -175,21 +175,21 @@ class CassandraStore:
         await self._ensure_machine(machine.machine_id)
         content = (machine.machine_type, machine.site, machine.registered_us, machine.request_id)
         applied = (await self._session.execute("register", (*content, *place)))[0].applied
-        found = _record((await self._session.execute("machine", place))[0])
-        if not applied and found != machine:
-            require_same_registration(found, machine)
+        stored = _record((await self._session.execute("machine", place))[0])
+        if not applied and stored != machine:
+            require_same_registration(stored, machine)
         await self._session.execute("set_registered", (_slot(), self._replica, machine.machine_id))
-        return found
+        return stored
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
-        known: set[str] = set()  # sources that the owner is known to own
+        owned: set[str] = set()  # sources that the owner is known to own
         for sensor in (rows[0].sensors or ()) if rows else ():
             for source in await self._on_reader(functools.partial(self._sources_of, machine_id, sensor)):
-                if source not in known and await self._read_owner(source) != owner:
+                if source not in owned and await self._read_owner(source) != owner:
                     return False
-                known.add(source)
-        return bool(known)
+                owned.add(source)
+        return bool(owned)
 
     def _sources_of(self, machine_id: str, sensor: str) -> set[str]:
         """Returns the sources whose readings of a series are kept.
@@ -198,12 +198,12 @@ class CassandraStore:
         """
         series = CassandraSeries(self._session, machine_id, sensor)
         pieces = series.pieces(0, 2**62)
-        found = {"" if len(pieces) > MOST_RANKED else piece.rank[1] for piece in pieces}
+        sources = {"" if len(pieces) > MOST_RANKED else piece.rank[1] for piece in pieces}
         with contextlib.suppress(SegmentsChangedError):
             for piece in pieces[:MOST_RANKED]:
                 ranks = series.load([piece])[0].ranks
-                found |= {source for _, source in ranks.sources} if ranks is not None else set()
-            return found if not series.damaged else found | {""}
+                sources |= {source for _, source in ranks.sources} if ranks is not None else set()
+            return sources if not series.damaged else sources | {""}
         return {""}
 
     async def record_events(self, events: Sequence[Event]) -> None:
@@ -229,8 +229,8 @@ class CassandraStore:
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
         end = (min(end_us, 2**62), "")
-        asked = (kind, machine_id, start_us, *(min(end, before) if before else end), limit)
-        return [Event(*row) for row in await self._session.execute("events", asked)]
+        parameters = (kind, machine_id, start_us, *(min(end, before) if before else end), limit)
+        return [Event(*row) for row in await self._session.execute("events", parameters)]
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
@@ -249,19 +249,19 @@ class CassandraStore:
         now = _slot()
         slots = [(slot,) for slot in range(now - _SLOTS_BACK, now + 1)]
         rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("changes", slots)))
-        found: dict[str, Change] = {}
+        by_machine: dict[str, Change] = {}
         for row in rows:
             if row.replica == self._replica:
                 continue
-            known = found.get(row.machine_id)
-            machine = known.machine if known else None
+            earlier = by_machine.get(row.machine_id)
+            machine = earlier.machine if earlier else None
             if row.registered and machine is None:
                 machine = await self._read_machine(row.machine_id)
-            sensors = dict(known.sensors) if known else {}
+            sensors = dict(earlier.sensors) if earlier else {}
             for sensor, reading in latest_of(row.sensors, row.ranked).items():
                 sensors[sensor] = max(sensors.get(sensor, reading), reading, key=_by_time_and_rank)
-            found[row.machine_id] = Change(row.machine_id, machine, 0, sensors)
-        return list(found.values())
+            by_machine[row.machine_id] = Change(row.machine_id, machine, 0, sensors)
+        return list(by_machine.values())
 
     async def find_machine(self, machine_id: str) -> Change | None:
         machine = await self._read_machine(machine_id)
@@ -321,16 +321,16 @@ class CassandraStore:
         Raises:
             PermissionDeniedError: If the source belongs to another caller.
         """
-        known = self._sources.get(batch.source_id)
-        if known is None or time.monotonic() - known.looked_up > _LOOK_UP_EVERY:
-            known = await self._run_once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
+        source = self._sources.get(batch.source_id)
+        if source is None or time.monotonic() - source.looked_up > _LOOK_UP_EVERY:
+            source = await self._run_once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
         if batch.source_id in self._sources:
             self._sources.move_to_end(batch.source_id)
-        if owner_after(known.owner, batch.owner, batch.source_id) != known.owner:
+        if owner_after(source.owner, batch.owner, batch.source_id) != source.owner:
             await self._session.execute("add_owner", (batch.source_id, batch.owner))
-            known.owner = await self._read_owner(batch.source_id)  # may be another caller that was faster
-            owner_after(known.owner, batch.owner, batch.source_id)
-        return known
+            source.owner = await self._read_owner(batch.source_id)  # may be another caller that was faster
+            owner_after(source.owner, batch.owner, batch.source_id)
+        return source
 
     async def _read_owner(self, source_id: str) -> str:
         rows = await self._session.execute("owner", (source_id,))
@@ -347,13 +347,13 @@ class CassandraStore:
             rows = await self._session.execute("source", (source_id,))
         if owner:
             await self._session.execute("keep_owner", (source_id, owner))
-        known, order = self._sources.get(source_id), rows[0].first_us
-        if known is None or known.order != order:
-            known = self._sources[source_id] = _Source(order, owner, 0.0)
-        known.owner, known.looked_up = owner, time.monotonic()
+        source, order = self._sources.get(source_id), rows[0].first_us
+        if source is None or source.order != order:
+            source = self._sources[source_id] = _Source(order, owner, 0.0)
+        source.owner, source.looked_up = owner, time.monotonic()
         if len(self._sources) > _SOURCES:
             self._sources.popitem(last=False)
-        return known
+        return source
 
     async def _run_once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Runs a coroutine once for all callers that ask for the same key concurrently."""
@@ -367,20 +367,20 @@ class CassandraStore:
     async def _received_sequences(self, batch: Batch, source: _Source) -> list[sequence_ranges.Range]:
         """Returns the stored sequences of the block that contains the batch's sequence."""
         block = batch.sequence // BLOCK
-        known = source.received.get(block)
-        if known is None:
-            asked = (batch.source_id, block)
-            known = await self._run_once(("received", *asked), lambda: self._look_up_received(source, asked))
-        return known
+        sequences = source.received.get(block)
+        if sequences is None:
+            key = (batch.source_id, block)
+            sequences = await self._run_once(("received", *key), lambda: self._look_up_received(source, key))
+        return sequences
 
-    async def _look_up_received(self, source: _Source, asked: tuple[str, int]) -> list[sequence_ranges.Range]:
-        found: list[sequence_ranges.Range] = []
-        for row in await self._on_reader(lambda: list(self._session.rows("received", asked))):
-            sequence_ranges.record(found, row.sequence)
-        source.received[asked[1]] = found
+    async def _look_up_received(self, source: _Source, key: tuple[str, int]) -> list[sequence_ranges.Range]:
+        sequences: list[sequence_ranges.Range] = []
+        for row in await self._on_reader(lambda: list(self._session.rows("received", key))):
+            sequence_ranges.record(sequences, row.sequence)
+        source.received[key[1]] = sequences
         while len(source.received) > _BLOCKS:
             del source.received[next(iter(source.received))]
-        return found
+        return sequences
 
     async def _publish_latest(self, batch: Batch, order: int) -> None:
         """Publishes the latest reading of each series and the earliest of each machine, for the other replicas."""
@@ -403,10 +403,10 @@ class CassandraStore:
             ranked[series.sensor] = encode(order, batch.source_id, batch.sequence, at, value)
         slot = _slot()
         work: list[Awaitable[Any]] = []
-        for (machine_id, at), told in newest.items():
+        for (machine_id, at), cells in newest.items():
             bucket = _bucket(machine_id)
-            work.append(self._session.execute("set_latest", (at + 1, *told, bucket, machine_id)))
-            work.append(self._session.execute("set_change", (at + 1, *told, slot, self._replica, machine_id)))
+            work.append(self._session.execute("set_latest", (at + 1, *cells, bucket, machine_id)))
+            work.append(self._session.execute("set_change", (at + 1, *cells, slot, self._replica, machine_id)))
         for machine_id, first in firsts.items():
             if first < self._firsts.get(machine_id, _FIRST):
                 row = (_FIRST - first, first, _bucket(machine_id), machine_id)

@@ -87,14 +87,14 @@ class Compactor:
         place = next(iter(self._due))
         del self._due[place]  # removed first, so that a failing day does not block the others
         with _one_state(connection):
-            there = _segments_of(connection, place)
+            present = _segments_of(connection, place)
             most = _LARGE if _is_over(place[1], now_us) else SMALL
-            parts = _parts([piece for piece in there if piece.count < most])
+            parts = _parts([piece for piece in present if piece.count < most])
             if not parts:
-                self._fruitless[place] = len(there)
+                self._fruitless[place] = len(present)
                 return
             parts_read, problems = _read(connection, parts[0])
-            merged = None if problems else _merged(connection, parts_read, parts[0], there)
+            merged = None if problems else _merged(connection, parts_read, parts[0], present)
         self._fruitless.pop(place, None)
         if merged is None:
             set_apart(connection, problems)
@@ -159,7 +159,7 @@ def _read(connection: sqlite3.Connection, pieces: list[Piece]) -> tuple[list[Ran
     return parts, problems
 
 
-def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Piece], there: list[Piece]) -> Ranked:
+def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Piece], present: list[Piece]) -> Ranked:
     """Merges the readings of the pieces. Each keeps its rank, or gets a higher one that orders it in the same way."""
     timestamps, values, ranks = merge_ranked(parts)
     received = {source: _received(connection, source[0], *span) for source, span in spans(ranks).items()}
@@ -168,7 +168,7 @@ def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Pi
     merged = {piece.place for piece in pieces}
     start, end = int(timestamps[0]), int(timestamps[-1])
     others: list[Ranks] = []
-    for piece in there:
+    for piece in present:
         if piece.place not in merged and piece.start_us <= end and piece.end_us >= start:
             with contextlib.suppress(CorruptSegmentError):  # its readings are in no answer
                 others.append(ranks_of(_data_of(connection, piece)) or Ranks.of(piece.rank, piece.count))

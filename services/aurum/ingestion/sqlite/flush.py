@@ -54,16 +54,16 @@ class SeriesNumbers:
         """Returns the number of a series, which may be new."""
         number = self._known.get(key)
         if number is None:
-            found = connection.execute("SELECT id FROM series WHERE machine_id = ? AND sensor = ?", key).fetchone()
-            if found is None:
+            row = connection.execute("SELECT id FROM series WHERE machine_id = ? AND sensor = ?", key).fetchone()
+            if row is None:
                 connection.execute("INSERT OR IGNORE INTO machines VALUES (?, '', '', ?, '')", (key[0], now_us()))
-                found = connection.execute(
+                row = connection.execute(
                     "INSERT INTO series (machine_id, sensor, first_us, last_us) VALUES (?, ?, ?, ?) RETURNING id",
                     (*key, _NEVER, -1),
                 ).fetchone()
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            number = self._known[key] = int(found[0])
+            number = self._known[key] = int(row[0])
         return number
 
     def clear(self) -> None:

@@ -54,9 +54,9 @@ def move_out(connection: sqlite3.Connection, folder: Path) -> int:
     for name, problem, id_ in list(_damaged_segments(connection)):
         row = connection.execute(f"SELECT {_COLUMNS} FROM damaged_segments WHERE id = ?", (id_,)).fetchone()  # noqa: S608
         folder.mkdir(parents=True, exist_ok=True)
-        said = dict(zip(_COLUMNS.split(", ")[:-1], row[:-1], strict=True)) | {"name": name, "problem": problem}
+        description = dict(zip(_COLUMNS.split(", ")[:-1], row[:-1], strict=True)) | {"name": name, "problem": problem}
         write_file(folder / f"segment-{id_}.bin", row[-1])
-        write_file(folder / f"segment-{id_}.json", (json.dumps(said) + "\n").encode())
+        write_file(folder / f"segment-{id_}.json", (json.dumps(description) + "\n").encode())
         with transaction(connection):
             connection.execute("DELETE FROM damaged_segments WHERE id = ?", (id_,))
         count += 1

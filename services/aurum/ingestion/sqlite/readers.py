@@ -111,6 +111,6 @@ class _Reader:
             if self._connection.in_transaction:  # some errors end the transaction
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
-            fresh = connect(self._path, read_only=True)
-            stuck, self._connection = self._connection, fresh
+            replacement = connect(self._path, read_only=True)
+            stuck, self._connection = self._connection, replacement
             close(stuck)

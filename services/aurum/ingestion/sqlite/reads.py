@@ -40,10 +40,10 @@ class SqliteSeries:
             "AND start_us >= ? AND start_us < ? AND end_us >= ?",
             (*self.key, start_us // DAY_US * DAY_US, end_us, start_us),
         )
-        found = [Piece((row[2], row[3]), row[1], row[4], row[5], row[0]) for row in rows]
+        pieces = [Piece((row[2], row[3]), row[1], row[4], row[5], row[0]) for row in rows]
         for part in self.recent:
-            found += [piece for piece in _by_day(part) if piece.start_us < end_us and piece.end_us >= start_us]
-        return found
+            pieces += [piece for piece in _by_day(part) if piece.start_us < end_us and piece.end_us >= start_us]
+        return pieces
 
     def newest_before(self, before_us: int) -> int | None:
         newest: int | None = self.connection.execute(
@@ -102,7 +102,7 @@ def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[
         "UNION SELECT source FROM damaged_segments WHERE series IN (SELECT id FROM of_machine)",
         (machine_id,),
     )
-    found = {row[0] for row in rows}
+    numbers = {row[0] for row in rows}
     ranked = connection.execute(
         "WITH of_machine AS (SELECT id FROM series WHERE machine_id = ?1) "
         "SELECT data FROM segments WHERE series IN (SELECT id FROM of_machine) AND substr(data, 4, 1) != x'00' "
@@ -114,8 +114,8 @@ def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[
             ranks = ranks_of(data) if data is not None and number < MOST_RANKED else None
         except CorruptSegmentError:
             ranks = None
-        found |= {source for (source,) in ranks.sources} if ranks is not None else {UNKNOWN_SOURCE}
-    return found
+        numbers |= {source for (source,) in ranks.sources} if ranks is not None else {UNKNOWN_SOURCE}
+    return numbers
 
 
 def read_summaries(connection: sqlite3.Connection) -> list[SeriesSummary]:

@@ -44,10 +44,10 @@ class Snapshot:
     damaged: dict[int, str] = field(default_factory=dict)
 
     def list_machines(self) -> list[MachineRecord]:
-        known = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
+        machines = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
         for machine_id, _ in self.recent.series_keys():
-            known.setdefault(machine_id, MachineRecord(machine_id, "", "", 0, ""))
-        return [known[machine_id] for machine_id in sorted(known)]
+            machines.setdefault(machine_id, MachineRecord(machine_id, "", "", 0, ""))
+        return [machines[machine_id] for machine_id in sorted(machines)]
 
     def sensors(self, machine_id: str) -> list[str]:
         rows = self.connection.execute("SELECT sensor FROM series WHERE machine_id = ?", (machine_id,))
@@ -61,10 +61,10 @@ class Snapshot:
             "WHERE machine_id = ? AND sensor = ?",
             key,
         )
-        found = {row[0] for row in rows}
+        days = {row[0] for row in rows}
         for part in self.recent.parts(key):
-            found.update((part.timestamps // DAY_US).tolist())
-        return sorted(found)
+            days.update((part.timestamps // DAY_US).tolist())
+        return sorted(days)
 
     def day(self, key: SeriesKey, day: int) -> tuple[Timestamps, Values]:
         """Returns the readings of a series on one day."""

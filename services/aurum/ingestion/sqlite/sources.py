@@ -55,10 +55,10 @@ class Sources:
     def get(self, source_id: str) -> Source:
         """Returns a source, which may be new. Raises sqlite3.Error."""
         with self._lock:
-            known = self._known.get(source_id)
-            if known is not None:
+            source = self._known.get(source_id)
+            if source is not None:
                 self._known.move_to_end(source_id)
-                return known
+                return source
             source = self._known[source_id] = self._read(source_id)
             self._evict()
         return source
@@ -79,15 +79,15 @@ class Sources:
             sqlite3.Error: If the tables cannot be read.
         """
         with self._lock:
-            known = {source.number: source.owner for source in self._known.values()}
-        found: set[str] = set()
+            owner_by_number = {source.number: source.owner for source in self._known.values()}
+        owners: set[str] = set()
         for number in numbers:
-            owner = known.get(number)
+            owner = owner_by_number.get(number)
             if owner is None:
                 row = self._connection.execute("SELECT owner FROM sources WHERE id = ?", (number,)).fetchone()
                 owner = row[0] if row else ""
-            found.add(owner)
-        return found
+            owners.add(owner)
+        return owners
 
     def require_open_sequence(self, batch: Batch) -> None:
         """Raises InvalidArgumentError for a sequence in a closed gap, of which it is unknown whether it was stored."""

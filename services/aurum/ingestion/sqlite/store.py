@@ -193,17 +193,17 @@ class SqliteStore:
         return await self._require_started(self._appends).submit(batch, batch.nbytes, wait=wait)
 
     async def list_machines(self) -> list[MachineRecord]:
-        known = await self._readers.run_query("machines", reads.read_machines)
-        there = {machine.machine_id for machine in known}
+        machines = await self._readers.run_query("machines", reads.read_machines)
+        present = {machine.machine_id for machine in machines}
         for key in self._recent_keys():
-            if key[0] not in there:
-                there.add(key[0])
-                known.append(MachineRecord(key[0], "", "", now_us(), ""))
-        return known
+            if key[0] not in present:
+                present.add(key[0])
+                machines.append(MachineRecord(key[0], "", "", now_us(), ""))
+        return machines
 
     async def summaries(self) -> list[SeriesSummary]:
         recent = {key: self._parts_of(key, Memtable.parts) for key in self._recent_keys()}
-        found = {
+        by_series = {
             (each.machine_id, each.sensor): each
             for each in await self._readers.run_query("summaries", reads.read_summaries, timeout=600.0)
         }
@@ -212,11 +212,11 @@ class SqliteStore:
             first, last = int(timestamps[0]), int(timestamps[-1])
             rank = max(part.rank for part in parts if int(part.timestamps.max()) == last)
             newest = SeriesSummary(*key, first, last, float(values[-1]), rank)
-            if known := found.get(key):
-                newest = max(known, newest, key=lambda each: (each.last_us, each.rank))
-                newest = replace(newest, first_us=min(first, known.first_us))
-            found[key] = newest
-        return list(found.values())
+            if stored := by_series.get(key):
+                newest = max(stored, newest, key=lambda each: (each.last_us, each.rank))
+                newest = replace(newest, first_us=min(first, stored.first_us))
+            by_series[key] = newest
+        return list(by_series.values())
 
     async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
         return await complete_registration(
@@ -274,7 +274,7 @@ class SqliteStore:
             return series_reader.read(series, start_us, end_us, points=points, last=last)
 
         try:
-            found = await self._readers.run_query("read", query)
+            answer = await self._readers.run_query("read", query)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -283,7 +283,7 @@ class SqliteStore:
             return Points(np.empty(0, np.int64), np.empty(0, np.float64))
         if damaged:
             await self._require_started(self._tables).run(lambda connection: set_apart(connection, damaged), 1)
-        return found
+        return answer
 
     @staticmethod
     def _require_started(part: GroupCommit[Any, Any] | None) -> GroupCommit[Any, Any]:
@@ -352,7 +352,7 @@ class SqliteStore:
         return outcomes
 
     def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
-        fresh: dict[tuple[str, int], Batch] = {}
+        new_batches: dict[tuple[str, int], Batch] = {}
         places: dict[tuple[str, int], int] = {}  # index of each fresh batch in `outcomes`
         owners: dict[str, str] = {}  # owners of the sources of these batches
         outcomes: list[Written | AurumError] = []
@@ -361,20 +361,20 @@ class SqliteStore:
             try:
                 owner = owners.get(batch.source_id, self._sources.get(batch.source_id).owner)
                 owners[batch.source_id] = owner_after(owner, batch.owner, batch.source_id)
-                if key not in fresh:
+                if key not in new_batches:
                     self._sources.require_open_sequence(batch)
-                if key in fresh or contains(self._sources.get(batch.source_id).ranges, batch.sequence):
+                if key in new_batches or contains(self._sources.get(batch.source_id).ranges, batch.sequence):
                     outcomes.append(Written(0, batch.readings))
                     continue
             except AurumError as error:
                 outcomes.append(error)
                 continue
-            fresh[key] = batch
+            new_batches[key] = batch
             places[key] = len(outcomes)
             outcomes.append(Written(batch.readings, 0))
-        if fresh:
-            self._log.write([batch.data for batch in fresh.values()])
-            for place, batch in fresh.items():
+        if new_batches:
+            self._log.write([batch.data for batch in new_batches.values()])
+            for place, batch in new_batches.items():
                 rank = self._sources.record_batch(batch)
                 self._recent.add_batch(batch, rank)
                 outcomes[places[place]] = Written(batch.readings, 0, rank)
@@ -551,10 +551,10 @@ def _database_bytes(path: Path) -> int:
 def _register(connection: sqlite3.Connection, machine: MachineRecord) -> MachineRecord:
     row = connection.execute("SELECT * FROM machines WHERE machine_id = ?", (machine.machine_id,)).fetchone()
     if row is not None:
-        found = MachineRecord(*row)
-        if found.machine_type:
-            require_same_registration(found, machine)
-            return found
+        registered = MachineRecord(*row)
+        if registered.machine_type:
+            require_same_registration(registered, machine)
+            return registered
     connection.execute(
         "INSERT OR REPLACE INTO machines VALUES (?, ?, ?, ?, ?)",
         (machine.machine_id, machine.machine_type, machine.site, machine.registered_us, machine.request_id),

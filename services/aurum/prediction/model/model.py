@@ -87,10 +87,10 @@ def load_model(folder: Path) -> Model:
     try:
         text = path.read_bytes()
         content = json.loads(text)
-        if isinstance(content, dict) and (found := content.get("format")) != FORMAT:
-            newer = isinstance(found, int) and found > FORMAT
+        if isinstance(content, dict) and (format_read := content.get("format")) != FORMAT:
+            newer = isinstance(format_read, int) and format_read > FORMAT
             raise CorruptModelError(
-                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {found!r} and this one "
+                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {format_read!r} and this one "
                 f"reads {FORMAT}; {'start the newer version, or ' if newer else ''}train the model again"
             )
         card = ModelCard.model_validate(content)

@@ -75,12 +75,12 @@ def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
 
 def make_champion(root: Path, machine_type: str, version: str) -> None:
     """Makes a version the champion. The last champion becomes the previous one; the version is no shadow any more."""
-    known = read_serving(root, machine_type)
-    if known is None:
+    serving = read_serving(root, machine_type)
+    if serving is None:
         write_serving(root, machine_type, Serving(version))
-    elif known.version != version:
-        shadow = None if known.shadow == version else known.shadow
-        write_serving(root, machine_type, Serving(version, known.version, shadow))
+    elif serving.version != version:
+        shadow = None if serving.shadow == version else serving.shadow
+        write_serving(root, machine_type, Serving(version, serving.version, shadow))
 
 
 def has_current_model(root: Path, machine_type: str) -> bool:

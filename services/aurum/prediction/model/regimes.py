@@ -36,9 +36,9 @@ class Regimes:
 
     def nearest(self, settings: Floats) -> Indices:
         """Returns the nearest regime for settings[reading, column]; -1 if one of them is NaN."""
-        known = ~np.isnan(settings).any(axis=1)
+        complete = ~np.isnan(settings).any(axis=1)
         distances = (((settings[:, None, :] - self.centers[None, :, :]) / self.scale) ** 2).sum(axis=2)
-        return np.where(known, np.nan_to_num(distances, nan=np.inf).argmin(axis=1), -1)
+        return np.where(complete, np.nan_to_num(distances, nan=np.inf).argmin(axis=1), -1)
 
     def relative(self, sensor: str, values: Floats, regimes: Indices) -> Floats:
         """Returns values in standard deviations from the mean of their regime; NaN if the regime is not known."""
@@ -56,8 +56,8 @@ def settings_at(
         if name not in columns:
             continue
         at, values = columns[name]
-        there = ~np.isnan(values)
-        at, values = at[there], values[there]
+        present = ~np.isnan(values)
+        at, values = at[present], values[present]
         if len(at):
             latest = np.searchsorted(at, times, side="right") - 1
             settings[:, index] = np.where(latest >= 0, values[np.maximum(latest, 0)], np.nan)

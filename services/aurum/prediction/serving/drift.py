@@ -132,10 +132,10 @@ class DriftMonitor:
 
 
 def _psi(values: Floats, edges: Floats) -> float:
-    known = values[~np.isnan(values)]
-    if not len(known):
+    present = values[~np.isnan(values)]
+    if not len(present):
         return 0.0
-    counts = np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1)
-    actual = np.maximum(counts / len(known), 1e-4)
+    counts = np.bincount(np.searchsorted(edges, present, side="right"), minlength=len(edges) + 1)
+    actual = np.maximum(counts / len(present), 1e-4)
     expected = 1 / (len(edges) + 1)
     return float(((actual - expected) * np.log(actual / expected)).sum())

@@ -51,9 +51,9 @@ class Predictor:
         Raises:
             AurumError: Ingestion did not answer.
         """
-        cases = await self._cases.read_inputs(machine_ids, end_us)
-        answers = iter(await self._batcher([case for case in cases if isinstance(case, PredictionInput)]))
-        return [next(answers) if isinstance(case, PredictionInput) else case for case in cases]
+        inputs = await self._cases.read_inputs(machine_ids, end_us)
+        answers = iter(await self._batcher([each for each in inputs if isinstance(each, PredictionInput)]))
+        return [next(answers) if isinstance(each, PredictionInput) else each for each in inputs]
 
     async def predict_features(self, machine_type: str, features: Mapping[str, float]) -> Prediction:
         """Predicts from features by name. Raises InvalidArgumentError, or FailedPreconditionError without a model."""
@@ -79,15 +79,15 @@ class Predictor:
 
     async def explain(self, machine_id: str, top: int) -> Explanation:
         """Explains the prediction of a machine by its `top` strongest factors. Raises AurumError."""
-        case = (await self._cases.read_inputs([machine_id]))[0]
-        if isinstance(case, AurumError):
-            raise case
-        return await self._compute(lambda: self._scorer.explain(case, top))
+        prediction_input = (await self._cases.read_inputs([machine_id]))[0]
+        if isinstance(prediction_input, AurumError):
+            raise prediction_input
+        return await self._compute(lambda: self._scorer.explain(prediction_input, top))
 
     async def explain_features(self, machine_type: str, features: Mapping[str, float], top: int) -> Explanation:
         """Explains the prediction from features by name. Raises AurumError."""
-        case = self._cases.input_from_features(machine_type, features)
-        return await self._compute(lambda: self._scorer.explain(case, top))
+        prediction_input = self._cases.input_from_features(machine_type, features)
+        return await self._compute(lambda: self._scorer.explain(prediction_input, top))
 
     async def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
         """Returns the drift of a champion's features, as measured by this process; empty for any other version."""

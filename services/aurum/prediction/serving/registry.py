@@ -70,7 +70,7 @@ class ModelRegistry:
 
         If a model cannot be loaded, the last one keeps serving.
         """
-        fresh = []
+        new_champions = []
         for machine_type, stamp in self._stamps().items():
             if self._seen.get(machine_type) == stamp:
                 continue
@@ -79,8 +79,8 @@ class ModelRegistry:
             self._try_to_load(machine_type, "the model that serves now stays")
             champion = self.active(machine_type)
             if champion is not None and champion is not before:
-                fresh.append(champion)
-        return fresh
+                new_champions.append(champion)
+        return new_champions
 
     def get(self, machine_type: str, version: str) -> ModelEntry:
         """Returns a version of a type's model, or the champion if `version` is empty. Raises NotFoundError."""
@@ -169,7 +169,7 @@ class ModelRegistry:
         loaded = self._loaded.get(machine_type)
         serving = change(loaded.serving if loaded else None)
         try:
-            found = self._read(machine_type, serving)
+            changed = self._read(machine_type, serving)
         except CorruptModelError as error:
             raise FailedPreconditionError(str(error), reason="CORRUPT_MODEL") from error
         try:
@@ -180,11 +180,13 @@ class ModelRegistry:
                 f"is writable, and elsewhere by another image or volume",
                 reason="MODELS_READ_ONLY",
             ) from error
-        self._loaded[machine_type] = found
+        self._loaded[machine_type] = changed
         damage.withdraw("model", machine_type)
         self._seen[machine_type] = self._stamps()[machine_type]
-        card = found.shadow.card if found.shadow and found.shadow.card.version == version else found.champion.card
-        return ModelEntry(card, active=card is found.champion.card, shadow=card is not found.champion.card)
+        card = (
+            changed.shadow.card if changed.shadow and changed.shadow.card.version == version else changed.champion.card
+        )
+        return ModelEntry(card, active=card is changed.champion.card, shadow=card is not changed.champion.card)
 
     def _try_to_load(self, machine_type: str, otherwise: str) -> None:
         try:
@@ -202,8 +204,8 @@ class ModelRegistry:
 
     def _read(self, machine_type: str, serving: Serving) -> _Loaded:
         """Loads the models of a type, reusing those in memory. Raises CorruptModelError."""
-        known = self._loaded.get(machine_type)
-        models = {each.card.version: each for each in (known.champion, known.shadow) if each} if known else {}
+        loaded = self._loaded.get(machine_type)
+        models = {each.card.version: each for each in (loaded.champion, loaded.shadow) if each} if loaded else {}
         champion = models.get(serving.version) or load_model(self._root / machine_type / serving.version)
         shadow = None
         if serving.shadow is not None:

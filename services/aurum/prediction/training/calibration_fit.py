@@ -72,16 +72,16 @@ def calibrate_interval(
         # Ranks are rounded outwards, so that the coverage holds for a finite sample
         ranks = np.where(LEVELS < 0.5, np.floor((count + 1) * LEVELS), np.ceil((count + 1) * LEVELS)).astype(int) - 1
         quantiles.append(residuals[np.clip(ranks, 0, count - 1)])
-    found = np.array(quantiles)
+    residual_quantiles = np.array(quantiles)
     informative = truths < cap
     if informative.any() and not informative.all():
-        found = _widen(
-            found,
+        residual_quantiles = _widen(
+            residual_quantiles,
             bins[informative],
             (truths - predictions)[informative],
             _target_coverage(machines),
         )
-    return IntervalCalibration(edges, found)
+    return IntervalCalibration(edges, residual_quantiles)
 
 
 def _target_coverage(machines: int) -> float:
@@ -119,9 +119,9 @@ def calibration_curve(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bi
     """Returns the calibration curve with bins of equal width from 0 to 1. Empty bins are left out."""
     index = np.minimum((probabilities * bins).astype(int), bins - 1)
     return [
-        CalibrationBin(float(probabilities[there].mean()), float(outcomes[there].mean()), int(there.sum()))
-        for there in (index == each for each in range(bins))
-        if there.any()
+        CalibrationBin(float(probabilities[in_bin].mean()), float(outcomes[in_bin].mean()), int(in_bin.sum()))
+        for in_bin in (index == each for each in range(bins))
+        if in_bin.any()
     ]
 
 

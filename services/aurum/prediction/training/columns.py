@@ -110,8 +110,8 @@ def _reason_to_drop(name: str, runs: Sequence[Run], failed: Sequence[Run], axis:
         return "tells the outcome"
     if name in AXES or _is_counter(name, runs):
         return "counts life"
-    known = values[~np.isnan(values)]
-    if not len(known) or known.max() == known.min():
+    present = values[~np.isnan(values)]
+    if not len(present) or present.max() == present.min():
         return "is constant"
     if failed and (leak := _leak(name, runs, failed, axis)):
         return leak
@@ -141,8 +141,8 @@ def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> s
     left = np.concatenate([np.nanmax(each) - each + run.left for each, run in zip(lives, failed, strict=True)])
     values = np.concatenate([run.columns[name] for run in failed])
     group = np.concatenate([np.full(len(each), index) for index, each in enumerate(lives)])
-    there = ~np.isnan(values) & ~np.isnan(left)
-    left, values, group = left[there], values[there], group[there]
+    present = ~np.isnan(values) & ~np.isnan(left)
+    left, values, group = left[present], values[present], group[present]
     if len(failed) < 4 or len(left) < 40 or np.ptp(left) == 0:
         return None
     stride = -(-len(left) // _MOST_ROWS)
@@ -154,9 +154,9 @@ def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> s
     order = np.argsort(sign * values[fitted_on], kind="stable")
     curve = np.asarray(isotonic_regression(left[fitted_on][order]).x)
     at = (sign * values[fitted_on])[order]
-    told = np.interp((sign * values)[~fitted_on], at, curve)
+    estimated = np.interp((sign * values)[~fitted_on], at, curve)
     truth = left[~fitted_on]
-    explained = 1 - float(((truth - told) ** 2).sum() / max(float(((truth - truth.mean()) ** 2).sum()), 1e-12))
+    explained = 1 - float(((truth - estimated) ** 2).sum() / max(float(((truth - truth.mean()) ** 2).sum()), 1e-12))
     if explained >= _LEAK_SHARE:
         return (
             f"leaks the outcome: alone it explains {explained:.1%} of the life left, of machines it was not fitted to"
@@ -177,12 +177,12 @@ def _switch_leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: st
         ]
         median_life = float(np.median([np.nanmax(life) for life in lives]))
         single = all(len(run.timestamps) == 1 for run in switched)
-        together = np.std(before) < _ALARMS_AT_ONE_POINT * median_life and np.median(before) < 0.5 * median_life
-        if (single and len(failed) < len(runs)) or (not single and together):
+        at_same_distance = np.std(before) < _ALARMS_AT_ONE_POINT * median_life and np.median(before) < 0.5 * median_life
+        if (single and len(failed) < len(runs)) or (not single and at_same_distance):
             return "leaks the outcome: it is only ever set at failures, or at the same distance before each"
     return None
 
 
 def _median(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else float("nan")
+    present = values[~np.isnan(values)]
+    return float(np.median(present)) if len(present) else float("nan")

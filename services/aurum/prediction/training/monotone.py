@@ -30,17 +30,17 @@ def monotone_features(
     for index, name in enumerate(names):
         if not name.endswith((f".mean_{SHORT}", f".mean_{MIDDLE}")) or len(lives) < _LEAST_LIVES:
             continue
-        ways = [_trend_sign(table.features[rows, index], table.left[rows]) for rows in lives]
-        agreed = float(np.mean(ways))
+        trends = [_trend_sign(table.features[rows, index], table.left[rows]) for rows in lives]
+        agreed = float(np.mean(trends))
         if abs(agreed) >= 2 * _SAME_WAY - 1:
             signs[index] = int(np.sign(agreed))
     if not signs.any():
         return ()
     test = fold == 0
-    known = ~np.isnan(target.left)
+    has_rul = ~np.isnan(target.left)
     errors = []
     for constraints in ((), signs.tolist()):
-        rows = known & ~test
+        rows = has_rul & ~test
         booster = fit_trees(
             table.features[rows],
             target.left[rows],
@@ -48,15 +48,15 @@ def monotone_features(
             options,
             monotone=constraints,
         )
-        told = np.clip(raw_scores(booster, table.features[test & known]), 0, target.cap)
-        errors.append(float(np.sqrt(np.mean((told - target.left[test & known]) ** 2))))
+        predicted = np.clip(raw_scores(booster, table.features[test & has_rul]), 0, target.cap)
+        errors.append(float(np.sqrt(np.mean((predicted - target.left[test & has_rul]) ** 2))))
     return tuple(signs.tolist()) if errors[1] <= _MOST_LOST * errors[0] else ()
 
 
 def _trend_sign(values: Floats, left: Floats) -> float:
     """Returns 1 if the values rise with the RUL, -1 if they fall, 0 if neither."""
-    there = ~np.isnan(values)
-    if there.sum() < 8:
+    present = ~np.isnan(values)
+    if present.sum() < 8:
         return 0.0
-    values, left = values[there], left[there]
+    values, left = values[present], left[present]
     return float(np.sign(((values - values.mean()) * (left - left.mean())).sum()))

@@ -48,24 +48,24 @@ def fit_regimes(runs: Sequence[Run], settings: Sequence[str], sensors: Sequence[
         return None
     centers = np.stack([rows[which == each].mean(axis=0) for each in common])
     scale = np.maximum(np.ptp(rows, axis=0), 1e-12)
-    found = Regimes(tuple(settings), centers, scale, tuple(sensors), np.empty((0, 0)), np.empty((0, 0)))
+    unfitted = Regimes(tuple(settings), centers, scale, tuple(sensors), np.empty((0, 0)), np.empty((0, 0)))
     mean = np.zeros((len(centers), len(sensors)))
     deviation = np.ones_like(mean)
-    of_rows = found.nearest(_setting_rows(runs, settings))
+    of_rows = unfitted.nearest(_setting_rows(runs, settings))
     explained = []
     for index, sensor in enumerate(sensors):
         values = np.concatenate([run.columns[sensor] for run in runs])
-        there = ~np.isnan(values) & (of_rows >= 0)
+        present = ~np.isnan(values) & (of_rows >= 0)
         within = 0.0
         for regime in range(len(centers)):
-            part = values[there & (of_rows == regime)]
+            part = values[present & (of_rows == regime)]
             if len(part):
                 within += float(part.var()) * len(part)
                 mean[regime, index] = part.mean()
                 # A sensor that is constant in a regime gets an infinite deviation, so that rounding is not amplified
                 spread = float(part.std())
                 deviation[regime, index] = spread if spread > 1e-9 * max(1.0, abs(float(part.mean()))) else np.inf
-        explained.append(1 - within / max(float(values[there].var()) * int(there.sum()), 1e-300))
+        explained.append(1 - within / max(float(values[present].var()) * int(present.sum()), 1e-300))
     if float(np.median(explained)) < _LEAST_EXPLAINED:
         return None
     return Regimes(tuple(settings), centers, scale, tuple(sensors), mean, deviation)
@@ -79,9 +79,9 @@ def _needed_settings(runs: Sequence[Run], settings: Sequence[str]) -> tuple[str,
         rows = _setting_rows(runs, (*chosen, name))
         rows = rows[~np.isnan(rows).any(axis=1)]
         _, counts = np.unique(_bands(rows), axis=0, return_counts=True)
-        found = int((counts >= _LEAST_SHARE * len(rows)).sum())
-        if found > regimes:
-            chosen, regimes = (*chosen, name), found
+        distinguished = int((counts >= _LEAST_SHARE * len(rows)).sum())
+        if distinguished > regimes:
+            chosen, regimes = (*chosen, name), distinguished
     return chosen or tuple(settings[:1])
 
 
@@ -96,8 +96,8 @@ def _bands(rows: Floats) -> Indices:
 
 def _is_setting(columns: Sequence[Floats], shares: Floats) -> bool:
     values = np.concatenate(columns)
-    there = ~np.isnan(values)
-    values, shares = values[there], shares[there]
+    present = ~np.isnan(values)
+    values, shares = values[present], shares[present]
     if not len(values) or np.ptp(values) == 0:
         return False
     edges = _edges(values)

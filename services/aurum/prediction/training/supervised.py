@@ -69,13 +69,15 @@ def fit_outcomes(
     files = {RISK: risk.model_to_string()}
     gain = _gain(risk)
     if life is not None and target.left is not None:
-        known = ~np.isnan(target.left)
-        found = calibrate_interval(rul[known], target.left[known], target.cap, len(np.unique(group[known])))
+        has_rul = ~np.isnan(target.left)
+        interval_calibration = calibrate_interval(
+            rul[has_rul], target.left[has_rul], target.cap, len(np.unique(group[has_rul]))
+        )
         interval = parts.IntervalPart(
             coverage=COVERAGE,
             levels=LEVELS.round(4).tolist(),
-            edges=found.edges.tolist(),
-            residuals=found.residuals.tolist(),
+            edges=interval_calibration.edges.tolist(),
+            residuals=interval_calibration.residuals.tolist(),
         )
         files[RUL] = life.model_to_string()
         gain = (gain + _gain(life)) / 2

@@ -58,12 +58,12 @@ def evaluate_by_folds(held_out: HeldOut, fold: Indices, protocol: str, cap: floa
     """Evaluates predictions; each fold is calibrated with the others."""
     probabilities = np.zeros(len(held_out.soon))
     inside = np.zeros(len(held_out.soon), dtype=bool)
-    for each in np.unique(fold):
-        test = fold == each
+    for held_out_fold in np.unique(fold):
+        test = fold == held_out_fold
         probabilities[test] = calibrate_risk(held_out.score[~test], held_out.soon[~test])(held_out.score[test])
         if held_out.rul is not None and held_out.left is not None:
-            known = ~np.isnan(held_out.left)
-            others = ~test & known
+            has_rul = ~np.isnan(held_out.left)
+            others = ~test & has_rul
             machines = len(np.unique(held_out.group[others]))
             calibration = calibrate_interval(held_out.rul[others], held_out.left[others], cap, machines)
             quantiles = np.minimum(calibration(held_out.rul[test]), cap)
@@ -109,9 +109,12 @@ def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: 
             warned_share=_rounded(warned),
         ),
         confidence={
-            name: (round(float(np.quantile(found, 0.025)), 5), round(float(np.quantile(found, 0.975)), 5))
-            for name, found in resampled.items()
-            if found
+            name: (
+                round(float(np.quantile(values_of_metric, 0.025)), 5),
+                round(float(np.quantile(values_of_metric, 0.975)), 5),
+            )
+            for name, values_of_metric in resampled.items()
+            if values_of_metric
         },
         calibration=[
             parts.CalibrationPoint(told=round(each.told, 5), true=round(each.true, 5), rows=each.rows) for each in curve
@@ -137,12 +140,12 @@ def _measures(held_out: HeldOut, probabilities: Floats, inside: Bools) -> dict[s
     }
     if held_out.rul is None or held_out.left is None:
         return measures
-    known = ~np.isnan(held_out.left)
-    errors = np.where(known, held_out.rul - np.where(known, held_out.left, 0.0), np.nan)
+    has_rul = ~np.isnan(held_out.left)
+    errors = np.where(has_rul, held_out.rul - np.where(has_rul, held_out.left, 0.0), np.nan)
     return measures | {
-        "rul_rmse": lambda rows: float(np.sqrt(np.mean(errors[rows][known[rows]] ** 2))),
-        "rul_mae": lambda rows: float(np.abs(errors[rows][known[rows]]).mean()),
-        "interval_coverage": lambda rows: float(inside[rows][known[rows]].mean()),
+        "rul_rmse": lambda rows: float(np.sqrt(np.mean(errors[rows][has_rul[rows]] ** 2))),
+        "rul_mae": lambda rows: float(np.abs(errors[rows][has_rul[rows]]).mean()),
+        "interval_coverage": lambda rows: float(inside[rows][has_rul[rows]].mean()),
     }
 
 
@@ -163,8 +166,12 @@ def _lead_time(held_out: HeldOut, probabilities: Floats) -> tuple[float | None, 
 def _points(held_out: HeldOut) -> list[parts.RulPoint]:
     if held_out.rul is None or held_out.left is None:
         return []
-    known = np.flatnonzero(~np.isnan(held_out.left))
-    chosen = known[np.linspace(0, len(known) - 1, min(_POINTS, len(known))).astype(int)] if len(known) else known
+    rows_with_rul = np.flatnonzero(~np.isnan(held_out.left))
+    chosen = (
+        rows_with_rul[np.linspace(0, len(rows_with_rul) - 1, min(_POINTS, len(rows_with_rul))).astype(int)]
+        if len(rows_with_rul)
+        else rows_with_rul
+    )
     return [
         parts.RulPoint(truth=round(float(held_out.left[row]), 4), predicted=round(float(held_out.rul[row]), 4))
         for row in chosen

@@ -19,6 +19,7 @@ class RiskCalibration:
     probabilities: Floats
 
     def __call__(self, scores: Floats) -> Floats:
+        """Returns the probability for each score."""
         return np.interp(scores, self.scores, self.probabilities)
 
 

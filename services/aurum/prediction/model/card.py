@@ -43,6 +43,8 @@ class Metrics(_Part):
 
 
 class CalibrationPoint(_Part):
+    """One bin of a calibration curve: mean predicted risk (`told`), share of failures (`true`) and number of rows."""
+
     told: float
     true: float
     rows: int
@@ -68,11 +70,15 @@ class Evaluation(_Part):
 
 
 class RiskPart(_Part):
+    """The calibration of the risk: a piecewise linear map from raw scores to probabilities."""
+
     scores: list[float]
     probabilities: list[float]
 
 
 class IntervalPart(_Part):
+    """The calibration of the RUL interval: residuals[bin][level], by bins of the prediction."""
+
     coverage: float
     levels: list[float]
     edges: list[float]
@@ -80,6 +86,8 @@ class IntervalPart(_Part):
 
 
 class RegimePart(_Part):
+    """The operating regimes, see `Regimes`."""
+
     columns: list[str]
     centers: list[list[float]]
     scale: list[float]
@@ -89,6 +97,8 @@ class RegimePart(_Part):
 
 
 class AnomalyPart(_Part):
+    """The anomaly model except its forest, see `AnomalyModel`."""
+
     columns: list[int]
     mean: list[float]
     scale: list[float]
@@ -107,6 +117,8 @@ class DriftPart(_Part):
 
 
 class ModelCard(_Part):
+    """The model card. It describes the model and contains all of its parameters except the trees."""
+
     format: Literal[2] = 2
     kind: Kind = Field(description="What it was trained on: lives, labels, or healthy machines alone.")
     machine_type: str

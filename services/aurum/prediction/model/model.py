@@ -186,10 +186,12 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
 
 
 def _required_files(card: ModelCard) -> list[str]:
+    """Returns the names of the files that a model of this kind consists of, besides the card."""
     return {"rul": [RISK, RUL, FOREST], "classification": [RISK, FOREST], "anomaly": [FOREST]}[card.kind]
 
 
 def _regimes(card: ModelCard) -> Regimes | None:
+    """Returns the regimes in the card, or None if there is only one."""
     part = card.regimes
     if part is None:
         return None

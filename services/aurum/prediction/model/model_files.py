@@ -74,7 +74,14 @@ def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
 
 
 def make_champion(root: Path, machine_type: str, version: str) -> None:
-    """Makes a version the champion. The last champion becomes the previous one; the version is no shadow any more."""
+    """Makes a version the champion of a machine type.
+
+    The last champion becomes the previous one. If the version was the shadow model, there is none afterwards.
+
+    Raises:
+        CorruptModelError: The file that states the serving versions is unreadable.
+        OSError: The file cannot be written.
+    """
     serving = read_serving(root, machine_type)
     if serving is None:
         write_serving(root, machine_type, Serving(version))

@@ -35,7 +35,7 @@ class Regimes:
     deviation: Floats
 
     def nearest(self, settings: Floats) -> Indices:
-        """Returns the nearest regime for settings[reading, column]; -1 if one of them is NaN."""
+        """Returns the index of the nearest regime for settings[reading, column]; -1 if one of its settings is NaN."""
         complete = ~np.isnan(settings).any(axis=1)
         distances = (((settings[:, None, :] - self.centers[None, :, :]) / self.scale) ** 2).sum(axis=2)
         return np.where(complete, np.nan_to_num(distances, nan=np.inf).argmin(axis=1), -1)

@@ -44,6 +44,8 @@ class BatchLimits:
 
 @dataclass(slots=True)
 class _PendingCall(Generic[T, R]):
+    """A request that waits: its items, the future of its results, and when it arrived (monotonic seconds)."""
+
     items: Sequence[T]
     answer: "asyncio.Future[list[R]]"
     since: float
@@ -96,6 +98,7 @@ class MicroBatcher(Generic[T, R]):
         return await waiting.answer
 
     def close(self) -> None:
+        """Stops forming batches. Callers that still wait are not answered."""
         if self._task is not None:
             self._task.cancel()
 
@@ -138,6 +141,7 @@ class MicroBatcher(Generic[T, R]):
         return taken
 
     async def _run_batch(self, taken: list[_PendingCall[T, R]]) -> None:
+        """Calls `work` with the items of some requests, and gives each request its results, or the error."""
         items = [item for waiting in taken for item in waiting.items]
         metrics.prediction_batch_size.observe(len(items))
         started = time.perf_counter()
@@ -157,6 +161,7 @@ class MicroBatcher(Generic[T, R]):
             start = end
 
     def _update_fixed_cost(self, size: int, seconds: float) -> None:
+        """Estimates the fixed cost of a call from the durations of recent calls, by linear regression on their size."""
         self._calls.append((size, seconds))
         if len(self._calls) < _LEAST_CALLS:
             return

@@ -47,7 +47,7 @@ class MeanChanges:
         self._window = self._empty()
 
     def update(self, value: float) -> bool:
-        """Adds a value. Returns whether the mean has changed."""
+        """Adds a value. Returns whether a change of the mean was detected."""
         changed = bool(self._window.update(value))
         if changed:
             self._window = self._empty()
@@ -118,6 +118,7 @@ class DriftMonitor:
         ]
 
     def _compare(self) -> None:
+        """Compares the latest predictions with the training data, and updates the metrics."""
         rows = np.array(self._rows)
         outside = (rows < self._low) | (rows > self._high)  # NaN does not count as outside
         self._outside = outside.mean(axis=0)
@@ -132,6 +133,7 @@ class DriftMonitor:
 
 
 def _psi(values: Floats, edges: Floats) -> float:
+    """Returns the population stability index of `values` for the inner edges of the deciles in training."""
     present = values[~np.isnan(values)]
     if not len(present):
         return 0.0

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Predictor:
-    """Reads cases, and scores them in batches on one thread."""
+    """Reads the inputs of predictions, and scores them in batches on one thread."""
 
     def __init__(self, reader: ReadingsClient, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
         self._cases = InputReader(reader, registry)
@@ -35,6 +35,7 @@ class Predictor:
                 self._scorer.monitor_for(model)
 
     def close(self) -> None:
+        """Stops the batching and waits for the call of the model in progress."""
         self._batcher.close()
         self._thread.shutdown(wait=True)
 

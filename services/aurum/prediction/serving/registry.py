@@ -58,11 +58,13 @@ class ModelRegistry:
         return loaded.champion if loaded else None
 
     def shadow(self, machine_type: str) -> Model | None:
+        """Returns the shadow model of a type, or None."""
         loaded = self._loaded.get(machine_type)
         return loaded.shadow if loaded else None
 
     @property
     def types(self) -> list[str]:
+        """The machine types that have a champion, sorted."""
         return sorted(self._loaded)
 
     def refresh(self) -> list[Model]:
@@ -166,6 +168,7 @@ class ModelRegistry:
         return self.activate(machine_type, previous)
 
     def _change(self, machine_type: str, version: str, change: Callable[[Serving | None], Serving]) -> ModelEntry:
+        """Loads the models that are to serve, stores the choice, and puts it into effect."""
         loaded = self._loaded.get(machine_type)
         serving = change(loaded.serving if loaded else None)
         try:
@@ -189,6 +192,7 @@ class ModelRegistry:
         return ModelEntry(card, active=card is changed.champion.card, shadow=card is not changed.champion.card)
 
     def _try_to_load(self, machine_type: str, otherwise: str) -> None:
+        """Loads the models of a type. If that fails, reports the damage and `otherwise`, what happens instead."""
         try:
             self._load(machine_type)
         except CorruptModelError as error:
@@ -219,6 +223,7 @@ class ModelRegistry:
         return _Loaded(serving, champion, shadow)
 
     def _stamps(self) -> dict[str, int]:
+        """Returns the modification time in ns of each type's active.json."""
         return {path.parent.name: path.stat().st_mtime_ns for path in self._root.glob(f"*/{ACTIVE}")}
 
 
@@ -227,6 +232,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _require_serving(serving: Serving | None) -> Serving:
+    """Returns the serving versions. Raises NotFoundError if the type has none."""
     if serving is None:
         raise NotFoundError("there is no model for this machine type", reason="MODEL_NOT_FOUND")
     return serving

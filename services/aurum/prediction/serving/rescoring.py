@@ -27,6 +27,8 @@ _SAME = 1e-9  # relative difference of features up to which they count as equal
 
 @dataclass(frozen=True, slots=True)
 class _Scheduled:
+    """A prediction and the monotonic time in seconds at which it is repeated."""
+
     prediction: Prediction
     due: float
 
@@ -58,7 +60,7 @@ class Rescorer:
         self._made: collections.deque[_Scheduled] = collections.deque()
 
     def schedule(self, prediction: Prediction) -> None:
-        """Schedules the repetition of a recorded prediction."""
+        """Schedules the repetition of a recorded prediction. Predictions by a rule or from given features are ignored."""
         if not prediction.machine_id or prediction.row is None:
             return
         if len(self._made) >= _WAITING:
@@ -74,6 +76,7 @@ class Rescorer:
                 await self._rescore(self._made.popleft().prediction)
 
     async def _rescore(self, before: Prediction) -> None:
+        """Repeats one prediction, counts the outcome, and passes the new prediction on if it differs."""
         try:
             # Uses only readings up to the moment of the first prediction
             answer = (await self._predict([before.machine_id], before.as_of_us + 1))[0]

@@ -76,7 +76,7 @@ class Explanation:
 
 
 class Scorer:
-    """Scores and explains cases, and monitors the drift of each champion."""
+    """Scores and explains prediction inputs, and monitors the drift of each champion."""
 
     def __init__(self) -> None:
         self._drift: dict[str, tuple[Model, DriftMonitor]] = {}
@@ -95,11 +95,12 @@ class Scorer:
         return monitored[1]
 
     def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
+        """Returns the drift of a champion's features; empty for any other version."""
         monitored = self._drift.get(machine_type)
         return monitored[1].feature_drift() if monitored is not None and monitored[0].card.version == version else []
 
     def score(self, inputs: Sequence[PredictionInput]) -> list[Prediction | AurumError]:
-        """Returns a prediction for each case, or the error why there is none."""
+        """Returns a prediction for each input, or the error why there is none."""
         answers: dict[int, Prediction | AurumError] = {}
         by_model: dict[int, list[int]] = {}
         for index, prediction_input in enumerate(inputs):
@@ -157,6 +158,7 @@ class Scorer:
         )
 
     def _score_with(self, model: Model, inputs: dict[int, PredictionInput]) -> dict[int, Prediction | AurumError]:
+        """Scores inputs with one model. Returns for each index the prediction, or the error why there is none."""
         answers: dict[int, Prediction | AurumError] = {}
         started = time.perf_counter()
         rows: dict[int, Floats] = {}
@@ -187,7 +189,7 @@ class Scorer:
 
 
 def features_of_input(model: Model, prediction_input: PredictionInput) -> Floats | AurumError:
-    """Returns the row of features of a case, or the error if there are too few readings."""
+    """Returns the row of features of an input, or the error if there are too few readings."""
     if prediction_input.features is not None:
         return prediction_input.features
     steps = steps_of(prediction_input.readings.columns if prediction_input.readings else {}, model.spec)
@@ -222,12 +224,14 @@ def predict_by_rule(
 
 
 def digest_of(row: Floats) -> str:
+    """Returns the first 16 hexadecimal digits of the SHA-256 of a row of features."""
     return hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16]
 
 
 def _prediction(
     model: Model, prediction_input: PredictionInput, result: Predictions, position: int, row: Floats
 ) -> Prediction:
+    """Returns the prediction at `position` of the model's result."""
     anomaly = float(result.anomaly[position])
     reason = ""
     if result.risk is not None:
@@ -278,12 +282,14 @@ def _compare_with_shadow(result: Predictions, inputs: dict[int, PredictionInput]
 
 
 def _value_or_raise(value: T | AurumError) -> T:
+    """Returns the value, or raises it if it is an error."""
     if isinstance(value, AurumError):
         raise value
     return value
 
 
 def _too_few_readings(machine_id: str, needed: str) -> AurumError:
+    """Returns the error for a machine with too few readings. needed: what is needed at least."""
     return FailedPreconditionError(
         f"machine {machine_id} has too few readings for a prediction, which needs {needed}; try again with more",
         reason="NOT_ENOUGH_READINGS",

@@ -49,6 +49,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def Predict(  # noqa: N802
         self, request: prediction_pb2.PredictRequest, context: Any
     ) -> prediction_pb2.PredictResponse:
+        """Predicts one machine, or one row of features."""
         _check_request(request, "")
         if request.machine_id:
             set_request_context(machine_id=request.machine_id)
@@ -65,6 +66,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def PredictBatch(  # noqa: N802
         self, request_iterator: AsyncIterator[prediction_pb2.PredictBatchRequest], context: Any
     ) -> AsyncGenerator[prediction_pb2.PredictBatchResponse]:
+        """Predicts the machines or rows of each request of the stream, in one response per request."""
         async for request in request_iterator:
             require_machines([])  # checks that the caller is still allowed
             if request.HasField("rows"):
@@ -119,6 +121,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def Explain(  # noqa: N802
         self, request: prediction_pb2.ExplainRequest, context: Any
     ) -> prediction_pb2.ExplainResponse:
+        """Predicts one machine or row of features and returns the strongest factors."""
         _check_request(request.request, "request.")
         top = request.top or _FACTORS
         if top > _MAX_FACTORS:
@@ -148,18 +151,21 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def GetModel(  # noqa: N802
         self, request: prediction_pb2.GetModelRequest, context: Any
     ) -> prediction_pb2.GetModelResponse:
+        """Returns the card, state and drift of a model."""
         entry = await asyncio.to_thread(self._registry.get, request.machine_type, request.version)
         return prediction_pb2.GetModelResponse(model=await self._model(entry))
 
     async def ListModels(  # noqa: N802
         self, request: prediction_pb2.ListModelsRequest, context: Any
     ) -> prediction_pb2.ListModelsResponse:
+        """Returns all models in the folder of models."""
         entries = await asyncio.to_thread(self._registry.list)
         return prediction_pb2.ListModelsResponse(models=[await self._model(entry) for entry in entries])
 
     async def ActivateModel(  # noqa: N802
         self, request: prediction_pb2.ActivateModelRequest, context: Any
     ) -> prediction_pb2.ActivateModelResponse:
+        """Makes a version the champion or the shadow model, and writes an audit event."""
         if not request.version and not request.shadow:
             raise InvalidArgumentError.of("version", "must name the version to activate")
         change = self._registry.set_shadow if request.shadow else self._registry.activate
@@ -177,6 +183,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def RollbackModel(  # noqa: N802
         self, request: prediction_pb2.RollbackModelRequest, context: Any
     ) -> prediction_pb2.RollbackModelResponse:
+        """Makes the previous champion the champion again, and writes an audit event."""
 
         async def roll_back(act: Act) -> ModelEntry:
             entry = await asyncio.to_thread(self._registry.roll_back, request.machine_type)
@@ -214,6 +221,12 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
 
 
 def _check_request(request: prediction_pb2.PredictRequest, prefix: str) -> None:
+    """Raises InvalidArgumentError for an invalid request and PermissionDeniedError for a machine of others.
+
+    Args:
+        request: The request.
+        prefix: Where the request is within the received message, for the names of fields in errors.
+    """
     if request.machine_id:
         if problem := machine_id_problem(request.machine_id):
             raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
@@ -231,6 +244,7 @@ def _batch_item(answer: Prediction | AurumError) -> prediction_pb2.PredictBatchI
 
 
 def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
+    """Returns a prediction as a message."""
     response = prediction_pb2.PredictResponse(
         machine_id=prediction.machine_id,
         machine_type=prediction.machine_type,

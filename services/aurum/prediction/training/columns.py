@@ -105,6 +105,7 @@ def check_units(runs: Sequence[Run], sensors: Sequence[str]) -> None:
 
 
 def _reason_to_drop(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
+    """Returns why a column cannot be used as a sensor, or None if it can."""
     values = np.concatenate([run.columns[name] for run in runs])
     if name.lower() in LABELS:
         return "tells the outcome"

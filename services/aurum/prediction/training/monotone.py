@@ -54,7 +54,7 @@ def monotone_features(
 
 
 def _trend_sign(values: Floats, left: Floats) -> float:
-    """Returns 1 if the values rise with the RUL, -1 if they fall, 0 if neither."""
+    """Returns 1 if the values rise with the RUL, -1 if they fall with it, 0 if there are too few values."""
     present = ~np.isnan(values)
     if present.sum() < 8:
         return 0.0

@@ -86,6 +86,7 @@ def _needed_settings(runs: Sequence[Run], settings: Sequence[str]) -> tuple[str,
 
 
 def _setting_rows(runs: Sequence[Run], settings: Sequence[str]) -> Floats:
+    """Returns settings[reading, column] of all runs, one run after the other."""
     return np.concatenate([np.column_stack([run.columns[name] for name in settings]) for run in runs])
 
 
@@ -95,6 +96,12 @@ def _bands(rows: Floats) -> Indices:
 
 
 def _is_setting(columns: Sequence[Floats], shares: Floats) -> bool:
+    """Whether a column is a setting, see above.
+
+    Args:
+        columns: The values of each run.
+        shares: The elapsed share of life at each reading of all runs.
+    """
     values = np.concatenate(columns)
     present = ~np.isnan(values)
     values, shares = values[present], shares[present]

@@ -148,6 +148,7 @@ def training_outcomes(
 
 
 def unit_of(axis: str) -> str:
+    """Returns the unit of a life axis, such as `h` or `cycles`."""
     return AXES.get(axis, "h" if axis == TIME else axis)
 
 

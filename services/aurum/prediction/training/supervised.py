@@ -92,6 +92,7 @@ def fit_outcomes(
 
 
 def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, rows: Bools, group: Indices) -> HeldOut:
+    """Returns the held-out predictions and true outcomes of the selected rows."""
     lives = target.left is not None
     return HeldOut(
         score[rows],

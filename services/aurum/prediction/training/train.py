@@ -123,6 +123,7 @@ def train(
 
 
 def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp]) -> parts.DriftPart:
+    """Returns the training distribution of the strongest features, for the detection of drift."""
     names, edges, ranges = [], [], []
     for index in strongest:
         column = features[:, index]

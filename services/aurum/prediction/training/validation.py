@@ -130,6 +130,7 @@ def within(truths: Floats, lower: Floats, upper: Floats) -> Bools:
 
 
 def _measures(held_out: HeldOut, probabilities: Floats, inside: Bools) -> dict[str, Callable[[Indices], float | None]]:
+    """Returns the metrics as functions of the rows that count."""
     soon = held_out.soon
     measures: dict[str, Callable[[Indices], float | None]] = {
         "risk_brier": lambda rows: float(((probabilities[rows] - soon[rows]) ** 2).mean()),
@@ -150,6 +151,7 @@ def _measures(held_out: HeldOut, probabilities: Floats, inside: Bools) -> dict[s
 
 
 def _lead_time(held_out: HeldOut, probabilities: Floats) -> tuple[float | None, float | None]:
+    """Returns the median life left at the first lasting warning, and the share of failures with such a warning."""
     if held_out.left is None:
         return None, None
     leads, failures = [], 0
@@ -164,6 +166,7 @@ def _lead_time(held_out: HeldOut, probabilities: Floats) -> tuple[float | None, 
 
 
 def _points(held_out: HeldOut) -> list[parts.RulPoint]:
+    """Returns predicted and true RUL of a few hundred rows, spread evenly."""
     if held_out.rul is None or held_out.left is None:
         return []
     rows_with_rul = np.flatnonzero(~np.isnan(held_out.left))

@@ -15,10 +15,16 @@ CHART_TESTS := tests/cluster/test_charts.py tests/cluster/test_network_policies.
 # Processes that run tests side by side; three keep two cores busy, since tests often wait for services.
 WORKERS ?= 3
 
+# The console's checks need Node.js, nothing else does. One that `make node` has put into .venv comes first.
+WITH_NODE := export PATH="$(CURDIR)/$(BIN):$$PATH"
+FIND_NODE := $(WITH_NODE); command -v npm >/dev/null && node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 19) ? 0 : 1)' 2>/dev/null
+NPM := $(WITH_NODE); npm --silent
+SKIPPED = echo "SKIPPED $(1): it needs Node.js >= 20.19 with npm; install it, or run make node" >&2
+
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test browser-test chart-test cluster-test proof coverage mutation soak screenshots images kind-up deploy undeploy lint format bench crds telemetry docs lock clean doctor
+.PHONY: help setup run test browser-test chart-test cluster-test proof coverage mutation soak screenshots images kind-up deploy undeploy lint format console-lint console-test node bench crds telemetry docs lock clean doctor
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -46,6 +52,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
 	@echo "Installing the fuzzing engine into $(VENV) (once)"
 	@$(INSTALL) --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+node_modules/.made: package.json package-lock.json
+	@echo "Installing the console's tools into node_modules (once)"
+	@$(NPM) ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 setup: $(VENV)/.dev  ## Make .venv with everything for development
@@ -98,20 +109,32 @@ undeploy:  ## Remove both, with their volumes; the definitions of policies stay
 	@helm uninstall aurumai observability aurumai-crds --namespace aurumai --ignore-not-found
 	@kubectl delete namespace aurumai
 
-lint: $(VENV)/.dev  ## Check style, types and that generated files are current
+lint: $(VENV)/.dev  ## Check style, types and that generated files are current; includes console-lint
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/aurum settings --check docs/settings.md
 	@$(BIN)/aurum policy reference --check docs/policies.md
 	@$(BIN)/aurum policy check policies.yaml
 	@$(BIN)/python -m aurum.operator.schema --check charts/aurumai-crds/templates docs/operator-reference.md
 	@$(BIN)/python -m charts.telemetry --check
 	@$(BIN)/python -m charts.values_table --check charts/aurumai charts/observability
+	@$(MAKE) --no-print-directory console-lint
 
 format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) run format; else $(call SKIPPED,format the console); fi
+
+console-lint:  ## Check style and types of the console, with Node.js
+	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) run lint; else $(call SKIPPED,console-lint); fi
+
+console-test:  ## Run the unit tests of the console, with Node.js
+	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) test; else $(call SKIPPED,console-test); fi
+
+node: $(VENV)/.uv  ## Install Node.js into .venv, for the console's checks where the system has none
+	@$(INSTALL) --require-hashes -r requirements/node.txt
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
 	@set -e; for benchmark in ingest spool query edge_inputs prediction cmapss simulator resilience console security; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
@@ -135,6 +158,7 @@ lock: $(VENV)/.uv  ## Resolve the dependencies anew and write the locks
 	$(BIN)/uv pip compile $(LOCK) --upgrade --extra all --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --group install -o requirements/install.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --group fuzz -o requirements/fuzz.txt
+	$(BIN)/uv pip compile $(LOCK) --upgrade --group node -o requirements/node.txt
 	$(BIN)/uv pip compile $(LOCK) --group build -c requirements/run.txt -o requirements/build.txt
 	$(BIN)/uv pip compile $(LOCK) --group sbom -c requirements/run.txt -o requirements/sbom.txt
 	$(BIN)/uv pip compile $(LOCK) --extra api -c requirements/run.txt pyproject.toml -o requirements/api.txt

@@ -293,6 +293,30 @@ _POLICY = Alert(
     ),
 )
 
+_FAILING = Alert(
+    "AurumAIOperatorObjectsFailing",
+    "The API server refuses requests of the operator: {{ $labels.kind }}",
+    "The last requests for {{ $value }} objects failed and are repeated; the log of {{ $labels.k8s_pod_name }} has "
+    "the reasons.",
+    'min_over_time(operator_objects_failing{service_name="operator"}[1m]) > 0',
+    "5m",
+    "warning",
+    "resilience",
+    service="operator",
+    labels={
+        "k8s_namespace_name": "plant",
+        "service_name": "operator",
+        "k8s_pod_name": "operator-1",
+        "kind": "configmap",
+    },
+    cases=_cases(
+        f'operator_objects_failing{{{_OPERATOR}, k8s_pod_name="operator-1", kind="configmap"}}',
+        ("0x5 1x20", 13, True),
+        ("0x5 1x3 0 1x3 0x20", 13, False),
+        ("0x5 2x10 0x20", 25, False),
+    ),
+)
+
 _REFUSED = Alert(
     "AurumAIPolicyRefused",
     f"{_SERVICE} refuses its policy document",
@@ -410,6 +434,7 @@ ALERTS: tuple[Alert, ...] = (
     _DAMAGED,
     _DRIFT,
     _POLICY,
+    _FAILING,
     _REFUSED,
     _TELEMETRY,
     *_ABSENT,

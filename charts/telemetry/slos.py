@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from charts.telemetry.selectors import PREDICT
+from charts.telemetry.selectors import HTTP_FAILED, PREDICT
 
 Series = Mapping[str, str]
 _API = 'k8s_namespace_name="plant", service_name="api"'
@@ -103,7 +103,7 @@ SLOS = (
         "PredictAvailability",
         "Predictions are answered",
         0.995,
-        f'sum by (k8s_namespace_name, service_name) (rate(http_requests_total{{{PREDICT}, status_code=~"5.."}}[$w])) '
+        f"sum by (k8s_namespace_name, service_name) (rate(http_requests_total{{{PREDICT}, {HTTP_FAILED}}}[$w])) "
         f"/ sum by (k8s_namespace_name, service_name) (rate(http_requests_total{{{PREDICT}}}[$w]))",
         "k8s_namespace_name, service_name",
         f"sum by (k8s_namespace_name, service_name) (rate(http_requests_total{{{PREDICT}}}[1h])) > 0.01",

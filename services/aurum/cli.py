@@ -267,7 +267,7 @@ def import_(
     import asyncio
 
     from aurum.commands.importing import grpc_target, http_target, import_file
-    from aurum.commands.settings import CommandSettings
+    from aurum.platform_settings import CommandSettings
     from aurum.runtime.settings import load_settings
 
     if api and ingestion:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from aurum.readings.transport.refusals import Refused
 from aurum.readings.transport.uplink import Arrivals, Waiting
-from aurum.runtime import metrics
 from aurum.v1 import ingestion_pb2
+from aurum_sim import metrics
 
 logger = logging.getLogger(__name__)
 

@@ -31,11 +31,11 @@ def heat(platform: Platform, machine: str, value: float, ago: float = 0) -> None
 def test_empty_console_points_to_import_and_has_no_alarm(page: Page, ovens: Platform) -> None:
     """Without machines the console points to `aurum import` and lists no alarm."""
     opened(page, ovens)
-    expect(page.get_by_role("heading", name="No machine yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="No machines yet")).to_be_visible()
     expect(page.get_by_text("aurum import")).to_be_visible()
     assert violations(page) == []
     opened(page, ovens, "/alarms")
-    expect(page.get_by_text("No alarm. What is alarming")).to_be_visible()
+    expect(page.get_by_text("No open alarms.")).to_be_visible()
 
 
 def test_pages_show_no_null_without_optional_features(page: Page, ovens: Platform) -> None:
@@ -65,7 +65,7 @@ def test_alarm_is_acknowledged_shelved_and_kept_in_history(page: Page, ovens: Pl
     expect(page.locator("nav .count")).to_be_hidden()
     row.get_by_role("button", name="Shelve").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_label("For").select_option("15")
+    dialog.get_by_label("Duration").select_option("15")
     dialog.get_by_label("Reason").fill("the probe is being changed")
     assert violations(page) == []
     dialog.get_by_role("button", name="Shelve").click()
@@ -74,12 +74,12 @@ def test_alarm_is_acknowledged_shelved_and_kept_in_history(page: Page, ovens: Pl
     page.get_by_role("button", name=re.compile("Shelved")).click()
     expect(row).to_contain_text("until")
     expect(row).to_contain_text("the probe is being changed")
-    row.get_by_role("button", name="Bring back").click()
+    row.get_by_role("button", name="Unshelve").click()
     expect(row).to_have_count(0)
     page.get_by_role("button", name=re.compile("History")).click()
     journal = page.get_by_role("table", name="History").locator("tbody tr")
     expect(journal).to_have_count(4)
-    expect(journal.first).to_contain_text("brought back")
+    expect(journal.first).to_contain_text("unshelved")
     expect(journal.first).to_contain_text("Ada")
     expect(journal.last).to_contain_text("raised")
     assert violations(page) == []
@@ -102,8 +102,8 @@ def test_alarm_flood_shows_banner_and_sound_is_off(page: Page, ovens: Platform) 
     expect(page.locator("[data-choice=sound]")).to_have_attribute("aria-pressed", "false")
     for number in range(12):
         heat(ovens, f"line-{number}", 99)
-    expect(page.get_by_text("A flood of alarms")).to_be_visible()
-    page.get_by_role("link", name="See the alarms").click()
+    expect(page.get_by_text("Alarm flood")).to_be_visible()
+    page.get_by_role("link", name="Show alarms").click()
     expect(page.locator("tr.alarm[data-state=unacknowledged]")).to_have_count(12)
     page.locator("[data-choice=sound]").click()
     expect(page.locator("[data-choice=sound]")).to_have_attribute("aria-pressed", "true")

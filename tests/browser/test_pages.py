@@ -66,7 +66,7 @@ def test_machine_page_shows_prediction_factors_and_advice(page: Page, plant: Pla
     page.locator("tr.machine a", has_text=name).click()
     expect(page.get_by_role("heading", level=1)).to_have_text(name)
     expect(page).to_have_url(f"{plant.api}/machines/{name}")
-    expect(page.locator(".machine-head")).to_contain_text("nine times out of ten")
+    expect(page.locator(".machine-head")).to_contain_text("90 % range")
     expect(page.locator("[data-card=why] li")).to_have_count(5)
     expect(page.locator("[data-card=why]")).to_contain_text(re.compile("raises the risk|lowers the risk"))
     expect(page.locator("[data-card=advice] tbody tr")).to_have_count(3)
@@ -140,7 +140,11 @@ def test_spanish_console_has_no_untranslated_key(page: Page, plant: Platform) ->
     expect(page.get_by_role("link", name="Alarmas")).to_be_visible()
     assert page.locator("html").get_attribute("lang") == "es"
     expect(page.locator("tr.machine .values").first).to_contain_text("Temperatura del rodamiento")
-    for path, words in (("/alarms", "Su nombre"), ("/platform", "Cortacircuitos"), (f"/machines/{name}", "Por qué")):
+    for path, words in (
+        ("/alarms", "Su nombre"),
+        ("/platform", "Cortacircuitos"),
+        (f"/machines/{name}", "Factores de riesgo"),
+    ):
         opened(page, plant, path)
         expect(page.get_by_text(words).first).to_be_visible()
         texts = page.locator("body").inner_text()

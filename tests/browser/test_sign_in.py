@@ -33,7 +33,7 @@ def test_user_signs_in_with_key_and_out_again(page: Page, closed: tuple[Platform
     assert violations(page) == []
     page.get_by_label("API key or token").fill("aurum_nothing")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_text("not known, was revoked or has expired")).to_be_visible()
+    expect(page.get_by_text("Key or token not recognised")).to_be_visible()
     page.get_by_label("API key or token").fill(key)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="Alarms")).to_be_visible()

@@ -32,7 +32,7 @@ def test_console_reconnects_after_api_is_killed(page: Page, plant: Platform, wat
     a_pump(page)
     watched.expected = [*_LOST, "503", "status of 5"]
     plant.processes["api"].kill()
-    expect(page.locator(".banner.bad")).to_contain_text("The connection is lost")
+    expect(page.locator(".banner.bad")).to_contain_text("Connection lost")
     expect(page.locator(".connection")).to_have_text("Offline")
     expect(page.locator("tr.machine").first).to_be_visible()  # the last state stays
     assert violations(page) == []
@@ -66,7 +66,7 @@ def test_delay_fault_is_injected_traced_and_cleared(page: Page, plant: Platform,
     watched.expected = ["503", "status of 5"]
     opened(page, plant, "/platform")
     page.locator("[data-fault=prediction-slow]").click()
-    expect(page.locator(".happened")).to_contain_text("prediction is slow")
+    expect(page.locator(".happened")).to_contain_text("prediction answers late")
     machine = http("GET", f"{plant.api}/api/machines?limit=1").json["items"][0]["machine_id"]
     answer = http("POST", f"{plant.api}/api/machines/{machine}/predict").json
     assert not answer["degraded"]
@@ -77,7 +77,7 @@ def test_delay_fault_is_injected_traced_and_cleared(page: Page, plant: Platform,
     expect(page.locator(".waterfall tr[data-service=prediction]").first).to_be_visible(timeout=15_000)
     assert rows.count() >= 3
     expect(page.locator("[data-instance=prediction]")).to_contain_text("1 injected fault")
-    page.get_by_role("row", name=re.compile("^prediction Slow")).get_by_role("button", name="Heal").click()
+    page.get_by_role("row", name=re.compile("^prediction Delay")).get_by_role("button", name="Clear").click()
     expect(page.locator("[data-instance=prediction]")).not_to_contain_text("injected fault")
 
     def quick() -> bool:
@@ -112,7 +112,7 @@ def test_console_button_stops_a_service(page: Page, plant: Platform, watched: Wa
     box = page.locator("[data-service=prediction]")
     expect(box).to_have_attribute("data-state", "well", timeout=30_000)
     page.locator("[data-fault=prediction-stop]").click()
-    expect(page.locator(".happened")).to_contain_text("prediction ends at its next call")
+    expect(page.locator(".happened")).to_contain_text("prediction stops at its next call")
     machine = http("GET", f"{plant.api}/api/machines?limit=1").json["items"][0]["machine_id"]
     try:
         http("POST", f"{plant.api}/api/machines/{machine}/predict")

@@ -21,7 +21,8 @@ from aurum.runtime.errors import (
 from aurum.runtime.faults import Fault
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.http.client import HttpDependency
-from aurum.runtime.http.server import http_server, listen
+from aurum.runtime.http.server import http_server
+from aurum.runtime.listener import listen
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings, load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc

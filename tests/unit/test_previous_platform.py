@@ -8,24 +8,33 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from aurum.resilience import (
+from aurum.compat import (
     CircuitBreakerError,
+    ContextualJSONFormatter,
     ResilientCircuitBreaker,
     RetryPolicy,
     TimeoutConfig,
+    get_logger,
+    get_tracer,
+    reset_request_context,
+    set_request_context,
+    set_span_attributes,
+    setup_logging,
+    traced_async_operation,
+    traced_operation,
+    track_circuit_breaker_failure,
+    track_circuit_breaker_state,
+    track_db_query,
+    track_error,
+    track_ingestion,
+    track_prediction,
+    track_request,
+    track_request_duration,
+    track_retry,
     with_async_retry,
     with_retry,
 )
-from aurum.runtime import metrics
 from aurum.runtime.settings import Settings, load_settings
-from aurum.runtime.telemetry.logging import (
-    ContextualJSONFormatter,
-    get_logger,
-    reset_request_context,
-    set_request_context,
-    setup_logging,
-)
-from aurum.runtime.telemetry.tracing import get_tracer, set_span_attributes, traced_async_operation, traced_operation
 
 
 def value(name: str, /, **labels: str) -> float:
@@ -72,19 +81,19 @@ def test_ecs_log_line_uses_ecs_names() -> None:
 def test_metrics_helpers_count() -> None:
     labels = {"method": "GET", "endpoint": "/x", "status_code": "200"}
     before = value("http_requests_total", **labels)
-    metrics.track_request("GET", "/x", 200)
-    metrics.track_request_duration("GET", "/x", 0.2)
+    track_request("GET", "/x", 200)
+    track_request_duration("GET", "/x", 0.2)
     assert value("http_requests_total", **labels) == before + 1
-    metrics.track_prediction(machine_type="pump", model_version="1", duration=0.01, risk_score=0.4)
+    track_prediction(machine_type="pump", model_version="1", duration=0.01, risk_score=0.4)
     assert value("ml_predictions_total", machine_type="pump", model_version="1", degraded="false") >= 1
-    metrics.track_ingestion(readings=10, duration=0.1)
+    track_ingestion(readings=10, duration=0.1)
     assert value("data_ingestion_total", transport="unary", result="accepted") >= 10
-    metrics.track_db_query("select", 0.1)
-    metrics.track_circuit_breaker_state("b", "open")
+    track_db_query("select", 0.1)
+    track_circuit_breaker_state("b", "open")
     assert value("circuit_breaker_state", name="b") == 1
-    metrics.track_circuit_breaker_failure("b")
-    metrics.track_retry("b")
-    metrics.track_error("ValueError")
+    track_circuit_breaker_failure("b")
+    track_retry("b")
+    track_error("ValueError")
     assert value("errors_total", type="ValueError") >= 1
 
 

@@ -15,11 +15,11 @@ from charts.telemetry.dashboards.panels import (
     share,
     total,
 )
-from charts.telemetry.selectors import ANSWERED, ASKED, RPC_FAILED
+from charts.telemetry.selectors import ANSWERED, ASKED, HTTP_FAILED, RPC_FAILED
 from charts.telemetry.slos import SLOS, Slo
 
 _HTTP, _RPC = f"{ANY}, {ASKED}", f"{ANY}, {ANSWERED}"
-_FAILED = f'{_HTTP}, status_code=~"5.."'
+_FAILED = f"{_HTTP}, {HTTP_FAILED}"
 
 
 def _left(slo: Slo, window: str) -> str:

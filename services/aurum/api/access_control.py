@@ -7,7 +7,6 @@ from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers
 
-from aurum.runtime import metrics
 from aurum.runtime.errors import (
     RATE_LIMIT,
     MethodNotAllowedError,
@@ -17,6 +16,7 @@ from aurum.runtime.errors import (
 )
 from aurum.runtime.http.csrf import SAFE_METHODS, has_foreign_host, is_cross_site_write, is_same_origin
 from aurum.runtime.settings import OPEN
+from aurum.security import metrics
 from aurum.security.api_keys import ApiKeys
 from aurum.security.identity import EVERYBODY, Identity, Role
 from aurum.security.permissions import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT, RequiredRole

@@ -17,12 +17,11 @@ from aurum.alarms.flood import Flood
 from aurum.alarms.journaled import JournaledAlarms
 from aurum.alarms.lifecycle import Alarm, Kind, State, Transition
 from aurum.alarms.rules import AlarmRules, Rule
-from aurum.api import alarm_journal
+from aurum.api import alarm_journal, metrics
 from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache, MachineView
 from aurum.readings.history import FAULT
 from aurum.resilience import Criticality, criticality_scope
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, FailedPreconditionError, NotFoundError, UnavailableError
 from aurum.v1 import ingestion_pb2
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from aurum.runtime import metrics
+from aurum.api import metrics
 from aurum.runtime.errors import ResourceExhaustedError
 
 _RETRY_AFTER = 1.0  # seconds

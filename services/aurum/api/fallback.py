@@ -13,12 +13,12 @@ import numpy as np
 
 from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache
-from aurum.heuristics import assess
+from aurum.heuristics import assess, metrics
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import columns
 from aurum.resilience.policy import FallbackSpec
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, NotFoundError
+from aurum.runtime.metrics import track_fallback
 from aurum.runtime.telemetry.tracing import set_span_attributes
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
@@ -66,7 +66,7 @@ class PredictionFallback:
         if degraded is None:
             raise error
         prediction = degraded.prediction
-        metrics.track_fallback("api/prediction", degraded.source)
+        track_fallback("api/prediction", degraded.source)
         metrics.track_degraded_prediction(prediction.machine_type, prediction.model_version)
         set_span_attributes(
             {

@@ -10,10 +10,10 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from aurum.api import metrics
 from aurum.api.alarm_service import AlarmService
 from aurum.api.machine_cache import MachineCache, MachineView
 from aurum.api.serializers import finite, moment, status_of
-from aurum.runtime import metrics
 
 _EVERY = 0.2  # seconds between two checks for changes
 _PULSE = 5.0  # seconds between two pulses, which show a console that it is connected

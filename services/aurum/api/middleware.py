@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aurum.api import metrics
 from aurum.api.access_control import AccessControl
 from aurum.api.body_budget import BodyBudget
 from aurum.api.problems import BodyTooLargeError, of_error, problem
@@ -29,7 +30,7 @@ from aurum.resilience import (
     remaining,
 )
 from aurum.resilience.durations import parse_duration
-from aurum.runtime import metrics
+from aurum.resilience.status import OVERLOAD_OF_SELF, http_status
 from aurum.runtime.errors import AurumError, DeadlineError, InvalidArgumentError, from_policy_error
 from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import CRITICALITY_KEY
@@ -44,8 +45,8 @@ logger = logging.getLogger("aurum.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # probes and scrapes are counted, but not logged
 _ALWAYS = _QUIET | {"/health", "/api/events"}  # exempt from admission; event streams have a limit of their own
-_CLIENT_GONE = 499
-_OVERLOAD = frozenset({429, _CLIENT_GONE, 503, 504})
+_CLIENT_GONE = http_status("CANCELLED")
+_OVERLOAD = frozenset(map(http_status, OVERLOAD_OF_SELF))
 # Closing a connection while a body is still arriving resets it, and the client loses the answer. Therefore the rest of
 # a refused body is read and discarded, up to these limits.
 _LINGER_SECONDS = 2.0
@@ -168,11 +169,15 @@ class RequestMiddleware:
         except LimitExceededError as error:
             raise from_policy_error(error) or error from error
         started = time.perf_counter()
+        status: int | None = None
         try:
             yield
+        except AurumError as error:  # answered by the caller of this method
+            status = http_status(error.code.name)
+            raise
         finally:
             seconds = None if "beyond_own_share" in state else time.perf_counter() - started
-            self._admission.release(seconds, exchange.status in _OVERLOAD)
+            self._admission.release(seconds, (exchange.status or status) in _OVERLOAD)
 
 
 class _Exchange:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-import grpc
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -13,26 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from aurum.readings.tables import TableError
+from aurum.resilience.status import http_status
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, MethodNotAllowedError
 from aurum.runtime.telemetry.tracing import current_trace_id
 
 logger = logging.getLogger(__name__)
 
-_STATUS = {
-    grpc.StatusCode.INVALID_ARGUMENT: 422,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.FAILED_PRECONDITION: 409,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-    grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.CANCELLED: 499,
-    grpc.StatusCode.INTERNAL: 500,
-}
 _RETRY_AFTER = 1  # seconds, if the error names none
 _SHOWN = 20  # wrong fields in one answer
 
@@ -102,7 +88,7 @@ def problem(
 def of_error(error: AurumError) -> JSONResponse:
     """Counts an error of the domain and returns it as a problem response."""
     metrics.track_error(error.reason)
-    status = 405 if isinstance(error, MethodNotAllowedError) else _STATUS.get(error.code, 500)
+    status = 405 if isinstance(error, MethodNotAllowedError) else http_status(error.code.name)
     response = problem(
         status,
         error.message,

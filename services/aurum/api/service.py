@@ -43,7 +43,8 @@ from aurum.api.settings import ApiSettings
 from aurum.maintenance.costs import CostTableError, load_costs
 from aurum.runtime.grpc.stream_shares import Share, StreamShares, query_share
 from aurum.runtime.http.connection_limits import ConnectionLimits
-from aurum.runtime.http.server import http_server, listen
+from aurum.runtime.http.server import http_server
+from aurum.runtime.listener import listen
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.logging import APP_NAME

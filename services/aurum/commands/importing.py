@@ -16,10 +16,11 @@ import httpx
 import tenacity
 
 from aurum.commands.progress import Update, progress_bar
-from aurum.commands.settings import CommandSettings
+from aurum.platform_settings import CommandSettings
 from aurum.readings.batch import Series, encode
 from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, read_csv, to_series
 from aurum.resilience import RetryPolicy
+from aurum.resilience.status import TRANSIENT, code_of_http
 from aurum.runtime.errors import AlreadyExistsError, AurumError, FailedPreconditionError, UnavailableError
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.grpc.tls import certificate_folder
@@ -179,7 +180,7 @@ def _successful(response: httpx.Response, also: int = 200) -> httpx.Response:
         detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         detail = response.text[:200]
-    if response.status_code in (429, 503, 504):
+    if code_of_http(response.status_code) in TRANSIENT:
         raise UnavailableError(f"the API refuses: {detail}")
     raise FailedPreconditionError(f"the API answers {response.status_code}: {detail}")
 

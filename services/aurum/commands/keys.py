@@ -23,15 +23,22 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose it is or what for; it is in logs.")],
     role: Annotated[list[str], typer.Option(help="viewer, operator, engineer, ingest or admin; may be repeated.")],
     site: Annotated[list[str] | None, typer.Option(help="Only for this site; may be repeated.")] = None,
-    days: Annotated[float | None, typer.Option(min=0.01, help="Days that it holds; for ever if absent.")] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0.01, max=36_500, help="Days that it holds; for ever if absent.")
+    ] = None,
     file: File = _DEFAULT,
 ) -> None:
     """Make a key. It is printed once; what is kept is a hash."""
+    from pydantic import ValidationError
+
     from aurum.security.api_keys import KeyFile, locked_key_file, make_key, read_keys, write_keys
 
     expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days) if days else None
     try:
         key, record = make_key(name, tuple(role), tuple(site or ()), expires)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise KeyFailedError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except ValueError as error:
         raise KeyFailedError(str(error)) from error
     with locked_key_file(file):

@@ -31,6 +31,7 @@ _LIFE_LEFT = ("rul", "remaining_useful_life", "time_to_failure", "ttf")
 _NO_FAILURE = frozenset({"", "0", "0.0", "no", "none", "normal", "healthy", "ok", "false", "n", "nan", "null"})
 _NUMBERS = 0.5  # share of a text column's cells that are numbers, from which on the others are taken for mistakes
 _COUNTER_BELOW = 1e8  # a time as small as this is no moment since 1970, but a count of hours or cycles
+_LIFE_BELOW = 2e9  # hours, which are µs in a machine word
 _MOST_NAMED = 5
 _DELIMITERS = ",;\t|"
 _FIRST_ROW = 2  # of a table, after its header
@@ -149,13 +150,17 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _roles(table: dict[str, Any], declared: DeclaredColumns, run_to_failure: bool) -> _Roles:
     slugs = {_slug(name): name for name in table}
+    named = [declared.unit, declared.time, declared.life, declared.failure, declared.left]
+    twice = next((name for name in named if name is not None and named.count(name) > 1), None)
+    if twice is not None:
+        raise TableRoleError(f"{twice!r} is named by two of --unit, --time, --life, --failure and --left")
 
     def role(name: str | None, option: str, usual: Sequence[str]) -> str | None:
         if name is not None:
             if name not in table:
                 raise TableRoleError(f"--{option} names {name!r}, and the columns are {', '.join(table)}")
             return name
-        return next((slugs[each] for each in usual if each in slugs), None)
+        return next((slugs[each] for each in usual if each in slugs and slugs[each] not in named), None)
 
     roles = _Roles(
         unit=role(declared.unit, "unit", _UNITS),
@@ -209,7 +214,11 @@ def _runs(
     if roles.failure:
         columns[FAULT] = _failures(table[roles.failure])
     left = _numbers(roles.left, table[roles.left]) if roles.left and not roles.failure else None
+    if roles.left and not roles.failure and left is None:
+        raise TableError(1, roles.left, "holds text, not the life that is left")
     life = _sensor_name(roles.life) if roles.life else None
+    if life is not None and life not in columns:
+        raise TableError(1, roles.life or "", "holds text, not a count of life")
     times = _times(table[roles.time], roles.time) if roles.time else None
     runs: dict[str, list[Run]] = {}
     order = sorted(range(count), key=lambda row: units[row])
@@ -218,7 +227,7 @@ def _runs(
         if times is not None:
             at = times[rows]
         elif life is not None:
-            at = CMAPSS_EPOCH_US + np.round(columns[life][rows] * HOUR_US).astype(np.int64)
+            at = _times_of_life(columns[life][rows], rows, roles.life or "")
         else:
             at = CMAPSS_EPOCH_US + np.arange(len(rows), dtype=np.int64) * HOUR_US
         rows, at = _sorted_by_time(unit, rows, at, roles.time or roles.life or "")
@@ -371,7 +380,7 @@ def _times(array: Any, name: str) -> Timestamps:
     if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
         if array.null_count:
             raise TableError(array.to_pylist().index(None) + 2, name, "is empty")
-        moments: Timestamps = array.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+        moments: Timestamps = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy()
         return moments
     times = []
     for row, text in enumerate(_texts(array)):
@@ -380,6 +389,17 @@ def _times(array: Any, name: str) -> Timestamps:
         except ValueError as error:
             raise TableError(row + 2, name, str(error)) from None
     return np.array(times, dtype=np.int64)
+
+
+def _times_of_life(life: Values, rows: npt.NDArray[np.intp], name: str) -> Timestamps:
+    """The times of rows that only a life counter tells. Raises TableError."""
+    wrong = np.flatnonzero(~(np.abs(life) < _LIFE_BELOW))
+    if len(wrong):
+        first = int(wrong[0])
+        problem = "is empty" if np.isnan(life[first]) else f"{life[first]:g} is too large for a count of life"
+        raise TableError(int(rows[first]) + _FIRST_ROW, name, problem)
+    at: Timestamps = CMAPSS_EPOCH_US + np.round(life * HOUR_US).astype(np.int64)
+    return at
 
 
 def _sensor_name(name: str) -> str:

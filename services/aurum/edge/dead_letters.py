@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aurum.edge import metrics
 from aurum.readings.batch import decode, parse_request
 from aurum.readings.transport.refusals import Refused
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
+from aurum.runtime.metrics import bounded
 from aurum.storage.durable_file import write_file
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class DeadLetters:
         self._folder.mkdir(exist_ok=True)
         target = self._folder / f"{now:%Y%m%dT%H%M%S%f}-{refused.id:012}{_SUFFIX}"
         write_file(target, json.dumps(head).encode() + b"\n" + request)
-        metrics.edge_dead_letters_total.labels(metrics.bounded("dead_letter_reason", refused.reason)).inc()
+        metrics.edge_dead_letters_total.labels(bounded("dead_letter_reason", refused.reason)).inc()
         self.look()
 
     def take_over(self, refused: Path) -> None:

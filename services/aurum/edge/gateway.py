@@ -11,10 +11,10 @@ from aurum.edge.inputs.supervisor import start_inputs
 from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
+from aurum.readings import metrics
 from aurum.readings.batch import decode, parse_request
 from aurum.readings.transport.ingest_stream import SERVICE_NAME, IngestStreams, Written, add_ingestion_service
 from aurum.readings.transport.uplink import Uplink
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP, Dependency
 from aurum.runtime.service import Service

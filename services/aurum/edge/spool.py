@@ -18,6 +18,7 @@ from pathlib import Path
 
 import zstandard
 
+from aurum.edge import metrics
 from aurum.edge.dead_letters import DeadLetters, folder_of
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.edge.token_bucket import TokenBucket
@@ -26,7 +27,6 @@ from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
 from aurum.readings.transport.refusals import Refused
 from aurum.readings.transport.uplink import Arrivals, Waiting
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import sequence_ranges
 from aurum.storage.folder_lock import FolderLock

@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from aurum.ingestion import metrics
 from aurum.ingestion.plant_limits import PlantCapacity, PlantLimits, Reservation
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
 from aurum.readings.batch import Batch, Timestamps, Values
-from aurum.runtime import metrics
 from aurum.runtime.errors import NotFoundError
 from aurum.storage.ranks import Rank
 from aurum.v1 import ingestion_pb2

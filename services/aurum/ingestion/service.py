@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from aurum.ingestion import metrics
 from aurum.ingestion.governed_store import GovernedStore
 from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
@@ -14,7 +15,6 @@ from aurum.ingestion.settings import IngestionSettings
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Store
 from aurum.readings.transport.ingest_stream import SERVICE_NAME, add_ingestion_service
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
 from aurum.runtime.service import Service
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
 from typing import Any
 
+from aurum.ingestion import metrics
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.machine_state import MachineState, MachineStates, unknown_machine
 from aurum.ingestion.plant_limits import Reservation
@@ -13,9 +14,9 @@ from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
 from aurum.readings.batch import Batch, decode, machine_id_problem, now_us, parse_request
+from aurum.readings.metrics import track_ingestion, track_ingestion_error
 from aurum.readings.transport.ingest_stream import IngestStreams, Written
 from aurum.readings.transport.query_columns import TOO_MANY_SERIES
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP
 from aurum.runtime.telemetry.logging import set_request_context
@@ -259,14 +260,14 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             await self._sources.admit(batch, wait=wait)
             coming = self._plant.reserve(batch)
         except AurumError as error:
-            metrics.track_ingestion_error(error.reason, transport)
+            track_ingestion_error(error.reason, transport)
             raise
         try:
             writing = await self._store.append_batch(batch, wait=wait)
         except BaseException as error:
             self._plant.release(coming)
             if isinstance(error, AurumError):
-                metrics.track_ingestion_error(error.reason, transport)
+                track_ingestion_error(error.reason, transport)
             raise
         # Shielded: the batch will be durable, so it must become visible even if its caller is gone
         return asyncio.shield(
@@ -281,11 +282,11 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             if written.accepted:
                 self._plant.apply_batch(batch, now_us(), written.rank)
         except AurumError as error:
-            metrics.track_ingestion_error(error.reason, transport)
+            track_ingestion_error(error.reason, transport)
             raise
         finally:
             self._plant.release(coming)
-        metrics.track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
+        track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
         return written
 
     async def _find_state(self, machine_id: str) -> MachineState:

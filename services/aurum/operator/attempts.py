@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import httpx2
 from lightkube.core.exceptions import ApiError
 
-from aurum.runtime import metrics
+from aurum.operator import metrics
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Service
 from lightkube.types import PatchType
 
+from aurum.operator import metrics
 from aurum.operator.api_connection import MANAGER
 from aurum.operator.cluster_snapshot import CONTENT, TOUCHED, TRACK, Resource, Workload
 from aurum.operator.desired_state import content_hash
 from aurum.operator.resources import GROUP, KINDS, VERSION
 from aurum.operator.rollout import rfc3339
-from aurum.runtime import metrics
 
 _CHUNK = 200  # objects per page of a list
 PART_OF = "app.kubernetes.io/part-of"

@@ -19,8 +19,8 @@ from lightkube.core.exceptions import ApiError
 from lightkube.resources.coordination_v1 import Lease
 from lightkube.types import PatchType
 
+from aurum.operator import metrics
 from aurum.operator.api_connection import REQUEST_TIMEOUT
-from aurum.runtime import metrics
 
 logger = logging.getLogger(__name__)
 

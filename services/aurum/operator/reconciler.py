@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aurum.operator import metrics
 from aurum.operator.api_connection import REQUEST_TIMEOUT
 from aurum.operator.attempts import Attempts, Key
 from aurum.operator.cluster_snapshot import TOUCHED, TRACK, ClusterSnapshot, Pod, Resource
@@ -23,7 +24,7 @@ from aurum.operator.kubernetes import Cluster
 from aurum.operator.pod_poller import PodPoller
 from aurum.operator.rollout import Rollout
 from aurum.operator.rollout_analysis import RolloutAnalysis
-from aurum.runtime import metrics
+from aurum.runtime.metrics import track_error
 from aurum.runtime.telemetry.tracing import traced_operation
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Reconciler:
         except Exception as error:  # not an error of a single object, since those are handled separately
             logger.exception("what is to be could not be worked out, trying again in %.1f s", _BACKOFF)
             metrics.operator_reconciles_total.labels("failed").inc()
-            metrics.track_error(type(error).__name__)
+            track_error(type(error).__name__)
             return _BACKOFF
         metrics.operator_reconciles_total.labels("done").inc()
         return min(again, list_in, self._attempts.wait())

@@ -61,7 +61,7 @@ class GuardSpec(PolicyPart):
     """What must hold on the pods that have the new generation; the first that does not takes it back."""
 
     error_ratio: float | None = Field(
-        0.05, gt=0, le=1, description="Share of their calls to the targets that fail for the server's fault."
+        0.05, gt=0, le=1, description="Share of their calls to the targets that the server fails or refuses."
     )
     p99: Duration | None = Field(None, gt=0, le=600, description="99th percentile of the time that those calls take.")
     breaker_open: bool = Field(True, description="Whether an open breaker to a target takes it back.")

@@ -11,6 +11,7 @@ from aurum.operator.merging import Parsed, Target
 from aurum.operator.resources import GuardSpec
 from aurum.operator.rollout import Rollout
 from aurum.resilience.durations import format_duration
+from aurum.resilience.status import NOT_SERVED
 from aurum.runtime.errors import AurumError
 from aurum.runtime.http.client import HttpDependency
 
@@ -18,7 +19,7 @@ _AT_A_TIME = 8  # rollouts that are checked at a time
 INTERVAL = 2.0  # seconds between two checks
 _LONGEST_WINDOW = 30.0  # seconds; the pause counts if it is longer
 _SAMPLES = 2  # samples of a pod since the step began, below which there is no rate
-_SERVER_FAULTS = "UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|UNKNOWN|DATA_LOSS|RESOURCE_EXHAUSTED"
+_NOT_SERVED = "|".join(NOT_SERVED)
 _SERVICES = {
     "ingestion": "aurum.v1.IngestionService",
     "edge": "aurum.v1.IngestionService",
@@ -158,7 +159,7 @@ def _questions(parsed: Parsed, guard: GuardSpec, pods: tuple[Pod, ...], window: 
     methods = "|".join(sorted({_method(target) for target in parsed.targets}))
     calls = f'{of_pods}, method=~"{methods}"'
     if methods and guard.error_ratio is not None:
-        failed = f'sum(rate(rpc_client_requests_total{{{calls}, code=~"{_SERVER_FAULTS}"}}[{window}])) or vector(0)'
+        failed = f'sum(rate(rpc_client_requests_total{{{calls}, code=~"{_NOT_SERVED}"}}[{window}])) or vector(0)'
         query = f"({failed}) / sum(rate(rpc_client_requests_total{{{calls}}}[{window}]))"
         harm = f"a share of {{}} of the calls fails, more than {guard.error_ratio:g}"
         found.append(_Question("error ratio", query, guard.error_ratio, harm))

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-OVERLOADED = frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})  # codes that mean overload
 _SAMPLE_SECONDS = 0.1  # shortest duration of a sample
 _SAMPLE_CALLS = 10  # fewest calls in a sample, unless one was dropped
 

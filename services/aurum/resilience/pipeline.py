@@ -27,10 +27,11 @@ from aurum.resilience.deadline import DeadlineExceededError, deadline, deadline_
 from aurum.resilience.error_groups import members
 from aurum.resilience.errors import ErrorClassifier
 from aurum.resilience.limit import ConcurrencyLimit, LimitExceededError
-from aurum.resilience.limit_algorithms import OVERLOADED, LimitAlgorithm
+from aurum.resilience.limit_algorithms import LimitAlgorithm
 from aurum.resilience.policy import HedgeSpec, Policy
 from aurum.resilience.retry import RetryPolicy
 from aurum.resilience.shadow import Shadow, Shadows
+from aurum.resilience.status import OVERLOAD_OF_TARGET
 from aurum.resilience.unfinished import UNFINISHED, UnfinishedCallError, unfinished
 
 T = TypeVar("T")
@@ -380,7 +381,7 @@ class Pipeline:
             if plan.breaker is not None and permit is not None:
                 plan.breaker.failed(permit, error, seconds)
         finally:
-            plan.limit.release(seconds if reached and plan.adaptive else None, code in OVERLOADED)
+            plan.limit.release(seconds if reached and plan.adaptive else None, code in OVERLOAD_OF_TARGET)
         if self.record is not None and isinstance(error, Exception):
             events.deliver(self.record, target or self.name, seconds, code, number)
 

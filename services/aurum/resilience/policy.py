@@ -19,26 +19,9 @@ from aurum.resilience.durations import Duration, Seconds, format_duration
 from aurum.resilience.limit import LimitConfig
 from aurum.resilience.limit_algorithms import Aimd, LimitAlgorithm, Vegas
 from aurum.resilience.plain_yaml import YamlError, at_line, shown_path
+from aurum.resilience.status import OUTAGES, TRANSIENT, Code
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-Code = Literal[
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-]
 
 
 _MAX_INT64 = 2**63 - 1  # as Kubernetes counts generations
@@ -97,7 +80,7 @@ class RetrySpec(PolicyPart):
         Seconds(2.0), ge=0, le=300, description="Largest bound of a backoff. The wait is drawn evenly from 0 on."
     )
     retry_on: tuple[Code, ...] = Field(
-        ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED"),
+        TRANSIENT,
         description="Status codes that are worth another attempt.",
     )
     budget_ratio: float = Field(0.2, ge=0, le=1, description="Retries and hedges allowed per call, over all calls.")
@@ -143,7 +126,7 @@ class CircuitBreakerSpec(PolicyPart):
     slow_call_rate: float = Field(1.0, gt=0, le=1, description="count, time: share of slow calls that opens it.")
     minimum_calls: int = Field(20, ge=1, le=100_000, description="count, time: calls before a share means anything.")
     failure_codes: tuple[Code, ...] = Field(
-        ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS"),
+        OUTAGES,
         description="Status codes that count as failures.",
     )
     open: Duration = Field(

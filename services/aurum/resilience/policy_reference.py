@@ -23,6 +23,7 @@ from aurum.resilience.policy import (
     TelemetrySpec,
     TimeoutSpec,
 )
+from aurum.resilience.status import MEANINGS
 
 _SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("the document", PolicyDocument),
@@ -51,7 +52,27 @@ def policy_reference() -> str:
         "`2m`, `1h`. What is not given has its default; a field that is not here, a wrong unit or values that exclude",
         "each other are refused. [resilience.md](resilience.md) explains them.",
     ]
-    return "\n".join(lines + tables(_SECTIONS)) + "\n"
+    return "\n".join(lines + tables(_SECTIONS) + _codes()) + "\n"
+
+
+def _codes() -> list[str]:
+    """Returns the table of the status codes."""
+    retry, breaker = RetrySpec(), CircuitBreakerSpec()
+    lines = [
+        "",
+        "## Status codes",
+        "",
+        "The meaning of a code is the same for gRPC and HTTP, and for policies, spans, metrics, alerts and guards. Spans",
+        "are marked as failed, and dashboards, alerts and the console count an error, if the cause is the server. The",
+        "guard of a rollout counts calls that failed because of the server or of overload.",
+        "",
+        "| code | HTTP | cause | in `failureCodes` | in `retryOn` |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for code, meaning in MEANINGS.items():
+        defaults = ("yes" if code in codes else "no" for codes in (breaker.failure_codes, retry.retry_on))
+        lines.append(f"| `{code}` | {meaning.http} | {meaning.cause} | {' | '.join(defaults)} |")
+    return lines
 
 
 def tables(sections: list[tuple[str, type[BaseModel]]]) -> list[str]:

@@ -13,8 +13,8 @@ from aurum.resilience import events
 from aurum.resilience.circuit_breaker import STATE_OPEN, CircuitBreakerError, ResilientCircuitBreaker
 from aurum.resilience.criticality import current_criticality
 from aurum.resilience.limit import ConcurrencyLimit
-from aurum.resilience.limit_algorithms import OVERLOADED
 from aurum.resilience.policy import Policy, PolicyDocument
+from aurum.resilience.status import OVERLOAD_OF_TARGET
 
 Decision = Literal["opening", "breaker_rejection", "limit_rejection", "timeout"]
 
@@ -87,7 +87,7 @@ class Shadow:
             else:
                 self._breaker.failed(watched.permit, _Outcome(code), seconds)
         if watched.placed:
-            self._limit.release(None if code is None else seconds, code in OVERLOADED)
+            self._limit.release(None if code is None else seconds, code in OVERLOAD_OF_TARGET)
 
     def _count(self, decision: Decision) -> None:
         self.decisions[decision] += 1

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from aurum.resilience import CircuitBreakerError, DeadlineExceededError, LimitExceededError
+from aurum.resilience.status import NOT_SERVED
 
 DOMAIN = "aurumai.io"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -130,9 +131,6 @@ class InternalError(AurumError):
     """An unexpected error. Its message reveals no details."""
 
 
-# The service could not do its work; every other error is a regular answer
-FAILURES = (UnavailableError, DeadlineError, ResourceExhaustedError, InternalError)
-
 _BY_CODE: dict[grpc.StatusCode, type[AurumError]] = {
     kind.code: kind
     for kind in (
@@ -151,6 +149,8 @@ _BY_CODE: dict[grpc.StatusCode, type[AurumError]] = {
     )
 }
 
+# The service could not do its work; every other error is a regular answer
+FAILURES = tuple(kind for kind in _BY_CODE.values() if kind.code.name in NOT_SERVED)
 
 CIRCUIT_OPEN = "CIRCUIT_OPEN"
 CONCURRENCY_LIMIT = "CONCURRENCY_LIMIT"

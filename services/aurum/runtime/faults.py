@@ -17,7 +17,8 @@ import grpc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aurum.resilience.durations import Duration, Seconds
-from aurum.resilience.policy import Code, describe
+from aurum.resilience.policy import describe
+from aurum.resilience.status import Code
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 

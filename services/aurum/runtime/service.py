@@ -28,7 +28,8 @@ from aurum.runtime.grpc.server import Admit, rpc_server
 from aurum.runtime.grpc.tls import certificate_folder
 from aurum.runtime.health import Health
 from aurum.runtime.http.client import CONNECTIONS, HttpDependency
-from aurum.runtime.http.server import http_server, listen
+from aurum.runtime.http.server import http_server
+from aurum.runtime.listener import listen
 from aurum.runtime.policy.outcome_recorder import OutcomeRecorder
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.policy.watch import follow_policy_file

@@ -3,8 +3,8 @@
 import asyncio
 
 from aurum.readings.batch import Batch
-from aurum.runtime import metrics
 from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
+from aurum.security import metrics
 from aurum.security.rate_limits import RateLimits
 from aurum.security.settings import SenderSettings
 

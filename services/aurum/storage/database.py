@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
-from aurum.runtime import metrics
+from aurum.storage import metrics
 
 Migration = Callable[[sqlite3.Connection], None]
 

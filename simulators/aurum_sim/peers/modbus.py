@@ -7,7 +7,7 @@ from typing import Any
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from aurum.runtime import metrics
+from aurum_sim import metrics
 from aurum_sim.peers.peer import Sample
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aurum.runtime import metrics
+from aurum_sim import metrics
 from aurum_sim.peers.mqtt_client import IN_FLIGHT, client, stop
 from aurum_sim.peers.peer import Sample
 

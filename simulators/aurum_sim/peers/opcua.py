@@ -6,7 +6,7 @@ from typing import Any
 
 from asyncua import Server, ua
 
-from aurum.runtime import metrics
+from aurum_sim import metrics
 from aurum_sim.peers.peer import Sample
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from paho.mqtt.client import MQTTMessage
 
-from aurum.runtime import metrics
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
+from aurum_sim import metrics
 from aurum_sim.peers.mqtt_client import client, stop
 from aurum_sim.peers.peer import Sample
 
@@ -29,7 +29,8 @@ class SparkplugPeer:
         self._client = client("aurum-iot-sim-sparkplug")
         death = SparkplugPayload(timestamp=self._birth)
         death.metrics.add(name="bdSeq", datatype=_UINT64, long_value=self._birth)
-        self._client.will_set(self._topic("NDEATH"), death.SerializeToString(), qos=1)
+        self._death = death.SerializeToString()
+        self._client.will_set(self._topic("NDEATH"), self._death, qos=1)
         self._client.on_connect = self._connected
         self._client.on_message = self._commanded
 
@@ -59,6 +60,8 @@ class SparkplugPeer:
             metrics.simulator_readings_total.labels("made").inc(len(each.values))
 
     async def close(self) -> None:
+        if self._client.is_connected():  # brokers publish no will of a client that disconnects
+            self._client.publish(self._topic("NDEATH"), self._death, qos=1)
         await stop(self._client)
 
     def inputs(self) -> dict[str, Any]:

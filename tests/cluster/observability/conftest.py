@@ -40,7 +40,7 @@ def watch(release: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
             str(CHARTS / "aurumai"),
             *upgrade,
             "--set-string",
-            "settings.AURUM_FAULTS_ENABLED=true",
+            "settings.AURUM_FAULTS_ENABLED=true,settings.AURUM_INGESTION_FLUSH_SECONDS=10",
             "--set-json",
             f"edge.inputs={json.dumps([METER])}",
         ),

@@ -21,7 +21,7 @@ from aurum.readings.batch import Series, encode
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.cluster.alerts import Watch, known_machines, predict
 from tests.support.cluster.kube import Namespace, http, wait_for
-from tests.support.cluster.operator import policy
+from tests.support.cluster.operator import conditions, converged, policy
 
 
 @contextlib.contextmanager
@@ -77,6 +77,16 @@ def nearly_full_store(release: Namespace) -> Iterator[None]:
     release.kubectl("delete", "pod", "small-store", "--grace-period=0", "--force")
 
 
+def write(release: Namespace, service: str, batch: ingestion_pb2.Batch) -> None:
+    """Writes a batch to ingestion or to the gateway."""
+    with (
+        release.forwarded(f"service/aurumai-{service}", 50051) as url,
+        grpc.insecure_channel(url.removeprefix("http://")) as channel,
+    ):
+        stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
+        stub.Write(ingestion_pb2.WriteRequest(batch=batch), timeout=10)
+
+
 @contextlib.contextmanager
 def dead_letter(release: Namespace) -> Iterator[None]:
     """A batch in the gateway whose source belongs to somebody else, for the time of a block."""
@@ -85,12 +95,7 @@ def dead_letter(release: Namespace) -> Iterator[None]:
     for service, sequence, owner in (("ingestion", 1, "somebody else"), ("edge", 2, "")):
         batch = encode(source, sequence, series)
         batch.owner = owner
-        with (
-            release.forwarded(f"service/aurumai-{service}", 50051) as url,
-            grpc.insecure_channel(url.removeprefix("http://")) as channel,
-        ):
-            stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
-            stub.Write(ingestion_pb2.WriteRequest(batch=batch), timeout=10)
+        write(release, service, batch)
     yield
     pod = release.pods("edge")[0]
     gateway = ("exec", pod["metadata"]["name"], "--container", "edge", "--", "aurum", "edge", "dead-letters")
@@ -98,29 +103,51 @@ def dead_letter(release: Namespace) -> Iterator[None]:
         release.kubectl(*gateway, "delete", line.split()[0])
 
 
-# Of a machine that nobody predicts: what is asked all the time is answered from memory
+@contextlib.contextmanager
+def refused_config_maps(release: Namespace) -> Iterator[None]:
+    """An operator that may not write ConfigMaps, for the time of a block."""
+    rules = release.get("role", "aurumai-operator")["rules"]
+    read_only = [
+        {**rule, "verbs": ["get", "list", "watch"]} if rule["resources"] == ["configmaps"] else rule for rule in rules
+    ]
+    assert read_only != rules
+    patch = ("patch", "role", "aurumai-operator", "--type=merge", "--patch")
+    release.kubectl(*patch, json.dumps({"rules": read_only}))
+    try:
+        yield
+    finally:
+        release.kubectl(*patch, json.dumps({"rules": rules}))
+
+
+# It prints the path of the store; nothing while the readings of the machine are not in the tables.
 _ROT = """
-import os, sqlite3
+import os, sqlite3, sys
 path = os.path.join(os.environ["AURUM_STATE_DIR"], "store.db")
 tables = sqlite3.connect(path, timeout=30)
-id_, data, machine = tables.execute(
-    "SELECT segments.id, data, machine_id FROM segments JOIN series ON series.id = segments.series "
-    "WHERE machine_id LIKE 'loud-%' LIMIT 1").fetchone()
-data = bytearray(data)
-data[-1] ^= 1
-tables.execute("UPDATE segments SET data = ? WHERE id = ?", (bytes(data), id_))
-tables.commit()
-print(path, machine)
+found = tables.execute(
+    "SELECT segments.id, data FROM segments JOIN series ON series.id = segments.series WHERE machine_id = ?",
+    sys.argv[1:]).fetchone()
+if found:
+    data = bytearray(found[1])
+    data[-1] ^= 1
+    tables.execute("UPDATE segments SET data = ? WHERE id = ?", (bytes(data), found[0]))
+    tables.commit()
+    print(path)
 """
 
 
 @contextlib.contextmanager
 def damaged_segment(release: Namespace, api: str) -> Iterator[None]:
     """A segment of the store with a flipped bit, which a question has met, for the time of a block."""
+    machine = f"rotten-{int(time.time())}"  # of its own, since what is asked all the time is answered from memory
+    batch = encode(machine, 1, [Series(machine, "s", np.array([time.time_ns() // 1000], np.int64), np.array([1.0]))])
+    write(release, "ingestion", batch)
     pod = release.pods("ingestion")[0]["metadata"]["name"]
     inside = ("exec", pod, "--container", "ingestion", "--")
-    path, machine = release.kubectl(*inside, "python", "-c", _ROT).split()
-    assert http("GET", f"{api}/api/machines/{machine}/metrics?points=100")[0] == 200
+    damage = (*inside, "python", "-c", _ROT, machine)
+    path = wait_for(lambda: release.kubectl(*damage).strip(), 90, "a segment of the machine")
+    shown = f"{api}/api/machines/{machine}/metrics?points=100"
+    wait_for(lambda: http("GET", shown)[0] == 200, 60, "the question is answered without the segment")
     yield
     release.kubectl(*inside, "aurum", "store", "check", "--repair", path)
 
@@ -155,7 +182,7 @@ CUT_OFF = {
 PREDICTION_GONE = {"AurumAIBreakerOpen", "AurumAIPredictionAbsent"}
 ROUNDS = (
     SLOW | FAILING | {"AurumAIPolicyRefused", "AurumAIStoreDiskFull", "AurumAITelemetryDropped", "AurumAIModelDrift"},
-    {"AurumAIManyRetries", "AurumAIPolicyNotConverged"},
+    {"AurumAIManyRetries", "AurumAIPolicyNotConverged", "AurumAIOperatorObjectsFailing"},
     CUT_OFF | PREDICTION_GONE,
     {"AurumAIApiAbsent", "AurumAIInputAway", "AurumAIDeadLetters", "AurumAIDamaged"},
 )
@@ -186,8 +213,8 @@ def test_latency_error_policy_disk_and_drift_alerts_fire(watch: Watch) -> None:
 
 
 @pytest.mark.proof("alerts")
-def test_retry_storm_and_paused_rollout_alerts_fire(watch: Watch) -> None:
-    """Retries without a budget and a rollout that stays paused fire their alerts."""
+def test_retry_storm_rollout_and_refused_write_alerts_fire(watch: Watch) -> None:
+    """Retries without a budget, a rollout that stays paused and a refused ConfigMap fire their alerts."""
     release, names = watch.release, ROUNDS[1]
     retry = {"maxAttempts": 10, "baseDelay": "5ms", "maxDelay": "10ms", "budgetRatio": 1, "budgetFloor": 1000}
     ingestion, prediction = {"service": "ingestion", "client": "prediction"}, {"service": "prediction"}
@@ -195,9 +222,14 @@ def test_retry_storm_and_paused_rollout_alerts_fire(watch: Watch) -> None:
         policy("storm", targetRefs=[prediction], retry=retry, circuitBreaker={"enabled": False}),
         policy("slow", targetRefs=[ingestion], retry={"maxAttempts": 2}, rollout={"pause": "10m"}),
     )
-    with fault(release, "prediction", "error", "--method", "Predict"):
+    wait_for(lambda: converged(release, "storm"), 60, "the storm has converged")
+    wait_for(lambda: conditions(release, "slow").get("Programmed") == ("True", "RollingOut"), 60, "the rollout begins")
+    with refused_config_maps(release), fault(release, "prediction", "error", "--method", "Predict"):
+        release.apply(policy("kept-back", "TelemetryPolicy", targetRefs=[{"service": "edge"}], logLevel="DEBUG"))
         watch.fires(names)
-    release.kubectl("delete", "resiliencepolicies", "--all")
+        reason = conditions(release, "kept-back", "telemetrypolicy")["Programmed"]
+        assert reason == ("False", "Pending")
+    release.kubectl("delete", "resiliencepolicies,telemetrypolicies", "--all")
 
 
 @pytest.mark.proof("alerts")

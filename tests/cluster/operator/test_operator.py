@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.cluster import kube
 from tests.support.cluster.fake_release import RELEASE
-from tests.support.cluster.kube import Namespace, wait_for
+from tests.support.cluster.kube import Namespace, http, wait_for
 from tests.support.cluster.operator import MakeRelease, Operator, conditions, converged, policy
 
 PREDICTION = [{"service": "prediction"}]
@@ -282,6 +282,7 @@ def test_second_operator_takes_over_leadership(
         wait_for(lambda: second.metric("system_info") == 1, 20, "the second one runs")
         time.sleep(3)
         assert second.metric("operator_leader") == 0
+        assert http("GET", f"http://127.0.0.1:{second.port}/readyz")[0] == 200, "or a rolling update never ends"
         assert operator.kill(15) == 0
         wait_for(lambda: second.metric("operator_leader") == 1, 5, "the second one takes over at once")
         space.apply(policy("p", targetRefs=PREDICTION, retry={}))

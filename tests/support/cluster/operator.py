@@ -46,6 +46,11 @@ class Operator:
     def kill(self, number: int = signal.SIGKILL) -> int:
         assert self._popen
         self._popen.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for its end, and returns its exit code."""
+        assert self._popen
         return self._popen.wait(20)
 
     def stop(self) -> None:

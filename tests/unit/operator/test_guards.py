@@ -1,12 +1,8 @@
 """What a rollout's guard makes of a Prometheus' answers; a small HTTP server stands for it."""
 
 import asyncio
-import json
-import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -18,45 +14,18 @@ from aurum.operator.rollout_analysis import RolloutAnalysis
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
+from tests.support.prometheus import Prometheus
 from tests.support.waiting import until
 
 PODS = (Pod("api-1", "1", "api", ""), Pod("api-2.x", "2", "api", ""))
 
 
-class Prometheus:
-    """answers: by a part of the query, the values of its series by pod; what is not there yields nothing."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, dict[str, float]] = {"policy_generation": {pod.name: 3.0 for pod in PODS}}
-        self.asked: list[str] = []
-        prometheus = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["query"][0]
-                prometheus.asked.append(query)
-                found = next((values for part, values in prometheus.answers.items() if part in query), {})
-                result = [{"metric": {"k8s_pod_name": pod}, "value": [0, str(value)]} for pod, value in found.items()]
-                body = json.dumps({"status": "success", "data": {"result": result}}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.address = f"127.0.0.1:{self.server.server_address[1]}"
-
-
 @pytest.fixture
 def prometheus() -> Iterator[Prometheus]:
     running = Prometheus()
+    running.answers = {"policy_generation": {pod.name: 3.0 for pod in PODS}}
     yield running
-    running.server.shutdown()
-    running.server.server_close()
+    running.stop()
 
 
 async def find(address: str, guard: GuardSpec, since: float | None = 20.0) -> Finding:

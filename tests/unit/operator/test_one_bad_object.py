@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from aurum.operator.cluster_snapshot import Resource
 from aurum.operator.informer_cache import InformerCache
@@ -120,16 +121,40 @@ def test_refused_pod_and_events_hold_up_no_other(plant: Plant) -> None:
     assert 'it cannot be annotated: 422: Pod "api-0" is refused' in laggard["reason"]
 
 
-@pytest.mark.parametrize("what", [("Pod", "api-0"), ("ConfigMap", "aurumai-api-policy")])
-def test_new_content_waits_for_no_earlier_backoff(plant: Plant, what: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("what", "seconds"),
+    [
+        (("Pod", "api-0"), 24),  # refused at 21.7 s, and to be repeated at 28.1 s
+        (("ConfigMap", "aurumai-api-policy"), 30),  # refused at 25.4 s, and to be repeated at 51 s
+    ],
+    ids=["Pod", "ConfigMap"],
+)
+def test_new_content_waits_for_no_earlier_backoff(plant: Plant, what: tuple[str, str], seconds: float) -> None:
     """An object that was refused for long gets a change as soon as the others, since rollbacks must not wait."""
     plant.api.refused[what] = 422
     apply(plant, "other", PREDICTION, retry={"maxAttempts": 6})
-    plant.advance(30)  # the next request would be made 25 s after the last one
+    plant.advance(seconds)
     del plant.api.refused[what]
     apply(plant, "other", PREDICTION, retry={"maxAttempts": 7})
     plant.advance(2)
     assert attempts_of(plant.pods["api-0"]) == 7
+
+
+def test_failing_objects_are_counted_until_accepted(plant: Plant) -> None:
+    """Without a gap, since the alert looks at the least value of a minute."""
+
+    def failing() -> float | None:
+        return REGISTRY.get_sample_value("operator_objects_failing", {"kind": "configmap"})
+
+    plant.api.refused["ConfigMap", "aurumai-api-policy"] = 422
+    apply(plant, "other", PREDICTION, retry={"maxAttempts": 6})
+    plant.advance(1)
+    for _ in range(120):
+        plant.advance(0.5)
+        assert failing() == 1
+    del plant.api.refused["ConfigMap", "aurumai-api-policy"]
+    plant.advance(31)
+    assert failing() == 0
 
 
 def test_refused_status_holds_up_no_other(plant: Plant) -> None:

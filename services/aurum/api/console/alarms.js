@@ -1,144 +1,293 @@
-// Alarms by ISA-18.2: what waits for somebody, what is put away, and what has happened.
+// @ts-check
+// Alarms by ISA-18.2: open, shelved and suppressed ones, what an operator can do with each, and their history.
 
-import { ask } from "./ask.js";
-import { h, setText } from "./dom.js";
+import { messageOf, request } from "./api.js";
+import { h, headings, problemLine, setText, showProblem, tableOf } from "./dom.js";
 import { duration, moment, now, number } from "./format.js";
-import { on, plant } from "./live.js";
+import { plant, subscribe } from "./live.js";
 import { remember, setting } from "./settings.js";
-import { known, t } from "./text.js";
+import { t, textOr } from "./text.js";
 
+/** @import { Alarm, Alarms, AlarmState, Journal, Transition } from "./types.d.ts" */
+/** @typedef {"open" | "shelved" | "suppressed" | "journal"} ViewName */
+
+/** @type {Record<ViewName, AlarmState[]>} */
 const VIEWS = {
   open: ["unacknowledged", "acknowledged", "returned"],
   shelved: ["shelved"],
   suppressed: ["suppressed"],
-  journal: null,
+  journal: [],
 };
-const MINUTES = [15, 60, 480, 1440, 10_080]; // a shelved alarm comes back within a week
-const SIGNS = { urgent: "▲▲", high: "▲", medium: "■", low: "●" }; // shapes, since colour alone tells nothing to many
-const SHOWN = 500;
+const VIEW_NAMES = /** @type {ViewName[]} */ (Object.keys(VIEWS));
+const SHELVE_MINUTES = [15, 60, 480, 1440, 10_080]; // at most a week
+const DEFAULT_MINUTES = 60;
+const SIGNS = { urgent: "▲▲", high: "▲", medium: "■", low: "●" }; // priorities differ in shape, not only in colour
+const MOST_ITEMS = 500;
 
-const ruleText = (rule, text) => known(`rule.${rule}`, text);
+/** @type {Map<string, string>} */
+const failures = new Map(); // by alarm: why the last action on it failed; kept while its row is made again
 
-const since = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse(isoTime)) / 1000)) : "–");
+/**
+ * Returns the text of a rule in the user's language, or the text of a site's own rule.
+ * @param {string} rule
+ * @param {string} text
+ */
+const ruleText = (rule, text) => textOr(`rule.${rule}`, text);
 
-async function act(alarm, what, body, done, problem) {
+/** @param {string | null} isoTime */
+const elapsed = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse(isoTime)) / 1000)) : "–");
+
+/** @param {string} machineId */
+const machineLink = (machineId) =>
+  h("th", { scope: "row" }, h("a", { href: `/machines/${encodeURIComponent(machineId)}` }, machineId));
+
+/** @param {string | null} text */
+const remark = (text) => (text ? h("small", {}, ` ${text}`) : null);
+
+/** @param {number | null} value */
+const valueRemark = (value) => (value === null ? null : remark(number(value)));
+
+/** @param {string | null} isoTime */
+const untilRemark = (isoTime) => (isoTime ? remark(t("alarm.until", { time: moment(isoTime) })) : null);
+
+/**
+ * Acknowledges, shelves or unshelves an alarm.
+ * @param {Alarm} alarm
+ * @param {"ack" | "shelve" | "unshelve"} action
+ * @param {object} body
+ * @param {() => unknown} onDone Called also after a failure, which the alarm's next row shows.
+ */
+async function act(alarm, action, body, onDone) {
   try {
-    await ask(`/api/alarms/${encodeURIComponent(alarm.id)}/${what}`, { method: "POST", body: { by: setting("operator"), ...body } });
-    problem.hidden = true;
+    const path = `/api/alarms/${encodeURIComponent(alarm.id)}/${action}`;
+    await request(path, { method: "POST", body: { by: setting("operator"), ...body } });
+    failures.delete(alarm.id);
   } catch (error) {
-    setText(problem, error.message);
-    problem.hidden = false;
+    failures.set(alarm.id, messageOf(error));
   }
-  done();
+  onDone();
 }
 
-function shelveDialog(alarm, done, problem) {
-  const minutes = h("select", {}, MINUTES.map((each) => h("option", { value: each, selected: each === 60 }, duration(each * 60))));
+/**
+ * @param {Alarm} alarm
+ * @param {() => unknown} onDone
+ */
+function openShelveDialog(alarm, onDone) {
+  const minutes = h(
+    "select",
+    {},
+    SHELVE_MINUTES.map((each) => h("option", { value: each, selected: each === DEFAULT_MINUTES }, duration(each * 60))),
+  );
   const reason = h("input", { maxlength: 200 });
-  const close = () => dialog.close();
-  const dialog = h("dialog", { "aria-labelledby": "shelve-title", on: { close: () => dialog.remove() } },
-    h("form", { method: "dialog", on: { submit: (event) => {
-      event.preventDefault();
-      act(alarm, "shelve", { minutes: Number(minutes.value), reason: reason.value }, done, problem);
-      close();
-    } } },
+  /** @param {SubmitEvent} event */
+  const submit = (event) => {
+    event.preventDefault();
+    act(alarm, "shelve", { minutes: Number(minutes.value), reason: reason.value }, onDone);
+    dialog.close();
+  };
+  const cancel = () => dialog.close();
+  const dialog = h("dialog", { "aria-labelledby": "shelve-title" });
+  dialog.addEventListener("close", () => dialog.remove());
+  const form = h(
+    "form",
+    { method: "dialog", on: { submit } },
     h("h2", { id: "shelve-title" }, t("shelve.title", { machine: alarm.machine_id })),
     h("p", {}, ruleText(alarm.rule, alarm.text)),
-    h("label", {}, t("shelve.for"), " ", minutes), h("label", {}, t("shelve.reason"), " ", reason),
-    h("div", { class: "actions" }, h("button", { type: "button", on: { click: close } }, t("cancel")),
-      h("button", { type: "submit", class: "main" }, t("alarm.shelve")))));
+    h("label", {}, t("shelve.for"), " ", minutes),
+    h("label", {}, t("shelve.reason"), " ", reason),
+    h(
+      "div",
+      { class: "actions" },
+      h("button", { type: "button", on: { click: cancel } }, t("cancel")),
+      h("button", { type: "submit", class: "main" }, t("alarm.shelve")),
+    ),
+  );
+  dialog.append(form);
   document.body.append(dialog);
   dialog.showModal();
 }
 
-/** A row of a table of alarms with what can be done about it. done(): after something was. */
-export function alarmRow(alarm, { withMachine, done }) {
-  const problem = h("p", { class: "problem", role: "alert", hidden: true });
+/**
+ * Makes the buttons that the state of an alarm allows.
+ * @param {Alarm} alarm
+ * @param {() => unknown} onDone
+ */
+function actionButtons(alarm, onDone) {
   const about = `${alarm.machine_id}, ${ruleText(alarm.rule, alarm.text)}`;
-  const button = (key, click, main) => h("button", { type: "button", class: main ? "main" : "", "aria-label": `${t(key)}: ${about}`, on: { click } }, t(key));
-  const buttons = [];
-  if (alarm.state === "unacknowledged" || alarm.state === "returned") buttons.push(button("alarm.ack", () => act(alarm, "ack", {}, done, problem), true));
-  if (alarm.state === "shelved") buttons.push(button("alarm.unshelve", () => act(alarm, "unshelve", {}, done, problem)));
-  else if (alarm.state !== "suppressed") buttons.push(button("alarm.shelve", () => shelveDialog(alarm, done, problem)));
-  return h("tr", { class: "alarm", "data-alarm": alarm.id, "data-state": alarm.state, "data-priority": alarm.priority },
-    h("td", { class: "priority" }, h("span", { "aria-hidden": "true" }, SIGNS[alarm.priority]), " ", t(`priority.${alarm.priority}`)),
-    withMachine ? h("th", { scope: "row" }, h("a", { href: `/machines/${encodeURIComponent(alarm.machine_id)}` }, alarm.machine_id)) : null,
-    h("td", { class: "what" }, ruleText(alarm.rule, alarm.text),
-      alarm.value === null ? null : h("small", {}, ` ${number(alarm.value)}`),
-      alarm.count > 1 ? h("small", {}, ` ×${alarm.count}`) : null),
-    h("td", {}, h("span", { class: "badge", "data-state": alarm.state }, t(`alarm.state.${alarm.state}`)),
-      alarm.shelved_until ? h("small", {}, ` ${t("alarm.until", { time: moment(alarm.shelved_until) })} ${alarm.reason ?? ""}`) : null,
-      alarm.acknowledged_by && alarm.state === "acknowledged" ? h("small", {}, ` ${alarm.acknowledged_by}`) : null),
-    h("td", { class: "since" }, since(alarm.raised_at)),
-    h("td", { class: "actions" }, buttons, problem));
+  /**
+   * @param {string} key
+   * @param {() => unknown} click
+   * @param {string} [style]
+   */
+  const button = (key, click, style = "") =>
+    h("button", { type: "button", class: style, "aria-label": `${t(key)}: ${about}`, on: { click } }, t(key));
+  const acknowledge = () => button("alarm.ack", () => act(alarm, "ack", {}, onDone), "main");
+  const shelve = () => button("alarm.shelve", () => openShelveDialog(alarm, onDone));
+  const unshelve = () => button("alarm.unshelve", () => act(alarm, "unshelve", {}, onDone));
+  if (alarm.state === "shelved") return [unshelve()];
+  if (alarm.state === "suppressed") return [];
+  return alarm.state === "acknowledged" ? [shelve()] : [acknowledge(), shelve()];
 }
 
-function journalTable(items) {
-  const head = ["time", "machine", "what", "transition", "by"].map((key) => h("th", { scope: "col" }, t(`journal.${key}`)));
-  return h("table", { "aria-label": t("alarms.journal") }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, items.map((each) => h("tr", {},
-    h("td", {}, moment(each.at)),
-    h("th", { scope: "row" }, h("a", { href: `/machines/${encodeURIComponent(each.machine_id)}` }, each.machine_id)),
-    h("td", {}, ruleText(each.rule, each.rule), each.value === null ? null : h("small", {}, ` ${number(each.value)}`)),
-    h("td", {}, t(`transition.${each.transition}`), each.until ? h("small", {}, ` ${t("alarm.until", { time: moment(each.until) })}`) : null,
-      each.reason ? h("small", {}, ` ${each.reason}`) : null),
-    h("td", {}, each.by ?? t("journal.platform"))))));
+/**
+ * Makes a row for an alarm with the buttons for it.
+ * @param {Alarm} alarm
+ * @param {{ withMachine: boolean, onDone: () => unknown }} options onDone: Called after each action.
+ */
+export function alarmRow(alarm, { withMachine, onDone }) {
+  const problem = problemLine();
+  showProblem(problem, failures.get(alarm.id) ?? "");
+  return h(
+    "tr",
+    { class: "alarm", "data-alarm": alarm.id, "data-state": alarm.state, "data-priority": alarm.priority },
+    h(
+      "td",
+      { class: "priority" },
+      h("span", { "aria-hidden": "true" }, SIGNS[alarm.priority]),
+      " ",
+      t(`priority.${alarm.priority}`),
+    ),
+    withMachine ? machineLink(alarm.machine_id) : null,
+    h(
+      "td",
+      { class: "what" },
+      ruleText(alarm.rule, alarm.text),
+      valueRemark(alarm.value),
+      remark(alarm.count > 1 ? `×${alarm.count}` : null),
+    ),
+    h(
+      "td",
+      {},
+      h("span", { class: "badge", "data-state": alarm.state }, t(`alarm.state.${alarm.state}`)),
+      untilRemark(alarm.shelved_until),
+      alarm.shelved_until ? remark(alarm.reason) : null,
+      alarm.state === "acknowledged" ? remark(alarm.acknowledged_by) : null,
+    ),
+    h("td", { class: "since" }, elapsed(alarm.raised_at)),
+    h("td", { class: "actions" }, actionButtons(alarm, onDone), problem),
+  );
 }
 
+/** @param {Transition} item */
+const journalRow = (item) =>
+  h(
+    "tr",
+    {},
+    h("td", {}, moment(item.at)),
+    machineLink(item.machine_id),
+    h("td", {}, ruleText(item.rule, item.rule), valueRemark(item.value)),
+    h("td", {}, t(`transition.${item.transition}`), untilRemark(item.until), remark(item.reason)),
+    h("td", {}, item.by ?? t("journal.platform")),
+  );
+
+/** @param {Transition[]} items */
+const journalTable = (items) =>
+  tableOf({
+    label: t("alarms.journal"),
+    head: headings(["time", "machine", "what", "transition", "by"].map((key) => t(`journal.${key}`))),
+    rows: items.map(journalRow),
+  });
+
+/**
+ * @param {Alarm[]} items
+ * @param {() => unknown} onDone
+ */
+const alarmTable = (items, onDone) =>
+  tableOf({
+    label: t("nav.alarms"),
+    head: headings(["priority", "machine", "what", "state", "since", "actions"].map((key) => t(`alarm.${key}`))),
+    rows: items.map((alarm) => alarmRow(alarm, { withMachine: true, onDone })),
+  });
+
+/**
+ * Opens the page.
+ * @param {HTMLElement} main
+ */
 export function open(main) {
   const leaving = new AbortController();
+  const { signal } = leaving;
+  /** @type {ViewName} */
   let view = "open";
-  let turn = 0;
-  const buttons = Object.keys(VIEWS).map((name) => h("button", { type: "button", "data-view": name, on: { click: () => {
-    view = name;
-    refresh();
-  } } }));
+  let turn = 0; // a late answer does not replace a later one
+  const tabs = VIEW_NAMES.map((name) => {
+    const click = () => {
+      view = name;
+      refresh();
+    };
+    return { name, button: h("button", { type: "button", "data-view": name, on: { click } }) };
+  });
   const list = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": t("nav.alarms") });
-  const problem = h("p", { class: "problem", role: "alert", hidden: true });
-  const name = h("input", { value: setting("operator"), autocomplete: "name", maxlength: 100, on: { change: () => remember("operator", name.value.trim()) } });
-  main.append(h("h1", {}, t("nav.alarms")),
-    h("div", { class: "bar-line" }, h("div", { class: "tabs", role: "group", "aria-label": t("alarms.views") }, buttons),
-      h("label", {}, t("alarms.operator"), " ", name)),
-    problem, list);
+  const problem = problemLine();
+  const operator = h("input", { value: setting("operator"), autocomplete: "name", maxlength: 100 });
+  operator.addEventListener("change", () => remember("operator", operator.value.trim()));
+  main.append(
+    h("h1", {}, t("nav.alarms")),
+    h(
+      "div",
+      { class: "bar-line" },
+      h(
+        "div",
+        { class: "tabs", role: "group", "aria-label": t("alarms.views") },
+        tabs.map((tab) => tab.button),
+      ),
+      h("label", {}, t("alarms.operator"), " ", operator),
+    ),
+    problem,
+    list,
+  );
 
-  function showViews() {
-    for (const button of buttons) {
-      const states = VIEWS[button.dataset.view];
-      const count = states?.reduce((sum, state) => sum + (plant.alarms.counts[state] ?? 0), 0);
-      setText(button, `${t(`alarms.${button.dataset.view}`)}${count === undefined ? "" : ` (${count})`}`);
-      button.setAttribute("aria-pressed", String(button.dataset.view === view));
+  function showTabs() {
+    for (const { name, button } of tabs) {
+      const count = VIEWS[name].reduce((sum, state) => sum + (plant.alarms.counts[state] ?? 0), 0);
+      setText(button, name === "journal" ? t("alarms.journal") : `${t(`alarms.${name}`)} (${count})`);
+      button.setAttribute("aria-pressed", String(name === view));
     }
+  }
+
+  /** Returns the content of the chosen view. */
+  async function load() {
+    if (view === "journal") {
+      /** @type {Journal} */
+      const journal = await request(`/api/alarms/journal?limit=${MOST_ITEMS}`, { signal });
+      return journalTable(journal.items);
+    }
+    const states = VIEWS[view].map((state) => `state=${state}`).join("&");
+    const none = t(`alarms.none.${view}`);
+    /** @type {Alarms} */
+    const { items } = await request(`/api/alarms?limit=${MOST_ITEMS}&${states}`, { signal });
+    return items.length ? alarmTable(items, refresh) : h("p", { class: "nothing" }, none);
+  }
+
+  /**
+   * Replaces the list. The keyboard's focus stays on the same button.
+   * @param {HTMLElement} content
+   */
+  function replaceList(content) {
+    const focused = list.contains(document.activeElement) && document.activeElement?.getAttribute("aria-label");
+    list.replaceChildren(content);
+    if (!focused) return;
+    [...list.querySelectorAll("button")].find((each) => each.getAttribute("aria-label") === focused)?.focus();
   }
 
   async function refresh() {
     const mine = ++turn;
-    showViews();
+    showTabs();
     try {
-      const content = view === "journal" ? journalTable((await ask(`/api/alarms/journal?limit=${SHOWN}`, { signal: leaving.signal })).items) : await alarmTable();
+      const content = await load();
       if (mine !== turn) return;
-      problem.hidden = true;
-      const focused = document.activeElement?.getAttribute("aria-label");
-      list.replaceChildren(content);
-      if (focused && document.activeElement === document.body) {
-        // The table was made anew under the keyboard's focus: it goes back to where it was
-        [...list.querySelectorAll("button")].find((each) => each.getAttribute("aria-label") === focused)?.focus();
-      }
+      showProblem(problem, "");
+      replaceList(content);
     } catch (error) {
-      if (leaving.signal.aborted) return;
-      setText(problem, error.message);
-      problem.hidden = false;
+      if (!signal.aborted && mine === turn) showProblem(problem, messageOf(error));
     }
   }
 
-  async function alarmTable() {
-    const query = VIEWS[view].map((state) => `state=${state}`).join("&");
-    const { items } = await ask(`/api/alarms?limit=${SHOWN}&${query}`, { signal: leaving.signal });
-    if (!items.length) return h("p", { class: "nothing" }, t(`alarms.none.${view}`));
-    const head = ["priority", "machine", "what", "state", "since", "actions"].map((key) => h("th", { scope: "col" }, t(`alarm.${key}`)));
-    return h("table", { "aria-label": t("nav.alarms") }, h("thead", {}, h("tr", {}, head)),
-      h("tbody", {}, items.map((alarm) => alarmRow(alarm, { withMachine: true, done: refresh }))));
-  }
-
-  const stops = [on("alarms", refresh), on("connection", () => { if (plant.connection === "live") refresh(); })];
+  const stops = [
+    subscribe("alarms", refresh),
+    subscribe("connection", () => {
+      if (plant.connection === "live") refresh();
+    }),
+  ];
   refresh();
   return () => {
     stops.forEach((stop) => stop());

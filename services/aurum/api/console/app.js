@@ -1,54 +1,104 @@
-// The frame around the pages: navigation, what has to be seen everywhere, the reader's choices.
+// @ts-check
+// The frame around the pages: navigation, connection, alarms, and the user's choices.
 
-import { ask } from "./ask.js";
-import { h, setText } from "./dom.js";
-import { connect, disconnect, on, plant, watchConnection } from "./live.js";
+import { messageOf, request } from "./api.js";
+import { h, problemLine, setText, showProblem } from "./dom.js";
+import { alarmsWaiting, connect, disconnect, plant, subscribe, watchConnection } from "./live.js";
+import { findPage, PLANT } from "./pages.js";
 import { remember, setting } from "./settings.js";
-import { openSignIn, signOut, whoAmI } from "./sign_in.js";
-import { followAlarms, playsSound, switchSound } from "./sound.js";
-import { LANGUAGES, language, loadTexts, t } from "./text.js";
+import { currentSession, openSignIn, signOut } from "./sign_in.js";
+import { isSoundOn, playNewAlarms, switchSound } from "./sound.js";
+import { language, LANGUAGES, loadTexts, t } from "./text.js";
 
-const PAGES = [
-  { pattern: /^\/$/, name: "plant", load: () => import("./plant.js") },
-  { pattern: /^\/machines\/([^/]+)$/, name: "machine", load: () => import("./machine.js") },
-  { pattern: /^\/alarms$/, name: "alarms", load: () => import("./alarms.js") },
-  { pattern: /^\/platform$/, name: "platform", load: () => import("./platform.js") },
-];
+/** @import { Child, ConsoleSettings, Session } from "./types.d.ts" */
 
-let leave = () => {};
-let shown = 0; // pages, ever: one that comes late must not push out a later one
-let main, banner, flood, state, alarmCount;
+/** @type {ConsoleSettings} */
+const NO_SETTINGS = {
+  version: "",
+  environment: "",
+  features: {},
+  faults_enabled: false,
+  traces_kept: false,
+  jaeger_url: null,
+  grafana_url: null,
+  logs_url: null,
+};
 
-async function show() {
-  const turn = ++shown;
-  const path = location.pathname;
-  const page = PAGES.find((each) => each.pattern.test(path)) ?? PAGES[0];
+let settings = NO_SETTINGS;
+/** @type {Session} */
+let session = { asked: false, user_id: null, roles: [] };
+let leavePage = () => {};
+let turn = 0; // of showing a page: one that is loaded late does not replace a later one
+/** @type {ReturnType<typeof makeFrame> | null} */
+let frame = null;
+
+/**
+ * Shows the page at the present path.
+ * @param {ReturnType<typeof makeFrame>} target
+ */
+async function showPage({ main }) {
+  const mine = ++turn;
+  const { page, id } = findPage(location.pathname) ?? { page: PLANT, id: "" };
+  markCurrent(page.name);
+  try {
+    const { open } = await page.load();
+    if (mine !== turn) return;
+    closePage();
+    main.replaceChildren();
+    leavePage = open(main, { id, console: settings });
+  } catch (error) {
+    if (mine !== turn) return;
+    console.info("the page cannot be loaded:", error);
+    closePage();
+    const problem = h("p", { class: "problem", role: "alert" }, t("page.failed"));
+    main.replaceChildren(h("h1", {}, t(`nav.${page.name}`)), problem);
+  }
+  document.title = `${main.querySelector("h1")?.textContent} · AurumAI`;
+}
+
+/**
+ * Marks a page in the navigation.
+ * @param {string} name
+ */
+function markCurrent(name) {
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.dataset.page === page.name) link.setAttribute("aria-current", "page");
+    if (link.getAttribute("data-page") === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const module = await page.load();
-  if (turn !== shown) return;
-  leave();
-  const [, argument] = page.pattern.exec(path) ?? [];
-  main.replaceChildren();
-  leave = module.open(main, { id: argument && decodeURIComponent(argument), console: platformSettings });
-  document.title = `${main.querySelector("h1")?.textContent ?? t(`nav.${page.name}`)} · AurumAI`;
 }
 
-/** Goes to another page of the console. */
-function go(path) {
+function closePage() {
+  leavePage();
+  leavePage = () => {};
+}
+
+/**
+ * Goes to another page of the console.
+ * @param {string} path
+ */
+async function go(path) {
   history.pushState(null, "", path);
-  show().then(() => {
-    scrollTo(0, 0);
-    main.focus({ preventScroll: true }); // so that a screen reader begins at the new page
-  });
+  if (!frame) return;
+  await showPage(frame);
+  scrollTo(0, 0);
+  frame.main.focus({ preventScroll: true }); // so that a screen reader starts at the new page
 }
 
-function followLinks(event) {
-  const link = event.target.closest?.("a[href]");
-  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
-  if (link.origin !== location.origin || !PAGES.some((page) => page.pattern.test(link.pathname))) return;
+/**
+ * Returns whether a click means to follow a link here, rather than in another tab or not at all.
+ * @param {MouseEvent} event
+ */
+const isPlainClick = (event) =>
+  !event.defaultPrevented && event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
+
+/**
+ * Follows links to pages of the console without loading the document again.
+ * @param {MouseEvent} event
+ */
+function followLink(event) {
+  const link = event.target instanceof Element ? event.target.closest("a") : null;
+  if (!link?.hasAttribute("href") || !isPlainClick(event)) return;
+  if (link.origin !== location.origin || !findPage(link.pathname)) return;
   event.preventDefault();
   go(link.pathname);
 }
@@ -60,146 +110,225 @@ function applyTheme() {
   document.dispatchEvent(new Event("theme"));
 }
 
+function bannerText() {
+  if (plant.connection === "lost") return t("banner.lost");
+  const services = plant.unreachable;
+  return services.length ? t("banner.unreachable", { services: services.join(", ") }) : "";
+}
+
 function showConnection() {
-  if (!banner) return; // there is no page yet
-  const lost = plant.connection === "lost";
-  banner.hidden = !lost && plant.unreachable.length === 0;
-  banner.className = `banner ${lost ? "bad" : "warn"}`;
-  setText(
-    banner,
-    lost ? t("banner.lost") : banner.hidden ? "" : t("banner.unreachable", { services: plant.unreachable.join(", ") }),
-  );
-  state.dataset.state = plant.connection;
-  setText(state, t(`connection.${plant.connection}`));
+  if (!frame) return;
+  showProblem(frame.banner, bannerText());
+  frame.banner.className = `banner ${plant.connection === "lost" ? "bad" : "warn"}`;
+  frame.connection.dataset.state = plant.connection;
+  setText(frame.connection, t(`connection.${plant.connection}`));
 }
 
 function showAlarms() {
-  if (!banner) return;
-  const waiting = (plant.alarms.counts.unacknowledged ?? 0) + (plant.alarms.counts.returned ?? 0);
-  setText(alarmCount, waiting ? String(waiting) : "");
-  alarmCount.hidden = !waiting;
-  alarmCount.setAttribute("aria-label", t("alarms.waiting", { n: waiting }));
-  flood.hidden = !plant.alarms.flood;
+  if (!frame) return;
+  const waiting = alarmsWaiting();
+  setText(frame.alarmCount, waiting ? String(waiting) : "");
+  frame.alarmCount.hidden = !waiting;
+  frame.alarmCount.setAttribute("aria-label", t("alarms.waiting", { n: waiting }));
+  frame.flood.hidden = !plant.alarms.flood;
 }
 
-function choice(label, name, options, chosen, take) {
+/**
+ * Makes a choice of the user's.
+ * @param {"theme" | "language"} name
+ * @param {Record<string, string>} options Texts by value.
+ * @param {string} chosen
+ * @param {() => void} onChange Called after the choice is kept.
+ */
+function choice(name, options, chosen, onChange) {
+  const label = t(`${name}.label`);
   const select = h(
     "select",
-    { "aria-label": label, title: label, on: { change: () => take(select.value) } },
+    { "aria-label": label, title: label, "data-choice": name },
     Object.entries(options).map(([value, text]) => h("option", { value, selected: value === chosen }, text)),
   );
-  select.dataset.choice = name;
+  select.addEventListener("change", () => {
+    remember(name, select.value);
+    onChange();
+  });
   return select;
 }
 
 function soundButton() {
   const button = h("button", { type: "button", class: "quiet", "data-choice": "sound" });
-  const label = () => {
-    setText(button, playsSound() ? t("sound.on") : t("sound.off"));
-    button.setAttribute("aria-pressed", String(playsSound()));
+  const show = () => {
+    setText(button, isSoundOn() ? t("sound.on") : t("sound.off"));
+    button.setAttribute("aria-pressed", String(isSoundOn()));
   };
   button.addEventListener("click", () => {
     switchSound();
-    label();
+    show();
   });
-  label();
+  show();
   return button;
 }
 
-function frame() {
-  alarmCount = h("span", { class: "count", role: "img", hidden: true });
-  state = h("span", { class: "connection", role: "status" });
-  const link = (path, page, ...more) => h("a", { href: path, "data-page": page }, t(`nav.${page}`), ...more);
-  const themes = { auto: t("theme.auto"), light: t("theme.light"), dark: t("theme.dark") };
-  banner = h("p", { class: "banner", role: "alert", hidden: true });
-  flood = h("p", { class: "banner warn", role: "alert", hidden: true }, t("alarms.flood"), " ",
-    h("a", { href: "/alarms" }, t("alarms.see")));
-  main = h("main", { id: "main", tabindex: "-1" });
-  document.body.replaceChildren(
-    h("a", { class: "skip", href: "#main" }, t("skip")),
-    h("header", {},
-      h("a", { class: "brand", href: "/", "aria-label": t("brand") }, "AurumAI"),
-      h("nav", { "aria-label": t("nav.label") },
-        link("/", "plant"), link("/alarms", "alarms", " ", alarmCount), link("/platform", "platform")),
-      h("div", { class: "choices" },
-        state, user.asked ? h("button", { type: "button", class: "quiet", "data-choice": "sign-out", title: user.roles.join(", "), on: { click: leaveIt } }, t("sign_in.out", { user: user.user_id })) : null,
-        soundButton(),
-        choice(t("theme.label"), "theme", themes, setting("theme"), (theme) => {
-          remember("theme", theme);
-          applyTheme();
-        }),
-        choice(t("language.label"), "language", LANGUAGES, language, (chosen) => {
-          remember("language", chosen);
-          loadTexts().then(start);
-        }))),
-    banner, flood, main,
-    h("footer", {},
-      h("span", {}, `AurumAI ${platformSettings.version} · ${platformSettings.environment}`),
-      h("a", { href: "/docs" }, t("footer.api")),
-      platformSettings.grafana_url ? h("a", { href: platformSettings.grafana_url }, "Grafana") : null,
-      platformSettings.jaeger_url ? h("a", { href: platformSettings.jaeger_url }, "Jaeger") : null));
-}
-
-const UNKNOWN = { version: "", environment: "", features: {}, faults_enabled: false, traces_kept: false };
-let platformSettings = UNKNOWN;
-let user = { asked: false, user_id: null, roles: [], sites: [] };
-const words = loadTexts();
-
-async function leaveIt() {
-  await signOut();
-  await enter();
-}
-
-let entering = null;
-
-/** Finds out who is there, and shows the pages or the form to sign in. */
-function enter() {
-  entering ??= letIn().finally(() => { entering = null; });
-  return entering;
-}
-
-async function letIn() {
-  const asking = ask("/api/console").catch((error) => {
-    console.info(`the platform's settings are not known: ${error.message}`);
-    return UNKNOWN;
-  });
-  try {
-    user = await whoAmI();
-    if (!user.user_id) {
-      disconnect();
-      leave();
-      leave = () => {};
-      await words;
-      frame();
-      applyTheme();
-      openSignIn(main, enter);
-      document.documentElement.dataset.ready = "true";
+function signOutButton() {
+  if (!session.asked || session.user_id === null) return null;
+  const button = h(
+    "button",
+    { type: "button", class: "quiet", "data-choice": "sign-out", title: session.roles.join(", ") },
+    t("sign_in.out", { user: session.user_id }),
+  );
+  button.addEventListener("click", async () => {
+    try {
+      await signOut();
+    } catch (error) {
+      showNotice(messageOf(error));
       return;
     }
+    await enter();
+  });
+  return button;
+}
+
+/**
+ * Makes a link of the navigation.
+ * @param {string} href
+ * @param {string} page
+ * @param {...Child} more
+ */
+const navLink = (href, page, ...more) => h("a", { href, "data-page": page }, t(`nav.${page}`), more);
+
+/**
+ * Makes a link to another tool.
+ * @param {string | null} href
+ * @param {string} name
+ */
+const toolLink = (href, name) => (href ? h("a", { href }, name) : null);
+
+/** Replaces everything in the document by the frame with an empty page. */
+function makeFrame() {
+  const alarmCount = h("span", { class: "count", role: "img", hidden: true });
+  const connection = h("span", { class: "connection", role: "status" });
+  const banner = h("p", { class: "banner", role: "alert", hidden: true });
+  const notice = problemLine();
+  const floodLink = h("a", { href: "/alarms" }, t("alarms.see"));
+  const flood = h("p", { class: "banner warn", role: "alert", hidden: true }, t("alarms.flood"), " ", floodLink);
+  const main = h("main", { id: "main", tabindex: "-1" });
+  const themes = { auto: t("theme.auto"), light: t("theme.light"), dark: t("theme.dark") };
+  document.body.replaceChildren(
+    h("a", { class: "skip", href: "#main" }, t("skip")),
+    h(
+      "header",
+      {},
+      h("a", { class: "brand", href: "/", "aria-label": t("brand") }, "AurumAI"),
+      h(
+        "nav",
+        { "aria-label": t("nav.label") },
+        navLink("/", "plant"),
+        navLink("/alarms", "alarms", " ", alarmCount),
+        navLink("/platform", "platform"),
+      ),
+      h("div", { class: "choices" }, [
+        connection,
+        signOutButton(),
+        soundButton(),
+        choice("theme", themes, setting("theme"), applyTheme),
+        choice("language", LANGUAGES, language, changeLanguage),
+      ]),
+    ),
+    notice,
+    banner,
+    flood,
+    main,
+    h(
+      "footer",
+      {},
+      h("span", {}, `AurumAI ${settings.version} · ${settings.environment}`),
+      h("a", { href: "/docs" }, t("footer.api")),
+      toolLink(settings.grafana_url, "Grafana"),
+      toolLink(settings.jaeger_url, "Jaeger"),
+    ),
+  );
+  return { main, banner, notice, flood, connection, alarmCount };
+}
+
+/**
+ * Shows why an action in the frame failed, until the frame is made again.
+ * @param {string} message
+ */
+function showNotice(message) {
+  if (frame) showProblem(frame.notice, message);
+}
+
+async function changeLanguage() {
+  try {
+    await loadTexts();
   } catch (error) {
-    console.info(`it is not known who is there: ${error.message}`); // the stream says that the platform is away
+    console.info("the texts cannot be loaded:", error);
+    showNotice(t("error.unreachable"));
+    return;
   }
-  disconnect();
-  connect();
-  platformSettings = await asking;
-  await words;
   await start();
 }
 
-async function start() {
-  frame();
+const texts = loadTexts();
+
+/** @type {Promise<void> | null} */
+let entering = null;
+
+/** Asks who the user is, and shows the page or the form to sign in. Calls at the same time are one. */
+function enter() {
+  entering ??= openConsole().finally(() => {
+    entering = null;
+  });
+  return entering;
+}
+
+async function openConsole() {
+  const loadingSettings = request("/api/console").catch((error) => {
+    console.info(`the settings of the console cannot be loaded: ${messageOf(error)}`);
+    return NO_SETTINGS;
+  });
+  try {
+    session = await currentSession();
+    if (!session.user_id) {
+      await askForSignIn();
+      return;
+    }
+  } catch (error) {
+    console.info(`the session cannot be loaded: ${messageOf(error)}`); // the stream shows that the platform is away
+  }
+  disconnect();
+  connect();
+  settings = await loadingSettings;
+  await texts;
+  await start();
+}
+
+async function askForSignIn() {
+  turn += 1;
+  disconnect();
+  closePage();
+  await texts;
+  frame = makeFrame();
   applyTheme();
-  showConnection();
-  showAlarms();
-  await show();
+  openSignIn(frame.main, enter);
   document.documentElement.dataset.ready = "true";
 }
 
-addEventListener("popstate", show);
-document.addEventListener("click", followLinks);
-on("connection", showConnection);
-on("alarms", showAlarms);
-followAlarms();
+async function start() {
+  frame = makeFrame();
+  applyTheme();
+  showConnection();
+  showAlarms();
+  await showPage(frame);
+  document.documentElement.dataset.ready = "true";
+}
+
+addEventListener("popstate", () => {
+  if (frame) showPage(frame);
+});
+document.addEventListener("click", followLink);
+subscribe("connection", showConnection);
+subscribe("alarms", showAlarms);
+playNewAlarms();
 watchConnection();
 document.addEventListener("signed-out", enter);
 await enter();

@@ -1,39 +1,93 @@
-// Numbers, times and names as people read them.
+// @ts-check
+// Numbers, times and names for display.
 
 import { plant } from "./live.js";
-import { known, language, t } from "./text.js";
+import { language, t, textOr } from "./text.js";
 
+/** @import { Rul } from "./types.d.ts" */
+
+/** @type {Record<string, string>} */
 const UNITS = {
-  mm_s: "mm/s", m3_h: "m³/h", m3_min: "m³/min", l_h: "l/h", l_min: "l/min", kg_h: "kg/h", m_s: "m/s", kw: "kW",
-  kwh: "kWh", kn: "kN", nm: "Nm", bar: "bar", mbar: "mbar", c: "°C", a: "A", v: "V", hz: "Hz", rpm: "rpm", pct: "%",
-  percent: "%", um: "µm", mm: "mm", s: "s", db: "dB", n: "N", g: "g", mohm: "MΩ", kpa: "kPa", k: "K", t_h: "t/h",
+  mm_s: "mm/s",
+  m3_h: "m³/h",
+  m3_min: "m³/min",
+  l_h: "l/h",
+  l_min: "l/min",
+  kg_h: "kg/h",
+  m_s: "m/s",
+  kw: "kW",
+  kwh: "kWh",
+  kn: "kN",
+  nm: "Nm",
+  bar: "bar",
+  mbar: "mbar",
+  c: "°C",
+  a: "A",
+  v: "V",
+  hz: "Hz",
+  rpm: "rpm",
+  pct: "%",
+  percent: "%",
+  um: "µm",
+  mm: "mm",
+  s: "s",
+  db: "dB",
+  n: "N",
+  g: "g",
+  mohm: "MΩ",
+  kpa: "kPa",
+  k: "K",
+  t_h: "t/h",
 };
 
+/** @type {Map<string, Intl.NumberFormat>} */
 const formats = new Map(); // by language and options: making one takes far longer than using it
 
+/**
+ * @param {number} value
+ * @param {Intl.NumberFormatOptions} options
+ */
 function format(value, options) {
   const key = language + JSON.stringify(options);
-  let found = formats.get(key);
-  if (!found) formats.set(key, (found = new Intl.NumberFormat(language, options)));
-  return found.format(value);
+  let made = formats.get(key);
+  if (!made) formats.set(key, (made = new Intl.NumberFormat(language, options)));
+  return made.format(value);
 }
 
+/**
+ * Returns a number with so many significant digits, from 1000 on as an integer; "–" without a value.
+ * @param {number | null | undefined} value
+ */
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   return format(value, Math.abs(value) >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: digits });
 }
 
+/**
+ * Returns a share from 0 to 1 as a percentage; "–" without a value.
+ * @param {number | null | undefined} share
+ * @param {number} [digits] After the decimal point.
+ */
 export const percent = (share, digits = 0) =>
   share === null || share === undefined ? "–" : format(share, { style: "percent", maximumFractionDigits: digits });
 
+/** Returns the time of the server, in ms since 1970. */
 export const now = () => Date.now() + plant.clockOffset;
 
+/**
+ * Returns how long ago a moment was, such as "5 s ago".
+ * @param {string | null | undefined} isoTime
+ */
 export function age(isoTime) {
   if (!isoTime) return t("never");
   const seconds = (now() - Date.parse(isoTime)) / 1000;
   return seconds < 1.5 ? t("just_now") : t("ago", { time: duration(seconds) });
 }
 
+/**
+ * Returns a duration in the unit that suits it, from µs to days.
+ * @param {number} seconds
+ */
 export function duration(seconds) {
   if (seconds < 0.001) return `${number(seconds * 1e6, 2)} µs`;
   if (seconds < 1) return `${number(seconds * 1000, 2)} ms`;
@@ -43,39 +97,82 @@ export function duration(seconds) {
   return `${Math.round(seconds / 86400)} d`;
 }
 
-export const moment = (time) =>
-  new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
+/**
+ * Returns date and time.
+ * @param {string | number} time ISO 8601, or ms since 1970.
+ */
+export const moment = (time) => new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 
+/**
+ * Returns the time of day.
+ * @param {number} time In ms since 1970.
+ */
 export const clock = (time) => new Date(time).toLocaleTimeString(language);
 
-/** A sensor's name in words, and its unit: "vibration_mm_s" is "Vibration" in "mm/s". */
+/**
+ * Splits the name of a sensor: "vibration_mm_s" has the name "Vibration" and the unit "mm/s".
+ * @param {string} sensor
+ */
 export function sensorName(sensor) {
   const parts = sensor.split("_");
   for (const length of [2, 1]) {
     const unit = UNITS[parts.slice(-length).join("_")];
-    if (unit && parts.length > length) return { name: words(parts.slice(0, -length)), unit };
+    if (unit && parts.length > length) return { name: sensorLabel(parts.slice(0, -length)), unit };
   }
-  return { name: words(parts), unit: "" };
+  return { name: sensorLabel(parts), unit: "" };
 }
 
-function words(parts) {
-  const whole = known(`sensor.${parts.join("_")}`, "");
-  const text = whole || parts.join(" ");
+/** @param {string[]} parts */
+function sensorLabel(parts) {
+  const text = textOr(`sensor.${parts.join("_")}`, parts.join(" "));
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+/**
+ * Returns the name of a unit of the remaining life, such as "h".
+ * @param {string} unit
+ */
+export const unitName = (unit) => textOr(`unit.${unit}`, unit);
+
+/**
+ * Returns a remaining useful life with its unit, such as "27 h"; empty without one. At the cap of its model, where both
+ * ends of the interval are equal, the life is at least that long: "≥ 120 h".
+ * @param {Rul | null | undefined} rul
+ */
 export function remainingLife(rul) {
   if (!rul) return "";
-  const least = interval(rul) ? "" : "≥ "; // at its cap a model only tells that it is no less
-  return `${least}${Math.round(rul.estimate)} ${known(`unit.${rul.unit}`, rul.unit)}`;
+  const atCap = rul.lower === rul.upper && rul.lower > 0;
+  return `${atCap ? "≥ " : ""}${Math.round(rul.estimate)} ${unitName(rul.unit)}`;
 }
 
-/** "20–35"; empty where both ends are the same, as at a model's cap. */
+/**
+ * Returns the interval of a remaining useful life, such as "20–35"; empty if both ends are shown as the same number.
+ * @param {Rul | null | undefined} rul
+ */
 export function interval(rul) {
   if (!rul || Math.round(rul.lower) === Math.round(rul.upper)) return "";
   return `${Math.round(rul.lower)}–${Math.round(rul.upper)}`;
 }
 
-/** How much is at stake: a word beside the number, since colour alone tells nothing to many. */
-export const riskLevel = (risk) =>
-  risk === null || risk === undefined ? "none" : risk >= 0.7 ? "high" : risk >= 0.3 ? "medium" : "low";
+/**
+ * Returns the level of a risk of failure. The style sheet colours by it, so the number is always shown too.
+ * @param {number | null | undefined} risk
+ */
+export function riskLevel(risk) {
+  if (risk === null || risk === undefined) return "none";
+  if (risk >= 0.7) return "high";
+  return risk >= 0.3 ? "medium" : "low";
+}
+
+const ANOMALY_LEVELS = /** @type {const} */ ([
+  [0.999, "very_high"], // where the alarm rule "unusual" begins
+  [0.99, "high"],
+  [0.95, "slight"],
+]);
+
+/**
+ * Returns the level of an anomaly score, which is the share of healthy states that look less unusual; the scores of a
+ * healthy machine are spread evenly from 0 to 1.
+ * @param {number} score
+ */
+export const anomalyLevel = (score) => ANOMALY_LEVELS.find(([least]) => score >= least)?.[1] ?? "none";

@@ -1,99 +1,149 @@
-// The live state of the plant: one stream of server-sent events, kept in maps that never hold more than there is.
+// @ts-check
+// The live state of the plant, from one stream of server-sent events.
 
-const LOST_AFTER = 12_000; // ms without an event; the server pulses every 5 s
-const AGAIN_AFTER = 3_000; // ms, after a refusal
+/** @import { AlarmSummary, Machine, MachinesEvent, MachineStatus, PulseEvent } from "./types.d.ts" */
+
+/** @typedef {{ machines: Machine[], alarms: void, connection: void }} Topics What listeners of each topic get. */
+
+const LOST_AFTER = 12_000; // ms without an event; the server sends a pulse every 5 s
+const RETRY_AFTER = 3_000; // ms after a refusal
 const STALE_AFTER = 60_000; // ms without a reading, as in the API
 const OFFLINE_AFTER = 3_600_000;
+const CHECK_EVERY = 1000; // ms
+
+/** @returns {AlarmSummary} */
+const noAlarms = () => ({ revision: -1, loaded: false, counts: {}, flood: false });
 
 export const plant = {
-  machines: new Map(), // by machine_id
+  /** @type {Map<string, Machine>} By machine_id. */
+  machines: new Map(),
   total: 0,
-  known: false, // whether the first account of all machines has come
-  connection: "connecting", // connecting, live, lost
+  loaded: false, // whether all machines have been received once
+  /** @type {"connecting" | "live" | "lost"} */
+  connection: "connecting",
   clockOffset: 0, // ms by which the server's clock is ahead
-  unreachable: [],
-  alarms: { revision: -1, loaded: false, counts: {}, flood: false },
+  /** @type {string[]} */
+  unreachable: [], // services
+  alarms: noAlarms(),
 };
 
+/** @type {{ [Topic in keyof Topics]: Set<(detail: Topics[Topic]) => unknown> }} */
 const listeners = { machines: new Set(), alarms: new Set(), connection: new Set() };
-let heard = 0;
+let lastEventAt = 0; // performance.now()
+/** @type {EventSource | null} */
 let source = null;
 
-/** Calls back on each change of a topic until the returned function is called. machines: with the changed ids. */
-export function on(topic, listener) {
+/**
+ * Calls the listener on each change of a topic; a listener of "machines" gets the changed machines.
+ * @template {keyof Topics} Topic
+ * @param {Topic} topic
+ * @param {(detail: Topics[Topic]) => unknown} listener
+ * @returns {() => void} Ends the calls.
+ */
+export function subscribe(topic, listener) {
   listeners[topic].add(listener);
-  return () => listeners[topic].delete(listener);
+  return () => {
+    listeners[topic].delete(listener);
+  };
 }
 
-function tell(topic, detail) {
+/**
+ * @template {keyof Topics} Topic
+ * @param {Topic} topic
+ * @param {Topics[Topic]} detail
+ */
+function publish(topic, detail) {
   for (const listener of listeners[topic]) listener(detail);
 }
 
-/** The state of a machine at this moment: silence makes it stale without any event. */
+/**
+ * Returns the status of a machine at this moment. It becomes stale and offline by time alone, without an event.
+ * @param {Machine} machine
+ * @returns {MachineStatus}
+ */
 export function statusOf(machine) {
   if (!machine.last_seen) return "new";
-  const silent = Date.now() + plant.clockOffset - Date.parse(machine.last_seen);
-  if (silent > OFFLINE_AFTER) return "offline";
-  if (silent > STALE_AFTER) return "stale";
+  const silence = Date.now() + plant.clockOffset - Date.parse(machine.last_seen);
+  if (silence > OFFLINE_AFTER) return "offline";
+  if (silence > STALE_AFTER) return "stale";
   return machine.status === "fault" ? "fault" : "running";
 }
 
+/** Returns the number of alarms that nobody has acknowledged. */
+export const alarmsWaiting = () => (plant.alarms.counts.unacknowledged ?? 0) + (plant.alarms.counts.returned ?? 0);
+
+/** @param {typeof plant.connection} state */
 function setConnection(state) {
   if (plant.connection === state) return;
   plant.connection = state;
-  tell("connection");
+  publish("connection", undefined);
 }
 
-function receive(name, take) {
-  source.addEventListener(name, (event) => {
-    heard = performance.now();
-    setConnection("live");
-    take(JSON.parse(event.data));
+/** @param {MachinesEvent} event */
+function takeMachines({ machines, total, whole }) {
+  if (whole) plant.machines.clear(); // a new stream starts with all machines
+  for (const machine of machines) plant.machines.set(machine.machine_id, machine);
+  plant.total = total;
+  plant.loaded = true;
+  publish("machines", machines);
+}
+
+/** @param {AlarmSummary} summary */
+function takeAlarms(summary) {
+  plant.alarms = summary;
+  publish("alarms", undefined);
+}
+
+/** @param {PulseEvent} pulse */
+function takePulse({ now, unreachable }) {
+  plant.clockOffset = now - Date.now();
+  if (plant.unreachable.join() === unreachable.join()) return;
+  plant.unreachable = unreachable;
+  publish("connection", undefined);
+}
+
+/** Opens the stream. An open one is closed. */
+export function connect() {
+  source?.close();
+  const opened = new EventSource("/api/events");
+  source = opened;
+  lastEventAt = performance.now();
+
+  /**
+   * @param {string} name
+   * @param {(content: any) => void} take
+   */
+  const receive = (name, take) =>
+    opened.addEventListener(name, (event) => {
+      lastEventAt = performance.now();
+      setConnection("live");
+      take(JSON.parse(event.data));
+    });
+  receive("machines", takeMachines);
+  receive("alarms", takeAlarms);
+  receive("pulse", takePulse);
+  opened.addEventListener("error", () => {
+    setConnection("lost");
+    // After a refusal, such as by a limit, a browser does not retry; watchConnection does
+    if (opened.readyState === EventSource.CLOSED) lastEventAt = performance.now() - LOST_AFTER + RETRY_AFTER;
   });
 }
 
-/** Ends the stream, until it is connected again. */
+/** Closes the stream and discards the state, since the next user may see other sites. */
 export function disconnect() {
   source?.close();
   source = null;
   plant.machines.clear();
-  plant.known = false;
+  plant.total = 0;
+  plant.loaded = false;
+  plant.alarms = noAlarms();
 }
 
-export function connect() {
-  source = new EventSource("/api/events");
-  receive("machines", (update) => {
-    if (update.whole) plant.machines.clear(); // another process, or long away: everything comes anew
-    for (const machine of update.machines) plant.machines.set(machine.machine_id, machine);
-    plant.total = update.total;
-    plant.known = true;
-    tell("machines", update.machines);
-  });
-  receive("alarms", (summary) => {
-    plant.alarms = summary;
-    tell("alarms");
-  });
-  receive("pulse", (pulse) => {
-    plant.clockOffset = pulse.now - Date.now();
-    if (plant.unreachable.join() !== pulse.unreachable.join()) {
-      plant.unreachable = pulse.unreachable;
-      tell("connection");
-    }
-  });
-  source.addEventListener("error", () => {
-    setConnection("lost");
-    // Refused, such as by a limit: the browser gives up, we do not
-    if (source.readyState === EventSource.CLOSED) heard = performance.now() - LOST_AFTER + AGAIN_AFTER;
-  });
-  heard = performance.now();
-}
-
+/** Reopens a stream without events, since a connection can be lost without an error. Runs as long as the page. */
 export function watchConnection() {
   setInterval(() => {
-    if (source && performance.now() - heard > LOST_AFTER) {
-      setConnection("lost"); // a connection may be dead without anybody having said so
-      source.close();
-      connect();
-    }
-  }, 1000);
+    if (!source || performance.now() - lastEventAt <= LOST_AFTER) return;
+    setConnection("lost");
+    connect();
+  }, CHECK_EVERY);
 }

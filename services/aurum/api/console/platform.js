@@ -1,129 +1,292 @@
-// The platform itself: its services as a map, every process with its policies, slow and degraded requests, and faults
-// to see it heal from.
+// @ts-check
+// The platform: its services as a map, its processes with their policies, notable requests, and fault injection.
 
-import { ask } from "./ask.js";
-import { h, setText } from "./dom.js";
+import { messageOf, request } from "./api.js";
+import { h, headings, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
 import { clock, duration, number, percent } from "./format.js";
 import { serviceMap } from "./map.js";
 import { t } from "./text.js";
 import { waterfall } from "./waterfall.js";
 
-const EVERY = 2000; // ms
-const SLOW_BY = "1s";
-const FAULT_FOR = 30; // seconds
+/** @import { Instance, Limit, PageContext, Platform, ReachableInstance, Target, Traces, TraceSummary, UnreachableInstance }
+ *   from "./types.d.ts" */
+
+const REFRESH_EVERY = 2000; // ms
+const FAULT_SECONDS = 30;
 const FAULTS = {
-  slow: { kind: "delay", delay: SLOW_BY },
+  slow: { kind: "delay", delay: "1s" },
   fail: { kind: "error", code: "UNAVAILABLE" },
   stop: { kind: "abort" },
 };
-const CALLS = { prediction: "Predict*", ingestion: "Query*", edge: "[IW]*" }; // whose next call ends the service
+const FAULT_NAMES = /** @type {(keyof typeof FAULTS)[]} */ (Object.keys(FAULTS));
+const STOPPING_METHODS = { prediction: "Predict*", ingestion: "Query*", edge: "[IW]*" }; // the next call stops the service
+const FAULTY_SERVICES = /** @type {(keyof typeof STOPPING_METHODS)[]} */ (Object.keys(STOPPING_METHODS));
 
+/** @param {number | null | undefined} value */
 const rate = (value) => (value === null || value === undefined ? "–" : `${number(value)}/s`);
 
-function processTable(instances) {
-  const head = ["service", "instance", "requests", "errors", "p95", "generation", "spool", "uptime", "state"];
-  const row = (each) => {
-    if (!each.reachable) {
-      return h("tr", { "data-instance": each.service }, h("th", { scope: "row" }, each.service), h("td", {}, each.address),
-        h("td", { colspan: 6 }, h("small", {}, each.reason)), h("td", {}, h("span", { class: "badge", "data-state": "fault" }, t("platform.down"))));
-    }
-    const { rates, policy, spool } = each;
-    const refused = each.refused ? h("span", { class: "badge", "data-state": "fault", title: each.refused.reason }, t("platform.refused")) : null;
-    const struck = each.faults.length ? h("span", { class: "badge", "data-state": "stale" }, t("platform.faults", { n: each.faults.length })) : null;
-    const missing = each.missing.length ? h("small", {}, ` ${each.missing.join(", ")}`) : null;
-    return h("tr", { "data-instance": each.service }, h("th", { scope: "row" }, each.service),
-      h("td", {}, each.instance, h("small", {}, ` ${each.pid}`)), h("td", {}, rate(rates?.requests_per_second)),
-      h("td", {}, percent(rates?.error_ratio, 1)), h("td", {}, rates?.p95_seconds ? duration(rates.p95_seconds) : "–"),
-      h("td", { title: policy.hash }, String(policy.generation)),
-      h("td", {}, spool ? t("platform.spool", { batches: number(spool.batches), age: duration(spool.oldest_seconds) }) : "–"),
-      h("td", {}, duration(each.uptime_seconds)),
-      h("td", {}, h("span", { class: "badge", "data-state": each.missing.length ? "stale" : "running" },
-        each.missing.length ? t("platform.starting") : t("platform.up")), missing, refused, struck));
-  };
-  return h("table", { "aria-label": t("platform.processes") },
-    h("thead", {}, h("tr", {}, head.map((key) => h("th", { scope: "col" }, t(`process.${key}`))))), h("tbody", {}, instances.map(row)));
+/**
+ * @param {string} state Colours the badge.
+ * @param {string} text
+ * @param {string} [title]
+ */
+const badge = (state, text, title) => h("span", { class: "badge", "data-state": state, title }, text);
+
+/** @param {UnreachableInstance} instance */
+const unreachableRow = ({ service, address, reason }) =>
+  h(
+    "tr",
+    { "data-instance": service },
+    h("th", { scope: "row" }, service),
+    h("td", {}, address),
+    h("td", { colspan: 6 }, h("small", {}, reason)),
+    h("td", {}, badge("fault", t("platform.down"))),
+  );
+
+/** @param {ReachableInstance} instance */
+const stateCell = ({ missing, refused, faults }) =>
+  h(
+    "td",
+    {},
+    missing.length ? badge("stale", t("platform.starting")) : badge("running", t("platform.up")),
+    missing.length ? h("small", {}, ` ${missing.join(", ")}`) : null,
+    refused ? badge("fault", t("platform.refused"), refused.reason) : null,
+    faults.length ? badge("stale", t("platform.faults", { n: faults.length })) : null,
+  );
+
+/** @param {ReachableInstance["spool"]} spool */
+function spoolText(spool) {
+  if (!spool) return "–";
+  const { batches, oldest_seconds: oldest } = spool;
+  return t("platform.spool", { batches: number(batches), n: batches, age: duration(oldest) });
 }
 
+/** @param {ReachableInstance} instance */
+const reachableRow = (instance) =>
+  h(
+    "tr",
+    { "data-instance": instance.service },
+    h("th", { scope: "row" }, instance.service),
+    h("td", {}, instance.instance, h("small", {}, ` ${instance.pid}`)),
+    h("td", {}, rate(instance.rates?.requests_per_second)),
+    h("td", {}, percent(instance.rates?.error_ratio, 1)),
+    h("td", {}, instance.rates?.p95_seconds ? duration(instance.rates.p95_seconds) : "–"),
+    h("td", { title: instance.policy.hash }, String(instance.policy.generation)),
+    h("td", {}, spoolText(instance.spool)),
+    h("td", {}, duration(instance.uptime_seconds)),
+    stateCell(instance),
+  );
+
+const PROCESS_COLUMNS = ["service", "instance", "requests", "errors", "p95", "generation", "spool", "uptime", "state"];
+
+/** @param {Instance[]} instances */
+const processTable = (instances) =>
+  tableOf({
+    label: t("platform.processes"),
+    head: headings(PROCESS_COLUMNS.map((key) => t(`process.${key}`))),
+    rows: instances.map((each) => (each.reachable ? reachableRow(each) : unreachableRow(each))),
+  });
+
+/** @param {Limit} limit */
+const limitText = (limit) => `${number(limit.in_flight)} / ${number(limit.limit)}`;
+
+/**
+ * @param {Target} target
+ * @param {string} instance
+ */
+const targetRow = ({ name, breaker, window: calls, retry_budget_tokens: tokens, limit }, instance) =>
+  h(
+    "tr",
+    { "data-target": name },
+    h("th", { scope: "row" }, name),
+    h("td", {}, instance),
+    h(
+      "td",
+      {},
+      h("span", { class: "badge", "data-breaker": breaker }, t(`breaker.${breaker}`)),
+      calls ? h("small", {}, ` ${t("breaker.window", { failures: calls.failures, calls: calls.calls })}`) : null,
+    ),
+    h("td", {}, number(tokens)),
+    h("td", {}, limitText(limit)),
+  );
+
+/**
+ * @param {Limit} limit Of a server, which has neither breaker nor retries.
+ * @param {ReachableInstance} instance
+ */
+const limitRow = (limit, { service, instance }) =>
+  h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, limit.name ?? service),
+    h("td", {}, instance),
+    h("td", {}, "–"),
+    h("td", {}, "–"),
+    h("td", {}, limitText(limit)),
+  );
+
+/** @param {Instance[]} instances */
 function policyTable(instances) {
-  const rows = instances.filter((each) => each.reachable).flatMap((each) =>
-    each.targets.map((target) => h("tr", { "data-target": target.name }, h("th", { scope: "row" }, target.name),
-      h("td", {}, each.instance), h("td", {}, h("span", { class: "badge", "data-breaker": target.breaker }, t(`breaker.${target.breaker}`)),
-        target.window ? h("small", {}, ` ${t("breaker.window", { failures: target.window.failures, calls: target.window.calls })}`) : null),
-      h("td", {}, number(target.retry_budget_tokens)), h("td", {}, limit(target.limit)))));
-  const limits = instances.filter((each) => each.reachable).flatMap((each) =>
-    each.limits.map((each_) => h("tr", {}, h("th", { scope: "row" }, each_.name ?? each.service), h("td", {}, each.instance), h("td", {}, "–"), h("td", {}, "–"), h("td", {}, limit(each_)))));
-  const head = ["target", "instance", "breaker", "budget", "limit"].map((key) => h("th", { scope: "col" }, t(`policy.${key}`)));
-  return h("table", { "aria-label": t("platform.policies") }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows, limits));
+  const up = instances.filter((each) => each.reachable);
+  return tableOf({
+    label: t("platform.policies"),
+    head: headings(["target", "instance", "breaker", "budget", "limit"].map((key) => t(`policy.${key}`))),
+    rows: [
+      ...up.flatMap((each) => each.targets.map((target) => targetRow(target, each.instance))),
+      ...up.flatMap((each) => each.limits.map((limit) => limitRow(limit, each))),
+    ],
+  });
 }
 
-const limit = (state) => (state ? `${number(state.in_flight)} / ${number(state.limit)}` : "–");
-
+/**
+ * Lists notable requests. Each is a button that shows its spans.
+ * @param {TraceSummary[]} items
+ * @param {(traceId: string) => void} choose
+ * @param {string | null} chosen
+ */
 function traceList(items, choose, chosen) {
   if (!items.length) return h("p", { class: "nothing" }, t("traces.none"));
-  return h("ul", { class: "traces" }, items.map((each) => h("li", {}, h("button", { type: "button", "data-trace": each.trace_id, "aria-pressed": String(each.trace_id === chosen), on: { click: () => choose(each.trace_id) } },
-    h("span", { class: "badge", "data-state": each.reason === "slow" ? "stale" : "fault" }, t(`trace.${each.reason}`)), " ",
-    h("b", {}, each.name), ` ${duration(each.seconds)} `, h("small", {}, `${clock(each.start * 1000)} ${each.detail}`)))));
+  /** @param {TraceSummary} trace */
+  const button = ({ trace_id: traceId, name, start, seconds, reason, detail }) =>
+    h(
+      "button",
+      {
+        type: "button",
+        "data-trace": traceId,
+        "aria-pressed": String(traceId === chosen),
+        on: { click: () => choose(traceId) },
+      },
+      badge(reason === "slow" ? "stale" : "fault", t(`trace.${reason}`)),
+      " ",
+      h("b", {}, name),
+      ` ${duration(seconds)} `,
+      h("small", {}, `${clock(start * 1000)} ${detail}`),
+    );
+  return h(
+    "ul",
+    { class: "traces" },
+    items.map((trace) => h("li", {}, button(trace))),
+  );
 }
 
-function faultPanel(services, told) {
-  const button = (service, name) => h("button", { type: "button", "data-fault": `${service}-${name}`, on: { click: async () => {
-    const method = name === "stop" ? CALLS[service] : "*";
-    await told(() => ask(`/api/platform/faults/${service}`, { method: "POST", body: { ...FAULTS[name], method, duration: `${FAULT_FOR}s` } }),
-      t(`fault.told.${name}`, { service, seconds: FAULT_FOR }));
-  } } }, t(`fault.${name}`));
-  return h("table", { class: "faults" }, h("tbody", {}, services.map((service) => h("tr", {}, h("th", { scope: "row" }, service),
-    h("td", { class: "actions" }, Object.keys(FAULTS).filter((name) => name !== "stop" || CALLS[service]).map((name) => button(service, name)),
-      h("button", { type: "button", on: { click: () => told(() => ask(`/api/platform/faults/${service}`, { method: "DELETE" }), t("fault.cleared", { service })) } }, t("fault.clear")))))));
+/**
+ * Makes the buttons that inject faults.
+ * @param {(action: () => Promise<unknown>, text: string) => void} perform Performs an action, then shows a text.
+ */
+function faultTable(perform) {
+  /**
+   * @param {keyof typeof STOPPING_METHODS} service
+   * @param {keyof typeof FAULTS} name
+   */
+  const inject = (service, name) => () => {
+    const method = name === "stop" ? STOPPING_METHODS[service] : "*";
+    const body = { ...FAULTS[name], method, duration: `${FAULT_SECONDS}s` };
+    const text = t(`fault.started.${name}`, { service, seconds: FAULT_SECONDS });
+    perform(() => request(`/api/platform/faults/${service}`, { method: "POST", body }), text);
+  };
+
+  /** @param {keyof typeof STOPPING_METHODS} service */
+  const clear = (service) => () =>
+    perform(() => request(`/api/platform/faults/${service}`, { method: "DELETE" }), t("fault.cleared", { service }));
+
+  const rows = FAULTY_SERVICES.map((service) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, service),
+      h(
+        "td",
+        { class: "actions" },
+        FAULT_NAMES.map((name) =>
+          h(
+            "button",
+            { type: "button", "data-fault": `${service}-${name}`, on: { click: inject(service, name) } },
+            t(`fault.${name}`),
+          ),
+        ),
+        h("button", { type: "button", on: { click: clear(service) } }, t("fault.clear")),
+      ),
+    ),
+  );
+  return tableOf({ class: "faults", rows });
 }
 
+/**
+ * Opens the page.
+ * @param {HTMLElement} main
+ * @param {PageContext} context
+ */
 export function open(main, { console: settings }) {
   const leaving = new AbortController();
   const { signal } = leaving;
-  const region = (key) => h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": t(key) });
   const map = serviceMap();
-  const processes = region("platform.processes");
-  const policies = region("platform.policies");
-  const problem = h("p", { class: "problem", role: "alert", hidden: true });
-  const traces = h("div", {});
+  const processes = wideRegion(t("platform.processes"));
+  const policies = wideRegion(t("platform.policies"));
+  const problem = problemLine();
+  const traces = h("div");
   const detail = h("div", { class: "waterfall" });
   const happened = h("p", { role: "status", class: "happened" });
+  /** @type {string | null} */
   let chosen = null;
 
-  const told = async (request, text) => {
+  /**
+   * @param {() => Promise<unknown>} action
+   * @param {string} text
+   */
+  async function perform(action, text) {
     try {
-      await request();
+      await action();
       setText(happened, text);
     } catch (error) {
-      setText(happened, error.message);
+      setText(happened, messageOf(error));
     }
     refresh();
-  };
+  }
 
-  main.append(h("h1", {}, t("nav.platform")), problem, map.element,
-    ...(settings.faults_enabled ? [h("section", { class: "card", "data-card": "faults" }, h("h2", {}, t("platform.break")), h("p", {}, t("platform.break.text")),
-      faultPanel(["prediction", "ingestion", "edge"], told), happened)] : []),
-    h("h2", {}, t("platform.traces")), traces, detail,
-    h("h2", {}, t("platform.processes")), processes, h("h2", {}, t("platform.policies")), policies);
+  const faults = h(
+    "section",
+    { class: "card", "data-card": "faults" },
+    h("h2", {}, t("platform.faults.title")),
+    h("p", {}, t("platform.faults.text")),
+    faultTable(perform),
+    happened,
+  );
+  main.append(
+    h("h1", {}, t("nav.platform")),
+    problem,
+    map.element,
+    ...(settings.faults_enabled ? [faults] : []),
+    h("h2", {}, t("platform.traces")),
+    traces,
+    detail,
+    h("h2", {}, t("platform.processes")),
+    processes,
+    h("h2", {}, t("platform.policies")),
+    policies,
+  );
 
+  /** @param {string} traceId */
   async function choose(traceId) {
     chosen = traceId;
     try {
-      detail.replaceChildren(...waterfall(await ask(`/api/platform/traces/${traceId}`, { signal }), settings));
+      const trace = await request(`/api/platform/traces/${traceId}`, { signal });
+      if (chosen === traceId) detail.replaceChildren(...waterfall(trace, settings));
     } catch (error) {
-      if (!signal.aborted) detail.replaceChildren(h("p", { class: "nothing" }, error.message));
+      if (!signal.aborted && chosen === traceId) detail.replaceChildren(h("p", { class: "nothing" }, messageOf(error)));
     }
-    refreshTraces();
+    refresh();
   }
 
   async function refreshTraces() {
     if (!settings.traces_kept) {
-      traces.replaceChildren(h("p", { class: "nothing" }, t("traces.elsewhere"), " ",
-        settings.jaeger_url ? h("a", { href: settings.jaeger_url }, "Jaeger") : null));
+      const link = settings.jaeger_url ? h("a", { href: settings.jaeger_url }, "Jaeger") : null;
+      traces.replaceChildren(h("p", { class: "nothing" }, t("traces.elsewhere"), " ", link));
       return;
     }
-    const { items } = await ask("/api/platform/traces", { signal });
+    /** @type {Traces} */
+    const { items } = await request("/api/platform/traces", { signal });
     const key = `${chosen} ${items.map((each) => each.trace_id).join()}`;
-    if (traces.dataset.key === key) return; // nothing new: the keyboard's focus stays where it is
+    if (traces.dataset.key === key) return; // nothing is new, so the keyboard's focus stays where it is
     traces.dataset.key = key;
     traces.replaceChildren(traceList(items, choose, chosen));
   }
@@ -131,23 +294,22 @@ export function open(main, { console: settings }) {
   async function refresh() {
     if (document.hidden) return;
     try {
-      const { instances } = await ask("/api/platform", { signal });
-      problem.hidden = true;
+      /** @type {Platform} */
+      const { instances } = await request("/api/platform", { signal });
       map.show(instances);
       processes.replaceChildren(processTable(instances));
       policies.replaceChildren(policyTable(instances));
       await refreshTraces();
+      showProblem(problem, "");
     } catch (error) {
-      if (signal.aborted) return;
-      setText(problem, error.message);
-      problem.hidden = false;
+      if (!signal.aborted) showProblem(problem, messageOf(error));
     }
   }
 
-  const again = setInterval(refresh, EVERY);
+  const refreshing = setInterval(refresh, REFRESH_EVERY);
   refresh();
   return () => {
-    clearInterval(again);
+    clearInterval(refreshing);
     leaving.abort();
   };
 }

@@ -1,3 +1,7 @@
-// Shows the API's description with Swagger UI, where a browser can get that.
+// @ts-check
+// Shows the description of the API with Swagger UI, if the browser could load it.
 
-if (window.SwaggerUIBundle) window.SwaggerUIBundle({ url: "/openapi.json", dom_id: "#reference" });
+/** @type {{ SwaggerUIBundle?: (options: object) => void }} */ (/** @type {unknown} */ (window)).SwaggerUIBundle?.({
+  url: "/openapi.json",
+  dom_id: "#reference",
+});

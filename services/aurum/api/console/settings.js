@@ -1,20 +1,33 @@
-// What this browser remembers of its user's choices.
+// @ts-check
+// The user's choices, kept in this browser.
 
-const DEFAULTS = { theme: "auto", language: "", sound: "off", operator: "" };
+/** @typedef {"theme" | "language" | "sound" | "operator"} Name */
 
+/** @type {Record<Name, string>} */
+const values = { theme: "auto", language: "", sound: "off", operator: "" };
+
+/**
+ * Returns a choice, or its default.
+ * @param {Name} name
+ */
 export function setting(name) {
   try {
-    return localStorage.getItem(`aurum.${name}`) ?? DEFAULTS[name];
+    return localStorage.getItem(`aurum.${name}`) ?? values[name];
   } catch {
-    return DEFAULTS[name]; // storage may be forbidden; then a choice lasts as long as the page
+    return values[name]; // storage may be forbidden; then a choice lasts as long as the page
   }
 }
 
+/**
+ * Keeps a choice.
+ * @param {Name} name
+ * @param {string} value
+ */
 export function remember(name, value) {
-  DEFAULTS[name] = value;
+  values[name] = value;
   try {
     localStorage.setItem(`aurum.${name}`, value);
   } catch (error) {
-    console.info(`the choice of ${name} lasts as long as this page: ${error.message}`);
+    console.info(`the choice of ${name} is kept only until the page is closed:`, error);
   }
 }

@@ -1,32 +1,58 @@
-// Signing in, where callers are asked who they are: a key or token is sent once, and forgotten.
+// @ts-check
+// Sign-in with a key or token, which is sent once and not kept in the browser.
 
-import { ask } from "./ask.js";
-import { h, setText } from "./dom.js";
+import { messageOf, request } from "./api.js";
+import { h, problemLine, showProblem } from "./dom.js";
 import { t } from "./text.js";
 
-export const whoAmI = () => ask("/api/session");
+/** @import { Session } from "./types.d.ts" */
 
-/** Shows the form in place of a page; done(): after somebody is known. */
-export function openSignIn(main, done) {
-  const credential = h("input", { type: "password", name: "credential", autocomplete: "current-password", required: true, maxlength: 16_384 });
-  const problem = h("p", { class: "problem", role: "alert", hidden: true });
-  const form = h("form", { class: "sign-in card", on: { submit: async (event) => {
+/**
+ * Returns the session of this browser; `user_id` is null if nobody is signed in.
+ * @returns {Promise<Session>}
+ */
+export const currentSession = () => request("/api/session");
+
+/**
+ * Shows the form in place of a page.
+ * @param {HTMLElement} main
+ * @param {() => void} onSignedIn
+ */
+export function openSignIn(main, onSignedIn) {
+  const credential = h("input", {
+    type: "password",
+    name: "credential",
+    autocomplete: "current-password",
+    required: true,
+    maxlength: 16_384,
+  });
+  const problem = problemLine();
+  /** @param {SubmitEvent} event */
+  const submit = async (event) => {
     event.preventDefault();
-    problem.hidden = true;
+    showProblem(problem, "");
     try {
-      await ask("/api/session", { method: "POST", body: { credential: credential.value.trim() } });
-      done();
+      await request("/api/session", { method: "POST", body: { credential: credential.value.trim() } });
+      onSignedIn();
     } catch (error) {
-      setText(problem, error.message);
-      problem.hidden = false;
+      showProblem(problem, messageOf(error));
       credential.select();
     }
-  } } }, h("h1", {}, t("sign_in.title")), h("p", {}, t("sign_in.text")),
-  h("label", {}, t("sign_in.credential"), " ", credential), h("button", { type: "submit", class: "main" }, t("sign_in.go")), problem);
+  };
+  const form = h(
+    "form",
+    { class: "sign-in card", on: { submit } },
+    h("h1", {}, t("sign_in.title")),
+    h("p", {}, t("sign_in.text")),
+    h("label", {}, t("sign_in.credential"), " ", credential),
+    h("button", { type: "submit", class: "main" }, t("sign_in.go")),
+    problem,
+  );
   main.replaceChildren(form);
   credential.focus();
 }
 
+/** Ends the session. */
 export async function signOut() {
-  await ask("/api/session", { method: "DELETE" });
+  await request("/api/session", { method: "DELETE" });
 }

@@ -1,16 +1,21 @@
-// A short tone when there are more alarms that wait than before; off until somebody switches it on.
+// @ts-check
+// A short tone when more alarms are unacknowledged than before. It is off until the user switches it on.
 
-import { on, plant } from "./live.js";
+import { plant, subscribe } from "./live.js";
 import { remember, setting } from "./settings.js";
 
+/** @type {AudioContext | null} */
 let context = null;
-let waiting = null;
+/** @type {number | null} */
+let unacknowledged = null;
 
-export const playsSound = () => setting("sound") === "on";
+/** Returns whether the tone is switched on. */
+export const isSoundOn = () => setting("sound") === "on";
 
+/** Switches the tone on or off, and plays it once when it is switched on. */
 export function switchSound() {
-  remember("sound", playsSound() ? "off" : "on");
-  if (playsSound()) play(); // what it sounds like; browsers also want a click before the first tone
+  remember("sound", isSoundOn() ? "off" : "on");
+  if (isSoundOn()) play(); // browsers allow sound only after a click
 }
 
 function play() {
@@ -25,10 +30,11 @@ function play() {
   tone.stop(context.currentTime + 0.5);
 }
 
-export function followAlarms() {
-  on("alarms", () => {
-    const now = plant.alarms.counts.unacknowledged ?? 0;
-    if (waiting !== null && now > waiting && playsSound()) play();
-    waiting = now;
+/** Plays the tone for new alarms, as long as the page is open. */
+export function playNewAlarms() {
+  subscribe("alarms", () => {
+    const count = plant.alarms.counts.unacknowledged ?? 0;
+    if (unacknowledged !== null && count > unacknowledged && isSoundOn()) play();
+    unacknowledged = count;
   });
 }

@@ -1,52 +1,103 @@
-// A table of any length: only the rows in view are in the page. Rows have one height, which the style sheet sets.
+// @ts-check
+// A table of any length, of which only the visible rows are in the page. All rows have the same height.
 
 import { h } from "./dom.js";
 
-const SPARE = 4; // rows above and below what is in view
+const SPARE = 4; // rows above and below the visible part
 
 /**
- * columns: { key, label, class, sort } in their order; sort: whether a click on the heading orders by it.
- * makeRow() gives { element, show(item) }: a row that can show one item after another.
+ * Returns the part of a long list to put into the page.
+ * @param {{ scrollTop: number, height: number, rowHeight: number, count: number }} view Sizes in px; count: all rows.
+ * @returns {[number, number]} The index of the first row, and the one after the last.
+ */
+export function visibleRows({ scrollTop, height, rowHeight, count }) {
+  const fitting = Math.ceil(height / rowHeight) + 2 * SPARE;
+  const first = Math.max(0, Math.min(Math.floor(scrollTop / rowHeight) - SPARE, count - fitting));
+  return [first, Math.min(count, first + fitting)];
+}
+
+/**
+ * Makes a row in place of those that are not in the page.
+ * @param {number} columns
+ */
+function spacer(columns) {
+  const cell = h("td", { colspan: columns });
+  const element = h("tr", { class: "space", "aria-hidden": "true" }, cell);
+  return {
+    element,
+    /** @param {number} height In px. */
+    setHeight(height) {
+      cell.style.height = `${height}px`;
+    },
+  };
+}
+
+/**
+ * Makes a table.
+ * @template Item
+ * @param {object} options
+ * @param {string} options.label
+ * @param {{ key: string, label: string, class: string, sort: boolean }[]} options.columns In their order. `sort`: whether
+ *   a click on the heading sorts by the column.
+ * @param {number} options.rowHeight In px, as in the style sheet.
+ * @param {() => { element: HTMLElement, show: (item: Item) => void }} options.makeRow Makes a row, which shows one item
+ *   after another.
+ * @param {(key: string) => void} options.onSort
  */
 export function longTable({ label, columns, rowHeight, makeRow, onSort }) {
-  const above = h("tr", { class: "space", "aria-hidden": "true" }, h("td", { colspan: columns.length }));
-  const below = h("tr", { class: "space", "aria-hidden": "true" }, h("td", { colspan: columns.length }));
-  const body = h("tbody", {}, above, below);
-  const headings = columns.map((column) =>
-    h("th", { scope: "col", class: column.class },
-      column.sort ? h("button", { type: "button", on: { click: () => onSort(column.key) } }, column.label) : column.label));
-  const table = h("table", { "aria-label": label }, h("thead", {}, h("tr", { "aria-rowindex": 1 }, headings)), body);
+  const above = spacer(columns.length);
+  const below = spacer(columns.length);
+  const headings = columns.map((column) => {
+    const sort = () => onSort(column.key);
+    return h(
+      "th",
+      { scope: "col", class: column.class },
+      column.sort ? h("button", { type: "button", on: { click: sort } }, column.label) : column.label,
+    );
+  });
+  const table = h(
+    "table",
+    { "aria-label": label },
+    h("thead", {}, h("tr", { "aria-rowindex": 1 }, headings)),
+    h("tbody", {}, above.element, below.element),
+  );
   const element = h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": label }, table);
+  /** @type {ReturnType<typeof makeRow>[]} */
   const rows = [];
+  /** @type {Item[]} */
   let items = [];
 
   function draw() {
-    const fitting = Math.ceil(element.clientHeight / rowHeight) + 2 * SPARE;
-    const first = Math.max(0, Math.min(Math.floor(element.scrollTop / rowHeight) - SPARE, items.length - fitting));
-    const part = items.slice(first, first + fitting);
-    while (rows.length < part.length) {
+    const { scrollTop, clientHeight: height } = element;
+    const [first, end] = visibleRows({ scrollTop, height, rowHeight, count: items.length });
+    while (rows.length < end - first) {
       const row = makeRow();
       rows.push(row);
-      below.before(row.element);
+      below.element.before(row.element);
     }
-    while (rows.length > part.length) rows.pop().element.remove();
-    part.forEach((item, index) => {
-      rows[index].element.setAttribute("aria-rowindex", first + index + 2);
-      rows[index].show(item);
+    while (rows.length > end - first) rows.pop()?.element.remove();
+    rows.forEach((row, index) => {
+      row.element.setAttribute("aria-rowindex", String(first + index + 2));
+      row.show(items[first + index]);
     });
-    above.firstChild.style.height = `${first * rowHeight}px`;
-    below.firstChild.style.height = `${Math.max(0, items.length - first - part.length) * rowHeight}px`;
+    above.setHeight(first * rowHeight);
+    below.setHeight((items.length - end) * rowHeight);
   }
 
   element.addEventListener("scroll", draw, { passive: true });
   return {
     element,
-    draw,
+    /** @param {Item[]} list */
     setItems(list) {
       items = list;
-      table.setAttribute("aria-rowcount", list.length + 1);
+      table.setAttribute("aria-rowcount", String(list.length + 1));
       draw();
     },
+    /**
+     * Marks the column by which the items are sorted.
+     * @param {string} key
+     * @param {boolean} descending
+     */
     markSorted(key, descending) {
       columns.forEach((column, index) => {
         if (column.key === key) headings[index].setAttribute("aria-sort", descending ? "descending" : "ascending");

@@ -1,25 +1,41 @@
-// The words of the page in the reader's language: text/en.json and text/es.json have the same keys.
+// @ts-check
+// The texts in the user's language. text/en.json and text/es.json have the same keys.
 
 import { setting } from "./settings.js";
 
 export const LANGUAGES = { en: "English", es: "Español" };
 
+/** @type {Record<string, string>} */
 let texts = {};
 export let language = "en";
 
+/**
+ * Loads the texts of the chosen language, or else of the browser's first language that there is.
+ * @throws {TypeError} The texts cannot be loaded. The texts and the language stay as they were.
+ */
 export async function loadTexts() {
-  const wished = [setting("language"), ...navigator.languages].map((each) => each.slice(0, 2));
-  language = wished.find((each) => each in LANGUAGES) ?? "en";
-  const answer = await fetch(`/console/text/${language}.json`);
+  const wanted = [setting("language"), ...navigator.languages].map((each) => each.slice(0, 2));
+  const chosen = wanted.find((each) => Object.hasOwn(LANGUAGES, each)) ?? "en";
+  const answer = await fetch(`/console/text/${chosen}.json`);
+  if (!answer.ok) throw new TypeError(`/console/text/${chosen}.json: status ${answer.status}`);
   texts = await answer.json();
-  document.documentElement.lang = language;
+  language = chosen;
+  document.documentElement.lang = chosen;
 }
 
-/** The text of a key with its {placeholders} filled; `key|one` is taken where n is 1 and there is one. */
+/**
+ * Returns the text of a key, or the key if there is no text. If `n` is 1 and there is a text for `key|one`, it is used.
+ * @param {string} key
+ * @param {Record<string, unknown>} [values] Replace the {placeholders}.
+ */
 export function t(key, values = {}) {
   const text = (values.n === 1 && texts[`${key}|one`]) || texts[key] || key;
-  return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
 }
 
-/** The text of a key, or what stands for it where it has none, such as the name of somebody's own rule. */
-export const known = (key, otherwise) => texts[key] ?? otherwise;
+/**
+ * Returns the text of a key, or the fallback if there is none, as for the name of a site's own alarm rule.
+ * @param {string} key
+ * @param {string} fallback
+ */
+export const textOr = (key, fallback) => texts[key] ?? fallback;

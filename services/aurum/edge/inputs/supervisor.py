@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import (
     FilesInput,
@@ -24,7 +25,6 @@ from aurum.edge.inputs.common.redelivery_cache import RedeliveryCache
 from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool
-from aurum.runtime import metrics
 from aurum.runtime.service import Service
 from aurum.security.source_limits import SourceLimits
 

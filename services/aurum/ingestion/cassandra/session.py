@@ -18,8 +18,8 @@ from cassandra.query import SimpleStatement
 
 from aurum.ingestion.cassandra import schema
 from aurum.resilience import RetryPolicy
-from aurum.runtime import metrics
 from aurum.runtime.errors import FailedPreconditionError, UnavailableError
+from aurum.storage import metrics
 
 logger = logging.getLogger(__name__)
 

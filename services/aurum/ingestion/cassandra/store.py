@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from aurum.ingestion import series_reader
+from aurum.ingestion import metrics, series_reader
 from aurum.ingestion.cassandra.compaction import Compactor, merge_day
 from aurum.ingestion.cassandra.latest import encode, latest_of
 from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, EVENT_TTL, SLOT_SECONDS
@@ -45,9 +45,9 @@ from aurum.ingestion.store import (
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
 from aurum.storage import sequence_ranges
+from aurum.storage.metrics import track_db_query
 from aurum.storage.ranks import Rank
 from aurum.storage.segment import pack
 
@@ -451,7 +451,7 @@ class CassandraStore:
             result = await asyncio.get_running_loop().run_in_executor(self._readers, query)
             status = "ok"
         finally:
-            metrics.track_db_query("read", time.perf_counter() - started, status)
+            track_db_query("read", time.perf_counter() - started, status)
         return result
 
     async def _run_housekeeping(self) -> None:

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from aurum.runtime import metrics
 from aurum.runtime.errors import UnavailableError
+from aurum.storage import metrics
 from aurum.storage.database import close, connect
 
 T = TypeVar("T")

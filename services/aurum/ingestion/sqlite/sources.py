@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from aurum.ingestion import metrics
 from aurum.readings.batch import ONE_BATCH, SEQUENCE_CLOSED, Batch
-from aurum.runtime import metrics
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.storage import sequence_ranges
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from aurum.ingestion import series_reader
+from aurum.ingestion import metrics, series_reader
 from aurum.ingestion.downsample import merge_parts
 from aurum.ingestion.memtable import Memtable, Part, SeriesKey
 from aurum.ingestion.sqlite import reads, schema
@@ -47,7 +47,7 @@ from aurum.ingestion.store import (
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
-from aurum.runtime import damage, metrics
+from aurum.runtime import damage
 from aurum.runtime.errors import (
     AurumError,
     InternalError,
@@ -58,6 +58,7 @@ from aurum.storage.database import close, connect, prepare, transaction
 from aurum.storage.durable_file import write_file
 from aurum.storage.folder_lock import FolderLock
 from aurum.storage.group_commit import GroupCommit
+from aurum.storage.metrics import track_db_query
 from aurum.storage.segment_log import Record
 from aurum.storage.sequence_ranges import contains
 from aurum.storage.wal import WriteAheadLog, refusal
@@ -348,7 +349,7 @@ class SqliteStore:
             outcomes = self._append_batches(batches)
             status = "ok"
         finally:
-            metrics.track_db_query("append", time.perf_counter() - started, status)
+            track_db_query("append", time.perf_counter() - started, status)
         return outcomes
 
     def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
@@ -465,7 +466,7 @@ class SqliteStore:
         touched = await self._require_started(self._tables).run(
             lambda connection: flush(connection, frozen, self._numbers), 1
         )
-        metrics.track_db_query("flush", time.perf_counter() - started)
+        track_db_query("flush", time.perf_counter() - started)
         self._sources.mark_flushed()
         self._frozen = None
         self._flushed_at = time.monotonic()

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from aurum.runtime import metrics
+from aurum.prediction import metrics
 from aurum.runtime.errors import ResourceExhaustedError
 
 T = TypeVar("T")

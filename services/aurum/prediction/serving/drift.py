@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from river._river_rust.drift import AdaptiveWindowing
 
+from aurum.prediction import metrics
 from aurum.prediction.model.model import Model
-from aurum.runtime import metrics
 
 Floats = npt.NDArray[np.float64]
 

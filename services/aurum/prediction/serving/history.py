@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from aurum.runtime import metrics
+from aurum.prediction import metrics
 from aurum.runtime.errors import AurumError
 from aurum.runtime.grpc.client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2

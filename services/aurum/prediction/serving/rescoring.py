@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aurum.prediction import metrics
 from aurum.prediction.serving.scoring import Prediction
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError
 
 logger = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from aurum.heuristics import LEAST_READINGS, assess
+from aurum.prediction import metrics
 from aurum.prediction.model.features import LEAST_STEPS, features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import Model, Predictions
 from aurum.prediction.serving.drift import DriftMonitor, FeatureDrift
 from aurum.prediction.serving.inputs import PredictionInput
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, FailedPreconditionError
 
 T = TypeVar("T")

@@ -42,7 +42,7 @@ from aurum.runtime.grpc.client import CRITICALITY_KEY
 from aurum.runtime.grpc.stream_shares import StreamShares, address_of, kind_of, limit_health, rpc_shares
 from aurum.runtime.grpc.tls import certificate_folder, server_credentials
 from aurum.runtime.health import Health
-from aurum.runtime.http.server import PortInUseError
+from aurum.runtime.listener import PortInUseError
 from aurum.runtime.settings import Settings
 from aurum.runtime.telemetry.logging import reset_request_context, set_request_context
 from aurum.runtime.telemetry.tracing import current_trace_id, get_tracer, traced_operation

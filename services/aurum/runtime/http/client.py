@@ -13,6 +13,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from aurum.resilience import ErrorClassifier, TimeoutConfig
 from aurum.resilience.errors import code_of
 from aurum.resilience.retry_after import http_date, retry_after_seconds
+from aurum.resilience.status import code_of_http
 from aurum.runtime.errors import AurumError, InternalError, UnavailableError, from_policy_error
 from aurum.runtime.grpc.client import context_metadata
 from aurum.runtime.policy.policies import Policies
@@ -21,8 +22,6 @@ from aurum.runtime.telemetry.tracing import get_tracer
 logger = logging.getLogger(__name__)
 
 TIMEOUT_HEADER = "X-Request-Timeout"  # seconds that the sender waits for the answer
-_CODES = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 502: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
-_CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _MAX_ANSWER = 4_000_000  # bytes
 CONNECTIONS = 16
 
@@ -30,8 +29,7 @@ CONNECTIONS = 16
 def _code(error: BaseException) -> str:
     match error:
         case httpx.HTTPStatusError():
-            status = error.response.status_code
-            return _CODES.get(status, "INTERNAL" if status >= _SERVER_ERROR else "FAILED_PRECONDITION")
+            return code_of_http(error.response.status_code)
         case httpx.TimeoutException():
             return "DEADLINE_EXCEEDED"
         case httpx.TransportError():

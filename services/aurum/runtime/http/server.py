@@ -1,8 +1,7 @@
-"""Listening sockets, and an HTTP server that leaves signal handling to the service."""
+"""An HTTP server that leaves signal handling to the service."""
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
@@ -10,33 +9,9 @@ from typing import Any
 import uvicorn
 
 from aurum.runtime.http.connection_limits import ConnectionLimits, limited_protocol
+from aurum.runtime.listener import BACKLOG
 
-_BACKLOG = 1024  # connections that wait to be accepted
 _ACCEPTED_AT_ONCE = 32
-
-
-class PortInUseError(OSError):
-    """Raised when a port is already in use. The message names the port and its setting."""
-
-
-def listen(host: str, port: int, setting: str) -> socket.socket:
-    """Returns a listening TCP socket. Raises PortInUseError or OSError with a message that names the setting."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio disables Nagle's algorithm only for sockets with an explicit TCP protocol; it would delay answers by 40 ms
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUseError(
-                f"port {port} on {host} is in use by another program; stop it or set {setting} to a free port"
-            ) from error
-        raise OSError(f"cannot listen on {host}:{port} ({setting}): {error.strerror}") from error
-    listener.setblocking(False)
-    return listener
 
 
 class _Server(uvicorn.Server):
@@ -84,7 +59,7 @@ async def http_server(
             await asyncio.sleep(0.005)
         if task.done():
             await task
-        listener.listen(_BACKLOG)  # more connections may wait than are accepted in one turn of the event loop
+        listener.listen(BACKLOG)  # more connections may wait than are accepted in one turn of the event loop
         yield
     finally:
         server.should_exit = True

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from opentelemetry.trace import SpanKind
 
+from aurum.edge import metrics
 from aurum.edge.inputs.common.device_stats import DeviceState, DeviceStats
 from aurum.edge.inputs.common.redelivery_cache import Arrival
 from aurum.edge.inputs.common.tags import Indices, Kind, Tags
@@ -17,7 +18,6 @@ from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.spool import Spool
 from aurum.readings.batch import MAX_AHEAD_US, MAX_READINGS, MAX_SERIES, Batch, Series, Timestamps, Values, now_us
 from aurum.readings.transport.ingest_stream import Written
-from aurum.runtime import metrics
 from aurum.runtime.errors import ResourceExhaustedError, UnavailableError
 from aurum.runtime.telemetry.tracing import traced_operation, traceparent
 from aurum.security.source_limits import SourceLimits

@@ -2,7 +2,7 @@
 
 import logging
 
-from aurum.runtime import metrics
+from aurum.edge import metrics
 
 logger = logging.getLogger(__name__)
 

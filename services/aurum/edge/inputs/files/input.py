@@ -16,13 +16,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import FilesInput
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.common.tags import Kind
 from aurum.readings.batch import MAX_SERIES, Series
 from aurum.readings.tables import TableError, read_csv, to_series
-from aurum.runtime import metrics
 from aurum.storage.durable_file import write_file
 
 logger = logging.getLogger(__name__)

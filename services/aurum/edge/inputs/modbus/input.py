@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
+from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import WORDS, ModbusInput, Register
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.readings.batch import now_us
-from aurum.runtime import metrics
 from aurum.runtime.errors import UnavailableError
 
 _MOST_REGISTERS, _MOST_BITS = 120, 1920  # per request; the protocol allows 125 and 2,000

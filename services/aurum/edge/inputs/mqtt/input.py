@@ -2,6 +2,7 @@
 
 import collections
 
+from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import MqttInput
 from aurum.edge.inputs.common.reconnect import Reconnector
@@ -11,7 +12,6 @@ from aurum.edge.inputs.mqtt.connection import Message, MqttConnection
 from aurum.edge.inputs.mqtt.consumer import consume
 from aurum.edge.inputs.mqtt.payloads import PayloadError, Shape, read
 from aurum.readings.batch import now_us
-from aurum.runtime import metrics
 
 _MOST_TOPICS = 100_000  # topic names with a remembered description
 

@@ -11,6 +11,7 @@ from asyncua import Client, Node, ua
 from asyncua.client.ua_client import UaClientState
 from asyncua.crypto import security_policies
 
+from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import PLACEHOLDER, OpcuaInput, OpcuaNodes
 from aurum.edge.inputs.common.reconnect import Reconnector
@@ -18,7 +19,6 @@ from aurum.edge.inputs.common.tags import Indices
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.inputs.opcua.changes import Changes, changes_of
 from aurum.edge.inputs.opcua.subscription import DurableSubscription, Session
-from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, UnavailableError
 
 _AT_ONCE = 1000  # variables per request

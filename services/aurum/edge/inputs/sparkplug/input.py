@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
+from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import SparkplugInput
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.inputs.mqtt.connection import Message, MqttConnection, Will
 from aurum.edge.inputs.mqtt.consumer import consume
-from aurum.runtime import metrics
 from aurum.v1.sparkplug_pb2 import SparkplugMetric, SparkplugPayload
 
 NAMESPACE = "spBv1.0"

@@ -1,0 +1,122 @@
+// @ts-check
+// The content of a machine's cards: why the risk is what it is, what to do, and what the machine uses.
+
+import { h, headings, tableOf, wideRegion } from "./dom.js";
+import { number, percent, sensorName, unitName } from "./format.js";
+import { t } from "./text.js";
+
+/** @import { Advice, AdviceOption, Carbon, ConsoleSettings, Energy, Factor } from "./types.d.ts" */
+
+/**
+ * Returns a factor of a prediction in words. Its feature is named SENSOR.STATISTIC_STEPS, such as flow_m3_h.mean_64.
+ * @param {Factor} factor
+ */
+export function factorText(factor) {
+  const [, statistic = ""] = factor.feature.split(".");
+  const [kind, steps = ""] = statistic.split("_");
+  const { name, unit } = sensorName(factor.sensor || factor.feature);
+  return t(`factor.${kind || "last"}`, { sensor: name, value: `${number(factor.value)} ${unit}`.trim(), n: steps });
+}
+
+/**
+ * @param {Factor} factor
+ * @param {number} largest The largest contribution.
+ */
+function factorItem(factor, largest) {
+  const raises = factor.contribution > 0;
+  const bar = h("i", { class: raises ? "raises" : "lowers" });
+  bar.style.width = `${(100 * Math.abs(factor.contribution)) / largest}%`;
+  return h(
+    "li",
+    {},
+    h("span", {}, factorText(factor)),
+    " ",
+    h("small", {}, raises ? t("factor.raises") : t("factor.lowers")),
+    h("span", { class: "bar", "aria-hidden": "true" }, bar),
+  );
+}
+
+/**
+ * Lists the factors of a prediction with their contributions.
+ * @param {Factor[]} factors
+ */
+export function factorList(factors) {
+  const largest = Math.max(...factors.map((factor) => Math.abs(factor.contribution)), 1e-9);
+  return h(
+    "ul",
+    { class: "factors" },
+    factors.map((factor) => factorItem(factor, largest)),
+  );
+}
+
+/** @type {("money" | "kwh" | "kgco2e" | "litres")[]} */
+const COSTS = ["money", "kwh", "kgco2e", "litres"];
+
+/**
+ * @param {AdviceOption} option
+ * @param {Advice} advice
+ */
+const adviceRow = (option, { best, unit }) =>
+  h(
+    "tr",
+    { class: option.when === best ? "best" : "" },
+    h("th", { scope: "row" }, t(`advice.${option.when}`, { after: number(option.after), unit: unitName(unit) })),
+    h("td", {}, percent(option.failure_probability)),
+    COSTS.map((cost) => h("td", {}, number(option[cost]))),
+  );
+
+/**
+ * Returns the recommendation, and the costs of each option in a table.
+ * @param {Advice} advice
+ */
+export function adviceContent(advice) {
+  const units = { money: advice.currency, kwh: "kWh", kgco2e: "kg CO₂e", litres: "l" };
+  const head = [
+    ...headings([t("advice.when"), t("advice.failure")]),
+    ...COSTS.map((cost) => h("th", { scope: "col" }, t(`advice.${cost}`), h("small", {}, ` ${units[cost]}`))),
+  ];
+  const rows = advice.options.map((option) => adviceRow(option, advice));
+  const key = advice.best === "at_failure" ? "advice.run" : `advice.best.${advice.best}`;
+  return [
+    h("p", { class: "advice" }, t(key, { saves: `${number(advice.saves)} ${advice.currency}` })),
+    wideRegion(t("card.advice"), tableOf({ head, rows })),
+  ];
+}
+
+/**
+ * Lists the energy and the carbon of a machine.
+ * @param {Energy | null} energy Null if the feature is off.
+ * @param {Carbon | null} carbon
+ */
+export function useList(energy, carbon) {
+  /** @type {[string, string, string][]} */
+  const rows = [];
+  if (energy) {
+    const { energy_kwh: amount, coverage } = energy.total;
+    rows.push([t("use.energy"), `${number(amount)} kWh`, t("use.coverage", { share: percent(coverage) })]);
+  }
+  if (carbon) {
+    rows.push([t("use.location"), `${number(carbon.total.location_kgco2e)} kg CO₂e`, ""]);
+    rows.push([t("use.market"), `${number(carbon.total.market_kgco2e)} kg CO₂e`, ""]);
+  }
+  return h(
+    "dl",
+    {},
+    rows.map(([name, value, note]) => [h("dt", {}, name), h("dd", {}, value, " ", h("small", {}, note))]),
+  );
+}
+
+/**
+ * Returns the links to a prediction's trace and logs, as far as they are configured.
+ * @param {string} traceId
+ * @param {ConsoleSettings} settings
+ */
+export function predictionLinks(traceId, settings) {
+  const trace = settings.jaeger_url
+    ? h("a", { href: `${settings.jaeger_url}/trace/${traceId}` }, t("link.trace"))
+    : null;
+  const logs = settings.logs_url
+    ? h("a", { href: settings.logs_url.replace("{trace_id}", traceId) }, t("link.logs"))
+    : null;
+  return trace || logs ? [h("p", { class: "links" }, trace, logs)] : [];
+}

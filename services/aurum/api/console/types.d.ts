@@ -1,0 +1,331 @@
+// What the API sends, as far as the console uses it. tests/unit/test_console_types.py compares each interface that names
+// a model of the API with that model. The API does not serve this file.
+
+export type MachineStatus = "new" | "running" | "fault" | "stale" | "offline";
+
+/** RulOut */
+export interface Rul {
+  estimate: number;
+  lower: number;
+  upper: number;
+  unit: string;
+}
+
+/** A machine in the event stream. Without a prediction it has no anomaly_score and no degraded. */
+export interface Machine {
+  machine_id: string;
+  machine_type: string;
+  site: string;
+  status: MachineStatus;
+  last_seen: string | null;
+  risk_score: number | null;
+  rul: Rul | null;
+  anomaly_score?: number;
+  degraded?: boolean;
+  values: Record<string, number | null>;
+}
+
+export interface MachinesEvent {
+  machines: Machine[];
+  total: number;
+  whole: boolean;
+}
+
+export interface PulseEvent {
+  now: number;
+  unreachable: string[];
+}
+
+export interface AlarmSummary {
+  revision: number;
+  loaded: boolean;
+  counts: Partial<Record<AlarmState, number>>;
+  flood: boolean;
+}
+
+export type AlarmState = "normal" | "unacknowledged" | "acknowledged" | "returned" | "shelved" | "suppressed";
+export type AlarmPriority = "low" | "medium" | "high" | "urgent";
+
+/** AlarmOut */
+export interface Alarm {
+  id: string;
+  machine_id: string;
+  rule: string;
+  text: string;
+  priority: AlarmPriority;
+  state: AlarmState;
+  value: number | null;
+  raised_at: string | null;
+  acknowledged_by: string | null;
+  shelved_until: string | null;
+  reason: string | null;
+  count: number;
+}
+
+/** AlarmsOut */
+export interface Alarms {
+  items: Alarm[];
+}
+
+/** TransitionOut */
+export interface Transition {
+  at: string;
+  machine_id: string;
+  rule: string;
+  transition: string;
+  by: string | null;
+  until: string | null;
+  value: number | null;
+  reason: string | null;
+}
+
+/** JournalOut */
+export interface Journal {
+  items: Transition[];
+}
+
+/** SeriesOut */
+export interface Series {
+  sensor: string;
+  timestamps: string[];
+  values: (number | null)[];
+  minima?: number[] | null;
+  maxima?: number[] | null;
+}
+
+/** MetricsOut */
+export interface Metrics {
+  series: Series[];
+}
+
+/** PastPredictionOut */
+export interface PastPrediction {
+  as_of: string | null;
+  risk_score: number;
+  rul: Rul | null;
+  degraded: boolean;
+}
+
+/** PastPredictionsOut */
+export interface PastPredictions {
+  items: PastPrediction[];
+}
+
+/** FactorOut */
+export interface Factor {
+  feature: string;
+  sensor: string;
+  value: number | null;
+  contribution: number;
+}
+
+/** PredictionOut */
+export interface Prediction {
+  trace_id: string;
+}
+
+/** ExplanationOut */
+export interface Explanation {
+  prediction: Prediction;
+  factors: Factor[];
+}
+
+/** AdviceOption */
+export interface AdviceOption {
+  when: string;
+  after: number | null;
+  failure_probability: number;
+  money: number;
+  kwh: number;
+  kgco2e: number;
+  litres: number;
+}
+
+/** AdviceOut */
+export interface Advice {
+  unit: string;
+  currency: string;
+  options: AdviceOption[];
+  best: string;
+  saves: number;
+}
+
+/** EnergyAmount */
+export interface EnergyAmount {
+  energy_kwh: number;
+  coverage: number;
+}
+
+/** EnergyOut */
+export interface Energy {
+  total: EnergyAmount;
+}
+
+/** CarbonAmount */
+export interface CarbonAmount {
+  location_kgco2e: number;
+  market_kgco2e: number;
+}
+
+/** CarbonOut */
+export interface Carbon {
+  total: CarbonAmount;
+}
+
+/** UsedOut */
+export interface Used {
+  amount: number;
+  usual: number | null;
+}
+
+/** TodayOut */
+export interface Today {
+  energy_kwh: Used | null;
+  carbon_kgco2e: Used | null;
+  water_litres: Used | null;
+  notes: string[];
+}
+
+/** MaintenanceOut */
+export interface Maintenance {
+  at: string;
+  text: string;
+  by: string;
+}
+
+/** MaintenanceRecords */
+export interface MaintenanceRecords {
+  items: Maintenance[];
+}
+
+/** ConsoleOut */
+export interface ConsoleSettings {
+  version: string;
+  environment: string;
+  features: Record<string, boolean>;
+  faults_enabled: boolean;
+  traces_kept: boolean;
+  jaeger_url: string | null;
+  grafana_url: string | null;
+  logs_url: string | null;
+}
+
+/** SessionOut */
+export interface Session {
+  asked: boolean;
+  user_id: string | null;
+  roles: string[];
+}
+
+/** ProblemOut */
+export interface Problem {
+  type: string;
+  detail: string;
+}
+
+/** TraceOut */
+export interface TraceSummary {
+  trace_id: string;
+  name: string;
+  start: number;
+  seconds: number;
+  reason: string;
+  detail: string;
+}
+
+/** TracesOut */
+export interface Traces {
+  items: TraceSummary[];
+}
+
+export interface Span {
+  span_id: string;
+  parent_id: string | null;
+  service: string;
+  name: string;
+  start: number;
+  seconds: number;
+  failed: boolean;
+  detail: string;
+  events: { name: string }[];
+}
+
+/** TraceDetail */
+export interface Trace extends TraceSummary {
+  spans: Span[];
+}
+
+export type BreakerState = "open" | "half-open" | "closed" | "disabled";
+
+export interface Limit {
+  name: string | null;
+  limit: number;
+  in_flight: number;
+}
+
+export interface Target {
+  name: string;
+  breaker: BreakerState;
+  window: { calls: number; failures: number } | null;
+  retry_budget_tokens: number;
+  limit: Limit;
+}
+
+export interface Rates {
+  requests_per_second: number;
+  error_ratio: number | null;
+  p95_seconds: number | null;
+  readings_per_second: number;
+  batches_per_second: number;
+}
+
+/** A process that answered. */
+export interface ReachableInstance {
+  reachable: true;
+  service: string;
+  address: string | null;
+  instance: string;
+  pid: number;
+  uptime_seconds: number;
+  rates: Rates | null;
+  spool: { batches: number; oldest_seconds: number } | null;
+  policy: { generation: number; hash: string };
+  refused: { reason: string } | null;
+  faults: unknown[];
+  missing: string[];
+  targets: Target[];
+  limits: Limit[];
+}
+
+/** A process that did not answer, and why. */
+export interface UnreachableInstance {
+  reachable: false;
+  service: string;
+  address: string;
+  reason: string;
+}
+
+export type Instance = ReachableInstance | UnreachableInstance;
+
+/** PlatformOut */
+export interface Platform {
+  instances: Instance[];
+}
+
+/** What a page gets when it is opened. id: The machine of the machine page. */
+export interface PageContext {
+  id: string;
+  console: ConsoleSettings;
+}
+
+export interface PageModule {
+  /** Shows the page in `main`. Returns a function that ends what the page has started. */
+  open(main: HTMLElement, context: PageContext): () => void;
+}
+
+export type Child = Node | string | number | null | undefined | Child[];
+
+export interface Properties {
+  on?: { [Name in keyof HTMLElementEventMap]?: (event: HTMLElementEventMap[Name]) => unknown };
+  [attribute: string]: unknown;
+}

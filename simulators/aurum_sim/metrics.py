@@ -1,0 +1,6 @@
+"""Metrics of the simulators."""
+
+from prometheus_client import Counter, Gauge
+
+simulator_readings_total = Counter("simulator_readings_total", "Readings that the simulators made.", ["result"])
+simulator_buffer_batches = Gauge("simulator_buffer_batches", "Batches that the devices still hold.")

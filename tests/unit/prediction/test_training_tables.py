@@ -1,0 +1,175 @@
+"""Histories from tables: which columns mean what, and tables that say nothing usable."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aurum.commands.histories import HistoryError
+from aurum.commands.tabular_histories import DeclaredColumns, TableRoleError
+from aurum.commands.training_data import DataSelection, Histories, load_histories
+from aurum.readings.history import FAULT
+from aurum.readings.tables import TableError
+
+HOUR_US = 3_600_000_000
+
+
+def table(folder: Path, text: str, name: str = "fans.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def read(path: Path, *types: str, run_to_failure: bool = False, **declared: str) -> Histories:
+    return load_histories(DataSelection(None, [path], types, run_to_failure, DeclaredColumns(**declared)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "declared", "problem"),
+    [
+        ("a,1,5\na,,6\na,3,7", {}, "row 3, cycle: is empty"),
+        ("a,1,5\na,1e17,6", {}, r"row 3, cycle: 1e\+17 is too large for a count of life"),
+        ("a,one,5\na,two,6", {}, "row 1, cycle: holds text, not a count of life"),
+        ("a,1,long\na,2,short", {"left": "x"}, "row 1, x: holds text, not the life that is left"),
+        ("a,1,5\na,2,", {"time": "x"}, "row 3, x: '' is no time"),
+        ("a,1,inf\na,2,3", {"time": "x"}, "row 2, x: inf is no time"),
+    ],
+    ids=["no life", "a huge life", "a life in words", "life left in words", "no time", "an endless time"],
+)
+def test_table_without_usable_counts_is_refused(
+    tmp_path: Path, rows: str, declared: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(TableError, match=problem):
+        read(table(tmp_path, f"unit,cycle,x\n{rows}\n"), **declared)
+
+
+def test_row_of_an_empty_count_is_that_of_its_own_file(tmp_path: Path) -> None:
+    first = table(tmp_path, "unit,cycle,x\na,1,5\na,2,6\n", "1.csv")
+    second = table(tmp_path, "unit,cycle,x\na,3,5\na,,6\n", "2.csv")
+    with pytest.raises(TableError, match=r"row 3, cycle: is empty \(in 2.csv\)"):
+        load_histories(DataSelection(None, [first, second], ["fans"]))
+
+
+def test_column_declared_twice_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path, "unit,cycle,x\na,1,5\na,2,6\n")
+    with pytest.raises(TableRoleError, match="'cycle' is named by two of --unit"):
+        read(path, life="cycle", failure="cycle")
+    with pytest.raises(TableRoleError, match="--life names 'cycles', and the columns are unit, cycle, x"):
+        read(path, life="cycles")
+
+
+def test_declared_column_has_no_inferred_meaning(tmp_path: Path) -> None:
+    path = table(tmp_path, "unit,cycle,x\na,0,5\na,0,6\na,1,7\n")
+    found = read(path, failure="cycle")
+    assert (found.life, [run.failed for run in found.by_type["fans"]]) == (None, [True])
+    assert "failures by 'cycle'" in found.said
+    assert "no column tells the time (--time) or life (--life), so rows are an hour apart, in their order" in found.said
+
+
+def test_machine_type_is_taken_from_column_option_or_file_name(tmp_path: Path) -> None:
+    path = table(tmp_path, "unit,machine_type,cycle,x\na,Big Fan,1,5\nb,pump,1,6\n")
+    assert sorted(read(path).by_type) == ["big_fan", "pump"]
+    assert list(read(path, "press").by_type) == ["press"]
+    plain = table(tmp_path, "unit,cycle,x\na,1,5\n", "Old Fans.csv")
+    found = read(plain)
+    assert list(found.by_type) == ["old_fans"]
+    assert "the machines' type is taken from the file's name: 'old_fans' (--machine-type)" in found.said
+
+
+def test_text_columns_are_left_out_and_named(tmp_path: Path) -> None:
+    header = ",".join(f"note{number}" for number in range(7))
+    row = ",".join("word" for _ in range(7))
+    found = read(table(tmp_path, f"unit,cycle,x,{header}\na,1,5,{row}\na,2,6,{row}\n"))
+    assert set(found.by_type["fans"][0].columns) == {"cycle", "x"}
+    assert any(each.startswith("note0, note1, note2, note3, note4 and 2 more is text") for each in found.said)
+
+
+def test_columns_that_differ_only_in_capitals_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"have the same name but for signs and capitals"):
+        read(table(tmp_path, "unit,cycle,Heat °C,heat (c)\na,1,5,6\n"))
+    with pytest.raises(TableError, match="x: stands in the header twice"):
+        read(table(tmp_path, "unit,cycle,x,x\na,1,5,6\n"))
+    with pytest.raises(TableError, match="is no header of a table: it has one column"):
+        read(table(tmp_path, "unit\na\n"))
+
+
+def test_words_tell_failures_in_a_column(tmp_path: Path) -> None:
+    path = table(tmp_path, "unit,cycle,failure\na,1,no\na,2,OK\na,3,bearing\nb,1,none\nb,2,\n")
+    assert {run.machine_id: run.failed for run in read(path).by_type["fans"]} == {"a": True, "b": False}
+
+
+def test_table_with_a_row_per_reading_is_aligned(tmp_path: Path) -> None:
+    at = "2026-01-01T0{}:00:00Z"
+    rows = [f"{at.format(hour)},a,heat,{hour}" for hour in range(4)]
+    rows += [f"{at.format(3)},a,{FAULT},1", f"{at.format(1)},b,heat,7"]
+    path = table(tmp_path, "\n".join(["time;unit;sensor;value", *(row.replace(",", ";") for row in rows)]) + "\n")
+    first, second = read(path, "fans").by_type["fans"]
+    assert (first.machine_id, first.failed, first.columns["heat"].tolist()) == ("a", True, [0.0, 1.0, 2.0, 3.0])
+    assert np.diff(first.timestamps).tolist() == [HOUR_US] * 3
+    assert (second.machine_id, second.failed, second.columns["heat"].tolist()) == ("b", False, [7.0])
+    text = table(tmp_path, "time;unit;sensor;value\n2026-01-01;a;x;up\n2026-01-02;a;x;down\n")
+    with pytest.raises(TableError, match="row 1, value: holds text"):
+        read(text, "fans")
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([1_700_000_000_000_000_001, 1_700_003_600_000_000_999], pa.timestamp("ns")),
+        pa.array([1_700_000_000, 1_700_003_600], pa.timestamp("s", tz="Europe/Berlin")),
+        pa.array(["2023-11-14T22:13:20Z", "2023-11-14T23:13:20Z"]),
+    ],
+    ids=["nanoseconds", "a zone", "text"],
+)
+def test_parquet_times_are_read_in_microseconds(tmp_path: Path, times: Any) -> None:
+    path = tmp_path / "fans.parquet"
+    pq.write_table(pa.table({"unit": ["a", "a"], "time": times, "x": [1.5, 2.5], "on": [True, False]}), path)
+    (run,) = read(path).by_type["fans"]
+    assert run.timestamps.tolist() == [1_700_000_000_000_000, 1_700_003_600_000_000]
+    assert {name: values.tolist() for name, values in run.columns.items()} == {"x": [1.5, 2.5], "on": [1.0, 0.0]}
+
+
+def test_parquet_without_a_time_names_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "fans.parquet"
+    times = pa.array([1, None], pa.timestamp("us"))
+    pq.write_table(pa.table({"unit": ["a", "a"], "time": times, "x": [1.5, 2.5]}), path)
+    with pytest.raises(TableError, match="row 3, time: is empty"):
+        read(path)
+    path.write_bytes(b"PAR1 and nothing")
+    with pytest.raises(TableError, match="cannot be read"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("lives", "problem"),
+    [
+        ("12\n", "has 1 numbers, and there are 2 runs"),
+        ("12\nmany\n", "is to have one number a line"),
+    ],
+    ids=["too few", "a word"],
+)
+def test_lives_left_are_one_number_for_each_run(tmp_path: Path, lives: str, problem: str) -> None:
+    path = table(tmp_path, "unit,cycle,x\na,1,5\nb,1,6\n")
+    left = table(tmp_path, lives, "left.txt")
+    with pytest.raises(HistoryError, match=problem):
+        load_histories(DataSelection(None, [path], ["fans"], left_file=left))
+    left.write_text("12\n7.5\n")
+    runs = load_histories(DataSelection(None, [path], ["fans"], left_file=left)).by_type["fans"]
+    assert [(run.machine_id, run.failed, run.left) for run in runs] == [("a", True, 12.0), ("b", True, 7.5)]
+
+
+def test_readings_of_several_types_need_one_named_type(tmp_path: Path) -> None:
+    long = table(
+        tmp_path, "machine_id,timestamp,sensor,value\na,2026-01-01T00:00:00Z,x,1\na,2026-01-01T01:00:00Z,x,2\n"
+    )
+    with pytest.raises(HistoryError, match="say with --machine-type what machines these are"):
+        read(long)
+    (run,) = read(long, "fans", run_to_failure=True).by_type["fans"]
+    assert (run.failed, run.columns["x"].tolist()) == (True, [1.0, 2.0])
+    with pytest.raises(HistoryError, match="one --machine-type is for all machines of these files"):
+        read(long, "fans", "pumps")
+    with pytest.raises(HistoryError, match="machine type 'fan' is not simulated; there are "):
+        load_histories(DataSelection("plant", [], ["fan"]))

@@ -610,7 +610,7 @@ async def test_failed_housekeeping_is_reported_and_resumes(
 ) -> None:
     store = SqliteStore(SqliteOptions(tmp_path / "store.db", flush_seconds=0.01))
     lost = tmp_path / "lost"
-    monkeypatch.setattr(sqlite_store, "_size", lambda path: lost.stat().st_size)
+    monkeypatch.setattr(sqlite_store, "_database_bytes", lambda path: lost.stat().st_size)
     await store.start()
     try:
         await until(lambda: "housekeeping failed" in (store.problem() or ""), "the failure is told")

@@ -9,7 +9,7 @@ from aurum.prediction.model.features import TIME
 from aurum.prediction.training.columns import select_columns
 from aurum.readings.history import HOUR_US, Run
 
-LEAK = "leaks the outcome: it is only ever set at failures, or at the same distance before each"
+LEAK = "leaks the outcome: it is set only at failures, or at the same distance before each of them"
 NAN = float("nan")
 
 

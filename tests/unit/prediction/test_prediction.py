@@ -136,7 +136,7 @@ def test_trained_model_predicts_fresh_runs_accurately(models: Path) -> None:
     assert np.mean(lives) < 0.2 * model.card.rul_cap
     assert 0.7 < np.concatenate(inside).mean() <= 1.0
     assert model.card.features == list(model.spec.names)
-    assert "tells the outcome" in model.card.data.dropped_columns[FAULT]
+    assert "is a label of the outcome" in model.card.data.dropped_columns[FAULT]
 
 
 @pytest.mark.parametrize("name", ["risk.txt", "rul.txt", "forest.txt", "card.json"])

@@ -106,7 +106,7 @@ def test_leaking_and_constant_columns_are_dropped() -> None:
     assert "same distance before each" in reasons["service_due"]
     assert reasons["odometer"] == "counts life"
     assert reasons["still"] == "is constant"
-    assert reasons["rul"] == "tells the outcome"
+    assert reasons["rul"] == "is a label of the outcome"
     assert model.card.sensors == ["flow", "heat", "noise"]
     assert {name.lstrip("-").split(".")[0] for name in model.card.monotone} <= {"flow", "heat"}
 
@@ -261,7 +261,7 @@ def in_fahrenheit(run: Run) -> Run:
     [
         ([Run("m", False, np.arange(5), {"x": np.arange(5.0)})], r"5 rows of 1 runs; .* at least 50 rows"),
         (lives(3), r"3 of 3 runs end in a failure, and at least 6 are needed"),
-        ([*lives(8), *map(in_fahrenheit, lives(8, 3))], r"heat changes its unit: .* as if it were told in °C and °F"),
+        ([*lives(8), *map(in_fahrenheit, lives(8, 3))], r"heat changes its unit: .* as if in °C and °F"),
         (
             [Run(f"m{i}", True, np.arange(1), {"x": np.array([float(i)])}) for i in range(80)],
             r"in one class, failed; at least 6 that did not fail",

@@ -307,7 +307,7 @@ def _served(folder: Path, how: str, models: Path, pattern: str) -> str:
         return "serves as before"
     for each in damage.shown():
         assert str(path.parent) in each["problem"]
-        assert re.search("remove|train|see that this user may read it|start the newer version", each["problem"])
+        assert re.search("remove|train|let this user read it|start the newer version", each["problem"])
     return "its type has no model, which is told" if damage.counts().get("model") else "its type has no model"
 
 

@@ -95,7 +95,7 @@ async def test_migration_sends_long_days_and_many_events_in_parts(
         batches.append(batch.readings)
         return await append(batch, wait=wait)
 
-    monkeypatch.setattr(target, "append", counted)
+    monkeypatch.setattr(target, "append_batch", counted)
     done = await migrate(source, target)
     assert (done.readings, done.events) == (370, 7)
     assert max(batches) == 40

@@ -1,4 +1,7 @@
-"""Applies calibrations: maps scores to probabilities and estimates to quantiles. `calibrating` fits them."""
+"""Applies calibrations: maps scores to probabilities and estimates to quantiles.
+
+`aurum.prediction.training.calibration_fit` fits them.
+"""
 
 from dataclasses import dataclass
 

@@ -29,7 +29,7 @@ class CorruptModelError(Exception):
 def unreadable_file_error(path: Path, error: OSError) -> CorruptModelError:
     """Returns the error for a model file that the operating system cannot read, with a remedy."""
     missing = isinstance(error, FileNotFoundError)
-    remedy = "remove the folder or train again" if missing else "see that this user may read it"
+    remedy = "remove the folder or train again" if missing else "let this user read it"
     return CorruptModelError(f"{path} cannot be read: {error.strerror}; {remedy}")
 
 
@@ -90,8 +90,8 @@ def load_model(folder: Path) -> Model:
         if isinstance(content, dict) and (format_read := content.get("format")) != FORMAT:
             newer = isinstance(format_read, int) and format_read > FORMAT
             raise CorruptModelError(
-                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {format_read!r} and this one "
-                f"reads {FORMAT}; {'start the newer version, or ' if newer else ''}train the model again"
+                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {format_read!r}, and this "
+                f"version reads {FORMAT}; {'start the newer version, or ' if newer else ''}train the model again"
             )
         card = ModelCard.model_validate(content)
         checksum = _card_checksum(folder)
@@ -108,7 +108,7 @@ def load_model(folder: Path) -> Model:
     for name, expected in card.files.items():
         file = folder / name
         if name not in (RISK, RUL, FOREST):
-            raise CorruptModelError(f"{path} names {name!r}, which is no file of a model; train again")
+            raise CorruptModelError(f"{path} names {name!r}, which is not a model file; train again")
         try:
             read = file.read_bytes()
         except OSError as error:
@@ -150,7 +150,7 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
         try:
             trees[each] = Trees(files[each])
         except TreesError as error:
-            raise CorruptModelError(f"{name}: {each} holds no trees: {error}; train it again") from error
+            raise CorruptModelError(f"{name}: {each} contains no valid trees: {error}; train it again") from error
         width = len(card.anomaly.columns) if each == FOREST else len(spec.names)
         if trees[each].width != width:
             raise CorruptModelError(

@@ -37,7 +37,7 @@ def write_model(root: Path, machine_type: str, version: str, files: Mapping[str,
     """Writes a model below `root` atomically and returns its folder. Raises FileExistsError if it exists."""
     folder = root / machine_type / version
     if folder.exists():
-        raise FileExistsError(errno.EEXIST, "the model is there already and is not replaced", str(folder))
+        raise FileExistsError(errno.EEXIST, "the model exists already and is not replaced", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         half = Path(scratch) / version
@@ -64,7 +64,7 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
     others = [each for each in (serving.previous, serving.shadow) if each is not None]
     for version in (serving.version, *others):
         if not (isinstance(version, str) and _VERSION.fullmatch(version)):
-            raise CorruptModelError(f"{path} names no version: {version!r}; remove it or train again")
+            raise CorruptModelError(f"{path} contains an invalid version: {version!r}; remove it or train again")
     return serving
 
 

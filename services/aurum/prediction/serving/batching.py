@@ -81,7 +81,8 @@ class MicroBatcher(Generic[T, R]):
         if self._count + len(items) > max(self._limits.waiting, len(items)):
             metrics.prediction_batch_refused_total.inc(len(items))
             raise ResourceExhaustedError(
-                f"{self._count} predictions wait for the model, and {self._limits.waiting} may; try again later",
+                f"{self._count} predictions wait for the model, and at most {self._limits.waiting} may wait; try again "
+                f"later",
                 reason="MODEL_BUSY",
             )
         if self._task is None or self._task.done():

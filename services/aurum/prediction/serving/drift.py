@@ -86,7 +86,7 @@ class DriftMonitor:
         self._since = 0
         self._means = [MeanChanges() for _ in drift.features]
         self._changes = [0] * len(drift.features)
-        self._told = [0] * len(drift.features)
+        self._reported = [0] * len(drift.features)
         self._indices: list[float] = [float("nan")] * len(drift.features)
         self._outside = np.zeros(len(drift.features))
         metrics.track_drift(self._machine_type, float("nan"), 0.0)  # not known yet
@@ -99,7 +99,7 @@ class DriftMonitor:
         self._rows.extend(rows)
         for row in ((rows - self._least) / self._scale).tolist():
             for index, value in enumerate(row):
-                if value == value:  # noqa: PLR0124 - NaN, a sensor that is not there, is no change
+                if value == value:  # noqa: PLR0124 - skips NaN, the value of a missing sensor
                     self._changes[index] += self._means[index].update(value)
         self._since += len(rows)
         if self._since >= _EVERY:
@@ -128,7 +128,7 @@ class DriftMonitor:
             self._machine_type, max(self._indices, default=float("nan")), float(outside.any(axis=1).mean())
         )
         for index, name in enumerate(self._names):
-            changes, self._told[index] = self._changes[index] - self._told[index], self._changes[index]
+            changes, self._reported[index] = self._changes[index] - self._reported[index], self._changes[index]
             metrics.track_feature_drift(self._machine_type, name, self._indices[index], changes)
 
 

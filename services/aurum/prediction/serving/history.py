@@ -25,7 +25,7 @@ class PredictionHistory:
 
     Args:
         ingestion: The ingestion service, which stores the events.
-        interval: Least seconds between two recorded predictions of a machine.
+        interval: Minimum seconds between two recorded predictions of a machine.
         clock: Monotonic time in seconds.
     """
 
@@ -81,7 +81,7 @@ class PredictionHistory:
                 try:
                     await self._ingestion.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=part))
                 except AurumError as error:
-                    logger.warning("predictions could not be written down yet: %s", error.message)
+                    logger.warning("recording predictions failed and is retried in a second: %s", error.message)
                     break
                 for _ in range(min(len(part), len(self._waiting))):
                     self._waiting.popleft()

@@ -1,4 +1,4 @@
-"""Cases to predict: machines with their latest readings, or given features."""
+"""Inputs of predictions: machines with their latest readings, or given features."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

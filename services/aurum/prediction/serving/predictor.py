@@ -108,9 +108,9 @@ def _column_order(model: Model, features: Sequence[str]) -> list[int]:
     position = {name: index for index, name in enumerate(features)}
     for index, name in enumerate(features):
         if name not in model.spec.names:
-            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name[:80]!r} is no feature of {named}")
+            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name[:80]!r} is not a feature of {named}")
         if position[name] != index:
-            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name!r} stands there twice")
+            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name!r} is repeated")
     for name in model.spec.names:
         if name not in position:
             raise InvalidArgumentError.of("rows.features", f"lacks {name!r}, which {named} needs")

@@ -50,7 +50,7 @@ class ModelRegistry:
         self._seen: dict[str, int] = {}  # machine type → modification time of its active.json
         for machine_type, stamp in self._stamps().items():
             self._seen[machine_type] = stamp
-            self._try_to_load(machine_type, "machines of this type are judged by the rule")
+            self._try_to_load(machine_type, "machines of this type are assessed by the fallback rule")
 
     def active(self, machine_type: str) -> Model | None:
         """Returns the champion of a type, or None."""
@@ -78,7 +78,7 @@ class ModelRegistry:
                 continue
             self._seen[machine_type] = stamp
             before = self.active(machine_type)
-            self._try_to_load(machine_type, "the model that serves now stays")
+            self._try_to_load(machine_type, "the present model keeps serving")
             champion = self.active(machine_type)
             if champion is not None and champion is not before:
                 new_champions.append(champion)
@@ -162,7 +162,7 @@ class ModelRegistry:
         previous = loaded.serving.previous if loaded else None
         if previous is None:
             raise FailedPreconditionError(
-                f"machine type {machine_type!r} has had no champion before this one; activate a version by its name",
+                f"machine type {machine_type!r} has no previous champion; activate a version by its name",
                 reason="NO_PREVIOUS_MODEL",
             )
         return self.activate(machine_type, previous)
@@ -179,8 +179,8 @@ class ModelRegistry:
             write_serving(self._root, machine_type, serving)
         except OSError as error:
             raise FailedPreconditionError(
-                f"{self._root} cannot be written: {error.strerror}; models can be changed where the folder of models "
-                f"is writable, and elsewhere by another image or volume",
+                f"{self._root} cannot be written: {error.strerror}; models can be changed only where the folder of "
+                f"models is writable; otherwise deploy another image or volume",
                 reason="MODELS_READ_ONLY",
             ) from error
         self._loaded[machine_type] = changed

@@ -38,7 +38,7 @@ class Rescorer:
 
     Args:
         predict: Predicts machines as of a time.
-        keep: Called with a repeated prediction that differs.
+        record: Called with a repeated prediction that differs.
         after: Seconds until a prediction is repeated.
         most: Maximum number of repetitions per second.
         clock: Monotonic time in seconds.
@@ -47,20 +47,20 @@ class Rescorer:
     def __init__(
         self,
         predict: Predict,
-        keep: Callable[[Prediction], None],
+        record: Callable[[Prediction], None],
         after: float,
         most: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._predict = predict
-        self._keep = keep
+        self._record = record
         self._after = after
         self._pause = 1.0 / most
         self._clock = clock
         self._made: collections.deque[_Scheduled] = collections.deque()
 
     def schedule(self, prediction: Prediction) -> None:
-        """Schedules the repetition of a recorded prediction. Predictions by a rule or from given features are ignored."""
+        """Schedules the repetition of a recorded prediction, unless it is by a rule or from given features."""
         if not prediction.machine_id or prediction.row is None:
             return
         if len(self._made) >= _WAITING:
@@ -84,7 +84,7 @@ class Rescorer:
             answer = error
         if isinstance(answer, AurumError):
             metrics.prediction_rescored_total.labels("failed").inc()
-            logger.info("a past prediction was not looked at again: %s", answer.message)
+            logger.info("rescoring a past prediction failed; its first result remains: %s", answer.message)
             return
         if answer.row is None or before.row is None or answer.model_version != before.model_version:
             metrics.prediction_rescored_total.labels("other_model").inc()
@@ -93,4 +93,4 @@ class Rescorer:
             metrics.prediction_rescored_total.labels("same").inc()
             return
         metrics.prediction_rescored_total.labels("changed").inc()
-        self._keep(answer)
+        self._record(answer)

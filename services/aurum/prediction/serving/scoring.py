@@ -1,4 +1,4 @@
-"""Scores cases with models, or with the fallback rules. Runs on the model thread."""
+"""Scores prediction inputs with models, or with the fallback rules. Runs on the model thread."""
 
 import hashlib
 import time
@@ -241,8 +241,10 @@ def _prediction(
             prediction_input.machine_type, prediction_input.readings.columns if prediction_input.readings else {}
         )
         risk = rule.risk if rule else anomaly
-        by = "the rule for its type" if rule else "how unusual its readings are"
-        reason = f"model {prediction_input.machine_type} {model.card.version} has seen no failures; the risk is by {by}"
+        origin = "the fallback rule" if rule else "the anomaly score"
+        reason = (
+            f"model {prediction_input.machine_type} {model.card.version} has seen no failures; the risk is {origin}"
+        )
     rul = None
     quantiles: Sequence[float] = ()
     if result.rul is not None and result.quantiles is not None:

@@ -30,7 +30,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self,
         predictor: Predictor,
         registry: ModelRegistry,
-        note: Callable[[Prediction, prediction_pb2.PredictResponse], None],
+        on_prediction: Callable[[Prediction, prediction_pb2.PredictResponse], None],
         audit: AuditLog,
     ) -> None:
         """Connects the RPCs to their parts.
@@ -38,11 +38,11 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         Args:
             predictor: Makes the predictions.
             registry: The models.
-            note: Called with each prediction.
+            on_prediction: Called with each prediction and its response.
             audit: The audit log for changes of models.
         """
         self._audit = audit
-        self._note = note
+        self._on_prediction = on_prediction
         self._predictor = predictor
         self._registry = registry
 
@@ -60,7 +60,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             answer = await self._predictor.predict_features(request.machine_type, request.features)
         set_span_attributes({"aurum.machine_type": answer.machine_type, "aurum.degraded": bool(answer.degraded_reason)})
         response = response_of(answer)
-        self._note(answer, response)
+        self._on_prediction(answer, response)
         return response
 
     async def PredictBatch(  # noqa: N802
@@ -92,7 +92,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                         answer = error
                 item = _batch_item(answer)
                 if isinstance(answer, Prediction):
-                    self._note(answer, item.prediction)
+                    self._on_prediction(answer, item.prediction)
                 items.append(item)
             yield prediction_pb2.PredictBatchResponse(items=items)
 

@@ -105,13 +105,13 @@ class CalibrationBin:
     """One bin of a calibration curve.
 
     Attributes:
-        told: The mean predicted risk.
-        true: The share of rows with a failure within the horizon.
+        predicted: The mean predicted risk.
+        observed: The share of rows with a failure within the horizon.
         rows: The number of rows.
     """
 
-    told: float
-    true: float
+    predicted: float
+    observed: float
     rows: int
 
 
@@ -128,7 +128,7 @@ def calibration_curve(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bi
 def expected_calibration_error(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bins: int = 10) -> float:
     """Returns the mean distance of probability and frequency over bins, weighted by rows (Naeini et al., 2015)."""
     curve = calibration_curve(probabilities, outcomes, bins)
-    return sum(each.rows * abs(each.told - each.true) for each in curve) / max(len(outcomes), 1)
+    return sum(each.rows * abs(each.predicted - each.observed) for each in curve) / max(len(outcomes), 1)
 
 
 def average_precision(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> float:

@@ -99,8 +99,8 @@ def check_units(runs: Sequence[Run], sensors: Sequence[str]) -> None:
             if low[0] > 0 and abs(expected - _median(high)) <= _SAME * expected:
                 raise UnitChangeError(
                     f"sensor {name} changes its unit: it is about {_median(low):.4g} in {stretches[0][1]} and "
-                    f"{_median(high):.4g} in {stretches[-1][1]}, as if it were told in {units}; convert one to the "
-                    f"other, or leave the column out"
+                    f"{_median(high):.4g} in {stretches[-1][1]}, as if in {units}; convert one to the other, or "
+                    f"leave the column out"
                 )
 
 
@@ -108,7 +108,7 @@ def _reason_to_drop(name: str, runs: Sequence[Run], failed: Sequence[Run], axis:
     """Returns why a column cannot be used as a sensor, or None if it can."""
     values = np.concatenate([run.columns[name] for run in runs])
     if name.lower() in LABELS:
-        return "tells the outcome"
+        return "is a label of the outcome"
     if name in AXES or _is_counter(name, runs):
         return "counts life"
     present = values[~np.isnan(values)]
@@ -159,9 +159,7 @@ def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> s
     truth = left[~fitted_on]
     explained = 1 - float(((truth - estimated) ** 2).sum() / max(float(((truth - truth.mean()) ** 2).sum()), 1e-12))
     if explained >= _LEAK_SHARE:
-        return (
-            f"leaks the outcome: alone it explains {explained:.1%} of the life left, of machines it was not fitted to"
-        )
+        return f"leaks the outcome: alone it explains {explained:.1%} of the variance of the RUL of held-out machines"
     return None
 
 
@@ -180,7 +178,7 @@ def _switch_leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: st
         single = all(len(run.timestamps) == 1 for run in switched)
         at_same_distance = np.std(before) < _ALARMS_AT_ONE_POINT * median_life and np.median(before) < 0.5 * median_life
         if (single and len(failed) < len(runs)) or (not single and at_same_distance):
-            return "leaks the outcome: it is only ever set at failures, or at the same distance before each"
+            return "leaks the outcome: it is set only at failures, or at the same distance before each of them"
     return None
 
 

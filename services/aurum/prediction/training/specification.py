@@ -53,8 +53,8 @@ def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
     readings = sum(len(run.timestamps) for run in runs)
     if not runs or readings < LEAST_HEALTHY_STEPS:
         raise TrainingDataError(
-            f"{machine_type}: the data has {readings} rows of {len(runs)} runs; a model of healthy machines needs at "
-            f"least {LEAST_HEALTHY_STEPS} rows, and one of failures at least {_LEAST_FAILURES} runs until a failure"
+            f"{machine_type}: the data has {readings} rows of {len(runs)} runs; an anomaly model needs at least "
+            f"{LEAST_HEALTHY_STEPS} rows, and a model of failures at least {_LEAST_FAILURES} runs that end in a failure"
         )
     failed = [run for run in runs if run.failed]
     if not failed:
@@ -63,8 +63,8 @@ def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
     if len(failed) < _LEAST_FAILURES:
         raise TrainingDataError(
             f"{machine_type}: {len(failed)} of {len(runs)} runs end in a failure, and at least {_LEAST_FAILURES} are "
-            f"needed to train and check a model; add histories that do, with a column `fault` that is 1 at the "
-            f"failure, or leave out those that fail to learn what is usual of healthy machines alone"
+            f"needed to train and validate a model; add runs that end in a failure, with a column `fault` that is 1 at "
+            f"the failure, or leave out the failed runs to train an anomaly model on healthy machines"
         )
     followed = [run for run in failed if len(run.timestamps) > 1 or run.left > 0]
     if len(followed) >= _LEAST_FAILURES:
@@ -89,12 +89,14 @@ def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple
     """
     common = set.intersection(*(set(run.columns) for run in runs))
     if options.life is not None and options.life not in common:
-        raise TrainingDataError(f"no column {options.life!r} counts life: there are {', '.join(sorted(common))}")
+        raise TrainingDataError(
+            f"the life column {options.life!r} is not in every run; the columns are {', '.join(sorted(common))}"
+        )
     axis = options.life or axis_of(common) or TIME
     selection = select_columns(runs, axis)
     if not selection.sensors:
         reasons = "; ".join(f"{name} {reason}" for name, reason in list(selection.dropped.items())[:5])
-        raise TrainingDataError(f"no sensor is left to learn from: {reasons or 'there are no columns'}")
+        raise TrainingDataError(f"no sensor is left to train on: {reasons or 'there are no columns'}")
     spacings = np.concatenate([np.diff(ages_of(run, axis)) for run in runs])
     spacings = spacings[spacings > 0]
     if len(spacings):
@@ -110,7 +112,8 @@ def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple
     sensors = selection.sensors
     if regimes is not None:
         of_regimes = (
-            f"is a setting: it tells the {len(regimes.centers)} operating regimes, to which sensors are related"
+            f"is a setting: it defines the {len(regimes.centers)} operating regimes, relative to which sensors are "
+            f"expressed"
         )
         dropped |= dict.fromkeys(settings, "is constant in each operating regime")
         dropped |= dict.fromkeys(regimes.columns, of_regimes)
@@ -118,7 +121,7 @@ def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple
         dropped |= dict.fromkeys(silent, "is constant in each operating regime")
         sensors = tuple(name for name in regimes.sensors if name not in silent)
         if not sensors:
-            raise TrainingDataError("no sensor is left to learn from: all are constant in each operating regime")
+            raise TrainingDataError("no sensor is left to train on: all are constant in each operating regime")
     else:
         try:
             check_units(runs, sensors)
@@ -142,7 +145,7 @@ def training_outcomes(
     if soon[outcomes.known].all() or not soon.any():
         raise TrainingDataError(
             f"with a horizon of {horizon:g} {unit_of(spec.axis)} {'no' if not soon.any() else 'all'} "
-            f"rows are close to a failure, so there is one class only; choose another horizon, or add longer histories"
+            f"rows are within the horizon of a failure; choose another horizon, or add longer histories"
         )
     return outcomes
 

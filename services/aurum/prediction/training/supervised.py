@@ -63,7 +63,7 @@ def fit_outcomes(
     everything = np.ones(len(table), dtype=bool)
     risk, life = _fit_both(table, target, everything, monotone, options)
     held_out = _held_out(table, target, score, rul, rows=target.known, group=group)
-    protocol = f"{fold.max() + 1}-fold cross-validation by {by}; each fold's calibration is made from the others"
+    protocol = f"{fold.max() + 1}-fold cross-validation by {by}; each fold is calibrated with the others"
     calibration = calibrate_risk(held_out.score, held_out.soon)
     interval = None
     files = {RISK: risk.model_to_string()}
@@ -152,7 +152,7 @@ def evaluate_later_lives(
     return evaluate_by_folds(
         held_out,
         halves,
-        f"fitted to {len(split[0])} lives that had ended before the other {len(split[1])} began",
+        f"trained on {len(split[0])} lives that had ended before the other {len(split[1])} began",
         target.cap,
     )
 

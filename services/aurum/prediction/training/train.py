@@ -65,8 +65,8 @@ def train(
     if kind == "anomaly":
         if len(table) < LEAST_HEALTHY_STEPS:
             raise TrainingDataError(
-                f"{machine_type}: {len(table)} steps of {spec.step:g} {unit_of(spec.axis)} of healthy machines, and at "
-                f"least {LEAST_HEALTHY_STEPS} are needed to know what is usual; add longer histories"
+                f"{machine_type}: {len(table)} steps of {spec.step:g} {unit_of(spec.axis)} of healthy machines; an "
+                f"anomaly model needs at least {LEAST_HEALTHY_STEPS}; add longer histories"
             )
         healthy = np.ones(len(table), dtype=bool)
     else:

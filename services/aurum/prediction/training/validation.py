@@ -117,7 +117,8 @@ def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: 
             if values_of_metric
         },
         calibration=[
-            parts.CalibrationPoint(told=round(each.told, 5), true=round(each.true, 5), rows=each.rows) for each in curve
+            parts.CalibrationPoint(told=round(each.predicted, 5), true=round(each.observed, 5), rows=each.rows)
+            for each in curve
         ],
         points=_points(held_out),
     )

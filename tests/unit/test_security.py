@@ -179,7 +179,7 @@ async def test_token_not_yet_valid_is_rejected() -> None:
 
 async def test_token_with_foreign_signature_is_rejected() -> None:
     assert "Signature" in await refusal(signed(claims(), OTHER_KEY))
-    assert "none of its issuer's" in await refusal(signed(claims(), OTHER_KEY, kid="their-own"))
+    assert "not a key of its issuer" in await refusal(signed(claims(), OTHER_KEY, kid="their-own"))
     body, _, _ = signed(claims()).rpartition(".")
     assert "Signature" in await refusal(f"{body}.{'A' * 342}")
 
@@ -198,7 +198,7 @@ async def test_none_and_confused_algorithms_are_rejected() -> None:
     signature = hmac.new(public, b".".join(parts), hashlib.sha256).digest()
     confused = b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
     assert "algorithm" in await refusal(confused)
-    assert "algorithm is not its key's" in await refusal(signed(claims(), RSA_KEY, "RS512"))
+    assert "algorithm differs from that of its key" in await refusal(signed(claims(), RSA_KEY, "RS512"))
 
 
 @pytest.mark.parametrize("kid", ["", "../../etc/passwd", "one' OR '1'='1", "x" * 300, 7, None, ["one"]])

@@ -438,7 +438,7 @@ async def test_source_with_very_many_gaps_is_never_locked_out(tmp_path: Path, ca
         await write(store, *(batch(2 * number, [number], [1.0]) for number in range(first, first + 3000)))
     assert REGISTRY.get_sample_value("ingestion_sequence_gaps_closed_total") == closed + 5001
     assert [each.getMessage() for each in caplog.records if "gaps" in each.getMessage()] == [
-        "source src left more than 10000 gaps in its sequences; up to 10003 they are refused from now on"
+        "source src left more than 10000 gaps in its sequences; sequences up to 10003 are refused from now on"
     ]
     for _ in range(2):
         for sequence in (1, 2, 10_002, 10_003):

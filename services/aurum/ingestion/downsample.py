@@ -24,7 +24,10 @@ def merge_parts(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Val
 
 
 class Reducer:
-    """Reduces sorted chunks of a series in [start, end) to `points` intervals. NaN values are ignored."""
+    """Reduces a series in [start_us, end_us) to `points` intervals of equal width.
+
+    Readings are added in sorted chunks. NaN values are ignored.
+    """
 
     def __init__(self, start_us: int, end_us: int, points: int) -> None:
         self._start = start_us
@@ -36,6 +39,7 @@ class Reducer:
         self._maxima = np.full(points, -np.inf)
 
     def add_readings(self, timestamps: Timestamps, values: Values) -> None:
+        """Adds readings, which are later than those added before."""
         missing = np.isnan(values)
         if missing.any():
             timestamps, values = timestamps[~missing], values[~missing]
@@ -51,6 +55,7 @@ class Reducer:
         self._maxima[occupied] = np.maximum(self._maxima[occupied], np.maximum.reduceat(values, firsts))
 
     def result(self) -> Points:
+        """Returns mean, minimum, maximum and count of each interval that has readings."""
         occupied = np.flatnonzero(self._counts)
         counts = self._counts[occupied]
         return Points(

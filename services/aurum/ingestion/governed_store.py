@@ -43,7 +43,7 @@ _STORE_ERRORS = ErrorClassifier(_code, lambda error: error.retry_after if isinst
 
 
 class GovernedStore:
-    """A Store that wraps another one."""
+    """A Store that applies the policies of `ingestion/store/*` to the calls of another store."""
 
     def __init__(self, store: Store, policies: Policies, faults: Faults) -> None:
         self._store = store
@@ -51,12 +51,15 @@ class GovernedStore:
         self._faults = faults
 
     async def start(self) -> None:
+        """Starts the store."""
         await self._store.start()
 
     async def close(self) -> None:
+        """Closes the store."""
         await self._store.close()
 
     def problem(self) -> str | None:
+        """Returns why the store cannot be written at the moment, or None."""
         return self._store.problem()
 
     async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
@@ -79,6 +82,7 @@ class GovernedStore:
         return durable()
 
     async def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines."""
         return await self._call("machines", self._store.list_machines)
 
     async def summaries(self) -> list[SeriesSummary]:
@@ -86,41 +90,52 @@ class GovernedStore:
         return await self._store.summaries()
 
     async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
+        """Registers a machine, without retries."""
         return await self._call("register", lambda: self._store.register(machine, registered), idempotent=False)
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        """Whether one owner owns all sources of a machine; see Store.sent_only_by."""
         return await self._call("senders", lambda: self._store.sent_only_by(machine_id, owner))
 
     @property
     def shared(self) -> bool:
+        """Whether other processes write to the store too."""
         return self._store.shared
 
     async def changes(self) -> list[Change]:
+        """Returns what other processes have written recently."""
         return await self._call("changes", self._store.changes)
 
     async def find_machine(self, machine_id: str) -> Change | None:
+        """Returns a machine that is unknown in this process, or None."""
         return await self._call("find", lambda: self._store.find_machine(machine_id))
 
     async def record_events(self, events: Sequence[Event]) -> None:
+        """Stores events. Those that exist already are replaced."""
         await self._call("record", lambda: self._store.record_events(events))
 
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
+        """Returns the newest events of a machine; see Store.events."""
         arguments = (kind, machine_id, start_us, end_us, limit, before)
         return await self._call("events", lambda: self._store.events(*arguments))
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
+        """Returns events of the plant as a whole; see Store.journal."""
         return await self._call("events", lambda: self._store.journal(kind, after, before, limit))
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
+        """Returns readings of a series; see Store.read."""
         return await self._call(
             "read", lambda: self._store.read(machine_id, sensor, start_us, end_us, points=points, last=last)
         )
 
     async def _call(self, operation: StoreOperation, call: Callable[[], Awaitable[T]], *, idempotent: bool = True) -> T:
+        """Calls the store under the policy of an operation. Raises AurumError."""
+
         async def attempt(timeout: float) -> T:
             await self._inject_faults(operation)
             return await call()
@@ -131,6 +146,7 @@ class GovernedStore:
             )
 
     async def _inject_faults(self, operation: StoreOperation) -> None:
+        """Delays or fails the call if a fault is injected for the operation."""
         if self._faults.any:
             await self._faults.strike(f"store/{operation}")
 

@@ -43,6 +43,7 @@ class MachineState:
 
     @property
     def site(self) -> str:
+        """The site of the machine; empty without a registration."""
         return self.record.site
 
     def message(self, *, sensors: bool = True) -> ingestion_pb2.Machine:
@@ -62,7 +63,7 @@ class MachineState:
 
 
 class MachineStates:
-    """All machines. For one event loop."""
+    """The states of all machines of the plant, and the tails of their series. For one event loop."""
 
     def __init__(self, limits: PlantLimits, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
         """Creates an empty plant.
@@ -75,7 +76,7 @@ class MachineStates:
                 kept.
         """
         self._shared = shared
-        self._room = PlantCapacity(limits)
+        self._capacity = PlantCapacity(limits)
         self._tail_readings = tail_readings
         self._tail_bytes = tail_bytes
         self._held_bytes = 0  # greatest size of all present tails
@@ -118,11 +119,11 @@ class MachineStates:
 
     def reserve(self, batch: Batch) -> Reservation:
         """Reserves room for the machines and sensors of a batch, until `release`. Raises ResourceExhaustedError."""
-        return self._room.reserve(batch, self._states)
+        return self._capacity.reserve(batch, self._states)
 
-    def release(self, coming: Reservation) -> None:
+    def release(self, reservation: Reservation) -> None:
         """Ends the reservation after a batch was applied, or was not stored."""
-        self._room.release(coming)
+        self._capacity.release(reservation)
 
     def apply_batch(self, batch: Batch, now: int, rank: Rank = ()) -> None:
         """Applies a batch that has become durable.
@@ -146,7 +147,7 @@ class MachineStates:
             latest_known = state.sensors.get(series.sensor)
             if latest_known is None or (newest, rank) >= (latest_known[0], state.ranks.get(series.sensor, ())):
                 if latest_known is None:
-                    self._room.count_sensors(state.site)
+                    self._capacity.count_sensors(state.site)
                 state.sensors[series.sensor] = (newest, float(series.values[position]))
                 state.ranks[series.sensor] = rank
             state.first_seen_us = min(state.first_seen_us or oldest, oldest)
@@ -164,12 +165,13 @@ class MachineStates:
         self.wake()
 
     def is_known(self, machine_id: str) -> bool:
+        """Whether a machine is registered or has readings."""
         return machine_id in self._states
 
     def is_unregistered(self, machine_id: str) -> bool:
-        """Returns whether a machine is known only from its readings, which may still be on their way to the disk."""
+        """Whether a machine is known only from its readings, which may not be durable yet."""
         state = self._states.get(machine_id)
-        return self._room.has_reservation(machine_id) if state is None else not state.record.machine_type
+        return self._capacity.has_reservation(machine_id) if state is None else not state.record.machine_type
 
     def get(self, machine_id: str) -> MachineState:
         """Returns the state of a machine. Raises NotFoundError."""
@@ -236,7 +238,7 @@ class MachineStates:
             size: The greatest number of machines.
             machine_type: The type to match; empty for all.
             site: The site to match; empty for all.
-            wanted: Whether the caller may see the machine with an id.
+            may_see: Whether the caller may see the machine with an id.
 
         Returns:
             The machines, and the next `after`; empty at the end.
@@ -255,7 +257,7 @@ class MachineStates:
 
     @property
     def version(self) -> int:
-        """Increases with each change."""
+        """The version of the plant, which increases with each change."""
         return self._version
 
     def changed_since(self, version: int) -> Iterator[MachineState]:
@@ -295,16 +297,17 @@ class MachineStates:
         return state
 
     def _register(self, state: MachineState, record: MachineRecord) -> None:
-        self._room.count_sensors(state.site, -len(state.sensors))
+        self._capacity.count_sensors(state.site, -len(state.sensors))
         state.record = record
-        self._room.count_sensors(state.site, len(state.sensors))
+        self._capacity.count_sensors(state.site, len(state.sensors))
 
     def _set_latest(self, state: MachineState, sensor: str, at: int, value: float) -> None:
         if sensor not in state.sensors:
-            self._room.count_sensors(state.site)
+            self._capacity.count_sensors(state.site)
         state.sensors[sensor] = (at, value)
 
     def _mark_changed(self, state: MachineState) -> None:
+        """Gives a machine a new version and makes it the most recently changed one."""
         self._version += 1
         state.version = self._version
         self._states.move_to_end(state.record.machine_id)
@@ -321,4 +324,5 @@ def unknown_machine(machine_id: str) -> NotFoundError:
 
 
 def _max_tail_bytes(capacity: int) -> int:
+    """Returns the memory that a tail of this capacity takes at most."""
     return 2 * capacity * _READING_BYTES + _TAIL_OVERHEAD

@@ -178,6 +178,7 @@ class Memtable:
         return parts
 
     def series_keys(self) -> list[SeriesKey]:
+        """Returns the series that have readings."""
         with self._lock:
             return list(self._numbers)
 
@@ -195,6 +196,7 @@ class Memtable:
 
 
 def _concatenate(parts: list[Part]) -> Part:
+    """Joins parts into one with the rank of the last of them."""
     if len(parts) == 1:
         return parts[0]
     timestamps = np.concatenate([part.timestamps for part in parts])
@@ -202,6 +204,7 @@ def _concatenate(parts: list[Part]) -> Part:
 
 
 def _packed(batches: list[_BatchColumns], keys: list[SeriesKey]) -> Iterator[PackedSeries]:
+    """Yields the series of consecutive batches of a source, sorted and without replaced readings."""
     numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
     timestamps = np.concatenate([batch.timestamps for batch in batches])
     values = np.concatenate([batch.values for batch in batches])

@@ -56,6 +56,7 @@ class QueryAnswer:
 
     @property
     def full(self) -> bool:
+        """Whether the message is large enough to be sent."""
         return self._held >= _READINGS_PER_MESSAGE
 
     def take_message(self) -> columns_pb2.QueriedResponse | None:

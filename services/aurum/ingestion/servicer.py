@@ -1,4 +1,4 @@
-"""The IngestionService on top of a store."""
+"""Implements the gRPC IngestionService with a store and the state of the machines."""
 
 import asyncio
 import re
@@ -50,11 +50,20 @@ _KIND = re.compile("[a-z][a-z_]{0,31}")
 
 
 class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
-    def __init__(self, store: Store, plant: MachineStates, sources: SourceLimits, max_message_bytes: int) -> None:
+    """Implements the RPCs of the IngestionService.
+
+    Args:
+        store: Where readings and events are stored.
+        machines: The state of each machine.
+        sources: The rate limits of sources.
+        max_message_bytes: The largest message that a client accepts.
+    """
+
+    def __init__(self, store: Store, machines: MachineStates, sources: SourceLimits, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._page_bytes = min(_PAGE_BYTES, max_message_bytes // 4)
         self._store = store
-        self._plant = plant
+        self._machines = machines
         self._sources = sources
         self._streams = IngestStreams(self._accept_streamed)
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
@@ -64,30 +73,27 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         """Ends the streams. What they have sent is still stored and acknowledged."""
         self._streams.stop()
         self._stopping = True
-        self._plant.wake()
+        self._machines.wake()
 
     # Ingest and Write receive serialized requests, see add_ingestion_service
 
     async def Ingest(  # noqa: N802
         self, request_iterator: Any, context: Any
     ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+        """Stores the batches of a stream and acknowledges them cumulatively."""
         async for response in self._streams.serve(request_iterator):
             yield response
 
     async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
+        """Stores one batch. Returns when it is durable."""
         written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
         return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
     ) -> AsyncGenerator[Any]:
-        if not 1 <= len(request.machine_ids) <= _MAX_MACHINES_OF_QUERY:
-            raise InvalidArgumentError.of("machine_ids", f"must name 1 to {_MAX_MACHINES_OF_QUERY} machines")
-        for field in ("points", "last"):
-            if getattr(request, field) > _MAX_POINTS:
-                raise InvalidArgumentError.of(field, f"must be at most {_MAX_POINTS}")
-        if request.start_us < 0 or request.end_us < 0 or 0 < request.end_us <= request.start_us:
-            raise InvalidArgumentError.of("end_us", "must be after start_us")
+        """Returns readings of machines, in messages of limited size."""
+        _check_query(request)
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
         require_machines(request.machine_ids)
@@ -101,13 +107,14 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                     answer.add_series(state.record.machine_id, sensor, points)
                     if answer.full:
                         yield answer.take_message()
-                        await asyncio.sleep(0)  # lets other tasks run during a long answer
+                        await asyncio.sleep(0)  # gives other tasks a turn during a long answer
         if (rest := answer.take_message()) is not None:
             yield rest
 
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
     ) -> ingestion_pb2.RegisterMachineResponse:
+        """Registers a machine. A repeated request with the same id and content succeeds."""
         if problem := machine_id_problem(request.machine_id):
             raise InvalidArgumentError.of("machine_id", problem)
         require_machines([request.machine_id])
@@ -136,25 +143,27 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         """
         if owner:
             await self._load_if_unknown(record.machine_id)
-            if self._plant.is_unregistered(record.machine_id) and not await self._store.sent_only_by(
+            if self._machines.is_unregistered(record.machine_id) and not await self._store.sent_only_by(
                 record.machine_id, owner
             ):
                 raise unknown_machine(record.machine_id)
-        registered = await self._store.register(record, self._plant.apply_registration)
-        return self._plant.get(registered.machine_id)
+        registered = await self._store.register(record, self._machines.apply_registration)
+        return self._machines.get(registered.machine_id)
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
+        """Returns the state of a machine."""
         require_machines([request.machine_id])
         return ingestion_pb2.GetMachineResponse(machine=(await self._find_state(request.machine_id)).message())
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
     ) -> ingestion_pb2.ListMachinesResponse:
+        """Returns a page of the machines that the caller may see, ordered by id."""
         if request.page_size > _MAX_PAGE:
             raise InvalidArgumentError.of("page_size", f"must be at most {_MAX_PAGE}")
-        states, token = self._plant.list_page(
+        states, token = self._machines.list_page(
             request.page_token, request.page_size or _PAGE, request.machine_type, request.site, may_see_machine
         )
         response = ingestion_pb2.ListMachinesResponse(next_page_token=token)
@@ -171,6 +180,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def RecordEvents(  # noqa: N802
         self, request: ingestion_pb2.RecordEventsRequest, context: Any
     ) -> ingestion_pb2.RecordEventsResponse:
+        """Stores events."""
         if len(request.events) > _MAX_EVENTS:
             raise InvalidArgumentError.of("events", f"are {len(request.events)}; {_MAX_EVENTS} are allowed")
         for index, event in enumerate(request.events):
@@ -184,6 +194,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def ListEvents(  # noqa: N802
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
+        """Returns a page of events of a machine or of the whole plant."""
         require_subject(request.machine_id)
         if request.machine_id:
             await self._find_state(request.machine_id)
@@ -217,14 +228,16 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         return response
 
     async def _list_journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
+        """Returns events of the whole plant in the order of their numbers."""
         if request.machine_id:
-            raise InvalidArgumentError.of("by_number", "is for events of the plant as a whole, without machine_id")
+            raise InvalidArgumentError.of("by_number", "is only for events of the whole plant; leave machine_id empty")
         before = _parse_token_number(request.page_token) if request.page_token else _END_OF_TIME
         return await self._store.journal(request.kind, request.after_number, before, limit)
 
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
+        """Sends all machines, then those that change, at most once per interval."""
         interval = max(100, request.interval_ms or 500) / 1000
         only = set(request.machine_ids)
         require_machines(only)
@@ -232,20 +245,20 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         await context.send_initial_metadata(TAKEN_UP)
         with metrics.ingestion_watchers.track_inprogress():
             while not self._stopping:
-                version = self._plant.version
+                version = self._machines.version
                 # Only the latest state is sent, so a slow client costs no memory.
                 states = [
                     state
-                    for state in self._plant.changed_since(seen)
+                    for state in self._machines.changed_since(seen)
                     if (not only or state.record.machine_id in only) and may_see_machine(state.record.machine_id)
                 ]
                 if seen < 0 and not states:
-                    yield ingestion_pb2.WatchResponse()  # tells the client that no machine is known
+                    yield ingestion_pb2.WatchResponse()  # lets the client know that there are no machines
                 seen = version
                 for machines in _pages((state.message() for state in states), self._page_bytes):
                     yield ingestion_pb2.WatchResponse(machines=machines)
                 await asyncio.sleep(interval)
-                await self._plant.wait_for_change(seen)
+                await self._machines.wait_for_change(seen)
 
     async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
         return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
@@ -258,48 +271,49 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
             batch = with_caller_as_owner(batch)
             await self._sources.admit(batch, wait=wait)
-            coming = self._plant.reserve(batch)
+            reservation = self._machines.reserve(batch)
         except AurumError as error:
             track_ingestion_error(error.reason, transport)
             raise
         try:
             writing = await self._store.append_batch(batch, wait=wait)
         except BaseException as error:
-            self._plant.release(coming)
+            self._machines.release(reservation)
             if isinstance(error, AurumError):
                 track_ingestion_error(error.reason, transport)
             raise
         # Shielded: the batch will be durable, so it must become visible even if its caller is gone
         return asyncio.shield(
-            asyncio.ensure_future(self._apply_when_durable(batch, coming, writing, transport, started))
+            asyncio.ensure_future(self._apply_when_durable(batch, reservation, writing, transport, started))
         )
 
     async def _apply_when_durable(
-        self, batch: Batch, coming: Reservation, writing: Awaitable[Written], transport: str, started: float
+        self, batch: Batch, reservation: Reservation, writing: Awaitable[Written], transport: str, started: float
     ) -> Written:
+        """Waits until a batch is durable, applies it to the machines, and releases its reservation."""
         try:
             written = await writing
             if written.accepted:
-                self._plant.apply_batch(batch, now_us(), written.rank)
+                self._machines.apply_batch(batch, now_us(), written.rank)
         except AurumError as error:
             track_ingestion_error(error.reason, transport)
             raise
         finally:
-            self._plant.release(coming)
+            self._machines.release(reservation)
         track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
         return written
 
     async def _find_state(self, machine_id: str) -> MachineState:
         """Returns the state of a machine. Raises NotFoundError."""
         await self._load_if_unknown(machine_id)
-        return self._plant.get(machine_id)
+        return self._machines.get(machine_id)
 
     async def _load_if_unknown(self, machine_id: str) -> None:
         """Loads a machine that is unknown here, if other writers have stored it."""
-        if self._store.shared and not self._plant.is_known(machine_id):
+        if self._store.shared and not self._machines.is_known(machine_id):
             change = await self._store.find_machine(machine_id)
             if change is not None:
-                self._plant.apply_change(change)
+                self._machines.apply_change(change)
 
     async def _read_points(
         self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
@@ -315,7 +329,7 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
             return []
         points_by_sensor: dict[str, Points | None] = {}
         for sensor in sensors:
-            held = self._plant.cached_readings(state, sensor, start, end, request.last)
+            held = self._machines.cached_readings(state, sensor, start, end, request.last)
             points_by_sensor[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
         missing = [sensor for sensor, points in points_by_sensor.items() if points is None]
         if missing:
@@ -326,11 +340,12 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def _read_stored(
         self, state: MachineState, sensor: str, start: int, end: int, request: ingestion_pb2.QueryRequest
     ) -> Points:
-        tail = self._plant.tail(state, sensor)
+        """Reads a series from the store, and keeps the result in its tail if it reaches up to the present."""
+        tail = self._machines.tail(state, sensor)
         if tail is None or end <= state.last_seen_us:
             return await self._read_from_store(state, sensor, start, end, points=request.points, last=request.last)
         late = tail.late  # the result is kept in the tail, so that the next such query is answered from memory
-        if not request.last and self._plant.extend_tail(state, tail, start):
+        if not request.last and self._machines.extend_tail(state, tail, start):
             most = tail.capacity
             points = await self._read_from_store(state, sensor, start, end, last=most)
             _extend_tail(tail, points, late, start, most)
@@ -344,12 +359,25 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     async def _read_from_store(
         self, state: MachineState, sensor: str, start: int, end: int, *, points: int = 0, last: int = 0
     ) -> Points:
+        """Reads a series from the store. The number of concurrent reads is limited."""
         async with self._reading:
             return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
 
 
 def _requested_sensors(state: MachineState, request: ingestion_pb2.QueryRequest) -> list[str]:
+    """Returns the requested sensors of a machine that have readings, sorted; all of them if none is named."""
     return sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
+
+
+def _check_query(request: ingestion_pb2.QueryRequest) -> None:
+    """Raises InvalidArgumentError if a field of a query is out of range."""
+    if not 1 <= len(request.machine_ids) <= _MAX_MACHINES_OF_QUERY:
+        raise InvalidArgumentError.of("machine_ids", f"must name 1 to {_MAX_MACHINES_OF_QUERY} machines")
+    for field in ("points", "last"):
+        if getattr(request, field) > _MAX_POINTS:
+            raise InvalidArgumentError.of(field, f"must be at most {_MAX_POINTS}")
+    if request.start_us < 0 or request.end_us < 0 or 0 < request.end_us <= request.start_us:
+        raise InvalidArgumentError.of("end_us", "must be after start_us")
 
 
 def _check_series(series: int, last: int) -> None:
@@ -358,7 +386,7 @@ def _check_series(series: int, last: int) -> None:
     if series > most:
         error = InvalidArgumentError.of(
             "machine_ids",
-            f"have {series} series; at most {most} can be asked for at once{f' with last={last}' if last else ''}; "
+            f"have {series} series; at most {most} are allowed in one query{f' with last={last}' if last else ''}; "
             "name sensors, or fewer machines",
         )
         error.reason = TOO_MANY_SERIES
@@ -381,7 +409,11 @@ def _pages(machines: Iterable[ingestion_pb2.Machine], most: int) -> Iterator[lis
 
 
 def _parse_event_token(page_token: str) -> tuple[int, str] | None:
-    """Parses a page token: time and id of the last event of the previous page. Raises InvalidArgumentError."""
+    """Returns the time and id of the last event of the previous page; None for the first page.
+
+    Raises:
+        InvalidArgumentError: The token is invalid.
+    """
     if not page_token:
         return None
     at_us, slash, id_ = page_token.partition("/")
@@ -389,27 +421,36 @@ def _parse_event_token(page_token: str) -> tuple[int, str] | None:
 
 
 def _parse_token_number(text: str) -> int:
+    """Returns the number in a page token. Raises InvalidArgumentError."""
     if not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
-        raise InvalidArgumentError.of("page_token", "is none that this service gave out")
+        raise InvalidArgumentError.of("page_token", "was not issued by this service")
     return int(text)
 
 
 def _extend_tail(tail: CachedSeries, points: Points, late: int, start: int, last: int) -> None:
-    """Keeps what was read in the tail.
+    """Adds what was read from the store to the beginning of a tail.
 
-    `last` is the number of readings that were asked for; 0 for all from `start` on.
+    Args:
+        tail: The tail.
+        points: What was read.
+        late: The value of `tail.late` before the store was asked.
+        start: The time from which on readings were asked for.
+        last: The number of readings that were asked for; 0 for all from `start` on.
     """
     whole = not last or len(points.timestamps) < last
     tail.prepend_readings(points.timestamps, points.values, late, start if whole else int(points.timestamps[0]))
 
 
 def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:
+    """Raises InvalidArgumentError if an event is invalid. prefix: where it is in the request."""
     if not _KIND.fullmatch(event.kind):
-        raise InvalidArgumentError.of(f"{prefix}kind", f"{event.kind[:40]!r} is no kind; use a-z and _, at most 32")
+        raise InvalidArgumentError.of(
+            f"{prefix}kind", f"{event.kind[:40]!r} is not a valid kind; use at most 32 of a-z and _"
+        )
     if event.machine_id and (problem := machine_id_problem(event.machine_id)):
         raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
     if not 0 <= event.at_us < _END_OF_TIME:
-        raise InvalidArgumentError.of(f"{prefix}at_us", "is no time")
+        raise InvalidArgumentError.of(f"{prefix}at_us", "is not a valid time")
     if len(event.id) > _NAME_LENGTH:
         raise InvalidArgumentError.of(f"{prefix}id", f"must have at most {_NAME_LENGTH} characters")
     if len(event.content) > _EVENT_BYTES:

@@ -113,11 +113,11 @@ async def complete_registration(
     """
     task = asyncio.create_task(registering, name="registration")
 
-    def tell(done: asyncio.Task[MachineRecord]) -> None:
+    def report_result(done: asyncio.Task[MachineRecord]) -> None:
         if not done.cancelled() and done.exception() is None and registered is not None:
             registered(done.result())
 
-    task.add_done_callback(tell)
+    task.add_done_callback(report_result)
     return await asyncio.shield(task)
 
 
@@ -128,7 +128,8 @@ class Store(Protocol):
     def shared(self) -> bool:
         """Whether other processes write to it too. Their changes are then found by `changes` and `find`."""
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        """Starts the background work."""
 
     async def close(self) -> None:
         """Writes what is queued, then closes the store."""
@@ -147,9 +148,11 @@ class Store(Protocol):
             ResourceExhaustedError: If the queue is full and `wait` is false.
         """
 
-    async def list_machines(self) -> list[MachineRecord]: ...
+    async def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines."""
 
-    async def summaries(self) -> list[SeriesSummary]: ...
+    async def summaries(self) -> list[SeriesSummary]:
+        """Returns the summary of each series."""
 
     async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
         """Registers a machine.

@@ -40,7 +40,7 @@ _SECRET_BYTES = 32
 _MOST_KEYS = 1000
 _REMEMBERED = 1000  # recently verified keys, since a hash takes tens of milliseconds of CPU and 19 MiB
 _REMEMBERED_FOR = 60.0  # seconds
-_LOOK_EVERY = 5.0  # seconds between two checks whether the file has changed
+_CHECK_EVERY = 5.0  # seconds between two checks whether the file has changed
 _GUESSES = 0.2, 20.0  # allowed wrong secrets for one key from one address: per second, and as a burst
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's minimum for argon2id
 
@@ -76,6 +76,7 @@ class KeyRecord(BaseModel):
         return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
     def identity(self, kind: Kind = "key") -> Identity:
+        """Returns the identity that the key proves. kind: how it is proved, by the key itself or by a session."""
         until = self.expires.timestamp() if self.expires else math.inf
         return Identity(
             f"{KEY_USER_PREFIX}{self.name}", parse_roles(self.roles), kind, frozenset(self.sites), self.id, until
@@ -83,6 +84,8 @@ class KeyRecord(BaseModel):
 
 
 class KeyFile(BaseModel):
+    """The content of the key file."""
+
     model_config = ConfigDict(extra="forbid")
 
     keys: tuple[KeyRecord, ...] = Field((), max_length=_MOST_KEYS)
@@ -140,7 +143,7 @@ def read_valid_keys(path: Path) -> list[KeyRecord]:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             problem = f"{'.'.join(map(str, first['loc'])) or 'key'}: {first['msg']}"
-            damage.report("key", name, problem, "it opens nothing; correct or remove it")
+            damage.report("key", name, problem, "it grants no access; correct or remove it")
         else:
             damage.withdraw("key", name)
     return keys
@@ -163,7 +166,12 @@ def locked_key_file(path: Path) -> Generator[None]:
 
 
 class ApiKeys:
-    """The keys of a file. The file is read again when it changes."""
+    """The keys of a file. The file is read again when it changes.
+
+    Args:
+        path: The key file.
+        clock: Monotonic time in seconds.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Reads the file. Raises KeyFileError if it is not a list of keys."""
@@ -171,7 +179,7 @@ class ApiKeys:
         self._clock = clock
         self._records: dict[str, KeyRecord] = {}
         self._stamp: tuple[int, int] | None = None
-        self._looked_at = float("-inf")
+        self._checked_at = float("-inf")
         self._remembered: collections.OrderedDict[bytes, tuple[float, str]] = collections.OrderedDict()
         self._guesses = RateLimits(*_GUESSES, clock=clock)
         self._thread = ThreadPoolExecutor(1, "api-keys")
@@ -213,11 +221,12 @@ class ApiKeys:
         return record.identity("session") if record else None
 
     def _active_record(self, id_: str) -> KeyRecord | None:
-        if self._clock() - self._looked_at >= _LOOK_EVERY:
+        """Returns the record of a key that is neither revoked nor expired, or None. Reads the file again if it changed."""
+        if self._clock() - self._checked_at >= _CHECK_EVERY:
             try:
                 self._load()
             except KeyFileError as error:
-                logger.error("the last good keys stay in use: %s", error)
+                logger.error("the key file cannot be used; the last valid keys stay in force: %s", error)
         record = self._records.get(id_)
         if record is None or (record.expires is not None and record.expires <= datetime.now(UTC)):
             return None
@@ -228,6 +237,7 @@ class ApiKeys:
         return verified_hash == record.hash and self._clock() - at < _REMEMBERED_FOR
 
     async def _matches(self, digest: bytes, secret: str, record: KeyRecord) -> bool:
+        """Whether a secret is the one of the record. Remembers it if so."""
         # On one separate thread, so that guesses do not take memory and CPU from requests
         loop = asyncio.get_running_loop()
         if not await loop.run_in_executor(self._thread, _verify, record.hash, secret):
@@ -239,7 +249,7 @@ class ApiKeys:
         return True
 
     def _load(self) -> None:
-        self._looked_at = self._clock()
+        self._checked_at = self._clock()
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
@@ -251,6 +261,7 @@ class ApiKeys:
 
 
 def _verify(hash_: str, secret: str) -> bool:
+    """Whether the secret has this hash."""
     try:
         return _HASHER.verify(hash_, secret)
     except (VerificationError, InvalidHashError):  # a wrong secret, or a damaged hash

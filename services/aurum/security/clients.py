@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_CLIENTS = 10_000
 _ALL = ("*",)
-_LOOK_EVERY = 2.0  # seconds between two checks whether the file has changed
+_CHECK_EVERY = 2.0  # seconds between two checks whether the file has changed
 _ROLES = {role.value: role for role in Role}
 
 
@@ -54,17 +54,19 @@ class ClientRule(BaseModel):
     def _known(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
         wrong = next((role for role in roles if role not in _ROLES), None)
         if wrong is not None:
-            raise ValueError(f"{wrong!r} is no role; there are {', '.join(_ROLES)}")
+            raise ValueError(f"{wrong!r} is not a role; the roles are {', '.join(_ROLES)}")
         return roles
 
     @model_validator(mode="after")
     def _owned_once(self) -> Self:
         if self.owner and self.site:
-            raise ValueError("owner and site are two answers to the same question; give one of them")
+            raise ValueError("owner and site exclude each other; give one of them")
         return self
 
 
 class ClientFile(BaseModel):
+    """The content of the clients file."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     clients: tuple[ClientRule, ...] = Field(max_length=_MOST_CLIENTS)
@@ -93,16 +95,20 @@ class Client:
 
     @property
     def may_access_all_machines(self) -> bool:
+        """Whether the client may access every machine."""
         return "*" in self.machines
 
     def may_use_source(self, source_id: str) -> bool:
+        """Whether the client may send batches of a source."""
         return _matches_any(self.sources, source_id)
 
     def may_access_machine(self, machine_id: str) -> bool:
+        """Whether the client may access a machine."""
         return _matches_any(self.machines, machine_id)
 
 
 def _matches_any(patterns: tuple[str, ...], name: str) -> bool:
+    """Whether a name matches one of some shell patterns."""
     return patterns == _ALL or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -151,21 +157,24 @@ class FollowedClients:
         self._clock = clock
         self._stamp = _stamp(path)
         self._clients = load_clients(path)
-        self._looked_at = clock()
+        self._checked_at = clock()
         self._reader = ThreadPoolExecutor(1, "clients-file")  # thousands of entries take seconds to read
         self._reading: Future[None] | None = None
 
     def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
+        """Returns the client of a certificate; see Clients.client_for."""
         self._refresh_if_due()
         return self._clients.client_for(properties)
 
     def client_named(self, name: str) -> Client | None:
+        """Returns the client with a name, or None if there is none."""
         self._refresh_if_due()
         return self._clients.client_named(name)
 
     def _refresh_if_due(self) -> None:
-        if self._clock() - self._looked_at >= _LOOK_EVERY and (self._reading is None or self._reading.done()):
-            self._looked_at = self._clock()
+        """Reads the file in the background if it has not been checked for a while."""
+        if self._clock() - self._checked_at >= _CHECK_EVERY and (self._reading is None or self._reading.done()):
+            self._checked_at = self._clock()
             self._reading = self._reader.submit(self._refresh)
 
     def _refresh(self) -> None:
@@ -175,13 +184,14 @@ class FollowedClients:
         try:
             self._clients = load_clients(self._path)
         except ClientFileError as error:
-            logger.error("the file of clients cannot be used, the last good clients stay in force: %s", error)
+            logger.error("the clients file cannot be used; the last valid clients stay in force: %s", error)
         else:
             logger.info("the clients of %s are in force", self._path)
         self._stamp = stamp
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
+    """Returns what changes with each change of a file, or None without a file."""
     try:
         status = path.stat()
     except OSError:

@@ -67,6 +67,7 @@ class Identity:
         return any(role in _INCLUDED[each] for each in self.roles)
 
     def may_see(self, site: str) -> bool:
+        """Whether the caller may see machines of a site."""
         return not self.sites or site in self.sites
 
     @property
@@ -90,7 +91,7 @@ def parse_roles(names: Iterable[str]) -> frozenset[Role]:
     names = list(names)
     wrong = next((name for name in names if name not in roles_by_name), None)
     if wrong is not None:
-        raise ValueError(f"{wrong!r} is no role; there are {', '.join(roles_by_name)}")
+        raise ValueError(f"{wrong!r} is not a role; the roles are {', '.join(roles_by_name)}")
     if not names:
-        raise ValueError(f"at least one role must be given; there are {', '.join(roles_by_name)}")
+        raise ValueError(f"at least one role must be given; the roles are {', '.join(roles_by_name)}")
     return frozenset(roles_by_name[name] for name in names)

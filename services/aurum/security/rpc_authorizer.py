@@ -18,13 +18,20 @@ from aurum.v1 import ingestion_pb2
 
 
 class Peer(Protocol):
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
+    """The peer of a call, as gRPC's context describes it."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Returns the properties of the peer's certificate; empty without one."""
 
 
 class KnownClients(Protocol):
-    def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None: ...
+    """The clients that a server knows."""
 
-    def client_named(self, name: str) -> Client | None: ...
+    def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
+        """Returns the client of a certificate, or None if it is unknown."""
+
+    def client_named(self, name: str) -> Client | None:
+        """Returns the client with a name, or None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,14 @@ class RpcAuthorizer:
                 whole plant, or the method is in no table.
         """
         if method not in RPCS:
-            raise PermissionDeniedError(f"{method} is closed: no role is known to open it")
-        wanted = RPCS[method]
-        if wanted is PUBLIC:
+            raise PermissionDeniedError(f"{method} is refused: the table of permissions does not contain it")
+        required = RPCS[method]
+        if required is PUBLIC:
             return ""
-        client = _require_role(self._clients.client_for(peer.auth_context()), wanted)
+        client = _require_role(self._clients.client_for(peer.auth_context()), required)
         if method in RPCS_OF_WHOLE_PLANT and not client.may_access_all_machines:
             raise _whole_plant_error(client)
-        _admitted_call.set(_AdmittedCall(self._clients, client.identity.user_id, wanted))
+        _admitted_call.set(_AdmittedCall(self._clients, client.identity.user_id, required))
         if client.identity.has(Role.SERVICE):  # only services may call on behalf of a user
             user_id = get_request_context().get("user_id")
             return None if user_id is None else f"user/{user_id}"
@@ -79,17 +86,19 @@ class RpcAuthorizer:
         return f"certificate/{client.identity.user_id}"
 
 
-def _require_role(client: Client | None, wanted: Role) -> Client:
+def _require_role(client: Client | None, required: Role) -> Client:
+    """Returns the client. Raises UnauthenticatedError if it is unknown, PermissionDeniedError if it lacks the role."""
     if client is None:
-        raise UnauthenticatedError("the client's certificate is none that is known here (AURUM_RPC_CLIENTS_FILE)")
-    if not client.identity.has(wanted):
-        raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {wanted.value} for this")
+        raise UnauthenticatedError("the client's certificate is unknown (AURUM_RPC_CLIENTS_FILE)")
+    if not client.identity.has(required):
+        raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {required.value} for this")
     return client
 
 
 def _whole_plant_error(client: Client) -> PermissionDeniedError:
+    """Returns the error for a client that is bound to some machines."""
     return PermissionDeniedError(
-        f"{client.identity.user_id} speaks for some machines only, and this is of the plant as a whole"
+        f"{client.identity.user_id} is bound to some machines, and this concerns the whole plant"
     )
 
 
@@ -130,7 +139,7 @@ def with_caller_as_owner(batch: Batch) -> Batch:
     if client is None:
         return batch
     if not client.may_use_source(batch.source_id):
-        raise PermissionDeniedError(f"{client.identity.user_id} does not speak for source {batch.source_id!r}")
+        raise PermissionDeniedError(f"{client.identity.user_id} may not use source {batch.source_id!r}")
     require_machines(series.machine_id for series in batch.series)
     if client.identity.has(Role.SERVICE):
         return batch
@@ -157,6 +166,7 @@ def required_owner(stated: str) -> str:
 
 
 def _owner_within(client: Client, stated: str, field: str) -> str:
+    """Returns the owner of a client's sources, followed by the stated owner. Raises InvalidArgumentError."""
     owner = client.owner if not stated else f"{client.owner}/{stated}"
     if len(owner) > MAX_OWNER:
         raise InvalidArgumentError.of(field, f"is too long; {MAX_OWNER} characters are allowed with the client's")
@@ -170,7 +180,7 @@ def require_machines(machine_ids: Iterable[str]) -> None:
         return
     for machine_id in machine_ids:
         if not client.may_access_machine(machine_id):
-            raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {machine_id!r}")
+            raise PermissionDeniedError(f"{client.identity.user_id} may not access machine {machine_id!r}")
 
 
 def require_subject(machine_id: str) -> None:
@@ -197,7 +207,7 @@ def may_read() -> bool:
 
 
 def without_hidden_readings(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
-    """Returns a machine for the answer to a registration, without readings if the caller may not read them."""
+    """Returns a registered machine for its registrant, without readings if the caller may not see them."""
     if not may_read():
         for field in ("sensors", "first_seen_us", "last_seen_us"):
             machine.ClearField(field)
@@ -217,7 +227,7 @@ def rpc_authorizer(settings: Settings, host: str, setting: str) -> RpcAuthorizer
         return None
     if settings.rpc_clients_file is None:
         raise SettingsError(
-            "AURUM_RPC_CLIENTS_FILE must say what each client may do, since AURUM_RPC_TLS_FOLDER is set"
+            "AURUM_RPC_CLIENTS_FILE is required, since AURUM_RPC_TLS_FOLDER is set; set it to the file of clients"
         )
     try:
         return RpcAuthorizer(FollowedClients(settings.rpc_clients_file))

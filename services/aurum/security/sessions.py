@@ -45,6 +45,7 @@ class Sessions:
 
     @property
     def seconds(self) -> int:
+        """The longest duration of a session in seconds."""
         return int(self._seconds)
 
     def begin(self, identity: Identity) -> str:

@@ -33,7 +33,7 @@ class SourceLimits:
             if not wait:
                 metrics.auth_refused_total.labels("source_rate").inc()
                 raise ResourceExhaustedError(
-                    f"source {batch.source_id} sends more than its share (AURUM_INGESTION_SOURCE_RATE)",
+                    f"source {batch.source_id} exceeds its rate (AURUM_INGESTION_SOURCE_RATE)",
                     reason=RATE_LIMIT,
                     retry_after=seconds,
                 )

@@ -79,7 +79,7 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.InvalidTokenError, *_UNREADABLE) as error:
-            raise TokenError("the token is no JWT") from error
+            raise TokenError("the token is not a JWT") from error
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:
             raise TokenError("the token is not signed with an algorithm that is accepted here")
@@ -87,7 +87,7 @@ class Tokens:
             raise TokenError("the token names no key (kid)")
         key = await self._key(kid)
         if key.algorithm_name != algorithm:
-            raise TokenError("the token's algorithm is not its key's")
+            raise TokenError("the token's algorithm differs from that of its key")
         try:
             claims = jwt.decode(
                 token,
@@ -126,7 +126,7 @@ class Tokens:
             await self._refresh(kid)
         key = self._keys.get(kid)
         if key is None:
-            raise TokenError("the token's key is none of its issuer's" if self.problem is None else self.problem)
+            raise TokenError(self.problem or "the token's key is not a key of its issuer")
         return key
 
     async def _refresh(self, kid: str) -> None:
@@ -177,7 +177,7 @@ def _printable_user(name: str) -> str:
     if not name.strip():
         raise TokenError("the token names no user (preferred_username, email, sub)")
     if name.startswith(KEY_USER_PREFIX):
-        raise TokenError(f"the token's user begins with {KEY_USER_PREFIX}, which stands for API keys")
+        raise TokenError(f"the token's user begins with {KEY_USER_PREFIX}, which is reserved for API keys")
     shown = "".join(each if each.isprintable() else "?" for each in name[:_MOST_USER])
     return shown if shown == name else f"{shown}#{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 

@@ -15,10 +15,20 @@ _REST = struct.Struct(">Qqd")
 
 
 def encode(order: int, source_id: str, sequence: int, at_us: int, value: float) -> bytes:
+    """Returns the cell of a reading.
+
+    Args:
+        order: The order of its source, see `Latest.rank`.
+        source_id: The id of its source.
+        sequence: The sequence of its batch.
+        at_us: The time of the reading in µs since 1970.
+        value: The value.
+    """
     return _ORDER.pack(order) + source_id.encode() + b"\0" + _REST.pack(sequence, at_us, value)
 
 
 def decode(cell: bytes) -> Latest:
+    """Returns the reading in a cell, with its rank."""
     (order,) = _ORDER.unpack_from(cell)
     sequence, at_us, value = _REST.unpack_from(cell, len(cell) - _REST.size)
     source_id = cell[_ORDER.size : -_REST.size - 1].decode()

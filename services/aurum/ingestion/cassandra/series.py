@@ -34,6 +34,7 @@ class CassandraSeries:
         return sorted(row.day for row in self.session.rows("days", (self.machine_id, self.sensor)))
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
+        """Returns the segments that overlap [start_us, end_us)."""
         days = [day for day in self.days() if start_us // DAY_US <= day <= (end_us - 1) // DAY_US]
         pieces: list[Piece] = []
         keys = self.session.rows_for_each("segment_keys", [(self.machine_id, self.sensor, day) for day in days])
@@ -46,6 +47,7 @@ class CassandraSeries:
         return pieces
 
     def newest_before(self, before_us: int) -> int | None:
+        """Returns the start of the newest segment that begins before `before_us`, or None."""
         for day in reversed(self.days()):
             if day * DAY_US >= before_us:
                 continue

@@ -81,7 +81,7 @@ def parse_url(url: str, **more: Any) -> CassandraOptions:
         elif (name == "consistency" and value in ConsistencyLevel.name_to_value) or name == "datacenter":
             options[name] = value
         else:
-            raise ValueError(f"{name}={value} in {url!r} is none of replication, consistency, datacenter")
+            raise ValueError(f"{name}={value} in {url!r} is not a valid replication, consistency or datacenter")
     return CassandraOptions(hosts, keyspace, **options, **more)
 
 
@@ -160,6 +160,7 @@ class CassandraSession:
             raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
 
     def close(self) -> None:
+        """Closes the connections to the cluster. Blocks."""
         self._cluster.shutdown()
 
     async def _attempt(self, name: str, parameters: Sequence[Any]) -> list[Any]:
@@ -189,8 +190,8 @@ class CassandraSession:
                 self._cluster.refresh_nodes()
                 continue
             raise FailedPreconditionError(
-                f"Cassandra has {nodes} nodes and everything is to be kept {options.replication} times; add nodes, or "
-                f"say ?replication={nodes} in AURUM_STORE_URL"
+                f"Cassandra has {nodes} nodes, fewer than the replication factor {options.replication}; add nodes, or "
+                f"set ?replication={nodes} in AURUM_STORE_URL"
             )
         self._run(
             f"CREATE KEYSPACE IF NOT EXISTS {options.keyspace} WITH replication = "
@@ -202,8 +203,8 @@ class CassandraSession:
         version_in_use = row.version if row else 0
         if version_in_use > schema.VERSION:
             raise FailedPreconditionError(
-                f"keyspace {options.keyspace} was made by a newer version (its format is {version_in_use}, this one knows "
-                f"{schema.VERSION}); it is left untouched: start the newer version, or name another keyspace"
+                f"keyspace {options.keyspace} was made by a newer version: its format is {version_in_use}, and this "
+                f"version reads {schema.VERSION}. It is left unchanged; start the newer version, or use another one"
             )
         for version in range(version_in_use + 1, schema.VERSION + 1):
             for step in schema.STEPS[version]:

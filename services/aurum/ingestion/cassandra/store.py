@@ -121,9 +121,11 @@ class CassandraStore:
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        """Starts the housekeeping."""
         self._keeper = asyncio.create_task(self._run_housekeeping(), name="store-housekeeping")
 
     async def close(self) -> None:
+        """Waits for the batches in progress, then closes the connections."""
         if self._writes:
             await asyncio.wait(self._writes)
         if self._keeper:
@@ -134,17 +136,20 @@ class CassandraStore:
         await asyncio.to_thread(self._session.close)
 
     def problem(self) -> str | None:
+        """Returns why Cassandra could not be used last time, or None."""
         return self._session.problem
 
     @property
     def waiting_bytes(self) -> int:
+        """The bytes of batches that are being written."""
         return self._waiting_bytes
 
     async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+        """Begins to write a batch; see Store.append_batch."""
         while self._waiting_bytes >= self._queue_bytes:
             if not wait:
                 raise ResourceExhaustedError(
-                    f"{self._waiting_bytes} bytes of batches are on their way to the store; send again later",
+                    f"{self._waiting_bytes} bytes of batches wait to be stored; try again later",
                     retry_after=0.5,
                 )
             self._room.clear()
@@ -156,10 +161,12 @@ class CassandraStore:
         return task
 
     async def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines, ordered by id."""
         rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("machines", _EACH_BUCKET)))
         return sorted((_record(row) for row in rows), key=lambda machine: machine.machine_id)
 
     async def summaries(self) -> list[SeriesSummary]:
+        """Returns the summary of each series."""
         rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("latest", _EACH_BUCKET)))
         return [
             SeriesSummary(row.machine_id, sensor, row.first_us or latest.at_us, latest.at_us, latest.value, latest.rank)
@@ -168,6 +175,7 @@ class CassandraStore:
         ]
 
     async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
+        """Registers a machine; see Store.register."""
         return await complete_registration(self._register(machine), registered)
 
     async def _register(self, machine: MachineRecord) -> MachineRecord:
@@ -182,6 +190,7 @@ class CassandraStore:
         return stored
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        """Whether one owner owns all sources of a machine; see Store.sent_only_by."""
         rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
         owned: set[str] = set()  # sources that the owner is known to own
         for sensor in (rows[0].sensors or ()) if rows else ():
@@ -207,6 +216,7 @@ class CassandraStore:
         return {""}
 
     async def record_events(self, events: Sequence[Event]) -> None:
+        """Stores events, and those of the plant as a whole in the journal too."""
         rows: list[tuple[Any, ...]] = []
         journal: list[tuple[Any, ...]] = []
         # Numbers follow the clock of this replica. An event recorded twice is in the journal twice; its first number
@@ -222,12 +232,14 @@ class CassandraStore:
         await self._execute_all("add_to_journal", journal)
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
+        """Returns events of the plant as a whole; see Store.journal."""
         rows = await self._session.execute("journal", (kind, after, before, limit))
         return [Event(row.kind, "", row.at_us, row.id, row.data, row.number) for row in rows]
 
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
+        """Returns the newest events of a machine; see Store.events."""
         end = (min(end_us, 2**62), "")
         parameters = (kind, machine_id, start_us, *(min(end, before) if before else end), limit)
         return [Event(*row) for row in await self._session.execute("events", parameters)]
@@ -235,17 +247,19 @@ class CassandraStore:
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
+        """Returns readings of a series; see Store.read."""
         series = CassandraSeries(self._session, machine_id, sensor)
 
         def query() -> Points:
             for _ in range(_READ_ATTEMPTS):
                 with contextlib.suppress(SegmentsChangedError):
                     return series_reader.read(series, start_us, end_us, points=points, last=last)
-            raise UnavailableError("the segments asked for are being merged; ask again", retry_after=0.2)
+            raise UnavailableError("the requested segments are being merged; try again", retry_after=0.2)
 
         return await self._on_reader(query)
 
     async def changes(self) -> list[Change]:
+        """Returns what other replicas have published within the last seconds."""
         now = _slot()
         slots = [(slot,) for slot in range(now - _SLOTS_BACK, now + 1)]
         rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("changes", slots)))
@@ -264,6 +278,7 @@ class CassandraStore:
         return list(by_machine.values())
 
     async def find_machine(self, machine_id: str) -> Change | None:
+        """Returns a machine with its latest readings, or None."""
         machine = await self._read_machine(machine_id)
         if machine is None:
             return None
@@ -294,6 +309,7 @@ class CassandraStore:
         return Written(batch.readings, 0, (source.order, batch.source_id, batch.sequence))
 
     def _write_ended(self, nbytes: int, task: "asyncio.Task[Written]") -> None:
+        """Frees the room of a batch and wakes those that wait for it."""
         self._writes.discard(task)
         self._waiting_bytes -= nbytes
         self._room.set()
@@ -301,6 +317,7 @@ class CassandraStore:
             task.exception()  # retrieves the exception, which the caller also gets if it still waits
 
     def _rows(self, batch: Batch, order: int) -> list[tuple[Any, ...]]:
+        """Packs a batch into rows of segments, one for each series and UTC day."""
         rows: list[tuple[Any, ...]] = []
         for series in batch.series:
             timestamps, values = series.timestamps, series.values
@@ -420,12 +437,14 @@ class CassandraStore:
             self._shown.popitem(last=False)
 
     async def _ensure_machine(self, machine_id: str) -> None:
+        """Adds a machine to the tables unless that is known to have been done."""
         if ("machine", machine_id) in self._noted:
             return
         await self._session.execute("add_machine", (_bucket(machine_id), machine_id))
         self._mark_ensured(("machine", machine_id))
 
     async def _ensure_days(self, days: Iterable[tuple[str, str, int]]) -> None:
+        """Adds days of series to the tables unless that is known to have been done."""
         new = [day for day in days if ("day", *day) not in self._noted]
         # One day longer than the readings, because those at the end of the day expire later
         await self._execute_all("add_day", [(*day, self._ttl + 86_400 if self._ttl else 0) for day in new])
@@ -468,9 +487,9 @@ class CassandraStore:
                     merged = await asyncio.get_running_loop().run_in_executor(self._merger, merging)
                     metrics.ingestion_segments_merged_total.inc(merged)
             except AurumError as error:
-                logger.warning("small segments could not be merged: %s", error.message)
+                logger.warning("merging small segments failed and is retried: %s", error.message)
             except Exception:
-                logger.exception("small segments could not be merged, which is tried again")
+                logger.exception("merging small segments failed and is retried")
 
 
 def _record(row: Any) -> MachineRecord:

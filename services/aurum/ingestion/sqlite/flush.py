@@ -140,6 +140,7 @@ def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list
 
 
 def _write_sources(connection: sqlite3.Connection, frozen: Frozen) -> None:
+    """Replaces the rows of the sources that have changed."""
     now = now_us()
     for source_id, source in frozen.sources:
         row = (source.number, source_id, now, source.owner, source.closed)

@@ -69,6 +69,7 @@ def damaged_segments(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def segment_name(id_: int, machine_id: str | None, sensor: str | None, start_us: int) -> str:
+    """Returns the name of a segment for reports about it."""
     return f"{id_} of machine {machine_id}, sensor {sensor}, day {start_us // DAY_US}"
 
 

@@ -81,6 +81,8 @@ class Readers:
 
 
 class _Reader:
+    """A connection for queries, used by one query at a time."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = connect(path, read_only=True)

@@ -33,6 +33,7 @@ class SqliteSeries:
     damaged: dict[int, str] = field(default_factory=dict)
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
+        """Returns the segments and recent readings that overlap [start_us, end_us)."""
         # A segment never spans two days, so it is found by its start.
         rows = self.connection.execute(
             "SELECT segments.id, start_us, source, sequence, end_us, count FROM segments "
@@ -46,6 +47,7 @@ class SqliteSeries:
         return pieces
 
     def newest_before(self, before_us: int) -> int | None:
+        """Returns a time before `before_us`, on the day of the newest reading before it, or None."""
         newest: int | None = self.connection.execute(
             "SELECT max(start_us) FROM segments JOIN series ON series.id = segments.series "
             "WHERE machine_id = ? AND sensor = ? AND start_us < ?",
@@ -58,6 +60,7 @@ class SqliteSeries:
         return newest
 
     def load(self, pieces: Sequence[Piece]) -> list[Segment]:
+        """Returns the readings of each piece. Damaged segments are empty and added to `damaged`."""
         return [self._load(piece.place) for piece in pieces]
 
     def _load(self, place: int | Part) -> Segment:
@@ -87,6 +90,7 @@ def _piece(part: Part) -> Piece:
 
 
 def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:
+    """Returns all machines in the tables, ordered by id."""
     return [MachineRecord(*row) for row in connection.execute("SELECT * FROM machines ORDER BY machine_id")]
 
 
@@ -119,6 +123,7 @@ def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[
 
 
 def read_summaries(connection: sqlite3.Connection) -> list[SeriesSummary]:
+    """Returns the summary of each series in the tables."""
     rows = connection.execute(
         "SELECT machine_id, sensor, first_us, last_us, last_value, last_source, last_sequence FROM series"
     )

@@ -44,12 +44,14 @@ class Snapshot:
     damaged: dict[int, str] = field(default_factory=dict)
 
     def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines, ordered by id, including those that only the log has."""
         machines = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
         for machine_id, _ in self.recent.series_keys():
             machines.setdefault(machine_id, MachineRecord(machine_id, "", "", 0, ""))
         return [machines[machine_id] for machine_id in sorted(machines)]
 
     def sensors(self, machine_id: str) -> list[str]:
+        """Returns the sensors of a machine, sorted."""
         rows = self.connection.execute("SELECT sensor FROM series WHERE machine_id = ?", (machine_id,))
         recent = (sensor for machine, sensor in self.recent.series_keys() if machine == machine_id)
         return sorted({*(row[0] for row in rows), *recent})
@@ -98,7 +100,7 @@ def open_snapshot(path: Path) -> Iterator[Snapshot]:
     version = found_version(path, schema.APPLICATION)
     if version != schema.VERSION:
         raise NewerDatabaseError(
-            f"{path} has format {version}, and this version reads {schema.VERSION}; "
+            f"{path} has format {version}, but this version reads format {schema.VERSION}; "
             + ("start ingestion once, which converts it" if version < schema.VERSION else "use a newer version")
         )
     connection = connect(path, read_only=True)
@@ -169,7 +171,7 @@ def check(path: Path) -> CheckResult:
             try:
                 timestamps, _ = unpack(data)
                 if (int(timestamps[0]), int(timestamps[-1]), len(timestamps)) != (start, end, count):
-                    raise CorruptSegmentError("its content is not what the tables say")
+                    raise CorruptSegmentError("its content differs from its row in the tables")
                 readings += count
             except CorruptSegmentError as error:
                 problems.append(f"segment {segment_name(id_, machine_id, sensor, start)}: {error}")
@@ -178,7 +180,7 @@ def check(path: Path) -> CheckResult:
         ]
     log_records, damage = segment_log.check(log_folder(path))
     for each in damage:
-        kind = "of an unfinished write, never acknowledged, which the next start cuts off" if each.at_end else "damaged"
+        kind = "an unfinished, unacknowledged write, which the next start removes" if each.at_end else "damaged"
         problems.append(f"{each.path}: {each.bytes} bytes at {each.offset} are {kind}")
     return CheckResult(segments, readings, log_records, problems)
 
@@ -218,7 +220,7 @@ def backup(path: Path, target: Path) -> int:
         FileNotFoundError, NewerDatabaseError, sqlite3.DatabaseError: As open_snapshot.
     """
     if target.exists() or log_folder(target).exists():
-        raise FileExistsError(f"{target} exists already; give a path where nothing is")
+        raise FileExistsError(f"{target} exists already; give a path that does not exist")
     with open_snapshot(path):
         pass  # checks that it is a store
     target.parent.mkdir(parents=True, exist_ok=True)

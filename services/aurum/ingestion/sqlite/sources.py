@@ -96,7 +96,7 @@ class Sources:
             error = InvalidArgumentError.of(
                 "batch.sequence",
                 f"is {batch.sequence}, and source {batch.source_id} has left so many gaps that its sequences up to "
-                f"{closed} are closed: whether this one was stored is not known any more; send on with higher ones",
+                f"{closed} are closed: it is unknown whether this one was stored; continue with higher sequences",
                 source_id=batch.source_id,
                 sequence=str(batch.sequence),
             )
@@ -128,7 +128,7 @@ class Sources:
             sequence_ranges.record(source.ranges, 0, source.closed)
             metrics.ingestion_sequence_gaps_closed_total.inc(closing)
             logger.warning(
-                "source %s left more than %d gaps in its sequences; up to %d they are refused from now on",
+                "source %s left more than %d gaps in its sequences; sequences up to %d are refused from now on",
                 source_id,
                 _MAX_RANGES,
                 source.closed,

@@ -148,12 +148,14 @@ class SqliteStore:
         self._failing: set[str] = set()  # names of the maintenance work that failed the last time
 
     async def start(self) -> None:
+        """Starts the threads of the log and of the tables, and the housekeeping."""
         self._appends = GroupCommit("store-log", self._append, self._options.queue_bytes)
         self._tables = GroupCommit("store-tables", self._worker_on(self._tables_connection), _TABLE_WORK)
         self._upkeep = GroupCommit("store-upkeep", self._worker_on(self._upkeep_connection), _TABLE_WORK)
         self._keeper = asyncio.create_task(self._run_housekeeping(), name="store-housekeeping")
 
     async def close(self) -> None:
+        """Writes what is queued, flushes the recent readings, and closes the files."""
         if self._keeper and self._appends and self._tables and self._upkeep:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -172,18 +174,23 @@ class SqliteStore:
         self._owned.close()
 
     def problem(self) -> str | None:
+        """Returns why batches or tables cannot be written at the moment, or None."""
         if self._appends is None:
             return "is not started"
         return self._log.problem or self._tables_problem
 
     @property
     def waiting_bytes(self) -> int:
+        """The bytes of batches that wait for the log."""
         return self._appends.waiting_bytes if self._appends else 0
 
     async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+        """Queues a batch for the log; see Store.append_batch."""
         while self._recent_bytes > 2 * self._options.recent_bytes:
             if self._tables_problem:
-                raise ResourceExhaustedError(f"the store takes nothing more: {self._tables_problem}", retry_after=1.0)
+                raise ResourceExhaustedError(
+                    f"the store accepts no more batches: {self._tables_problem}", retry_after=1.0
+                )
             self._room.clear()
             self._wake.set()
             try:
@@ -194,6 +201,7 @@ class SqliteStore:
         return await self._require_started(self._appends).submit(batch, batch.nbytes, wait=wait)
 
     async def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines, including those that are only in the recent readings."""
         machines = await self._readers.run_query("machines", reads.read_machines)
         present = {machine.machine_id for machine in machines}
         for key in self._recent_keys():
@@ -203,6 +211,7 @@ class SqliteStore:
         return machines
 
     async def summaries(self) -> list[SeriesSummary]:
+        """Returns the summary of each series, including its recent readings."""
         recent = {key: self._parts_of(key, Memtable.parts) for key in self._recent_keys()}
         by_series = {
             (each.machine_id, each.sensor): each
@@ -220,20 +229,25 @@ class SqliteStore:
         return list(by_series.values())
 
     async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
+        """Registers a machine; see Store.register."""
         return await complete_registration(
             self._on_tables(lambda connection: _register(connection, machine)), registered
         )
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
+        """Whether one owner owns all sources of a machine; see Store.sent_only_by."""
         return await self._require_started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
 
     async def changes(self) -> list[Change]:
+        """Returns an empty list, since no other process writes to this store."""
         return []
 
     async def find_machine(self, machine_id: str) -> Change | None:
+        """Returns None, since no other process writes to this store."""
         return None
 
     async def record_events(self, events: Sequence[Event]) -> None:
+        """Stores events, and numbers those that are new."""
         rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -249,6 +263,7 @@ class SqliteStore:
         await self._on_tables(insert)
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
+        """Returns events of the plant as a whole; see Store.journal."""
         return await self._readers.run_query(
             "events", lambda connection: reads.read_journal(connection, kind, after, before, limit)
         )
@@ -256,6 +271,7 @@ class SqliteStore:
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
+        """Returns the newest events of a machine; see Store.events."""
         return await self._readers.run_query(
             "events",
             lambda connection: reads.read_events(connection, kind, machine_id, start_us, end_us, limit, before),
@@ -264,6 +280,7 @@ class SqliteStore:
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
+        """Returns readings of a series; see Store.read. Damaged segments are set apart."""
         # Memory first: readings that are flushed in between are then found twice, which is harmless.
         key = (machine_id, sensor)
         recent = self._parts_of(key, Memtable.joined_parts)
@@ -293,6 +310,8 @@ class SqliteStore:
         return part
 
     async def _on_tables(self, work: Work) -> Any:
+        """Runs a piece of work on the tables in a transaction, on their thread."""
+
         def in_transaction(connection: sqlite3.Connection) -> Any:
             with transaction(connection):
                 return work(connection)
@@ -330,7 +349,8 @@ class SqliteStore:
                 self._recent.add_batch(batch, self._sources.record_batch(batch))
             position = records[-1].id
         if self._recent.readings:
-            logger.info("%d readings of the log in %.2f s", self._recent.readings, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            logger.info("%d readings replayed from the log in %.2f s", self._recent.readings, seconds)
 
     def _set_record_apart(self, record: Record, error: AurumError) -> None:
         """Sets apart a valid record that this version cannot decode, so that the store can start without it."""
@@ -343,6 +363,7 @@ class SqliteStore:
     # On the log thread
 
     def _append(self, batches: list[Batch]) -> list[Written | AurumError]:
+        """Appends batches to the log and measures the time."""
         started = time.perf_counter()
         status = "error"
         try:
@@ -353,6 +374,7 @@ class SqliteStore:
         return outcomes
 
     def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
+        """Appends the batches that are new. Returns for each what became of it, or the error that refuses it."""
         new_batches: dict[tuple[str, int], Batch] = {}
         places: dict[tuple[str, int], int] = {}  # index of each fresh batch in `outcomes`
         owners: dict[str, str] = {}  # owners of the sources of these batches
@@ -401,10 +423,12 @@ class SqliteStore:
         return self._frozen
 
     def _wake_housekeeping(self) -> None:
+        """Wakes the housekeeping. May be called on any thread."""
         if self._appends:
             self._appends.loop.call_soon_threadsafe(self._wake.set)
 
     def _worker_on(self, connection: sqlite3.Connection) -> Callable[[list[Work]], list[Any]]:
+        """Returns a function that runs pieces of work on a connection."""
         return lambda items: [_run_work(work, connection) for work in items]
 
     def _prune(self, connection: sqlite3.Connection) -> None:
@@ -437,11 +461,11 @@ class SqliteStore:
                 self._tables_problem = None
             except AurumError as error:
                 if self._tables_problem is None:
-                    logger.error("the tables of the store cannot be written: %s", error.message)
+                    logger.error("the tables of the store cannot be written, which is retried: %s", error.message)
                 self._tables_problem = error.message
                 backoff = min(30.0, backoff * 2)
             except Exception:  # without housekeeping the store would soon refuse everything
-                logger.exception("the store's housekeeping failed, and is tried again")
+                logger.exception("the store's housekeeping failed and is retried")
                 self._tables_problem = "its housekeeping failed; the log says more"
                 backoff = min(30.0, backoff * 2)
             self._room.set()
@@ -483,16 +507,18 @@ class SqliteStore:
         if now - self._looked_at >= _LOOK_THROUGH_EVERY:
             self._looked_at = now
             await self._run_maintenance(
-                "looking for what to merge", lambda tables: self._compactor.find_due(tables, now_us())
+                "finding segments to merge", lambda tables: self._compactor.find_due(tables, now_us())
             )
-            await self._run_maintenance("forgetting what is old", self._prune)
+            await self._run_maintenance("pruning sources and events", self._prune)
         if now - self._counted_at >= _COUNT_EVERY:
             self._counted_at = now
             metrics.ingestion_segments.set(await self._run_maintenance("counting segments", _count_segments) or 0)
-            await self._run_maintenance("looking at damaged segments", report_damaged_segments)
+            await self._run_maintenance("reporting damaged segments", report_damaged_segments)
         if self._options.retention:
             before = now_us() - int(self._options.retention * DAY_US)
-            while expired := await self._run_maintenance("removing what is old", lambda tables: expire(tables, before)):
+            while expired := await self._run_maintenance(
+                "removing expired readings", lambda tables: expire(tables, before)
+            ):
                 metrics.ingestion_readings_expired_total.inc(expired)
         while self._compactor.due and not self._wake.is_set():
             merged = self._compactor.merged_segments
@@ -502,12 +528,17 @@ class SqliteStore:
                 break
 
     async def _run_maintenance(self, what: str, work: Work) -> Any:
-        """Runs a piece of maintenance, and returns its result, or None if it failed."""
+        """Runs a maintenance task on the tables. Returns its result, or None if it failed.
+
+        Args:
+            what: The task, for the log.
+            work: The work on the tables.
+        """
         try:
             done = await self._require_started(self._upkeep).run(work, 1)
         except AurumError as error:
             if what not in self._failing:
-                logger.error("%s fails and is tried again later: %s", what, error.message)
+                logger.error("%s failed and is retried: %s", what, error.message)
             self._failing.add(what)
             metrics.ingestion_maintenance_failures_total.inc()
             return None
@@ -550,6 +581,7 @@ def _database_bytes(path: Path) -> int:
 
 
 def _register(connection: sqlite3.Connection, machine: MachineRecord) -> MachineRecord:
+    """Registers a machine in the tables, unless the same request has registered it already."""
     row = connection.execute("SELECT * FROM machines WHERE machine_id = ?", (machine.machine_id,)).fetchone()
     if row is not None:
         registered = MachineRecord(*row)

@@ -1,4 +1,4 @@
-"""`aurum policy get`, `explain` and `diff`: what governs each call, where it comes from, and what a change would do.
+"""`aurum policy get`, `explain` and `diff`: the policy of each call, its origin, and the effect of a change.
 
 The source is a cluster, whose resources are merged as the operator does, or the policy document of this machine.
 """
@@ -30,22 +30,27 @@ from aurum.runtime.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """documents: by service. origin: where the parts of a call's policy come from, by name. problems: what has no
-    effect, and why."""
+    """The policies in force.
+
+    Attributes:
+        documents: The policy document of each service.
+        origin: Returns where the parts of a call's policy come from, by field.
+        problems: The resources without effect, with the reason.
+    """
 
     documents: Mapping[str, PolicyDocument]
     origin: Callable[[Target], Mapping[str, str]]
     problems: tuple[str, ...] = ()
 
     def policy(self, settings: Settings, target: Target) -> tuple[Policy, str]:
-        """The policy of a call, and what it matches."""
+        """Returns the policy of a call, and the target by which it applies."""
         document = self.documents.get(target.client or "", PolicyDocument())
         policy = document.for_call(target.client or "", target.server, target.method or "*")
         return (policy, policy.target) if policy else (default_policy(settings), "the settings")
 
 
 def policies_of_document(settings: Settings, path: Path | None) -> Effective:
-    """Of a policy document, or the one that the settings name. Raises PolicyError."""
+    """Returns the policies of a document, by default of the one that the settings name. Raises PolicyError."""
     path = path or settings.policy_file
     document = load_policy_document(document_path(path)) if path else PolicyDocument()
 
@@ -57,7 +62,7 @@ def policies_of_document(settings: Settings, path: Path | None) -> Effective:
 
 
 def policies_of_cluster(cluster: ClusterSnapshot) -> Effective:
-    """Of a cluster's resources."""
+    """Returns the policies of a cluster's resources."""
     rules = rules_in_force(cluster)
     documents, problems = {}, []
     for service in cluster.workloads:
@@ -71,14 +76,14 @@ def policies_of_cluster(cluster: ClusterSnapshot) -> Effective:
 
 
 def read_cluster(settings: OperatorSettings) -> ClusterSnapshot:
-    """Raises an error of the client, with a sentence, if there is no cluster."""
+    """Reads the resources and pods of the current kube-context. Raises an error of the client without a cluster."""
     return asyncio.run(
         snapshot_cluster(settings.operator_namespace, settings.operator_release, settings.operator_defaults)
     )
 
 
 def with_proposed_resources(cluster: ClusterSnapshot, path: Path) -> ClusterSnapshot:
-    """The cluster as it would be with the resources in a file. Raises PolicyError."""
+    """Returns the cluster with the resources in a file added or replaced. Raises PolicyError."""
     try:
         bodies = [body for body in plain_yaml.load_all(plain_yaml.read_text(path)) if body]
     except YamlError as error:
@@ -86,7 +91,7 @@ def with_proposed_resources(cluster: ClusterSnapshot, path: Path) -> ClusterSnap
     for number, body in enumerate(bodies):
         kind = body.get("kind") if isinstance(body, dict) else None
         if kind not in KINDS or not str(body.get("apiVersion")).startswith(f"{GROUP}/"):
-            raise PolicyError(f"{path}: document {number} is no {' or '.join(KINDS)} of {GROUP}")
+            raise PolicyError(f"{path}: document {number} is not a {' or '.join(KINDS)} of {GROUP}")
         metadata = body.get("metadata")
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
             raise PolicyError(f"{path}: document {number} has no metadata.name")
@@ -96,7 +101,7 @@ def with_proposed_resources(cluster: ClusterSnapshot, path: Path) -> ClusterSnap
 
 
 def show_cluster(cluster: ClusterSnapshot) -> None:
-    """Prints the resources of a cluster, what has become of them, and who has them."""
+    """Prints the policy resources of a cluster, their conditions, and the pods that apply them."""
     table = Table(box=None, pad_edge=False)
     for column in ("policy", "governs", "generation", "accepted", "programmed", "pods", "laggards"):
         table.add_column(column, overflow="fold")
@@ -115,7 +120,7 @@ def show_cluster(cluster: ClusterSnapshot) -> None:
 
 
 def show_calls(effective: Effective, settings: Settings, services: list[str]) -> None:
-    """Prints what governs each call, in short."""
+    """Prints the main values of the policy of each call."""
     table = Table(box=None, pad_edge=False)
     for column in ("call", "matches", "attempts", "deadline", "attempt", "breaker", "at a time", "from"):
         table.add_column(column, overflow="fold")
@@ -149,7 +154,7 @@ def show_calls(effective: Effective, settings: Settings, services: list[str]) ->
 
 
 def explain(effective: Effective, settings: Settings, target: Target) -> None:
-    """Prints every value that governs a call, with where it comes from."""
+    """Prints every value of the policy of a call, with its origin."""
     policy, matched = effective.policy(settings, target)
     origins = effective.origin(target)
     table = Table(box=None, pad_edge=False)
@@ -166,7 +171,7 @@ def explain(effective: Effective, settings: Settings, target: Target) -> None:
 
 
 def difference(before: Effective, after: Effective) -> str:
-    """What of the services' documents would change; empty if nothing."""
+    """Returns the changes of the services' documents as a unified diff; empty if there are none."""
     lines: list[str] = []
     for service in sorted({*before.documents, *after.documents}):
         old, new = (
@@ -180,7 +185,7 @@ def difference(before: Effective, after: Effective) -> str:
 
 
 def merge_documents(documents: Mapping[str, PolicyDocument]) -> PolicyDocument:
-    """One document for the calls of all services."""
+    """Merges the documents of several services into one, which holds for the calls of all of them."""
     policies = {policy.target: policy for document in documents.values() for policy in document.policies}
     return PolicyDocument(uid="cluster", policies=tuple(policies.values()))
 

@@ -1,4 +1,4 @@
-"""`aurum evaluate` and `aurum explain`: a model on histories from files."""
+"""`aurum evaluate` and `aurum explain`: apply a model to histories from files."""
 
 import sys
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from aurum.readings.history import Run
 
 
 class EvaluationError(ValueError):
-    """What was asked for is not there; the message says what is."""
+    """There is no such model, machine or sensor. The message names what there is."""
 
 
 def evaluate_files(given: DataSelection, root: Path, version: str | None) -> None:
-    """Prints how the models do. Raises EvaluationError, and what loading and evaluating raise."""
+    """Prints the metrics of the models. Raises EvaluationError, and the errors of loading and evaluating."""
     for machine_type, runs in _load_runs(given).items():
         model = _load_model(root, machine_type, version)
         evaluation, last = evaluate_model(model, runs)
@@ -33,12 +33,12 @@ def evaluate_files(given: DataSelection, root: Path, version: str | None) -> Non
         if last is not None:
             print(
                 f"  at the last reading of {last.runs} runs: RMSE {last.rmse:.4g} {unit}, NASA score {last.score:.4g}, "
-                f"{last.coverage:.1%} of intervals hold"
+                f"interval coverage {last.coverage:.1%}"
             )
 
 
 def explain_files(given: DataSelection, root: Path, version: str | None, machine: str | None, top: int) -> None:
-    """Prints what moved the predictions of machines at their last readings. Raises EvaluationError."""
+    """Prints the predictions of machines at their last readings with the strongest factors. Raises EvaluationError."""
     shown = 0
     for machine_type, runs in _load_runs(given).items():
         wanted = [run for run in _last_runs(runs) if machine in (None, run.machine)]
@@ -54,7 +54,7 @@ def explain_files(given: DataSelection, root: Path, version: str | None, machine
 
 def _load_runs(given: DataSelection) -> dict[str, list[Run]]:
     histories = load_histories(given)
-    for note in histories.said:
+    for note in histories.notes:
         print(note, file=sys.stderr)
     return histories.by_type
 
@@ -67,7 +67,9 @@ def _load_model(root: Path, machine_type: str, version: str | None) -> Model:
     serving = read_serving(root, machine_type)
     if serving is None and version is None:
         available = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
-        raise EvaluationError(f"there is no model for machine type {machine_type!r} in {root}; there are: {available}")
+        raise EvaluationError(
+            f"there is no model for machine type {machine_type!r} in {root}; there are models for: {available}"
+        )
     try:
         return load_model(root / machine_type / (version or (serving.version if serving else "")))
     except CorruptModelError as error:

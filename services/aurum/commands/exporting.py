@@ -1,4 +1,4 @@
-"""`aurum export`: readings of a store as Parquet files, one for each machine and day, for pandas, DuckDB and Spark."""
+"""`aurum export`: writes a store's readings as Parquet, one file per machine and day, for pandas, DuckDB and Spark."""
 
 import os
 from collections.abc import Iterator
@@ -30,18 +30,23 @@ _SCHEMA = pa.schema(
 class ReadingsSource(Protocol):
     """A store that is read machine by machine and day by day."""
 
-    def list_machines(self) -> list[MachineRecord]: ...
+    def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines."""
 
-    def sensors(self, machine_id: str) -> list[str]: ...
+    def sensors(self, machine_id: str) -> list[str]:
+        """Returns the sensors of a machine."""
 
     def days(self, key: tuple[str, str]) -> list[int]:
-        """Days since the epoch on which a series has readings."""
+        """Returns the days since the epoch on which a series has readings. key: machine and sensor."""
 
-    def day(self, key: tuple[str, str], day: int) -> tuple[Timestamps, Values]: ...
+    def day(self, key: tuple[str, str], day: int) -> tuple[Timestamps, Values]:
+        """Returns the readings of a series on one day."""
 
 
 @dataclass(slots=True)
 class Exported:
+    """The numbers of files, readings and bytes that were written."""
+
     files: int = 0
     readings: int = 0
     bytes: int = 0
@@ -50,9 +55,13 @@ class Exported:
 def export(
     source: ReadingsSource, folder: Path, since: datetime | None = None, until: datetime | None = None
 ) -> Exported:
-    """Writes machine_id=…/day=YYYY-MM-DD.parquet below the folder; a file is there as a whole or not at all.
+    """Writes machine_id=…/day=YYYY-MM-DD.parquet below a folder. Each file is written atomically.
 
-    since, until: first day, and the day after the last; all days without them.
+    Args:
+        source: The store.
+        folder: The folder, which is created if necessary.
+        since: The first day; None for all from the beginning.
+        until: The day after the last; None for all up to the end.
     """
     first = _day(since) if since else 0
     end = _day(until) if until else 2**31

@@ -1,13 +1,13 @@
-"""Histories from any table, CSV or Parquet: which column is what is declared, or told by the usual names.
+"""Reads histories from tables in CSV or Parquet. The role of each column is declared, or inferred from common names.
 
-A row is one reading of all sensors of one machine. The end of a life is told by a column that is set at failures, by
-one with the life left, or by saying that each machine's last row is its failure.
+A row has the readings of all sensors of one machine at one time. The end of a life is given by a column that is set at
+failures, by a column with the remaining life, or by declaring each machine's last row its failure.
 """
 
 import csv
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ _TYPES = ("machine_type", "asset_type", "equipment_type")
 _TARGETS = (FAULT, "machine_failure", "failure", "failed", "label", "target")
 _LIFE_LEFT = ("rul", "remaining_useful_life", "time_to_failure", "ttf")
 _NO_FAILURE = frozenset({"", "0", "0.0", "no", "none", "normal", "healthy", "ok", "false", "n", "nan", "null"})
-_NUMBERS = 0.5  # share of a text column's cells that are numbers, from which on the others are taken for mistakes
-_COUNTER_BELOW = 1e8  # a time as small as this is no moment since 1970, but a count of hours or cycles
+_NUMBERS = 0.5  # a text column with at least this share of numbers is numeric, and its other cells are errors
+_COUNTER_BELOW = 1e8  # smaller numbers in a time column are a count of hours or cycles, not times since 1970
 _LIFE_BELOW = 2e9  # hours, which are µs in a machine word
 _MOST_NAMED = 5
 _DELIMITERS = ",;\t|"
@@ -38,12 +38,21 @@ _FIRST_ROW = 2  # of a table, after its header
 
 
 class TableRoleError(ValueError):
-    """A column that is declared or needed is not there; the message says what would do."""
+    """A declared or required column is missing. The message says what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredColumns:
-    """Names of columns as they stand in the table; None where they are to be inferred."""
+    """Names of columns, as in the table; None for those to be inferred.
+
+    Attributes:
+        machine_type: The type of all machines; not a column.
+        unit: The column with the machine.
+        time: The column with the time.
+        life: The column that counts life.
+        failure: The column that is set at failures.
+        left: The column with the remaining life.
+    """
 
     machine_type: str | None = None
     unit: str | None = None
@@ -61,15 +70,25 @@ class _Roles:
     failure: str | None
     left: str | None
     machine_type: str | None
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_histories(
     files: Sequence[Path], declared: DeclaredColumns, run_to_failure: bool
 ) -> tuple[dict[str, list[Run]], str | None, list[str]]:
-    """Machine type → runs; the sensor that counts life if it was declared; and what was inferred, in words.
+    """Reads the histories in tables with the same columns.
 
-    Raises TableError, TableRoleError.
+    Args:
+        files: The tables.
+        declared: The columns that are named.
+        run_to_failure: Whether each machine's last row is its failure, unless a column says more.
+
+    Returns:
+        The runs by machine type, the sensor that counts life, and notes on what was inferred.
+
+    Raises:
+        TableError: A row cannot be read.
+        TableRoleError: A column is missing.
     """
     parts = [_read(file) for file in files]
     lengths = [len(next(iter(part.values()))) for part in parts]
@@ -79,22 +98,22 @@ def read_histories(
         runs = _runs(files[0], table, roles, declared, run_to_failure)
     except TableError as error:
         raise _error_in_file(error, files, lengths) from error
-    return runs, roles.life and _sensor_name(roles.life), roles.said
+    return runs, roles.life and _sensor_name(roles.life), roles.notes
 
 
 def _concatenate(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One table of files with the same columns. Raises TableRoleError."""
+    """Returns the rows of all files as one table. Raises TableRoleError if their columns differ."""
     import pyarrow as pa  # noqa: PLC0415
 
     for file, part in zip(files, parts, strict=True):
         other = set(part) ^ set(parts[0])
         if other:
             raise TableRoleError(
-                f"{file} and {files[0]} are no parts of one table: only one of them has the column {min(other)!r}"
+                f"{file} and {files[0]} have different columns: only one of them has the column {min(other)!r}"
             )
     if len(parts) == 1:
         return parts[0]
-    # A column of numbers with a mistake in one file is text there; where the mistake is, is found later.
+    # A numeric column with a wrong cell in one file is text there; the wrong cell is reported later
     text = {name for part in parts for name, array in part.items() if pa.types.is_string(array.type)}
     tables = [
         pa.table({name: part[name].cast(pa.string()) if name in text else part[name] for name in parts[0]})
@@ -105,7 +124,7 @@ def _concatenate(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict
 
 
 def _error_in_file(error: TableError, files: Sequence[Path], lengths: Sequence[int]) -> TableError:
-    """The error with the row as its own file counts."""
+    """Returns the error with the row number within its own file."""
     if len(files) == 1 or error.row < _FIRST_ROW:
         return error
     row = error.row - _FIRST_ROW
@@ -117,7 +136,7 @@ def _error_in_file(error: TableError, files: Sequence[Path], lengths: Sequence[i
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Column → pyarrow array."""
+    """Returns the columns of a table as pyarrow arrays. Raises TableError."""
     import pyarrow as pa  # noqa: PLC0415 - an image that serves lacks it
     from pyarrow import csv as arrow_csv  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
@@ -131,20 +150,20 @@ def _read(file: Path) -> dict[str, Any]:
             delimiter = max(_DELIMITERS, key=first.count)
             names = next(csv.reader([first], delimiter=delimiter), [])
             if len(names) < 2:
-                raise TableError(1, "", "is no header of a table: it has one column; use commas, semicolons or tabs")
+                raise TableError(1, "", "has only one column; separate columns by commas, semicolons or tabs")
             table = arrow_csv.read_csv(
                 file,
-                arrow_csv.ReadOptions(use_threads=False),  # only so do its errors name the row
+                arrow_csv.ReadOptions(use_threads=False),  # with threads its errors do not name the row
                 arrow_csv.ParseOptions(delimiter=delimiter),
             )
     except pa.ArrowInvalid as error:
         row = re.search(r"Row #(\d+)", str(error))
         raise TableError(int(row[1]) if row else 1, "", f"cannot be read: {str(error).splitlines()[0]}") from error
     if not table.num_rows:
-        raise TableError(1, "", "is all there is: the table has no rows")
+        raise TableError(1, "", "is the only row; the table has no data")
     twice = next((name for name in table.column_names if table.column_names.count(name) > 1), None)
     if twice is not None:
-        raise TableError(1, twice, "stands in the header twice")
+        raise TableError(1, twice, "is repeated in the header")
     return {name: table.column(name).combine_chunks() for name in table.column_names}
 
 
@@ -153,12 +172,12 @@ def _roles(table: dict[str, Any], declared: DeclaredColumns, run_to_failure: boo
     named = [declared.unit, declared.time, declared.life, declared.failure, declared.left]
     twice = next((name for name in named if name is not None and named.count(name) > 1), None)
     if twice is not None:
-        raise TableRoleError(f"{twice!r} is named by two of --unit, --time, --life, --failure and --left")
+        raise TableRoleError(f"{twice!r} is given for more than one of --unit, --time, --life, --failure and --left")
 
     def role(name: str | None, option: str, usual: Sequence[str]) -> str | None:
         if name is not None:
             if name not in table:
-                raise TableRoleError(f"--{option} names {name!r}, and the columns are {', '.join(table)}")
+                raise TableRoleError(f"--{option} names {name!r}, but the columns are {', '.join(table)}")
             return name
         return next((slugs[each] for each in usual if each in slugs and slugs[each] not in named), None)
 
@@ -172,31 +191,35 @@ def _roles(table: dict[str, Any], declared: DeclaredColumns, run_to_failure: boo
     )
     if roles.time is not None and roles.life is None and _is_counter(table[roles.time]):
         roles.life, roles.time = roles.time, None
-    if roles.unit is None:
-        roles.said.append("no column names a machine (--unit), so all rows are of one")
-    else:
-        roles.said.append(f"machines by {roles.unit!r}")
-    if roles.life is not None:
-        roles.said.append(f"life by {roles.life!r}")
-    if roles.time is not None:
-        roles.said.append(f"time by {roles.time!r}")
-    elif roles.life is None:
-        roles.said.append(
-            "no column tells the time (--time) or life (--life), so rows are an hour apart, in their order"
-        )
-    if roles.failure is not None:
-        roles.said.append(f"failures by {roles.failure!r}")
-    elif roles.left is not None:
-        roles.said.append(f"life left by {roles.left!r}")
-    elif run_to_failure:
-        roles.said.append("each machine's last row is its failure")
-    elif {"sensor", "value"} <= set(table):
-        roles.said.append(f"a row for each reading; failures by the sensor {FAULT!r}, if there is one")
-    else:
-        roles.said.append(
-            "nothing says when machines failed (--failure, --left or --run-to-failure), so all count as healthy"
-        )
+    roles.notes += [*_notes_on_rows(roles), _note_on_failures(roles, table, run_to_failure)]
     return roles
+
+
+def _notes_on_rows(roles: _Roles) -> Iterator[str]:
+    """Yields which columns give the machine, life and time of a row."""
+    if roles.unit is None:
+        yield "no column names the machine (--unit), so all rows belong to one machine"
+    else:
+        yield f"machines by {roles.unit!r}"
+    if roles.life is not None:
+        yield f"life by {roles.life!r}"
+    if roles.time is not None:
+        yield f"time by {roles.time!r}"
+    elif roles.life is None:
+        yield "no column contains the time (--time) or life (--life), so consecutive rows count as one hour apart"
+
+
+def _note_on_failures(roles: _Roles, table: dict[str, Any], run_to_failure: bool) -> str:
+    """Returns how failures are recognized."""
+    if roles.failure is not None:
+        return f"failures by {roles.failure!r}"
+    if roles.left is not None:
+        return f"remaining life by {roles.left!r}"
+    if run_to_failure:
+        return "each machine's last row is its failure"
+    if {"sensor", "value"} <= set(table):
+        return f"long format with a row per reading; failures by the sensor {FAULT!r}, if it exists"
+    return "no failures are given (--failure, --left or --run-to-failure), so all machines count as healthy"
 
 
 def _runs(
@@ -209,16 +232,16 @@ def _runs(
     types = _texts(table[roles.machine_type]) if roles.machine_type else None
     named_type = declared.machine_type or _slug(file.stem)
     if types is None and declared.machine_type is None:
-        roles.said.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
+        roles.notes.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
     columns = _sensor_columns(table, roles)
     if roles.failure:
         columns[FAULT] = _failures(table[roles.failure])
     left = _numbers(roles.left, table[roles.left]) if roles.left and not roles.failure else None
     if roles.left and not roles.failure and left is None:
-        raise TableError(1, roles.left, "holds text, not the life that is left")
+        raise TableError(1, roles.left, "contains text instead of the remaining life")
     life = _sensor_name(roles.life) if roles.life else None
     if life is not None and life not in columns:
-        raise TableError(1, roles.life or "", "holds text, not a count of life")
+        raise TableError(1, roles.life or "", "contains text instead of a count of life")
     times = _times(table[roles.time], roles.time) if roles.time else None
     runs: dict[str, list[Run]] = {}
     order = sorted(range(count), key=lambda row: units[row])
@@ -245,7 +268,7 @@ def _runs(
 
 
 def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
-    """Every other column of numbers, by the sensor's name."""
+    """Returns every numeric column without another role, by the sensor's name."""
     special = {roles.unit, roles.time, roles.failure, roles.left, roles.machine_type}
     columns: dict[str, Values] = {}
     texts = []
@@ -257,11 +280,11 @@ def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
             texts.append(name)
             continue
         if _sensor_name(name) in columns:
-            raise TableError(1, name, "and another column have the same name but for signs and capitals")
+            raise TableError(1, name, "has the same sensor name as another column; names differ only in case and signs")
         columns[_sensor_name(name)] = values
     if texts:
         more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
-        roles.said.append(f"{', '.join(texts[:_MOST_NAMED])}{more} is text, which no sensor sends, and is left out")
+        roles.notes.append(f"{', '.join(texts[:_MOST_NAMED])}{more}: text columns, which are not used")
     return columns
 
 
@@ -272,13 +295,21 @@ def _long_runs(
     declared: DeclaredColumns,
     run_to_failure: bool,
 ) -> dict[str, list[Run]]:
-    """Of a table with a row for each reading, as `aurum export` writes it. named: the columns of unit, time, type."""
+    """Returns the runs in a table in long format, as `aurum export` writes it.
+
+    Args:
+        table: The columns of the table.
+        named: The columns with the machine, the time and, if there is one, the machine type.
+        file: The file, whose name is the machine type if nothing else states it.
+        declared: The columns that are named.
+        run_to_failure: Whether each machine's last row is its failure, unless there is a sensor of failures.
+    """
     unit_column, time_column, type_column = named
     units, sensors = _texts(table[unit_column]), _texts(table["sensor"])
     times = _times(table[time_column], time_column)
     values = _numbers("value", table["value"])
     if values is None:
-        raise TableError(1, "value", "holds text; a table with a column `sensor` has its readings in `value`")
+        raise TableError(1, "value", "contains text; a table with a column `sensor` must have numbers in `value`")
     types = _texts(table[type_column]) if type_column else None
     rows: dict[str, dict[str, list[int]]] = {}
     for row, (unit, sensor) in enumerate(zip(units, sensors, strict=True)):
@@ -313,8 +344,8 @@ def _sorted_by_time(
         raise TableError(
             max(first, second),
             column,
-            f"machine {unit} has a row with the same time already, row {min(first, second)} ({len(same)} such pairs in "
-            f"all); keep one of each, or name the columns by --unit and --time if these are other things",
+            f"machine {unit} already has a row with this time, row {min(first, second)} ({len(same)} such pairs in "
+            f"all); keep one row of each pair, or name other columns with --unit and --time",
         )
     return rows, at
 
@@ -324,7 +355,7 @@ def _texts(array: Any) -> list[str]:
 
 
 def _numbers(name: str, array: Any) -> Values | None:
-    """A column's numbers, NaN where there is none; None if it holds text. Raises TableError for a cell in between."""
+    """Returns the numbers of a column, NaN for empty cells; None for a text column. Raises TableError."""
     import pyarrow as pa  # noqa: PLC0415
 
     kind = array.type
@@ -339,7 +370,7 @@ def _numbers(name: str, array: Any) -> Values | None:
         if len(wrong) > _NUMBERS * len(texts):
             return None
         if wrong:
-            raise TableError(wrong[0] + 2, name, f"{texts[wrong[0]][:40]!r} is no number")
+            raise TableError(wrong[0] + 2, name, f"{texts[wrong[0]][:40]!r} is not a number")
         return np.array(numbers, dtype=np.float64)
     values: Values = np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
     infinite = np.flatnonzero(np.isinf(values))
@@ -356,7 +387,7 @@ def _number(text: str) -> float | None:
 
 
 def _failures(array: Any) -> Values:
-    """1 where a row is of a failure: a number from a half on, true, or any word but those for none."""
+    """Returns 1 for each row at a failure, else 0. Numbers from 0.5 on and words not in _NO_FAILURE are failures."""
     return np.array([float(_is_failure(text)) for text in _texts(array)])
 
 
@@ -392,7 +423,7 @@ def _times(array: Any, name: str) -> Timestamps:
 
 
 def _times_of_life(life: Values, rows: npt.NDArray[np.intp], name: str) -> Timestamps:
-    """The times of rows that only a life counter tells. Raises TableError."""
+    """Returns times derived from a life counter, for a table without times. Raises TableError."""
     wrong = np.flatnonzero(~(np.abs(life) < _LIFE_BELOW))
     if len(wrong):
         first = int(wrong[0])
@@ -403,10 +434,10 @@ def _times_of_life(life: Values, rows: npt.NDArray[np.intp], name: str) -> Times
 
 
 def _sensor_name(name: str) -> str:
-    """As it stands if a sensor may be called so: readings of it come under this name."""
+    """Returns a column's name as it is if it is a valid sensor name, so that it fits readings; else its slug."""
     return name if sensor_problem(name) is None else _slug(name)
 
 
 def _slug(name: str) -> str:
-    """Small letters, digits and underscores."""
+    """Returns a name in lower case with only letters, digits and underscores."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

@@ -1,4 +1,4 @@
-"""The histories that a command was given, whatever form they have."""
+"""Loads the histories that a command is given, in any supported format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +24,19 @@ from aurum.readings.tables import TableError
 
 @dataclass(frozen=True, slots=True)
 class DataSelection:
-    """What a command was told of its data. form: plant, cmapss, csv or store; None to look at the files. left_file: a
-    line a machine with the life left at its last reading, as C-MAPSS has it. sensors: only these; by default all."""
+    """The data that a command is given.
+
+    Attributes:
+        form: The format: plant, cmapss, csv or store; None to detect it from the files.
+        files: The files.
+        types: Machine types, see `load_histories`.
+        run_to_failure: Whether each machine's last reading is its failure.
+        declared: Columns that are named by options.
+        machines: Simulated machines of each type.
+        seed: Seed of the simulation.
+        left_file: A file with the remaining life at each machine's last reading, one number per line, as in C-MAPSS.
+        sensors: The sensors to use; all if empty.
+    """
 
     form: str | None
     files: Sequence[Path]
@@ -40,21 +51,33 @@ class DataSelection:
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """by_type: machine type → runs. source: for the card. life: the sensor that counts life, if it was told. said: what
-    was inferred of the data, in words."""
+    """Loaded histories.
+
+    Attributes:
+        by_type: The runs by machine type.
+        source: Where the data comes from, for the model card.
+        life: The sensor that counts life, if an option names it.
+        notes: What was inferred from the data, as text.
+    """
 
     by_type: dict[str, list[Run]]
     source: str
     life: str | None = None
-    said: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def load_histories(given: DataSelection) -> Histories:
-    """Raises HistoryError, TableError, TableRoleError."""
+    """Loads histories. Types select machines of the plant model or a store, and name the machines of other files.
+
+    Raises:
+        HistoryError: The files contain no usable history, or the selection does not fit them.
+        TableError: A row cannot be read.
+        TableRoleError: A column is missing.
+    """
     form = given.form or (detect_format(given.files[0]) if given.files else "plant")
     only = given.types[0] if given.types else None
     if form in ("cmapss", "csv") and len(given.types) > 1:
-        raise HistoryError("one --machine-type is for all machines of these files")
+        raise HistoryError("give only one --machine-type, since it applies to all machines of these files")
     try:
         match form:
             case "plant":
@@ -83,14 +106,14 @@ def _from_table(given: DataSelection, only: str | None) -> Histories:
     source = f"table: {describe_files(given.files)}"
     if all(is_long_csv(file) for file in given.files):
         if only is None:
-            raise HistoryError("say with --machine-type what machines these are")
+            raise HistoryError("give the type of these machines with --machine-type")
         return Histories({only: from_csv(given.files, only, given.run_to_failure)[only]}, source)
     by_type, life, notes = read_histories(given.files, replace(given.declared, machine_type=only), given.run_to_failure)
     return Histories(by_type, source, given.declared.life and life, notes)
 
 
 def _select_sensors(by_type: dict[str, list[Run]], sensors: Sequence[str], life: str | None) -> dict[str, list[Run]]:
-    """The runs with these sensors alone, and with what counts life and tells failures."""
+    """Returns the runs with only these sensors, and with the columns of life and failures."""
     available = {name for runs in by_type.values() for run in runs for name in run.columns}
     unknown = [name for name in sensors if name not in available]
     if unknown:
@@ -110,9 +133,9 @@ def _with_remaining_lives(by_type: dict[str, list[Run]], file: Path) -> dict[str
     try:
         left = np.loadtxt(file, ndmin=1)
     except ValueError as error:
-        raise HistoryError(f"{file} is to have one number a line: {error}") from error
+        raise HistoryError(f"{file} must have one number per line: {error}") from error
     if left.shape != (len(runs),):
-        raise HistoryError(f"{file} has {left.size} numbers, and there are {len(runs)} runs; it needs one of each")
+        raise HistoryError(f"{file} has {left.size} numbers for {len(runs)} runs; one number per run is required")
     given = iter(left.tolist())
     return {
         name: [Run(run.machine_id, True, run.timestamps, run.columns, next(given)) for run in runs_of_type]

@@ -221,7 +221,7 @@ class ApiKeys:
         return record.identity("session") if record else None
 
     def _active_record(self, id_: str) -> KeyRecord | None:
-        """Returns the record of a key that is neither revoked nor expired, or None. Reads the file again if it changed."""
+        """Returns the record of a key that is neither revoked nor expired, or None. Reads a changed file again."""
         if self._clock() - self._checked_at >= _CHECK_EVERY:
             try:
                 self._load()

@@ -139,8 +139,8 @@ def test_labelled_rows_train_a_classifier_without_leaks(tmp_path: Path) -> None:
     table = csv_of(tmp_path / "mill.csv", "Product ID,Type,Torque [Nm],Air temperature [K],Machine failure,TWF", rows)
     histories = load_histories(given(table))
     assert set(histories.by_type) == {"mill"}
-    assert any("machines by 'Product ID'" in said for said in histories.said)
-    assert any("Type is text" in said for said in histories.said)
+    assert any("machines by 'Product ID'" in said for said in histories.notes)
+    assert any("Type is text" in said for said in histories.notes)
     model, _ = train("mill", histories.by_type["mill"], histories.source, OPTIONS)
     assert model.card.kind == "classification"
     assert "leaks the outcome" in model.card.data.dropped_columns["TWF"]

@@ -65,8 +65,8 @@ def test_declared_column_has_no_inferred_meaning(tmp_path: Path) -> None:
     path = table(tmp_path, "unit,cycle,x\na,0,5\na,0,6\na,1,7\n")
     found = read(path, failure="cycle")
     assert (found.life, [run.failed for run in found.by_type["fans"]]) == (None, [True])
-    assert "failures by 'cycle'" in found.said
-    assert "no column tells the time (--time) or life (--life), so rows are an hour apart, in their order" in found.said
+    assert "failures by 'cycle'" in found.notes
+    assert "no column tells the time (--time) or life (--life), so rows are an hour apart, in their order" in found.notes
 
 
 def test_machine_type_is_taken_from_column_option_or_file_name(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_machine_type_is_taken_from_column_option_or_file_name(tmp_path: Path) -
     plain = table(tmp_path, "unit,cycle,x\na,1,5\n", "Old Fans.csv")
     found = read(plain)
     assert list(found.by_type) == ["old_fans"]
-    assert "the machines' type is taken from the file's name: 'old_fans' (--machine-type)" in found.said
+    assert "the machines' type is taken from the file's name: 'old_fans' (--machine-type)" in found.notes
 
 
 def test_text_columns_are_left_out_and_named(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_text_columns_are_left_out_and_named(tmp_path: Path) -> None:
     row = ",".join("word" for _ in range(7))
     found = read(table(tmp_path, f"unit,cycle,x,{header}\na,1,5,{row}\na,2,6,{row}\n"))
     assert set(found.by_type["fans"][0].columns) == {"cycle", "x"}
-    assert any(each.startswith("note0, note1, note2, note3, note4 and 2 more is text") for each in found.said)
+    assert any(each.startswith("note0, note1, note2, note3, note4 and 2 more is text") for each in found.notes)
 
 
 def test_columns_that_differ_only_in_capitals_are_refused(tmp_path: Path) -> None:

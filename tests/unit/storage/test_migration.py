@@ -61,9 +61,9 @@ async def target(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 async def test_migrated_store_has_everything_once(source: Path, target: SqliteStore) -> None:
     done = await migrate(source, target)
-    assert (done.machines, done.readings, done.known, done.events, done.damaged) == (2, 370, 0, 7, {})
+    assert (done.machines, done.readings, done.duplicates, done.events, done.damaged) == (2, 370, 0, 7, {})
     again = await migrate(source, target)
-    assert (again.readings, again.known) == (0, 370)
+    assert (again.readings, again.duplicates) == (0, 370)
     original = await opened(source)
     for machine, sensor in (("m-1", "a"), ("m-1", "b"), ("m-2", "a")):
         found = await values_of(target, machine, sensor)

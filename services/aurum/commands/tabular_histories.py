@@ -284,7 +284,7 @@ def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
         columns[_sensor_name(name)] = values
     if texts:
         more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
-        roles.notes.append(f"{', '.join(texts[:_MOST_NAMED])}{more}: text columns, which are not used")
+        roles.notes.append(f"{', '.join(texts[:_MOST_NAMED])}{more}: text column, not used")
     return columns
 
 

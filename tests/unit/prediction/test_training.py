@@ -140,7 +140,7 @@ def test_labelled_rows_train_a_classifier_without_leaks(tmp_path: Path) -> None:
     histories = load_histories(given(table))
     assert set(histories.by_type) == {"mill"}
     assert any("machines by 'Product ID'" in said for said in histories.notes)
-    assert any("Type is text" in said for said in histories.notes)
+    assert any("Type: text column" in said for said in histories.notes)
     model, _ = train("mill", histories.by_type["mill"], histories.source, OPTIONS)
     assert model.card.kind == "classification"
     assert "leaks the outcome" in model.card.data.dropped_columns["TWF"]
@@ -229,20 +229,20 @@ def test_table_parts_are_combined(tmp_path: Path) -> None:
     assert [run.machine_id for run in put] == [run.machine_id for run in whole]
     assert all(np.array_equal(a.columns["heat"], b.columns["heat"]) for a, b in zip(put, whole, strict=True))
     csv_of(parts[1], HEAD, [*rows[300:305], "zz,1,hot,3", *rows[305:]])
-    with pytest.raises(TableError, match=r"row 7, heat: 'hot' is no number \(in 1.csv\)"):
+    with pytest.raises(TableError, match=r"row 7, heat: 'hot' is not a number \(in 1.csv\)"):
         load_histories(DataSelection(None, parts, ["x"], True))
     csv_of(parts[1], "unit,cycle,cold,flow", rows[300:])
-    with pytest.raises(TableRoleError, match="no parts of one table: only one of them has the column 'cold'"):
+    with pytest.raises(TableRoleError, match="different columns: only one of them has the column 'cold'"):
         load_histories(DataSelection(None, parts, ["x"], True))
 
 
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        (["a,1,5,6", "a,2,5,6", "a,1,7,8"], r"row 4, cycle: machine a has a row with the same time already, row 2"),
-        (["a,1,5,6", "a,2,hot,6", "a,3,5,6"], r"row 3, heat: 'hot' is no number"),
+        (["a,1,5,6", "a,2,5,6", "a,1,7,8"], r"row 4, cycle: machine a already has a row with this time, row 2"),
+        (["a,1,5,6", "a,2,hot,6", "a,3,5,6"], r"row 3, heat: 'hot' is not a number"),
         (["a,1,5,6", "a,2,5", "a,3,5,6"], r"row 3"),
-        ([], r"no rows"),
+        ([], r"the table has no data"),
         (["a,1,5,inf", "a,2,5,6"], r"row 2, flow: is infinite"),
     ],
 )

@@ -180,7 +180,7 @@ async def test_failing_maintenance_leaves_the_store_ready(tmp_path: Path, monkey
             raise sqlite3.DatabaseError("database disk image is malformed")
         return 1
 
-    monkeypatch.setattr("aurum.ingestion.sqlite.store._segments", segments)
+    monkeypatch.setattr("aurum.ingestion.sqlite.store._count_segments", segments)
     monkeypatch.setattr("aurum.ingestion.sqlite.store._COUNT_EVERY", 0.1)
     store = SqliteStore(SqliteOptions(path))
     await store.start()

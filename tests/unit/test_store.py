@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from aurum.ingestion.downsample import merge_parts, reduce_points
 from aurum.ingestion.machine_state import MachineState, MachineStates
-from aurum.ingestion.memtable import Memtable, Part
+from aurum.ingestion.memtable import Memtable, SeriesPart
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.sqlite import compaction, schema, snapshot
@@ -648,7 +648,7 @@ def test_joined_parts_equal_separate_parts(received: list[tuple[int, bool, list[
         if asked:
             recent.joined_parts(("m", "s"))
 
-    def said(parts: list[Part]) -> list[tuple[int, float]]:
+    def said(parts: list[SeriesPart]) -> list[tuple[int, float]]:
         ordered = sorted(parts, key=lambda part: part.rank)
         timestamps, values = merge_parts([(part.timestamps, part.values) for part in ordered])
         return list(zip(timestamps.tolist(), values.tolist(), strict=True))

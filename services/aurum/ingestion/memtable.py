@@ -19,7 +19,7 @@ _START_BITS = 20  # bits of a place for the start within the batch
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SeriesPart:
     """Readings of one series in one batch. `rank` is (source, sequence); parts of a higher rank replace others."""
 
     rank: tuple[int, int]
@@ -78,7 +78,7 @@ class _Joined:
     """
 
     places: int
-    parts: list[Part]
+    parts: list[SeriesPart]
     run: int
 
 
@@ -140,11 +140,11 @@ class Memtable:
             self.nbytes += 16 * start + 60 * len(numbers) + 800
             self.readings += start
 
-    def parts(self, key: SeriesKey) -> list[Part]:
+    def parts(self, key: SeriesKey) -> list[SeriesPart]:
         """Returns the readings of a series, as they arrived."""
         return [part for _, part in self._parts_since(key, 0)]
 
-    def joined_parts(self, key: SeriesKey) -> list[Part]:
+    def joined_parts(self, key: SeriesKey) -> list[SeriesPart]:
         """Returns the readings of a series in few parts.
 
         Consecutive batches of a source form one part with the rank of the last of them, because nothing in the tables
@@ -163,18 +163,18 @@ class Memtable:
             joined.parts.append(_concatenate(parts))
         return list(joined.parts)
 
-    def _parts_since(self, key: SeriesKey, first: int) -> list[tuple[int, Part]]:
+    def _parts_since(self, key: SeriesKey, first: int) -> list[tuple[int, SeriesPart]]:
         """Returns the parts of a series from its batch number `first` on, each with its run."""
         with self._lock:
             number = self._numbers.get(key)
             places = self._places[number][first:] if number is not None else []
             batches = self._batches
-        parts: list[tuple[int, Part]] = []
+        parts: list[tuple[int, SeriesPart]] = []
         for place in places:
             start = place >> _COUNT_BITS & (1 << _START_BITS) - 1
             end = start + (place & (1 << _COUNT_BITS) - 1)
             batch = batches[place >> (_COUNT_BITS + _START_BITS)]
-            parts.append((batch.run, Part(batch.rank, batch.timestamps[start:end], batch.values[start:end])))
+            parts.append((batch.run, SeriesPart(batch.rank, batch.timestamps[start:end], batch.values[start:end])))
         return parts
 
     def series_keys(self) -> list[SeriesKey]:
@@ -195,12 +195,12 @@ class Memtable:
             yield from _packed(batches, keys)
 
 
-def _concatenate(parts: list[Part]) -> Part:
+def _concatenate(parts: list[SeriesPart]) -> SeriesPart:
     """Joins parts into one with the rank of the last of them."""
     if len(parts) == 1:
         return parts[0]
     timestamps = np.concatenate([part.timestamps for part in parts])
-    return Part(parts[-1].rank, timestamps, np.concatenate([part.values for part in parts]))
+    return SeriesPart(parts[-1].rank, timestamps, np.concatenate([part.values for part in parts]))
 
 
 def _packed(batches: list[_BatchColumns], keys: list[SeriesKey]) -> Iterator[PackedSeries]:

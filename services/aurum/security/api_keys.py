@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from aurum.runtime import damage
 from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
 from aurum.runtime.yaml_file import read_yaml
-from aurum.security.identity import KEY_USER_PREFIX, Identity, Kind, parse_roles
+from aurum.security.identity import KEY_USER_PREFIX, Identity, ProofKind, parse_roles
 from aurum.security.rate_limits import RateLimits
 from aurum.storage.durable_file import write_file
 
@@ -75,7 +75,7 @@ class KeyRecord(BaseModel):
         """Returns the time with a zone. A time that was written without one is taken as UTC."""
         return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
-    def identity(self, kind: Kind = "key") -> Identity:
+    def identity(self, kind: ProofKind = "key") -> Identity:
         """Returns the identity that the key proves. kind: how it is proved, by the key itself or by a session."""
         until = self.expires.timestamp() if self.expires else math.inf
         return Identity(

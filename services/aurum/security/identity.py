@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-Kind = Literal["open", "key", "token", "session", "certificate"]
+ProofKind = Literal["open", "key", "token", "session", "certificate"]
 KEY_USER_PREFIX = "key:"  # prefix of the user_id of an API key
 SITE_OWNER_PREFIX = "site/"  # prefix of the owner of sources that callers bound to one site share
 
@@ -57,7 +57,7 @@ class Identity:
 
     user_id: str
     roles: frozenset[Role]
-    kind: Kind
+    kind: ProofKind
     sites: frozenset[str] = frozenset()
     key_id: str = ""
     until: float = math.inf

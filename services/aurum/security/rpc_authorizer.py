@@ -17,7 +17,7 @@ from aurum.security.permissions import PUBLIC, RPCS, RPCS_OF_WHOLE_PLANT
 from aurum.v1 import ingestion_pb2
 
 
-class Peer(Protocol):
+class CallPeer(Protocol):
     """The peer of a call, as gRPC's context describes it."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
@@ -58,7 +58,7 @@ class RpcAuthorizer:
     def __init__(self, clients: KnownClients) -> None:
         self._clients = clients
 
-    def __call__(self, method: str, peer: Peer) -> str | None:
+    def __call__(self, method: str, peer: CallPeer) -> str | None:
         """Checks that a peer may call a method and returns a name for the caller.
 
         Returns:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aurum.ingestion.memtable import Part, SeriesKey
+from aurum.ingestion.memtable import SeriesKey, SeriesPart
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import DAY_US, MOST_RANKED, Event, MachineRecord, SeriesSummary
 from aurum.storage.segment import CorruptSegmentError, Segment, ranks_of, unpack_ranked
@@ -29,7 +29,7 @@ class SqliteSeries:
 
     connection: sqlite3.Connection
     key: SeriesKey
-    recent: list[Part]
+    recent: list[SeriesPart]
     damaged: dict[int, str] = field(default_factory=dict)
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
@@ -63,8 +63,8 @@ class SqliteSeries:
         """Returns the readings of each piece. Damaged segments are empty and added to `damaged`."""
         return [self._load(piece.place) for piece in pieces]
 
-    def _load(self, place: int | Part) -> Segment:
-        if isinstance(place, Part):
+    def _load(self, place: int | SeriesPart) -> Segment:
+        if isinstance(place, SeriesPart):
             return Segment(place.timestamps, place.values, None)
         try:
             return unpack_ranked(
@@ -75,17 +75,19 @@ class SqliteSeries:
             return _NOTHING
 
 
-def _by_day(part: Part) -> list[Piece]:
+def _by_day(part: SeriesPart) -> list[Piece]:
     """Splits a part into pieces that lie within one day each, as segments do."""
     days = part.timestamps // DAY_US
     if int(days.min()) == int(days.max()):
         return [_piece(part)]
     order = np.argsort(days, kind="stable")
     cuts = np.flatnonzero(np.diff(days[order])) + 1
-    return [_piece(Part(part.rank, part.timestamps[places], part.values[places])) for places in np.split(order, cuts)]
+    return [
+        _piece(SeriesPart(part.rank, part.timestamps[places], part.values[places])) for places in np.split(order, cuts)
+    ]
 
 
-def _piece(part: Part) -> Piece:
+def _piece(part: SeriesPart) -> Piece:
     return Piece(part.rank, int(part.timestamps.min()), int(part.timestamps.max()), len(part.values), part)
 
 

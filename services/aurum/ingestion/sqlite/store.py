@@ -24,7 +24,7 @@ import numpy as np
 
 from aurum.ingestion import metrics, series_reader
 from aurum.ingestion.downsample import merge_parts
-from aurum.ingestion.memtable import Memtable, Part, SeriesKey
+from aurum.ingestion.memtable import Memtable, SeriesKey, SeriesPart
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
@@ -70,7 +70,7 @@ _MIN_FREE = "AURUM_INGESTION_MIN_FREE_BYTES"
 _TABLE_WORK = 10_000  # pieces of work that may wait for the tables
 _SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for this long is forgotten and must not resend; its readings stay
 _HOUSEKEEPING = 1.0  # seconds between two rounds of housekeeping
-_LOOK_THROUGH_EVERY = 3600.0  # seconds
+_FIND_DUE_EVERY = 3600.0  # seconds
 _COUNT_EVERY = 30.0  # seconds
 _UNARY_WAIT = 2.0  # seconds that a unary batch waits for room before it is refused; its sender cannot be held back
 _REPLAY_BYTES = 8_000_000  # bytes of the log read at a time
@@ -142,7 +142,7 @@ class SqliteStore:
         self._wake = asyncio.Event()  # wakes the housekeeping: there is something to flush
         self._room = asyncio.Event()  # set when there is room in memory for more readings
         self._flushed_at = time.monotonic()
-        self._looked_at = -_LOOK_THROUGH_EVERY
+        self._looked_at = -_FIND_DUE_EVERY
         self._counted_at = -_COUNT_EVERY
         self._tables_problem: str | None = None
         self._failing: set[str] = set()  # names of the maintenance work that failed the last time
@@ -324,10 +324,10 @@ class SqliteStore:
     def _recent_bytes(self) -> int:
         return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
 
-    def _parts_of(self, key: SeriesKey, of: Callable[[Memtable, SeriesKey], list[Part]]) -> list[Part]:
-        # Frozen readings first, then the growing ones: in the reverse order, a freeze in between would hide readings.
+    def _parts_of(self, key: SeriesKey, select: Callable[[Memtable, SeriesKey], list[SeriesPart]]) -> list[SeriesPart]:
+        # Frozen readings first: in the reverse order, a freeze in between would hide readings
         recent, frozen = self._recent, self._frozen
-        return (of(frozen.recent, key) if frozen else []) + of(recent, key)
+        return (select(frozen.recent, key) if frozen else []) + select(recent, key)
 
     def _recent_keys(self) -> list[SeriesKey]:
         recent, frozen = self._recent, self._frozen
@@ -504,7 +504,7 @@ class SqliteStore:
         Failures are logged and retried later. The store accepts and answers meanwhile.
         """
         now = time.monotonic()
-        if now - self._looked_at >= _LOOK_THROUGH_EVERY:
+        if now - self._looked_at >= _FIND_DUE_EVERY:
             self._looked_at = now
             await self._run_maintenance(
                 "finding segments to merge", lambda tables: self._compactor.find_due(tables, now_us())
@@ -570,7 +570,7 @@ def _count_segments(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM segments").fetchone()[0])
 
 
-def _by_rank(part: Part) -> tuple[int, int]:
+def _by_rank(part: SeriesPart) -> tuple[int, int]:
     return part.rank
 
 

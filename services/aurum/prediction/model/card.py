@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT = 2
-Kind: TypeAlias = Literal["rul", "classification", "anomaly"]
+ModelKind: TypeAlias = Literal["rul", "classification", "anomaly"]
 
 
 class _Part(BaseModel):
@@ -120,7 +120,7 @@ class ModelCard(_Part):
     """The model card. It describes the model and contains all of its parameters except the trees."""
 
     format: Literal[2] = 2
-    kind: Kind = Field(
+    kind: ModelKind = Field(
         description="Trained on lives (rul), on labels (classification), or on healthy machines (anomaly)."
     )
     machine_type: str

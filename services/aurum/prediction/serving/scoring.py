@@ -57,7 +57,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class FeatureContribution:
     """The contribution of one feature to a prediction."""
 
     feature: str
@@ -71,7 +71,7 @@ class Explanation:
     """A prediction with its strongest factors and all features."""
 
     prediction: Prediction
-    factors: list[Factor]
+    factors: list[FeatureContribution]
     features: dict[str, float]
 
 
@@ -130,7 +130,7 @@ class Scorer:
             total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
             prediction = _value_or_raise(answer)
             factors = [
-                Factor(sensor, sensor, value, prediction.risk_score * shift / total)
+                FeatureContribution(sensor, sensor, value, prediction.risk_score * shift / total)
                 for sensor, (value, shift) in list(shifts.items())[:top]
             ]
             return Explanation(prediction, factors, {sensor: value for sensor, (value, _) in shifts.items()})
@@ -146,7 +146,7 @@ class Scorer:
         return Explanation(
             prediction,
             [
-                Factor(
+                FeatureContribution(
                     names[index],
                     names[index].rpartition(".")[0] or names[index],
                     float(row[index]),

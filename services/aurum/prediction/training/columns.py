@@ -14,7 +14,7 @@ from aurum.readings.history import AXES, HOUR_US, LABELS, Run
 Floats = npt.NDArray[np.float64]
 
 _LEAK_SHARE = 0.98  # share of the RUL's variance; a column that explains more on its own leaks the outcome
-_ALARMS_AT_ONE_POINT = 0.03  # spread of a switch's distance to the failure, as a share of life; below, it leaks
+_LEAK_SPREAD = 0.03  # spread of a switch's distance to the failure, as a share of life; below, it leaks
 _LEAST_SWITCHES = 6
 _MOST_ROWS = 20_000  # that are examined
 _CONVERSIONS = {  # factor, offset
@@ -28,8 +28,8 @@ _CONVERSIONS = {  # factor, offset
     "hours and minutes (or another factor of 60)": (60.0, 0.0),
     "m/s and km/h": (3.6, 0.0),
 }
-_SAME = 0.03  # relative tolerance for medians to fit a conversion
-_APART = 6.0  # least distance of the groups, in standard deviations of the lower one
+_MEDIAN_TOLERANCE = 0.03  # relative tolerance for medians to fit a conversion
+_LEAST_DISTANCE = 6.0  # least distance of the groups, in standard deviations of the lower one
 _LEAST_OF_UNIT = 2  # stretches in each unit
 _STRETCHES, _LEAST_TO_SPLIT = 4, 40  # stretches of a run that has at least so many readings
 
@@ -92,11 +92,11 @@ def check_units(runs: Sequence[Run], sensors: Sequence[str]) -> None:
         cut = int(np.diff(medians).argmax()) + 1
         low, high = medians[:cut], medians[cut:]
         gap = high[0] - low[-1]
-        if min(len(low), len(high)) < _LEAST_OF_UNIT or gap < _APART * low.std() or gap < 2 * high.std():
+        if min(len(low), len(high)) < _LEAST_OF_UNIT or gap < _LEAST_DISTANCE * low.std() or gap < 2 * high.std():
             continue
         for units, (factor, offset) in _CONVERSIONS.items():
             expected = _median(low) * factor + offset
-            if low[0] > 0 and abs(expected - _median(high)) <= _SAME * expected:
+            if low[0] > 0 and abs(expected - _median(high)) <= _MEDIAN_TOLERANCE * expected:
                 raise UnitChangeError(
                     f"sensor {name} changes its unit: it is about {_median(low):.4g} in {stretches[0][1]} and "
                     f"{_median(high):.4g} in {stretches[-1][1]}, as if in {units}; convert one to the other, or "
@@ -176,7 +176,7 @@ def _switch_leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: st
         ]
         median_life = float(np.median([np.nanmax(life) for life in lives]))
         single = all(len(run.timestamps) == 1 for run in switched)
-        at_same_distance = np.std(before) < _ALARMS_AT_ONE_POINT * median_life and np.median(before) < 0.5 * median_life
+        at_same_distance = np.std(before) < _LEAK_SPREAD * median_life and np.median(before) < 0.5 * median_life
         if (single and len(failed) < len(runs)) or (not single and at_same_distance):
             return "leaks the outcome: it is set only at failures, or at the same distance before each of them"
     return None

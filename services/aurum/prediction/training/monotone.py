@@ -10,8 +10,8 @@ from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Floats, Indices, Outcomes, Table
 
 _LEAST_LIVES = 6
-_SAME_WAY = 0.95  # share of lives in which a feature must have the same trend
-_MOST_LOST = 1.02  # factor by which constraints may increase the error on the first fold
+_LEAST_AGREEMENT = 0.95  # share of lives in which a feature must have the same trend
+_MAX_ERROR_RATIO = 1.02  # factor by which constraints may increase the error on the first fold
 
 
 def monotone_features(
@@ -32,7 +32,7 @@ def monotone_features(
             continue
         trends = [_trend_sign(table.features[rows, index], table.left[rows]) for rows in lives]
         agreed = float(np.mean(trends))
-        if abs(agreed) >= 2 * _SAME_WAY - 1:
+        if abs(agreed) >= 2 * _LEAST_AGREEMENT - 1:
             signs[index] = int(np.sign(agreed))
     if not signs.any():
         return ()
@@ -50,7 +50,7 @@ def monotone_features(
         )
         predicted = np.clip(raw_scores(booster, table.features[test & has_rul]), 0, target.cap)
         errors.append(float(np.sqrt(np.mean((predicted - target.left[test & has_rul]) ** 2))))
-    return tuple(signs.tolist()) if errors[1] <= _MOST_LOST * errors[0] else ()
+    return tuple(signs.tolist()) if errors[1] <= _MAX_ERROR_RATIO * errors[0] else ()
 
 
 def _trend_sign(values: Floats, left: Floats) -> float:

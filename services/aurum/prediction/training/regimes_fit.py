@@ -18,8 +18,8 @@ _GAP = 0.02  # least gap between two bands, as a share of the column's range
 _NARROW = 0.01  # greatest standard deviation within a band, as a share of the column's range
 _LEAST_SHARE = 0.01  # of the readings, in each band
 _LEAST_EXPLAINED = 0.3  # share of the median sensor's variance that the regimes must explain
-_GOES_WITH_AGE = 0.1  # greatest correlation of a setting within its bands with the elapsed share of life
-_CHANCE = 4.0  # standard errors of that correlation, which are always tolerated
+_MAX_AGE_CORRELATION = 0.1  # greatest correlation of a setting within its bands with the elapsed share of life
+_TOLERATED_STANDARD_ERRORS = 4.0  # standard errors of that correlation, which are always tolerated
 _LEAST_CHANGES = 6.0  # mean number of changes between bands in a run
 
 
@@ -118,7 +118,7 @@ def _is_setting(columns: Sequence[Floats], shares: Floats) -> bool:
             return False
         off[bands == band] = (part - part.mean()) / max(float(part.std()), 1e-9 * float(np.ptp(values)))
     if abs(float(np.mean(off * (shares - shares.mean()))) / max(float(shares.std()), 1e-12)) > max(
-        _GOES_WITH_AGE, _CHANCE / np.sqrt(len(values))
+        _MAX_AGE_CORRELATION, _TOLERATED_STANDARD_ERRORS / np.sqrt(len(values))
     ):
         return False
     changes = [np.count_nonzero(np.diff(np.searchsorted(edges, part[~np.isnan(part)]))) for part in columns]

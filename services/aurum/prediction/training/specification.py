@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.prediction.model.card import Kind
+from aurum.prediction.model.card import ModelKind
 from aurum.prediction.model.features import TIME, FeatureSpec
 from aurum.prediction.training.columns import UnitChangeError, ages_of, check_units, select_columns
 from aurum.prediction.training.regimes_fit import find_settings, fit_regimes
@@ -48,7 +48,7 @@ class TrainingOptions:
     licence: str = "not declared"
 
 
-def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
+def kind_of(machine_type: str, runs: Sequence[Run]) -> ModelKind:
     """Returns the kind of model that the histories allow. Raises TrainingDataError if they allow none."""
     readings = sum(len(run.timestamps) for run in runs)
     if not runs or readings < LEAST_HEALTHY_STEPS:
@@ -131,7 +131,7 @@ def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple
 
 
 def training_outcomes(
-    kind: Kind, runs: Sequence[Run], table: Table, spec: FeatureSpec, options: TrainingOptions
+    kind: ModelKind, runs: Sequence[Run], table: Table, spec: FeatureSpec, options: TrainingOptions
 ) -> Outcomes:
     """Returns the outcome of each row. Raises TrainingDataError if all rows are in one class."""
     if kind == "classification":

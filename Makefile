@@ -18,7 +18,7 @@ WORKERS ?= 3
 # The console's checks need Node.js, nothing else does. One that `make node` has put into .venv comes first.
 WITH_NODE := export PATH="$(CURDIR)/$(BIN):$$PATH"
 FIND_NODE := $(WITH_NODE); command -v npm >/dev/null && node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 19) ? 0 : 1)' 2>/dev/null
-NPM := $(WITH_NODE); npm --silent
+NPM := $(WITH_NODE); npm
 SKIPPED = echo "SKIPPED $(1): it needs Node.js >= 20.19 with npm; install it, or run make node" >&2
 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --quiet
@@ -56,7 +56,7 @@ $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
 
 node_modules/.made: package.json package-lock.json
 	@echo "Installing the console's tools into node_modules (once)"
-	@$(NPM) ci --ignore-scripts --no-audit --no-fund
+	@$(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 setup: $(VENV)/.dev  ## Make .venv with everything for development
@@ -120,21 +120,21 @@ lint: $(VENV)/.dev  ## Check style, types and that generated files are current; 
 	@$(BIN)/python -m aurum.operator.schema --check charts/aurumai-crds/templates docs/operator-reference.md
 	@$(BIN)/python -m charts.telemetry --check
 	@$(BIN)/python -m charts.values_table --check charts/aurumai charts/observability
-	@$(MAKE) --no-print-directory console-lint
+	@$(MAKE) -s --no-print-directory console-lint
 
 format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
-	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) run format; else $(call SKIPPED,format the console); fi
+	@if $(FIND_NODE); then $(MAKE) -s --no-print-directory node_modules/.made && $(NPM) run --silent format; else $(call SKIPPED,format the console); fi
 
 console-lint:  ## Check style and types of the console, with Node.js
-	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) run lint; else $(call SKIPPED,console-lint); fi
+	@if $(FIND_NODE); then $(MAKE) -s --no-print-directory node_modules/.made && $(NPM) run --silent lint; else $(call SKIPPED,console-lint); fi
 
 console-test:  ## Run the unit tests of the console, with Node.js
-	@if $(FIND_NODE); then $(MAKE) --no-print-directory node_modules/.made && $(NPM) test; else $(call SKIPPED,console-test); fi
+	@if $(FIND_NODE); then $(MAKE) -s --no-print-directory node_modules/.made && $(NPM) test --silent; else $(call SKIPPED,console-test); fi
 
-node: $(VENV)/.uv  ## Install Node.js into .venv, for the console's checks where the system has none
-	@$(INSTALL) --require-hashes -r requirements/node.txt
+node: $(VENV)/.uv  ## Install Node.js into .venv for the console's checks, unless the system has it
+	@if ! { $(FIND_NODE); }; then $(INSTALL) --require-hashes -r requirements/node.txt; fi
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
 	@set -e; for benchmark in ingest spool query edge_inputs prediction cmapss simulator resilience console security; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done

@@ -14,5 +14,5 @@ export default [
     },
   },
   { files: ["services/aurum/api/console/*.js"], languageOptions: { globals: globals.browser } },
-  { files: ["*.js", "tests/console/*.js"], languageOptions: { globals: globals.node } },
+  { files: ["*.js", "tests/console/*.js"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
 ];

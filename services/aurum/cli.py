@@ -528,7 +528,7 @@ def policy_simulate(
     """
     from aurum.commands.policy import replay
     from aurum.operator.settings import OperatorSettings
-    from aurum.resilience import load_policy_document
+    from aurum.runtime.policy.document import load_platform_document
     from aurum.runtime.settings import load_settings
 
     settings = load_settings(OperatorSettings)
@@ -543,7 +543,7 @@ def policy_simulate(
     elif file is None:
         _fail("a policy document is needed, or --from-cluster", 2)
     else:
-        replay(settings, load_policy_document(file), trace, as_json)
+        replay(settings, load_platform_document(file), trace, as_json)
 
 
 @policy_app.command("reference")
@@ -551,10 +551,11 @@ def policy_reference(
     write: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
     check: Annotated[Path | None, typer.Option(help="Fail if this file differs from the page.")] = None,
 ) -> None:
-    """Show every field of a policy document with its default."""
-    from aurum.resilience.policy_reference import policy_reference as reference
+    """Show every field of a policy document with its default, the status codes and the calls."""
+    from aurum.runtime.policy.call_catalog import calls_reference
+    from aurum.runtime.policy.reference import policy_reference as reference
 
-    _page(reference(), write, check)
+    _page(reference() + calls_reference(), write, check)
 
 
 fault_app = typer.Typer(help="Inject faults into running services, for tests and demonstrations.", no_args_is_help=True)

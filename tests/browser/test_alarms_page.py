@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import opened, violations
+from tests.support.browser import Watched, opened, violations
 from tests.support.http import http
 from tests.support.platform import Platform, watching
 
@@ -83,6 +83,30 @@ def test_alarm_is_acknowledged_shelved_and_kept_in_history(page: Page, ovens: Pl
     expect(journal.first).to_contain_text("Ada")
     expect(journal.last).to_contain_text("raised")
     assert violations(page) == []
+
+
+def test_refused_action_is_explained_at_its_alarm(page: Page, ovens: Platform, watched: Watched) -> None:
+    """A refused acknowledgement shows the reason in the alarm's row until an action succeeds."""
+    watched.expected = ["403"]
+    problem = '{"type": "urn:aurumai:problem:permission-denied", "detail": "viewer lacks the role operator for this"}'
+    refusal = {"status": 403, "content_type": "application/problem+json", "body": problem}
+    page.route("**/boiler~hot/ack", lambda route: route.fulfill(**refusal))
+    opened(page, ovens, "/alarms")
+    heat(ovens, "boiler", 95)
+    row = page.locator("[data-alarm='boiler~hot']")
+    row.get_by_role("button", name="Acknowledge").click()
+    expect(row).to_contain_text("You do not have permission for this.")
+    heat(ovens, "dryer", 95)  # the list is made again
+    expect(page.locator("[data-alarm='dryer~hot']")).to_be_visible()
+    expect(row).to_contain_text("You do not have permission for this.")
+    assert violations(page) == []
+    page.unroute("**/boiler~hot/ack")
+    row.get_by_role("button", name="Acknowledge").click()
+    expect(row).to_have_attribute("data-state", "acknowledged")
+    expect(row.locator(".problem")).to_be_hidden()
+    for machine in ("boiler", "dryer"):
+        heat(ovens, machine, 20)
+        assert http("POST", f"{ovens.api}/api/alarms/{machine}~hot/ack").status in (200, 409)
 
 
 def test_alarm_acknowledged_elsewhere_updates_on_open_page(page: Page, ovens: Platform) -> None:

@@ -25,7 +25,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform,
 
 
 def test_user_signs_in_with_key_and_out_again(page: Page, closed: tuple[Platform, str], watched: Watched) -> None:
-    """A user signs in with an API key, stays signed in after a reload, and signs out again."""
+    """A user signs in with an API key, stays signed in after a reload, and signs out again after a failure."""
     platform, key = closed
     watched.expected = ["401", "503"]  # the latter until the alarms are read
     opened(page, platform, "/alarms")
@@ -42,6 +42,10 @@ def test_user_signs_in_with_key_and_out_again(page: Page, closed: tuple[Platform
     assert page.evaluate("document.cookie") == ""
     page.reload()
     expect(page.get_by_role("heading", name="Alarms")).to_be_visible()
+    page.route("**/api/session", lambda route: route.fulfill(status=503))
+    page.get_by_role("button", name="Sign out key:Ada").click()
+    expect(page.get_by_text("The platform reported an error (HTTP 503).")).to_be_visible()
+    page.unroute("**/api/session")
     page.get_by_role("button", name="Sign out key:Ada").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert http("GET", f"{platform.api}/api/machines").status == 401

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from aurum.runtime.policy.document import load_platform_document
 from tests.support.cluster import kube
 from tests.support.cluster.charts import KUBE_VERSION, objects, template
 from tests.support.cluster.kube import CHARTS, ROOT
@@ -181,13 +182,11 @@ def test_schema_valid_values_render_or_fail_with_message(chart: str, tmp_path: P
 
 def test_policy_document_of_chart_can_be_loaded(tmp_path: Path) -> None:
     """The policy document that the chart renders loads without error."""
-    from aurum.resilience import load_policy_document
-
     rendered = objects(template(CHARTS / "aurumai", *_OPEN).stdout)
     document = next(each for each in rendered if each["metadata"]["name"] == "test-aurumai-policy")
     file = tmp_path / "policies.yaml"
     file.write_text(document["data"]["defaults.yaml"])
-    loaded = load_policy_document(file)
+    loaded = load_platform_document(file)
     assert loaded.policies[0].target == "api/prediction/*"
     assert loaded.generation == 1
     assert loaded.warnings() == []

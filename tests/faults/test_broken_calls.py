@@ -14,7 +14,6 @@ import pytest
 
 from aurum.readings.transport.refusals import Refused
 from aurum.readings.transport.uplink import Uplink, Waiting
-from aurum.resilience.policy import parse_policy_document
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import (
     DETAILS_KEY,
@@ -28,6 +27,7 @@ from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.grpc.server import rpc_server
 from aurum.runtime.health import Health
+from aurum.runtime.policy.document import parse_platform_document
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, load_settings
@@ -71,7 +71,7 @@ async def called(policy: str = "") -> AsyncIterator[Dependency]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     policies = Policies("api", load_settings(Settings))
-    policies.apply(parse_policy_document(policy, "test"))
+    policies.apply(parse_platform_document(policy, "test"))
     dependency = Dependency("api", "server", f"127.0.0.1:{port}", policies, 1_000_000)
     try:
         await dependency.channel.channel_ready()

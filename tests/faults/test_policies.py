@@ -113,7 +113,7 @@ async def test_callers_deadline_reaches_the_server(tmp_path: Path) -> None:
             await b.get()
         left = b.server.seen[0][1]
         assert left is not None
-        assert left <= 0.5
+        assert left <= 0.51, "gRPC rounds a timeout up by a part of it"
 
 
 async def test_cancelled_call_ends_work_on_server(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ async def test_overloaded_server_admits_calls_by_criticality(tmp_path: Path) -> 
                 calls[Criticality(criticality)] = [asyncio.create_task(b.get()) for _ in range(6)]
             held += admitted
             await until(lambda held=held: b.server.now == held)
-        await asyncio.sleep(0.05)
+        await until(lambda: sum(task.done() for tasks in calls.values() for task in tasks) == 24 - held)
         release.set()
         served = {}
         for criticality, tasks in calls.items():

@@ -27,9 +27,10 @@ from aurum.operator.leadership import DURATION, Leadership, LeaseLostError
 from aurum.operator.pod_poller import PodPoller
 from aurum.operator.reconciler import Reconciler
 from aurum.operator.rollout import Rollout
-from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
+from aurum.resilience.policy import PolicyError
 from aurum.resilience.virtual_time import VirtualLoop
 from aurum.runtime.errors import UnavailableError
+from aurum.runtime.policy.document import PlatformPolicyDocument, parse_platform_document
 from aurum.runtime.policy.files import CANDIDATE, DEFAULTS, IN_FORCE
 from tests.support.operator_world import DEFAULTS as DEFAULT_POLICIES
 
@@ -236,9 +237,9 @@ def _answer(answered: asyncio.Future[Any], result: Any, error: Exception | None)
 
 
 @lru_cache(maxsize=1000)
-def _document(text: str) -> PolicyDocument | None:
+def _document(text: str) -> PlatformPolicyDocument | None:
     try:
-        return parse_policy_document(text, "x")
+        return parse_platform_document(text, "x")
     except PolicyError:
         return None
 
@@ -250,7 +251,7 @@ class PlayedPod:
         self.api = api
         self.service = service
         self.name = name
-        self.document = PolicyDocument()
+        self.document = PlatformPolicyDocument()
         labels = {**LABELS, COMPONENT: service}
         body = {"metadata": {"labels": labels}, "spec": {}, "status": {"phase": "Running", "podIP": name}}
         self.uid = api.put("Pod", name, body)["metadata"]["uid"]

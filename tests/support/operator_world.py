@@ -8,7 +8,7 @@ from typing import Any
 from aurum.operator.cluster_snapshot import ClusterSnapshot, ConfigMap, Finding, Pod, Report, Resource, Workload
 from aurum.operator.desired_state import DesiredState, content_hash, derive_desired_state
 from aurum.operator.rollout import Rollout
-from aurum.resilience.policy import PolicyDocument, parse_policy_document
+from aurum.runtime.policy.document import PlatformPolicyDocument, parse_platform_document
 
 DEFAULTS = """
 policies:
@@ -66,7 +66,7 @@ class Simulated:
             self.workloads,
             self.pods,
             self.config_maps,
-            parse_policy_document(DEFAULTS, "defaults"),
+            parse_platform_document(DEFAULTS, "defaults"),
             self.reports,
             self.findings,
             self.now,
@@ -101,7 +101,7 @@ class Simulated:
         return next(each["message"] for each in self.resources[name].status["conditions"] if each["type"] == kind)
 
 
-def loaded(document: PolicyDocument) -> Report:
+def loaded(document: PlatformPolicyDocument) -> Report:
     """What a pod says that has a document in force."""
     return Report(
         0.0,

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aurum.resilience import PolicyDocument, PolicyError, load_policy_document
+from aurum.resilience import PolicyError
 from aurum.runtime.policy import policies, watch
+from aurum.runtime.policy.document import PlatformPolicyDocument, load_platform_document
 from aurum.runtime.policy.policies import Policies, Refusal
 from aurum.runtime.settings import Settings, load_settings
 from tests.support.waiting import until
@@ -33,10 +34,10 @@ def swap_while_it_is_read(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """At the moment of each reading, but two times at most."""
     generations = iter((1, 2))
 
-    def late(path: Path) -> PolicyDocument:
+    def late(path: Path) -> PlatformPolicyDocument:
         if generation := next(generations, None):
             publish(volume, generation)
-        return load_policy_document(path)
+        return load_platform_document(path)
 
     monkeypatch.setattr(policies, "load", late)
 
@@ -168,7 +169,7 @@ def test_policy_that_cannot_be_put_in_force_is_refused(tmp_path: Path, monkeypat
     file.write_text("generation: 1")
     started = Policies("api", load_settings(Settings, policy_file=file))
 
-    def fails(document: PolicyDocument) -> None:
+    def fails(document: PlatformPolicyDocument) -> None:
         if document.generation == 2:
             raise OverflowError("too large")
 

@@ -10,6 +10,7 @@ from aurum.resilience.policy import FallbackSpec
 from aurum.runtime import damage
 from aurum.runtime.errors import UnavailableError
 from aurum.runtime.grpc.client import Dependency
+from aurum.runtime.rpc_methods import INGESTION_SERVICE, PREDICTION_SERVICE
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _PAGE = 1000  # events
@@ -35,7 +36,7 @@ class IngestionBackend(_Backend):
     """Client of the ingestion service."""
 
     def __init__(self, dependency: Dependency) -> None:
-        super().__init__(dependency, "aurum.v1.IngestionService")
+        super().__init__(dependency, INGESTION_SERVICE)
         self._query = query_method(dependency.channel)
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
 
@@ -146,7 +147,7 @@ class PredictionBackend(_Backend):
     """Client of the prediction service."""
 
     def __init__(self, dependency: Dependency) -> None:
-        super().__init__(dependency, "aurum.v1.PredictionService")
+        super().__init__(dependency, PREDICTION_SERVICE)
         self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
 
     @property

@@ -36,6 +36,7 @@ from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import CRITICALITY_KEY
 from aurum.runtime.health import Health
 from aurum.runtime.http.client import TIMEOUT_HEADER
+from aurum.runtime.rpc_methods import INGESTION_SERVICE, METHODS
 from aurum.runtime.telemetry.logging import reset_request_context, set_request_context
 from aurum.runtime.telemetry.tracing import current_trace_id, name_caller
 from aurum.security.identity import Identity
@@ -45,6 +46,11 @@ logger = logging.getLogger("aurum.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # probes and scrapes are counted, but not logged
 _ALWAYS = _QUIET | {"/health", "/api/events"}  # exempt from admission; event streams have a limit of their own
+# Paths whose POST has the class of the method that it calls
+_WRITES = {
+    "/api/readings": METHODS[f"/{INGESTION_SERVICE}/Write"],
+    "/api/machines": METHODS[f"/{INGESTION_SERVICE}/RegisterMachine"],
+}
 _CLIENT_GONE = http_status("CANCELLED")
 _OVERLOAD = frozenset(map(http_status, OVERLOAD_OF_SELF))
 # Closing a connection while a body is still arriving resets it, and the client loses the answer. Therefore the rest of
@@ -351,7 +357,8 @@ def _criticality(scope: Scope, headers: Headers) -> Criticality:
     path: str = scope["path"]
     if path.startswith("/api/alarms"):
         return Criticality.ALARM
-    return Criticality.TELEMETRY if path == "/api/readings" else Criticality.QUERY
+    method = _WRITES.get(path) if scope["method"] == "POST" else None
+    return method.criticality if method else Criticality.QUERY
 
 
 def _account(scope: Scope, endpoint: str, exchange: _Exchange, seconds: float) -> None:

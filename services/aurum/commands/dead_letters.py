@@ -87,6 +87,7 @@ async def _replay(folder: Path, names: Sequence[str], settings: "EdgeSettings") 
     from aurum.runtime.grpc.client import Dependency
     from aurum.runtime.grpc.tls import certificate_folder
     from aurum.runtime.policy.policies import Policies
+    from aurum.runtime.rpc_methods import INGESTION_SERVICE
     from aurum.v1 import ingestion_pb2
 
     dependency = Dependency(
@@ -99,7 +100,7 @@ async def _replay(folder: Path, names: Sequence[str], settings: "EdgeSettings") 
     )
     # The stored request is already serialized
     write: Any = dependency.channel.unary_unary(
-        "/aurum.v1.IngestionService/Write",
+        f"/{INGESTION_SERVICE}/Write",
         request_serializer=None,
         response_deserializer=ingestion_pb2.WriteResponse.FromString,
     )

@@ -77,18 +77,22 @@ def show(findings: list[Finding], settings: PlatformSettings) -> bool:
 def _service(settings: PlatformSettings, name: str, address: str) -> Finding:
     log = settings.state_dir / "logs" / f"{name}.log"
     where = f"http://{address}/metrics" + (f", {log}" if log.exists() else "")
+    code = 200
     try:
         with urllib.request.urlopen(f"http://{address}/readyz", timeout=_TIMEOUT) as response:
             answer = json.load(response)
     except urllib.error.HTTPError as error:
+        code = error.code
         try:
             answer = json.load(error)
         except ValueError:
-            return Finding(name, "not ready", f"http://{address} is not its admin server ({error.code})", where)
+            answer = None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return Finding(name, "down", f"its admin server does not answer: {reason}", where)
-    missing = [f"{check}: {what}" for check, what in answer.get("missing", {}).items()]
+    if not (isinstance(answer, dict) and isinstance(answer.get("missing"), dict)):
+        return Finding(name, "not ready", f"http://{address} is not its admin server ({code})", where)
+    missing = [f"{check}: {what}" for check, what in answer["missing"].items()]
     damaged = [f"{count} damaged and set apart: {kind}" for kind, count in answer.get("damaged", {}).items()]
     state = "not ready" if missing else "damaged" if damaged else "ready"
     return Finding(name, state, "; ".join(missing + damaged), where)

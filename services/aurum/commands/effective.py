@@ -19,10 +19,11 @@ from aurum.operator.merging import PolicyRejected, Rules, Target
 from aurum.operator.one_time_read import snapshot_cluster, with_manifests
 from aurum.operator.resources import GROUP, KINDS
 from aurum.operator.settings import OperatorSettings
-from aurum.resilience import PolicyDocument, PolicyError, load_policy_document, plain_yaml
+from aurum.resilience import PolicyError, plain_yaml
 from aurum.resilience.plain_yaml import YamlError
 from aurum.resilience.policy import Policy
 from aurum.runtime.policy.call_catalog import CALLS, SERVICES
+from aurum.runtime.policy.document import PlatformPolicyDocument, load_platform_document
 from aurum.runtime.policy.files import document_path
 from aurum.runtime.policy.policies import default_policy
 from aurum.runtime.settings import Settings
@@ -38,13 +39,13 @@ class Effective:
         problems: The resources without effect, with the reason.
     """
 
-    documents: Mapping[str, PolicyDocument]
+    documents: Mapping[str, PlatformPolicyDocument]
     origin: Callable[[Target], Mapping[str, str]]
     problems: tuple[str, ...] = ()
 
     def policy(self, settings: Settings, target: Target) -> tuple[Policy, str]:
         """Returns the policy of a call, and the target by which it applies."""
-        document = self.documents.get(target.client or "", PolicyDocument())
+        document = self.documents.get(target.client or "", PlatformPolicyDocument())
         policy = document.for_call(target.client or "", target.server, target.method or "*")
         return (policy, policy.target) if policy else (default_policy(settings), "the settings")
 
@@ -52,7 +53,7 @@ class Effective:
 def policies_of_document(settings: Settings, path: Path | None) -> Effective:
     """Returns the policies of a document, by default of the one that the settings name. Raises PolicyError."""
     path = path or settings.policy_file
-    document = load_policy_document(document_path(path)) if path else PolicyDocument()
+    document = load_platform_document(document_path(path)) if path else PlatformPolicyDocument()
 
     def origin(target: Target) -> Mapping[str, str]:
         policy = document.for_call(target.client or "", target.server, target.method or "*")
@@ -175,7 +176,9 @@ def difference(before: Effective, after: Effective) -> str:
     lines: list[str] = []
     for service in sorted({*before.documents, *after.documents}):
         old, new = (
-            as_yaml(each.documents.get(service, PolicyDocument()).model_copy(update={"sources": (), "uid": service}))
+            as_yaml(
+                each.documents.get(service, PlatformPolicyDocument()).model_copy(update={"sources": (), "uid": service})
+            )
             for each in (before, after)
         )
         lines += difflib.unified_diff(
@@ -184,10 +187,10 @@ def difference(before: Effective, after: Effective) -> str:
     return "\n".join(lines)
 
 
-def merge_documents(documents: Mapping[str, PolicyDocument]) -> PolicyDocument:
+def merge_documents(documents: Mapping[str, PlatformPolicyDocument]) -> PlatformPolicyDocument:
     """Merges the documents of several services into one, which holds for the calls of all of them."""
     policies = {policy.target: policy for document in documents.values() for policy in document.policies}
-    return PolicyDocument(uid="cluster", policies=tuple(policies.values()))
+    return PlatformPolicyDocument(uid="cluster", policies=tuple(policies.values()))
 
 
 def _origins(rules: Rules, target: Target) -> dict[str, str]:

@@ -92,6 +92,8 @@ def _tables(source: ReadingsSource, machine: MachineRecord, first: int, end: int
         columns = [source.day((machine.machine_id, sensor), day) for sensor in sensors]
         lengths = [len(values) for _, values in columns]
         total = sum(lengths)
+        if not total:  # all of its segments are damaged
+            continue
         names = pa.DictionaryArray.from_arrays(np.repeat(np.arange(len(sensors), dtype=np.int32), lengths), sensors)
         yield (
             day,

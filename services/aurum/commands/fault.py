@@ -65,6 +65,14 @@ def _call_admin(settings: Settings, service: str, method: str, content: Any = No
             raise FaultFailedError(
                 f"{service} does not allow faults; start it with AURUM_FAULTS_ENABLED=true, but never in production"
             ) from error
-        raise FaultFailedError(f"{service}: {json.load(error)['detail']}") from error
+        raise FaultFailedError(f"{service}: {_detail(error)}") from error
     except OSError as error:
         raise FaultFailedError(f"{service} at {address} does not answer: {getattr(error, 'reason', error)}") from error
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """The reason in an answer; its status if another program has answered."""
+    try:
+        return str(json.load(error)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"it answered {error.code}, which is not of its admin server"

@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aurum.resilience import PolicyDocument, load_policy_document
 from aurum.resilience.outcomes import Outcome, read_outcomes
 from aurum.resilience.simulation import TargetResult, simulate
 from aurum.runtime.policy.call_catalog import CALLS
+from aurum.runtime.policy.document import PlatformPolicyDocument, load_platform_document
 from aurum.runtime.policy.policies import default_policy
 from aurum.runtime.settings import Settings
 
@@ -25,9 +25,9 @@ _TIMEOUT = 2.0  # seconds
 _WIDTH = 160  # characters
 
 
-def check(path: Path) -> PolicyDocument:
+def check(path: Path) -> PlatformPolicyDocument:
     """Reads a document and prints warnings about valid parts that have no or an unusual effect. Raises PolicyError."""
-    document = load_policy_document(path)
+    document = load_platform_document(path)
     calls = [name for each in CALLS for name in each.names]
     for index, policy in enumerate(document.policies):
         matched = [call for call in calls if fnmatch.fnmatchcase(call, policy.target)]
@@ -61,7 +61,7 @@ def show(settings: Settings, services: list[str], as_json: bool) -> bool:
     return all(state.get("policy", {}).get("applied") for state in states.values())
 
 
-def replay(settings: Settings, document: PolicyDocument, trace: Path, as_json: bool) -> None:
+def replay(settings: Settings, document: PlatformPolicyDocument, trace: Path, as_json: bool) -> None:
     """Prints what a document would have done with recorded calls. Raises OutcomeError, OSError.
 
     Args:
@@ -109,10 +109,10 @@ def _state(address: str, headers: Mapping[str, str]) -> dict[str, Any]:
     request = urllib.request.Request(f"http://{address}/policy", headers=dict(headers))
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
-            state: dict[str, Any] = json.load(response)
-            return state
+            state: Any = json.load(response)
     except (OSError, ValueError) as error:
         return {"problem": f"{address} does not answer: {getattr(error, 'reason', error)}"}
+    return state if isinstance(state, dict) and "policy" in state else {"problem": f"{address} is not its admin server"}
 
 
 def _print_states(states: dict[str, dict[str, Any]]) -> None:

@@ -13,10 +13,11 @@ from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.readings import metrics
 from aurum.readings.batch import decode, parse_request
-from aurum.readings.transport.ingest_stream import SERVICE_NAME, IngestStreams, Written, add_ingestion_service
+from aurum.readings.transport.ingest_stream import IngestStreams, Written, add_ingestion_service
 from aurum.readings.transport.uplink import Uplink
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP, Dependency
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.tracing import traceparent
@@ -182,7 +183,7 @@ async def gateway(
         try:
             async with service.rpc_server(
                 lambda server: add_ingestion_service(servicer, server),
-                [SERVICE_NAME],
+                [INGESTION_SERVICE],
                 settings.edge_host,
                 settings.edge_port,
                 setting="AURUM_EDGE_PORT",

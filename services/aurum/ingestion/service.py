@@ -14,8 +14,9 @@ from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.settings import IngestionSettings
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Store
-from aurum.readings.transport.ingest_stream import SERVICE_NAME, add_ingestion_service
+from aurum.readings.transport.ingest_stream import add_ingestion_service
 from aurum.runtime.errors import AurumError
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.service import Service
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         async with service.rpc_server(
             lambda server: add_ingestion_service(servicer, server),
-            [SERVICE_NAME],
+            [INGESTION_SERVICE],
             settings.ingestion_host,
             settings.ingestion_port,
             setting="AURUM_INGESTION_PORT",

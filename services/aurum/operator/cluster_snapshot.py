@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aurum.resilience.policy import PolicyDocument
+from aurum.runtime.policy.document import PlatformPolicyDocument
 
 # Annotations of pods. Changing the first makes the kubelet update the pod's volumes at once. The second is mounted
 # into the pod and selects the document that it loads.
@@ -184,7 +184,7 @@ class ClusterSnapshot:
     workloads: Mapping[str, Workload]
     pods: tuple[Pod, ...]
     config_maps: Mapping[str, ConfigMap]
-    defaults: PolicyDocument
+    defaults: PlatformPolicyDocument
     reports: Mapping[str, Report]
     findings: Mapping[str, Finding]
     now: float

@@ -8,7 +8,7 @@ from aurum.operator.cluster_snapshot import Pod, Report, Resource
 from aurum.operator.merging import PolicyRejected
 from aurum.operator.resources import RolloutSpec
 from aurum.operator.rollout import Rollout, rfc3339
-from aurum.resilience.policy import PolicyDocument
+from aurum.runtime.policy.document import PlatformPolicyDocument
 
 _MAX_LAGGARDS = 10
 _MAX_MESSAGE = 1000  # characters
@@ -44,7 +44,7 @@ class PolicyState:
     pods: tuple[Pod, ...]
     exposed: tuple[Pod, ...]
     reports: Mapping[str, Report] = field(default_factory=dict)
-    wanted: Mapping[str, PolicyDocument] = field(default_factory=dict)
+    wanted: Mapping[str, PlatformPolicyDocument] = field(default_factory=dict)
     rollout: Rollout | None = None
     rollout_spec: RolloutSpec | None = None
     shadow: dict[str, int] | None = None

@@ -14,7 +14,8 @@ from aurum.operator.conditions import PolicyState, status_of
 from aurum.operator.merging import Parsed, PolicyRejected, Rules, governed, parse
 from aurum.operator.resources import RolloutSpec
 from aurum.operator.rollout import Rollout, advanced, exposed_pods
-from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
+from aurum.resilience.policy import PolicyError
+from aurum.runtime.policy.document import PlatformPolicyDocument, parse_platform_document
 from aurum.runtime.policy.files import CANDIDATE, IN_FORCE
 
 _LONGEST_MESSAGE = 500  # characters
@@ -34,8 +35,8 @@ class ServicePlan:
     """
 
     workload: Workload
-    in_force: PolicyDocument
-    candidate: PolicyDocument | None = None
+    in_force: PlatformPolicyDocument
+    candidate: PlatformPolicyDocument | None = None
     exposed: frozenset[str] = frozenset()
     offered: bool = False
 
@@ -47,7 +48,7 @@ class ServicePlan:
             data[CANDIDATE] = as_yaml(self.candidate)
         return data
 
-    def document_of(self, pod: Pod) -> PolicyDocument:
+    def document_of(self, pod: Pod) -> PlatformPolicyDocument:
         """Returns the document that a pod should have in force."""
         return self.candidate if self.candidate and pod.uid in self.exposed else self.in_force
 
@@ -151,7 +152,7 @@ def refusals(cluster: ClusterSnapshot) -> dict[str, PolicyRejected]:
 
 
 @lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
-def as_yaml(document: PolicyDocument) -> str:
+def as_yaml(document: PlatformPolicyDocument) -> str:
     """Returns a document as it is stored in a ConfigMap. Default values are omitted."""
     content = document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return yaml.safe_dump(content, sort_keys=False, width=120)
@@ -305,7 +306,7 @@ def _as_it_is(cluster: ClusterSnapshot, workload: Workload, trying: _Policy | No
     return ServicePlan(workload, known[IN_FORCE], known[CANDIDATE], exposed, _offers(known, trying))
 
 
-def _offers(known: Mapping[str, PolicyDocument], trying: _Policy) -> bool:
+def _offers(known: Mapping[str, PlatformPolicyDocument], trying: _Policy) -> bool:
     """Whether the ConfigMap contains the generation of the rollout as a candidate."""
     tried, sources = trying.resource, known[CANDIDATE].sources if CANDIDATE in known else ()
     return any((source.uid, source.generation) == (tried.uid, tried.generation) for source in sources)
@@ -322,11 +323,11 @@ def _percent(spec: RolloutSpec, step: int) -> int:
 
 
 def _numbered(
-    document: PolicyDocument,
-    known: Mapping[str, PolicyDocument],
+    document: PlatformPolicyDocument,
+    known: Mapping[str, PlatformPolicyDocument],
     reported: Collection[tuple[int, str]],
     generation: int,
-) -> PolicyDocument:
+) -> PlatformPolicyDocument:
     """Returns the document with a generation number.
 
     If the same content is already in the ConfigMap or in a pod, it keeps that number. Otherwise it gets the given one.
@@ -341,7 +342,7 @@ def _numbered(
     return document.model_copy(update={"generation": generation})
 
 
-def _documents(config_map: ConfigMap | None) -> dict[str, PolicyDocument]:
+def _documents(config_map: ConfigMap | None) -> dict[str, PlatformPolicyDocument]:
     """Returns the readable documents in a ConfigMap, which somebody may have edited."""
     texts = config_map.data if config_map else {}
     found = {name: _document(text) for name, text in texts.items() if name in (IN_FORCE, CANDIDATE)}
@@ -349,9 +350,9 @@ def _documents(config_map: ConfigMap | None) -> dict[str, PolicyDocument]:
 
 
 @lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
-def _document(text: str) -> PolicyDocument | None:
+def _document(text: str) -> PlatformPolicyDocument | None:
     try:
-        return parse_policy_document(text, IN_FORCE)
+        return parse_platform_document(text, IN_FORCE)
     except PolicyError:
         return None  # it is written again
 

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from aurum.operator.cluster_snapshot import CONTENT, ConfigMap, Pod, Resource, Workload
 from aurum.operator.kubernetes import COMPONENT
-from aurum.resilience.policy import PolicyDocument, PolicyError, parse_policy_document
+from aurum.resilience.policy import PolicyError
+from aurum.runtime.policy.document import PlatformPolicyDocument, parse_platform_document
 from aurum.runtime.policy.files import DEFAULTS
 
 _ADMIN_PORT = 9090
@@ -100,7 +101,7 @@ class InformerCache:
 
     defaults_name: str
     workloads: dict[str, Workload] = field(default_factory=dict)
-    defaults: PolicyDocument = field(default_factory=PolicyDocument)
+    defaults: PlatformPolicyDocument = field(default_factory=PlatformPolicyDocument)
     doubt: bool = False
     _problem: str = ""
     _defaults_are_known: bool = False
@@ -216,7 +217,7 @@ class InformerCache:
 
     def _take_defaults(self, text: str) -> bool:
         try:
-            defaults = parse_policy_document(text, self.defaults_name)
+            defaults = parse_platform_document(text, self.defaults_name)
         except PolicyError as problem:
             changed = self._problem != str(problem)
             self._problem = str(problem)

@@ -20,14 +20,12 @@ from aurum.resilience.durations import format_duration
 from aurum.resilience.policy import (
     AdmissionSpec,
     Policy,
-    PolicyDocument,
     PolicyPart,
     ServerPolicy,
-    Source,
-    TelemetrySpec,
     describe,
 )
 from aurum.runtime.policy.call_catalog import CALLERS, CALLS
+from aurum.runtime.policy.document import PlatformPolicyDocument, Source, TelemetrySpec
 
 _USUAL_DEADLINE = 5.0  # seconds; deadline of a call that no policy mentions
 _SERVERS = frozenset(calls.server for calls in CALLS)
@@ -131,7 +129,7 @@ class Layers:
 class Rules:
     """The combined content of all accepted resources."""
 
-    defaults: PolicyDocument
+    defaults: PlatformPolicyDocument
     enforced: Layers = field(default_factory=Layers)
     shadows: Layers = field(default_factory=Layers)
     telemetry: dict[tuple[str | None, str], Part] = field(default_factory=dict)
@@ -172,7 +170,7 @@ class Rules:
                 found.update(each.calls.get(key, {}))
         return found
 
-    def document(self, service: str, uid: str) -> PolicyDocument:
+    def document(self, service: str, uid: str) -> PlatformPolicyDocument:
         """Returns the document of a service with generation 0. Raises PolicyRejected if its parts are incompatible."""
         clients = [calls for calls in CALLS if calls.client == service]
         policies = self._policies(service, self.enforced, shadow=False)
@@ -187,7 +185,7 @@ class Rules:
             for part in self._parts(service, [calls.server for calls in clients])
             if part.owner is not None
         }
-        return PolicyDocument(
+        return PlatformPolicyDocument(
             uid=uid,
             policies=(
                 *policies,

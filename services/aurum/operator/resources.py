@@ -13,12 +13,11 @@ from aurum.resilience.policy import (
     ContradictionError,
     FallbackSpec,
     HedgeSpec,
-    LogLevel,
     PolicyPart,
     RetrySpec,
     TimeoutSpec,
-    cross_field_rules,
 )
+from aurum.runtime.policy.document import LogLevel
 
 GROUP, VERSION = "aurumai.io", "v1alpha1"
 _NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -76,10 +75,6 @@ class GuardSpec(PolicyPart):
 class RolloutSpec(PolicyPart):
     """How a new generation reaches the pods: a few first, watched in Prometheus, then more."""
 
-    model_config = cross_field_rules(
-        ("self.steps.isSorted() && self.steps[self.steps.size() - 1] == 100", "steps", "must rise, and end with 100"),
-    )
-
     steps: tuple[int, ...] = Field(
         (10, 50, 100), min_length=1, max_length=10, description="Per cent of the pods, rising, the last one 100."
     )
@@ -100,42 +95,6 @@ class RolloutSpec(PolicyPart):
 
 class ResiliencePolicySpec(PolicyPart):
     """How calls to services are made. A part that is not given stays as less specific policies and the defaults say."""
-
-    model_config = cross_field_rules(
-        (
-            "has(self.targetRefs) != has(self.selector)",
-            "",
-            "needs either targetRefs or selector",
-        ),
-        (
-            "!has(self.admission) || !has(self.targetRefs) || self.targetRefs.all(t, !has(t.method) && !has(t.client))",
-            "admission",
-            "is for whole services: targetRefs may name neither method nor client",
-        ),
-        (
-            "has(self.retry) || has(self.hedge) || has(self.circuitBreaker) || has(self.timeout) || "
-            "has(self.bulkhead) || has(self.adaptiveConcurrency) || has(self.fallback) || has(self.admission)",
-            "",
-            "must have at least one part, such as retry or timeout",
-        ),
-        (
-            "!has(self.adaptiveConcurrency) || !has(self.bulkhead) || "
-            "self.adaptiveConcurrency.maxLimit <= self.bulkhead.maxConcurrent",
-            "adaptiveConcurrency",
-            "maxLimit must not be above bulkhead.maxConcurrent",
-        ),
-        (
-            "!has(self.hedge) || !has(self.timeout) || duration(self.hedge.delay) < duration(self.timeout.attempt)",
-            "hedge",
-            "delay must be below timeout.attempt",
-        ),
-        (
-            "!has(self.circuitBreaker) || !has(self.circuitBreaker.slowCall) || !has(self.timeout) || "
-            "duration(self.circuitBreaker.slowCall) < duration(self.timeout.attempt)",
-            "circuitBreaker",
-            "slowCall must be below timeout.attempt",
-        ),
-    )
 
     target_refs: tuple[TargetRef, ...] = Field((), min_length=1, max_length=16, description="Which calls it governs.")
     selector: Selector | None = None
@@ -170,11 +129,6 @@ class ResiliencePolicySpec(PolicyPart):
 
 class TelemetryPolicySpec(PolicyPart):
     """How much services tell of themselves. Without targetRefs and selector, all of them."""
-
-    model_config = cross_field_rules(
-        ("!has(self.targetRefs) || !has(self.selector)", "", "may have targetRefs or selector, not both"),
-        ("has(self.logLevel) || has(self.samplingRatio)", "", "must have logLevel or samplingRatio"),
-    )
 
     target_refs: tuple[ServiceRef, ...] = Field((), min_length=1, max_length=16, description="Which services.")
     selector: Selector | None = None

@@ -14,6 +14,7 @@ from aurum.resilience.durations import format_duration
 from aurum.resilience.status import NOT_SERVED
 from aurum.runtime.errors import AurumError
 from aurum.runtime.http.client import HttpDependency
+from aurum.runtime.rpc_methods import INGESTION_SERVICE, PREDICTION_SERVICE
 
 _AT_A_TIME = 8  # rollouts that are checked at a time
 INTERVAL = 2.0  # seconds between two checks
@@ -21,9 +22,9 @@ _LONGEST_WINDOW = 30.0  # seconds; the pause counts if it is longer
 _SAMPLES = 2  # samples of a pod since the step began, below which there is no rate
 _NOT_SERVED = "|".join(NOT_SERVED)
 _SERVICES = {
-    "ingestion": "aurum.v1.IngestionService",
-    "edge": "aurum.v1.IngestionService",
-    "prediction": "aurum.v1.PredictionService",
+    "ingestion": INGESTION_SERVICE,
+    "edge": INGESTION_SERVICE,
+    "prediction": PREDICTION_SERVICE,
 }
 
 _TOO_FEW = Finding(None, "not every pod of the step has it yet")

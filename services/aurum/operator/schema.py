@@ -10,6 +10,7 @@ import annotated_types
 import yaml
 from pydantic.fields import FieldInfo
 
+from aurum.operator.cel import validations
 from aurum.operator.resources import (
     GROUP,
     KINDS,
@@ -24,7 +25,7 @@ from aurum.operator.resources import (
 )
 from aurum.resilience.durations import PATTERN, format_duration
 from aurum.resilience.policy import PolicyPart
-from aurum.resilience.policy_reference import tables
+from aurum.runtime.policy.reference import tables
 
 Schema = dict[str, Any]
 _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -72,10 +73,8 @@ def schema_of(model: type[PolicyPart]) -> Schema:
     if required:
         schema["required"] = required
     schema["properties"] = properties
-    extra = model.model_config.get("json_schema_extra")
-    rules = extra.get("x-kubernetes-validations") if isinstance(extra, dict) else None
-    if isinstance(rules, list):
-        schema["x-kubernetes-validations"] = [_without_empty(rule) for rule in rules]
+    if rules := validations(model):
+        schema["x-kubernetes-validations"] = rules
     return schema
 
 
@@ -184,10 +183,6 @@ def _without_none(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, UnionType):
         (annotation,) = [each for each in get_args(annotation) if each is not NoneType]
     return annotation
-
-
-def _without_empty(rule: Any) -> Schema:
-    return {key: value for key, value in rule.items() if value}
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,8 @@ from aurum.operator.rollout_analysis import RolloutAnalysis
 from aurum.operator.settings import OperatorSettings
 from aurum.operator.watching import watch
 from aurum.resilience.durations import Seconds
-from aurum.resilience.policy import BulkheadSpec, CircuitBreakerSpec, Policy, PolicyDocument, RetrySpec, TimeoutSpec
+from aurum.resilience.policy import BulkheadSpec, CircuitBreakerSpec, Policy, RetrySpec, TimeoutSpec
+from aurum.runtime.policy.document import PlatformPolicyDocument
 from aurum.runtime.service import Service
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 _PODS_AT_A_TIME = 64
 
 # There is no breaker, because all pods would share it and one hanging pod would block the requests to the others
-BUILT_IN = PolicyDocument(
+BUILT_IN = PlatformPolicyDocument(
     uid="operator",
     policies=(
         Policy(

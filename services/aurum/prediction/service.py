@@ -14,11 +14,11 @@ from aurum.prediction.serving.rescoring import Rescorer
 from aurum.prediction.serving.scoring import Prediction
 from aurum.prediction.serving.servicer import PredictionServicer, response_of
 from aurum.prediction.settings import PredictionSettings
+from aurum.runtime.rpc_methods import PREDICTION_SERVICE
 from aurum.runtime.service import Service
 from aurum.security.rpc_authorizer import rpc_authorizer
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
-SERVICE_NAME = "aurum.v1.PredictionService"
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +55,7 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     try:
         async with service.rpc_server(
             lambda server: prediction_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server),
-            [SERVICE_NAME],
+            [PREDICTION_SERVICE],
             settings.prediction_host,
             settings.prediction_port,
             setting="AURUM_PREDICTION_PORT",

@@ -8,7 +8,7 @@ import fnmatch
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -21,27 +21,12 @@ from aurum.resilience.limit_algorithms import Aimd, LimitAlgorithm, Vegas
 from aurum.resilience.plain_yaml import YamlError, at_line, shown_path
 from aurum.resilience.status import OUTAGES, TRANSIENT, Code
 
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-
-
-_MAX_INT64 = 2**63 - 1  # as Kubernetes counts generations
+MAX_INT64 = 2**63 - 1  # as Kubernetes counts generations
 _LONGEST_PROBLEM = 500  # characters: a value that is wrong may be as long as its document
 
 
 class PolicyError(ValueError):
     """A policy document that cannot be used; the message names the file and the path of the field."""
-
-
-def cross_field_rules(*rules: tuple[str, str, str]) -> ConfigDict:
-    """What the validators of a part say of several fields at once, for the API server as well, which checks it in CEL:
-    the rule, the field that is named, the message."""
-    return ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {"rule": rule, "fieldPath": field and f".{field}", "message": message} for rule, field, message in rules
-            ]
-        }
-    )
 
 
 class ContradictionError(ValueError):
@@ -58,19 +43,8 @@ class PolicyPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-_QUEUE_RULE = (
-    "self.maxQueued == 0 || duration(self.maxWait) > duration('0s')",
-    "maxWait",
-    "must be above 0s when maxQueued is above 0",
-)
-
-
 class RetrySpec(PolicyPart):
     """When a call is tried again: only calls that may be repeated are, and only within the budget."""
-
-    model_config = cross_field_rules(
-        ("duration(self.baseDelay) <= duration(self.maxDelay)", "baseDelay", "must not be above maxDelay"),
-    )
 
     max_attempts: int = Field(3, ge=1, le=10, description="Calls in all, the first one included.")
     base_delay: Duration = Field(
@@ -101,15 +75,6 @@ class HedgeSpec(PolicyPart):
 
 class CircuitBreakerSpec(PolicyPart):
     """When calls to a dependency are refused."""
-
-    model_config = cross_field_rules(
-        ("duration(self.open) <= duration(self.maxOpen)", "open", "must not be above maxOpen"),
-        (
-            "self.mode != 'count' || self.minimumCalls <= self.windowCalls",
-            "minimumCalls",
-            "must not be above windowCalls when mode is count",
-        ),
-    )
 
     enabled: bool = Field(True, description="False lets every call through and remembers nothing.")
     mode: Literal["consecutive", "count", "time"] = Field(
@@ -170,10 +135,6 @@ class CircuitBreakerSpec(PolicyPart):
 class TimeoutSpec(PolicyPart):
     """How long a call may take."""
 
-    model_config = cross_field_rules(
-        ("duration(self.attempt) <= duration(self.deadline)", "attempt", "must not be above deadline"),
-    )
-
     deadline: Duration = Field(Seconds(5.0), gt=0, le=600, description="All attempts and the waits between them.")
     attempt: Duration = Field(Seconds(2.0), gt=0, le=600, description="One attempt; shorter if the deadline is near.")
     connect: Duration = Field(Seconds(0.5), gt=0, le=600, description="Wait for a connection, within the attempt.")
@@ -192,10 +153,6 @@ class TimeoutSpec(PolicyPart):
 class BulkheadSpec(PolicyPart):
     """How many calls may be in progress at a time."""
 
-    model_config = cross_field_rules(
-        _QUEUE_RULE,
-    )
-
     max_concurrent: int = Field(256, ge=1, le=100_000, description="Calls in progress.")
     max_queued: int = Field(0, ge=0, le=100_000, description="Calls that wait for a place; more are refused.")
     max_wait: Duration = Field(Seconds(0.0), ge=0, le=60, description="Longest wait for a place.")
@@ -209,12 +166,6 @@ class BulkheadSpec(PolicyPart):
 
 class AdaptiveConcurrencySpec(PolicyPart):
     """A limit on the calls in progress that follows what the target can take."""
-
-    model_config = cross_field_rules(
-        ("self.minLimit <= self.initialLimit", "minLimit", "must not be above initialLimit"),
-        ("self.initialLimit <= self.maxLimit", "initialLimit", "must not be above maxLimit"),
-        ("!has(self.slowCall) || self.algorithm == 'aimd'", "slowCall", "is for algorithm aimd"),
-    )
 
     algorithm: Literal["vegas", "aimd"] = Field(
         "vegas",
@@ -245,7 +196,7 @@ class FallbackSpec(PolicyPart):
 
     last_good: bool = Field(True, description="The last good answer, with its age.")
     last_good_max_age: Duration = Field(Seconds(600.0), gt=0, le=86400, description="Older answers are not used.")
-    rule: bool = Field(True, description="After that, the documented rule of the machine's type.")
+    rule: bool = Field(True, description="After that, the answer of a rule, where the service has one.")
 
 
 class Policy(PolicyPart):
@@ -313,12 +264,6 @@ class Policy(PolicyPart):
 class SharesSpec(PolicyPart):
     """Which share of the limit each class of calls may use, so that places stay free for what matters more."""
 
-    model_config = cross_field_rules(
-        ("self.batch <= self.query", "batch", "must not be above query"),
-        ("self.query <= self.telemetry", "query", "must not be above telemetry"),
-        ("self.telemetry <= self.alarm", "telemetry", "must not be above alarm"),
-    )
-
     alarm: float = Field(1.0, gt=0, le=1, description="Alarms and health checks.")
     telemetry: float = Field(0.95, gt=0, le=1, description="Readings and registrations.")
     query: float = Field(0.9, gt=0, le=1, description="What people and other services ask; all that states no class.")
@@ -334,8 +279,6 @@ class SharesSpec(PolicyPart):
 
 class AdmissionSpec(PolicyPart):
     """What a server does with more unary calls than it can handle: the less critical wait or are refused first."""
-
-    model_config = cross_field_rules(_QUEUE_RULE)
 
     max_concurrent: int = Field(256, ge=1, le=100_000, description="Calls handled at a time.")
     max_queued: int = Field(64, ge=0, le=100_000, description="Calls that wait for a place; more are refused.")
@@ -373,35 +316,17 @@ class ServerPolicy(PolicyPart):
     admission: AdmissionSpec = Field(default_factory=AdmissionSpec)
 
 
-class TelemetrySpec(PolicyPart):
-    """How much a service tells of itself; what is not given stays as the settings have it."""
-
-    log_level: LogLevel | None = Field(None, description="Least severity that is logged.")
-    sampling_ratio: float | None = Field(None, ge=0, le=1, description="Share of new traces that are recorded.")
-
-
-class Source(PolicyPart):
-    """A resource that the document was made from, and of which generation."""
-
-    kind: str = Field("ResiliencePolicy", max_length=63, description="Its kind.")
-    name: str = Field(max_length=253, description="Its name.")
-    uid: str = Field(max_length=63, description="Its identity.")
-    generation: int = Field(ge=0, le=_MAX_INT64, description="Its generation.")
-
-
 class PolicyDocument(PolicyPart):
     """All policies of a system. The first policy whose target matches a call governs it; so for servers."""
 
     uid: str = Field("built-in", max_length=200, description="Identity of the document.")
-    generation: int = Field(0, ge=0, le=_MAX_INT64, description="Grows with each change; 0 for the built-in defaults.")
+    generation: int = Field(0, ge=0, le=MAX_INT64, description="Grows with each change; 0 for the built-in defaults.")
     policies: tuple[Policy, ...] = ()
     servers: tuple[ServerPolicy, ...] = ()
     default: Policy | None = Field(None, description="For calls that none matches; without it the settings apply.")
     shadows: tuple[Policy, ...] = Field(
         (), description="Policies that decide beside those in force, are measured, and enforce nothing."
     )
-    telemetry: TelemetrySpec | None = None
-    sources: tuple[Source, ...] = Field((), description="The resources that an operator made the document from.")
 
     @model_validator(mode="after")
     def _each_is_used(self) -> "PolicyDocument":
@@ -437,12 +362,37 @@ class PolicyDocument(PolicyPart):
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
 
 
+D = TypeVar("D", bound=PolicyDocument)
+
+
 def parse_policy_document(text: str, source: str) -> PolicyDocument:
-    """Reads a YAML policy document. source: where it came from, for errors. Raises PolicyError, and nothing else, with
-    the source, the field and the line."""
+    """Parses a YAML policy document.
+
+    Args:
+        text: The document.
+        source: Where it came from, for errors.
+
+    Raises:
+        PolicyError: The document is invalid. The message has the source, the field and the line. Nothing else is raised.
+    """
+    return parse_document(PolicyDocument, text, source)
+
+
+def load_policy_document(path: Path) -> PolicyDocument:
+    """Loads a policy file.
+
+    Raises:
+        PolicyError: The file cannot be read or is invalid. The message has the file, the field and the line. Nothing
+            else is raised.
+    """
+    return load_document(PolicyDocument, path)
+
+
+def parse_document(model: type[D], text: str, source: str) -> D:
+    """Parses a document of an extended model, as `parse_policy_document` does."""
     try:
         content = plain_yaml.load(text)
-        return PolicyDocument.model_validate({} if content is None else content)
+        return model.model_validate({} if content is None else content)
     except YamlError as error:
         raise PolicyError(f"{source}: {error}") from error
     except ValidationError as error:
@@ -450,13 +400,13 @@ def parse_policy_document(text: str, source: str) -> PolicyDocument:
         raise PolicyError(f"{source}: {describe(error)}{at_line(line)}") from error
 
 
-def load_policy_document(path: Path) -> PolicyDocument:
-    """Reads a policy file. Raises PolicyError, and nothing else, with the file, the field and the line."""
+def load_document(model: type[D], path: Path) -> D:
+    """Loads a document of an extended model, as `load_policy_document` does."""
     try:
         text = plain_yaml.read_text(path)
     except YamlError as error:
         raise PolicyError(f"{path}: {error}") from error
-    return parse_policy_document(text, str(path))
+    return parse_document(model, text, str(path))
 
 
 def describe(error: ValidationError) -> str:

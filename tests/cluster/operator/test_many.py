@@ -19,9 +19,9 @@ from aurum.operator.kubernetes import Cluster
 from aurum.operator.pod_poller import PodPoller
 from aurum.operator.reconciler import Reconciler
 from aurum.operator.service import BUILT_IN
-from aurum.resilience.policy import parse_policy_document
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.policy.call_catalog import CALLS
+from aurum.runtime.policy.document import parse_platform_document
 from aurum.runtime.policy.files import DEFAULTS
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
@@ -125,7 +125,7 @@ def check_settled(space: Namespace, release: FakeRelease) -> None:
         for service in {pod.service for pod in release.pods}
     }
     text = space.get("configmap", "fake-policy")["data"][DEFAULTS]
-    defaults = parse_policy_document(text, "defaults")
+    defaults = parse_platform_document(text, "defaults")
     resources = tuple(Resource.of(body) for body in bodies)
     world = ClusterSnapshot(space.name, resources, client_workloads, (), {}, defaults, {}, {}, time.time())
     ideal = derive_desired_state(world, {})

@@ -36,9 +36,10 @@ from aurum.prediction.model.model_files import read_serving
 from aurum.readings.batch import Batch, Series, decode, encode, parse_request
 from aurum.readings.tables import Rows, TableError, read_cmapss, read_csv, to_series
 from aurum.readings.transport.refusals import Refused
-from aurum.resilience import PolicyDocument, PolicyError
+from aurum.resilience import PolicyError
 from aurum.resilience.outcomes import OutcomeError, read_outcomes
 from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.policy.document import PlatformPolicyDocument
 from aurum.runtime.policy.policies import Policies, Refusal
 from aurum.runtime.settings import Settings
 from aurum.security.api_keys import KeyFileError, read_valid_keys
@@ -345,7 +346,7 @@ def _policy(data: bytes) -> None:
     policies = _policies()
     _file("policy.yaml", data)
     found = policies.read()
-    assert isinstance(found, PolicyDocument | Refusal)
+    assert isinstance(found, PlatformPolicyDocument | Refusal)
     if isinstance(found, Refusal):
         assert "policy.yaml" in found.reason
         return

@@ -11,6 +11,7 @@ from aurum.operator.merging import Parsed, Target
 from aurum.operator.resources import GuardSpec, RolloutSpec
 from aurum.operator.rollout import Rollout
 from aurum.operator.rollout_analysis import RolloutAnalysis
+from aurum.resilience.status import SERVER_FAULTS
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
@@ -53,6 +54,8 @@ async def test_guard_burns_above_allowed_error_ratio(prometheus: Prometheus) -> 
     query = prometheus.asked[0]
     assert 'k8s_pod_name=~"api-1|api-2[.]x"' in query
     assert 'method=~"/aurum[.]v1[.]PredictionService/Predict"' in query
+    counted = query.partition('code=~"')[2].partition('"')[0].split("|")
+    assert sorted(counted) == sorted((*SERVER_FAULTS, "RESOURCE_EXHAUSTED"))  # a policy may overload its target
 
 
 async def test_guard_burns_on_open_breaker_latency_or_own_query(prometheus: Prometheus) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from aurum.operator.desired_state import as_yaml
-from aurum.resilience.policy import parse_policy_document
+from aurum.runtime.policy.document import parse_platform_document
 from tests.support.operator_world import Simulated
 
 PREDICTION = {"targetRefs": [{"service": "prediction"}]}
@@ -173,7 +173,7 @@ def test_rendered_document_parses_back_unchanged() -> None:
     simulated.apply("policy", {**PREDICTION, "circuitBreaker": {"mode": "time", "open": "1500ms"}, "fallback": {}})
     simulated.apply("loud", {"logLevel": "DEBUG"}, "TelemetryPolicy")
     for service in simulated.settle().services.values():
-        again = parse_policy_document(as_yaml(service.in_force), "again")
+        again = parse_platform_document(as_yaml(service.in_force), "again")
         assert again == service.in_force
         assert again.content_hash == service.in_force.content_hash
 

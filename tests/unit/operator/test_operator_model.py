@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from aurum.operator.cluster_snapshot import CONTENT
 from aurum.operator.desired_state import content_hash
-from aurum.resilience.policy import parse_policy_document
+from aurum.runtime.policy.document import parse_platform_document
 from aurum.runtime.policy.files import CANDIDATE, IN_FORCE
 from tests.support.operator_api import CALM, SERVICES, Plant, Weather
 
@@ -297,7 +297,7 @@ class OperatorModel(RuleBasedStateMachine):
 
 
 def sources(text: str) -> set[tuple[str, int]]:
-    return {(each.uid, each.generation) for each in parse_policy_document(text, "x").sources}
+    return {(each.uid, each.generation) for each in parse_platform_document(text, "x").sources}
 
 
 @pytest.fixture(autouse=True)

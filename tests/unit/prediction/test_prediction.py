@@ -15,7 +15,7 @@ from aurum.prediction.model.calibration import LEVELS
 from aurum.prediction.model.features import FeatureSpec, features_of, features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import CorruptModelError, load_model
 from aurum.prediction.model.model_files import write_model
-from aurum.prediction.serving.drift import MeanChanges
+from aurum.prediction.serving.mean_changes import MeanChanges
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk
@@ -244,7 +244,7 @@ def test_shift_rule_detects_change_since_start() -> None:
     assert assess({"x": (at[:5], calm[:5])}) is None
 
 
-@given(st.lists(st.tuples(st.floats(-10, 10), st.integers(1, 300)), min_size=1, max_size=6), st.integers(0, 99))
+@given(st.lists(st.tuples(st.floats(-10, 10), st.integers(1, 2000)), min_size=1, max_size=6), st.integers(0, 99))
 @settings(deadline=None, max_examples=20)
 def test_mean_changes_match_adwin(levels: list[tuple[float, int]], seed: int) -> None:
     noise = np.random.default_rng(seed)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from aurum.resilience.limit_algorithms import OVERLOADED, Aimd, LimitAlgorithm, Vegas
+from aurum.resilience.limit_algorithms import Aimd, LimitAlgorithm, Vegas
+from aurum.resilience.status import OVERLOAD_OF_TARGET
 
 
 def sample(
@@ -15,7 +16,7 @@ def sample(
 
 
 def test_overload_codes_match_expected_set() -> None:
-    assert frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}) == OVERLOADED
+    assert frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}) == OVERLOAD_OF_TARGET
 
 
 @pytest.mark.parametrize("kind", [Aimd, Vegas])

@@ -15,12 +15,11 @@ from aurum.resilience.policy import (
     AdmissionSpec,
     CircuitBreakerSpec,
     ContradictionError,
-    PolicyPart,
-    cross_field_rules,
     describe,
     parse_policy_document,
 )
-from aurum.resilience.policy_reference import policy_reference, tables
+from aurum.runtime.policy.call_catalog import calls_reference
+from aurum.runtime.policy.reference import policy_reference, tables
 
 ROOT = Path(__file__).parents[3]
 
@@ -130,7 +129,6 @@ def test_empty_document_matches_nothing() -> None:
     ("text", "problem"),
     [
         ("{a: 1, extra: 2}", "a: is not a field that there is here"),
-        ("telemetry: {samplingRatio: 2}", "telemetry.samplingRatio: Input should be less than or equal to 1"),
         ("servers: [{}]", "servers[0].server: Field required"),
         ("policies: [{target: x}]", "policies[0].target: 'x' is not client/server/Method"),
         ("policies: [{target: a//C}]", "policies[0].target: 'a//C' is not client/server/Method"),
@@ -222,18 +220,8 @@ def test_unreadable_policy_file_is_reported_with_reason(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path}: generation: Input should be a valid integer")
 
 
-def test_cross_field_rules_are_included_in_schema() -> None:
-    class Part(PolicyPart):
-        model_config = cross_field_rules(("self.a <= self.b", "a", "must not be above b"), ("c", "", "d"))
-
-    assert Part.model_json_schema()["x-kubernetes-validations"] == [
-        {"rule": "self.a <= self.b", "fieldPath": ".a", "message": "must not be above b"},
-        {"rule": "c", "fieldPath": "", "message": "d"},
-    ]
-
-
 def test_policy_reference_matches_documentation() -> None:
-    assert policy_reference() == (ROOT / "docs" / "policies.md").read_text()
+    assert policy_reference() + calls_reference() == (ROOT / "docs" / "policies.md").read_text()
 
 
 class Inner(BaseModel):

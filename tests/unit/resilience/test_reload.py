@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aurum.resilience import ErrorClassifier, Pipeline, PipelineRegistry, Policy, PolicyDocument
+from aurum.runtime.policy.document import PlatformPolicyDocument
 from tests.support.resilience import Clock
 
 _DOCS = Path(__file__).parents[3] / "docs" / "resilience.md"
@@ -36,7 +37,7 @@ def policy(target: str = "api/store/*", **parts: Any) -> dict[str, Any]:
 
 
 def document(*policies: dict[str, Any], **more: Any) -> PolicyDocument:
-    return PolicyDocument.model_validate({"policies": list(policies), **more})
+    return PlatformPolicyDocument.model_validate({"policies": list(policies), **more})
 
 
 @dataclass

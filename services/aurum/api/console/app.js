@@ -136,12 +136,12 @@ function showAlarms() {
 /**
  * Makes a choice of the user's.
  * @param {"theme" | "language"} name
+ * @param {string} label
  * @param {Record<string, string>} options Texts by value.
  * @param {string} chosen
  * @param {() => void} onChange Called after the choice is kept.
  */
-function choice(name, options, chosen, onChange) {
-  const label = t(`${name}.label`);
+function choice(name, label, options, chosen, onChange) {
   const select = h(
     "select",
     { "aria-label": label, title: label, "data-choice": name },
@@ -229,8 +229,8 @@ function makeFrame() {
         connection,
         signOutButton(),
         soundButton(),
-        choice("theme", themes, setting("theme"), applyTheme),
-        choice("language", LANGUAGES, language, changeLanguage),
+        choice("theme", t("theme.label"), themes, setting("theme"), applyTheme),
+        choice("language", t("language.label"), LANGUAGES, language, changeLanguage),
       ]),
     ),
     notice,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from river._river_rust.drift import AdaptiveWindowing
 
 from aurum.prediction import metrics
 from aurum.prediction.model.model import Model
+from aurum.prediction.serving.mean_changes import MeanChanges
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,28 +34,6 @@ class FeatureDrift:
     stability_index: float | None
     out_of_range: float
     changes: int
-
-
-class MeanChanges:
-    """Detects changes of a mean with ADWIN (Bifet and Gavaldà, 2007), which keeps the longest window without a change.
-
-    It uses the native core of river.drift.ADWIN directly. The package around it imports scikit-learn and SciPy, which
-    takes seconds at start and 75 MB.
-    """
-
-    def __init__(self) -> None:
-        self._window = self._empty()
-
-    def update(self, value: float) -> bool:
-        """Adds a value. Returns whether a change of the mean was detected."""
-        changed = bool(self._window.update(value))
-        if changed:
-            self._window = self._empty()
-        return changed
-
-    @staticmethod
-    def _empty() -> AdaptiveWindowing:
-        return AdaptiveWindowing(delta=0.002, clock=32, max_buckets=5, min_window_length=5, grace_period=10)
 
 
 class DriftMonitor:

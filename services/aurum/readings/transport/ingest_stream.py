@@ -11,13 +11,13 @@ from opentelemetry.trace import SpanKind
 
 from aurum.readings.batch import parse_request
 from aurum.runtime.errors import AurumError, UnavailableError
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.telemetry.tracing import context_of, traced_operation
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
 _ACKNOWLEDGE_EVERY = 16  # batches; the most that one acknowledgement covers while more are ready
 _UNACKNOWLEDGED = 64  # batches of a stream that are not durable yet; at this number the stream is not read on
 _END = object()
-SERVICE_NAME = "aurum.v1.IngestionService"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer,
         response_serializer=lambda response: response.SerializeToString(),
     )
     ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server)
-    server.add_registered_method_handlers(SERVICE_NAME, handlers)  # replaces the handlers registered above
+    server.add_registered_method_handlers(INGESTION_SERVICE, handlers)  # replaces the handlers registered above
 
 
 class IngestStreams:
@@ -123,7 +123,7 @@ class IngestStreams:
             async for data in requests:
                 request = parse_request(data)
                 with traced_operation(
-                    "aurum.v1.IngestionService/Ingest batch",
+                    f"{INGESTION_SERVICE}/Ingest batch",
                     kind=SpanKind.CONSUMER,
                     context=context_of(request.traceparent),
                 ):

@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.v1 import columns_pb2, ingestion_pb2
 
 TOO_MANY_SERIES = "TOO_MANY_SERIES"  # reason for refusing a Query that has to be split into several
@@ -15,7 +16,7 @@ TOO_MANY_SERIES = "TOO_MANY_SERIES"  # reason for refusing a Query that has to b
 def query_method(channel: grpc.aio.Channel) -> Any:
     """Returns the client call of IngestionService.Query, with QueriedResponse as answers."""
     return channel.unary_stream(
-        "/aurum.v1.IngestionService/Query",
+        f"/{INGESTION_SERVICE}/Query",
         request_serializer=ingestion_pb2.QueryRequest.SerializeToString,
         response_deserializer=columns_pb2.QueriedResponse.FromString,
     )

@@ -14,6 +14,7 @@ from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, UnavailableError, from_rpc_error
 from aurum.runtime.grpc.client import Dependency
+from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Uplink:
         self._outbox = outbox
         # The batches are serialized already
         self._ingest: Any = dependency.channel.stream_stream(
-            "/aurum.v1.IngestionService/Ingest",
+            f"/{INGESTION_SERVICE}/Ingest",
             request_serializer=None,
             response_deserializer=ingestion_pb2.IngestResponse.FromString,
         )

@@ -30,6 +30,7 @@ from aurum.runtime.errors import (
 from aurum.runtime.grpc.rotating_channel import RotatingChannel
 from aurum.runtime.grpc.tls import CertificateFolder, Certificates, channel_credentials
 from aurum.runtime.policy.policies import Policies
+from aurum.runtime.rpc_methods import method_of
 from aurum.runtime.telemetry.logging import get_request_context
 from aurum.runtime.telemetry.tracing import get_tracer
 
@@ -41,7 +42,6 @@ CRITICALITY_KEY = "aurum-criticality"
 TAKEN_UP = (("aurum-taken-up", "true"),)
 _CONTEXT_KEYS = {"request_id": "x-request-id", "user_id": "x-user-id"}
 _PLAIN = " !#$&'()*+,/:;=?@[]"
-_NO_SPAN = frozenset({"Ingest", "Watch"})
 _BY_GRPC = "Internal error from Core"  # details of errors that gRPC's own library, not the server, reports as INTERNAL
 
 
@@ -85,7 +85,7 @@ class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        if name.rpartition("/")[2] in _NO_SPAN:
+        if method_of(name).endless:
             call.add_done_callback(schedule)
         return call
 

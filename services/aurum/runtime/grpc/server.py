@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry import propagate, trace
 from opentelemetry.context import attach
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from aurum.resilience import (
     ConcurrencyLimit,
@@ -24,6 +24,7 @@ from aurum.resilience import (
     criticality_scope,
     received_deadline,
 )
+from aurum.resilience.status import OVERLOAD_OF_SELF, SERVER_FAULTS
 from aurum.runtime import metrics
 from aurum.runtime.errors import (
     CONCURRENCY_LIMIT,
@@ -43,6 +44,7 @@ from aurum.runtime.grpc.stream_shares import StreamShares, address_of, kind_of, 
 from aurum.runtime.grpc.tls import certificate_folder, server_credentials
 from aurum.runtime.health import Health
 from aurum.runtime.listener import PortInUseError
+from aurum.runtime.rpc_methods import Method, method_of
 from aurum.runtime.settings import Settings
 from aurum.runtime.telemetry.logging import reset_request_context, set_request_context
 from aurum.runtime.telemetry.tracing import current_trace_id, get_tracer, traced_operation
@@ -50,30 +52,8 @@ from aurum.runtime.telemetry.tracing import current_trace_id, get_tracer, traced
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("aurum.access")
 
-_SERVER_FAULTS = frozenset(
-    {
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-    }
-)
-# These methods outlive any request, so they get no span; Ingest creates one for each batch instead
-_ENDLESS = frozenset({"Ingest", "Watch"})
-# The class of calls that state none, by method; all others are queries
-_CRITICALITY = {
-    "Ingest": Criticality.TELEMETRY,
-    "Write": Criticality.TELEMETRY,
-    "RegisterMachine": Criticality.TELEMETRY,
-    "PredictBatch": Criticality.BATCH,
-}
-# Codes that tell an adaptive limit of overload; a call is cancelled when its caller has given up
-_OVERLOAD = frozenset(
-    {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
-)
 _MOST_USER = 200  # characters of a name in logs
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 # When a connection ends, callers reconnect and so find new pods; streams go on
 _CONNECTION_AGE_MS = 300_000
 _CUT_OFF = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})  # calls that got no answer
@@ -111,11 +91,11 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler: Any = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.startswith("/grpc.health."):  # probes have no certificate
-            return limit_health(method, handler, self._shares)
+        method = method_of(handler_call_details.method)
+        if handler is None or method.name.startswith("/grpc.health."):  # probes have no certificate
+            return limit_health(method.name, handler, self._shares)
         take = _well_formed if handler.request_deserializer else _as_it_is
-        limit = self._streams if method.rpartition("/")[2] in _ENDLESS else self._calls
+        limit = self._streams if method.endless else self._calls
         if handler.response_streaming:
             behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
             make = (
@@ -135,30 +115,34 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         return make(wrapped, _parser(handler.request_deserializer), handler.response_serializer)
 
     def _single(
-        self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]], take: Callable[[Any], Any]
+        self,
+        method: Method,
+        limit: ConcurrencyLimit,
+        behaviour: Callable[..., Awaitable[Any]],
+        take: Callable[[Any], Any],
     ) -> Any:
         async def call(request: Any, context: Any) -> Any:
             metadata = _text_metadata(context)
             criticality = await self._admitted(method, limit, context, metadata)
-            outcome = _Outcome(method, limit, self._answers, context.time_remaining())
-            with outcome.released(), _request_scope(method, context, metadata, criticality):
+            outcome = _Outcome(method, limit, self._answers, context)
+            with outcome.released(), _request_scope(method, context, metadata, criticality) as span:
                 try:
-                    with outcome.measured():
+                    with outcome.measured(span):
                         if self._authorizer is not None:
-                            self._authorizer(method, context)
-                        drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
+                            self._authorizer(method.name, context)
+                        drip = await self._faults.strike(method.short_name) if self._faults.any else 0.0
                         response = await behaviour(take(request), context)
                         if drip:
                             await asyncio.sleep(drip)
                         return response
                 except Exception as error:
-                    await outcome.abort(context, error)
+                    await outcome.abort(error)
 
         return call
 
     def _streamed(
         self,
-        method: str,
+        method: Method,
         limit: ConcurrencyLimit,
         behaviour: Callable[..., AsyncIterator[Any]],
         take: Callable[[Any], Any],
@@ -168,25 +152,26 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
             metadata = _text_metadata(context)
             criticality = await self._admitted(method, limit, context, metadata)
-            outcome = _Outcome(method, limit, self._answers, context.time_remaining())
+            outcome = _Outcome(method, limit, self._answers, context)
             # The body of a generator runs in its caller's context, which is always this call's own task
-            with outcome.released(), _request_scope(method, context, metadata, criticality):
+            with outcome.released(), _request_scope(method, context, metadata, criticality) as span:
                 try:
-                    with outcome.measured():
-                        caller = address_of(context) if self._authorizer is None else self._authorizer(method, context)
+                    with outcome.measured(span):
+                        authorize = self._authorizer
+                        caller = address_of(context) if authorize is None else authorize(method.name, context)
                         with self._shares.place(kind, caller):
-                            drip = await self._faults.strike(outcome.name) if self._faults.any else 0.0
+                            drip = await self._faults.strike(method.short_name) if self._faults.any else 0.0
                             async for response in behaviour(take(request), context):
                                 if drip:
                                     await asyncio.sleep(drip)
                                 yield response
                 except Exception as error:
-                    await outcome.abort(context, error)
+                    await outcome.abort(error)
 
         return call
 
     async def _admitted(
-        self, method: str, limit: ConcurrencyLimit, context: Any, metadata: dict[str, str]
+        self, method: Method, limit: ConcurrencyLimit, context: Any, metadata: dict[str, str]
     ) -> Criticality:
         """Takes a place for the call and returns its class.
 
@@ -196,14 +181,14 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         """
         criticality = Criticality.parse(metadata.get(CRITICALITY_KEY, ""))
         if criticality is None:
-            criticality = _CRITICALITY.get(method.rpartition("/")[2], Criticality.QUERY)
+            criticality = method.criticality
         left = context.time_remaining()
         try:
-            if self._answers.refuses(method, left, busy=limit.in_flight > 0):
+            if self._answers.refuses(method.name, left, busy=limit.in_flight > 0):
                 raise LimitExceededError
             await limit.acquire_async(left, criticality)
         except LimitExceededError:
-            metrics.rpc_server_requests_total.labels(method, grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
+            metrics.rpc_server_requests_total.labels(method.name, grpc.StatusCode.RESOURCE_EXHAUSTED.name).inc()
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _SHED.message, ((DETAILS_KEY, _SHED_DETAILS),))
         return criticality
 
@@ -250,15 +235,14 @@ def _text_metadata(context: Any) -> dict[str, str]:
 class _Outcome:
     """Tracks the outcome of one call."""
 
-    def __init__(self, method: str, limit: ConcurrencyLimit, answers: AnswerTimes, left: float | None) -> None:
-        """left: Seconds that the caller still waits, or None without a deadline."""
+    def __init__(self, method: Method, limit: ConcurrencyLimit, answers: AnswerTimes, context: Any) -> None:
         self._method = method
         self._limit = limit
         self._answers = answers
-        self._left = left
+        self._context = context
+        self._left = context.time_remaining()  # seconds that the caller still waits, or None without a deadline
         self._code = grpc.StatusCode.OK
         self._own_share = False
-        self.name = method.rpartition("/")[2]
 
     @contextlib.contextmanager
     def released(self) -> Generator[None]:
@@ -268,20 +252,32 @@ class _Outcome:
             yield
         finally:
             seconds = time.perf_counter() - started
-            if self.name not in _ENDLESS:
+            if not self._method.endless:
                 if self._code is grpc.StatusCode.OK:
-                    self._answers.answered(self._method, seconds)
+                    self._answers.answered(self._method.name, seconds)
                 elif self._code in _CUT_OFF:
-                    self._answers.cut_off(self._method, seconds, self._left)
-            self._limit.release(None if self._own_share else seconds, self._code in _OVERLOAD)
+                    self._answers.cut_off(self._method.name, seconds, self._left)
+            self._limit.release(None if self._own_share else seconds, self._code.name in OVERLOAD_OF_SELF)
 
     @contextlib.contextmanager
-    def measured(self) -> Generator[None]:
+    def measured(self, span: Span) -> Generator[None]:
+        """Counts, logs and traces the block under the code that the client receives.
+
+        Args:
+            span: Span of the call. It is given, because an abandoned stream is closed in another context.
+        """
         started = time.perf_counter()
-        in_progress = metrics.rpc_server_in_progress.labels(self._method)
+        in_progress = metrics.rpc_server_in_progress.labels(self._method.name)
         in_progress.inc()
         try:
             yield
+            self._code = _sent_code(self._context)
+            if self._code is not grpc.StatusCode.OK:  # the servicer called set_code
+                self._refused_by_servicer()
+        except grpc.aio.AbortError:
+            self._code = _sent_code(self._context)
+            self._refused_by_servicer()
+            raise
         except (asyncio.CancelledError, GeneratorExit):
             self._code = grpc.StatusCode.CANCELLED
             raise
@@ -292,38 +288,60 @@ class _Outcome:
         finally:
             in_progress.dec()
             seconds = time.perf_counter() - started
-            metrics.track_rpc_server(self._method, self._code.name, seconds)
+            metrics.track_rpc_server(self._method.name, self._code.name, seconds)
+            span.set_attribute("rpc.grpc.status_code", self._code.value[0])
             if current_trace_id():
                 access_logger.info(
                     "%s %s",
-                    self._method,
+                    self._method.name,
                     self._code.name,
                     extra={"code": self._code.name, "duration_ms": round(seconds * 1e3, 3)},
                 )
 
-    async def abort(self, context: Any, error: Exception) -> None:
-        """Logs an error and ends the call with its status and details. Unexpected errors are not described to the
-        caller."""
+    async def abort(self, error: Exception) -> None:
+        """Reports an error and ends the call with its status and details.
+
+        Unexpected errors are not described to the caller. A servicer's own abort has been reported and sent already.
+        """
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{self._method} ended"):
-            domain_error = _domain_error(error)
-            metrics.track_error(domain_error.reason)
-            span = trace.get_current_span()
-            span.set_attributes({"rpc.grpc.status_code": domain_error.code.value[0], "error.type": domain_error.reason})
-            if domain_error.code in _SERVER_FAULTS:
-                span.set_status(Status(StatusCode.ERROR, domain_error.message))
-            if isinstance(domain_error, InternalError):
-                span.record_exception(error)
-                logger.exception("%s failed", self._method)
-            else:
-                extra = {"code": domain_error.code.name}
-                logger.info("%s refused: %s", self._method, domain_error.message, extra=extra)
+        domain_error = _domain_error(error)
+        unexpected = error if isinstance(domain_error, InternalError) else None
+        self._report(domain_error.code, domain_error.reason, domain_error.message, unexpected)
         details = to_status(domain_error).SerializeToString()
         # gRPC keeps the call and its error in a reference cycle. The traceback holds the decoded request, which would
         # stay in memory until the next garbage collection.
         error.__traceback__ = None
-        await context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
+        await self._context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
+
+    def _refused_by_servicer(self) -> None:
+        """Reports the status that the servicer has sent itself."""
+        self._report(self._code, self._code.name, str(self._context.details() or ""))
+
+    def _report(
+        self, code: grpc.StatusCode, reason: str, message: str, unexpected: BaseException | None = None
+    ) -> None:
+        """Counts, traces and logs an error. An endless stream has no span, so its error gets a span of its own."""
+        method = self._method.name
+        with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{method} ended"):
+            metrics.track_error(reason)
+            span = trace.get_current_span()
+            span.set_attributes({"rpc.grpc.status_code": code.value[0], "error.type": reason})
+            if code.name in SERVER_FAULTS:
+                span.set_status(Status(StatusCode.ERROR, message))
+            if unexpected is not None:
+                span.record_exception(unexpected)
+                logger.error("%s failed", method, exc_info=unexpected)
+            else:
+                logger.info("%s refused: %s", method, message, extra={"code": code.name})
+
+
+def _sent_code(context: Any) -> grpc.StatusCode:
+    """Returns the code that the servicer has set or aborted with, as gRPC sends it."""
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return _BY_NUMBER.get(code or 0, grpc.StatusCode.UNKNOWN)
 
 
 def _domain_error(error: Exception) -> AurumError:
@@ -333,8 +351,8 @@ def _domain_error(error: Exception) -> AurumError:
 
 
 @contextlib.contextmanager
-def _request_scope(method: str, context: Any, metadata: dict[str, str], criticality: Criticality) -> Generator[None]:
-    """Sets the ids, the deadline, the class and the span of a request for the duration of the block."""
+def _request_scope(method: Method, context: Any, metadata: dict[str, str], criticality: Criticality) -> Generator[Span]:
+    """Sets the ids, the deadline, the class and the span of a request during the block. Yields the span."""
     user_id = metadata.get("x-user-id")
     token = set_request_context(
         request_id=metadata.get("x-request-id"), user_id=unquote(user_id)[:_MOST_USER] if user_id else None
@@ -343,28 +361,27 @@ def _request_scope(method: str, context: Any, metadata: dict[str, str], critical
         with (
             received_deadline(context.time_remaining()),
             criticality_scope(criticality),
-            _span(method, metadata),
+            _span(method, metadata) as span,
         ):
-            yield
+            yield span
     finally:
         with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
             reset_request_context(token)
 
 
 @contextlib.contextmanager
-def _span(method: str, metadata: dict[str, str]) -> Generator[None]:
-    _, service, name = method.split("/")
-    if name in _ENDLESS:
-        yield
+def _span(method: Method, metadata: dict[str, str]) -> Generator[Span]:
+    """Runs the block in the span of a call. Endless streams have none; Ingest creates one for each batch instead."""
+    if method.endless:
+        yield trace.INVALID_SPAN
         return
-    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+    attributes = {"rpc.system": "grpc", "rpc.service": method.service, "rpc.method": method.short_name}
     span = get_tracer("aurum.rpc").start_span(
-        method[1:], context=propagate.extract(metadata), kind=SpanKind.SERVER, attributes=attributes
+        method.name[1:], context=propagate.extract(metadata), kind=SpanKind.SERVER, attributes=attributes
     )
     token = attach(trace.set_span_in_context(span))
     try:
-        yield
-        span.set_attribute("rpc.grpc.status_code", grpc.StatusCode.OK.value[0])  # an error sets its own code
+        yield span
     finally:
         with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
             token.var.reset(token)

@@ -13,13 +13,14 @@ import grpc
 
 from aurum.runtime import metrics
 from aurum.runtime.errors import DETAILS_KEY, STREAM_LIMIT, ResourceExhaustedError, to_status
+from aurum.runtime.rpc_methods import Method
 from aurum.runtime.settings import Settings
 
 _RETRY_AFTER = {"query": 1.0}  # seconds; other streams last longer
 _RETRY_AFTER_OTHERS = 10.0
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
-# ingest, watch: streams of IngestionService. query: Query, PredictBatch and long responses of the API.
+# ingest, watch: endless streams, from a client and to a client. query: streams that end, and long responses of the API.
 # events: server-sent events of the API. other: health and reflection.
 Kind = Literal["ingest", "watch", "query", "events", "other"]
 
@@ -119,12 +120,13 @@ def query_share(settings: Settings, calls: Callable[[], int]) -> Share:
     return Share(lambda: max(1, int(calls() * settings.query_share)), "AURUM_RPC_CONCURRENCY_LIMIT, AURUM_QUERY_SHARE")
 
 
-def kind_of(method: str) -> Kind:
-    """Returns the kind of a streaming method by its full name."""
-    service, _, name = method.rpartition("/")
-    if service.startswith("/grpc."):
+def kind_of(method: Method) -> Kind:
+    """Returns the kind of a streaming method."""
+    if method.service.startswith("grpc."):
         return "other"
-    return "ingest" if name == "Ingest" else "watch" if name == "Watch" else "query"
+    if not method.endless:
+        return "query"
+    return "ingest" if method.client_streaming else "watch"
 
 
 def address_of(context: Any) -> str:

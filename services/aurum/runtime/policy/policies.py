@@ -12,11 +12,9 @@ from aurum.resilience import (
     ErrorClassifier,
     Pipeline,
     PipelineRegistry,
-    PolicyDocument,
     PolicyError,
     plain_yaml,
 )
-from aurum.resilience import load_policy_document as load
 from aurum.resilience.circuit_breaker import STATE_CLOSED
 from aurum.resilience.durations import Seconds
 from aurum.resilience.pipeline import attempt_seconds
@@ -27,11 +25,12 @@ from aurum.resilience.policy import (
     Policy,
     RetrySpec,
     SharesSpec,
-    TelemetrySpec,
     TimeoutSpec,
 )
 from aurum.runtime import metrics
 from aurum.runtime.audit import AuditLog, Platform
+from aurum.runtime.policy.document import PlatformPolicyDocument, TelemetrySpec
+from aurum.runtime.policy.document import load_platform_document as load
 from aurum.runtime.policy.files import document_path
 from aurum.runtime.settings import Settings
 from aurum.runtime.telemetry.logging import set_log_level
@@ -74,7 +73,7 @@ def default_policy(settings: Settings) -> Policy:
     )
 
 
-def _warn(document: PolicyDocument) -> None:
+def _warn(document: PlatformPolicyDocument) -> None:
     for warning in document.warnings():
         logger.warning("the policy document in force: %s", warning)
 
@@ -108,7 +107,8 @@ class Policies:
         self.path: Path | None = settings.policy_file
         self.refusal: Refusal | None = None
         self._since = datetime.now(UTC)
-        document = _load(self.path) if self.path else PolicyDocument()
+        document = _load(self.path) if self.path else PlatformPolicyDocument()
+        self._document = document
         self.pipelines = PipelineRegistry(
             document, default_policy(settings), on_new=_show, on_gone=metrics.forget_target
         )
@@ -120,15 +120,15 @@ class Policies:
         _warn(document)
 
     @property
-    def document(self) -> PolicyDocument:
+    def document(self) -> PlatformPolicyDocument:
         """The document in force."""
-        return self.pipelines.document
+        return self._document
 
     def reload(self) -> bool:
         """Reads the policy file and puts its document in force. Returns whether anything has changed."""
         return self.take(self.read())
 
-    def read(self) -> PolicyDocument | Refusal:
+    def read(self) -> PlatformPolicyDocument | Refusal:
         """Returns the document in the policy file, or the reason why it is refused.
 
         The method blocks and may be called on any thread. It never raises an error.
@@ -142,7 +142,7 @@ class Policies:
         except Exception as error:  # an arbitrary file must not end the process
             return Refusal(f"{self.path}: cannot be read: {error!r}"[:_LONGEST_REASON])
 
-    def take(self, found: PolicyDocument | Refusal) -> bool:
+    def take(self, found: PlatformPolicyDocument | Refusal) -> bool:
         """Puts a document in force, or reports a refused one and keeps the last good document.
 
         Returns whether anything has changed. It must be called on the thread that makes the calls.
@@ -161,7 +161,7 @@ class Policies:
             )
         return True
 
-    def apply(self, document: PolicyDocument) -> None:
+    def apply(self, document: PlatformPolicyDocument) -> None:
         """Puts a document in force for the calls that begin from now on."""
         before = _shown(self.document)
         self._put(document)
@@ -177,9 +177,10 @@ class Policies:
         if self._audit is not None:
             self._audit.record(_DOCUMENT, "policy.apply", document.uid, before=before, after=_shown(document))
 
-    def _put(self, document: PolicyDocument) -> None:
+    def _put(self, document: PlatformPolicyDocument) -> None:
         admission, shadows = self._admission_spec(), {shadow.name for shadow in self.pipelines.shadows}
         self.pipelines.apply(document)
+        self._document = document
         for name in shadows - {shadow.name for shadow in self.pipelines.shadows}:
             metrics.forget_policy_shadow(name)
         if self._admission and self._admission_spec() != admission:
@@ -257,7 +258,7 @@ class Policies:
             "limits": [_limit_state(limit) for limit in self._limits],
         }
 
-    def _take_telemetry(self, document: PolicyDocument) -> None:
+    def _take_telemetry(self, document: PlatformPolicyDocument) -> None:
         """Sets log level and sampling ratio as the document says, or by the settings where it says nothing."""
         said = document.telemetry or TelemetrySpec()
         set_log_level(said.log_level or self._settings.log_level)
@@ -274,7 +275,7 @@ def default_admission(settings: Settings) -> AdmissionSpec:
     return AdmissionSpec(max_concurrent=settings.rpc_concurrency_limit, shares=SharesSpec())
 
 
-def _load(path: Path) -> PolicyDocument:
+def _load(path: Path) -> PlatformPolicyDocument:
     """Loads the document. Raises PolicyError.
 
     A load that fails because a volume's folder was swapped meanwhile is repeated.
@@ -289,7 +290,7 @@ def _load(path: Path) -> PolicyDocument:
     return load(document_path(path))
 
 
-def _shown(document: PolicyDocument) -> dict[str, Any]:
+def _shown(document: PlatformPolicyDocument) -> dict[str, Any]:
     return {"generation": document.generation, "hash": document.content_hash}
 
 

@@ -386,8 +386,8 @@ def store_check(
     for problem in result.problems:
         typer.echo(problem)
     typer.echo(
-        f"{result.segments:,} segments with {result.readings:,} readings, {result.log_records:,} batches in the log: "
-        + (f"{len(result.problems)} damaged" if result.problems else "none damaged")
+        f"{result.segments:,} segments with {result.readings:,} readings and {result.log_records:,} batches in the "
+        "log: " + (f"{len(result.problems)} damaged" if result.problems else "none damaged")
     )
     if result.problems:
         raise typer.Exit(1)

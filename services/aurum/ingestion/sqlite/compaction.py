@@ -35,7 +35,7 @@ Place = tuple[int, int]  # series, day
 
 
 class _ChangedError(Exception):
-    """The segments to be merged have changed meanwhile. The day is looked at again."""
+    """The segments to be merged have changed meanwhile. The day is checked again."""
 
 
 @dataclass(slots=True)

@@ -113,6 +113,7 @@ lint: $(VENV)/.dev  ## Check style, types and that generated files are current; 
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy tests/typing examples
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/aurum settings --check docs/settings.md
 	@$(BIN)/aurum policy reference --check docs/policies.md

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aurum.readings.history import FAULT, HOUR_US, OPERATING_HOURS, Run
+from aurum.readings.history import FAULT, OPERATING_HOURS, Run
+from aurum.runtime.time_units import HOUR_US
 from aurum_sim.machine_types import MachineType
 
 Floats = npt.NDArray[np.float64]

@@ -85,11 +85,11 @@ def test_operator_does_nothing_until_it_holds_the_lease(
     api.refused["GET", "leases"] = 403
     api.apply(policy("patient", targetRefs=PREDICTION, retry={"maxAttempts": 5}))
     operator.start()
-    wait_for(lambda: "leases are refused" in operator.log.read_text(), 30, "it tells that it waits for the lease")
+    wait_for(lambda: "leases are refused" in operator.log.read_text(), 60, "it tells that it waits for the lease")
     assert operator.metric("operator_leader") == 0
     assert {each["metadata"]["name"] for each in api.all("configmaps")} == {"fake-policy"}
     del api.refused["GET", "leases"]
-    wait_for(lambda: converged(api, "patient"), 30, "the policy has converged")
+    wait_for(lambda: converged(api, "patient"), 60, "the policy has converged")
     assert operator.metric("operator_leader") == 1
     assert attempts(release) == {5}
     assert api.get("resiliencepolicies", "patient")["status"]["converged"] == "2/2"
@@ -148,7 +148,7 @@ def test_stopping_operator_gives_back_the_lease(api: KubernetesApi, operator: Op
 
 def test_operator_ends_when_another_takes_its_lease(api: KubernetesApi, operator: Operator) -> None:
     operator.start()
-    wait_for(lambda: api.get("leases", LEASE)["spec"]["holderIdentity"], 30, "it holds the lease")
+    wait_for(lambda: api.get("leases", LEASE)["spec"]["holderIdentity"], 60, "it holds the lease")
     lease = api.get("leases", LEASE)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     api.apply({**lease, "spec": {**lease["spec"], "holderIdentity": "another", "renewTime": now}})

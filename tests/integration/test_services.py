@@ -29,8 +29,6 @@ from tests.support.platform import Platform
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
-HOUR_US = 3_600_000_000
-
 
 def iso(us: int) -> str:
     return datetime.fromtimestamp(us / 1e6, UTC).isoformat()

@@ -18,10 +18,11 @@ from aurum.ingestion.cassandra.store import CassandraStore
 from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
-from aurum.ingestion.store import DAY_US, Change, Event, MachineRecord, Store
+from aurum.ingestion.store import Change, Event, MachineRecord, Store
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.runtime.errors import AlreadyExistsError, PermissionDeniedError
+from aurum.runtime.time_units import DAY_US
 
 END = 2**61
 Open = Callable[[], Store]

@@ -6,7 +6,7 @@ To add a field that is reloaded, name it in FIELDS with its values; to add somet
 
 import asyncio
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
@@ -38,8 +38,11 @@ FIELDS: dict[str, list[Any]] = {
     "timeout.connect": ["100ms", "500ms"],
     "bulkhead.maxConcurrent": [4, 2, 1],
     "bulkhead.maxQueued": [0, 1, 3],
+    "circuitBreaker.mode": ["consecutive", "count", "time"],
     "circuitBreaker.failMax": [2, 3, 1],
     "circuitBreaker.windowCalls": [4, 6, 8],
+    # Tenths of them are powers of two, so that rounding moves no call to another bucket
+    "circuitBreaker.window": ["2500ms", "1250ms", "5s"],
     "circuitBreaker.minimumCalls": [3, 2, 4],
     "circuitBreaker.failureRate": [0.5, 1.0],
     "circuitBreaker.slowCall": [None, "1s", "1500ms"],
@@ -50,6 +53,7 @@ FIELDS: dict[str, list[Any]] = {
     "circuitBreaker.force": [None, "closed", None, "open"],
     "fallback.rule": [True, False],
 }
+OF_WINDOW = [f"circuitBreaker.{name}" for name in ("mode", "window", "windowCalls", "slowCall")]  # reloaded more often
 FIXED = {
     "target": "a/b/C",
     "retry.baseDelay": "0s",
@@ -99,13 +103,12 @@ class ResilienceMachine(RuleBasedStateMachine):
     """One pipeline, compared with its reference after each step."""
 
     @initialize(
-        mode=st.sampled_from(["consecutive", "count"]),
         values=st.fixed_dictionaries({path: st.sampled_from(values) for path, values in FIELDS.items()}),
     )
-    def begin(self, mode: str, values: dict[str, Any]) -> None:
+    def begin(self, values: dict[str, Any]) -> None:
         self.loop = VirtualLoop()  # type: ignore[abstract]
         self.ahead = 0.0  # seconds by which the clock of the pipeline has jumped
-        self.values = {**values, "circuitBreaker.mode": mode, "circuitBreaker.force": None}
+        self.values = {**values, "circuitBreaker.force": None}
         policy = policy_of(self.values)
         self.stop = events.subscribe(self.on_event)
         self.pipeline = Pipeline("m", policy, errors=ERRORS, clock=self.clock)
@@ -298,7 +301,7 @@ class ResilienceMachine(RuleBasedStateMachine):
     def step_clock(self, seconds: float) -> None:
         self.ahead += seconds
 
-    @rule(path=st.sampled_from(sorted(FIELDS)), which=st.integers(0, 3))
+    @rule(path=st.sampled_from(sorted(FIELDS)) | st.sampled_from(OF_WINDOW), which=st.integers(0, 3))
     def reload(self, path: str, which: int) -> None:
         tokens = self.pipeline.budget.tokens
         in_flight = self.pipeline.limit.in_flight
@@ -324,6 +327,7 @@ class ResilienceMachine(RuleBasedStateMachine):
         assert breaker is not None
         assert not self.wrong, self.wrong
         assert breaker.current_state == self.breaker.state == self.told
+        assert astuple(breaker.counts) == self.breaker.counts(self.clock()), "the window has other calls"
         assert limit.in_flight == len(self.running), "a place for each attempt in progress, and no other"
         assert not limit.queued or limit.in_flight >= limit.limit, "nobody waits beside a free place"
         assert self.budget.granted <= self.budget.most(self.clock()) + 1e-6

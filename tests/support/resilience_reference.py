@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from aurum.resilience.policy import CircuitBreakerSpec, RetrySpec
 
+BUCKETS = 10  # of a window of time; the calls of the oldest one are forgotten together
+
 
 @dataclass
 class Begun:
@@ -19,13 +21,22 @@ class Begun:
     counted: bool = False
 
 
+@dataclass
+class Outcome:
+    """at: when the call ended; for one that was carried over to another window, the latest time that it may have."""
+
+    failed: bool
+    slow: bool
+    at: float
+
+
 class BreakerReference:
     """Keeps all outcomes since the breaker was last closed, and looks through them each time."""
 
     def __init__(self, spec: CircuitBreakerSpec) -> None:
         self.spec = spec
         self._state = "closed"
-        self._outcomes: list[tuple[bool, bool]] = []  # failed, slow
+        self._outcomes: list[Outcome] = []
         self._open_until = -math.inf
         self._reopened = self._passed = 0
         self._half_open = 0  # how often it has been: probes of another time do not count
@@ -69,14 +80,15 @@ class BreakerReference:
             if begun.period == self._half_open and self._state == "half-open":
                 self._end_probe(bad, now)
         elif begun.period == self._period and not (begun.counted and self.spec.mode == "consecutive"):
-            self._outcomes.append((outcome == "failed", slow))
+            self._outcomes.append(Outcome(outcome == "failed", slow, now))
             if bad:
                 self._open_if_due(now)
 
     def configure(self, spec: CircuitBreakerSpec, now: float) -> None:
-        before, self.spec = self.spec, spec
-        self._outcomes = self._outcomes[-before.window_calls :] if before.mode == "count" else self._outcomes
-        if spec.slow_call != before.slow_call and spec.mode == "count":
+        before = self.spec
+        self._outcomes = self._carried_over(spec, now) if spec.mode == before.mode else []
+        self.spec = spec
+        if spec.mode != before.mode or (spec.slow_call != before.slow_call and spec.mode != "consecutive"):
             for call in self._begun.values():
                 call.counted = False
         if spec.force != before.force and self._state != "closed":
@@ -103,22 +115,47 @@ class BreakerReference:
         for call in found:
             call.counted = True
             if self.spec.mode == "consecutive":
-                self._outcomes.append((False, True))
+                self._outcomes.append(Outcome(False, True, now))
         if found:
             self._open_if_due(now)
 
     def _open_if_due(self, now: float) -> None:
-        if self._state == "closed" and not self.spec.force and self._too_bad():
+        if self._state == "closed" and not self.spec.force and self._too_bad(now):
             self._open(now)
 
-    def _too_bad(self) -> bool:
-        spec = self.spec
+    def _age(self, outcome: Outcome, now: float) -> int:
+        """In buckets of the window of time, which begin at multiples of their width."""
+        width = self.spec.window / BUCKETS
+        return math.floor(now / width) - math.floor(outcome.at / width)
+
+    def _recent(self, now: float) -> list[Outcome]:
+        if self.spec.mode == "time":
+            return [each for each in self._outcomes if self._age(each, now) < BUCKETS]
+        return self._outcomes[-self.spec.window_calls :] if self.spec.mode == "count" else self._outcomes
+
+    def _carried_over(self, spec: CircuitBreakerSpec, now: float) -> list[Outcome]:
+        """What another window of the same mode begins with. Of its time a bucket knows no more than its age."""
+        recent = self._recent(now)
+        if spec.mode == "time":
+            width = self.spec.window / BUCKETS
+            recent = [Outcome(each.failed, each.slow, now - self._age(each, now) * width) for each in recent]
+            recent = [each for each in recent if each.at > now - spec.window]
+        return recent
+
+    def counts(self, now: float) -> tuple[int, int, int]:
+        """Calls, failures and slow calls that have ended."""
+        recent = self._recent(now)
+        if self.spec.mode == "consecutive":
+            in_a_row = len(list(itertools.takewhile(lambda each: each.failed or each.slow, reversed(recent))))
+            return in_a_row, in_a_row, 0
+        return len(recent), sum(each.failed for each in recent), sum(each.slow for each in recent)
+
+    def _too_bad(self, now: float) -> bool:
+        spec, (calls, failures, slow) = self.spec, self.counts(now)
         if spec.mode == "consecutive":
-            return len(list(itertools.takewhile(any, reversed(self._outcomes)))) >= spec.fail_max
-        recent = self._outcomes[-spec.window_calls :]
-        running = [call for call in self._begun.values() if call.counted and call.period == self._period]
-        calls = len(recent) + len(running)
-        failures, slow = sum(failed for failed, _ in recent), sum(slow for _, slow in recent) + len(running)
+            return failures >= spec.fail_max
+        running = sum(call.counted and call.period == self._period for call in self._begun.values())
+        calls, slow = calls + running, slow + running
         too_slow = spec.slow_call is not None and slow >= spec.slow_call_rate * calls
         return calls >= spec.minimum_calls and (failures >= spec.failure_rate * calls or too_slow)
 

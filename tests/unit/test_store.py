@@ -23,9 +23,10 @@ from aurum.ingestion.sqlite import compaction, schema, snapshot
 from aurum.ingestion.sqlite import store as sqlite_store
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
-from aurum.ingestion.store import DAY_US, Event, MachineRecord, SeriesSummary
+from aurum.ingestion.store import Event, MachineRecord, SeriesSummary
 from aurum.readings.batch import SEQUENCE_CLOSED, Batch, Series, now_us
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.database import NewerDatabaseError, connect
 from aurum.storage.segment import pack

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aurum.commands.progress import progress_bar
-from aurum.ingestion.store import DAY_US, MachineRecord
+from aurum.ingestion.store import MachineRecord
 from aurum.readings.batch import Timestamps, Values
+from aurum.runtime.time_units import DAY_US
 
 _SCHEMA = pa.schema(
     [

@@ -10,10 +10,9 @@ from aurum.edge.inputs.common.configuration import InputsError, InputsFile, load
 from aurum.edge.inputs.supervisor import start_inputs
 from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool, SpoolOptions
-from aurum.edge.spool_version_1 import adopt
 from aurum.readings import metrics
-from aurum.readings.batch import decode, parse_request
-from aurum.readings.transport.ingest_stream import IngestStreams, Written, add_ingestion_service
+from aurum.readings.batch import decode
+from aurum.readings.transport.ingest_stream import BatchServicer, Written, add_ingestion_service
 from aurum.readings.transport.uplink import Uplink
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP, Dependency
@@ -31,37 +30,22 @@ from aurum.security.rpc_authorizer import (
     without_hidden_readings,
 )
 from aurum.security.source_limits import SourceLimits
-from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 _ENVELOPE = 4096  # bytes that forwarding may add to a batch: its owner, its trace, the enclosing message
 
 
-class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
+class EdgeServicer(BatchServicer):
     """Spools batches of devices, and passes all other calls on to ingestion."""
 
     def __init__(self, spool: Spool, upstream: Dependency, sources: SourceLimits, max_message_bytes: int) -> None:
         """Creates the servicer. `max_message_bytes` is the largest message that ingestion accepts."""
+        super().__init__()
         self._max_batch_bytes = max_message_bytes - _ENVELOPE
         self._spool = spool
         self._upstream = upstream
         self._sources = sources
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(upstream.channel)
-        self._streams = IngestStreams(self._accept_streamed)
-
-    def stop(self) -> None:
-        self._streams.stop()
-
-    # Ingest and Write receive serialized requests, see add_ingestion_service
-
-    async def Ingest(  # noqa: N802
-        self, request_iterator: Any, context: Any
-    ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
-        async for response in self._streams.serve(request_iterator):
-            yield response
-
-    async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
-        written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
-        return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
 
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
@@ -123,9 +107,6 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 yield ingestion_pb2.WatchResponse(machines=seen)
             first = False
 
-    async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
-        return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
-
     async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
         """Checks and spools a batch. The returned awaitable completes when the batch is durable."""
         started = time.perf_counter()
@@ -164,7 +145,6 @@ async def gateway(
     await spool.start()
     try:
         upstream = service.dependency("ingestion", upstream_target or settings.uplink_target)
-        await adopt(settings.spool_path, spool)
         lanes = {"live": Uplink(spool.live, upstream)}
         if settings.edge_live_first:
             lanes["backlog"] = Uplink(spool.backlog, upstream)

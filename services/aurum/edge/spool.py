@@ -32,7 +32,7 @@ from aurum.storage import sequence_ranges
 from aurum.storage.folder_lock import FolderLock
 from aurum.storage.frames import decompress
 from aurum.storage.group_commit import GroupCommit
-from aurum.storage.segment_log import OVERHEAD, Record
+from aurum.storage.segment_log import OVERHEAD, READ_BYTES, Record
 from aurum.storage.state_file import read_state, write_state
 from aurum.storage.wal import WriteAheadLog
 from aurum.v1 import columns_pb2
@@ -46,7 +46,6 @@ _GIVE_WAY = 0.5  # seconds; the backlog waits while the oldest batch of the live
 _MOST_LIVE = 20_000  # batches in the live lane; above it, each arrival checks whether they are late
 _MOST_RANGES = 1000  # ranges of acknowledged ids; with more, no further batches are left to the backlog
 _MOST_ID = 2**62  # greatest id of a batch
-_READ_BYTES = 8_000_000  # bytes read from the log at a time
 _EXPIRE_EVERY = 60.0  # seconds
 _SAVE_CLOCK_EVERY = 10.0  # seconds
 _SAMPLES, _SAMPLE_SECONDS = 61, 1.0  # the last minute, for seconds_until_full
@@ -225,7 +224,7 @@ class Spool:
     async def give_up_old(self) -> None:
         """Drops batches that are older than `max_age` by the spool's own clock."""
         before = self._age_clock.now_us() - int(self._options.max_age * 1e6)
-        while records := await self._read(self._done_through, _READ_BYTES):
+        while records := await self._read(self._done_through, READ_BYTES):
             old = [record.id for record in records if record.at_us < before]
             given_up = self._drop(old, "expired")
             if given_up:
@@ -330,7 +329,7 @@ class Spool:
     async def _next(self, after: int, through: int, most: int) -> list[Waiting]:
         """Returns unacknowledged batches with ids in (after, through]."""
         while after < through:
-            records = [record for record in await self._read(after, _READ_BYTES, most) if record.id <= through]
+            records = [record for record in await self._read(after, READ_BYTES, most) if record.id <= through]
             last = records[-1].id if records else through
             ends = [after, *(record.id for record in records), last + 1]
             lost = sum(self._drop_all(range(end + 1, start), "damaged") for end, start in itertools.pairwise(ends))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+LATEST = 8  # readings whose mean is the latest value
 LEAST_READINGS = 12  # of one sensor, for machine types without limits
 
 

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from aurum.ingestion.downsample import Reducer, merge_parts, reduce_points
-from aurum.ingestion.store import DAY_US, MAX_RAW, Points
+from aurum.ingestion.store import MAX_RAW, Points
 from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.time_units import DAY_US
 from aurum.storage.ranks import Rank, Ranked, Ranks, merge_ranked
 from aurum.storage.segment import Segment
 

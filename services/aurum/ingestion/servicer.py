@@ -13,9 +13,10 @@ from aurum.ingestion.plant_limits import Reservation
 from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
-from aurum.readings.batch import Batch, decode, machine_id_problem, now_us, parse_request
+from aurum.readings.batch import MAX_SERIES, Batch, decode, machine_id_problem, now_us
+from aurum.readings.limits import MAX_EVENTS, MAX_PAGE
 from aurum.readings.metrics import track_ingestion, track_ingestion_error
-from aurum.readings.transport.ingest_stream import IngestStreams, Written
+from aurum.readings.transport.ingest_stream import BatchServicer, Written
 from aurum.readings.transport.query_columns import TOO_MANY_SERIES
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP
@@ -30,18 +31,16 @@ from aurum.security.rpc_authorizer import (
     without_hidden_readings,
 )
 from aurum.security.source_limits import SourceLimits
-from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
+from aurum.v1 import ingestion_pb2
 
 _NAME_LENGTH = 64
-_PAGE, _MAX_PAGE = 100, 1000
+_PAGE = 100  # machines or events in an answer by default
 _PAGE_BYTES = 1_000_000  # bytes of machines or events after which a message is full
 _MAX_MACHINES_OF_QUERY = 1000
-_MAX_SERIES_OF_QUERY = 20_000  # as many as a batch may have
 _MAX_POINTS = 100_000
 _MOST_READINGS = 10_000_000  # in one answer
 _SENSORS_AT_ONCE = 32  # of a machine, read concurrently
 _READS_AT_ONCE = 8  # series read from the store at a time, over all callers
-_MAX_EVENTS = 1000
 _EVENT_BYTES = 16_384
 _EVENT_OVERHEAD = 300  # bytes of an event besides its content, at most
 _DIGITS = 19  # of a time in a page token
@@ -49,7 +48,7 @@ _END_OF_TIME = 2**62  # µs
 _KIND = re.compile("[a-z][a-z_]{0,31}")
 
 
-class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
+class IngestionServicer(BatchServicer):
     """Implements the RPCs of the IngestionService.
 
     Args:
@@ -60,34 +59,20 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     """
 
     def __init__(self, store: Store, machines: MachineStates, sources: SourceLimits, max_message_bytes: int) -> None:
+        super().__init__()
         self._max_message_bytes = max_message_bytes
         self._page_bytes = min(_PAGE_BYTES, max_message_bytes // 4)
         self._store = store
         self._machines = machines
         self._sources = sources
-        self._streams = IngestStreams(self._accept_streamed)
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
         self._stopping = False
 
     def stop(self) -> None:
         """Ends the streams. What they have sent is still stored and acknowledged."""
-        self._streams.stop()
+        super().stop()
         self._stopping = True
         self._machines.wake()
-
-    # Ingest and Write receive serialized requests, see add_ingestion_service
-
-    async def Ingest(  # noqa: N802
-        self, request_iterator: Any, context: Any
-    ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
-        """Stores the batches of a stream and acknowledges them cumulatively."""
-        async for response in self._streams.serve(request_iterator):
-            yield response
-
-    async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
-        """Stores one batch. Returns when it is durable."""
-        written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
-        return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
@@ -161,8 +146,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
     ) -> ingestion_pb2.ListMachinesResponse:
         """Returns a page of the machines that the caller may see, ordered by id."""
-        if request.page_size > _MAX_PAGE:
-            raise InvalidArgumentError.of("page_size", f"must be at most {_MAX_PAGE}")
+        if request.page_size > MAX_PAGE:
+            raise InvalidArgumentError.of("page_size", f"must be at most {MAX_PAGE}")
         states, token = self._machines.list_page(
             request.page_token, request.page_size or _PAGE, request.machine_type, request.site, may_see_machine
         )
@@ -181,8 +166,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self, request: ingestion_pb2.RecordEventsRequest, context: Any
     ) -> ingestion_pb2.RecordEventsResponse:
         """Stores events."""
-        if len(request.events) > _MAX_EVENTS:
-            raise InvalidArgumentError.of("events", f"are {len(request.events)}; {_MAX_EVENTS} are allowed")
+        if len(request.events) > MAX_EVENTS:
+            raise InvalidArgumentError.of("events", f"are {len(request.events)}; {MAX_EVENTS} are allowed")
         for index, event in enumerate(request.events):
             _check_event(event, f"events[{index}].")
             require_subject(event.machine_id)
@@ -198,8 +183,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         require_subject(request.machine_id)
         if request.machine_id:
             await self._find_state(request.machine_id)
-        if request.limit > _MAX_EVENTS:
-            raise InvalidArgumentError.of("limit", f"must be at most {_MAX_EVENTS}")
+        if request.limit > MAX_EVENTS:
+            raise InvalidArgumentError.of("limit", f"must be at most {MAX_EVENTS}")
         limit = request.limit or _PAGE
         if request.by_number:
             events = await self._list_journal(request, limit)
@@ -259,9 +244,6 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                     yield ingestion_pb2.WatchResponse(machines=machines)
                 await asyncio.sleep(interval)
                 await self._machines.wait_for_change(seen)
-
-    async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
-        return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
 
     async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
         """Checks and queues a batch. The returned awaitable completes when the batch is durable and visible."""
@@ -382,7 +364,7 @@ def _check_query(request: ingestion_pb2.QueryRequest) -> None:
 
 def _check_series(series: int, last: int) -> None:
     """Raises InvalidArgumentError, before anything is read, if an answer would be too large."""
-    most = min(_MAX_SERIES_OF_QUERY, _MOST_READINGS // max(1, last))
+    most = min(MAX_SERIES, _MOST_READINGS // max(1, last))
     if series > most:
         error = InvalidArgumentError.of(
             "machine_ids",

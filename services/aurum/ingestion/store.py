@@ -8,9 +8,12 @@ from typing import Any, Protocol
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
+from aurum.runtime.time_units import DAY_US, HOUR_US
 from aurum.storage.ranks import Rank
 
-DAY_US = 86_400_000_000
+SMALL = 10_000  # readings; a segment of this size is not merged further before its day is over
+SETTLED_US = HOUR_US  # a day is over this long after its end
+HOUSEKEEPING = 1.0  # seconds between two rounds of housekeeping
 EVENT_MEMORY_US = 90 * DAY_US  # how long events are kept
 KEPT_KINDS = frozenset({"maintenance"})  # kinds of events that are kept for ever
 MOST_RANKED = 200  # segments with several ranks that are searched for the sources of a machine

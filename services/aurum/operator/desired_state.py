@@ -207,17 +207,11 @@ def _with_rollouts(cluster: ClusterSnapshot, policies: list[_Policy], known: Map
         spec = _rollout_spec(policy)
         if spec is None:
             continue
-        resource = policy.resource
-        before = known.get(resource.uid) or Rollout.of(resource.status)
-        if before is None or before.generation != resource.generation:
-            before = Rollout(resource.generation)
-        last = _last_good(cluster, resource)
-        if last is not None and last.generation == resource.generation:
-            before = replace(before, state="Complete")
-        policy.rollout = before
-        match before.state:
+        last = _last_good(cluster, policy.resource)
+        policy.rollout = _rollout_of(policy.resource, last, known)
+        match policy.rollout.state:
             case "Progressing":
-                policy.rollout = _moved(cluster, policy, spec, before)
+                policy.rollout = _advanced(cluster, policy, spec, policy.rollout)
             case "Waiting":
                 waiting.append(policy)
         if policy.rollout.state == "Progressing":
@@ -225,12 +219,22 @@ def _with_rollouts(cluster: ClusterSnapshot, policies: list[_Policy], known: Map
         if policy.rollout.state != "Complete":
             policy.in_force = last
     for policy in waiting:
-        if policy.rollout and not busy & set(policy.services):  # otherwise nobody could tell which did harm
+        if policy.rollout and not busy & set(policy.services):  # otherwise the harmful one could not be told
             policy.rollout = replace(policy.rollout, state="Progressing", step=0)
             busy.update(policy.services)
 
 
-def _moved(cluster: ClusterSnapshot, policy: _Policy, spec: RolloutSpec, before: Rollout) -> Rollout:
+def _rollout_of(resource: Resource, last_good: Parsed | None, known: Mapping[str, Rollout]) -> Rollout:
+    """Returns the rollout of a resource's generation as far as it has come."""
+    rollout = known.get(resource.uid) or Rollout.of(resource.status)
+    if rollout is None or rollout.generation != resource.generation:
+        rollout = Rollout(resource.generation)
+    if last_good is not None and last_good.generation == resource.generation:
+        rollout = replace(rollout, state="Complete")
+    return rollout
+
+
+def _advanced(cluster: ClusterSnapshot, policy: _Policy, spec: RolloutSpec, before: Rollout) -> Rollout:
     resource, percent = policy.resource, _percent(spec, before.step)
     exposed = [
         pod

@@ -114,15 +114,22 @@ def _typed(annotation: Any, constraints: dict[str, Any]) -> Schema:
         return {"type": "object", "additionalProperties": {"type": "string", "maxLength": 63}, **bounds}
     if isinstance(annotation, type) and issubclass(annotation, PolicyPart):
         return schema_of(annotation)
+    return _scalar(annotation, constraints)
+
+
+_BOUNDS = (
+    ("ge", "minimum", None),
+    ("gt", "minimum", "exclusiveMinimum"),
+    ("le", "maximum", None),
+    ("lt", "maximum", "exclusiveMaximum"),
+)
+
+
+def _scalar(annotation: Any, constraints: dict[str, Any]) -> Schema:
     schema: Schema = {"type": _SCALARS[annotation]}
     if schema["type"] == "integer":
         schema["format"] = "int32"
-    for name, key, exclusive in (
-        ("ge", "minimum", None),
-        ("gt", "minimum", "exclusiveMinimum"),
-        ("le", "maximum", None),
-        ("lt", "maximum", "exclusiveMaximum"),
-    ):
+    for name, key, exclusive in _BOUNDS:
         if name in constraints:
             schema[key] = constraints[name]
             if exclusive:

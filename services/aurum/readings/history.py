@@ -8,7 +8,6 @@ import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
 
-HOUR_US = 3_600_000_000
 OPERATING_HOURS = "operating_hours"  # hours since the last overhaul; resets at an overhaul
 FAULT = "fault"  # 1 from a failure until the repair, else 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from aurum.readings.batch import MAX_AHEAD_US, Series, machine_id_problem, now_us, sensor_problem
-from aurum.readings.history import HOUR_US
+from aurum.runtime.time_units import HOUR_US
 
 LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
 _ABSENT = frozenset({"", "na", "nan", "null", "none"})

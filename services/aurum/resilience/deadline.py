@@ -30,12 +30,6 @@ def deadline_scope(
     return scoped(deadline, at)
 
 
-def deadline_at(moment: float) -> contextlib.AbstractContextManager[None]:
-    """Limits everything inside to the time `moment`, or to the present deadline if that is earlier."""
-    current = deadline.get()
-    return scoped(deadline, moment if current is None or moment < current else current)
-
-
 def received_deadline(seconds: float | None) -> contextlib.AbstractContextManager[None]:
     """Returns the scope of a request whose sender waits for `seconds`. The margin is subtracted."""
     if seconds is None:

@@ -8,8 +8,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pydantic_core import from_json
 
+from aurum.resilience.errors import CIRCUIT_OPEN, LIMIT_EXCEEDED
+
 # Attempts that a policy refused never reached the target and say nothing about it
-REJECTED = frozenset({"CIRCUIT_OPEN", "LIMIT_EXCEEDED"})
+REJECTED = frozenset({CIRCUIT_OPEN, LIMIT_EXCEEDED})
 
 
 class OutcomeError(ValueError):

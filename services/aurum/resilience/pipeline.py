@@ -23,7 +23,7 @@ from aurum.resilience.circuit_breaker import (
     CircuitBreakerError,
     ResilientCircuitBreaker,
 )
-from aurum.resilience.deadline import DeadlineExceededError, deadline, deadline_at
+from aurum.resilience.deadline import DeadlineExceededError, deadline
 from aurum.resilience.error_groups import members
 from aurum.resilience.errors import ErrorClassifier
 from aurum.resilience.limit import ConcurrencyLimit, LimitExceededError
@@ -32,14 +32,12 @@ from aurum.resilience.policy import HedgeSpec, Policy
 from aurum.resilience.retry import RetryPolicy
 from aurum.resilience.shadow import Shadow, Shadows
 from aurum.resilience.status import OVERLOAD_OF_TARGET
-from aurum.resilience.unfinished import UNFINISHED, UnfinishedCallError, unfinished
 
 T = TypeVar("T")
 _SEVERITY = {STATE_CLOSED: 0, STATE_HALF_OPEN: 1, STATE_OPEN: 2}
 Clock = Callable[[], float]
 # Arguments: target, seconds, code, number of the attempt
 Record = Callable[[str, float, str, int], None]
-_NOT_MADE = (CircuitBreakerError, UnfinishedCallError)  # errors of attempts that did not reach their target
 
 
 def attempt_seconds(policy: Policy) -> float:
@@ -217,42 +215,6 @@ class Pipeline:
             now = self._clock()
             number += 1
 
-    def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, target: str | None = None) -> T:
-        """Runs a blocking attempt under the policies, without hedging. The attempt must enforce its timeout itself.
-
-        Raises the same errors as `call_async`, and TypeError if `attempt` returns a coroutine or a generator, whose
-        outcome is not known yet.
-        """
-        plan = self._plan
-        now = self._clock()
-        at = now + plan.deadline
-        outer = deadline.get()
-        if outer is not None and outer < at:
-            at = outer
-        self.budget.deposit(now)
-        number = 1
-        while True:
-            try:
-                try:
-                    plan.limit.acquire(max(0.0, at - self._clock()))
-                except LimitExceededError as error:
-                    self._refused(error, number, target)
-                    raise
-                with self._governed(plan, at, number, target) as timeout, deadline_at(self._clock() + timeout):
-                    result = attempt(timeout)
-                    if result.__class__ in UNFINISHED:
-                        instead = "`with pipeline.attempt():` around its iteration"
-                        raise unfinished(f"{self.name}: call", result, "call_async", instead)
-                    return result
-            except UnfinishedCallError:
-                raise
-            except Exception as error:
-                delay = plan.retry.next_delay(error, number, at - self._clock()) if idempotent else None
-                if delay is None:
-                    raise
-            time.sleep(delay)
-            number += 1
-
     @contextlib.contextmanager
     def attempt(self, target: str | None = None) -> Generator[None]:
         """Applies limit and breaker to a block that makes one attempt by itself, such as a stream.
@@ -261,25 +223,15 @@ class Pipeline:
         """
         plan = self._plan
         plan.limit.acquire(0.0)
-        with self._governed(plan, self._clock() + plan.deadline, 1, target):
-            yield
-
-    @contextlib.contextmanager
-    def _governed(self, plan: _Plan, at: float, number: int, target: str | None) -> Generator[float]:
-        """Runs one attempt that has its place in the limit. Yields its timeout, and reports its outcome to breaker and
-        limit."""
         started = self._clock()
         permit: int | None = None
         try:
-            timeout = min(at - started, plan.attempt)
-            if timeout <= 0:
-                raise DeadlineExceededError(f"{self.name}: the deadline passed before the call was made")
             permit = plan.breaker.acquire() if plan.breaker is not None else 0
             shadow = self.shadows.of(target or self.name) if self.shadows is not None else None
-            with self._seen_by(shadow, timeout) if shadow else contextlib.nullcontext():
-                yield timeout
+            with self._seen_by(shadow, min(plan.deadline, plan.attempt)) if shadow else contextlib.nullcontext():
+                yield
         except BaseException as error:
-            self._failed(plan, permit, error, started, number, target)
+            self._failed(plan, permit, error, started, 1, target)
             raise
         seconds = self._clock() - started
         try:
@@ -288,7 +240,7 @@ class Pipeline:
         finally:
             plan.limit.release(seconds if plan.adaptive else None)
         if self.record is not None:
-            events.deliver(self.record, target or self.name, seconds, "OK", number)
+            events.deliver(self.record, target or self.name, seconds, "OK", 1)
 
     def _watched(self, shadow: Shadow, attempt: Callable[[float], Awaitable[T]]) -> Callable[[float], Awaitable[T]]:
         async def watched(timeout: float) -> T:
@@ -321,7 +273,7 @@ class Pipeline:
         timed: bool,
         target: str | None,
     ) -> T:
-        # This repeats `_governed` without a context manager, because every call passes here
+        # This repeats `attempt` without a context manager, because every call passes here
         limit = plan.limit
         if not limit.try_acquire():
             try:
@@ -374,7 +326,7 @@ class Pipeline:
         target: str | None,
     ) -> None:
         seconds = self._clock() - started
-        reached = permit is not None and not isinstance(error, _NOT_MADE) and isinstance(error, Exception)
+        reached = permit is not None and not isinstance(error, CircuitBreakerError) and isinstance(error, Exception)
         code = ""
         try:
             code = self._code(error)

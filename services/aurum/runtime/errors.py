@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from aurum.resilience import CircuitBreakerError, DeadlineExceededError, LimitExceededError
+from aurum.resilience.errors import CIRCUIT_OPEN
 from aurum.resilience.status import NOT_SERVED
 
 DOMAIN = "aurumai.io"
@@ -152,7 +153,6 @@ _BY_CODE: dict[grpc.StatusCode, type[AurumError]] = {
 # The service could not do its work; every other error is a regular answer
 FAILURES = tuple(kind for kind in _BY_CODE.values() if kind.code.name in NOT_SERVED)
 
-CIRCUIT_OPEN = "CIRCUIT_OPEN"
 CONCURRENCY_LIMIT = "CONCURRENCY_LIMIT"
 RATE_LIMIT = "RATE_LIMIT"
 STREAM_LIMIT = "STREAM_LIMIT"

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 Check = Callable[[], str | None]
 
+PROBES = ("/livez", "/readyz", "/metrics")
+"""Paths that Kubernetes and Prometheus ask periodically."""
+
 
 class Health:
     """The state of one service. A check returns None, or a sentence that says what is missing."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from aurum.resilience import plain_yaml
 from aurum.resilience.plain_yaml import Bounds, YamlError, at_line
 
+OTHER = "*"  # stands for machine types and sites that a file does not name
 _MOST = 10  # fields that an error names
 _LONGEST = 300  # characters of the description of one field
 _BOUNDS = Bounds(size=16 << 20, nodes=2_000_000)  # a gateway may list 100,000 registers

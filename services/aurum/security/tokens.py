@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 
+from aurum.runtime.telemetry.logging import MAX_USER
 from aurum.security.identity import ASSIGNABLE, KEY_USER_PREFIX, Identity, Role
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -24,7 +25,6 @@ _AGAIN_AFTER = 10.0  # least seconds between two requests for the key set, also 
 _MOST_KEYS = 50
 _LAST_SECOND = 253_402_300_799  # end of the year 9999
 _UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeError)
-_MOST_USER = 200  # characters of a user's name in logs
 
 
 class TokenError(Exception):
@@ -178,7 +178,7 @@ def _printable_user(name: str) -> str:
         raise TokenError("the token names no user (preferred_username, email, sub)")
     if name.startswith(KEY_USER_PREFIX):
         raise TokenError(f"the token's user begins with {KEY_USER_PREFIX}, which is reserved for API keys")
-    shown = "".join(each if each.isprintable() else "?" for each in name[:_MOST_USER])
+    shown = "".join(each if each.isprintable() else "?" for each in name[:MAX_USER])
     return shown if shown == name else f"{shown}#{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 

@@ -36,6 +36,7 @@ _MAGIC = 0x01474C41  # "ALG" and 1 for the version
 _MAGIC_BYTES = _MAGIC.to_bytes(4, "little")
 _ANY_VERSION = _MAGIC_BYTES[:3]
 _NEWER = range(_MAGIC_BYTES[3] + 1, 32)  # possible future versions; a greater number means damage
+READ_BYTES = 8_000_000  # bytes of the log that its readers read at a time
 _MOST_IDS = 2**32 - 1  # greatest distance of an id from the first id of its file
 _PLACES = 8  # remembered positions of readers, so that they continue without searching
 _NAME = re.compile(r"[0-9]{20}\.log")

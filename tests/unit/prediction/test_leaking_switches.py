@@ -7,7 +7,8 @@ import pytest
 
 from aurum.prediction.model.features import TIME
 from aurum.prediction.training.columns import select_columns
-from aurum.readings.history import HOUR_US, Run
+from aurum.readings.history import Run
+from aurum.runtime.time_units import HOUR_US
 
 LEAK = "leaks the outcome: it is set only at failures, or at the same distance before each of them"
 NAN = float("nan")

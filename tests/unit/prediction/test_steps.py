@@ -8,7 +8,7 @@ import pytest
 from aurum.prediction.model.features import TIME, FeatureSpec, Steps, hours_of_time, steps_of
 from aurum.prediction.model.regimes import Regimes
 from aurum.readings.batch import Column
-from aurum.readings.history import HOUR_US
+from aurum.runtime.time_units import HOUR_US
 
 NAN = float("nan")
 

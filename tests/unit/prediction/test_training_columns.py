@@ -9,7 +9,8 @@ import pytest
 
 from aurum.prediction.model.features import TIME
 from aurum.prediction.training.columns import ages_of, select_columns
-from aurum.readings.history import HOUR_US, Run
+from aurum.readings.history import Run
+from aurum.runtime.time_units import HOUR_US
 
 Floats = npt.NDArray[np.float64]
 Numbers = Sequence[float] | npt.NDArray[Any]

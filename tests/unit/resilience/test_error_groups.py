@@ -76,11 +76,8 @@ def test_group_is_recorded_with_common_code(codes: tuple[str, ...], code: str) -
     recorded: list[str] = []
     pipeline.record = lambda target, seconds, code, number: recorded.append(code)
 
-    def attempt(timeout: float) -> None:
+    with pytest.raises(ExceptionGroup), pipeline.attempt():
         raise group(*codes)
-
-    with pytest.raises(ExceptionGroup):
-        pipeline.call(attempt)
     assert recorded == [code]
 
 
@@ -113,11 +110,12 @@ def test_overload_in_group_lowers_adaptive_limit() -> None:
     }
     pipeline = Pipeline("p", Policy.model_validate({"target": "a/b/C", **parts}), errors=ERRORS, clock=clock)
 
-    def attempt(timeout: float) -> None:
-        clock.now += 0.2
-        raise group("UNAVAILABLE", "UNAVAILABLE")
+    def attempt() -> None:
+        with pipeline.attempt():
+            clock.now += 0.2
+            raise group("UNAVAILABLE", "UNAVAILABLE")
 
     for _ in range(2):
         with pytest.raises(ExceptionGroup):
-            pipeline.call(attempt)
+            attempt()
     assert pipeline.limit.limit < 20

@@ -49,18 +49,22 @@ def pipeline_of(loop: VirtualLoop, errors: ErrorClassifier | None = None) -> Pip
 
 
 def both_ways(pipeline: Pipeline, loop: VirtualLoop, error: Exception | None) -> Iterator[Callable[[], Any]]:
-    """The call on the loop, and the blocking one."""
+    """A call on the loop, and a block that makes its attempt itself."""
 
-    def blocking(timeout: float) -> str:
+    def work() -> str:
         if error:
             raise error
         return "answer"
 
     async def attempt(timeout: float) -> str:
-        return blocking(timeout)
+        return work()
+
+    def block() -> str:
+        with pipeline.attempt():
+            return work()
 
     yield lambda: loop.run(pipeline.call_async(attempt))
-    yield lambda: pipeline.call(blocking)
+    yield block
 
 
 def test_listener_errors_do_not_replace_outcomes(failing: list[str]) -> None:

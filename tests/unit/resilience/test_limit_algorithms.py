@@ -3,7 +3,7 @@
 import pytest
 
 from aurum.resilience.limit_algorithms import Aimd, LimitAlgorithm, Vegas
-from aurum.resilience.status import OVERLOAD_OF_TARGET
+from aurum.resilience.status import OVERLOAD_OF_SELF, OVERLOAD_OF_TARGET
 
 
 def sample(
@@ -17,6 +17,7 @@ def sample(
 
 def test_overload_codes_match_expected_set() -> None:
     assert frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}) == OVERLOAD_OF_TARGET
+    assert frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}) == OVERLOAD_OF_SELF
 
 
 @pytest.mark.parametrize("kind", [Aimd, Vegas])

@@ -1,8 +1,6 @@
 """PipelineRegistry in virtual time: hedging, deadlines, timeouts, recorded outcomes and reloads."""
 
 import asyncio
-import threading
-import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
@@ -233,49 +231,6 @@ def test_bulkhead_queues_and_rejects_calls() -> None:
     results, seconds = run(loop, main())
     assert [type(result) for result in results].count(LimitExceededError) == 2
     assert (most, seconds) == (2, 2.0)
-
-
-def test_policies_apply_to_synchronous_calls_in_threads() -> None:
-    pipeline = Pipeline(
-        "sync",
-        policy(
-            bulkhead={"maxConcurrent": 2, "maxQueued": 50, "maxWait": "30s"},
-            retry={"baseDelay": "0s", "maxDelay": "0s", "budgetFloor": 100},
-            circuitBreaker={"failMax": 3, "open": "60s"},
-            timeout={"attempt": "20s", "deadline": "60s"},
-        ),
-        errors=ErrorClassifier(code=lambda error: "UNAVAILABLE" if isinstance(error, ConnectionError) else "UNKNOWN"),
-    )
-    calls: list[int] = []
-    lock = threading.Lock()
-
-    def flaky(timeout: float) -> int:
-        with lock:
-            calls.append(1)
-            first = len(calls) == 1
-        if first:
-            raise ConnectionError
-        time.sleep(0.001)
-        return 7
-
-    assert pipeline.call(flaky) == 7
-    assert len(calls) == 2
-    results: list[int] = []
-    threads = [threading.Thread(target=lambda: results.append(pipeline.call(flaky))) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [7] * 20
-
-    def failing(timeout: float) -> None:
-        raise ConnectionError
-
-    with pytest.raises((ConnectionError, CircuitBreakerError)):
-        pipeline.call(failing)
-    with pytest.raises(CircuitBreakerError):
-        pipeline.call(failing)
-    assert pipeline.limit.in_flight == 0
 
 
 class FailedError(Exception): ...

@@ -1,4 +1,4 @@
-"""A single call through an asynchronous or blocking pipeline: timeouts, retries, events, records and slots."""
+"""A single call through an pipeline: timeouts, retries, events, records and slots."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from aurum.resilience.policy import parse_policy_document
 from aurum.resilience.shadow import Shadows
 from aurum.resilience.virtual_time import VirtualLoop
 from aurum.resilience.windows import Counts
-from tests.support.resilience import Clock, listening
+from tests.support.resilience import listening
 
 Record = tuple[str, float, str, int]
 
@@ -49,14 +49,11 @@ OFF = {"enabled": False}
 class Bench:
     """A pipeline whose attempts take and raise what is listed, the last of it again and again."""
 
-    def __init__(self, blocking: bool, *ends: tuple[float, str], **parts: Any) -> None:
-        self.blocking = blocking
+    def __init__(self, *ends: tuple[float, str], **parts: Any) -> None:
         self.loop = VirtualLoop(100.0)
-        self.clock = Clock(100.0)
-        now = self.clock if blocking else self.loop.time
-        self.now: Callable[[], float] = now
+        self.now: Callable[[], float] = self.loop.time
         policy = Policy.model_validate({"target": "a/b/C", "retry": ONCE, **parts})
-        self.pipeline = Pipeline("p", policy, errors=ERRORS, clock=now)
+        self.pipeline = Pipeline("p", policy, errors=ERRORS, clock=self.now)
         self.records: list[Record] = []
         self.pipeline.record = lambda target, seconds, code, number: self.records.append(
             (target, round(seconds, 6), code, number)
@@ -71,13 +68,6 @@ class Bench:
         self.left.append(None if left is None else round(left, 6))
         return self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
 
-    def _blocking(self, timeout: float) -> str:
-        seconds, code = self._next(timeout)
-        self.clock.now += seconds
-        if code != "OK":
-            raise FailedError(code)
-        return code
-
     async def attempt(self, timeout: float) -> str:
         seconds, code = self._next(timeout)
         await asyncio.sleep(seconds)
@@ -86,9 +76,6 @@ class Bench:
         return code
 
     def call(self, **options: Any) -> str:
-        if self.blocking:
-            options.pop("timed", None)
-            return self.pipeline.call(self._blocking, **options)
         return self.loop.run(self.pipeline.call_async(self.attempt, **options))
 
     @property
@@ -97,12 +84,8 @@ class Bench:
         return self.pipeline.breaker
 
 
-both = pytest.mark.parametrize("blocking", [False, True])
-
-
-@both
-def test_attempt_receives_timeout_and_deadline(blocking: bool) -> None:
-    bench = Bench(blocking, (0.25, "OK"), timeout={"attempt": "2s", "deadline": "5s"})
+def test_attempt_receives_timeout_and_deadline() -> None:
+    bench = Bench((0.25, "OK"), timeout={"attempt": "2s", "deadline": "5s"})
     assert bench.call() == "OK"
     with deadline_scope(3.0, bench.now):
         bench.call()
@@ -118,9 +101,8 @@ def test_attempt_receives_timeout_and_deadline(blocking: bool) -> None:
     assert attempt_seconds(bench.pipeline.policy) == 2.0
 
 
-@both
-def test_expired_deadline_is_reported_and_recorded(blocking: bool) -> None:
-    bench = Bench(blocking, (0.0, "OK"))
+def test_expired_deadline_is_reported_and_recorded() -> None:
+    bench = Bench((0.0, "OK"))
     with deadline_scope(0.0, bench.now), pytest.raises(DeadlineExceededError) as caught:
         bench.call()
     assert str(caught.value) == "p: the deadline passed before the call was made"
@@ -130,11 +112,10 @@ def test_expired_deadline_is_reported_and_recorded(blocking: bool) -> None:
     assert bench.pipeline.limit.in_flight == 0
 
 
-@both
-def test_failed_attempt_is_retried_after_requested_delay(blocking: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_attempt_is_retried_after_requested_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     retry = {"maxAttempts": 3, "baseDelay": "0s", "maxDelay": "0s", "budgetFloor": 9, "retryOn": ["ABORTED"]}
-    bench = Bench(blocking, (0.25, "ABORTED"), (0.5, "ABORTED"), (0.125, "OK"), retry=retry, circuitBreaker=OFF)
-    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(bench.clock, "now", bench.clock.now + seconds))
+    bench = Bench((0.25, "ABORTED"), (0.5, "ABORTED"), (0.125, "OK"), retry=retry, circuitBreaker=OFF)
+    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(bench.clock, "now", bench.loop.now + seconds))
     with listening() as told:
         assert bench.call(target="x/y/Z") == "OK"
     assert bench.records == [("x/y/Z", 0.25, "ABORTED", 1), ("x/y/Z", 0.5, "ABORTED", 2), ("x/y/Z", 0.125, "OK", 3)]
@@ -144,39 +125,35 @@ def test_failed_attempt_is_retried_after_requested_delay(blocking: bool, monkeyp
     assert bench.pipeline.retry.max_attempts == 3
 
 
-@both
 @pytest.mark.parametrize(("code", "idempotent"), [("NOT_FOUND", True), ("ABORTED", False)])
-def test_non_retryable_failure_is_raised(blocking: bool, code: str, idempotent: bool) -> None:
-    bench = Bench(blocking, (0.25, code), retry={"maxAttempts": 3, "retryOn": ["ABORTED"]})
+def test_non_retryable_failure_is_raised(code: str, idempotent: bool) -> None:
+    bench = Bench((0.25, code), retry={"maxAttempts": 3, "retryOn": ["ABORTED"]})
     with pytest.raises(FailedError, match=code):
         bench.call(idempotent=idempotent)
     assert bench.records == [("p", 0.25, code, 1)]
     assert bench.pipeline.limit.in_flight == 0
 
 
-@both
-def test_retry_beyond_deadline_is_not_attempted(blocking: bool) -> None:
+def test_retry_beyond_deadline_is_not_attempted() -> None:
     retry = {"maxAttempts": 3, "budgetFloor": 9}
-    bench = Bench(blocking, (0.6, "ABORTED"), retry=retry, timeout={"attempt": "1s", "deadline": "1100ms"})
+    bench = Bench((0.6, "ABORTED"), retry=retry, timeout={"attempt": "1s", "deadline": "1100ms"})
     with listening() as told, pytest.raises(FailedError):
         bench.call()
     assert told == [("retry_exhausted", "p", "FailedError")]
     assert len(bench.records) == 1
 
 
-@both
-def test_each_call_earns_budget_once(blocking: bool) -> None:
-    bench = Bench(blocking, (0.0, "OK"), retry={**ONCE, "budgetRatio": 0.5, "budgetFloor": 0})
+def test_each_call_earns_budget_once() -> None:
+    bench = Bench((0.0, "OK"), retry={**ONCE, "budgetRatio": 0.5, "budgetFloor": 0})
     for _ in range(3):
         bench.call()
     assert bench.pipeline.budget.tokens == 1.5
     assert (bench.pipeline.budget.name, bench.pipeline.budget.floor) == ("p", 0.0)
 
 
-@both
-def test_breaker_counts_failure_codes_and_records_refusals(blocking: bool) -> None:
+def test_breaker_counts_failure_codes_and_records_refusals() -> None:
     breaker = {"failMax": 2, "failureCodes": ["INTERNAL"], "open": "9s", "openJitter": 0}
-    bench = Bench(blocking, (0.0, "ABORTED"), (0.0, "INTERNAL"), circuitBreaker=breaker)
+    bench = Bench((0.0, "ABORTED"), (0.0, "INTERNAL"), circuitBreaker=breaker)
     for _ in range(3):
         with pytest.raises(FailedError):
             bench.call()
@@ -189,21 +166,19 @@ def test_breaker_counts_failure_codes_and_records_refusals(blocking: bool) -> No
     assert bench.pipeline.limit.in_flight == 0
 
 
-@both
 @pytest.mark.parametrize(("seconds", "state"), [(0.25, "closed"), (0.5, "open")])
-def test_breaker_receives_call_duration(blocking: bool, seconds: float, state: str) -> None:
+def test_breaker_receives_call_duration(seconds: float, state: str) -> None:
     for code in ("OK", "INTERNAL"):
         breaker = {"mode": "count", "minimumCalls": 1, "slowCall": "500ms", "failureCodes": ["ABORTED"]}
-        bench = Bench(blocking, (seconds, code), circuitBreaker=breaker)
+        bench = Bench((seconds, code), circuitBreaker=breaker)
         bench.pipeline.record = None
         with contextlib.suppress(FailedError):
             bench.call()
         assert bench.breaker.current_state == state
 
 
-@both
-def test_limit_rejection_is_recorded(blocking: bool) -> None:
-    bench = Bench(blocking, (0.0, "OK"), bulkhead={"maxConcurrent": 1})
+def test_limit_rejection_is_recorded() -> None:
+    bench = Bench((0.0, "OK"), bulkhead={"maxConcurrent": 1})
     assert bench.pipeline.limit.try_acquire()
     with pytest.raises(LimitExceededError, match="p: 1 calls"):
         bench.call(target="x/y/Z")
@@ -213,11 +188,10 @@ def test_limit_rejection_is_recorded(blocking: bool) -> None:
     assert bench.call() == "OK"
 
 
-@both
 @pytest.mark.parametrize(("code", "limit"), [("OK", 4), ("NOT_FOUND", 4), ("UNAVAILABLE", 3)])
-def test_adaptive_limit_receives_overload(blocking: bool, code: str, limit: int) -> None:
+def test_adaptive_limit_receives_overload(code: str, limit: int) -> None:
     adaptive = {"algorithm": "aimd", "initialLimit": 4, "minLimit": 1, "maxLimit": 9}
-    bench = Bench(blocking, (0.125, code), adaptiveConcurrency=adaptive, circuitBreaker=OFF)
+    bench = Bench((0.125, code), adaptiveConcurrency=adaptive, circuitBreaker=OFF)
     bench.pipeline.record = None
     for _ in range(2):
         with contextlib.suppress(FailedError):
@@ -225,11 +199,10 @@ def test_adaptive_limit_receives_overload(blocking: bool, code: str, limit: int)
     assert bench.pipeline.limit.limit == limit
 
 
-@both
-def test_adaptive_limit_receives_call_durations(blocking: bool) -> None:
+def test_adaptive_limit_receives_call_durations() -> None:
     adaptive = {"algorithm": "aimd", "initialLimit": 4, "minLimit": 1, "maxLimit": 9, "slowCall": "300ms"}
     for code, seconds, limit in (("OK", 0.25, 4), ("OK", 0.5, 3), ("NOT_FOUND", 0.5, 3)):
-        bench = Bench(blocking, (seconds, code), adaptiveConcurrency=adaptive, circuitBreaker=OFF)
+        bench = Bench((seconds, code), adaptiveConcurrency=adaptive, circuitBreaker=OFF)
         bench.pipeline.record = None
         for _ in range(10):
             with contextlib.suppress(FailedError):
@@ -239,7 +212,7 @@ def test_adaptive_limit_receives_call_durations(blocking: bool) -> None:
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_only_timed_attempts_time_out(timed: bool) -> None:
-    bench = Bench(False, (3.0, "OK"), timeout={"attempt": "2s", "deadline": "5s"})
+    bench = Bench((3.0, "OK"), timeout={"attempt": "2s", "deadline": "5s"})
     if timed:
         with pytest.raises(DeadlineExceededError) as caught:
             bench.call()
@@ -253,7 +226,7 @@ def test_only_timed_attempts_time_out(timed: bool) -> None:
 
 def test_waiting_for_a_slot_counts_towards_deadline() -> None:
     bulkhead = {"maxConcurrent": 1, "maxQueued": 5, "maxWait": "9s"}
-    bench = Bench(False, (1.25, "OK"), bulkhead=bulkhead, timeout={"attempt": "2s", "deadline": "3s"})
+    bench = Bench((1.25, "OK"), bulkhead=bulkhead, timeout={"attempt": "2s", "deadline": "3s"})
 
     async def main() -> list[Any]:
         calls = (bench.pipeline.call_async(bench.attempt) for _ in range(3))
@@ -269,9 +242,9 @@ def test_waiting_for_a_slot_counts_towards_deadline() -> None:
 
 
 def test_attempt_context_applies_limit_and_breaker() -> None:
-    bench = Bench(True, (0.0, "OK"), bulkhead={"maxConcurrent": 1}, circuitBreaker={"failMax": 1, "openJitter": 0})
+    bench = Bench((0.0, "OK"), bulkhead={"maxConcurrent": 1}, circuitBreaker={"failMax": 1, "openJitter": 0})
     with bench.pipeline.attempt("x/y/Z"):
-        bench.clock.now += 30.0
+        bench.loop.now += 30.0
         with pytest.raises(LimitExceededError), bench.pipeline.attempt():
             pytest.fail("it was made")
     with pytest.raises(ConnectionError), bench.pipeline.attempt():
@@ -285,10 +258,9 @@ def test_attempt_context_applies_limit_and_breaker() -> None:
     assert bench.pipeline.limit.in_flight == 0
 
 
-@both
-def test_shadow_receives_attempts_and_outcomes(blocking: bool) -> None:
+def test_shadow_receives_attempts_and_outcomes() -> None:
     text = "shadows: [{target: x/y/Z, circuitBreaker: {failMax: 1, failureCodes: [INTERNAL]}}]"
-    bench = Bench(blocking, (0.25, "ABORTED"), (0.25, "OK"), (0.25, "INTERNAL"), circuitBreaker=OFF)
+    bench = Bench((0.25, "ABORTED"), (0.25, "OK"), (0.25, "INTERNAL"), circuitBreaker=OFF)
     bench.pipeline.shadows = Shadows(parse_policy_document(text, "x"), bench.now)
     (shadow,) = bench.pipeline.shadows
     for decisions in ({}, {}, {"opening": 1}):
@@ -300,9 +272,8 @@ def test_shadow_receives_attempts_and_outcomes(blocking: bool) -> None:
     assert shadow.calls == 3
 
 
-@both
-def test_reconfigured_pipeline_applies_new_policy(blocking: bool) -> None:
-    bench = Bench(blocking, (0.0, "INTERNAL"), circuitBreaker={"failMax": 9})
+def test_reconfigured_pipeline_applies_new_policy() -> None:
+    bench = Bench((0.0, "INTERNAL"), circuitBreaker={"failMax": 9})
     before = bench.pipeline.policy
     with listening() as told:
         bench.pipeline.configure(Policy.model_validate(before.model_dump(by_alias=True)))
@@ -330,7 +301,7 @@ def test_reconfigured_pipeline_applies_new_policy(blocking: bool) -> None:
 
 
 def test_call_passes_criticality_to_limit() -> None:
-    bench = Bench(False, (0.0, "OK"), bulkhead={"maxConcurrent": 1})
+    bench = Bench((0.0, "OK"), bulkhead={"maxConcurrent": 1})
     assert bench.pipeline.limit.try_acquire()
     with listening() as told, criticality_scope(Criticality.BATCH), pytest.raises(LimitExceededError):
         bench.call()
@@ -340,7 +311,7 @@ def test_call_passes_criticality_to_limit() -> None:
 def test_hedges_are_numbered_reported_and_recorded() -> None:
     hedge = {"delay": "100ms", "maxAttempts": 3}
     retry = {**ONCE, "budgetFloor": 2}
-    bench = Bench(False, (1.0, "OK"), (0.5, "ABORTED"), (0.25, "OK"), hedge=hedge, retry=retry, circuitBreaker=OFF)
+    bench = Bench((1.0, "OK"), (0.5, "ABORTED"), (0.25, "OK"), hedge=hedge, retry=retry, circuitBreaker=OFF)
     with listening() as told:
         assert bench.call(target="x/y/Z") == "OK"
     assert told == [("hedge", "p", "2"), ("hedge", "p", "3")]
@@ -354,7 +325,7 @@ def test_hedged_call_is_retried_after_all_attempts_fail() -> None:
     hedge = {"delay": "100ms", "maxAttempts": 2}
     retry = {"maxAttempts": 2, "budgetFloor": 9}
     ends = [(0.25, "ABORTED"), (0.25, "ABORTED"), (0.05, "OK")]
-    bench = Bench(False, *ends, hedge=hedge, retry=retry, circuitBreaker=OFF)
+    bench = Bench(*ends, hedge=hedge, retry=retry, circuitBreaker=OFF)
     with listening() as told:
         assert bench.call() == "OK"
     assert [(kind, value) for kind, _, value in told] == [("hedge", "2"), ("retry", "FailedError")]
@@ -362,32 +333,21 @@ def test_hedged_call_is_retried_after_all_attempts_fail() -> None:
     assert bench.loop.time() >= 100.35 + 0.5 + 0.05
 
 
-@both
-def test_nested_pipeline_sees_timeout_of_outer_attempt(blocking: bool) -> None:
+def test_nested_pipeline_sees_timeout_of_outer_attempt() -> None:
     timeout = {"attempt": "2s", "deadline": "9s"}
-    outer = Bench(blocking, (0.0, "OK"), timeout=timeout)
+    outer = Bench((0.0, "OK"), timeout=timeout)
     inner = Pipeline("i", Policy.model_validate({"target": "a/b/C", "timeout": timeout}), clock=outer.now)
     seen: list[tuple[float, float | None]] = []
 
-    def innermost(timeout: float) -> None:
+    async def innermost(timeout: float) -> None:
         seen.append((round(timeout, 6), remaining(outer.now)))
 
-    def nested(timeout: float) -> None:
-        outer.clock.now += 0.5
-        inner.call(innermost)
-
-    async def innermost_later(timeout: float) -> None:
-        innermost(timeout)
-
-    async def nested_later(timeout: float) -> None:
+    async def nested(timeout: float) -> None:
         await asyncio.sleep(0.5)
-        await inner.call_async(innermost_later)
+        await inner.call_async(innermost)
 
     def call() -> None:
-        if blocking:
-            outer.pipeline.call(nested)
-        else:
-            outer.loop.run(outer.pipeline.call_async(nested_later))
+        outer.loop.run(outer.pipeline.call_async(nested))
 
     call()
     assert seen == [(1.5, pytest.approx(1.5))]

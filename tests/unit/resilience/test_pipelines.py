@@ -1,5 +1,6 @@
 """PipelineRegistry by target: selection, naming, and state preserved across policy documents."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -69,13 +70,13 @@ def test_pipeline_uses_given_errors_timeout_and_clock() -> None:
     )
     timeouts: list[float] = []
 
-    def attempt(timeout: float) -> None:
+    async def attempt(timeout: float) -> None:
         timeouts.append(timeout)
         clock.now += 0.5
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        pipeline.call(attempt, idempotent=False)
+        asyncio.run(pipeline.call_async(attempt, idempotent=False, timed=False))
     assert timeouts == [0.125]
     assert records == [("api/store", 0.5, "ABORTED", 1)]
     assert PipelineRegistry(parsed(), DEFAULT).of("a", "b", "C", ERRORS).record is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aurum.resilience import Pipeline, Policy, ResilientCircuitBreaker, RetryPolicy, with_retry
+from aurum.resilience import ResilientCircuitBreaker, RetryPolicy, with_retry
 from aurum.resilience.circuit_breaker import CircuitBreakerListener
 from aurum.resilience.windows import Counts
 from tests.support.resilience import Clock, breaker_of, ends, listening
@@ -83,23 +83,6 @@ def test_listeners_are_not_told_of_unfinished_work() -> None:
             pytest.fail("it was no success")
 
     refused(lambda: ResilientCircuitBreaker("b", listeners=(Listener(),)).call(generator))
-
-
-@kinds
-def test_pipeline_call_refuses_unfinished_work(kind: str) -> None:
-    parts = {
-        "retry": {"retryOn": ["UNKNOWN"], "baseDelay": "0s", "maxDelay": "0s"},
-        "circuitBreaker": {"mode": "count"},
-        "adaptiveConcurrency": {"algorithm": "aimd"},
-    }
-    pipeline = Pipeline("p", Policy.model_validate({"target": "a/b/C", **parts}))
-    with listening() as told:
-        message = refused(lambda: pipeline.call(KINDS[kind]))
-    assert message == "p: call: " + expected(kind, "call_async", "`with pipeline.attempt():` around its iteration")
-    assert pipeline.breaker is not None
-    assert pipeline.breaker.counts == Counts()
-    assert pipeline.limit.in_flight == 0
-    assert told == []
 
 
 @kinds

@@ -59,11 +59,8 @@ def pipeline_of(policies: Policies, server: str, method: str) -> Pipeline:
 
 
 def fail(pipeline: Pipeline) -> None:
-    def attempt(timeout: float) -> None:
+    with pytest.raises(ConnectionError), pipeline.attempt():
         raise ConnectionError
-
-    with pytest.raises(ConnectionError):
-        pipeline.call(attempt, idempotent=False)
 
 
 def target(*patterns: str, more: str = "") -> str:

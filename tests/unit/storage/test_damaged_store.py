@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from aurum.commands.exporting import export
 from aurum.ingestion.sqlite import schema, snapshot
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
-from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.runtime import damage
+from aurum.runtime.time_units import DAY_US
 from aurum.storage.segment import CorruptSegmentError, pack, unpack
 from aurum.storage.segment_log import SegmentLog
 from aurum.v1 import ingestion_pb2

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from aurum.edge.dead_letters import folder_of, names, read
 from aurum.edge.spool import Spool, SpoolOptions
-from aurum.edge.spool_version_1 import adopt
 from aurum.edge.token_bucket import TokenBucket
 from aurum.runtime.errors import PermissionDeniedError, ResourceExhaustedError
 from aurum.storage.segment_log import SegmentLog
@@ -197,21 +195,6 @@ def test_token_bucket_never_exceeds_rate_and_burst(takes: list[tuple[float, int]
                 assert taken <= 20.0 + 10.0 * (clock.now - start) + 1e-6
 
     asyncio.run(check())
-
-
-async def test_spool_of_earlier_version_is_adopted(tmp_path: Path) -> None:
-    connection = sqlite3.connect(tmp_path / "spool.db")
-    connection.execute("CREATE TABLE batches (id INTEGER PRIMARY KEY, traceparent TEXT NOT NULL, data BLOB NOT NULL)")
-    connection.executemany("INSERT INTO batches VALUES (?, '', ?)", [(n, batch(n).data) for n in (1, 2, 3)])
-    connection.commit()
-    connection.close()
-    spool = Spool(SpoolOptions(tmp_path / "spool"))
-    await spool.start()
-    await adopt(tmp_path / "spool", spool)
-    assert await drain(spool.live) == [1, 2, 3]
-    await adopt(tmp_path / "spool", spool)
-    assert spool.batches == 0
-    await spool.close()
 
 
 @pytest.mark.parametrize(

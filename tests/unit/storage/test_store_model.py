@@ -23,9 +23,9 @@ from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.sqlite import compaction, snapshot, sources
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
-from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import SEQUENCE_CLOSED, Series, encode, now_us
 from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.time_units import DAY_US
 from aurum.security.settings import SenderSettings
 from aurum.security.source_limits import SourceLimits
 from aurum.v1 import ingestion_pb2

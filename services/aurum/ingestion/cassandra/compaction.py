@@ -16,12 +16,12 @@ from aurum.ingestion.cassandra.schema import BLOCK
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece, with_ranks
-from aurum.ingestion.store import DAY_US
+from aurum.ingestion.store import SMALL
+from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.ranks import Integers, Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import pack
 
-SMALL = 10_000  # readings; a segment of this size is not merged further before its day is over
 FAN_IN = 64  # segments that a replica writes to a day before it merges them
 _MOST_PARTS = 2000  # merged at a time
 _MOST_BLOCKS = 64  # blocks of sequences that are read for a source; sequences further apart keep their ranks

@@ -9,8 +9,8 @@ import numpy as np
 
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece
-from aurum.ingestion.store import DAY_US
 from aurum.runtime import damage
+from aurum.runtime.time_units import DAY_US
 from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked
 
 _FEW = 8  # segments of a day; fewer are read one by one, concurrently

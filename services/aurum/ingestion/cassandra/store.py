@@ -29,9 +29,10 @@ from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedErr
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
 from aurum.ingestion.downsample import merge_parts
 from aurum.ingestion.store import (
-    DAY_US,
+    HOUSEKEEPING,
     KEPT_KINDS,
     MOST_RANKED,
+    SETTLED_US,
     Change,
     Event,
     Latest,
@@ -46,6 +47,7 @@ from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
+from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.metrics import track_db_query
 from aurum.storage.ranks import Rank
@@ -60,11 +62,9 @@ _BLOCKS = 4  # blocks of sequences that are cached for each source
 _LOOK_UP_EVERY = 86_400.0  # seconds; often enough to renew the expiry of a source in use
 _KNOWN = 200_000  # machines, and days of series, that are remembered as being in the tables
 _SLOTS_BACK = 3  # slots of changes that are read back, to tolerate clocks that differ a little
-_HOUSEKEEPING = 1.0  # seconds
 _READ_ATTEMPTS = 5  # attempts of a query while segments are being merged
 _FIRST = 2**61  # µs; the write time of a first reading is this minus its time, so that the earliest one wins
 _EACH_BUCKET = [(bucket,) for bucket in range(BUCKETS)]
-_SETTLED_US = 3_600_000_000  # a day is complete this long after its end
 
 
 @dataclass(slots=True)
@@ -476,9 +476,9 @@ class CassandraStore:
     async def _run_housekeeping(self) -> None:
         """Merges small segments, for as long as the store runs."""
         while True:
-            await asyncio.sleep(_HOUSEKEEPING)
+            await asyncio.sleep(HOUSEKEEPING)
             metrics.ingestion_recent_bytes.set(self._waiting_bytes)
-            settled = now_us() - _SETTLED_US
+            settled = now_us() - SETTLED_US
             self._compactor.mark_completed_days(settled // DAY_US)
             try:
                 while place := self._compactor.pop_due():

@@ -16,18 +16,17 @@ from dataclasses import dataclass, field
 from aurum.ingestion.series_reader import Piece, with_ranks
 from aurum.ingestion.sqlite.flush import AddedSegments
 from aurum.ingestion.sqlite.quarantine import set_apart
-from aurum.ingestion.store import DAY_US
+from aurum.ingestion.store import SETTLED_US, SMALL
+from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.database import transaction
 from aurum.storage.ranks import Ranked, Ranks, collapsed, merge_ranked, spans
 from aurum.storage.segment import CorruptSegmentError, pack, ranks_of, unpack_ranked
 
-SMALL = 10_000  # readings; a segment of this size is not merged further before its day is over
 _LARGE = 100_000  # readings; a segment of this size is not merged further at all
 _MOST_AT_ONCE = 200_000  # readings in a merged segment, approximately, so that a step takes some tens of milliseconds
 _FAN_IN = 16
 _GROWN = 4  # divisor; a day without anything to merge is checked again after a quarter more segments
-_SETTLED_US = 3_600_000_000  # a day is over this long after its end
 _REMEMBERED = 1_000_000  # days of series; with more, the list is cleared and the next look_through finds them
 _EXPIRED_AT_ONCE = 200  # segments
 _VACUUMED_AT_ONCE = 200  # pages
@@ -108,7 +107,7 @@ class Compactor:
 
 
 def _is_over(day: int, now_us: int) -> bool:
-    return now_us > (day + 1) * DAY_US + _SETTLED_US
+    return now_us > (day + 1) * DAY_US + SETTLED_US
 
 
 @contextlib.contextmanager

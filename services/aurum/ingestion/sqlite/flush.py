@@ -8,8 +8,8 @@ import numpy as np
 
 from aurum.ingestion.memtable import Memtable, PackedSeries, SeriesKey
 from aurum.ingestion.sqlite.sources import Source
-from aurum.ingestion.store import DAY_US
 from aurum.readings.batch import Timestamps, Values, now_us
+from aurum.runtime.time_units import DAY_US
 from aurum.storage.database import transaction
 from aurum.storage.segment import pack
 

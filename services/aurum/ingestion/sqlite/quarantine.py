@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aurum.ingestion.store import DAY_US
 from aurum.runtime import damage
+from aurum.runtime.time_units import DAY_US
 from aurum.storage.database import transaction
 from aurum.storage.durable_file import write_file
 

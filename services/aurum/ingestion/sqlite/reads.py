@@ -9,7 +9,8 @@ import numpy as np
 
 from aurum.ingestion.memtable import SeriesKey, SeriesPart
 from aurum.ingestion.series_reader import Piece
-from aurum.ingestion.store import DAY_US, MOST_RANKED, Event, MachineRecord, SeriesSummary
+from aurum.ingestion.store import MOST_RANKED, Event, MachineRecord, SeriesSummary
+from aurum.runtime.time_units import DAY_US
 from aurum.storage.segment import CorruptSegmentError, Segment, ranks_of, unpack_ranked
 
 UNKNOWN_SOURCE = 0  # source numbers begin at 1

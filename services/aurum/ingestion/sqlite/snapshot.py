@@ -18,8 +18,9 @@ from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.quarantine import damaged_segments, move_out, segment_name, set_apart
 from aurum.ingestion.sqlite.schema import log_folder
 from aurum.ingestion.sqlite.sources import Sources
-from aurum.ingestion.store import DAY_US, Event, MachineRecord
+from aurum.ingestion.store import Event, MachineRecord
 from aurum.readings.batch import Timestamps, Values, decode
+from aurum.runtime.time_units import DAY_US
 from aurum.storage import segment_log
 from aurum.storage.database import NewerDatabaseError, close, connect, found_version
 from aurum.storage.segment import CorruptSegmentError, unpack

@@ -32,8 +32,8 @@ from aurum.ingestion.sqlite.quarantine import report_damaged_segments, set_apart
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import (
-    DAY_US,
     EVENT_MEMORY_US,
+    HOUSEKEEPING,
     KEPT_KINDS,
     Change,
     Event,
@@ -54,12 +54,13 @@ from aurum.runtime.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from aurum.runtime.time_units import DAY_US
 from aurum.storage.database import close, connect, prepare, transaction
 from aurum.storage.durable_file import write_file
 from aurum.storage.folder_lock import FolderLock
 from aurum.storage.group_commit import GroupCommit
 from aurum.storage.metrics import track_db_query
-from aurum.storage.segment_log import Record
+from aurum.storage.segment_log import READ_BYTES, Record
 from aurum.storage.sequence_ranges import contains
 from aurum.storage.wal import WriteAheadLog, refusal
 
@@ -69,11 +70,9 @@ _LOG_FILE_BYTES = 32_000_000
 _MIN_FREE = "AURUM_INGESTION_MIN_FREE_BYTES"
 _TABLE_WORK = 10_000  # pieces of work that may wait for the tables
 _SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for this long is forgotten and must not resend; its readings stay
-_HOUSEKEEPING = 1.0  # seconds between two rounds of housekeeping
 _FIND_DUE_EVERY = 3600.0  # seconds
 _COUNT_EVERY = 30.0  # seconds
 _UNARY_WAIT = 2.0  # seconds that a unary batch waits for room before it is refused; its sender cannot be held back
-_REPLAY_BYTES = 8_000_000  # bytes of the log read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +338,7 @@ class SqliteStore:
         position: int = self._log_connection.execute("SELECT id FROM log_position").fetchone()[0]
         self._log.trim(position)
         self._log.next_id = max(self._log.next_id, position + 1)
-        while records := self._log.read(position, _REPLAY_BYTES):
+        while records := self._log.read(position, READ_BYTES):
             for record in records:
                 try:
                     batch = decode(record.payload, now=2**62)
@@ -446,7 +445,7 @@ class SqliteStore:
 
     async def _run_housekeeping(self) -> None:
         """Flushes, merges and deletes, for as long as the store runs."""
-        backoff = _HOUSEKEEPING
+        backoff = HOUSEKEEPING
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff):
@@ -457,7 +456,7 @@ class SqliteStore:
                 grown = self._recent.nbytes >= self._options.recent_bytes
                 if grown or self._frozen or time.monotonic() - self._flushed_at >= self._options.flush_seconds:
                     await self._flush()
-                backoff = _HOUSEKEEPING
+                backoff = HOUSEKEEPING
                 self._tables_problem = None
             except AurumError as error:
                 if self._tables_problem is None:

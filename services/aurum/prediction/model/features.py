@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from aurum.prediction.model.regimes import Indices, Regimes, settings_at
 from aurum.readings.batch import Column, Timestamps, Values
-from aurum.readings.history import HOUR_US
+from aurum.runtime.time_units import HOUR_US
 
 WINDOW, MIDDLE, SHORT = 192, 64, 8
 LEAST_STEPS = 1  # training includes such short histories, so machines are predicted right after an overhaul

@@ -9,7 +9,8 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
 from aurum.prediction.model.features import TIME
-from aurum.readings.history import AXES, HOUR_US, LABELS, Run
+from aurum.readings.history import AXES, LABELS, Run
+from aurum.runtime.time_units import HOUR_US
 
 Floats = npt.NDArray[np.float64]
 

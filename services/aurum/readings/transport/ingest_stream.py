@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,41 @@ def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer,
     )
     ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server)
     server.add_registered_method_handlers(INGESTION_SERVICE, handlers)  # replaces the handlers registered above
+
+
+class BatchServicer(ingestion_pb2_grpc.IngestionServiceServicer, ABC):
+    """Ingest and Write, which ingestion and gateways serve alike. They receive serialized requests."""
+
+    def __init__(self) -> None:
+        self._streams = IngestStreams(self._accept_streamed)
+
+    def stop(self) -> None:
+        """Ends the streams. What they have sent is still accepted and acknowledged."""
+        self._streams.stop()
+
+    @abstractmethod
+    async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
+        """Checks a serialized batch and queues it. The returned awaitable completes when the batch is durable.
+
+        Args:
+            data: The batch.
+            field: Its path in the request, for errors.
+            transport: stream or unary, for metrics.
+            wait: Whether to wait for room, as streams do. Otherwise a batch that finds none is refused.
+        """
+
+    async def Ingest(  # noqa: N802
+        self, request_iterator: Any, context: Any
+    ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+        async for response in self._streams.serve(request_iterator):
+            yield response
+
+    async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
+        written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
+        return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
+
+    async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
+        return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
 
 
 class IngestStreams:

@@ -6,11 +6,10 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aurum.runtime.health import PROBES
 from aurum.runtime.http.bind_policy import is_loopback, require_authentication
 from aurum.runtime.http.csrf import has_foreign_host, is_cross_site_write
 from aurum.runtime.settings import Settings
-
-_FOR_ALL = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class AdminAuth:
@@ -41,7 +40,7 @@ class AdminAuth:
             if self._local and has_foreign_host(headers):
                 return 403, "this machine is asked under a name that is not its own"
             return None
-        if scope["path"] in _FOR_ALL or _same_secret(headers.get("authorization", ""), self._wanted):
+        if scope["path"] in PROBES or _same_secret(headers.get("authorization", ""), self._wanted):
             return None
         return 401, "the admin server wants its token: Authorization: Bearer … (AURUM_ADMIN_TOKEN)"
 

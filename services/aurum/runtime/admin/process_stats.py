@@ -9,9 +9,10 @@ from prometheus_client import REGISTRY
 
 from aurum import __version__
 from aurum.resilience.status import HTTP_SERVER_FAULTS, SERVER_FAULTS
+from aurum.runtime.health import PROBES
 
 _BEGUN = time.time()
-_PROBES = frozenset({"/livez", "/readyz", "/metrics", "/health", "/api/events"})
+_PROBES = frozenset({*PROBES, "/health", "/api/events"})
 _HEALTH = "Health/Check"
 
 

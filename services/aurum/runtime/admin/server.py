@@ -5,7 +5,7 @@ It has /spans if spans are kept, and /faults if faults are enabled.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -31,6 +31,7 @@ def metrics_response() -> Response:
 
 
 def readiness_response(health: Health) -> JSONResponse:
+    """Returns 200 if the service is ready, else 503 with what is missing."""
     missing = health.missing()
     content = {"status": "not ready" if missing else "ready", "missing": missing, "damaged": damage.counts()}
     return JSONResponse(content, status_code=503 if missing else 200)
@@ -56,21 +57,6 @@ def admin_app(
         spans: The latest spans, or None if they are not kept.
     """
 
-    async def metrics_route(request: Request) -> Response:
-        return metrics_response()
-
-    async def livez(request: Request) -> Response:
-        return JSONResponse({"status": "alive", "service": service})
-
-    async def readyz(request: Request) -> Response:
-        return readiness_response(health)
-
-    async def policy_route(request: Request) -> Response:
-        return JSONResponse(policy())
-
-    async def overview_route(request: Request) -> Response:
-        return JSONResponse(overview())
-
     async def spans_route(request: Request) -> Response:
         trace_id = request.query_params.get("trace_id", "")
         if not _TRACE_ID.fullmatch(trace_id):
@@ -79,28 +65,40 @@ def admin_app(
 
     async def faults_route(request: Request) -> Response:
         if request.method == "POST":
-            body = await request.body()
-            try:
-                if len(body) > _MAX_FAULT:
-                    raise InvalidArgumentError.of("body", f"is larger than {_MAX_FAULT} bytes")
-                id_ = faults.add(parse_fault(json.loads(body)))
-            except InvalidArgumentError as error:
-                return JSONResponse({"detail": error.message}, status_code=422)
-            except (ValueError, RecursionError) as error:
-                return JSONResponse({"detail": f"body: is not JSON: {error}"}, status_code=422)
-            return JSONResponse({"id": id_, "faults": faults.active()}, status_code=201)
+            return _add_fault(faults, await request.body())
         cleared = faults.clear() if request.method == "DELETE" else 0
         return JSONResponse({"service": service, "cleared": cleared, "faults": faults.active()})
 
     routes = [
-        Route("/metrics", metrics_route),
-        Route("/livez", livez),
-        Route("/readyz", readyz),
-        Route("/policy", policy_route),
-        Route("/overview", overview_route),
+        Route("/metrics", _answering(metrics_response)),
+        Route("/livez", _answering(lambda: JSONResponse({"status": "alive", "service": service}))),
+        Route("/readyz", _answering(lambda: readiness_response(health))),
+        Route("/policy", _answering(lambda: JSONResponse(policy()))),
+        Route("/overview", _answering(lambda: JSONResponse(overview()))),
     ]
     if spans is not None:
         routes.append(Route("/spans", spans_route))
     if faults.enabled:
         routes.append(Route("/faults", faults_route, methods=["GET", "POST", "DELETE"]))
     return Starlette(routes=routes)
+
+
+def _answering(respond: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """Returns an endpoint whose response does not depend on the request."""
+
+    async def endpoint(request: Request) -> Response:
+        return respond()
+
+    return endpoint
+
+
+def _add_fault(faults: Faults, body: bytes) -> Response:
+    try:
+        if len(body) > _MAX_FAULT:
+            raise InvalidArgumentError.of("body", f"is larger than {_MAX_FAULT} bytes")
+        id_ = faults.add(parse_fault(json.loads(body)))
+    except InvalidArgumentError as error:
+        return JSONResponse({"detail": error.message}, status_code=422)
+    except (ValueError, RecursionError) as error:
+        return JSONResponse({"detail": f"body: is not JSON: {error}"}, status_code=422)
+    return JSONResponse({"id": id_, "faults": faults.active()}, status_code=201)

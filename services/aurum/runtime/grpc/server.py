@@ -46,13 +46,12 @@ from aurum.runtime.health import Health
 from aurum.runtime.listener import PortInUseError
 from aurum.runtime.rpc_methods import Method, method_of
 from aurum.runtime.settings import Settings
-from aurum.runtime.telemetry.logging import reset_request_context, set_request_context
+from aurum.runtime.telemetry.logging import MAX_USER, reset_request_context, set_request_context
 from aurum.runtime.telemetry.tracing import current_trace_id, get_tracer, traced_operation
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("aurum.access")
 
-_MOST_USER = 200  # characters of a name in logs
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 # When a connection ends, callers reconnect and so find new pods; streams go on
 _CONNECTION_AGE_MS = 300_000
@@ -355,7 +354,7 @@ def _request_scope(method: Method, context: Any, metadata: dict[str, str], criti
     """Sets the ids, the deadline, the class and the span of a request during the block. Yields the span."""
     user_id = metadata.get("x-user-id")
     token = set_request_context(
-        request_id=metadata.get("x-request-id"), user_id=unquote(user_id)[:_MOST_USER] if user_id else None
+        request_id=metadata.get("x-request-id"), user_id=unquote(user_id)[:MAX_USER] if user_id else None
     )
     try:
         with (

@@ -16,6 +16,7 @@ from aurum import __version__
 from aurum.runtime.settings import Settings, get_settings
 
 APP_NAME = "AurumAI Platform"
+MAX_USER = 200  # characters of a user's name in logs
 _CONTEXT_FIELDS = ("request_id", "machine_id", "user_id")
 _CHATTY = ("httpx", "httpcore", "httpx2", "httpcore2", "uvicorn.error", "asyncio", "kopf")
 _NOTHING: Mapping[str, str] = MappingProxyType({})

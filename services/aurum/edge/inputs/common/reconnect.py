@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.resilience import ErrorClassifier
-from aurum.resilience.errors import code_of
-from aurum.runtime.errors import CIRCUIT_OPEN, AurumError, UnavailableError, from_policy_error
+from aurum.resilience.errors import CIRCUIT_OPEN, code_of
+from aurum.runtime.errors import AurumError, UnavailableError, from_policy_error
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.telemetry.tracing import traced_operation
 

@@ -9,14 +9,14 @@ ingestion_segments = Gauge("ingestion_segments", "Segments in the store.")
 ingestion_disk_free_bytes = Gauge("ingestion_disk_free_bytes", "Bytes free on the disk of the store.")
 ingestion_segments_merged_total = Counter("ingestion_segments_merged_total", "Small segments merged into larger ones.")
 ingestion_maintenance_failures_total = Counter(
-    "ingestion_maintenance_failures_total", "Pieces of the store's maintenance that failed and are tried again."
+    "ingestion_maintenance_failures_total", "Failed maintenance tasks of the store, which are retried."
 )
 ingestion_readings_expired_total = Counter("ingestion_readings_expired_total", "Readings removed by retention.")
 ingestion_sequence_gaps_closed_total = Counter(
     "ingestion_sequence_gaps_closed_total",
-    "Gaps in the sequences of sources that left very many, which nothing can fill any more.",
+    "Gaps in the sequences of sources that were closed because a source left too many.",
 )
-ingestion_tails = Gauge("ingestion_tails", "Series whose latest readings are held in memory, since they are asked for.")
+ingestion_tails = Gauge("ingestion_tails", "Series whose latest readings are held in memory for queries.")
 ingestion_machines = Gauge("ingestion_machines", "Machines known.")
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")
 for _part in ("log", "tables"):

@@ -493,10 +493,10 @@ async def _opened_spool(acked: bytes, log: bytes) -> None:
 
 async def _drained(lane: Any) -> list[bytes]:
     sent, last = [], 0
-    while found := await lane.after(last, 100):
+    while found := await lane.batches_after(last, 100):
         sent += [waiting.data for waiting in found]
         last = found[-1].id
-        await lane.forwarded([waiting.id for waiting in found])
+        await lane.acknowledge([waiting.id for waiting in found])
     return sent
 
 

@@ -1,4 +1,4 @@
-"""Every alert: when it fires, how grave it is, what shows more; and series that prove it.
+"""The alerts: condition, severity, dashboard, and the time series that test them.
 
 The labels of all metrics are those that the collectors add: k8s_namespace_name, k8s_pod_name, service_name.
 """
@@ -15,7 +15,13 @@ SERVICES = ("api", "ingestion", "prediction")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Series as promtool writes them, a value a minute. at: minutes after which the alert fires, or does not."""
+    """A test of an alert.
+
+    Attributes:
+        series: Input series in promtool's notation, with one value per minute.
+        at: Time of evaluation, in minutes.
+        fires: Whether the alert fires at that time.
+    """
 
     series: Mapping[str, str]
     at: int
@@ -24,8 +30,20 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """hold: how long the expression must hold. service: the label, or where it comes from. labels: that the firing
-    alert of the cases has, beside severity and service."""
+    """An alert rule.
+
+    Attributes:
+        name: Name of the alert.
+        summary: Template of its title.
+        description: Template of its details.
+        expr: PromQL expression.
+        hold: Duration for which the expression must hold.
+        severity: warning or critical.
+        dashboard: Name of the dashboard that shows more.
+        service: Value or template of the label service.
+        labels: Further labels of the alert that fires in the tests.
+        cases: Tests of the rule.
+    """
 
     name: str
     summary: str
@@ -44,7 +62,7 @@ _ONE = {"k8s_namespace_name": "plant", "service_name": "api"}
 
 
 def _cases(series: str, *cases: tuple[str, int, bool]) -> tuple[Case, ...]:
-    """Of one series: its values, when to look, and whether the alert fires then."""
+    """Returns tests of one series. cases: Values of the series, minute of evaluation, and whether the alert fires."""
     return tuple(Case({series: values}, at, fires) for values, at, fires in cases)
 
 
@@ -53,7 +71,7 @@ def _steady(per_minute: int, minutes: int = 40) -> str:
 
 
 def _then_quiet(per_minute: int, minutes: int, rest: int = 40) -> str:
-    """A counter that grows, and then does not any more."""
+    """Returns a counter that grows for `minutes` minutes and then stays constant for `rest` minutes."""
     return f"0+{per_minute}x{minutes} {per_minute * minutes}+0x{rest}"
 
 
@@ -395,8 +413,10 @@ _ABSENT = tuple(
 
 
 def _burn(slo: Slo, window: Window) -> Alert:
-    """Multi-window, multi-burn-rate (The Site Reliability Workbook, chapter 5): the budget goes too fast over a long
-    and a short window."""
+    """Returns the alert that an objective's error budget is consumed too fast over a long and a short window.
+
+    It is a multi-window, multi-burn-rate alert (The Site Reliability Workbook, chapter 5).
+    """
     long, short = (f"{slo.record}:ratio{window_name(each)}" for each in (window.long, window.short))
     threshold = window.burn * (1 - slo.goal)
     guard = f" and on ({slo.by}) {slo.traffic}" if slo.traffic else ""

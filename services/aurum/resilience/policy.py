@@ -298,6 +298,7 @@ class AdmissionSpec(PolicyPart):
         return self
 
     def limit(self) -> LimitConfig:
+        """Returns the limit on the calls in progress, with the shares of the classes."""
         adaptive = self.adaptive_concurrency
         shares = self.shares
         return LimitConfig(
@@ -366,24 +367,23 @@ D = TypeVar("D", bound=PolicyDocument)
 
 
 def parse_policy_document(text: str, source: str) -> PolicyDocument:
-    """Parses a YAML policy document.
+    """Parses a YAML policy document. It raises no other errors than PolicyError.
 
     Args:
         text: The document.
         source: Where it came from, for errors.
 
     Raises:
-        PolicyError: The document is invalid. The message has the source, the field and the line. Nothing else is raised.
+        PolicyError: The document is invalid. The message has the source, the field and the line.
     """
     return parse_document(PolicyDocument, text, source)
 
 
 def load_policy_document(path: Path) -> PolicyDocument:
-    """Loads a policy file.
+    """Loads a policy file. It raises no other errors than PolicyError.
 
     Raises:
-        PolicyError: The file cannot be read or is invalid. The message has the file, the field and the line. Nothing
-            else is raised.
+        PolicyError: The file cannot be read or is invalid. The message has the file, the field and the line.
     """
     return load_document(PolicyDocument, path)
 

@@ -39,8 +39,11 @@ class InjectedError(AurumError):
 
 
 class Fault(BaseModel):
-    """kind: delay (waits, then goes on), error (fails with `code`), drip (waits before each message of an answer),
-    abort (the process ends at once, as if it had crashed)."""
+    """A fault to inject.
+
+    Kinds: delay (waits before the call), error (fails the call with `code`), drip (waits before each message of a
+    response), abort (ends the process at once, like a crash).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -103,7 +103,10 @@ _seen_lock = threading.Lock()
 
 
 def bounded(label: str, value: str, limit: int = 50) -> str:
-    """`value`, or "other" once `limit` different values of `label` were seen: a label set cannot grow without end."""
+    """Returns `value`, or "other" if `limit` other values of the label were seen before.
+
+    It bounds the number of series of labels whose values come from data.
+    """
     with _seen_lock:
         values = _seen.setdefault(label, set())
         if value in values:
@@ -115,7 +118,7 @@ def bounded(label: str, value: str, limit: int = 50) -> str:
 
 
 def exemplar() -> dict[str, str] | None:
-    """The current trace, for an exemplar; None if it is not recorded and thus cannot be looked up."""
+    """Returns the current trace for an exemplar, or None if the trace is not recorded and so cannot be looked up."""
     span = trace.get_current_span().get_span_context()
     if not span.is_valid or not span.trace_flags.sampled:
         return None
@@ -123,43 +126,51 @@ def exemplar() -> dict[str, str] | None:
 
 
 def describe_system(service: str, environment: str) -> None:
+    """Sets the constant labels of this process."""
     system_info.info(
         {"service": service, "version": __version__, "environment": environment, "python": platform.python_version()}
     )
 
 
 def track_rpc_server(method: str, code: str, seconds: float) -> None:
+    """Records a gRPC call that was answered. seconds: Duration of the call."""
     rpc_server_requests_total.labels(method, code).inc(exemplar=exemplar())
     rpc_server_duration_seconds.labels(method).observe(seconds, exemplar())
 
 
 def track_rpc_client(method: str, code: str, seconds: float) -> None:
+    """Records a gRPC call that was made. seconds: Duration of the call."""
     rpc_client_requests_total.labels(method, code).inc(exemplar=exemplar())
     rpc_client_duration_seconds.labels(method).observe(seconds, exemplar())
 
 
 def track_circuit_breaker_state(name: str, state: str) -> None:
+    """Records the state of a breaker. state: closed, open or half-open."""
     circuit_breaker_state.labels(name).set({STATE_CLOSED: 0, STATE_OPEN: 1, STATE_HALF_OPEN: 2}[state])
 
 
 def track_circuit_breaker_failure(name: str) -> None:
+    """Records a failure that a breaker counted."""
     circuit_breaker_failures_total.labels(name).inc(exemplar=exemplar())
 
 
 def track_retry(name: str) -> None:
+    """Records an attempt after the first."""
     retry_attempts_total.labels(name).inc(exemplar=exemplar())
 
 
 def track_policy_reload(result: str) -> None:
+    """Records a change of the policy document. result: applied or refused."""
     policy_reloads_total.labels(result).inc()
 
 
 def track_fallback(name: str, source: str) -> None:
-    """A degraded answer was given. source: last_good or rule."""
+    """Records a degraded answer. source: last_good or rule."""
     fallbacks_total.labels(name, source).inc(exemplar=exemplar())
 
 
 def track_error(kind: str) -> None:
+    """Records an error by its type."""
     errors_total.labels(bounded("error", kind, limit=100)).inc(exemplar=exemplar())
 
 
@@ -176,9 +187,13 @@ _gone: dict[str, None] = {}  # names of targets that are no more, of whom calls 
 
 
 def initialise_target(name: str, state: str, limit: int, tokens: Callable[[], float]) -> None:
-    """Shows a dependency's metrics from the start, not only after its first failure.
+    """Creates the series of a dependency, so that they exist before its first failure.
 
-    state: of its breaker. limit: calls at a time. tokens: asked for at each scrape.
+    Args:
+        name: Name of the target.
+        state: State of its breaker.
+        limit: Allowed calls at a time.
+        tokens: Returns the tokens of its retry budget, called at each scrape.
     """
     _gone.pop(name, None)
     track_circuit_breaker_state(name, state)
@@ -189,7 +204,7 @@ def initialise_target(name: str, state: str, limit: int, tokens: Callable[[], fl
 
 
 def forget_target(name: str) -> None:
-    """Removes the series of a dependency that is called under this name no more."""
+    """Removes the series of a dependency that is no longer called under this name."""
     while len(_gone) >= _GONE:
         del _gone[next(iter(_gone))]
     _gone[name] = None
@@ -201,7 +216,7 @@ def forget_target(name: str) -> None:
 
 
 def forget_policy_shadow(name: str) -> None:
-    """Removes the series of a policy that is in shadow mode no more, and gives its place among the names back."""
+    """Removes the series of a policy that is no longer in shadow mode. Its name no longer counts for the bound."""
     for decision in get_args(Decision):
         policy_shadow_decisions_total.remove(name, decision)
     with _seen_lock:

@@ -8,15 +8,19 @@ http_requests_total = Counter("http_requests_total", "HTTP requests.", ["method"
 http_request_duration_seconds = Histogram(
     "http_request_duration_seconds", "Time to answer an HTTP request.", ["method", "endpoint"], buckets=FAST
 )
-http_body_bytes = Gauge("http_body_bytes", "Bytes of the bodies of requests that are being answered.")
-http_bodies_refused_total = Counter("http_bodies_refused_total", "Requests refused since bodies held too many bytes.")
-http_requests_in_progress = Gauge("http_requests_in_progress", "HTTP requests being answered.")
-alarms = Gauge("alarms", "Alarms by their state (ISA-18.2).", ["state"])
-alarm_transitions_total = Counter("alarm_transitions_total", "What happened to alarms.", ["transition"])
-alarm_transitions_dropped_total = Counter(
-    "alarm_transitions_dropped_total", "Transitions of alarms that could not be written down."
+http_body_bytes = Gauge("http_body_bytes", "Bytes of the bodies of requests in progress.")
+http_bodies_refused_total = Counter(
+    "http_bodies_refused_total", "Requests refused because request bodies held too many bytes of memory."
 )
-alarm_flood = Gauge("alarm_flood", "1 while more than ten alarms were raised in ten minutes.")
+http_requests_in_progress = Gauge("http_requests_in_progress", "HTTP requests in progress.")
+alarms = Gauge("alarms", "Alarms by state (ISA-18.2).", ["state"])
+alarm_transitions_total = Counter("alarm_transitions_total", "Transitions of alarms.", ["transition"])
+alarm_transitions_dropped_total = Counter(
+    "alarm_transitions_dropped_total", "Transitions of alarms that could not be recorded."
+)
+alarm_flood = Gauge(
+    "alarm_flood", "1 during a flood: from more than ten new alarms in ten minutes until there are fewer than five."
+)
 event_streams = Gauge("event_streams", "Open event streams, one for each console.")
 
 

@@ -158,12 +158,12 @@ SLOS = (
     ),
     Slo(
         "IngestFreshness",
-        "What has just been measured reaches the store within 5 s",
+        "New readings reach the store within 5 s",
         0.99,
         "avg by (k8s_namespace_name, service_name) "
         '(avg_over_time((edge_spool_live_lag_seconds{service_name="edge"} > bool 5)[$w:1m]))',
         "k8s_namespace_name, service_name",
-        # Half an hour that is known: of a minute in a release's first ones, a late start is a large share
+        # At least half an hour of data: in the first minutes of a release, a late start would be a large share
         "max by (k8s_namespace_name, service_name) "
         '(count_over_time(edge_spool_live_lag_seconds{service_name="edge"}[1h:1m])) > 30',
         "edge",

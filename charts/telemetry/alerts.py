@@ -427,7 +427,7 @@ def _burn(slo: Slo, window: Window) -> Alert:
     return Alert(
         name,
         f"{slo.title}: the error budget burns {window.burn:g} times too fast",
-        f"Over {window.long}, {{{{ $value | humanizePercentage }}}} did not meet the objective of {slo.goal * 100:g} %.",
+        f"Over {window.long}, {{{{ $value | humanizePercentage }}}} missed the objective of {slo.goal * 100:g} %.",
         f"({long} > {threshold:.6g} and on ({slo.by}) {short} > {threshold:.6g}){guard}",
         window.hold,
         window.severity,

@@ -90,7 +90,7 @@ def test_api_falls_back_to_last_good_prediction_then_rule(platform: Platform, mo
     state = lambda: metric(platform, "api", "circuit_breaker_state", name="api/prediction")  # noqa: E731
     wait_for(lambda: predict(platform, "worn") and state() == 1, 20, "the metric says so")
     assert metric(platform, "api", "fallbacks_total", name="api/prediction", source="last_good") >= 1
-    logged = lines(platform, "api", "a prediction is degraded")[0]
+    logged = lines(platform, "api", "answering with a degraded prediction")[0]
     assert logged["degraded_source"] == "last_good"
     assert logged["machine_id"] == "worn"
     assert logged["trace_id"]
@@ -99,7 +99,7 @@ def test_api_falls_back_to_last_good_prediction_then_rule(platform: Platform, mo
     wait_for(lambda: own_state(platform)["policy"]["generation"] == 2, 10, "the new document is in force")
     assert target(platform, "api/prediction")["breaker"] in ("open", "half-open")  # its state was kept
     ruled = predict(platform, "worn").json
-    assert "the rule by limits stands in" in ruled["degraded_reason"]
+    assert "the fallback rule by limits is used" in ruled["degraded_reason"]
     assert ruled["risk_score"] == pytest.approx(0.5)  # vibration is at the alarm limit
     assert ruled["model_version"] is None
     assert ruled["rul"] is None
@@ -157,9 +157,7 @@ def test_killed_prediction_recovers_under_supervisor(platform: Platform, models:
             answer = predict(platform, "pump-1")
             assert answer.status == 200  # degraded perhaps, failed never
             opened.append(target(platform, "api/prediction")["breaker"])
-            return (
-                "open" in opened and "stands in" not in answer.json["degraded_reason"]
-            )  # its own, for lack of sensors
+            return "open" in opened and "is used" not in answer.json["degraded_reason"]  # its own, for lack of sensors
 
         wait_for(answered_through_it, 40, "the breaker has opened, and predictions are fresh again")
         wait_for(lambda: target(platform, "api/prediction")["breaker"] == "closed", 20, "the breaker closes")

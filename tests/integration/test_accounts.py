@@ -194,7 +194,7 @@ def test_carbon_hint_notes_stale_factor(plant: Platform) -> None:
     assert hint["zone"] == "NOWHERE"
     assert hint["now_kgco2e"] == pytest.approx(10)
     assert hint["best_start"] is None
-    assert "earlier factor stands in" in hint["note"]
+    assert "earlier factor is used" in hint["note"]
     wrong = ask("GET", f"{plant.api}/api/carbon/hint?kw=50&duration_hours=5&within_hours=2")
     assert wrong.status == 422
     assert "duration_hours" in json.dumps(wrong.json)

@@ -219,4 +219,4 @@ def test_advice_compares_cost_of_each_decision(plant: Platform) -> None:
     assert http("POST", f"{plant.api}/api/readings", {"readings": rows}).status == 200
     refused = http("GET", f"{plant.api}/api/machines/sundial-1/advice")
     assert refused.status == 409
-    assert "no model tells its RUL" in json.dumps(refused.json)
+    assert "no model predicts its RUL" in json.dumps(refused.json)

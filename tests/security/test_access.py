@@ -343,7 +343,7 @@ def test_import_authenticates_with_api_key(guarded: Guarded, tmp_path: Path) -> 
 
     refused = imported({})
     assert refused.returncode == 1
-    assert "say who you are" in refused.stderr
+    assert "authentication is required" in refused.stderr
     wait_for(
         lambda: imported({"AURUM_API_KEY": key}).returncode == 0, 30, "the new key is known, and the file imported"
     )

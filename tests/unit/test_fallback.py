@@ -32,19 +32,19 @@ class Ingestion:
         self._error = error
         self.history: list[columns_pb2.QueriedColumns] = []
 
-    async def machine(self, machine_id: str) -> ingestion_pb2.Machine:
+    async def get_machine(self, machine_id: str) -> ingestion_pb2.Machine:
         if self._error:
             raise self._error
         if self._machine is None:
             raise NotFoundError(machine_id)
         return self._machine
 
-    async def query(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
+    async def query_readings(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
         if self._error:
             raise self._error
         return self.history
 
-    async def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
+    async def watch_machines(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         yield ingestion_pb2.WatchResponse(machines=[self._machine or ingestion_pb2.Machine(machine_id="m")])
         await asyncio.Event().wait()
 
@@ -54,13 +54,13 @@ def fallback(ingestion: Any) -> PredictionFallback:
 
 
 async def predicted(ingestion: Any) -> PredictionFallback:
-    """A fallback whose plant view follows the machine and has a prediction of it."""
-    plant = MachineCache(ingestion, ingestion, 1.0)
-    following = asyncio.create_task(plant.follow())
-    await until(lambda: plant.machine("m") is not None)
+    """A fallback whose machine cache follows the machine and has a prediction of it."""
+    cache = MachineCache(ingestion, ingestion, 1.0)
+    following = asyncio.create_task(cache.follow_machines())
+    await until(lambda: cache.get_machine("m") is not None)
     following.cancel()
-    plant.note_prediction("m", PREDICTION)
-    return PredictionFallback(plant, ingestion)
+    cache.store_prediction("m", PREDICTION)
+    return PredictionFallback(cache, ingestion)
 
 
 def machine(machine_type: str, **values: float) -> ingestion_pb2.Machine:
@@ -74,25 +74,25 @@ async def test_last_good_prediction_is_marked_in_span_and_log(caplog: pytest.Log
     made = await predicted(Ingestion())
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span("request") as span, caplog.at_level(logging.WARNING):
-        degraded = await made.answer("m", SPEC, ERROR)
+        degraded = await made.substitute("m", SPEC, ERROR)
     assert degraded.source == "last_good"
     assert degraded.age is not None
     assert degraded.age < 60
     assert degraded.prediction.degraded
-    assert "the last prediction, 0 s old, stands in: prediction is down" in degraded.prediction.degraded_reason
+    assert "the last prediction, 0 s old, is used: prediction is down" in degraded.prediction.degraded_reason
     assert not PREDICTION.degraded  # the one that is kept is left as it was
     attributes = dict(span.attributes or {})  # type: ignore[attr-defined]
     assert attributes["aurum.degraded"] is True
     assert attributes["aurum.degraded.source"] == "last_good"
     assert "prediction is down" in str(attributes["aurum.degraded.reason"])
-    assert "a prediction is degraded" in caplog.text
+    assert "answering with a degraded prediction" in caplog.text
 
 
 async def test_old_last_good_prediction_is_replaced_by_rule() -> None:
     made = await predicted(Ingestion(machine("pump", vibration_mm_s=7.1)))
-    young = await made.answer("m", SPEC, ERROR)
+    young = await made.substitute("m", SPEC, ERROR)
     assert young.source == "last_good"
-    old = await made.answer("m", SPEC.model_copy(update={"last_good_max_age": 0.0}), ERROR)
+    old = await made.substitute("m", SPEC.model_copy(update={"last_good_max_age": 0.0}), ERROR)
     assert old.source == "rule"
     assert old.prediction.risk_score == pytest.approx(0.5)
     assert old.prediction.as_of_us == 5
@@ -105,8 +105,8 @@ async def test_type_without_limits_is_judged_by_shift_rule() -> None:
         machine_id="m", sensor="force_kn", timestamps_us=range(1, len(values) + 1), values=values
     )
     ingestion.history = [columns_pb2.QueriedColumns.FromString(whole.SerializeToString())]
-    degraded = await fallback(ingestion).answer("m", SPEC, ERROR)
-    assert "the rule by shift" in degraded.prediction.degraded_reason
+    degraded = await fallback(ingestion).substitute("m", SPEC, ERROR)
+    assert "the fallback rule by shift" in degraded.prediction.degraded_reason
     assert degraded.prediction.risk_score > 0.5
 
 
@@ -123,7 +123,7 @@ async def test_error_is_raised_when_no_fallback_applies(
     ingestion: Any, spec: FallbackSpec, expected: type[AurumError]
 ) -> None:
     with pytest.raises(expected):
-        await fallback(ingestion).answer("m", spec, ERROR)
+        await fallback(ingestion).substitute("m", spec, ERROR)
 
 
 def test_limits_match_sensors_and_rate_new_machines_healthy() -> None:

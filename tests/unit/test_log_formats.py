@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from aurum.api.routes.accounts import _csv
+from aurum.api.table_export import to_csv
 from aurum.runtime.settings import Settings, load_settings
 from aurum.runtime.telemetry.logging import setup_logging
 
@@ -31,5 +31,5 @@ def test_message_is_one_line_in_every_format(log_format: str, capsys: pytest.Cap
 
 def test_names_that_look_like_formulas_are_text_in_csv() -> None:
     table = {"site": ["=1+1", "+x", "-x", "@x", "\tx", "hall 2"], "kwh": [1.0, -2.0, 3.0, 4.0, 5.0, 6.0]}
-    lines = _csv(table).decode().splitlines()
+    lines = to_csv(table).decode().splitlines()
     assert lines[1:] == ["'=1+1,1.0", "'+x,-2.0", "'-x,3.0", "'@x,4.0", "'\tx,5.0", "hall 2,6.0"]

@@ -204,7 +204,7 @@ class Watched:
         self._script: Iterator[AurumError | ingestion_pb2.WatchResponse] = iter(script)
         self.told = asyncio.Event()
 
-    async def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
+    async def watch_machines(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         del interval_ms
         step = next(self._script, None)
         if step is None:
@@ -232,8 +232,8 @@ async def test_api_that_cannot_follow_the_plant_is_not_ready(
     for script, expected in (((error,), blind), ((error, ingestion_pb2.WatchResponse()), False)):
         ingestion = Watched(*script)
         plant = MachineCache(ingestion, None, 1.0)  # type: ignore[arg-type]
-        following = asyncio.create_task(plant.follow())
+        following = asyncio.create_task(plant.follow_machines())
         await asyncio.wait_for(ingestion.told.wait(), 10)
-        problem = plant.first_look(0.0, scored=False)
+        problem = plant.readiness_problem(0.0, scored=False)
         assert (problem is not None and error.message in problem) == expected
         following.cancel()

@@ -8,9 +8,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
 
 from aurum.api.platform_view import rates
-from aurum.api.routes.today import Hour, used_today
 from aurum.runtime.telemetry.span_ring import SpanRing
-from aurum.runtime.time_units import HOUR_US
+from aurum.sustainability.day_use import HourUse, use_since_midnight
+
+HOUR_US = 3_600_000_000
 
 
 def look(total: float, failed: float, counts: list[float]) -> dict[str, Any]:
@@ -125,17 +126,17 @@ def test_today_is_compared_with_same_hours_of_known_days() -> None:
     midnight = 1000 * 24 * HOUR_US
     now = midnight + 2 * HOUR_US + HOUR_US // 2
 
-    def hours_of(day: int, amount: float, coverage: float = 1.0) -> list[Hour]:
+    def hours_of(day: int, amount: float, coverage: float = 1.0) -> list[HourUse]:
         begin = midnight - day * 24 * HOUR_US
-        return [Hour(begin + i * HOUR_US, begin + (i + 1) * HOUR_US, amount, coverage) for i in range(24)]
+        return [HourUse(begin + i * HOUR_US, begin + (i + 1) * HOUR_US, amount, coverage) for i in range(24)]
 
     today = [
-        Hour(midnight, midnight + HOUR_US, 5.0, 1.0),
-        Hour(midnight + HOUR_US, midnight + 2 * HOUR_US, 5.0, 1.0),
-        Hour(midnight + 2 * HOUR_US, now, 2.0, 1.0),  # what there is of it so far
+        HourUse(midnight, midnight + HOUR_US, 5.0, 1.0),
+        HourUse(midnight + HOUR_US, midnight + 2 * HOUR_US, 5.0, 1.0),
+        HourUse(midnight + 2 * HOUR_US, now, 2.0, 1.0),  # what there is of it so far
     ]
-    found = used_today([*hours_of(1, 4.0), *hours_of(2, 8.0), *hours_of(3, 1000.0, 0.2), *today], midnight, now)
+    found = use_since_midnight([*hours_of(1, 4.0), *hours_of(2, 8.0), *hours_of(3, 1000.0, 0.2), *today], midnight, now)
     assert found.amount == 12
     assert found.days == 2
     assert found.usual == pytest.approx((4 * 2.5 + 8 * 2.5) / 2)
-    assert used_today(today, midnight, now).usual is None
+    assert use_since_midnight(today, midnight, now).usual is None

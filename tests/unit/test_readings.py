@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from aurum.readings.batch import MAX_AHEAD_US, Series, decode, encode, now_us, parse_request
 from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
 from aurum.readings.tables import Rows, TableError, parse_timestamp, read_cmapss, read_csv, to_series
+from aurum.readings.transport.write_call import SerializedSeries, write_request
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.storage.segment import CorruptSegmentError, pack, unpack
 from aurum.v1 import ingestion_pb2
@@ -270,3 +271,30 @@ def test_runs_are_split_at_overhauls_and_end_at_faults() -> None:
     assert first.columns["x"].tolist() == [0, 1, 2]
     assert not second.failed  # there is a fault signal, and it did not come on
     assert second.columns["x"].tolist() == [4, 5, 6, 7]
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from(["pump-1", "pump-2"]), st.sampled_from("abc")),
+        st.lists(st.tuples(timestamps, st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=20),
+        min_size=1,
+    ),
+    st.sampled_from(["", "service/api"]),
+)
+def test_write_request_of_serialized_series_is_canonical(
+    columns: dict[tuple[str, str], list[tuple[int, float]]], owner: str
+) -> None:
+    """Series that are serialized before their source is known give the bytes of a whole message."""
+    parts = [
+        Series(machine_id, sensor, np.array([at for at, _ in column]), np.array([value for _, value in column]))
+        for (machine_id, sensor), column in columns.items()
+    ]
+    serialized = SerializedSeries.from_series(parts)
+    message = encode("src", 7, parts)
+    message.owner = owner
+    request = write_request("src", 7, owner, serialized)
+    assert request == ingestion_pb2.WriteRequest(batch=message).SerializeToString()
+    stored = decode(parse_request(request).batch)
+    assert stored.data == message.SerializeToString()
+    assert (stored.source_id, stored.sequence, stored.owner) == ("src", 7, owner)
+    assert list(serialized.machine_ids) == list(dict.fromkeys(machine_id for machine_id, _ in columns))

@@ -3,14 +3,14 @@
 import math
 from dataclasses import dataclass, field
 
-from aurum.alarms.rules import Limit, RateLimit, Rule
+from aurum.alarms.rules import AlarmRule, RateOfChangeLimit, ValueLimit
 
 _US = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """The state of a machine at a moment. Times are in µs since 1970; None means unknown.
+class Observation:
+    """The state of a machine at a moment, as alarm rules see it. Times are in µs since 1970; None means unknown.
 
     Attributes:
         at_us: The moment.
@@ -34,7 +34,7 @@ class Observed:
 
 
 @dataclass(slots=True)
-class Condition:
+class RuleCondition:
     """The evaluation of one rule for one machine.
 
     Attributes:
@@ -42,55 +42,67 @@ class Condition:
         alarming: The last reported state.
     """
 
-    rule: Rule
+    rule: AlarmRule
     alarming: bool = False
     _since: int = 0  # since when the state differs from the reported one; 0 if it does not
-    _before: tuple[int, float] | None = field(default=None, repr=False)
+    _before: tuple[int, float] | None = field(default=None, repr=False)  # reading that a rate is computed from
 
     @property
     def waits(self) -> bool:
         """Whether the state may change without a new reading, because of silence or a running delay."""
         return self.rule.stale is not None or self._since > 0
 
-    def observe(self, seen: Observed) -> tuple[bool, float | None, int] | None:
-        """Evaluates the rule. Returns the new state, the value and its time if the state has changed, else None."""
-        found = self._value(seen)
-        if found is None:
+    def evaluate(self, observation: Observation) -> tuple[bool, float | None, int] | None:
+        """Evaluates the rule for an observation, subject to the rule's delays.
+
+        Returns:
+            If the state has changed: whether the condition now holds, the value that decided, and its time in µs since
+            1970. Otherwise None.
+        """
+        measurement = self._measure(observation)
+        if measurement is None:
             return None
-        beyond, value, at = found
+        beyond, value, at = measurement
         if beyond == self.alarming:
             self._since = 0
             return None
         self._since = self._since or at
         delay = self.rule.on_delay_seconds if beyond else self.rule.off_delay_seconds
-        if seen.at_us - self._since < delay * _US:
+        if observation.at_us - self._since < delay * _US:
             return None
         self.alarming, self._since = beyond, 0
         return beyond, value, at
 
-    def _value(self, seen: Observed) -> tuple[bool, float | None, int] | None:
+    def _measure(self, observation: Observation) -> tuple[bool, float | None, int] | None:
+        """Returns whether the limit is exceeded, the value and its time in µs; None if the value is unknown."""
         rule = self.rule
         if rule.stale is not None:
-            if not seen.last_seen_us:
+            if not observation.last_seen_us:
                 return None
-            silent = (seen.at_us - seen.last_seen_us) / _US
-            due = seen.last_seen_us + int(rule.stale.after_seconds * _US)
+            silent = (observation.at_us - observation.last_seen_us) / _US
+            due = observation.last_seen_us + int(rule.stale.after_seconds * _US)
             stale = silent > rule.stale.after_seconds
             # The start follows from the readings, so that all replicas agree on it. The end is the time of detection,
             # since a backlog may contain older readings.
-            return stale, silent if stale else None, due if stale else seen.at_us
-        for limit, value in ((rule.risk, seen.risk), (rule.rul, seen.rul), (rule.anomaly, seen.anomaly)):
+            return stale, silent if stale else None, due if stale else observation.at_us
+        for limit, value in (
+            (rule.risk, observation.risk),
+            (rule.rul, observation.rul),
+            (rule.anomaly, observation.anomaly),
+        ):
             if limit is not None:
-                return None if value is None else (self._beyond(limit, value), value, seen.predicted_us)
+                return None if value is None else (self._exceeds(limit, value), value, observation.predicted_us)
         if rule.sensor is not None:
-            latest = seen.sensors.get(rule.sensor.sensor)
+            latest = observation.sensors.get(rule.sensor.sensor)
             if latest is None or math.isnan(latest[1]):  # NaN neither raises nor clears an alarm
                 return None
-            return self._beyond(rule.sensor, latest[1]), latest[1], latest[0]
-        return self._rate(rule.rate, seen) if rule.rate is not None else None
+            return self._exceeds(rule.sensor, latest[1]), latest[1], latest[0]
+        return self._measure_rate(rule.rate, observation) if rule.rate is not None else None
 
-    def _rate(self, limit: RateLimit, seen: Observed) -> tuple[bool, float | None, int] | None:
-        latest = seen.sensors.get(limit.sensor)
+    def _measure_rate(
+        self, limit: RateOfChangeLimit, observation: Observation
+    ) -> tuple[bool, float | None, int] | None:
+        latest = observation.sensors.get(limit.sensor)
         if latest is None or math.isnan(latest[1]):
             return None
         before = self._before
@@ -102,7 +114,7 @@ class Condition:
         self._before = latest
         minutes = (latest[0] - before[0]) / _US / 60
         rate = (latest[1] - before[1]) / minutes
-        return self._beyond(limit, rate), rate, latest[0]
+        return self._exceeds(limit, rate), rate, latest[0]
 
-    def _beyond(self, limit: Limit, value: float) -> bool:
-        return limit.beyond(value, alarming=self.alarming)
+    def _exceeds(self, limit: ValueLimit, value: float) -> bool:
+        return limit.is_exceeded(value, alarming=self.alarming)

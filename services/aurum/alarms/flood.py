@@ -8,21 +8,24 @@ BEGINS, ENDS = 10, 5  # alarms in the window
 _REMEMBERED = 10_000
 
 
-class Flood:
-    """Counts recent alarms. A flood starts above BEGINS alarms in the window and ends below ENDS."""
+class FloodDetector:
+    """Counts recent alarms. A flood starts above BEGINS alarms in the window and ends below ENDS.
+
+    Attributes:
+        since_us: The start of the present flood in µs since 1970; 0 if there is none.
+    """
 
     def __init__(self) -> None:
-        self._raised: collections.deque[tuple[int, str]] = collections.deque(
-            maxlen=_REMEMBERED
-        )  # time and machine of each alarm
-        self.since_us = 0  # start of the flood; 0 if there is none
+        # Time in µs since 1970 and machine of each alarm
+        self._raised: collections.deque[tuple[int, str]] = collections.deque(maxlen=_REMEMBERED)
+        self.since_us = 0
 
-    def note(self, at_us: int, machine_id: str = "") -> None:
-        """Records that an alarm was raised."""
+    def record_alarm(self, at_us: int, machine_id: str = "") -> None:
+        """Records that an alarm of a machine was raised at a time in µs since 1970."""
         self._raised.append((at_us, machine_id))
 
-    def look(self, now_us: int) -> int:
-        """Returns the number of alarms in the last ten minutes, and starts or ends the flood accordingly."""
+    def update(self, now_us: int) -> int:
+        """Starts or ends the flood. Returns the number of alarms in the ten minutes before `now_us`."""
         recent = sum(1 for at, _ in self._raised if now_us - WINDOW_US < at <= now_us)
         if recent > BEGINS and not self.since_us:
             self.since_us = now_us
@@ -30,17 +33,17 @@ class Flood:
             self.since_us = 0
         return recent
 
-    def part(self, now_us: int, wanted: Callable[[str], bool]) -> tuple[int, int]:
-        """Returns the number of alarms of some machines in the last ten minutes, and since when they are a flood.
+    def count_selected(self, now_us: int, selects: Callable[[str], bool]) -> tuple[int, int]:
+        """Counts the alarms of some machines in the last ten minutes.
 
         Args:
             now_us: The present time in µs since 1970.
-            wanted: Selects machines by their ids.
+            selects: Whether the alarms of a machine count, by its id.
 
         Returns:
-            The number, and when the alarms of these machines exceeded the limit, in µs since 1970, or 0.
+            The number, and the time in µs since 1970 at which these alarms became a flood, or 0 if they are none.
         """
         recent = sorted(
-            at for at, machine_id in self._raised if now_us - WINDOW_US < at <= now_us and wanted(machine_id)
+            at for at, machine_id in self._raised if now_us - WINDOW_US < at <= now_us and selects(machine_id)
         )
         return len(recent), recent[BEGINS] if len(recent) > BEGINS else 0

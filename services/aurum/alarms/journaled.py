@@ -7,10 +7,10 @@ detected and not yet read back are applied on top. Once they are read back, they
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from aurum.alarms.lifecycle import Alarm, Transition, apply, changes
+from aurum.alarms.lifecycle import Alarm, Transition, apply_transition, has_effect
 
 
-def key_of(transition: Transition) -> str:
+def journal_key(transition: Transition) -> str:
     """Returns the key of a journal entry. Replicas that detect the same transition produce the same key."""
     return f"{transition.at_us}~{transition.alarm_id}~{transition.kind}"
 
@@ -18,79 +18,93 @@ def key_of(transition: Transition) -> str:
 class JournaledAlarms:
     """The alarms by the journal and this replica's own transitions.
 
-    It keeps at most `most` alarms and drops those that are over first.
+    Attributes:
+        last_number: The store's number of the last journal entry that was applied.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._read: OrderedDict[str, Alarm] = OrderedDict()  # state by the entries that were read
+    def __init__(self, max_alarms: int) -> None:
+        """Starts without alarms. max_alarms: Number of alarms to keep; those in state normal are dropped first."""
+        self._max_alarms = max_alarms
+        self._by_journal: OrderedDict[str, Alarm] = OrderedDict()  # state by the journal's entries alone
         self._own: dict[str, dict[str, Transition]] = {}  # by alarm and key: detected here and not read back
-        self._shown: OrderedDict[str, Alarm] = OrderedDict()  # state by both; latest change last
-        self._known: OrderedDict[str, None] = OrderedDict()  # keys of the entries that were read
-        self.number = 0  # of the last entry that was read
+        self._current: OrderedDict[str, Alarm] = OrderedDict()  # state with own transitions; latest change last
+        self._applied_keys: OrderedDict[str, None] = OrderedDict()  # keys of the journal's entries
+        self.last_number = 0
 
     def find(self, alarm_id: str) -> Alarm | None:
-        return self._shown.get(alarm_id)
+        """Returns an alarm by its id, or None."""
+        return self._current.get(alarm_id)
 
     def __iter__(self) -> Iterator[Alarm]:
         """Iterates over the alarms, the latest change first."""
-        return reversed(self._shown.values())
+        return reversed(self._current.values())
 
-    def see(self, transition: Transition) -> Alarm | None:
+    def apply_own(self, transition: Transition) -> Alarm | None:
         """Applies a transition of this replica. Returns the alarm if it changes, else None."""
-        alarm = self._shown.get(transition.alarm_id) or _unknown(transition)
-        if not changes(alarm, transition):
+        alarm = self._current.get(transition.alarm_id) or _new_alarm(transition)
+        if not has_effect(alarm, transition):
             return None
-        if key_of(transition) not in self._known:
-            self._own.setdefault(transition.alarm_id, {})[key_of(transition)] = transition
-        return self._show(transition)
+        if journal_key(transition) not in self._applied_keys:
+            self._own.setdefault(transition.alarm_id, {})[journal_key(transition)] = transition
+        return self._update_current(transition)
 
-    def read(self, number: int, transition: Transition, now_us: int) -> Alarm | None:
-        """Applies the next entry of the journal. Returns the alarm if it changes, else None."""
-        self.number = max(self.number, number)
-        key = key_of(transition)
-        if key in self._known:
+    def apply_entry(self, number: int, transition: Transition, now_us: int) -> Alarm | None:
+        """Applies the next entry of the journal. An entry that was applied already has no effect.
+
+        Args:
+            number: The entry's number in the store.
+            transition: The entry.
+            now_us: The present time in µs since 1970.
+
+        Returns:
+            The alarm if it changes, else None.
+        """
+        self.last_number = max(self.last_number, number)
+        key = journal_key(transition)
+        if key in self._applied_keys:
             return None
-        self._known[key] = None
-        while len(self._known) > 2 * self._most:
-            self._known.popitem(last=False)
-        self._settle(key, transition)
-        changed = self._show(transition)
-        if len(self._shown) > self._most:
-            self._forget_one(now_us)
+        self._applied_keys[key] = None
+        while len(self._applied_keys) > 2 * self._max_alarms:
+            self._applied_keys.popitem(last=False)
+        self._move_to_journal(key, transition)
+        changed = self._update_current(transition)
+        if len(self._current) > self._max_alarms:
+            self._drop_one(now_us)
         return changed
 
-    def give_up(self, transition: Transition) -> None:
-        """Treats a transition of this replica as read back, because it will never be written."""
-        self._settle(key_of(transition), transition)
+    def settle(self, transition: Transition) -> None:
+        """Treats a transition of this replica as part of the journal, because it will never be written."""
+        self._move_to_journal(journal_key(transition), transition)
 
-    def _settle(self, key: str, transition: Transition) -> None:
+    def _move_to_journal(self, key: str, transition: Transition) -> None:
         alarm_id = transition.alarm_id
-        self._read[alarm_id] = apply(self._read.get(alarm_id) or _unknown(transition), transition)
+        self._by_journal[alarm_id] = apply_transition(
+            self._by_journal.get(alarm_id) or _new_alarm(transition), transition
+        )
         own = self._own.get(alarm_id)
         if own is not None:
             own.pop(key, None)
             if not own:
                 del self._own[alarm_id]
 
-    def _show(self, transition: Transition) -> Alarm | None:
+    def _update_current(self, transition: Transition) -> Alarm | None:
         alarm_id = transition.alarm_id
-        before = self._shown.get(alarm_id) or _unknown(transition)
-        alarm = self._read.get(alarm_id) or _unknown(transition)
+        before = self._current.get(alarm_id) or _new_alarm(transition)
+        alarm = self._by_journal.get(alarm_id) or _new_alarm(transition)
         for own in self._own.get(alarm_id, {}).values():
-            alarm = apply(alarm, own)
-        self._shown[alarm_id] = alarm
+            alarm = apply_transition(alarm, own)
+        self._current[alarm_id] = alarm
         if alarm == before:
             return None
-        self._shown.move_to_end(alarm_id)
+        self._current.move_to_end(alarm_id)
         return alarm
 
-    def _forget_one(self, now_us: int) -> None:
-        over = next((alarm_id for alarm_id, alarm in self._shown.items() if alarm.state(now_us) == "normal"), None)
-        alarm_id = over if over is not None else next(iter(self._shown))
-        for kept in (self._shown, self._read, self._own):
-            kept.pop(alarm_id, None)
+    def _drop_one(self, now_us: int) -> None:
+        normal = next((alarm_id for alarm_id, alarm in self._current.items() if alarm.state(now_us) == "normal"), None)
+        alarm_id = normal if normal is not None else next(iter(self._current))
+        for alarms in (self._current, self._by_journal, self._own):
+            alarms.pop(alarm_id, None)
 
 
-def _unknown(transition: Transition) -> Alarm:
+def _new_alarm(transition: Transition) -> Alarm:
     return Alarm(transition.machine_id, transition.rule)

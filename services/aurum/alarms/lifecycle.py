@@ -1,9 +1,11 @@
-"""The states of an alarm by ISA-18.2 (IEC 62682). The state is a fold of `apply` over the transitions in the journal.
+"""The states of an alarm by ISA-18.2 (IEC 62682).
+
+The state is a fold of `apply_transition` over the transitions in the journal.
 
                  acknowledge                        clear
     unacknowledged ───────→ acknowledged ───────────────────→ normal
          │ clear                                               ↑
-         └──────→ returned (cleared before anybody saw it) ────┘ acknowledge
+         └──────→ returned (cleared while unacknowledged) ───┘ acknowledge
 
 An operator may shelve an alarm for a limited time, and a rule may suppress it by design. Meanwhile the alarm keeps
 changing its underlying state, which is visible again afterwards.
@@ -12,13 +14,13 @@ changing its underlying state, which is visible again afterwards.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-State = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
-Kind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
+AlarmState = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
+TransitionKind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A transition of an alarm.
+    """A change of an alarm's state, as an entry of the journal.
 
     Attributes:
         kind: What happened.
@@ -31,7 +33,7 @@ class Transition:
         reason: The reason for a shelving.
     """
 
-    kind: Kind
+    kind: TransitionKind
     machine_id: str
     rule: str
     at_us: int
@@ -42,6 +44,7 @@ class Transition:
 
     @property
     def alarm_id(self) -> str:
+        """The id of the alarm, MACHINE~RULE."""
         return alarm_id(self.machine_id, self.rule)
 
 
@@ -83,9 +86,11 @@ class Alarm:
 
     @property
     def alarm_id(self) -> str:
+        """The id of the alarm, MACHINE~RULE."""
         return alarm_id(self.machine_id, self.rule)
 
-    def state(self, now_us: int) -> State:
+    def state(self, now_us: int) -> AlarmState:
+        """Returns the state at a time in µs since 1970, which decides whether a shelving has ended."""
         if self.suppressed:
             return "suppressed"
         if self.shelved_until_us > now_us:
@@ -96,11 +101,11 @@ class Alarm:
 
 
 def alarm_id(machine_id: str, rule: str) -> str:
-    """Returns the id of an alarm. It is safe in URLs, because machine ids contain no ~."""
+    """Returns the id of the alarm of a rule for a machine. Machine ids contain no ~, so the id can be split again."""
     return f"{machine_id}~{rule}"
 
 
-def apply(alarm: Alarm, transition: Transition) -> Alarm:
+def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
     """Returns the alarm after a transition. One without effect, such as a second raise, leaves it unchanged."""
     at, changed = transition.at_us, alarm
     match transition.kind:
@@ -121,5 +126,6 @@ def apply(alarm: Alarm, transition: Transition) -> Alarm:
     return changed
 
 
-def changes(alarm: Alarm, transition: Transition) -> bool:
-    return apply(alarm, transition) != alarm
+def has_effect(alarm: Alarm, transition: Transition) -> bool:
+    """Returns whether a transition changes an alarm."""
+    return apply_transition(alarm, transition) != alarm

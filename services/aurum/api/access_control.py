@@ -25,7 +25,7 @@ from aurum.security.sessions import COOKIE, Sessions
 from aurum.security.tokens import TokenError, Tokens
 
 NOBODY = Identity("anonymous", frozenset(), "open")
-_NO_ROUTE = Role.SERVICE  # no caller of the API has this role
+_NO_ROUTE = Role.SERVICE  # which no caller of the API has
 _BEARER, _KEY = "bearer ", "x-api-key"
 
 
@@ -39,7 +39,7 @@ class AccessControl:
         sessions: Sessions of the console, if callers are authenticated.
         limits: Rate limits by identity, or by address if callers are not authenticated.
         routes: The role that each route requires.
-        local: Whether to refuse requests under foreign host names if callers are not authenticated.
+        local: Whether to refuse requests with foreign host names if callers are not authenticated.
     """
 
     keys: ApiKeys | None
@@ -55,7 +55,8 @@ class AccessControl:
         return cls(None, None, None, limits, ROUTES, local)
 
     @property
-    def asks(self) -> bool:
+    def authenticates(self) -> bool:
+        """Whether callers are authenticated."""
         return self.keys is not None or self.tokens is not None
 
     async def admit(self, method: str, template: str, headers: Headers, address: str) -> Identity:
@@ -74,26 +75,26 @@ class AccessControl:
             MethodNotAllowedError: The path exists with other methods only.
             ResourceExhaustedError: The caller exceeds its rate, or the address sent too many wrong keys.
         """
-        self._refuse_other_sites(method, headers)
-        identity = await self.identify(headers, method, address) if self.asks else EVERYBODY
-        wanted = self._wanted(method, template)
-        if wanted is not PUBLIC and not identity.has(wanted):
+        self._check_browser_origin(method, headers)
+        identity = await self.identify(headers, method, address) if self.authenticates else EVERYBODY
+        required = self._required_role(method, template)
+        if required is not PUBLIC and not identity.has(required):
             if identity is NOBODY:
-                raise UnauthenticatedError("say who you are: with a bearer token, an API key, or by signing in")
+                raise UnauthenticatedError("authentication is required: send a bearer token or an API key, or sign in")
             metrics.auth_refused_total.labels("role").inc()
             raise PermissionDeniedError(
-                f"{identity.user_id} lacks the role {wanted.value} for this", metadata={"role": wanted.value}
+                f"{identity.user_id} lacks the required role {required.value}", metadata={"role": required.value}
             )
-        if identity.sites and (_method(method), template) in ROUTES_OF_WHOLE_PLANT:
+        if identity.sites and (_table_method(method), template) in ROUTES_OF_WHOLE_PLANT:
             metrics.auth_refused_total.labels("sites").inc()
             raise PermissionDeniedError(
-                f"{identity.user_id} is bound to sites, and this is of the plant as a whole", reason="WHOLE_PLANT"
+                f"{identity.user_id} is bound to sites, but this route concerns the whole plant", reason="WHOLE_PLANT"
             )
-        self._limit(identity, address)
+        self._take_from_rate(identity, address)
         return identity
 
-    def still(self, identity: Identity) -> bool:
-        """Whether the proof of an identity is still valid."""
+    def is_still_valid(self, identity: Identity) -> bool:
+        """Returns whether the credentials of an identity have neither expired nor been revoked."""
         if identity.until <= time.time():
             return False
         return not identity.key_id or (self.keys is not None and self.keys.still(identity.key_id) is not None)
@@ -105,78 +106,82 @@ class AccessControl:
             UnauthenticatedError: The key or token is not valid.
             PermissionDeniedError: A browser with a session makes a change on behalf of another web site.
         """
-        stated = headers.get("authorization", "")
-        key = headers.get(_KEY) or (stated[len(_BEARER) :] if stated.lower().startswith(f"{_BEARER}aurum_") else None)
+        authorization = headers.get("authorization", "")
+        key = headers.get(_KEY) or (
+            authorization[len(_BEARER) :] if authorization.lower().startswith(f"{_BEARER}aurum_") else None
+        )
         if key is not None:
-            found = await self.keys.identify(key, address) if self.keys else None
-            return found or self._refuse("key", "the API key is not known, was revoked or has expired")
-        if stated:
-            return await self._token(stated)
+            identity = await self.keys.identify(key, address) if self.keys else None
+            return identity or self._refuse("key", "the API key is unknown, revoked or expired")
+        if authorization:
+            return await self._identify_by_token(authorization)
         cookie = _session_cookie(headers)
         if cookie is None or self.sessions is None:
             return NOBODY
-        found = self.sessions.identify(cookie)
-        if found is not None and found.key_id:
-            found = self.keys.still(found.key_id) if self.keys else None
-        if found is None:
+        session = self.sessions.identify(cookie)
+        if session is not None and session.key_id:
+            session = self.keys.still(session.key_id) if self.keys else None
+        if session is None:
             return NOBODY  # the console then asks the user to sign in again
         if method not in SAFE_METHODS and not is_same_origin(headers):
-            raise PermissionDeniedError("a signed-in browser changes nothing for another site", reason="CROSS_SITE")
-        return found
+            raise PermissionDeniedError(
+                "cross-site requests of a signed-in browser must not make changes", reason="CROSS_SITE"
+            )
+        return session
 
-    def _refuse_other_sites(self, method: str, headers: Headers) -> None:
+    def _check_browser_origin(self, method: str, headers: Headers) -> None:
         """Refuses changes that a browser makes on behalf of another web site, and foreign host names if `local`."""
         if is_cross_site_write(method, headers):
-            raise PermissionDeniedError("a browser changes nothing here for another site", reason="CROSS_SITE")
-        if self.local and not self.asks and has_foreign_host(headers):
+            raise PermissionDeniedError("cross-site requests of a browser must not make changes", reason="CROSS_SITE")
+        if self.local and not self.authenticates and has_foreign_host(headers):
             raise PermissionDeniedError(
-                f"this machine is asked under a name that is not its own; AURUM_AUTH_OPEN={OPEN} lets all names in",
+                f"the Host header is not a name of this machine; AURUM_AUTH_OPEN={OPEN} accepts all names",
                 reason="FOREIGN_NAME",
             )
 
-    async def _token(self, stated: str) -> Identity:
-        if self.tokens is None or not stated.lower().startswith(_BEARER):
-            return self._refuse("scheme", "this authorization scheme is not accepted here")
+    async def _identify_by_token(self, authorization: str) -> Identity:
+        if self.tokens is None or not authorization.lower().startswith(_BEARER):
+            return self._refuse("scheme", "this authorization scheme is not accepted; use Bearer")
         try:
-            return await self.tokens.identify(stated[len(_BEARER) :].strip())
+            return await self.tokens.identify(authorization[len(_BEARER) :].strip())
         except TokenError as error:
             return self._refuse("token", str(error))
 
-    def _wanted(self, method: str, template: str) -> Wanted:
+    def _required_role(self, method: str, template: str) -> Wanted:
         if template == "unmatched":
             return PUBLIC  # the answer is 404 anyway
-        wanted = self.routes.get((_method(method), template), _NO_ROUTE)
-        if wanted is _NO_ROUTE:
-            allowed = sorted(known for known, other in self.routes if other == template)
+        required = self.routes.get((_table_method(method), template), _NO_ROUTE)
+        if required is _NO_ROUTE:
+            allowed = sorted(method for method, path in self.routes if path == template)
             if not allowed:
-                raise PermissionDeniedError(f"{template} is closed: no role is known to open it")
+                raise PermissionDeniedError(f"{template} is not accessible: the access table has no role for it")
             raise MethodNotAllowedError(method, allowed)
-        return wanted
+        return required
 
-    def _limit(self, identity: Identity, address: str) -> None:
+    def _take_from_rate(self, identity: Identity, address: str) -> None:
         if self.limits is None:
             return
         wait = self.limits.take(identity.user_id if identity.kind != "open" else address)
         if wait:
             metrics.auth_refused_total.labels("rate").inc()
             raise ResourceExhaustedError(
-                "too many requests at once from this identity (AURUM_API_RATE)", reason=RATE_LIMIT, retry_after=wait
+                "this identity exceeds its request rate (AURUM_API_RATE)", reason=RATE_LIMIT, retry_after=wait
             )
 
     @staticmethod
-    def _refuse(why: str, sentence: str) -> Identity:
-        metrics.auth_refused_total.labels(why).inc()
-        raise UnauthenticatedError(sentence)
+    def _refuse(reason: str, message: str) -> Identity:
+        metrics.auth_refused_total.labels(reason).inc()
+        raise UnauthenticatedError(message)
 
 
 def _session_cookie(headers: Headers) -> str | None:
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
         return None
-    return found.value if found else None
+    return cookie.value if cookie else None
 
 
-def _method(method: str) -> str:
+def _table_method(method: str) -> str:
     """Returns the method under which the table of routes lists a request. HEAD and OPTIONS count as GET."""
     return "GET" if method in ("HEAD", "OPTIONS") else method

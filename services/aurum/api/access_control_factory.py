@@ -21,12 +21,12 @@ from aurum.security.tokens import Issuer, Tokens
 logger = logging.getLogger(__name__)
 
 
-def build_access_control(service: Service[ApiSettings], ended: Container[str]) -> AccessControl:
+def build_access_control(service: Service[ApiSettings], ended_sessions: Container[str]) -> AccessControl:
     """Builds the access control.
 
     Args:
         service: The service with its settings.
-        ended: Ids of the sessions that were signed out before they expired.
+        ended_sessions: Ids of the sessions that were signed out before they expired.
 
     Raises:
         SettingsError: A setting or the key file is invalid, or the API would listen on more than this machine without
@@ -47,22 +47,24 @@ def build_access_control(service: Service[ApiSettings], ended: Container[str]) -
         keys = ApiKeys(settings.auth_keys_file) if settings.auth_keys_file else None
     except KeyFileError as error:
         raise SettingsError(f"AURUM_AUTH_KEYS_FILE: {error}") from error
-    tokens = _tokens(service) if settings.auth_oidc_issuer else None
-    return AccessControl(keys, tokens, _sessions(settings, ended), limits, ROUTES)
+    tokens = _build_tokens(service) if settings.auth_oidc_issuer else None
+    return AccessControl(keys, tokens, _build_sessions(settings, ended_sessions), limits, ROUTES)
 
 
-def _sessions(settings: ApiSettings, ended: Container[str]) -> Sessions:
-    stated = settings.auth_session_secret
-    if stated is None:
-        logger.info("sessions of the console end with this process, and hold at no other (AURUM_AUTH_SESSION_SECRET)")
-    secret = stated.get_secret_value().encode() if stated else secrets.token_bytes(32)
+def _build_sessions(settings: ApiSettings, ended_sessions: Container[str]) -> Sessions:
+    setting = settings.auth_session_secret
+    if setting is None:
+        logger.info(
+            "AURUM_AUTH_SESSION_SECRET is not set: console sessions are valid only at this process, until it ends"
+        )
+    secret = setting.get_secret_value().encode() if setting else secrets.token_bytes(32)
     try:
-        return Sessions(secret, settings.auth_session_hours * 3600, ended=ended)
+        return Sessions(secret, settings.auth_session_hours * 3600, ended=ended_sessions)
     except ValueError as error:
         raise SettingsError(f"AURUM_AUTH_SESSION_SECRET: {error}") from error
 
 
-def _tokens(service: Service[ApiSettings]) -> Tokens:
+def _build_tokens(service: Service[ApiSettings]) -> Tokens:
     settings = service.settings
     issuer = settings.auth_oidc_issuer or ""
     server = service.http_dependency("oidc", issuer, connections=2)
@@ -79,14 +81,14 @@ def _tokens(service: Service[ApiSettings]) -> Tokens:
             settings.auth_oidc_sites_claim,
             names,
         ),
-        lambda: _key_set(server, settings),
+        lambda: _fetch_key_set(server, settings),
     )
 
 
-async def _key_set(server: HttpDependency, settings: ApiSettings) -> Mapping[str, Any]:
+async def _fetch_key_set(server: HttpDependency, settings: ApiSettings) -> Mapping[str, Any]:
     url = settings.auth_oidc_jwks_url
     if url is None:
         issuer = (settings.auth_oidc_issuer or "").rstrip("/")
         url = str((await server.get_json("/.well-known/openid-configuration", at=issuer))["jwks_uri"])
-    found = await server.get_json("", at=url)
-    return found if isinstance(found, dict) else {}
+    key_set = await server.get_json("", at=url)
+    return key_set if isinstance(key_set, dict) else {}

@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from aurum.alarms.lifecycle import Kind, Transition
+from aurum.alarms.lifecycle import Transition, TransitionKind
 from aurum.runtime import damage, metrics
 
 _FIELDS = frozenset(field.name for field in fields(Transition))
-_KINDS = frozenset(get_args(Kind))
+_KINDS = frozenset(get_args(TransitionKind))
 _TRANSITION = TypeAdapter(Transition)
 
 
@@ -39,9 +39,9 @@ def decode(entry: bytes, name: str) -> Transition | None:
             metrics.unknown_total.labels("field of alarm transition").inc(len(content.keys() - _FIELDS))
         return _TRANSITION.validate_python(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        problem = f"{'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
+        mistake = error.errors(include_url=False, include_input=False)[0]
+        problem = f"{'.'.join(map(str, mistake['loc'])) or 'entry'}: {mistake['msg']}"
     except (ValueError, RecursionError) as error:
         problem = f"is not JSON: {error}"
-    damage.report("event", f"alarm transition {name}", problem, "it is passed over")
+    damage.report("event", f"alarm transition {name}", problem, "it is skipped")
     return None

@@ -5,21 +5,23 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aurum.alarms.lifecycle import Kind, State
+from aurum.alarms.lifecycle import AlarmState, TransitionKind
 from aurum.alarms.rules import Priority
 
 
 class AlarmOut(BaseModel):
+    """An alarm: one rule for one machine, with its state by ISA-18.2."""
+
     id: str
     machine_id: str
     rule: str
     text: str
     priority: Priority
-    state: State = Field(
-        description="unacknowledged; acknowledged; returned, over before it was seen; shelved; suppressed; normal."
+    state: AlarmState = Field(
+        description="State; `returned` means that the condition ended before the alarm was acknowledged."
     )
-    active: bool = Field(description="Whether what it is about is the case, also while shelved or suppressed.")
-    value: float | None = Field(description="That raised it.")
+    active: bool = Field(description="Whether the condition holds, also while the alarm is shelved or suppressed.")
+    value: float | None = Field(description="The value that raised the alarm.")
     raised_at: datetime | None
     cleared_at: datetime | None
     acknowledged_at: datetime | None
@@ -27,18 +29,22 @@ class AlarmOut(BaseModel):
     shelved_until: datetime | None
     shelved_by: str | None
     reason: str | None
-    count: int = Field(description="How often it was raised.")
+    count: int = Field(description="How often the alarm was raised.")
 
 
 class FloodOut(BaseModel):
-    active: bool = Field(description="More than ten alarms in ten minutes, until they are fewer than five.")
+    """Whether there are more alarms than an operator can handle."""
+
+    active: bool = Field(description="True above ten alarms in ten minutes, until they are fewer than five.")
     since: datetime | None
     last_ten_minutes: int
 
 
 class AlarmsOut(BaseModel):
+    """The alarms that match a query."""
+
     items: list[AlarmOut]
-    counts: dict[str, int] = Field(description="Of all alarms, by state.")
+    counts: dict[str, int] = Field(description="Number of all visible alarms by state.")
     flood: FloodOut
 
 
@@ -47,21 +53,27 @@ class _In(BaseModel):
 
 
 class AcknowledgeIn(_In):
-    by: str = Field("", max_length=100)
+    """The body of an acknowledgement or unshelving."""
+
+    by: str = Field("", max_length=100, description="Operator's name; ignored if callers are authenticated.")
 
 
 class ShelveIn(_In):
-    minutes: float = Field(gt=0, le=7 * 24 * 60, description="At most a week: a shelved alarm has an end.")
-    by: str = Field("", max_length=100)
+    """The body of a shelving."""
+
+    minutes: float = Field(gt=0, le=7 * 24 * 60, description="Duration of the shelving in minutes, at most a week.")
+    by: str = Field("", max_length=100, description="Operator's name; ignored if callers are authenticated.")
     reason: str = Field("", max_length=500)
 
 
 class TransitionOut(BaseModel):
+    """An entry of the alarm journal."""
+
     at: datetime
     id: str
     machine_id: str
     rule: str
-    transition: Kind
+    transition: TransitionKind
     by: str | None
     until: datetime | None
     value: float | None
@@ -69,7 +81,9 @@ class TransitionOut(BaseModel):
 
 
 class JournalOut(BaseModel):
-    items: list[TransitionOut] = Field(description="The newest first.")
+    """A part of the alarm journal."""
+
+    items: list[TransitionOut] = Field(description="Transitions, the newest first.")
 
 
 Order = Literal["priority", "newest"]

@@ -7,6 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aurum.readings.limits import MAX_EVENTS
 from aurum.readings.transport.query_columns import query_method
+from aurum.readings.transport.write_call import SerializedSeries, write_method, write_request
 from aurum.resilience.policy import FallbackSpec
 from aurum.runtime import damage
 from aurum.runtime.errors import UnavailableError
@@ -15,21 +16,23 @@ from aurum.runtime.rpc_methods import INGESTION_SERVICE, PREDICTION_SERVICE
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _OVERLAP = 5_000_000  # event numbers derive from clocks in µs; the clocks of a store's replicas may differ by so much
-_MOST_SEARCHED = 20_000  # events that are searched for those that a caller may see
+_MAX_SEARCHED = 20_000  # events that are searched for those that a caller may see
 
 
 class _Backend:
+    """A client of a gRPC service with a health check."""
+
     def __init__(self, dependency: Dependency, service: str) -> None:
         self._dependency = dependency
         self._health = health_pb2_grpc.HealthStub(dependency.channel)
         self._service = service
 
-    async def check(self) -> None:
+    async def check_health(self) -> None:
         """Checks the service's health. Raises AurumError if it does not serve."""
         request = health_pb2.HealthCheckRequest(service=self._service)
         answer = await self._dependency.unary(self._health.Check, request)  # type: ignore[attr-defined]
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
-            raise UnavailableError(f"{self._service} does not serve at the moment")
+            raise UnavailableError(f"{self._service} reports that it is not serving")
 
 
 class IngestionBackend(_Backend):
@@ -38,59 +41,75 @@ class IngestionBackend(_Backend):
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, INGESTION_SERVICE)
         self._query = query_method(dependency.channel)
+        self._write = write_method(dependency.channel)
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
 
-    async def write(self, batch: ingestion_pb2.Batch) -> ingestion_pb2.WriteResponse:
-        """Writes a batch. It is idempotent, since source and sequence identify the batch."""
-        return await self._dependency.unary(self._stub.Write, ingestion_pb2.WriteRequest(batch=batch))
+    async def write_batch(
+        self, source_id: str, sequence: int, owner: str, series: SerializedSeries
+    ) -> ingestion_pb2.WriteResponse:
+        """Writes a batch. It is idempotent, since source and sequence identify the batch. Raises AurumError."""
+        return await self._dependency.unary(self._write, write_request(source_id, sequence, owner, series))
 
-    async def query(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
+    async def query_readings(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
+        """Returns the requested series. Raises AurumError."""
         responses = await self._dependency.stream(self._query, request)
         return [series for response in responses for series in response.series]
 
-    async def register(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
+    async def register_machine(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
+        """Registers a machine. It is idempotent if the request has an id. Raises AurumError."""
         response = await self._dependency.unary(
             self._stub.RegisterMachine, request, idempotent=bool(request.request_id)
         )
         return response.machine
 
-    async def machine(self, machine_id: str) -> ingestion_pb2.Machine:
+    async def get_machine(self, machine_id: str) -> ingestion_pb2.Machine:
+        """Returns a machine with the latest reading of each sensor. Raises AurumError."""
         request = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
         return (await self._dependency.unary(self._stub.GetMachine, request)).machine
 
-    async def machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
-        """Lists machines, combining pages until the requested page size is reached."""
-        wanted = request.page_size
+    async def list_machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
+        """Lists machines, combining pages until the requested page size is reached. Raises AurumError."""
+        page_size = request.page_size
         answer = await self._dependency.unary(self._stub.ListMachines, request)
-        while answer.next_page_token and len(answer.machines) < wanted:
+        while answer.next_page_token and len(answer.machines) < page_size:
             rest = ingestion_pb2.ListMachinesRequest()
             rest.CopyFrom(request)
-            rest.page_size, rest.page_token = wanted - len(answer.machines), answer.next_page_token
+            rest.page_size, rest.page_token = page_size - len(answer.machines), answer.next_page_token
             more = await self._dependency.unary(self._stub.ListMachines, rest)
             answer.machines.extend(more.machines)
             answer.next_page_token = more.next_page_token
         return answer
 
-    async def predictions(
+    async def list_predictions(
         self, machine_id: str, start_us: int, end_us: int, limit: int
     ) -> list[prediction_pb2.PredictResponse]:
-        """Returns the recorded predictions of a machine, the newest first. Unreadable ones are omitted."""
-        events = await self.events("prediction", machine_id, start_us, end_us, limit)
-        read = (_prediction(event) for event in events)
-        return [prediction for prediction in read if prediction is not None]
+        """Returns the recorded predictions of a machine, the newest first. Unreadable ones are omitted.
 
-    async def record(self, events: Sequence[ingestion_pb2.Event]) -> None:
-        """Records events. It is idempotent, since kind, machine, time and id identify an event."""
+        Args:
+            machine_id: The machine.
+            start_us: Start of the range in µs since 1970.
+            end_us: End of the range in µs since 1970.
+            limit: Maximum number of predictions.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
+        events = await self.list_events("prediction", machine_id, start_us, end_us, limit)
+        decoded = (_decode_prediction(event) for event in events)
+        return [prediction for prediction in decoded if prediction is not None]
+
+    async def record_events(self, events: Sequence[ingestion_pb2.Event]) -> None:
+        """Records events. It is idempotent, since kind, machine, time and id identify an event. Raises AurumError."""
         await self._dependency.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=events))
 
-    async def events(  # noqa: PLR0917
+    async def list_events(  # noqa: PLR0917
         self,
         kind: str,
         machine_id: str,
         start_us: int,
         end_us: int,
         limit: int,
-        wanted: Callable[[ingestion_pb2.Event], bool] | None = None,
+        selects: Callable[[ingestion_pb2.Event], bool] | None = None,
     ) -> list[ingestion_pb2.Event]:
         """Returns events in a time range, the newest first.
 
@@ -100,7 +119,10 @@ class IngestionBackend(_Backend):
             start_us: Start of the range in µs since 1970.
             end_us: End of the range in µs since 1970.
             limit: Maximum number of events.
-            wanted: Selects events, among the newest _MOST_SEARCHED; None for all.
+            selects: Whether to return an event, applied to the newest _MAX_SEARCHED; None for all.
+
+        Raises:
+            AurumError: Ingestion did not answer.
         """
         request = ingestion_pb2.ListEventsRequest(
             kind=kind, machine_id=machine_id, start_us=max(0, start_us), end_us=end_us, limit=limit
@@ -109,14 +131,14 @@ class IngestionBackend(_Backend):
         searched = 0
         while True:
             answer = await self._dependency.unary(self._stub.ListEvents, request)
-            events += answer.events if wanted is None else [event for event in answer.events if wanted(event)]
+            events += answer.events if selects is None else [event for event in answer.events if selects(event)]
             searched += len(answer.events)
-            if not answer.next_page_token or len(events) >= limit or searched >= _MOST_SEARCHED:
+            if not answer.next_page_token or len(events) >= limit or searched >= _MAX_SEARCHED:
                 return events[:limit]
             request.page_token = answer.next_page_token
-            request.limit = limit - len(events) if wanted is None else MAX_EVENTS
+            request.limit = limit - len(events) if selects is None else MAX_EVENTS
 
-    async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
+    async def list_events_after(self, kind: str, number: int, limit: int) -> list[ingestion_pb2.Event]:
         """Returns events of the whole plant that were recorded after an event number, in the order of their numbers.
 
         The replicas of a shared store number events by their own clocks. Therefore some earlier events are returned as
@@ -124,20 +146,23 @@ class IngestionBackend(_Backend):
 
         Args:
             kind: The kind of the events.
-            number: The number after which events are wanted.
-            most: Maximum number of events. If there are more, the newest are returned.
+            number: The number after which events are returned.
+            limit: Maximum number of events. If there are more, the newest are returned.
+
+        Raises:
+            AurumError: Ingestion did not answer.
         """
         request = ingestion_pb2.ListEventsRequest(kind=kind, by_number=True, after_number=max(0, number - _OVERLAP))
         events: list[ingestion_pb2.Event] = []
         while True:
-            request.limit = min(MAX_EVENTS, most - len(events))
+            request.limit = min(MAX_EVENTS, limit - len(events))
             answer = await self._dependency.unary(self._stub.ListEvents, request)
             events += answer.events
-            if not answer.next_page_token or len(events) >= most:
+            if not answer.next_page_token or len(events) >= limit:
                 return events[::-1]
             request.page_token = answer.next_page_token
 
-    def watch(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
+    def watch_machines(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
         """Streams the state of all machines, then their changes. Raises AurumError when the stream breaks."""
         request = ingestion_pb2.WatchRequest(interval_ms=interval_ms)
         return self._dependency.endless(self._stub.Watch, request)
@@ -151,14 +176,16 @@ class PredictionBackend(_Backend):
         self._stub = prediction_pb2_grpc.PredictionServiceStub(dependency.channel)
 
     @property
-    def fallback(self) -> FallbackSpec:
+    def fallback_spec(self) -> FallbackSpec:
         """The fallback specification of the policy in force."""
         return self._dependency.pipeline("Predict").policy.fallback
 
     async def predict(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
+        """Returns the prediction for a machine or for given features. Raises AurumError."""
         return await self._dependency.unary(self._stub.Predict, request)
 
     async def predict_batch(self, machine_ids: Sequence[str]) -> list[prediction_pb2.PredictBatchItem]:
+        """Returns a prediction or an error for each machine, in their order. Raises AurumError."""
         request = prediction_pb2.PredictBatchRequest(
             requests=[prediction_pb2.PredictRequest(machine_id=machine_id) for machine_id in machine_ids]
         )
@@ -169,15 +196,17 @@ class PredictionBackend(_Backend):
         responses = await self._dependency.stream(self._stub.PredictBatch, requests)
         return [item for response in responses for item in response.items]
 
-    async def models(self) -> list[prediction_pb2.Model]:
+    async def list_models(self) -> list[prediction_pb2.Model]:
+        """Returns all model versions. Raises AurumError."""
         response = await self._dependency.unary(self._stub.ListModels, prediction_pb2.ListModelsRequest())
         return list(response.models)
 
     async def explain(self, request: prediction_pb2.ExplainRequest) -> prediction_pb2.ExplainResponse:
+        """Returns a prediction with the features that contributed most. Raises AurumError."""
         return await self._dependency.unary(self._stub.Explain, request)
 
 
-def _prediction(event: ingestion_pb2.Event) -> prediction_pb2.PredictResponse | None:
+def _decode_prediction(event: ingestion_pb2.Event) -> prediction_pb2.PredictResponse | None:
     """Decodes a recorded prediction. Returns None and reports the damage if it cannot be read."""
     try:
         return prediction_pb2.PredictResponse.FromString(event.content)

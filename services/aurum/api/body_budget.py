@@ -14,31 +14,32 @@ class BodyBudget:
     It is not thread-safe; use it from one event loop.
 
     Args:
-        most: Bytes of all bodies together.
+        max_bytes: Bytes of all bodies together.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._held = 0
-        self._of: Counter[str] = Counter()  # by caller
+        self._held_by: Counter[str] = Counter()  # by caller
 
-    def take(self, caller: str, nbytes: int) -> None:
+    def reserve(self, caller: str, nbytes: int) -> None:
         """Reserves bytes for a caller. Raises ResourceExhaustedError if the budget or the caller's part is exceeded."""
-        if self._held + nbytes > self._most or self._of[caller] + nbytes > max(self._most // 2, nbytes):
+        if self._held + nbytes > self._max_bytes or self._held_by[caller] + nbytes > max(self._max_bytes // 2, nbytes):
             metrics.http_bodies_refused_total.inc()
             raise ResourceExhaustedError(
-                f"the bodies of requests have {self._held} bytes at the moment, and {self._most} are allowed in all; "
-                f"send again later, or smaller parts",
+                f"request bodies hold {self._held} of {self._max_bytes} bytes (AURUM_API_BODY_BUDGET_BYTES); "
+                f"retry later, or send smaller requests",
                 reason="BODY_BUDGET",
                 retry_after=_RETRY_AFTER,
             )
         self._held += nbytes
-        self._of[caller] += nbytes
+        self._held_by[caller] += nbytes
         metrics.http_body_bytes.set(self._held)
 
-    def give_back(self, caller: str, nbytes: int) -> None:
+    def release(self, caller: str, nbytes: int) -> None:
+        """Returns bytes that a caller had reserved."""
         self._held -= nbytes
-        self._of[caller] -= nbytes
-        if not self._of[caller]:
-            del self._of[caller]
+        self._held_by[caller] -= nbytes
+        if not self._held_by[caller]:
+            del self._held_by[caller]
         metrics.http_body_bytes.set(self._held)

@@ -1,13 +1,13 @@
 """The objects that the routes share, and the dependencies that provide them."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from aurum.api.access_control import AccessControl
+from aurum.api.accounting.today import TodayAccounts
 from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
@@ -18,7 +18,6 @@ from aurum.api.machine_cache import MachineCache
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
 from aurum.api.settings import ApiSettings
-from aurum.api.sustainability_schemas import TodayOut
 from aurum.maintenance.costs import CostTable
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import UnimplementedError
@@ -28,15 +27,7 @@ from aurum.runtime.health import Health
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.policy.policies import Policies
 from aurum.security.identity import Identity
-from aurum.sustainability.plan import Plan
-
-
-@dataclass(slots=True)
-class TodayKept:
-    """Cached answers about the use of the present day."""
-
-    answers: dict[tuple[int, str], tuple[float, TodayOut]] = field(default_factory=dict)  # by midnight and site
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+from aurum.sustainability.plan import AccountingPlan
 
 
 @dataclass(slots=True)
@@ -50,21 +41,21 @@ class ApiContext:
         faults: The injected faults.
         ingestion: Client of the ingestion service.
         prediction: Client of the prediction service.
-        plant: The in-memory view of all machines.
-        fallback: Answers when prediction cannot be reached.
-        alarms: The alarms of the plant.
-        feed: The event stream for consoles.
-        platform: The state of all processes, and notable traces.
-        plan: The accounting plan.
-        factors: Emission factors.
-        costs: The table of maintenance costs.
+        machine_cache: The in-memory view of all machines.
+        prediction_fallback: Answers when prediction cannot be reached.
+        alarm_service: The alarms of the plant.
+        live_feed: The event stream for consoles.
+        platform_view: The state of all processes, and notable traces.
+        accounting_plan: The accounting plan.
+        emission_factors: Emission factors.
+        today_accounts: The accounts of the present day.
+        cost_table: The table of maintenance costs.
         access_control: Authenticates and authorizes callers.
         ended_sessions: Sessions that were signed out.
         audit: The audit log.
         admin_servers: The admin servers of the other services, by name.
-        streams: Limits on long answers.
-        source: The source of readings whose callers name none.
-        today: Cached answers about the present day.
+        stream_shares: Limits on long answers.
+        own_source: The source of readings whose callers name none.
     """
 
     settings: ApiSettings
@@ -73,21 +64,21 @@ class ApiContext:
     faults: Faults
     ingestion: IngestionBackend
     prediction: PredictionBackend
-    plant: MachineCache
-    fallback: PredictionFallback
-    alarms: AlarmService
-    feed: LiveFeed
-    platform: PlatformView
-    plan: Plan
-    factors: EmissionFactors
-    costs: CostTable
+    machine_cache: MachineCache
+    prediction_fallback: PredictionFallback
+    alarm_service: AlarmService
+    live_feed: LiveFeed
+    platform_view: PlatformView
+    accounting_plan: AccountingPlan
+    emission_factors: EmissionFactors
+    today_accounts: TodayAccounts
+    cost_table: CostTable
     access_control: AccessControl
     ended_sessions: EndedSessions
     audit: AuditLog
     admin_servers: Mapping[str, HttpDependency]
-    streams: StreamShares
-    source: OwnSource
-    today: TodayKept = field(default_factory=TodayKept)
+    stream_shares: StreamShares
+    own_source: OwnSource
 
 
 async def _context(request: Request) -> ApiContext:
@@ -107,12 +98,12 @@ Caller = Annotated[Identity, Depends(_caller)]
 
 
 def require_feature(name: str) -> Callable[[ApiContext], Awaitable[None]]:
-    """Returns a route dependency that answers 501 if a feature is switched off."""
+    """Returns a route dependency that answers 501 if a feature is disabled."""
 
     async def check(context: Context) -> None:
         if not getattr(context.settings, f"feature_{name}"):
             raise UnimplementedError(
-                f"the feature {name} is switched off here (AURUM_FEATURE_{name.upper()})", reason="FEATURE_OFF"
+                f"the feature {name} is disabled (AURUM_FEATURE_{name.upper()})", reason="FEATURE_OFF"
             )
 
     return check

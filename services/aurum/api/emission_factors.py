@@ -10,12 +10,12 @@ from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.sustainability.factors import (
-    Factor,
+    EmissionFactor,
     FactorError,
     FactorProvider,
     FactorTable,
     Method,
-    built_in,
+    built_in_table,
     read_table,
 )
 from aurum.sustainability.hourly import Floats
@@ -36,7 +36,9 @@ class EmissionFactors:
     table: FactorTable
     providers: Sequence[FactorProvider]
 
-    async def of(self, zone: str, method: Method, first: int, count: int) -> tuple[list[Factor], str | None]:
+    async def factors_for(
+        self, zone: str, method: Method, first: int, count: int
+    ) -> tuple[list[EmissionFactor], str | None]:
         """Returns a factor for each hour, and a note if a provider failed.
 
         Args:
@@ -48,31 +50,32 @@ class EmissionFactors:
         Raises:
             InvalidArgumentError: There is no factor for an hour.
         """
-        found: dict[int, Factor] = {}
+        by_hour: dict[int, EmissionFactor] = {}
         problem = None
         if method == "location":
             for provider in self.providers:
                 try:
-                    given = await provider.hourly(zone, first, first + count)
+                    provided = await provider.hourly(zone, first, first + count)
                 except (AurumError, FactorError) as error:
-                    problem = f"hourly factors of zone {zone} are not at hand: {error}"
+                    problem = f"hourly factors of zone {zone} are unavailable: {error}"
                     continue
-                found = {**given, **found}
+                by_hour = {**provided, **by_hour}
         try:
             hours = range(first, first + count)
-            return [found.get(hour) or self.table.of(zone, method, hour) for hour in hours], problem
+            return [by_hour.get(hour) or self.table.factor_for(zone, method, hour) for hour in hours], problem
         except FactorError as error:
             raise InvalidArgumentError.of("site", str(error)) from error
 
 
-def numbers(factors: Sequence[Factor]) -> Floats:
+def factor_values(factors: Sequence[EmissionFactor]) -> Floats:
+    """Returns the factors as numbers in kgCO2e/kWh."""
     return np.array([factor.kg_per_kwh for factor in factors])
 
 
-def emission_factors(service: Service[ApiSettings]) -> EmissionFactors:
-    """Makes the providers and the table by the settings. Raises SettingsError if a setting or file is invalid."""
+def load_emission_factors(service: Service[ApiSettings]) -> EmissionFactors:
+    """Returns the emission factors that the settings name. Raises SettingsError if a setting or file is invalid."""
     settings = service.settings
-    table = built_in()
+    table = built_in_table()
     try:
         if settings.sustainability_factors is not None:
             with settings.sustainability_factors.open(encoding="utf-8", newline="") as lines:
@@ -83,19 +86,20 @@ def emission_factors(service: Service[ApiSettings]) -> EmissionFactors:
     except (OSError, FactorError) as error:
         raise SettingsError(f"emission factors cannot be read: {error}") from error
     if settings.sustainability_provider != "none":
-        providers.append(LastGoodFactors(_remote(service, settings)))
+        providers.append(LastGoodFactors(_remote_provider(service, settings)))
     return EmissionFactors(table, providers)
 
 
-def _remote(service: Service[ApiSettings], settings: ApiSettings) -> FactorProvider:
+def _remote_provider(service: Service[ApiSettings], settings: ApiSettings) -> FactorProvider:
     url = settings.sustainability_provider_url
     if not url or not url.startswith(("http://", "https://")):
         raise SettingsError(
-            "AURUM_SUSTAINABILITY_PROVIDER_URL must be the start of a URL where AURUM_SUSTAINABILITY_PROVIDER is set"
+            "AURUM_SUSTAINABILITY_PROVIDER_URL must be the base URL of the service, since "
+            "AURUM_SUSTAINABILITY_PROVIDER is set"
         )
     key = settings.sustainability_provider_key
     headers = {"auth-token": key.get_secret_value()} if key else {}
-    source = service.http_dependency(_PROVIDER, url.rstrip("/"), headers=headers)
+    client = service.http_dependency(_PROVIDER, url.rstrip("/"), headers=headers)
     if settings.sustainability_provider == "carbon_aware":
-        return CarbonAwareFactors(source)
-    return ElectricityMapsFactors(source)
+        return CarbonAwareFactors(client)
+    return ElectricityMapsFactors(client)

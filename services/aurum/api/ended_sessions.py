@@ -16,9 +16,9 @@ from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)
 
-_KIND = "session_end"  # kind of the event
-_EVERY, _WHILE_AWAY = 2.0, 5.0  # seconds between exchanges; while ingestion is unreachable
-_MOST = 10_000  # kept sessions; those that expire first are dropped first
+_EVENT_KIND = "session_end"
+_EXCHANGE_SECONDS, _RETRY_SECONDS = 2.0, 5.0  # between exchanges; while ingestion is unreachable
+_MAX_SESSIONS = 10_000  # those that expire first are dropped first
 
 
 class EndedSessions:
@@ -28,26 +28,26 @@ class EndedSessions:
         self._ingestion = ingestion
         self._clock = clock
         self._until: dict[str, float] = {}  # expiry of each session, by its id
-        self._waiting: collections.deque[tuple[str, float]] = collections.deque(maxlen=_MOST)
-        self._number = 0
+        self._unrecorded: collections.deque[tuple[str, float]] = collections.deque(maxlen=_MAX_SESSIONS)
+        self._last_number = 0
 
     def __contains__(self, session_id: object) -> bool:
         return session_id in self._until
 
     def end(self, session_id: str, until: float) -> None:
-        """Ends a session. until: When it would have expired, in seconds since 1970."""
-        self._note(session_id, until)
-        self._waiting.append((session_id, until))
+        """Ends a session at this replica. until: When it would have expired, in seconds since 1970."""
+        self._add(session_id, until)
+        self._unrecorded.append((session_id, until))
 
     async def run(self) -> None:
         """Exchanges ended sessions with the other replicas periodically. Runs until cancelled."""
         while True:
             try:
                 await self.exchange()
-                pause = _EVERY
+                pause = _EXCHANGE_SECONDS
             except AurumError as error:
-                logger.debug("ended sessions are not exchanged at the moment: %s", error.message)
-                pause = _WHILE_AWAY
+                logger.debug("ended sessions could not be exchanged and will be retried: %s", error.message)
+                pause = _RETRY_SECONDS
             await asyncio.sleep(pause)
 
     async def exchange(self) -> None:
@@ -56,19 +56,19 @@ class EndedSessions:
         Raises:
             AurumError: Ingestion did not answer. Unrecorded sessions are kept for the next exchange.
         """
-        while self._waiting:
-            session_id, until = self._waiting[0]
-            event = ingestion_pb2.Event(kind=_KIND, at_us=int(until * 1e6), id=session_id)
-            await self._ingestion.record([event])
-            self._waiting.popleft()
-        for event in await self._ingestion.events_after(_KIND, self._number, _MOST):
-            self._number = max(self._number, event.number)
-            self._note(event.id, event.at_us / 1e6)
+        while self._unrecorded:
+            session_id, until = self._unrecorded[0]
+            event = ingestion_pb2.Event(kind=_EVENT_KIND, at_us=int(until * 1e6), id=session_id)
+            await self._ingestion.record_events([event])
+            self._unrecorded.popleft()
+        for event in await self._ingestion.list_events_after(_EVENT_KIND, self._last_number, _MAX_SESSIONS):
+            self._last_number = max(self._last_number, event.number)
+            self._add(event.id, event.at_us / 1e6)
 
-    def _note(self, session_id: str, until: float) -> None:
+    def _add(self, session_id: str, until: float) -> None:
         now = self._clock()
         if until > now:
             self._until[session_id] = until
-        if len(self._until) > _MOST:
-            kept = sorted(self._until.items(), key=lambda each: each[1])[-_MOST // 2 :]
-            self._until = {each: end for each, end in kept if end > now}
+        if len(self._until) > _MAX_SESSIONS:
+            latest = sorted(self._until.items(), key=lambda item: item[1])[-_MAX_SESSIONS // 2 :]
+            self._until = {session_id: end for session_id, end in latest if end > now}

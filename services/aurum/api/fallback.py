@@ -22,11 +22,11 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 
 logger = logging.getLogger(__name__)
 
-_LAST = 64  # readings of each sensor for a rule that needs a history
+_HISTORY_READINGS = 64  # of each sensor, for a rule that needs a history
 
 
 @dataclass(frozen=True, slots=True)
-class Degraded:
+class DegradedPrediction:
     """An answer of the fallback.
 
     Attributes:
@@ -41,13 +41,13 @@ class Degraded:
 
 
 class PredictionFallback:
-    """Answers for machines when prediction does not. The plant view has their last good predictions."""
+    """Answers for the prediction service while it is unreachable. The machine cache has the last good predictions."""
 
-    def __init__(self, plant: MachineCache, ingestion: IngestionBackend) -> None:
-        self._plant = plant
+    def __init__(self, machine_cache: MachineCache, ingestion: IngestionBackend) -> None:
+        self._machine_cache = machine_cache
         self._ingestion = ingestion
 
-    async def answer(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded:
+    async def substitute(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> DegradedPrediction:
         """Returns the best available answer for a machine. Raises `error` if there is none."""
         degraded = self._last_good(machine_id, spec, error) or await self._by_rule(machine_id, spec, error)
         if degraded is None:
@@ -63,24 +63,24 @@ class PredictionFallback:
             }
         )
         logger.warning(
-            "a prediction is degraded: %s",
+            "answering with a degraded prediction: %s",
             prediction.degraded_reason,
             extra={"degraded_source": degraded.source, "prediction_age_seconds": round(degraded.age or 0.0, 1)},
         )
         return degraded
 
-    def _last_good(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded | None:
-        known = self._plant.last_good(machine_id) if spec.last_good else None
-        if known is None or known[1] > spec.last_good_max_age:
+    def _last_good(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> DegradedPrediction | None:
+        last_good = self._machine_cache.prediction_with_age(machine_id) if spec.last_good else None
+        if last_good is None or last_good[1] > spec.last_good_max_age:
             return None
-        prediction, age = known
+        prediction, age = last_good
         answer = prediction_pb2.PredictResponse()
         answer.CopyFrom(prediction)
         answer.degraded = True
-        answer.degraded_reason = f"the last prediction, {age:.0f} s old, stands in: {error.message}"
-        return Degraded(answer, "last_good", age)
+        answer.degraded_reason = f"the last prediction, {age:.0f} s old, is used: {error.message}"
+        return DegradedPrediction(answer, "last_good", age)
 
-    async def _by_rule(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> Degraded | None:
+    async def _by_rule(self, machine_id: str, spec: FallbackSpec, error: AurumError) -> DegradedPrediction | None:
         machine = await self._machine(machine_id) if spec.rule else None
         if machine is None:
             return None
@@ -94,10 +94,10 @@ class PredictionFallback:
             risk_score=result.risk,
             anomaly_score=result.risk,
             degraded=True,
-            degraded_reason=f"the rule by {result.rule} stands in: {error.message}",
+            degraded_reason=f"the fallback rule by {result.rule} is used: {error.message}",
             as_of_us=machine.last_seen_us,
         )
-        return Degraded(answer, "rule")
+        return DegradedPrediction(answer, "rule")
 
     async def _machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
         """Returns a machine with its latest readings, or None if it cannot be obtained.
@@ -105,22 +105,22 @@ class PredictionFallback:
         Raises:
             NotFoundError: There is no such machine.
         """
-        known = self._plant.machine(machine_id)
-        if known is not None:
-            return known
+        cached = self._machine_cache.get_machine(machine_id)
+        if cached is not None:
+            return cached
         try:
-            return await self._ingestion.machine(machine_id)
+            return await self._ingestion.get_machine(machine_id)
         except NotFoundError:
             raise
         except AurumError as error:
-            logger.warning("machine %s is not known here: %s", machine_id, error.message)
+            logger.warning("machine %s could not be loaded for the fallback rule: %s", machine_id, error.message)
             return None
 
     async def _history(self, machine_id: str) -> dict[str, Column]:
-        request = ingestion_pb2.QueryRequest(machine_ids=[machine_id], last=_LAST)
+        request = ingestion_pb2.QueryRequest(machine_ids=[machine_id], last=_HISTORY_READINGS)
         try:
-            found = await self._ingestion.query(request)
+            series = await self._ingestion.query_readings(request)
         except AurumError as error:
-            logger.warning("there is no history for a rule: %s", error.message)
+            logger.warning("no history could be loaded for the fallback rule: %s", error.message)
             return {}
-        return {series.sensor: (times, values) for series, times, values in columns(found)}
+        return {column.sensor: (times, values) for column, times, values in columns(series)}

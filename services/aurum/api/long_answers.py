@@ -13,12 +13,12 @@ from aurum.security.identity import Identity
 
 
 async def _event_place(request: Request, context: Context, caller: Caller) -> AsyncIterator[None]:
-    with _place("events", request, context, caller):
+    with _hold_place("events", request, context, caller):
         yield
 
 
 async def _query_place(request: Request, context: Context, caller: Caller) -> AsyncIterator[None]:
-    with _place("query", request, context, caller):
+    with _hold_place("query", request, context, caller):
         yield
 
 
@@ -28,10 +28,10 @@ QueryPlace = Depends(_query_place)
 
 
 @contextlib.contextmanager
-def _place(kind: Kind, request: Request, context: ApiContext, caller: Identity) -> Generator[None]:
+def _hold_place(kind: Kind, request: Request, context: ApiContext, caller: Identity) -> Generator[None]:
     with contextlib.ExitStack() as place:
         try:
-            place.enter_context(context.streams.place(kind, caller_of(request.scope, caller)))
+            place.enter_context(context.stream_shares.place(kind, caller_of(request.scope, caller)))
         except ResourceExhaustedError:
             request.state.beyond_own_share = True  # keeps the refusal from counting as overload
             raise

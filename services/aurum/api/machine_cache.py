@@ -20,10 +20,10 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_MS = 100
-_SCORED_AT_ONCE = 200  # machines in one round; the others follow in the next
+_MACHINES_PER_ROUND = 200  # that are scored; the others follow in the next round
 _MACHINES_PER_CALL = 4  # few, so that background scoring does not delay requested predictions
-_PROBE_EVERY, _HEARD_WITHIN = 3.0, 9.0  # seconds between probes; after the last answer, until unreachable
-_PROBE_SOON = 0.5  # seconds between probes while a service is unreachable
+_PROBE_SECONDS, _UNREACHABLE_AFTER = 3.0, 9.0  # between probes; since the last answer
+_UNREACHABLE_PROBE_SECONDS = 0.5  # between probes while a service is unreachable
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
 
 
@@ -39,7 +39,12 @@ class MachineView:
 
 
 class MachineCache:
-    """Follows all machines, keeps their predictions up to date, and tells what changed since a version."""
+    """Follows all machines, keeps their predictions up to date, and lists changes since a version.
+
+    Attributes:
+        problem: Why machines cannot be followed although ingestion answers; None if they are followed.
+        closed: Whether the cache is closed.
+    """
 
     def __init__(self, ingestion: IngestionBackend, prediction: PredictionBackend, refresh_interval: float) -> None:
         self._ingestion = ingestion
@@ -47,39 +52,40 @@ class MachineCache:
         self._refresh_interval = refresh_interval
         self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # latest change last
         self._version = 0
-        self._heard: dict[str, float] = {}  # service → time.monotonic() of its last answer
-        self._begun = time.monotonic()
-        self._seen, self._scored = asyncio.Event(), False
-        self.problem: str | None = None  # why the machines cannot be followed, though ingestion answers
+        self._last_answers: dict[str, float] = {}  # time.monotonic() by service
+        self._started = time.monotonic()
+        self._received, self._scored = asyncio.Event(), False
+        self.problem: str | None = None
         self.closed = False
 
     def close(self) -> None:
-        """Marks the view as closed, upon which event streams end."""
+        """Marks the cache as closed, upon which event streams end."""
         self.closed = True
 
-    def prediction_of(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
+    def latest_prediction(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
+        """Returns the latest prediction of a machine, or None."""
         view = self._views.get(machine_id)
         return view.prediction if view else None
 
-    def machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
+    def get_machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
         """Returns the last known state of a machine with the latest reading of each sensor, or None."""
         view = self._views.get(machine_id)
         return view.machine if view else None
 
-    def last_good(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
+    def prediction_with_age(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
         """Returns the latest prediction of a machine and its age in seconds, or None."""
         view = self._views.get(machine_id)
         return (view.prediction, time.time() - view.predicted_at) if view and view.prediction else None
 
-    def note_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
+    def store_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
         """Stores a prediction that a request obtained."""
         view = self._views.get(machine_id)
         if view:
             view.prediction, view.predicted_at = prediction, time.time()
-            view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # spares the background scoring
-            self._touch(view)
+            view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # makes background scoring unnecessary
+            self._mark_changed(view)
 
-    def machines_of(self, sites: frozenset[str]) -> int:
+    def count_machines(self, sites: frozenset[str]) -> int:
         """Returns the number of machines of some sites, or of all if `sites` is empty."""
         if not sites:
             return len(self._views)
@@ -87,6 +93,7 @@ class MachineCache:
 
     @property
     def version(self) -> int:
+        """A number that increases with each change of a machine."""
         return self._version
 
     def changed_since(self, version: int) -> Iterator[MachineView]:
@@ -96,11 +103,11 @@ class MachineCache:
                 return
             yield view
 
-    def first_look(self, within: float, scored: bool) -> str | None:
-        """Returns why the view is not ready, or None if it is ready.
+    def readiness_problem(self, within: float, scored: bool) -> str | None:
+        """Returns why the cache is not ready, or None if it is ready.
 
-        The view is ready when it has the data that the fallback needs. After `within` seconds it counts as ready
-        without them, since degraded answers are better than none. The problem that machines cannot be followed is
+        It is ready when it has the data that the fallback needs. After `within` seconds it counts as ready without
+        them, since degraded answers are better than none. The problem that machines cannot be followed is
         returned regardless of the time.
 
         Args:
@@ -109,70 +116,70 @@ class MachineCache:
         """
         if self.problem:
             return self.problem
-        if time.monotonic() > self._begun + within:
+        if time.monotonic() > self._started + within:
             return None
-        if not self._seen.is_set():
-            return "the machines are not known yet"
+        if not self._received.is_set():
+            return "the machines are not loaded yet"
         return "the machines have no predictions yet" if scored and not self._scored else None
 
-    def unreachable(self) -> list[str]:
+    def unreachable_services(self) -> list[str]:
         """Returns the names of the services that have not answered for a while."""
-        since = time.monotonic() - _HEARD_WITHIN
-        return [name for name in ("ingestion", "prediction") if self._heard.get(name, -1e9) < since]
+        since = time.monotonic() - _UNREACHABLE_AFTER
+        return [name for name in ("ingestion", "prediction") if self._last_answers.get(name, -1e9) < since]
 
-    async def probe(self) -> None:
+    async def probe_services(self) -> None:
         """Checks periodically which services answer. Runs until cancelled."""
         while True:
             for name, backend in (("ingestion", self._ingestion), ("prediction", self._prediction)):
                 try:
                     with criticality_scope(Criticality.ALARM):  # an overloaded service must still answer probes
-                        await backend.check()
+                        await backend.check_health()
                 except AurumError as error:
-                    logger.warning("%s does not answer: %s", name, error.message)
+                    logger.warning("the health check of %s failed: %s", name, error.message)
                 else:
-                    self._heard[name] = time.monotonic()
-            await asyncio.sleep(_PROBE_SOON if self.unreachable() else _PROBE_EVERY)
+                    self._last_answers[name] = time.monotonic()
+            await asyncio.sleep(_UNREACHABLE_PROBE_SECONDS if self.unreachable_services() else _PROBE_SECONDS)
 
-    async def follow(self) -> None:
+    async def follow_machines(self) -> None:
         """Follows the state of all machines. Runs until cancelled."""
         backoff = _BACKOFF
         while True:
             try:
-                async for response in self._ingestion.watch(_WATCH_INTERVAL_MS):
+                async for response in self._ingestion.watch_machines(_WATCH_INTERVAL_MS):
                     backoff = _BACKOFF
                     self.problem = None
                     for machine in response.machines:
-                        self._take(machine)
-                    self._seen.set()
+                        self._update_machine(machine)
+                    self._received.set()
             except AurumError as error:
-                logger.warning("machines are not followed at the moment: %s", error.message)
+                logger.warning("the stream of machine states broke and will be reopened: %s", error.message)
                 # If ingestion is unreachable, all replicas are affected, and degraded answers are better than none
-                away = isinstance(error, UnavailableError | DeadlineError)
-                self.problem = None if away else f"the machines cannot be followed: {error.message}"
+                unreachable = isinstance(error, UnavailableError | DeadlineError)
+                self.problem = None if unreachable else f"the machines cannot be followed: {error.message}"
             await asyncio.sleep(backoff)
             backoff = min(_MAX_BACKOFF, 2 * backoff)
 
-    async def score(self) -> None:
-        """Predicts periodically for machines with new readings, longest-waiting ones first. Runs until cancelled."""
-        await self._seen.wait()
+    async def score_machines(self) -> None:
+        """Predicts periodically for machines with new readings, the longest waiting first. Runs until cancelled."""
+        await self._received.wait()
         while True:
             started = time.monotonic()
-            before = time.time() - self._refresh_interval
+            predicted_before = time.time() - self._refresh_interval
             due = [
                 view
                 for view in self._views.values()
-                if view.machine.last_seen_us > view.scored_us and view.predicted_at <= before
+                if view.machine.last_seen_us > view.scored_us and view.predicted_at <= predicted_before
             ]
             due.sort(key=lambda view: view.scored_us)
-            part = due[:_SCORED_AT_ONCE]
+            part = due[:_MACHINES_PER_ROUND]
             try:
-                await self._score(part)
+                await self._score_views(part)
                 self._scored = self._scored or len(part) == len(due)
             except AurumError as error:
-                logger.warning("machines are not scored at the moment: %s", error.message)
+                logger.warning("background scoring failed and will be retried: %s", error.message)
             await asyncio.sleep(max(0.2, self._refresh_interval - (time.monotonic() - started)))
 
-    async def _score(self, views: list[MachineView]) -> None:
+    async def _score_views(self, views: list[MachineView]) -> None:
         for start in range(0, len(views), _MACHINES_PER_CALL):
             part = views[start : start + _MACHINES_PER_CALL]
             with (
@@ -184,16 +191,16 @@ class MachineCache:
                 view.scored_us = view.machine.last_seen_us
                 if item.HasField("prediction"):
                     view.prediction, view.predicted_at = item.prediction, time.time()
-                    self._touch(view)
+                    self._mark_changed(view)
 
-    def _take(self, machine: ingestion_pb2.Machine) -> None:
+    def _update_machine(self, machine: ingestion_pb2.Machine) -> None:
         view = self._views.get(machine.machine_id)
         if view is None:
             view = self._views[machine.machine_id] = MachineView(machine)
         view.machine = machine
-        self._touch(view)
+        self._mark_changed(view)
 
-    def _touch(self, view: MachineView) -> None:
+    def _mark_changed(self, view: MachineView) -> None:
         self._version += 1
         view.version = self._version
         self._views.move_to_end(view.machine.machine_id)

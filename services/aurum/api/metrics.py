@@ -25,8 +25,10 @@ event_streams = Gauge("event_streams", "Open event streams, one for each console
 
 
 def track_request(method: str, endpoint: str, status_code: int | str) -> None:
+    """Counts an HTTP request. endpoint: The template of its path."""
     http_requests_total.labels(bounded("method", method), endpoint, str(status_code)).inc(exemplar=exemplar())
 
 
 def track_request_duration(method: str, endpoint: str, seconds: float) -> None:
+    """Records the duration of an HTTP request. endpoint: The template of its path."""
     http_request_duration_seconds.labels(bounded("method", method), endpoint).observe(seconds, exemplar())

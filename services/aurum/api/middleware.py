@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from aurum.api import metrics
 from aurum.api.access_control import AccessControl
 from aurum.api.body_budget import BodyBudget
-from aurum.api.problems import BodyTooLargeError, of_error, problem
+from aurum.api.problems import BodyTooLargeError, error_response, problem_response
 from aurum.resilience import (
     ConcurrencyLimit,
     Criticality,
@@ -44,8 +44,8 @@ from aurum.security.identity import Identity
 logger = logging.getLogger("aurum.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-_QUIET = frozenset(PROBES)  # probes and scrapes are counted, but not logged
-_ALWAYS = _QUIET | {"/health", "/api/events"}  # exempt from admission; event streams have a limit of their own
+_UNLOGGED = frozenset(PROBES)  # probes and scrapes are counted, but not logged
+_EXEMPT = _UNLOGGED | {"/health", "/api/events"}  # from admission; event streams have a limit of their own
 # Paths whose POST has the class of the method that it calls
 _WRITES = {
     "/api/readings": METHODS[f"/{INGESTION_SERVICE}/Write"],
@@ -96,12 +96,13 @@ class RequestMiddleware:
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles a request. Connections other than HTTP go to the application as they are."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        stated = headers.get("x-request-id", "")
+        request_id = stated if _REQUEST_ID.fullmatch(stated) else uuid.uuid4().hex
         token = set_request_context(request_id=request_id)
         started = time.perf_counter()
         exchange = _Exchange(
@@ -110,27 +111,30 @@ class RequestMiddleware:
             send,
             request_id,
             max_body_bytes=self._max_body_bytes,
-            last=self._health.draining,
+            closing=self._health.draining,
         )
         metrics.http_requests_in_progress.inc()
         try:
             try:
-                await self._let_in(scope, headers)
-                await self._answer(scope, headers, exchange)
+                await self._authorize(scope, headers)
+                await self._handle(scope, headers, exchange)
             except AurumError as error:
                 if exchange.status is None:
-                    await of_error(error)(scope, exchange.receive, exchange.send)
+                    await error_response(error)(scope, exchange.receive, exchange.send)
         finally:
             seconds = time.perf_counter() - started
-            exchange.free_body()
+            exchange.release_body()
             metrics.http_requests_in_progress.dec()
-            _account(scope, self._endpoint(scope), exchange, seconds)
+            _record_request(scope, self._endpoint(scope), exchange, seconds)
             reset_request_context(token)
 
-    async def _let_in(self, scope: Scope, headers: Headers) -> None:
+    async def _authorize(self, scope: Scope, headers: Headers) -> None:
         """Authenticates and authorizes the caller, and stores the identity in the scope's state.
 
-        Raises UnauthenticatedError, PermissionDeniedError or ResourceExhaustedError.
+        Raises:
+            UnauthenticatedError: The credentials are missing or wrong.
+            PermissionDeniedError: The caller may not make this request.
+            ResourceExhaustedError: The caller exceeds its rate.
         """
         client = scope.get("client")
         address = client[0] if client else ""
@@ -142,31 +146,31 @@ class RequestMiddleware:
     def _endpoint(self, scope: Scope) -> str:
         """Returns the path template of a request, also if it was refused before routing."""
         route = scope.get("route") or next(
-            (each for each in self._routes if each.matches(scope)[0] is not Match.NONE), None
+            (route for route in self._routes if route.matches(scope)[0] is not Match.NONE), None
         )
         return getattr(route, "path", None) or "unmatched"
 
-    async def _answer(self, scope: Scope, headers: Headers, exchange: "_Exchange") -> None:
+    async def _handle(self, scope: Scope, headers: Headers, exchange: "_Exchange") -> None:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._max_body_bytes:
             error = BodyTooLargeError(self._max_body_bytes)
-            await problem(413, error.detail)(scope, exchange.receive, exchange.send)
+            await problem_response(413, error.detail)(scope, exchange.receive, exchange.send)
             return
-        if scope["path"] in _ALWAYS:
+        if scope["path"] in _EXEMPT:
             await self._app(scope, exchange.receive, exchange.send)
             return
         caller = caller_of(scope, scope["state"]["identity"])
-        exchange.hold_body(self._bodies, caller, int(length) if length.isdigit() else 0)
+        exchange.reserve_body(self._bodies, caller, int(length) if length.isdigit() else 0)
         criticality = _criticality(scope, headers)
         seconds = _timeout(headers)
         with received_deadline(seconds), criticality_scope(criticality):
-            async with self._place(criticality, exchange, scope["state"]), exchange.wanted(seconds):
+            async with self._hold_place(criticality, exchange, scope["state"]), exchange.cancel_if_unwanted(seconds):
                 if self._faults.any:
-                    exchange.drip = await self._faults.strike(scope["path"])
+                    exchange.delay = await self._faults.strike(scope["path"])
                 await self._app(scope, exchange.receive, exchange.send)
 
     @contextlib.asynccontextmanager
-    async def _place(
+    async def _hold_place(
         self, criticality: Criticality, exchange: "_Exchange", state: Mapping[str, Any]
     ) -> AsyncGenerator[None]:
         """Holds one of the places of the admission limit. Raises ResourceExhaustedError if none is free."""
@@ -192,20 +196,20 @@ class _Exchange:
     Attributes:
         status: Status of the answer; None before it has started.
         received: Received bytes of the body.
-        drip: Seconds of delay before each part of the answer, by an injected fault.
+        delay: Seconds of delay before each part of the answer, by an injected fault.
     """
 
     def __init__(
-        self, headers: Headers, receive: Receive, send: Send, request_id: str, *, max_body_bytes: int, last: bool
+        self, headers: Headers, receive: Receive, send: Send, request_id: str, *, max_body_bytes: int, closing: bool
     ) -> None:
         self.status: int | None = None
         self.received = 0
-        self.drip = 0.0
+        self.delay = 0.0
         self._receive = receive
         self._send = send
         self._request_id = request_id
         self._max_body_bytes = max_body_bytes
-        self._last = last
+        self._closing = closing
         self._encrypted = headers.get("x-forwarded-proto") == "https"  # TLS terminates in front of the API
         self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._body_given = False
@@ -238,39 +242,40 @@ class _Exchange:
             self._body_done.set()
         return message
 
-    def hold_body(self, budget: BodyBudget, caller: str, nbytes: int) -> None:
+    def reserve_body(self, budget: BodyBudget, caller: str, nbytes: int) -> None:
         """Reserves budget for the body. Raises ResourceExhaustedError."""
         self._budget, self._caller = budget, caller
         self._reserve(nbytes)
 
-    def free_body(self) -> None:
+    def release_body(self) -> None:
         """Returns the reserved budget."""
         if self._budget is not None:
-            self._budget.give_back(self._caller, self._reserved)
+            self._budget.release(self._caller, self._reserved)
             self._reserved = 0
 
     def _reserve(self, nbytes: int) -> None:
         if self._budget is not None and nbytes:
-            self._budget.take(self._caller, nbytes)
+            self._budget.reserve(self._caller, nbytes)
             self._reserved += nbytes
 
     async def send(self, message: Message) -> None:
+        """Sends a part of the answer, with the headers that every answer has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            out = MutableHeaders(scope=message)
-            out["X-Request-ID"] = self._request_id
-            out["X-Content-Type-Options"] = "nosniff"
-            out.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
             if self._encrypted:
-                out["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+                headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
             if trace_id := current_trace_id():
-                out["X-Trace-ID"] = trace_id
-            if self._last:
-                out["Connection"] = "close"
-        if self.drip:
-            await asyncio.sleep(self.drip)
-        ends = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if ends and self._body_expected and not self._body_done.is_set():
+                headers["X-Trace-ID"] = trace_id
+            if self._closing:
+                headers["Connection"] = "close"
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if is_last and self._body_expected and not self._body_done.is_set():
             await self._send({**message, "more_body": True})
             await self._discard_body()
             message = {"type": "http.response.body"}
@@ -288,7 +293,7 @@ class _Exchange:
                         return
 
     @contextlib.asynccontextmanager
-    async def wanted(self, seconds: float | None) -> AsyncGenerator[None]:
+    async def cancel_if_unwanted(self, seconds: float | None) -> AsyncGenerator[None]:
         """Cancels the block when the client's timeout expires, or when it disconnects before the answer starts.
 
         Raises:
@@ -298,13 +303,13 @@ class _Exchange:
         if not self._body_expected:
             self._body_done.set()
         self._watched = True  # after the end of the body, only the watch task calls the server's receive
-        watch = asyncio.create_task(self._watch(task), name="client-watch")
+        watch = asyncio.create_task(self._watch_client(task), name="client-watch")
         try:
             # Expires after the deadline of the work by a margin, in which the work can still return a better answer
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as error:
-            raise DeadlineError(f"no answer within the time that {TIMEOUT_HEADER} allows") from error
+            raise DeadlineError(f"the request was not answered within the {TIMEOUT_HEADER}") from error
         except asyncio.CancelledError:
             if task is None or not self._gone.is_set():
                 raise
@@ -313,7 +318,7 @@ class _Exchange:
         finally:
             watch.cancel()
 
-    async def _watch(self, task: "asyncio.Task[None] | None") -> None:
+    async def _watch_client(self, task: "asyncio.Task[None] | None") -> None:
         await self._body_done.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -323,7 +328,7 @@ class _Exchange:
 
 
 def caller_of(scope: Scope, identity: Identity) -> str:
-    """Returns the name under which shares of bodies and places are counted.
+    """Returns the name under which a caller's shares of bodies and places are counted.
 
     It is the identity, or the client's address if callers are not authenticated.
     """
@@ -339,7 +344,9 @@ def _timeout(headers: Headers) -> float | None:
     try:
         seconds = parse_duration(text if text[-1:].isalpha() else f"{text}s")
     except ValueError as error:
-        raise InvalidArgumentError.of(TIMEOUT_HEADER, f"{text!r} is no time; write seconds, such as 1.5") from error
+        raise InvalidArgumentError.of(
+            TIMEOUT_HEADER, f"{text!r} is not a duration; write seconds, such as 1.5"
+        ) from error
     if seconds <= 0:
         raise InvalidArgumentError.of(TIMEOUT_HEADER, "must be above 0 seconds")
     return seconds
@@ -349,11 +356,11 @@ def _criticality(scope: Scope, headers: Headers) -> Criticality:
     """Returns the stated criticality of a request, else the one of its path. Raises InvalidArgumentError."""
     stated = headers.get(CRITICALITY_KEY)
     if stated is not None:
-        found = Criticality.parse(stated)
-        if found is None:
-            names = ", ".join(each.name.lower() for each in Criticality)
-            raise InvalidArgumentError.of(CRITICALITY_KEY, f"{stated!r} is none of {names}")
-        return found
+        criticality = Criticality.parse(stated)
+        if criticality is None:
+            names = ", ".join(known.name.lower() for known in Criticality)
+            raise InvalidArgumentError.of(CRITICALITY_KEY, f"{stated!r} is not one of {names}")
+        return criticality
     path: str = scope["path"]
     if path.startswith("/api/alarms"):
         return Criticality.ALARM
@@ -361,12 +368,12 @@ def _criticality(scope: Scope, headers: Headers) -> Criticality:
     return method.criticality if method else Criticality.QUERY
 
 
-def _account(scope: Scope, endpoint: str, exchange: _Exchange, seconds: float) -> None:
+def _record_request(scope: Scope, endpoint: str, exchange: _Exchange, seconds: float) -> None:
     """Records the metrics and the access log line of a finished request."""
     method, status = scope["method"], exchange.status or 500
     metrics.track_request(method, endpoint, status)
     metrics.track_request_duration(method, endpoint, seconds)
-    if endpoint not in _QUIET:
+    if endpoint not in _UNLOGGED:
         logger.info(
             "%s %s %d",
             method,

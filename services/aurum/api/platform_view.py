@@ -15,17 +15,17 @@ from aurum.runtime.errors import AurumError, NotFoundError
 from aurum.runtime.http.client import HttpDependency
 from aurum.runtime.telemetry.span_ring import NotableTrace, SpanRing
 
-_AGAIN_AFTER = 1.0  # seconds for which the result of a poll is reused
-_PERIOD = 15.0  # longest period of rates, in seconds
-_MOST_INSTANCES = 20  # of one service
-_MOST_LOOKS = 32  # kept polls of one process
-_MOST_TRACES = 40
-_COLLECTED_AT_ONCE = 4  # traces in one round
-_COLLECT_EVERY = 1.0  # seconds
-_RANK = 0.95
+_REUSE_SECONDS = 1.0  # for which the result of a poll is reused
+_RATE_SECONDS = 15.0  # longest period of rates
+_MAX_PROCESSES = 20  # of one service
+_MAX_POLLS = 32  # kept polls of one process
+_MAX_TRACES = 40
+_TRACES_PER_ROUND = 4
+_ROUND_SECONDS = 1.0
+_QUANTILE = 0.95
 
 
-_Looks = collections.deque[tuple[float, Mapping[str, Any]]]  # time.monotonic() and state of each poll, oldest first
+_Polls = collections.deque[tuple[float, Mapping[str, Any]]]  # time.monotonic() and state of each poll, oldest first
 
 
 class PlatformView:
@@ -47,9 +47,9 @@ class PlatformView:
         self._own = own
         self._servers = servers
         self._spans = spans
-        self._looks: dict[tuple[str, str], _Looks] = {}  # by service and address
+        self._polls: dict[tuple[str, str], _Polls] = {}  # by service and address
         self._latest: tuple[float, list[dict[str, Any]]] = (float("-inf"), [])
-        self._looking = asyncio.Lock()
+        self._poll_lock = asyncio.Lock()
         self._traces: collections.OrderedDict[str, tuple[NotableTrace, list[dict[str, Any]]]] = (
             collections.OrderedDict()
         )
@@ -60,22 +60,30 @@ class PlatformView:
 
         A process that cannot be reached has `reachable` false and a `reason`.
         """
-        async with self._looking:
-            at, found = self._latest
-            if time.monotonic() - at < _AGAIN_AFTER:
-                return found
-            others = await asyncio.gather(*(self._of(service, server) for service, server in self._servers.items()))
+        async with self._poll_lock:
+            polled_at, states = self._latest
+            if time.monotonic() - polled_at < _REUSE_SECONDS:
+                return states
+            others = await asyncio.gather(
+                *(self._poll_service(service, server) for service, server in self._servers.items())
+            )
             own = {"reachable": True, "address": None, **self._own()}
-            itself = (own["instance"], own["pid"])
-            states = [each for part in others for each in part if (each.get("instance"), each.get("pid")) != itself]
-            found = [self._with_rates(each) for each in [own, *states]]
-            seen = {(each["service"], each["address"] or "") for each in found}
-            self._looks = {key: looks for key, looks in self._looks.items() if key in seen}
-            self._latest = (time.monotonic(), found)
-            return found
+            own_process = (own["instance"], own["pid"])
+            other_states = [
+                state for part in others for state in part if (state.get("instance"), state.get("pid")) != own_process
+            ]
+            states = [self._with_rates(state) for state in [own, *other_states]]
+            polled = {(state["service"], state["address"] or "") for state in states}
+            self._polls = {key: polls for key, polls in self._polls.items() if key in polled}
+            self._latest = (time.monotonic(), states)
+            return states
 
-    async def each(self, service: str, ask: Callable[[HttpDependency, str], Awaitable[Any]]) -> list[Any]:
-        """Calls `ask` for each process of a service and returns the answers.
+    async def call_processes(self, service: str, call: Callable[[HttpDependency, str], Awaitable[Any]]) -> list[Any]:
+        """Calls the admin server of each process of a service and returns the answers.
+
+        Args:
+            service: The service.
+            call: Makes the call, given the client and the address of the process.
 
         Raises:
             NotFoundError: There is no such service.
@@ -84,12 +92,14 @@ class PlatformView:
         server = self._servers.get(service)
         if server is None:
             raise NotFoundError(
-                f"there is no service {service!r} here; there are {', '.join(self._servers)}", reason="NO_SUCH_SERVICE"
+                f"there is no service {service!r}; the services are {', '.join(self._servers)}",
+                reason="NO_SUCH_SERVICE",
             )
-        return [await ask(server, address) for address in await _addresses(server.address)]
+        return [await call(server, address) for address in await _resolve(server.address)]
 
     @property
     def keeps_traces(self) -> bool:
+        """Whether notable traces are kept."""
         return self._spans is not None
 
     @property
@@ -104,23 +114,23 @@ class PlatformView:
     async def collect(self) -> None:
         """Collects the spans of notable traces from all processes before they discard them. Runs until cancelled."""
         while self._spans is not None:
-            await asyncio.sleep(_COLLECT_EVERY)
+            await asyncio.sleep(_ROUND_SECONDS)
             added = self._spans.added
             if added == self._collected:
                 continue
-            fresh: dict[str, NotableTrace] = {}  # the newest of each name, so that a frequent one hides no other
+            new: dict[str, NotableTrace] = {}  # the newest of each name, so that a frequent one hides no other
             for trace in self._spans.notable:
                 if trace.trace_id not in self._traces:
-                    fresh.setdefault(trace.name, trace)
-            if len(fresh) <= _COLLECTED_AT_ONCE:
+                    new.setdefault(trace.name, trace)
+            if len(new) <= _TRACES_PER_ROUND:
                 self._collected = added
-            for trace in reversed(list(fresh.values())[:_COLLECTED_AT_ONCE]):
-                self._traces[trace.trace_id] = (trace, await self._gather(trace.trace_id, self._spans))
-                while len(self._traces) > _MOST_TRACES:
+            for trace in reversed(list(new.values())[:_TRACES_PER_ROUND]):
+                self._traces[trace.trace_id] = (trace, await self._collect_spans(trace.trace_id, self._spans))
+                while len(self._traces) > _MAX_TRACES:
                     self._traces.popitem(last=False)
 
-    async def _gather(self, trace_id: str, own: SpanRing) -> list[dict[str, Any]]:
-        async def of(server: HttpDependency) -> list[dict[str, Any]]:
+    async def _collect_spans(self, trace_id: str, own: SpanRing) -> list[dict[str, Any]]:
+        async def spans_of(server: HttpDependency) -> list[dict[str, Any]]:
             try:
                 with criticality_scope(Criticality.BATCH):
                     answer = await server.get_json("/spans", {"trace_id": trace_id})
@@ -128,29 +138,33 @@ class PlatformView:
                 return []  # the failing service may be the reason for the trace
             return list(answer["spans"])
 
-        parts = [own.trace(trace_id), *await asyncio.gather(*(of(server) for server in self._servers.values()))]
+        parts = [own.trace(trace_id), *await asyncio.gather(*(spans_of(server) for server in self._servers.values()))]
         spans = {span["span_id"]: span for part in parts for span in part}
         return sorted(spans.values(), key=lambda span: span["start"])
 
-    async def _of(self, service: str, server: HttpDependency) -> list[dict[str, Any]]:
+    async def _poll_service(self, service: str, server: HttpDependency) -> list[dict[str, Any]]:
         try:
-            addresses = await _addresses(server.address)
+            addresses = await _resolve(server.address)
         except OSError as error:
-            return [_missing(service, server.address, f"{server.address} has no address: {error.strerror}")]
-        return list(await asyncio.gather(*(state_of(service, server, "/overview", address) for address in addresses)))
+            return [
+                _unreachable_state(service, server.address, f"{server.address} cannot be resolved: {error.strerror}")
+            ]
+        return list(
+            await asyncio.gather(*(poll_process(service, server, "/overview", address) for address in addresses))
+        )
 
     def _with_rates(self, state: dict[str, Any]) -> dict[str, Any]:
         if not state["reachable"]:
             return state
-        looks = self._looks.setdefault((state["service"], state["address"] or ""), _Looks(maxlen=_MOST_LOOKS))
+        polls = self._polls.setdefault((state["service"], state["address"] or ""), _Polls(maxlen=_MAX_POLLS))
         now = time.monotonic()
-        if looks and looks[-1][1]["pid"] != state["pid"]:
-            looks.clear()  # the process was restarted
-        while looks and now - looks[0][0] > _PERIOD:
-            looks.popleft()
-        looks.append((now, state))
-        before_at, before = looks[0]
-        return {**state, "rates": rates(before, state, now - before_at)}
+        if polls and polls[-1][1]["pid"] != state["pid"]:
+            polls.clear()  # the process was restarted
+        while polls and now - polls[0][0] > _RATE_SECONDS:
+            polls.popleft()
+        polls.append((now, state))
+        polled_at, before = polls[0]
+        return {**state, "rates": rates(before, state, now - polled_at)}
 
 
 def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> dict[str, float | None] | None:
@@ -166,7 +180,7 @@ def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -
     return {
         "requests_per_second": requests / seconds,
         "error_ratio": (last["failed"] - first["failed"]) / requests if requests else None,
-        "p95_seconds": _centile(first, last),
+        "p95_seconds": _percentile(first, last),
         "readings_per_second": (after["readings"] - before["readings"]) / seconds,
         "batches_per_second": (after["batches"] - before["batches"]) / seconds,
         "predictions_per_second": (after["predictions"] - before["predictions"]) / seconds,
@@ -175,38 +189,38 @@ def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -
     }
 
 
-def _centile(first: Mapping[str, Any], last: Mapping[str, Any]) -> float | None:
+def _percentile(first: Mapping[str, Any], last: Mapping[str, Any]) -> float | None:
     """Returns the percentile by linear interpolation within a bucket, like Prometheus's histogram_quantile."""
     earlier = dict(zip(first["bounds"], first["counts"], strict=True))
     observed = last["observed"] - first["observed"]
     if observed <= 0:
         return None
-    wanted = _RANK * observed
+    target = _QUANTILE * observed
     lower_bound = lower_count = 0.0
     for bound, count in zip(last["bounds"], last["counts"], strict=True):
         within = count - earlier.get(bound, 0.0)
-        if within >= wanted:
-            share = (wanted - lower_count) / (within - lower_count) if within > lower_count else 1.0
+        if within >= target:
+            share = (target - lower_count) / (within - lower_count) if within > lower_count else 1.0
             return float(lower_bound + (bound - lower_bound) * share)
         lower_bound, lower_count = bound, within
     return float(lower_bound)
 
 
-async def state_of(service: str, server: HttpDependency, path: str, address: str) -> dict[str, Any]:
-    """Returns the state of a process from a path of its admin server, or a state that says why it is unreachable."""
+async def poll_process(service: str, server: HttpDependency, path: str, address: str) -> dict[str, Any]:
+    """Returns the state of a process from a path of its admin server, or one that says why it is unreachable."""
     try:
         return {"reachable": True, "address": address, **await server.get_json(path, at=address)}
     except AurumError as error:
-        return _missing(service, address, error.message)
+        return _unreachable_state(service, address, error.message)
 
 
-def _missing(service: str, address: str, reason: str) -> dict[str, Any]:
+def _unreachable_state(service: str, address: str, reason: str) -> dict[str, Any]:
     return {"service": service, "reachable": False, "address": address, "reason": reason}
 
 
-async def _addresses(address: str) -> Sequence[str]:
+async def _resolve(address: str) -> Sequence[str]:
     """Resolves a name to the addresses of all its processes, such as the pods of a headless service. Raises OSError."""
     host, _, port = address.rpartition(":")
-    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-    hosts = sorted({str(each[4][0]) for each in found})[:_MOST_INSTANCES]
-    return [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in hosts]
+    answers = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    hosts = sorted({str(answer[4][0]) for answer in answers})[:_MAX_PROCESSES]
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts]

@@ -20,24 +20,27 @@ from aurum.runtime.telemetry.tracing import current_trace_id
 logger = logging.getLogger(__name__)
 
 _RETRY_AFTER = 1  # seconds, if the error names none
-_SHOWN = 20  # wrong fields in one answer
+_MAX_ERRORS = 20  # invalid fields in one answer
 
 
 class ProblemOut(BaseModel):
-    """RFC 9457."""
+    """A problem by RFC 9457."""
 
     type: str
     title: str
     status: int
     detail: str
     trace_id: str
-    errors: list[dict[str, Any]] = Field([], description="The wrong fields, each with field, row and detail.")
+    errors: list[dict[str, Any]] = Field([], description="The invalid fields, each with field, row and detail.")
 
 
 _PROBLEM = {"content": {"application/problem+json": {"schema": ProblemOut.model_json_schema()}}}
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What is wrong with the request, or with who sends it.", **_PROBLEM},
-    "5XX": {"description": "What the platform cannot do at the moment, or not here.", **_PROBLEM},
+    "4XX": {"description": "The request is invalid, or the caller may not make it.", **_PROBLEM},
+    "5XX": {
+        "description": "The platform cannot handle the request at the moment, or not in this installation.",
+        **_PROBLEM,
+    },
 }
 
 
@@ -45,10 +48,10 @@ class BodyTooLargeError(HTTPException):
     """A request's body is larger than allowed."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(413, f"the body is larger than {limit} bytes, which is the limit (AURUM_API_MAX_BODY_BYTES)")
+        super().__init__(413, f"the body exceeds {limit} bytes (AURUM_API_MAX_BODY_BYTES)")
 
 
-def problem(
+def problem_response(
     status: int,
     detail: str,
     *,
@@ -63,7 +66,7 @@ def problem(
         status: The HTTP status.
         detail: What is wrong, as a sentence.
         kind: The last part of the problem's type; by default from the status.
-        errors: The wrong fields, each with field, row and detail.
+        errors: The invalid fields, each with field, row and detail.
         retry_after: Seconds after which the client may retry.
         headers: Further headers.
     """
@@ -76,7 +79,7 @@ def problem(
         "trace_id": current_trace_id(),
     }
     if errors:
-        content["errors"] = list(errors)[:_SHOWN]
+        content["errors"] = list(errors)[:_MAX_ERRORS]
     headers = dict(headers or {})
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="AurumAI"'
@@ -85,15 +88,15 @@ def problem(
     return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
 
 
-def of_error(error: AurumError) -> JSONResponse:
+def error_response(error: AurumError) -> JSONResponse:
     """Counts an error of the domain and returns it as a problem response."""
     metrics.track_error(error.reason)
     status = 405 if isinstance(error, MethodNotAllowedError) else http_status(error.code.name)
-    response = problem(
+    response = problem_response(
         status,
         error.message,
         kind=error.reason.lower().replace("_", "-"),
-        errors=[{"field": each.field, "detail": each.description} for each in error.violations],
+        errors=[{"field": violation.field, "detail": violation.description} for violation in error.violations],
         retry_after=error.retry_after,
     )
     if isinstance(error, MethodNotAllowedError):
@@ -106,12 +109,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(AurumError)
     async def domain(request: Request, error: AurumError) -> JSONResponse:
-        return of_error(error)
+        return error_response(error)
 
     @app.exception_handler(TableError)
     async def table(request: Request, error: TableError) -> JSONResponse:
         metrics.track_error("INVALID_READINGS")
-        return problem(
+        return problem_response(
             422,
             str(error),
             kind="invalid-readings",
@@ -122,20 +125,23 @@ def install(app: FastAPI) -> None:
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
         metrics.track_error("INVALID_ARGUMENT")
         errors = [
-            {"field": ".".join(str(part) for part in each["loc"]), "detail": each["msg"]} for each in error.errors()
+            {"field": ".".join(str(part) for part in mistake["loc"]), "detail": mistake["msg"]}
+            for mistake in error.errors()
         ]
         first = errors[0] if errors else {"field": "request", "detail": "is not valid"}
-        return problem(422, f"{first['field']}: {first['detail']}", kind="invalid-argument", errors=errors)
+        return problem_response(422, f"{first['field']}: {first['detail']}", kind="invalid-argument", errors=errors)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         detail = error.detail
         if error.status_code == 404 and detail == "Not Found":
-            detail = f"there is nothing at {request.url.path}; /docs lists what there is"
-        return problem(error.status_code, detail, headers=dict(error.headers or {}))
+            detail = f"there is no route {request.url.path}; /docs lists the routes"
+        return problem_response(error.status_code, detail, headers=dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         metrics.track_error(type(error).__name__)
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem(500, "something went wrong in the API; its log says more, by the trace_id")
+        logger.error(
+            "%s %s failed unexpectedly and was answered with 500", request.method, request.url.path, exc_info=error
+        )
+        return problem_response(500, "internal error; search the log of the API for the trace_id")

@@ -15,6 +15,8 @@ class _In(BaseModel):
 
 
 class Features(BaseModel):
+    """The features that this installation enables."""
+
     predictive: bool
     carbon: bool
     energy: bool
@@ -23,12 +25,16 @@ class Features(BaseModel):
 
 
 class Observability(BaseModel):
+    """How the API reports its state."""
+
     logging: str
     tracing_enabled: bool
     prometheus_enabled: bool
 
 
 class HealthResponse(BaseModel):
+    """The health of the platform."""
+
     status: Literal["healthy", "degraded", "unhealthy"]
     app_name: str
     app_version: str
@@ -38,17 +44,23 @@ class HealthResponse(BaseModel):
 
 
 class MachineIn(_In):
+    """The registration of a machine."""
+
     machine_id: str = Field(examples=["pump-017"])
     machine_type: str = Field(examples=["pump"])
     site: str = Field("", examples=["plant-a"])
 
 
 class SensorValue(BaseModel):
+    """The latest reading of a sensor."""
+
     value: float | None
     timestamp: datetime
 
 
 class RulOut(BaseModel):
+    """Remaining useful life: the estimate, and the bounds of its interval."""
+
     estimate: float
     lower: float
     upper: float
@@ -56,30 +68,38 @@ class RulOut(BaseModel):
 
 
 class MachineOut(BaseModel):
+    """A machine with its status and latest background prediction."""
+
     machine_id: str
     machine_type: str
     site: str
     status: Status = Field(
         description="new: no reading yet; stale: none for 60 s; offline: none for 1 h; fault: its fault signal is on."
     )
-    risk_score: float | None = Field(description="Of the latest background prediction; null if there is none yet.")
+    risk_score: float | None = Field(description="Risk of the latest background prediction; null if there is none yet.")
     rul: RulOut | None = None
-    degraded: bool = Field(False, description="The prediction is the rule's, not a model's.")
+    degraded: bool = Field(False, description="Whether the prediction comes from the fallback rule instead of a model.")
     registered_at: datetime
     first_seen: datetime | None
     last_seen: datetime | None
 
 
 class MachineDetail(MachineOut):
+    """A machine with the latest reading of each sensor."""
+
     sensors: dict[str, SensorValue]
 
 
 class MachinePage(BaseModel):
+    """A page of machines."""
+
     items: list[MachineOut]
     next_cursor: str | None
 
 
 class ReadingIn(_In):
+    """A reading to store."""
+
     machine_id: str
     sensor: str
     timestamp: str | StrictFloat | StrictInt = Field(  # strict, so that a boolean is not taken as a number
@@ -89,18 +109,27 @@ class ReadingIn(_In):
 
 
 class ReadingsIn(_In):
-    source_id: str | None = Field(None, description="With sequence: makes a retry safe. So does an Idempotency-Key.")
-    sequence: int | None = Field(None, ge=1, le=MAX_SEQUENCE)
+    """A batch of readings to store."""
+
+    source_id: str | None = Field(
+        None, description="Source of the batch. With sequence it makes a retry safe, as an Idempotency-Key does."
+    )
+    sequence: int | None = Field(None, ge=1, le=MAX_SEQUENCE, description="Number of the batch within its source.")
     readings: list[ReadingIn] = Field(min_length=1)
 
 
 class ReadingsOut(BaseModel):
+    """The number of readings that were stored, and that had been stored before."""
+
     accepted: int
     duplicate: int
 
 
 class SeriesOut(BaseModel):
-    """One sensor. minima, maxima and counts are there if the series was reduced to points; values are then means."""
+    """The readings of one sensor.
+
+    If the series was reduced to points, values are means, and minima, maxima and counts are given.
+    """
 
     sensor: str
     timestamps: list[datetime]
@@ -111,17 +140,25 @@ class SeriesOut(BaseModel):
 
 
 class MetricsOut(BaseModel):
+    """The readings of a machine by sensor."""
+
     machine_id: str
     series: list[SeriesOut]
 
 
 class MaintenanceIn(_In):
+    """A maintenance record to store."""
+
     text: str = Field(min_length=1, max_length=500, examples=["Bearing replaced"])
     by: str = Field("", max_length=100)
-    at: str | None = Field(None, description="ISO 8601 or a number since 1970; now if absent.")
+    at: str | None = Field(
+        None, description="Time of the maintenance, ISO 8601 or a number since 1970; by default now."
+    )
 
 
 class MaintenanceOut(BaseModel):
+    """A maintenance record."""
+
     id: str
     at: datetime
     text: str
@@ -129,60 +166,78 @@ class MaintenanceOut(BaseModel):
 
 
 class MaintenanceRecords(BaseModel):
+    """The maintenance records of a machine."""
+
     machine_id: str
-    items: list[MaintenanceOut] = Field(description="The newest first.")
+    items: list[MaintenanceOut] = Field(description="Items, the newest first.")
 
 
 class PredictIn(_In):
+    """A machine, or a machine type and features, to predict for."""
+
     machine_id: str | None = None
     machine_type: str | None = None
     features: dict[str, float | None] | None = None
 
 
 class PredictionOut(BaseModel):
+    """A prediction."""
+
     machine_id: str | None
     machine_type: str
-    model_version: str | None = Field(description="null if no model took part.")
+    model_version: str | None = Field(description="null if no model was used.")
     risk_score: float = Field(description="Calibrated probability of a failure within the model's horizon.")
     rul: RulOut | None
     anomaly_score: float
     degraded: bool
     degraded_reason: str | None
-    age_seconds: float | None = Field(None, description="Of an earlier prediction that stands in for a new one.")
-    as_of: datetime | None = Field(description="Time of the latest reading that took part.")
-    inputs_sha256: str | None = Field(None, description="Of the features; the same inputs have the same.")
+    age_seconds: float | None = Field(
+        None, description="Age of the prediction, if an earlier one is used instead of a new one."
+    )
+    as_of: datetime | None = Field(description="Time of the latest reading that was used.")
+    inputs_sha256: str | None = Field(None, description="Digest of the features.")
     trace_id: str
 
 
 class FeatureDriftOut(BaseModel):
+    """The drift of a feature."""
+
     feature: str
     stability_index: float | None = Field(
-        description="Against the training data; null while there are few predictions."
+        description="Population stability index against the training data; null while there are few predictions."
     )
-    out_of_range: float = Field(description="Share of the latest predictions beyond all that training saw.")
-    changes: int = Field(description="Of its mean, since the model serves.")
+    out_of_range: float = Field(
+        description="Share of the latest predictions with a value outside the range of the training data."
+    )
+    changes: int = Field(description="Detected changes of the mean since the model serves.")
 
 
 class ModelOut(BaseModel):
+    """A version of a model."""
+
     machine_type: str
     version: str
     kind: Literal["rul", "classification", "anomaly"]
     champion: bool
     shadow: bool
-    previous: bool = Field(description="A rollback would bring it back.")
+    previous: bool = Field(description="Whether a rollback would make this version the champion.")
     created: datetime
     unit: str
     horizon: float
     rul_cap: float
-    metrics: dict[str, float | None] | None = Field(description="On unseen machines; null without failures.")
+    metrics: dict[str, float | None] | None = Field(description="Evaluation on unseen machines; null without failures.")
     drift: list[FeatureDriftOut]
 
 
 class ModelsOut(BaseModel):
+    """All versions of all models."""
+
     items: list[ModelOut]
 
 
 class PastPredictionOut(BaseModel):
+    """A recorded prediction."""
+
     as_of: datetime | None
     model_version: str | None
     risk_score: float
@@ -192,28 +247,39 @@ class PastPredictionOut(BaseModel):
     degraded_reason: str | None
     inputs_sha256: str | None = None
     rescored: bool = Field(
-        False, description="Made again for this moment, since readings of before it came after the first prediction."
+        False,
+        description="Whether the prediction was repeated because late readings arrived.",
     )
 
 
 class PastPredictionsOut(BaseModel):
+    """The recorded predictions of a machine."""
+
     machine_id: str
-    items: list[PastPredictionOut] = Field(description="The newest first.")
+    items: list[PastPredictionOut] = Field(description="Items, the newest first.")
 
 
 class FactorOut(BaseModel):
+    """The contribution of a feature to a prediction."""
+
     feature: str
     sensor: str
     value: float | None
-    contribution: float = Field(description="Signed: what it adds to the log-odds of failure, or to the rule's score.")
+    contribution: float = Field(
+        description="Signed contribution to the log-odds of failure, or to the score of the rule."
+    )
 
 
 class ExplanationOut(BaseModel):
+    """A prediction with the features that contributed most."""
+
     prediction: PredictionOut
     factors: list[FactorOut]
 
 
 class FeaturesOut(BaseModel):
+    """The features of a machine."""
+
     machine_id: str
     machine_type: str
     model_version: str | None

@@ -10,12 +10,16 @@ from aurum.runtime.errors import InvalidArgumentError, NotFoundError
 from aurum.security.identity import Identity
 
 
-class OfMachine(Protocol):
+class HasMachine(Protocol):
+    """An item that concerns one machine."""
+
     @property
-    def machine_id(self) -> str: ...
+    def machine_id(self) -> str:
+        """The id of the machine."""
+        ...
 
 
-Item = TypeVar("Item", bound=OfMachine)
+Item = TypeVar("Item", bound=HasMachine)
 
 
 async def within_scope(request: Request, context: Context, caller: Caller) -> None:
@@ -45,22 +49,22 @@ async def require_machine(context: ApiContext, caller: Identity, machine_id: str
     """
     if not caller.sites:
         return
-    machine = context.plant.machine(machine_id)
-    if machine is None or not machine.machine_type:  # it may have been registered since the plant view was updated
+    machine = context.machine_cache.get_machine(machine_id)
+    if machine is None or not machine.machine_type:  # it may have been registered since the machine cache was updated
         try:
-            machine = await context.ingestion.machine(machine_id)
+            machine = await context.ingestion.get_machine(machine_id)
         except NotFoundError as error:
-            raise none_of_callers(machine_id) from error
+            raise hidden_machine_error(machine_id) from error
     if not caller.may_see(machine.site):
-        raise none_of_callers(machine_id)
+        raise hidden_machine_error(machine_id)
 
 
-def none_of_callers(machine_id: str) -> NotFoundError:
+def hidden_machine_error(machine_id: str) -> NotFoundError:
     """Returns the error for a machine that a caller may not see. It does not reveal whether the machine exists."""
     return NotFoundError(f"machine {machine_id} is not registered", reason="MACHINE_NOT_FOUND")
 
 
-def site_to_ask(caller: Identity, site: str) -> str:
+def resolve_site(caller: Identity, site: str) -> str:
     """Returns the site to query: the requested one, or the caller's only site by default.
 
     Args:
@@ -85,19 +89,19 @@ def site_to_ask(caller: Identity, site: str) -> str:
     return site
 
 
-def of_callers(context: ApiContext, caller: Identity) -> Callable[[str], bool] | None:
+def visibility_filter(context: ApiContext, caller: Identity) -> Callable[[str], bool] | None:
     """Returns a predicate for the ids of machines that the caller may see, or None if it may see all."""
     if not caller.sites:
         return None
 
-    def wanted(machine_id: str) -> bool:
-        machine = context.plant.machine(machine_id)
+    def is_visible(machine_id: str) -> bool:
+        machine = context.machine_cache.get_machine(machine_id)
         return machine is not None and caller.may_see(machine.site)
 
-    return wanted
+    return is_visible
 
 
-def visible(context: ApiContext, caller: Identity, items: Iterable[Item]) -> list[Item]:
+def visible_items(context: ApiContext, caller: Identity, items: Iterable[Item]) -> list[Item]:
     """Returns the items whose machine the caller may see."""
-    wanted = of_callers(context, caller)
-    return [item for item in items if wanted is None or wanted(item.machine_id)]
+    is_visible = visibility_filter(context, caller)
+    return [item for item in items if is_visible is None or is_visible(item.machine_id)]

@@ -22,20 +22,23 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 _STALE_AFTER, _OFFLINE_AFTER = 60.0, 3600.0  # seconds without a reading
 
 
-def moment(us: int) -> datetime:
+def to_datetime(us: int) -> datetime:
+    """Returns the time of µs since 1970, in UTC."""
     return datetime.fromtimestamp(us / 1e6, UTC)
 
 
-def optional_moment(us: int) -> datetime | None:
-    return moment(us) if us else None
+def to_optional_datetime(us: int) -> datetime | None:
+    """Returns the time of µs since 1970, in UTC; None for 0, which stands for an unknown time."""
+    return to_datetime(us) if us else None
 
 
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """Returns the value, or None if it is NaN or infinite, which JSON cannot represent."""
     return value if math.isfinite(value) else None
 
 
-def status_of(machine: ingestion_pb2.Machine) -> Status:
+def machine_status(machine: ingestion_pb2.Machine) -> Status:
+    """Returns the status of a machine by the age of its latest reading and by its fault signal."""
     if not machine.last_seen_us:
         return "new"
     age = time.time() - machine.last_seen_us / 1e6
@@ -48,31 +51,34 @@ def status_of(machine: ingestion_pb2.Machine) -> Status:
 
 
 def machine_out(machine: ingestion_pb2.Machine, prediction: prediction_pb2.PredictResponse | None) -> MachineOut:
+    """Converts a machine with its latest background prediction, if there is one."""
     return MachineOut(
         machine_id=machine.machine_id,
         machine_type=machine.machine_type,
         site=machine.site,
-        status=status_of(machine),
+        status=machine_status(machine),
         risk_score=round(prediction.risk_score, 4) if prediction else None,
         rul=rul_out(prediction) if prediction else None,
         degraded=bool(prediction and prediction.degraded),
-        registered_at=moment(machine.registered_us),
-        first_seen=optional_moment(machine.first_seen_us),
-        last_seen=optional_moment(machine.last_seen_us),
+        registered_at=to_datetime(machine.registered_us),
+        first_seen=to_optional_datetime(machine.first_seen_us),
+        last_seen=to_optional_datetime(machine.last_seen_us),
     )
 
 
 def machine_detail(machine: ingestion_pb2.Machine, prediction: prediction_pb2.PredictResponse | None) -> MachineDetail:
+    """Converts a machine with its latest readings and its latest background prediction, if there is one."""
     return MachineDetail(
         **dict(machine_out(machine, prediction)),
         sensors={
-            state.sensor: SensorValue(value=finite(state.value), timestamp=moment(state.timestamp_us))
+            state.sensor: SensorValue(value=finite_or_none(state.value), timestamp=to_datetime(state.timestamp_us))
             for state in machine.sensors
         },
     )
 
 
 def rul_out(prediction: prediction_pb2.PredictResponse) -> RulOut | None:
+    """Converts the RUL of a prediction; None if the model does not predict it."""
     if not prediction.HasField("rul"):
         return None
     rul = prediction.rul
@@ -80,7 +86,7 @@ def rul_out(prediction: prediction_pb2.PredictResponse) -> RulOut | None:
 
 
 def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None = None) -> PredictionOut:
-    """Converts a prediction. age: Age in seconds of a prediction that the fallback answers in place of a new one."""
+    """Converts a prediction. age: Its age in seconds, if it is an earlier one that is used instead of a new one."""
     return PredictionOut(
         machine_id=prediction.machine_id or None,
         machine_type=prediction.machine_type,
@@ -91,13 +97,13 @@ def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None
         degraded=prediction.degraded,
         degraded_reason=prediction.degraded_reason or None,
         age_seconds=None if age is None else round(age, 1),
-        as_of=optional_moment(prediction.as_of_us),
+        as_of=to_optional_datetime(prediction.as_of_us),
         inputs_sha256=prediction.inputs_sha256 or None,
         trace_id=current_trace_id(),
     )
 
 
-def query_time(name: str, text: str | None) -> int:
+def parse_query_time(name: str, text: str | None) -> int:
     """Parses a time in a query into µs since 1970; 0 if it is not given. Raises InvalidArgumentError."""
     if not text:
         return 0
@@ -108,5 +114,6 @@ def query_time(name: str, text: str | None) -> int:
 
 
 def past_prediction_out(prediction: prediction_pb2.PredictResponse) -> PastPredictionOut:
+    """Converts a recorded prediction."""
     past = prediction_out(prediction).model_dump() | {"rescored": prediction.rescored}
     return PastPredictionOut.model_validate(past)

@@ -14,37 +14,42 @@ from aurum.readings.batch import Timestamps, Values
 from aurum.readings.transport.query_columns import columns, floats
 from aurum.v1 import columns_pb2
 
-_PART = 10_000  # readings
+_PART_READINGS = 10_000
 
 
-def encode_metrics(machine_id: str, found: Sequence[columns_pb2.QueriedColumns]) -> Iterator[bytes]:
-    """Yields the parts of the JSON that MetricsOut describes."""
+def encode_metrics(machine_id: str, series: Sequence[columns_pb2.QueriedColumns]) -> Iterator[bytes]:
+    """Yields the parts of the JSON that the schema MetricsOut describes.
+
+    Args:
+        machine_id: The machine.
+        series: The series of the machine.
+    """
     yield f'{{"machine_id":{json.dumps(machine_id)},"series":['.encode()
-    for number, (series, times, values) in enumerate(columns(found)):
-        yield f'{"," if number else ""}{{"sensor":{json.dumps(series.sensor)},"timestamps":['.encode()
-        yield from _parts(times, _times)
+    for number, (column, times, values) in enumerate(columns(series)):
+        yield f'{"," if number else ""}{{"sensor":{json.dumps(column.sensor)},"timestamps":['.encode()
+        yield from _encode_parts(times, _format_times)
         yield b'],"values":['
-        yield from _parts(values, _numbers)
+        yield from _encode_parts(values, _format_numbers)
         yield b"]"
         for name in ("minima", "maxima"):
-            column = floats(getattr(series, name))
-            yield f',"{name}":{_numbers(column, whole=True) if len(column) else "null"}'.encode()
-        yield f',"counts":{json.dumps(list(series.counts)) if series.counts else "null"}}}'.encode()
+            extremes = floats(getattr(column, name))
+            yield f',"{name}":{_format_numbers(extremes, brackets=True) if len(extremes) else "null"}'.encode()
+        yield f',"counts":{json.dumps(list(column.counts)) if column.counts else "null"}}}'.encode()
     yield b"]}"
 
 
-def _parts(column: Timestamps | Values, text: Callable[[Any], str]) -> Iterator[bytes]:
-    for start in range(0, len(column), _PART):
-        yield (("," if start else "") + text(column[start : start + _PART])).encode()
+def _encode_parts(column: Timestamps | Values, text: Callable[[Any], str]) -> Iterator[bytes]:
+    for start in range(0, len(column), _PART_READINGS):
+        yield (("," if start else "") + text(column[start : start + _PART_READINGS])).encode()
 
 
-def _times(times: Timestamps) -> str:
+def _format_times(times: Timestamps) -> str:
     """Formats times as ISO 8601 in UTC. Microseconds that are zero are omitted."""
     texts = np.datetime_as_string(times.astype("datetime64[us]"), unit="us").tolist()
     return ",".join(f'"{text.removesuffix(".000000")}Z"' for text in texts)
 
 
-def _numbers(values: Values, *, whole: bool = False) -> str:
-    """Formats numbers as JSON, with null for NaN and infinity. whole: Whether to include the brackets."""
+def _format_numbers(values: Values, *, brackets: bool = False) -> str:
+    """Formats numbers as JSON, with null for NaN and infinity. brackets: Whether to include them."""
     text = json.dumps([value if math.isfinite(value) else None for value in values.tolist()], separators=(",", ":"))
-    return text if whole else text[1:-1]
+    return text if brackets else text[1:-1]

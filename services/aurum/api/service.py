@@ -9,11 +9,12 @@ from aurum import __version__
 from aurum.alarms.rules import AlarmRulesError, load_rules
 from aurum.api import problems
 from aurum.api.access_control_factory import build_access_control
+from aurum.api.accounting.today import TodayAccounts
 from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.body_budget import BodyBudget
 from aurum.api.context import ApiContext
-from aurum.api.emission_factors import emission_factors
+from aurum.api.emission_factors import load_emission_factors
 from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
 from aurum.api.live_feed import LiveFeed
@@ -49,7 +50,7 @@ from aurum.runtime.listener import listen
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.logging import APP_NAME
-from aurum.sustainability.plan import PlanError, load_plan
+from aurum.sustainability.plan import AccountingPlanError, load_plan
 
 # Probes, scrapes and endless streams
 _UNTRACED = frozenset({*PROBES, "/api/events"})
@@ -112,21 +113,22 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     try:
         plan, costs = load_plan(settings.sustainability_plan), load_costs(settings.costs_file)
         rules = load_rules(settings.alarm_rules)
-    except (PlanError, CostTableError, AlarmRulesError) as error:
+    except (AccountingPlanError, CostTableError, AlarmRulesError) as error:
         raise SettingsError(str(error)) from error
     listener = listen(settings.api_host, settings.api_port, "AURUM_API_PORT")
     ingestion = IngestionBackend(service.dependency("ingestion", settings.ingestion_target))
     prediction = PredictionBackend(service.dependency("prediction", settings.prediction_target))
-    ended = EndedSessions(ingestion)
-    plant = MachineCache(ingestion, prediction, settings.api_refresh_interval)
-    desk = AlarmService(ingestion, plant, rules)
-    feed = LiveFeed(plant, desk)
+    ended_sessions = EndedSessions(ingestion)
+    machine_cache = MachineCache(ingestion, prediction, settings.api_refresh_interval)
+    alarm_service = AlarmService(ingestion, machine_cache, rules)
+    live_feed = LiveFeed(machine_cache, alarm_service)
     admin_servers = {
         name: service.http_dependency(f"{name}-admin", address, headers=settings.admin_headers)
         for name, address in settings.admin_addresses.items()
     }
     admission = service.policies.admission()
-    overview = PlatformView(service.overview, admin_servers, service.spans)
+    platform_view = PlatformView(service.overview, admin_servers, service.spans)
+    factors = load_emission_factors(service)
     context = ApiContext(
         settings=settings,
         health=service.health,
@@ -134,42 +136,50 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         faults=service.faults,
         ingestion=ingestion,
         prediction=prediction,
-        plant=plant,
-        fallback=PredictionFallback(plant, ingestion),
-        alarms=desk,
-        feed=feed,
-        platform=overview,
-        plan=plan,
-        factors=emission_factors(service),
-        costs=costs,
-        access_control=build_access_control(service, ended),
-        ended_sessions=ended,
+        machine_cache=machine_cache,
+        prediction_fallback=PredictionFallback(machine_cache, ingestion),
+        alarm_service=alarm_service,
+        live_feed=live_feed,
+        platform_view=platform_view,
+        accounting_plan=plan,
+        emission_factors=factors,
+        today_accounts=TodayAccounts(ingestion, plan, factors, _accounted(settings)),
+        cost_table=costs,
+        access_control=build_access_control(service, ended_sessions),
+        ended_sessions=ended_sessions,
         audit=service.audit,
         admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
-        streams=_stream_shares(settings, lambda: max(admission.limit, admission.config.limit)),
-        source=OwnSource(),
+        stream_shares=_stream_shares(settings, lambda: max(admission.limit, admission.config.limit)),
+        own_source=OwnSource(),
     )
-    service.health.on_change(lambda serving: None if serving else plant.close())
-    service.health.add_check("plant", lambda: plant.first_look(settings.api_first_look, settings.feature_predictive))
-    service.spawn(plant.follow(), "plant-view")
-    service.spawn(plant.probe(), "probe")
-    service.spawn(desk.run(), "alarms")
-    if context.access_control.asks:
-        service.spawn(ended.run(), "ended-sessions")
-    service.spawn(feed.run(), "live-feed")
-    service.spawn(overview.collect(), "traces")
+    service.health.on_change(lambda serving: None if serving else machine_cache.close())
+    service.health.add_check(
+        "plant", lambda: machine_cache.readiness_problem(settings.api_first_look, settings.feature_predictive)
+    )
+    service.spawn(machine_cache.follow_machines(), "plant-view")
+    service.spawn(machine_cache.probe_services(), "probe")
+    service.spawn(alarm_service.run(), "alarms")
+    if context.access_control.authenticates:
+        service.spawn(ended_sessions.run(), "ended-sessions")
+    service.spawn(live_feed.run(), "live-feed")
+    service.spawn(platform_view.collect(), "traces")
     if settings.feature_predictive:
-        service.spawn(plant.score(), "scoring")
-    bounds = ConnectionLimits(
+        service.spawn(machine_cache.score_machines(), "scoring")
+    limits = ConnectionLimits(
         head_seconds=settings.api_head_timeout,
         body_seconds=settings.api_body_timeout,
         per_address=settings.api_max_connections_per_address,
         connections=settings.api_max_connections,
     )
     async with http_server(
-        create_app(context), listener, settings.shutdown_grace, bounds, settings.api_trusted_proxies
+        create_app(context), listener, settings.shutdown_grace, limits, settings.api_trusted_proxies
     ):
         yield
+
+
+def _accounted(settings: ApiSettings) -> tuple[str, ...]:
+    """Returns the quantities whose accounts are enabled."""
+    return tuple(name for name in ("energy", "carbon", "water") if getattr(settings, f"feature_{name}"))
 
 
 def _stream_shares(settings: ApiSettings, calls: Callable[[], int]) -> StreamShares:

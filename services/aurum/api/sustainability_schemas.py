@@ -6,33 +6,41 @@ from pydantic import BaseModel, Field
 
 
 class Account(BaseModel):
+    """The fields that all accounts begin with."""
+
     start: datetime
     end: datetime
     group_by: str
-    not_metered: list[str] = Field(description="Machines without such a meter in the accounting plan.")
-    not_metered_count: int
+    not_metered: list[str] = Field(
+        description="Machines without a meter for this quantity in the accounting plan, at most 100."
+    )
+    not_metered_count: int = Field(description="Number of machines without such a meter.")
 
 
 class EnergyAmount(BaseModel):
+    """The energy of a group of machines."""
+
     name: str
-    energy_kwh: float = Field(description="Of the time that is known.")
+    energy_kwh: float = Field(description="Energy in the covered time.")
     estimated_kwh: float | None = Field(
-        description="Of the whole time, if the rest is like what is known; null if less than half is."
+        description="Energy extrapolated to the whole range; null if less than half of it is covered."
     )
-    coverage: float = Field(description="Share of the machines' time that is known.")
+    coverage: float = Field(description="Share of the machines' time for which readings exist.")
     produced: float | None = None
     production_unit: str | None = None
-    specific_kwh: float | None = Field(None, description="kWh for each unit that was produced.")
+    specific_kwh: float | None = Field(None, description="Energy in kWh per unit of production.")
 
 
 class EnergyHour(BaseModel):
+    """The energy of one hour."""
+
     start: datetime
     energy_kwh: float
     coverage: float
 
 
 class BaselineOut(BaseModel):
-    """An energy baseline after ISO 50001 and ISO 50006, and what was saved against it."""
+    """An energy baseline by ISO 50001 and ISO 50006, and the savings against it."""
 
     start: datetime
     end: datetime
@@ -41,17 +49,21 @@ class BaselineOut(BaseModel):
     intercept_kwh: float
     coefficients: dict[str, float]
     t_statistics: dict[str, float]
-    r_squared: float = Field(description="Adjusted for the number of variables.")
+    r_squared: float = Field(description="Coefficient of determination, adjusted for the number of variables.")
     cv_rmse: float
     expected_kwh: float
     actual_kwh: float
     savings_kwh: float
     savings_share: float
-    intervals_outside: int = Field(description="With a variable beyond the baseline's range, where it says little.")
+    intervals_outside: int = Field(
+        description="Number of intervals with a variable outside the range of the baseline, where it is less reliable."
+    )
     cusum_kwh: list[float | None]
 
 
 class EnergyOut(Account):
+    """An energy account."""
+
     total: EnergyAmount
     groups: list[EnergyAmount]
     hours: list[EnergyHour]
@@ -59,6 +71,8 @@ class EnergyOut(Account):
 
 
 class CarbonAmount(BaseModel):
+    """The emissions of a group of machines."""
+
     name: str
     energy_kwh: float
     coverage: float
@@ -67,14 +81,18 @@ class CarbonAmount(BaseModel):
 
 
 class CarbonHour(BaseModel):
+    """The emissions of one hour."""
+
     start: datetime
     energy_kwh: float
     location_kgco2e: float
     market_kgco2e: float
-    matched_kwh: float = Field(description="That contracts covered in this very hour.")
+    matched_kwh: float = Field(description="Energy that contracts covered in this hour.")
 
 
 class FactorOut(BaseModel):
+    """The emission factors of a grid zone and method that an account used."""
+
     zone: str
     method: str
     source: str
@@ -82,10 +100,14 @@ class FactorOut(BaseModel):
     kg_per_kwh_least: float
     kg_per_kwh_most: float
     hours: int
-    stale_hours: int = Field(description="For which an earlier factor stands in, since the provider gave none.")
+    stale_hours: int = Field(
+        description="Number of hours for which an earlier factor is used, because the provider gave none."
+    )
 
 
 class ContractOut(BaseModel):
+    """The energy that a contract covered at a site."""
+
     site: str
     name: str
     kg_per_kwh: float
@@ -93,8 +115,10 @@ class ContractOut(BaseModel):
 
 
 class CarbonOut(Account):
+    """A carbon account."""
+
     total: CarbonAmount
-    matched_share: float = Field(description="Of the energy, by contracts in the same hour.")
+    matched_share: float = Field(description="Share of the energy that contracts covered in the hour of its use.")
     groups: list[CarbonAmount]
     hours: list[CarbonHour]
     factors: list[FactorOut]
@@ -103,16 +127,20 @@ class CarbonOut(Account):
 
 
 class CarbonHintOut(BaseModel):
+    """The best start of a deferrable load."""
+
     zone: str
     kw: float
     duration_hours: int
-    best_start: datetime | None = Field(description="null if no hour is better than now.")
+    best_start: datetime | None = Field(description="Best start; null if no hour is better than now.")
     now_kgco2e: float
     best_kgco2e: float
     note: str
 
 
 class WaterAmount(BaseModel):
+    """The water of a group of machines."""
+
     name: str
     litres: float
     estimated_litres: float | None
@@ -122,22 +150,28 @@ class WaterAmount(BaseModel):
 
 
 class WaterHour(BaseModel):
+    """The water of one hour."""
+
     start: datetime
     litres: float
     coverage: float
 
 
 class WaterOut(Account):
+    """A water account."""
+
     total: WaterAmount
     groups: list[WaterAmount]
     hours: list[WaterHour]
 
 
 class AdviceOption(BaseModel):
-    when: str = Field(description="now, planned_stop or at_failure.")
-    after: float | None = Field(description="In the unit of the RUL; null for the failure, whenever it comes.")
-    failure_probability: float = Field(description="That the machine fails before.")
-    life_used: float = Field(description="Expected, in the unit of the RUL.")
+    """A time for the next maintenance, with its expected costs."""
+
+    when: str = Field(description="Time of the maintenance: now, planned_stop or at_failure.")
+    after: float | None = Field(description="Time until the maintenance, in the unit of the RUL; null for at_failure.")
+    failure_probability: float = Field(description="Probability of a failure before the maintenance.")
+    life_used: float = Field(description="Expected life until the maintenance or failure, in the unit of the RUL.")
     money: float
     kwh: float
     kgco2e: float
@@ -145,6 +179,8 @@ class AdviceOption(BaseModel):
 
 
 class AdviceOut(BaseModel):
+    """Maintenance advice for a machine."""
+
     machine_id: str
     machine_type: str
     model_version: str
@@ -155,22 +191,30 @@ class AdviceOut(BaseModel):
     rul_upper: float
     currency: str
     options: list[AdviceOption]
-    best: str = Field(description="By money.")
-    saves: float = Field(description="Money that the best one is expected to save against waiting for the failure.")
+    best: str = Field(description="The option with the least expected money.")
+    saves: float = Field(
+        description="Expected savings in money of the best option compared with waiting for the failure."
+    )
     advice: str
     trace_id: str
 
 
 class UsedOut(BaseModel):
-    amount: float = Field(description="Since midnight.")
-    usual: float | None = Field(description="Mean of the same hours of the week before; null without such a history.")
-    days: int = Field(description="Days of that history.")
+    """The use since midnight."""
+
+    amount: float = Field(description="Use since midnight.")
+    usual: float | None = Field(
+        description="Mean use by this time of the seven days before; null without such a history."
+    )
+    days: int = Field(description="Number of days in that mean.")
 
 
 class TodayOut(BaseModel):
+    """Energy, carbon and water of the present day."""
+
     start: datetime
     end: datetime
     energy_kwh: UsedOut | None = None
-    carbon_kgco2e: UsedOut | None = Field(None, description="Location-based.")
+    carbon_kgco2e: UsedOut | None = Field(None, description="Location-based emissions.")
     water_litres: UsedOut | None = None
-    notes: list[str] = Field(description="Why something is missing.")
+    notes: list[str] = Field(description="Reasons for missing quantities.")

@@ -1,13 +1,14 @@
 """The fallback rules, which assess machines for which no model is available.
 
 Machine types with documented limits are assessed by these, others by the shift of readings since the beginning of their
-history. The results are not probabilities. Therefore the answers are always marked as degraded.
+history. The results are not probabilities, so the answers are always marked as degraded.
 """
 
 from collections.abc import Mapping
 
-from aurum.heuristics import limits, shift
+from aurum.heuristics.limits import assess_by_limits
 from aurum.heuristics.result import LEAST_READINGS, RuleResult
+from aurum.heuristics.shift import assess_by_shift
 from aurum.readings.batch import Column
 
 __all__ = ["LEAST_READINGS", "RuleResult", "assess"]
@@ -23,4 +24,4 @@ def assess(machine_type: str, columns: Mapping[str, Column]) -> RuleResult | Non
     Returns:
         The result, or None if there are too few readings.
     """
-    return limits.assess(machine_type, columns) or shift.assess(columns)
+    return assess_by_limits(machine_type, columns) or assess_by_shift(columns)

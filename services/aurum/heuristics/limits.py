@@ -20,7 +20,7 @@ from aurum.readings.batch import Column
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class SensorRange:
     """Normal value and alarm limit of a sensor, in its unit. An alarm limit below normal is a lower limit."""
 
     sensor: str
@@ -28,58 +28,66 @@ class Limit:
     alarm: float
 
 
-LIMITS: dict[str, tuple[Limit, ...]] = {
+LIMITS: dict[str, tuple[SensorRange, ...]] = {
     "pump": (
-        Limit("vibration_mm_s", 2.3, 7.1),
-        Limit("bearing_temperature_c", 65, 82),
-        Limit("discharge_pressure_bar", 8.5, 6.8),
-        Limit("seal_leak_l_h", 0.6, 2.4),
+        SensorRange("vibration_mm_s", 2.3, 7.1),
+        SensorRange("bearing_temperature_c", 65, 82),
+        SensorRange("discharge_pressure_bar", 8.5, 6.8),
+        SensorRange("seal_leak_l_h", 0.6, 2.4),
     ),
     "compressor": (
-        Limit("vibration_mm_s", 2.3, 7.1),
-        Limit("discharge_temperature_c", 115, 140),
-        Limit("discharge_pressure_bar", 10.2, 8.2),
-        Limit("filter_pressure_drop_mbar", 20, 60),
+        SensorRange("vibration_mm_s", 2.3, 7.1),
+        SensorRange("discharge_temperature_c", 115, 140),
+        SensorRange("discharge_pressure_bar", 10.2, 8.2),
+        SensorRange("filter_pressure_drop_mbar", 20, 60),
     ),
     "motor": (
-        Limit("vibration_mm_s", 2.3, 7.1),
-        Limit("bearing_temperature_c", 65, 82),
-        Limit("winding_temperature_c", 105, 130),
-        Limit("insulation_resistance_mohm", 800, 150),
+        SensorRange("vibration_mm_s", 2.3, 7.1),
+        SensorRange("bearing_temperature_c", 65, 82),
+        SensorRange("winding_temperature_c", 105, 130),
+        SensorRange("insulation_resistance_mohm", 800, 150),
     ),
     "cnc_mill": (
-        Limit("spindle_vibration_mm_s", 2.3, 7.1),
-        Limit("spindle_temperature_c", 65, 85),
-        Limit("surface_roughness_um", 1.4, 3.2),
-        Limit("axis_backlash_um", 7, 12),
+        SensorRange("spindle_vibration_mm_s", 2.3, 7.1),
+        SensorRange("spindle_temperature_c", 65, 85),
+        SensorRange("surface_roughness_um", 1.4, 3.2),
+        SensorRange("axis_backlash_um", 7, 12),
     ),
     "turbofan": (
-        Limit("t50_k", 1405, 1432),
-        Limit("t30_k", 1590, 1608),
-        Limit("fuel_flow_kg_h", 3480, 3630),
+        SensorRange("t50_k", 1405, 1432),
+        SensorRange("t30_k", 1590, 1608),
+        SensorRange("fuel_flow_kg_h", 3480, 3630),
     ),
     "conveyor": (
-        Limit("gearbox_vibration_mm_s", 2.8, 7.1),
-        Limit("gearbox_oil_temperature_c", 68, 85),
-        Limit("belt_slip_pct", 1.5, 5.0),
-        Limit("belt_tension_kn", 12.0, 9.0),
+        SensorRange("gearbox_vibration_mm_s", 2.8, 7.1),
+        SensorRange("gearbox_oil_temperature_c", 68, 85),
+        SensorRange("belt_slip_pct", 1.5, 5.0),
+        SensorRange("belt_tension_kn", 12.0, 9.0),
     ),
 }
 
 
-def assess(machine_type: str, columns: Mapping[str, Column]) -> RuleResult | None:
-    """Assesses a machine; None if its type has no limits, or none of their sensors has a reading."""
-    ways: dict[str, tuple[float, float]] = {}
+def assess_by_limits(machine_type: str, columns: Mapping[str, Column]) -> RuleResult | None:
+    """Assesses a machine by the limits of its type.
+
+    Args:
+        machine_type: The machine type.
+        columns: For each sensor, times in µs since 1970 and values.
+
+    Returns:
+        The result, or None if the type has no limits, or none of the limited sensors has a reading.
+    """
+    deviations: dict[str, tuple[float, float]] = {}
     for limit in LIMITS.get(machine_type, ()):
         if limit.sensor not in columns:
             continue
         values = columns[limit.sensor][1]
-        known = values[~np.isnan(values)][-LATEST:]
-        if len(known):
-            latest = float(known.mean())
-            ways[limit.sensor] = (latest, (latest - limit.normal) / (limit.alarm - limit.normal))
-    if not ways:
+        valid = values[~np.isnan(values)][-LATEST:]
+        if len(valid):
+            latest = float(valid.mean())
+            deviations[limit.sensor] = (latest, (latest - limit.normal) / (limit.alarm - limit.normal))
+    if not deviations:
         return None
-    ordered = dict(sorted(ways.items(), key=lambda item: -item[1][1]))
+    ordered = dict(sorted(deviations.items(), key=lambda item: -item[1][1]))
     worst = max(0.0, next(iter(ordered.values()))[1])
     return RuleResult(worst**2 / (1 + worst**2), ordered, "limits")

@@ -18,21 +18,28 @@ _STRONGEST = 3
 _HALF_RISK = 6.0  # standard deviations at which the risk is 0.5
 
 
-def assess(columns: Mapping[str, Column]) -> RuleResult | None:
-    """Assesses a machine; None if no sensor has enough readings."""
+def assess_by_shift(columns: Mapping[str, Column]) -> RuleResult | None:
+    """Assesses a machine by the shift of its latest readings.
+
+    Args:
+        columns: For each sensor, times in µs since 1970 and values.
+
+    Returns:
+        The result, or None if no sensor has LEAST_READINGS readings.
+    """
     shifts: dict[str, tuple[float, float]] = {}
     for sensor, (_, values) in columns.items():
-        known = values[~np.isnan(values)]
-        if sensor in AXES or sensor in LABELS or len(known) < LEAST_READINGS:
+        valid = values[~np.isnan(values)]
+        if sensor in AXES or sensor in LABELS or len(valid) < LEAST_READINGS:
             continue
-        baseline = known[: max(4, int(len(known) * _BASELINE_SHARE))]
+        baseline = valid[: max(4, int(len(valid) * _BASELINE_SHARE))]
         spread = float(baseline.std())
-        latest = float(known[-LATEST:].mean())
+        latest = float(valid[-LATEST:].mean())
         scale = max(spread, 1e-3 * abs(float(baseline.mean())), 1e-12)
         shifts[sensor] = (latest, (latest - float(baseline.mean())) / scale)
     if not shifts:
         return None
     ordered = dict(sorted(shifts.items(), key=lambda item: -abs(item[1][1])))
     strongest = [abs(shift) for _, shift in list(ordered.values())[:_STRONGEST]]
-    moved = float(np.mean(strongest))
-    return RuleResult(moved / (moved + _HALF_RISK), ordered, "shift")
+    mean_shift = float(np.mean(strongest))
+    return RuleResult(mean_shift / (mean_shift + _HALF_RISK), ordered, "shift")

@@ -33,7 +33,7 @@ class RulDistribution:
     values: Floats
     cap: float
 
-    def failed_by(self, time: float) -> float:
+    def failure_probability(self, time: float) -> float:
         """Returns P(T ≤ time), interpolated linearly between the quantiles, from 0 at time 0 to 1 at the cap.
 
         The probability of quantiles that are at the cap is placed there.
@@ -51,31 +51,39 @@ class RulDistribution:
         """Returns E[min(T, time)], which is the integral of P(T > t) from 0 to `time`."""
         end = min(time, self.cap)
         grid = np.unique(np.concatenate([[0.0, end], np.linspace(0, end, 201), self.values[self.values < end]]))
-        running = np.array([1.0 - self.failed_by(float(each)) for each in grid])
+        running = np.array([1.0 - self.failure_probability(float(point)) for point in grid])
         return float(np.trapezoid(running, grid))
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """A decision with its expected costs.
+class MaintenanceOption:
+    """A time for the next intervention, with its expected costs.
 
     Attributes:
         when: now, planned_stop or at_failure.
         after: Time until the intervention in the unit of the RUL; None for at_failure.
-        failed: Probability of a failure before the intervention.
+        failure_probability: Probability of a failure before the intervention.
         life_used: Expected life until the intervention or the failure.
         expected: Expected cost of each of RESOURCES.
     """
 
     when: str
     after: float | None
-    failed: float
+    failure_probability: float
     life_used: float
     expected: dict[str, float]
 
 
-def options(distribution: RulDistribution, costs: TypeCosts, planned_stop: float) -> list[Option]:
-    """Returns the three decisions by time. planned_stop: Time until the next planned stop, in the unit of the RUL."""
+def maintenance_options(
+    distribution: RulDistribution, costs: TypeCosts, planned_stop: float
+) -> list[MaintenanceOption]:
+    """Returns the options now, at the planned stop and at the failure, in this order, with their expected costs.
+
+    Args:
+        distribution: The distribution of the machine's RUL.
+        costs: The costs of its machine type.
+        planned_stop: Time until the next planned stop, in the unit of the RUL.
+    """
     return [
         _option("now", 0.0, distribution, costs),
         _option("planned_stop", planned_stop, distribution, costs),
@@ -83,23 +91,23 @@ def options(distribution: RulDistribution, costs: TypeCosts, planned_stop: float
     ]
 
 
-def cheapest(found: Sequence[Option]) -> Option:
-    """Returns the option that costs the least money; of equal ones the earliest."""
-    return min(found, key=lambda option: option.expected["money"])
+def cheapest_option(options: Sequence[MaintenanceOption]) -> MaintenanceOption:
+    """Returns the option with the least expected money; of equal ones the first."""
+    return min(options, key=lambda option: option.expected["money"])
 
 
-def _option(when: str, after: float | None, distribution: RulDistribution, costs: TypeCosts) -> Option:
-    failed = 1.0 if after is None else 0.0 if after == 0 else distribution.failed_by(after)
-    used = 0.0 if after == 0 else distribution.life_used(np.inf if after is None else after)
+def _option(when: str, after: float | None, distribution: RulDistribution, costs: TypeCosts) -> MaintenanceOption:
+    failed = 1.0 if after is None else 0.0 if after == 0 else distribution.failure_probability(after)
+    life_used = 0.0 if after == 0 else distribution.life_used(np.inf if after is None else after)
     expected = {
-        name: _amount(costs.planned, name) * (1 - failed)
-        + _amount(costs.failure, name) * failed
-        - _amount(costs.planned, name) * used / costs.life
+        name: _cost_in(costs.planned, name) * (1 - failed)
+        + _cost_in(costs.failure, name) * failed
+        - _cost_in(costs.planned, name) * life_used / costs.life
         for name in RESOURCES
     }
-    return Option(when, after, failed, used, expected)
+    return MaintenanceOption(when, after, failed, life_used, expected)
 
 
-def _amount(cost: Cost, name: str) -> float:
-    value: float = getattr(cost, name)
+def _cost_in(cost: Cost, resource: str) -> float:
+    value: float = getattr(cost, resource)
     return value

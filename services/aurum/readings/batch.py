@@ -209,6 +209,11 @@ def encode(source_id: str, sequence: int, series: Sequence[Series]) -> ingestion
     return ingestion_pb2.Batch.FromString(_columns_message(source_id, sequence, series).SerializeToString())
 
 
+def encode_series(series: Sequence[Series]) -> bytes:
+    """Returns the serialized field `series` of a message aurum.v1.Batch, to which its other fields can be appended."""
+    return _columns_message("", 0, series).SerializeToString()
+
+
 def _columns_message(source_id: str, sequence: int, series: Sequence[Series]) -> columns_pb2.BatchColumns:
     return columns_pb2.BatchColumns(
         source_id=source_id,

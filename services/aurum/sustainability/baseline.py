@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_ROWS_OF_A_VARIABLE = 6  # least intervals for each coefficient of the regression
+_INTERVALS_PER_COEFFICIENT = 6  # minimum number
 
 
 class BaselineError(ValueError):
-    """The data is not sufficient for a baseline. The message says what is needed."""
+    """The data does not suffice for a baseline. The message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,15 @@ class Baseline:
     intervals: int
     ranges: tuple[tuple[float, float], ...]
 
-    def expected(self, values: Mapping[str, Floats]) -> Floats:
+    def expected_energy(self, values: Mapping[str, Floats]) -> Floats:
+        """Returns the energy that the model expects.
+
+        Args:
+            values: For each variable of the model, its value in each interval.
+
+        Returns:
+            The energy of each interval; a single number if the model has no variables.
+        """
         energy: Floats = self.intercept + sum(
             (coefficient * values[name] for name, coefficient in zip(self.variables, self.coefficients, strict=True)),
             start=np.zeros(()),
@@ -61,8 +69,8 @@ class Savings:
         actual: The energy that was used.
         savings: Expected less actual energy.
         share: Savings relative to the expected energy.
-        cusum: Cumulative savings after each interval; NaN if the interval is not known.
-        intervals: Number of the known intervals.
+        cusum: Cumulative savings after each interval; NaN if the interval lacks a value.
+        intervals: Number of intervals with all values.
         outside: Number of those with a variable outside the baseline's range, where the model is less reliable.
     """
 
@@ -85,59 +93,62 @@ def fit_baseline(energy: Floats, variables: Mapping[str, Floats]) -> Baseline:
     Raises:
         BaselineError: There are too few intervals, the energy does not vary, or the variables are collinear.
     """
-    known = ~np.isnan(energy)
+    usable = ~np.isnan(energy)
     for values in variables.values():
-        known &= ~np.isnan(values)
-    used = [name for name, values in variables.items() if known.any() and np.ptp(values[known]) > 0]
-    count, needed = int(known.sum()), _ROWS_OF_A_VARIABLE * (len(used) + 1)
+        usable &= ~np.isnan(values)
+    varying = [name for name, values in variables.items() if usable.any() and np.ptp(values[usable]) > 0]
+    count, needed = int(usable.sum()), _INTERVALS_PER_COEFFICIENT * (len(varying) + 1)
     if count < needed:
         raise BaselineError(
             f"the baseline period has {count} intervals in which energy"
-            f"{''.join(f', {name}' for name in variables)} are known, and needs {needed}; choose a longer one"
+            f"{''.join(f', {name}' for name in variables)} are known; "
+            f"at least {needed} are required: choose a longer period"
         )
-    target = energy[known]
+    target = energy[usable]
     if np.ptp(target) == 0:
-        raise BaselineError("the energy of the baseline period does not vary, so nothing can be learnt from it")
-    design = np.column_stack([np.ones(count), *(variables[name][known] for name in used)])
+        raise BaselineError("the energy of the baseline period does not vary, so no model can be fitted to it")
+    design = np.column_stack([np.ones(count), *(variables[name][usable] for name in varying)])
     solution, _, rank, _ = np.linalg.lstsq(design, target, rcond=None)
     if rank < design.shape[1]:
-        raise BaselineError(f"the variables {', '.join(used)} go together in the baseline period; leave one out")
+        raise BaselineError(
+            f"the variables {', '.join(varying)} are collinear in the baseline period; remove one of the meters"
+        )
     residuals = target - design @ solution
     freedom = count - design.shape[1]
     variance = float((residuals**2).sum()) / freedom
     total = float(((target - target.mean()) ** 2).sum())
     errors = np.sqrt(np.diag(variance * np.linalg.inv(design.T @ design)))
     return Baseline(
-        tuple(used),
+        tuple(varying),
         float(solution[0]),
         tuple(solution[1:].tolist()),
         tuple((solution[1:] / np.maximum(errors[1:], 1e-300)).tolist()),
         1 - (float((residuals**2).sum()) / freedom) / (total / (count - 1)),
         float(np.sqrt(variance) / abs(target.mean())) if target.mean() else float("inf"),
         count,
-        tuple((float(variables[name][known].min()), float(variables[name][known].max())) for name in used),
+        tuple((float(variables[name][usable].min()), float(variables[name][usable].max())) for name in varying),
     )
 
 
 def savings(baseline: Baseline, energy: Floats, variables: Mapping[str, Floats]) -> Savings:
     """Computes the savings of another period. The arguments are those of `fit_baseline`."""
     values = {name: variables[name] for name in baseline.variables}
-    expected = baseline.expected(values) if values else np.full(len(energy), baseline.intercept)
-    known = ~np.isnan(energy) & ~np.isnan(expected)
-    saved = np.where(known, expected - energy, 0.0)
-    cusum = np.where(known, np.cumsum(saved), np.nan)
-    beyond = np.zeros(len(energy), dtype=bool)
+    expected = baseline.expected_energy(values) if values else np.full(len(energy), baseline.intercept)
+    usable = ~np.isnan(energy) & ~np.isnan(expected)
+    saved = np.where(usable, expected - energy, 0.0)
+    cusum = np.where(usable, np.cumsum(saved), np.nan)
+    outside = np.zeros(len(energy), dtype=bool)
     for name, (low, high) in zip(baseline.variables, baseline.ranges, strict=True):
-        beyond |= (variables[name] < low) | (variables[name] > high)
-    total = float(expected[known].sum())
+        outside |= (variables[name] < low) | (variables[name] > high)
+    total = float(expected[usable].sum())
     return Savings(
         total,
-        float(energy[known].sum()),
+        float(energy[usable].sum()),
         float(saved.sum()),
         float(saved.sum()) / total if total else 0.0,
         cusum,
-        int(known.sum()),
-        int((beyond & known).sum()),
+        int(usable.sum()),
+        int((outside & usable).sum()),
     )
 
 

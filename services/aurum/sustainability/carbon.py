@@ -18,11 +18,11 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Carbon:
-    """A carbon account.
+class CarbonAccount:
+    """Emissions of electricity, hour by hour.
 
     Attributes:
-        kwh: Energy of each hour.
+        kwh: Energy of each hour in kWh.
         location: Location-based emissions of each hour in kgCO2e.
         market: Market-based emissions of each hour in kgCO2e.
         matched: Energy that contracts covered, of each hour in kWh.
@@ -36,12 +36,14 @@ class Carbon:
     by_contract: tuple[float, ...]
 
 
-def account(first: int, kwh: Floats, grid: Floats, residual: Floats, contracts: Sequence[Contract]) -> Carbon:
-    """Computes a carbon account.
+def account_emissions(
+    first: int, kwh: Floats, grid: Floats, residual: Floats, contracts: Sequence[Contract]
+) -> CarbonAccount:
+    """Computes the emissions of a site's energy by both methods.
 
     Args:
         first: The first hour, in hours since 1970.
-        kwh: Energy of each hour.
+        kwh: Energy of each hour in kWh.
         grid: Emission factor of the grid in each hour, in kgCO2e/kWh.
         residual: Emission factor of the residual mix in each hour, in kgCO2e/kWh.
         contracts: The contracts, in the order in which they are applied.
@@ -51,7 +53,7 @@ def account(first: int, kwh: Floats, grid: Floats, residual: Floats, contracts: 
     for index, contract in enumerate(contracts):
         market = market + allocation.matched[index] * contract.factor
     location: Floats = kwh * grid
-    return Carbon(
+    return CarbonAccount(
         kwh,
         location,
         market,
@@ -61,11 +63,11 @@ def account(first: int, kwh: Floats, grid: Floats, residual: Floats, contracts: 
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class LoadShift:
     """The best start of a deferrable load.
 
     Attributes:
-        start: The hour with the least emissions, in hours since 1970.
+        start: The start with the least emissions, in hours since 1970.
         now: Emissions in kgCO2e if the load starts in the first hour.
         best: Emissions in kgCO2e if it starts in the best hour.
     """
@@ -74,21 +76,26 @@ class Hint:
     now: float
     best: float
 
+    @property
+    def is_better(self) -> bool:
+        """Whether the best start causes less emissions than a start in the first hour."""
+        return self.best < self.now
 
-def best_start(first: int, factors: Floats, kw: float, hours: int) -> Hint:
+
+def best_start(first: int, factors: Floats, kw: float, hours: int) -> LoadShift:
     """Finds the best start of a load.
 
     Args:
         first: The first hour, in hours since 1970.
         factors: Emission factors of consecutive hours, in kgCO2e/kWh.
-        kw: Power of the load.
+        kw: Power of the load in kW.
         hours: Duration of the load in whole hours.
 
     Raises:
         ValueError: The load does not fit into the hours.
     """
     if not 1 <= hours <= len(factors):
-        raise ValueError(f"a load of {hours} hours does not fit into {len(factors)}")
+        raise ValueError(f"a load of {hours} hours does not fit into {len(factors)} hours")
     sums = np.convolve(factors, np.ones(hours), "valid")
     index = int(sums.argmin())
-    return Hint(first + index, kw * float(sums[0]), kw * float(sums[index]))
+    return LoadShift(first + index, kw * float(sums[0]), kw * float(sums[index]))

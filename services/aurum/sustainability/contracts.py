@@ -43,31 +43,29 @@ class Allocation:
 
 
 def allocate(first: int, kwh: Floats, contracts: Sequence[Contract]) -> Allocation:
-    """Allocates contracts to the consumption hour by hour, in the order of the contracts.
-
-    A surplus in one hour does not cover another hour.
+    """Allocates contracts to the consumption of each hour. A surplus in one hour does not cover another hour.
 
     Args:
         first: The first hour, in hours since 1970.
-        kwh: Consumption of each hour.
-        contracts: The contracts.
+        kwh: Consumption of each hour in kWh.
+        contracts: The contracts, in the order in which they are applied.
     """
     hours = np.arange(first, first + len(kwh))
     rest = kwh.astype(np.float64).copy()
     matched = np.zeros((len(contracts), len(kwh)))
     for index, contract in enumerate(contracts):
-        most = np.full(len(kwh), np.inf)
+        limit = np.full(len(kwh), np.inf)
         if contract.share is not None:
-            most = np.minimum(most, contract.share * kwh)
+            limit = np.minimum(limit, contract.share * kwh)
         if contract.kwh is not None:
-            most = np.minimum(most, contract.kwh)
+            limit = np.minimum(limit, contract.kwh)
         if contract.profile is not None:
-            most = np.minimum(most, np.array(contract.profile)[hours % 24])
-        runs = np.ones(len(kwh), dtype=bool)
+            limit = np.minimum(limit, np.array(contract.profile)[hours % 24])
+        in_force = np.ones(len(kwh), dtype=bool)
         if contract.begins is not None:
-            runs &= hours >= contract.begins
+            in_force &= hours >= contract.begins
         if contract.ends is not None:
-            runs &= hours < contract.ends
-        matched[index] = np.where(runs, np.minimum(most, rest), 0.0)
+            in_force &= hours < contract.ends
+        matched[index] = np.where(in_force, np.minimum(limit, rest), 0.0)
         rest -= matched[index]
     return Allocation(matched, rest)

@@ -14,23 +14,23 @@ METHODS: tuple[Method, ...] = ("location", "residual")
 _TABLE = Path(__file__).with_name("emission_factors.csv")
 _COLUMNS = ("zone", "method", "year", "kg_per_kwh", "source")
 _HOURLY_COLUMNS = ("zone", "hour", "kg_per_kwh", "source")
-_LARGEST = 3.0  # kgCO2e/kWh; even lignite has less than half of it, so a larger number is in another unit
+_MAX_FACTOR = 3.0  # kgCO2e/kWh; lignite has less than half of it, so a larger number is in another unit
 
 
 class FactorError(ValueError):
-    """A factor is missing or invalid. The message says which one and what is needed."""
+    """An emission factor is missing or invalid. The message names it and says what is required."""
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
-    """An emission factor.
+class EmissionFactor:
+    """An emission factor of electricity.
 
     Attributes:
         kg_per_kwh: The factor in kgCO2e/kWh.
-        source: Where it was published.
+        source: The publication that it is from.
         year: The year for which it was published.
         method: Whether it is that of the local grid or of the residual mix.
-        stale: Whether it is an earlier factor, because the provider had none for the hour.
+        stale: Whether it belongs to another hour, because the provider had none for this hour.
     """
 
     kg_per_kwh: float
@@ -41,10 +41,15 @@ class Factor:
 
 
 class FactorProvider(Protocol):
-    """A provider of hourly factors. Raises FactorError, or AurumError if the provider does not answer."""
+    """A provider of hourly emission factors."""
 
-    async def hourly(self, zone: str, first: int, last: int) -> dict[int, Factor]:
-        """Returns factors by hour for [first, last), in hours since 1970. Hours may be missing."""
+    async def hourly(self, zone: str, first: int, last: int) -> dict[int, EmissionFactor]:
+        """Returns the factors of a zone by hour for [first, last), in hours since 1970. Hours may be missing.
+
+        Raises:
+            FactorError: The answer is invalid.
+            AurumError: The provider does not answer.
+        """
         ...
 
 
@@ -52,13 +57,14 @@ class FactorProvider(Protocol):
 class FactorTable:
     """Factors by zone, method and year."""
 
-    factors: Mapping[tuple[str, Method], Mapping[int, Factor]]
+    factors: Mapping[tuple[str, Method], Mapping[int, EmissionFactor]]
 
     @property
     def zones(self) -> list[str]:
+        """The zones for which the table has factors, sorted."""
         return sorted({zone for zone, _ in self.factors})
 
-    def of(self, zone: str, method: Method, hour: int) -> Factor:
+    def factor_for(self, zone: str, method: Method, hour: int) -> EmissionFactor:
         """Returns the factor for an hour: of its year, else of the latest earlier year, else of the first year.
 
         If a zone has no residual mix, the grid's factor is returned.
@@ -69,13 +75,13 @@ class FactorTable:
         by_year = self.factors.get((zone, method))
         if by_year is None:
             if method == "residual":
-                return self.of(zone, "location", hour)
+                return self.factor_for(zone, "location", hour)
             raise FactorError(
-                f"there is no emission factor for zone {zone!r}; there are factors for {', '.join(self.zones)}, and "
-                f"more can be given in a file"
+                f"there is no emission factor for zone {zone!r}; the zones are {', '.join(self.zones)}, and others "
+                f"can be added with AURUM_SUSTAINABILITY_FACTORS"
             )
         year = datetime.fromtimestamp(hour * 3600, UTC).year
-        earlier = [each for each in by_year if each <= year]
+        earlier = [published for published in by_year if published <= year]
         return by_year[max(earlier) if earlier else min(by_year)]
 
     def with_rows(self, other: "FactorTable") -> "FactorTable":
@@ -84,55 +90,70 @@ class FactorTable:
 
 
 @cache
-def built_in() -> FactorTable:
-    """Returns the built-in table, which has some national means with their sources."""
+def built_in_table() -> FactorTable:
+    """Returns the built-in table of national means with their sources."""
     with _TABLE.open(encoding="utf-8", newline="") as lines:
         return read_table(lines, _TABLE.name)
 
 
 def read_table(lines: Iterable[str], name: str) -> FactorTable:
-    """Reads a CSV table with zone, method (location or residual), year, kg_per_kwh and source. Raises FactorError."""
-    factors: dict[tuple[str, Method], dict[int, Factor]] = {}
+    """Reads a CSV table with the columns zone, method (location or residual), year, kg_per_kwh and source.
+
+    Args:
+        lines: The lines of the table, the header first.
+        name: The name of the table in errors.
+
+    Raises:
+        FactorError: The table is invalid. The message names the row and the column.
+    """
+    factors: dict[tuple[str, Method], dict[int, EmissionFactor]] = {}
     for row, cells in _rows(lines, name, _COLUMNS):
-        method = next((each for each in METHODS if each == cells["method"]), None)
+        method = next((name for name in METHODS if name == cells["method"]), None)
         if method is None:
             raise FactorError(f"{name}, row {row}, method: {cells['method']!r} is not one of {', '.join(METHODS)}")
         if not cells["year"].isdigit():
-            raise FactorError(f"{name}, row {row}, year: {cells['year']!r} is no year")
-        factor = Factor(_kg(cells["kg_per_kwh"], name, row), cells["source"], int(cells["year"]), method)
+            raise FactorError(f"{name}, row {row}, year: {cells['year']!r} is not a year")
+        factor = EmissionFactor(
+            _parse_factor(cells["kg_per_kwh"], name, row), cells["source"], int(cells["year"]), method
+        )
         factors.setdefault((cells["zone"], method), {})[factor.year] = factor
     return FactorTable(factors)
 
 
-def read_hours(lines: Iterable[str], name: str) -> dict[str, dict[int, Factor]]:
-    """Reads a CSV table with zone, hour (ISO 8601), kg_per_kwh and source.
+def read_hourly_table(lines: Iterable[str], name: str) -> dict[str, dict[int, EmissionFactor]]:
+    """Reads a CSV table with the columns zone, hour (ISO 8601), kg_per_kwh and source.
+
+    Args:
+        lines: The lines of the table, the header first.
+        name: The name of the table in errors.
 
     Returns:
         For each zone, the factors by hour since 1970.
 
     Raises:
-        FactorError: The table is invalid.
+        FactorError: The table is invalid. The message names the row and the column.
     """
-    found: dict[str, dict[int, Factor]] = {}
+    by_zone: dict[str, dict[int, EmissionFactor]] = {}
     for row, cells in _rows(lines, name, _HOURLY_COLUMNS):
         try:
             moment = datetime.fromisoformat(cells["hour"])
         except ValueError:
-            raise FactorError(f"{name}, row {row}, hour: {cells['hour']!r} is no time as ISO 8601 has it") from None
+            raise FactorError(f"{name}, row {row}, hour: {cells['hour']!r} is not a time in ISO 8601") from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        factor = Factor(_kg(cells["kg_per_kwh"], name, row), cells["source"], moment.year)
-        found.setdefault(cells["zone"], {})[int(moment.timestamp()) // 3600] = factor
-    return found
+        factor = EmissionFactor(_parse_factor(cells["kg_per_kwh"], name, row), cells["source"], moment.year)
+        by_zone.setdefault(cells["zone"], {})[int(moment.timestamp()) // 3600] = factor
+    return by_zone
 
 
-def stale(factor: Factor) -> Factor:
+def mark_stale(factor: EmissionFactor) -> EmissionFactor:
+    """Returns a factor that is marked as stale."""
     return replace(factor, stale=True)
 
 
-def checked(kg_per_kwh: float, where: str) -> float:
-    """Returns the factor. Raises FactorError if it is out of range."""
-    if not 0 <= kg_per_kwh <= _LARGEST:
-        raise FactorError(f"{where}: {kg_per_kwh:g} is no factor in kg/kWh; it has to be from 0 to {_LARGEST:g}")
+def check_factor(kg_per_kwh: float, where: str) -> float:
+    """Returns a factor in kgCO2e/kWh. Raises FactorError, which names `where`, if it is not plausible."""
+    if not 0 <= kg_per_kwh <= _MAX_FACTOR:
+        raise FactorError(f"{where}: {kg_per_kwh:g} is not plausible; a factor is from 0 to {_MAX_FACTOR:g} kg/kWh")
     return kg_per_kwh
 
 
@@ -140,16 +161,16 @@ def _rows(lines: Iterable[str], name: str, columns: tuple[str, ...]) -> Iterable
     reader = csv.DictReader(lines)
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
-        raise FactorError(f"{name}, row 1: lacks the column {missing[0]}; it has to have {', '.join(columns)}")
+        raise FactorError(f"{name}, row 1: lacks the column {missing[0]}; the columns must be {', '.join(columns)}")
     for cells in reader:
         if any(cells[column] is None for column in columns):
             raise FactorError(f"{name}, row {reader.line_num}: has too few cells")
         yield reader.line_num, {column: str(cells[column]).strip() for column in columns}
 
 
-def _kg(text: str, name: str, row: int) -> float:
+def _parse_factor(text: str, name: str, row: int) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise FactorError(f"{name}, row {row}, kg_per_kwh: {text!r} is no number") from None
-    return checked(number, f"{name}, row {row}, kg_per_kwh")
+        raise FactorError(f"{name}, row {row}, kg_per_kwh: {text!r} is not a number") from None
+    return check_factor(number, f"{name}, row {row}, kg_per_kwh")

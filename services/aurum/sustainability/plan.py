@@ -12,22 +12,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aurum.runtime.yaml_file import OTHER, read_yaml
 from aurum.sustainability.contracts import Contract
-from aurum.sustainability.factors import checked
+from aurum.sustainability.factors import check_factor
 
 DEFAULT_PLAN = Path(__file__).with_name("plan.yaml")
 
 _PER_HOUR = {"second": 3600.0, "minute": 60.0, "hour": 1.0}
 
 
-class PlanError(ValueError):
-    """The accounting plan cannot be used. The message names the file and the field."""
+class AccountingPlanError(ValueError):
+    """The accounting plan is invalid or unreadable. The message names the file and the field."""
 
 
-class _Part(BaseModel):
+class _PlanModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class PowerMeter(_Part):
+class PowerMeter(_PlanModel):
     """An electric meter: a sensor of power in kW, or of current in A.
 
     For a current, the power is √3·U·I·cos φ with three phases and U·I·cos φ with one.
@@ -35,29 +35,29 @@ class PowerMeter(_Part):
 
     sensor: str
     kind: Literal["power", "current"] = "power"
-    volts: float = Field(400.0, gt=0, description="V, between conductors where there are three phases.")
-    power_factor: float = Field(0.85, gt=0, le=1, description="cos φ.")
+    volts: float = Field(400.0, gt=0, description="Voltage in V; for three phases, between conductors.")
+    power_factor: float = Field(0.85, gt=0, le=1, description="Power factor, cos φ.")
     phases: Literal[1, 3] = 3
 
 
-class FlowMeter(_Part):
+class FlowMeter(_PlanModel):
     """A flow meter: a sensor of a rate per second, minute or hour, or a counter that only increases.
 
-    `to` converts the sensor's unit to litres or units of production.
+    `to` converts the sensor's unit to litres or to units of production.
     """
 
     sensor: str
     kind: Literal["rate", "counter"] = "rate"
     per: Literal["second", "minute", "hour"] = "hour"
-    to: float = Field(1.0, gt=0, description="Litres, or units of production, in one of the sensor's.")
+    to: float = Field(1.0, gt=0, description="Litres or units of production per unit of the sensor.")
 
     @property
     def per_hour(self) -> float:
-        """The factor that converts a reading to our unit per hour or, for a counter, to our unit."""
+        """The factor that converts a rate to litres or units of production per hour, and a count to these units."""
         return self.to * (_PER_HOUR[self.per] if self.kind == "rate" else 1.0)
 
 
-class Meters(_Part):
+class Meters(_PlanModel):
     """The meters of a machine type. A quantity that is not metered is None.
 
     Production and temperature are the variables of an energy baseline. Production is also needed for the specific
@@ -85,25 +85,31 @@ class Meters(_Part):
         return [name for name in dict.fromkeys(named) if name not in self.counters]
 
 
-class ContractPart(_Part):
+class ContractSpec(_PlanModel):
+    """A contract as the plan states it. At least one of share, kwh_per_hour and profile_kwh limits what it covers."""
+
     name: str
-    kg_per_kwh: float = Field(description="0 for a certificate of renewable energy.")
-    share: float | None = Field(None, ge=0, le=1, description="Of each hour's consumption.")
-    kwh_per_hour: float | None = Field(None, ge=0)
+    kg_per_kwh: float = Field(description="Emission factor in kgCO2e/kWh; 0 for renewable energy.")
+    share: float | None = Field(None, ge=0, le=1, description="Covered share of the consumption of each hour.")
+    kwh_per_hour: float | None = Field(None, ge=0, description="Covered energy of each hour.")
     profile_kwh: tuple[float, ...] | None = Field(
-        None, min_length=24, max_length=24, description="Of each hour of the day, UTC, as a solar park gives it."
+        None,
+        min_length=24,
+        max_length=24,
+        description="Covered energy for each hour of the day in UTC, for example of a solar park.",
     )
     begins: datetime | None = None
     ends: datetime | None = None
 
     @model_validator(mode="after")
-    def _limited(self) -> "ContractPart":
+    def _require_limit(self) -> "ContractSpec":
         if self.share is None and self.kwh_per_hour is None and self.profile_kwh is None:
-            raise ValueError("one of share, kwh_per_hour and profile_kwh must say how much it covers")
-        checked(self.kg_per_kwh, "kg_per_kwh")
+            raise ValueError("one of share, kwh_per_hour and profile_kwh must be given")
+        check_factor(self.kg_per_kwh, "kg_per_kwh")
         return self
 
     def contract(self) -> Contract:
+        """Returns the contract for the calculation, with its period in hours since 1970."""
         return Contract(
             self.name,
             self.kg_per_kwh,
@@ -115,42 +121,56 @@ class ContractPart(_Part):
         )
 
 
-class Site(_Part):
-    zone: str = Field("WORLD", description="Whose grid it is on: a zone of the emission factors.")
-    contracts: tuple[ContractPart, ...] = ()
+class SitePlan(_PlanModel):
+    """The electricity supply of a site: its grid zone, and its contracts in the order in which they are applied."""
+
+    zone: str = Field("WORLD", description="Grid zone, which selects the emission factors.")
+    contracts: tuple[ContractSpec, ...] = ()
 
 
-class Plan(_Part):
+class AccountingPlan(_PlanModel):
+    """The content of an accounting plan file."""
+
     longest_gap_seconds: float = Field(
-        1200.0, gt=0, description="Between two readings; nothing is known of the time in a longer one."
+        1200.0, gt=0, description="Maximum seconds between two readings; the time of a longer gap is not covered."
     )
-    meters: dict[str, Meters] = Field(description="By machine type; * for all others.")
+    meters: dict[str, Meters] = Field(description="Meters by machine type; * for all others.")
     lines: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="Name of a production line → patterns of machine ids, such as press-*."
+        default_factory=dict,
+        description="For each production line, patterns of the ids of its machines, such as press-*.",
     )
-    sites: dict[str, Site] = Field(default_factory=dict, description="By site; * for all others.")
+    sites: dict[str, SitePlan] = Field(default_factory=dict, description="Supply by site; * for all others.")
 
     def meters_of(self, machine_type: str) -> Meters:
+        """Returns the meters of a machine type. Without an entry for it or for all others, nothing is metered."""
         return self.meters.get(machine_type) or self.meters.get(OTHER) or Meters()
 
-    def site_of(self, site: str) -> Site:
-        return self.sites.get(site) or self.sites.get(OTHER) or Site()
+    def site_of(self, site: str) -> SitePlan:
+        """Returns the supply of a site. Without an entry for it or for all others, it is on the grid WORLD."""
+        return self.sites.get(site) or self.sites.get(OTHER) or SitePlan()
 
     def line_of(self, machine_id: str) -> str:
-        """Returns the first line that a machine belongs to; empty if there is none."""
+        """Returns the first production line whose patterns match a machine id; empty if none does."""
         return next(
             (
                 line
                 for line, patterns in self.lines.items()
-                if any(fnmatch.fnmatchcase(machine_id, each) for each in patterns)
+                if any(fnmatch.fnmatchcase(machine_id, pattern) for pattern in patterns)
             ),
             "",
         )
 
 
-def load_plan(path: Path | None = None) -> Plan:
-    """Reads an accounting plan, by default the built-in one. Raises PlanError."""
-    return read_yaml(path or DEFAULT_PLAN, Plan, PlanError)
+def load_plan(path: Path | None = None) -> AccountingPlan:
+    """Reads an accounting plan.
+
+    Args:
+        path: The YAML file; None for the built-in plan.
+
+    Raises:
+        AccountingPlanError: The file cannot be read or is invalid.
+    """
+    return read_yaml(path or DEFAULT_PLAN, AccountingPlan, AccountingPlanError)
 
 
 def _hour(moment: datetime | None) -> int | None:

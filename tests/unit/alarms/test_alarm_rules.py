@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from aurum.alarms.rules import AlarmRules, AlarmRulesError, Rule, load_rules
+from aurum.alarms.rules import AlarmRule, AlarmRules, AlarmRulesError, load_rules
 
 
 def test_optional_alarm_rule_fields_have_defaults(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_alarm_rule_field_outside_limits_is_rejected(
     part, _, inner = field.rpartition(".")
     path = tmp_path / "rules.yaml"
 
-    def load(value: object) -> Rule:
+    def load(value: object) -> AlarmRule:
         given = {} if value is None else {inner: value}
         about = {name: each for name, each in (parts | {"risk": {"above": 1}}).items() if name == (part or "risk")}
         if part:

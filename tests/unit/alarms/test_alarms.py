@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.alarms.conditions import Condition, Observed
-from aurum.alarms.flood import BEGINS, ENDS, WINDOW_US, Flood
-from aurum.alarms.lifecycle import Alarm, Kind, Transition, apply, changes
-from aurum.alarms.rules import AlarmRulesError, Limit, Rule, load_rules
+from aurum.alarms.conditions import Observation, RuleCondition
+from aurum.alarms.flood import BEGINS, ENDS, WINDOW_US, FloodDetector
+from aurum.alarms.lifecycle import Alarm, Transition, TransitionKind, apply_transition, has_effect
+from aurum.alarms.rules import AlarmRule, AlarmRulesError, ValueLimit, load_rules
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
-KINDS: tuple[Kind, ...] = (  # as they follow each other at one time
+KINDS: tuple[TransitionKind, ...] = (  # as they follow each other at one time
     "cleared",
     "raised",
     "unsuppressed",
@@ -25,10 +25,10 @@ KINDS: tuple[Kind, ...] = (  # as they follow each other at one time
 )
 
 
-def after(*kinds: Kind) -> Alarm:
+def after(*kinds: TransitionKind) -> Alarm:
     alarm = Alarm("m", "r")
     for at, kind in enumerate(kinds, start=1):
-        alarm = apply(alarm, Transition(kind, "m", "r", at, until_us=100))
+        alarm = apply_transition(alarm, Transition(kind, "m", "r", at, until_us=100))
     return alarm
 
 
@@ -51,7 +51,7 @@ def after(*kinds: Kind) -> Alarm:
         (("raised", "suppressed", "shelved", "unsuppressed"), "shelved"),
     ],
 )
-def test_alarm_states_follow_isa_18_2(kinds: tuple[Kind, ...], state: str) -> None:
+def test_alarm_states_follow_isa_18_2(kinds: tuple[TransitionKind, ...], state: str) -> None:
     assert after(*kinds).state(now_us=50) == state
 
 
@@ -85,7 +85,7 @@ def test_transition_updates_only_its_own_fields() -> None:
     ):
         kind, at, *more = transition
         expected = {**asdict(alarm), **changed}
-        alarm = apply(alarm, Transition(kind, "m", "r", at, *more))  # type: ignore[arg-type]
+        alarm = apply_transition(alarm, Transition(kind, "m", "r", at, *more))  # type: ignore[arg-type]
         assert asdict(alarm) == expected
 
 
@@ -104,44 +104,46 @@ def test_transition_updates_only_its_own_fields() -> None:
         (("shelved",), "shelved"),
     ],
 )
-def test_redundant_transition_leaves_alarm_unchanged(kinds: tuple[Kind, ...], repeated: Kind) -> None:
+def test_redundant_transition_leaves_alarm_unchanged(
+    kinds: tuple[TransitionKind, ...], repeated: TransitionKind
+) -> None:
     alarm = after(*kinds)
     transition = Transition(repeated, "m", "r", 50, by="" if repeated == "shelved" else "Ada", until_us=100)
-    assert apply(alarm, transition) == alarm
-    assert not changes(alarm, transition)
+    assert apply_transition(alarm, transition) == alarm
+    assert not has_effect(alarm, transition)
 
 
 def test_repeated_raise_transition_is_ignored() -> None:
     alarm = after("raised")
-    assert not changes(alarm, Transition("raised", "m", "r", 9))
-    assert changes(alarm, Transition("cleared", "m", "r", 9))
+    assert not has_effect(alarm, Transition("raised", "m", "r", 9))
+    assert has_effect(alarm, Transition("cleared", "m", "r", 9))
     assert after("raised", "raised").count == 1
 
 
-def rule(**given: object) -> Rule:
-    return Rule.model_validate({"name": "r", "text": "t", **given})
+def rule(**given: object) -> AlarmRule:
+    return AlarmRule.model_validate({"name": "r", "text": "t", **given})
 
 
-def seen(at: float, value: float | None = None, **more: object) -> Observed:
+def seen(at: float, value: float | None = None, **more: object) -> Observation:
     now = int(at * SECOND)
-    return Observed(now, now, {} if value is None else {"x": (now, value)}, **more)  # type: ignore[arg-type]
+    return Observation(now, now, {} if value is None else {"x": (now, value)}, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("limit", [{"sensor": {"sensor": "x", "above": 10}}, {"rate": {"sensor": "x", "above": 1}}])
 def test_reading_that_is_no_number_clears_nothing(limit: dict[str, object]) -> None:
     """A sensor that breaks while its alarm is active does not end the alarm."""
-    condition = Condition(rule(**limit), alarming=True)
+    condition = RuleCondition(rule(**limit), alarming=True)
     for at in range(0, 3600, 60):
-        assert condition.observe(seen(at, float("nan"))) is None
+        assert condition.evaluate(seen(at, float("nan"))) is None
     assert condition.alarming
 
 
 def test_deadband_prevents_chattering_alarm() -> None:
-    condition = Condition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}))
-    told = [condition.observe(seen(at, value)) for at, value in enumerate((9, 11, 9.5, 10.5, 8.5, 7.9, 9.9))]
+    condition = RuleCondition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}))
+    told = [condition.evaluate(seen(at, value)) for at, value in enumerate((9, 11, 9.5, 10.5, 8.5, 7.9, 9.9))]
     assert [each and each[0] for each in told] == [None, True, None, None, None, False, None]
-    below = Condition(rule(sensor={"sensor": "x", "below": 5, "deadband": 1}))
-    assert [bool(below.observe(seen(at, value))) for at, value in enumerate((6, 4, 5.5, 6.5))] == [
+    below = RuleCondition(rule(sensor={"sensor": "x", "below": 5, "deadband": 1}))
+    assert [bool(below.evaluate(seen(at, value))) for at, value in enumerate((6, 4, 5.5, 6.5))] == [
         False,
         True,
         False,
@@ -168,15 +170,15 @@ def test_deadband_prevents_chattering_alarm() -> None:
 def test_limit_and_deadband_bounds_are_exclusive(
     limit: dict[str, float], alarming: bool, values: dict[float, bool]
 ) -> None:
-    parsed = Limit.model_validate(limit)
-    assert {value: parsed.beyond(value, alarming=alarming) for value in values} == values
+    parsed = ValueLimit.model_validate(limit)
+    assert {value: parsed.is_exceeded(value, alarming=alarming) for value in values} == values
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-20, 20), max_size=20), st.floats(0, 5))
 def test_alarm_raise_and_clear_events_alternate(values: list[float], deadband: float) -> None:
-    condition = Condition(rule(sensor={"sensor": "x", "above": 3, "deadband": deadband}))
-    told = [each for at, value in enumerate(values, 1) if (each := condition.observe(seen(at, value)))]
+    condition = RuleCondition(rule(sensor={"sensor": "x", "above": 3, "deadband": deadband}))
+    told = [each for at, value in enumerate(values, 1) if (each := condition.evaluate(seen(at, value)))]
     assert [each[0] for each in told] == [number % 2 == 0 for number in range(len(told))]
     assert all(each[1] > 3 if each[0] else each[1] <= 3 - deadband for each in told if each[1] is not None)
     assert condition.alarming == bool(len(told) % 2)
@@ -185,60 +187,60 @@ def test_alarm_raise_and_clear_events_alternate(values: list[float], deadband: f
 
 @pytest.mark.parametrize("about", ["risk", "rul", "anomaly"])
 def test_prediction_alarm_has_value_and_prediction_time(about: str) -> None:
-    condition = Condition(rule(**{about: {"above": 0.5}}))
+    condition = RuleCondition(rule(**{about: {"above": 0.5}}))
     others = {"risk": 0.1, "rul": 0.1, "anomaly": 0.1}
-    assert condition.observe(Observed(9, 8, {}, predicted_us=7, **others)) is None  # type: ignore[arg-type]
-    assert condition.observe(Observed(9, 8, {}, predicted_us=7, **others | {about: 0.6})) == (True, 0.6, 7)  # type: ignore[arg-type]
-    assert condition.observe(Observed(12, 8, {}, predicted_us=11, **others)) == (False, 0.1, 11)  # type: ignore[arg-type]
+    assert condition.evaluate(Observation(9, 8, {}, predicted_us=7, **others)) is None  # type: ignore[arg-type]
+    assert condition.evaluate(Observation(9, 8, {}, predicted_us=7, **others | {about: 0.6})) == (True, 0.6, 7)  # type: ignore[arg-type]
+    assert condition.evaluate(Observation(12, 8, {}, predicted_us=11, **others)) == (False, 0.1, 11)  # type: ignore[arg-type]
 
 
 def test_sensor_alarm_reports_reading_value_and_time() -> None:
-    condition = Condition(rule(sensor={"sensor": "x", "above": 10}))
-    assert condition.observe(Observed(9, 8, {"x": (5, 10.0), "y": (6, 50.0)})) is None
-    assert condition.observe(Observed(9, 8, {"x": (7, 12.5), "y": (6, 1.0)})) == (True, 12.5, 7)
-    assert condition.observe(Observed(12, 11, {"x": (10, 9.5), "y": (6, 50.0)})) == (False, 9.5, 10)
+    condition = RuleCondition(rule(sensor={"sensor": "x", "above": 10}))
+    assert condition.evaluate(Observation(9, 8, {"x": (5, 10.0), "y": (6, 50.0)})) is None
+    assert condition.evaluate(Observation(9, 8, {"x": (7, 12.5), "y": (6, 1.0)})) == (True, 12.5, 7)
+    assert condition.evaluate(Observation(12, 11, {"x": (10, 9.5), "y": (6, 50.0)})) == (False, 9.5, 10)
 
 
 def test_condition_restored_as_alarming_reports_only_clearing() -> None:
-    condition = Condition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}), alarming=True)
-    assert condition.observe(seen(1, 9)) is None
-    assert condition.observe(seen(2, 8)) == (False, 8, 2 * SECOND)
+    condition = RuleCondition(rule(sensor={"sensor": "x", "above": 10, "deadband": 2}), alarming=True)
+    assert condition.evaluate(seen(1, 9)) is None
+    assert condition.evaluate(seen(2, 8)) == (False, 8, 2 * SECOND)
 
 
 def test_delay_expires_exactly_at_its_limit() -> None:
-    condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10, off_delay_seconds=20))
-    assert [condition.observe(seen(at, 11)) for at in (5, 14.999999, 15)] == [None, None, (True, 11, 15 * SECOND)]
-    assert [condition.observe(seen(at, 1)) for at in (30, 49.999999, 50)] == [None, None, (False, 1, 50 * SECOND)]
+    condition = RuleCondition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10, off_delay_seconds=20))
+    assert [condition.evaluate(seen(at, 11)) for at in (5, 14.999999, 15)] == [None, None, (True, 11, 15 * SECOND)]
+    assert [condition.evaluate(seen(at, 1)) for at in (30, 49.999999, 50)] == [None, None, (False, 1, 50 * SECOND)]
 
 
 def test_delay_starts_at_reading_time() -> None:
-    condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10))
-    assert condition.observe(Observed(14 * SECOND, 5 * SECOND, {"x": (5 * SECOND, 11)})) is None
-    assert condition.observe(Observed(15 * SECOND, 5 * SECOND, {"x": (5 * SECOND, 11)})) == (True, 11, 5 * SECOND)
+    condition = RuleCondition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10))
+    assert condition.evaluate(Observation(14 * SECOND, 5 * SECOND, {"x": (5 * SECOND, 11)})) is None
+    assert condition.evaluate(Observation(15 * SECOND, 5 * SECOND, {"x": (5 * SECOND, 11)})) == (True, 11, 5 * SECOND)
 
 
 def test_missing_value_does_not_reset_running_delay() -> None:
-    condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10))
-    assert [condition.observe(seen(at, value)) for at, value in ((1, 11), (6, None))] == [None, None]
+    condition = RuleCondition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10))
+    assert [condition.evaluate(seen(at, value)) for at, value in ((1, 11), (6, None))] == [None, None]
     assert condition.waits
-    assert condition.observe(seen(11, 12)) == (True, 12, 11 * SECOND)
+    assert condition.evaluate(seen(11, 12)) == (True, 12, 11 * SECOND)
 
 
 def test_condition_waits_during_delays_or_for_staleness() -> None:
-    condition = Condition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10, off_delay_seconds=10))
+    condition = RuleCondition(rule(sensor={"sensor": "x", "above": 10}, on_delay_seconds=10, off_delay_seconds=10))
     waits = [condition.waits]
     for at, value in ((1, 5), (2, 11), (3, 9), (4, 11), (14, 11), (20, 9), (25, 11), (30, 9), (40, 9)):
-        condition.observe(seen(at, value))
+        condition.evaluate(seen(at, value))
         waits.append(condition.waits)
     assert waits == [False, False, True, False, True, False, True, False, True, False]
-    assert Condition(rule(stale={"after_seconds": 60})).waits
+    assert RuleCondition(rule(stale={"after_seconds": 60})).waits
 
 
 def test_on_and_off_delays_ignore_short_changes() -> None:
-    condition = Condition(rule(risk={"above": 0.5}, on_delay_seconds=10, off_delay_seconds=20))
+    condition = RuleCondition(rule(risk={"above": 0.5}, on_delay_seconds=10, off_delay_seconds=20))
 
     def at(second: float, risk: float) -> bool | None:
-        told = condition.observe(seen(second, risk=risk, predicted_us=int(second * SECOND)))
+        told = condition.evaluate(seen(second, risk=risk, predicted_us=int(second * SECOND)))
         return told and told[0]
 
     assert [at(0, 0.9), at(5, 0.9), at(6, 0.1), at(7, 0.9), at(16, 0.9), at(17, 0.9)] == [
@@ -254,56 +256,56 @@ def test_on_and_off_delays_ignore_short_changes() -> None:
 
 
 def test_rate_and_stale_conditions_raise_and_clear() -> None:
-    rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": 60}))
-    told = [rate.observe(seen(60 * minute, value)) for minute, value in enumerate((20, 22, 30, 31))]
+    rate = RuleCondition(rule(rate={"sensor": "x", "above": 5, "over_seconds": 60}))
+    told = [rate.evaluate(seen(60 * minute, value)) for minute, value in enumerate((20, 22, 30, 31))]
     assert [each and each[:2] for each in told] == [None, None, (True, pytest.approx(8)), (False, pytest.approx(1))]
-    stale = Condition(rule(stale={"after_seconds": 60}))
-    assert stale.observe(Observed(0, 0, {})) is None  # never seen is no silence
-    assert stale.observe(Observed(50 * SECOND, 1 * SECOND, {})) is None
-    raised = stale.observe(Observed(70 * SECOND, 1 * SECOND, {}))
+    stale = RuleCondition(rule(stale={"after_seconds": 60}))
+    assert stale.evaluate(Observation(0, 0, {})) is None  # never seen is no silence
+    assert stale.evaluate(Observation(50 * SECOND, 1 * SECOND, {})) is None
+    raised = stale.evaluate(Observation(70 * SECOND, 1 * SECOND, {}))
     assert raised == (True, pytest.approx(69), 61 * SECOND)
-    assert stale.observe(Observed(80 * SECOND, 79 * SECOND, {})) == (False, None, 80 * SECOND)
+    assert stale.evaluate(Observation(80 * SECOND, 79 * SECOND, {})) == (False, None, 80 * SECOND)
 
 
 def test_stale_alarm_is_raised_just_above_its_limit() -> None:
-    stale = Condition(rule(stale={"after_seconds": 2.5}))
+    stale = RuleCondition(rule(stale={"after_seconds": 2.5}))
     last = 10 * SECOND
-    assert stale.observe(Observed(last + 2_500_000, last, {})) is None
-    assert stale.observe(Observed(last + 2_500_001, last, {})) == (True, pytest.approx(2.500001), last + 2_500_000)
-    assert stale.observe(Observed(last + 9 * SECOND, last, {})) is None
-    assert stale.observe(Observed(21 * SECOND, 20 * SECOND, {})) == (False, None, 21 * SECOND)
+    assert stale.evaluate(Observation(last + 2_500_000, last, {})) is None
+    assert stale.evaluate(Observation(last + 2_500_001, last, {})) == (True, pytest.approx(2.500001), last + 2_500_000)
+    assert stale.evaluate(Observation(last + 9 * SECOND, last, {})) is None
+    assert stale.evaluate(Observation(21 * SECOND, 20 * SECOND, {})) == (False, None, 21 * SECOND)
 
 
 def test_rate_is_per_minute_and_skips_early_readings() -> None:
-    rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": 30}))
-    assert rate.observe(seen(60, 20)) is None
-    assert rate.observe(seen(89.9, 90)) is None  # too soon after the first, and not what the next is compared with
-    raised = rate.observe(Observed(200 * SECOND, 90 * SECOND, {"x": (90 * SECOND, 23), "y": (91 * SECOND, 0)}))
+    rate = RuleCondition(rule(rate={"sensor": "x", "above": 5, "over_seconds": 30}))
+    assert rate.evaluate(seen(60, 20)) is None
+    assert rate.evaluate(seen(89.9, 90)) is None  # too soon after the first, and not what the next is compared with
+    raised = rate.evaluate(Observation(200 * SECOND, 90 * SECOND, {"x": (90 * SECOND, 23), "y": (91 * SECOND, 0)}))
     assert raised == (True, pytest.approx(6), 90 * SECOND)
-    assert rate.observe(seen(210, 33)) == (False, pytest.approx(5), 210 * SECOND)
+    assert rate.evaluate(seen(210, 33)) == (False, pytest.approx(5), 210 * SECOND)
 
 
 def test_falling_value_has_negative_rate() -> None:
-    rate = Condition(rule(rate={"sensor": "x", "below": -5}))
-    told = [rate.observe(seen(60 * minute, value)) for minute, value in enumerate((50, 45, 39, 38))]
+    rate = RuleCondition(rule(rate={"sensor": "x", "below": -5}))
+    told = [rate.evaluate(seen(60 * minute, value)) for minute, value in enumerate((50, 45, 39, 38))]
     assert [each and each[:2] for each in told] == [None, None, (True, pytest.approx(-6)), (False, pytest.approx(-1))]
 
 
 def test_rate_of_large_values_is_computed() -> None:
-    rate = Condition(rule(rate={"sensor": "x", "above": 5}))
-    assert rate.observe(seen(60, 1e12)) is None
-    assert rate.observe(seen(120, 1e12 + 8)) == (True, pytest.approx(8), 2 * MINUTE)
+    rate = RuleCondition(rule(rate={"sensor": "x", "above": 5}))
+    assert rate.evaluate(seen(60, 1e12)) is None
+    assert rate.evaluate(seen(120, 1e12 + 8)) == (True, pytest.approx(8), 2 * MINUTE)
 
 
 def test_older_reading_restarts_rate() -> None:
-    rate = Condition(rule(rate={"sensor": "x", "above": 5}))
-    told = [rate.observe(seen(at, value)) for at, value in ((300, 20), (100, 80), (160, 88))]
+    rate = RuleCondition(rule(rate={"sensor": "x", "above": 5}))
+    told = [rate.evaluate(seen(at, value)) for at, value in ((300, 20), (100, 80), (160, 88))]
     assert told == [None, None, (True, pytest.approx(8), 160 * SECOND)]
 
 
 def test_rate_ignores_second_reading_with_same_timestamp() -> None:
-    rate = Condition(rule(rate={"sensor": "x", "above": 5}))
-    told = [rate.observe(seen(at, value)) for at, value in ((60, 20), (60, 27), (120, 28))]
+    rate = RuleCondition(rule(rate={"sensor": "x", "above": 5}))
+    told = [rate.evaluate(seen(at, value)) for at, value in ((60, 20), (60, 27), (120, 28))]
     assert told == [None, None, (True, pytest.approx(8), 120 * SECOND)]
 
 
@@ -315,85 +317,85 @@ def test_missing_value_raises_no_alarm() -> None:
         {"sensor": {"sensor": "y", "above": 1}},
         {"rate": {"sensor": "y", "above": 1}},
     ):
-        condition = Condition(rule(**about))
-        assert [condition.observe(seen(at, value)) for at, value in ((0, 3.0), (60, 9.0))] == [None, None]
+        condition = RuleCondition(rule(**about))
+        assert [condition.evaluate(seen(at, value)) for at, value in ((0, 3.0), (60, 9.0))] == [None, None]
 
 
 def test_flood_begins_above_ten_and_ends_below_five() -> None:
-    flood = Flood()
+    flood = FloodDetector()
     for number in range(11):
-        flood.note(number * SECOND)
-        flood.look(number * SECOND)
+        flood.record_alarm(number * SECOND)
+        flood.update(number * SECOND)
     assert flood.since_us == 10 * SECOND
-    assert flood.look(600 * SECOND) == 10
+    assert flood.update(600 * SECOND) == 10
     assert flood.since_us
-    assert flood.look(607 * SECOND) == 3
+    assert flood.update(607 * SECOND) == 3
     assert flood.since_us == 0
 
 
 def test_flood_does_not_start_or_end_at_exact_limits() -> None:
-    flood = Flood()
-    assert (flood.look(SECOND), flood.since_us) == (0, 0)
+    flood = FloodDetector()
+    assert (flood.update(SECOND), flood.since_us) == (0, 0)
     for _ in range(BEGINS):
-        flood.note(2 * SECOND)
-    assert (flood.look(3 * SECOND), flood.since_us) == (BEGINS, 0)
+        flood.record_alarm(2 * SECOND)
+    assert (flood.update(3 * SECOND), flood.since_us) == (BEGINS, 0)
     for number in range(ENDS):
-        flood.note((4 + number) * SECOND)
-    assert (flood.look(20 * SECOND), flood.since_us) == (BEGINS + ENDS, 20 * SECOND)
-    assert (flood.look(21 * SECOND), flood.since_us) == (BEGINS + ENDS, 20 * SECOND)  # since it began
-    assert (flood.look(WINDOW_US + 2 * SECOND), flood.since_us) == (ENDS, 20 * SECOND)
-    assert (flood.look(WINDOW_US + 4 * SECOND), flood.since_us) == (ENDS - 1, 0)
+        flood.record_alarm((4 + number) * SECOND)
+    assert (flood.update(20 * SECOND), flood.since_us) == (BEGINS + ENDS, 20 * SECOND)
+    assert (flood.update(21 * SECOND), flood.since_us) == (BEGINS + ENDS, 20 * SECOND)  # since it began
+    assert (flood.update(WINDOW_US + 2 * SECOND), flood.since_us) == (ENDS, 20 * SECOND)
+    assert (flood.update(WINDOW_US + 4 * SECOND), flood.since_us) == (ENDS - 1, 0)
 
 
 def test_flood_of_some_machines_counts_theirs_alone() -> None:
-    flood = Flood()
+    flood = FloodDetector()
     for number in range(2 * BEGINS):
-        flood.note(number * SECOND, "other")
+        flood.record_alarm(number * SECOND, "other")
     for number in range(BEGINS + 2):
-        flood.note((100 + number) * SECOND, "own")
-    assert flood.part(99 * SECOND, "own".__eq__) == (0, 0)
-    assert flood.part(109 * SECOND, "own".__eq__) == (BEGINS, 0)
-    assert flood.part(111 * SECOND, "own".__eq__) == (BEGINS + 2, (100 + BEGINS) * SECOND)
+        flood.record_alarm((100 + number) * SECOND, "own")
+    assert flood.count_selected(99 * SECOND, "own".__eq__) == (0, 0)
+    assert flood.count_selected(109 * SECOND, "own".__eq__) == (BEGINS, 0)
+    assert flood.count_selected(111 * SECOND, "own".__eq__) == (BEGINS + 2, (100 + BEGINS) * SECOND)
 
 
 def test_flood_window_includes_end_but_not_start() -> None:
-    flood = Flood()
-    flood.note(MINUTE)
-    looked = [flood.look(now) for now in (MINUTE - 1, MINUTE, MINUTE + WINDOW_US - 1, MINUTE + WINDOW_US)]
+    flood = FloodDetector()
+    flood.record_alarm(MINUTE)
+    looked = [flood.update(now) for now in (MINUTE - 1, MINUTE, MINUTE + WINDOW_US - 1, MINUTE + WINDOW_US)]
     assert looked == [0, 1, 1, 0]
 
 
 def test_flood_keeps_only_latest_10000_alarms() -> None:
-    flood = Flood()
+    flood = FloodDetector()
     for number in range(1, 10_002):
-        flood.note(number)
-    assert flood.look(20_000) == 10_000
-    assert flood.look(WINDOW_US + 2) == 9_999  # the first two are over, of which it had forgotten one
+        flood.record_alarm(number)
+    assert flood.update(20_000) == 10_000
+    assert flood.update(WINDOW_US + 2) == 9_999  # the first two are over, of which it had forgotten one
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 3 * WINDOW_US), max_size=30), st.integers(1, 3 * WINDOW_US))
 def test_flood_counts_alarms_of_the_last_ten_minutes(raised: list[int], now: int) -> None:
-    flood = Flood()
+    flood = FloodDetector()
     for at in raised:
-        flood.note(at)
+        flood.record_alarm(at)
     recent = [at for at in raised if 0 <= now - at < WINDOW_US]
-    assert flood.look(now) == len(recent)
+    assert flood.update(now) == len(recent)
     assert flood.since_us == (now if len(recent) > BEGINS else 0)
 
 
 def test_built_in_alarm_rules_apply_by_machine_type() -> None:
     rules = {each.name: each for each in load_rules().rules}
     assert {"failure_near", "silent", "stopped"} <= set(rules)
-    assert rules["vibration_high"].holds_for("pump")
-    assert not rules["vibration_high"].holds_for("conveyor")
-    assert rules["silent"].holds_for("conveyor")
+    assert rules["vibration_high"].applies_to("pump")
+    assert not rules["vibration_high"].applies_to("conveyor")
+    assert rules["silent"].applies_to("conveyor")
 
 
 def test_rule_applies_to_its_machine_types_or_all() -> None:
     def holds(*types: str) -> tuple[bool, bool]:
         about = rule(risk={"above": 1}, machine_types=types)
-        return about.holds_for("pump"), about.holds_for("motor")
+        return about.applies_to("pump"), about.applies_to("motor")
 
     assert holds("*") == holds("pump", "*") == (True, True)
     assert holds("pump") == (True, False)
@@ -406,7 +408,10 @@ def test_rule_applies_to_its_machine_types_or_all() -> None:
         ("rules: [{name: a, text: t}]", "exactly one of risk, rul"),
         ("rules: [{name: a, text: t, risk: {above: 1, below: 0}}]", "one of above and below"),
         ("rules: [{name: A, text: t, risk: {above: 1}}]", r"rules\.0\.name"),
-        ("rules: [{name: a, text: t, risk: {above: 1}}, {name: a, text: t, risk: {above: 2}}]", "a is the name of two"),
+        (
+            "rules: [{name: a, text: t, risk: {above: 1}}, {name: a, text: t, risk: {above: 2}}]",
+            "the name a is used by more than one rule",
+        ),
         ("rules: [", "is not YAML"),
         ("rules: [{name: a, text: t, risk: {above: 1}, rul: {below: 1}}]", "exactly one of risk, rul"),
         ("rules: [{name: a, text: t, risk: {deadband: 1}}]", "one of above and below"),
@@ -425,6 +430,6 @@ def test_invalid_alarm_rule_is_rejected_with_reason(tmp_path: Path, text: str, p
 
 @pytest.mark.parametrize("seconds", [123, 245, 246, 247])
 def test_rate_is_evaluated_at_exact_period(seconds: int) -> None:
-    rate = Condition(rule(rate={"sensor": "x", "above": 5, "over_seconds": seconds}))
-    assert rate.observe(seen(0, 20)) is None
-    assert rate.observe(seen(seconds, 1000)) is not None
+    rate = RuleCondition(rule(rate={"sensor": "x", "above": 5, "over_seconds": seconds}))
+    assert rate.evaluate(seen(0, 20)) is None
+    assert rate.evaluate(seen(seconds, 1000)) is not None

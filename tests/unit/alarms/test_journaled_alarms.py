@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.alarms.journaled import JournaledAlarms, key_of
-from aurum.alarms.lifecycle import Alarm, Transition, apply
+from aurum.alarms.journaled import JournaledAlarms, journal_key
+from aurum.alarms.lifecycle import Alarm, Transition, apply_transition
 from aurum.alarms.rules import load_rules
 from aurum.api.alarm_service import AlarmService
 from aurum.v1 import ingestion_pb2
@@ -31,17 +31,22 @@ def folded(journal: list[Transition]) -> dict[str, Alarm]:
     alarms: dict[str, Alarm] = {}
     known: set[str] = set()
     for each in journal:
-        if key_of(each) in known:
+        if journal_key(each) in known:
             continue
-        known.add(key_of(each))
-        alarms[each.alarm_id] = apply(alarms.get(each.alarm_id, Alarm(each.machine_id, each.rule)), each)
+        known.add(journal_key(each))
+        alarms[each.alarm_id] = apply_transition(alarms.get(each.alarm_id, Alarm(each.machine_id, each.rule)), each)
     return alarms
+
+
+def read_all(alarms: JournaledAlarms, journal: list[Transition]) -> None:
+    for number, entry in enumerate(journal, start=1):
+        alarms.apply_entry(number, entry, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), transitions, st.booleans()), max_size=25), st.data())
 @settings(deadline=None)
 def test_replicas_converge_to_the_journal(steps: list[tuple[int, Transition, bool]], data: st.DataObject) -> None:
-    """Three replicas see things, write some of them, and read the journal now and then; in the end all are as it is."""
+    """Three replicas detect transitions, write some of them and sometimes read the journal; in the end all agree."""
     replicas = [JournaledAlarms(100) for _ in range(3)]
     unwritten: list[list[Transition]] = [[], [], []]
     journal: list[Transition] = []
@@ -50,27 +55,19 @@ def test_replicas_converge_to_the_journal(steps: list[tuple[int, Transition, boo
         journal.extend(unwritten[replica])
         unwritten[replica].clear()
 
-    def read(replica: int) -> None:
-        for number, entry in enumerate(journal, start=1):
-            replicas[replica].read(number, entry, 0)
-
     for replica, transition, writes in steps:
-        if replicas[replica].see(transition) is not None:
+        if replicas[replica].apply_own(transition) is not None:
             unwritten[replica].append(transition)
         if writes:
             write(replica)
         if data.draw(st.booleans()):
-            read(data.draw(st.integers(0, 2)))
+            read_all(replicas[data.draw(st.integers(0, 2))], journal)
     for replica in range(3):
         write(replica)
     expected = folded(journal)
-    for replica in range(3):
-        read(replica)
-        assert {alarm.alarm_id: alarm for alarm in replicas[replica]} == expected
-    fresh = JournaledAlarms(100)
-    for number, entry in enumerate(journal, start=1):
-        fresh.read(number, entry, 0)
-    assert {alarm.alarm_id: alarm for alarm in fresh} == expected
+    for alarms in (*replicas, JournaledAlarms(100)):
+        read_all(alarms, journal)
+        assert {alarm.alarm_id: alarm for alarm in alarms} == expected
 
 
 def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
@@ -82,8 +79,7 @@ def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
         Transition("raised", "m", "r", 300),
     ]
     alarms = JournaledAlarms(10)
-    for number, entry in enumerate(journal, start=1):
-        alarms.read(number, entry, 0)
+    read_all(alarms, journal)
     (alarm,) = alarms
     assert alarm.state(600) == "unacknowledged"
 
@@ -91,34 +87,34 @@ def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
 def test_what_was_seen_takes_its_place_in_the_journal() -> None:
     """An acknowledgement that the journal has before what was seen here does not acknowledge that."""
     alarms = JournaledAlarms(10)
-    alarms.read(1, Transition("raised", "m", "r", 1), 0)
-    alarms.read(2, Transition("cleared", "m", "r", 2), 0)
+    alarms.apply_entry(1, Transition("raised", "m", "r", 1), 0)
+    alarms.apply_entry(2, Transition("cleared", "m", "r", 2), 0)
     raised = Transition("raised", "m", "r", 3)
-    assert alarms.see(raised) is not None
-    assert alarms.see(raised) is None
-    alarms.read(3, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
+    assert alarms.apply_own(raised) is not None
+    assert alarms.apply_own(raised) is None
+    alarms.apply_entry(3, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
     (alarm,) = alarms
     assert alarm.state(10) == "unacknowledged"
-    alarms.read(4, raised, 0)
+    alarms.apply_entry(4, raised, 0)
     assert [each.state(10) for each in alarms] == ["unacknowledged"]
 
 
 def test_what_is_never_written_still_counts() -> None:
     alarms = JournaledAlarms(10)
     raised = Transition("raised", "m", "r", 3)
-    alarms.see(raised)
-    alarms.give_up(raised)
-    alarms.read(1, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
+    alarms.apply_own(raised)
+    alarms.settle(raised)
+    alarms.apply_entry(1, Transition("acknowledged", "m", "r", 9, by="Ada"), 0)
     assert [each.state(10) for each in alarms] == ["acknowledged"]
 
 
 def test_alarms_that_are_over_are_forgotten_first() -> None:
     alarms = JournaledAlarms(3)
     for number, machine in enumerate("abcd", start=1):
-        alarms.read(number, Transition("raised", machine, "r", number), 0)
+        alarms.apply_entry(number, Transition("raised", machine, "r", number), 0)
         if machine == "b":
-            alarms.read(10, Transition("acknowledged", "b", "r", 5), 0)
-            alarms.read(11, Transition("cleared", "b", "r", 6), 0)
+            alarms.apply_entry(10, Transition("acknowledged", "b", "r", 5), 0)
+            alarms.apply_entry(11, Transition("cleared", "b", "r", 6), 0)
     assert {alarm.machine_id for alarm in alarms} == {"a", "c", "d"}
 
 
@@ -127,8 +123,8 @@ def test_entry_read_twice_counts_once_while_remembered() -> None:
     alarms = JournaledAlarms(3)
     page = [Transition(kind, "m", "r", at) for at, kind in enumerate(["raised", "cleared"] * 4, start=1)]
     for number, entry in enumerate(page, start=1):
-        alarms.read(number, entry, 0)
-    assert alarms.read(7, page[6], 0) is None
+        alarms.apply_entry(number, entry, 0)
+    assert alarms.apply_entry(7, page[6], 0) is None
     assert [alarm.active for alarm in alarms] == [False]
 
 
@@ -138,12 +134,12 @@ class Journal:
     def __init__(self) -> None:
         self.events: dict[tuple[int, str], ingestion_pb2.Event] = {}
 
-    async def record(self, events: list[ingestion_pb2.Event]) -> None:
+    async def record_events(self, events: list[ingestion_pb2.Event]) -> None:
         for event in events:
             event.number = len(self.events) + 1
             self.events.setdefault((event.at_us, event.id), event)
 
-    async def events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
+    async def list_events_after(self, kind: str, number: int, most: int) -> list[ingestion_pb2.Event]:
         assert kind == "alarm"
         return [event for event in self.events.values() if event.number > number][-most:]
 
@@ -154,7 +150,7 @@ def journal() -> Journal:
 
 
 def desk(journal: Journal) -> AlarmService:
-    plant: Any = SimpleNamespace(version=0, changed_since=lambda version: iter(()), machine=lambda machine_id: None)
+    plant: Any = SimpleNamespace(version=0, changed_since=lambda version: iter(()), get_machine=lambda machine_id: None)
     return AlarmService(journal, plant, load_rules(), clock=lambda: 10_000.0)  # type: ignore[arg-type]
 
 
@@ -162,14 +158,14 @@ def desk(journal: Journal) -> AlarmService:
 async def test_restart_knows_every_alarm_of_one_moment(journal: Journal, silent: int) -> None:
     """However many alarms were raised at one moment, a desk that starts knows them, and the shelving of before."""
     first = desk(journal)
-    await asyncio.wait_for(first._turn(0), 10)
+    await asyncio.wait_for(first._run_round(0), 10)
     raised = [Transition("raised", f"m-{number:05}", "silent", 9_000_000_000) for number in range(silent)]
     for transition in [Transition("raised", "pump", "hot", 8_000_000_000, value=0.9), *raised]:
-        first._note(transition)
-    await first._turn(1)
+        first._apply_detected(transition)
+    await first._run_round(1)
     await first.shelve("pump~hot", 20_000_000_000, "Ada", "ordered")
     again = desk(journal)
-    await again._turn(0)
+    await again._run_round(0)
     assert len(list(again.alarms)) == silent + 1
     shelved = again.find("pump~hot")
     assert shelved is not None
@@ -178,13 +174,13 @@ async def test_restart_knows_every_alarm_of_one_moment(journal: Journal, silent:
 
 async def test_two_desks_take_over_what_the_other_did(journal: Journal) -> None:
     one, other = desk(journal), desk(journal)
-    await one._turn(0)
-    await other._turn(0)
-    one._note(Transition("raised", "m", "hot", 5_000_000))
-    await one._turn(1)
-    await other._turn(2)
+    await one._run_round(0)
+    await other._run_round(0)
+    one._apply_detected(Transition("raised", "m", "hot", 5_000_000))
+    await one._run_round(1)
+    await other._run_round(2)
     await other.acknowledge("m~hot", "Ada")
-    await one._turn(2)
+    await one._run_round(2)
     for each in (one, other):
         found = each.find("m~hot")
         assert found is not None

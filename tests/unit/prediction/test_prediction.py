@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river.drift import ADWIN
 
-from aurum.heuristics.shift import assess
+from aurum.heuristics.shift import assess_by_shift
 from aurum.prediction.model.calibration import LEVELS
 from aurum.prediction.model.features import FeatureSpec, features_of, features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import CorruptModelError, load_model
@@ -236,12 +236,12 @@ def test_shift_rule_detects_change_since_start() -> None:
     at = np.arange(100, dtype=np.int64)
     rng = np.random.default_rng(1)
     calm, moved = rng.normal(10, 1, 100), rng.normal(10, 1, 100) + np.where(at > 80, 15, 0)
-    still, shifted = assess({"x": (at, calm)}), assess({"x": (at, moved), "y": (at, calm)})
+    still, shifted = assess_by_shift({"x": (at, calm)}), assess_by_shift({"x": (at, moved), "y": (at, calm)})
     assert still is not None
     assert shifted is not None
     assert still.risk < 0.3 < shifted.risk
     assert next(iter(shifted.shifts)) == "x"
-    assert assess({"x": (at[:5], calm[:5])}) is None
+    assert assess_by_shift({"x": (at[:5], calm[:5])}) is None
 
 
 @given(st.lists(st.tuples(st.floats(-10, 10), st.integers(1, 2000)), min_size=1, max_size=6), st.integers(0, 99))

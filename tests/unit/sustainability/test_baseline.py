@@ -54,7 +54,7 @@ def test_baseline_without_variables_is_the_mean() -> None:
     assert found.r_squared == pytest.approx(0)
     assert found.cv_rmse == pytest.approx((6 / 5) ** 0.5 / 2)
     assert found.intervals == 6
-    assert found.expected({}).tolist() == pytest.approx(2)
+    assert found.expected_energy({}).tolist() == pytest.approx(2)
 
 
 def test_cv_rmse_of_fed_in_energy_is_positive() -> None:
@@ -74,8 +74,8 @@ def test_baseline_needs_six_intervals_per_coefficient(variables: int) -> None:
     assert fit_baseline(energy, columns).intervals == needed
     told = "".join(f", {name}" for name in columns)
     problem = (
-        f"the baseline period has {needed - 1} intervals in which energy{told} are known, "
-        f"and needs {needed}; choose a longer one"
+        f"the baseline period has {needed - 1} intervals in which energy{told} are known; "
+        f"at least {needed} are required: choose a longer period"
     )
     with pytest.raises(BaselineError, match=f"^{re.escape(problem)}$"):
         fit_baseline(energy[1:], {name: values[1:] for name, values in columns.items()})
@@ -98,16 +98,18 @@ def test_only_constant_variables_are_dropped_from_baseline() -> None:
 
 
 def test_baseline_with_missing_values_requires_longer_period() -> None:
-    with pytest.raises(BaselineError, match="has 0 intervals in which energy, x are known, and needs 6;"):
+    with pytest.raises(BaselineError, match="has 0 intervals in which energy, x are known; at least 6 are required:"):
         fit_baseline(np.full(12, np.nan), {"x": X})
-    with pytest.raises(BaselineError, match="has 1 intervals in which energy, x, y are known, and needs 6;"):
+    with pytest.raises(
+        BaselineError, match="has 1 intervals in which energy, x, y are known; at least 6 are required:"
+    ):
         fit_baseline(ENERGY, {"x": X, "y": np.array([1.0, *[np.nan] * 11])})
 
 
 def test_constant_energy_is_rejected_with_reason() -> None:
     with pytest.raises(BaselineError) as caught:
         fit_baseline(np.full(12, 4.0), {"x": X})
-    assert str(caught.value) == ("the energy of the baseline period does not vary, so nothing can be learnt from it")
+    assert str(caught.value) == ("the energy of the baseline period does not vary, so no model can be fitted to it")
 
 
 def test_energy_varying_by_one_unit_yields_baseline() -> None:
@@ -118,19 +120,19 @@ def test_collinear_baseline_variables_are_reported() -> None:
     x = np.arange(18.0)
     with pytest.raises(BaselineError) as caught:
         fit_baseline(x + 1, {"x": x, "still": np.ones(18), "twice": 2 * x})
-    assert str(caught.value) == "the variables x, twice go together in the baseline period; leave one out"
+    assert str(caught.value) == "the variables x, twice are collinear in the baseline period; remove one of the meters"
 
 
 def test_expected_energy_depends_on_each_variable() -> None:
     baseline = Baseline(("x", "z"), 5.0, (2.0, -3.0), (9.0, 9.0), 0.9, 0.1, 30, ((0.0, 1.0), (0.0, 1.0)))
-    found = baseline.expected({"z": np.array([1.0, 0.0, np.nan]), "x": np.array([10.0, 20.0, 1.0])})
+    found = baseline.expected_energy({"z": np.array([1.0, 0.0, np.nan]), "x": np.array([10.0, 20.0, 1.0])})
     assert found[:2].tolist() == [22, 45]
     assert np.isnan(found[2])
 
 
 def test_expected_energy_without_variables_equals_intercept() -> None:
-    assert FLAT.expected({}).shape == ()
-    found = FLAT.expected({"x": np.zeros(3)})
+    assert FLAT.expected_energy({}).shape == ()
+    found = FLAT.expected_energy({"x": np.zeros(3)})
     assert found.tolist() == [8, 8, 8]
     found += 1  # it is the caller's own
     assert found.tolist() == [9, 9, 9]
@@ -139,7 +141,7 @@ def test_expected_energy_without_variables_equals_intercept() -> None:
 def test_baseline_with_missing_coefficient_is_rejected() -> None:
     broken = Baseline(("x", "z"), 5.0, (2.0,), (9.0,), 0.9, 0.1, 30, ((0.0, 1.0),))
     with pytest.raises(ValueError, match="zip"):
-        broken.expected({"x": np.zeros(2), "z": np.zeros(2)})
+        broken.expected_energy({"x": np.zeros(2), "z": np.zeros(2)})
 
 
 def test_baseline_with_missing_range_is_rejected() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.sustainability.carbon import account, best_start
+from aurum.sustainability.carbon import account_emissions, best_start
 from aurum.sustainability.contracts import Contract, allocate
 
 MIDNIGHT = 24 * 20_000
@@ -93,7 +93,7 @@ def test_contract_period_includes_start_but_not_end(begins: int | None, ends: in
 
 def test_account_reports_each_hour_and_contract() -> None:
     contracts = [Contract("wind", 0.01, kwh=8), Contract("tariff", 0.1, share=0.5, begins=MIDNIGHT + 1)]
-    found = account(MIDNIGHT, KWH, np.array([0.4, 0.5, 0.6]), np.array([0.7, 0.8, 0.9]), contracts)
+    found = account_emissions(MIDNIGHT, KWH, np.array([0.4, 0.5, 0.6]), np.array([0.7, 0.8, 0.9]), contracts)
     assert found.kwh.tolist() == [10, 20, 30]
     assert found.location.tolist() == pytest.approx([4, 10, 18])
     assert found.matched.tolist() == [8, 18, 23]
@@ -102,7 +102,7 @@ def test_account_reports_each_hour_and_contract() -> None:
 
 
 def test_account_without_contracts_uses_residual_mix() -> None:
-    found = account(MIDNIGHT, KWH, np.full(3, 0.4), np.array([0.5, 0.6, 0.7]), [])
+    found = account_emissions(MIDNIGHT, KWH, np.full(3, 0.4), np.array([0.5, 0.6, 0.7]), [])
     assert found.market.tolist() == pytest.approx([5, 12, 21])
     assert found.matched.tolist() == [0, 0, 0]
     assert found.by_contract == ()
@@ -136,5 +136,5 @@ def test_best_start_is_earliest_among_equal_hours() -> None:
 
 @pytest.mark.parametrize("hours", [-1, 0, 4])
 def test_load_with_invalid_duration_is_rejected(hours: int) -> None:
-    with pytest.raises(ValueError, match=f"^a load of {hours} hours does not fit into 3$"):
+    with pytest.raises(ValueError, match=f"^a load of {hours} hours does not fit into 3 hours$"):
         best_start(0, np.array([0.1, 0.2, 0.3]), 1.0, hours)

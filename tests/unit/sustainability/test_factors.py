@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from aurum.sustainability.factors import (
-    Factor,
+    EmissionFactor,
     FactorError,
     FactorTable,
-    built_in,
-    checked,
-    read_hours,
+    built_in_table,
+    check_factor,
+    mark_stale,
+    read_hourly_table,
     read_table,
-    stale,
 )
 from aurum.sustainability.providers import FileFactors
 
@@ -44,28 +44,29 @@ def table() -> FactorTable:
 )
 @pytest.mark.usefixtures("far_east")
 def test_factor_of_latest_applicable_year_is_used(table: FactorTable, hour: int, year: int) -> None:
-    assert table.of("X", "location", hour).year == year
+    assert table.factor_for("X", "location", hour).year == year
 
 
 def test_missing_residual_factor_falls_back_to_location(table: FactorTable) -> None:
-    assert table.of("X", "residual", hour_of(2022)) == Factor(0.7, "rest 21", 2021, "residual")
-    assert table.of("Y", "residual", hour_of(2022)) == Factor(0.3, "other", 2021, "location")
+    assert table.factor_for("X", "residual", hour_of(2022)) == EmissionFactor(0.7, "rest 21", 2021, "residual")
+    assert table.factor_for("Y", "residual", hour_of(2022)) == EmissionFactor(0.3, "other", 2021, "location")
 
 
 @pytest.mark.parametrize("method", ["location", "residual"])
 def test_unknown_zone_error_lists_known_zones(table: FactorTable, method: str) -> None:
     with pytest.raises(FactorError) as caught:
-        table.of("Z", "residual" if method == "residual" else "location", HOUR)
+        table.factor_for("Z", "residual" if method == "residual" else "location", HOUR)
     assert str(caught.value) == (
-        "there is no emission factor for zone 'Z'; there are factors for X, Y, and more can be given in a file"
+        "there is no emission factor for zone 'Z'; the zones are X, Y, and others can be "
+        "added with AURUM_SUSTAINABILITY_FACTORS"
     )
 
 
 def test_custom_factors_override_or_extend_table(table: FactorTable) -> None:
     more = table.with_rows(read_table([HEADER, "X,location,2019,0.1,mine", "Z,location,2019,0.2,mine"], "u.csv"))
     assert more.zones == ["X", "Y", "Z"]
-    assert more.of("X", "location", hour_of(2022)).source == "mine"
-    assert more.of("X", "residual", hour_of(2022)).source == "rest 21"
+    assert more.factor_for("X", "location", hour_of(2022)).source == "mine"
+    assert more.factor_for("X", "residual", hour_of(2022)).source == "rest 21"
     assert table.zones == ["X", "Y"]
 
 
@@ -76,13 +77,16 @@ def test_factor_table_is_read_with_all_fields() -> None:
         "2023,A,n,T,residual,1",
     ]
     assert read_table(lines, "t.csv").factors == {
-        ("A", "residual"): {2024: Factor(0.25, "S, 1", 2024, "residual"), 2023: Factor(1.0, "T", 2023, "residual")}
+        ("A", "residual"): {
+            2024: EmissionFactor(0.25, "S, 1", 2024, "residual"),
+            2023: EmissionFactor(1.0, "T", 2023, "residual"),
+        }
     }
 
 
 def test_built_in_factor_table_covers_years_and_methods() -> None:
-    assert sorted(built_in().factors["WORLD", "location"]) == [2022, 2023, 2024]
-    for (_, method), by_year in built_in().factors.items():
+    assert sorted(built_in_table().factors["WORLD", "location"]) == [2022, 2023, 2024]
+    for (_, method), by_year in built_in_table().factors.items():
         assert all(
             (factor.method, factor.year, factor.stale) == (method, year, False) for year, factor in by_year.items()
         )
@@ -91,18 +95,18 @@ def test_built_in_factor_table_covers_years_and_methods() -> None:
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        ([], f"f.csv, row 1: lacks the column zone; it has to have {HEADER.replace(',', ', ')}"),
+        ([], f"f.csv, row 1: lacks the column zone; the columns must be {HEADER.replace(',', ', ')}"),
         (
             ["zone,method,kg_per_kwh"],
-            f"f.csv, row 1: lacks the column year; it has to have {HEADER.replace(',', ', ')}",
+            f"f.csv, row 1: lacks the column year; the columns must be {HEADER.replace(',', ', ')}",
         ),
         ([HEADER, "X,location,2024,0.1,s", "X,location,2024,0.1"], "f.csv, row 3: has too few cells"),
         ([HEADER, "X,Grid,2024,0.1,s"], "f.csv, row 2, method: 'Grid' is not one of location, residual"),
-        ([HEADER, "X,location,-5,0.1,s"], "f.csv, row 2, year: '-5' is no year"),
-        ([HEADER, "X,location,2024,few,s"], "f.csv, row 2, kg_per_kwh: 'few' is no number"),
+        ([HEADER, "X,location,-5,0.1,s"], "f.csv, row 2, year: '-5' is not a year"),
+        ([HEADER, "X,location,2024,few,s"], "f.csv, row 2, kg_per_kwh: 'few' is not a number"),
         (
             [HEADER, "X,location,2024,0.1,s", "X,residual,2024,3.5,s"],
-            "f.csv, row 3, kg_per_kwh: 3.5 is no factor in kg/kWh; it has to be from 0 to 3",
+            "f.csv, row 3, kg_per_kwh: 3.5 is not plausible; a factor is from 0 to 3 kg/kWh",
         ),
     ],
 )
@@ -117,47 +121,47 @@ def test_invalid_factor_table_reports_row_and_field(lines: list[str], problem: s
     [
         (
             ["zone,hour,source"],
-            "h.csv, row 1: lacks the column kg_per_kwh; it has to have zone, hour, kg_per_kwh, source",
+            "h.csv, row 1: lacks the column kg_per_kwh; the columns must be zone, hour, kg_per_kwh, source",
         ),
-        ([HOURLY, "X,noon,0.1,s"], "h.csv, row 2, hour: 'noon' is no time as ISO 8601 has it"),
+        ([HOURLY, "X,noon,0.1,s"], "h.csv, row 2, hour: 'noon' is not a time in ISO 8601"),
         ([HOURLY, "X,2023-08-14T08:00Z"], "h.csv, row 2: has too few cells"),
-        ([HOURLY, "X,2023-08-14T08:00Z,much,s"], "h.csv, row 2, kg_per_kwh: 'much' is no number"),
+        ([HOURLY, "X,2023-08-14T08:00Z,much,s"], "h.csv, row 2, kg_per_kwh: 'much' is not a number"),
         (
             [HOURLY, "X,2023-08-14T08:00Z,0.1,s", "X,2023-08-14T09:00Z,-1,s"],
-            "h.csv, row 3, kg_per_kwh: -1 is no factor in kg/kWh; it has to be from 0 to 3",
+            "h.csv, row 3, kg_per_kwh: -1 is not plausible; a factor is from 0 to 3 kg/kWh",
         ),
     ],
 )
 def test_invalid_hourly_factors_report_row_and_field(lines: list[str], problem: str) -> None:
     with pytest.raises(FactorError) as caught:
-        read_hours(lines, "h.csv")
+        read_hourly_table(lines, "h.csv")
     assert str(caught.value) == problem
 
 
 @pytest.mark.usefixtures("far_east")
 def test_hourly_factors_are_read_by_zone_in_utc() -> None:
     lines = ["X,2023-08-14T08:00,0.1,a", "X,2023-08-14T11:30+02:00,0.2,b", "Y,2024-01-01T00:00Z,0.3, c "]
-    assert read_hours([HOURLY, *lines], "h.csv") == {
-        "X": {HOUR: Factor(0.1, "a", 2023), HOUR + 1: Factor(0.2, "b", 2023)},
-        "Y": {hour_of(2024): Factor(0.3, "c", 2024)},
+    assert read_hourly_table([HOURLY, *lines], "h.csv") == {
+        "X": {HOUR: EmissionFactor(0.1, "a", 2023), HOUR + 1: EmissionFactor(0.2, "b", 2023)},
+        "Y": {hour_of(2024): EmissionFactor(0.3, "c", 2024)},
     }
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 1.5, 3.0])
 def test_factor_within_limits_is_accepted(value: float) -> None:
-    assert checked(value, "here") == value
+    assert check_factor(value, "here") == value
 
 
 @pytest.mark.parametrize(("value", "told"), [(-0.001, "-0.001"), (3.001, "3.001"), (float("nan"), "nan")])
 def test_factor_outside_limits_is_rejected(value: float, told: str) -> None:
     with pytest.raises(FactorError) as caught:
-        checked(value, "here")
-    assert str(caught.value) == f"here: {told} is no factor in kg/kWh; it has to be from 0 to 3"
+        check_factor(value, "here")
+    assert str(caught.value) == f"here: {told} is not plausible; a factor is from 0 to 3 kg/kWh"
 
 
 def test_stale_factor_differs_only_in_stale_flag() -> None:
-    factor = Factor(0.2, "s", 2024, "residual")
-    assert stale(factor) == Factor(0.2, "s", 2024, "residual", stale=True)
+    factor = EmissionFactor(0.2, "s", 2024, "residual")
+    assert mark_stale(factor) == EmissionFactor(0.2, "s", 2024, "residual", stale=True)
     assert not factor.stale
 
 
@@ -181,5 +185,5 @@ async def test_factor_file_is_utf8_and_preserves_line_endings(tmp_path: Path) ->
 def test_factor_file_with_invalid_factor_is_reported_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text(f"{HOURLY}\nX,2023-08-14T08:00Z,9,s\n")
-    with pytest.raises(FactorError, match=r"^mine\.csv, row 2, kg_per_kwh: 9 is no factor"):
+    with pytest.raises(FactorError, match=r"^mine\.csv, row 2, kg_per_kwh: 9 is not plausible"):
         FileFactors(path)

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.runtime.time_units import HOUR_US
-from aurum.sustainability.energy import power_of_current, specific
-from aurum.sustainability.hourly import Hourly, add, differences, integrate, mean_of, nothing
+from aurum.sustainability.energy import power_of_current, specific_consumption
+from aurum.sustainability.hourly import (
+    HOUR_US,
+    HourlyAmounts,
+    empty_hours,
+    hourly_increases,
+    hourly_means,
+    integrate,
+    sum_hours,
+)
 from aurum.sustainability.water import water_usage_effectiveness
 
 SECOND = 1_000_000
@@ -28,23 +35,23 @@ def test_range_inside_hours_counts_partial_hours() -> None:
     times = at([*range(0, 181, 10)])
     hourly = integrate(times, np.full(19, 12.0), START + 10 * MINUTE, START + 140 * MINUTE, GAP)
     assert hourly.first == HOUR
-    assert hourly.wanted.tolist() == [3000, 3600, 1200]
+    assert hourly.in_range.tolist() == [3000, 3600, 1200]
     assert hourly.covered.tolist() == pytest.approx([3000, 3600, 1200])
     assert hourly.amount.tolist() == pytest.approx([10, 12, 4])
     assert hourly.total == pytest.approx(26)
 
 
 def test_range_ending_on_hour_has_no_extra_hour() -> None:
-    hourly = nothing(START, START + 2 * HOUR_US)
-    assert (len(hourly.amount), len(hourly.covered), len(hourly.wanted)) == (2, 2, 2)
+    hourly = empty_hours(START, START + 2 * HOUR_US)
+    assert (len(hourly.amount), len(hourly.covered), len(hourly.in_range)) == (2, 2, 2)
     later = integrate(at([]), np.array([]), START, START + 2 * HOUR_US + 1, GAP)
-    assert later.wanted.tolist() == [3600, 3600, 1e-6]
+    assert later.in_range.tolist() == [3600, 3600, 1e-6]
 
 
 def test_range_within_one_hour_has_single_hour() -> None:
     hourly = integrate(at([0, 20, 40, 60]), np.full(4, 6.0), START + 15 * MINUTE, START + 45 * MINUTE, GAP)
     assert hourly.first == HOUR
-    assert hourly.wanted.tolist() == [1800]
+    assert hourly.in_range.tolist() == [1800]
     assert hourly.amount.tolist() == pytest.approx([3])
 
 
@@ -58,7 +65,7 @@ def test_hours_outside_readings_are_not_covered() -> None:
     hourly = integrate(at([130, 140, 150]), np.full(3, 6.0), START, START + 5 * HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([0, 0, 2, 0, 0])
     assert hourly.covered.tolist() == pytest.approx([0, 0, 1200, 0, 0])
-    assert hourly.wanted.tolist() == [3600] * 5
+    assert hourly.in_range.tolist() == [3600] * 5
     assert hourly.coverage == pytest.approx(1 / 15)
 
 
@@ -96,11 +103,11 @@ def test_nan_reading_is_treated_as_missing() -> None:
 
 @pytest.mark.parametrize("values", [[], [5.0], [np.nan, 5.0]])
 def test_fewer_than_two_readings_yield_no_amount(values: list[float]) -> None:
-    for sums in (integrate, differences):
+    for sums in (integrate, hourly_increases):
         hourly = sums(at([10, 20][: len(values)]), np.array(values), START + MINUTE, START + 2 * HOUR_US, GAP)
         assert hourly.first == HOUR
         assert hourly.amount.tolist() == hourly.covered.tolist() == [0, 0]
-        assert hourly.wanted.tolist() == [3540, 3600]
+        assert hourly.in_range.tolist() == [3540, 3600]
         assert hourly.coverage == 0
         assert hourly.estimate is None
 
@@ -131,42 +138,42 @@ def test_estimate_requires_half_coverage(known_minutes: int, estimate: float | N
 
 
 def test_two_counter_readings_yield_their_difference() -> None:
-    hourly = differences(at([50, 70]), np.array([1000.0, 1008.0]), START, START + 2 * HOUR_US, GAP)
+    hourly = hourly_increases(at([50, 70]), np.array([1000.0, 1008.0]), START, START + 2 * HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([4, 4])
     assert hourly.covered.tolist() == pytest.approx([600, 600])
     assert hourly.first == HOUR
 
 
 def test_unchanged_counter_adds_nothing() -> None:
-    hourly = differences(at([0, 10, 20, 30]), np.array([70.0, 70.0, 76.0, 76.0]), START, START + HOUR_US, GAP)
+    hourly = hourly_increases(at([0, 10, 20, 30]), np.array([70.0, 70.0, 76.0, 76.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([6])
 
 
 @pytest.mark.parametrize(("last", "amount"), [(99.0, 99.0), (0.0, 0.0), (100.0, 0.0), (101.0, 1.0)])
 def test_falling_counter_is_treated_as_reset_to_zero(last: float, amount: float) -> None:
-    hourly = differences(at([0, 10]), np.array([100.0, last]), START, START + HOUR_US, GAP)
+    hourly = hourly_increases(at([0, 10]), np.array([100.0, last]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([amount])
 
 
 def test_counter_step_across_gap_is_excluded() -> None:
-    hourly = differences(at([0, 10, 45, 55]), np.array([0.0, 1.0, 50.0, 52.0]), START, START + HOUR_US, GAP)
+    hourly = hourly_increases(at([0, 10, 45, 55]), np.array([0.0, 1.0, 50.0, 52.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([3])
     assert hourly.covered.tolist() == pytest.approx([1200], abs=1e-5)
 
 
 def test_nan_counter_reading_is_skipped() -> None:
-    hourly = differences(at([0, 10, 20]), np.array([5.0, np.nan, 9.0]), START, START + HOUR_US, GAP)
+    hourly = hourly_increases(at([0, 10, 20]), np.array([5.0, np.nan, 9.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([4])
 
 
 def test_counter_readings_with_same_timestamp_count_once() -> None:
-    hourly = differences(at([0, 10, 10, 20]), np.array([0.0, 3.0, 3.0, 9.0]), START, START + HOUR_US, GAP)
+    hourly = hourly_increases(at([0, 10, 10, 20]), np.array([0.0, 3.0, 3.0, 9.0]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([9])
 
 
 def test_counter_step_leaks_at_most_half_a_microsecond() -> None:
     """Of the rate that begins with an hour, to the hour before."""
-    hourly = differences(at([40, 60, 80]), np.array([0.0, 0.0, 1.2e9]), START, START + 2 * HOUR_US, GAP)
+    hourly = hourly_increases(at([40, 60, 80]), np.array([0.0, 0.0, 1.2e9]), START, START + 2 * HOUR_US, GAP)
     assert 0 <= hourly.amount[0] <= 0.51  # 3.6e9 in an hour are 1 in a microsecond
     assert hourly.amount[1] == pytest.approx(1.2e9)
 
@@ -175,43 +182,45 @@ def test_counter_step_leaks_at_most_half_a_microsecond() -> None:
 @settings(deadline=None, max_examples=50)
 def test_counter_total_equals_its_increase(steps: list[tuple[int, int]]) -> None:
     minutes, counts = (np.cumsum(column).tolist() for column in zip(*steps, strict=True))
-    hourly = differences(at(minutes), np.array(counts, dtype=float), START, START + 24 * HOUR_US, GAP)
+    hourly = hourly_increases(at(minutes), np.array(counts, dtype=float), START, START + 24 * HOUR_US, GAP)
     assert hourly.total == pytest.approx(counts[-1] - counts[0], rel=1e-6, abs=1e-4)
     assert hourly.covered.sum() == pytest.approx((minutes[-1] - minutes[0]) * 60)
 
 
 def test_empty_hourly_result_is_zero_for_each_hour() -> None:
-    hourly = nothing(START + MINUTE, START + 3 * HOUR_US)
+    hourly = empty_hours(START + MINUTE, START + 3 * HOUR_US)
     assert hourly.first == HOUR
-    assert hourly.amount.tolist() == hourly.covered.tolist() == hourly.wanted.tolist() == [0, 0, 0]
+    assert hourly.amount.tolist() == hourly.covered.tolist() == hourly.in_range.tolist() == [0, 0, 0]
     assert hourly.coverage == 0
     assert hourly.estimate is None
 
 
 def test_sum_of_machines_adds_amounts_and_coverage() -> None:
-    one = Hourly(HOUR, np.array([1.0, 2.0]), np.array([100.0, 200.0]), np.array([3600.0, 1800.0]))
-    two = Hourly(HOUR, np.array([10.0, 20.0]), np.array([1000.0, 600.0]), np.array([1800.0, 3600.0]))
-    both = add([one, two], START, START + 2 * HOUR_US)
+    one = HourlyAmounts(HOUR, np.array([1.0, 2.0]), np.array([100.0, 200.0]), np.array([3600.0, 1800.0]))
+    two = HourlyAmounts(HOUR, np.array([10.0, 20.0]), np.array([1000.0, 600.0]), np.array([1800.0, 3600.0]))
+    both = sum_hours([one, two], START, START + 2 * HOUR_US)
     assert both.first == HOUR
     assert both.amount.tolist() == [11, 22]
     assert both.covered.tolist() == [1100, 800]
-    assert both.wanted.tolist() == [5400, 5400]
-    none = add([], START, START + 2 * HOUR_US)
-    assert (none.first, none.wanted.tolist()) == (HOUR, [0, 0])
+    assert both.in_range.tolist() == [5400, 5400]
+    none = sum_hours([], START, START + 2 * HOUR_US)
+    assert (none.first, none.in_range.tolist()) == (HOUR, [0, 0])
 
 
 def test_hourly_mean_uses_only_covered_time() -> None:
     times = at([0, 10, 60, 61, 125, 125 + 0.5 / 60])
-    means = mean_of(times, np.array([10.0, 20.0, 7.0, 9.0, 4.0, 4.0]), START, START + 4 * HOUR_US, GAP)
+    means = hourly_means(times, np.array([10.0, 20.0, 7.0, 9.0, 4.0, 4.0]), START, START + 4 * HOUR_US, GAP)
     assert means[:3].tolist() == pytest.approx([15, 8, 4])  # of ten minutes, a minute, half a second
     assert np.isnan(means[3])
     assert means.dtype == np.float64
 
 
 def test_mean_of_partial_hour_excludes_time_outside_range() -> None:
-    means = mean_of(at([0, 20, 40, 60]), np.array([0.0, 60.0, 60.0, 0.0]), START + 20 * MINUTE, START + HOUR_US, GAP)
+    means = hourly_means(
+        at([0, 20, 40, 60]), np.array([0.0, 60.0, 60.0, 0.0]), START + 20 * MINUTE, START + HOUR_US, GAP
+    )
     assert means.tolist() == pytest.approx([45])
-    assert np.isnan(mean_of(at([0, 21]), np.array([1.0, 1.0]), START, START + HOUR_US, GAP)).all()
+    assert np.isnan(hourly_means(at([0, 21]), np.array([1.0, 1.0]), START, START + HOUR_US, GAP)).all()
 
 
 @pytest.mark.parametrize(
@@ -222,7 +231,7 @@ def test_power_follows_current_voltage_and_power_factor(phases: int, kilowatts: 
     assert power.tolist() == pytest.approx(kilowatts)
 
 
-@pytest.mark.parametrize("ratio", [specific, water_usage_effectiveness])
+@pytest.mark.parametrize("ratio", [specific_consumption, water_usage_effectiveness])
 def test_ratio_requires_positive_denominator(ratio: Callable[[float, float], float | None]) -> None:
     assert ratio(3.0, 0.5) == 6
     assert ratio(3.0, 1e-9) == pytest.approx(3e9)

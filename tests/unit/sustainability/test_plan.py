@@ -7,29 +7,42 @@ from typing import Any
 import pytest
 
 from aurum.sustainability.contracts import Contract
-from aurum.sustainability.plan import ContractPart, FlowMeter, Meters, Plan, PlanError, PowerMeter, Site, load_plan
+from aurum.sustainability.plan import (
+    AccountingPlan,
+    AccountingPlanError,
+    ContractSpec,
+    FlowMeter,
+    Meters,
+    PowerMeter,
+    SitePlan,
+    load_plan,
+)
 
 SUN = tuple(float(hour) for hour in range(24))
 
 
 def test_meters_fall_back_from_type_to_wildcard_to_none() -> None:
     pump, other = Meters(temperature="t"), Meters(production_unit="kg")
-    plan = Plan(meters={"pump": pump, "*": other})
+    plan = AccountingPlan(meters={"pump": pump, "*": other})
     assert plan.meters_of("pump") == pump
     assert plan.meters_of("press") == other
-    assert Plan(meters={"pump": pump}).meters_of("press") == Meters()
+    assert AccountingPlan(meters={"pump": pump}).meters_of("press") == Meters()
 
 
 def test_site_falls_back_to_wildcard_then_world() -> None:
-    one, other = Site(zone="DE"), Site(zone="FR")
-    plan = Plan(meters={}, sites={"one": one, "*": other})
+    one, other = SitePlan(zone="DE"), SitePlan(zone="FR")
+    plan = AccountingPlan(meters={}, sites={"one": one, "*": other})
     assert plan.site_of("one") == one
     assert plan.site_of("two") == other
-    assert Plan(meters={}, sites={"one": one}).site_of("two") == Site() == Site(zone="WORLD", contracts=())
+    assert (
+        AccountingPlan(meters={}, sites={"one": one}).site_of("two")
+        == SitePlan()
+        == SitePlan(zone="WORLD", contracts=())
+    )
 
 
 def test_machine_belongs_to_first_matching_line() -> None:
-    plan = Plan(meters={}, lines={"none": (), "a": ("x-1", "press-*"), "b": ("press-2", "Pump-?")})
+    plan = AccountingPlan(meters={}, lines={"none": (), "a": ("x-1", "press-*"), "b": ("press-2", "Pump-?")})
     assert plan.line_of("press-2") == "a"
     assert plan.line_of("x-1") == "a"
     assert plan.line_of("Pump-7") == "b"
@@ -39,7 +52,7 @@ def test_machine_belongs_to_first_matching_line() -> None:
 def test_plan_contract_preserves_every_field() -> None:
     begins = datetime(2024, 1, 1, 0, 59, tzinfo=UTC)
     ends = datetime(2024, 1, 1, 3, tzinfo=timezone(timedelta(hours=2)))
-    part = ContractPart(
+    part = ContractSpec(
         name="sun", kg_per_kwh=0.04, share=0.5, kwh_per_hour=7, profile_kwh=SUN, begins=begins, ends=ends
     )
     assert part.contract() == Contract("sun", 0.04, 0.5, 7.0, SUN, 473_352, 473_353)
@@ -55,7 +68,7 @@ def test_plan_contract_preserves_every_field() -> None:
     ],
 )
 def test_plan_contract_requires_only_one_limit(limit: dict[str, Any], contract: Contract) -> None:
-    assert ContractPart(name="a", kg_per_kwh=0, **limit).contract() == contract
+    assert ContractSpec(name="a", kg_per_kwh=0, **limit).contract() == contract
 
 
 @pytest.mark.parametrize(
@@ -104,19 +117,19 @@ def test_plan_has_the_documented_defaults(tmp_path: Path) -> None:
 def test_plan_field_outside_limits_reports_file_and_field(tmp_path: Path, text: str, field: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text if text.startswith("meters") else f"{text}\nmeters: {{}}")
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(AccountingPlanError) as caught:
         load_plan(path)
     assert str(caught.value).startswith(f"{path}, {field}: ")
 
 
 def test_missing_plan_file_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"none\.yaml cannot be read: No such file"):
+    with pytest.raises(AccountingPlanError, match=r"none\.yaml cannot be read: No such file"):
         load_plan(tmp_path / "none.yaml")
 
 
 @pytest.mark.usefixtures("far_east")
 def test_contract_times_without_offset_are_utc() -> None:
-    part = ContractPart(name="a", kg_per_kwh=0.0, share=1.0, begins=datetime(2024, 1, 1), ends=datetime(2024, 1, 2))
+    part = ContractSpec(name="a", kg_per_kwh=0.0, share=1.0, begins=datetime(2024, 1, 1), ends=datetime(2024, 1, 2))
     contract = part.contract()
     first = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) // 3600
     assert (contract.begins, contract.ends) == (first, first + 24)

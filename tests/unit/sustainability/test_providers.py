@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aurum.runtime.errors import AurumError, InternalError, UnavailableError
-from aurum.sustainability.factors import Factor, FactorError
+from aurum.sustainability.factors import EmissionFactor, FactorError
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, LastGoodFactors
 
 HOUR = 470_000  # 2023-08-14T08:00Z
@@ -35,15 +35,15 @@ class Telling:
         self.problem: Exception | None = None
         self.asked: list[tuple[str, int, int]] = []
 
-    async def hourly(self, zone: str, first: int, last: int) -> dict[int, Factor]:
+    async def hourly(self, zone: str, first: int, last: int) -> dict[int, EmissionFactor]:
         self.asked.append((zone, first, last))
         if self.problem is not None:
             raise self.problem
         told = (hour for hour in range(first, last) if hour in self.factors)
-        return {hour: Factor(self.factors[hour], "told", 2023) for hour in told}
+        return {hour: EmissionFactor(self.factors[hour], "told", 2023) for hour in told}
 
 
-def kilograms(factors: Mapping[int, Factor]) -> dict[int, tuple[float, bool]]:
+def kilograms(factors: Mapping[int, EmissionFactor]) -> dict[int, tuple[float, bool]]:
     return {hour: (factor.kg_per_kwh, factor.stale) for hour, factor in factors.items()}
 
 
@@ -71,9 +71,9 @@ async def test_electricity_maps_factors_have_every_field() -> None:
         {"datetime": "2024-01-01T01:00:00Z", "carbonIntensity": 0},
     ]
     expected = {
-        NEW_YEAR - 1: Factor(0.302, MAPS, 2023),
-        NEW_YEAR: Factor(0.4505, MAPS, 2024),
-        NEW_YEAR + 1: Factor(0.0, MAPS, 2024),
+        NEW_YEAR - 1: EmissionFactor(0.302, MAPS, 2023),
+        NEW_YEAR: EmissionFactor(0.4505, MAPS, 2024),
+        NEW_YEAR + 1: EmissionFactor(0.0, MAPS, 2024),
     }
     for answer in ({"data": entries}, entries):
         assert await ElectricityMapsFactors(Answering(answer)).hourly("DE", NEW_YEAR - 1, NEW_YEAR + 2) == expected
@@ -88,8 +88,8 @@ async def test_carbon_aware_factors_are_hourly_means() -> None:
         {"time": "2023-12-31T23:59:59Z", "rating": 600},
     ]
     assert await CarbonAwareFactors(Answering(entries)).hourly("eastus", NEW_YEAR - 1, NEW_YEAR + 1) == {
-        NEW_YEAR - 1: Factor(0.3, AWARE, 2023),
-        NEW_YEAR: Factor(0.5, AWARE, 2024),
+        NEW_YEAR - 1: EmissionFactor(0.3, AWARE, 2023),
+        NEW_YEAR: EmissionFactor(0.5, AWARE, 2024),
     }
 
 
@@ -97,14 +97,14 @@ async def test_carbon_aware_factors_are_hourly_means() -> None:
 async def test_electricity_maps_response_must_be_a_list(answer: Any) -> None:
     with pytest.raises(InternalError) as caught:
         await ElectricityMapsFactors(Answering(answer)).hourly("DE", HOUR, HOUR + 1)
-    assert caught.value.message == "Electricity Maps answered with something else than a list of data"
+    assert caught.value.message == "Electricity Maps answered without a list of data"
 
 
 @pytest.mark.parametrize("answer", [{"data": []}, None, "x"])
 async def test_carbon_aware_response_must_be_a_list(answer: Any) -> None:
     with pytest.raises(InternalError) as caught:
         await CarbonAwareFactors(Answering(answer)).hourly("eastus", HOUR, HOUR + 1)
-    assert caught.value.message == "Carbon Aware SDK answered with something else than a list"
+    assert caught.value.message == "Carbon Aware SDK answered without a list"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ async def test_invalid_electricity_maps_entry_is_quoted_in_error(entry: Any) -> 
     with pytest.raises(InternalError) as caught:
         await ElectricityMapsFactors(Answering([entry])).hourly("DE", HOUR, HOUR + 1)
     assert caught.value.message == (
-        f"Electricity Maps answered with an entry that has no datetime and carbonIntensity: {entry!r}"
+        f"Electricity Maps answered with an entry without datetime and carbonIntensity: {entry!r}"
     )
 
 
@@ -123,15 +123,15 @@ async def test_invalid_carbon_aware_entry_is_truncated_in_error() -> None:
     entry = {"time": "2023-08-14T08:00Z", "rating": "x" * 200}
     with pytest.raises(InternalError) as caught:
         await CarbonAwareFactors(Answering([entry])).hourly("eastus", HOUR, HOUR + 1)
-    told = "Carbon Aware SDK answered with an entry that has no time and rating: "
+    told = "Carbon Aware SDK answered with an entry without time and rating: "
     assert caught.value.message == told + repr(entry)[:100]
 
 
 async def test_factor_outside_limits_is_reported_with_provider() -> None:
     moment = "2023-08-14T08:00Z"
-    with pytest.raises(FactorError, match=r"^Electricity Maps: 3\.5 is no factor in kg/kWh"):
+    with pytest.raises(FactorError, match=r"^Electricity Maps: 3\.5 is not plausible"):
         await ElectricityMapsFactors(Answering([{"datetime": moment, "carbonIntensity": 3500}])).hourly("D", HOUR, HOUR)
-    with pytest.raises(FactorError, match=r"^Carbon Aware SDK: -0\.1 is no factor in kg/kWh"):
+    with pytest.raises(FactorError, match=r"^Carbon Aware SDK: -0\.1 is not plausible"):
         await CarbonAwareFactors(Answering([{"time": moment, "rating": -100}])).hourly("D", HOUR, HOUR)
 
 
@@ -229,7 +229,9 @@ async def test_provider_failure_logs_zone_and_reason(caplog: pytest.LogCaptureFi
     provider.problem = FactorError("wrong unit")
     with pytest.raises(FactorError):
         await LastGoodFactors(provider).hourly("X", HOUR, HOUR + 1)
-    assert caplog.messages == ["no emission factors for zone X from the provider: wrong unit"]
+    assert caplog.messages == [
+        "the provider gave no emission factors for zone X; using cached ones if there are any: wrong unit"
+    ]
 
 
 async def test_factor_cache_evicts_oldest_of_20000_hours() -> None:

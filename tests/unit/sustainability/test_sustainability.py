@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from aurum.runtime.errors import AurumError, UnavailableError
 from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.baseline import BaselineError, by_day, fit_baseline, savings
-from aurum.sustainability.carbon import account, best_start
+from aurum.sustainability.carbon import account_emissions, best_start
 from aurum.sustainability.contracts import Contract, allocate
-from aurum.sustainability.energy import power_of_current, specific
-from aurum.sustainability.factors import Factor, FactorError, built_in, read_hours, read_table
-from aurum.sustainability.hourly import add, differences, integrate, mean_of, nothing
-from aurum.sustainability.plan import PlanError, load_plan
+from aurum.sustainability.energy import power_of_current, specific_consumption
+from aurum.sustainability.factors import EmissionFactor, FactorError, built_in_table, read_hourly_table, read_table
+from aurum.sustainability.hourly import empty_hours, hourly_increases, hourly_means, integrate, sum_hours
+from aurum.sustainability.plan import AccountingPlanError, load_plan
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, FileFactors, LastGoodFactors
 from aurum.sustainability.water import water_usage_effectiveness
 
@@ -77,23 +77,23 @@ def test_energy_matches_exact_arithmetic(steps: list[tuple[int, float]], begin: 
 
 def test_counter_reset_continues_accumulation() -> None:
     times, counts = readings([0, 10, 20, 30, 40, 50, 60, 70], [100, 110, 120, 5, 10, 15, 20, 30])
-    hourly = differences(times, counts, START, START + 2 * HOUR_US, 1200)
+    hourly = hourly_increases(times, counts, START, START + 2 * HOUR_US, 1200)
     assert hourly.amount.tolist() == pytest.approx([10 + 10 + 5 + 5 + 5 + 5, 10], rel=1e-6)
 
 
 def test_sums_means_and_ratios_are_correct() -> None:
     times, values = readings(list(range(0, 121, 10)), [30.0] * 13)
     one = integrate(times, values, START, START + 2 * HOUR_US, 1200)
-    both = add([one, one], START, START + 2 * HOUR_US)
+    both = sum_hours([one, one], START, START + 2 * HOUR_US)
     assert both.total == pytest.approx(120)
     assert both.coverage == pytest.approx(1)
-    assert add([], START, START + HOUR_US).coverage == nothing(START, START + HOUR_US).total == 0
-    assert mean_of(times, values, START, START + 3 * HOUR_US, 1200).tolist()[:2] == pytest.approx([30, 30])
-    assert np.isnan(mean_of(times, values, START, START + 3 * HOUR_US, 1200)[2])
+    assert sum_hours([], START, START + HOUR_US).coverage == empty_hours(START, START + HOUR_US).total == 0
+    assert hourly_means(times, values, START, START + 3 * HOUR_US, 1200).tolist()[:2] == pytest.approx([30, 30])
+    assert np.isnan(hourly_means(times, values, START, START + 3 * HOUR_US, 1200)[2])
     assert power_of_current(np.array([10.0]), 400, 0.85, 3)[0] == pytest.approx(math.sqrt(3) * 400 * 10 * 0.85 / 1000)
     assert power_of_current(np.array([10.0]), 230, 1, 1)[0] == pytest.approx(2.3)
-    assert specific(10, 4) == 2.5
-    assert specific(10, 0) is None
+    assert specific_consumption(10, 4) == 2.5
+    assert specific_consumption(10, 0) is None
     assert water_usage_effectiveness(18, 10) == 1.8
     assert water_usage_effectiveness(18, 0) is None
 
@@ -112,7 +112,7 @@ def test_carbon_matches_decimal_oracle(
     getcontext().prec = 50
     contracts = [Contract("wind", clean, share=share), Contract("hydro", other, kwh=most)]
     kwh, grid, residual = (np.array(column) for column in zip(*hours, strict=True))
-    found = account(470_000, kwh, grid, residual, contracts)
+    found = account_emissions(470_000, kwh, grid, residual, contracts)
     location = market = matched = Decimal(0)
     for energy, of_grid, of_rest in hours:
         used = Decimal(energy)
@@ -139,23 +139,23 @@ def test_contract_surplus_is_not_shifted_between_hours() -> None:
 def test_deferrable_load_starts_at_lowest_emissions() -> None:
     hint = best_start(100, np.array([0.4, 0.3, 0.1, 0.2, 0.5]), kw=10, hours=2)
     assert (hint.start, hint.now, hint.best) == (102, pytest.approx(7.0), pytest.approx(3.0))
-    with pytest.raises(ValueError, match="3 hours does not fit into 2"):
+    with pytest.raises(ValueError, match="3 hours does not fit into 2 hours"):
         best_start(0, np.zeros(2), 1, 3)
 
 
 def test_built_in_factors_name_their_sources() -> None:
-    table = built_in()
+    table = built_in_table()
     assert {"WORLD", "GB", "DE", "US", "FR"} <= set(table.zones)
     for by_year in table.factors.values():
         for factor in by_year.values():
             assert 0 < factor.kg_per_kwh < 1
             assert len(factor.source) > 20
     hour_of_2023, hour_of_2030 = 464_600, 526_000
-    assert table.of("WORLD", "location", hour_of_2023).year == 2023
-    assert table.of("WORLD", "location", hour_of_2030).year == 2024
-    assert table.of("WORLD", "residual", hour_of_2030).method == "location"
-    with pytest.raises(FactorError, match="no emission factor for zone 'ATLANTIS'; there are factors for DE, FR"):
-        table.of("ATLANTIS", "location", hour_of_2023)
+    assert table.factor_for("WORLD", "location", hour_of_2023).year == 2023
+    assert table.factor_for("WORLD", "location", hour_of_2030).year == 2024
+    assert table.factor_for("WORLD", "residual", hour_of_2030).method == "location"
+    with pytest.raises(FactorError, match="no emission factor for zone 'ATLANTIS'; the zones are DE, FR"):
+        table.factor_for("ATLANTIS", "location", hour_of_2023)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_built_in_factors_name_their_sources() -> None:
         (["zone,method,year,kg_per_kwh,source", "X,grid,2024,0.3,s"], "row 2, method: 'grid' is not one of location"),
         (
             ["zone,method,year,kg_per_kwh,source", "X,location,2024,380,s"],
-            "row 2, kg_per_kwh: 380 is no factor in kg/kWh",
+            "row 2, kg_per_kwh: 380 is not plausible",
         ),
-        (["zone,method,year,kg_per_kwh,source", "X,location,2024,few,s"], "row 2, kg_per_kwh: 'few' is no number"),
+        (["zone,method,year,kg_per_kwh,source", "X,location,2024,few,s"], "row 2, kg_per_kwh: 'few' is not a number"),
         (["zone,method,year,kg_per_kwh,source", "X,location,MMXX,1,s"], "row 2, year: 'MMXX'"),
         (["zone,method,year,kg_per_kwh,source", "X,location"], "row 2: has too few cells"),
     ],
@@ -199,7 +199,7 @@ ISO = "2023-08-14T08:00:00.000Z"
 async def test_providers_parse_hourly_factors() -> None:
     maps = Source({"zone": "DE", "data": [{"datetime": ISO, "carbonIntensity": 302}]})
     found = await ElectricityMapsFactors(maps).hourly("DE", HOUR, HOUR + 1)
-    assert found == {HOUR: Factor(0.302, "Electricity Maps", 2023)}
+    assert found == {HOUR: EmissionFactor(0.302, "Electricity Maps", 2023)}
     assert maps.asked[0][1] == {"zone": "DE", "start": "2023-08-14T08:00:00Z", "end": "2023-08-14T09:00:00Z"}
     aware = Source([{"time": ISO, "rating": 100.0}, {"time": "2023-08-14T08:30:00Z", "rating": 200.0}])
     assert (await CarbonAwareFactors(aware).hourly("de", HOUR, HOUR + 1))[HOUR].kg_per_kwh == pytest.approx(0.15)
@@ -226,9 +226,11 @@ async def test_last_good_factor_is_used_and_marked_stale() -> None:
 async def test_hourly_factors_are_read_from_file(tmp_path: Path) -> None:
     path = tmp_path / "hours.csv"
     path.write_text("zone,hour,kg_per_kwh,source\nDE,2023-08-14T08:00:00Z,0.25,grid operator\n")
-    assert (await FileFactors(path).hourly("DE", HOUR - 1, HOUR + 2)) == {HOUR: Factor(0.25, "grid operator", 2023)}
+    assert (await FileFactors(path).hourly("DE", HOUR - 1, HOUR + 2)) == {
+        HOUR: EmissionFactor(0.25, "grid operator", 2023)
+    }
     with pytest.raises(FactorError, match="row 2, hour: 'noon'"):
-        read_hours(["zone,hour,kg_per_kwh,source", "DE,noon,0.2,x"], "f.csv")
+        read_hourly_table(["zone,hour,kg_per_kwh,source", "DE,noon,0.2,x"], "f.csv")
 
 
 def test_baseline_finds_dependencies_and_savings() -> None:
@@ -258,9 +260,9 @@ def test_baseline_finds_dependencies_and_savings() -> None:
 @pytest.mark.parametrize(
     ("energy", "variables", "problem"),
     [
-        (np.full(4, np.nan), {}, "has 0 intervals in which energy are known, and needs 6"),
+        (np.full(4, np.nan), {}, "has 0 intervals in which energy are known; at least 6 are required"),
         (np.ones(20), {}, "does not vary"),
-        (np.arange(20.0), {"a": np.arange(20.0), "b": 2 * np.arange(20.0)}, "go together"),
+        (np.arange(20.0), {"a": np.arange(20.0), "b": 2 * np.arange(20.0)}, "are collinear"),
     ],
 )
 def test_unusable_baseline_period_is_rejected_with_reason(
@@ -290,7 +292,7 @@ def test_built_in_plan_covers_simulated_plant(tmp_path: Path) -> None:
             "meters: {}\nsites: {a: {contracts: [{name: x, kg_per_kwh: 0}]}}",
             "one of share, kwh_per_hour and profile_kwh",
         ),
-        ("meters: {}\nsites: {a: {contracts: [{name: x, kg_per_kwh: 400, share: 1}]}}", "is no factor in kg/kWh"),
+        ("meters: {}\nsites: {a: {contracts: [{name: x, kg_per_kwh: 400, share: 1}]}}", "is not plausible"),
         ("meters: [", "is not YAML"),
         ("{}", "meters: Field required"),
     ],
@@ -298,7 +300,7 @@ def test_built_in_plan_covers_simulated_plant(tmp_path: Path) -> None:
 def test_invalid_plan_is_rejected_with_reason(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text)
-    with pytest.raises(PlanError, match=problem):
+    with pytest.raises(AccountingPlanError, match=problem):
         load_plan(path)
 
 
@@ -312,7 +314,7 @@ def test_worked_example_in_docs_is_correct() -> None:
     _, used, grid, solar, tariff, rest, location, market = (np.array(column) for column in zip(*rows, strict=True))
     first = 24 * 20_000
     contracts = [Contract("solar", 0.0, kwh=50), Contract("tariff", 0.02, share=0.5)]
-    found = account(first, used, grid, np.full(3, 0.6), contracts)
+    found = account_emissions(first, used, grid, np.full(3, 0.6), contracts)
     allocation = allocate(first, used, contracts)
     assert np.allclose(allocation.matched, [solar, tariff])
     assert np.allclose(allocation.rest, rest)
@@ -320,7 +322,7 @@ def test_worked_example_in_docs_is_correct() -> None:
     assert np.allclose(found.market, market)
     assert f"Location-based {location.sum():g} kgCO2e, market-based {market.sum():g} kgCO2e" in text
     assert found.matched.sum() == used.sum()
-    without = account(first, used, grid, np.full(3, 0.6), contracts[:1])
+    without = account_emissions(first, used, grid, np.full(3, 0.6), contracts[:1])
     assert f"residual mix: {without.market.sum():g} kgCO2e" in text
 
 

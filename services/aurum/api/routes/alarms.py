@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 
-from aurum.alarms.lifecycle import Alarm, State
+from aurum.alarms.lifecycle import Alarm, AlarmState
 from aurum.alarms.rules import PRIORITIES, Priority
 from aurum.api.alarm_schemas import (
     AcknowledgeIn,
@@ -19,8 +19,8 @@ from aurum.api.alarm_schemas import (
     TransitionOut,
 )
 from aurum.api.context import ApiContext, Caller, Context
-from aurum.api.scope import of_callers, visible
-from aurum.api.serializers import moment, optional_moment, query_time
+from aurum.api.scope import visibility_filter, visible_items
+from aurum.api.serializers import parse_query_time, to_datetime, to_optional_datetime
 from aurum.runtime.audit import Act
 from aurum.runtime.errors import UnavailableError
 from aurum.runtime.time_units import MINUTE_US
@@ -28,37 +28,43 @@ from aurum.security.identity import Identity
 
 router = APIRouter(prefix="/api/alarms", tags=["alarms"])
 
-_LOUDEST = ("unacknowledged", "returned", "acknowledged", "shelved", "suppressed", "normal")
+_BY_URGENCY = ("unacknowledged", "returned", "acknowledged", "shelved", "suppressed", "normal")
 
 
 @router.get("")
 async def list_alarms(  # noqa: PLR0917 - query parameters
     context: Context,
     caller: Caller,
-    state: Annotated[list[State] | None, Query(description="May be repeated; all but normal if absent.")] = None,
-    priority: Annotated[list[Priority] | None, Query(description="Likewise; all if absent.")] = None,
-    machine_id: str = "",
-    order: Annotated[Order, Query(description="priority: unacknowledged and urgent first.")] = "priority",
+    state: Annotated[
+        list[AlarmState] | None, Query(description="States; may be repeated. By default all but normal.")
+    ] = None,
+    priority: Annotated[
+        list[Priority] | None, Query(description="Priorities; may be repeated. By default all.")
+    ] = None,
+    machine_id: Annotated[str, Query(description="Only alarms of this machine.")] = "",
+    order: Annotated[
+        Order, Query(description="Order; `priority` lists unacknowledged and urgent alarms first.")
+    ] = "priority",
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> AlarmsOut:
-    """The alarms of the plant, with a flag when there are more than an operator can look at."""
-    _loaded(context)
+    """Returns the alarms of the plant, and whether there is an alarm flood."""
+    _require_loaded(context)
     now = _now()
-    known = [_out(context, alarm, now) for alarm in visible(context, caller, context.alarms.alarms)]
-    wanted = [
+    alarms = [_alarm_out(context, alarm, now) for alarm in visible_items(context, caller, context.alarm_service.alarms)]
+    selected = [
         alarm
-        for alarm in known
+        for alarm in alarms
         if (alarm.state in state if state else alarm.state != "normal")
         and (priority is None or alarm.priority in priority)
         and machine_id in ("", alarm.machine_id)
     ]
     if order == "priority":
-        wanted.sort(key=lambda alarm: (_LOUDEST.index(alarm.state), -PRIORITIES.index(alarm.priority)))
-    recent, since = context.alarms.flood(caller.sites)
+        selected.sort(key=lambda alarm: (_BY_URGENCY.index(alarm.state), -PRIORITIES.index(alarm.priority)))
+    recent, since = context.alarm_service.flood(caller.sites)
     return AlarmsOut(
-        items=wanted[:limit],
-        counts=dict(Counter(alarm.state for alarm in known)),
-        flood=FloodOut(active=bool(since), since=optional_moment(since), last_ten_minutes=recent),
+        items=selected[:limit],
+        counts=dict(Counter(alarm.state for alarm in alarms)),
+        flood=FloodOut(active=bool(since), since=to_optional_datetime(since), last_ten_minutes=recent),
     )
 
 
@@ -66,28 +72,28 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
 async def journal(
     context: Context,
     caller: Caller,
-    start: Annotated[str | None, Query(description="ISO 8601 or a number since 1970; inclusive.")] = None,
-    end: Annotated[str | None, Query(description="Likewise; exclusive.")] = None,
+    start: Annotated[str | None, Query(description="Start, inclusive; ISO 8601 or a number since 1970.")] = None,
+    end: Annotated[str | None, Query(description="End, exclusive; ISO 8601 or a number since 1970.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> JournalOut:
-    """What has happened to alarms, and who did it."""
-    found = await context.alarms.journal(
-        query_time("start", start), query_time("end", end), limit, of_callers(context, caller)
+    """Returns the transitions of alarms, the newest first, with the operators who caused them."""
+    transitions = await context.alarm_service.journal(
+        parse_query_time("start", start), parse_query_time("end", end), limit, visibility_filter(context, caller)
     )
     return JournalOut(
         items=[
             TransitionOut(
-                at=moment(each.at_us),
-                id=each.alarm_id,
-                machine_id=each.machine_id,
-                rule=each.rule,
-                transition=each.kind,
-                by=each.by or None,
-                until=optional_moment(each.until_us),
-                value=each.value,
-                reason=each.reason or None,
+                at=to_datetime(transition.at_us),
+                id=transition.alarm_id,
+                machine_id=transition.machine_id,
+                rule=transition.rule,
+                transition=transition.kind,
+                by=transition.by or None,
+                until=to_optional_datetime(transition.until_us),
+                value=transition.value,
+                reason=transition.reason or None,
             )
-            for each in found
+            for transition in transitions
         ]
     )
 
@@ -96,81 +102,85 @@ async def journal(
 async def acknowledge_alarm(
     context: Context, caller: Caller, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
 ) -> AlarmOut:
-    """Says that somebody has seen it. 409 if somebody had."""
-    _loaded(context)
+    """Acknowledges an alarm. Answers 409 if it is already acknowledged."""
+    _require_loaded(context)
 
     async def acknowledge(act: Act) -> Alarm:
-        alarm = await context.alarms.acknowledge(alarm_id, _who(caller, body))
+        alarm = await context.alarm_service.acknowledge(alarm_id, _operator(caller, body))
         act.after = alarm.state(_now())
         return alarm
 
-    alarm = await context.audit.perform(caller, "alarm.acknowledge", alarm_id, acknowledge, _state(context, alarm_id))
-    return _out(context, alarm, _now())
+    alarm = await context.audit.perform(
+        caller, "alarm.acknowledge", alarm_id, acknowledge, _current_state(context, alarm_id)
+    )
+    return _alarm_out(context, alarm, _now())
 
 
 @router.post("/{alarm_id}/shelve")
 async def shelve_alarm(context: Context, caller: Caller, alarm_id: str, body: ShelveIn) -> AlarmOut:
-    """Puts it away for a time; it comes back by itself."""
-    _loaded(context)
+    """Shelves an alarm for a limited time."""
+    _require_loaded(context)
     until = _now() + int(body.minutes * MINUTE_US)
 
     async def shelve(act: Act) -> Alarm:
-        alarm = await context.alarms.shelve(alarm_id, until, _who(caller, body), body.reason)
-        act.after = f"shelved until {moment(until).isoformat()}"
+        alarm = await context.alarm_service.shelve(alarm_id, until, _operator(caller, body), body.reason)
+        act.after = f"shelved until {to_datetime(until).isoformat()}"
         return alarm
 
-    alarm = await context.audit.perform(caller, "alarm.shelve", alarm_id, shelve, _state(context, alarm_id))
-    return _out(context, alarm, _now())
+    alarm = await context.audit.perform(caller, "alarm.shelve", alarm_id, shelve, _current_state(context, alarm_id))
+    return _alarm_out(context, alarm, _now())
 
 
 @router.post("/{alarm_id}/unshelve")
 async def unshelve_alarm(
     context: Context, caller: Caller, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
 ) -> AlarmOut:
-    """Brings it back before its time. 409 if it is not shelved."""
-    _loaded(context)
+    """Ends the shelving of an alarm. Answers 409 if it is not shelved."""
+    _require_loaded(context)
 
     async def unshelve(act: Act) -> Alarm:
-        alarm = await context.alarms.unshelve(alarm_id, _who(caller, body))
+        alarm = await context.alarm_service.unshelve(alarm_id, _operator(caller, body))
         act.after = alarm.state(_now())
         return alarm
 
-    alarm = await context.audit.perform(caller, "alarm.unshelve", alarm_id, unshelve, _state(context, alarm_id))
-    return _out(context, alarm, _now())
+    alarm = await context.audit.perform(caller, "alarm.unshelve", alarm_id, unshelve, _current_state(context, alarm_id))
+    return _alarm_out(context, alarm, _now())
 
 
-def _who(caller: Identity, body: AcknowledgeIn | ShelveIn | None) -> str:
+def _operator(caller: Identity, body: AcknowledgeIn | ShelveIn | None) -> str:
     """Returns the operator's name for the journal: the authenticated user, else the name in the body."""
     return caller.user_id if caller.kind != "open" else body.by if body else ""
 
 
-def _state(context: ApiContext, alarm_id: str) -> str | None:
-    alarm = context.alarms.find(alarm_id)
+def _current_state(context: ApiContext, alarm_id: str) -> str | None:
+    alarm = context.alarm_service.find(alarm_id)
     return alarm.state(_now()) if alarm else None
 
 
-def _loaded(context: ApiContext) -> None:
-    if not context.alarms.loaded:
-        raise UnavailableError("the alarms are not read from the store yet; try again soon", reason="ALARMS_LOADING")
+def _require_loaded(context: ApiContext) -> None:
+    if not context.alarm_service.loaded:
+        raise UnavailableError(
+            "the alarms are still being loaded from the store; retry shortly", reason="ALARMS_LOADING"
+        )
 
 
-def _out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
-    rule = context.alarms.rule(alarm.rule)
+def _alarm_out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
+    rule = context.alarm_service.rule(alarm.rule)
     shelved = alarm.shelved_until_us > now_us
     return AlarmOut(
         id=alarm.alarm_id,
         machine_id=alarm.machine_id,
         rule=alarm.rule,
-        text=rule.text if rule else "a rule that is no more",
+        text=rule.text if rule else "(rule no longer exists)",
         priority=rule.priority if rule else "low",
         state=alarm.state(now_us),
         active=alarm.active,
         value=alarm.value,
-        raised_at=optional_moment(alarm.raised_us),
-        cleared_at=optional_moment(alarm.cleared_us),
-        acknowledged_at=optional_moment(alarm.acknowledged_us),
+        raised_at=to_optional_datetime(alarm.raised_us),
+        cleared_at=to_optional_datetime(alarm.cleared_us),
+        acknowledged_at=to_optional_datetime(alarm.acknowledged_us),
         acknowledged_by=alarm.acknowledged_by or None,
-        shelved_until=optional_moment(alarm.shelved_until_us) if shelved else None,
+        shelved_until=to_optional_datetime(alarm.shelved_until_us) if shelved else None,
         shelved_by=alarm.shelved_by or None if shelved else None,
         reason=alarm.reason or None if shelved else None,
         count=alarm.count,

@@ -1,20 +1,17 @@
 """Emissions of electricity by GHG Protocol scope 2, and the best time for a deferrable load."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 
-from aurum.api.accounting import MachineUse, Range, account, range_of
-from aurum.api.context import ApiContext, Context, require_feature
-from aurum.api.emission_factors import numbers
+from aurum.api.accounting.carbon import account_sites, find_best_start
+from aurum.api.accounting.measurement import measure_use, resolve_range
+from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
-from aurum.api.routes.accounts import EXPORTED, AskedFor, export, groups_of, head
-from aurum.api.routes.energy import energy_of
-from aurum.api.serializers import moment
+from aurum.api.routes.accounts import EXPORTED, AccountQueryParameters, common_fields, export
+from aurum.api.serializers import to_datetime
 from aurum.api.sustainability_schemas import (
     CarbonAmount,
     CarbonHintOut,
@@ -25,56 +22,49 @@ from aurum.api.sustainability_schemas import (
 )
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
-from aurum.sustainability import carbon as scope_2
-from aurum.sustainability.factors import Factor
-from aurum.sustainability.hourly import Floats
+from aurum.sustainability.machine_use import group_use
+from aurum.sustainability.totals import CarbonTotal, attribute_emissions, carbon_total
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("carbon")), QueryPlace])
 
 _FORECAST = 48  # hours
 
 
-@dataclass(slots=True)
-class _Sites:
-    """The carbon accounts of the sites, with the factors and contracts that were used."""
-
-    carbon: dict[str, scope_2.Carbon] = field(default_factory=dict)
-    factors: dict[tuple[str, str], Sequence[Factor]] = field(default_factory=dict)  # by zone and method
-    contracts: list[ContractOut] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)  # an ordered set
-
-
 @router.get("/api/carbon", response_model=CarbonOut, responses=EXPORTED)
-async def carbon(context: Context, asked: AskedFor) -> CarbonOut | Response:
-    """Emissions of the energy of machines, lines or sites: location-based, and market-based with contracts that are
-    matched hour by hour."""
-    used = await account(context.ingestion, context.plan, asked.scope, asked.over)
+async def carbon(context: Context, query: AccountQueryParameters) -> CarbonOut | Response:
+    """Returns the emissions of machines, lines or sites by both methods of GHG Protocol scope 2.
+
+    Market-based emissions take account of contracts, which are matched hour by hour.
+    """
+    used = await measure_use(context.ingestion, context.accounting_plan, query.selection, query.over)
     metered = [use for use in used if use.energy is not None]
-    sites = _Sites()
-    for site, members in groups_of(metered, "site").items():
-        await _add_site(sites, context, site, members, asked.over)
-    groups = groups_of(metered, asked.group_by)
-    columns = {name: _columns(members, sites, asked.over) for name, members in groups.items()}
-    if asked.format != "json":
-        return export(asked, columns, "carbon")
-    total = _columns(metered, sites, asked.over)
-    matched = np.sum([each.matched for each in sites.carbon.values()] or [np.zeros(asked.over.hours)], axis=0)
-    kwh = math.fsum(total["energy_kwh"])
+    sites = await account_sites(metered, query.over, context.accounting_plan, context.emission_factors)
+    groups = group_use(metered, query.group_by)
+    emissions = {name: attribute_emissions(members, sites.accounts, query.over) for name, members in groups.items()}
+    if query.format != "json":
+        return export(query, {name: asdict(columns) for name, columns in emissions.items()}, "carbon")
+    hourly = attribute_emissions(metered, sites.accounts, query.over)
+    total = carbon_total("total", metered, hourly, query.over)
+    matched = sites.matched_kwh(query.over)
     return CarbonOut(
-        **head(asked, [use.machine_id for use in used if use.energy is None]),
-        total=_amount("total", total, metered, asked.over),
-        matched_share=math.fsum(matched) / kwh if kwh else 0.0,
-        groups=[_amount(name, columns[name], members, asked.over) for name, members in groups.items()],
+        **common_fields(query, [use.machine_id for use in used if use.energy is None]),
+        total=_amount_out(total),
+        matched_share=math.fsum(matched) / total.energy_kwh if total.energy_kwh else 0.0,
+        groups=[
+            _amount_out(carbon_total(name, members, emissions[name], query.over)) for name, members in groups.items()
+        ],
         hours=[
             CarbonHour(
-                start=moment((asked.over.first_hour + index) * HOUR_US),
+                start=to_datetime((query.over.first_hour + index) * HOUR_US),
+                energy_kwh=float(hourly.energy_kwh[index]),
+                location_kgco2e=float(hourly.location_kgco2e[index]),
+                market_kgco2e=float(hourly.market_kgco2e[index]),
                 matched_kwh=float(matched[index]),
-                **{name: float(values[index]) for name, values in total.items()},
             )
-            for index in range(asked.over.hours)
+            for index in range(query.over.hours)
         ],
-        factors=[_factor_out(zone, method, found) for (zone, method), found in sites.factors.items()],
-        contracts=sites.contracts,
+        factors=[FactorOut.model_validate(summary, from_attributes=True) for summary in sites.factors],
+        contracts=[ContractOut.model_validate(contract, from_attributes=True) for contract in sites.contracts],
         notes=list(sites.notes),
     )
 
@@ -82,83 +72,30 @@ async def carbon(context: Context, asked: AskedFor) -> CarbonOut | Response:
 @router.get("/api/carbon/hint")
 async def carbon_hint(
     context: Context,
-    kw: Annotated[float, Query(gt=0, le=1e6, description="Power of the load that can wait.")],
-    duration_hours: Annotated[int, Query(ge=1, le=_FORECAST)] = 1,
-    within_hours: Annotated[int, Query(ge=1, le=_FORECAST, description="By when it must be done.")] = 24,
-    site: str = "",
+    kw: Annotated[float, Query(gt=0, le=1e6, description="Power of the deferrable load in kW.")],
+    duration_hours: Annotated[int, Query(ge=1, le=_FORECAST, description="Duration of the load.")] = 1,
+    within_hours: Annotated[
+        int, Query(ge=1, le=_FORECAST, description="Hours within which the load must be done.")
+    ] = 24,
+    site: Annotated[str, Query(description="Site of the load, which determines the grid zone.")] = "",
 ) -> CarbonHintOut:
-    """When a load that can wait would emit least, by the factors that are known of the hours to come."""
+    """Returns the start of a deferrable load with the least emissions, by the known factors of the coming hours."""
     if duration_hours > within_hours:
         raise InvalidArgumentError.of("duration_hours", "must be at most within_hours")
-    zone = context.plan.site_of(site).zone
-    first = range_of(0, 0).end // HOUR_US
-    factors, problem = await context.factors.of(zone, "location", first, within_hours)
-    hint = scope_2.best_start(first, numbers(factors), kw, duration_hours)
-    better = hint.best < hint.now
-    note = f"{'' if better else 'no hour is better than now '}by {factors[0].source}"
-    if any(factor.stale for factor in factors):
-        note = f"{note}; for some hours an earlier factor stands in, which tells no difference"
+    now = resolve_range(0, 0).end // HOUR_US
+    hint = await find_best_start(
+        context.accounting_plan, context.emission_factors, site, now, kw, duration_hours, within_hours
+    )
     return CarbonHintOut(
-        zone=zone,
+        zone=hint.zone,
         kw=kw,
         duration_hours=duration_hours,
-        best_start=moment(hint.start * HOUR_US) if better else None,
-        now_kgco2e=hint.now,
-        best_kgco2e=hint.best,
-        note=f"{note}; {problem}" if problem else note,
+        best_start=to_datetime(hint.shift.start * HOUR_US) if hint.shift.is_better else None,
+        now_kgco2e=hint.shift.now,
+        best_kgco2e=hint.shift.best,
+        note=hint.note,
     )
 
 
-async def _add_site(sites: _Sites, context: ApiContext, site: str, members: Sequence[MachineUse], over: Range) -> None:
-    buys = context.plan.site_of(site)
-    zone = buys.zone
-    grid, problem = await context.factors.of(zone, "location", over.first_hour, over.hours)
-    sites.factors[zone, "location"] = grid
-    if problem:
-        sites.notes[problem] = None
-    residual = grid
-    if (zone, "residual") in context.factors.table.factors:
-        residual, _ = await context.factors.of(zone, "residual", over.first_hour, over.hours)
-        sites.factors[zone, "residual"] = residual
-    else:
-        sites.notes[f"no residual mix of zone {zone} is known, so the grid's factor stands in for it"] = None
-    contracts = [part.contract() for part in buys.contracts]
-    kwh = energy_of(members, over).amount
-    found = scope_2.account(over.first_hour, kwh, numbers(grid), numbers(residual), contracts)
-    sites.carbon[site] = found
-    sites.contracts += [
-        ContractOut(site=site, name=contract.name, kg_per_kwh=contract.factor, matched_kwh=matched)
-        for contract, matched in zip(contracts, found.by_contract, strict=True)
-    ]
-
-
-def _columns(members: Sequence[MachineUse], sites: _Sites, over: Range) -> dict[str, Floats]:
-    """Returns energy and emissions by hour. A kWh of any machine of a site has the same emissions within an hour."""
-    columns = {name: np.zeros(over.hours) for name in ("energy_kwh", "location_kgco2e", "market_kgco2e")}
-    for site, used in groups_of(members, "site").items():
-        whole = sites.carbon[site]
-        kwh = energy_of(used, over).amount
-        share = np.where(whole.kwh > 0, kwh / np.where(whole.kwh > 0, whole.kwh, 1.0), 0.0)
-        columns["energy_kwh"] += kwh
-        columns["location_kgco2e"] += share * whole.location
-        columns["market_kgco2e"] += share * whole.market
-    return columns
-
-
-def _amount(name: str, columns: Mapping[str, Floats], members: Sequence[MachineUse], over: Range) -> CarbonAmount:
-    sums = {column: math.fsum(values) for column, values in columns.items()}
-    return CarbonAmount(name=name, coverage=energy_of(members, over).coverage, **sums)
-
-
-def _factor_out(zone: str, method: str, found: Sequence[Factor]) -> FactorOut:
-    values = [factor.kg_per_kwh for factor in found]
-    return FactorOut(
-        zone=zone,
-        method=method,
-        source="; ".join(dict.fromkeys(factor.source for factor in found)),
-        year=max(factor.year for factor in found),
-        kg_per_kwh_least=min(values),
-        kg_per_kwh_most=max(values),
-        hours=len(found),
-        stale_hours=sum(factor.stale for factor in found),
-    )
+def _amount_out(total: CarbonTotal) -> CarbonAmount:
+    return CarbonAmount.model_validate(total, from_attributes=True)

@@ -34,6 +34,8 @@ _REFERENCE_HEADERS = {
 
 
 class ConsoleOut(BaseModel):
+    """The settings of the console."""
+
     version: str
     environment: str
     features: dict[str, bool]
@@ -46,7 +48,7 @@ class ConsoleOut(BaseModel):
 
 @router.get("/api/console", tags=["system"])
 async def console_settings(context: Context) -> ConsoleOut:
-    """What the console has to know before it shows anything."""
+    """Returns the settings of the console."""
     settings = context.settings
     names = ("predictive", "carbon", "energy", "water", "analytics")
     return ConsoleOut(
@@ -54,7 +56,7 @@ async def console_settings(context: Context) -> ConsoleOut:
         environment=settings.environment,
         features={name: getattr(settings, f"feature_{name}") for name in names},
         faults_enabled=settings.faults_enabled,
-        traces_kept=context.platform.keeps_traces,
+        traces_kept=context.platform_view.keeps_traces,
         jaeger_url=settings.console_jaeger_url,
         grafana_url=settings.console_grafana_url,
         logs_url=settings.console_logs_url,
@@ -66,26 +68,31 @@ async def console_settings(context: Context) -> ConsoleOut:
 @router.get("/alarms", include_in_schema=False)
 @router.get("/platform", include_in_schema=False)
 async def page(request: Request) -> Response:
-    return _answer(request, "index.html")
+    """Returns the page of the console."""
+    return _file_response(request, "index.html")
 
 
 @router.get("/docs", include_in_schema=False)
 async def reference(request: Request) -> Response:
-    return _answer(request, "reference.html", _REFERENCE_HEADERS)
+    """Returns the page with the API reference."""
+    return _file_response(request, "reference.html", _REFERENCE_HEADERS)
 
 
 @router.get("/console/{path:path}", include_in_schema=False)
 async def file(request: Request, path: str) -> Response:
-    return _answer(request, path)
+    """Returns a file of the console."""
+    return _file_response(request, path)
 
 
-def _answer(request: Request, path: str, headers: Mapping[str, str] = MappingProxyType(_HEADERS)) -> Response:
-    found = _FILES.get(path)
-    if found is None:
+def _file_response(request: Request, path: str, headers: Mapping[str, str] = MappingProxyType(_HEADERS)) -> Response:
+    console_file = _FILES.get(path)
+    if console_file is None:
         raise NotFoundError(f"the console has no file {path!r}")
-    headers = {**headers, "ETag": found.etag}
-    if request.headers.get("if-none-match") == found.etag:
+    headers = {**headers, "ETag": console_file.etag}
+    if request.headers.get("if-none-match") == console_file.etag:
         return Response(status_code=304, headers=headers)
-    if found.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
-        return Response(found.compressed, headers={**headers, "Content-Encoding": "gzip"}, media_type=found.media_type)
-    return Response(found.content, headers=headers, media_type=found.media_type)
+    if console_file.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(
+            console_file.compressed, headers={**headers, "Content-Encoding": "gzip"}, media_type=console_file.media_type
+        )
+    return Response(console_file.content, headers=headers, media_type=console_file.media_type)

@@ -2,157 +2,112 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 
-from aurum.api.accounting import MachineUse, Range, account, range_of
-from aurum.api.context import Context, require_feature
+from aurum.api.accounting.measurement import measure_use, resolve_range
+from aurum.api.context import ApiContext, Context, require_feature
 from aurum.api.long_answers import QueryPlace
-from aurum.api.routes.accounts import EXPORTED, AskedFor, by_hour, export, groups_of, head
-from aurum.api.serializers import finite, moment, query_time
+from aurum.api.routes.accounts import (
+    EXPORTED,
+    AccountQuery,
+    AccountQueryParameters,
+    common_fields,
+    export,
+    rows_by_hour,
+)
+from aurum.api.serializers import finite_or_none, parse_query_time, to_datetime
 from aurum.api.sustainability_schemas import BaselineOut, EnergyAmount, EnergyHour, EnergyOut
 from aurum.runtime.errors import InvalidArgumentError
-from aurum.sustainability.baseline import BaselineError, by_day, fit_baseline, savings
-from aurum.sustainability.energy import specific
-from aurum.sustainability.hourly import Floats, Hourly, add
+from aurum.sustainability.baseline import BaselineError
+from aurum.sustainability.baseline_comparison import (
+    BaselineComparison,
+    Interval,
+    MissingVariableError,
+    compare_with_baseline,
+)
+from aurum.sustainability.hourly import TimeRange
+from aurum.sustainability.machine_use import MachineUse, group_use, sum_energy
+from aurum.sustainability.totals import EnergyTotal, energy_total
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("energy")), QueryPlace])
-
-Interval = Literal["hour", "day"]
-
-_WELL_KNOWN = 0.9  # coverage that an hour needs to count for a baseline
 
 
 @router.get("/api/energy", response_model=EnergyOut, responses=EXPORTED)
 async def energy(
     context: Context,
-    asked: AskedFor,
+    query: AccountQueryParameters,
     baseline_start: Annotated[
-        str | None, Query(description="With baseline_end: a normal period, to which this one is compared.")
+        str | None, Query(description="Start of a reference period to compare with; requires baseline_end.")
     ] = None,
-    baseline_end: Annotated[str | None, Query(description="Likewise, exclusive.")] = None,
-    baseline_interval: Interval = "hour",
+    baseline_end: Annotated[str | None, Query(description="End of the reference period, exclusive.")] = None,
+    baseline_interval: Annotated[Interval, Query(description="Interval of the baseline's regression.")] = "hour",
 ) -> EnergyOut | Response:
-    """Energy of machines, lines or sites, with the share of the time that is known; and what was saved against a
-    baseline, if one is asked for."""
-    used = await account(context.ingestion, context.plan, asked.scope, asked.over)
+    """Returns the energy of machines, lines or sites with its coverage.
+
+    If a reference period is given, the savings against the energy baseline of that period are returned as well.
+    """
+    used = await measure_use(context.ingestion, context.accounting_plan, query.selection, query.over)
     metered = [use for use in used if use.energy is not None]
-    groups = groups_of(metered, asked.group_by)
-    if asked.format != "json":
-        sums = {name: energy_of(members, asked.over) for name, members in groups.items()}
+    groups = group_use(metered, query.group_by)
+    if query.format != "json":
+        sums = {name: sum_energy(members, query.over) for name, members in groups.items()}
         columns = {name: {"energy_kwh": sum_.amount, "covered_seconds": sum_.covered} for name, sum_ in sums.items()}
-        return export(asked, columns, "energy")
+        return export(query, columns, "energy")
     baseline = None
     if baseline_start or baseline_end:
         if not (baseline_start and baseline_end):
             raise InvalidArgumentError.of("baseline_end", "and baseline_start must be given together")
-        period = range_of(query_time("baseline_start", baseline_start), query_time("baseline_end", baseline_end))
-        before = await account(context.ingestion, context.plan, asked.scope, period)
-        baseline = await asyncio.to_thread(_baseline, before, used, period, asked.over, baseline_interval)
+        period = resolve_range(
+            parse_query_time("baseline_start", baseline_start), parse_query_time("baseline_end", baseline_end)
+        )
+        baseline = await _compare(context, query, used, period, baseline_interval)
     return EnergyOut(
-        **head(asked, [use.machine_id for use in used if use.energy is None]),
-        total=_amount("total", metered, asked.over),
-        groups=[_amount(name, members, asked.over) for name, members in groups.items()],
+        **common_fields(query, [use.machine_id for use in used if use.energy is None]),
+        total=_amount_out(energy_total("total", metered, query.over)),
+        groups=[_amount_out(energy_total(name, members, query.over)) for name, members in groups.items()],
         hours=[
             EnergyHour(start=start, energy_kwh=amount, coverage=coverage)
-            for start, amount, coverage in by_hour(energy_of(metered, asked.over))
+            for start, amount, coverage in rows_by_hour(sum_energy(metered, query.over))
         ],
         baseline=baseline,
     )
 
 
-def energy_of(used: Sequence[MachineUse], over: Range) -> Hourly:
-    return add((use.energy for use in used if use.energy is not None), over.start, over.end)
-
-
-def _amount(name: str, used: Sequence[MachineUse], over: Range) -> EnergyAmount:
-    sum_ = energy_of(used, over)
-    produced, unit = _produced(used, over)
-    return EnergyAmount(
-        name=name,
-        energy_kwh=sum_.total,
-        estimated_kwh=sum_.estimate,
-        coverage=sum_.coverage,
-        produced=produced.total if produced else None,
-        production_unit=unit,
-        specific_kwh=specific(sum_.total, produced.total) if produced else None,
-    )
-
-
-def _produced(used: Sequence[MachineUse], over: Range) -> tuple[Hourly | None, str | None]:
-    """Returns the total production of machines and its unit, or None if their units differ or one has no meter."""
-    units = {use.meters.production_unit if use.produced else None for use in used}
-    if len(units) != 1 or None in units:
-        return None, None
-    return add((use.produced for use in used if use.produced is not None), over.start, over.end), units.pop()
-
-
-def _baseline(
-    before: Sequence[MachineUse], now: Sequence[MachineUse], period: Range, over: Range, interval: Interval
+async def _compare(
+    context: ApiContext, query: AccountQuery, used: Sequence[MachineUse], period: TimeRange, interval: Interval
 ) -> BaselineOut:
-    """Fits a baseline to a period and compares another range with it.
-
-    Args:
-        before: The use in the baseline period.
-        now: The use in the range that is compared.
-        period: The baseline period.
-        over: The range that is compared.
-        interval: Whether to use hours or days.
-
-    Raises:
-        InvalidArgumentError: The period is not suitable, or the range lacks a variable of the baseline.
-    """
+    before = await measure_use(context.ingestion, context.accounting_plan, query.selection, period)
     try:
-        fitted = fit_baseline(*_intervals(before, period, interval))
+        comparison = await asyncio.to_thread(compare_with_baseline, before, used, period, query.over, interval)
+    except MissingVariableError as error:
+        raise InvalidArgumentError.of("start", str(error)) from error
     except BaselineError as error:
         raise InvalidArgumentError.of("baseline_start", str(error)) from error
-    energy_now, variables_now = _intervals(now, over, interval)
-    lacking = [name for name in fitted.variables if name not in variables_now]
-    if lacking:
-        raise InvalidArgumentError.of("start", f"is of a time without {lacking[0]}, which the baseline needs")
-    found = savings(fitted, energy_now, variables_now)
+    return _baseline_out(comparison, period, interval)
+
+
+def _amount_out(total: EnergyTotal) -> EnergyAmount:
+    return EnergyAmount.model_validate(total, from_attributes=True)
+
+
+def _baseline_out(comparison: BaselineComparison, period: TimeRange, interval: Interval) -> BaselineOut:
+    baseline, savings = comparison.baseline, comparison.savings
     return BaselineOut(
-        start=moment(period.start),
-        end=moment(period.end),
+        start=to_datetime(period.start),
+        end=to_datetime(period.end),
         interval=interval,
-        intervals=fitted.intervals,
-        intercept_kwh=fitted.intercept,
-        coefficients=dict(zip(fitted.variables, fitted.coefficients, strict=True)),
-        t_statistics=dict(zip(fitted.variables, fitted.t, strict=True)),
-        r_squared=fitted.r_squared,
-        cv_rmse=fitted.cv_rmse,
-        expected_kwh=found.expected,
-        actual_kwh=found.actual,
-        savings_kwh=found.savings,
-        savings_share=found.share,
-        intervals_outside=found.outside,
-        cusum_kwh=[finite(value) for value in found.cusum.tolist()],
+        intervals=baseline.intervals,
+        intercept_kwh=baseline.intercept,
+        coefficients=dict(zip(baseline.variables, baseline.coefficients, strict=True)),
+        t_statistics=dict(zip(baseline.variables, baseline.t, strict=True)),
+        r_squared=baseline.r_squared,
+        cv_rmse=baseline.cv_rmse,
+        expected_kwh=savings.expected,
+        actual_kwh=savings.actual,
+        savings_kwh=savings.savings,
+        savings_share=savings.share,
+        intervals_outside=savings.outside,
+        cusum_kwh=[finite_or_none(value) for value in savings.cusum.tolist()],
     )
-
-
-def _intervals(used: Sequence[MachineUse], over: Range, interval: Interval) -> tuple[Floats, dict[str, Floats]]:
-    """Returns the energy of each interval, and the variables production and temperature, if they are metered.
-
-    Energy and production are NaN in hours with a coverage below 0.9. Production is omitted if less than half of the
-    range is known.
-    """
-    metered = [use for use in used if use.energy is not None]
-    sum_ = energy_of(metered, over)
-    known = sum_.covered >= _WELL_KNOWN * np.maximum(sum_.wanted, 3600.0 * len(metered))
-    columns = {"energy": np.where(known, sum_.amount, np.nan)}
-    produced, _ = _produced(metered, over)
-    if produced is not None and produced.estimate is not None:
-        enough = produced.covered >= _WELL_KNOWN * produced.wanted
-        columns["production"] = np.where(enough, produced.amount, np.nan)
-    temperatures = [use.temperature for use in metered if use.temperature is not None]
-    if temperatures:
-        there = ~np.isnan(temperatures)
-        count = there.sum(axis=0)
-        columns["temperature"] = np.where(count > 0, np.nansum(temperatures, axis=0) / np.maximum(count, 1), np.nan)
-    if interval == "day":
-        columns = {
-            name: by_day(over.first_hour, values, mean=name == "temperature") for name, values in columns.items()
-        }
-    return columns.pop("energy"), columns

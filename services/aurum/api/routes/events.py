@@ -16,16 +16,20 @@ router = APIRouter()
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter keeps nginx from buffering events
 
 
-async def _while_let_in(context: ApiContext, caller: Identity, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def _while_authorized(
+    context: ApiContext, caller: Identity, events: AsyncGenerator[bytes]
+) -> AsyncGenerator[bytes]:
     """Yields events while the caller's credentials are valid, since a key may be revoked during the stream."""
     async with contextlib.aclosing(events):
         async for event in events:
-            if not context.access_control.still(caller):
+            if not context.access_control.is_still_valid(caller):
                 return
             yield event
 
 
 class EventStream(StreamingResponse):
+    """An answer of server-sent events."""
+
     media_type = "text/event-stream"
 
 
@@ -33,7 +37,11 @@ class EventStream(StreamingResponse):
 async def events(
     context: Context, caller: Caller, last_event_id: Annotated[str | None, Header(max_length=100)] = None
 ) -> EventStream:
-    """`machines` events: all machines, then those that changed, at most five times a second; `alarms` events: how many
-    there are; a `pulse` each five seconds. With Last-Event-ID what came after that event."""
-    feed = context.feed.follow(last_event_id, caller.sites)
-    return EventStream(_while_let_in(context, caller, feed), headers=_HEADERS)
+    """Streams the state of the plant as server-sent events.
+
+    `machines` events contain all machines first, then those that changed, at most five times a second. `alarms` events
+    contain the number of alarms. A `pulse` is sent every five seconds. A client that sends Last-Event-ID gets the
+    changes after that event.
+    """
+    stream = context.live_feed.follow(last_event_id, caller.sites)
+    return EventStream(_while_authorized(context, caller, stream), headers=_HEADERS)

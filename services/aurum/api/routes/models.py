@@ -13,8 +13,8 @@ router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("
 
 @router.get("/api/models")
 async def list_models(context: Context) -> ModelsOut:
-    """All models by machine type and version. drift is of the champion, as the replica that answered has seen it."""
-    return ModelsOut(items=[_model_out(model) for model in await context.prediction.models()])
+    """Returns all models by machine type and version. Drift is that of the champion at the replica that answered."""
+    return ModelsOut(items=[_model_out(model) for model in await context.prediction.list_models()])
 
 
 def _model_out(model: prediction_pb2.Model) -> ModelOut:
@@ -34,11 +34,11 @@ def _model_out(model: prediction_pb2.Model) -> ModelOut:
         metrics=evaluation["metrics"] if evaluation else None,
         drift=[
             FeatureDriftOut(
-                feature=each.feature,
-                stability_index=each.stability_index if each.HasField("stability_index") else None,
-                out_of_range=each.out_of_range,
-                changes=each.changes,
+                feature=drift.feature,
+                stability_index=drift.stability_index if drift.HasField("stability_index") else None,
+                out_of_range=drift.out_of_range,
+                changes=drift.changes,
             )
-            for each in model.drift
+            for drift in model.drift
         ],
     )

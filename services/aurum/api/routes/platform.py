@@ -17,119 +17,133 @@ router = APIRouter(prefix="/api/platform", tags=["system"])
 
 
 class PlatformOut(BaseModel):
+    """The state of all processes of the platform."""
+
     instances: list[dict[str, Any]] = Field(
-        description="Each process: its policies as in /api/resilience, its requests, and `rates` since an earlier look."
+        description="State of each process: policies as in /api/resilience, requests, and `rates` since a poll."
     )
 
 
 class TraceOut(BaseModel):
+    """A notable trace."""
+
     trace_id: str
     name: str
     start: float = Field(description="Seconds since 1970.")
     seconds: float
-    reason: str = Field(description="failed, degraded or slow.")
+    reason: str = Field(description="Why the trace is notable: failed, degraded or slow.")
     detail: str
 
 
 class TracesOut(BaseModel):
-    items: list[TraceOut] = Field(description="The newest first.")
+    """The latest notable traces."""
+
+    items: list[TraceOut] = Field(description="Traces, the newest first.")
 
 
 class TraceDetail(TraceOut):
-    spans: list[dict[str, Any]] = Field(description="Of all services, by their start.")
+    """A notable trace with its spans."""
+
+    spans: list[dict[str, Any]] = Field(description="Spans of all services, ordered by start.")
 
 
 class FaultsOut(BaseModel):
+    """The processes to which a fault was given."""
+
     service: str
-    processes: int = Field(description="That were told.")
+    processes: int = Field(description="Number of processes of the service.")
 
 
-_OF_ALL_SITES = frozenset({"damaged", "inputs"})  # parts of a process's state that name machines and devices
+_PLANT_WIDE = frozenset({"damaged", "inputs"})  # parts of a process's state that name machines and devices
 
 
 @router.get("")
 async def platform(context: Context, caller: Caller) -> PlatformOut:
-    """Every process of every service at this moment: what it does, its breakers, budgets, limits and policies. Who is
-    bound to sites is not told what is damaged, nor what inputs hear, since that names machines of all sites."""
-    found = await context.platform.instances()
+    """Returns the state of every process of every service: requests, breakers, budgets, limits and policies.
+
+    Damaged items and inputs are omitted for callers that are bound to sites, since they name machines of all sites.
+    """
+    states = await context.platform_view.instances()
     if caller.sites:
-        found = [{name: value for name, value in each.items() if name not in _OF_ALL_SITES} for each in found]
-    return PlatformOut(instances=found)
+        states = [{name: value for name, value in state.items() if name not in _PLANT_WIDE} for state in states]
+    return PlatformOut(instances=states)
 
 
 @router.get("/traces")
 async def traces(context: Context, caller: Caller) -> TracesOut:
-    """The last requests that failed, were degraded or slow, as this replica has seen them. Who is bound to sites sees
-    its own requests."""
-    _keeps_traces(context)
-    found = [each for each, spans in context.platform.traces if _may_see(caller, spans)]
-    return TracesOut(items=[TraceOut.model_validate(each, from_attributes=True) for each in found])
+    """Returns the latest traces that failed, were degraded or slow, as recorded by this replica.
+
+    Callers that are bound to sites get the traces of their own requests only.
+    """
+    _require_traces(context)
+    visible = [trace for trace, spans in context.platform_view.traces if _may_see(caller, spans)]
+    return TracesOut(items=[TraceOut.model_validate(trace, from_attributes=True) for trace in visible])
 
 
 @router.get("/traces/{trace_id}")
 async def trace(
     context: Context, caller: Caller, trace_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 ) -> TraceDetail:
-    """One of them, with its spans."""
-    _keeps_traces(context)
-    found = context.platform.trace(trace_id)
-    if found is None or not _may_see(caller, found[1]):
-        raise NotFoundError(f"trace {trace_id} is not kept here (any more)", reason="TRACE_NOT_FOUND")
-    of_it, spans = found
-    return TraceDetail(**TraceOut.model_validate(of_it, from_attributes=True).model_dump(), spans=spans)
+    """Returns a notable trace with the spans of all services."""
+    _require_traces(context)
+    kept = context.platform_view.trace(trace_id)
+    if kept is None or not _may_see(caller, kept[1]):
+        raise NotFoundError(f"trace {trace_id} is not in memory at this replica", reason="TRACE_NOT_FOUND")
+    summary, spans = kept
+    return TraceDetail(**TraceOut.model_validate(summary, from_attributes=True).model_dump(), spans=spans)
 
 
 @router.post("/faults/{service}", status_code=201)
 async def add_fault(context: Context, caller: Caller, service: str, fault: Fault) -> FaultsOut:
-    """Begins a fault in each process of a service, for a time; only where AURUM_FAULTS_ENABLED is set."""
-    _faults_enabled(context)
+    """Injects a fault into each process of a service for a limited time. Requires AURUM_FAULTS_ENABLED."""
+    _require_faults_enabled(context)
 
-    async def tell(server: HttpDependency, address: str) -> Any:
+    async def call(server: HttpDependency, address: str) -> Any:
         return await server.post_json("/faults", fault.model_dump(mode="json"), at=address)
 
     async def add(act: Act) -> list[Any]:
-        told = list(await context.platform.each(service, tell))
+        answers = list(await context.platform_view.call_processes(service, call))
         act.after = fault.model_dump(mode="json")
-        return told
+        return answers
 
-    told = await context.audit.perform(caller, "fault.add", service, add)
-    return FaultsOut(service=service, processes=len(told))
+    answers = await context.audit.perform(caller, "fault.add", service, add)
+    return FaultsOut(service=service, processes=len(answers))
 
 
 @router.delete("/faults/{service}")
 async def clear_faults(context: Context, caller: Caller, service: str) -> FaultsOut:
-    """Ends all faults of a service."""
-    _faults_enabled(context)
+    """Ends all injected faults of a service."""
+    _require_faults_enabled(context)
 
-    async def tell(server: HttpDependency, address: str) -> Any:
+    async def call(server: HttpDependency, address: str) -> Any:
         return await server.delete_json("/faults", at=address)
 
     async def clear(act: Act) -> list[Any]:
-        return list(await context.platform.each(service, tell))
+        return list(await context.platform_view.call_processes(service, call))
 
-    told = await context.audit.perform(caller, "fault.clear", service, clear)
-    return FaultsOut(service=service, processes=len(told))
+    answers = await context.audit.perform(caller, "fault.clear", service, clear)
+    return FaultsOut(service=service, processes=len(answers))
 
 
 def _may_see(caller: Identity, spans: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the caller may see a trace: it is bound to no site, or all spans with a user are its own.
+    """Returns whether the caller is bound to no site, or all spans of a trace that name a user are its own.
 
-    All of them must be, since a caller can state any trace id in its requests.
+    All of them must be its own, since a caller can state any trace id in its requests.
     """
     users = {span["attributes"].get("user_id") for span in spans} - {None}
     return not caller.sites or users == {caller.user_id}
 
 
-def _keeps_traces(context: ApiContext) -> None:
-    if not context.platform.keeps_traces:
+def _require_traces(context: ApiContext) -> None:
+    if not context.platform_view.keeps_traces:
         raise UnimplementedError(
-            "spans are not kept in memory here (AURUM_TRACING_RING_SPANS); look into the tracing backend",
+            "this replica keeps no spans in memory (AURUM_TRACING_RING_SPANS); use the tracing backend",
             reason="NO_SPANS_KEPT",
         )
 
 
-def _faults_enabled(context: ApiContext) -> None:
+def _require_faults_enabled(context: ApiContext) -> None:
     if not context.settings.faults_enabled:
         raise FailedPreconditionError(
-            "faults cannot be injected here; set AURUM_FAULTS_ENABLED, never in production", reason="FAULTS_OFF"
+            "fault injection is disabled; set AURUM_FAULTS_ENABLED, but never in production", reason="FAULTS_OFF"
         )

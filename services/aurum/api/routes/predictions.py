@@ -8,7 +8,13 @@ from fastapi import APIRouter, Depends, Query
 from aurum.api.context import ApiContext, Caller, Context, require_feature
 from aurum.api.schemas import ExplanationOut, FactorOut, FeaturesOut, PastPredictionsOut, PredictIn, PredictionOut
 from aurum.api.scope import require_machine
-from aurum.api.serializers import finite, optional_moment, past_prediction_out, prediction_out, query_time
+from aurum.api.serializers import (
+    finite_or_none,
+    parse_query_time,
+    past_prediction_out,
+    prediction_out,
+    to_optional_datetime,
+)
 from aurum.runtime.errors import FAILURES, InvalidArgumentError
 from aurum.runtime.telemetry.logging import set_request_context
 from aurum.v1 import prediction_pb2
@@ -18,7 +24,7 @@ router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("
 
 @router.post("/api/predict")
 async def predict(context: Context, caller: Caller, body: PredictIn) -> PredictionOut:
-    """Risk, remaining useful life and anomaly: of a machine by its latest readings, or of features that are given."""
+    """Predicts risk, remaining useful life and anomaly score of a machine by its readings, or of given features."""
     if body.machine_id is not None:
         if body.features is not None:
             raise InvalidArgumentError.of("features", "must not be given together with machine_id")
@@ -33,7 +39,7 @@ async def predict(context: Context, caller: Caller, body: PredictIn) -> Predicti
 
 @router.post("/api/machines/{machine_id}/predict")
 async def predict_machine(context: Context, machine_id: str) -> PredictionOut:
-    """The same for one machine."""
+    """Predicts risk, remaining useful life and anomaly score of a machine by its latest readings."""
     return await _predict_machine(context, machine_id)
 
 
@@ -41,21 +47,25 @@ async def predict_machine(context: Context, machine_id: str) -> PredictionOut:
 async def past_predictions(
     context: Context,
     machine_id: str,
-    start: Annotated[str | None, Query(description="ISO 8601 or a number since 1970; inclusive.")] = None,
-    end: Annotated[str | None, Query(description="Likewise; exclusive.")] = None,
+    start: Annotated[str | None, Query(description="Start, inclusive; ISO 8601 or a number since 1970.")] = None,
+    end: Annotated[str | None, Query(description="End, exclusive; ISO 8601 or a number since 1970.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> PastPredictionsOut:
-    """What was predicted of a machine, about once a minute while anyone asked."""
+    """Returns the recorded predictions of a machine, about one per minute in which predictions were requested."""
     set_request_context(machine_id=machine_id)
-    found = await context.ingestion.predictions(machine_id, query_time("start", start), query_time("end", end), limit)
-    return PastPredictionsOut(machine_id=machine_id, items=[past_prediction_out(each) for each in found])
+    predictions = await context.ingestion.list_predictions(
+        machine_id, parse_query_time("start", start), parse_query_time("end", end), limit
+    )
+    return PastPredictionsOut(
+        machine_id=machine_id, items=[past_prediction_out(prediction) for prediction in predictions]
+    )
 
 
 @router.get("/api/machines/{machine_id}/explanation", dependencies=[Depends(require_feature("analytics"))])
 async def explain_machine(
     context: Context, machine_id: str, top: Annotated[int, Query(ge=1, le=50)] = 5
 ) -> ExplanationOut:
-    """The features that moved the prediction most, with their signed contributions."""
+    """Returns the features that contributed most to the prediction, with their signed contributions."""
     response = await _explain(context, machine_id, top)
     return ExplanationOut(
         prediction=prediction_out(response.prediction),
@@ -63,7 +73,7 @@ async def explain_machine(
             FactorOut(
                 feature=factor.feature,
                 sensor=factor.sensor,
-                value=finite(factor.value),
+                value=finite_or_none(factor.value),
                 contribution=factor.contribution,
             )
             for factor in response.factors
@@ -73,15 +83,15 @@ async def explain_machine(
 
 @router.get("/api/machines/{machine_id}/features", dependencies=[Depends(require_feature("analytics"))])
 async def machine_features(context: Context, machine_id: str) -> FeaturesOut:
-    """The model's features of a machine now; null where the readings give none."""
+    """Returns the present features of a machine; null where the readings do not suffice."""
     response = await _explain(context, machine_id, 1)
     prediction = response.prediction
     return FeaturesOut(
         machine_id=machine_id,
         machine_type=prediction.machine_type,
         model_version=prediction.model_version or None,
-        as_of=optional_moment(prediction.as_of_us),
-        features={name: finite(value) for name, value in sorted(response.features.items())},
+        as_of=to_optional_datetime(prediction.as_of_us),
+        features={name: finite_or_none(value) for name, value in sorted(response.features.items())},
     )
 
 
@@ -90,9 +100,9 @@ async def _predict_machine(context: ApiContext, machine_id: str) -> PredictionOu
     try:
         response = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
     except FAILURES as error:
-        degraded = await context.fallback.answer(machine_id, context.prediction.fallback, error)
+        degraded = await context.prediction_fallback.substitute(machine_id, context.prediction.fallback_spec, error)
         return prediction_out(degraded.prediction, degraded.age)
-    context.plant.note_prediction(machine_id, response)
+    context.machine_cache.store_prediction(machine_id, response)
     return prediction_out(response)
 
 

@@ -14,13 +14,17 @@ router = APIRouter(prefix="/api/session", tags=["system"])
 
 
 class SignInIn(BaseModel):
+    """The credential of a sign-in."""
+
     model_config = ConfigDict(extra="forbid")
 
     credential: str = Field(min_length=1, max_length=16_384, description="An API key or a bearer token.")
 
 
 class SessionOut(BaseModel):
-    asked: bool = Field(description="Whether callers are asked who they are.")
+    """The identity of the caller."""
+
+    asked: bool = Field(description="Whether callers are authenticated.")
     user_id: str | None
     roles: list[str]
     sites: list[str]
@@ -28,20 +32,20 @@ class SessionOut(BaseModel):
 
 @router.get("")
 async def who_am_i(context: Context, caller: Caller) -> SessionOut:
-    """Who the caller is, and what that allows."""
-    return _out(context.access_control.asks, caller)
+    """Returns the identity of the caller with its roles and sites."""
+    return _session_out(context.access_control.authenticates, caller)
 
 
 @router.post("")
 async def sign_in(context: Context, request: Request, response: Response, body: SignInIn) -> SessionOut:
-    """Begins a session. 401 if the key or token is not accepted."""
+    """Starts a session. Answers 401 if the key or token is not valid."""
     access_control = context.access_control
     if access_control.sessions is None:
-        raise FailedPreconditionError("nobody is asked who they are here", reason="AUTH_OFF")
+        raise FailedPreconditionError("callers are not authenticated in this installation", reason="AUTH_OFF")
     name = "x-api-key" if body.credential.startswith(f"{PREFIX}_") else "authorization"
     value = body.credential if name == "x-api-key" else f"Bearer {body.credential}"
     if not value.isascii():
-        raise UnauthenticatedError("the token is no JWT")
+        raise UnauthenticatedError("the token is not a JWT")
     address = request.client.host if request.client else ""
     identity = await access_control.identify(Headers({name: value}), "GET", address)
     response.set_cookie(
@@ -54,12 +58,12 @@ async def sign_in(context: Context, request: Request, response: Response, body: 
         path="/",
     )
     context.audit.record(identity, "session.begin", identity.user_id)
-    return _out(True, identity)
+    return _session_out(True, identity)
 
 
 @router.delete("", status_code=204)
 async def sign_out(context: Context, request: Request, response: Response) -> None:
-    """Ends the session, in this browser and at every replica."""
+    """Ends the session in this browser and at every replica."""
     cookie = request.cookies.get(COOKIE)
     sessions = context.access_control.sessions
     session = sessions.identify(cookie) if cookie is not None and sessions is not None else None
@@ -68,9 +72,9 @@ async def sign_out(context: Context, request: Request, response: Response) -> No
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
 
 
-def _out(asked: bool, identity: Identity) -> SessionOut:
+def _session_out(authenticated: bool, identity: Identity) -> SessionOut:
     return SessionOut(
-        asked=asked,
+        asked=authenticated,
         user_id=identity.user_id if identity.roles else None,
         roles=sorted(role.value for role in identity.roles),
         sites=sorted(identity.sites),

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from aurum import __version__
 from aurum.api.context import Context
-from aurum.api.platform_view import state_of
+from aurum.api.platform_view import poll_process
 from aurum.api.schemas import Features, HealthResponse, Observability
 from aurum.runtime.admin.server import metrics_response, readiness_response
 from aurum.runtime.telemetry.logging import APP_NAME
@@ -17,9 +17,9 @@ router = APIRouter()
 
 @router.get("/health", tags=["system"])
 async def health(context: Context) -> HealthResponse:
-    """Whether the platform can do its work: degraded without one of its services, unhealthy without any."""
+    """Returns the health of the platform: degraded if one service is unreachable, unhealthy if several are."""
     settings = context.settings
-    missing = [*context.plant.unreachable(), *filter(None, [context.plant.problem])]
+    missing = [*context.machine_cache.unreachable_services(), *filter(None, [context.machine_cache.problem])]
     return HealthResponse(
         status="healthy" if not missing else "degraded" if len(missing) == 1 else "unhealthy",
         app_name=APP_NAME,
@@ -40,24 +40,26 @@ async def health(context: Context) -> HealthResponse:
 
 @router.get("/livez", tags=["system"])
 async def livez() -> dict[str, str]:
+    """Answers 200 while the process is alive."""
     return {"status": "alive", "service": "api"}
 
 
 @router.get("/readyz", tags=["system"])
 async def readyz(context: Context) -> Response:
+    """Answers 200 if the API is ready, else 503 with the reason."""
     return readiness_response(context.health)
 
 
 @router.get("/metrics", tags=["system"])
 async def metrics() -> Response:
-    """This process's metrics in the OpenMetrics format; each service has its own on its admin port."""
+    """Returns the metrics of this process in the OpenMetrics format. Other services have theirs on admin ports."""
     return metrics_response()
 
 
 @router.get("/api/resilience", tags=["system"])
 async def resilience(context: Context) -> dict[str, Any]:
-    """Live breakers, budgets and limits of every service, and the policy generation that each has loaded."""
+    """Returns breakers, budgets, limits and the loaded policy generation of every service."""
     servers = context.admin_servers.items()
-    others = await asyncio.gather(*(state_of(name, server, "/policy", server.address) for name, server in servers))
+    others = await asyncio.gather(*(poll_process(name, server, "/policy", server.address) for name, server in servers))
     own = {"reachable": True, "address": context.settings.admin_addresses.get("api"), **context.policies.state()}
     return {"services": [own, *others]}

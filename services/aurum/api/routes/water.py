@@ -1,54 +1,38 @@
 """Water use by meters."""
 
-from collections.abc import Sequence
-
 from fastapi import APIRouter, Depends, Response
 
-from aurum.api.accounting import MachineUse, Range, account
+from aurum.api.accounting.measurement import measure_use
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
-from aurum.api.routes.accounts import EXPORTED, AskedFor, by_hour, export, groups_of, head
-from aurum.api.routes.energy import energy_of
+from aurum.api.routes.accounts import EXPORTED, AccountQueryParameters, common_fields, export, rows_by_hour
 from aurum.api.sustainability_schemas import WaterAmount, WaterHour, WaterOut
-from aurum.sustainability.hourly import Hourly, add
-from aurum.sustainability.water import water_usage_effectiveness
+from aurum.sustainability.machine_use import group_use, sum_water
+from aurum.sustainability.totals import WaterTotal, water_total
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("water")), QueryPlace])
 
 
 @router.get("/api/water", response_model=WaterOut, responses=EXPORTED)
-async def water(context: Context, asked: AskedFor) -> WaterOut | Response:
-    """Water of machines, lines or sites, and how much of it a kWh of the same machines takes."""
-    used = await account(context.ingestion, context.plan, asked.scope, asked.over)
+async def water(context: Context, query: AccountQueryParameters) -> WaterOut | Response:
+    """Returns the water of machines, lines or sites, and its ratio to the energy of the same machines."""
+    used = await measure_use(context.ingestion, context.accounting_plan, query.selection, query.over)
     metered = [use for use in used if use.water is not None]
-    groups = groups_of(metered, asked.group_by)
-    if asked.format != "json":
-        sums = {name: _water_of(members, asked.over) for name, members in groups.items()}
+    groups = group_use(metered, query.group_by)
+    if query.format != "json":
+        sums = {name: sum_water(members, query.over) for name, members in groups.items()}
         columns = {name: {"litres": sum_.amount, "covered_seconds": sum_.covered} for name, sum_ in sums.items()}
-        return export(asked, columns, "water")
+        return export(query, columns, "water")
     return WaterOut(
-        **head(asked, [use.machine_id for use in used if use.water is None]),
-        total=_amount("total", metered, asked.over),
-        groups=[_amount(name, members, asked.over) for name, members in groups.items()],
+        **common_fields(query, [use.machine_id for use in used if use.water is None]),
+        total=_amount_out(water_total("total", metered, query.over)),
+        groups=[_amount_out(water_total(name, members, query.over)) for name, members in groups.items()],
         hours=[
             WaterHour(start=start, litres=amount, coverage=coverage)
-            for start, amount, coverage in by_hour(_water_of(metered, asked.over))
+            for start, amount, coverage in rows_by_hour(sum_water(metered, query.over))
         ],
     )
 
 
-def _water_of(used: Sequence[MachineUse], over: Range) -> Hourly:
-    return add((use.water for use in used if use.water is not None), over.start, over.end)
-
-
-def _amount(name: str, used: Sequence[MachineUse], over: Range) -> WaterAmount:
-    sum_ = _water_of(used, over)
-    kwh = energy_of(used, over).total if any(use.energy is not None for use in used) else None
-    return WaterAmount(
-        name=name,
-        litres=sum_.total,
-        estimated_litres=sum_.estimate,
-        coverage=sum_.coverage,
-        energy_kwh=kwh,
-        litres_per_kwh=None if kwh is None else water_usage_effectiveness(sum_.total, kwh),
-    )
+def _amount_out(total: WaterTotal) -> WaterAmount:
+    return WaterAmount.model_validate(total, from_attributes=True)

@@ -1,0 +1,102 @@
+"""Energy, carbon and water since midnight, each compared with the usual use by this time."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aurum.api.accounting.carbon import account_sites
+from aurum.api.accounting.measurement import MachineSelection, measure_use, resolve_range
+from aurum.api.backends import IngestionBackend
+from aurum.api.emission_factors import EmissionFactors
+from aurum.runtime.errors import AurumError
+from aurum.runtime.time_units import DAY_US
+from aurum.sustainability.day_use import DAYS, DayUse, HourUse, hours_of_range, use_since_midnight
+from aurum.sustainability.hourly import TimeRange
+from aurum.sustainability.machine_use import MachineUse, sum_energy, sum_water
+from aurum.sustainability.plan import AccountingPlan
+from aurum.sustainability.totals import attribute_emissions
+
+_CACHE_SECONDS = 60.0
+_MAX_CACHED = 500  # accounts, by midnight and site
+
+
+@dataclass(frozen=True, slots=True)
+class TodayAccount:
+    """The use of the present day.
+
+    Attributes:
+        now_us: The time of the account, in µs since 1970.
+        used: energy, carbon and water, as far as they could be computed.
+        notes: Why some are missing.
+    """
+
+    now_us: int
+    used: dict[str, DayUse]
+    notes: list[str]
+
+
+@dataclass(slots=True)
+class TodayAccounts:
+    """Computes the use of the present day, and caches it, since dashboards request it often.
+
+    Attributes:
+        ingestion: Client of the ingestion service.
+        plan: The accounting plan.
+        factors: The emission factors.
+        quantities: Which of energy, carbon and water to compute.
+    """
+
+    ingestion: IngestionBackend
+    plan: AccountingPlan
+    factors: EmissionFactors
+    quantities: tuple[str, ...]
+    # time.monotonic() and account, by midnight and site
+    _cached: dict[tuple[int, str], tuple[float, TodayAccount]] = field(default_factory=dict)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def account(self, site: str, midnight_us: int, now_us: int) -> TodayAccount:
+        """Returns the use since midnight, which may be up to a minute old.
+
+        Args:
+            site: The site; empty for all.
+            midnight_us: When the day began, in µs since 1970.
+            now_us: The present time in µs since 1970.
+        """
+        async with self._lock:  # one account at a time, so that concurrent requests share its result
+            cached_at, account = self._cached.get((midnight_us, site), (float("-inf"), None))
+            if account is None or time.monotonic() - cached_at > _CACHE_SECONDS:
+                account = await self._compute(site, midnight_us, now_us)
+                while len(self._cached) >= _MAX_CACHED:
+                    self._cached.pop(next(iter(self._cached)))
+                self._cached[midnight_us, site] = (time.monotonic(), account)
+        return account
+
+    async def _compute(self, site: str, midnight_us: int, now_us: int) -> TodayAccount:
+        over = resolve_range(midnight_us - DAYS * DAY_US, now_us)
+        try:
+            used = await measure_use(self.ingestion, self.plan, MachineSelection(site=site), over)
+        except AurumError as error:
+            return TodayAccount(now_us, {}, [f"{quantity}: {error.message}" for quantity in self.quantities])
+        by_quantity: dict[str, DayUse] = {}
+        notes = []
+        for quantity in self.quantities:
+            try:
+                hours = await self._use_by_hour(quantity, used, over)
+            except AurumError as error:
+                notes.append(f"{quantity}: {error.message}")
+            else:
+                by_quantity[quantity] = use_since_midnight(hours, midnight_us, now_us)
+        return TodayAccount(now_us, by_quantity, notes)
+
+    async def _use_by_hour(self, quantity: str, used: list[MachineUse], over: TimeRange) -> list[HourUse]:
+        """Returns the energy in kWh, the location-based emissions in kgCO2e or the water in litres, by hour."""
+        if quantity != "carbon":
+            amounts = sum_energy(used, over) if quantity == "energy" else sum_water(used, over)
+            return hours_of_range(over, amounts.amount, amounts.coverage_by_hour)
+        metered = [use for use in used if use.energy is not None]
+        sites = await account_sites(metered, over, self.plan, self.factors)
+        emissions = attribute_emissions(metered, sites.accounts, over)
+        # Emissions have no coverage by hour; an hour without energy counts as unknown
+        return hours_of_range(over, emissions.location_kgco2e, (emissions.energy_kwh > 0).astype(np.float64))

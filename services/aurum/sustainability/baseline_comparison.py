@@ -1,0 +1,76 @@
+"""Compares the energy of machines in a time range with a baseline that is fitted to another one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from aurum.sustainability.baseline import Baseline, BaselineError, Savings, by_day, fit_baseline, savings
+from aurum.sustainability.hourly import Floats, TimeRange
+from aurum.sustainability.machine_use import MachineUse, sum_energy, sum_production
+
+Interval = Literal["hour", "day"]
+
+_MIN_COVERAGE = 0.9  # that an hour needs to count
+
+
+class MissingVariableError(BaselineError):
+    """The compared range lacks a variable of the baseline. The message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineComparison:
+    """A baseline, and the savings of another range against it."""
+
+    baseline: Baseline
+    savings: Savings
+
+
+def compare_with_baseline(
+    before: Sequence[MachineUse], after: Sequence[MachineUse], period: TimeRange, over: TimeRange, interval: Interval
+) -> BaselineComparison:
+    """Fits a baseline to a period and compares another range with it.
+
+    Args:
+        before: The use in the baseline period.
+        after: The use in the range that is compared.
+        period: The baseline period.
+        over: The range that is compared.
+        interval: Whether to use hours or days.
+
+    Raises:
+        MissingVariableError: The range lacks a variable of the baseline.
+        BaselineError: The period is not suitable.
+    """
+    baseline = fit_baseline(*_intervals(before, period, interval))
+    energy, variables = _intervals(after, over, interval)
+    missing = [name for name in baseline.variables if name not in variables]
+    if missing:
+        raise MissingVariableError(f"the range has no readings of {missing[0]}, which the baseline needs")
+    return BaselineComparison(baseline, savings(baseline, energy, variables))
+
+
+def _intervals(used: Sequence[MachineUse], over: TimeRange, interval: Interval) -> tuple[Floats, dict[str, Floats]]:
+    """Returns the energy of each interval, and the variables production and temperature, if they are metered.
+
+    Energy and production are NaN in hours with a coverage below 0.9. Production is omitted if less than half of the
+    range is covered.
+    """
+    metered = [use for use in used if use.energy is not None]
+    energy = sum_energy(metered, over)
+    covered = energy.covered >= _MIN_COVERAGE * np.maximum(energy.in_range, 3600.0 * len(metered))
+    columns = {"energy": np.where(covered, energy.amount, np.nan)}
+    produced, _ = sum_production(metered, over)
+    if produced is not None and produced.estimate is not None:
+        produced_covered = produced.covered >= _MIN_COVERAGE * produced.in_range
+        columns["production"] = np.where(produced_covered, produced.amount, np.nan)
+    temperatures = [use.temperature for use in metered if use.temperature is not None]
+    if temperatures:
+        count = (~np.isnan(temperatures)).sum(axis=0)
+        columns["temperature"] = np.where(count > 0, np.nansum(temperatures, axis=0) / np.maximum(count, 1), np.nan)
+    if interval == "day":
+        columns = {
+            name: by_day(over.first_hour, values, mean=name == "temperature") for name, values in columns.items()
+        }
+    return columns.pop("energy"), columns

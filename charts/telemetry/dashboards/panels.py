@@ -122,47 +122,47 @@ class Page:
 
 
 def of(service: str) -> str:
-    """Matchers for the metrics of one service, or of several as a regular expression."""
+    """Returns the matchers for the metrics of a service, or of several as a regular expression."""
     return f'{ANY}, service_name=~"{service}"'
 
 
 def rate(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """Events a second."""
+    """Returns the sum of a counter's rates, in events per second."""
     return f"sum by ({by}) (rate({metric}{{{matchers}}}[$__rate_interval]))"
 
 
 def total(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """The sum of a gauge."""
+    """Returns the sum of a gauge."""
     return f"sum by ({by}) ({metric}{{{matchers}}})"
 
 
 def latest(metric: str, matchers: str = ANY, how: str = "sum", by: str = "service_name") -> str:
-    """Of a gauge, what was scraped in the last minute: the last value of a pod that is gone is known for five."""
+    """Returns a gauge's values of the last minute, without those of pods that ended before."""
     return f"{how} by ({by}) (last_over_time({metric}{{{matchers}}}[1m]))"
 
 
 def largest(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """The largest value of a gauge."""
+    """Returns the largest value of a gauge."""
     return f"max by ({by}) ({metric}{{{matchers}}})"
 
 
 def smallest(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """The smallest value of a gauge."""
+    """Returns the smallest value of a gauge."""
     return f"min by ({by}) ({metric}{{{matchers}}})"
 
 
 def quantile(share: float, metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """A quantile of a histogram."""
+    """Returns a quantile of a histogram."""
     labels = f"{by}, le" if by else "le"
     return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket{{{matchers}}}[$__rate_interval])))"
 
 
 def or_zero(expr: str, label: str = "", value: str = "none") -> str:
-    """The expression; where it has no series, or none that is a number, one that is 0."""
+    """Returns the expression, or 0 where it has no series or is not a number."""
     zero = f'label_replace(vector(0), "{label}", "{value}", "", "")' if label else "vector(0)"
     return f"({expr} >= 0) or on () {zero}"
 
 
 def share(part: str, whole: str) -> str:
-    """Which share of a whole a part of it is; 0 while there is nothing."""
+    """Returns the share of a part in a whole, or 0 if the whole is 0."""
     return f"(({part}) / ({whole}) >= 0) or 0 * ({whole})"

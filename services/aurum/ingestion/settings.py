@@ -14,47 +14,49 @@ class IngestionSettings(SenderSettings):
 
     store_url: str | None = Field(
         None,
-        description="The store: sqlite:///PATH, or cassandra://HOST,HOST/KEYSPACE?replication=3. By default a file "
-        "below the state directory.",
+        description="URL of the store: sqlite:///PATH or cassandra://HOST,HOST/KEYSPACE?replication=3. The "
+        "default is a file below the state directory.",
     )
-    store_username: str | None = Field(None, description="User of the Cassandra cluster.")
-    store_password: SecretStr | None = Field(None, description="Password of the Cassandra user.")
-    store_ca_file: str | None = Field(None, description="CA certificates of the Cassandra cluster; enables TLS.")
-    ingestion_host: str = Field("127.0.0.1", description="Address that ingestion listens on.")
+    store_username: str | None = Field(None, description="User name for the Cassandra cluster.")
+    store_password: SecretStr | None = Field(None, description="Password for the Cassandra cluster.")
+    store_ca_file: str | None = Field(
+        None, description="CA certificates of the Cassandra cluster. If set, connections use TLS."
+    )
+    ingestion_host: str = Field("127.0.0.1", description="Address on which ingestion listens.")
     ingestion_port: int = Field(50051, ge=1, le=65535, description="Port of ingestion (gRPC).")
     ingestion_queue_bytes: int = Field(
-        64_000_000, ge=1_000_000, description="Maximum bytes of batches that wait to be stored; more are refused."
+        64_000_000,
+        ge=1_000_000,
+        description="Maximum bytes of batches that wait to be stored. Further batches are refused.",
     )
     ingestion_recent_bytes: int = Field(
-        16_000_000, ge=100_000, description="Bytes of recent readings in memory at which they are flushed to segments."
+        16_000_000, ge=100_000, description="Bytes of recent readings in memory that trigger a flush into segments."
     )
-    ingestion_flush_seconds: float = Field(
-        300.0, gt=0, le=86_400, description="Seconds after which recent readings are flushed in any case."
-    )
+    ingestion_flush_seconds: float = Field(300.0, gt=0, le=86_400, description="Maximum seconds between two flushes.")
     ingestion_retention_days: float = Field(0.0, ge=0, description="Days that readings are kept; 0 for ever.")
     ingestion_min_free_bytes: int = Field(
-        200_000_000, ge=0, description="Free bytes of the store's disk below which readings are refused."
+        200_000_000, ge=0, description="Free bytes of the store's disk below which new readings are refused."
     )
     ingestion_max_machines: int = Field(
-        100_000, ge=1, description="Maximum number of machines; readings of further machines are refused."
+        100_000, ge=1, description="Maximum number of machines. Readings of further machines are refused."
     )
     ingestion_max_sensors_per_machine: int = Field(
-        10_000, ge=1, description="Maximum number of sensors of a machine; readings of further sensors are refused."
+        10_000, ge=1, description="Maximum number of sensors per machine. Readings of further sensors are refused."
     )
     ingestion_max_sensors_per_site: int = Field(
-        1_000_000, ge=1, description="Maximum number of sensors of a site; readings of further sensors are refused."
+        1_000_000, ge=1, description="Maximum number of sensors per site. Readings of further sensors are refused."
     )
     ingestion_tail_readings: int = Field(
         256,
         ge=1,
         le=65_536,
-        description="Latest readings of a queried series that are held in memory; up to 16 times as many if queries "
-        "reach back further.",
+        description="Number of latest readings held in memory for each queried series, and up to 16 times as "
+        "many where queries reach further back.",
     )
     ingestion_tail_bytes: int = Field(
         64_000_000,
         ge=1_000_000,
-        description="Maximum bytes of these readings; the least recently queried series are evicted first.",
+        description="Maximum bytes of memory for these readings. The least recently queried series is removed first.",
     )
 
     @field_validator("store_url")

@@ -8,11 +8,11 @@ from aurum.heuristics.metrics import ml_predictions_total
 from aurum.runtime.metrics import FAST, bounded, exemplar
 
 ml_prediction_duration_seconds = Histogram(
-    "ml_prediction_duration_seconds", "Time of the model for one call.", ["machine_type"], buckets=FAST
+    "ml_prediction_duration_seconds", "Time of one call of the model.", ["machine_type"], buckets=FAST
 )
 ml_prediction_risk_score = Histogram(
     "ml_prediction_risk_score",
-    "Risk scores that were predicted.",
+    "Predicted risk scores.",
     ["machine_type"],
     buckets=(0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )
@@ -28,26 +28,24 @@ prediction_feature_drift = Gauge(
 )
 prediction_feature_changes_total = Counter(
     "prediction_feature_changes_total",
-    "Changes of a main feature's mean over the predictions (ADWIN).",
+    "Detected changes of a main feature's mean (ADWIN).",
     ["machine_type", "feature"],
 )
 prediction_shadow_risk_difference = Histogram(
     "prediction_shadow_risk_difference",
-    "Difference between the risk of the shadow model and that of the champion.",
+    "Absolute difference between the risk of the shadow model and that of the champion.",
     ["machine_type"],
     buckets=(0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
 )
 prediction_batch_size = Histogram(
-    "prediction_batch_size",
-    "Number of predictions in one call of the model.",
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    "prediction_batch_size", "Number of predictions per call of the model.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
 prediction_batch_waiting = Gauge("prediction_batch_waiting", "Predictions that wait for the model.")
 prediction_batch_refused_total = Counter(
     "prediction_batch_refused_total", "Predictions refused because too many waited for the model."
 )
 prediction_rescored_total = Counter(
-    "prediction_rescored_total", "Past predictions repeated with late readings, by result.", ["result"]
+    "prediction_rescored_total", "Checks of stored predictions for readings that arrived late.", ["result"]
 )
 prediction_out_of_range_ratio = Gauge(
     "prediction_out_of_range_ratio",
@@ -56,17 +54,15 @@ prediction_out_of_range_ratio = Gauge(
 )
 prediction_model_calibration_error = Gauge(
     "prediction_model_calibration_error",
-    "Expected calibration error of the active model's risk on held-out runs.",
+    "Expected calibration error of the active model's risk, on held-out runs.",
     ["machine_type"],
 )
 prediction_model_interval_coverage = Gauge(
     "prediction_model_interval_coverage",
-    "Share of true RUL values within the active model's intervals on held-out runs.",
+    "Share of the true remaining lives within the active model's intervals, on held-out runs.",
     ["machine_type"],
 )
-prediction_history_dropped_total = Counter(
-    "prediction_history_dropped_total", "Predictions that were dropped before they were recorded."
-)
+prediction_history_dropped_total = Counter("prediction_history_dropped_total", "Predictions that could not be stored.")
 
 
 def track_prediction(

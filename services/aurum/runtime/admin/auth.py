@@ -27,6 +27,7 @@ class AdminAuth:
         self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request without the required token with 401, and passes on the others."""
         if scope["type"] == "http" and (problem := self._problem(scope, Headers(scope=scope))):
             status, detail = problem
             await JSONResponse({"detail": detail}, status_code=status)(scope, receive, send)

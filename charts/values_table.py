@@ -21,13 +21,15 @@ _KEY = re.compile(r"^( *)([A-Za-z][A-Za-z0-9]*):")
 
 @dataclass(frozen=True, slots=True)
 class Value:
+    """A value of a chart. path: Its keys, joined by dots."""
+
     path: str
     default: Any
     description: str
 
 
 def described(file: Path) -> list[Value]:
-    """The values that have a description, and those that would need one: all that have no values below them."""
+    """Returns the values that have a description, and the leaves that lack one."""
     text = file.read_text(encoding="utf-8")
     values = yaml.safe_load(text)
     found: list[Value] = []
@@ -56,6 +58,7 @@ def described(file: Path) -> list[Value]:
 
 
 def table(chart: Path) -> str:
+    """Returns the table of a chart's values in Markdown."""
     lines = ["| value | default | what |", "| --- | --- | --- |"]
     for value in described(chart / "values.yaml"):
         default = json.dumps(value.default)
@@ -65,6 +68,7 @@ def table(chart: Path) -> str:
 
 
 def main() -> int:
+    """Writes or checks the tables. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say whether the READMEs are current")
     parser.add_argument("charts", nargs="+", type=Path)

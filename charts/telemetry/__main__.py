@@ -13,6 +13,7 @@ CHART = ROOT / "charts" / "observability"
 
 
 def pages() -> dict[Path, str]:
+    """Returns the generated files with their content: alert rules, their tests and dashboards."""
     tests = ROOT / "tests" / "cluster" / "rules.test.yaml"
     return {
         CHART / "rules" / RULES_FILE: rules(),
@@ -22,6 +23,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
+    """Writes, checks or prints the generated files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     parser.add_argument(

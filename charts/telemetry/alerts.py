@@ -1,4 +1,4 @@
-"""Every alert: when it fires, how grave it is, what shows more; and series that prove it.
+"""The alerts: condition, severity, dashboard, and the time series that test them.
 
 The labels of all metrics are those that the collectors add: k8s_namespace_name, k8s_pod_name, service_name.
 """
@@ -15,7 +15,13 @@ SERVICES = ("api", "ingestion", "prediction")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Series as promtool writes them, a value a minute. at: minutes after which the alert fires, or does not."""
+    """A test of an alert.
+
+    Attributes:
+        series: Input series in promtool's notation, with one value per minute.
+        at: Time of evaluation, in minutes.
+        fires: Whether the alert fires at that time.
+    """
 
     series: Mapping[str, str]
     at: int
@@ -24,8 +30,20 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """hold: how long the expression must hold. service: the label, or where it comes from. labels: that the firing
-    alert of the cases has, beside severity and service."""
+    """An alert rule.
+
+    Attributes:
+        name: Name of the alert.
+        summary: Template of its title.
+        description: Template of its details.
+        expr: PromQL expression.
+        hold: Duration for which the expression must hold.
+        severity: warning or critical.
+        dashboard: Name of the dashboard that shows more.
+        service: Value or template of the label service.
+        labels: Further labels of the alert that fires in the tests.
+        cases: Tests of the rule.
+    """
 
     name: str
     summary: str
@@ -44,7 +62,7 @@ _ONE = {"k8s_namespace_name": "plant", "service_name": "api"}
 
 
 def _cases(series: str, *cases: tuple[str, int, bool]) -> tuple[Case, ...]:
-    """Of one series: its values, when to look, and whether the alert fires then."""
+    """Returns tests of one series. cases: Values of the series, minute of evaluation, and whether the alert fires."""
     return tuple(Case({series: values}, at, fires) for values, at, fires in cases)
 
 
@@ -53,14 +71,14 @@ def _steady(per_minute: int, minutes: int = 40) -> str:
 
 
 def _then_quiet(per_minute: int, minutes: int, rest: int = 40) -> str:
-    """A counter that grows, and then does not any more."""
+    """Returns a counter that grows for `minutes` minutes and then stays constant for `rest` minutes."""
     return f"0+{per_minute}x{minutes} {per_minute * minutes}+0x{rest}"
 
 
 _SLOW = Alert(
     "AurumAISlowRequests",
     f"Requests to {_SERVICE} are slow",
-    "95 % of the requests take up to {{ $value | humanizeDuration }}; it should be below 1 s.",
+    "The 95th percentile of the duration is {{ $value | humanizeDuration }}. It should be below 1 s.",
     f"aurumai:http_request_duration_seconds:p95_5m > 1 and on ({BY_SERVICE}) aurumai:http_requests:rate5m > 0.05",
     "5m",
     "warning",
@@ -96,7 +114,7 @@ _SLOW = Alert(
 _ERRORS = Alert(
     "AurumAIErrors",
     f"Requests to {_SERVICE} fail",
-    "{{ $value | humanizePercentage }} of the requests are answered with a server error; it should be below 1 %.",
+    "{{ $value | humanizePercentage }} of the requests fail with a server error. It should be below 1 %.",
     f"aurumai:http_request_errors:ratio5m > 0.01 and on ({BY_SERVICE}) aurumai:http_requests:rate5m > 0.05",
     "5m",
     "critical",
@@ -122,10 +140,10 @@ _ERRORS = Alert(
 
 _BREAKER = Alert(
     "AurumAIBreakerOpen",
-    f"{_SERVICE} does not call {{{{ $labels.name }}}}",
-    "The circuit breaker in {{ $labels.k8s_pod_name }} has been open for more than a minute.",
-    # Half-open counts as well: a breaker that only ever gets that far has not let anything through. Over what was
-    # scraped, since the last value of a pod that is gone is known for five minutes more
+    f"The circuit breaker {{{{ $labels.name }}}} of {_SERVICE} is open",
+    "It has been open or half-open in {{ $labels.k8s_pod_name }} for more than a minute. Its calls are refused.",
+    # Half-open counts as well, since a breaker that alternates between open and half-open refuses most calls. The
+    # range selector excludes pods that have ended, whose last value an instant selector returns for five minutes
     "min_over_time(circuit_breaker_state[30s]) > 0",
     "45s",
     "critical",
@@ -141,8 +159,8 @@ _BREAKER = Alert(
 
 _RETRIES = Alert(
     "AurumAIManyRetries",
-    f"{_SERVICE} retries a lot",
-    "It makes {{ $value | humanize }} retries a second; more than 50 are a storm, which the retry budget bounds.",
+    f"{_SERVICE} makes many retries",
+    "It makes {{ $value | humanize }} retries per second. It should be below 50. The retry budget limits them.",
     f"sum by ({BY_SERVICE}) (rate(retry_attempts_total[5m])) > 50",
     "5m",
     "warning",
@@ -159,8 +177,8 @@ _RETRIES = Alert(
 _EDGE = 'k8s_namespace_name="plant", service_name="edge", k8s_pod_name="edge-0"'
 _SPOOL = Alert(
     "AurumAISpoolFilling",
-    "The spool of {{ $labels.k8s_pod_name }} fills",
-    "At the rate of the last half hour it is full within four hours; then devices are held back.",
+    "The spool of {{ $labels.k8s_pod_name }} will soon be full",
+    "At the rate of the last 30 minutes it is full within four hours. A full spool holds devices back.",
     f"edge_spool_bytes{{{EDGES}}} > 1e6 and "
     f"predict_linear(edge_spool_bytes{{{EDGES}}}[30m], 4 * 3600) > edge_spool_limit_bytes{{{EDGES}}}",
     "10m",
@@ -180,8 +198,8 @@ _SPOOL = Alert(
 
 _DEAD_LETTERS = Alert(
     "AurumAIDeadLetters",
-    "Ingestion refused batches of {{ $labels.k8s_pod_name }} for good",
-    "{{ $value }} batches are kept as dead letters until somebody replays or deletes them.",
+    "{{ $labels.k8s_pod_name }} has dead letters",
+    "Ingestion refused {{ $value }} batches. They are kept as dead letters until they are replayed or deleted.",
     f"max_over_time(edge_dead_letters_waiting{{{EDGES}}}[1m]) > 0",
     "1m",
     "warning",
@@ -197,8 +215,8 @@ _DEAD_LETTERS = Alert(
 
 _INPUT = Alert(
     "AurumAIInputAway",
-    "{{ $labels.k8s_pod_name }} does not hear {{ $labels.input }}",
-    "The broker, server, device or folder of this input has been away for five minutes.",
+    "Input {{ $labels.input }} of {{ $labels.k8s_pod_name }} is disconnected",
+    "Its broker, server, device or folder has been unavailable for five minutes.",
     f"max_over_time(edge_input_connected{{{EDGES}}}[1m]) == 0",
     "5m",
     "warning",
@@ -216,7 +234,7 @@ _STORE = 'k8s_namespace_name="plant", service_name="ingestion", k8s_pod_name="in
 _DISK = Alert(
     "AurumAIStoreDiskFull",
     "The disk of the store is nearly full",
-    "{{ $value | humanize1024 }}B are free; below AURUM_INGESTION_MIN_FREE_BYTES new readings are refused.",
+    "{{ $value | humanize1024 }}B are free. Below AURUM_INGESTION_MIN_FREE_BYTES new readings are refused.",
     'min_over_time(ingestion_disk_free_bytes{service_name="ingestion"}[1m]) < 1e9',
     "5m",
     "critical",
@@ -233,8 +251,8 @@ _DISK = Alert(
 
 _DAMAGED = Alert(
     "AurumAIDamaged",
-    "{{ $labels.k8s_pod_name }} has something damaged: {{ $labels.kind }}",
-    "{{ $value }} things that cannot be read are set apart; everything else goes on without them.",
+    "{{ $labels.k8s_pod_name }} has damaged items of kind {{ $labels.kind }}",
+    "{{ $value }} items cannot be read and are set apart. All other items remain in use.",
     'max_over_time(damaged_items{kind!="event"}[1m]) > 0',
     "1m",
     "warning",
@@ -256,8 +274,8 @@ _DAMAGED = Alert(
 _MODEL = 'k8s_namespace_name="plant", service_name="prediction", machine_type="pump"'
 _DRIFT = Alert(
     "AurumAIModelDrift",
-    "What {{ $labels.machine_type }} machines measure is not what their model was trained on",
-    "{{ $value | humanizePercentage }} of the latest predictions are of features that training never saw.",
+    "Features of {{ $labels.machine_type }} machines are outside the range of the training data",
+    "{{ $value | humanizePercentage }} of the latest predictions have a feature outside this range.",
     "max by (k8s_namespace_name, service_name, machine_type) "
     '(prediction_out_of_range_ratio{service_name="prediction"}) > 0.2',
     "15m",
@@ -277,7 +295,7 @@ _OPERATOR = 'k8s_namespace_name="plant", service_name="operator"'
 _POLICY = Alert(
     "AurumAIPolicyNotConverged",
     "A policy has not reached every pod",
-    "{{ $value }} policies wait for pods, or are refused by one; `kubectl get rp,tp` and their status say which.",
+    "{{ $value }} policies are in progress, refused or rolled back. `kubectl get rp,tp` shows their status.",
     f"sum by ({BY_SERVICE}) "
     '(operator_policies{service_name="operator", state=~"progressing|refused|rolled_back"}) > 0',
     "15m",
@@ -295,8 +313,8 @@ _POLICY = Alert(
 
 _FAILING = Alert(
     "AurumAIOperatorObjectsFailing",
-    "The API server refuses requests of the operator: {{ $labels.kind }}",
-    "The last requests for {{ $value }} objects failed and are repeated; the log of {{ $labels.k8s_pod_name }} has "
+    "Requests of the operator to the API server fail: {{ $labels.kind }}",
+    "The last requests for {{ $value }} objects failed and are repeated. The log of {{ $labels.k8s_pod_name }} has "
     "the reasons.",
     'min_over_time(operator_objects_failing{service_name="operator"}[1m]) > 0',
     "5m",
@@ -319,8 +337,8 @@ _FAILING = Alert(
 
 _REFUSED = Alert(
     "AurumAIPolicyRefused",
-    f"{_SERVICE} refuses its policy document",
-    "{{ $labels.k8s_pod_name }} keeps the last good one; its /policy and log say what is wrong with the new one.",
+    f"{_SERVICE} refused its policy document",
+    "{{ $labels.k8s_pod_name }} keeps the last good one. Its /policy and log name the error.",
     "min_over_time(policy_refused[1m]) == 1",
     "2m",
     "warning",
@@ -334,7 +352,7 @@ _REFUSED = Alert(
     ),
 )
 
-# A rate drops the metric's name, so a label keeps those of one exporter apart.
+# `rate` drops the metric's name, so a label keeps the series of one exporter apart.
 _DROPPED = " or ".join(
     f'label_replace(rate({metric}[5m]), "metric", "{metric}", "", "")'
     for metric in (
@@ -348,8 +366,8 @@ _DROPPED = " or ".join(
 )
 _TELEMETRY = Alert(
     "AurumAITelemetryDropped",
-    "Telemetry is lost",
-    "{{ $value | humanize }} spans and metric points a second are dropped on their way.",
+    "Telemetry is dropped",
+    "{{ $value | humanize }} spans and metric points per second are dropped before they reach their backends.",
     f"sum by (k8s_namespace_name) ({_DROPPED}) > 0.1",
     "5m",
     "warning",
@@ -377,9 +395,10 @@ _TELEMETRY = Alert(
 _ABSENT = tuple(
     Alert(
         f"AurumAI{service.capitalize()}Absent",
-        f"No {service} pod is seen",
-        "Prometheus has had no scrape of it for seven minutes: it is down, or its telemetry is missing.",
-        # Not the series itself, of which Prometheus knows the last value for five minutes
+        f"No {service} pod is monitored",
+        f"Prometheus has not scraped any {service} pod for seven minutes. The service is down, or its telemetry is "
+        "missing.",
+        # The range selector excludes the last value, which an instant selector returns for five minutes
         f'absent(max_over_time(up{{service_name="{service}"}}[2m]) == 1)',
         "5m",
         "critical",
@@ -395,8 +414,10 @@ _ABSENT = tuple(
 
 
 def _burn(slo: Slo, window: Window) -> Alert:
-    """Multi-window, multi-burn-rate (The Site Reliability Workbook, chapter 5): the budget goes too fast over a long
-    and a short window."""
+    """Returns the alert that an objective's error budget is consumed too fast over a long and a short window.
+
+    It is a multi-window, multi-burn-rate alert (The Site Reliability Workbook, chapter 5).
+    """
     long, short = (f"{slo.record}:ratio{window_name(each)}" for each in (window.long, window.short))
     threshold = window.burn * (1 - slo.goal)
     guard = f" and on ({slo.by}) {slo.traffic}" if slo.traffic else ""
@@ -405,8 +426,8 @@ def _burn(slo: Slo, window: Window) -> Alert:
     minutes = window.minutes + 10
     return Alert(
         name,
-        f"{slo.title}: its error budget burns {window.burn:g} times too fast",
-        f"Over {window.long} a share of {{{{ $value | humanizePercentage }}}} misses the goal of {slo.goal:.4g}.",
+        f"{slo.title}: the error budget burns {window.burn:g} times too fast",
+        f"Over {window.long}, {{{{ $value | humanizePercentage }}}} missed the objective of {slo.goal * 100:g} %.",
         f"({long} > {threshold:.6g} and on ({slo.by}) {short} > {threshold:.6g}){guard}",
         window.hold,
         window.severity,

@@ -1,5 +1,6 @@
-"""Pictures of the dashboards for the documentation: their panels, drawn with matplotlib from their queries. It is not
-what Grafana draws.
+"""Draws the dashboards with matplotlib for the documentation, from the queries of their panels.
+
+The images only resemble Grafana's display.
 
     python -m charts.telemetry.pictures http://localhost:9090 docs/images
 """
@@ -202,6 +203,7 @@ _KINDS: dict[str, Callable[[Axes, Panel, Found], None]] = {
 
 
 def main() -> None:
+    """Draws each dashboard to a PNG file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prometheus", help="its address, such as http://localhost:9090")
     parser.add_argument("folder", type=Path, help="where the pictures go")

@@ -37,8 +37,11 @@ _LEAST_WINDOW = 20  # seconds: some scrapes have to fall into it
 
 
 def rules(faster: int = 1) -> str:
-    """The rule file of the chart. faster: by how many times its windows and waits are shortened, to see alerts come and
-    go in minutes."""
+    """Returns the rule file of the chart.
+
+    Args:
+        faster: Factor by which windows and waits are shortened, so that alerts can be tried within minutes.
+    """
     groups: list[dict[str, Any]] = [
         {
             "name": "aurumai-records",
@@ -52,7 +55,7 @@ def rules(faster: int = 1) -> str:
 
 
 def _hastened(expr: str, faster: int) -> str:
-    """The expression over windows that are so many times shorter."""
+    """Returns the expression with windows shortened by the factor `faster`."""
 
     def window(found: re.Match[str]) -> str:
         seconds = max(_LEAST_WINDOW, int(found[1]) * _UNITS[found[2]] // faster)
@@ -82,13 +85,19 @@ def _annotations(alert: Alert) -> dict[str, str]:
 
 
 def runbook(alert: Alert) -> str:
-    """The name of an alert's runbook; the alerts of one objective share theirs."""
+    """Returns the name of an alert's runbook. The alerts of one objective share a runbook."""
     return re.sub(r"Burn\w+$", "Burn", alert.name)
 
 
 def rule_tests(rules_path: str) -> str:
-    """promtool's tests: for each alert series that fire it, some just below, and its clearing; and the recorded series
-    against values computed by hand."""
+    """Returns promtool's tests of the rules.
+
+    For each alert there are series for which it fires, series just below its threshold, and series for which it ends.
+    The recorded series are compared with values computed by hand.
+
+    Args:
+        rules_path: Path of the rule file, relative to the tests.
+    """
     tests: list[dict[str, Any]] = [
         {
             "interval": "1m",
@@ -113,7 +122,7 @@ def rule_tests(rules_path: str) -> str:
 
 
 def _firing(alert: Alert) -> str:
-    """The series of an alert that fires."""
+    """Returns the selector of an alert that fires."""
     service = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda match: alert.labels[match[1]], alert.service)
     labels = {**alert.labels, "alertname": alert.name, "alertstate": "firing", "severity": alert.severity}
     shown = ", ".join(f'{name}="{value}"' for name, value in sorted({**labels, "service": service}.items()))
@@ -121,7 +130,7 @@ def _firing(alert: Alert) -> str:
 
 
 def _by_hand() -> dict[str, Any]:
-    """100 requests a minute, 5 of them failed; of 100, 90 within 100 ms and all within 250 ms."""
+    """Returns a test with 100 requests a minute: 5 fail, 90 take up to 100 ms and all up to 250 ms."""
     labels = 'k8s_namespace_name="plant", service_name="api"'
     endpoint = 'method="POST", endpoint="/api/predict"'
     wanted = f"{{{labels.replace(', ', ',')}}}"

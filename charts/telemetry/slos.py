@@ -1,4 +1,4 @@
-"""Service level objectives, and the windows over which their budgets are watched."""
+"""Service level objectives, and the windows over which their error budgets are observed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,18 @@ _PREDICT = 'method="POST", endpoint="/api/predict"'
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """long, short: over which the budget has to burn `burn` times faster than it may, for the alert."""
+    """The two windows of a burn-rate alert.
+
+    Attributes:
+        title: Last part of the alert's name.
+        long: Duration of the long window.
+        short: Duration of the short window.
+        burn: Factor above the allowed rate of consumption at which the alert fires.
+        hold: Duration for which the condition must hold.
+        severity: warning or critical.
+        minutes: The long window in minutes.
+        short_minutes: The short window in minutes.
+    """
 
     title: str
     long: str
@@ -35,8 +46,22 @@ WINDOWS = (
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """goal: share of what is good. bad: a template of the share that is not, over a window. traffic: a condition below
-    which nothing is told. healthy, burning, recovering: series for so many minutes, for the tests of the rules."""
+    """A service level objective.
+
+    Attributes:
+        name: Name of the objective.
+        title: The objective as a sentence.
+        goal: Least share of good events.
+        bad: PromQL template of the share of bad events over the window $w.
+        by: Labels of the recorded series.
+        traffic: PromQL condition without which the alert does not fire. Empty means none.
+        service: The service that is measured.
+        dashboard: Name of the dashboard that shows more.
+        labels: Labels of the series in the tests.
+        healthy: Returns series of that many minutes that meet the objective.
+        burning: Returns series of that many minutes that miss it.
+        recovering: Returns series that miss it for that many minutes and then meet it.
+    """
 
     name: str
     title: str
@@ -53,13 +78,14 @@ class Slo:
 
     @property
     def record(self) -> str:
-        """Where the names of its recorded series begin."""
+        """The prefix of the names of its recorded series."""
         return "aurumai:slo_" + {"PredictAvailability": "predict_failed", "PredictLatency": "predict_slow"}.get(
             self.name, "ingest_late"
         )
 
 
 def window_name(window: str) -> str:
+    """Returns the suffix of the series that are recorded over a window."""
     return f"_{window}"
 
 
@@ -132,12 +158,12 @@ SLOS = (
     ),
     Slo(
         "IngestFreshness",
-        "What has just been measured reaches the store within 5 s",
+        "New readings reach the store within 5 s",
         0.99,
         "avg by (k8s_namespace_name, service_name) "
         '(avg_over_time((edge_spool_live_lag_seconds{service_name="edge"} > bool 5)[$w:1m]))',
         "k8s_namespace_name, service_name",
-        # Half an hour that is known: of a minute in a release's first ones, a late start is a large share
+        # At least half an hour of data: in the first minutes of a release, a late start would be a large share
         "max by (k8s_namespace_name, service_name) "
         '(count_over_time(edge_spool_live_lag_seconds{service_name="edge"}[1h:1m])) > 30',
         "edge",

@@ -19,7 +19,9 @@ from aurum.security.settings import SenderSettings
 class CommandSettings(Settings):
     """Settings of commands that call a running platform."""
 
-    api_key: SecretStr | None = Field(None, description="Key that `aurum import --api` shows, where an API asks.")
+    api_key: SecretStr | None = Field(
+        None, description="API key for `aurum import --api`, if the API requires authentication."
+    )
 
 
 _PARTS: tuple[tuple[str, type[Settings]], ...] = (

@@ -59,7 +59,7 @@ def store_of(path: Path, *, damaged: bool = False) -> Path:
         await store.start()
         for day in (1, 2):
             series = Series("m", f"s{day}", np.array([day * DAY_US], np.int64), np.array([float(day)]))
-            await (await store.append(Batch.from_series("device", day, [series]), wait=True))
+            await (await store.append_batch(Batch.from_series("device", day, [series]), wait=True))
         await store.close()
 
     asyncio.run(fill())
@@ -148,7 +148,7 @@ def test_damaged_segment_is_named_and_moved_out(tmp_path: Path) -> None:
     repaired = command("store", "check", str(path), "--repair")
     assert repaired.returncode == 0
     assert f"1 damaged segments moved to {path}-damaged" in repaired.stdout
-    assert "1 segments with 1 readings and 2 batches in the log: all whole" in repaired.stdout
+    assert "1 segments with 1 readings and 2 batches in the log: none damaged" in repaired.stdout
     assert "no segment is damaged" in command("store", "check", str(path), "--repair").stdout
 
 
@@ -191,8 +191,8 @@ def test_replay_keeps_dead_letters_while_ingestion_is_away(tmp_path: Path) -> No
     environment = {"AURUM_INGESTION_TARGET": f"127.0.0.1:{free_port()}"}
     replayed = command("edge", "dead-letters", "replay", "--spool", str(tmp_path), environment=environment)
     assert replayed.returncode == 1
-    assert "; stopped here" in replayed.stdout
-    assert f"2 dead letters are left in {folder}" in replayed.stdout
+    assert "; the replay stops here" in replayed.stdout
+    assert f"2 dead letters remain in {folder}" in replayed.stdout
     assert len(names(folder)) == 2
 
 
@@ -206,7 +206,7 @@ def test_fault_commands_name_services_that_take_none() -> None:
     assert command("fault", "clear", "api", environment=silent).returncode == 1
     with stranger(404, b"{}") as address:
         refused = command("fault", "add", "api", "delay", environment={"AURUM_ADMIN_TARGETS": f"api={address}"})
-    assert "api takes no faults; start it with AURUM_FAULTS_ENABLED=true" in refused.stderr
+    assert "api does not allow faults; start it with AURUM_FAULTS_ENABLED=true" in refused.stderr
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])

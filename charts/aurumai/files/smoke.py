@@ -20,11 +20,13 @@ PATIENCE = 30.0  # seconds
 
 
 def get(path):
+    """Returns the JSON answer of a route of the API."""
     with urllib.request.urlopen(f"{API}{path}", timeout=10) as response:
         return json.load(response)
 
 
 def status(path):
+    """Returns the HTTP status code of a route of the API."""
     try:
         with urllib.request.urlopen(f"{API}{path}", timeout=10) as response:
             return response.status
@@ -33,6 +35,7 @@ def status(path):
 
 
 def check_api():
+    """Checks the API and its connections to the other services. Raises AssertionError if one is not available."""
     assert get("/readyz")["status"] == "ready"
     assert get("/health")["status"] == "healthy"
     if os.environ.get("CLOSED") == "1":
@@ -47,6 +50,7 @@ def check_api():
 
 
 def channel_to(target):
+    """Opens a gRPC channel, with the mounted client certificate where there is one."""
     if "TLS" not in os.environ:
         return grpc.insecure_channel(target)
     authority, key, chain = (Path(os.environ["TLS"], name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
@@ -54,6 +58,7 @@ def channel_to(target):
 
 
 def check_grpc():
+    """Checks the health of each gRPC server. Raises AssertionError or RpcError if one does not serve."""
     for target in os.environ["GRPC"].split(","):
         with channel_to(target) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
@@ -62,6 +67,7 @@ def check_grpc():
 
 
 def main(check):
+    """Repeats a check until it succeeds. Raises its last error after PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

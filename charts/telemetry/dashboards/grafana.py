@@ -29,7 +29,7 @@ _BAD, _GOOD = "red", "green"
 
 
 def dashboard_json(page: Page) -> str:
-    """The dashboard, one key a line, always in the same order."""
+    """Returns the dashboard as JSON, with one key per line in a stable order."""
     made: dict[str, Any] = json.loads(JSONEncoder().encode(_dashboard(page)))
     for mark in made["annotations"]["list"]:
         # The Prometheus data source reads these, which the schema does not know.
@@ -111,7 +111,7 @@ def _variables(page: Page) -> list[Any]:
 
 
 def _marks(page: Page) -> dict[str, tuple[str, str, str]]:
-    """Marks on the time axis: name → colour, a query that has values where there is one, and what it says."""
+    """Returns the annotations on the time axis: name → colour, query and text."""
     services = f', service_name=~"{page.services}"' if page.services else ""
     where = f'k8s_namespace_name=~"$namespace"{services}'
     return {
@@ -225,7 +225,7 @@ def _states(panel: Panel) -> statetimeline.Panel:
 
 
 def _map(panel: Panel) -> nodegraph.Panel:
-    """The first query makes the nodes, the second one the edges."""
+    """Returns a node graph. The first query provides the nodes, the second one the edges."""
     renamed = {"Value #A": "mainstat", "Value #B": "mainstat"}
     hidden = dict.fromkeys(("Time", "service_name", "peer_service"), True)
     return nodegraph.Panel().with_transformation(

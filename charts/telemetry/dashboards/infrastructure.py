@@ -31,7 +31,7 @@ def _failed(kind: str) -> str:
 PAGE = Page(
     "infrastructure",
     "AurumAI / Infrastructure",
-    "CPU, memory and event loops of every pod, gRPC by method, what protects them, and whether telemetry is lost.",
+    "CPU, memory and event loops of every pod, gRPC by method, resilience, and dropped telemetry.",
     "docs/observability.md",
     (
         Row(
@@ -53,7 +53,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Event-loop lag, 99 %",
-                    "How late event loops are. Above 100 ms something blocks them.",
+                    "99th percentile of the event loops' delay. Above 100 ms a task blocks the loop.",
                     "docs/runbooks/AurumAISlowRequests.md",
                     "s",
                     (Query(quantile(0.99, "event_loop_lag_seconds", ANY, _POD), "{{k8s_pod_name}}"),),
@@ -61,14 +61,14 @@ PAGE = Page(
                 ),
                 Panel(
                     "Garbage collections",
-                    "Runs of Python's garbage collector a second, of all generations.",
+                    "Runs of Python's garbage collector per second, of all generations.",
                     "docs/observability.md",
                     "ops",
                     (Query(rate("python_gc_collections_total", ANY, _POD), "{{k8s_pod_name}}"),),
                 ),
                 Panel(
                     "Open files",
-                    "Share of the files that a process may have open.",
+                    "Open files as a share of the process's limit.",
                     "docs/kubernetes.md",
                     "percentunit",
                     (
@@ -82,7 +82,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Restarts",
-                    "How often each pod's service began anew in the last hour.",
+                    "Restarts of each pod's service in the last hour.",
                     "docs/kubernetes.md",
                     "short",
                     (Query(f"sum by ({_POD}) (changes(process_start_time_seconds{{{ANY}}}[1h]))", "{{k8s_pod_name}}"),),
@@ -94,14 +94,14 @@ PAGE = Page(
             (
                 Panel(
                     "Calls answered, by method",
-                    "Calls a second, by method.",
+                    "Calls per second, by method.",
                     "docs/observability.md",
                     "reqps",
                     (Query(rate("rpc_server_requests_total", ANY, "method"), "{{method}}"),),
                 ),
                 Panel(
                     "Errors, by method",
-                    "Share of answers that are the server's fault.",
+                    "Share of calls that failed because of the server.",
                     "docs/runbooks/AurumAIErrors.md",
                     "percentunit",
                     (
@@ -118,7 +118,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Latency, 95 %, by method",
-                    "Time to answer a call, without streams. Dots lead to traces.",
+                    "95th percentile of the time to answer a call, without streams. Dots link to traces.",
                     "docs/runbooks/AurumAISlowRequests.md",
                     "s",
                     (
@@ -129,14 +129,14 @@ PAGE = Page(
                 ),
                 Panel(
                     "Calls made, by code",
-                    "Attempts of clients a second, by the code that they got.",
+                    "Attempts of clients per second, by status code.",
                     "docs/resilience.md",
                     "reqps",
                     (Query(rate("rpc_client_requests_total", ANY, "service_name, code"), "{{service_name}} {{code}}"),),
                 ),
                 Panel(
                     "Calls made, 95 %",
-                    "Time until an attempt was answered, as the client saw it.",
+                    "95th percentile of the duration of an attempt, measured by the client.",
                     "docs/runbooks/AurumAISlowRequests.md",
                     "s",
                     (
@@ -149,7 +149,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Exceptions",
-                    "Errors a second, by type.",
+                    "Errors per second, by type.",
                     "docs/runbooks/AurumAIErrors.md",
                     "cps",
                     (
@@ -166,7 +166,7 @@ PAGE = Page(
             (
                 Panel(
                     "Breakers",
-                    "State of each circuit breaker, the worst of all pods.",
+                    "State of each circuit breaker in the pod where it is worst.",
                     "docs/runbooks/AurumAIBreakerOpen.md",
                     "none",
                     (Query(largest("circuit_breaker_state", ANY, "name"), "{{name}}"),),
@@ -176,7 +176,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Retries",
-                    "Attempts a second after the first.",
+                    "Attempts per second after the first.",
                     "docs/runbooks/AurumAIManyRetries.md",
                     "reqps",
                     (Query(rate("retry_attempts_total", ANY, "name"), "{{name}}"),),
@@ -184,14 +184,14 @@ PAGE = Page(
                 ),
                 Panel(
                     "Retry budget",
-                    "Retries that the budget still allows, the least of all pods.",
+                    "Retries that the budget still allows, in the pod with the fewest.",
                     "docs/runbooks/AurumAIManyRetries.md",
                     "short",
                     (Query(f"min by (name) (retry_budget_tokens{{{ANY}}})", "{{name}}"),),
                 ),
                 Panel(
                     "Queues",
-                    "What waits: batches to be stored, batches in spools, requests in progress.",
+                    "Batches to be stored, batches in spools, and requests in progress.",
                     "docs/resilience.md",
                     "short",
                     (
@@ -206,14 +206,14 @@ PAGE = Page(
                 ),
                 Panel(
                     "Concurrency limits",
-                    "Calls allowed at a time; adaptive ones move with the latency of the callee.",
+                    "Maximum number of calls in progress. Adaptive limits follow the latency of the called service.",
                     "docs/resilience.md",
                     "short",
                     (Query(f'min by (name) (concurrency_limit{{{ANY}, name!~".+/streams"}})', "{{name}}"),),
                 ),
                 Panel(
                     "Streams",
-                    "Streams that are open, by kind, and those refused, since their kind or caller had all places.",
+                    "Open streams by kind, and streams refused because their kind or caller had used its share.",
                     "docs/security.md",
                     "short",
                     (
@@ -223,7 +223,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Refused",
-                    "Calls a second that limits refused, by criticality, and that breakers did not let through.",
+                    "Calls per second that limits refused, by criticality, and that breakers refused.",
                     "docs/resilience.md",
                     "reqps",
                     (
@@ -241,14 +241,14 @@ PAGE = Page(
             (
                 Panel(
                     "Spans dropped by services",
-                    "Spans a second that a service could not hand to its collector.",
+                    "Spans per second that a service could not send to its collector.",
                     "docs/runbooks/AurumAITelemetryDropped.md",
                     "cps",
                     (Query(rate("spans_dropped_total"), "{{service_name}}"),),
                 ),
                 Panel(
                     "Dropped by collectors",
-                    "What collectors a second could not queue, or could not send and gave up.",
+                    "Spans and metric points per second that collectors could not queue or send.",
                     "docs/runbooks/AurumAITelemetryDropped.md",
                     "cps",
                     tuple(
@@ -259,7 +259,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Collectors' queues",
-                    "How full the queues of the collectors are.",
+                    "Share of the collectors' queues that is in use.",
                     "docs/runbooks/AurumAITelemetryDropped.md",
                     "percentunit",
                     (
@@ -281,7 +281,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Spans",
-                    "Spans a second that arrive at collectors beside services, and that the gateway sends on.",
+                    "Spans per second that arrive at the services' collectors, and that the gateway forwards.",
                     "docs/observability.md",
                     "cps",
                     (
@@ -301,7 +301,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Traces lost in sampling",
-                    "Traces a second given up before the gateway decided; raise collector.sampling.maxTraces.",
+                    "Traces per second dropped before the sampling decision. Raise collector.sampling.maxTraces.",
                     "docs/runbooks/AurumAITelemetryDropped.md",
                     "cps",
                     (

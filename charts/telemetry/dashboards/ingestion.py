@@ -21,7 +21,7 @@ _WEEK = 7 * 86400
 PAGE = Page(
     "ingestion",
     "AurumAI / Data Ingestion",
-    "Readings a second, how long they take to be durable, what waits in spools, and the store.",
+    "Rate of readings, time until they are durable, spools, inputs and the store.",
     "docs/ingestion.md",
     (
         Row(
@@ -29,7 +29,7 @@ PAGE = Page(
             (
                 Panel(
                     "Readings",
-                    "Readings a second that became durable, by how they came.",
+                    "Readings per second that became durable, by transport.",
                     "docs/ingestion.md",
                     "cps",
                     (
@@ -40,7 +40,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Duplicates",
-                    "Readings a second that were sent again and recognised; normal after a connection broke.",
+                    "Repeated readings per second that were recognised. They are normal after a connection broke.",
                     "docs/ingestion.md",
                     "cps",
                     (
@@ -51,14 +51,14 @@ PAGE = Page(
                 ),
                 Panel(
                     "Errors by reason",
-                    "Batches a second that were refused.",
+                    "Refused batches per second.",
                     "docs/runbooks/AurumAIErrors.md",
                     "cps",
                     (Query(or_zero(rate("data_ingestion_errors_total", ANY, "reason"), "reason"), "{{reason}}"),),
                 ),
                 Panel(
                     "Acknowledgement",
-                    "Time from a batch's arrival until it is durable and acknowledged. Dots lead to traces.",
+                    "Time from a batch's arrival until it is durable and acknowledged. Dots link to traces.",
                     "docs/ingestion.md",
                     "s",
                     tuple(
@@ -72,7 +72,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Waiting to be durable",
-                    "Bytes of batches in the queue of the writer; at AURUM_INGESTION_QUEUE_BYTES more are refused.",
+                    "Bytes of batches that wait to be stored. At AURUM_INGESTION_QUEUE_BYTES further ones are refused.",
                     "docs/ingestion.md",
                     "bytes",
                     (
@@ -85,7 +85,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Simulated devices",
-                    "Readings a second that simulators made, and what became of them.",
+                    "Readings per second of the simulators, by result.",
                     "docs/ingestion.md",
                     "cps",
                     (Query(or_zero(rate("simulator_readings_total", ANY, "result"), "result"), "{{result}}"),),
@@ -111,7 +111,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Until full",
-                    "Time until the spool is full, as it has grown in the last minute; a week if it does not grow.",
+                    "Time until the spool is full at the rate of the last minute; a week if it does not grow.",
                     "docs/runbooks/AurumAISpoolFilling.md",
                     "s",
                     (
@@ -125,7 +125,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Age",
-                    "Age of what has waited longest, and of what is new: a backlog must not hold that up.",
+                    "Age of the oldest batch, and of the oldest in the live lane, which a backlog must not delay.",
                     "docs/runbooks/AurumAIIngestFreshnessBurn.md",
                     "s",
                     (
@@ -137,7 +137,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Through the edge",
-                    "Batches a second accepted from devices, and acknowledged by ingestion.",
+                    "Batches per second accepted from devices, and acknowledged by ingestion.",
                     "docs/ingestion.md",
                     "cps",
                     (
@@ -147,7 +147,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Given up",
-                    "Batches a second refused since the spool was full, or dropped, by reason.",
+                    "Batches per second refused because the spool was full, or dropped, by reason.",
                     "docs/runbooks/AurumAISpoolFilling.md",
                     "cps",
                     (
@@ -157,7 +157,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Dead letters",
-                    "Batches that ingestion refused for good, until somebody replays or deletes them.",
+                    "Batches that ingestion refused, until they are replayed or deleted.",
                     "docs/runbooks/AurumAIDeadLetters.md",
                     "short",
                     (Query(total("edge_dead_letters_waiting", _EDGE, "k8s_pod_name"), "{{k8s_pod_name}}"),),
@@ -170,14 +170,14 @@ PAGE = Page(
             (
                 Panel(
                     "Connected",
-                    "Whether each input has what it listens to: 1, or 0 while it is away.",
+                    "1 while an input is connected to its broker, server, device or folder, else 0.",
                     "docs/runbooks/AurumAIInputAway.md",
                     "short",
                     (Query(or_zero(smallest("edge_input_connected", _EDGE, "input"), "input"), "{{input}}"),),
                 ),
                 Panel(
                     "Heard",
-                    "Messages, notifications, answers and files a second, by what became of them; rebirths asked for.",
+                    "Messages, notifications, answers and files per second, by result, and requested rebirths.",
                     "docs/edge.md",
                     "cps",
                     (
@@ -192,7 +192,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Readings by input",
-                    "Readings a second that went into the spool, or not: unchanged, bad, invalid, unwanted, retimed.",
+                    "Readings per second by result: spooled, unchanged, bad, invalid, unwanted, retimed.",
                     "docs/edge.md",
                     "cps",
                     (
@@ -204,21 +204,21 @@ PAGE = Page(
                 ),
                 Panel(
                     "Held back",
-                    "Share of the time that an input has read nothing, as the spool had no room.",
+                    "Share of the time in which an input did not read, because of a full spool or its rate limit.",
                     "docs/runbooks/AurumAISpoolFilling.md",
                     "percentunit",
                     (Query(or_zero(rate("edge_input_held_back_seconds_total", _EDGE, "input"), "input"), "{{input}}"),),
                 ),
                 Panel(
                     "Worst quality",
-                    "Share of good values of the device behind an input that has the fewest.",
+                    "Lowest share of good values among the devices of an input.",
                     "docs/edge.md",
                     "percentunit",
                     (Query(or_zero(smallest("edge_input_worst_quality", _EDGE, "input"), "input"), "{{input}}"),),
                 ),
                 Panel(
                     "Devices and their clocks",
-                    "Devices heard behind each input, and by how many seconds the clock is off that is off most.",
+                    "Devices of each input, and the largest difference of their clocks in seconds.",
                     "docs/edge.md",
                     "short",
                     (
@@ -236,7 +236,7 @@ PAGE = Page(
             (
                 Panel(
                     "Size",
-                    "Bytes on disk: the log that was written last, and the tables.",
+                    "Bytes on disk: the log and the tables.",
                     "docs/runbooks/AurumAIStoreDiskFull.md",
                     "bytes",
                     (Query(total("ingestion_store_bytes", _STORE, "part"), "{{part}}"),),
@@ -244,14 +244,14 @@ PAGE = Page(
                 ),
                 Panel(
                     "Segments",
-                    "Segments in the store; merging keeps them few.",
+                    "Segments in the store. Merging limits their number.",
                     "docs/ingestion.md",
                     "short",
                     (Query(largest("ingestion_segments", _STORE, "k8s_pod_name"), "{{k8s_pod_name}}"),),
                 ),
                 Panel(
                     "Disk free",
-                    "Bytes free on the disk of the store; below AURUM_INGESTION_MIN_FREE_BYTES readings are refused.",
+                    "Free bytes of the store's disk. Below AURUM_INGESTION_MIN_FREE_BYTES readings are refused.",
                     "docs/runbooks/AurumAIStoreDiskFull.md",
                     "bytes",
                     (Query(f"min by (k8s_pod_name) (ingestion_disk_free_bytes{{{_STORE}}})", "{{k8s_pod_name}}"),),
@@ -260,7 +260,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Merged and expired",
-                    "Segments merged and readings removed by retention, a second.",
+                    "Segments merged per second, and readings removed by retention.",
                     "docs/ingestion.md",
                     "cps",
                     (
@@ -276,7 +276,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Statements, 95 %",
-                    "Time of the statements of the store; 0 without any.",
+                    "95th percentile of the time of the store's statements; 0 without statements.",
                     "docs/runbooks/AurumAISlowRequests.md",
                     "s",
                     (
@@ -289,7 +289,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "In use",
-                    "Connections to the store, open Watch streams, and series held in memory since they are asked for.",
+                    "Connections to the store, open Watch streams, and queried series held in memory.",
                     "docs/ingestion.md",
                     "short",
                     (

@@ -50,7 +50,7 @@ _EDGES = (
 PAGE = Page(
     "overview",
     "AurumAI / Overview",
-    "Requests, errors, latency and saturation of every service, the objectives and what is left of their budgets.",
+    "Requests, errors, latency and saturation of every service, the objectives and their remaining error budgets.",
     "docs/observability.md",
     (
         Row(
@@ -58,7 +58,7 @@ PAGE = Page(
             (
                 Panel(
                     "Alerts",
-                    "Alerts that fire. Each has a runbook.",
+                    "Firing alerts. Each has a runbook.",
                     "docs/runbooks",
                     "short",
                     (Query(or_zero('sum by (alertname) (ALERTS{alertstate="firing"})', "alertname"), "{{alertname}}"),),
@@ -79,7 +79,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Machines",
-                    "Machines that ingestion knows.",
+                    "Machines in the store.",
                     "docs/data.md",
                     "short",
                     (Query(f"max(ingestion_machines{{{of('ingestion')}}})", "machines"),),
@@ -89,7 +89,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Readings",
-                    "Readings that became durable, a second.",
+                    "Readings per second that became durable.",
                     "docs/ingestion.md",
                     "cps",
                     (
@@ -103,7 +103,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Degraded",
-                    "Share of predictions that a rule or an old prediction stands in for.",
+                    "Share of predictions that come from a rule or are an earlier prediction.",
                     "docs/runbooks/AurumAIPredictAvailabilityBurn.md",
                     "percentunit",
                     (
@@ -124,7 +124,7 @@ PAGE = Page(
             (
                 Panel(
                     "Requests",
-                    "Requests over HTTP, without probes, and calls over gRPC that are answered.",
+                    "HTTP requests, without probes, and gRPC calls per second.",
                     "docs/observability.md",
                     "reqps",
                     (
@@ -136,7 +136,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Errors",
-                    "Share of answers that are server errors: 5xx, and the gRPC codes that mean the same.",
+                    "Share of server errors: 5xx and the equivalent gRPC codes.",
                     "docs/runbooks/AurumAIErrors.md",
                     "percentunit",
                     (
@@ -160,7 +160,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Latency, 95 %",
-                    "Time within which 95 of 100 are answered; 0 without requests. Dots lead to traces.",
+                    "95th percentile of the time to answer; 0 without requests. Dots link to traces.",
                     "docs/runbooks/AurumAISlowRequests.md",
                     "s",
                     (
@@ -184,7 +184,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Saturation: in progress",
-                    "What is being answered at this moment.",
+                    "Requests and calls in progress.",
                     "docs/resilience.md",
                     "short",
                     (
@@ -194,7 +194,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Saturation: event loop",
-                    "How late event loops are: 99 of 100 times less than this. Above 100 ms something blocks them.",
+                    "99th percentile of the event loops' delay. Above 100 ms a task blocks the loop.",
                     "docs/runbooks/AurumAISlowRequests.md",
                     "s",
                     (Query(quantile(0.99, "event_loop_lag_seconds"), "{{service_name}}"),),
@@ -207,7 +207,7 @@ PAGE = Page(
             (
                 Panel(
                     "Budget left, last day",
-                    "Which share of the day's error budget is left; below 0 more was used than there is.",
+                    "Remaining share of the day's error budget. A negative share means that it was exceeded.",
                     "docs/slo.md",
                     "percentunit",
                     tuple(Query(_left(slo, "1d"), slo.title) for slo in SLOS),
@@ -219,7 +219,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Burn rate, 1 h",
-                    "How many times faster than it may the budget is used; at 14.4 an alert fires.",
+                    "Consumption of the error budget as a multiple of the allowed rate. At 14.4 an alert fires.",
                     "docs/slo.md",
                     "none",
                     tuple(Query(_burn(slo), slo.title) for slo in SLOS),
@@ -233,7 +233,7 @@ PAGE = Page(
             (
                 Panel(
                     "Service map",
-                    "Who calls whom, a second: from the spans of the clients, and the batches that edges pass on.",
+                    "Calls per second between services, and batches per second that gateways forward.",
                     "docs/architecture.md",
                     "reqps",
                     (
@@ -246,7 +246,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Policy generation",
-                    "Which policy document each pod has in force.",
+                    "Generation of the policy document that each pod has in force.",
                     "docs/runbooks/AurumAIPolicyNotConverged.md",
                     "none",
                     (

@@ -1,7 +1,7 @@
-"""What a dashboard consists of, whatever draws it, and the parts of PromQL that panels share.
+"""The parts of a dashboard, independent of the program that draws it, and the PromQL that panels share.
 
-Every query selects by the variables $namespace and $service; those of a metric that only one service means anything by
-select that service as well, since each process exposes every metric.
+Every query selects by the variables $namespace and $service. Each process exposes every metric, so queries of a metric
+that is meaningful for one service only select that service as well.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,14 @@ ANY = f'{NAMESPACE}, service_name=~"$service"'
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """legend: of its series, with {{label}}. latest: only the values of now."""
+    """A PromQL query of a panel.
+
+    Attributes:
+        expr: The PromQL expression.
+        legend: Template of the series' names, with {{label}}.
+        latest: Whether only the present values are shown.
+        exemplars: Whether exemplars are shown.
+    """
 
     expr: str
     legend: str = ""
@@ -25,10 +32,24 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """description: what is seen and what is to be thought of it. more: the page of docs/ that says what to do.
+    """A panel of a dashboard.
 
-    unit: of Grafana. width: of 24. limit: from where on it is bad, drawn as a line; `low` if it is bad below. states:
-    value → name and colour. hidden: columns of a table.
+    Attributes:
+        title: Title of the panel.
+        description: What it shows and how to judge it.
+        more: Page of docs/ that says what to do.
+        unit: Unit in Grafana's notation.
+        queries: The queries of the panel.
+        kind: How the panel is drawn.
+        width: Width in 24ths of the dashboard.
+        height: Height in Grafana's grid units.
+        limit: Value that is drawn as a line, beyond which the state is bad.
+        low: Whether the state is bad below the limit instead of above.
+        least: Lower end of the axis, or None for automatic.
+        most: Upper end of the axis, or None for automatic.
+        stacked: Whether the series are stacked.
+        states: Name and colour of each value.
+        hidden: Columns of a table that are not shown.
     """
 
     title: str
@@ -50,13 +71,15 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """A titled row of panels."""
+
     title: str
     panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A choice among the values of a label. regex: of the values that are offered."""
+    """A variable of a dashboard: a choice among the values of a label. regex: Selects the values that are offered."""
 
     name: str
     label: str
@@ -67,8 +90,17 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """name: of its file, and in its uid. services: those that it is about, as a regular
-    expression; all if empty."""
+    """A dashboard.
+
+    Attributes:
+        name: Name of its file, and part of its uid.
+        title: Title of the dashboard.
+        description: What it shows.
+        more: Page of docs/ that explains it.
+        rows: Its panels.
+        services: The services that it shows, as a regular expression. Empty means all.
+        variables: Its variables beside namespace and service.
+    """
 
     name: str
     title: str
@@ -80,55 +112,57 @@ class Page:
 
     @property
     def uid(self) -> str:
+        """The stable identifier of the dashboard in Grafana."""
         return f"aurumai-{self.name}"
 
     @property
     def panels(self) -> tuple[Panel, ...]:
+        """The panels of all rows."""
         return tuple(panel for row in self.rows for panel in row.panels)
 
 
 def of(service: str) -> str:
-    """Matchers for the metrics of one service, or of several as a regular expression."""
+    """Returns the matchers for the metrics of a service, or of several as a regular expression."""
     return f'{ANY}, service_name=~"{service}"'
 
 
 def rate(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """Events a second."""
+    """Returns the sum of a counter's rates, in events per second."""
     return f"sum by ({by}) (rate({metric}{{{matchers}}}[$__rate_interval]))"
 
 
 def total(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """The sum of a gauge."""
+    """Returns the sum of a gauge."""
     return f"sum by ({by}) ({metric}{{{matchers}}})"
 
 
 def latest(metric: str, matchers: str = ANY, how: str = "sum", by: str = "service_name") -> str:
-    """Of a gauge, what was scraped in the last minute: the last value of a pod that is gone is known for five."""
+    """Returns a gauge's values of the last minute, without those of pods that ended before."""
     return f"{how} by ({by}) (last_over_time({metric}{{{matchers}}}[1m]))"
 
 
 def largest(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """The largest value of a gauge."""
+    """Returns the largest value of a gauge."""
     return f"max by ({by}) ({metric}{{{matchers}}})"
 
 
 def smallest(metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """The smallest value of a gauge."""
+    """Returns the smallest value of a gauge."""
     return f"min by ({by}) ({metric}{{{matchers}}})"
 
 
 def quantile(share: float, metric: str, matchers: str = ANY, by: str = "service_name") -> str:
-    """A quantile of a histogram."""
+    """Returns a quantile of a histogram."""
     labels = f"{by}, le" if by else "le"
     return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket{{{matchers}}}[$__rate_interval])))"
 
 
 def or_zero(expr: str, label: str = "", value: str = "none") -> str:
-    """The expression; where it has no series, or none that is a number, one that is 0."""
+    """Returns the expression, or 0 where it has no series or is not a number."""
     zero = f'label_replace(vector(0), "{label}", "{value}", "", "")' if label else "vector(0)"
     return f"({expr} >= 0) or on () {zero}"
 
 
 def share(part: str, whole: str) -> str:
-    """Which share of a whole a part of it is; 0 while there is nothing."""
+    """Returns the share of a part in a whole, or 0 if the whole is 0."""
     return f"(({part}) / ({whole}) >= 0) or 0 * ({whole})"

@@ -23,7 +23,7 @@ _ALL = f"{ANY}, {_TYPES}"
 PAGE = Page(
     "predictions",
     "AurumAI / ML Predictions",
-    "Predictions by machine type and model: rate, latency, risk, drift, calibration, and what was degraded.",
+    "Predictions by machine type and model: rate, latency, risk, drift, calibration and degraded answers.",
     "docs/data.md",
     (
         Row(
@@ -31,14 +31,14 @@ PAGE = Page(
             (
                 Panel(
                     "Predictions by machine type",
-                    "Predictions a second, asked for or made in the background.",
+                    "Predictions per second, on request or in the background.",
                     "docs/observability.md",
                     "reqps",
                     (Query(rate("ml_predictions_total", _MODEL, "machine_type"), "{{machine_type}}"),),
                 ),
                 Panel(
                     "Predictions by model version",
-                    "Predictions a second of each version; `rule` where there is no model.",
+                    "Predictions per second of each version; `rule` where there is no model.",
                     "docs/observability.md",
                     "reqps",
                     (
@@ -50,7 +50,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Degraded share",
-                    "Share of predictions by a rule or an old prediction, by machine type.",
+                    "Share of predictions that come from a rule or are an earlier prediction, by machine type.",
                     "docs/runbooks/AurumAIPredictAvailabilityBurn.md",
                     "percentunit",
                     (
@@ -66,22 +66,22 @@ PAGE = Page(
                     most=1.0,
                 ),
                 Panel(
-                    "What stood in",
-                    "Degraded answers of the API a second: the last good prediction, or a rule.",
+                    "Fallbacks",
+                    "Degraded answers of the API per second: the last good prediction, or a rule.",
                     "docs/resilience.md",
                     "reqps",
                     (Query(or_zero(rate("fallbacks_total", of("api"), "source"), "source"), "{{source}}"),),
                 ),
                 Panel(
-                    "Predictions not kept",
-                    "Predictions a second that could not be written into the history.",
+                    "Predictions not stored",
+                    "Predictions per second that could not be stored.",
                     "docs/runbooks/AurumAIIngestionAbsent.md",
                     "cps",
                     (Query(rate("prediction_history_dropped_total", of("prediction")), "{{service_name}}"),),
                 ),
                 Panel(
                     "By model, in this time",
-                    "How many predictions each model made.",
+                    "Number of predictions of each model.",
                     "docs/observability.md",
                     "short",
                     (
@@ -101,7 +101,7 @@ PAGE = Page(
             (
                 Panel(
                     "Predictions in one call",
-                    "How many predictions the model made together.",
+                    "Number of predictions per call of the model.",
                     "docs/prediction.md",
                     "short",
                     (
@@ -112,7 +112,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Waiting for the model",
-                    "Predictions that wait, and those a second that were refused because too many did.",
+                    "Predictions that wait, and predictions per second that were refused because too many waited.",
                     "docs/prediction.md",
                     "short",
                     (
@@ -141,7 +141,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Whole request",
-                    "Time of POST /api/predict; 0 without requests. The objective is 250 ms. Dots lead to traces.",
+                    "Time of POST /api/predict; 0 without requests. The objective is 250 ms. Dots link to traces.",
                     "docs/runbooks/AurumAIPredictLatencyBurn.md",
                     "s",
                     tuple(
@@ -162,7 +162,7 @@ PAGE = Page(
             (
                 Panel(
                     "Risk distribution",
-                    "How many predictions fell between two risks.",
+                    "Number of predictions by risk.",
                     "docs/runbooks/AurumAIModelDrift.md",
                     "short",
                     (
@@ -176,7 +176,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Mean risk",
-                    "Mean of the risks that were predicted, by machine type.",
+                    "Mean of the predicted risks, by machine type.",
                     "docs/runbooks/AurumAIModelDrift.md",
                     "percentunit",
                     (
@@ -190,7 +190,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Out of range",
-                    "Share of the latest predictions with a feature that training never saw.",
+                    "Share of the latest predictions with a feature outside the range of the training data.",
                     "docs/runbooks/AurumAIModelDrift.md",
                     "percentunit",
                     (Query(largest("prediction_out_of_range_ratio", _MODEL, "machine_type"), "{{machine_type}}"),),
@@ -199,8 +199,8 @@ PAGE = Page(
                 ),
                 Panel(
                     "Drift",
-                    "Largest population stability index of a model's main features; 0 until 200 predictions. Few "
-                    "machines, or of one age, are spread otherwise than whole lives, and it is high in health.",
+                    "Largest population stability index of a model's main features; 0 until 200 predictions. It is "
+                    "also high for healthy machines that are few or of similar age.",
                     "docs/runbooks/AurumAIModelDrift.md",
                     "none",
                     (
@@ -211,8 +211,8 @@ PAGE = Page(
                     ),
                 ),
                 Panel(
-                    "Shadow's disagreement",
-                    "Mean distance of the shadow model's risk from the champion's; 0 without a shadow.",
+                    "Difference of the shadow",
+                    "Mean difference between the risks of the shadow model and the champion; 0 without a shadow.",
                     "docs/prediction.md",
                     "percentunit",
                     (
@@ -228,8 +228,8 @@ PAGE = Page(
                     most=1.0,
                 ),
                 Panel(
-                    "Made again",
-                    "Looks a second at past predictions for readings that came late, and what came of them.",
+                    "Re-scored",
+                    "Checks of stored predictions for late readings per second, by result.",
                     "docs/prediction.md",
                     "cps",
                     (
@@ -254,7 +254,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Changes of a feature's mean",
-                    "Changes a second that ADWIN found over the predictions.",
+                    "Changes per second that ADWIN detected.",
                     "docs/prediction.md",
                     "cps",
                     (
@@ -269,8 +269,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Calibration error",
-                    "How far the risks of the active model are from the shares that failed (expected calibration "
-                    "error), on runs that its calibration had not seen.",
+                    "Expected calibration error of the active model's risk, on held-out runs.",
                     "docs/runbooks/AurumAIModelDrift.md",
                     "percentunit",
                     (Query(largest("prediction_model_calibration_error", _MODEL, "machine_type"), "{{machine_type}}"),),
@@ -280,7 +279,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Interval coverage",
-                    "Share of lives left that the active model's 90 % intervals held, on runs that they had not seen.",
+                    "Share of true remaining lives within the active model's 90 % intervals, on held-out runs.",
                     "docs/runbooks/AurumAIModelDrift.md",
                     "percentunit",
                     (Query(largest("prediction_model_interval_coverage", _MODEL, "machine_type"), "{{machine_type}}"),),
@@ -298,7 +297,7 @@ PAGE = Page(
         Variable(
             "machine_type",
             "Machine type",
-            "Types of machines.",
+            "Machine types.",
             'label_values(ml_predictions_total{k8s_namespace_name=~"$namespace"}, machine_type)',
         ),
     ),

@@ -10,14 +10,14 @@ Series = tuple[dict[str, str], list[tuple[float, float]]]
 
 
 def ask(prometheus: str, path: str, **parameters: object) -> Any:
-    """What Prometheus's API answers. Raises OSError, with the status if it refuses."""
+    """Returns the answer of Prometheus's API. Raises OSError, with the status if Prometheus refuses the query."""
     query = urllib.parse.urlencode(parameters)
     with urllib.request.urlopen(f"{prometheus}/api/v1/{path}?{query}", timeout=30) as answer:
         return json.load(answer)["data"]
 
 
 def chosen(prometheus: str, dashboard: dict[str, Any]) -> dict[str, str]:
-    """What stands for the variables when `All` is chosen, as their own queries find it; empty if they find nothing."""
+    """Returns the values that `All` stands for, by variable. They are empty if a variable's query returns nothing."""
     found = {"__rate_interval": "1m", "__interval": "15s", "__range": "10m"}
     for variable in dashboard["templating"]["list"]:
         if variable["type"] != "query":
@@ -33,19 +33,19 @@ def chosen(prometheus: str, dashboard: dict[str, Any]) -> dict[str, str]:
 
 
 def expanded(expr: str, values: dict[str, str]) -> str:
-    """The expression with the values of its variables."""
+    """Returns the expression with the values of its variables."""
     for name in sorted(values, key=len, reverse=True):
         expr = expr.replace(f"${name}", values[name])
     return expr
 
 
 def over_time(prometheus: str, expr: str, start: float, end: float, step: float) -> list[Series]:
-    """The series of an expression: labels, and (seconds since 1970, value)."""
+    """Returns the series of an expression: labels, and pairs of seconds since 1970 and value."""
     found = ask(prometheus, "query_range", query=expr, start=start, end=end, step=step)["result"]
     return [(each["metric"], [(at, float(value)) for at, value in each["values"]]) for each in found]
 
 
 def now(prometheus: str, expr: str) -> list[Series]:
-    """The same with the latest value alone."""
+    """Returns the series of an expression with the latest value only."""
     found = ask(prometheus, "query", query=expr)["result"]
     return [(each["metric"], [(each["value"][0], float(each["value"][1]))]) for each in found]

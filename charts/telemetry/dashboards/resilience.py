@@ -23,22 +23,22 @@ _POD = "name, k8s_pod_name"
 PAGE = Page(
     "resilience",
     "AurumAI / Resilience",
-    "A call as its policies see it: fallback, retry, breaker, limit, timeout; and which policies are in force.",
+    "The policies of a call in their order: admission, fallback, retry, breaker, limit, timeout.",
     "docs/resilience.md",
     (
         Row(
-            "1. Taken on: admission of the server",
+            "1. Admission of the server",
             (
                 Panel(
-                    "Allowed at a time",
-                    "What each server answers at a time, at most.",
+                    "Concurrency limit",
+                    "Maximum number of calls that each server handles at a time.",
                     "docs/policies.md",
                     "short",
                     (Query(f'min by (name) (concurrency_limit{{{ANY}, name=~".+/calls"}})', "{{name}}"),),
                 ),
                 Panel(
                     "In progress",
-                    "Calls that servers are answering.",
+                    "Calls in progress on servers.",
                     "docs/policies.md",
                     "short",
                     (
@@ -48,7 +48,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Refused, by criticality",
-                    "Calls a second that were refused; batches go first, alarms last.",
+                    "Refused calls per second. Batch calls are refused first, alarms last.",
                     "docs/policies.md",
                     "reqps",
                     (
@@ -68,11 +68,11 @@ PAGE = Page(
             ),
         ),
         Row(
-            "2. Answered in any case: fallback",
+            "2. Fallback",
             (
                 Panel(
                     "Degraded answers",
-                    "Answers a second in place of a dependency's, by what stood in.",
+                    "Degraded answers per second in place of a dependency's, by source.",
                     "docs/resilience.md",
                     "reqps",
                     (Query(or_zero(rate("fallbacks_total", _CALL, "name, source"), "source"), "{{name}} {{source}}"),),
@@ -80,7 +80,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Degraded share",
-                    "Share of predictions that were degraded, at the API and in prediction.",
+                    "Share of degraded predictions, at the API and in prediction.",
                     "docs/runbooks/AurumAIPredictAvailabilityBurn.md",
                     "percentunit",
                     (
@@ -98,11 +98,11 @@ PAGE = Page(
             ),
         ),
         Row(
-            "3. Tried again: retry, its budget, hedging",
+            "3. Retry, its budget, hedging",
             (
                 Panel(
                     "Retries",
-                    "Attempts a second after the first.",
+                    "Attempts per second after the first.",
                     "docs/runbooks/AurumAIManyRetries.md",
                     "reqps",
                     (Query(rate("retry_attempts_total", _CALL, "name"), "{{name}}"),),
@@ -111,7 +111,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Failed in every attempt",
-                    "Calls a second that no attempt saved.",
+                    "Calls per second that failed in every attempt.",
                     "docs/runbooks/AurumAIManyRetries.md",
                     "reqps",
                     (Query(rate("retry_exhausted_total", _CALL, "name"), "{{name}}"),),
@@ -119,7 +119,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Budget",
-                    "Retries that the budget still allows, by pod, and those a second that it did not allow.",
+                    "Retries that the budget still allows, by pod, and retries per second that it did not allow.",
                     "docs/runbooks/AurumAIManyRetries.md",
                     "short",
                     (
@@ -130,7 +130,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Hedges",
-                    "Second attempts a second beside one that took long.",
+                    "Second attempts per second in parallel to a slow one.",
                     "docs/policies.md",
                     "reqps",
                     (Query(rate("hedges_total", _CALL, "name"), "{{name}}"),),
@@ -139,11 +139,11 @@ PAGE = Page(
             ),
         ),
         Row(
-            "4. Let through: circuit breaker",
+            "4. Circuit breaker",
             (
                 Panel(
                     "State",
-                    "Of each pod's breaker: open ones let nothing through, half-open ones a few to see.",
+                    "State of each pod's breaker. Open ones refuse all calls, half-open ones let probes pass.",
                     "docs/runbooks/AurumAIBreakerOpen.md",
                     "none",
                     (Query(largest("circuit_breaker_state", _CALL, _POD), "{{name}} {{k8s_pod_name}}"),),
@@ -154,7 +154,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "Counted and refused",
-                    "Failures that breakers counted, and calls that they did not let through, a second.",
+                    "Failures that breakers counted and calls that they refused, per second.",
                     "docs/runbooks/AurumAIBreakerOpen.md",
                     "reqps",
                     (
@@ -166,18 +166,18 @@ PAGE = Page(
             ),
         ),
         Row(
-            "5. Sent: limit and timeout",
+            "5. Limit and timeout",
             (
                 Panel(
                     "Limit",
-                    "Calls allowed at a time, the least of all pods; adaptive ones move with the latency.",
+                    "Lowest limit of all pods on the calls in progress. Adaptive limits follow the latency.",
                     "docs/policies.md",
                     "short",
                     (Query(f"min by (name) (concurrency_limit{{{_CALL}}})", "{{name}}"),),
                 ),
                 Panel(
                     "Attempts",
-                    "Time of attempts, as the client saw it. Dots lead to traces.",
+                    "Duration of attempts, measured by the client. Dots link to traces.",
                     "docs/runbooks/AurumAISlowRequests.md",
                     "s",
                     tuple(
@@ -190,8 +190,8 @@ PAGE = Page(
                     ),
                 ),
                 Panel(
-                    "Out of time",
-                    "Attempts a second that were given up at their timeout or deadline.",
+                    "Timed out",
+                    "Attempts per second that ended at their timeout or deadline.",
                     "docs/policies.md",
                     "reqps",
                     (
@@ -215,14 +215,14 @@ PAGE = Page(
             (
                 Panel(
                     "Generation",
-                    "Of the document that each pod has in force; all pods of a service are to have the same.",
+                    "Generation of the document that each pod has in force. It should be the same within a service.",
                     "docs/runbooks/AurumAIPolicyNotConverged.md",
                     "none",
                     (Query(largest("policy_generation", ANY, "k8s_pod_name"), "{{k8s_pod_name}}"),),
                 ),
                 Panel(
                     "Documents",
-                    "Reloads in the last hour, and whether a pod refuses the latest document.",
+                    "Reloads in the last hour, and whether a pod refused the latest document.",
                     "docs/runbooks/AurumAIPolicyRefused.md",
                     "short",
                     (
@@ -231,8 +231,8 @@ PAGE = Page(
                     ),
                 ),
                 Panel(
-                    "Policies, by what became of them",
-                    "ResiliencePolicy and TelemetryPolicy resources, by state, and pods that lag behind.",
+                    "Policies by state",
+                    "ResiliencePolicy and TelemetryPolicy resources by state, and laggards.",
                     "docs/operator.md",
                     "short",
                     (
@@ -242,7 +242,7 @@ PAGE = Page(
                 ),
                 Panel(
                     "In shadow",
-                    "What policies in shadow mode would have done, a second.",
+                    "Decisions per second of policies in shadow mode.",
                     "docs/policies.md",
                     "reqps",
                     (
@@ -254,8 +254,8 @@ PAGE = Page(
                     width=12,
                 ),
                 Panel(
-                    "Faults on request",
-                    "Faults a second that were injected by `aurum fault`.",
+                    "Injected faults",
+                    "Faults per second that `aurum fault` injected.",
                     "docs/resilience.md",
                     "reqps",
                     (
@@ -273,7 +273,7 @@ PAGE = Page(
         Variable(
             "call",
             "Call",
-            "From which service to which.",
+            "Calling and called service.",
             'label_values(circuit_breaker_state{k8s_namespace_name=~"$namespace", service_name=~"$service"}, name)',
         ),
     ),

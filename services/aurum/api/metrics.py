@@ -6,22 +6,22 @@ from aurum.runtime.metrics import FAST, bounded, exemplar
 
 http_requests_total = Counter("http_requests_total", "HTTP requests.", ["method", "endpoint", "status_code"])
 http_request_duration_seconds = Histogram(
-    "http_request_duration_seconds", "Duration of HTTP requests in seconds.", ["method", "endpoint"], buckets=FAST
+    "http_request_duration_seconds", "Time to answer an HTTP request.", ["method", "endpoint"], buckets=FAST
 )
-http_body_bytes = Gauge("http_body_bytes", "Bytes of the bodies of HTTP requests in progress.")
+http_body_bytes = Gauge("http_body_bytes", "Bytes of the bodies of requests in progress.")
 http_bodies_refused_total = Counter(
-    "http_bodies_refused_total", "HTTP requests refused because the budget for bodies was exhausted."
+    "http_bodies_refused_total", "Requests refused because request bodies held too many bytes of memory."
 )
 http_requests_in_progress = Gauge("http_requests_in_progress", "HTTP requests in progress.")
-alarms = Gauge("alarms", "Alarms by their state (ISA-18.2).", ["state"])
-alarm_transitions_total = Counter("alarm_transitions_total", "Transitions of alarms by kind.", ["transition"])
+alarms = Gauge("alarms", "Alarms by state (ISA-18.2).", ["state"])
+alarm_transitions_total = Counter("alarm_transitions_total", "Transitions of alarms.", ["transition"])
 alarm_transitions_dropped_total = Counter(
-    "alarm_transitions_dropped_total", "Transitions of alarms that were dropped before they could be recorded."
+    "alarm_transitions_dropped_total", "Transitions of alarms that could not be recorded."
 )
 alarm_flood = Gauge(
-    "alarm_flood", "1 during an alarm flood: more than ten alarms in ten minutes, until fewer than five."
+    "alarm_flood", "1 during a flood: from more than ten new alarms in ten minutes until there are fewer than five."
 )
-event_streams = Gauge("event_streams", "Open event streams of consoles.")
+event_streams = Gauge("event_streams", "Open event streams, one for each console.")
 
 
 def track_request(method: str, endpoint: str, status_code: int | str) -> None:

@@ -21,13 +21,13 @@ from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.tracing import traceparent
 from aurum.security.rpc_authorizer import (
-    as_callers,
-    as_told,
     may_see_machine,
-    registrant,
     require_machines,
     require_subject,
+    required_owner,
     rpc_authorizer,
+    with_caller_as_owner,
+    without_hidden_readings,
 )
 from aurum.security.source_limits import SourceLimits
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
@@ -52,10 +52,10 @@ class EdgeServicer(BatchServicer):
     ) -> ingestion_pb2.RegisterMachineResponse:
         """Registers a machine of the caller at ingestion."""
         require_machines([request.machine_id])
-        request.owner = registrant(request.owner)
+        request.owner = required_owner(request.owner)
         idempotent = bool(request.request_id)
         response = await self._upstream.unary(self._stub.RegisterMachine, request, idempotent=idempotent)
-        return ingestion_pb2.RegisterMachineResponse(machine=as_told(response.machine))
+        return ingestion_pb2.RegisterMachineResponse(machine=without_hidden_readings(response.machine))
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
@@ -122,7 +122,7 @@ class EdgeServicer(BatchServicer):
                 raise InvalidArgumentError.of(
                     field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be forwarded to ingestion"
                 )
-            batch = as_callers(decode(data, field=field))
+            batch = with_caller_as_owner(decode(data, field=field))
             await self._sources.admit(batch, wait=wait)
             writing = await self._spool.put(batch, traceparent(), wait=wait)
         except AurumError as error:

@@ -2,22 +2,22 @@
 
 from prometheus_client import Counter, Gauge
 
-ingestion_queue_bytes = Gauge("ingestion_queue_bytes", "Bytes of batches waiting to be stored.")
-ingestion_recent_bytes = Gauge("ingestion_recent_bytes", "Bytes of readings in memory that are not flushed yet.")
+ingestion_queue_bytes = Gauge("ingestion_queue_bytes", "Bytes of batches that wait to be stored.")
+ingestion_recent_bytes = Gauge("ingestion_recent_bytes", "Bytes of recent readings in memory that are not flushed yet.")
 ingestion_store_bytes = Gauge("ingestion_store_bytes", "Bytes of the store on disk.", ["part"])
 ingestion_segments = Gauge("ingestion_segments", "Segments in the store.")
-ingestion_disk_free_bytes = Gauge("ingestion_disk_free_bytes", "Bytes free on the disk of the store.")
+ingestion_disk_free_bytes = Gauge("ingestion_disk_free_bytes", "Free bytes of the store's disk.")
 ingestion_segments_merged_total = Counter("ingestion_segments_merged_total", "Small segments merged into larger ones.")
 ingestion_maintenance_failures_total = Counter(
-    "ingestion_maintenance_failures_total", "Pieces of the store's maintenance that failed and are tried again."
+    "ingestion_maintenance_failures_total", "Failed maintenance tasks of the store, which are repeated."
 )
 ingestion_readings_expired_total = Counter("ingestion_readings_expired_total", "Readings removed by retention.")
 ingestion_sequence_gaps_closed_total = Counter(
     "ingestion_sequence_gaps_closed_total",
-    "Gaps in the sequences of sources that left very many, which nothing can fill any more.",
+    "Ranges of missing sequences that no longer accept batches, because their source left too many.",
 )
-ingestion_tails = Gauge("ingestion_tails", "Series whose latest readings are held in memory, since they are asked for.")
-ingestion_machines = Gauge("ingestion_machines", "Machines known.")
+ingestion_tails = Gauge("ingestion_tails", "Queried series whose latest readings are held in memory.")
+ingestion_machines = Gauge("ingestion_machines", "Machines in the store.")
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")
 for _part in ("log", "tables"):
     ingestion_store_bytes.labels(_part)

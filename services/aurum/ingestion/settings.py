@@ -14,43 +14,49 @@ class IngestionSettings(SenderSettings):
 
     store_url: str | None = Field(
         None,
-        description="The store: sqlite:///PATH, or cassandra://HOST,HOST/KEYSPACE?replication=3. By default a file "
-        "below the state directory.",
+        description="URL of the store: sqlite:///PATH or cassandra://HOST,HOST/KEYSPACE?replication=3. The "
+        "default is a file below the state directory.",
     )
-    store_username: str | None = Field(None, description="User of the Cassandra cluster.")
-    store_password: SecretStr | None = Field(None, description="Its password.")
-    store_ca_file: str | None = Field(None, description="Certificates that the cluster's are checked by; sets TLS.")
-    ingestion_host: str = Field("127.0.0.1", description="Address that ingestion listens on.")
+    store_username: str | None = Field(None, description="User name for the Cassandra cluster.")
+    store_password: SecretStr | None = Field(None, description="Password for the Cassandra cluster.")
+    store_ca_file: str | None = Field(
+        None, description="CA certificates of the Cassandra cluster. If set, connections use TLS."
+    )
+    ingestion_host: str = Field("127.0.0.1", description="Address on which ingestion listens.")
     ingestion_port: int = Field(50051, ge=1, le=65535, description="Port of ingestion (gRPC).")
     ingestion_queue_bytes: int = Field(
-        64_000_000, ge=1_000_000, description="Bytes of batches waiting to be stored; more are refused."
+        64_000_000,
+        ge=1_000_000,
+        description="Maximum bytes of batches that wait to be stored. Further batches are refused.",
     )
     ingestion_recent_bytes: int = Field(
-        16_000_000, ge=100_000, description="Bytes of readings gathered in memory before they are packed into segments."
+        16_000_000, ge=100_000, description="Bytes of recent readings in memory that trigger a flush into segments."
     )
-    ingestion_flush_seconds: float = Field(
-        300.0, gt=0, le=86_400, description="Seconds after which they are packed anyway."
-    )
+    ingestion_flush_seconds: float = Field(300.0, gt=0, le=86_400, description="Maximum seconds between two flushes.")
     ingestion_retention_days: float = Field(0.0, ge=0, description="Days that readings are kept; 0 for ever.")
     ingestion_min_free_bytes: int = Field(
-        200_000_000, ge=0, description="Bytes of the store's disk that stay free; below, new readings are refused."
+        200_000_000, ge=0, description="Free bytes of the store's disk below which new readings are refused."
     )
-    ingestion_max_machines: int = Field(100_000, ge=1, description="Machines kept; readings of more are refused.")
+    ingestion_max_machines: int = Field(
+        100_000, ge=1, description="Maximum number of machines. Readings of further machines are refused."
+    )
     ingestion_max_sensors_per_machine: int = Field(
-        10_000, ge=1, description="Sensors kept of a machine; readings of more are refused."
+        10_000, ge=1, description="Maximum number of sensors per machine. Readings of further sensors are refused."
     )
     ingestion_max_sensors_per_site: int = Field(
-        1_000_000, ge=1, description="Sensors kept of a site; readings of more are refused."
+        1_000_000, ge=1, description="Maximum number of sensors per site. Readings of further sensors are refused."
     )
     ingestion_tail_readings: int = Field(
         256,
         ge=1,
         le=65_536,
-        description="Latest readings of a series that is asked for, held in memory; up to 16 times as many where "
-        "questions reach so far back.",
+        description="Number of latest readings held in memory for each queried series, and up to 16 times as "
+        "many where queries reach further back.",
     )
     ingestion_tail_bytes: int = Field(
-        64_000_000, ge=1_000_000, description="Bytes of memory for them; the series not asked for longest goes first."
+        64_000_000,
+        ge=1_000_000,
+        description="Maximum bytes of memory for these readings. The least recently queried series is removed first.",
     )
 
     @field_validator("store_url")

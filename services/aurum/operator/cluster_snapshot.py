@@ -195,4 +195,5 @@ class ClusterSnapshot:
     held: bool = False
 
     def pods_of(self, service: str) -> list[Pod]:
+        """Returns the pods of a service."""
         return [pod for pod in self.pods if pod.service == service]

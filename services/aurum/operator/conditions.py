@@ -58,6 +58,7 @@ class PolicyState:
         return self.refusal is None and (self.rollout is None or self.rollout.state == "Complete")
 
     def has_it(self, pod: Pod) -> bool:
+        """Returns whether a pod has reported that the present generation is in force."""
         report = self.reports.get(pod.uid)
         return report is not None and (self.resource.uid, self.resource.generation) in report.sources
 

@@ -53,6 +53,7 @@ class ServicePlan:
         return self.candidate if self.candidate and pod.uid in self.exposed else self.in_force
 
     def track_of(self, pod: Pod) -> str:
+        """Returns the document that a pod should load: candidate or stable."""
         return "candidate" if self.offered and self.candidate and pod.uid in self.exposed else "stable"
 
     def awaits_candidate(self, pod: Pod) -> bool:

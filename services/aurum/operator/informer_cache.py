@@ -113,10 +113,12 @@ class InformerCache:
 
     @property
     def resources(self) -> tuple[Resource, ...]:
+        """The policy resources."""
         return self._resources.values()
 
     @property
     def pods(self) -> tuple[Pod, ...]:
+        """The running pods of the release."""
         return self._pods.values()
 
     @property

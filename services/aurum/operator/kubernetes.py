@@ -49,9 +49,11 @@ class Cluster:
         return [each for kind in POLICIES.values() async for each in self._list(kind)]
 
     async def pods(self) -> list[dict[str, Any]]:
+        """Returns the pods of the release as JSON."""
         return [each async for each in self._list(Pod, self._labels)]
 
     async def config_maps(self) -> list[dict[str, Any]]:
+        """Returns the ConfigMaps of the release as JSON."""
         return [each async for each in self._list(ConfigMap, self._labels)]
 
     async def workloads(self) -> dict[str, Workload]:
@@ -100,6 +102,7 @@ class Cluster:
         return _plain(done)
 
     async def write_status(self, resource: Resource, status: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes the status of a policy resource and returns the resource as JSON."""
         kind = POLICIES[resource.kind]
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",

@@ -81,6 +81,7 @@ class Parsed:
 
     @property
     def source(self) -> Source:
+        """The resource and generation, as documents name them."""
         resource = self.resource
         return Source(kind=resource.kind, name=resource.name, uid=resource.uid, generation=self.generation)
 
@@ -203,8 +204,10 @@ class Rules:
         )
 
     def telemetry_parts(self, service: str) -> dict[str, Part]:
-        """Returns the telemetry parts of a service by field. Policies that name the service take precedence over
-        general ones."""
+        """Returns the telemetry parts of a service by field.
+
+        Policies that name the service take precedence over general ones.
+        """
         found = {}
         for name in _TELEMETRY_FIELDS:
             part = self.telemetry.get((service, name)) or self.telemetry.get((None, name))

@@ -1,4 +1,4 @@
-"""The specs of the two resources that people edit. Their parts are those of the policy document."""
+"""The specs of the two custom resources. Their parts are those of the policy document."""
 
 from typing import ClassVar, Literal
 
@@ -35,50 +35,68 @@ SECTIONS = (
 
 
 class TargetRef(PolicyPart):
-    """Calls to a service: all of them, those of one method, those of one client."""
+    """The calls to a service, to one of its methods, or from one client."""
 
-    service: str = Field(pattern=_NAME, max_length=63, description="The service that is called, such as prediction.")
+    service: str = Field(pattern=_NAME, max_length=63, description="Called service, such as prediction.")
     method: str | None = Field(
-        None, pattern=r"^[A-Za-z]+$", max_length=63, description="Only this method, such as Predict."
+        None,
+        pattern=r"^[A-Za-z]+$",
+        max_length=63,
+        description="Called method, such as Predict. The default is all methods.",
     )
-    client: str | None = Field(None, pattern=_NAME, max_length=63, description="Only calls of this service.")
+    client: str | None = Field(
+        None, pattern=_NAME, max_length=63, description="Calling service. The default is all services."
+    )
 
 
 class ServiceRef(PolicyPart):
     """A service."""
 
-    service: str = Field(pattern=_NAME, max_length=63, description="Its name, such as prediction.")
+    service: str = Field(pattern=_NAME, max_length=63, description="Name of the service, such as prediction.")
 
 
 class Selector(PolicyPart):
-    """Services by the labels of their Kubernetes Services."""
+    """Services selected by the labels of their Kubernetes Services."""
 
-    match_labels: dict[str, str] = Field(min_length=1, max_length=16, description="Labels that all must have.")
+    match_labels: dict[str, str] = Field(
+        min_length=1, max_length=16, description="Labels that a Service must have. All must match."
+    )
 
 
 class GuardSpec(PolicyPart):
-    """What must hold on the pods that have the new generation; the first that does not takes it back."""
+    """Conditions for the pods that have the new generation. The first violation triggers the rollback."""
 
     error_ratio: float | None = Field(
-        0.05, gt=0, le=1, description="Share of their calls to the targets that the server fails or refuses."
+        0.05,
+        gt=0,
+        le=1,
+        description="Maximum share of the pods' calls to the targets that the server fails or refuses.",
     )
-    p99: Duration | None = Field(None, gt=0, le=600, description="99th percentile of the time that those calls take.")
-    breaker_open: bool = Field(True, description="Whether an open breaker to a target takes it back.")
+    p99: Duration | None = Field(
+        None, gt=0, le=600, description="Maximum 99th percentile of the duration of these calls."
+    )
+    breaker_open: bool = Field(True, description="Whether an open breaker to a target triggers the rollback.")
     query: str | None = Field(
         None,
         min_length=1,
         max_length=2048,
-        description="PromQL that yields a series when it does harm; `$pods` is a regular expression of the pods.",
+        description="PromQL expression that triggers the rollback if it returns a series. `$pods` is a regular "
+        "expression of the pods.",
     )
 
 
 class RolloutSpec(PolicyPart):
-    """How a new generation reaches the pods: a few first, watched in Prometheus, then more."""
+    """How a new generation reaches the pods: in steps, observed by Prometheus queries."""
 
     steps: tuple[int, ...] = Field(
-        (10, 50, 100), min_length=1, max_length=10, description="Per cent of the pods, rising, the last one 100."
+        (10, 50, 100),
+        min_length=1,
+        max_length=10,
+        description="Percentages of the pods, in ascending order. The last one must be 100.",
     )
-    pause: Duration = Field(Seconds(30.0), ge=0, le=86_400, description="How long each step is watched.")
+    pause: Duration = Field(
+        Seconds(30.0), ge=0, le=86_400, description="Duration for which the guard observes each step."
+    )
     guard: GuardSpec = Field(default_factory=GuardSpec)
 
     item_bounds: ClassVar[dict[str, tuple[int, int]]] = {"steps": (1, 100)}
@@ -94,12 +112,15 @@ class RolloutSpec(PolicyPart):
 
 
 class ResiliencePolicySpec(PolicyPart):
-    """How calls to services are made. A part that is not given stays as less specific policies and the defaults say."""
+    """Policies of calls to services. Omitted parts are taken from less specific policies and from the defaults."""
 
-    target_refs: tuple[TargetRef, ...] = Field((), min_length=1, max_length=16, description="Which calls it governs.")
+    target_refs: tuple[TargetRef, ...] = Field(
+        (), min_length=1, max_length=16, description="Calls that the policy governs."
+    )
     selector: Selector | None = None
     mode: Literal["Enforce", "Shadow"] = Field(
-        "Enforce", description="Shadow: it decides beside what is in force, is measured, and enforces nothing."
+        "Enforce",
+        description="Enforce puts the policy in force. Shadow makes decisions without enforcing them, and counts them.",
     )
     retry: RetrySpec | None = None
     hedge: HedgeSpec | None = None
@@ -128,11 +149,13 @@ class ResiliencePolicySpec(PolicyPart):
 
 
 class TelemetryPolicySpec(PolicyPart):
-    """How much services tell of themselves. Without targetRefs and selector, all of them."""
+    """Verbosity of the telemetry of services. Without targetRefs and selector, the policy applies to all services."""
 
-    target_refs: tuple[ServiceRef, ...] = Field((), min_length=1, max_length=16, description="Which services.")
+    target_refs: tuple[ServiceRef, ...] = Field(
+        (), min_length=1, max_length=16, description="Services that the policy governs."
+    )
     selector: Selector | None = None
-    log_level: LogLevel | None = Field(None, description="Least severity that is logged.")
+    log_level: LogLevel | None = Field(None, description="Lowest severity that is logged.")
     sampling_ratio: float | None = Field(None, ge=0, le=1, description="Share of new traces that are recorded.")
 
 

@@ -61,8 +61,10 @@ def custom_resource_definitions() -> dict[str, str]:
 
 
 def schema_of(model: type[PolicyPart]) -> Schema:
-    """The structural schema of a model; without defaults for parts that are models themselves, so that a part which is
-    not given stays absent."""
+    """Returns the structural schema of a model.
+
+    Parts that are models themselves have no default, so that an omitted part stays absent.
+    """
     properties, required = {}, []
     for name, field in model.model_fields.items():
         shown = field.alias or name

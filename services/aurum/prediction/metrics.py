@@ -8,11 +8,11 @@ from aurum.heuristics.metrics import ml_predictions_total
 from aurum.runtime.metrics import FAST, bounded, exemplar
 
 ml_prediction_duration_seconds = Histogram(
-    "ml_prediction_duration_seconds", "Time of the model for one call.", ["machine_type"], buckets=FAST
+    "ml_prediction_duration_seconds", "Time of one call of the model.", ["machine_type"], buckets=FAST
 )
 ml_prediction_risk_score = Histogram(
     "ml_prediction_risk_score",
-    "Risk scores that were predicted.",
+    "Predicted risk scores.",
     ["machine_type"],
     buckets=(0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )
@@ -28,48 +28,55 @@ prediction_feature_drift = Gauge(
 )
 prediction_feature_changes_total = Counter(
     "prediction_feature_changes_total",
-    "Changes of a main feature's mean over the predictions (ADWIN).",
+    "Detected changes of a main feature's mean (ADWIN).",
     ["machine_type", "feature"],
 )
 prediction_shadow_risk_difference = Histogram(
     "prediction_shadow_risk_difference",
-    "How far the shadow model's risk is from the champion's.",
+    "Absolute difference between the risk of the shadow model and that of the champion.",
     ["machine_type"],
     buckets=(0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
 )
 prediction_batch_size = Histogram(
-    "prediction_batch_size", "Predictions that the model made in one call.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+    "prediction_batch_size", "Number of predictions per call of the model.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
 prediction_batch_waiting = Gauge("prediction_batch_waiting", "Predictions that wait for the model.")
 prediction_batch_refused_total = Counter(
     "prediction_batch_refused_total", "Predictions refused because too many waited for the model."
 )
 prediction_rescored_total = Counter(
-    "prediction_rescored_total", "Looks at past predictions for readings that came late.", ["result"]
+    "prediction_rescored_total", "Checks of stored predictions for readings that arrived late.", ["result"]
 )
 prediction_out_of_range_ratio = Gauge(
     "prediction_out_of_range_ratio",
-    "Share of the latest predictions with a main feature beyond all that the model saw in training.",
+    "Share of the latest predictions with a main feature outside the range of the training data.",
     ["machine_type"],
 )
 prediction_model_calibration_error = Gauge(
     "prediction_model_calibration_error",
-    "Expected calibration error of the active model's risk, on runs that its calibration had not seen.",
+    "Expected calibration error of the active model's risk, on held-out runs.",
     ["machine_type"],
 )
 prediction_model_interval_coverage = Gauge(
     "prediction_model_interval_coverage",
-    "Share of the lives left that the active model's intervals held, on runs that they had not seen.",
+    "Share of the true remaining lives within the active model's intervals, on held-out runs.",
     ["machine_type"],
 )
-prediction_history_dropped_total = Counter(
-    "prediction_history_dropped_total", "Predictions that could not be written down."
-)
+prediction_history_dropped_total = Counter("prediction_history_dropped_total", "Predictions that could not be stored.")
 
 
 def track_prediction(
     machine_type: str, model_version: str, duration: float, risk_score: float, degraded: bool = False
 ) -> None:
+    """Counts a prediction.
+
+    Args:
+        machine_type: The type of the machine.
+        model_version: The version of the model, or `rule`.
+        duration: Seconds that the prediction took.
+        risk_score: The predicted risk, from 0 to 1.
+        degraded: Whether the risk does not come from a model.
+    """
     kind = bounded("machine_type", machine_type)
     version = bounded("model_version", model_version, limit=200)
     ml_predictions_total.labels(kind, version, str(degraded).lower()).inc(exemplar=exemplar())
@@ -78,7 +85,14 @@ def track_prediction(
 
 
 def track_predictions(machine_type: str, model_version: str, duration: float, risk_scores: Iterable[float]) -> None:
-    """Many by one model, which took `duration` seconds together."""
+    """Counts the predictions of one call of a model.
+
+    Args:
+        machine_type: The type of the machines.
+        model_version: The version of the model.
+        duration: Seconds that the call took.
+        risk_scores: The predicted risks, from 0 to 1.
+    """
     kind = bounded("machine_type", machine_type)
     risk = ml_prediction_risk_score.labels(kind)
     count = 0
@@ -91,24 +105,26 @@ def track_predictions(machine_type: str, model_version: str, duration: float, ri
 
 
 def track_drift(machine_type: str, psi: float, out_of_range: float) -> None:
+    """Sets the largest stability index of a model's features and the share of predictions out of range."""
     kind = bounded("machine_type", machine_type)
     prediction_drift.labels(kind).set(psi)
     prediction_out_of_range_ratio.labels(kind).set(out_of_range)
 
 
 def track_feature_drift(machine_type: str, feature: str, psi: float, changes: int) -> None:
-    """changes: since the last call."""
+    """Sets the stability index of a feature and counts the `changes` of its mean since the last call."""
     labels = bounded("machine_type", machine_type), bounded("feature", feature, limit=400)
     prediction_feature_drift.labels(*labels).set(psi)
     prediction_feature_changes_total.labels(*labels).inc(changes)
 
 
 def track_shadow(machine_type: str, difference: float) -> None:
+    """Records the absolute difference in risk between champion and shadow model."""
     prediction_shadow_risk_difference.labels(bounded("machine_type", machine_type)).observe(difference, exemplar())
 
 
 def track_model(machine_type: str, calibration_error: float, interval_coverage: float) -> None:
-    """A model serves, with what its card says of it."""
+    """Sets the quality of a new champion, as stated in its card."""
     kind = bounded("machine_type", machine_type)
     prediction_model_calibration_error.labels(kind).set(calibration_error)
     prediction_model_interval_coverage.labels(kind).set(interval_coverage)

@@ -7,7 +7,10 @@ from aurum.runtime.metrics import FAST, bounded, exemplar
 data_ingestion_total = Counter("data_ingestion_total", "Readings received.", ["transport", "result"])
 data_ingestion_errors_total = Counter("data_ingestion_errors_total", "Batches refused.", ["transport", "reason"])
 data_ingestion_duration_seconds = Histogram(
-    "data_ingestion_duration_seconds", "Time from a batch's arrival until it is durable.", ["transport"], buckets=FAST
+    "data_ingestion_duration_seconds",
+    "Time from the arrival of a batch until it is durable.",
+    ["transport"],
+    buckets=FAST,
 )
 for _result in ("accepted", "duplicate"):
     for _transport in ("stream", "unary"):

@@ -28,6 +28,7 @@ def code_of(error: BaseException) -> str:
 
 
 def no_retry_after(error: BaseException) -> float | None:
+    """Returns None, for transports whose errors never ask to wait."""
     return None
 
 

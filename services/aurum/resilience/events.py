@@ -21,8 +21,13 @@ EventKind = Literal[
 
 
 class Event(NamedTuple):
-    """An event of a policy. policy: Name of the breaker, budget, limit or retry policy. value: Its meaning depends on
-    the kind."""
+    """An event of a policy.
+
+    Attributes:
+        kind: Kind of the event.
+        policy: Name of the breaker, budget, limit or retry policy.
+        value: Detail whose meaning depends on the kind.
+    """
 
     kind: EventKind
     policy: str
@@ -32,7 +37,8 @@ class Event(NamedTuple):
 class Emit(Protocol):
     """A function that accepts events, like `emit`."""
 
-    def __call__(self, kind: EventKind, policy: str, value: str = "") -> None: ...
+    def __call__(self, kind: EventKind, policy: str, value: str = "") -> None:
+        """Sends an event."""
 
 
 Listener = Callable[[Event], None]
@@ -41,10 +47,12 @@ _failed: set[str] = set()  # names of callbacks whose first error has been logge
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
-    """Calls `listener` for each further event, on the thread of the event. Returns a function that ends the
-    subscription.
+    """Calls `listener` for each further event, on the thread of the event.
 
     Errors of a listener are logged. They reach neither the other listeners nor the call that caused the event.
+
+    Returns:
+        A function that ends the subscription.
     """
     listeners.append(listener)
     return lambda: listeners.remove(listener)
@@ -70,8 +78,7 @@ def deliver(callback: Callable[..., object], *arguments: Any, **named: Any) -> N
 
 
 def _report(callback: Callable[..., object]) -> None:
-    """Logs the current exception. The first error of a callback is logged with its traceback at ERROR, later ones at
-    DEBUG.
+    """Logs the current exception of a callback: the first one with traceback at ERROR, later ones at DEBUG.
 
     An error may occur at each call, so repeating it at ERROR would flood the log.
     """

@@ -13,6 +13,8 @@ _SAMPLE_CALLS = 10  # fewest calls in a sample, unless one was dropped
 
 
 class LimitAlgorithm(Protocol):
+    """Derives the limit on the calls in progress from the calls that ended. limit: The present limit."""
+
     limit: float
 
     def ended(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
@@ -26,11 +28,13 @@ class LimitAlgorithm(Protocol):
         """
 
     def found(self) -> float:
-        """The limit that the algorithm has found so far."""
+        """Returns the limit that has been determined so far, without temporary reductions."""
 
     def take_over(self, before: "LimitAlgorithm") -> None:
-        """Continues from the limit of another algorithm, within this one's bounds. Samples are kept if both are of the
-        same kind."""
+        """Continues from the limit of another algorithm, within this one's bounds.
+
+        Samples are kept if both are of the same kind.
+        """
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class Aimd:
     _sample: _Sample = field(default_factory=_Sample)
 
     def ended(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
+        """Records an ended call and returns whether the limit has changed, see LimitAlgorithm."""
         if not self._sample.add(now, seconds, in_flight, dropped):
             return False
         sample, self._sample = self._sample, _Sample()
@@ -88,9 +93,11 @@ class Aimd:
         return int(self.limit) != int(before)
 
     def found(self) -> float:
+        """Returns the present limit, which is never reduced temporarily."""
         return self.limit
 
     def take_over(self, before: LimitAlgorithm) -> None:
+        """Continues from the limit of another algorithm, and from its samples if it is Aimd too."""
         self.limit = _within(self.least, before.found(), self.most)
         if isinstance(before, Aimd):
             self._sample = replace(before._sample)
@@ -119,6 +126,7 @@ class Vegas:
     _resume: float | None = None  # the limit to restore after a sample with half of it
 
     def ended(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
+        """Records an ended call and returns whether the limit has changed, see LimitAlgorithm."""
         if not self._sample.add(now, seconds, in_flight, dropped):
             return False
         sample, self._sample = self._sample, _Sample()
@@ -136,9 +144,11 @@ class Vegas:
         return int(self.limit) != int(before)
 
     def found(self) -> float:
+        """Returns the limit without the temporary halving."""
         return self.limit if self._resume is None else self._resume
 
     def take_over(self, before: LimitAlgorithm) -> None:
+        """Continues from the limit of another algorithm, and from its samples and durations if it is Vegas too."""
         if not isinstance(before, Vegas):
             self.limit = _within(self.least, before.found(), self.most)
             return

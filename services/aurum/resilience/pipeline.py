@@ -126,10 +126,12 @@ class Pipeline:
 
     @property
     def limit(self) -> ConcurrencyLimit:
+        """The limit on the calls in progress."""
         return self._limit
 
     @property
     def retry(self) -> RetryPolicy:
+        """The retry policy."""
         return self._plan.retry
 
     def configure(self, policy: Policy, name: str | None = None) -> None:

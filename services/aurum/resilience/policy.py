@@ -1,7 +1,7 @@
-"""The policy document: which policies govern which calls. One source for the file that people edit and for /policy.
+"""The policy document: which policies govern which calls. The models serve the file that people edit and /policy.
 
-Durations are numbers with a unit (250ms, 2s, 5m). Names are written as in Kubernetes (maxAttempts); max_attempts is
-understood too.
+Durations are numbers with a unit (250ms, 2s, 5m). Names are written as in Kubernetes (maxAttempts). The names of the
+attributes (max_attempts) are accepted too.
 """
 
 import fnmatch
@@ -26,11 +26,11 @@ _LONGEST_PROBLEM = 500  # characters: a value that is wrong may be as long as it
 
 
 class PolicyError(ValueError):
-    """A policy document that cannot be used; the message names the file and the path of the field."""
+    """An invalid policy document. The message names the file and the path of the field."""
 
 
 class ContradictionError(ValueError):
-    """Values that exclude each other. field: the path of one of them, from where the check is made."""
+    """Contradictory values. field: Path of one of them, relative to the model that is checked."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
@@ -38,27 +38,32 @@ class ContradictionError(ValueError):
 
 
 class PolicyPart(BaseModel):
-    """Names as in Kubernetes, nothing unknown, never changed."""
+    """Base of all parts of a document: immutable, with names as in Kubernetes, and without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
 class RetrySpec(PolicyPart):
-    """When a call is tried again: only calls that may be repeated are, and only within the budget."""
+    """Retries of failed calls. Only calls that may be repeated are retried, within the retry budget."""
 
-    max_attempts: int = Field(3, ge=1, le=10, description="Calls in all, the first one included.")
+    max_attempts: int = Field(3, ge=1, le=10, description="Maximum number of attempts of a call, including the first.")
     base_delay: Duration = Field(
-        Seconds(0.1), ge=0, le=60, description="Bound of the first backoff; it doubles each time."
+        Seconds(0.1), ge=0, le=60, description="Upper bound of the first backoff. It doubles with each attempt."
     )
     max_delay: Duration = Field(
-        Seconds(2.0), ge=0, le=300, description="Largest bound of a backoff. The wait is drawn evenly from 0 on."
+        Seconds(2.0),
+        ge=0,
+        le=300,
+        description="Largest upper bound of a backoff. The delay is random between 0 and the bound.",
     )
     retry_on: tuple[Code, ...] = Field(
         TRANSIENT,
-        description="Status codes that are worth another attempt.",
+        description="Status codes that are retried.",
     )
-    budget_ratio: float = Field(0.2, ge=0, le=1, description="Retries and hedges allowed per call, over all calls.")
-    budget_floor: float = Field(1.0, ge=0, le=1000, description="Retries per second allowed in any case.")
+    budget_ratio: float = Field(
+        0.2, ge=0, le=1, description="Retries and hedges allowed per call, averaged over all calls."
+    )
+    budget_floor: float = Field(1.0, ge=0, le=1000, description="Retries per second that are always allowed.")
 
     @model_validator(mode="after")
     def _delays_in_order(self) -> "RetrySpec":
@@ -67,42 +72,71 @@ class RetrySpec(PolicyPart):
 
 
 class HedgeSpec(PolicyPart):
-    """A second attempt beside one that takes long; the first answer counts. Only for calls that may be repeated."""
+    """A second attempt in parallel to a slow one. The first answer counts. Only repeatable calls are hedged."""
 
-    delay: Duration = Field(description="Time after which the next attempt starts; the usual p95 is a good one.")
-    max_attempts: int = Field(2, ge=2, le=5, description="Attempts at the same time, the first one included.")
+    delay: Duration = Field(
+        description="Time after which the next attempt starts. The 95th percentile of the call's duration is a "
+        "good value."
+    )
+    max_attempts: int = Field(2, ge=2, le=5, description="Maximum number of concurrent attempts, including the first.")
 
 
 class CircuitBreakerSpec(PolicyPart):
-    """When calls to a dependency are refused."""
+    """Conditions under which calls to a failing target are refused."""
 
-    enabled: bool = Field(True, description="False lets every call through and remembers nothing.")
+    enabled: bool = Field(
+        True, description="Whether the breaker is in use. If false, all calls pass and nothing is recorded."
+    )
     mode: Literal["consecutive", "count", "time"] = Field(
         "consecutive",
-        description="What opens it: failures in a row, a share of the last calls, a share of the last seconds.",
+        description="Condition that opens the breaker: failures in a row, a share of the last calls, or a share "
+        "of the calls of the last seconds.",
     )
-    fail_max: int = Field(5, ge=1, le=10_000, description="consecutive: failures in a row that open it.")
-    window_calls: int = Field(100, ge=1, le=100_000, description="count: calls in the window.")
+    fail_max: int = Field(
+        5, ge=1, le=10_000, description="consecutive: number of failures in a row that open the breaker."
+    )
+    window_calls: int = Field(100, ge=1, le=100_000, description="count: number of calls in the window.")
     window: Duration = Field(Seconds(10.0), gt=0, le=3600, description="time: length of the window.")
-    failure_rate: float = Field(0.5, gt=0, le=1, description="count, time: share of failures that opens it.")
-    slow_call: Duration | None = Field(
-        None, gt=0, le=600, description="A call that takes as long is slow, from that moment on."
+    failure_rate: float = Field(
+        0.5, gt=0, le=1, description="count, time: share of failed calls that opens the breaker."
     )
-    slow_call_rate: float = Field(1.0, gt=0, le=1, description="count, time: share of slow calls that opens it.")
-    minimum_calls: int = Field(20, ge=1, le=100_000, description="count, time: calls before a share means anything.")
+    slow_call: Duration | None = Field(
+        None,
+        gt=0,
+        le=600,
+        description="Duration from which a call is slow. A call in progress counts as slow from that moment.",
+    )
+    slow_call_rate: float = Field(
+        1.0, gt=0, le=1, description="count, time: share of slow calls that opens the breaker."
+    )
+    minimum_calls: int = Field(
+        20,
+        ge=1,
+        le=100_000,
+        description="count, time: minimum number of calls in the window before the breaker can open.",
+    )
     failure_codes: tuple[Code, ...] = Field(
         OUTAGES,
         description="Status codes that count as failures.",
     )
     open: Duration = Field(
-        Seconds(5.0), ge=0, le=3600, description="How long it stays open. Not below the timeout of an attempt."
+        Seconds(5.0),
+        ge=0,
+        le=3600,
+        description="Duration of the open state. It should be at least the timeout of an attempt.",
     )
-    open_jitter: float = Field(0.1, ge=0, lt=1, description="Share of that by which it varies at random.")
-    open_growth: float = Field(1.5, ge=1, le=10, description="Factor each time that a probe has failed.")
-    max_open: Duration = Field(Seconds(60.0), ge=0, le=86400, description="Longest time that it stays open.")
-    half_open_probes: int = Field(1, ge=1, le=100, description="Calls let through when half-open; all must succeed.")
+    open_jitter: float = Field(0.1, ge=0, lt=1, description="Share of the open duration by which it varies at random.")
+    open_growth: float = Field(
+        1.5, ge=1, le=10, description="Factor by which the open duration grows after each failed probe."
+    )
+    max_open: Duration = Field(Seconds(60.0), ge=0, le=86400, description="Maximum duration of the open state.")
+    half_open_probes: int = Field(
+        1, ge=1, le=100, description="Number of probes in the half-open state. All must succeed to close the breaker."
+    )
     force: Literal["open", "closed"] | None = Field(
-        None, description="open refuses every call, closed lets every call through; for operators."
+        None,
+        description="Fixed state: open refuses all calls, closed lets all calls pass. It is meant for manual "
+        "intervention.",
     )
 
     @model_validator(mode="after")
@@ -113,7 +147,7 @@ class CircuitBreakerSpec(PolicyPart):
         return self
 
     def config(self) -> BreakerConfig:
-        """The same, as the breaker takes it."""
+        """Returns the configuration of the breaker."""
         return BreakerConfig(
             mode=self.mode,
             fail_max=self.fail_max,
@@ -133,15 +167,21 @@ class CircuitBreakerSpec(PolicyPart):
 
 
 class TimeoutSpec(PolicyPart):
-    """How long a call may take."""
+    """Maximum durations of a call and of its parts."""
 
-    deadline: Duration = Field(Seconds(5.0), gt=0, le=600, description="All attempts and the waits between them.")
-    attempt: Duration = Field(Seconds(2.0), gt=0, le=600, description="One attempt; shorter if the deadline is near.")
-    connect: Duration = Field(Seconds(0.5), gt=0, le=600, description="Wait for a connection, within the attempt.")
-    read: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: wait for data.")
-    write: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: wait for room to send.")
-    pool: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: wait for a free connection.")
-    db: Duration = Field(Seconds(10.0), gt=0, le=600, description="Store: one statement; then it is interrupted.")
+    deadline: Duration = Field(
+        Seconds(5.0), gt=0, le=600, description="Time for all attempts, including the delays between them."
+    )
+    attempt: Duration = Field(
+        Seconds(2.0), gt=0, le=600, description="Timeout of one attempt. It is shorter if the deadline is near."
+    )
+    connect: Duration = Field(Seconds(0.5), gt=0, le=600, description="Timeout for a connection, within the attempt.")
+    read: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: timeout for receiving data.")
+    write: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: timeout for sending data.")
+    pool: Duration = Field(Seconds(2.0), gt=0, le=600, description="HTTP: timeout for a free connection of the pool.")
+    db: Duration = Field(
+        Seconds(10.0), gt=0, le=600, description="Store: timeout of one statement, after which it is interrupted."
+    )
 
     @model_validator(mode="after")
     def _attempt_within_deadline(self) -> "TimeoutSpec":
@@ -151,11 +191,13 @@ class TimeoutSpec(PolicyPart):
 
 
 class BulkheadSpec(PolicyPart):
-    """How many calls may be in progress at a time."""
+    """Fixed limit on the calls in progress."""
 
-    max_concurrent: int = Field(256, ge=1, le=100_000, description="Calls in progress.")
-    max_queued: int = Field(0, ge=0, le=100_000, description="Calls that wait for a place; more are refused.")
-    max_wait: Duration = Field(Seconds(0.0), ge=0, le=60, description="Longest wait for a place.")
+    max_concurrent: int = Field(256, ge=1, le=100_000, description="Maximum number of calls in progress.")
+    max_queued: int = Field(
+        0, ge=0, le=100_000, description="Maximum number of queued calls. Further calls are refused."
+    )
+    max_wait: Duration = Field(Seconds(0.0), ge=0, le=60, description="Maximum time in the queue.")
 
     @model_validator(mode="after")
     def _queue_can_be_waited_in(self) -> "BulkheadSpec":
@@ -165,16 +207,16 @@ class BulkheadSpec(PolicyPart):
 
 
 class AdaptiveConcurrencySpec(PolicyPart):
-    """A limit on the calls in progress that follows what the target can take."""
+    """Limit on the calls in progress that adapts to the capacity of the target."""
 
     algorithm: Literal["vegas", "aimd"] = Field(
         "vegas",
-        description="vegas looks at how much longer calls take than the fastest; aimd at refusals and timeouts.",
+        description="vegas compares the duration of calls with the fastest ones. aimd reacts to refusals and timeouts.",
     )
-    initial_limit: int = Field(20, ge=1, le=100_000, description="Where it begins.")
-    min_limit: int = Field(4, ge=1, le=100_000, description="It never goes below.")
-    max_limit: int = Field(256, ge=1, le=100_000, description="It never goes above.")
-    slow_call: Duration | None = Field(None, gt=0, le=600, description="aimd: mean duration taken for overload.")
+    initial_limit: int = Field(20, ge=1, le=100_000, description="Initial limit.")
+    min_limit: int = Field(4, ge=1, le=100_000, description="Minimum limit.")
+    max_limit: int = Field(256, ge=1, le=100_000, description="Maximum limit.")
+    slow_call: Duration | None = Field(None, gt=0, le=600, description="aimd: mean duration that counts as overload.")
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> "AdaptiveConcurrencySpec":
@@ -185,25 +227,30 @@ class AdaptiveConcurrencySpec(PolicyPart):
         return self
 
     def new(self) -> LimitAlgorithm:
-        """The algorithm, at its beginning."""
+        """Returns the algorithm in its initial state."""
         if self.algorithm == "vegas":
             return Vegas(self.initial_limit, self.min_limit, self.max_limit)
         return Aimd(self.initial_limit, self.min_limit, self.max_limit, self.slow_call or math.inf)
 
 
 class FallbackSpec(PolicyPart):
-    """What answers when the call cannot be made; where a service has such answers, and always marked as degraded."""
+    """Answers in place of a failed call, where a service has them. They are always marked as degraded."""
 
-    last_good: bool = Field(True, description="The last good answer, with its age.")
-    last_good_max_age: Duration = Field(Seconds(600.0), gt=0, le=86400, description="Older answers are not used.")
-    rule: bool = Field(True, description="After that, the answer of a rule, where the service has one.")
+    last_good: bool = Field(True, description="Whether the last good answer is used, with its age.")
+    last_good_max_age: Duration = Field(
+        Seconds(600.0), gt=0, le=86400, description="Maximum age of the last good answer."
+    )
+    rule: bool = Field(
+        True, description="Whether the answer of the fallback rule is used after that, where the service has one."
+    )
 
 
 class Policy(PolicyPart):
     """The policies of the calls to one target."""
 
     target: str = Field(
-        description="`client/server/Method`; each part may be a shell pattern, such as `api/prediction/*`."
+        description="Calls that the policy governs, as `client/server/Method`. Each part may be a shell pattern, "
+        "such as `api/prediction/*`."
     )
     retry: RetrySpec = Field(default_factory=RetrySpec)
     hedge: HedgeSpec | None = None
@@ -237,7 +284,7 @@ class Policy(PolicyPart):
         return self
 
     def warnings(self) -> list[str]:
-        """What can be used and is hardly meant, each as a sentence that begins with the path of its field."""
+        """Returns warnings about unusual values, as sentences that begin with the path of the field."""
         breaker, timeout = self.circuit_breaker, self.timeout
         longest = {"attempt": min(timeout.attempt, timeout.deadline)}
         if "db" in timeout.model_fields_set:  # the policy of a store, whose attempts are statements
@@ -251,7 +298,7 @@ class Policy(PolicyPart):
         ]
 
     def limit(self) -> LimitConfig:
-        """The limit on calls in progress."""
+        """Returns the limit on the calls in progress."""
         adaptive = self.adaptive_concurrency
         return LimitConfig(
             adaptive.initial_limit if adaptive else self.bulkhead.max_concurrent,
@@ -262,12 +309,14 @@ class Policy(PolicyPart):
 
 
 class SharesSpec(PolicyPart):
-    """Which share of the limit each class of calls may use, so that places stay free for what matters more."""
+    """Share of the limit that each class of calls may use. The rest is reserved for more critical classes."""
 
-    alarm: float = Field(1.0, gt=0, le=1, description="Alarms and health checks.")
-    telemetry: float = Field(0.95, gt=0, le=1, description="Readings and registrations.")
-    query: float = Field(0.9, gt=0, le=1, description="What people and other services ask; all that states no class.")
-    batch: float = Field(0.7, gt=0, le=1, description="Work that can wait, such as scoring in the background.")
+    alarm: float = Field(1.0, gt=0, le=1, description="Share for alarms and health checks.")
+    telemetry: float = Field(0.95, gt=0, le=1, description="Share for readings and registrations.")
+    query: float = Field(
+        0.9, gt=0, le=1, description="Share for queries of people and other services, and for calls without a class."
+    )
+    batch: float = Field(0.7, gt=0, le=1, description="Share for work that can wait, such as background scoring.")
 
     @model_validator(mode="after")
     def _in_order(self) -> "SharesSpec":
@@ -278,11 +327,13 @@ class SharesSpec(PolicyPart):
 
 
 class AdmissionSpec(PolicyPart):
-    """What a server does with more unary calls than it can handle: the less critical wait or are refused first."""
+    """Limit on the unary calls of a server. Beyond it, the less critical calls are queued or refused first."""
 
-    max_concurrent: int = Field(256, ge=1, le=100_000, description="Calls handled at a time.")
-    max_queued: int = Field(64, ge=0, le=100_000, description="Calls that wait for a place; more are refused.")
-    max_wait: Duration = Field(Seconds(0.1), ge=0, le=60, description="Longest wait for a place.")
+    max_concurrent: int = Field(256, ge=1, le=100_000, description="Maximum number of calls in progress.")
+    max_queued: int = Field(
+        64, ge=0, le=100_000, description="Maximum number of queued calls. Further calls are refused."
+    )
+    max_wait: Duration = Field(Seconds(0.1), ge=0, le=60, description="Maximum time in the queue.")
     shares: SharesSpec = Field(default_factory=SharesSpec)
     adaptive_concurrency: AdaptiveConcurrencySpec | None = None
 
@@ -298,6 +349,7 @@ class AdmissionSpec(PolicyPart):
         return self
 
     def limit(self) -> LimitConfig:
+        """Returns the limit on the calls in progress, with the shares of the classes."""
         adaptive = self.adaptive_concurrency
         shares = self.shares
         return LimitConfig(
@@ -310,22 +362,26 @@ class AdmissionSpec(PolicyPart):
 
 
 class ServerPolicy(PolicyPart):
-    """What a service does as a server."""
+    """The policy of a service as a server."""
 
-    server: str = Field(min_length=1, description="Name of the service; may be a shell pattern.")
+    server: str = Field(min_length=1, description="Name of the service. It may be a shell pattern.")
     admission: AdmissionSpec = Field(default_factory=AdmissionSpec)
 
 
 class PolicyDocument(PolicyPart):
-    """All policies of a system. The first policy whose target matches a call governs it; so for servers."""
+    """All policies of a system. The first policy whose target matches a call governs it. The same holds for servers."""
 
-    uid: str = Field("built-in", max_length=200, description="Identity of the document.")
-    generation: int = Field(0, ge=0, le=MAX_INT64, description="Grows with each change; 0 for the built-in defaults.")
+    uid: str = Field("built-in", max_length=200, description="Identifier of the document.")
+    generation: int = Field(
+        0, ge=0, le=MAX_INT64, description="Number that grows with each change; 0 for the built-in defaults."
+    )
     policies: tuple[Policy, ...] = ()
     servers: tuple[ServerPolicy, ...] = ()
-    default: Policy | None = Field(None, description="For calls that none matches; without it the settings apply.")
+    default: Policy | None = Field(
+        None, description="Policy of the calls that no other policy matches. Without it the settings apply."
+    )
     shadows: tuple[Policy, ...] = Field(
-        (), description="Policies that decide beside those in force, are measured, and enforce nothing."
+        (), description="Policies that make decisions without enforcing them. Their decisions are counted."
     )
 
     @model_validator(mode="after")
@@ -336,20 +392,20 @@ class PolicyDocument(PolicyPart):
         return self
 
     def for_call(self, client: str, server: str, method: str) -> Policy | None:
-        """The policy of a call; None if the document says nothing of it."""
+        """Returns the policy of a call, or None if the document has none."""
         name = f"{client}/{server}/{method}"
         return next((policy for policy in self.policies if fnmatch.fnmatchcase(name, policy.target)), self.default)
 
     def shadow_of(self, name: str) -> Policy | None:
-        """The policy that decides beside the one in force; name: client/server/Method."""
+        """Returns the shadow policy of a call, or None. name: client/server/Method."""
         return next((shadow for shadow in self.shadows if fnmatch.fnmatchcase(name, shadow.target)), None)
 
     def for_server(self, server: str) -> ServerPolicy | None:
-        """What the document says of a server, if anything."""
+        """Returns the policy of a server, or None if the document has none."""
         return next((each for each in self.servers if fnmatch.fnmatchcase(server, each.server)), None)
 
     def warnings(self) -> list[str]:
-        """What can be used and is hardly meant, each as a sentence that begins with the path of its field."""
+        """Returns warnings about unusual values, as sentences that begin with the path of the field."""
         named = {f"policies[{index}]": policy for index, policy in enumerate(self.policies)}
         named |= {f"shadows[{index}]": policy for index, policy in enumerate(self.shadows)}
         if self.default is not None:
@@ -358,7 +414,7 @@ class PolicyDocument(PolicyPart):
 
     @property
     def content_hash(self) -> str:
-        """Identifies the content, whatever the layout of the file that it came from."""
+        """Hash of the content, independent of the layout of the file."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
 
 
@@ -366,24 +422,23 @@ D = TypeVar("D", bound=PolicyDocument)
 
 
 def parse_policy_document(text: str, source: str) -> PolicyDocument:
-    """Parses a YAML policy document.
+    """Parses a YAML policy document. It raises no other errors than PolicyError.
 
     Args:
         text: The document.
         source: Where it came from, for errors.
 
     Raises:
-        PolicyError: The document is invalid. The message has the source, the field and the line. Nothing else is raised.
+        PolicyError: The document is invalid. The message has the source, the field and the line.
     """
     return parse_document(PolicyDocument, text, source)
 
 
 def load_policy_document(path: Path) -> PolicyDocument:
-    """Loads a policy file.
+    """Loads a policy file. It raises no other errors than PolicyError.
 
     Raises:
-        PolicyError: The file cannot be read or is invalid. The message has the file, the field and the line. Nothing
-            else is raised.
+        PolicyError: The file cannot be read or is invalid. The message has the file, the field and the line.
     """
     return load_document(PolicyDocument, path)
 
@@ -410,7 +465,7 @@ def load_document(model: type[D], path: Path) -> D:
 
 
 def describe(error: ValidationError) -> str:
-    """The first mistake in one sentence that begins with the path of its field, such as policies[0].timeout.attempt."""
+    """Returns the first error as a sentence that begins with the path of its field, such as policies[0].retry."""
     first: Any = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     path = shown_path(first["loc"])

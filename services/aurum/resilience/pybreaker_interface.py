@@ -41,19 +41,24 @@ class PybreakerInterface(ABC):
 
     @property
     @abstractmethod
-    def current_state(self) -> str: ...
+    def current_state(self) -> str:
+        """The name of the state: closed, open or half-open."""
 
     @abstractmethod
-    def configure(self, config: "BreakerConfig") -> None: ...
+    def configure(self, config: "BreakerConfig") -> None:
+        """Changes the configuration and keeps the state."""
 
     @abstractmethod
-    def call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any: ...
+    def call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls a function through the breaker. Raises CircuitBreakerError if the breaker refuses it."""
 
     @abstractmethod
-    async def call_async(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any: ...
+    async def call_async(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Awaits a coroutine function through the breaker. Raises CircuitBreakerError if the breaker refuses it."""
 
     @abstractmethod
-    def guard(self) -> AbstractContextManager[None]: ...
+    def guard(self) -> AbstractContextManager[None]:
+        """Returns a context manager that passes its block through the breaker."""
 
     @abstractmethod
     def _enter(self, state: str) -> None: ...

@@ -73,8 +73,12 @@ class Shadow:
         self._failure_codes = frozenset(policy.circuit_breaker.failure_codes)
 
     def _end(self, watched: "Watched", code: str | None) -> None:
-        """Records the end of an attempt. code: Its status code, or None if it was abandoned, which says nothing about
-        the target."""
+        """Records the end of an attempt.
+
+        Args:
+            watched: The attempt.
+            code: Its status code, or None if it was abandoned, which says nothing about the target.
+        """
         seconds = self._clock() - watched.began
         if code == "OK" and seconds > self.policy.timeout.attempt:
             self._count("timeout")

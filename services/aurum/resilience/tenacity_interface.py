@@ -25,16 +25,20 @@ class Rules(Protocol):
     """The part of a retry policy that these functions use."""
 
     @property
-    def wait(self) -> Wait | None: ...
+    def wait(self) -> Wait | None:
+        """The tenacity strategy for the waits between attempts, or None."""
 
     @property
-    def stop(self) -> Stop | None: ...
+    def stop(self) -> Stop | None:
+        """The tenacity strategy that ends the attempts, or None."""
 
     @property
-    def retry(self) -> RetryIf | None: ...
+    def retry(self) -> RetryIf | None:
+        """The tenacity strategy that selects the outcomes to retry, or None."""
 
     @property
-    def max_attempts(self) -> int: ...
+    def max_attempts(self) -> int:
+        """The most attempts of a call, including the first."""
 
     def worth(self, error: BaseException) -> bool:
         """Whether an error is worth another attempt. `retry` may still decide against it."""

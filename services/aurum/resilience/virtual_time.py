@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 class Runnable(Protocol):
-    def run(self) -> None: ...
+    """An item that the loop can run at a given time."""
+
+    def run(self) -> None:
+        """Runs the item."""
 
 
 class _Timer:
@@ -122,32 +125,41 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return task.result()
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        """Runs a callback before time advances."""
         self._ready.append((callback, args, context))
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        """Runs a callback at the time `when`, in seconds, and returns a handle that can cancel it."""
         timer = _Timer(when, callback, args, context)
         self.run_at(when, timer)
         return timer
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        """Runs a callback after `delay` seconds and returns a handle that can cancel it."""
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future[Any]:
+        """Creates a future of this loop."""
         return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None) -> Any:
+        """Creates a task of this loop."""
         return asyncio.Task(coro, loop=self, name=name, context=context)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keeps an error that nobody awaits. `advance` raises it."""
         self._failure = context.get("exception") or RuntimeError(context["message"])
 
     def get_debug(self) -> bool:
+        """Returns False, since asyncio's debug mode is not supported."""
         return False
 
     def is_running(self) -> bool:
+        """Returns whether `advance` is in progress."""
         return asyncio._get_running_loop() is self
 
     def is_closed(self) -> bool:
+        """Returns False, since the loop holds no resources and cannot be closed."""
         return False

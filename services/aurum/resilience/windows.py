@@ -17,11 +17,14 @@ class Counts:
 class Window(Protocol):
     """The outcomes of recent calls. It is not thread-safe; the breaker protects it with a lock."""
 
-    def record(self, now: float, failed: bool, slow: bool) -> None: ...
+    def record(self, now: float, failed: bool, slow: bool) -> None:
+        """Records a call that ended at the time `now`, in seconds."""
 
-    def counts(self, now: float) -> Counts: ...
+    def counts(self, now: float) -> Counts:
+        """Returns the counts of the calls in the window at the time `now`, in seconds."""
 
-    def clear(self) -> None: ...
+    def clear(self) -> None:
+        """Removes all calls."""
 
 
 class ConsecutiveWindow:
@@ -31,15 +34,19 @@ class ConsecutiveWindow:
         self.failures = 0
 
     def record(self, now: float, failed: bool, slow: bool) -> None:
+        """Counts a failed or slow call. Another call resets the count."""
         self.failures = self.failures + 1 if failed or slow else 0
 
     def counts(self, now: float) -> Counts:
+        """Returns the number of failures in a row."""
         return Counts(self.failures, self.failures)
 
     def clear(self) -> None:
+        """Resets the count."""
         self.failures = 0
 
     def copy(self) -> "ConsecutiveWindow":
+        """Returns an independent window with the same count."""
         window = ConsecutiveWindow()
         window.failures = self.failures
         return window
@@ -53,6 +60,7 @@ class CountWindow:
         self._next = self._calls = self._failures = self._slow = 0
 
     def record(self, now: float, failed: bool, slow: bool) -> None:
+        """Records a call. It replaces the oldest one if the window is full."""
         ring, at = self._ring, self._next
         if self._calls == len(ring):
             old = ring[at]
@@ -67,9 +75,11 @@ class CountWindow:
         self._next = 0 if at == len(ring) else at
 
     def counts(self, now: float) -> Counts:
+        """Returns the counts of the calls in the window."""
         return Counts(self._calls, self._failures, self._slow)
 
     def clear(self) -> None:
+        """Removes all calls."""
         self._next = self._calls = self._failures = self._slow = 0
 
     def resized(self, size: int) -> "CountWindow":
@@ -98,16 +108,19 @@ class TimeWindow:
         self._from = self._until = -math.inf  # bounds of the current slot, in seconds
 
     def record(self, now: float, failed: bool, slow: bool) -> None:
+        """Records a call that ended at the time `now`, in seconds."""
         at = self._at if self._from <= now < self._until else self._advance(now)
         self._calls[at] += 1
         self._failures[at] += failed
         self._slow[at] += slow
 
     def counts(self, now: float) -> Counts:
+        """Returns the counts of the calls in the window at the time `now`, in seconds."""
         self._advance(now)
         return Counts(sum(self._calls), sum(self._failures), sum(self._slow))
 
     def clear(self) -> None:
+        """Removes all calls."""
         self._calls = [0] * self.BUCKETS
         self._failures = [0] * self.BUCKETS
         self._slow = [0] * self.BUCKETS

@@ -27,10 +27,12 @@ class Actor(Protocol):
     """The author of an action and how the identity was proved."""
 
     @property
-    def user_id(self) -> str: ...
+    def user_id(self) -> str:
+        """The id of the author."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """How the identity was proved, such as key or token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ class AurumError(Exception):
 
 
 class InvalidArgumentError(AurumError):
+    """The request is invalid."""
+
     code = grpc.StatusCode.INVALID_ARGUMENT
     default_reason = "INVALID_ARGUMENT"
 
@@ -69,46 +71,64 @@ class InvalidArgumentError(AurumError):
 
 
 class NotFoundError(AurumError):
+    """The requested object does not exist."""
+
     code = grpc.StatusCode.NOT_FOUND
     default_reason = "NOT_FOUND"
 
 
 class UnauthenticatedError(AurumError):
+    """The caller has not proved its identity."""
+
     code = grpc.StatusCode.UNAUTHENTICATED
     default_reason = "UNAUTHENTICATED"
 
 
 class PermissionDeniedError(AurumError):
+    """The caller is not allowed to do this."""
+
     code = grpc.StatusCode.PERMISSION_DENIED
     default_reason = "PERMISSION_DENIED"
 
 
 class AlreadyExistsError(AurumError):
+    """The object exists already, with other content."""
+
     code = grpc.StatusCode.ALREADY_EXISTS
     default_reason = "ALREADY_EXISTS"
 
 
 class FailedPreconditionError(AurumError):
+    """The state of the system does not allow the request."""
+
     code = grpc.StatusCode.FAILED_PRECONDITION
     default_reason = "FAILED_PRECONDITION"
 
 
 class ResourceExhaustedError(AurumError):
+    """A limit or quota is exhausted."""
+
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     default_reason = "RESOURCE_EXHAUSTED"
 
 
 class UnavailableError(AurumError):
+    """The service cannot answer at present. Another attempt may succeed."""
+
     code = grpc.StatusCode.UNAVAILABLE
     default_reason = "UNAVAILABLE"
 
 
 class DeadlineError(AurumError):
+    """The deadline passed before the call ended."""
+
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     default_reason = "DEADLINE_EXCEEDED"
 
 
 class UnimplementedError(AurumError):
+    """The method is not supported."""
+
     code = grpc.StatusCode.UNIMPLEMENTED
     default_reason = "UNIMPLEMENTED"
 
@@ -124,6 +144,8 @@ class MethodNotAllowedError(UnimplementedError):
 
 
 class CancelledCallError(AurumError):
+    """The call was cancelled."""
+
     code = grpc.StatusCode.CANCELLED
     default_reason = "CANCELLED"
 

@@ -39,17 +39,20 @@ class InjectedError(AurumError):
 
 
 class Fault(BaseModel):
-    """kind: delay (waits, then goes on), error (fails with `code`), drip (waits before each message of an answer),
-    abort (the process ends at once, as if it had crashed)."""
+    """A fault to inject.
+
+    Kinds: delay (waits before the call), error (fails the call with `code`), drip (waits before each message of a
+    response), abort (ends the process at once, like a crash).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["delay", "error", "drip", "abort"]
-    method: str = Field("*", description="Method that it strikes, such as Predict; a shell pattern.")
-    percentage: float = Field(100.0, gt=0, le=100, description="Share of the calls that it strikes.")
-    delay: Duration = Field(Seconds(1.0), gt=0, le=600, description="delay, drip: how long it waits.")
-    code: Code = Field("UNAVAILABLE", description="error: the status code.")
-    duration: Duration = Field(Seconds(60.0), gt=0, le=86400, description="How long it lasts; then it is gone.")
+    method: str = Field("*", description="Affected method, such as Predict. It may be a shell pattern.")
+    percentage: float = Field(100.0, gt=0, le=100, description="Percentage of the calls that are affected.")
+    delay: Duration = Field(Seconds(1.0), gt=0, le=600, description="delay, drip: length of the delay.")
+    code: Code = Field("UNAVAILABLE", description="error: status code of the error.")
+    duration: Duration = Field(Seconds(60.0), gt=0, le=86400, description="Time after which the fault ends.")
 
     @model_validator(mode="after")
     def _abort_is_meant(self) -> "Fault":

@@ -19,6 +19,7 @@ class Health:
         self._listeners: list[Callable[[bool], None]] = []
 
     def add_check(self, name: str, check: Check) -> None:
+        """Adds a check of readiness. check: Returns None, or a sentence that says what is missing."""
         self._checks[name] = check
 
     def on_change(self, listener: Callable[[bool], None]) -> None:
@@ -26,6 +27,7 @@ class Health:
         self._listeners.append(listener)
 
     def started(self) -> None:
+        """Marks the service as started, and notifies the listeners."""
         self._started = True
         self._tell(True)
 
@@ -34,6 +36,7 @@ class Health:
         self.draining = True
 
     def stopping(self) -> None:
+        """Marks the service as stopping, and notifies the listeners."""
         self._stopping = True
         self._tell(False)
 

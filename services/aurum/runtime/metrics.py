@@ -23,76 +23,84 @@ disable_created_metrics()  # they would double the series and say little
 
 FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-system_info = Info("system", "What runs here.")
+system_info = Info("system", "Constant labels of the process.")
 
 http_connections_ended_total = Counter(
-    "http_connections_ended_total", "Connections ended for what they took: time, size or number.", ["why"]
+    "http_connections_ended_total",
+    "Connections closed by the server because they exceeded a limit of time, size or number.",
+    ["why"],
 )
 
 rpc_server_requests_total = Counter("rpc_server_requests_total", "gRPC calls answered.", ["method", "code"])
 rpc_server_duration_seconds = Histogram(
     "rpc_server_duration_seconds", "Time to answer a gRPC call.", ["method"], buckets=FAST
 )
-rpc_server_in_progress = Gauge("rpc_server_in_progress", "gRPC calls being answered.", ["method"])
+rpc_server_in_progress = Gauge("rpc_server_in_progress", "gRPC calls in progress on the server.", ["method"])
 rpc_client_requests_total = Counter("rpc_client_requests_total", "gRPC calls made.", ["method", "code"])
 rpc_client_duration_seconds = Histogram(
     "rpc_client_duration_seconds", "Time until a gRPC call was answered.", ["method"], buckets=FAST
 )
 
 
-circuit_breaker_state = Gauge("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", ["name"])
-circuit_breaker_failures_total = Counter("circuit_breaker_failures_total", "Failures that breakers counted.", ["name"])
-circuit_breaker_rejections_total = Counter("circuit_breaker_rejections_total", "Calls that breakers refused.", ["name"])
+circuit_breaker_state = Gauge(
+    "circuit_breaker_state", "State of a circuit breaker: 0 closed, 1 open, 2 half-open.", ["name"]
+)
+circuit_breaker_failures_total = Counter(
+    "circuit_breaker_failures_total", "Failures that circuit breakers counted.", ["name"]
+)
+circuit_breaker_rejections_total = Counter(
+    "circuit_breaker_rejections_total", "Calls that circuit breakers refused.", ["name"]
+)
 retry_attempts_total = Counter("retry_attempts_total", "Attempts after the first.", ["name"])
 retry_exhausted_total = Counter("retry_exhausted_total", "Calls that failed in every attempt.", ["name"])
 retry_budget_tokens = Gauge("retry_budget_tokens", "Retries that the budget still allows.", ["name"])
 retry_budget_exhausted_total = Counter(
     "retry_budget_exhausted_total", "Retries that the budget did not allow.", ["name"]
 )
-concurrency_limit = Gauge("concurrency_limit", "Calls allowed at a time.", ["name"])
+concurrency_limit = Gauge("concurrency_limit", "Maximum number of calls in progress.", ["name"])
 concurrency_limit_rejections_total = Counter(
     "concurrency_limit_rejections_total",
-    "Calls refused because as many as allowed were in progress.",
+    "Calls refused because the concurrency limit was reached.",
     ["name", "criticality"],
 )
-policy_generation = Gauge("policy_generation", "Generation of the policy document in force; 0 is the built-in one.")
-policy_refused = Gauge("policy_refused", "1 while the latest policy document is refused and an earlier one in force.")
+policy_generation = Gauge("policy_generation", "Generation of the policy document in force; 0 for the built-in one.")
+policy_refused = Gauge(
+    "policy_refused", "1 while the latest policy document is refused and an earlier one is in force."
+)
 policy_shadow_decisions_total = Counter(
     "policy_shadow_decisions_total",
-    "What policies in shadow mode would have done: opening, breaker_rejection, limit_rejection, timeout.",
+    "Decisions of policies in shadow mode: opening, breaker_rejection, limit_rejection, timeout.",
     ["name", "decision"],
 )
 policy_reloads_total = Counter("policy_reloads_total", "Changes of the policy document.", ["result"])
-hedges_total = Counter("hedges_total", "Second attempts beside one that took long.", ["name"])
+hedges_total = Counter("hedges_total", "Second attempts in parallel to a slow one.", ["name"])
 fallbacks_total = Counter("fallbacks_total", "Degraded answers in place of a dependency's.", ["name", "source"])
-faults_injected_total = Counter("faults_injected_total", "Faults that were injected on request.", ["kind"])
+faults_injected_total = Counter("faults_injected_total", "Injected faults.", ["kind"])
 outcomes_dropped_total = Counter("outcomes_dropped_total", "Outcomes of calls that could not be recorded.")
 
 
 stream_places_in_use = Gauge(
-    "stream_places_in_use", "Streams that are open: ingest, watch, query, events, other.", ["kind"]
+    "stream_places_in_use", "Open streams by kind: ingest, watch, query, events, other.", ["kind"]
 )
 streams_refused_total = Counter(
-    "streams_refused_total", "Streams refused, since their kind or their caller had all of its places.", ["kind", "why"]
+    "streams_refused_total", "Streams refused because their kind or their caller had used its share.", ["kind", "why"]
 )
 
 
-damaged_items = Gauge("damaged_items", "Things that cannot be read and are set apart, at the moment.", ["kind"])
-unknown_total = Counter(
-    "unknown_total", "What newer versions wrote and this one does not know, which is passed over.", ["what"]
-)
-damaged_found_total = Counter("damaged_found_total", "Things that were found damaged and set apart.", ["kind"])
+damaged_items = Gauge("damaged_items", "Items that cannot be read and are set apart at present.", ["kind"])
+unknown_total = Counter("unknown_total", "Fields or values from newer versions that this version ignores.", ["what"])
+damaged_found_total = Counter("damaged_found_total", "Items found damaged and set apart.", ["kind"])
 
 
 event_loop_lag_seconds = Histogram(
     "event_loop_lag_seconds",
-    "How much later than it asked for a coroutine went on.",
+    "Delay of a coroutine beyond the time for which it was scheduled.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
-errors_total = Counter("errors_total", "Errors.", ["type"])
+errors_total = Counter("errors_total", "Errors by type.", ["type"])
 spans_dropped_total = Counter("spans_dropped_total", "Spans that could not be exported.")
 audit_events_dropped_total = Counter(
-    "audit_events_dropped_total", "Audit events that could not be exported; they are in the log all the same."
+    "audit_events_dropped_total", "Audit events that could not be exported. The log still contains them."
 )
 
 for _result in ("applied", "refused"):
@@ -103,7 +111,10 @@ _seen_lock = threading.Lock()
 
 
 def bounded(label: str, value: str, limit: int = 50) -> str:
-    """`value`, or "other" once `limit` different values of `label` were seen: a label set cannot grow without end."""
+    """Returns `value`, or "other" if `limit` other values of the label were seen before.
+
+    It bounds the number of series of labels whose values come from data.
+    """
     with _seen_lock:
         values = _seen.setdefault(label, set())
         if value in values:
@@ -115,7 +126,7 @@ def bounded(label: str, value: str, limit: int = 50) -> str:
 
 
 def exemplar() -> dict[str, str] | None:
-    """The current trace, for an exemplar; None if it is not recorded and thus cannot be looked up."""
+    """Returns the current trace for an exemplar, or None if the trace is not recorded and so cannot be looked up."""
     span = trace.get_current_span().get_span_context()
     if not span.is_valid or not span.trace_flags.sampled:
         return None
@@ -123,43 +134,51 @@ def exemplar() -> dict[str, str] | None:
 
 
 def describe_system(service: str, environment: str) -> None:
+    """Sets the constant labels of this process."""
     system_info.info(
         {"service": service, "version": __version__, "environment": environment, "python": platform.python_version()}
     )
 
 
 def track_rpc_server(method: str, code: str, seconds: float) -> None:
+    """Records a gRPC call that was answered. seconds: Duration of the call."""
     rpc_server_requests_total.labels(method, code).inc(exemplar=exemplar())
     rpc_server_duration_seconds.labels(method).observe(seconds, exemplar())
 
 
 def track_rpc_client(method: str, code: str, seconds: float) -> None:
+    """Records a gRPC call that was made. seconds: Duration of the call."""
     rpc_client_requests_total.labels(method, code).inc(exemplar=exemplar())
     rpc_client_duration_seconds.labels(method).observe(seconds, exemplar())
 
 
 def track_circuit_breaker_state(name: str, state: str) -> None:
+    """Records the state of a breaker. state: closed, open or half-open."""
     circuit_breaker_state.labels(name).set({STATE_CLOSED: 0, STATE_OPEN: 1, STATE_HALF_OPEN: 2}[state])
 
 
 def track_circuit_breaker_failure(name: str) -> None:
+    """Records a failure that a breaker counted."""
     circuit_breaker_failures_total.labels(name).inc(exemplar=exemplar())
 
 
 def track_retry(name: str) -> None:
+    """Records an attempt after the first."""
     retry_attempts_total.labels(name).inc(exemplar=exemplar())
 
 
 def track_policy_reload(result: str) -> None:
+    """Records a change of the policy document. result: applied or refused."""
     policy_reloads_total.labels(result).inc()
 
 
 def track_fallback(name: str, source: str) -> None:
-    """A degraded answer was given. source: last_good or rule."""
+    """Records a degraded answer. source: last_good or rule."""
     fallbacks_total.labels(name, source).inc(exemplar=exemplar())
 
 
 def track_error(kind: str) -> None:
+    """Records an error by its type."""
     errors_total.labels(bounded("error", kind, limit=100)).inc(exemplar=exemplar())
 
 
@@ -176,9 +195,13 @@ _gone: dict[str, None] = {}  # names of targets that are no more, of whom calls 
 
 
 def initialise_target(name: str, state: str, limit: int, tokens: Callable[[], float]) -> None:
-    """Shows a dependency's metrics from the start, not only after its first failure.
+    """Creates the series of a dependency, so that they exist before its first failure.
 
-    state: of its breaker. limit: calls at a time. tokens: asked for at each scrape.
+    Args:
+        name: Name of the target.
+        state: State of its breaker.
+        limit: Allowed calls at a time.
+        tokens: Returns the tokens of its retry budget, called at each scrape.
     """
     _gone.pop(name, None)
     track_circuit_breaker_state(name, state)
@@ -189,7 +212,7 @@ def initialise_target(name: str, state: str, limit: int, tokens: Callable[[], fl
 
 
 def forget_target(name: str) -> None:
-    """Removes the series of a dependency that is called under this name no more."""
+    """Removes the series of a dependency that is no longer called under this name."""
     while len(_gone) >= _GONE:
         del _gone[next(iter(_gone))]
     _gone[name] = None
@@ -201,7 +224,7 @@ def forget_target(name: str) -> None:
 
 
 def forget_policy_shadow(name: str) -> None:
-    """Removes the series of a policy that is in shadow mode no more, and gives its place among the names back."""
+    """Removes the series of a policy that is no longer in shadow mode. Its name no longer counts for the bound."""
     for decision in get_args(Decision):
         policy_shadow_decisions_total.remove(name, decision)
     with _seen_lock:

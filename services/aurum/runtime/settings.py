@@ -69,140 +69,180 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    environment: str = Field("development", description="Name of the deployment, in logs, traces and /health.")
+    environment: str = Field("development", description="Name of the deployment in logs, traces and /health.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severity that is logged."
+        "INFO", description="Lowest severity that is logged."
     )
     log_format: Literal["json", "ecs", "text"] = Field(
-        "json", description="json; ecs (the same with the field names of the Elastic Common Schema); text for people."
+        "json",
+        description="Format of the log: json, ecs (JSON with the field names of the Elastic Common Schema) or text.",
     )
-    log_to_file: bool = Field(False, description="Also write the log to a file.")
-    log_file_path: Path = Field(Path(".aurum/aurum.log"), description="That file.")
-    log_file_max_bytes: int = Field(10_000_000, ge=10_000, description="Size in bytes at which that file is rotated.")
-    log_file_backups: int = Field(3, ge=0, le=100, description="Rotated files that are kept.")
+    log_to_file: bool = Field(False, description="Whether the log is also written to a file.")
+    log_file_path: Path = Field(Path(".aurum/aurum.log"), description="Path of the log file.")
+    log_file_max_bytes: int = Field(
+        10_000_000, ge=10_000, description="Size of the log file in bytes at which it is rotated."
+    )
+    log_file_backups: int = Field(3, ge=0, le=100, description="Number of rotated log files that are kept.")
 
-    tracing_enabled: bool = Field(True, description="Make spans. Without, there are no trace ids either.")
-    tracing_otlp_endpoint: str | None = Field(
-        None, description="Where spans are sent by OTLP/gRPC, such as http://localhost:4317; nowhere if unset."
+    tracing_enabled: bool = Field(
+        True, description="Whether traces are created. Without them, logs and answers have no trace ids."
     )
-    tracing_console_export: bool = Field(False, description="Write spans to stderr, for debugging.")
+    tracing_otlp_endpoint: str | None = Field(
+        None,
+        description="OTLP/gRPC endpoint to which spans are exported, such as http://localhost:4317. Unset, spans "
+        "are not exported.",
+    )
+    tracing_console_export: bool = Field(False, description="Whether spans are written to stderr, for debugging.")
     tracing_sample_ratio: float = Field(1.0, ge=0, le=1, description="Share of new traces that are recorded.")
     tracing_export_interval: float = Field(
         2.5,
         ge=0.1,
         le=60,
-        description="Seconds between two exports of spans; each costs some milliseconds of CPU.",
+        description="Seconds between two exports of spans. Each export takes some milliseconds of CPU time.",
     )
-    tracing_queue_spans: int = Field(2048, ge=16, description="Spans waiting for export; more are dropped and counted.")
+    tracing_queue_spans: int = Field(
+        2048, ge=16, description="Maximum number of spans that wait for export. Further spans are dropped and counted."
+    )
 
     tracing_ring_spans: int | None = Field(
         None,
         ge=0,
         le=1_000_000,
-        description="Ended spans that each process keeps in memory for the console; 0 for none. By default 4,000 where "
-        "spans are sent nowhere, else none.",
+        description="Number of ended spans that each process keeps in memory for the console; 0 for none. The "
+        "default is 4,000 without an OTLP endpoint, and 0 with one.",
     )
     tracing_ring_slow: float = Field(
-        0.5, gt=0, description="Seconds from which on a request counts as slow there, and its trace is kept longer."
+        0.5,
+        gt=0,
+        description="Duration in seconds from which a request counts as slow. The traces of slow requests are "
+        "kept longer in memory.",
     )
 
-    retry_max_attempts: int = Field(3, ge=1, le=10, description="Calls to a dependency in all, the first one included.")
-    retry_base_delay: float = Field(0.1, ge=0, le=60, description="Bound of the first backoff, in seconds.")
-    retry_max_delay: float = Field(2.0, ge=0, le=300, description="Largest bound of a backoff, in seconds.")
-    circuit_breaker_enabled: bool = Field(True, description="Refuse calls to a dependency that keeps failing.")
-    circuit_breaker_fail_max: int = Field(5, ge=1, le=10_000, description="Failures in a row that open a breaker.")
-    circuit_breaker_timeout: float = Field(
-        5.0, ge=0, le=3600, description="Seconds that a breaker stays open at first; longer while probes fail."
+    retry_max_attempts: int = Field(
+        3, ge=1, le=10, description="Maximum number of attempts of a call, including the first."
     )
-    timeout_connect: float = Field(0.5, gt=0, le=600, description="Seconds to wait for a connection.")
+    retry_base_delay: float = Field(0.1, ge=0, le=60, description="Upper bound of the first backoff, in seconds.")
+    retry_max_delay: float = Field(2.0, ge=0, le=300, description="Upper bound of all backoffs, in seconds.")
+    circuit_breaker_enabled: bool = Field(
+        True, description="Whether circuit breakers refuse calls to failing dependencies."
+    )
+    circuit_breaker_fail_max: int = Field(
+        5, ge=1, le=10_000, description="Number of failures in a row that open a breaker."
+    )
+    circuit_breaker_timeout: float = Field(
+        5.0, ge=0, le=3600, description="Seconds that a breaker stays open at first. The time grows while probes fail."
+    )
+    timeout_connect: float = Field(0.5, gt=0, le=600, description="Timeout for a connection, in seconds.")
     timeout_read: float = Field(
         2.0,
         gt=0,
         le=240,
-        description="Seconds to wait for an answer, in each attempt; all attempts together get 2.5 times that.",
+        description="Timeout of one attempt, in seconds. The deadline of all attempts together is 2.5 times as long.",
     )
-    timeout_write: float = Field(5.0, gt=0, le=600, description="Seconds to wait for room to send.")
-    timeout_pool: float = Field(5.0, gt=0, le=600, description="Seconds to wait for a free connection.")
-    timeout_db: float = Field(10.0, gt=0, le=600, description="Seconds to wait for the store.")
+    timeout_write: float = Field(5.0, gt=0, le=600, description="Timeout for sending, in seconds.")
+    timeout_pool: float = Field(5.0, gt=0, le=600, description="Timeout for a free connection of the pool, in seconds.")
+    timeout_db: float = Field(10.0, gt=0, le=600, description="Timeout of a statement of the store, in seconds.")
     policy_file: Path | None = Field(
         None,
-        description="Policy document (YAML), or a folder with policies.yaml or else defaults.yaml, followed while "
-        "running; the settings above govern the calls that it does not mention.",
+        description="Policy document (YAML), or a folder with policies.yaml or defaults.yaml. It is reloaded "
+        "when it changes. The settings above govern the calls that it does not mention.",
     )
     outcomes_enabled: bool = Field(
-        False, description="Record what became of each call to another service, below the state directory."
+        False, description="Whether the outcome of each call to another service is recorded below the state directory."
     )
     outcomes_max_bytes: int = Field(
-        20_000_000, ge=10_000, description="Size in bytes at which that record begins anew; one older file is kept."
+        20_000_000,
+        ge=10_000,
+        description="Size of this record in bytes at which it is rotated. One older file is kept.",
     )
     faults_enabled: bool = Field(
-        False, description="Let `aurum fault` inject delays and errors into this process. Never in production."
+        False,
+        description="Whether `aurum fault` may inject delays and errors into this process. Do not enable it in "
+        "production.",
     )
 
-    state_dir: Path = Field(Path(".aurum"), description="Where everything that is kept on disk goes by default.")
+    state_dir: Path = Field(
+        Path(".aurum"), description="State directory: the default location of all files that services write."
+    )
 
     audit_file: Path | None = Field(
-        None, description="Where acts that change something are written down, beside the log; only there if unset."
+        None, description="Path of the audit log. Unset, audit events are written to the service's log only."
     )
-    ingestion_target: str = Field("127.0.0.1:50051", description="Where the others find ingestion.")
-    prediction_target: str = Field("127.0.0.1:50052", description="Where the others find prediction.")
-    edge_target: str = Field("127.0.0.1:50053", description="Where devices find the edge gateway.")
+    ingestion_target: str = Field("127.0.0.1:50051", description="Address at which other services reach ingestion.")
+    prediction_target: str = Field("127.0.0.1:50052", description="Address at which other services reach prediction.")
+    edge_target: str = Field("127.0.0.1:50053", description="Address at which devices reach the edge gateway.")
 
-    admin_host: str = Field("127.0.0.1", description="Address of the admin server: metrics, health, policy.")
+    admin_host: str = Field("127.0.0.1", description="Address on which the admin server listens.")
     admin_token: SecretStr | None = Field(
         None,
         min_length=16,
-        description="What admin servers want as bearer token, for all but probes and metrics; alike in all services.",
+        description="Bearer token that the admin servers require, except for probes and metrics. It must be the "
+        "same in all services.",
     )
     admin_open: Openness = Field(
-        "no", description="Whether the admin server listens on more than this machine without wanting a token."
+        "no", description="Whether the admin server may listen on non-local addresses without a token."
     )
     admin_port: int | None = Field(
-        None, ge=1, le=65535, description="Its port; by default 9100 (api) to 9106, by service."
+        None,
+        ge=1,
+        le=65535,
+        description="Port of the admin server. The default depends on the service, from 9100 (api) to 9106 (operator).",
     )
     admin_targets: str = Field(
         ",".join(f"{service}=127.0.0.1:{port}" for service, port in ADMIN_PORTS.items() if service != "operator"),
-        description="Admin servers that /api/resilience and `aurum doctor` ask, as name=host:port,…",
+        description="Admin servers that /api/resilience and `aurum doctor` query, as name=host:port,…",
     )
     rpc_tls_folder: Path | None = Field(
         None,
-        description="Folder with tls.crt, tls.key and ca.crt, followed while running; services then speak mutual TLS.",
+        description="Folder with tls.crt, tls.key and ca.crt for mutual TLS between services. It is reloaded "
+        "when it changes.",
     )
     rpc_clients_file: Path | None = Field(
-        None, description="What each client may do by its certificate (YAML); wanted where that folder is set."
+        None,
+        description="Roles of clients by their certificates (YAML). It is required if AURUM_RPC_TLS_FOLDER is set.",
     )
     rpc_open: Openness = Field(
-        "no", description="Whether gRPC servers listen on more than this machine without asking for a certificate."
+        "no", description="Whether gRPC servers may listen on non-local addresses without client certificates."
     )
-    rpc_max_message_bytes: int = Field(16_000_000, ge=65_536, description="Largest gRPC message, in bytes.")
+    rpc_max_message_bytes: int = Field(16_000_000, ge=65_536, description="Maximum size of a gRPC message, in bytes.")
     rpc_concurrency_limit: int = Field(
-        256, ge=1, le=100_000, description="Calls that a server handles at a time; the least critical go without first."
+        256,
+        ge=1,
+        le=100_000,
+        description="Maximum number of calls that a server handles at a time. The least critical calls are "
+        "refused first.",
     )
     rpc_max_streams: int = Field(
-        1000, ge=1, description="Places of a gRPC server for endless streams; each kind has a share of them."
+        1000,
+        ge=1,
+        description="Maximum number of long-lived streams of a gRPC server. Each kind of stream has a share of it.",
     )
-    rpc_ingest_share: float = Field(0.7, gt=0, le=1, description="Share of these places for Ingest.")
-    rpc_watch_share: float = Field(0.2, gt=0, le=1, description="Share of these places for Watch.")
-    rpc_other_share: float = Field(0.1, gt=0, le=1, description="Share of these places for health and reflection.")
+    rpc_ingest_share: float = Field(0.7, gt=0, le=1, description="Share of these streams for Ingest.")
+    rpc_watch_share: float = Field(0.2, gt=0, le=1, description="Share of these streams for Watch.")
+    rpc_other_share: float = Field(
+        0.1, gt=0, le=1, description="Share of these streams for health checks and reflection."
+    )
     query_share: float = Field(
         0.75,
         gt=0,
         le=1,
-        description="Share of the calls that a server, or the API, handles at a time which may be queries with long "
-        "answers.",
+        description="Share of the calls in progress of a server, or of the API, that may be queries with long answers.",
     )
     stream_caller_share: float = Field(
-        0.5, gt=0, le=1, description="Share of the places of any kind of streams that one caller may have."
+        0.5, gt=0, le=1, description="Share of the streams of one kind that one caller may use."
     )
     shutdown_drain: float = Field(
         0.0,
         ge=0,
         le=300,
-        description="Seconds that a service which is asked to stop goes on serving, until its callers know; then comes "
-        "the grace. 0 on one machine; in a cluster as long as it takes until a pod's address is forgotten.",
+        description="Seconds that a stopping service continues to serve until its callers use other instances. "
+        "The grace period follows. Use 0 on one machine, and in a cluster the time until a pod's "
+        "address is removed everywhere.",
     )
-    shutdown_grace: float = Field(6.0, gt=0, le=9, description="Seconds that calls in progress get when stopping.")
+    shutdown_grace: float = Field(
+        6.0, gt=0, le=9, description="Seconds that calls in progress have to end when the service stops."
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod

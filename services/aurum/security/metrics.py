@@ -2,4 +2,6 @@
 
 from prometheus_client import Counter
 
-auth_refused_total = Counter("auth_refused_total", "Requests refused for who sent them.", ["why"])
+auth_refused_total = Counter(
+    "auth_refused_total", "Requests refused by authentication, authorisation or a rate limit.", ["why"]
+)

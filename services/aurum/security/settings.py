@@ -9,6 +9,9 @@ class SenderSettings(Settings):
     """Settings of services that accept readings."""
 
     ingestion_source_rate: float = Field(
-        0.0, ge=0, description="Readings a second of one source, in the long run; 0 for any. It holds at gateways too."
+        0.0,
+        ge=0,
+        description="Sustained rate limit of one source, in readings per second; 0 for no limit. It also applies "
+        "at gateways.",
     )
-    ingestion_source_burst: float = Field(100_000.0, ge=1, description="Readings of one source at once.")
+    ingestion_source_burst: float = Field(100_000.0, ge=1, description="Readings that one source may send at once.")

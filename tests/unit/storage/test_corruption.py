@@ -113,7 +113,7 @@ async def stored(path: Path) -> list[float]:
     await store.start()
     values = sorted(set((await store.read("m", "s", 0, END)).values.tolist()))
     for sequence in range(1, 12):  # it takes everything again, and more
-        await (await store.append(readings(sequence), wait=True))
+        await (await store.append_batch(readings(sequence), wait=True))
     await store.close()
     return [float(value) for value in values]
 
@@ -124,7 +124,7 @@ async def store_log(folder: Path, how: str, models: Path) -> str:
     store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
     await store.start()
     for sequence in range(1, 11):
-        await (await store.append(readings(sequence), wait=True))
+        await (await store.append_batch(readings(sequence), wait=True))
     killed = folder / "killed" / "store.db"
     shutil.copytree(path.parent, killed.parent, ignore=shutil.ignore_patterns("*-shm"))
     await store.close()
@@ -168,7 +168,7 @@ async def segment(folder: Path, how: str, models: Path) -> str:
         store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
         await store.start()
         for sequence in range(1 + part * 5, 6 + part * 5):
-            await (await store.append(readings(sequence), wait=True))
+            await (await store.append_batch(readings(sequence), wait=True))
         await store.close()
     if how == FORBIDDEN:  # which it has in common with all that is in the tables
         return await _tables_harmed(path, how)
@@ -197,7 +197,7 @@ async def tables(folder: Path, how: str, models: Path) -> str:
     store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
     await store.start()
     for sequence in range(1, 11):
-        await (await store.append(readings(sequence), wait=True))
+        await (await store.append_batch(readings(sequence), wait=True))
     await store.close()
     return await _tables_harmed(path, how)
 
@@ -307,7 +307,7 @@ def _served(folder: Path, how: str, models: Path, pattern: str) -> str:
         return "serves as before"
     for each in damage.shown():
         assert str(path.parent) in each["problem"]
-        assert re.search("remove|train|see that this user may read it|start the newer version", each["problem"])
+        assert re.search("remove|train|let this user read it|start the newer version", each["problem"])
     return "its type has no model, which is told" if damage.counts().get("model") else "its type has no model"
 
 
@@ -350,7 +350,7 @@ async def full_store(disk: Disk, models: Path) -> str:
     await store.start()
 
     async def append(sequence: int) -> None:
-        await (await store.append(readings(sequence), wait=True))
+        await (await store.append_batch(readings(sequence), wait=True))
 
     await append(1)
     with disk.full():

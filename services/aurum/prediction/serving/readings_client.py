@@ -35,6 +35,7 @@ class MachineReadings:
 
     @property
     def as_of_us(self) -> int:
+        """The time of the latest reading in µs since 1970; 0 without readings."""
         return max((int(times[-1]) for times, _ in self.columns.values()), default=0)
 
 
@@ -108,8 +109,11 @@ class ReadingsClient:
         return found
 
     async def _all_sensors(self, machine_ids: Sequence[str], end_us: int) -> dict[str, MachineReadings]:
-        """The last readings of all sensors of machines, a few machines at a time: each may have many sensors, and a
-        query that takes longer than its attempt may would open the circuit breaker for everybody."""
+        """Returns the last readings of all sensors of machines, read a few machines at a time.
+
+        Each machine may have many sensors, and a query that exceeds the timeout of its attempt would open the circuit
+        breaker for all callers.
+        """
         found: dict[str, MachineReadings] = {}
         for start in range(0, len(machine_ids), _MACHINES_AT_ONCE):
             some = machine_ids[start : start + _MACHINES_AT_ONCE]

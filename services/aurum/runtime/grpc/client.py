@@ -144,6 +144,7 @@ class Dependency:
 
     @property
     def follows_certificates(self) -> bool:
+        """Whether the channel uses certificates that may change."""
         return self._folder is not None
 
     async def follow_certificates(self) -> None:
@@ -236,6 +237,7 @@ class Dependency:
         return self._policies.pipeline(self.client, self.server, method, RPC_ERRORS)
 
     async def close(self) -> None:
+        """Closes the channel. Calls in progress have one second to end."""
         await self.channel.close(grace=1.0)
 
     async def _governed(

@@ -19,6 +19,7 @@ class RotatingChannel(grpc.aio.Channel):
 
     @property
     def present(self) -> grpc.aio.Channel:
+        """The channel for new calls."""
         return self._channel
 
     def rotate(self) -> None:
@@ -29,6 +30,7 @@ class RotatingChannel(grpc.aio.Channel):
         task.add_done_callback(self._ending.discard)
 
     async def close(self, grace: float | None = None) -> None:
+        """Closes the current channel and those that were replaced. grace: Seconds for the calls in progress."""
         for task in list(self._ending):
             task.cancel()
         await self._channel.close(grace)
@@ -40,24 +42,31 @@ class RotatingChannel(grpc.aio.Channel):
         await self.close()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Returns the connectivity of the current channel."""
         return self._channel.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Waits until the connectivity of the current channel differs from the given one."""
         await self._channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
+        """Waits until the current channel is connected."""
         await self._channel.channel_ready()
 
     def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Returns a callable for a unary method. Each call uses the channel that is current then."""
         return self._bound("unary_unary", method, *arguments, **options)
 
     def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Returns a callable for a method with a response stream. Each call uses the channel that is current then."""
         return self._bound("unary_stream", method, *arguments, **options)
 
     def stream_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Returns a callable for a method with a request stream. Each call uses the channel that is current then."""
         return self._bound("stream_unary", method, *arguments, **options)
 
     def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Returns a callable for a method with two streams. Each call uses the channel that is current then."""
         return self._bound("stream_stream", method, *arguments, **options)
 
     def _bound(self, kind: str, method: str, *arguments: Any, **options: Any) -> "_Method":

@@ -42,6 +42,7 @@ class CertificateFolder:
 
     @property
     def current(self) -> Certificates:
+        """The present certificates."""
         return self.refreshed()[0]
 
     def refreshed(self) -> tuple[Certificates, bool]:
@@ -99,4 +100,5 @@ def server_credentials(folder: CertificateFolder) -> grpc.ServerCredentials:
 
 
 def channel_credentials(certificates: Certificates) -> grpc.ChannelCredentials:
+    """Returns the credentials of a client that authenticates with these certificates."""
     return grpc.ssl_channel_credentials(certificates.authorities, certificates.key, certificates.chain)

@@ -166,4 +166,5 @@ class HttpDependency:
             raise meant from error
 
     async def close(self) -> None:
+        """Closes the connections."""
         await self._http.aclose()

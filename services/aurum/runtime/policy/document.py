@@ -1,4 +1,4 @@
-"""The policy document of the platform: resilience policies, the telemetry of services, and the document's sources."""
+"""The policy document of the platform: resilience policies, telemetry, and the sources of the document."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,26 +11,26 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 class TelemetrySpec(PolicyPart):
-    """How much a service tells of itself; what is not given stays as the settings have it."""
+    """Verbosity of a service's telemetry. Omitted fields keep the values of the settings."""
 
-    log_level: LogLevel | None = Field(None, description="Least severity that is logged.")
+    log_level: LogLevel | None = Field(None, description="Lowest severity that is logged.")
     sampling_ratio: float | None = Field(None, ge=0, le=1, description="Share of new traces that are recorded.")
 
 
 class Source(PolicyPart):
-    """A resource that the document was made from, and of which generation."""
+    """A resource from which the document was derived."""
 
-    kind: str = Field("ResiliencePolicy", max_length=63, description="Its kind.")
-    name: str = Field(max_length=253, description="Its name.")
-    uid: str = Field(max_length=63, description="Its identity.")
-    generation: int = Field(ge=0, le=MAX_INT64, description="Its generation.")
+    kind: str = Field("ResiliencePolicy", max_length=63, description="Kind of the resource.")
+    name: str = Field(max_length=253, description="Name of the resource.")
+    uid: str = Field(max_length=63, description="Uid of the resource.")
+    generation: int = Field(ge=0, le=MAX_INT64, description="Generation of the resource.")
 
 
 class PlatformPolicyDocument(PolicyDocument):
-    """All policies of a system. The first policy whose target matches a call governs it; so for servers."""
+    """All policies of a system. The first policy whose target matches a call governs it. The same holds for servers."""
 
     telemetry: TelemetrySpec | None = None
-    sources: tuple[Source, ...] = Field((), description="The resources that an operator made the document from.")
+    sources: tuple[Source, ...] = Field((), description="Resources from which the operator derived the document.")
 
 
 def parse_platform_document(text: str, source: str) -> PlatformPolicyDocument:

@@ -1,5 +1,7 @@
-"""Records the outcome of each attempt to call another service for `aurum policy simulate`, as JSON lines in bounded
-files."""
+"""Records the outcome of each attempt to call another service for `aurum policy simulate`.
+
+Outcomes are JSON lines in files of bounded size.
+"""
 
 import contextlib
 import io

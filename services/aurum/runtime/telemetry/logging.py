@@ -46,10 +46,12 @@ def set_request_context(
 
 
 def reset_request_context(token: contextvars.Token[Mapping[str, str]]) -> None:
+    """Restores the fields of log lines that were in force before `set_request_context` returned the token."""
     _request.reset(token)
 
 
 def get_request_context() -> dict[str, str]:
+    """Returns the fields that are added to each log line of the current request."""
     return dict(_request.get())
 
 
@@ -69,6 +71,7 @@ class ContextualJSONFormatter(JsonFormatter):
         self._ecs = ecs
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Adds the fields of this platform to those of the JSON formatter."""
         super().add_fields(log_data, record, message_dict)
         extra = dict(log_data)
         log_data.clear()
@@ -94,8 +97,10 @@ class ContextualJSONFormatter(JsonFormatter):
 
 
 class _TextFormatter(logging.Formatter):
-    """Formats each message as one line. Control characters are escaped, so that outside data can neither start a new
-    line nor colour the terminal."""
+    """Formats each message as one line.
+
+    Control characters are escaped, so that data from outside can neither start a new line nor colour the terminal.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         record.message = "".join(char if char.isprintable() else _escaped(char) for char in record.message)
@@ -151,6 +156,7 @@ def set_log_level(level: str) -> None:
 
 
 def get_logger(name: str) -> logging.Logger:
+    """Returns the logger of a module."""
     return logging.getLogger(name)
 
 

@@ -60,9 +60,10 @@ class SpanRing(SpanProcessor):
         self.added = 0  # number of notable traces so far
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        pass
+        """Does nothing, since only ended spans are kept."""
 
     def on_end(self, span: ReadableSpan) -> None:
+        """Keeps an ended span, and judges the trace if the span is the first of this process."""
         nbytes = _size_of(span)
         with self._lock:
             self._spans.append((span, nbytes))
@@ -76,11 +77,13 @@ class SpanRing(SpanProcessor):
             self._note(found)
 
     def shutdown(self) -> None:
+        """Drops all spans."""
         with self._lock:
             self._spans.clear()
             self._bytes = 0
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Returns True, since nothing is buffered for export."""
         return True
 
     @property

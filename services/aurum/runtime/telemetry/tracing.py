@@ -163,6 +163,7 @@ def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None
 
 @lru_cache(maxsize=256)
 def get_tracer(name: str) -> Tracer:
+    """Returns the tracer of a module."""
     return trace.get_tracer(name, __version__)
 
 

@@ -457,7 +457,7 @@ def policy_explain(
 ) -> None:
     """Show every value that governs a call, and where it comes from."""
     from aurum.commands import effective
-    from aurum.operator.merging import Target
+    from aurum.operator.merging import PolicyTarget
     from aurum.operator.settings import OperatorSettings
     from aurum.runtime.policy.call_catalog import CALLS
     from aurum.runtime.settings import load_settings
@@ -470,7 +470,7 @@ def policy_explain(
         if from_cluster
         else effective.of_document(settings, None)
     )
-    effective.explain(found, settings, Target(client, server, method))
+    effective.explain(found, settings, PolicyTarget(client, server, method))
 
 
 @policy_app.command("diff")

@@ -133,8 +133,8 @@ class GovernedStore:
             )
 
     async def _strike(self, operation: StoreOperation) -> None:
-        if self._faults.any:
-            await self._faults.strike(f"store/{operation}")
+        if self._faults.any_active:
+            await self._faults.apply(f"store/{operation}")
 
     def _pipeline(self, operation: StoreOperation) -> Pipeline:
         return self._policies.pipeline("ingestion", "store", operation, _STORE_ERRORS, _db_seconds)

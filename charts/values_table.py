@@ -32,7 +32,7 @@ def described(file: Path) -> list[Value]:
     """Returns the values that have a description, and the leaves that lack one."""
     text = file.read_text(encoding="utf-8")
     values = yaml.safe_load(text)
-    found: list[Value] = []
+    values_in_order: list[Value] = []
     path: list[str] = []
     description, covered = "", -1  # covered: how deep the last described value is; what lies below it is part of it
     for line in text.splitlines():
@@ -51,10 +51,10 @@ def described(file: Path) -> list[Value]:
         for name in path:
             default = default[name]
         if description or not isinstance(default, dict) or not default:
-            found.append(Value(".".join(path), default, description))
+            values_in_order.append(Value(".".join(path), default, description))
             covered = depth
         description = ""
-    return found
+    return values_in_order
 
 
 def table(chart: Path) -> str:
@@ -62,8 +62,8 @@ def table(chart: Path) -> str:
     lines = ["| value | default | what |", "| --- | --- | --- |"]
     for value in described(chart / "values.yaml"):
         default = json.dumps(value.default)
-        shown = "(see values.yaml)" if len(default) > 80 else f"`{default}`"
-        lines.append(f"| `{value.path}` | {shown} | {value.description} |")
+        default_text = "(see values.yaml)" if len(default) > 80 else f"`{default}`"
+        lines.append(f"| `{value.path}` | {default_text} | {value.description} |")
     return "\n".join(lines) + "\n"
 
 
@@ -78,12 +78,12 @@ def main() -> int:
         text = readme.read_text(encoding="utf-8")
         before, _, rest = text.partition(_BEGIN)
         _, _, after = rest.partition(_END)
-        wanted = before + _BEGIN + "\n" + table(chart) + "\n" + _END + after
-        if wanted != text:
+        expected = before + _BEGIN + "\n" + table(chart) + "\n" + _END + after
+        if expected != text:
             if arguments.check:
                 print(f"{readme} is not current; run `make docs`", file=sys.stderr)
                 return 1
-            readme.write_text(wanted, encoding="utf-8")
+            readme.write_text(expected, encoding="utf-8")
     return 0
 
 

@@ -62,7 +62,7 @@ def draw(page: Page, dashboard: dict[str, Any], prometheus: str, minutes: float)
         axes = figure.add_axes(area(where["gridPos"]))
         axes.set_title(panel.title, fontsize=9, loc="left")
         axes.tick_params(labelsize=7)
-        found = [
+        results = [
             (
                 query,
                 now(prometheus, expanded(query.expr, values))
@@ -71,7 +71,7 @@ def draw(page: Page, dashboard: dict[str, Any], prometheus: str, minutes: float)
             )
             for query in panel.queries
         ]
-        _KINDS[panel.kind](axes, panel, found)
+        _KINDS[panel.kind](axes, panel, results)
     return figure
 
 
@@ -82,8 +82,8 @@ def _named(query: Query, labels: dict[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), query.legend).strip()
 
 
-def _each(found: Found) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-    for query, series in found:
+def _each(results: Found) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    for query, series in results:
         for labels, points in series:
             yield _named(query, labels), points
 
@@ -93,9 +93,9 @@ def _shown(panel: Panel, value: float) -> str:
     return f"{value * factor:,.3g}{unit}" if math.isfinite(value) else "-"
 
 
-def _lines(axes: Axes, panel: Panel, found: Found) -> None:
+def _lines(axes: Axes, panel: Panel, results: Found) -> None:
     factor, unit = _UNITS.get(panel.unit, (1.0, ""))
-    for number, (name, points) in enumerate(_each(found)):
+    for number, (name, points) in enumerate(_each(results)):
         times = dates.date2num([datetime.fromtimestamp(at) for at, _ in points])
         values = [value * factor for _, value in points]
         axes.plot(times, values, linewidth=1, label=name if number < _LINES else None)
@@ -108,7 +108,7 @@ def _lines(axes: Axes, panel: Panel, found: Found) -> None:
     _time_axis(axes)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        more = sum(len(series) for _, series in found) - _LINES
+        more = sum(len(series) for _, series in results) - _LINES
         title = f"and {more} more" if more > 0 else None
         axes.legend(fontsize=6, ncols=2, loc="upper left", framealpha=0.6, title=title, title_fontsize=6)
 
@@ -118,9 +118,9 @@ def _time_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(dates.AutoDateLocator(maxticks=6))
 
 
-def _stat(axes: Axes, panel: Panel, found: Found) -> None:
+def _stat(axes: Axes, panel: Panel, results: Found) -> None:
     axes.set_axis_off()
-    shown = [(name, points[-1][1]) for name, points in _each(found)]
+    shown = [(name, points[-1][1]) for name, points in _each(results)]
     for number, (name, value) in enumerate(shown):
         bad = panel.limit is not None and (value < panel.limit) == panel.low
         at = (number + 0.5) / len(shown)
@@ -129,17 +129,17 @@ def _stat(axes: Axes, panel: Panel, found: Found) -> None:
         axes.text(at, 0.1, name, ha="center", va="center", fontsize=6, wrap=True)
 
 
-def _table(axes: Axes, panel: Panel, found: Found) -> None:
+def _table(axes: Axes, panel: Panel, results: Found) -> None:
     axes.set_axis_off()
-    rows = [[*labels.values(), _shown(panel, points[-1][1])] for _, series in found for labels, points in series]
-    names = [*found[0][1][0][0], "value"]
-    made = axes.table(cellText=rows[:14], colLabels=names, loc="upper center", edges="horizontal")
-    made.auto_set_font_size(False)
-    made.set_fontsize(7)
+    rows = [[*labels.values(), _shown(panel, points[-1][1])] for _, series in results for labels, points in series]
+    names = [*results[0][1][0][0], "value"]
+    drawn_table = axes.table(cellText=rows[:14], colLabels=names, loc="upper center", edges="horizontal")
+    drawn_table.auto_set_font_size(False)
+    drawn_table.set_fontsize(7)
 
 
-def _heatmap(axes: Axes, panel: Panel, found: Found) -> None:
-    series = sorted(((float(labels["le"]), points) for labels, points in found[0][1]), key=lambda each: each[0])
+def _heatmap(axes: Axes, panel: Panel, results: Found) -> None:
+    series = sorted(((float(labels["le"]), points) for labels, points in results[0][1]), key=lambda each: each[0])
     finite = [(bound, points) for bound, points in series if math.isfinite(bound)]
     length = min(len(points) for _, points in finite)
     counts = np.diff(np.array([[value for _, value in points[-length:]] for _, points in finite]), axis=0, prepend=0)
@@ -150,10 +150,10 @@ def _heatmap(axes: Axes, panel: Panel, found: Found) -> None:
     _time_axis(axes)
 
 
-def _states(axes: Axes, panel: Panel, found: Found) -> None:
+def _states(axes: Axes, panel: Panel, results: Found) -> None:
     colours = {value: _COLOURS[colour] for value, _, colour in panel.states}
     names = []
-    for number, (name, points) in enumerate(_each(found)):
+    for number, (name, points) in enumerate(_each(results)):
         names.append(name)
         for at, value in points:
             axes.broken_barh(
@@ -169,14 +169,14 @@ def _states(axes: Axes, panel: Panel, found: Found) -> None:
     _time_axis(axes)
 
 
-def _map(axes: Axes, panel: Panel, found: Found) -> None:
-    nodes = sorted(labels["id"] for labels, _ in found[0][1])
+def _map(axes: Axes, panel: Panel, results: Found) -> None:
+    nodes = sorted(labels["id"] for labels, _ in results[0][1])
     angles = {node: 2 * math.pi * number / len(nodes) for number, node in enumerate(nodes)}
     places = {node: (math.cos(angle), math.sin(angle)) for node, angle in angles.items()}
     axes.set_axis_off()
     axes.set_xlim(-1.6, 1.6)
     axes.set_ylim(-1.3, 1.3)
-    for labels, points in found[1][1]:
+    for labels, points in results[1][1]:
         if labels["source"] in places and labels["target"] in places:
             start, end = places[labels["source"]], places[labels["target"]]
             arrow = FancyArrowPatch(

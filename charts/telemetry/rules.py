@@ -45,7 +45,9 @@ def rules(faster: int = 1) -> str:
     groups: list[dict[str, Any]] = [
         {
             "name": "aurumai-records",
-            "rules": [{"record": record, "expr": _hastened(expr, faster)} for record, expr in RECORDS.items()],
+            "rules": [
+                {"record": record, "expr": _with_shorter_windows(expr, faster)} for record, expr in RECORDS.items()
+            ],
         },
         {"name": "aurumai-alerts", "rules": [_rule(alert, faster) for alert in ALERTS]},
     ]
@@ -54,12 +56,12 @@ def rules(faster: int = 1) -> str:
     return _HEAD + yaml.safe_dump({"groups": groups}, sort_keys=False, width=120)
 
 
-def _hastened(expr: str, faster: int) -> str:
+def _with_shorter_windows(expr: str, faster: int) -> str:
     """Returns the expression with windows shortened by the factor `faster`."""
 
-    def window(found: re.Match[str]) -> str:
-        seconds = max(_LEAST_WINDOW, int(found[1]) * _UNITS[found[2]] // faster)
-        step = f":{max(1, int(found[3]) * _UNITS[found[4]] * 1000 // faster)}ms" if found[3] else ""
+    def window(match: re.Match[str]) -> str:
+        seconds = max(_LEAST_WINDOW, int(match[1]) * _UNITS[match[2]] // faster)
+        step = f":{max(1, int(match[3]) * _UNITS[match[4]] * 1000 // faster)}ms" if match[3] else ""
         return f"[{seconds}s{step}]"
 
     return re.sub(r"\[(\d+)([smhd])(?::(\d+)([smhd]))?\]", window, expr) if faster > 1 else expr
@@ -68,7 +70,7 @@ def _hastened(expr: str, faster: int) -> str:
 def _rule(alert: Alert, faster: int) -> dict[str, Any]:
     return {
         "alert": alert.name,
-        "expr": _hastened(alert.expr, faster),
+        "expr": _with_shorter_windows(alert.expr, faster),
         "for": alert.hold if faster == 1 else f"{int(alert.hold[:-1]) * _UNITS[alert.hold[-1]] // faster}s",
         "labels": {"severity": alert.severity, "service": alert.service},
         "annotations": _annotations(alert),
@@ -107,7 +109,7 @@ def rule_tests(rules_path: str) -> str:
                 {
                     "expr": f'ALERTS{{alertname="{alert.name}", alertstate="firing"}}',
                     "eval_time": f"{case.at}m",
-                    "exp_samples": [{"labels": _firing(alert), "value": 1}] if case.fires else [],
+                    "exp_samples": [{"labels": _firing_selector(alert), "value": 1}] if case.fires else [],
                 }
             ],
         }
@@ -115,25 +117,30 @@ def rule_tests(rules_path: str) -> str:
         for case in alert.cases
     ]
     return _HEAD + yaml.safe_dump(
-        {"rule_files": [rules_path], "evaluation_interval": "1m", "fuzzy_compare": True, "tests": [*tests, _by_hand()]},
+        {
+            "rule_files": [rules_path],
+            "evaluation_interval": "1m",
+            "fuzzy_compare": True,
+            "tests": [*tests, _hand_computed_test()],
+        },
         sort_keys=False,
         width=120,
     )
 
 
-def _firing(alert: Alert) -> str:
+def _firing_selector(alert: Alert) -> str:
     """Returns the selector of an alert that fires."""
     service = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda match: alert.labels[match[1]], alert.service)
     labels = {**alert.labels, "alertname": alert.name, "alertstate": "firing", "severity": alert.severity}
-    shown = ", ".join(f'{name}="{value}"' for name, value in sorted({**labels, "service": service}.items()))
-    return f"ALERTS{{{shown}}}"
+    matchers = ", ".join(f'{name}="{value}"' for name, value in sorted({**labels, "service": service}.items()))
+    return f"ALERTS{{{matchers}}}"
 
 
-def _by_hand() -> dict[str, Any]:
+def _hand_computed_test() -> dict[str, Any]:
     """Returns a test with 100 requests a minute: 5 fail, 90 take up to 100 ms and all up to 250 ms."""
     labels = 'k8s_namespace_name="plant", service_name="api"'
     endpoint = 'method="POST", endpoint="/api/predict"'
-    wanted = f"{{{labels.replace(', ', ',')}}}"
+    expected_labels = f"{{{labels.replace(', ', ',')}}}"
     return {
         "interval": "1m",
         "input_series": [
@@ -149,7 +156,11 @@ def _by_hand() -> dict[str, Any]:
             {"series": f"http_request_duration_seconds_count{{{labels}, {endpoint}}}", "values": "0+100x80"},
         ],
         "promql_expr_test": [
-            {"expr": f"round({name}, 1e-6)", "eval_time": "70m", "exp_samples": [{"labels": wanted, "value": value}]}
+            {
+                "expr": f"round({name}, 1e-6)",
+                "eval_time": "70m",
+                "exp_samples": [{"labels": expected_labels, "value": value}],
+            }
             for name, value in (
                 ("aurumai:http_requests:rate5m", 1.666667),
                 ("aurumai:http_request_errors:ratio5m", 0.05),

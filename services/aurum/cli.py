@@ -472,7 +472,7 @@ def policy_explain(
 ) -> None:
     """Show every value of the policy of a call, and its origin."""
     from aurum.commands import effective
-    from aurum.operator.merging import Target
+    from aurum.operator.merging import PolicyTarget
     from aurum.operator.settings import OperatorSettings
     from aurum.runtime.policy.call_catalog import CALLS
     from aurum.runtime.settings import load_settings
@@ -485,7 +485,7 @@ def policy_explain(
         if from_cluster
         else effective.policies_of_document(settings, None)
     )
-    effective.explain(policies, settings, Target(client, server, method))
+    effective.explain(policies, settings, PolicyTarget(client, server, method))
 
 
 @policy_app.command("diff")

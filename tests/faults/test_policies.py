@@ -101,7 +101,7 @@ async def test_hanging_attempt_times_out_and_is_cancelled(tmp_path: Path) -> Non
 async def test_dripping_response_times_out(tmp_path: Path) -> None:
     """A response stream that only drips ends with its timeout."""
     async with bench(tmp_path, QUICK % f"{ONCE}, timeout: {{attempt: 300ms, deadline: 1s}}") as b:
-        b.faults.add(Fault(kind="drip", method="Query", delay="100ms"))
+        b.faults.inject(Fault(kind="drip", method="Query", delay="100ms"))
         with pytest.raises(DeadlineError):
             await b.dependency.stream(b.stub.Query, ingestion_pb2.QueryRequest())
 
@@ -340,20 +340,20 @@ async def test_invalid_document_is_rejected_and_last_good_kept(tmp_path: Path) -
 async def test_injected_faults_respect_duration_and_percentage(tmp_path: Path) -> None:
     """Injected faults end after their duration and affect their percentage of calls."""
     async with bench(tmp_path) as b:
-        b.faults.add(Fault(kind="error", method="Get*", code="INTERNAL", duration="300ms"))
+        b.faults.inject(Fault(kind="error", method="Get*", code="INTERNAL", duration="300ms"))
         with pytest.raises(AurumError, match="a fault was injected: INTERNAL"):
             await b.get()
         await b.register()
         await until(lambda: answers(b))
         assert b.faults.active() == []
-        b.faults.add(Fault(kind="error", percentage=30, code="NOT_FOUND"))
+        b.faults.inject(Fault(kind="error", percentage=30, code="NOT_FOUND"))
         failed = 0
         for _ in range(20):
             outcomes = await asyncio.gather(*(b.get() for _ in range(10)), return_exceptions=True)
             failed += sum(isinstance(each, AurumError) for each in outcomes)
         assert 20 <= failed <= 110
         assert b.faults.clear() == 1
-        b.faults.add(Fault(kind="delay", delay="200ms"))
+        b.faults.inject(Fault(kind="delay", delay="200ms"))
         started = time.monotonic()
         await b.get()
         assert time.monotonic() - started >= 0.2

@@ -20,7 +20,7 @@ from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Service
 
 from aurum.operator.api_connection import REQUEST_TIMEOUT
-from aurum.operator.cluster_snapshot import TRACK, Finding
+from aurum.operator.cluster_snapshot import TRACK, GuardFinding
 from aurum.operator.informer_cache import InformerCache
 from aurum.operator.kubernetes import COMPONENT, INSTANCE, PART_OF, POLICIES, Cluster
 from aurum.operator.leadership import DURATION, Leadership, LeaseLostError
@@ -286,16 +286,16 @@ class Prometheus:
 
     harmful: set[tuple[str, int]]
     nudge: Callable[[], None]
-    findings: dict[str, Finding] = field(default_factory=dict)
+    findings: dict[str, GuardFinding] = field(default_factory=dict)
 
     def follow(self, watched: Mapping[str, tuple[Any, tuple[Any, ...]]], rollouts: Mapping[str, Rollout]) -> None:
         found = {}
         for uid, (parsed, pods) in watched.items():
             burns = (uid, parsed.generation) in self.harmful
             if burns and pods:
-                found[uid] = Finding(True, "harm")
+                found[uid] = GuardFinding(True, "harm")
             elif rollouts[uid].since is not None:
-                found[uid] = Finding(False, "fine")
+                found[uid] = GuardFinding(False, "fine")
         if found != self.findings:
             self.findings = found
             self.nudge()
@@ -347,7 +347,11 @@ class Operator:
             await self.leadership.acquire()
             self.leads_since = self.plant.loop.time()
             self.plant.api.watchers.append(watch)
-            works: list[Awaitable[None]] = [self.leadership.keep(), self.reconciler.run(), self.reports.run()]
+            works: list[Awaitable[None]] = [
+                self.leadership.renew_until_lost(),
+                self.reconciler.run(),
+                self.reports.run(),
+            ]
             tasks = [asyncio.ensure_future(work) for work in works]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -405,7 +409,7 @@ class Operator:
 
     def _take_event(self, kind: str, body: Object) -> None:
         store, nudged = self.store, self.nudged
-        take = {"ConfigMap": store.config_map, "Pod": store.pod}.get(body["kind"], store.resource)
+        take = {"ConfigMap": store.update_config_map, "Pod": store.update_pod}.get(body["kind"], store.update_resource)
         if body["kind"] not in ("ConfigMap", "Pod", *POLICIES):
             return
 

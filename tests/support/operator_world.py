@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from aurum.operator.cluster_snapshot import ClusterSnapshot, ConfigMap, Finding, Pod, Report, Resource, Workload
+from aurum.operator.cluster_snapshot import ClusterSnapshot, ConfigMap, GuardFinding, Pod, Report, Resource, Workload
 from aurum.operator.desired_state import DesiredState, content_hash, derive_desired_state
 from aurum.operator.rollout import Rollout
 from aurum.runtime.policy.document import PlatformPolicyDocument, parse_platform_document
@@ -33,7 +33,7 @@ class Simulated:
         self.guarded = guarded
         self.resources: dict[str, Resource] = {}
         self.rollouts: Mapping[str, Rollout] = {}
-        self.findings: dict[str, Finding] = {}
+        self.findings: dict[str, GuardFinding] = {}
         self.reports: dict[str, Report] = {}
         self.config_maps: dict[str, ConfigMap] = {}
         self.workloads = {

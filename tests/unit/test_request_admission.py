@@ -31,7 +31,7 @@ class Recorder:
         self.dropped.append(dropped)
         return False
 
-    def found(self) -> float:
+    def base_limit(self) -> float:
         return self.limit
 
     def take_over(self, before: LimitAlgorithm) -> None:

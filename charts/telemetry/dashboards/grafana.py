@@ -30,15 +30,15 @@ _BAD, _GOOD = "red", "green"
 
 def dashboard_json(page: Page) -> str:
     """Returns the dashboard as JSON, with one key per line in a stable order."""
-    made: dict[str, Any] = json.loads(JSONEncoder().encode(_dashboard(page)))
-    for mark in made["annotations"]["list"]:
+    builder: dict[str, Any] = json.loads(JSONEncoder().encode(_dashboard(page)))
+    for mark in builder["annotations"]["list"]:
         # The Prometheus data source reads these, which the schema does not know.
         mark |= {"titleFormat": _marks(page)[mark["name"]][2], "step": "60s"}
-    return json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return json.dumps(builder, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def _dashboard(page: Page) -> models.Dashboard:
-    made = (
+    builder = (
         dashboard.Dashboard(page.title)
         .uid(page.uid)
         .description(page.description)
@@ -59,22 +59,22 @@ def _dashboard(page: Page) -> models.Dashboard:
         .link(dashboard.DashboardLink("Documentation").type(models.DashboardLinkType.LINK).url(DOCS + page.more))
     )
     for name, (colour, expr, _) in _marks(page).items():
-        made = made.annotation(
+        builder = builder.annotation(
             dashboard.AnnotationQuery().name(name).datasource(_SOURCE).enable(True).icon_color(colour).expr(expr)
         )
     for variable in _variables(page):
-        made = made.with_variable(variable)
+        builder = builder.with_variable(variable)
     numbers = itertools.count(1)
     for row in page.rows:
-        made = _with_row(made, row, numbers)
-    return made.build()
+        builder = _with_row(builder, row, numbers)
+    return builder.build()
 
 
-def _with_row(made: dashboard.Dashboard, row: Row, numbers: Iterator[int]) -> dashboard.Dashboard:
-    made = made.with_row(dashboard.Row(row.title).id(next(numbers)))
+def _with_row(builder: dashboard.Dashboard, row: Row, numbers: Iterator[int]) -> dashboard.Dashboard:
+    builder = builder.with_row(dashboard.Row(row.title).id(next(numbers)))
     for panel in row.panels:
-        made = made.with_panel(_panel(panel).id(next(numbers)))
-    return made
+        builder = builder.with_panel(_panel(panel).id(next(numbers)))
+    return builder
 
 
 def _variables(page: Page) -> list[Any]:
@@ -129,9 +129,9 @@ def _marks(page: Page) -> dict[str, tuple[str, str, str]]:
 
 
 def _panel(panel: Panel) -> Any:
-    made = _KINDS[panel.kind](panel)
-    made = (
-        made.title(panel.title)
+    builder = _KINDS[panel.kind](panel)
+    builder = (
+        builder.title(panel.title)
         .description(panel.description)
         .datasource(_SOURCE)
         .unit(panel.unit)
@@ -141,21 +141,21 @@ def _panel(panel: Panel) -> Any:
         .thresholds(_thresholds(panel))
     )
     if panel.least is not None:
-        made = made.min(panel.least)
+        builder = builder.min(panel.least)
     if panel.most is not None:
-        made = made.max(panel.most)
+        builder = builder.max(panel.most)
     for number, query in enumerate(panel.queries):
-        made = made.with_target(_target(query, chr(ord("A") + number), panel))
-    return made
+        builder = builder.with_target(_target(query, chr(ord("A") + number), panel))
+    return builder
 
 
 def _target(query: Query, ref: str, panel: Panel) -> prometheus.Dataquery:
-    made = prometheus.Dataquery().expr(query.expr).ref_id(ref).datasource(_SOURCE).legend_format(query.legend)
+    builder = prometheus.Dataquery().expr(query.expr).ref_id(ref).datasource(_SOURCE).legend_format(query.legend)
     if query.latest:
-        return made.instant().format(PromQueryFormat.TABLE)
+        return builder.instant().format(PromQueryFormat.TABLE)
     if panel.kind == "heatmap":
-        made = made.format(PromQueryFormat.HEATMAP)
-    return made.range().exemplar(query.exemplars)
+        builder = builder.format(PromQueryFormat.HEATMAP)
+    return builder.range().exemplar(query.exemplars)
 
 
 def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
@@ -166,7 +166,7 @@ def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
 
 
 def _lines(panel: Panel) -> timeseries.Panel:
-    made = (
+    builder = (
         timeseries.Panel()
         .line_width(1)
         .fill_opacity(20 if panel.stacked else 8)
@@ -183,12 +183,12 @@ def _lines(panel: Panel) -> timeseries.Panel:
         )
     )
     if panel.stacked:
-        made = made.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
+        builder = builder.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
     if panel.limit is not None:
-        made = made.thresholds_style(
+        builder = builder.thresholds_style(
             common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED)
         )
-    return made
+    return builder
 
 
 def _stat(panel: Panel) -> stat.Panel:

@@ -8,7 +8,7 @@ from charts.telemetry.dashboards.panels import (
     Query,
     Row,
     largest,
-    of,
+    matchers_for,
     or_zero,
     quantile,
     rate,
@@ -195,11 +195,14 @@ PAGE = Page(
                     "docs/resilience.md",
                     "short",
                     (
-                        Query(total("http_requests_in_progress", of("api")), "{{service_name}} requests"),
+                        Query(total("http_requests_in_progress", matchers_for("api")), "{{service_name}} requests"),
                         Query(total("rpc_server_in_progress"), "{{service_name}} calls"),
-                        Query(total("edge_spool_batches", of("edge|edge-sim")), "{{service_name}} batches in spools"),
                         Query(
-                            total("simulator_buffer_batches", of(".+-sim")) + " or on () vector(0)",
+                            total("edge_spool_batches", matchers_for("edge|edge-sim")),
+                            "{{service_name}} batches in spools",
+                        ),
+                        Query(
+                            total("simulator_buffer_batches", matchers_for(".+-sim")) + " or on () vector(0)",
                             "batches with devices",
                         ),
                     ),
@@ -252,9 +255,11 @@ PAGE = Page(
                     "docs/runbooks/AurumAITelemetryDropped.md",
                     "cps",
                     tuple(
-                        Query(_failed(f"{how}_failed_{what}"), f"{{{{exporter}}}} {what.replace('_', ' ')}, {said}")
-                        for how, said in (("enqueue", "queue full"), ("send", "not sent"))
-                        for what in ("spans", "metric_points")
+                        Query(
+                            _failed(f"{how}_failed_{signal}"), f"{{{{exporter}}}} {signal.replace('_', ' ')}, {reason}"
+                        )
+                        for how, reason in (("enqueue", "queue full"), ("send", "not sent"))
+                        for signal in ("spans", "metric_points")
                     ),
                 ),
                 Panel(

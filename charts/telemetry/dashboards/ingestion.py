@@ -7,7 +7,7 @@ from charts.telemetry.dashboards.panels import (
     Query,
     Row,
     largest,
-    of,
+    matchers_for,
     or_zero,
     quantile,
     rate,
@@ -15,7 +15,7 @@ from charts.telemetry.dashboards.panels import (
     total,
 )
 
-_STORE, _EDGE = of("ingestion"), of("edge|edge-sim")
+_STORE, _EDGE = matchers_for("ingestion"), matchers_for("edge|edge-sim")
 _WEEK = 7 * 86400
 
 PAGE = Page(

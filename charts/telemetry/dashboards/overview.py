@@ -8,7 +8,7 @@ from charts.telemetry.dashboards.panels import (
     Query,
     Row,
     latest,
-    of,
+    matchers_for,
     or_zero,
     quantile,
     rate,
@@ -34,10 +34,11 @@ def _burn(slo: Slo) -> str:
 # The edges of the map: calls as their clients' spans name the callee, and batches, which travel on streams.
 _CALLS = rate("traces_span_metrics_calls_total", f'{ANY}, peer_service=~"$service"', "service_name, peer_service")
 _BATCHES = (
-    f'label_replace({rate("edge_spool_forwarded_total", of("edge|edge-sim"))}, "peer_service", "ingestion", "", "")'
+    f"label_replace({rate('edge_spool_forwarded_total', matchers_for('edge|edge-sim'))}, "
+    '"peer_service", "ingestion", "", "")'
 )
 _DEVICES = (
-    f"label_replace(label_replace({rate('edge_spool_accepted_total', of('edge'))}, "
+    f"label_replace(label_replace({rate('edge_spool_accepted_total', matchers_for('edge'))}, "
     '"peer_service", "edge", "", ""), "service_name", "iot-sim", "", "")'
 )
 _DEGRADED = f"""sum({rate("ml_predictions_total", f'{ANY}, degraded="true"')}) or on () vector(0)"""
@@ -82,7 +83,7 @@ PAGE = Page(
                     "Machines in the store.",
                     "docs/data.md",
                     "short",
-                    (Query(f"max(ingestion_machines{{{of('ingestion')}}})", "machines"),),
+                    (Query(f"max(ingestion_machines{{{matchers_for('ingestion')}}})", "machines"),),
                     "stat",
                     width=3,
                     height=4,
@@ -94,7 +95,8 @@ PAGE = Page(
                     "cps",
                     (
                         Query(
-                            rate("data_ingestion_total", f'{of("ingestion")}, result="accepted"', "result"), "readings"
+                            rate("data_ingestion_total", f'{matchers_for("ingestion")}, result="accepted"', "result"),
+                            "readings",
                         ),
                     ),
                     "stat",
@@ -188,7 +190,7 @@ PAGE = Page(
                     "docs/resilience.md",
                     "short",
                     (
-                        Query(total("http_requests_in_progress", of("api")), "{{service_name}} HTTP"),
+                        Query(total("http_requests_in_progress", matchers_for("api")), "{{service_name}} HTTP"),
                         Query(total("rpc_server_in_progress", _RPC), "{{service_name}} gRPC"),
                     ),
                 ),

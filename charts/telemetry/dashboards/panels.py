@@ -121,7 +121,7 @@ class Page:
         return tuple(panel for row in self.rows for panel in row.panels)
 
 
-def of(service: str) -> str:
+def matchers_for(service: str) -> str:
     """Returns the matchers for the metrics of a service, or of several as a regular expression."""
     return f'{ANY}, service_name=~"{service}"'
 

@@ -8,7 +8,7 @@ from charts.telemetry.dashboards.panels import (
     Row,
     Variable,
     largest,
-    of,
+    matchers_for,
     or_zero,
     quantile,
     rate,
@@ -17,7 +17,7 @@ from charts.telemetry.dashboards.panels import (
 from charts.telemetry.selectors import PREDICT
 
 _TYPES = 'machine_type=~"$machine_type"'
-_MODEL = f"{of('prediction')}, {_TYPES}"
+_MODEL = f"{matchers_for('prediction')}, {_TYPES}"
 _ALL = f"{ANY}, {_TYPES}"
 
 PAGE = Page(
@@ -70,14 +70,14 @@ PAGE = Page(
                     "Degraded answers of the API per second: the last good prediction, or a rule.",
                     "docs/resilience.md",
                     "reqps",
-                    (Query(or_zero(rate("fallbacks_total", of("api"), "source"), "source"), "{{source}}"),),
+                    (Query(or_zero(rate("fallbacks_total", matchers_for("api"), "source"), "source"), "{{source}}"),),
                 ),
                 Panel(
                     "Predictions not stored",
                     "Predictions per second that could not be stored.",
                     "docs/runbooks/AurumAIIngestionAbsent.md",
                     "cps",
-                    (Query(rate("prediction_history_dropped_total", of("prediction")), "{{service_name}}"),),
+                    (Query(rate("prediction_history_dropped_total", matchers_for("prediction")), "{{service_name}}"),),
                 ),
                 Panel(
                     "By model, in this time",
@@ -105,8 +105,8 @@ PAGE = Page(
                     "docs/prediction.md",
                     "short",
                     (
-                        Query(quantile(0.5, "prediction_batch_size", of("prediction")), "50 %"),
-                        Query(quantile(0.99, "prediction_batch_size", of("prediction")), "99 %"),
+                        Query(quantile(0.5, "prediction_batch_size", matchers_for("prediction")), "50 %"),
+                        Query(quantile(0.99, "prediction_batch_size", matchers_for("prediction")), "99 %"),
                     ),
                     width=12,
                 ),
@@ -116,8 +116,8 @@ PAGE = Page(
                     "docs/prediction.md",
                     "short",
                     (
-                        Query(largest("prediction_batch_waiting", of("prediction")), "waiting"),
-                        Query(rate("prediction_batch_refused_total", of("prediction")), "refused"),
+                        Query(largest("prediction_batch_waiting", matchers_for("prediction")), "waiting"),
+                        Query(rate("prediction_batch_refused_total", matchers_for("prediction")), "refused"),
                     ),
                     width=12,
                 ),
@@ -146,7 +146,9 @@ PAGE = Page(
                     "s",
                     tuple(
                         Query(
-                            or_zero(quantile(each, "http_request_duration_seconds", f"{of('api')}, {PREDICT}", "")),
+                            or_zero(
+                                quantile(each, "http_request_duration_seconds", f"{matchers_for('api')}, {PREDICT}", "")
+                            ),
                             f"{each * 100:g} %",
                             exemplars=True,
                         )
@@ -234,7 +236,7 @@ PAGE = Page(
                     "cps",
                     (
                         Query(
-                            or_zero(rate("prediction_rescored_total", of("prediction"), "result"), "result"),
+                            or_zero(rate("prediction_rescored_total", matchers_for("prediction"), "result"), "result"),
                             "{{result}}",
                         ),
                     ),

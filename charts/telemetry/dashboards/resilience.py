@@ -8,7 +8,7 @@ from charts.telemetry.dashboards.panels import (
     Row,
     Variable,
     largest,
-    of,
+    matchers_for,
     or_zero,
     quantile,
     rate,
@@ -43,7 +43,7 @@ PAGE = Page(
                     "short",
                     (
                         Query(total("rpc_server_in_progress", f"{ANY}, {ANSWERED}"), "{{service_name}} gRPC"),
-                        Query(total("http_requests_in_progress", of("api")), "{{service_name}} HTTP"),
+                        Query(total("http_requests_in_progress", matchers_for("api")), "{{service_name}} HTTP"),
                     ),
                 ),
                 Panel(
@@ -236,8 +236,8 @@ PAGE = Page(
                     "docs/operator.md",
                     "short",
                     (
-                        Query(largest("operator_policies", of("operator"), "state"), "{{state}}"),
-                        Query(largest("operator_pods_lagging", of("operator")), "pods that lag"),
+                        Query(largest("operator_policies", matchers_for("operator"), "state"), "{{state}}"),
+                        Query(largest("operator_pods_lagging", matchers_for("operator")), "pods that lag"),
                     ),
                 ),
                 Panel(

@@ -38,7 +38,7 @@ def build_access_control(service: Service[ApiSettings], ended_sessions: Containe
         require_authentication(
             settings.api_host,
             "AURUM_API_HOST",
-            said=settings.auth_open,
+            openness=settings.auth_open,
             name="AURUM_AUTH_OPEN",
             instead="AURUM_AUTH_KEYS_FILE or AURUM_AUTH_OIDC_ISSUER",
         )

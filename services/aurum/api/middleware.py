@@ -165,8 +165,8 @@ class RequestMiddleware:
         seconds = _timeout(headers)
         with received_deadline(seconds), criticality_scope(criticality):
             async with self._hold_place(criticality, exchange, scope["state"]), exchange.cancel_if_unwanted(seconds):
-                if self._faults.any:
-                    exchange.delay = await self._faults.strike(scope["path"])
+                if self._faults.any_active:
+                    exchange.delay = await self._faults.apply(scope["path"])
                 await self._app(scope, exchange.receive, exchange.send)
 
     @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from aurum.operator.cluster_snapshot import ClusterSnapshot
 from aurum.operator.desired_state import as_yaml, refusals, rules_in_force
-from aurum.operator.merging import PolicyRejected, Rules, Target
+from aurum.operator.merging import MergedRules, PolicyRejected, PolicyTarget
 from aurum.operator.one_time_read import snapshot_cluster, with_manifests
 from aurum.operator.resources import GROUP, KINDS
 from aurum.operator.settings import OperatorSettings
@@ -40,10 +40,10 @@ class Effective:
     """
 
     documents: Mapping[str, PlatformPolicyDocument]
-    origin: Callable[[Target], Mapping[str, str]]
+    origin: Callable[[PolicyTarget], Mapping[str, str]]
     problems: tuple[str, ...] = ()
 
-    def policy(self, settings: Settings, target: Target) -> tuple[Policy, str]:
+    def policy(self, settings: Settings, target: PolicyTarget) -> tuple[Policy, str]:
         """Returns the policy of a call, and the target by which it applies."""
         document = self.documents.get(target.client or "", PlatformPolicyDocument())
         policy = document.for_call(target.client or "", target.server, target.method or "*")
@@ -55,7 +55,7 @@ def policies_of_document(settings: Settings, path: Path | None) -> Effective:
     path = path or settings.policy_file
     document = load_platform_document(document_path(path)) if path else PlatformPolicyDocument()
 
-    def origin(target: Target) -> Mapping[str, str]:
+    def origin(target: PolicyTarget) -> Mapping[str, str]:
         policy = document.for_call(target.client or "", target.server, target.method or "*")
         return dict.fromkeys(policy.model_fields_set, f"{path}: {policy.target}") if policy else {}
 
@@ -130,7 +130,7 @@ def show_calls(effective: Effective, settings: Settings, services: list[str]) ->
             continue
         shown: dict[str, tuple[str, ...]] = {}
         for method in (*calls.methods, None):
-            target = Target(calls.client, calls.server, method)
+            target = PolicyTarget(calls.client, calls.server, method)
             policy, matched = effective.policy(settings, target)
             name = f"{calls.client}/{calls.server}/{method}" if matched.endswith(f"/{method}") else ""
             name = name or f"{calls.client}/{calls.server}/*"
@@ -154,7 +154,7 @@ def show_calls(effective: Effective, settings: Settings, services: list[str]) ->
         console.print(f"without effect: {problem}", style="red", markup=False)
 
 
-def explain(effective: Effective, settings: Settings, target: Target) -> None:
+def explain(effective: Effective, settings: Settings, target: PolicyTarget) -> None:
     """Prints every value of the policy of a call, with its origin."""
     policy, matched = effective.policy(settings, target)
     origins = effective.origin(target)
@@ -193,12 +193,12 @@ def merge_documents(documents: Mapping[str, PlatformPolicyDocument]) -> Platform
     return PlatformPolicyDocument(uid="cluster", policies=tuple(policies.values()))
 
 
-def _origins(rules: Rules, target: Target) -> dict[str, str]:
+def _origins(rules: MergedRules, target: PolicyTarget) -> dict[str, str]:
     return {
         name: f"{part.owner.resource.kind} {part.owner.resource.name} #{part.owner.generation}"
         if part.owner
         else "the chart's defaults"
-        for name, part in rules.effective(target).items()
+        for name, part in rules.effective_parts(target).items()
     }
 
 

@@ -147,8 +147,8 @@ class GovernedStore:
 
     async def _inject_faults(self, operation: StoreOperation) -> None:
         """Delays or fails the call if a fault is injected for the operation."""
-        if self._faults.any:
-            await self._faults.strike(f"store/{operation}")
+        if self._faults.any_active:
+            await self._faults.apply(f"store/{operation}")
 
     def _pipeline(self, operation: StoreOperation) -> Pipeline:
         return self._policies.pipeline("ingestion", "store", operation, _STORE_ERRORS, _db_seconds)

@@ -41,8 +41,10 @@ def open_client(namespace: str | None) -> AsyncClient:
 
 def login(**arguments: Any) -> kopf.ConnectionInfo | None:
     """Returns the connection for kopf, which calls this as its login handler."""
-    found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
-    return found and _Connection(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
+    connection = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    return connection and _Connection(
+        **{field.name: getattr(connection, field.name) for field in dataclasses.fields(connection)}
+    )
 
 
 @dataclasses.dataclass(frozen=True)

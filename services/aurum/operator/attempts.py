@@ -42,7 +42,7 @@ class _State:
         task: The request in progress, or None.
         failures: Failures in a row since the object was last in its desired state, or since that changed.
         successes: Successes in a row since then.
-        wanted: Whether a request was asked for before it was due.
+        requested_early: Whether a request was asked for before it was due.
         due: Earliest time of the next request.
         requested: Identifies the desired state that was last requested.
         problem: Why the last request failed, or an empty string.
@@ -51,7 +51,7 @@ class _State:
     task: asyncio.Task[None] | None = None
     failures: int = 0
     successes: int = 0
-    wanted: bool = False
+    requested_early: bool = False
     due: float = float("-inf")
     requested: str = ""
     problem: str = ""
@@ -88,7 +88,7 @@ class Attempts:
         key: Key,
         request: Callable[[], Awaitable[None]],
         within: float,
-        wanted: str = "",
+        desired: str = "",
         *,
         again: bool = True,
     ) -> None:
@@ -98,15 +98,17 @@ class Attempts:
             key: The object.
             request: Makes the request.
             within: Seconds that the request may take.
-            wanted: Identifies the desired state. A change of it is requested at once, whatever failed before.
+            desired: Identifies the desired state. A change of it is requested at once, even after failures.
             again: Whether a failure is remembered for a retry. Events are sent only once.
         """
         state = self._states.setdefault(key, _State())
-        if wanted != state.requested:
-            state.requested, state.due, state.failures = wanted, float("-inf"), 0
-        state.wanted = state.task is None and state.due > self._clock()
-        if state.task is None and not state.wanted:
-            state.task = asyncio.create_task(self._make(key, state, request, within, again=again), name=" ".join(key))
+        if desired != state.requested:
+            state.requested, state.due, state.failures = desired, float("-inf"), 0
+        state.requested_early = state.task is None and state.due > self._clock()
+        if state.task is None and not state.requested_early:
+            state.task = asyncio.create_task(
+                self._run_request(key, state, request, within, again=again), name=" ".join(key)
+            )
 
     def busy(self, key: Key) -> bool:
         """Whether a request for the object is in progress that does not follow a failure."""
@@ -118,20 +120,20 @@ class Attempts:
         state = self._states.get(key)
         return state.problem if state else ""
 
-    def settle(self, key: Key) -> None:
+    def forget_failures(self, key: Key) -> None:
         """Forgets earlier failures, because the object needs no request any more."""
         state = self._states.get(key)
         if state is not None and state.task is None:
             del self._states[key]
 
-    def keep(self, kind: Kind, names: Collection[str]) -> None:
+    def forget_others(self, kind: Kind, names: Collection[str]) -> None:
         """Forgets the objects of a kind that are not among the given names."""
         for key in [key for key in self._states if key.kind == kind and key.name not in names]:
-            self.settle(key)
+            self.forget_failures(key)
 
-    def wait(self) -> float:
+    def seconds_until_due(self) -> float:
         """Returns the seconds until a request that was asked for too early may be made."""
-        waiting = [state.due for state in self._states.values() if state.task is None and state.wanted]
+        waiting = [state.due for state in self._states.values() if state.task is None and state.requested_early]
         return max(0.0, min(waiting) - self._clock()) if waiting else float("inf")
 
     def raise_unexpected(self) -> None:
@@ -139,12 +141,12 @@ class Attempts:
         if self._unexpected is not None:
             raise self._unexpected
 
-    def measure(self) -> None:
+    def set_metrics(self) -> None:
         """Sets the metrics of failing objects."""
         failing = [(key.kind, state) for key, state in self._states.items() if state.failures]
         for kind in KINDS:
             metrics.operator_objects_failing.labels(kind).set(sum(1 for each, _ in failing if each == kind))
-        metrics.operator_backoff_seconds.set(max((_pause(state.failures) for _, state in failing), default=0.0))
+        metrics.operator_backoff_seconds.set(max((_backoff(state.failures) for _, state in failing), default=0.0))
 
     async def close(self) -> None:
         """Cancels all requests and waits for their end."""
@@ -153,27 +155,27 @@ class Attempts:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _make(
+    async def _run_request(
         self, key: Key, state: _State, request: Callable[[], Awaitable[None]], within: float, *, again: bool
     ) -> None:
         try:
             async with self._places[key.kind, state.failures > 0]:
                 if not self._may_write():
-                    state.due, state.wanted = self._clock() + _FIRST_PAUSE, True
+                    state.due, state.requested_early = self._clock() + _FIRST_PAUSE, True
                     return
                 async with asyncio.timeout(within):
                     await request()
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            self._failed(key, state, _reason(error, within), again=again)
+            self._record_failure(key, state, _describe_failure(error, within), again=again)
         except BaseException as error:
             self._unexpected = error
         else:
             state.failures, state.problem = 0, ""
             state.successes += 1
             # A competing writer must not cause an endless series of writes
-            state.due = self._clock() + min(_LONGEST_REPEAT, _pause(state.successes))
+            state.due = self._clock() + min(_LONGEST_REPEAT, _backoff(state.successes))
             self._nudge()
         finally:
             state.task = None
@@ -182,13 +184,13 @@ class Attempts:
             if self._unexpected is not None:
                 self._nudge()
 
-    def _failed(self, key: Key, state: _State, reason: str, *, again: bool) -> None:
+    def _record_failure(self, key: Key, state: _State, reason: str, *, again: bool) -> None:
         metrics.operator_request_errors_total.labels(key.kind).inc()
         if not again:
             logger.warning("the %s of %s was not accepted and is left out: %s", *key, reason)
             return
         state.failures, state.successes = state.failures + 1, 0
-        pause = _pause(state.failures)
+        pause = _backoff(state.failures)
         state.due = self._clock() + pause
         if reason != state.problem:
             logger.warning("reconciliation of the %s %s failed and is retried in %.1f s: %s", *key, pause, reason)
@@ -196,11 +198,11 @@ class Attempts:
         self._nudge()
 
 
-def _pause(failures: int) -> float:
+def _backoff(failures: int) -> float:
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 20))
 
 
-def _reason(error: Exception, within: float) -> str:
+def _describe_failure(error: Exception, within: float) -> str:
     """Returns the reason of a failure. Equal failures have equal reasons."""
     if isinstance(error, ApiError):
         return f"{error.status.code}: {error.status.message or error}"[:_LONGEST_REASON]

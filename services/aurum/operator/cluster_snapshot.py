@@ -27,7 +27,7 @@ class Resource:
     status: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> "Resource":
+    def from_json(cls, body: Mapping[str, Any]) -> "Resource":
         """Converts the JSON of an object. Raises KeyError, TypeError or ValueError if it is invalid.
 
         Invalid parts of a status, which others may have written, are left out.
@@ -40,7 +40,7 @@ class Resource:
             int(metadata.get("generation", 1)),
             str(metadata.get("creationTimestamp", "")),
             dict(body.get("spec") or {}),
-            _status(body.get("status")),
+            _valid_status(body.get("status")),
         )
 
     @property
@@ -52,14 +52,16 @@ class Resource:
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")  # text fields of each condition
 
 
-def _status(said: Any) -> Mapping[str, Any]:
+def _valid_status(content: Any) -> Mapping[str, Any]:
     """Returns the status without conditions and last good generation that are malformed."""
-    if not isinstance(said, Mapping):
+    if not isinstance(content, Mapping):
         return {}
-    status = dict(said)
+    status = dict(content)
     if "conditions" in status:
-        told = status["conditions"]
-        conditions = [each for each in told if _texts(each, _CONDITION)] if isinstance(told, list) else []
+        stated = status["conditions"]
+        conditions = (
+            [condition for condition in stated if _has_texts(condition, _CONDITION)] if isinstance(stated, list) else []
+        )
         status["conditions"] = conditions
     last = status.get("lastGood")
     if last is not None and not (
@@ -69,7 +71,7 @@ def _status(said: Any) -> Mapping[str, Any]:
     return status
 
 
-def _texts(content: Any, names: tuple[str, ...]) -> bool:
+def _has_texts(content: Any, names: tuple[str, ...]) -> bool:
     return isinstance(content, Mapping) and all(isinstance(content.get(name), str) for name in names)
 
 
@@ -135,7 +137,7 @@ class Report:
     """By target: calls, and what a policy in shadow mode would have done."""
 
     @classmethod
-    def of(cls, answer: Mapping[str, Any], at: float) -> "Report":
+    def from_response(cls, answer: Mapping[str, Any], at: float) -> "Report":
         """Converts a pod's response to /policy. Raises KeyError or TypeError if it is invalid."""
         refused = answer.get("refused") or {}
         return cls(
@@ -151,7 +153,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class GuardFinding:
     """The finding of a rollout's guard. burns: Whether the rollout does harm, or None if that is unknown."""
 
     burns: bool | None
@@ -186,7 +188,7 @@ class ClusterSnapshot:
     config_maps: Mapping[str, ConfigMap]
     defaults: PlatformPolicyDocument
     reports: Mapping[str, Report]
-    findings: Mapping[str, Finding]
+    findings: Mapping[str, GuardFinding]
     now: float
     guarded: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)

@@ -27,7 +27,7 @@ class PolicyState:
         pods: The pods that it applies to.
         exposed: Those of them that should have its present generation.
         reports: Reports of the pods, by uid.
-        wanted: Documents that the pods should have, by uid.
+        desired: Documents that the pods should have, by uid.
         rollout: Its rollout, or None.
         rollout_spec: The spec of the rollout, or None.
         shadow: Counts of a policy in shadow mode, or None.
@@ -44,7 +44,7 @@ class PolicyState:
     pods: tuple[Pod, ...]
     exposed: tuple[Pod, ...]
     reports: Mapping[str, Report] = field(default_factory=dict)
-    wanted: Mapping[str, PlatformPolicyDocument] = field(default_factory=dict)
+    desired: Mapping[str, PlatformPolicyDocument] = field(default_factory=dict)
     rollout: Rollout | None = None
     rollout_spec: RolloutSpec | None = None
     shadow: dict[str, int] | None = None
@@ -57,41 +57,41 @@ class PolicyState:
         """Whether the present generation is meant for every pod."""
         return self.refusal is None and (self.rollout is None or self.rollout.state == "Complete")
 
-    def has_it(self, pod: Pod) -> bool:
+    def has_generation(self, pod: Pod) -> bool:
         """Returns whether a pod has reported that the present generation is in force."""
         report = self.reports.get(pod.uid)
         return report is not None and (self.resource.uid, self.resource.generation) in report.sources
 
-    def lack(self, pod: Pod) -> tuple[str, bool]:
+    def missing_reason(self, pod: Pod) -> tuple[str, bool]:
         """Returns why a pod does not have the present generation, and whether it refused it."""
-        why, refuses = self._lack(pod)
+        why, refuses = self._missing_reason(pod)
         if pod.uid in self.untouched and not refuses:
             why += f"; it cannot be annotated: {self.untouched[pod.uid]}"
         return why, refuses
 
-    def _lack(self, pod: Pod) -> tuple[str, bool]:
-        report, wanted = self.reports.get(pod.uid), self.wanted.get(pod.uid)
+    def _missing_reason(self, pod: Pod) -> tuple[str, bool]:
+        report, desired = self.reports.get(pod.uid), self.desired.get(pod.uid)
         if report is None:
             return "has not been asked yet", False
         if report.problem:
             return report.problem, False
-        if report.refused and wanted and report.refused_generation == wanted.generation:
+        if report.refused and desired and report.refused_generation == desired.generation:
             return f"refused: {report.refused}", True
         return f"still has generation {report.generation} of its document", False
 
 
-def status_of(standing: PolicyState, now: float) -> dict[str, Any]:
+def status_of(state: PolicyState, now: float) -> dict[str, Any]:
     """Returns the status. A condition whose state has not changed keeps its time."""
-    resource, before = standing.resource, standing.resource.status
-    applied = [pod for pod in standing.exposed if standing.has_it(pod)]
-    lacking = {pod.name: standing.lack(pod) for pod in standing.exposed if not standing.has_it(pod)}
+    resource, before = state.resource, state.resource.status
+    applied = [pod for pod in state.exposed if state.has_generation(pod)]
+    lacking = {pod.name: state.missing_reason(pod) for pod in state.exposed if not state.has_generation(pod)}
     refused = sorted(name for name, (_, refuses) in lacking.items() if refuses)
     status: dict[str, Any] = {
         "observedGeneration": resource.generation,
-        "targets": standing.targets,
-        "converged": f"{len(applied)}/{len(standing.pods)}",
+        "targets": state.targets,
+        "converged": f"{len(applied)}/{len(state.pods)}",
         "pods": {
-            "total": len(standing.pods),
+            "total": len(state.pods),
             "applied": len(applied),
             "refused": len(refused),
             "laggards": [
@@ -99,23 +99,23 @@ def status_of(standing: PolicyState, now: float) -> dict[str, Any]:
             ],
         },
     }
-    converged = standing.complete and standing.programmed and not lacking
+    converged = state.complete and state.programmed and not lacking
     conditions = [
-        _accepted(standing),
-        _programmed(standing),
-        _converged(standing, converged, len(applied), refused, lacking),
+        _accepted_condition(state),
+        _programmed_condition(state),
+        _converged_condition(state, converged, len(applied), refused, lacking),
     ]
-    if standing.rollout:
-        status["rollout"] = standing.rollout.shown(standing.rollout_spec, len(standing.exposed))
-        if standing.rollout.state == "RolledBack":
-            back = f"generation {standing.in_force}" if standing.in_force is not None else "what was before it"
+    if state.rollout:
+        status["rollout"] = state.rollout.to_status(state.rollout_spec, len(state.exposed))
+        if state.rollout.state == "RolledBack":
+            back = f"generation {state.in_force}" if state.in_force is not None else "what was before it"
             conditions.append(
-                ("RolledBack", "True", "GuardBurned", f"{standing.rollout.figures}; every pod has {back} again")
+                ("RolledBack", "True", "GuardBurned", f"{state.rollout.figures}; every pod has {back} again")
             )
-    if standing.shadow is not None:
+    if state.shadow is not None:
         names = ("calls", "openings", "breakerRejections", "limitRejections", "timeouts")
-        status["shadow"] = dict(zip(names, standing.shadow.values(), strict=True))
-    if converged or (standing.complete and standing.programmed and not standing.pods):
+        status["shadow"] = dict(zip(names, state.shadow.values(), strict=True))
+    if converged or (state.complete and state.programmed and not state.pods):
         status["lastGood"] = {"generation": resource.generation, "spec": dict(resource.spec)}
     elif last := before.get("lastGood"):
         status["lastGood"] = last
@@ -126,56 +126,54 @@ def status_of(standing: PolicyState, now: float) -> dict[str, Any]:
 _Condition = tuple[str, str, str, str]
 
 
-def _accepted(standing: PolicyState) -> _Condition:
-    if standing.refusal:
-        return "Accepted", "False", standing.refusal.reason, standing.refusal.message
-    return "Accepted", "True", "Accepted", f"it governs {standing.targets}"
+def _accepted_condition(state: PolicyState) -> _Condition:
+    if state.refusal:
+        return "Accepted", "False", state.refusal.reason, state.refusal.message
+    return "Accepted", "True", "Accepted", f"it governs {state.targets}"
 
 
-def _programmed(standing: PolicyState) -> _Condition:
-    stays = f"; generation {standing.in_force} stays" if standing.in_force is not None else ""
-    if standing.refusal:
+def _programmed_condition(state: PolicyState) -> _Condition:
+    stays = f"; generation {state.in_force} stays" if state.in_force is not None else ""
+    if state.refusal:
         return "Programmed", "False", "NotAccepted", f"it has no effect{stays}"
-    rollout = standing.rollout
+    rollout = state.rollout
     if rollout and rollout.state == "RolledBack":
-        behind = f"; the candidate is still in a ConfigMap, for no pod: {standing.blocked}" if standing.blocked else ""
+        behind = f"; the candidate is still in a ConfigMap, for no pod: {state.blocked}" if state.blocked else ""
         return "Programmed", "False", "RolledBack", f"it did harm{stays}{behind}"
     if rollout and rollout.state == "Waiting":
         return "Programmed", "False", "WaitingForRollout", f"another rollout to the same services comes first{stays}"
-    if not standing.programmed:
-        why = (
-            f"{standing.blocked}; it is tried again{stays}" if standing.blocked else "its ConfigMaps are being written"
-        )
+    if not state.programmed:
+        why = f"{state.blocked}; it is tried again{stays}" if state.blocked else "its ConfigMaps are being written"
         return "Programmed", "False", "Pending", why
     if rollout and rollout.state == "Progressing":
-        steps = standing.rollout_spec.steps if standing.rollout_spec else (100,)
+        steps = state.rollout_spec.steps if state.rollout_spec else (100,)
         held = f"; held up: {rollout.figures}" if rollout.figures else ""
         return (
             "Programmed",
             "True",
             "RollingOut",
             f"step {min(rollout.step + 1, len(steps))} of {len(steps)}: "
-            f"{len(standing.exposed)} of {len(standing.pods)} pods{held}",
+            f"{len(state.exposed)} of {len(state.pods)} pods{held}",
         )
-    return "Programmed", "True", "Programmed", f"every service's ConfigMap has it{standing.notice}"
+    return "Programmed", "True", "Programmed", f"every service's ConfigMap has it{state.notice}"
 
 
-def _converged(
-    standing: PolicyState, converged: bool, applied: int, refused: list[str], lacking: Mapping[str, tuple[str, bool]]
+def _converged_condition(
+    state: PolicyState, converged: bool, applied: int, refused: list[str], lacking: Mapping[str, tuple[str, bool]]
 ) -> _Condition:
-    share = f"{applied}/{len(standing.pods)}"
+    share = f"{applied}/{len(state.pods)}"
     if converged:
         return "Converged", "True", "Converged", f"{share} pods have it in force"
-    if standing.refusal:
+    if state.refusal:
         return "Converged", "False", "NotAccepted", "it has no effect"
     if refused:
         return "Converged", "False", "Refused", f"{share}; {refused[0]} {lacking[refused[0]][0]}"
-    if standing.rollout and standing.rollout.state != "Complete":
-        return "Converged", "False", standing.rollout.state, f"{share} pods have it in force"
+    if state.rollout and state.rollout.state != "Complete":
+        return "Converged", "False", state.rollout.state, f"{share} pods have it in force"
     if lacking:
         first = min(lacking)
         return "Converged", "False", "Waiting", f"{share}; {first} {lacking[first][0]}"
-    return "Converged", "False", "Waiting", f"{share}; {standing.blocked or 'its ConfigMaps are being written'}"
+    return "Converged", "False", "Waiting", f"{share}; {state.blocked or 'its ConfigMaps are being written'}"
 
 
 def _dated(condition: _Condition, resource: Resource, now: float) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import yaml
 
 from aurum.operator.cluster_snapshot import ClusterSnapshot, ConfigMap, Pod, Resource, Workload
 from aurum.operator.conditions import PolicyState, status_of
-from aurum.operator.merging import Parsed, PolicyRejected, Rules, governed, parse
+from aurum.operator.merging import MergedRules, Parsed, PolicyRejected, governed, parse_policy
 from aurum.operator.resources import RolloutSpec
-from aurum.operator.rollout import Rollout, advanced, exposed_pods
+from aurum.operator.rollout import Rollout, advance_rollout, exposed_pods
 from aurum.resilience.policy import PolicyError
 from aurum.runtime.policy.document import PlatformPolicyDocument, parse_platform_document
 from aurum.runtime.policy.files import CANDIDATE, IN_FORCE
@@ -77,14 +77,14 @@ class DesiredState:
 
     services: Mapping[str, ServicePlan]
     statuses: Mapping[str, dict[str, Any]]
-    standings: Mapping[str, PolicyState]
+    policy_states: Mapping[str, PolicyState]
     rollouts: Mapping[str, Rollout]
     watched: Mapping[str, tuple[Parsed, tuple[Pod, ...]]]
     problems: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class _Policy:
+class _PolicyWork:
     """A resource while the plan is made.
 
     Attributes:
@@ -112,17 +112,17 @@ def derive_desired_state(cluster: ClusterSnapshot, rollouts: Mapping[str, Rollou
         rollouts: Known rollouts by uid. They may be more recent than the statuses of the resources, which are written
             late.
     """
-    policies = _accepted(cluster)
-    _with_rollouts(cluster, policies, rollouts)
-    stable = _rules(cluster, [each.in_force for each in policies])
+    policies = _accept_policies(cluster)
+    _advance_rollouts(cluster, policies, rollouts)
+    stable = _merge_rules(cluster, [policy.in_force for policy in policies])
     trying = {
-        service: each
-        for each in policies
-        if each.rollout and each.rollout.state == "Progressing"
-        for service in each.services
+        service: policy
+        for policy in policies
+        if policy.rollout and policy.rollout.state == "Progressing"
+        for service in policy.services
     }
     candidate = (
-        _rules(cluster, [each.current if each in trying.values() else each.in_force for each in policies])
+        _merge_rules(cluster, [policy.current if policy in trying.values() else policy.in_force for policy in policies])
         if trying
         else stable
     )
@@ -137,19 +137,19 @@ def derive_desired_state(cluster: ClusterSnapshot, rollouts: Mapping[str, Rollou
         except PolicyRejected as problem:  # unreadable defaults, or defaults that conflict with resources
             unmerged[service] = problem.message
             problems.append(f"the policies of {service} stay as they are: {problem.message}")
-            if kept := _as_it_is(cluster, workload, trying.get(service)):
+            if kept := _present_plan(cluster, workload, trying.get(service)):
                 services[service] = kept
-    return _with_statuses(cluster, policies, services, unmerged, tuple(problems))
+    return _derive_statuses(cluster, policies, services, unmerged, tuple(problems))
 
 
-def rules_in_force(cluster: ClusterSnapshot) -> Rules:
+def rules_in_force(cluster: ClusterSnapshot) -> MergedRules:
     """Returns the merged rules of the accepted resources, ignoring rollouts."""
-    return _rules(cluster, [each.in_force for each in _accepted(cluster)])
+    return _merge_rules(cluster, [policy.in_force for policy in _accept_policies(cluster)])
 
 
 def refusals(cluster: ClusterSnapshot) -> dict[str, PolicyRejected]:
     """Returns why resources cannot take effect, by their uids."""
-    return {each.resource.uid: each.refusal for each in _accepted(cluster) if each.refusal}
+    return {policy.resource.uid: policy.refusal for policy in _accept_policies(cluster) if policy.refusal}
 
 
 @lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
@@ -164,55 +164,57 @@ def content_hash(data: Mapping[str, str]) -> str:
     return hashlib.sha256("\0".join(f"{name}\0{data[name]}" for name in sorted(data)).encode()).hexdigest()[:16]
 
 
-def _accepted(cluster: ClusterSnapshot) -> list[_Policy]:
+def _accept_policies(cluster: ClusterSnapshot) -> list[_PolicyWork]:
     """Returns every resource, the oldest first, with the generation that can take effect beside older resources."""
-    rules = Rules(cluster.defaults)
-    found = []
+    rules = MergedRules(cluster.defaults)
+    policies = []
     for resource in sorted(cluster.resources, key=lambda each: each.age):
-        policy = _Policy(resource)
+        policy = _PolicyWork(resource)
         try:
-            policy.current = _parsed(resource, resource.generation, resource.spec, cluster)
-            rules.add(policy.current)
+            policy.current = _parse_spec(resource, resource.generation, resource.spec, cluster)
+            rules.add_policy(policy.current)
             policy.in_force = policy.current
         except PolicyRejected as refusal:
             policy.current = None
             policy.refusal = refusal
-            if last := _last_good(cluster, resource):
+            if last := _parse_last_good(cluster, resource):
                 try:
-                    rules.add(last)
+                    rules.add_policy(last)
                     policy.in_force = last
                 except PolicyRejected:
                     pass  # an older policy has taken its place; the condition explains the present generation
         policy.services = governed(policy.current or policy.in_force, cluster.workloads) if policy.in_force else []
-        found.append(policy)
-    return found
+        policies.append(policy)
+    return policies
 
 
-def _parsed(resource: Resource, generation: int, spec: Mapping[str, Any], cluster: ClusterSnapshot) -> Parsed:
+def _parse_spec(resource: Resource, generation: int, spec: Mapping[str, Any], cluster: ClusterSnapshot) -> Parsed:
     """Parses a spec. It raises only PolicyRejected, so that one unreadable resource does not stop the others."""
     try:
-        return parse(resource, generation, spec, cluster.workloads)
+        return parse_policy(resource, generation, spec, cluster.workloads)
     except PolicyRejected:
         raise
     except Exception as error:
         raise PolicyRejected("Invalid", f"it cannot be understood: {error!r}"[:_LONGEST_MESSAGE]) from error
 
 
-def _with_rollouts(cluster: ClusterSnapshot, policies: list[_Policy], known: Mapping[str, Rollout]) -> None:
+def _advance_rollouts(
+    cluster: ClusterSnapshot, policies: list[_PolicyWork], known_rollouts: Mapping[str, Rollout]
+) -> None:
     """Advances each rollout, and starts at most one per service."""
     if not cluster.guarded:
         return  # without a guard, changes apply at once
     busy: set[str] = set()
-    waiting: list[_Policy] = []
+    waiting: list[_PolicyWork] = []
     for policy in policies:
         spec = _rollout_spec(policy)
         if spec is None:
             continue
-        last = _last_good(cluster, policy.resource)
-        policy.rollout = _rollout_of(policy.resource, last, known)
+        last = _parse_last_good(cluster, policy.resource)
+        policy.rollout = _current_rollout(policy.resource, last, known_rollouts)
         match policy.rollout.state:
             case "Progressing":
-                policy.rollout = _advanced(cluster, policy, spec, policy.rollout)
+                policy.rollout = _advance_rollout(cluster, policy, spec, policy.rollout)
             case "Waiting":
                 waiting.append(policy)
         if policy.rollout.state == "Progressing":
@@ -220,14 +222,14 @@ def _with_rollouts(cluster: ClusterSnapshot, policies: list[_Policy], known: Map
         if policy.rollout.state != "Complete":
             policy.in_force = last
     for policy in waiting:
-        if policy.rollout and not busy & set(policy.services):  # otherwise the harmful one could not be told
+        if policy.rollout and not busy & set(policy.services):  # otherwise the harmful one could not be identified
             policy.rollout = replace(policy.rollout, state="Progressing", step=0)
             busy.update(policy.services)
 
 
-def _rollout_of(resource: Resource, last_good: Parsed | None, known: Mapping[str, Rollout]) -> Rollout:
+def _current_rollout(resource: Resource, last_good: Parsed | None, known_rollouts: Mapping[str, Rollout]) -> Rollout:
     """Returns the rollout of a resource's generation as far as it has come."""
-    rollout = known.get(resource.uid) or Rollout.of(resource.status)
+    rollout = known_rollouts.get(resource.uid) or Rollout.from_status(resource.status)
     if rollout is None or rollout.generation != resource.generation:
         rollout = Rollout(resource.generation)
     if last_good is not None and last_good.generation == resource.generation:
@@ -235,8 +237,8 @@ def _rollout_of(resource: Resource, last_good: Parsed | None, known: Mapping[str
     return rollout
 
 
-def _advanced(cluster: ClusterSnapshot, policy: _Policy, spec: RolloutSpec, before: Rollout) -> Rollout:
-    resource, percent = policy.resource, _percent(spec, before.step)
+def _advance_rollout(cluster: ClusterSnapshot, policy: _PolicyWork, spec: RolloutSpec, before: Rollout) -> Rollout:
+    resource, percent = policy.resource, _exposed_percent(spec, before.step)
     exposed = [
         pod
         for service in policy.services
@@ -248,14 +250,14 @@ def _advanced(cluster: ClusterSnapshot, policy: _Policy, spec: RolloutSpec, befo
     tried = {
         service: document.generation
         for service in policy.services
-        if (document := _documents(cluster.config_maps.get(service)).get(CANDIDATE))
+        if (document := _parse_documents(cluster.config_maps.get(service)).get(CANDIDATE))
     }
     refusals_of_it = [
         report.refused
         for service, report in reports
         if report and report.refused and report.refused_generation == tried.get(service)
     ]
-    return advanced(
+    return advance_rollout(
         before,
         spec,
         cluster.now,
@@ -265,71 +267,81 @@ def _advanced(cluster: ClusterSnapshot, policy: _Policy, spec: RolloutSpec, befo
     )
 
 
-def _rules(cluster: ClusterSnapshot, parsed: list[Parsed | None]) -> Rules:
+def _merge_rules(cluster: ClusterSnapshot, parsed: list[Parsed | None]) -> MergedRules:
     """Returns the rules of resources that are compatible. An earlier generation that conflicts is left out."""
-    rules = Rules(cluster.defaults)
-    for each in parsed:
-        if each is not None:
+    rules = MergedRules(cluster.defaults)
+    for generation in parsed:
+        if generation is not None:
             try:
-                rules.add(each)
+                rules.add_policy(generation)
             except PolicyRejected:
                 continue  # only a last good generation can conflict with newer ones of other resources
     return rules
 
 
 def _service_plan(
-    cluster: ClusterSnapshot, workload: Workload, stable: Rules, candidate: Rules, trying: _Policy | None
+    cluster: ClusterSnapshot,
+    workload: Workload,
+    stable: MergedRules,
+    candidate: MergedRules,
+    trying: _PolicyWork | None,
 ) -> ServicePlan:
     service, uid = workload.service, f"{cluster.namespace}/{workload.name}"
     before = cluster.config_maps.get(service)
-    known = _documents(before)
+    documents = _parse_documents(before)
     reported = {
         (report.generation, report.hash)
         for pod in cluster.pods_of(service)
         if (report := cluster.reports.get(pod.uid)) and report.hash
     }
-    newest = max([0, *(document.generation for document in known.values()), *(number for number, _ in reported)])
-    in_force = _numbered(stable.document(service, uid), known, reported, newest + 1)
+    newest = max([0, *(document.generation for document in documents.values()), *(number for number, _ in reported)])
+    in_force = _with_generation_number(stable.document(service, uid), documents, reported, newest + 1)
     if trying is None or (spec := _rollout_spec(trying)) is None or trying.rollout is None:
         return ServicePlan(workload, in_force)
-    tried = _numbered(candidate.document(service, uid), known, reported, max(newest, in_force.generation) + 1)
+    tried = _with_generation_number(
+        candidate.document(service, uid), documents, reported, max(newest, in_force.generation) + 1
+    )
     pods = cluster.pods_of(service)
-    return ServicePlan(workload, in_force, tried, _exposed(trying, spec, pods), _offers(known, trying))
+    return ServicePlan(
+        workload, in_force, tried, _exposed_uids(trying, spec, pods), _contains_candidate(documents, trying)
+    )
 
 
-def _as_it_is(cluster: ClusterSnapshot, workload: Workload, trying: _Policy | None) -> ServicePlan | None:
+def _present_plan(cluster: ClusterSnapshot, workload: Workload, trying: _PolicyWork | None) -> ServicePlan | None:
     """Returns the present documents of a service.
 
     Only a rollout that has advanced or was rolled back is still propagated to its pods.
     """
-    known = _documents(cluster.config_maps.get(workload.service))
-    if IN_FORCE not in known:
+    documents = _parse_documents(cluster.config_maps.get(workload.service))
+    if IN_FORCE not in documents:
         return None
-    if trying is None or CANDIDATE not in known or (spec := _rollout_spec(trying)) is None:
-        return ServicePlan(workload, known[IN_FORCE])
-    exposed = _exposed(trying, spec, cluster.pods_of(workload.service))
-    return ServicePlan(workload, known[IN_FORCE], known[CANDIDATE], exposed, _offers(known, trying))
+    if trying is None or CANDIDATE not in documents or (spec := _rollout_spec(trying)) is None:
+        return ServicePlan(workload, documents[IN_FORCE])
+    exposed = _exposed_uids(trying, spec, cluster.pods_of(workload.service))
+    return ServicePlan(
+        workload, documents[IN_FORCE], documents[CANDIDATE], exposed, _contains_candidate(documents, trying)
+    )
 
 
-def _offers(known: Mapping[str, PlatformPolicyDocument], trying: _Policy) -> bool:
+def _contains_candidate(documents: Mapping[str, PlatformPolicyDocument], trying: _PolicyWork) -> bool:
     """Whether the ConfigMap contains the generation of the rollout as a candidate."""
-    tried, sources = trying.resource, known[CANDIDATE].sources if CANDIDATE in known else ()
+    tried, sources = trying.resource, documents[CANDIDATE].sources if CANDIDATE in documents else ()
     return any((source.uid, source.generation) == (tried.uid, tried.generation) for source in sources)
 
 
-def _exposed(trying: _Policy, spec: RolloutSpec, pods: list[Pod]) -> frozenset[str]:
+def _exposed_uids(trying: _PolicyWork, spec: RolloutSpec, pods: list[Pod]) -> frozenset[str]:
     """Returns the pods of a service that should load the candidate."""
     step = trying.rollout.step if trying.rollout else 0
-    return frozenset(exposed_pods(trying.resource.uid, pods, _percent(spec, step)))
+    return frozenset(exposed_pods(trying.resource.uid, pods, _exposed_percent(spec, step)))
 
 
-def _percent(spec: RolloutSpec, step: int) -> int:
+def _exposed_percent(spec: RolloutSpec, step: int) -> int:
     return spec.steps[min(step, len(spec.steps) - 1)]
 
 
-def _numbered(
+def _with_generation_number(
     document: PlatformPolicyDocument,
-    known: Mapping[str, PlatformPolicyDocument],
+    documents: Mapping[str, PlatformPolicyDocument],
     reported: Collection[tuple[int, str]],
     generation: int,
 ) -> PlatformPolicyDocument:
@@ -337,9 +349,9 @@ def _numbered(
 
     If the same content is already in the ConfigMap or in a pod, it keeps that number. Otherwise it gets the given one.
     """
-    for each in known.values():
-        if each.model_copy(update={"generation": 0}) == document:
-            return each
+    for present in documents.values():
+        if present.model_copy(update={"generation": 0}) == document:
+            return present
     for number, content in sorted(reported, reverse=True):
         again = document.model_copy(update={"generation": number})
         if again.content_hash == content:
@@ -347,30 +359,30 @@ def _numbered(
     return document.model_copy(update={"generation": generation})
 
 
-def _documents(config_map: ConfigMap | None) -> dict[str, PlatformPolicyDocument]:
+def _parse_documents(config_map: ConfigMap | None) -> dict[str, PlatformPolicyDocument]:
     """Returns the readable documents in a ConfigMap, which somebody may have edited."""
     texts = config_map.data if config_map else {}
-    found = {name: _document(text) for name, text in texts.items() if name in (IN_FORCE, CANDIDATE)}
-    return {name: document for name, document in found.items() if document is not None}
+    parsed = {name: _parse_document(text) for name, text in texts.items() if name in (IN_FORCE, CANDIDATE)}
+    return {name: document for name, document in parsed.items() if document is not None}
 
 
 @lru_cache(maxsize=16)  # two documents per service; those of a large plant take megabytes
-def _document(text: str) -> PlatformPolicyDocument | None:
+def _parse_document(text: str) -> PlatformPolicyDocument | None:
     try:
         return parse_platform_document(text, IN_FORCE)
     except PolicyError:
         return None  # it is written again
 
 
-def _with_statuses(
+def _derive_statuses(
     cluster: ClusterSnapshot,
-    policies: list[_Policy],
+    policies: list[_PolicyWork],
     services: dict[str, ServicePlan],
     unmerged: Mapping[str, str],
     problems: tuple[str, ...],
 ) -> DesiredState:
-    statuses, standings, rollouts, watched = {}, {}, {}, {}
-    held = {service: _sources(config_map) for service, config_map in cluster.config_maps.items()}
+    statuses, policy_states, rollouts, watched = {}, {}, {}, {}
+    held = {service: _sources_in(config_map) for service, config_map in cluster.config_maps.items()}
     for policy in policies:
         resource, spec = policy.resource, _rollout_spec(policy)
         pods = [pod for service in policy.services for pod in cluster.pods_of(service)]
@@ -384,10 +396,10 @@ def _with_statuses(
                 for pod in pods
                 if progresses and pod.service in services and pod.uid in services[pod.service].exposed
             ]
-        standing = PolicyState(
+        state = PolicyState(
             resource=resource,
             refusal=policy.refusal,
-            targets=_shown_targets(policy.current or policy.in_force, resource),
+            targets=_format_targets(policy.current or policy.in_force, resource),
             programmed=policy.current is not None
             and all(
                 service in services and (resource.uid, resource.generation) in held.get(service, ())
@@ -397,22 +409,22 @@ def _with_statuses(
             pods=tuple(pods),
             exposed=tuple(exposed),
             reports={pod.uid: cluster.reports[pod.uid] for pod in pods if pod.uid in cluster.reports},
-            wanted={pod.uid: services[pod.service].document_of(pod) for pod in pods if pod.service in services},
+            desired={pod.uid: services[pod.service].document_of(pod) for pod in pods if pod.service in services},
             rollout=policy.rollout,
             rollout_spec=spec,
             shadow=_shadow_counts(cluster, policy, pods),
-            blocked=_blocked(cluster, policy, unmerged),
+            blocked=_blocked_reason(cluster, policy, unmerged),
             untouched={pod.uid: cluster.untouched[pod.uid] for pod in pods if pod.uid in cluster.untouched},
             notice=f"; {cluster.problem}, and its last good policies stay" if cluster.problem else "",
         )
         if policy.rollout and policy.rollout.state == "Progressing" and policy.current:
-            watched[resource.uid] = (policy.current, tuple(pod for pod in exposed if standing.has_it(pod)))
-        standings[resource.uid] = standing
-        statuses[resource.uid] = status_of(standing, cluster.now)
-    return DesiredState(services, statuses, standings, rollouts, watched, problems)
+            watched[resource.uid] = (policy.current, tuple(pod for pod in exposed if state.has_generation(pod)))
+        policy_states[resource.uid] = state
+        statuses[resource.uid] = status_of(state, cluster.now)
+    return DesiredState(services, statuses, policy_states, rollouts, watched, problems)
 
 
-def _blocked(cluster: ClusterSnapshot, policy: _Policy, unmerged: Mapping[str, str]) -> str:
+def _blocked_reason(cluster: ClusterSnapshot, policy: _PolicyWork, unmerged: Mapping[str, str]) -> str:
     """Returns why the documents of a resource cannot be written, or an empty string."""
     for service in policy.services:
         if service in unmerged:
@@ -422,47 +434,49 @@ def _blocked(cluster: ClusterSnapshot, policy: _Policy, unmerged: Mapping[str, s
     return ""
 
 
-def _sources(config_map: ConfigMap) -> set[tuple[str, int]]:
+def _sources_in(config_map: ConfigMap) -> set[tuple[str, int]]:
     """Returns uid and generation of each resource in the documents of a ConfigMap."""
     return {
-        (source.uid, source.generation) for document in _documents(config_map).values() for source in document.sources
+        (source.uid, source.generation)
+        for document in _parse_documents(config_map).values()
+        for source in document.sources
     }
 
 
-def _rollout_spec(policy: _Policy) -> RolloutSpec | None:
+def _rollout_spec(policy: _PolicyWork) -> RolloutSpec | None:
     return policy.current.rollout if policy.current else None
 
 
-def _last_good(cluster: ClusterSnapshot, resource: Resource) -> Parsed | None:
+def _parse_last_good(cluster: ClusterSnapshot, resource: Resource) -> Parsed | None:
     """Returns the generation that last reached every pod, if it can still be parsed."""
     last = resource.status.get("lastGood")
     if not last:
         return None
     try:
-        return _parsed(resource, last["generation"], last["spec"], cluster)
+        return _parse_spec(resource, last["generation"], last["spec"], cluster)
     except PolicyRejected:
         return None
 
 
-def _shown_targets(parsed: Parsed | None, resource: Resource) -> str:
+def _format_targets(parsed: Parsed | None, resource: Resource) -> str:
     if parsed is None:
         refs = resource.spec.get("targetRefs")
         named = (
             [ref.get("service") for ref in refs if isinstance(ref, Mapping)] if isinstance(refs, list | tuple) else []
         )
         return ", ".join(str(name) for name in named)[:_LONGEST_MESSAGE]
-    shown = [str(target) for target in parsed.targets] or list(parsed.services) or ["all services"]
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+    names = [str(target) for target in parsed.targets] or list(parsed.services) or ["all services"]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _shadow_counts(cluster: ClusterSnapshot, policy: _Policy, pods: list[Pod]) -> dict[str, int] | None:
+def _shadow_counts(cluster: ClusterSnapshot, policy: _PolicyWork, pods: list[Pod]) -> dict[str, int] | None:
     """Returns what a policy in shadow mode would have done according to the pods, or None for other policies."""
     if policy.current is None or not policy.current.shadow:
         return None
     counts = {"calls": 0, "opening": 0, "breaker_rejection": 0, "limit_rejection": 0, "timeout": 0}
     for pod in pods:
         report = cluster.reports.get(pod.uid)
-        for name, said in (report.shadows if report else {}).items():
+        for name, decisions in (report.shadows if report else {}).items():
             client, server, method = name.split("/")
             if any(
                 target.server == server
@@ -471,5 +485,5 @@ def _shadow_counts(cluster: ClusterSnapshot, policy: _Policy, pods: list[Pod]) -
                 for target in policy.current.targets
             ):
                 for key in counts:
-                    counts[key] += said.get(key, 0)
+                    counts[key] += decisions.get(key, 0)
     return counts

@@ -43,13 +43,13 @@ class _Table(Generic[T]):
     Args:
         kind: Name of the kind in errors.
         key: Field of the metadata that identifies an object.
-        understood: Converts the JSON of an object. It returns None for objects to be ignored.
+        parse: Converts the JSON of an object. It returns None for objects to be ignored.
     """
 
-    def __init__(self, kind: str, key: str, understood: Callable[[Mapping[str, Any]], T | None]) -> None:
+    def __init__(self, kind: str, key: str, parse: Callable[[Mapping[str, Any]], T | None]) -> None:
         self.kind = kind
         self.key = key
-        self.understood = understood
+        self.parse = parse
         self._rows: dict[str, _Row[T]] = {}
 
     def values(self) -> tuple[T, ...]:
@@ -59,12 +59,12 @@ class _Table(Generic[T]):
         row = self._rows.get(key)
         return row.value if row else None
 
-    def outdated(self, key: str, version: int | None) -> bool:
+    def is_outdated(self, key: str, version: int | None) -> bool:
         """Whether a newer state than this version is known."""
-        known = self._rows.get(key)
-        return known is not None and known.version is not None and version is not None and known.version > version
+        row = self._rows.get(key)
+        return row is not None and row.version is not None and version is not None and row.version > version
 
-    def take(self, key: str, version: int | None, value: T | None, moment: int, asked: int | None) -> bool:
+    def update(self, key: str, version: int | None, value: T | None, moment: int, requested_at: int | None) -> bool:
         """Takes a state and returns whether anything has changed.
 
         Args:
@@ -72,19 +72,19 @@ class _Table(Generic[T]):
             version: resourceVersion of the state.
             value: The object, or None if it was deleted.
             moment: The present moment.
-            asked: When the request was sent that this state answers, or None for an event.
+            requested_at: When the request was sent that this state answers, or None for an event.
         """
-        known = self._rows.get(key)
-        crossed = known is not None and (asked is None or known.moment > asked)
-        if crossed and (self.outdated(key, version) or (known and version == known.version and value is not None)):
+        row = self._rows.get(key)
+        crossed = row is not None and (requested_at is None or row.moment > requested_at)
+        if crossed and (self.is_outdated(key, version) or (row and version == row.version and value is not None)):
             return False
         self._rows[key] = _Row(version, value, moment)
-        return (known.value if known else None) != value
+        return (row.value if row else None) != value
 
-    def only(self, keys: set[str], asked: int) -> None:
+    def remove_missing(self, keys: set[str], requested_at: int) -> None:
         """Removes the objects that were known when a list was requested and are not in it."""
         for key, row in list(self._rows.items()):
-            if row.moment <= asked and (key not in keys or row.value is None):
+            if row.moment <= requested_at and (key not in keys or row.value is None):
                 del self._rows[key]
 
 
@@ -96,19 +96,19 @@ class InformerCache:
         defaults_name: Name of the ConfigMap with the chart's policies.
         workloads: Workloads by service.
         defaults: Policies of the chart.
-        doubt: Whether a list is due, because a restarted watch has shown older states than are known.
+        needs_list: Whether a list is due, because a restarted watch has shown older states than are known.
     """
 
     defaults_name: str
     workloads: dict[str, Workload] = field(default_factory=dict)
     defaults: PlatformPolicyDocument = field(default_factory=PlatformPolicyDocument)
-    doubt: bool = False
+    needs_list: bool = False
     _problem: str = ""
     _defaults_are_known: bool = False
     _moment: int = 0
-    _resources: _Table[Resource] = field(default_factory=lambda: _Table("policy", "uid", Resource.of))
-    _pods: _Table[Pod] = field(default_factory=lambda: _Table("pod", "uid", _running))
-    _config_maps: _Table[ConfigMap] = field(default_factory=lambda: _Table("ConfigMap", "name", _config_map))
+    _resources: _Table[Resource] = field(default_factory=lambda: _Table("policy", "uid", Resource.from_json))
+    _pods: _Table[Pod] = field(default_factory=lambda: _Table("pod", "uid", _parse_running_pod))
+    _config_maps: _Table[ConfigMap] = field(default_factory=lambda: _Table("ConfigMap", "name", _parse_config_map))
     _unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -138,35 +138,37 @@ class InformerCache:
 
     def config_maps(self) -> dict[str, ConfigMap]:
         """Returns the ConfigMaps with documents by service."""
-        found = {service: self._config_maps.get(workload.config_map) for service, workload in self.workloads.items()}
-        return {service: config_map for service, config_map in found.items() if config_map is not None}
+        by_service = {
+            service: self._config_maps.get(workload.config_map) for service, workload in self.workloads.items()
+        }
+        return {service: config_map for service, config_map in by_service.items() if config_map is not None}
 
-    def mark(self) -> int:
+    def current_moment(self) -> int:
         """Returns the present moment. Callers keep it when they send a request and pass it with the response."""
         return self._moment
 
-    def take_all(
+    def replace_all(
         self,
         resources: Iterable[Mapping[str, Any]],
         pods: Iterable[Mapping[str, Any]],
         config_maps: Iterable[Mapping[str, Any]],
-        asked: int | None = None,
+        requested_at: int | None = None,
     ) -> None:
-        """Replaces the known state by complete lists. asked: When they were requested, by default just now."""
-        asked = self.mark() if asked is None else asked
+        """Replaces the known state by complete lists. requested_at: When they were requested, by default just now."""
+        requested_at = self.current_moment() if requested_at is None else requested_at
         self._unreadable.clear()
-        for bodies, table, take in (
-            (list(resources), self._resources, self.resource),
-            (list(pods), self._pods, self.pod),
-            (list(config_maps), self._config_maps, self.config_map),
+        for bodies, table, update in (
+            (list(resources), self._resources, self.update_resource),
+            (list(pods), self._pods, self.update_pod),
+            (list(config_maps), self._config_maps, self.update_config_map),
         ):
-            table.only({str((body.get("metadata") or {}).get(table.key)) for body in bodies}, asked)
+            table.remove_missing({str((body.get("metadata") or {}).get(table.key)) for body in bodies}, requested_at)
             for body in bodies:
-                take(body, asked=asked)
-        self.doubt = False
+                update(body, requested_at=requested_at)
+        self.needs_list = False
 
-    def resource(
-        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
+    def update_resource(
+        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, requested_at: int | None = None
     ) -> bool:
         """Takes the state of a policy and returns whether anything has changed.
 
@@ -174,37 +176,37 @@ class InformerCache:
             body: The object as JSON.
             deleted: Whether it was deleted.
             listed: Whether it comes from the initial list of a watch.
-            asked: When the request was sent that this state answers, or None for an event.
+            requested_at: When the request was sent that this state answers, or None for an event.
         """
-        return self._take(self._resources, body, deleted=deleted, listed=listed, asked=asked)
+        return self._update(self._resources, body, deleted=deleted, listed=listed, requested_at=requested_at)
 
-    def pod(
-        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
+    def update_pod(
+        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, requested_at: int | None = None
     ) -> bool:
-        """Takes the state of a pod, as `resource` does. Pods that do not run or are terminating are ignored."""
-        return self._take(self._pods, body, deleted=deleted, listed=listed, asked=asked)
+        """Takes the state of a pod, as `update_resource` does. Pods that do not run or are terminating are ignored."""
+        return self._update(self._pods, body, deleted=deleted, listed=listed, requested_at=requested_at)
 
-    def config_map(
-        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, asked: int | None = None
+    def update_config_map(
+        self, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False, requested_at: int | None = None
     ) -> bool:
-        """Takes the state of a ConfigMap of the defaults or of a service, as `resource` does.
+        """Takes the state of a ConfigMap of the defaults or of a service, as `update_resource` does.
 
         Deleted defaults stay in force.
         """
-        changed = self._take(self._config_maps, body, deleted=deleted, listed=listed, asked=asked)
+        changed = self._update(self._config_maps, body, deleted=deleted, listed=listed, requested_at=requested_at)
         defaults = self._config_maps.get(self.defaults_name)
-        if not changed or defaults is None or _name(body) != self.defaults_name:
+        if not changed or defaults is None or _name_of(body) != self.defaults_name:
             return changed
-        return self._take_defaults(defaults.data.get(DEFAULTS, ""))
+        return self._update_defaults(defaults.data.get(DEFAULTS, ""))
 
-    def _take(
-        self, table: _Table[T], body: Mapping[str, Any], *, deleted: bool, listed: bool, asked: int | None
+    def _update(
+        self, table: _Table[T], body: Mapping[str, Any], *, deleted: bool, listed: bool, requested_at: int | None
     ) -> bool:
-        name = f"{table.kind} {_name(body)}"
+        name = f"{table.kind} {_name_of(body)}"
         try:
             metadata = body["metadata"]
-            key, version = str(metadata[table.key]), _version(metadata)
-            value = None if deleted else table.understood(body)
+            key, version = str(metadata[table.key]), _parse_version(metadata)
+            value = None if deleted else table.parse(body)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             problem = f"{name} cannot be understood and is left out: {error!r}"[:_LONGEST_PROBLEM]
             new = self._unreadable.get(name) != problem
@@ -212,12 +214,12 @@ class InformerCache:
                 self._unreadable[name] = problem
             return new
         self._unreadable.pop(name, None)
-        if listed and table.outdated(key, version):
-            self.doubt = True
+        if listed and table.is_outdated(key, version):
+            self.needs_list = True
         self._moment += 1
-        return table.take(key, version, value, self._moment, asked) or (listed and self.doubt)
+        return table.update(key, version, value, self._moment, requested_at) or (listed and self.needs_list)
 
-    def _take_defaults(self, text: str) -> bool:
+    def _update_defaults(self, text: str) -> bool:
         try:
             defaults = parse_platform_document(text, self.defaults_name)
         except PolicyError as problem:
@@ -229,19 +231,19 @@ class InformerCache:
         return changed
 
 
-def _name(body: Mapping[str, Any]) -> str:
+def _name_of(body: Mapping[str, Any]) -> str:
     try:
         return str(body["metadata"]["name"])[:253]
     except (KeyError, TypeError):
         return "without a name"
 
 
-def _config_map(body: Mapping[str, Any]) -> ConfigMap:
+def _parse_config_map(body: Mapping[str, Any]) -> ConfigMap:
     metadata = body["metadata"]
     return ConfigMap(metadata["name"], dict(body.get("data") or {}), (metadata.get("annotations") or {}).get(CONTENT))
 
 
-def _running(body: Mapping[str, Any]) -> Pod | None:
+def _parse_running_pod(body: Mapping[str, Any]) -> Pod | None:
     metadata, status = body["metadata"], body.get("status") or {}
     ip = status.get("podIP")
     if metadata.get("deletionTimestamp") or status.get("phase") != "Running" or not ip:
@@ -255,11 +257,13 @@ def _running(body: Mapping[str, Any]) -> Pod | None:
     ]
     host = f"[{ip}]" if ":" in ip else ip
     annotations = metadata.get("annotations") or {}
-    wanted = {name: value for name, value in annotations.items() if name.startswith("aurumai.io/")}
-    return Pod(metadata["name"], metadata["uid"], service, f"{host}:{ports[0] if ports else _ADMIN_PORT}", wanted)
+    own_annotations = {name: value for name, value in annotations.items() if name.startswith("aurumai.io/")}
+    return Pod(
+        metadata["name"], metadata["uid"], service, f"{host}:{ports[0] if ports else _ADMIN_PORT}", own_annotations
+    )
 
 
-def _version(metadata: Mapping[str, Any]) -> int | None:
+def _parse_version(metadata: Mapping[str, Any]) -> int | None:
     """Returns the resourceVersion as a number, or None if it is none. In that case the later state counts.
 
     Versions grow except after a restore, so the higher one of two states is the newer.

@@ -61,15 +61,15 @@ class Cluster:
         labels = {
             _component(each): each["metadata"].get("labels", {}) async for each in self._list(Service, self._labels)
         }
-        found = {}
+        workloads = {}
         for kind in (Deployment, StatefulSet):
             async for each in self._list(kind, self._labels):
                 service = _component(each)
                 metadata = each["metadata"]
-                found[service] = Workload(
+                workloads[service] = Workload(
                     service, "apps/v1", kind.__name__, metadata["name"], metadata["uid"], labels.get(service, {})
                 )
-        return found
+        return workloads
 
     async def apply_config_map(self, workload: Workload, data: Mapping[str, str]) -> dict[str, Any]:
         """Writes the ConfigMap of a service. It is owned by the workload and deleted with it."""
@@ -94,12 +94,12 @@ class Cluster:
         metrics.operator_writes_total.labels("configmap").inc()
         return await self._apply(ConfigMap, workload.config_map, body)
 
-    async def touch_pod(self, name: str, touched: str, track: str) -> dict[str, Any]:
+    async def annotate_pod(self, name: str, touched: str, track: str) -> dict[str, Any]:
         """Sets the annotations of a pod, which makes the kubelet update its volumes."""
         metrics.operator_writes_total.labels("pod").inc()
         body = {"metadata": {"annotations": {TOUCHED: touched, TRACK: track}}}
-        done = await self._client.patch(Pod, name, body, namespace=self.namespace, patch_type=PatchType.MERGE)
-        return _plain(done)
+        answer = await self._client.patch(Pod, name, body, namespace=self.namespace, patch_type=PatchType.MERGE)
+        return _to_json(answer)
 
     async def write_status(self, resource: Resource, status: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the status of a policy resource and returns the resource as JSON."""
@@ -142,7 +142,7 @@ class Cluster:
         await self._client.create(Event.from_dict(body), namespace=self.namespace)  # type: ignore[call-overload]
 
     async def _apply(self, kind: type[NamespacedResource], name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        done = await self._client.patch(
+        answer = await self._client.patch(
             kind,
             name,
             dict(body),
@@ -151,20 +151,22 @@ class Cluster:
             field_manager=MANAGER,
             force=True,
         )
-        return _plain(done)
+        return _to_json(answer)
 
     async def _list(
         self, kind: type[NamespacedResource], labels: Mapping[str, str] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        found = self._client.list(kind, namespace=self.namespace, chunk_size=_CHUNK, labels=dict(labels or {}) or None)
-        async for each in found:
-            plain = _plain(each)
+        objects = self._client.list(
+            kind, namespace=self.namespace, chunk_size=_CHUNK, labels=dict(labels or {}) or None
+        )
+        async for each in objects:
+            plain = _to_json(each)
             plain.setdefault("kind", kind.__name__)
             yield plain
 
 
-def _plain(done: Any) -> dict[str, Any]:
-    return dict(done) if isinstance(done, dict) else dict(done.to_dict())
+def _to_json(answer: Any) -> dict[str, Any]:
+    return dict(answer) if isinstance(answer, dict) else dict(answer.to_dict())
 
 
 def _component(body: Mapping[str, Any]) -> str:

@@ -67,36 +67,38 @@ class Leadership:
 
     async def acquire(self) -> None:
         """Returns when this operator holds the Lease."""
-        said = ""
+        logged_reason = ""
         while True:
             try:
                 async with asyncio.timeout(RENEW_WITHIN):
-                    taken = await self._try()
+                    taken = await self._try_renew()
                 if taken and self.holds:
                     break
-                why = "the answer that this operator holds it came too late" if taken else "another operator holds it"
+                reason = (
+                    "the answer that this operator holds it came too late" if taken else "another operator holds it"
+                )
             except (ApiError, httpx2.HTTPError, OSError) as error:
-                why = str(error) or type(error).__name__
-            if why != said:
-                logger.warning("waiting for the lease %s: %s", self._name, why)
-                said = why
+                reason = str(error) or type(error).__name__
+            if reason != logged_reason:
+                logger.warning("waiting for the lease %s: %s", self._name, reason)
+                logged_reason = reason
             await asyncio.sleep(_RETRY)
         metrics.operator_leader.set(1)
         logger.info("this operator holds the lease %s", self._name)
 
-    async def keep(self) -> None:
+    async def renew_until_lost(self) -> None:
         """Renews the Lease until it is cancelled. Raises LeaseLostError before another operator could take over."""
         pause = RENEWAL
         problem = "it was not tried in time"
         try:
             while True:
-                await asyncio.sleep(max(0.0, min(pause, self._left())))
-                if self._left() <= 0:
+                await asyncio.sleep(max(0.0, min(pause, self._seconds_left())))
+                if self._seconds_left() <= 0:
                     raise LeaseLostError(f"the lease {self._name} could not be renewed: {problem}")
                 pause = _RETRY
                 try:
-                    async with asyncio.timeout(self._left()):
-                        if not await self._try(renewing=True):
+                    async with asyncio.timeout(self._seconds_left()):
+                        if not await self._try_renew(renewing=True):
                             raise LeaseLostError(f"the lease {self._name} was taken by {self._seen[0] or 'nobody'}")
                     pause = RENEWAL
                 except (ApiError, httpx2.HTTPError, OSError) as error:
@@ -114,18 +116,18 @@ class Leadership:
         if lease and _spec(lease).get("holderIdentity") == self._identity:
             await self._write(lease, {"holderIdentity": ""})
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         """Seconds in which this operator must renew the Lease."""
         return self._renewed + RENEW_WITHIN - self._clock()
 
     async def _read(self) -> dict[str, Any] | None:
         try:
-            found = await self._client.get(Lease, self._name, namespace=self._namespace)
+            lease = await self._client.get(Lease, self._name, namespace=self._namespace)
         except ApiError as error:
             if error.status.code == _NOT_FOUND:
                 return None
             raise
-        return dict(found.to_dict())
+        return dict(lease.to_dict())
 
     async def _write(self, lease: dict[str, Any] | None, spec: dict[str, Any]) -> bool:
         """Creates or changes the Lease. Returns False if another operator was faster.
@@ -135,8 +137,8 @@ class Leadership:
         metrics.operator_writes_total.labels("lease").inc()
         try:
             if lease is None:
-                made = {"metadata": {"name": self._name}, "spec": spec}
-                await self._client.create(Lease.from_dict(made), namespace=self._namespace)  # type: ignore[call-overload]
+                body = {"metadata": {"name": self._name}, "spec": spec}
+                await self._client.create(Lease.from_dict(body), namespace=self._namespace)  # type: ignore[call-overload]
             else:
                 body = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}
                 await self._client.patch(Lease, self._name, body, namespace=self._namespace, patch_type=PatchType.MERGE)
@@ -146,7 +148,7 @@ class Leadership:
             raise
         return True
 
-    async def _try(self, *, renewing: bool = False) -> bool:
+    async def _try_renew(self, *, renewing: bool = False) -> bool:
         """Takes or renews the Lease. Returns False if another operator holds it."""
         lease = await self._read()
         held = _spec(lease)
@@ -160,10 +162,10 @@ class Leadership:
         spec = {"holderIdentity": self._identity, "leaseDurationSeconds": int(DURATION), "renewTime": now}
         if holder != self._identity:
             spec |= {"acquireTime": now, "leaseTransitions": (held.get("leaseTransitions") or 0) + 1}
-        left = self._clock()
+        sent_at = self._clock()
         if not await self._write(lease, spec):
             return False
-        self._renewed = left
+        self._renewed = sent_at
         return True
 
     def _expired(self, held: dict[str, Any]) -> bool:

@@ -32,7 +32,7 @@ _SERVERS = frozenset(calls.server for calls in CALLS)
 _TELEMETRY_FIELDS = ("log_level", "sampling_ratio")
 
 
-class Target(NamedTuple):
+class PolicyTarget(NamedTuple):
     """The calls that a policy governs. A client or method of None stands for any."""
 
     client: str | None
@@ -71,7 +71,7 @@ class Parsed:
 
     resource: Resource
     generation: int
-    targets: tuple[Target, ...] = ()
+    targets: tuple[PolicyTarget, ...] = ()
     sections: Mapping[str, PolicyPart] = field(default_factory=dict)
     admission: AdmissionSpec | None = None
     telemetry: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Parsed:
         return Source(kind=resource.kind, name=resource.name, uid=resource.uid, generation=self.generation)
 
 
-class Part(NamedTuple):
+class OwnedPart(NamedTuple):
     """A part of a policy and the resource that it comes from. An owner of None means the defaults."""
 
     value: Any
@@ -97,79 +97,79 @@ class Part(NamedTuple):
 class Layers:
     """The parts of accepted policies by target. One instance is for enforced policies and one for shadows."""
 
-    calls: dict[Target, dict[str, Part]] = field(default_factory=dict)
-    admission: dict[str, Part] = field(default_factory=dict)
+    calls: dict[PolicyTarget, dict[str, OwnedPart]] = field(default_factory=dict)
+    admission: dict[str, OwnedPart] = field(default_factory=dict)
 
-    def claims(self, parsed: Parsed) -> Iterable[tuple[dict[Any, Part], Any, Any, str]]:
+    def places(self, parsed: Parsed) -> Iterable[tuple[dict[Any, OwnedPart], Any, Any, str]]:
         """Yields a place for each part of a policy: mapping, key, part, and a description."""
         for target in parsed.targets:
             layer = self.calls.setdefault(target, {})
             for name, part in parsed.sections.items():
-                yield layer, name, part, f"{_camel(name)} of {target}"
+                yield layer, name, part, f"{_camel_case(name)} of {target}"
         if parsed.admission:
             for service in parsed.services:
                 yield self.admission, service, parsed.admission, f"admission of {service}"
 
-    def add(self, parsed: Parsed) -> None:
+    def add_parts(self, parsed: Parsed) -> None:
         """Adds a policy's parts. Raises PolicyRejected and adds nothing if an older policy has one of them."""
-        claims = list(self.claims(parsed))
-        for mapping, key, _, what in claims:
+        places = list(self.places(parsed))
+        for mapping, key, _, place in places:
             if key in mapping and (owner := mapping[key].owner):
-                raise PolicyRejected("Conflicted", f"{what} is governed by {owner.resource.name}, which is older")
-        for mapping, key, part, _ in claims:
-            mapping[key] = Part(part, parsed)
+                raise PolicyRejected("Conflicted", f"{place} is governed by {owner.resource.name}, which is older")
+        for mapping, key, part, _ in places:
+            mapping[key] = OwnedPart(part, parsed)
 
-    def remove(self, parsed: Parsed) -> None:
+    def remove_parts(self, parsed: Parsed) -> None:
         """Removes a policy's parts."""
-        for mapping, key, _, _ in self.claims(parsed):
+        for mapping, key, _, _ in self.places(parsed):
             if key in mapping and mapping[key].owner is parsed:
                 del mapping[key]
 
 
 @dataclass(slots=True)
-class Rules:
+class MergedRules:
     """The combined content of all accepted resources."""
 
     defaults: PlatformPolicyDocument
     enforced: Layers = field(default_factory=Layers)
     shadows: Layers = field(default_factory=Layers)
-    telemetry: dict[tuple[str | None, str], Part] = field(default_factory=dict)
+    telemetry: dict[tuple[str | None, str], OwnedPart] = field(default_factory=dict)
 
-    def add(self, parsed: Parsed) -> None:
+    def add_policy(self, parsed: Parsed) -> None:
         """Adds a resource. Raises PolicyRejected and adds nothing if it cannot take effect beside the others."""
         if parsed.telemetry:
             self._add_telemetry(parsed)
             return
         layers = self.shadows if parsed.shadow else self.enforced
-        layers.add(parsed)
+        layers.add_parts(parsed)
         try:
-            self._check(parsed)
+            self._check_policies(parsed)
         except PolicyRejected:
-            layers.remove(parsed)
+            layers.remove_parts(parsed)
             raise
 
-    def effective(self, target: Target, *, shadow: bool = False) -> dict[str, Part]:
+    def effective_parts(self, target: PolicyTarget, *, shadow: bool = False) -> dict[str, OwnedPart]:
         """Returns the parts that govern a target by name, each with its origin.
 
         Parts that no layer has are missing, and the defaults of their fields apply.
         """
         client, server, method = target
         base = self.defaults.for_call(client or "*", server, method or "*")
-        found = {
-            name: Part(getattr(base, name), None)
+        parts = {
+            name: OwnedPart(getattr(base, name), None)
             for name in (base.model_fields_set - {"target"} if base else ())
             if getattr(base, name) is not None
         }
         layers = [self.enforced, self.shadows] if shadow else [self.enforced]
         for each in layers:
             for key in (
-                Target(None, server, None),
-                Target(client, server, None),
-                Target(None, server, method),
-                Target(client, server, method),
+                PolicyTarget(None, server, None),
+                PolicyTarget(client, server, None),
+                PolicyTarget(None, server, method),
+                PolicyTarget(client, server, method),
             ):
-                found.update(each.calls.get(key, {}))
-        return found
+                parts.update(each.calls.get(key, {}))
+        return parts
 
     def document(self, service: str, uid: str) -> PlatformPolicyDocument:
         """Returns the document of a service with generation 0. Raises PolicyRejected if its parts are incompatible."""
@@ -179,8 +179,8 @@ class Rules:
         servers = []
         if admission := self.enforced.admission.get(service):
             servers.append(ServerPolicy(server=service, admission=admission.value))
-        elif (said := self.defaults.for_server(service)) is not None:
-            servers.append(said)
+        elif (server_policy := self.defaults.for_server(service)) is not None:
+            servers.append(server_policy)
         sources = {
             part.owner.source
             for part in self._parts(service, [calls.server for calls in clients])
@@ -203,19 +203,19 @@ class Rules:
             sources=tuple(sorted(sources, key=lambda source: (source.kind, source.name, source.uid))),
         )
 
-    def telemetry_parts(self, service: str) -> dict[str, Part]:
+    def telemetry_parts(self, service: str) -> dict[str, OwnedPart]:
         """Returns the telemetry parts of a service by field.
 
         Policies that name the service take precedence over general ones.
         """
-        found = {}
+        parts = {}
         for name in _TELEMETRY_FIELDS:
             part = self.telemetry.get((service, name)) or self.telemetry.get((None, name))
             if part:
-                found[name] = part
-        return found
+                parts[name] = part
+        return parts
 
-    def _parts(self, service: str, servers: list[str]) -> Iterable[Part]:
+    def _parts(self, service: str, servers: list[str]) -> Iterable[OwnedPart]:
         """Yields every part of a resource that is in the document of the service."""
         for layers in (self.enforced, self.shadows):
             for target, parts in layers.calls.items():
@@ -231,21 +231,21 @@ class Rules:
         """Returns the policies of resources for the calls of a service, those of single methods first."""
         servers = {calls.server for calls in CALLS if calls.client == service}
         targets = {
-            Target(service, target.server, target.method)
+            PolicyTarget(service, target.server, target.method)
             for target, parts in layers.calls.items()
             if parts and target.server in servers and target.client in (None, service)
         }
         ordered = sorted(targets, key=lambda target: (target.method is None, target.server, target.method or ""))
         return [self._policy(target, shadow=shadow) for target in ordered]
 
-    def _policy(self, target: Target, *, shadow: bool = False) -> Policy:
-        parts = {name: part.value for name, part in self.effective(target, shadow=shadow).items()}
+    def _policy(self, target: PolicyTarget, *, shadow: bool = False) -> Policy:
+        parts = {name: part.value for name, part in self.effective_parts(target, shadow=shadow).items()}
         try:
             return Policy(target=f"{target.client}/{target.server}/{target.method or '*'}", **parts)
         except ValidationError as error:
             raise PolicyRejected("Invalid", f"for {target}, with what is inherited: {describe(error)}") from error
 
-    def _check(self, parsed: Parsed) -> None:
+    def _check_policies(self, parsed: Parsed) -> None:
         """Raises PolicyRejected if a call of the policy would get incompatible parts.
 
         It is also raised if an attempt could outlast the deadline of the call within which it is made.
@@ -254,26 +254,26 @@ class Rules:
             for calls in CALLS:
                 if calls.server != target.server or target.client not in (None, calls.client):
                     continue
-                for each in self._within(Target(calls.client, target.server, target.method)):
+                for each in self._inheriting_targets(PolicyTarget(calls.client, target.server, target.method)):
                     policy = self._policy(each, shadow=parsed.shadow)
                     if "timeout" in parsed.sections and not parsed.shadow:
                         self._check_deadline(each, policy)
 
-    def _within(self, target: Target) -> Iterable[Target]:
+    def _inheriting_targets(self, target: PolicyTarget) -> Iterable[PolicyTarget]:
         """Yields a target and the targets of single methods that inherit from it."""
         yield target
         if target.method is None:
             for other, parts in self.enforced.calls.items():
                 if parts and other.server == target.server and other.method and other.client in (None, target.client):
-                    yield Target(target.client, target.server, other.method)
+                    yield PolicyTarget(target.client, target.server, other.method)
 
-    def _check_deadline(self, target: Target, policy: Policy) -> None:
+    def _check_deadline(self, target: PolicyTarget, policy: Policy) -> None:
         callers = CALLERS.get(target.client or "")
         if not callers:
             return
         deadlines: dict[str, float] = {}
         for caller in callers:
-            timeout = self.effective(Target(caller, str(target.client), None)).get("timeout")
+            timeout = self.effective_parts(PolicyTarget(caller, str(target.client), None)).get("timeout")
             deadlines[caller] = timeout.value.deadline if timeout else _USUAL_DEADLINE
         longest = max(deadlines, key=lambda caller: deadlines[caller])
         attempt = min(policy.timeout.attempt, policy.timeout.deadline)
@@ -288,29 +288,31 @@ class Rules:
         keys = [(service, name) for service in parsed.services or (None,) for name in parsed.telemetry]
         for service, name in keys:
             if (part := self.telemetry.get((service, name))) and part.owner:
-                what = f"{_camel(name)} of {service or 'all services'}"
-                raise PolicyRejected("Conflicted", f"{what} is governed by {part.owner.resource.name}, which is older")
+                place = f"{_camel_case(name)} of {service or 'all services'}"
+                raise PolicyRejected("Conflicted", f"{place} is governed by {part.owner.resource.name}, which is older")
         for service, name in keys:
-            self.telemetry[service, name] = Part(parsed.telemetry[name], parsed)
+            self.telemetry[service, name] = OwnedPart(parsed.telemetry[name], parsed)
 
     def _telemetry_of(self, service: str) -> TelemetrySpec | None:
         parts = self.telemetry_parts(service)
         return TelemetrySpec(**{name: part.value for name, part in parts.items()}) if parts else None
 
 
-def parse(resource: Resource, generation: int, spec: Mapping[str, Any], workloads: Mapping[str, Workload]) -> Parsed:
+def parse_policy(
+    resource: Resource, generation: int, spec: Mapping[str, Any], workloads: Mapping[str, Workload]
+) -> Parsed:
     """Parses a spec. Raises PolicyRejected if it is invalid or its targets do not exist."""
     _, model = KINDS[resource.kind]
     try:
-        understood = _validated(model, resource.uid, generation, _Frozen(spec))
+        parsed_spec = _validated(model, resource.uid, generation, _Frozen(spec))
     except ValidationError as error:
         raise PolicyRejected("Invalid", f"spec.{describe(error)}") from error
-    if isinstance(understood, TelemetryPolicySpec):
-        said = {name: value for name in _TELEMETRY_FIELDS if (value := getattr(understood, name)) is not None}
-        services = tuple(_telemetry_services(understood, workloads))
-        return Parsed(resource, generation, telemetry=said, services=services)
-    if isinstance(understood, ResiliencePolicySpec):
-        return _parsed_resilience(resource, generation, understood, workloads)
+    if isinstance(parsed_spec, TelemetryPolicySpec):
+        values = {name: value for name in _TELEMETRY_FIELDS if (value := getattr(parsed_spec, name)) is not None}
+        services = tuple(_telemetry_services(parsed_spec, workloads))
+        return Parsed(resource, generation, telemetry=values, services=services)
+    if isinstance(parsed_spec, ResiliencePolicySpec):
+        return _parsed_resilience(resource, generation, parsed_spec, workloads)
     raise TypeError(f"{resource.kind} is not known")
 
 
@@ -338,16 +340,16 @@ def _parsed_resilience(
 
 def governed(parsed: Parsed, workloads: Mapping[str, Workload]) -> list[str]:
     """Returns the services whose documents contain a resource."""
-    found = set(parsed.services)
+    services = set(parsed.services)
     if parsed.telemetry and not parsed.services:
-        found.update(workloads)
+        services.update(workloads)
     for target in parsed.targets:
-        found |= {
+        services |= {
             calls.client
             for calls in CALLS
             if calls.server == target.server and target.client in (None, calls.client) and calls.client in workloads
         }
-    return sorted(found)
+    return sorted(services)
 
 
 class _Frozen:
@@ -373,32 +375,32 @@ def _validated(model: type[PolicyPart], uid: str, generation: int, spec: _Frozen
     return model.model_validate(dict(spec.spec))
 
 
-def _targets(spec: ResiliencePolicySpec, workloads: Mapping[str, Workload]) -> tuple[Target, ...]:
+def _targets(spec: ResiliencePolicySpec, workloads: Mapping[str, Workload]) -> tuple[PolicyTarget, ...]:
     if spec.selector is None:
-        return tuple(dict.fromkeys(Target(ref.client, ref.service, ref.method) for ref in spec.target_refs))
-    return tuple(Target(None, service, None) for service in _selected(spec.selector.match_labels, workloads))
+        return tuple(dict.fromkeys(PolicyTarget(ref.client, ref.service, ref.method) for ref in spec.target_refs))
+    return tuple(PolicyTarget(None, service, None) for service in _selected(spec.selector.match_labels, workloads))
 
 
 def _selected(labels: Mapping[str, str], workloads: Mapping[str, Workload]) -> list[str]:
-    found = [
+    services = [
         service
         for service, workload in workloads.items()
         if all(workload.labels.get(name) == value for name, value in labels.items())
     ]
-    if not found:
+    if not services:
         raise PolicyRejected("TargetNotFound", f"no Service here has the labels {dict(labels)}")
-    return sorted(found)
+    return sorted(services)
 
 
-def _check_exists(target: Target, workloads: Mapping[str, Workload]) -> None:
+def _check_exists(target: PolicyTarget, workloads: Mapping[str, Workload]) -> None:
     if target.server not in _SERVERS:
         raise PolicyRejected("TargetNotFound", f"there is no service {target.server}: {', '.join(sorted(_SERVERS))}")
     calls = [each for each in CALLS if each.server == target.server and target.client in (None, each.client)]
     if not calls:
         raise PolicyRejected("TargetNotFound", f"{target.client} does not call {target.server}")
     if target.method and not any(target.method in each.methods for each in calls):
-        known = sorted({method for each in calls for method in each.methods})
-        raise PolicyRejected("TargetNotFound", f"{target.server} has no method {target.method}: {', '.join(known)}")
+        methods = sorted({method for each in calls for method in each.methods})
+        raise PolicyRejected("TargetNotFound", f"{target.server} has no method {target.method}: {', '.join(methods)}")
     if not any(each.client in workloads for each in calls):
         raise PolicyRejected("TargetNotFound", f"nothing that runs here calls {target}")
 
@@ -412,6 +414,6 @@ def _telemetry_services(spec: TelemetryPolicySpec, workloads: Mapping[str, Workl
     return [ref.service for ref in spec.target_refs]
 
 
-def _camel(name: str) -> str:
+def _camel_case(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(each.capitalize() for each in rest)

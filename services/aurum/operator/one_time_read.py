@@ -21,7 +21,7 @@ async def snapshot_cluster(namespace: str | None, release: str, defaults: str) -
         cluster = Cluster(client, client.namespace, release)
         store = InformerCache(defaults)
         store.workloads = await cluster.workloads()
-        store.take_all(await cluster.resources(), await cluster.pods(), await cluster.config_maps())
+        store.replace_all(await cluster.resources(), await cluster.pods(), await cluster.config_maps())
         return ClusterSnapshot(
             cluster.namespace,
             store.resources,
@@ -39,13 +39,13 @@ async def snapshot_cluster(namespace: str | None, release: str, defaults: str) -
 
 def with_manifests(cluster: ClusterSnapshot, manifests: Iterable[dict[str, Any]]) -> ClusterSnapshot:
     """Returns the cluster as if these resources were applied. Existing resources keep their age."""
-    known = {(each.kind, each.name): each for each in cluster.resources}
+    by_kind_and_name = {(each.kind, each.name): each for each in cluster.resources}
     for number, body in enumerate(manifests):
         metadata = {"uid": f"new-{number}", "creationTimestamp": "9999", "generation": 1, **body["metadata"]}
-        proposed = Resource.of({**body, "metadata": metadata})
-        present = known.get((proposed.kind, proposed.name))
+        proposed = Resource.from_json({**body, "metadata": metadata})
+        present = by_kind_and_name.get((proposed.kind, proposed.name))
         if present:
             metadata |= {"uid": present.uid, "creationTimestamp": present.created, "generation": present.generation + 1}
-            proposed = Resource.of({**body, "metadata": metadata, "status": present.status})
-        known[proposed.kind, proposed.name] = proposed
-    return replace(cluster, resources=tuple(known.values()))
+            proposed = Resource.from_json({**body, "metadata": metadata, "status": present.status})
+        by_kind_and_name[proposed.kind, proposed.name] = proposed
+    return replace(cluster, resources=tuple(by_kind_and_name.values()))

@@ -17,10 +17,10 @@ _MAX_REASON = 300  # characters
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PollState:
     due: float = 0.0
     pause: float = _FIRST
-    wanted: str = ""
+    desired_hash: str = ""
 
 
 class PodPoller:
@@ -42,20 +42,20 @@ class PodPoller:
         self._pods = pods
         self._on_change = on_change
         self._clock = clock
-        self._asked: dict[str, _Asked] = {}
+        self._polls: dict[str, _PollState] = {}
         self._followed: dict[str, Pod] = {}
         self._woken = asyncio.Event()
 
     def follow(self, pods: Iterable[tuple[Pod, str]]) -> None:
         """Replaces the pods to ask, each with the hash of its desired document."""
         self._followed = {}
-        for pod, wanted in pods:
+        for pod, desired_hash in pods:
             self._followed[pod.uid] = pod
-            asked = self._asked.setdefault(pod.uid, _Asked())
-            if asked.wanted != wanted:
-                asked.wanted, asked.pause, asked.due = wanted, _FIRST, 0.0
-        for uid in set(self._asked) - set(self._followed):
-            del self._asked[uid]
+            poll = self._polls.setdefault(pod.uid, _PollState())
+            if poll.desired_hash != desired_hash:
+                poll.desired_hash, poll.pause, poll.due = desired_hash, _FIRST, 0.0
+        for uid in set(self._polls) - set(self._followed):
+            del self._polls[uid]
             self.by_pod.pop(uid, None)
         self._woken.set()
 
@@ -64,36 +64,36 @@ class PodPoller:
         while True:
             self._woken.clear()
             now = self._clock()
-            due = [pod for uid, pod in self._followed.items() if self._asked[uid].due <= now]
+            due = [pod for uid, pod in self._followed.items() if self._polls[uid].due <= now]
             for start in range(0, len(due), _AT_A_TIME):
-                await asyncio.gather(*(self._ask(pod) for pod in due[start : start + _AT_A_TIME]))
-            until = min((asked.due for asked in self._asked.values()), default=self._clock() + _SETTLED)
+                await asyncio.gather(*(self._poll(pod) for pod in due[start : start + _AT_A_TIME]))
+            until = min((poll.due for poll in self._polls.values()), default=self._clock() + _SETTLED)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.005, until - self._clock())):
                     await self._woken.wait()
 
-    async def _ask(self, pod: Pod) -> None:
+    async def _poll(self, pod: Pod) -> None:
         try:
-            report = Report.of(await self._pods.get_json("/policy", at=pod.address), self._clock())
+            report = Report.from_response(await self._pods.get_json("/policy", at=pod.address), self._clock())
         except AurumError as error:
             report = Report(self._clock(), f"does not answer: {error.message}"[:_MAX_REASON])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             report = Report(self._clock(), f"does not answer as it should: {error!r}"[:_MAX_REASON])
-        asked = self._asked.get(pod.uid)
-        if asked is None:
+        poll = self._polls.get(pod.uid)
+        if poll is None:
             return  # it has disappeared meanwhile
         before = self.by_pod.get(pod.uid)
         self.by_pod[pod.uid] = report
-        if report.hash == asked.wanted:
-            asked.pause, asked.due = _FIRST, self._clock() + _SETTLED
+        if report.hash == poll.desired_hash:
+            poll.pause, poll.due = _FIRST, self._clock() + _SETTLED
         else:
-            asked.due = self._clock() + asked.pause
-            asked.pause = min(_LONGEST, asked.pause * _GROWTH)
-        if before is None or _said(before) != _said(report):
+            poll.due = self._clock() + poll.pause
+            poll.pause = min(_LONGEST, poll.pause * _GROWTH)
+        if before is None or _without_time(before) != _without_time(report):
             self._on_change()
 
 
-def _said(report: Report) -> tuple[object, ...]:
+def _without_time(report: Report) -> tuple[object, ...]:
     """Returns a report without its time, for comparison."""
     return (
         report.problem,

@@ -40,10 +40,10 @@ _LIST = Key("list")
 
 
 @dataclass(slots=True)
-class _Touch:
-    """The annotation of a pod. wanted: Hash of the document, and the track."""
+class _Annotation:
+    """The annotation of a pod. document_and_track: Hash of the document, and the track."""
 
-    wanted: tuple[str, str]
+    document_and_track: tuple[str, str]
     number: int = 0
     at: float = 0.0
 
@@ -64,7 +64,7 @@ class Reconciler:
 
     Args:
         cluster: Access to the API server.
-        store: Known state of the cluster.
+        cache: Known state of the cluster.
         reports: Reports of the pods.
         guards: Guards of the rollouts, or None without Prometheus.
         nudged: Set when something has changed.
@@ -78,9 +78,9 @@ class Reconciler:
     def __init__(
         self,
         cluster: Cluster,
-        store: InformerCache,
-        reports: PodPoller,
-        guards: RolloutAnalysis | None,
+        cache: InformerCache,
+        poller: PodPoller,
+        analysis: RolloutAnalysis | None,
         nudged: asyncio.Event,
         *,
         resync: float,
@@ -90,9 +90,9 @@ class Reconciler:
         tidy: Callable[[], object] = gc.collect,
     ) -> None:
         self._cluster = cluster
-        self._store = store
-        self._reports = reports
-        self._guards = guards
+        self._cache = cache
+        self._poller = poller
+        self._analysis = analysis
         self._resync = resync
         self._nudged = nudged
         self._clock = clock
@@ -100,9 +100,9 @@ class Reconciler:
         self._tidy = tidy
         self._attempts = Attempts(nudged.set, may_write, clock)
         self._rollouts: dict[str, Rollout] = {}
-        self._touches: dict[str, _Touch] = {}
+        self._annotations: dict[str, _Annotation] = {}
         self._written: dict[str, _Written] = {}
-        self._made: set[str] = set()  # services whose ConfigMap has existed
+        self._had_config_map: set[str] = set()  # services whose ConfigMap has existed
         self._listed_at: float | None = None
         self._list_due = float("-inf")
         self._problems: frozenset[str] = frozenset()
@@ -114,8 +114,8 @@ class Reconciler:
                 self._nudged.clear()
                 self._attempts.raise_unexpected()
                 started = self._clock()
-                again = self._look()
-                self._attempts.measure()
+                again = self._run_pass()
+                self._attempts.set_metrics()
                 metrics.operator_reconcile_duration_seconds.observe(self._clock() - started)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.005, again)):
@@ -123,7 +123,7 @@ class Reconciler:
         finally:
             await self._attempts.close()
 
-    def _look(self) -> float:
+    def _run_pass(self) -> float:
         """Starts a list if one is due, and reconciles once. Returns the seconds until the next pass."""
         list_in = self._list_when_due()
         if self._listed_at is None:
@@ -132,77 +132,77 @@ class Reconciler:
             with traced_operation("reconcile"):
                 again = self._reconcile()
         except Exception as error:  # not an error of a single object, since those are handled separately
-            logger.exception("what is to be could not be worked out, trying again in %.1f s", _BACKOFF)
+            logger.exception("the desired state could not be derived, next attempt in %.1f s", _BACKOFF)
             metrics.operator_reconciles_total.labels("failed").inc()
             track_error(type(error).__name__)
             return _BACKOFF
         metrics.operator_reconciles_total.labels("done").inc()
-        return min(again, list_in, self._attempts.wait())
+        return min(again, list_in, self._attempts.seconds_until_due())
 
     def _list_when_due(self) -> float:
         """Starts a list if one is due. Returns the seconds until the next one."""
-        if self._store.doubt and self._listed_at is not None:
+        if self._cache.needs_list and self._listed_at is not None:
             self._list_due = min(self._list_due, self._listed_at + _LIST_AGAIN)
         if self._list_due <= self._clock():
-            self._attempts.begin(_LIST, self._list, _LIST_TIMEOUT)
-            return self._attempts.wait()
+            self._attempts.begin(_LIST, self._list_objects, _LIST_TIMEOUT)
+            return self._attempts.seconds_until_due()
         return self._list_due - self._clock()
 
-    async def _list(self) -> None:
-        cluster, asked, began = self._cluster, self._store.mark(), self._clock()
+    async def _list_objects(self) -> None:
+        cluster, requested_at, began = self._cluster, self._cache.current_moment(), self._clock()
         workloads = await cluster.workloads()
         resources, pods, config_maps = await cluster.resources(), await cluster.pods(), await cluster.config_maps()
-        self._store.workloads = workloads
-        self._store.take_all(resources, pods, config_maps, asked)
+        self._cache.workloads = workloads
+        self._cache.replace_all(resources, pods, config_maps, requested_at)
         self._listed_at, self._list_due = self._clock(), began + self._resync
         del resources, pods, config_maps
         self._tidy()  # a list leaves much garbage, which is rarely collected otherwise
 
     def _reconcile(self) -> float:
         """Brings the cluster closer to the desired state. Returns the seconds until there is more to do."""
-        store = self._store
+        cache = self._cache
         cluster = ClusterSnapshot(
             self._cluster.namespace,
-            store.resources,
-            store.workloads,
-            store.pods,
-            store.config_maps(),
-            store.defaults,
-            self._reports.by_pod,
-            self._guards.findings if self._guards else {},
+            cache.resources,
+            cache.workloads,
+            cache.pods,
+            cache.config_maps(),
+            cache.defaults,
+            self._poller.by_pod,
+            self._analysis.findings if self._analysis else {},
             self._now(),
-            guarded=self._guards is not None,
-            refused=self._failures({name: Key("configmap", name) for name in store.workloads}),
-            untouched=self._failures({pod.uid: Key("pod", pod.uid) for pod in store.pods}),
-            problem=store.problem,
-            held=store.held,
+            guarded=self._analysis is not None,
+            refused=self._failures({name: Key("configmap", name) for name in cache.workloads}),
+            untouched=self._failures({pod.uid: Key("pod", pod.uid) for pod in cache.pods}),
+            problem=cache.problem,
+            held=cache.held,
         )
-        made = derive_desired_state(cluster, self._rollouts)
-        self._tell_problems((*store.problems, *made.problems))
-        self._rollouts = dict(made.rollouts)
-        for service in made.services.values():
+        desired = derive_desired_state(cluster, self._rollouts)
+        self._log_problems((*cache.problems, *desired.problems))
+        self._rollouts = dict(desired.rollouts)
+        for service in desired.services.values():
             self._write_config_map(service)
-        self._attempts.keep("configmap", made.services)
-        waits = [self._touch_pods(made), self._write_statuses(made)]
-        self._reports.follow(
+        self._attempts.forget_others("configmap", desired.services)
+        waits = [self._annotate_pods(desired), self._write_statuses(desired)]
+        self._poller.follow(
             (pod, service.document_of(pod).content_hash)
-            for name, service in made.services.items()
+            for name, service in desired.services.items()
             for pod in cluster.pods_of(name)
         )
-        if self._guards:
-            self._guards.follow(made.watched, made.rollouts)
-        for uid, rollout in made.rollouts.items():
-            spec = made.standings[uid].rollout_spec
+        if self._analysis:
+            self._analysis.follow(desired.watched, desired.rollouts)
+        for uid, rollout in desired.rollouts.items():
+            spec = desired.policy_states[uid].rollout_spec
             if rollout.state == "Progressing" and rollout.since is not None and spec is not None:
                 left = rollout.since + spec.pause - cluster.now
                 waits += [left + 0.05] if left > 0 else []
-        _measure(made)
+        _set_policy_metrics(desired)
         return min(waits)
 
     def _failures(self, keys: Mapping[str, Key]) -> dict[str, str]:
         return {name: problem for name, key in keys.items() if (problem := self._attempts.problem(key))}
 
-    def _tell_problems(self, problems: tuple[str, ...]) -> None:
+    def _log_problems(self, problems: tuple[str, ...]) -> None:
         """Logs each problem once for as long as it lasts."""
         for problem in dict.fromkeys(problems):
             if problem not in self._problems:
@@ -212,35 +212,35 @@ class Reconciler:
 
     def _write_config_map(self, service: ServicePlan) -> None:
         name, data = service.workload.service, service.data
-        before = self._store.config_maps().get(name)
+        before = self._cache.config_maps().get(name)
         key = Key("configmap", name)
         if before is not None and before.data == data and before.content == content_hash(data):
-            self._made.add(name)
-            self._attempts.settle(key)
+            self._had_config_map.add(name)
+            self._attempts.forget_failures(key)
             return
-        by_hand = before.content != content_hash(before.data) if before else name in self._made
+        by_hand = before.content != content_hash(before.data) if before else name in self._had_config_map
 
         async def write() -> None:
-            asked = self._store.mark()
+            requested_at = self._cache.current_moment()
             body = await self._cluster.apply_config_map(service.workload, data)
-            self._store.config_map(body, asked=asked)
-            self._made.add(name)
+            self._cache.update_config_map(body, requested_at=requested_at)
+            self._had_config_map.add(name)
             logger.info(
                 "a ConfigMap was written",
                 extra={"config_map": service.workload.config_map, "generation": service.in_force.generation},
             )
             if by_hand:
-                self._tell_restored(body["metadata"], "deleted" if before is None else "edited")
+                self._report_restored(body["metadata"], "deleted" if before is None else "edited")
 
         self._attempts.begin(key, write, REQUEST_TIMEOUT, content_hash(data))
 
-    def _tell_restored(self, metadata: Mapping[str, Any], what: str) -> None:
+    def _report_restored(self, metadata: Mapping[str, Any], change: str) -> None:
         about = {"apiVersion": "v1", "kind": "ConfigMap", "name": metadata["name"], "uid": metadata["uid"]}
-        logger.warning("the ConfigMap %s was %s by somebody else and is put back", metadata["name"], what)
-        message = f"it was {what} by somebody else; edit a ResiliencePolicy or TelemetryPolicy instead"
-        self._tell(about, "Warning", "Restored", message)
+        logger.warning("the ConfigMap %s was %s by another client and is restored", metadata["name"], change)
+        message = f"it was {change} by another client; edit a ResiliencePolicy or TelemetryPolicy instead"
+        self._emit_event(about, "Warning", "Restored", message)
 
-    def _tell(self, about: Mapping[str, str], kind: str, reason: str, message: str) -> None:
+    def _emit_event(self, about: Mapping[str, str], kind: str, reason: str, message: str) -> None:
         """Records a Kubernetes event. Nothing waits for it, and it is not retried."""
 
         def event() -> Awaitable[None]:
@@ -248,38 +248,38 @@ class Reconciler:
 
         self._attempts.begin(Key("event", f"{reason} {about['name']}"), event, REQUEST_TIMEOUT, again=False)
 
-    def _touch_pods(self, made: DesiredState) -> float:
+    def _annotate_pods(self, desired: DesiredState) -> float:
         """Annotates pods so that the kubelet updates their volumes. Returns the seconds until the next annotation."""
         lagging, wait = 0, float("inf")
         present: set[str] = set()
-        for pod in self._store.pods:
-            service = made.services.get(pod.service)
+        for pod in self._cache.pods:
+            service = desired.services.get(pod.service)
             if service is None:
                 continue
             present.add(pod.uid)
-            wait = min(wait, self._touch(service, pod))
-            report = self._reports.by_pod.get(pod.uid)
+            wait = min(wait, self._annotate_pod(service, pod))
+            report = self._poller.by_pod.get(pod.uid)
             lagging += report is None or report.hash != service.document_of(pod).content_hash
-        for uid in set(self._touches) - present:
-            del self._touches[uid]
-        self._attempts.keep("pod", present)
+        for uid in set(self._annotations) - present:
+            del self._annotations[uid]
+        self._attempts.forget_others("pod", present)
         metrics.operator_pods_lagging.set(lagging)
         return wait
 
-    def _touch(self, service: ServicePlan, pod: Pod) -> float:
+    def _annotate_pod(self, service: ServicePlan, pod: Pod) -> float:
         document, track = service.document_of(pod), service.track_of(pod)
-        wanted, now = document.content_hash, self._clock()
-        touch = self._touches.get(pod.uid)
-        if touch is None or touch.wanted != (wanted, track):
-            touch = self._touches[pod.uid] = _Touch((wanted, track))
+        desired_hash, now = document.content_hash, self._clock()
+        touch = self._annotations.get(pod.uid)
+        if touch is None or touch.document_and_track != (desired_hash, track):
+            touch = self._annotations[pod.uid] = _Annotation((desired_hash, track))
         key = Key("pod", pod.uid)
-        report = self._reports.by_pod.get(pod.uid)
-        has_it = report is not None and report.hash == wanted
+        report = self._poller.by_pod.get(pod.uid)
+        has_it = report is not None and report.hash == desired_hash
         refuses = report is not None and report.refused_generation == document.generation
         on_track = pod.annotations.get(TRACK, "stable") == track
-        annotated = pod.annotations.get(TOUCHED, "").split("/")[0] == wanted and on_track
+        annotated = pod.annotations.get(TOUCHED, "").split("/")[0] == desired_hash and on_track
         if on_track and (has_it or refuses or service.awaits_candidate(pod)):  # no annotation is needed
-            self._attempts.settle(key)
+            self._attempts.forget_failures(key)
             return float("inf")
         if self._attempts.busy(Key("configmap", pod.service)) and (on_track or track != "stable"):
             return float("inf")  # the ConfigMap is being written; only a rollback does not wait
@@ -290,65 +290,68 @@ class Reconciler:
 
         async def write() -> None:
             touch.number, touch.at = touch.number + 1, self._clock()
-            asked = self._store.mark()
-            self._store.pod(await self._cluster.touch_pod(pod.name, f"{wanted}/{touch.number}", track), asked=asked)
+            requested_at = self._cache.current_moment()
+            self._cache.update_pod(
+                await self._cluster.annotate_pod(pod.name, f"{desired_hash}/{touch.number}", track),
+                requested_at=requested_at,
+            )
 
-        self._attempts.begin(key, write, REQUEST_TIMEOUT, f"{wanted} {track}")
+        self._attempts.begin(key, write, REQUEST_TIMEOUT, f"{desired_hash} {track}")
         return touch.pause
 
-    def _write_statuses(self, made: DesiredState) -> float:
+    def _write_statuses(self, desired: DesiredState) -> float:
         """Starts the writes of statuses that are due. Returns the seconds until the next one."""
         wait, now = float("inf"), self._clock()
-        for uid, standing in made.standings.items():
-            resource, status = standing.resource, made.statuses[uid]
+        for uid, state in desired.policy_states.items():
+            resource, status = state.resource, desired.statuses[uid]
             written, key = self._written.setdefault(uid, _Written()), Key("status", uid)
             if resource.status == status:
                 written.differs_since = None
-                self._attempts.settle(key)
+                self._attempts.forget_failures(key)
                 continue
             if written.differs_since is None:
                 written.differs_since = now
-            kept_back = 0.0 if _settled(status) else _UNSETTLED
+            kept_back = 0.0 if _is_settled(status) else _UNSETTLED
             if _without_shadow(resource.status) == _without_shadow(status):
                 kept_back = _SHADOW_INTERVAL
             at = max(written.at + _STATUS_INTERVAL, written.differs_since + kept_back)
             if at > now:
                 wait = min(wait, at - now)
                 continue
-            self._attempts.begin(key, self._status_write(standing, status, written), REQUEST_TIMEOUT)
-        for uid in set(self._written) - set(made.standings):
+            self._attempts.begin(key, self._status_write(state, status, written), REQUEST_TIMEOUT)
+        for uid in set(self._written) - set(desired.policy_states):
             del self._written[uid]
-        self._attempts.keep("status", made.standings)
+        self._attempts.forget_others("status", desired.policy_states)
         return wait
 
     def _status_write(
-        self, standing: PolicyState, status: dict[str, Any], written: _Written
+        self, state: PolicyState, status: dict[str, Any], written: _Written
     ) -> Callable[[], Awaitable[None]]:
-        resource = standing.resource
+        resource = state.resource
 
         async def write() -> None:
             written.at, written.differs_since = self._clock(), None
-            asked = self._store.mark()
-            self._store.resource(await self._cluster.write_status(resource, status), asked=asked)
-            self._tell_news(resource, status)
+            requested_at = self._cache.current_moment()
+            self._cache.update_resource(await self._cluster.write_status(resource, status), requested_at=requested_at)
+            self._emit_condition_events(resource, status)
 
         return write
 
-    def _tell_news(self, resource: Resource, status: Mapping[str, Any]) -> None:
+    def _emit_condition_events(self, resource: Resource, status: Mapping[str, Any]) -> None:
         about = {
             "apiVersion": "aurumai.io/v1alpha1",
             "kind": resource.kind,
             "name": resource.name,
             "uid": resource.uid,
         }
-        for kind, reason, message in _news(resource.status, status):
+        for kind, reason, message in _condition_events(resource.status, status):
             logger.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s: %s", resource.name, message)
-            self._tell(about, kind, reason, message)
+            self._emit_event(about, kind, reason, message)
 
 
-def _settled(status: Mapping[str, Any]) -> bool:
+def _is_settled(status: Mapping[str, Any]) -> bool:
     """Whether a status is not expected to change soon by itself."""
-    conditions = {each["type"]: each for each in status["conditions"]}
+    conditions = {condition["type"]: condition for condition in status["conditions"]}
     return (
         conditions["Accepted"]["status"] == "False"
         or conditions["Converged"]["status"] == "True"
@@ -361,30 +364,32 @@ def _without_shadow(status: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in status.items() if name != "shadow"}
 
 
-def _news(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _condition_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Returns the events for a change of status: type, reason and message of each."""
-    old = {each["type"]: each for each in before.get("conditions", ())}
-    found = []
-    for each in after["conditions"]:
-        known = old.get(each["type"], {})
-        if (each["status"], each["reason"]) == (known.get("status"), known.get("reason")) and each[
+    old = {condition["type"]: condition for condition in before.get("conditions", ())}
+    events = []
+    for condition in after["conditions"]:
+        previous = old.get(condition["type"], {})
+        if (condition["status"], condition["reason"]) == (previous.get("status"), previous.get("reason")) and condition[
             "observedGeneration"
-        ] == known.get("observedGeneration"):
+        ] == previous.get("observedGeneration"):
             continue
-        match each["type"], each["status"]:
+        match condition["type"], condition["status"]:
             case ("Accepted", "False") | ("RolledBack", "True"):
-                found.append(("Warning", each["reason"], each["message"]))
+                events.append(("Warning", condition["reason"], condition["message"]))
             case "Converged", "True":
-                found.append(("Normal", "Converged", f"generation {each['observedGeneration']}: {each['message']}"))
-            case "Converged", "False" if each["reason"] == "Refused":
-                found.append(("Warning", "Refused", each["message"]))
-    return found
+                events.append(
+                    ("Normal", "Converged", f"generation {condition['observedGeneration']}: {condition['message']}")
+                )
+            case "Converged", "False" if condition["reason"] == "Refused":
+                events.append(("Warning", "Refused", condition["message"]))
+    return events
 
 
-def _measure(made: DesiredState) -> None:
+def _set_policy_metrics(desired: DesiredState) -> None:
     counts = dict.fromkeys(("converged", "progressing", "rolled_back", "refused", "not_accepted"), 0)
-    for status in made.statuses.values():
-        conditions = {each["type"]: each for each in status["conditions"]}
+    for status in desired.statuses.values():
+        conditions = {condition["type"]: condition for condition in status["conditions"]}
         if conditions["Accepted"]["status"] == "False":
             counts["not_accepted"] += 1
         elif "RolledBack" in conditions:

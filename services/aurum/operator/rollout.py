@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from aurum.operator.cluster_snapshot import Finding, Pod
+from aurum.operator.cluster_snapshot import GuardFinding, Pod
 from aurum.operator.resources import RolloutSpec
 
 State = Literal["Waiting", "Progressing", "Complete", "RolledBack"]
@@ -32,20 +32,20 @@ class Rollout:
     figures: str = ""
 
     @classmethod
-    def of(cls, status: Mapping[str, Any]) -> "Rollout | None":
+    def from_status(cls, status: Mapping[str, Any]) -> "Rollout | None":
         """Reads the rollout from a resource's status. Returns None if there is no valid one."""
-        said = status.get("rollout")
-        if not isinstance(said, Mapping) or said.get("state") not in get_args(State):
+        stated = status.get("rollout")
+        if not isinstance(stated, Mapping) or stated.get("state") not in get_args(State):
             return None
-        generation, step = said.get("generation"), said.get("step")
+        generation, step = stated.get("generation"), stated.get("step")
         if type(generation) is not int or type(step) is not int or step < 0:
             return None
-        return cls(generation, said["state"], step, _seconds(said.get("since")), str(said.get("figures", "")))
+        return cls(generation, stated["state"], step, _parse_time(stated.get("since")), str(stated.get("figures", "")))
 
-    def shown(self, spec: RolloutSpec | None, exposed: int) -> dict[str, Any]:
+    def to_status(self, spec: RolloutSpec | None, exposed: int) -> dict[str, Any]:
         """Returns the rollout as it is shown in the resource's status."""
         steps = spec.steps if spec else (100,)
-        shown: dict[str, Any] = {
+        content: dict[str, Any] = {
             "generation": self.generation,
             "state": self.state,
             "step": self.step,
@@ -53,10 +53,10 @@ class Rollout:
             "exposed": exposed,
         }
         if self.since is not None and self.state == "Progressing":
-            shown["since"] = rfc3339(self.since)
+            content["since"] = rfc3339(self.since)
         if self.figures:
-            shown["figures"] = self.figures
-        return shown
+            content["figures"] = self.figures
+        return content
 
 
 def exposed_pods(uid: str, pods: Iterable[Pod], percent: int) -> set[str]:
@@ -68,8 +68,14 @@ def exposed_pods(uid: str, pods: Iterable[Pod], percent: int) -> set[str]:
     return {pod.uid for pod in ordered[: math.ceil(len(ordered) * percent / 100)]}
 
 
-def advanced(
-    rollout: Rollout, spec: RolloutSpec, now: float, *, all_have_it: bool, refused: str | None, finding: Finding | None
+def advance_rollout(
+    rollout: Rollout,
+    spec: RolloutSpec,
+    now: float,
+    *,
+    all_have_it: bool,
+    refused: str | None,
+    finding: GuardFinding | None,
 ) -> Rollout:
     """Returns the next state of a rollout in progress.
 
@@ -96,7 +102,7 @@ def advanced(
     return replace(rollout, state="Complete", figures=finding.figures)
 
 
-def _seconds(moment: Any) -> float | None:
+def _parse_time(moment: Any) -> float | None:
     try:
         return datetime.fromisoformat(moment).timestamp() if moment else None
     except (TypeError, ValueError, OverflowError):

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aurum.operator.cluster_snapshot import Finding, Pod
-from aurum.operator.merging import Parsed, Target
+from aurum.operator.cluster_snapshot import GuardFinding, Pod
+from aurum.operator.merging import Parsed, PolicyTarget
 from aurum.operator.resources import GuardSpec
 from aurum.operator.rollout import Rollout
 from aurum.resilience.durations import format_duration
@@ -27,7 +27,7 @@ _SERVICES = {
     "prediction": PREDICTION_SERVICE,
 }
 
-_TOO_FEW = Finding(None, "not every pod of the step has it yet")
+_TOO_FEW = GuardFinding(None, "not every pod of the step has it yet")
 
 
 class RolloutAnalysis:
@@ -43,7 +43,7 @@ class RolloutAnalysis:
     """
 
     def __init__(self, prometheus: HttpDependency, prefix: str, on_change: Callable[[], None]) -> None:
-        self.findings: dict[str, Finding] = {}
+        self.findings: dict[str, GuardFinding] = {}
         self._prometheus = prometheus
         self._prefix = prefix
         self._on_change = on_change
@@ -76,19 +76,23 @@ class RolloutAnalysis:
         """Checks the rollouts until it is cancelled."""
         while True:
             places = asyncio.Semaphore(_AT_A_TIME)
-            await asyncio.gather(*(self._watch(uid, *watched, places) for uid, watched in self._watched.items()))
+            await asyncio.gather(
+                *(self._check_rollout(uid, *watched, places) for uid, watched in self._watched.items())
+            )
             await asyncio.sleep(INTERVAL)
 
-    async def _watch(self, uid: str, parsed: Parsed, pods: tuple[Pod, ...], places: asyncio.Semaphore) -> None:
+    async def _check_rollout(self, uid: str, parsed: Parsed, pods: tuple[Pod, ...], places: asyncio.Semaphore) -> None:
         """Checks one rollout. The finding counts only if the rollout is still at the same step afterwards."""
         async with places:
             step, since = self._steps.get(uid), self._since.get(uid)
-            finding = await self._look(parsed, pods, since, self._began.get(uid, math.inf))
+            finding = await self._query_guard(parsed, pods, since, self._began.get(uid, math.inf))
         if (step, since) == (self._steps.get(uid), self._since.get(uid)) and finding != self.findings.get(uid):
             self.findings[uid] = finding
             self._on_change()
 
-    async def _look(self, parsed: Parsed, pods: tuple[Pod, ...], since: float | None, began: float) -> Finding:
+    async def _query_guard(
+        self, parsed: Parsed, pods: tuple[Pod, ...], since: float | None, began: float
+    ) -> GuardFinding:
         """Queries Prometheus for harm.
 
         Args:
@@ -102,34 +106,36 @@ class RolloutAnalysis:
         seconds = min(max(_LONGEST_WINDOW, rollout.pause), time.time() - start) if pods and rollout else 0.0
         window = int(max(0.0, seconds))
         if rollout is None or window < 1:
-            return _TOO_FEW if since is None or not pods else Finding(None, "every pod of the step has it just now")
-        told: list[str] = []
+            return (
+                _TOO_FEW if since is None or not pods else GuardFinding(None, "every pod of the step has it just now")
+            )
+        figures: list[str] = []
         try:
-            for question in _questions(parsed, rollout.guard, pods, f"{window}s"):
-                worst = await self._worst(question.query)
+            for question in _guard_queries(parsed, rollout.guard, pods, f"{window}s"):
+                worst = await self._worst_value(question.query)
                 if worst is None:
-                    told.append(f"{question.name}: none")  # no traffic, no harm
+                    figures.append(f"{question.name}: none")  # no traffic, no harm
                 elif question.most is None or worst > question.most:
-                    return Finding(True, question.harm.format(f"{worst:.4g}"))
+                    return GuardFinding(True, question.harm.format(f"{worst:.4g}"))
                 else:
-                    told.append(f"{question.name}: {worst:.4g}")
-            series = await self._ask(
-                f"min by (k8s_pod_name) (count_over_time(policy_generation{{{_of(pods)}}}[{window}s]))"
+                    figures.append(f"{question.name}: {worst:.4g}")
+            series = await self._query(
+                f"min by (k8s_pod_name) (count_over_time(policy_generation{{{_pod_matcher(pods)}}}[{window}s]))"
             )
         except (AurumError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             why = error.message if isinstance(error, AurumError) else f"it does not answer as it should, {error!r}"
-            return Finding(None, f"Prometheus cannot be asked: {why}"[:300])
+            return GuardFinding(None, f"Prometheus cannot be asked: {why}"[:300])
         if since is None:
             return _TOO_FEW
         samples = {labels.get("k8s_pod_name", ""): value for labels, value in series}
         if unseen := [pod.name for pod in pods if samples.get(pod.name, 0.0) < _SAMPLES]:
-            return Finding(None, f"Prometheus has too little of {unseen[0]} yet")
-        return Finding(False, "; ".join(told))
+            return GuardFinding(None, f"Prometheus has too little of {unseen[0]} yet")
+        return GuardFinding(False, "; ".join(figures))
 
-    async def _worst(self, query: str) -> float | None:
-        return max((value for _, value in await self._ask(query) if not math.isnan(value)), default=None)
+    async def _worst_value(self, query: str) -> float | None:
+        return max((value for _, value in await self._query(query) if not math.isnan(value)), default=None)
 
-    async def _ask(self, query: str) -> list[tuple[dict[str, str], float]]:
+    async def _query(self, query: str) -> list[tuple[dict[str, str], float]]:
         """Returns the labels and values of a query's present series."""
         answer = await self._prometheus.get_json(
             f"{self._prefix}/api/v1/query", {"query": query, "time": f"{time.time():.3f}"}
@@ -138,7 +144,7 @@ class RolloutAnalysis:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _GuardQuery:
     """A query and its limit.
 
     Attributes:
@@ -154,46 +160,46 @@ class _Question:
     harm: str
 
 
-def _questions(parsed: Parsed, guard: GuardSpec, pods: tuple[Pod, ...], window: str) -> list[_Question]:
-    of_pods = _of(pods)
-    found: list[_Question] = []
-    methods = "|".join(sorted({_method(target) for target in parsed.targets}))
+def _guard_queries(parsed: Parsed, guard: GuardSpec, pods: tuple[Pod, ...], window: str) -> list[_GuardQuery]:
+    of_pods = _pod_matcher(pods)
+    queries: list[_GuardQuery] = []
+    methods = "|".join(sorted({_method_pattern(target) for target in parsed.targets}))
     calls = f'{of_pods}, method=~"{methods}"'
     if methods and guard.error_ratio is not None:
         failed = f'sum(rate(rpc_client_requests_total{{{calls}, code=~"{_NOT_SERVED}"}}[{window}])) or vector(0)'
         query = f"({failed}) / sum(rate(rpc_client_requests_total{{{calls}}}[{window}]))"
         harm = f"a share of {{}} of the calls fails, more than {guard.error_ratio:g}"
-        found.append(_Question("error ratio", query, guard.error_ratio, harm))
+        queries.append(_GuardQuery("error ratio", query, guard.error_ratio, harm))
     if methods and guard.p99 is not None:
         rate = f"sum by (le) (rate(rpc_client_duration_seconds_bucket{{{calls}}}[{window}]))"
         harm = f"the 99th percentile of the calls is {{}} s, above {format_duration(guard.p99)}"
-        found.append(_Question("p99 seconds", f"histogram_quantile(0.99, {rate})", guard.p99, harm))
+        queries.append(_GuardQuery("p99 seconds", f"histogram_quantile(0.99, {rate})", guard.p99, harm))
     if guard.breaker_open and parsed.targets:
         servers = "|".join(sorted({f"[^/]+/{target.server}(/.+)?" for target in parsed.targets}))
         query = f'circuit_breaker_state{{{of_pods}, name=~"{servers}"}} == 1'
-        found.append(_Question("open breakers", query, None, "a circuit breaker is open"))
+        queries.append(_GuardQuery("open breakers", query, None, "a circuit breaker is open"))
     if guard.query is not None:
-        found.append(
-            _Question("query", guard.query.replace("$pods", _names(pods)), None, "the guard's query yields {}")
+        queries.append(
+            _GuardQuery("query", guard.query.replace("$pods", _pod_pattern(pods)), None, "the guard's query yields {}")
         )
-    return found
+    return queries
 
 
-def _names(pods: tuple[Pod, ...]) -> str:
-    return "|".join(_exactly(pod.name) for pod in pods)
+def _pod_pattern(pods: tuple[Pod, ...]) -> str:
+    return "|".join(_literal_pattern(pod.name) for pod in pods)
 
 
-def _of(pods: tuple[Pod, ...]) -> str:
+def _pod_matcher(pods: tuple[Pod, ...]) -> str:
     """Returns a PromQL matcher of the pods' series."""
-    return f'k8s_pod_name=~"{_names(pods)}"'
+    return f'k8s_pod_name=~"{_pod_pattern(pods)}"'
 
 
-def _method(target: Target) -> str:
+def _method_pattern(target: PolicyTarget) -> str:
     """Returns a regular expression for the method labels of the calls to a target."""
     service = _SERVICES.get(target.server, target.server)
-    return f"/{_exactly(service)}/{target.method or '.+'}"
+    return f"/{_literal_pattern(service)}/{target.method or '.+'}"
 
 
-def _exactly(name: str) -> str:
+def _literal_pattern(name: str) -> str:
     """Returns a regular expression for a literal name. It avoids backslashes, which PromQL requires to be doubled."""
     return name.replace(".", "[.]")

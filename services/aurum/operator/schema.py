@@ -159,24 +159,24 @@ def _duration(constraints: dict[str, Any]) -> Schema:
 
 
 def _constraints(field: FieldInfo) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    constraints: dict[str, Any] = {}
     for each in field.metadata:
         match each:
             case annotated_types.Ge(value):
-                found["ge"] = value
+                constraints["ge"] = value
             case annotated_types.Gt(value):
-                found["gt"] = value
+                constraints["gt"] = value
             case annotated_types.Le(value):
-                found["le"] = value
+                constraints["le"] = value
             case annotated_types.Lt(value):
-                found["lt"] = value
+                constraints["lt"] = value
             case annotated_types.MinLen(value):
-                found["min_length"] = value
+                constraints["min_length"] = value
             case annotated_types.MaxLen(value):
-                found["max_length"] = value
+                constraints["max_length"] = value
             case _ if getattr(each, "pattern", None):
-                found["pattern"] = each.pattern
-    return found
+                constraints["pattern"] = each.pattern
+    return constraints
 
 
 def _is_duration(field: FieldInfo) -> bool:

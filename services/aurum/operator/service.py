@@ -80,7 +80,7 @@ async def operator(service: Service[OperatorSettings]) -> AsyncGenerator[None]:
 
     async def lead() -> None:
         await leadership.acquire()
-        leading.append(service.spawn(leadership.keep(), "lease"))
+        leading.append(service.spawn(leadership.renew_until_lost(), "lease"))
         leading.append(service.spawn(reconciler.run(), "reconciler"))
         service.spawn(watched(), "watch")
         service.spawn(reports.run(), "reports")

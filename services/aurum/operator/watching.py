@@ -14,10 +14,10 @@ from aurum.operator.resources import GROUP, KINDS, VERSION
 logger = logging.getLogger(__name__)
 
 
-async def watch(namespace: str, release: str, store: InformerCache, nudge: Callable[[], None]) -> None:
+async def watch(namespace: str, release: str, cache: InformerCache, nudge: Callable[[], None]) -> None:
     """Watches the policies, pods and ConfigMaps of a namespace until it is cancelled.
 
-    It writes nothing: no finalizer, annotation or event. Handlers do not raise errors, because the store records
+    It writes nothing: no finalizer, annotation or event. Handlers do not raise errors, because the cache records
     objects that it cannot parse and skips them.
     """
     registry = kopf.OperatorRegistry()
@@ -25,18 +25,18 @@ async def watch(namespace: str, release: str, store: InformerCache, nudge: Calla
 
     kopf.on.login(registry=registry)(login)
 
-    def taken(take: Callable[..., bool]) -> Callable[..., Any]:
+    def update_handler(update: Callable[..., bool]) -> Callable[..., Any]:
         async def handler(event: kopf.RawEvent, **_: Any) -> None:
             kind = event["type"]  # None: initial listing when a watch begins or restarts after an error
-            if take(event["object"], deleted=kind == "DELETED", listed=kind is None):
+            if update(event["object"], deleted=kind == "DELETED", listed=kind is None):
                 nudge()
 
         return handler
 
     for plural, _ in KINDS.values():
-        kopf.on.event(GROUP, VERSION, plural, registry=registry)(taken(store.resource))
-    kopf.on.event("", "v1", "pods", registry=registry, labels=labels)(taken(store.pod))
-    kopf.on.event("", "v1", "configmaps", registry=registry, labels=labels)(taken(store.config_map))
+        kopf.on.event(GROUP, VERSION, plural, registry=registry)(update_handler(cache.update_resource))
+    kopf.on.event("", "v1", "pods", registry=registry, labels=labels)(update_handler(cache.update_pod))
+    kopf.on.event("", "v1", "configmaps", registry=registry, labels=labels)(update_handler(cache.update_config_map))
 
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False

@@ -140,7 +140,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
     ) -> None:
         self.name = name
         self.config = config or BreakerConfig(fail_max=fail_max, open_seconds=timeout_duration, probes=probes)
-        _check(name, self.config)
+        _check_config(name, self.config)
         self.listeners = tuple(listeners)
         self.excluded_exceptions = tuple(exclude)
         self._is_failure = is_failure or (lambda error: True)
@@ -150,7 +150,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._always_emit = emit is not events.emit  # the global emit need not be called without subscribers
         self._lock = threading.Lock()
         self._state: str = STATE_CLOSED
-        self._window: Window = _window(self.config)
+        self._make_window: Window = _make_window(self.config)
         self._changed_at = clock()
         self._open_for = 0.0
         self._reopened = 0  # how often a probe has failed since the breaker was last closed
@@ -160,8 +160,8 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._probe_successes = 0
         self._watched: dict[int, float] = {}  # start times of the calls that may become slow, by permit
         self._overdue: dict[int, float] = {}  # start times of the calls that have become slow and still run, by permit
-        self._look_again(self._changed_at)
-        self._settle()
+        self._schedule_overdue_check(self._changed_at)
+        self._precompute()
 
     @property
     def name(self) -> str:
@@ -189,7 +189,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
     def counts(self) -> Counts:
         """Counts of calls, failures and slow calls in the window."""
         with self._lock:
-            return self._window.counts(self._clock())
+            return self._make_window.counts(self._clock())
 
     def configure(self, config: BreakerConfig) -> None:
         """Changes the configuration.
@@ -197,38 +197,38 @@ class ResilientCircuitBreaker(PybreakerInterface):
         The state, its remaining time and the probes in progress stay. The window keeps as many calls as the new one can
         hold.
         """
-        _check(self.name, config)
+        _check_config(self.name, config)
         with self._lock:
             before = self.current_state
             old, now = self.config, self._clock()
-            self._window = _carried_over(self._window, config, now)
+            self._make_window = _transfer_window(self._make_window, config, now)
             self.config = config
             if config.mode != old.mode or (config.mode != "consecutive" and config.slow_seconds != old.slow_seconds):
                 # A slow call is counted once in a row, but in a window for as long as it runs
                 self._watched.update(self._overdue)
                 self._overdue.clear()
-            self._look_again(now)
+            self._schedule_overdue_check(now)
             if config.forced != old.forced and self._state != STATE_CLOSED:
                 self._begin_period(now)  # outcomes of calls that were forced through do not count afterwards
             if self._state == STATE_HALF_OPEN and self._probe_successes >= config.probes:
                 self._close(now)
-            self._settle()
+            self._precompute()
             after = self.current_state
-        self._tell((before, after))
+        self._report_transition((before, after))
 
     def inherit(self, other: "ResilientCircuitBreaker") -> None:
         """Takes over the state and the window of the breaker that guarded the same calls until now."""
         with other._lock:
             state, changed_at, open_for, reopened = other._state, other._changed_at, other._open_for, other._reopened
-            window = _carried_over(other._window, self.config, self._clock())
+            window = _transfer_window(other._make_window, self.config, self._clock())
         with self._lock:
             before = self.current_state
             self._move(state, changed_at)
             self._open_for, self._reopened = open_for, reopened
-            self._window = window
-            self._settle()
+            self._make_window = window
+            self._precompute()
             after = self.current_state
-        self._tell((before, after))
+        self._report_transition((before, after))
 
     def call(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls `func` and returns its result.
@@ -317,7 +317,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
             self._emit("breaker_failure", self.name, type(error).__name__)
             for listener in self.listeners:
                 events.deliver(listener.failure, self, error)
-            self._tell(moved)
+            self._report_transition(moved)
         else:
             self.succeeded(permit, seconds)
 
@@ -343,9 +343,9 @@ class ResilientCircuitBreaker(PybreakerInterface):
             waited = now - self._changed_at
             wait = self.config.open_seconds if self.config.forced else max(0.0, self._open_for - waited)
         if opened:
-            self._tell((STATE_CLOSED, STATE_OPEN))
+            self._report_transition((STATE_CLOSED, STATE_OPEN))
         if tried:
-            self._tell((STATE_OPEN, STATE_HALF_OPEN))
+            self._report_transition((STATE_OPEN, STATE_HALF_OPEN))
         if refused:
             self._emit("breaker_rejection", self.name, refused)
             raise CircuitOpenError(f"circuit breaker {self.name} is {refused}; the call was not made", wait)
@@ -379,22 +379,22 @@ class ResilientCircuitBreaker(PybreakerInterface):
     def _find_overdue(self, now: float) -> bool:
         """Counts the watched calls that have become slow. Returns whether that has opened the breaker."""
         slow, in_a_row = self.config.slow_seconds, self.config.mode == "consecutive"
-        found = False
+        any_overdue = False
         for permit, began in list(self._watched.items()):
             if permit < self._epoch:  # its thread took the permit before the period changed
                 del self._watched[permit]
             elif slow is not None and now - began >= slow:
                 self._overdue[permit] = self._watched.pop(permit)
-                found = True
+                any_overdue = True
                 if in_a_row:
-                    self._window.record(now, False, True)
-        self._look_again(now)
-        if not (found and self._state == STATE_CLOSED and self._tripped(now)):
+                    self._make_window.record(now, False, True)
+        self._schedule_overdue_check(now)
+        if not (any_overdue and self._state == STATE_CLOSED and self._should_open(now)):
             return False
         self._open(now)
         return True
 
-    def _look_again(self, now: float) -> None:
+    def _schedule_overdue_check(self, now: float) -> None:
         """Sets the earliest time at which a call, watched now or begun later, can become slow."""
         slow = self.config.slow_seconds
         self._look_at = math.inf if slow is None else min([now, *self._watched.values()]) + slow
@@ -402,7 +402,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
     def _succeeded(self, moved: tuple[str, str] | None) -> None:
         for listener in self.listeners:
             events.deliver(listener.success, self)
-        self._tell(moved)
+        self._report_transition(moved)
 
     def _count(self, permit: int, failed: bool, seconds: float, now: float) -> tuple[str, str] | None:
         """Records an outcome if the call began in the current period or is a probe.
@@ -424,12 +424,12 @@ class ResilientCircuitBreaker(PybreakerInterface):
                 return None
             if not counts:
                 return None
-            self._window.record(now, failed, slow)
-            if (failed or slow) and self._tripped(now):
+            self._make_window.record(now, failed, slow)
+            if (failed or slow) and self._should_open(now):
                 self._open(now)
                 return STATE_CLOSED, STATE_OPEN
             if config.mode == "consecutive":
-                self._settle()
+                self._precompute()
         return None
 
     def _count_probe(self, failed: bool, now: float) -> None:
@@ -441,8 +441,8 @@ class ResilientCircuitBreaker(PybreakerInterface):
         if self._probe_successes >= self.config.probes:
             self._close(now)
 
-    def _tripped(self, now: float) -> bool:
-        config, counts = self.config, self._window.counts(now)
+    def _should_open(self, now: float) -> bool:
+        config, counts = self.config, self._make_window.counts(now)
         if config.forced:
             return False
         if config.mode == "consecutive":
@@ -462,14 +462,14 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._move(STATE_OPEN, now)
 
     def _close(self, now: float) -> None:
-        self._window.clear()
+        self._make_window.clear()
         self._reopened = 0
         self._move(STATE_CLOSED, now)
 
     def _cancelled(self, permit: int, seconds: float) -> None:
         slow = self.config.slow_seconds
         if slow is not None and seconds >= slow:
-            self._tell(self._count(permit, False, seconds, self._clock()))
+            self._report_transition(self._count(permit, False, seconds, self._clock()))
         else:
             self._release(permit)
 
@@ -484,7 +484,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
             else:
                 self._move(state, now)
             after = self.current_state
-        self._tell((before, after))
+        self._report_transition((before, after))
 
     def _release(self, permit: int) -> None:
         """Discards the permit of a call whose outcome says nothing about the target."""
@@ -504,16 +504,16 @@ class ResilientCircuitBreaker(PybreakerInterface):
         self._probes.clear()
         self._probe_successes = 0
         self._begin_period(now)
-        self._settle()
+        self._precompute()
 
     def _begin_period(self, now: float) -> None:
         """Begins a new period: the outcomes of calls that began earlier no longer count, except for probes."""
         self._epoch = next(self._numbers)
         self._watched.clear()
         self._overdue.clear()
-        self._look_again(now)
+        self._schedule_overdue_check(now)
 
-    def _settle(self) -> None:
+    def _precompute(self) -> None:
         """Precomputes the values that every call needs. It is called at each change."""
         config = self.config
         passing = self._state == STATE_CLOSED if config.forced is None else config.forced == "closed"
@@ -522,10 +522,12 @@ class ResilientCircuitBreaker(PybreakerInterface):
         refusing = self._state == STATE_OPEN and config.forced is None
         self._refusing_until = self._changed_at + self._open_for if refusing else -math.inf
         # The permit of calls whose success need not be recorded or reported, or None if every success has to be
-        quiet = isinstance(self._window, ConsecutiveWindow) and self._window.failures == 0 and not self.listeners
+        quiet = (
+            isinstance(self._make_window, ConsecutiveWindow) and self._make_window.failures == 0 and not self.listeners
+        )
         self._quick = self._epoch if quiet and self._passing and self._state == STATE_CLOSED else None
 
-    def _tell(self, moved: tuple[str, str] | None) -> None:
+    def _report_transition(self, moved: tuple[str, str] | None) -> None:
         """Reports a change of state to subscribers and listeners. moved: The states before and after, or None."""
         if moved is not None and moved[0] != moved[1]:
             self._emit("breaker_state", self.name, moved[1])
@@ -534,7 +536,7 @@ class ResilientCircuitBreaker(PybreakerInterface):
                 events.deliver(listener.state_change, self, *states)
 
 
-def _check(name: str, config: BreakerConfig) -> None:
+def _check_config(name: str, config: BreakerConfig) -> None:
     if config.fail_max < 1 or config.probes < 1 or config.open_seconds < 0:
         raise ValueError(f"circuit breaker {name}: fail_max and probes must be at least 1, timeout_duration at least 0")
     if config.window_calls < 1 or config.window_seconds <= 0 or config.minimum_calls < 1:
@@ -545,7 +547,7 @@ def _check(name: str, config: BreakerConfig) -> None:
         raise ValueError(f"circuit breaker {name}: open_growth must be at least 1 and slow_seconds above 0")
 
 
-def _window(config: BreakerConfig) -> Window:
+def _make_window(config: BreakerConfig) -> Window:
     match config.mode:
         case "count":
             return CountWindow(config.window_calls)
@@ -554,7 +556,7 @@ def _window(config: BreakerConfig) -> Window:
     return ConsecutiveWindow()
 
 
-def _carried_over(window: Window, config: BreakerConfig, now: float) -> Window:
+def _transfer_window(window: Window, config: BreakerConfig, now: float) -> Window:
     """Returns a window for `config` that keeps the calls of `window` that fit, if both are of the same kind."""
     match window:
         case ConsecutiveWindow() if config.mode == "consecutive":
@@ -563,4 +565,4 @@ def _carried_over(window: Window, config: BreakerConfig, now: float) -> Window:
             return window.resized(config.window_calls)
         case TimeWindow() if config.mode == "time":
             return window.resized(config.window_seconds, now)
-    return _window(config)
+    return _make_window(config)

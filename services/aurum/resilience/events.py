@@ -87,8 +87,7 @@ def _report(callback: Callable[..., object]) -> None:
     _failed.add(name)
     logger.log(
         logging.ERROR if first else logging.DEBUG,
-        "%s raised an error when it was told of an event; the call goes on without it. Further errors of it are logged "
-        "at DEBUG",
+        "%s raised an error while it handled an event; the call continues. Its further errors are logged at DEBUG",
         name,
         exc_info=True,
     )

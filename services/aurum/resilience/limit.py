@@ -104,25 +104,25 @@ class ConcurrencyLimit:
             if config.algorithm is not None and before is not None and config.algorithm is not before:
                 config.algorithm.take_over(before)
             self.config = config
-            self._set(int(config.algorithm.limit) if config.algorithm else config.limit)
-            woken = self._hand_over()
+            self._set_limit(int(config.algorithm.limit) if config.algorithm else config.limit)
+            woken = self._admit_waiting()
         _wake(woken)
         self._emit("limit_change", self.name, str(self.limit))
 
-    def found(self) -> LimitAlgorithm | None:
+    def copy_algorithm(self) -> LimitAlgorithm | None:
         """Returns a copy of the algorithm with its state, or None for a fixed limit."""
         with self._lock:
             return copy.deepcopy(self.config.algorithm)
 
-    def take_over(self, found: LimitAlgorithm | None) -> None:
+    def take_over(self, other: LimitAlgorithm | None) -> None:
         """Continues from the state of another limit's algorithm, if both limits are adaptive."""
         with self._lock:
             algorithm = self.config.algorithm
-            if algorithm is None or found is None:
+            if algorithm is None or other is None:
                 return
-            algorithm.take_over(found)
-            self._set(int(algorithm.limit))
-            woken = self._hand_over()
+            algorithm.take_over(other)
+            self._set_limit(int(algorithm.limit))
+            woken = self._admit_waiting()
         _wake(woken)
         self._emit("limit_change", self.name, str(self.limit))
 
@@ -151,7 +151,7 @@ class ConcurrencyLimit:
         """Takes a place, blocking the thread while it waits. Raises LimitExceededError if it gets none."""
         if self.try_acquire():
             return
-        seconds = self._patience(max_wait)
+        seconds = self._longest_wait(max_wait)
         woken = threading.Event()
         waiter = self._enqueue(woken.set, current_criticality(), seconds)
         woken.wait(seconds)
@@ -176,7 +176,7 @@ class ConcurrencyLimit:
         def wake() -> None:
             loop.call_soon_threadsafe(settle)  # the place may be given back on another thread
 
-        seconds = self._patience(max_wait)
+        seconds = self._longest_wait(max_wait)
         waiter = self._enqueue(wake, current_criticality() if criticality is None else criticality, seconds)
         timer = loop.call_later(seconds, settle)
         try:
@@ -198,30 +198,30 @@ class ConcurrencyLimit:
         changed = False
         with self._lock:
             if seconds is not None:
-                changed = self._learn(seconds, dropped)
+                changed = self._update_algorithm(seconds, dropped)
             self.in_flight -= 1
             if not self._queued and not changed:
                 return
-            woken = self._hand_over()
+            woken = self._admit_waiting()
         _wake(woken)
         if changed:
             self._emit("limit_change", self.name, str(self.limit))
 
-    def _learn(self, seconds: float, dropped: bool) -> bool:
+    def _update_algorithm(self, seconds: float, dropped: bool) -> bool:
         """Passes an ended call to the algorithm. Returns whether the limit has changed."""
         algorithm = self.config.algorithm
         if algorithm is None or not algorithm.ended(self._clock(), seconds, self.in_flight, dropped):
             return False
-        self._set(int(algorithm.limit))
+        self._set_limit(int(algorithm.limit))
         return True
 
-    def _set(self, limit: int) -> None:
+    def _set_limit(self, limit: int) -> None:
         self.limit = limit
         shares = self.config.shares
         self._even = shares == (1.0, 1.0, 1.0, 1.0)
         self._ceilings = tuple(max(1, int(limit * share)) for share in shares)
 
-    def _patience(self, max_wait: float | None) -> float:
+    def _longest_wait(self, max_wait: float | None) -> float:
         """Returns how long a call may wait for a place, in seconds."""
         return self.config.max_wait if max_wait is None else min(max_wait, self.config.max_wait)
 
@@ -247,7 +247,7 @@ class ConcurrencyLimit:
             if not refused:
                 self._queues[criticality].append(waiter)
                 self._queued += 1
-                woken = self._hand_over()
+                woken = self._admit_waiting()
         if refused:
             self._refuse(criticality)
         if displaced:
@@ -255,7 +255,7 @@ class ConcurrencyLimit:
         _wake(woken)
         return waiter
 
-    def _hand_over(self) -> list[_Waiter]:
+    def _admit_waiting(self) -> list[_Waiter]:
         """Gives free places to waiting calls, the most critical first, and returns those calls."""
         woken: list[_Waiter] = []
         for queue, ceiling in zip(self._queues, self._ceilings, strict=True):

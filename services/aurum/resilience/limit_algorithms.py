@@ -27,7 +27,7 @@ class LimitAlgorithm(Protocol):
             dropped: Whether it failed because of overload.
         """
 
-    def found(self) -> float:
+    def base_limit(self) -> float:
         """Returns the limit that has been determined so far, without temporary reductions."""
 
     def take_over(self, before: "LimitAlgorithm") -> None:
@@ -47,7 +47,7 @@ class _Sample:
     in_flight: int = 0
     dropped: bool = False
 
-    def add(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
+    def add_call(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
         """Adds a call and returns whether the sample is complete. Dropped calls do not enter the mean duration."""
         if self.calls == 0 and not self.dropped:
             self.began = now
@@ -82,7 +82,7 @@ class Aimd:
 
     def ended(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
         """Records an ended call and returns whether the limit has changed, see LimitAlgorithm."""
-        if not self._sample.add(now, seconds, in_flight, dropped):
+        if not self._sample.add_call(now, seconds, in_flight, dropped):
             return False
         sample, self._sample = self._sample, _Sample()
         before = self.limit
@@ -92,13 +92,13 @@ class Aimd:
             self.limit = min(self.most, self.limit + 1)
         return int(self.limit) != int(before)
 
-    def found(self) -> float:
+    def base_limit(self) -> float:
         """Returns the present limit, which is never reduced temporarily."""
         return self.limit
 
     def take_over(self, before: LimitAlgorithm) -> None:
         """Continues from the limit of another algorithm, and from its samples if it is Aimd too."""
-        self.limit = _within(self.least, before.found(), self.most)
+        self.limit = _within(self.least, before.base_limit(), self.most)
         if isinstance(before, Aimd):
             self._sample = replace(before._sample)
 
@@ -127,7 +127,7 @@ class Vegas:
 
     def ended(self, now: float, seconds: float, in_flight: int, dropped: bool) -> bool:
         """Records an ended call and returns whether the limit has changed, see LimitAlgorithm."""
-        if not self._sample.add(now, seconds, in_flight, dropped):
+        if not self._sample.add_call(now, seconds, in_flight, dropped):
             return False
         sample, self._sample = self._sample, _Sample()
         before = self.limit
@@ -143,14 +143,14 @@ class Vegas:
             self._adjust(sample)
         return int(self.limit) != int(before)
 
-    def found(self) -> float:
+    def base_limit(self) -> float:
         """Returns the limit without the temporary halving."""
         return self.limit if self._resume is None else self._resume
 
     def take_over(self, before: LimitAlgorithm) -> None:
         """Continues from the limit of another algorithm, and from its samples and durations if it is Vegas too."""
         if not isinstance(before, Vegas):
-            self.limit = _within(self.least, before.found(), self.most)
+            self.limit = _within(self.least, before.base_limit(), self.most)
             return
         self.limit = _within(self.least, before.limit, self.most)
         self._resume = None if before._resume is None else _within(self.least, before._resume, self.most)

@@ -61,17 +61,17 @@ class _Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class PipelineSnapshot:
     """What a pipeline knows about its target at one time.
 
     Attributes:
         breaker: A copy of the circuit breaker that no call uses.
-        found: A copy of the adaptive limit's algorithm, or None.
+        algorithm: A copy of the adaptive limit's algorithm, or None.
         tokens: Tokens in the retry budget.
     """
 
     breaker: ResilientCircuitBreaker
-    found: LimitAlgorithm | None
+    algorithm: LimitAlgorithm | None
     tokens: float
 
     @property
@@ -111,8 +111,8 @@ class Pipeline:
             name, is_failure=self._is_failure, clock=clock, config=_breaker_config(policy)
         )
         self._limit = ConcurrencyLimit(name, policy.limit(), clock)
-        self._left: set[asyncio.Future[Any]] = set()  # losing hedged attempts that still clean up
-        self._plan = self._planned(policy)
+        self._losing_attempts: set[asyncio.Future[Any]] = set()  # losing hedged attempts that still clean up
+        self._plan = self._make_plan(policy)
 
     @property
     def policy(self) -> Policy:
@@ -153,21 +153,21 @@ class Pipeline:
                 self._breaker.close()
         if (policy.bulkhead, policy.adaptive_concurrency) != (before.bulkhead, before.adaptive_concurrency):
             self._limit.configure(policy.limit())
-        self._plan = self._planned(policy)
+        self._plan = self._make_plan(policy)
 
-    def known(self) -> Known:
+    def snapshot(self) -> PipelineSnapshot:
         """Returns what the pipeline knows about its target now."""
         config = replace(self._breaker.config, forced=None)
-        breaker = ResilientCircuitBreaker(self.name, config=config, clock=self._clock, emit=_tell_nobody)
+        breaker = ResilientCircuitBreaker(self.name, config=config, clock=self._clock, emit=_ignore_event)
         breaker.inherit(self._breaker)
-        return Known(breaker, self._limit.found(), self.budget.tokens)
+        return PipelineSnapshot(breaker, self._limit.copy_algorithm(), self.budget.tokens)
 
     def take_over(
-        self, *, tokens: float, breaker: ResilientCircuitBreaker | None = None, found: LimitAlgorithm | None = None
+        self, *, tokens: float, breaker: ResilientCircuitBreaker | None = None, algorithm: LimitAlgorithm | None = None
     ) -> None:
         """Takes over what other pipelines knew about the same calls. Arguments that are None change nothing."""
         self.budget.take_over(tokens)
-        self._limit.take_over(found)
+        self._limit.take_over(algorithm)
         if breaker is not None and self._plan.breaker is not None:
             self._breaker.inherit(breaker)
 
@@ -201,8 +201,8 @@ class Pipeline:
         if outer is not None and outer < at:
             at = outer
         self.budget.deposit(now)
-        if self.shadows is not None and (shadow := self.shadows.of(target or self.name)):
-            attempt = self._watched(shadow, attempt)
+        if self.shadows is not None and (shadow := self.shadows.shadow_for(target or self.name)):
+            attempt = self._observed(shadow, attempt)
         number = 1
         while True:
             try:
@@ -229,11 +229,11 @@ class Pipeline:
         permit: int | None = None
         try:
             permit = plan.breaker.acquire() if plan.breaker is not None else 0
-            shadow = self.shadows.of(target or self.name) if self.shadows is not None else None
-            with self._seen_by(shadow, min(plan.deadline, plan.attempt)) if shadow else contextlib.nullcontext():
+            shadow = self.shadows.shadow_for(target or self.name) if self.shadows is not None else None
+            with self._observed_by(shadow, min(plan.deadline, plan.attempt)) if shadow else contextlib.nullcontext():
                 yield
         except BaseException as error:
-            self._failed(plan, permit, error, started, 1, target)
+            self._record_failure(plan, permit, error, started, 1, target)
             raise
         seconds = self._clock() - started
         try:
@@ -244,15 +244,15 @@ class Pipeline:
         if self.record is not None:
             events.deliver(self.record, target or self.name, seconds, "OK", 1)
 
-    def _watched(self, shadow: Shadow, attempt: Callable[[float], Awaitable[T]]) -> Callable[[float], Awaitable[T]]:
+    def _observed(self, shadow: Shadow, attempt: Callable[[float], Awaitable[T]]) -> Callable[[float], Awaitable[T]]:
         async def watched(timeout: float) -> T:
-            with self._seen_by(shadow, timeout):
+            with self._observed_by(shadow, timeout):
                 return await attempt(timeout)
 
         return watched
 
     @contextlib.contextmanager
-    def _seen_by(self, shadow: Shadow, timeout: float) -> Generator[None]:
+    def _observed_by(self, shadow: Shadow, timeout: float) -> Generator[None]:
         """Shows a shadow the beginning and the outcome of an attempt."""
         watched = shadow.begin()
         try:
@@ -281,7 +281,7 @@ class Pipeline:
             try:
                 await limit.acquire_async(max(0.0, at - self._clock()))
             except LimitExceededError as error:
-                self._refused(error, number, target)
+                self._record_refusal(error, number, target)
                 raise
             started = self._clock()
         breaker = plan.breaker
@@ -306,7 +306,7 @@ class Pipeline:
             else:
                 result = await attempt(timeout)
         except BaseException as error:
-            self._failed(plan, permit, error, started, number, target)
+            self._record_failure(plan, permit, error, started, number, target)
             raise
         seconds = self._clock() - started if plan.measured or self.record is not None else 0.0
         try:
@@ -318,7 +318,7 @@ class Pipeline:
             events.deliver(self.record, target or self.name, seconds, "OK", number)
         return result
 
-    def _failed(  # noqa: PLR0917
+    def _record_failure(  # noqa: PLR0917
         self,
         plan: _Plan,
         permit: int | None,
@@ -339,7 +339,7 @@ class Pipeline:
         if self.record is not None and isinstance(error, Exception):
             events.deliver(self.record, target or self.name, seconds, code, number)
 
-    def _refused(self, error: LimitExceededError, number: int, target: str | None) -> None:
+    def _record_refusal(self, error: LimitExceededError, number: int, target: str | None) -> None:
         if self.record is not None:
             events.deliver(self.record, target or self.name, 0.0, self._code(error), number)
 
@@ -378,7 +378,7 @@ class Pipeline:
                 )
                 answers = [each for each in done if not each.cancelled() and each.exception() is None]
                 if answers:
-                    self._leave(attempts)
+                    self._cancel_losers(attempts)
                     return answers[0].result()
                 for each in done:
                     if failed is None or not each.cancelled():  # an error is more informative than a cancellation
@@ -392,23 +392,23 @@ class Pipeline:
                         again = self._attempt(plan, attempt, at, self._clock(), number + started - 1, timed, target)
                         attempts.add(asyncio.ensure_future(again))
         except asyncio.CancelledError:
-            self._leave(attempts)
+            self._cancel_losers(attempts)
             await asyncio.gather(*attempts, return_exceptions=True)
             raise
 
-    def _leave(self, attempts: set[asyncio.Future[T]]) -> None:
+    def _cancel_losers(self, attempts: set[asyncio.Future[T]]) -> None:
         """Cancels attempts whose results are not needed. Each occupies its place until it has cleaned up."""
         for each in attempts:
-            self._left.add(each)
+            self._losing_attempts.add(each)
             each.add_done_callback(self._forget)
             each.cancel()
 
     def _forget(self, attempt: asyncio.Future[Any]) -> None:
-        self._left.discard(attempt)
+        self._losing_attempts.discard(attempt)
         if not attempt.cancelled():
             attempt.exception()  # marks the exception as retrieved
 
-    def _planned(self, policy: Policy) -> _Plan:
+    def _make_plan(self, policy: Policy) -> _Plan:
         codes = frozenset(policy.retry.retry_on)
         self._failure_codes = frozenset(policy.circuit_breaker.failure_codes)
         return _Plan(
@@ -441,5 +441,5 @@ def _breaker_config(policy: Policy) -> BreakerConfig:
     return config if policy.circuit_breaker.enabled else replace(config, forced=None)
 
 
-def _tell_nobody(kind: events.EventKind, policy: str, value: str = "") -> None:
+def _ignore_event(kind: events.EventKind, policy: str, value: str = "") -> None:
     """Discards the events of a copied breaker."""

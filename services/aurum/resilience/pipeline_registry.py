@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from aurum.resilience.errors import ErrorClassifier
-from aurum.resilience.pipeline import Known, Pipeline, Record, attempt_seconds
+from aurum.resilience.pipeline import Pipeline, PipelineSnapshot, Record, attempt_seconds
 from aurum.resilience.policy import Policy, PolicyDocument
 from aurum.resilience.shadow import Shadows
 from aurum.resilience.succession import succession
@@ -47,12 +47,12 @@ class PipelineRegistry:
         self._lock = threading.RLock()
         self._pipelines: dict[_Key, Pipeline] = {}
         self._by_call: dict[_Call, Pipeline] = {}
-        self._views: dict[_Call, tuple[ErrorClassifier, Callable[[Policy], float]]] = {}
+        self._classifiers: dict[_Call, tuple[ErrorClassifier, Callable[[Policy], float]]] = {}
 
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(list(self._pipelines.values()))
 
-    def of(
+    def pipeline_for(
         self,
         client: str,
         server: str,
@@ -78,8 +78,8 @@ class PipelineRegistry:
         pipeline = self._by_call.get(call)
         if pipeline is None:
             with self._lock:
-                self._views[call] = (errors, seconds)
-                pipeline = self._by_call[call] = self._found(call)
+                self._classifiers[call] = (errors, seconds)
+                pipeline = self._by_call[call] = self._find_or_create(call)
         return pipeline
 
     def policy_of(self, client: str, server: str, method: str) -> Policy:
@@ -101,13 +101,13 @@ class PipelineRegistry:
             self.shadows.apply(document)
             moves = {call: (key, self._key(call)) for call, key in keys.items()}
             plan = succession(moves.values())
-            known = {key: old[key].known() for key in plan.rearranged}
+            snapshots = {key: old[key].snapshot() for key in plan.rearranged}
             self._pipelines = {}
             for call, (_, key) in moves.items():
                 if key not in self._pipelines:
                     continued = plan.continues.get(key)
                     if continued is None:
-                        pipeline = self._made(call, key)
+                        pipeline = self._create(call, key)
                     else:
                         pipeline = old[continued]
                         pipeline.configure(self.policy_of(*call[:3]), _name(key))
@@ -115,15 +115,15 @@ class PipelineRegistry:
                     self._pipelines[key] = pipeline
             for key, pipeline in self._pipelines.items():
                 sources = plan.sources[key]
-                if known.keys() & sources:
-                    _hand_over(
+                if snapshots.keys() & sources:
+                    _transfer_state(
                         pipeline,
-                        [known[source] for source in sources],
-                        tokens=sum(known[source].tokens / plan.parts[source] for source in sources),
+                        [snapshots[source] for source in sources],
+                        tokens=sum(snapshots[source].tokens / plan.parts[source] for source in sources),
                         continues=sources.index(plan.continues[key]) if key in plan.continues else None,
                     )
             self._by_call = {call: self._pipelines[key] for call, (_, key) in moves.items()}
-            self._tell(named)
+            self._report_changes(named)
 
     def _key(self, call: _Call) -> _Key:
         client, server, method, instance = call
@@ -132,23 +132,23 @@ class PipelineRegistry:
             return client, server, _ALL, instance  # all remaining calls to the server, whatever target the policy names
         return client, server, policy.target.rpartition("/")[2], instance
 
-    def _found(self, call: _Call) -> Pipeline:
+    def _find_or_create(self, call: _Call) -> Pipeline:
         key = self._key(call)
         pipeline = self._pipelines.get(key)
         if pipeline is None:
-            pipeline = self._pipelines[key] = self._made(call, key)
+            pipeline = self._pipelines[key] = self._create(call, key)
             self._on_new(pipeline)
         return pipeline
 
-    def _made(self, call: _Call, key: _Key) -> Pipeline:
-        errors, seconds = self._views[call]
+    def _create(self, call: _Call, key: _Key) -> Pipeline:
+        errors, seconds = self._classifiers[call]
         policy = self.policy_of(*call[:3])
         pipeline = Pipeline(_name(key), policy, errors=errors, seconds=seconds, clock=self._clock)
         pipeline.record = self.record
         pipeline.shadows = self.shadows or None
         return pipeline
 
-    def _tell(self, before: dict[str, Pipeline]) -> None:
+    def _report_changes(self, before: dict[str, Pipeline]) -> None:
         """Reports the names that have disappeared and appeared. before: The previous pipelines by name."""
         after = {pipeline.name: pipeline for pipeline in self._pipelines.values()}
         for name in before:
@@ -165,18 +165,20 @@ def _name(key: _Key) -> str:
     return f"{name}:{instance}" if instance else name
 
 
-def _hand_over(pipeline: Pipeline, known: list[Known], *, tokens: float, continues: int | None) -> None:
-    """Gives a pipeline what was known about its calls.
+def _transfer_state(
+    pipeline: Pipeline, snapshots: list[PipelineSnapshot], *, tokens: float, continues: int | None
+) -> None:
+    """Transfers the state of previous pipelines to a pipeline.
 
     Args:
         pipeline: The pipeline that receives it.
-        known: Knowledge of the previous pipelines, the one with most calls first.
+        snapshots: State of the previous pipelines, the one with most calls first.
         tokens: Tokens for its retry budget.
-        continues: Index in `known` of the pipeline that it continues, or None if it is new.
+        continues: Index in `snapshots` of the pipeline that it continues, or None if it is new.
     """
-    worst = max(range(len(known)), key=lambda index: known[index].severity)
+    worst = max(range(len(snapshots)), key=lambda index: snapshots[index].severity)
     pipeline.take_over(
         tokens=tokens,
-        breaker=None if worst == continues else known[worst].breaker,
-        found=known[0].found if continues is None else None,
+        breaker=None if worst == continues else snapshots[worst].breaker,
+        algorithm=snapshots[0].algorithm if continues is None else None,
     )

@@ -110,17 +110,17 @@ def lines_of(text: str, paths: Sequence[Sequence[str | int]], bounds: Bounds = O
         return [0] * len(paths)
     lines = []
     for path in paths:
-        found: FieldPath = ()
+        known_path: FieldPath = ()
         for part in path:
-            if (*found, part) in reader.lines:
-                found = (*found, part)
-        lines.append(reader.lines.get(found, 0))
+            if (*known_path, part) in reader.lines:
+                known_path = (*known_path, part)
+        lines.append(reader.lines.get(known_path, 0))
     return lines
 
 
 def shown_path(path: Sequence[str | int]) -> str:
     """Returns a path as errors show it, such as policies[0].timeout."""
-    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{_short(part)}" for part in path)
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{_shortened(part)}" for part in path)
     return shown.lstrip(".")
 
 
@@ -181,73 +181,73 @@ class _Reader:
                 raise YamlError(f"is larger than {self._bounds.size} bytes")
             for event in yaml.parse(self._text, Loader=_PARSER):
                 self._line = event.start_mark.line + 1 if event.start_mark else self._line
-                self._take(event)
+                self._handle_event(event)
         except YamlError:
             raise
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            told = ", ".join(each for each in (error.context, error.problem) if each)
-            raise self._not_yaml(told, mark.line + 1 if mark else self._line) from error
+            problem = ", ".join(each for each in (error.context, error.problem) if each)
+            raise self._not_yaml(problem, mark.line + 1 if mark else self._line) from error
         except Exception as error:  # a parser may raise anything for arbitrary text
             raise self._not_yaml(str(error) or type(error).__name__, self._line) from error
 
-    def _not_yaml(self, told: str, line: int) -> YamlError:
-        return YamlError(f"is not YAML: {' '.join(told.split())[:300]}", line=line)
+    def _not_yaml(self, problem: str, line: int) -> YamlError:
+        return YamlError(f"is not YAML: {' '.join(problem.split())[:300]}", line=line)
 
-    def _take(self, event: Any) -> None:
+    def _handle_event(self, event: Any) -> None:
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(event)
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event)
         elif isinstance(event, yaml.MappingStartEvent):
-            self._begin(event, {}, "map")
+            self._begin_collection(event, {}, "map")
         elif isinstance(event, yaml.SequenceStartEvent):
-            self._begin(event, [], "seq")
+            self._begin_collection(event, [], "seq")
         elif isinstance(event, yaml.CollectionEndEvent):
-            self._end()
+            self._end_collection()
         elif isinstance(event, yaml.DocumentStartEvent):
             self.begins.append(self._line)
             self._anchors.clear()
 
     def _scalar(self, event: Any) -> None:
         if event.tag not in (None, "!", f"{_TAG}str"):
-            raise self._error(f"has the tag {_short(event.tag)}, which is not allowed; remove it")
+            raise self._error(f"has the tag {_shortened(event.tag)}, which is not allowed; remove it")
         text = event.value
         text.encode()  # raises an error for lone surrogates, which cannot be encoded
-        self._count(1)
+        self._count_nodes(1)
         plain = event.tag is None and event.implicit[0]
         if self._wants_key():
             self._key(text, plain=plain)
         else:
-            self._put(_value(text) if plain else text, 1, 0, event.anchor)
+            self._append_value(_value(text) if plain else text, 1, 0, event.anchor)
 
     def _alias(self, event: Any) -> None:
-        found = self._anchors.get(event.anchor)
-        if found is None:
-            raise self._error(f"*{_short(event.anchor)} stands for nothing that ends before it")
+        anchored = self._anchors.get(event.anchor)
+        if anchored is None:
+            raise self._error(f"*{_shortened(event.anchor)} stands for nothing that ends before it")
         if self._wants_key():
             raise self._error("a key cannot be an alias; write it out")
-        self._count(found.nodes)
-        self._check_depth(found.height)
-        self._put(found.value, found.nodes, found.height, None)
+        self._count_nodes(anchored.nodes)
+        self._check_depth(anchored.height)
+        self._append_value(anchored.value, anchored.nodes, anchored.height, None)
 
-    def _begin(self, event: Any, value: Any, kind: str) -> None:
+    def _begin_collection(self, event: Any, value: Any, kind: str) -> None:
         if event.tag not in (None, "!", f"{_TAG}{kind}"):
-            raise self._error(f"has the tag {_short(event.tag)}, which is not allowed; remove it")
+            raise self._error(f"has the tag {_shortened(event.tag)}, which is not allowed; remove it")
         if self._wants_key():
             raise self._error("a key must be a word, not a list or mapping")
         self._check_depth(1)
         if self._keep_lines:
             self.lines.setdefault(self._path(), self._line)
         self._open.append(_Open(value, event.anchor, self._nodes))
-        self._count(1)
+        self._count_nodes(1)
 
-    def _end(self) -> None:
-        done = self._open.pop()
-        for each in done.merged:
+    def _end_collection(self) -> None:
+        ended = self._open.pop()
+        for each in ended.merged:
             for key, value in each.items():
-                done.value.setdefault(key, value)
-        self._put(done.value, self._nodes - done.began, done.height, done.anchor)
+                ended.value.setdefault(key, value)
+        self._append_value(ended.value, self._nodes - ended.began, ended.height, ended.anchor)
 
     def _wants_key(self) -> bool:
         return bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is None
@@ -255,13 +255,13 @@ class _Reader:
     def _key(self, text: str, *, plain: bool) -> None:
         around = self._open[-1]
         if text in around.lines:
-            raise self._error(f"{_short(text)} is given twice, first in line {around.lines[text]}")
+            raise self._error(f"{_shortened(text)} is given twice, first in line {around.lines[text]}")
         around.lines[text] = self._line
         around.key = _MERGE if plain and text == "<<" else text
         if self._keep_lines:
             self.lines[self._path()] = self._line
 
-    def _put(self, value: Any, nodes: int, height: int, anchor: str | None) -> None:
+    def _append_value(self, value: Any, nodes: int, height: int, anchor: str | None) -> None:
         if anchor is not None:
             self._anchors[anchor] = _Anchored(value, nodes, height)
         if not self._open:
@@ -283,7 +283,7 @@ class _Reader:
             around.value[around.key] = value
         around.key = None
 
-    def _count(self, nodes: int) -> None:
+    def _count_nodes(self, nodes: int) -> None:
         self._nodes += nodes
         if self._nodes > self._bounds.nodes:
             raise self._error(f"has more than {self._bounds.nodes} values, those behind aliases counted each time")
@@ -316,5 +316,5 @@ def _value(text: str) -> Any:
     return text
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

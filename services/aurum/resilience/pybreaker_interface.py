@@ -64,7 +64,7 @@ class PybreakerInterface(ABC):
     def _enter(self, state: str) -> None: ...
 
     @abstractmethod
-    def _settle(self) -> None: ...
+    def _precompute(self) -> None: ...
 
     @property
     def state(self) -> CircuitBreakerState:
@@ -122,20 +122,20 @@ class PybreakerInterface(ABC):
         return self._probe_successes
 
     def add_listener(self, listener: CircuitBreakerListener) -> None:
-        """Adds a listener that is told of all further events."""
+        """Adds a listener for all further events."""
         self.add_listeners(listener)
 
     def add_listeners(self, *listeners: CircuitBreakerListener) -> None:
         """Adds several listeners."""
         with self._lock:
             self.listeners = (*self.listeners, *listeners)
-            self._settle()
+            self._precompute()
 
     def remove_listener(self, listener: CircuitBreakerListener) -> None:
         """Removes a listener. Raises ValueError if it was not added."""
         with self._lock:
             self.listeners = _without(self.listeners, listener)
-            self._settle()
+            self._precompute()
 
     def add_excluded_exception(self, exception: Exclusion) -> None:
         """Excludes an exception from the failures."""

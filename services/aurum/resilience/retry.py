@@ -69,9 +69,9 @@ class RetryPolicy:
 
         Raises TypeError if `func` returns a coroutine or a generator, whose outcome is not known yet.
         """
-        self._deposit()
-        if self._by_tenacity:
-            return tenacity_interface.run(self, lambda: self._finished(func()))
+        self._deposit_tokens()
+        if self._uses_tenacity:
+            return tenacity_interface.run(self, lambda: self._require_finished(func()))
         attempt = 1
         while True:
             try:
@@ -81,14 +81,14 @@ class RetryPolicy:
                 if delay is None:
                     raise
             else:
-                return self._finished(result)
+                return self._require_finished(result)
             time.sleep(delay)
             attempt += 1
 
     async def call_async(self, func: Callable[[], Awaitable[T]]) -> T:
         """Awaits `func` until it succeeds. Raises its last error when there are no more retries."""
-        self._deposit()
-        if self._by_tenacity:
+        self._deposit_tokens()
+        if self._uses_tenacity:
             return await tenacity_interface.run_async(self, func)
         attempt = 1
         while True:
@@ -115,24 +115,24 @@ class RetryPolicy:
         if not all(map(self.retryable, members(error))):
             return None
         delay = self.delay(error, attempt)
-        return delay if self._allowed(delay, type(error).__name__, attempt >= self.max_attempts, left) else None
+        return delay if self._may_retry(delay, type(error).__name__, attempt >= self.max_attempts, left) else None
 
     def delay(self, error: BaseException, attempt: int) -> float:
         """Seconds to wait after attempt number `attempt`: the backoff, or longer if the error asks for it."""
         bound = min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
-        return max(random.uniform(0.0, bound), self.asked(error))  # noqa: S311 - no secret
+        return max(random.uniform(0.0, bound), self.requested_delay(error))  # noqa: S311 - no secret
 
-    def asked(self, error: BaseException) -> float:
+    def requested_delay(self, error: BaseException) -> float:
         """Seconds that an error asks to wait. For a group it is the longest wait, and 0.0 if no error asks."""
         return max(self.retry_after(each) or 0.0 for each in members(error))
 
-    def worth(self, error: BaseException) -> bool:
+    def is_retryable(self, error: BaseException) -> bool:
         """Whether an error is worth another attempt. Cancellation and other BaseExceptions never are."""
         if not isinstance(error, Exception) or isinstance(error, UnfinishedCallError):
             return False
         return all(map(self.retryable, members(error)))
 
-    def allowed(self, delay: float, why: str, last: bool) -> bool:
+    def may_retry(self, delay: float, why: str, last: bool) -> bool:
         """Whether another attempt may be made after `delay` seconds. If so, it is withdrawn from the budget.
 
         Args:
@@ -140,9 +140,9 @@ class RetryPolicy:
             why: Outcome of the last attempt, for events.
             last: Whether no more attempts are allowed.
         """
-        return self._allowed(delay, why, last, remaining())
+        return self._may_retry(delay, why, last, remaining())
 
-    def _allowed(self, delay: float, why: str, last: bool, left: float | None) -> bool:
+    def _may_retry(self, delay: float, why: str, last: bool, left: float | None) -> bool:
         if last or (left is not None and left <= delay):
             events.emit("retry_exhausted", self.name, why)
             return False
@@ -152,10 +152,10 @@ class RetryPolicy:
         return True
 
     @property
-    def _by_tenacity(self) -> bool:
+    def _uses_tenacity(self) -> bool:
         return self.wait is not None or self.stop is not None or self.retry is not None
 
-    def _finished(self, result: T) -> T:
+    def _require_finished(self, result: T) -> T:
         """Returns the result. Raises UnfinishedCallError for a coroutine or a generator, whose body has not run yet."""
         if result.__class__ in UNFINISHED:
             raise unfinished(
@@ -163,7 +163,7 @@ class RetryPolicy:
             )
         return result
 
-    def _deposit(self) -> None:
+    def _deposit_tokens(self) -> None:
         if self.budget:
             self.budget.deposit()
 

@@ -46,16 +46,16 @@ class Shadow:
             emit=self._on_event,
         )
         self._limit = ConcurrencyLimit(self.name, policy.limit(), clock, emit=self._on_event)
-        self._take(policy)
+        self._set_policy(policy)
 
     def configure(self, policy: Policy) -> None:
         """Changes the policy. Windows and counts are kept."""
         self._breaker.configure(policy.circuit_breaker.config())
         self._limit.configure(policy.limit())
-        self._take(policy)
+        self._set_policy(policy)
 
-    def begin(self) -> "Watched":
-        """Evaluates an attempt that begins. The result must be told how the attempt ends."""
+    def begin(self) -> "ShadowedAttempt":
+        """Evaluates an attempt that begins. The caller must call `end` of the result when the attempt ends."""
         self.calls += 1
         placed = self._limit.try_acquire(current_criticality())
         permit: int | None = None
@@ -66,13 +66,13 @@ class Shadow:
                 permit = self._breaker.acquire()
             except CircuitBreakerError:
                 self._count("breaker_rejection")
-        return Watched(self, placed, permit, self._clock())
+        return ShadowedAttempt(self, placed, permit, self._clock())
 
-    def _take(self, policy: Policy) -> None:
+    def _set_policy(self, policy: Policy) -> None:
         self.policy = policy
         self._failure_codes = frozenset(policy.circuit_breaker.failure_codes)
 
-    def _end(self, watched: "Watched", code: str | None) -> None:
+    def _end(self, watched: "ShadowedAttempt", code: str | None) -> None:
         """Records the end of an attempt.
 
         Args:
@@ -102,7 +102,7 @@ class Shadow:
             self._count("opening")
 
 
-class Watched:
+class ShadowedAttempt:
     """An attempt that a shadow evaluates."""
 
     __slots__ = ("_shadow", "began", "permit", "placed")
@@ -132,7 +132,7 @@ class Shadows:
     def __iter__(self) -> Iterator[Shadow]:
         return iter(list(self._in_force.by_target.values()))
 
-    def of(self, call: str) -> Shadow | None:
+    def shadow_for(self, call: str) -> Shadow | None:
         """Returns the shadow of the call client/server/Method, or None."""
         document, by_target, by_call = self._in_force
         if call not in by_call:

@@ -90,14 +90,14 @@ def _p95(values: list[float]) -> float:
 class _Target:
     """The recorded outcomes of one client/server/Method in order of time, and the results of its replayed calls."""
 
-    __slots__ = ("hedged", "known", "pipeline", "result", "times")
+    __slots__ = ("hedged", "outcomes", "pipeline", "result", "times")
 
     def __init__(self, pipeline: Pipeline, result: TargetResult, outcomes: list[Outcome]) -> None:
         self.pipeline = pipeline
         self.hedged = pipeline.policy.hedge is not None
         self.result = result
-        self.known = [outcome for outcome in outcomes if outcome.code not in REJECTED]
-        self.times = [outcome.time for outcome in self.known]
+        self.outcomes = [outcome for outcome in outcomes if outcome.code not in REJECTED]
+        self.times = [outcome.time for outcome in self.outcomes]
         calls = [outcome for outcome in outcomes if outcome.attempt == 1]
         result.calls += len(calls)
         result.recorded_ok += sum(call.code == "OK" for call in calls)
@@ -105,9 +105,9 @@ class _Target:
 
     def at(self, now: float) -> Outcome | None:
         """The next outcome that was recorded at or after `now`, or the last one. None if there are none."""
-        if not self.known:
+        if not self.outcomes:
             return None
-        return self.known[min(bisect.bisect_left(self.times, now), len(self.known) - 1)]
+        return self.outcomes[min(bisect.bisect_left(self.times, now), len(self.outcomes) - 1)]
 
 
 def simulate(document: PolicyDocument, default: Policy, outcomes: Iterable[Outcome]) -> dict[str, TargetResult]:
@@ -143,7 +143,7 @@ class _Replay:
             by_target.setdefault(outcome.target, []).append(outcome)
         for name, outcomes in by_target.items():
             client, server, method = name.split("/")
-            pipeline = pipelines.of(client, server, method, errors)
+            pipeline = pipelines.pipeline_for(client, server, method, errors)
             result = self.results.setdefault(pipeline.name, TargetResult())
             self._targets[name] = _Target(pipeline, result, outcomes)
 
@@ -219,17 +219,17 @@ class _Call:
         self.run()
 
     def _attempt(self, timeout: float) -> Awaitable[None]:
-        target, known = self._target, self._own
+        target, outcome = self._target, self._own
         self._own = None
-        if known is None or known.code in REJECTED:
-            known = target.at(self._loop.now)
+        if outcome is None or outcome.code in REJECTED:
+            outcome = target.at(self._loop.now)
         target.result.attempts += 1
-        if known is None:  # only refusals were recorded for this target
+        if outcome is None:  # only refusals were recorded for this target
             self._code, self._seconds = "OK", 0.0
-        elif known.duration > timeout or known.code == _TIMED_OUT:
+        elif outcome.duration > timeout or outcome.code == _TIMED_OUT:
             self._code, self._seconds = _TIMED_OUT, timeout
         else:
-            self._code, self._seconds = known.code, known.duration
+            self._code, self._seconds = outcome.code, outcome.duration
         return _slept(self._code, self._seconds) if target.hedged else self
 
 

@@ -85,9 +85,9 @@ class CountWindow:
     def resized(self, size: int) -> "CountWindow":
         """Returns a window of another size that keeps the latest of these calls."""
         ordered = self._ring[self._next :] + self._ring[: self._next] if self._calls == len(self._ring) else self._ring
-        known = ordered[: self._calls]
+        latest = ordered[: self._calls]
         window = CountWindow(size)
-        for entry in known[-size:]:
+        for entry in latest[-size:]:
             window.record(0.0, bool(entry & 1), bool(entry >> 1))
         return window
 

@@ -57,7 +57,7 @@ class AuditLog:
         """Opens the file. Raises OSError if it cannot be written."""
         self._path = path
         self._export = export
-        self._file = None if path is None else self._open(path)
+        self._file = None if path is None else self._open_file(path)
         self._acts: set[asyncio.Task[Any]] = set()
 
     def record(
@@ -100,7 +100,7 @@ class AuditLog:
         try:
             os.write(self._file, line.encode() + b"\n")  # one write, so that lines of two processes do not mix
             if os.fstat(self._file).st_size > _MOST_BYTES:
-                self._turn(self._path)
+                self._rotate(self._path)
         except OSError as error:
             logger.error("an act is in this log only, since %s cannot be written: %s", self._path, error.strerror)
 
@@ -117,11 +117,11 @@ class AuditLog:
         """
         self._require_room()
 
-        async def whole() -> T:
+        async def run_recorded() -> T:
             with self._recorded(actor, action, subject, before) as act:
                 return await work(act)
 
-        task = asyncio.create_task(whole(), name=f"act {action}")
+        task = asyncio.create_task(run_recorded(), name=f"act {action}")
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks errors as retrieved
@@ -161,16 +161,16 @@ class AuditLog:
             os.close(self._file)
             self._file = None
 
-    def _turn(self, path: Path) -> None:
+    def _rotate(self, path: Path) -> None:
         self._close_file()
         for number in range(_KEPT - 1, 0, -1):
             older = path.with_suffix(f"{path.suffix}.{number}")
             if older.exists():
                 older.replace(path.with_suffix(f"{path.suffix}.{number + 1}"))
         path.replace(path.with_suffix(f"{path.suffix}.1"))
-        self._file = self._open(path)
+        self._file = self._open_file(path)
 
     @staticmethod
-    def _open(path: Path) -> int:
+    def _open_file(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

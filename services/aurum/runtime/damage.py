@@ -37,14 +37,14 @@ class Damaged:
     found_at: float
 
 
-class _Book:
+class _DamagedItems:
     """The damaged items of the process. It is thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Kind, str], Damaged] = OrderedDict()
 
-    def add(self, damaged: Damaged) -> bool:
+    def insert(self, damaged: Damaged) -> bool:
         """Adds an item and returns whether it is new."""
         key = (damaged.kind, damaged.name)
         with self._lock:
@@ -55,21 +55,21 @@ class _Book:
                     self._known.popitem(last=False)
         return new
 
-    def drop(self, kind: Kind, name: str) -> None:
+    def remove(self, kind: Kind, name: str) -> None:
         with self._lock:
             self._known.pop((kind, name), None)
 
-    def known(self) -> list[Damaged]:
+    def all_items(self) -> list[Damaged]:
         with self._lock:
             return list(self._known.values())
 
 
-_book = _Book()
+_items = _DamagedItems()
 
 
 def report(kind: Kind, name: str, problem: str, consequence: str) -> None:
     """Reports an item that cannot be read. consequence: The effect of its absence, as a clause."""
-    if _book.add(Damaged(kind, name, problem, time.time())):
+    if _items.insert(Damaged(kind, name, problem, time.time())):
         metrics.damaged_found_total.labels(kind).inc()
         logger.error("%s %s is damaged: %s; %s", kind, name, problem, consequence)
         _count()
@@ -77,24 +77,24 @@ def report(kind: Kind, name: str, problem: str, consequence: str) -> None:
 
 def withdraw(kind: Kind, name: str) -> None:
     """Removes a report because the item is readable again or no longer exists."""
-    _book.drop(kind, name)
+    _items.remove(kind, name)
     _count()
 
 
 def counts() -> dict[str, int]:
     """Returns the number of damaged items by kind."""
-    return dict(Counter(each.kind for each in _book.known()))
+    return dict(Counter(item.kind for item in _items.all_items()))
 
 
-def shown() -> list[dict[str, Any]]:
+def latest() -> list[dict[str, Any]]:
     """Returns the latest damaged items."""
-    return [asdict(each) for each in _book.known()[-_SHOWN:]]
+    return [asdict(item) for item in _items.all_items()[-_SHOWN:]]
 
 
 def _count() -> None:
-    known = counts()
+    by_kind = counts()
     for kind in _KINDS:
-        metrics.damaged_items.labels(kind).set(known.get(kind, 0))
+        metrics.damaged_items.labels(kind).set(by_kind.get(kind, 0))
 
 
 for _kind in _KINDS:  # initialises the counters to 0

@@ -78,7 +78,7 @@ class Faults:
         self._faults: dict[int, tuple[float, Fault]] = {}  # id → (end, fault)
         self._ids = itertools.count(1)
 
-    def add(self, fault: Fault) -> int:
+    def inject(self, fault: Fault) -> int:
         """Starts a fault and returns its id. Raises InvalidArgumentError if there are too many."""
         active = self.active()
         if len(active) >= _MOST_FAULTS:
@@ -103,7 +103,7 @@ class Faults:
             for id_, (end, fault) in self._faults.items()
         ]
 
-    async def strike(self, method: str) -> float:
+    async def apply(self, method: str) -> float:
         """Applies the faults to a call. Returns the seconds to wait before each message of its response.
 
         Raises InjectedError if a fault of kind error applies.
@@ -130,6 +130,6 @@ class Faults:
         return drip
 
     @property
-    def any(self) -> bool:
+    def any_active(self) -> bool:
         """Whether there may be a fault. Every call checks this first."""
         return bool(self._faults)

@@ -29,7 +29,7 @@ class Health:
     def started(self) -> None:
         """Marks the service as started, and notifies the listeners."""
         self._started = True
-        self._tell(True)
+        self._notify(True)
 
     def drain(self) -> None:
         """Marks the service as draining. It still serves all callers, but new ones should use another instance."""
@@ -38,7 +38,7 @@ class Health:
     def stopping(self) -> None:
         """Marks the service as stopping, and notifies the listeners."""
         self._stopping = True
-        self._tell(False)
+        self._notify(False)
 
     def missing(self) -> dict[str, str]:
         """Returns the reasons why the service is not ready, by check. It is empty when the service is ready."""
@@ -46,9 +46,9 @@ class Health:
             return {"service": "is stopping"}
         if not self._started:
             return {"service": "is starting"}
-        found = ((name, check()) for name, check in self._checks.items())
-        return {name: problem for name, problem in found if problem}
+        problems = ((name, check()) for name, check in self._checks.items())
+        return {name: problem for name, problem in problems if problem}
 
-    def _tell(self, serving: bool) -> None:
+    def _notify(self, serving: bool) -> None:
         for listener in self._listeners:
             listener(serving)

@@ -83,7 +83,7 @@ class Service(Generic[S_co]):
             **process_stats(),
             "faults": self.faults.active(),
             "missing": self.health.missing(),
-            "damaged": damage.shown(),
+            "damaged": damage.latest(),
             **{name: state() for name, state in self._described.items()},
         }
 

@@ -36,14 +36,16 @@ def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Do
     except YamlError as error:
         raise refused(f"{path}: {error}") from error
     except ValidationError as error:
-        found = [(each["loc"], each["msg"]) for each in error.errors()]
+        errors = [(item["loc"], item["msg"]) for item in error.errors()]
         # pydantic reports the parents of an invalid field too
         inner = [
-            (loc, told) for loc, told in found if not any(len(o) > len(loc) and o[: len(loc)] == loc for o, _ in found)
+            (loc, message)
+            for loc, message in errors
+            if not any(len(o) > len(loc) and o[: len(loc)] == loc for o, _ in errors)
         ][:_MOST]
         lines = plain_yaml.lines_of(text, [loc for loc, _ in inner], _BOUNDS)
         wrong = [
-            f"{'.'.join(map(str, loc)) or 'top'}: {told[:_LONGEST]}{at_line(line)}"
-            for (loc, told), line in zip(inner, lines, strict=True)
+            f"{'.'.join(map(str, loc)) or 'top'}: {message[:_LONGEST]}{at_line(line)}"
+            for (loc, message), line in zip(inner, lines, strict=True)
         ]
         raise refused(f"{path}, {'; '.join(wrong)}") from error

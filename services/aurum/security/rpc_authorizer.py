@@ -223,7 +223,7 @@ def rpc_authorizer(settings: Settings, host: str, setting: str) -> RpcAuthorizer
     """
     if settings.rpc_tls_folder is None:
         instead = "AURUM_RPC_TLS_FOLDER and AURUM_RPC_CLIENTS_FILE"
-        require_authentication(host, setting, said=settings.rpc_open, name="AURUM_RPC_OPEN", instead=instead)
+        require_authentication(host, setting, openness=settings.rpc_open, name="AURUM_RPC_OPEN", instead=instead)
         return None
     if settings.rpc_clients_file is None:
         raise SettingsError(

@@ -50,9 +50,9 @@ class MortalCluster(Cluster):
         self._live()
         return await super().apply_config_map(workload, data)
 
-    async def touch_pod(self, name: str, touched: str, track: str) -> dict[str, Any]:
+    async def annotate_pod(self, name: str, touched: str, track: str) -> dict[str, Any]:
         self._live()
-        return await super().touch_pod(name, touched, track)
+        return await super().annotate_pod(name, touched, track)
 
     async def write_status(self, resource: Resource, status: Mapping[str, Any]) -> dict[str, Any]:
         self._live()
@@ -126,7 +126,7 @@ def check_settled(space: Namespace, release: FakeRelease) -> None:
     }
     text = space.get("configmap", "fake-policy")["data"][DEFAULTS]
     defaults = parse_platform_document(text, "defaults")
-    resources = tuple(Resource.of(body) for body in bodies)
+    resources = tuple(Resource.from_json(body) for body in bodies)
     world = ClusterSnapshot(space.name, resources, client_workloads, (), {}, defaults, {}, {}, time.time())
     ideal = derive_desired_state(world, {})
     for pod in release.pods:
@@ -135,7 +135,7 @@ def check_settled(space: Namespace, release: FakeRelease) -> None:
         assert has.policies == wanted.policies, pod.name
         assert has.sources == wanted.sources, pod.name
     for body in bodies:
-        standing = ideal.standings[body["metadata"]["uid"]]
+        standing = ideal.policy_states[body["metadata"]["uid"]]
         conditions = {each["type"]: each["status"] for each in body["status"]["conditions"]}
         accepted = "False" if standing.refusal else "True"
         assert (conditions["Accepted"], conditions["Converged"]) == (accepted, accepted), json.dumps(body["status"])

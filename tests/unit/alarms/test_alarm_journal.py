@@ -56,5 +56,5 @@ def test_unreadable_entry_is_passed_over_and_told_once(entry: bytes) -> None:
     name = f"entry {entry[:20]!r}"
     for _ in range(2):
         assert decode(entry, name) is None
-    assert [each["name"] for each in damage.shown()].count(f"alarm transition {name}") == 1
+    assert [each["name"] for each in damage.latest()].count(f"alarm transition {name}") == 1
     damage.withdraw("event", f"alarm transition {name}")

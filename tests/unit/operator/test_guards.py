@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from aurum.operator.cluster_snapshot import Finding, Pod, Resource
-from aurum.operator.merging import Parsed, Target
+from aurum.operator.cluster_snapshot import GuardFinding, Pod, Resource
+from aurum.operator.merging import Parsed, PolicyTarget
 from aurum.operator.resources import GuardSpec, RolloutSpec
 from aurum.operator.rollout import Rollout
 from aurum.operator.rollout_analysis import RolloutAnalysis
@@ -29,7 +29,7 @@ def prometheus() -> Iterator[Prometheus]:
     running.stop()
 
 
-async def find(address: str, guard: GuardSpec, since: float | None = 20.0) -> Finding:
+async def find(address: str, guard: GuardSpec, since: float | None = 20.0) -> GuardFinding:
     """What the guard finds first. since: seconds ago."""
     began = None if since is None else time.time() - since
     policies = Policies("operator", Settings())
@@ -37,7 +37,9 @@ async def find(address: str, guard: GuardSpec, since: float | None = 20.0) -> Fi
     changed = asyncio.Event()
     guards = RolloutAnalysis(dependency, "", changed.set)
     resource = Resource("ResiliencePolicy", "p", "uid", 1, "", {})
-    parsed = Parsed(resource, 1, targets=(Target("api", "prediction", "Predict"),), rollout=RolloutSpec(guard=guard))
+    parsed = Parsed(
+        resource, 1, targets=(PolicyTarget("api", "prediction", "Predict"),), rollout=RolloutSpec(guard=guard)
+    )
     guards.follow({"uid": (parsed, PODS)}, {"uid": Rollout(1, "Progressing", 0, began)})
     running = asyncio.create_task(guards.run())
     await asyncio.wait_for(changed.wait(), 10)
@@ -48,7 +50,7 @@ async def find(address: str, guard: GuardSpec, since: float | None = 20.0) -> Fi
 
 async def test_guard_burns_above_allowed_error_ratio(prometheus: Prometheus) -> None:
     prometheus.answers = {"code=~": {"": 0.2}, **prometheus.answers}
-    assert await find(prometheus.address, GuardSpec()) == Finding(
+    assert await find(prometheus.address, GuardSpec()) == GuardFinding(
         True, "a share of 0.2 of the calls fails, more than 0.05"
     )
     query = prometheus.asked[0]
@@ -64,17 +66,17 @@ async def test_guard_burns_on_open_breaker_latency_or_own_query(prometheus: Prom
     assert (await find(prometheus.address, GuardSpec())).figures == "a circuit breaker is open"
     prometheus.answers = {"histogram_quantile": {"": 1.25}, **before}
     finding = await find(prometheus.address, GuardSpec(p99="500ms"))
-    assert finding == Finding(True, "the 99th percentile of the calls is 1.25 s, above 500ms")
+    assert finding == GuardFinding(True, "the 99th percentile of the calls is 1.25 s, above 500ms")
     prometheus.answers = {"mine": {"": 7.0}, **before}
     finding = await find(prometheus.address, GuardSpec(query='mine{pod=~"$pods"} > 3'))
-    assert finding == Finding(True, "the guard's query yields 7")
+    assert finding == GuardFinding(True, "the guard's query yields 7")
     assert 'mine{pod=~"api-1|api-2[.]x"} > 3' in prometheus.asked
 
 
 async def test_guard_is_quiet_without_errors_or_calls(prometheus: Prometheus) -> None:
     prometheus.answers = {"code=~": {"": 0.01}, **prometheus.answers}
     finding = await find(prometheus.address, GuardSpec())
-    assert finding == Finding(False, "error ratio: 0.01; open breakers: none")
+    assert finding == GuardFinding(False, "error ratio: 0.01; open breakers: none")
     prometheus.answers["code=~"] = {"": float("nan")}
     assert (await find(prometheus.address, GuardSpec())).burns is False
 
@@ -116,7 +118,7 @@ async def test_guard_finds_harm_before_every_pod_has_it(prometheus: Prometheus) 
     dependency = HttpDependency("operator", "prometheus", prometheus.address, policies)
     guards = RolloutAnalysis(dependency, "", lambda: None)
     resource = Resource("ResiliencePolicy", "p", "uid", 1, "", {})
-    parsed = Parsed(resource, 1, targets=(Target("api", "prediction", "Predict"),), rollout=RolloutSpec())
+    parsed = Parsed(resource, 1, targets=(PolicyTarget("api", "prediction", "Predict"),), rollout=RolloutSpec())
     guards.follow({"uid": (parsed, PODS[:1])}, {"uid": Rollout(1, "Progressing", 0, None)})
     running = asyncio.create_task(guards.run())
     try:

@@ -72,7 +72,7 @@ def test_holder_stops_before_another_can_take_over(hold_up: str) -> None:
         await leads.acquire()
         loop.call_later(20.0, setattr, client, "pause", {"hangs": 1e6, "is slow": 9.0}[hold_up])
         with pytest.raises(LeaseLostError):
-            await leads.keep()
+            await leads.renew_until_lost()
         ended["a"] = loop.time()
         assert not leads.holds
 

@@ -189,23 +189,23 @@ def test_answer_of_a_list_is_not_older_than_the_question() -> None:
         return [each.spec["retry"]["maxAttempts"] for each in store.resources]
 
     store = InformerCache("defaults")
-    store.resource(body(1000, 1))
-    asked = store.mark()
-    store.take_all([body(7, 2)], [], [], asked)
+    store.update_resource(body(1000, 1))
+    asked = store.current_moment()
+    store.replace_all([body(7, 2)], [], [], asked)
     assert known(store) == [2], "the list left later, whatever its version is"
-    asked = store.mark()
-    store.resource(body(9, 3))
-    store.take_all([body(8, 2)], [], [], asked)
+    asked = store.current_moment()
+    store.update_resource(body(9, 3))
+    store.replace_all([body(8, 2)], [], [], asked)
     assert known(store) == [3], "an event came while the list was on its way"
-    asked = store.mark()
-    store.resource(body(10, 3), deleted=True)
-    store.take_all([body(9, 3)], [], [], asked)
+    asked = store.current_moment()
+    store.update_resource(body(10, 3), deleted=True)
+    store.replace_all([body(9, 3)], [], [], asked)
     assert known(store) == [], "it was deleted while the list was on its way"
-    asked = store.mark()
-    store.resource({**body(12, 4), "metadata": {"name": "q", "uid": "2", "resourceVersion": "12"}})
-    store.take_all([], [], [], asked)
+    asked = store.current_moment()
+    store.update_resource({**body(12, 4), "metadata": {"name": "q", "uid": "2", "resourceVersion": "12"}})
+    store.replace_all([], [], [], asked)
     assert known(store) == [4], "it was made while the list was on its way"
-    store.take_all([], [], [], store.mark())
+    store.replace_all([], [], [], store.current_moment())
     assert known(store) == []
 
 
@@ -213,10 +213,10 @@ def test_answer_of_a_list_is_not_older_than_the_question() -> None:
 def test_object_that_makes_no_sense_is_left_out(broken: dict[str, Any]) -> None:
     store = InformerCache("defaults")
     good = {"kind": "ResiliencePolicy", "metadata": {"name": "p", "uid": "1"}, "spec": {}}
-    store.take_all([broken, good], [broken], [broken])
+    store.replace_all([broken, good], [broken], [broken])
     assert [each.name for each in store.resources] == ["p"]
     assert store.problems
-    store.take_all([good], [], [])
+    store.replace_all([good], [], [])
     assert not store.problems
 
 
@@ -226,7 +226,7 @@ def test_senseless_parts_of_a_foreign_status_are_left_out() -> None:
         "metadata": {"name": "p", "uid": "1"},
         "status": {"conditions": [{"type": "Accepted"}, 7], "lastGood": {"generation": "x"}, "rollout": "?"},
     }
-    assert Resource.of(body).status == {"conditions": [], "rollout": "?"}
+    assert Resource.from_json(body).status == {"conditions": [], "rollout": "?"}
 
 
 def test_unusable_defaults_stop_neither_pods_nor_policies(plant: Plant) -> None:

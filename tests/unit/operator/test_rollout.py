@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.operator.cluster_snapshot import Finding, Pod
+from aurum.operator.cluster_snapshot import GuardFinding, Pod
 from aurum.operator.rollout import exposed_pods
 from tests.support.operator_world import Simulated
 
 ROLLOUT = {"steps": [25, 50, 100], "pause": "10s"}
-FINE = Finding(False, "error ratio: 0")
+FINE = GuardFinding(False, "error ratio: 0")
 
 
 def spec(attempts: int) -> dict:
@@ -66,7 +66,7 @@ def test_burning_guard_rolls_back_until_spec_changes() -> None:
     simulated, uid = started()
     simulated.step()
     simulated.step()
-    simulated.findings[uid] = Finding(True, "a share of 0.4 of the calls fails, more than 0.05")
+    simulated.findings[uid] = GuardFinding(True, "a share of 0.4 of the calls fails, more than 0.05")
     simulated.step()
     assert attempts_of_pods(simulated) == [2] * 8
     for _ in range(5):
@@ -87,7 +87,7 @@ def test_burning_guard_rolls_back_until_spec_changes() -> None:
 
 def test_rollout_waits_for_undecided_guard() -> None:
     simulated, uid = started()
-    simulated.findings[uid] = Finding(None, "Prometheus cannot be asked: it is away")
+    simulated.findings[uid] = GuardFinding(None, "Prometheus cannot be asked: it is away")
     for _ in range(5):
         simulated.step()
         simulated.now += 60

@@ -217,7 +217,7 @@ def test_first_error_of_listener_is_logged(caplog: pytest.LogCaptureFixture) -> 
         stop()
     assert [each.levelname for each in caplog.records] == ["ERROR", "DEBUG"]
     assert all(
-        each.getMessage().startswith(f"{name} raised an error when it was told of an event") for each in caplog.records
+        each.getMessage().startswith(f"{name} raised an error while it handled an event") for each in caplog.records
     )
     assert [str(each.exc_info[1]) for each in caplog.records if each.exc_info] == ["first", "second"]
 

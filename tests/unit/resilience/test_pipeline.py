@@ -244,7 +244,7 @@ def always_failing(pipelines: PipelineRegistry, method: str, times: int, loop: V
         errors = ErrorClassifier(code=lambda error: "UNAVAILABLE")
         for _ in range(times):
             with pytest.raises((FailedError, CircuitBreakerError)):
-                await pipelines.of("api", "prediction", method, errors).call_async(attempt, idempotent=False)
+                await pipelines.pipeline_for("api", "prediction", method, errors).call_async(attempt, idempotent=False)
 
     loop.run(main())
 
@@ -276,10 +276,12 @@ def test_instances_share_policy_and_have_own_breakers() -> None:
 
     async def main() -> None:
         for instance in ("hall-1", "hall-2"):
-            pipeline = pipelines.of("edge", "inputs", "Connect", ErrorClassifier(), instance=instance)
+            pipeline = pipelines.pipeline_for("edge", "inputs", "Connect", ErrorClassifier(), instance=instance)
             assert pipeline.policy.target == "edge/inputs/*"
         with pytest.raises((ConnectionError, CircuitBreakerError)):
-            await pipelines.of("edge", "inputs", "Connect", ErrorClassifier(), instance="hall-1").call_async(fails)
+            await pipelines.pipeline_for("edge", "inputs", "Connect", ErrorClassifier(), instance="hall-1").call_async(
+                fails
+            )
 
     loop.run(main())
     states = lambda: {each.name: each.breaker.current_state for each in pipelines if each.breaker}  # noqa: E731

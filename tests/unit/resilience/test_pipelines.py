@@ -30,12 +30,12 @@ def fail_max(pipeline: Pipeline) -> int:
 def test_calls_under_one_policy_share_a_pipeline() -> None:
     made: list[str] = []
     pipelines = PipelineRegistry(parsed(), DEFAULT, clock=Clock(), on_new=lambda pipeline: made.append(pipeline.name))
-    read = pipelines.of("api", "store", "Read", ERRORS)
-    write = pipelines.of("api", "store", "Write", ERRORS)
-    assert pipelines.of("api", "store", "List", ERRORS) is write
-    assert pipelines.of("api", "store", "Read", ERRORS) is read
-    other = pipelines.of("edge", "store", "Write", ERRORS)
-    assert pipelines.of("edge", "index", "Write", ERRORS) is not other
+    read = pipelines.pipeline_for("api", "store", "Read", ERRORS)
+    write = pipelines.pipeline_for("api", "store", "Write", ERRORS)
+    assert pipelines.pipeline_for("api", "store", "List", ERRORS) is write
+    assert pipelines.pipeline_for("api", "store", "Read", ERRORS) is read
+    other = pipelines.pipeline_for("edge", "store", "Write", ERRORS)
+    assert pipelines.pipeline_for("edge", "index", "Write", ERRORS) is not other
     assert made == ["api/store/Read", "api/store", "edge/store", "edge/index"]
     assert [pipeline.name for pipeline in pipelines] == made
     assert [fail_max(pipeline) for pipeline in pipelines] == [2, 3, 5, 5]
@@ -46,7 +46,7 @@ def test_calls_under_one_policy_share_a_pipeline() -> None:
 def test_each_instance_has_its_own_pipeline() -> None:
     pipelines = PipelineRegistry(parsed(), DEFAULT)
     names = [
-        pipelines.of("api", "store", method, ERRORS, instance=instance).name
+        pipelines.pipeline_for("api", "store", method, ERRORS, instance=instance).name
         for method in ("Read", "Write")
         for instance in ("", "one", "two")
     ]
@@ -65,7 +65,7 @@ def test_pipeline_uses_given_errors_timeout_and_clock() -> None:
     pipelines = PipelineRegistry(parsed(), DEFAULT, clock=clock)
     records: list[tuple[str, float, str, int]] = []
     pipelines.record = lambda *record: records.append(record)
-    pipeline = pipelines.of(
+    pipeline = pipelines.pipeline_for(
         "api", "store", "Write", ErrorClassifier(code=lambda error: "ABORTED"), lambda policy: 0.125
     )
     timeouts: list[float] = []
@@ -79,7 +79,7 @@ def test_pipeline_uses_given_errors_timeout_and_clock() -> None:
         asyncio.run(pipeline.call_async(attempt, idempotent=False, timed=False))
     assert timeouts == [0.125]
     assert records == [("api/store", 0.5, "ABORTED", 1)]
-    assert PipelineRegistry(parsed(), DEFAULT).of("a", "b", "C", ERRORS).record is None
+    assert PipelineRegistry(parsed(), DEFAULT).pipeline_for("a", "b", "C", ERRORS).record is None
 
 
 SHADOW = "shadows: [{target: api/store/*}]"
@@ -87,11 +87,11 @@ SHADOW = "shadows: [{target: api/store/*}]"
 
 def test_pipelines_have_shadows_only_while_configured() -> None:
     pipelines = PipelineRegistry(parsed(), DEFAULT)
-    pipeline = pipelines.of("api", "store", "Read", ERRORS)
+    pipeline = pipelines.pipeline_for("api", "store", "Read", ERRORS)
     assert pipeline.shadows is None
     pipelines.apply(parsed(2, SHADOW))
     assert pipeline.shadows is pipelines.shadows
-    assert pipelines.of("api", "store", "Write", ERRORS).shadows is pipelines.shadows
+    assert pipelines.pipeline_for("api", "store", "Write", ERRORS).shadows is pipelines.shadows
     pipelines.apply(parsed())
     assert [each.shadows for each in pipelines] == [None, None]
     begun = PipelineRegistry(parsed(2, SHADOW), DEFAULT, clock=Clock(4.0))
@@ -112,13 +112,13 @@ def states(pipelines: PipelineRegistry) -> dict[str, tuple[str, int]]:
 
 def test_new_document_preserves_pipelines_of_same_target() -> None:
     pipelines = PipelineRegistry(parsed(), DEFAULT, clock=Clock())
-    read = pipelines.of("api", "store", "Read", ERRORS)
-    pipelines.of("api", "store", "Write", ERRORS)
+    read = pipelines.pipeline_for("api", "store", "Read", ERRORS)
+    pipelines.pipeline_for("api", "store", "Write", ERRORS)
     open_breaker(read)
     document = parsed(9)
     pipelines.apply(document)
     assert pipelines.document is document
-    assert pipelines.of("api", "store", "Read", ERRORS) is read
+    assert pipelines.pipeline_for("api", "store", "Read", ERRORS) is read
     assert states(pipelines) == {"api/store/Read": ("open", 9), "api/store": ("closed", 3)}
 
 
@@ -130,8 +130,8 @@ def test_split_and_joined_pipelines_inherit_state() -> None:
     pipelines.record = record = lambda *parts: None
     for instance in ("", "two"):
         for method in ("Read", "Write"):
-            pipelines.of("api", "store", method, ERRORS, lambda policy: 0.5, instance=instance)
-    open_breaker(pipelines.of("api", "store", "Read", ERRORS))
+            pipelines.pipeline_for("api", "store", method, ERRORS, lambda policy: 0.5, instance=instance)
+    open_breaker(pipelines.pipeline_for("api", "store", "Read", ERRORS))
     pipelines.apply(parsed())
     assert states(pipelines) == {
         "api/store/Read": ("open", 2),
@@ -140,11 +140,11 @@ def test_split_and_joined_pipelines_inherit_state() -> None:
         "api/store:two": ("closed", 3),
     }
     assert {each.record for each in pipelines} == {record}
-    before = pipelines.of("api", "store", "Read", ERRORS)
+    before = pipelines.pipeline_for("api", "store", "Read", ERRORS)
     pipelines.apply(PolicyDocument())
     assert states(pipelines) == {"api/store": ("open", 5), "api/store:two": ("closed", 5)}
-    after = pipelines.of("api", "store", "Read", ERRORS)
-    assert after is pipelines.of("api", "store", "Write", ERRORS)
+    after = pipelines.pipeline_for("api", "store", "Read", ERRORS)
+    assert after is pipelines.pipeline_for("api", "store", "Write", ERRORS)
     assert after is not before
     assert made == ["api/store", "api/store:two", "api/store/Read", "api/store/Read:two"]
 
@@ -152,10 +152,10 @@ def test_split_and_joined_pipelines_inherit_state() -> None:
 @pytest.mark.parametrize("later", [False, True])
 def test_pipeline_unused_by_a_document_is_dropped(later: bool) -> None:
     pipelines = PipelineRegistry(parsed(), DEFAULT)
-    seen: dict[str, Any] = {"Read": pipelines.of("api", "store", "Read", ERRORS)}
+    seen: dict[str, Any] = {"Read": pipelines.pipeline_for("api", "store", "Read", ERRORS)}
     if later:
         pipelines.apply(PolicyDocument())
         assert [each.name for each in pipelines] == ["api/store"]
         pipelines.apply(parsed())
-        assert pipelines.of("api", "store", "Read", ERRORS) is seen["Read"]
+        assert pipelines.pipeline_for("api", "store", "Read", ERRORS) is seen["Read"]
     assert [each.name for each in pipelines] == ["api/store/Read"]

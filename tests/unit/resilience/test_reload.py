@@ -54,7 +54,7 @@ class Plant:
         return cls(PipelineRegistry(before, _DEFAULT, clock=clock), clock)
 
     def __getitem__(self, method: str) -> Pipeline:
-        return self.pipelines.of("api", "store", method, _ERRORS)
+        return self.pipelines.pipeline_for("api", "store", method, _ERRORS)
 
     def learn(self, pipeline: Pipeline, failures: int) -> None:
         assert pipeline.breaker

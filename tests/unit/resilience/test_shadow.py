@@ -44,7 +44,7 @@ async def ends(code: str, clock: Clock, seconds: float = 0.0) -> str:
 async def call(pipelines: PipelineRegistry, method: str, code: str = "OK", seconds: float = 0.0) -> str:
     clock = pipelines._clock
     assert isinstance(clock, Clock)
-    pipeline = pipelines.of("a", "b", method, ERRORS)
+    pipeline = pipelines.pipeline_for("a", "b", method, ERRORS)
     return await pipeline.call_async(lambda _: ends(code, clock, seconds), timed=False, target=f"a/b/{method}")
 
 
@@ -90,7 +90,7 @@ async def test_shadow_counts_timeouts_and_limit_rejections() -> None:
     async def waits(_: float) -> None:
         await gate.wait()
 
-    pipeline = pipelines.of("a", "b", "Read", ERRORS)
+    pipeline = pipelines.pipeline_for("a", "b", "Read", ERRORS)
     calls = [asyncio.create_task(pipeline.call_async(waits, timed=False, target="a/b/Read")) for _ in range(5)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -114,7 +114,7 @@ async def test_shadow_state_survives_reload_until_removed() -> None:
     assert shadow.decisions["opening"] == 1
     pipelines.apply(PolicyDocument())
     assert not list(pipelines.shadows)
-    assert pipelines.of("a", "b", "Read", ERRORS).shadows is None
+    assert pipelines.pipeline_for("a", "b", "Read", ERRORS).shadows is None
 
 
 def default():

@@ -125,32 +125,32 @@ def test_shadows_are_matched_by_call_and_kept_by_target() -> None:
     shadows = Shadows(document("a/b/Read", "a/b/*"), clock)
     assert shadows
     assert [shadow.name for shadow in shadows] == ["a/b/Read", "a/b/*"]
-    read, other = (shadows.of(call) for call in ("a/b/Read", "a/b/Write"))
+    read, other = (shadows.shadow_for(call) for call in ("a/b/Read", "a/b/Write"))
     assert read
     assert other
     assert (read.name, other.name) == ("a/b/Read", "a/b/*")
-    assert shadows.of("a/b/Read") is read
-    assert (shadows.of("a/c/Read"), shadows.of("a/c/Read")) == (None, None)
+    assert shadows.shadow_for("a/b/Read") is read
+    assert (shadows.shadow_for("a/c/Read"), shadows.shadow_for("a/c/Read")) == (None, None)
     assert read.begin().began == 3.0
     shadows.apply(document("a/b/*", "a/c/*", fail_max=7))
-    assert shadows.of("a/b/Read") is other
+    assert shadows.shadow_for("a/b/Read") is other
     assert other.policy.circuit_breaker.fail_max == 7
-    third = shadows.of("a/c/Read")
+    third = shadows.shadow_for("a/c/Read")
     assert third
     assert third.begin().began == 3.0
     assert [shadow.name for shadow in shadows] == ["a/b/*", "a/c/*"]
     shadows.apply(document())
     assert not shadows
-    assert shadows.of("a/b/Read") is None
+    assert shadows.shadow_for("a/b/Read") is None
 
 
 @pytest.mark.parametrize("same", [True, False])
 def test_unchanged_shadow_is_not_reconfigured(same: bool) -> None:
     clock = Clock()
     shadows = Shadows(document("a/b/*"), clock)
-    shadow = shadows.of("a/b/C")
+    shadow = shadows.shadow_for("a/b/C")
     assert shadow
     before = shadow.policy
     shadows.apply(document("a/b/*", fail_max=2 if same else 3))
-    assert shadows.of("a/b/C") is shadow
+    assert shadows.shadow_for("a/b/C") is shadow
     assert (shadow.policy is before) is same

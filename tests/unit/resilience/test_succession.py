@@ -66,7 +66,7 @@ def test_reloads_neither_make_retries_nor_share_names(history: list[tuple[list[s
         on_gone=named.__delitem__,
     )
     for targets, method, earned in history:
-        pipeline = pipelines.of("api", "store", method, ErrorClassifier())
+        pipeline = pipelines.pipeline_for("api", "store", method, ErrorClassifier())
         for _ in range(earned):
             pipeline.budget.deposit()
         tokens = sum(each.budget.tokens for each in pipelines)

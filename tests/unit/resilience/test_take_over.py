@@ -59,10 +59,10 @@ def test_vegas_continues_all_that_it_knows() -> None:
         for began, seconds in ((0.0, 0.01), (0.2, 0.05), (0.4, 0.02), (1.1, 0.02)):  # now it tries half of it
             sampled(vegas, began, seconds)
         vegas.ended(1.3, 0.02, 30, False)
-    assert old.limit < old.found()
+    assert old.limit < old.base_limit()
     new = made(5.0)
     new.take_over(old)
-    assert new.found() == old.found()
+    assert new.base_limit() == old.base_limit()
     for began in (1.4, 1.6, 1.8, 2.2, 2.4):
         sampled(new, began, 0.03)
         sampled(twin, began, 0.03)
@@ -75,7 +75,7 @@ def test_limit_that_vegas_is_to_resume_is_bounded_too(most: int, found: float) -
     old._resume = 29.0
     new = Vegas(4.0, 2, most)
     new.take_over(old)
-    assert (new.limit, new.found()) == (20.0, found)
+    assert (new.limit, new.base_limit()) == (20.0, found)
     fixed = Aimd(4.0, 2, 50)
     fixed.take_over(old)
     assert fixed.limit == 29.0, "half of it is only a trial"
@@ -101,7 +101,7 @@ def test_adaptive_limit_starts_anew_after_a_fixed_one() -> None:
     limit.configure(limit.config)
     assert limit.limit == 18
     limit.configure(LimitConfig(5))
-    assert (limit.limit, limit.found()) == (5, None)
+    assert (limit.limit, limit.copy_algorithm()) == (5, None)
     limit.configure(adaptive(30))
     assert limit.limit == 30
 
@@ -109,7 +109,7 @@ def test_adaptive_limit_starts_anew_after_a_fixed_one() -> None:
 def test_limit_takes_over_what_another_has_found() -> None:
     clock = Clock()
     other, limit = lowered(clock), ConcurrencyLimit("m", adaptive(10), clock)
-    found = other.found()
+    found = other.copy_algorithm()
     with listening() as told:
         limit.take_over(found)
     assert limit.limit == 18
@@ -157,12 +157,12 @@ def test_shadow_keeps_counts_and_limit_when_its_policy_changes() -> None:
     assert shadow._limit.limit == 2
     shadows.apply(document(retry={"maxAttempts": 7}))
     assert list(shadows) == [shadow]
-    assert shadows.of("a/b/C") is shadow
+    assert shadows.shadow_for("a/b/C") is shadow
     assert (shadow._limit.limit, shadow.calls) == (2, 10)
-    assert shadows.of("b/b/C") is None
+    assert shadows.shadow_for("b/b/C") is None
     shadows.apply(PolicyDocument())
     assert not shadows
-    assert shadows.of("a/b/C") is None
+    assert shadows.shadow_for("a/b/C") is None
 
 
 def test_threads_that_call_during_reloads_share_one_pipeline() -> None:
@@ -180,7 +180,7 @@ def test_threads_that_call_during_reloads_share_one_pipeline() -> None:
             pipelines: PipelineRegistry = pipelines, together: threading.Barrier = together, found: list[object] = found
         ) -> None:
             together.wait()
-            found.extend(pipelines.of("api", "store", "Read", ErrorClassifier()) for _ in range(50))
+            found.extend(pipelines.pipeline_for("api", "store", "Read", ErrorClassifier()) for _ in range(50))
 
         threads = [threading.Thread(target=call) for _ in range(4)]
         for thread in threads:
@@ -191,4 +191,6 @@ def test_threads_that_call_during_reloads_share_one_pipeline() -> None:
         for thread in threads:
             thread.join()
         assert len(set(map(id, found))) == 1
-        assert [each.name for each in pipelines] == [pipelines.of("api", "store", "Read", ErrorClassifier()).name]
+        assert [each.name for each in pipelines] == [
+            pipelines.pipeline_for("api", "store", "Read", ErrorClassifier()).name
+        ]

@@ -305,7 +305,7 @@ def _served(folder: Path, how: str, models: Path, pattern: str) -> str:
     registry = ModelRegistry(folder)
     if registry.active("pump") is not None:
         return "serves as before"
-    for each in damage.shown():
+    for each in damage.latest():
         assert str(path.parent) in each["problem"]
         assert re.search("remove|train|let this user read it|start the newer version", each["problem"])
     return "its type has no model, which is told" if damage.counts().get("model") else "its type has no model"
@@ -489,7 +489,7 @@ FULL_DISKS = {
 def told() -> Iterator[None]:
     with privileges:
         yield
-    for each in damage.shown():
+    for each in damage.latest():
         damage.withdraw(each["kind"], each["name"])
 
 
@@ -515,7 +515,7 @@ def test_changed_number_in_a_card_is_no_model(tmp_path: Path, models: Path) -> N
     (card,) = (tmp_path / "pump").glob("*/card.json")
     card.write_text(card.read_text().replace('"machines": 12', '"machines": 13'))
     assert ModelRegistry(tmp_path).active("pump") is None
-    assert "card.json is corrupt: its SHA-256 is not the one in card.json.sha256" in damage.shown()[0]["problem"]
+    assert "card.json is corrupt: its SHA-256 is not the one in card.json.sha256" in damage.latest()[0]["problem"]
     card.with_name("card.json.sha256").unlink()
     assert ModelRegistry(tmp_path).active("pump") is not None
 
@@ -533,7 +533,7 @@ async def test_damage_at_every_byte_has_an_outcome_of_the_page(kind: str, how: s
         with tempfile.TemporaryDirectory(prefix="aurum-", dir=scratch_place()) as folder:
             outcome = await KINDS[kind](Path(folder), f"{how}{place}", models)
         assert outcome in outcomes, f"{how}{place}"
-        for each in damage.shown():
+        for each in damage.latest():
             damage.withdraw(each["kind"], each["name"])
         if place == 0:
             places = list(range(1, harmed[0]))

@@ -34,7 +34,7 @@ def nothing_damaged() -> Iterator[None]:
 
 
 def _forget_damage() -> None:
-    while known := damage.shown():
+    while known := damage.latest():
         for each in known:
             damage.withdraw(each["kind"], each["name"])
 
@@ -92,7 +92,7 @@ async def test_damaged_segment_stops_no_merging(tmp_path: Path) -> None:
     assert len((await store.read("well-1", "s", 0, END)).values) == 1200
     assert (await store.read("rotten", "s", 0, END)).values.tolist() == [1.0] * 600
     assert damage.counts() == {"segment": 1}
-    assert "machine rotten, sensor s" in damage.shown()[0]["name"]
+    assert "machine rotten, sensor s" in damage.latest()[0]["name"]
     await store.close()
 
 

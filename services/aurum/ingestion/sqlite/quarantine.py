@@ -38,7 +38,7 @@ def report_damaged_segments(connection: sqlite3.Connection) -> None:
     present = dict(damaged_segments(connection))
     for name, problem in present.items():
         damage.report("segment", name, problem, "it is set apart, and its readings are in no answer")
-    for each in damage.shown():
+    for each in damage.latest():
         if each["kind"] == "segment" and each["name"] not in present:
             damage.withdraw("segment", each["name"])
 

@@ -53,7 +53,7 @@ def admin_auth(app: ASGIApp, settings: Settings) -> AdminAuth:
         require_authentication(
             settings.admin_host,
             "AURUM_ADMIN_HOST",
-            said=settings.admin_open,
+            openness=settings.admin_open,
             name="AURUM_ADMIN_OPEN",
             instead="AURUM_ADMIN_TOKEN",
         )

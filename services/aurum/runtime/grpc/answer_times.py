@@ -23,9 +23,9 @@ class _Estimate:
     at: float
 
     def decayed(self, now: float) -> float:
-        return self.seconds * self.share_left(now)
+        return self.seconds * self.remaining_weight(now)
 
-    def share_left(self, now: float) -> float:
+    def remaining_weight(self, now: float) -> float:
         return math.exp2(-max(0.0, now - self.at) / _HALF_LIFE)
 
 
@@ -45,12 +45,12 @@ class AnswerTimes:
         self._clock = clock
         self._by_method: dict[str, _Estimate] = {}  # bounded, because only existing methods are answered
 
-    def usual(self, method: str) -> float:
+    def expected_seconds(self, method: str) -> float:
         """Seconds that an answer takes at present, or 0.0 if nothing is known."""
-        known = self._by_method.get(method)
-        return known.decayed(self._clock()) if known else 0.0
+        estimate = self._by_method.get(method)
+        return estimate.decayed(self._clock()) if estimate else 0.0
 
-    def refuses(self, method: str, left: float | None, busy: bool) -> bool:
+    def should_refuse(self, method: str, left: float | None, busy: bool) -> bool:
         """Whether to refuse a call because its answer would come too late. A refusal lowers the estimate.
 
         Args:
@@ -60,25 +60,25 @@ class AnswerTimes:
         """
         if left is None or not busy:
             return False
-        known = self._by_method.get(method)
-        if known is None or left >= _WORTH * known.decayed(self._clock()):
+        estimate = self._by_method.get(method)
+        if estimate is None or left >= _WORTH * estimate.decayed(self._clock()):
             return False
-        known.seconds *= _REFUSED
+        estimate.seconds *= _REFUSED
         return True
 
-    def answered(self, method: str, seconds: float) -> None:
+    def record_answer(self, method: str, seconds: float) -> None:
         """Records that a call was answered after `seconds`."""
         now = self._clock()
-        known = self._by_method.get(method)
+        estimate = self._by_method.get(method)
         seconds = max(seconds, _LEAST)
-        if known is None:
+        if estimate is None:
             self._by_method[method] = _Estimate(seconds, now)
             return
-        kept = (1.0 - _WEIGHT) * known.share_left(now)
-        known.seconds = known.seconds**kept * seconds ** (1.0 - kept)
-        known.at = now
+        kept = (1.0 - _WEIGHT) * estimate.remaining_weight(now)
+        estimate.seconds = estimate.seconds**kept * seconds ** (1.0 - kept)
+        estimate.at = now
 
-    def cut_off(self, method: str, seconds: float, left: float | None) -> None:
+    def record_cut_off(self, method: str, seconds: float, left: float | None) -> None:
         """Records that a call ended without an answer after `seconds`. It can only raise the estimate.
 
         Args:
@@ -89,5 +89,5 @@ class AnswerTimes:
         """
         if left is None or seconds < _WORTH * left:
             return
-        if _OVERRUN * seconds > self.usual(method):
-            self.answered(method, _OVERRUN * seconds)
+        if _OVERRUN * seconds > self.expected_seconds(method):
+            self.record_answer(method, _OVERRUN * seconds)

@@ -168,10 +168,10 @@ class Dependency:
             return await _traced(
                 self.server,
                 name,
-                lambda metadata: self._explained(left, method(request, timeout=left, metadata=metadata)),
+                lambda metadata: self._translate_grpc_end(left, method(request, timeout=left, metadata=metadata)),
             )
 
-        return await self._governed(pipeline, name, attempt, idempotent)
+        return await self._call_under_policies(pipeline, name, attempt, idempotent)
 
     async def stream(self, method: Callable[..., Any], request: Any) -> list[Any]:
         """Makes a call that is answered by a finite stream, and returns the responses as a list.
@@ -190,9 +190,11 @@ class Dependency:
 
         async def attempt(timeout: float) -> list[Any]:
             left = await self.connected(pipeline, timeout)
-            return await _traced(self.server, name, lambda metadata: self._explained(left, gather(left, metadata)))
+            return await _traced(
+                self.server, name, lambda metadata: self._translate_grpc_end(left, gather(left, metadata))
+            )
 
-        return await self._governed(pipeline, name, attempt, True)
+        return await self._call_under_policies(pipeline, name, attempt, True)
 
     async def endless(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any]:
         """Yields the responses of a call that lasts until one side ends it.
@@ -205,7 +207,7 @@ class Dependency:
         timeout = pipeline.policy.timeout.attempt
         call: Any = None
         try:
-            with pipeline.attempt(self._target(name)):
+            with pipeline.attempt(self._call_name(name)):
                 left = await self.connected(pipeline, timeout)
                 call = method(request, metadata=tuple(context_metadata().items()))
                 responses = call.__aiter__()
@@ -225,9 +227,9 @@ class Dependency:
         except asyncio.CancelledError as error:
             if not _ended_by_grpc(error):
                 raise
-            raise self._broken_off() from error
+            raise self._broken_call_error() from error
         except Exception as error:
-            raise self._meant(error) from error
+            raise self._translated(error) from error
         finally:
             if call is not None:
                 call.cancel()
@@ -240,18 +242,18 @@ class Dependency:
         """Closes the channel. Calls in progress have one second to end."""
         await self.channel.close(grace=1.0)
 
-    async def _governed(
+    async def _call_under_policies(
         self, pipeline: Pipeline, name: str, attempt: Callable[[float], Awaitable[T]], idempotent: bool
     ) -> T:
         try:
             # gRPC enforces the timeout itself, and sends it to the server
-            return await pipeline.call_async(attempt, idempotent=idempotent, timed=False, target=self._target(name))
+            return await pipeline.call_async(attempt, idempotent=idempotent, timed=False, target=self._call_name(name))
         except AurumError:
             raise
         except Exception as error:
-            raise self._meant(error) from error
+            raise self._translated(error) from error
 
-    async def _explained(self, timeout: float, call: Awaitable[T]) -> T:
+    async def _translate_grpc_end(self, timeout: float, call: Awaitable[T]) -> T:
         """Awaits a call and translates the errors that gRPC itself reports.
 
         If a call ends while its request is still being sent, gRPC reports "cancelled" or "internal" whatever the cause
@@ -263,9 +265,11 @@ class Dependency:
         except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
             if not _ended_by_grpc(error):
                 raise
-            raise self._late() if time.perf_counter() - started >= timeout else self._broken_off() from error
+            raise (
+                self._deadline_error() if time.perf_counter() - started >= timeout else self._broken_call_error()
+            ) from error
 
-    def _target(self, name: str) -> str:
+    def _call_name(self, name: str) -> str:
         return f"{self.client}/{self.server}/{name.rpartition('/')[2]}"
 
     async def connected(self, pipeline: Pipeline, timeout: float) -> float:
@@ -286,26 +290,26 @@ class Dependency:
             ) from None
         return max(0.001, timeout - (time.monotonic() - started))
 
-    def _meant(self, error: Exception) -> Exception:
+    def _translated(self, error: Exception) -> Exception:
         """Returns the error as the server or our own policy meant it. Other errors are returned unchanged."""
         if not isinstance(error, grpc.aio.AioRpcError):
             return from_policy_error(error) or error
-        meant = from_rpc_error(error)
-        if isinstance(meant, CancelledCallError):
+        translated = from_rpc_error(error)
+        if isinstance(translated, CancelledCallError):
             return UnavailableError(f"the {self.server} service at {self.target} is stopping")
-        if isinstance(meant, UnavailableError) and meant.reason == UnavailableError.default_reason:
+        if isinstance(translated, UnavailableError) and translated.reason == UnavailableError.default_reason:
             return UnavailableError(
-                f"the {self.server} service at {self.target} cannot be reached: {meant.message}",
-                retry_after=meant.retry_after,
+                f"the {self.server} service at {self.target} cannot be reached: {translated.message}",
+                retry_after=translated.retry_after,
             )
-        if isinstance(meant, DeadlineError) and meant.reason == DeadlineError.default_reason:
-            return self._late()
-        return meant
+        if isinstance(translated, DeadlineError) and translated.reason == DeadlineError.default_reason:
+            return self._deadline_error()
+        return translated
 
-    def _late(self) -> DeadlineError:
+    def _deadline_error(self) -> DeadlineError:
         return DeadlineError(f"the {self.server} service at {self.target} did not answer in time")
 
-    def _broken_off(self) -> UnavailableError:
+    def _broken_call_error(self) -> UnavailableError:
         return UnavailableError(f"the call of the {self.server} service at {self.target} broke off")
 
 

@@ -93,7 +93,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         method = method_of(handler_call_details.method)
         if handler is None or method.name.startswith("/grpc.health."):  # probes have no certificate
             return limit_health(method.name, handler, self._shares)
-        take = _well_formed if handler.request_deserializer else _as_it_is
+        take = _well_formed if handler.request_deserializer else _unchanged
         limit = self._streams if method.endless else self._calls
         if handler.response_streaming:
             behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
@@ -102,7 +102,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            wrapped: Any = self._streamed(method, limit, behaviour, take)
+            wrapped: Any = self._stream_handler(method, limit, behaviour, take)
         else:
             behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
             make = (
@@ -110,10 +110,10 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_unary_rpc_method_handler
             )
-            wrapped = self._single(method, limit, behaviour, take)
+            wrapped = self._unary_handler(method, limit, behaviour, take)
         return make(wrapped, _parser(handler.request_deserializer), handler.response_serializer)
 
-    def _single(
+    def _unary_handler(
         self,
         method: Method,
         limit: ConcurrencyLimit,
@@ -122,14 +122,14 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         async def call(request: Any, context: Any) -> Any:
             metadata = _text_metadata(context)
-            criticality = await self._admitted(method, limit, context, metadata)
+            criticality = await self._admit(method, limit, context, metadata)
             outcome = _Outcome(method, limit, self._answers, context)
             with outcome.released(), _request_scope(method, context, metadata, criticality) as span:
                 try:
                     with outcome.measured(span):
                         if self._authorizer is not None:
                             self._authorizer(method.name, context)
-                        drip = await self._faults.strike(method.short_name) if self._faults.any else 0.0
+                        drip = await self._faults.apply(method.short_name) if self._faults.any_active else 0.0
                         response = await behaviour(take(request), context)
                         if drip:
                             await asyncio.sleep(drip)
@@ -139,7 +139,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _streamed(
+    def _stream_handler(
         self,
         method: Method,
         limit: ConcurrencyLimit,
@@ -150,7 +150,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def call(request: Any, context: Any) -> AsyncGenerator[Any]:
             metadata = _text_metadata(context)
-            criticality = await self._admitted(method, limit, context, metadata)
+            criticality = await self._admit(method, limit, context, metadata)
             outcome = _Outcome(method, limit, self._answers, context)
             # The body of a generator runs in its caller's context, which is always this call's own task
             with outcome.released(), _request_scope(method, context, metadata, criticality) as span:
@@ -159,7 +159,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                         authorize = self._authorizer
                         caller = address_of(context) if authorize is None else authorize(method.name, context)
                         with self._shares.place(kind, caller):
-                            drip = await self._faults.strike(method.short_name) if self._faults.any else 0.0
+                            drip = await self._faults.apply(method.short_name) if self._faults.any_active else 0.0
                             async for response in behaviour(take(request), context):
                                 if drip:
                                     await asyncio.sleep(drip)
@@ -169,7 +169,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    async def _admitted(
+    async def _admit(
         self, method: Method, limit: ConcurrencyLimit, context: Any, metadata: dict[str, str]
     ) -> Criticality:
         """Takes a place for the call and returns its class.
@@ -183,7 +183,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             criticality = method.criticality
         left = context.time_remaining()
         try:
-            if self._answers.refuses(method.name, left, busy=limit.in_flight > 0):
+            if self._answers.should_refuse(method.name, left, busy=limit.in_flight > 0):
                 raise LimitExceededError
             await limit.acquire_async(left, criticality)
         except LimitExceededError:
@@ -218,7 +218,7 @@ def _well_formed(request: Any) -> Any:
     return _well_formed_stream(request) if hasattr(request, "__aiter__") else request
 
 
-def _as_it_is(request: Any) -> Any:
+def _unchanged(request: Any) -> Any:
     return request
 
 
@@ -253,9 +253,9 @@ class _Outcome:
             seconds = time.perf_counter() - started
             if not self._method.endless:
                 if self._code is grpc.StatusCode.OK:
-                    self._answers.answered(self._method.name, seconds)
+                    self._answers.record_answer(self._method.name, seconds)
                 elif self._code in _CUT_OFF:
-                    self._answers.cut_off(self._method.name, seconds, self._left)
+                    self._answers.record_cut_off(self._method.name, seconds, self._left)
             self._limit.release(None if self._own_share else seconds, self._code.name in OVERLOAD_OF_SELF)
 
     @contextlib.contextmanager

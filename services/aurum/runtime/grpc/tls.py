@@ -35,7 +35,7 @@ class CertificateFolder:
         self._folder = folder
         self._lock = threading.Lock()
         try:
-            self._stamp = self._look()
+            self._stamp = self._file_stamps()
             self._current = self._read()
         except (OSError, ValueError) as error:
             raise SettingsError(f"AURUM_RPC_TLS_FOLDER: {error}") from error
@@ -49,21 +49,21 @@ class CertificateFolder:
         """Returns the present certificates, and whether they have changed since the last call."""
         with self._lock:
             try:
-                stamp = self._look()
+                stamp = self._file_stamps()
                 if stamp == self._stamp:
                     return self._current, False
-                found = self._read()
+                certificates = self._read()
             except (OSError, ValueError) as error:
                 logger.warning("new certificates cannot be read yet: %s", error)  # they may be partly written
                 return self._current, False
             self._stamp = stamp
-            changed = found != self._current
-            self._current = found
-            return found, changed
+            changed = certificates != self._current
+            self._current = certificates
+            return certificates, changed
 
-    def _look(self) -> tuple[tuple[int, int], ...]:
-        found = [(self._folder / name).stat() for name in _FILES]
-        return tuple((each.st_mtime_ns, each.st_ino) for each in found)
+    def _file_stamps(self) -> tuple[tuple[int, int], ...]:
+        stats = [(self._folder / name).stat() for name in _FILES]
+        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
 
     def _read(self) -> Certificates:
         contents = [(self._folder / name).read_bytes() for name in _FILES]

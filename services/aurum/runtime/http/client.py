@@ -90,17 +90,17 @@ class HttpDependency:
 
     async def get_json(self, path: str, params: Mapping[str, str] | None = None, *, at: str | None = None) -> Any:
         """Returns the decoded response to GET. at: Address of another instance. Raises AurumError."""
-        return await self._ask("GET", path, params=params, at=at)
+        return await self._request("GET", path, params=params, at=at)
 
     async def post_json(self, path: str, content: Any, *, at: str | None = None) -> Any:
         """Returns the decoded response to POST, which is never retried. Raises AurumError."""
-        return await self._ask("POST", path, content=content, at=at)
+        return await self._request("POST", path, content=content, at=at)
 
     async def delete_json(self, path: str, *, at: str | None = None) -> Any:
         """Returns the decoded response to DELETE. Raises AurumError."""
-        return await self._ask("DELETE", path, at=at)
+        return await self._request("DELETE", path, at=at)
 
-    async def _ask(
+    async def _request(
         self,
         method: Literal["GET", "POST", "DELETE"],
         path: str,
@@ -152,18 +152,18 @@ class HttpDependency:
                 raise InternalError(f"{self.server} answered with more than {_MAX_ANSWER} bytes")
             return response.json()
         except httpx.HTTPError as error:
-            what = str(error) or f"{type(error).__name__} after {time.monotonic() - started:.1f} s"
-            raise UnavailableError(f"{self.server} at {address} does not answer: {what}") from error
+            problem = str(error) or f"{type(error).__name__} after {time.monotonic() - started:.1f} s"
+            raise UnavailableError(f"{self.server} at {address} does not answer: {problem}") from error
         except ValueError as error:
             raise InternalError(f"{self.server} at {address} did not answer with JSON") from error
         except AurumError:
             raise
         except Exception as error:
-            meant = from_policy_error(error)
-            if meant is None:
+            translated = from_policy_error(error)
+            if translated is None:
                 logger.exception("%s at %s could not be asked", self.server, address)
-                meant = InternalError(f"{self.server} at {address} could not be asked; the log says more")
-            raise meant from error
+                translated = InternalError(f"{self.server} at {address} could not be asked; the log says more")
+            raise translated from error
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -73,7 +73,7 @@ def default_policy(settings: Settings) -> Policy:
     )
 
 
-def _warn(document: PlatformPolicyDocument) -> None:
+def _log_warnings(document: PlatformPolicyDocument) -> None:
     for warning in document.warnings():
         logger.warning("the policy document in force: %s", warning)
 
@@ -110,14 +110,14 @@ class Policies:
         document = _load(self.path) if self.path else PlatformPolicyDocument()
         self._document = document
         self.pipelines = PipelineRegistry(
-            document, default_policy(settings), on_new=_show, on_gone=metrics.forget_target
+            document, default_policy(settings), on_new=_create_series, on_gone=metrics.forget_target
         )
         self._admission: ConcurrencyLimit | None = None
         self._limits: list[ConcurrencyLimit] = []
         metrics.policy_generation.set(document.generation)
         metrics.policy_refused.set(0)
-        self._take_telemetry(document)
-        _warn(document)
+        self._apply_telemetry(document)
+        _log_warnings(document)
 
     @property
     def document(self) -> PlatformPolicyDocument:
@@ -126,7 +126,7 @@ class Policies:
 
     def reload(self) -> bool:
         """Reads the policy file and puts its document in force. Returns whether anything has changed."""
-        return self.take(self.read())
+        return self.apply_loaded(self.read())
 
     def read(self) -> PlatformPolicyDocument | Refusal:
         """Returns the document in the policy file, or the reason why it is refused.
@@ -142,29 +142,29 @@ class Policies:
         except Exception as error:  # an arbitrary file must not end the process
             return Refusal(f"{self.path}: cannot be read: {error!r}"[:_LONGEST_REASON])
 
-    def take(self, found: PlatformPolicyDocument | Refusal) -> bool:
+    def apply_loaded(self, loaded: PlatformPolicyDocument | Refusal) -> bool:
         """Puts a document in force, or reports a refused one and keeps the last good document.
 
         Returns whether anything has changed. It must be called on the thread that makes the calls.
         """
-        if isinstance(found, Refusal):
-            return self._refuse(found)
-        if self.refusal is None and found == self.document:
+        if isinstance(loaded, Refusal):
+            return self._refuse(loaded)
+        if self.refusal is None and loaded == self.document:
             return False
         before = self.document
         try:
-            self.apply(found)
+            self.apply(loaded)
         except Exception as error:  # a valid document that cannot be put in force
-            self._put(before)
+            self._put_in_force(before)
             return self._refuse(
-                Refusal(f"cannot be put in force: {error!r}"[:_LONGEST_REASON], found.uid, found.generation)
+                Refusal(f"cannot be put in force: {error!r}"[:_LONGEST_REASON], loaded.uid, loaded.generation)
             )
         return True
 
     def apply(self, document: PlatformPolicyDocument) -> None:
         """Puts a document in force for the calls that begin from now on."""
-        before = _shown(self.document)
-        self._put(document)
+        before = _summary(self.document)
+        self._put_in_force(document)
         self._since = datetime.now(UTC)
         self.refusal = None
         metrics.policy_refused.set(0)
@@ -173,11 +173,11 @@ class Policies:
             "a policy document is in force",
             extra={"policy_uid": document.uid, "generation": document.generation, "hash": document.content_hash},
         )
-        _warn(document)
+        _log_warnings(document)
         if self._audit is not None:
-            self._audit.record(_DOCUMENT, "policy.apply", document.uid, before=before, after=_shown(document))
+            self._audit.record(_DOCUMENT, "policy.apply", document.uid, before=before, after=_summary(document))
 
-    def _put(self, document: PlatformPolicyDocument) -> None:
+    def _put_in_force(self, document: PlatformPolicyDocument) -> None:
         admission, shadows = self._admission_spec(), {shadow.name for shadow in self.pipelines.shadows}
         self.pipelines.apply(document)
         self._document = document
@@ -185,7 +185,7 @@ class Policies:
             metrics.forget_policy_shadow(name)
         if self._admission and self._admission_spec() != admission:
             self._admission.configure(self._admission_spec().limit())
-        self._take_telemetry(document)
+        self._apply_telemetry(document)
         metrics.policy_generation.set(document.generation)
 
     def _refuse(self, refusal: Refusal) -> bool:
@@ -230,7 +230,7 @@ class Policies:
             seconds: Returns the timeout of the policy that bounds an attempt.
             instance: Distinguishes several servers of the same name.
         """
-        return self.pipelines.of(client, server, method, errors, seconds, instance=instance)
+        return self.pipelines.pipeline_for(client, server, method, errors, seconds, instance=instance)
 
     def state(self) -> dict[str, Any]:
         """Returns the response of /policy: the document in force, a refused one, and all pipelines and limits."""
@@ -258,16 +258,16 @@ class Policies:
             "limits": [_limit_state(limit) for limit in self._limits],
         }
 
-    def _take_telemetry(self, document: PlatformPolicyDocument) -> None:
+    def _apply_telemetry(self, document: PlatformPolicyDocument) -> None:
         """Sets log level and sampling ratio as the document says, or by the settings where it says nothing."""
-        said = document.telemetry or TelemetrySpec()
-        set_log_level(said.log_level or self._settings.log_level)
-        ratio = said.sampling_ratio
+        telemetry = document.telemetry or TelemetrySpec()
+        set_log_level(telemetry.log_level or self._settings.log_level)
+        ratio = telemetry.sampling_ratio
         set_sample_ratio(self._settings.tracing_sample_ratio if ratio is None else ratio)
 
     def _admission_spec(self) -> AdmissionSpec:
-        found = self.document.for_server(self._service)
-        return found.admission if found else default_admission(self._settings)
+        policy = self.document.for_server(self._service)
+        return policy.admission if policy else default_admission(self._settings)
 
 
 def default_admission(settings: Settings) -> AdmissionSpec:
@@ -281,20 +281,20 @@ def _load(path: Path) -> PlatformPolicyDocument:
     A load that fails because a volume's folder was swapped meanwhile is repeated.
     """
     for _ in range(_SWAPS):
-        found = document_path(path)
+        file = document_path(path)
         try:
-            return load(found)
+            return load(file)
         except PolicyError:
-            if found.exists() or found == document_path(path):
+            if file.exists() or file == document_path(path):
                 raise
     return load(document_path(path))
 
 
-def _shown(document: PlatformPolicyDocument) -> dict[str, Any]:
+def _summary(document: PlatformPolicyDocument) -> dict[str, Any]:
     return {"generation": document.generation, "hash": document.content_hash}
 
 
-def _show(pipeline: Pipeline) -> None:
+def _create_series(pipeline: Pipeline) -> None:
     state = pipeline.breaker.current_state if pipeline.breaker else STATE_CLOSED
     metrics.initialise_target(pipeline.name, state, pipeline.limit.limit, lambda: pipeline.budget.tokens)
 

@@ -23,12 +23,12 @@ async def follow_policy_file(policies: Policies) -> None:
         return
     # Watch the folder: swaps replace names in it, and a watch on a file ends with that file
     async for _ in _changes(watched_folder(policies.path)):
-        policies.take(await asyncio.to_thread(policies.read))
+        policies.apply_loaded(await asyncio.to_thread(policies.read))
 
 
 async def _changes(folder: Path) -> AsyncGenerator[None]:
     """Yields whenever something in a folder may have changed. It never ends."""
-    told = False
+    warned = False
     while True:
         try:
             async for _ in awatch(
@@ -44,9 +44,9 @@ async def _changes(folder: Path) -> AsyncGenerator[None]:
                 yield
         except (OSError, RuntimeError) as error:
             # The number of watches per user is limited (fs.inotify.max_user_instances) and shared with other pods
-            if not told:
+            if not warned:
                 logger.warning("%s is read every %g s, for it cannot be watched: %s", folder, _UNWATCHED_EVERY, error)
-            told = True
+            warned = True
         for _ in range(_UNWATCHED_LOOKS):
             await asyncio.sleep(_UNWATCHED_EVERY)
             yield

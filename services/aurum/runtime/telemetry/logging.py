@@ -41,8 +41,8 @@ def set_request_context(
     *, request_id: str | None = None, machine_id: str | None = None, user_id: str | None = None
 ) -> contextvars.Token[Mapping[str, str]]:
     """Adds the given fields to every log line of the current request. The returned token undoes it."""
-    given = zip(_CONTEXT_FIELDS, (request_id, machine_id, user_id), strict=True)
-    return _request.set({**_request.get()} | {name: value for name, value in given if value is not None})
+    fields = zip(_CONTEXT_FIELDS, (request_id, machine_id, user_id), strict=True)
+    return _request.set({**_request.get()} | {name: value for name, value in fields if value is not None})
 
 
 def reset_request_context(token: contextvars.Token[Mapping[str, str]]) -> None:

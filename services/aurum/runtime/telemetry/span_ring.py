@@ -72,9 +72,9 @@ class SpanRing(SpanProcessor):
                 self._bytes -= self._spans.popleft()[1]
         if span.parent is not None and not span.parent.is_remote:
             return
-        found = self._judge(span)
-        if found is not None:
-            self._note(found)
+        notable = self._judge(span)
+        if notable is not None:
+            self._add_notable(notable)
 
     def shutdown(self) -> None:
         """Drops all spans."""
@@ -94,12 +94,12 @@ class SpanRing(SpanProcessor):
 
     def trace(self, trace_id: str) -> list[dict[str, Any]]:
         """Returns the spans of a trace that are still kept, as JSON and in order of their start."""
-        wanted = int(trace_id, 16)
+        number = int(trace_id, 16)
         with self._lock:
             spans = [span for span, _ in self._spans]
-        found = [span for span in spans if span.context is not None and span.context.trace_id == wanted]
-        found.sort(key=lambda span: span.start_time or 0)
-        return [as_json(span) for span in found[:_MOST_SPANS_OF_A_TRACE]]
+        of_trace = [span for span in spans if span.context is not None and span.context.trace_id == number]
+        of_trace.sort(key=lambda span: span.start_time or 0)
+        return [as_json(span) for span in of_trace[:_MOST_SPANS_OF_A_TRACE]]
 
     def _judge(self, span: ReadableSpan) -> NotableTrace | None:
         if span.context is None or span.start_time is None or span.end_time is None:
@@ -117,7 +117,7 @@ class SpanRing(SpanProcessor):
         trace_id = format_trace_id(span.context.trace_id)
         return NotableTrace(trace_id, span.name, span.start_time / 1e9, seconds, reason, detail)  # type: ignore[arg-type]
 
-    def _note(self, trace: NotableTrace) -> None:
+    def _add_notable(self, trace: NotableTrace) -> None:
         with self._lock:
             same = [each for each in self._notable if each.name == trace.name]
             if len(same) >= _MOST_OF_A_NAME:

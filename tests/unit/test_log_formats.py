@@ -3,11 +3,14 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 
-from aurum.api.routes.accounts import _csv
+from aurum.api.accounting import AccountBudget, Range, Scope
+from aurum.api.routes.accounts import Asked, export
 from aurum.runtime.logging import setup_logging
 from aurum.runtime.settings import load_settings
+from aurum.sustainability.hourly import HOUR_US
 
 FORGED = "pump-1\n2026-11-29 12:00:00 INFO forged\x1b[31m\r\u2028end"
 
@@ -29,7 +32,13 @@ def test_message_is_one_line_in_every_format(log_format: str, capsys: pytest.Cap
         assert FORGED in json.loads(line)["message"]
 
 
-def test_names_that_look_like_formulas_are_text_in_csv() -> None:
-    table = {"site": ["=1+1", "+x", "-x", "@x", "\tx", "hall 2"], "kwh": [1.0, -2.0, 3.0, 4.0, 5.0, 6.0]}
-    lines = _csv(table).decode().splitlines()
-    assert lines[1:] == ["'=1+1,1.0", "'+x,-2.0", "'-x,3.0", "'@x,4.0", "'\tx,5.0", "hall 2,6.0"]
+async def test_names_that_look_like_formulas_are_text_in_csv() -> None:
+    names = ["=1+1", "+x", "-x", "@x", "\tx", "hall 2"]
+    groups = ((name, {"kwh": np.array([float(number)])}) for number, name in enumerate(names, start=1))
+    with AccountBudget().reservation() as held:
+        asked = Asked(Scope(), Range(0, HOUR_US), "site", "csv", held)
+        answer = await export(asked, groups, ("kwh",), "energy")
+    lines = b"".join([part async for part in answer.body_iterator]).decode().splitlines()
+    at = "1970-01-01T00:00:00Z"
+    assert lines[0] == "start,site,kwh"
+    assert lines[1:] == [f"{at},'=1+1,1.0", f"{at},'+x,2.0", f"{at},'-x,3.0", f"{at},'@x,4.0", f"{at},'\tx,5.0", f"{at},hall 2,6.0"]

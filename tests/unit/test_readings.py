@@ -219,6 +219,23 @@ def test_invalid_csv_cell_is_reported_by_row_and_column(text: str, row: int, col
 
 
 @pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("machine_id,timestamp" + ",s" * 100 + "\n", 1),
+        ("machine_id,timestamp,s\nm,1,2\n" + "," * 101, 3),
+        ('machine_id,timestamp,s\nm,1,2\n"m\n' + '","\n' * 100, 28),
+    ],
+)
+def test_csv_row_that_is_too_long_is_refused_early(text: str, line: int) -> None:
+    """A row of very many cells, also over several lines, is refused before it is taken apart."""
+    with pytest.raises(TableError, match="has more than 100 characters") as refused:
+        list(read_csv(io.StringIO(text, newline=""), 10, longest_row=100))
+    assert refused.value.row == line
+    rows = next(read_csv(io.StringIO("machine_id,timestamp,s\n" + "m,1,2.5\n" * 50), 100, longest_row=100))
+    assert len(rows) == 50
+
+
+@pytest.mark.parametrize(
     ("line", "row", "column"),
     [
         ("bad id,1,a,1", 2, "machine_id"),

@@ -4,10 +4,13 @@ The store's order is used because the times in transitions come from different c
 detected and not yet read back are applied on top. Once they are read back, they count at their place in the journal.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 
 from aurum.alarms.lifecycle import Alarm, Transition, apply, changes
+
+_SEARCHED = 100  # alarms that are over and may be shelved, among which one to drop is searched
 
 
 def key_of(transition: Transition) -> str:
@@ -27,6 +30,7 @@ class JournaledAlarms:
         self._own: dict[str, dict[str, Transition]] = {}  # by alarm and key: detected here and not read back
         self._shown: OrderedDict[str, Alarm] = OrderedDict()  # state by both; latest change last
         self._known: OrderedDict[str, None] = OrderedDict()  # keys of the entries that were read
+        self._over: OrderedDict[str, None] = OrderedDict()  # alarms that are normal when they are not shelved
         self.number = 0  # of the last entry that was read
 
     def find(self, alarm_id: str) -> Alarm | None:
@@ -80,15 +84,20 @@ class JournaledAlarms:
         for own in self._own.get(alarm_id, {}).values():
             alarm = apply(alarm, own)
         self._shown[alarm_id] = alarm
+        if alarm != before or alarm_id not in self._over:
+            self._over.pop(alarm_id, None)
+            if alarm.acknowledged and not (alarm.active or alarm.suppressed):
+                self._over[alarm_id] = None
         if alarm == before:
             return None
         self._shown.move_to_end(alarm_id)
         return alarm
 
     def _forget_one(self, now_us: int) -> None:
-        over = next((alarm_id for alarm_id, alarm in self._shown.items() if alarm.state(now_us) == "normal"), None)
+        some = itertools.islice(self._over, _SEARCHED)
+        over = next((alarm_id for alarm_id in some if self._shown[alarm_id].state(now_us) == "normal"), None)
         alarm_id = over if over is not None else next(iter(self._shown))
-        for kept in (self._shown, self._read, self._own):
+        for kept in (self._shown, self._read, self._own, self._over):
             kept.pop(alarm_id, None)
 
 

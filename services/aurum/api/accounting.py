@@ -1,9 +1,10 @@
 """Energy, water and production of machines over a time range, integrated by hour from the readings of meters."""
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,18 +13,22 @@ import numpy as np
 from aurum.api.backends import IngestionBackend
 from aurum.readings.batch import Column
 from aurum.readings.queried import columns
-from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError
 from aurum.sustainability.energy import power_of_current
 from aurum.sustainability.hourly import HOUR_US, Floats, Hourly, Times, differences, integrate, mean_of
 from aurum.sustainability.plan import FlowMeter, Meters, Plan
 from aurum.v1 import columns_pb2, ingestion_pb2
 
 GroupBy = Literal["machine", "line", "site"]
+Quantity = Literal["energy", "water", "production", "temperature"]
 
 _MOST_MACHINES = 1000  # in one account
-_AT_ONCE = 32  # machines in one query
+_AT_ONCE = 32  # machines in one query, or fewer with this many points
+_POINTS_AT_ONCE = 200_000
 _LONGEST = 60 * 24  # hours
+_RETRY_AFTER = 1.0  # seconds
 _POINTS_AN_HOUR = 6  # to which rates are reduced; 10 minutes are well below the usual longest gap of 20 minutes
+_HOUR_BYTES = 16  # of a quantity of a machine in memory
 _MOST_COUNTS = 10_000  # readings of a counter up to which it is not reduced, since means hide its resets
 
 
@@ -101,21 +106,100 @@ def range_of(start_us: int, end_us: int) -> Range:
     return Range(start, end)
 
 
-async def account(ingestion: IngestionBackend, plan: Plan, scope: Scope, over: Range) -> list[MachineUse]:
-    """Returns the use of each machine in scope, ordered by machine id. Raises AurumError."""
+class AccountBudget:
+    """Limits the bytes of all accounts that are in memory at once. It is for use on one event loop.
+
+    Args:
+        most: Bytes of all accounts together. One account alone may have more.
+    """
+
+    def __init__(self, most: int = 64_000_000) -> None:
+        self._most = most
+        self._held = 0
+
+    @contextlib.contextmanager
+    def reservation(self) -> Generator["Reservation"]:
+        """Yields a reservation, of nothing at first, that ends with the block."""
+        held = Reservation(self)
+        try:
+            yield held
+        finally:
+            held.hold(0)
+
+    def exchange(self, before: int, after: int) -> None:
+        """Gives bytes back and takes others. Raises ResourceExhaustedError, and takes none, if there are too many."""
+        others = self._held - before
+        if after and others and others + after > self._most:
+            raise ResourceExhaustedError(
+                f"the accounts that are made at the moment have {others} bytes, and {self._most} are allowed in all; "
+                f"ask again later, or for fewer machines or a shorter time",
+                reason="ACCOUNT_BUDGET",
+                retry_after=_RETRY_AFTER,
+            )
+        self._held = others + after
+
+
+class Reservation:
+    """The bytes of one request in an AccountBudget."""
+
+    def __init__(self, budget: AccountBudget) -> None:
+        self._budget = budget
+        self._bytes = 0
+
+    def hold(self, nbytes: int) -> None:
+        """Changes the number of bytes. Raises ResourceExhaustedError."""
+        self._budget.exchange(self._bytes, nbytes)
+        self._bytes = nbytes
+
+
+async def account(  # noqa: PLR0917
+    ingestion: IngestionBackend,
+    plan: Plan,
+    scope: Scope,
+    over: Range,
+    quantities: Collection[Quantity],
+    held: Reservation,
+) -> list[MachineUse]:
+    """Returns the use of each machine in scope, ordered by machine id.
+
+    Args:
+        ingestion: The ingestion service.
+        plan: The accounting plan.
+        scope: The machines.
+        over: The time range.
+        quantities: What is wanted of each machine; other quantities are None.
+        held: Reserves the bytes of the result.
+
+    Raises:
+        AurumError: The scope is too large, there are too many accounts at once, or ingestion did not answer.
+    """
     machines = [machine async for machine in _machines(ingestion, scope)]
+    held.hold(len(machines) * over.hours * len(quantities) * _HOUR_BYTES)
     by_type: dict[str, list[ingestion_pb2.Machine]] = {}
     for machine in machines:
         by_type.setdefault(machine.machine_type, []).append(machine)
     used: dict[str, MachineUse] = {}
     for machine_type, members in by_type.items():
         meters = plan.meters_of(machine_type)
-        for start in range(0, len(members), _AT_ONCE):
-            part = members[start : start + _AT_ONCE]
-            readings = await _readings(ingestion, [each.machine_id for each in part], meters, plan, over)
-            for use in await asyncio.to_thread(_uses, part, meters, plan, readings, over):
+        metered = _only(meters, quantities)
+        at_once = _machines_at_once(metered, over)
+        for start in range(0, len(members), at_once):
+            part = members[start : start + at_once]
+            readings = await _readings(ingestion, [each.machine_id for each in part], metered, plan, over)
+            for use in await asyncio.to_thread(_uses, part, (meters, metered), plan, readings, over):
                 used[use.machine_id] = use
     return [used[machine.machine_id] for machine in machines]
+
+
+def _only(meters: Meters, quantities: Collection[Quantity]) -> Meters:
+    """Returns the meters of some quantities."""
+    fields = {"energy": "power", "water": "water", "production": "production", "temperature": "temperature"}
+    return meters.model_copy(update={field: None for name, field in fields.items() if name not in quantities})
+
+
+def _machines_at_once(meters: Meters, over: Range) -> int:
+    points = len(meters.rates) * over.hours * _POINTS_AN_HOUR + len(meters.counters) * _MOST_COUNTS
+    return max(1, min(_AT_ONCE, _POINTS_AT_ONCE // max(1, points)))
 
 
 async def _machines(ingestion: IngestionBackend, scope: Scope) -> AsyncIterator[ingestion_pb2.Machine]:
@@ -126,7 +210,11 @@ async def _machines(ingestion: IngestionBackend, scope: Scope) -> AsyncIterator[
     while True:
         page = await ingestion.machines(
             ingestion_pb2.ListMachinesRequest(
-                page_size=1000, page_token=token, machine_type=scope.machine_type, site=scope.site
+                page_size=1000,
+                page_token=token,
+                machine_type=scope.machine_type,
+                site=scope.site,
+                omit_sensors=True,
             )
         )
         for machine in page.machines:
@@ -166,14 +254,15 @@ async def _readings(
 
 def _uses(
     machines: Sequence[ingestion_pb2.Machine],
-    meters: Meters,
+    meters: tuple[Meters, Meters],
     plan: Plan,
     readings: Sequence[columns_pb2.QueriedColumns],
     over: Range,
 ) -> list[MachineUse]:
+    """Returns the use of machines of one type. meters: All meters of the type, and those that were read."""
     known: dict[str, dict[str, Column]] = {machine.machine_id: {} for machine in machines}
     for series, times, values in columns(readings):
-        reduced = bool(series.counts) and series.sensor in meters.rates
+        reduced = bool(series.counts) and series.sensor in meters[1].rates
         known[series.machine_id][series.sensor] = _held(times, values) if reduced else (times, values)
     return [_use(machine, meters, plan, known[machine.machine_id], over) for machine in machines]
 
@@ -186,8 +275,9 @@ def _held(times: Times, means: Floats) -> Column:
 
 
 def _use(
-    machine: ingestion_pb2.Machine, meters: Meters, plan: Plan, readings: dict[str, Column], over: Range
+    machine: ingestion_pb2.Machine, meters: tuple[Meters, Meters], plan: Plan, readings: dict[str, Column], over: Range
 ) -> MachineUse:
+    of_type, read = meters
     gap = plan.longest_gap_seconds
 
     def of(sensor: str) -> Column:
@@ -201,22 +291,22 @@ def _use(
         return how(times, values * meter.per_hour, over.start, over.end, gap)
 
     energy = None
-    if meters.power is not None:
-        times, values = of(meters.power.sensor)
-        if meters.power.kind == "current":
-            values = power_of_current(values, meters.power.volts, meters.power.power_factor, meters.power.phases)
+    if read.power is not None:
+        times, values = of(read.power.sensor)
+        if read.power.kind == "current":
+            values = power_of_current(values, read.power.volts, read.power.power_factor, read.power.phases)
         energy = integrate(times, values, over.start, over.end, gap)
     temperature = None
-    if meters.temperature is not None:
-        temperature = mean_of(*of(meters.temperature), over.start, over.end, gap)
+    if read.temperature is not None:
+        temperature = mean_of(*of(read.temperature), over.start, over.end, gap)
     return MachineUse(
         machine.machine_id,
         machine.machine_type,
         machine.site,
         plan.line_of(machine.machine_id),
-        meters,
+        of_type,
         energy,
-        flow(meters.water),
-        flow(meters.production),
+        flow(read.water),
+        flow(read.production),
         temperature,
     )

@@ -32,7 +32,7 @@ KIND = "alarm"
 _WHILE_AWAY = 3.0  # seconds between rounds while the store is unreachable
 _EVERY = 1.0  # seconds between rounds of evaluation
 _LOOK_AT_ALL = 5  # every fifth round also evaluates waiting conditions of machines that have not changed
-_WITHOUT_PAUSE = 200  # machines that are evaluated before the event loop gets control
+_WITHOUT_PAUSE = 200  # machines, or entries of the journal, that are taken before the event loop gets control
 _TAKE_OVER = 2  # every second round reads the journal
 _MOST_ALARMS = 20_000  # kept in memory; alarms that are over are dropped first
 _MOST_WAITING = 10_000  # unwritten transitions; beyond this the oldest are dropped
@@ -185,7 +185,9 @@ class AlarmDesk:
     async def _catch_up(self) -> None:
         """Reads the journal's new entries since the last read, at most the newest _MOST_READ."""
         events = await self._ingestion.events_after(KIND, self._alarms.number, _MOST_READ)
-        for event in events:
+        for count, event in enumerate(events, start=1):
+            if count % _WITHOUT_PAUSE == 0:
+                await asyncio.sleep(0)  # lets the event loop handle requests
             transition = alarm_journal.decode(event.content, f"{event.id} at {event.at_us}")
             if transition is None:
                 continue

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from aurum.api.accounting import AccountBudget
 from aurum.api.alarm_desk import AlarmDesk
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
@@ -65,6 +66,7 @@ class ApiContext:
         streams: Limits on long answers.
         source: The source of readings whose callers name none.
         today: Cached answers about the present day.
+        accounts: The budget for the memory of accounts.
     """
 
     settings: Settings
@@ -88,6 +90,7 @@ class ApiContext:
     streams: StreamShares
     source: OwnSource
     today: TodayKept = field(default_factory=TodayKept)
+    accounts: AccountBudget = field(default_factory=AccountBudget)
 
 
 async def _context(request: Request) -> ApiContext:

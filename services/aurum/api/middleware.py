@@ -46,6 +46,8 @@ _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # probes and scrapes are 
 _ALWAYS = _QUIET | {"/health", "/api/events"}  # exempt from admission; event streams have a limit of their own
 _CLIENT_GONE = 499
 _OVERLOAD = frozenset({429, _CLIENT_GONE, 503, 504})
+_READINGS = "/api/readings"
+_MOST_OTHER_BYTES = 262_144  # of a body that is no readings; such bodies are parsed as a whole on the event loop
 # Closing a connection while a body is still arriving resets it, and the client loses the answer. Therefore the rest of
 # a refused body is read and discarded, up to these limits.
 _LINGER_SECONDS = 2.0
@@ -71,7 +73,7 @@ class RequestMiddleware:
 
         Args:
             app: The wrapped application.
-            max_body_bytes: Largest allowed body.
+            max_body_bytes: Largest allowed body of readings; other bodies have a lower limit.
             admission: The limit on concurrent requests.
             faults: Faults to inject.
             health: Tells when the service is draining.
@@ -97,12 +99,16 @@ class RequestMiddleware:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         token = set_request_context(request_id=request_id)
         started = time.perf_counter()
+        most = self._max_body_bytes
+        if scope["path"] != _READINGS:
+            most = min(most, _MOST_OTHER_BYTES)
         exchange = _Exchange(
             headers,
             receive,
             send,
             request_id,
-            max_body_bytes=self._max_body_bytes,
+            max_body_bytes=most,
+            linger_bytes=self._max_body_bytes,
             last=self._health.draining,
         )
         metrics.http_requests_in_progress.inc()
@@ -141,8 +147,8 @@ class RequestMiddleware:
 
     async def _answer(self, scope: Scope, headers: Headers, exchange: "_Exchange") -> None:
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self._max_body_bytes:
-            error = BodyTooLargeError(self._max_body_bytes)
+        if length.isdigit() and int(length) > exchange.max_body_bytes:
+            error = BodyTooLargeError(exchange.max_body_bytes)
             await problem(413, error.detail)(scope, exchange.receive, exchange.send)
             return
         if scope["path"] in _ALWAYS:
@@ -179,21 +185,32 @@ class _Exchange:
     """One request and its answer.
 
     Attributes:
+        max_body_bytes: Largest allowed body.
         status: Status of the answer; None before it has started.
         received: Received bytes of the body.
         drip: Seconds of delay before each part of the answer, by an injected fault.
     """
 
     def __init__(
-        self, headers: Headers, receive: Receive, send: Send, request_id: str, *, max_body_bytes: int, last: bool
+        self,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        *,
+        max_body_bytes: int,
+        linger_bytes: int,
+        last: bool,
     ) -> None:
+        """linger_bytes: Largest body of any request, a few times which is discarded of one that is refused."""
+        self.max_body_bytes = max_body_bytes
         self.status: int | None = None
         self.received = 0
         self.drip = 0.0
         self._receive = receive
         self._send = send
         self._request_id = request_id
-        self._max_body_bytes = max_body_bytes
+        self._linger_bytes = linger_bytes
         self._last = last
         self._encrypted = headers.get("x-forwarded-proto") == "https"  # TLS terminates in front of the API
         self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
@@ -219,8 +236,8 @@ class _Exchange:
             return {"type": "http.disconnect"}
         message = await self._receive()
         self.received += len(message.get("body", b""))
-        if self.received > self._max_body_bytes:
-            raise BodyTooLargeError(self._max_body_bytes)
+        if self.received > self.max_body_bytes:
+            raise BodyTooLargeError(self.max_body_bytes)
         if self._budget is not None and self.received > self._reserved:
             self._reserve(self.received - self._reserved)  # a body without Content-Length
         if not message.get("more_body", False):
@@ -269,7 +286,7 @@ class _Exchange:
         """Reads the rest of a refused body, within limits, so that the client can finish and read the answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
-                while self.received < _LINGER_BODIES * self._max_body_bytes:
+                while self.received < _LINGER_BODIES * self._linger_bytes:
                     message = await self._receive()
                     self.received += len(message.get("body", b""))
                     if not message.get("more_body", False):

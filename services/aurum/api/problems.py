@@ -35,6 +35,7 @@ _STATUS = {
 }
 _RETRY_AFTER = 1  # seconds, if the error names none
 _SHOWN = 20  # wrong fields in one answer
+_NAME = 200  # characters of the name of a wrong field
 
 
 class ProblemOut(BaseModel):
@@ -59,7 +60,7 @@ class BodyTooLargeError(HTTPException):
     """A request's body is larger than allowed."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(413, f"the body is larger than {limit} bytes, which is the limit (AURUM_API_MAX_BODY_BYTES)")
+        super().__init__(413, f"the body is larger than {limit} bytes, which is the limit here")
 
 
 def problem(
@@ -136,7 +137,8 @@ def install(app: FastAPI) -> None:
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
         metrics.track_error("INVALID_ARGUMENT")
         errors = [
-            {"field": ".".join(str(part) for part in each["loc"]), "detail": each["msg"]} for each in error.errors()
+            {"field": ".".join(str(part) for part in each["loc"])[:_NAME], "detail": each["msg"]}
+            for each in error.errors()[:_SHOWN]
         ]
         first = errors[0] if errors else {"field": "request", "detail": "is not valid"}
         return problem(422, f"{first['field']}: {first['detail']}", kind="invalid-argument", errors=errors)

@@ -1,17 +1,16 @@
-"""Parses a JSON body of readings into columns, without building an object for each reading."""
+"""Parses a JSON body of readings into columns, one reading at a time."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from aurum.api.json_stream import JsonError, JsonStream
 from aurum.readings.batch import MAX_READINGS, MAX_SEQUENCE
 from aurum.readings.tables import Rows, TableError, parse_timestamp, timestamp_of
 from aurum.runtime.errors import InvalidArgumentError
 
 _FIELDS = ("machine_id", "sensor", "timestamp", "value")
-_TOP = frozenset({"source_id", "sequence", "readings"})
-_TAKEN = object()  # replaces each reading in the parsed body once its values are in the columns
+_LONGEST = 10_000  # characters of a reading, or of another field; valid names, escaped, have less than 2,000
 
 
 @dataclass(slots=True)
@@ -23,40 +22,55 @@ class ReadingsBody:
     rows: Rows
 
 
-def parse_readings(body: bytes) -> ReadingsBody:
-    """Parses a JSON body of readings.
+def parse_readings(body: bytes | bytearray) -> ReadingsBody:
+    """Parses a JSON body of readings up to the first mistake.
 
     Raises:
-        TableError: A reading is invalid. The error names the row and field of the first mistake.
+        TableError: A reading is invalid. The error names its row and field.
         InvalidArgumentError: The body itself is invalid.
     """
-    taken = _Taken()
+    text = JsonStream(body, _LONGEST, tuple)
     try:
-        content: Any = json.loads(body, object_pairs_hook=taken.take)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError.of("body", f"is not JSON: {error}") from error
-    except ValueError as error:  # Python refuses integers with more than 4,300 digits
-        raise InvalidArgumentError.of("body", "has a number with too many digits") from error
-    except RecursionError as error:
-        raise InvalidArgumentError.of("body", "is not JSON of readings: it is nested too deeply") from error
-    if not isinstance(content, dict):
-        raise InvalidArgumentError.of("readings" if content is _TAKEN else "body", 'must be {"readings": […]}')
-    if unknown := sorted(content.keys() - _TOP):
-        raise InvalidArgumentError.of(unknown[0][:40], "is no field of this request")
-    _check_readings(content["readings"], taken)
-    return ReadingsBody(_source_id(content.get("source_id")), _sequence(content.get("sequence")), taken.rows)
+        return _body(text)
+    except JsonError as error:
+        raise InvalidArgumentError.of("body", f"is not JSON of readings: {error}") from error
 
 
-def _check_readings(readings: Any, taken: "_Taken") -> None:
-    if not isinstance(readings, list):
+def _body(text: JsonStream) -> ReadingsBody:
+    if text.peek() != "{":
+        raise InvalidArgumentError.of("body", 'must be {"readings": […]}')
+    found: dict[str, Any] = {}
+    for name in text.members():
+        if name in found:
+            raise InvalidArgumentError.of("body", "has a field twice")
+        match name:
+            case "source_id":
+                found[name] = _source_id(text.value())
+            case "sequence":
+                found[name] = _sequence(text.value())
+            case "readings":
+                found[name] = _readings(text)
+            case _:
+                raise InvalidArgumentError.of(name[:40], "is no field of this request")
+    text.end()
+    if "readings" not in found:
+        raise InvalidArgumentError.of("readings", "are missing")
+    return ReadingsBody(found.get("source_id"), found.get("sequence"), found["readings"])
+
+
+def _readings(text: JsonStream) -> Rows:
+    if text.peek() != "[":
         raise InvalidArgumentError.of("readings", "must be a list")
-    wrong = next((row for row, each in enumerate(readings) if each is not _TAKEN), None)
-    if taken.problem is not None and (wrong is None or taken.problem.row <= wrong):
-        raise taken.problem
-    if wrong is not None:
-        raise TableError(wrong, "", "must be an object with machine_id, sensor, timestamp and value")
-    if not readings:
+    taken = _Taken()
+    for row, _ in enumerate(text.elements()):
+        if row == MAX_READINGS:
+            raise InvalidArgumentError.of("readings", f"are more than {MAX_READINGS}; send them in parts")
+        if text.peek() != "{":
+            raise TableError(row, "", "must be an object with machine_id, sensor, timestamp and value")
+        taken.add(row, text.value())
+    if not len(taken.rows):
         raise InvalidArgumentError.of("readings", "at least one reading is required")
+    return taken.rows
 
 
 def _source_id(value: Any) -> str | None:
@@ -75,33 +89,16 @@ def _sequence(value: Any) -> int | None:
 
 @dataclass(slots=True)
 class _Taken:
-    """Collects the readings of a body while it is parsed, and the first mistake in them."""
+    """Collects readings."""
 
     rows: Rows = field(default_factory=Rows)
-    problem: TableError | None = None
-    count: int = 0
     names: dict[str, str] = field(default_factory=dict)  # interned names, to save memory
 
-    def take(self, pairs: list[tuple[str, Any]]) -> Any:
+    def add(self, row: int, pairs: tuple[tuple[str, Any], ...]) -> None:
+        """Adds a reading, given by the fields of its object. Raises TableError."""
         content = dict(pairs)
-        if "readings" in content:
-            if len(content) < len(pairs):
-                raise InvalidArgumentError.of("body", "has a field twice")
-            return content
-        row = self.count
-        self.count += 1
-        if self.count > MAX_READINGS:
-            raise InvalidArgumentError.of("readings", f"are more than {MAX_READINGS}; send them in parts")
-        if self.problem is None:
-            try:
-                if len(content) < len(pairs):
-                    raise TableError(row, "", "has a field twice")
-                self._add(row, content)
-            except TableError as error:
-                self.problem = error
-        return _TAKEN
-
-    def _add(self, row: int, content: dict[str, Any]) -> None:
+        if len(content) < len(pairs):
+            raise TableError(row, "", "has a field twice")
         for name in _FIELDS:
             if name not in content:
                 raise TableError(row, name, "is missing")

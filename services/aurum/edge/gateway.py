@@ -12,6 +12,7 @@ from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_version_1 import adopt
 from aurum.readings.batch import decode, parse_request
 from aurum.readings.ingest_stream import SERVICE_NAME, IngestStreams, Written, add_ingestion_service
+from aurum.readings.queried import query_method
 from aurum.readings.uplink import Uplink
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, InvalidArgumentError
@@ -44,6 +45,7 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self._upstream = upstream
         self._sources = sources
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(upstream.channel)
+        self._query = query_method(upstream.channel)
         self._streams = IngestStreams(self._accept_streamed)
 
     def stop(self) -> None:
@@ -104,9 +106,9 @@ class EdgeServicer(ingestion_pb2_grpc.IngestionServiceServicer):
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
-    ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:
+    ) -> AsyncGenerator[Any]:
         require_machines(request.machine_ids)
-        for response in await self._upstream.stream(self._stub.Query, request):
+        async for response in self._upstream.relay(self._query, request):
             yield response
 
     async def Watch(  # noqa: N802

@@ -28,6 +28,7 @@ _NAME_LENGTH = 64
 _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 1_000_000  # bytes of machines or events after which a message is full
 _MAX_MACHINES_OF_QUERY = 1000
+_MAX_SENSORS_OF_QUERY = 10_000
 _MAX_SERIES_OF_QUERY = 20_000  # as many as a batch may have
 _MAX_POINTS = 100_000
 _MOST_READINGS = 10_000_000  # in one answer
@@ -80,14 +81,19 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 raise InvalidArgumentError.of(field, f"must be at most {_MAX_POINTS}")
         if request.start_us < 0 or request.end_us < 0 or 0 < request.end_us <= request.start_us:
             raise InvalidArgumentError.of("end_us", "must be after start_us")
+        if len(request.sensors) > _MAX_SENSORS_OF_QUERY:
+            raise InvalidArgumentError.of("sensors", f"must name at most {_MAX_SENSORS_OF_QUERY} sensors")
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
         require_machines(request.machine_ids)
         states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
-        asked = [(state, _sensors_asked(state, request)) for state in states]
-        _check_series(sum(len(sensors) for _, sensors in asked), request.last)
-        for state, wanted in sorted(asked, key=lambda each: each[0].record.machine_id):
+        only = set(request.sensors)
+        _check_series(
+            sum(len(only & state.sensors.keys() if only else state.sensors) for state in states), request.last
+        )
+        for state in sorted(states, key=lambda each: each.record.machine_id):
+            wanted = sorted(only & state.sensors.keys() if only else state.sensors)
             for start in range(0, len(wanted), _SENSORS_AT_ONCE):
                 for sensor, points in await self._points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
                     answer.add(state.record.machine_id, sensor, points)
@@ -336,10 +342,6 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
     ) -> Points:
         async with self._reading:
             return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
-
-
-def _sensors_asked(state: MachineState, request: ingestion_pb2.QueryRequest) -> list[str]:
-    return sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
 
 
 def _check_series(series: int, last: int) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from aurum.runtime.errors import AurumError, InvalidArgumentError
+from aurum.runtime.wire import has_more_fields
 from aurum.v1 import columns_pb2, ingestion_pb2
 
 Timestamps = npt.NDArray[np.int64]
@@ -26,6 +27,8 @@ MAX_READINGS = 200_000  # per batch
 MAX_SERIES = 20_000  # per batch
 MAX_SEQUENCE = 2**62  # per source
 ONE_BATCH = "key/"  # prefix of source ids that send one batch, such as those of requests with an Idempotency-Key
+_COUNTED = 1_000_000  # bytes of a message from which on its fields are counted before it is parsed
+_OTHER_FIELDS = 100  # fields of a batch besides its series, which has 3
 _TRACEPARENT_LENGTH = 100
 _SHOWN = 200  # characters of an invalid source id that are reported
 MAX_OWNER = 500  # characters of the name of a source's owner
@@ -130,6 +133,8 @@ def parse_request(data: bytes) -> columns_pb2.BatchRequest:
     try:
         request = columns_pb2.BatchRequest.FromString(data)
         if request.ByteSize() != len(data):  # protobuf merges repeated occurrences of a field; BatchRequest does not
+            if len(data) > _COUNTED:
+                raise InvalidArgumentError.of("batch", f"stands there twice, which is for up to {_COUNTED} bytes")
             whole = ingestion_pb2.IngestRequest.FromString(data)
             request = columns_pb2.BatchRequest(
                 batch=whole.batch.SerializeToString(), traceparent=whole.traceparent[:_TRACEPARENT_LENGTH]
@@ -226,6 +231,8 @@ def _columns_message(source_id: str, sequence: int, series: Sequence[Series]) ->
 
 
 def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
+    if len(data) > _COUNTED and has_more_fields(data, MAX_SERIES + _OTHER_FIELDS):
+        raise InvalidArgumentError.of(f"{field}.series", f"are more than {MAX_SERIES}, which is as many as are allowed")
     try:
         message = columns_pb2.BatchColumns.FromString(data)
         message.DiscardUnknownFields()
@@ -235,6 +242,11 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         whole = ingestion_pb2.Batch.FromString(data)
     except DecodeError as error:
         raise InvalidArgumentError.of(field, "is no message aurum.v1.Batch") from error
+    readings = max(
+        sum(len(each.timestamps_us) for each in whole.series), sum(len(each.values) for each in whole.series)
+    )
+    if readings > MAX_READINGS:
+        raise _too_many_readings(field, readings)
     series = [
         Series(each.machine_id, each.sensor, np.array(each.timestamps_us, np.int64), np.array(each.values, np.float64))
         for each in whole.series
@@ -242,6 +254,10 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
     message = _columns_message(whole.source_id, whole.sequence, series)
     message.owner = whole.owner
     return message
+
+
+def _too_many_readings(field: str, readings: int) -> InvalidArgumentError:
+    return InvalidArgumentError.of(f"{field}.series", f"have {readings} readings; {MAX_READINGS} are allowed")
 
 
 def _check_columns(  # noqa: PLR0917
@@ -265,7 +281,7 @@ def _check_columns(  # noqa: PLR0917
     """
     readings = len(values)
     if readings > MAX_READINGS:
-        raise InvalidArgumentError.of(f"{field}.series", f"have {readings} readings; {MAX_READINGS} are allowed")
+        raise _too_many_readings(field, readings)
     starts = np.array([0, *ends[:-1]])
 
     def refuse(position: Any, column: str, describe: Any) -> InvalidArgumentError:

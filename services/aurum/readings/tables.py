@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,9 +48,9 @@ class Rows:
 
     machine_ids: list[str] = field(default_factory=list)
     sensors: list[str] = field(default_factory=list)
-    timestamps: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
+    timestamps: MutableSequence[int] = field(default_factory=lambda: array("q"))
+    values: MutableSequence[float] = field(default_factory=lambda: array("d"))
+    rows: MutableSequence[int] = field(default_factory=lambda: array("q"))
 
     def add(self, row: int, machine_id: str, sensor: str, timestamp_us: int, value: float) -> None:
         self.machine_ids.append(machine_id)
@@ -169,21 +170,25 @@ def _number(text: str) -> float:
     return float(text)
 
 
-def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
+def read_csv(lines: Iterable[str], block: int, *, longest_row: int = 1_000_000) -> Iterator[Rows]:
     """Reads a CSV table with a header, in blocks of about `block` readings.
 
     The table is long (machine_id, timestamp, sensor, value) or wide (machine_id, timestamp, then one column per
-    sensor). Row numbers start at 1 with the header.
+    sensor). Row numbers start at 1 with the header. A row with more than `longest_row` characters is wrong, since it
+    would take many times as many bytes as cells.
 
     Raises:
         TableError: If a row is wrong. Readings of the same block are then not yielded.
     """
-    reader = csv.reader(lines, strict=True)
+    bounded = _BoundedRows(lines, longest_row)
+    reader = csv.reader(bounded, strict=True)
     rows = Rows()
     try:
         header = [name.strip() for name in next(reader, [])]
         long = _check_header(header)
+        bounded.begin()
         for cells in reader:
+            bounded.begin()
             if not cells:
                 continue
             _add_cells(rows, reader.line_num, cells, header, long)
@@ -196,6 +201,31 @@ def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
         raise TableError(reader.line_num + 1, "", "is not UTF-8 text") from error
     if len(rows):
         yield rows
+
+
+class _BoundedRows:
+    """Passes on the lines of a table, and limits how many characters a row has over several lines."""
+
+    def __init__(self, lines: Iterable[str], longest: int) -> None:
+        self._lines = iter(lines)
+        self._longest = longest
+        self._line = 0
+        self._length = 0
+
+    def begin(self) -> None:
+        """Begins the next row."""
+        self._length = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._line += 1
+        self._length += len(line)
+        if self._length > self._longest:
+            raise TableError(self._line, "", f"has more than {self._longest} characters")
+        return line
 
 
 def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]:

@@ -17,6 +17,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_REUSED = "REQUEST_ID_REUSED"  # reason of ALREADY_EXISTS if a request id was used with other content
 
 
+_LONGEST = 1000  # characters of a message, since errors travel in headers and may quote what the caller sent
+
+
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
     """An invalid field: its path, such as batch.series[3].values[5], and the problem."""
@@ -48,12 +51,18 @@ class AurumError(Exception):
         metadata: Mapping[str, str] | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _shortened(message)
+        super().__init__(self.message)
         self.reason = reason or self.default_reason
-        self.violations = tuple(violations)
+        self.violations = tuple(
+            FieldViolation(_shortened(each.field), _shortened(each.description)) for each in violations
+        )
         self.metadata = dict(metadata or {})
         self.retry_after = retry_after
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class InvalidArgumentError(AurumError):

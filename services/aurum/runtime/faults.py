@@ -44,7 +44,7 @@ class Fault(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["delay", "error", "drip", "abort"]
-    method: str = Field("*", description="Method that it strikes, such as Predict; a shell pattern.")
+    method: str = Field("*", max_length=200, description="Method that it strikes, such as Predict; a shell pattern.")
     percentage: float = Field(100.0, gt=0, le=100, description="Share of the calls that it strikes.")
     delay: Duration = Field(Seconds(1.0), gt=0, le=600, description="delay, drip: how long it waits.")
     code: Code = Field("UNAVAILABLE", description="error: the status code.")

@@ -15,7 +15,7 @@ import grpc
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from aurum.resilience import ErrorView, Pipeline
+from aurum.resilience import ErrorView, Pipeline, remaining
 from aurum.resilience.criticality import stated_criticality
 from aurum.resilience.errors import code_of
 from aurum.runtime import metrics
@@ -228,6 +228,51 @@ class Dependency:
         except Exception as error:
             raise self._meant(error) from error
         finally:
+            if call is not None:
+                call.cancel()
+
+    async def relay(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any]:
+        """Yields the responses of a call that is answered by a finite stream, without holding them.
+
+        The policies apply until the first response. From then on the call lasts as long as our own caller waits.
+        """
+        name = _full_name(method)
+        pipeline = self.pipeline(name.rpartition("/")[2])
+
+        async def begin(timeout: float) -> tuple[Any, Any]:
+            left = await self.connected(pipeline, timeout)
+            call = method(request, timeout=remaining(), metadata=tuple(context_metadata().items()))
+            try:
+                async with asyncio.timeout(left):
+                    return call, await anext(call.__aiter__(), None)
+            except TimeoutError as error:
+                call.cancel()
+                raise self._late() from error
+            except BaseException:
+                call.cancel()
+                raise
+
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        call = None
+        try:
+            call, response = await self._governed(pipeline, name, begin, True)
+            while response is not None:
+                yield response
+                response = await anext(call.__aiter__(), None)
+        except AurumError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError as error:
+            code = grpc.StatusCode.CANCELLED
+            if not _ended_by_grpc(error):
+                raise
+            raise self._broken_off() from error
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+            raise self._meant(error) from error
+        finally:
+            metrics.track_rpc_client(name, code.name, time.perf_counter() - started)
             if call is not None:
                 call.cancel()
 

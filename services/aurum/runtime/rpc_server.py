@@ -46,6 +46,7 @@ from aurum.runtime.settings import Settings
 from aurum.runtime.stream_shares import StreamShares, address_of, kind_of, limit_health, rpc_shares
 from aurum.runtime.tls import certificate_folder, server_credentials
 from aurum.runtime.tracing import current_trace_id, get_tracer, traced_operation
+from aurum.runtime.wire import has_more_fields
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("aurum.access")
@@ -73,6 +74,11 @@ _CRITICALITY = {
 _OVERLOAD = frozenset(
     {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
 )
+# A parsed request may take many times its bytes. Therefore most methods take small ones, and the others few entries.
+# Ingest and Write check their batches themselves
+_MOST_BYTES = 1_000_000
+_MOST_BYTES_OF = {"RecordEvents": 4_000_000, "PredictBatch": 2**31}
+_MOST_ENTRIES = {"RecordEvents": 1000, "PredictBatch": 1000}
 _MOST_USER = 200  # characters of a name in logs
 # When a connection ends, callers reconnect and so find new pods; streams go on
 _CONNECTION_AGE_MS = 300_000
@@ -132,7 +138,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_unary_rpc_method_handler
             )
             wrapped = self._single(method, limit, behaviour, take)
-        return make(wrapped, _parser(handler.request_deserializer), handler.response_serializer)
+        parser = _parser(method.rpartition("/")[2], handler.request_deserializer)
+        return make(wrapped, parser, handler.response_serializer)
 
     def _single(
         self, method: str, limit: ConcurrencyLimit, behaviour: Callable[..., Awaitable[Any]], take: Callable[[Any], Any]
@@ -210,19 +217,31 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
 @dataclass(frozen=True, slots=True)
 class _Malformed:
-    """Stands for a request that cannot be decoded."""
+    """Stands for a request that cannot be decoded, or is too large for its method."""
+
+    problem: str
 
 
-def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Wraps the deserializer so that a malformed request is refused within the call and with a description."""
+def _parser(name: str, deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Wraps the deserializer so that such a request is refused within the call and with a description.
+
+    Args:
+        name: Name of the method.
+        deserializer: Parses a request; None if the method does that itself.
+    """
     if deserializer is None:
         return None
+    most_bytes, most_entries = _MOST_BYTES_OF.get(name, _MOST_BYTES), _MOST_ENTRIES.get(name)
 
     def parse(data: bytes) -> Any:
+        if len(data) > most_bytes:
+            return _Malformed(f"has {len(data)} bytes; {most_bytes} are allowed for this method")
+        if most_entries is not None and has_more_fields(data, most_entries):
+            return _Malformed(f"has more than {most_entries} entries, which is as many as this method takes")
         try:
             return deserializer(data)
         except DecodeError:
-            return _Malformed()
+            return _Malformed("is no message of this method")
 
     return parse
 
@@ -230,7 +249,7 @@ def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], An
 def _well_formed(request: Any) -> Any:
     """Returns the request or the stream of requests. Raises InvalidArgumentError for a malformed request."""
     if isinstance(request, _Malformed):
-        raise InvalidArgumentError.of("request", "is no message of this method")
+        raise InvalidArgumentError.of("request", request.problem)
     return _well_formed_stream(request) if hasattr(request, "__aiter__") else request
 
 

@@ -162,7 +162,7 @@ class Settings(BaseSettings):
         ge=1_000_000,
         description="Bytes of request bodies that the API holds at once; half for one caller.",
     )
-    api_max_body_bytes: int = Field(16_000_000, ge=1024, description="Largest request body, in bytes.")
+    api_max_body_bytes: int = Field(16_000_000, ge=1024, description="Largest body of readings, in bytes.")
     api_head_timeout: float = Field(
         10.0, gt=0, le=600, description="Seconds that a client gets for a request's line and headers."
     )

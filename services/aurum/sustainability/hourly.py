@@ -1,5 +1,6 @@
 """Integrates rates and counters by hour, with the coverage of each hour."""
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -55,9 +56,8 @@ def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_g
         end_us: End in µs since 1970, exclusive.
         longest_gap: Seconds. Time between two readings that are further apart counts as not covered.
     """
-    first, edges = _edges(start_us, end_us)
-    count = len(edges) - 1
-    wanted = np.diff(edges) / 1e6
+    first, edges, wanted = _edges(start_us, end_us)
+    count = len(wanted)
     there = ~np.isnan(rates)
     times, rates = times[there], rates[there]
     if len(times) < 2:
@@ -101,8 +101,8 @@ def differences(times: Times, counts: Floats, start_us: int, end_us: int, longes
 
 def nothing(start_us: int, end_us: int) -> Hourly:
     """Returns zero amounts for a range of which no time is wanted."""
-    first, edges = _edges(start_us, end_us)
-    empty = np.zeros(len(edges) - 1)
+    first, _, wanted = _edges(start_us, end_us)
+    empty = np.zeros(len(wanted))
     return Hourly(first, empty, empty, empty)
 
 
@@ -123,9 +123,14 @@ def mean_of(times: Times, values: Floats, start_us: int, end_us: int, longest_ga
     return np.where(known, hourly.amount / np.where(known, hourly.covered / 3600, 1.0), np.nan)
 
 
-def _edges(start_us: int, end_us: int) -> tuple[int, Times]:
+@functools.lru_cache(maxsize=16)  # the accounts of many machines share the arrays of their range
+def _edges(start_us: int, end_us: int) -> tuple[int, Times, Floats]:
+    """Returns the first hour of a range, the edges of its hours in µs, and the seconds of each hour within it."""
     first = start_us // HOUR_US
     last = -(-end_us // HOUR_US)
     edges = np.arange(first, last + 1, dtype=np.int64) * HOUR_US
     edges[0], edges[-1] = start_us, end_us
-    return first, edges
+    wanted = np.diff(edges) / 1e6
+    for array in (edges, wanted):
+        array.flags.writeable = False
+    return first, edges, wanted

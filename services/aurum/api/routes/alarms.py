@@ -27,7 +27,11 @@ from aurum.security.identity import Identity
 
 router = APIRouter(prefix="/api/alarms", tags=["alarms"])
 
-_LOUDEST = ("unacknowledged", "returned", "acknowledged", "shelved", "suppressed", "normal")
+_LOUDEST = {
+    state: place
+    for place, state in enumerate(("unacknowledged", "returned", "acknowledged", "shelved", "suppressed", "normal"))
+}
+_URGENCY = {priority: place for place, priority in enumerate(PRIORITIES)}
 _MINUTE_US = 60_000_000
 
 
@@ -44,20 +48,21 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
     """The alarms of the plant, with a flag when there are more than an operator can look at."""
     _loaded(context)
     now = _now()
-    known = [_out(context, alarm, now) for alarm in visible(context, caller, context.alarms.alarms)]
+    states, priorities = frozenset(state or ()), frozenset(priority or ())
+    known = [(alarm, alarm.state(now)) for alarm in visible(context, caller, context.alarms.alarms)]
     wanted = [
-        alarm
-        for alarm in known
-        if (alarm.state in state if state else alarm.state != "normal")
-        and (priority is None or alarm.priority in priority)
+        (alarm, at_present)
+        for alarm, at_present in known
+        if (at_present in states if states else at_present != "normal")
+        and (not priorities or _priority(context, alarm) in priorities)
         and machine_id in ("", alarm.machine_id)
     ]
     if order == "priority":
-        wanted.sort(key=lambda alarm: (_LOUDEST.index(alarm.state), -PRIORITIES.index(alarm.priority)))
+        wanted.sort(key=lambda each: (_LOUDEST[each[1]], -_URGENCY[_priority(context, each[0])]))
     recent, since = context.alarms.flood(caller.sites)
     return AlarmsOut(
-        items=wanted[:limit],
-        counts=dict(Counter(alarm.state for alarm in known)),
+        items=[_out(context, alarm, now) for alarm, _ in wanted[:limit]],
+        counts=dict(Counter(at_present for _, at_present in known)),
         flood=FloodOut(active=bool(since), since=optional_moment(since), last_ten_minutes=recent),
     )
 
@@ -154,6 +159,11 @@ def _loaded(context: ApiContext) -> None:
         raise UnavailableError("the alarms are not read from the store yet; try again soon", reason="ALARMS_LOADING")
 
 
+def _priority(context: ApiContext, alarm: Alarm) -> Priority:
+    rule = context.alarms.rule(alarm.rule)
+    return rule.priority if rule else "low"
+
+
 def _out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
     rule = context.alarms.rule(alarm.rule)
     shelved = alarm.shelved_until_us > now_us
@@ -162,7 +172,7 @@ def _out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
         machine_id=alarm.machine_id,
         rule=alarm.rule,
         text=rule.text if rule else "a rule that is no more",
-        priority=rule.priority if rule else "low",
+        priority=_priority(context, alarm),
         state=alarm.state(now_us),
         active=alarm.active,
         value=alarm.value,

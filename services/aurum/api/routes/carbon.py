@@ -1,19 +1,20 @@
 """Emissions of electricity by GHG Protocol scope 2, and the best time for a deferrable load."""
 
+import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 
-from aurum.api.accounting import MachineUse, Range, account, range_of
+from aurum.api.accounting import MachineUse, Quantity, Range, account, range_of
 from aurum.api.context import ApiContext, Context, require_feature
 from aurum.api.convert import moment
 from aurum.api.emission_factors import numbers
 from aurum.api.long_answers import QueryPlace
-from aurum.api.routes.accounts import EXPORTED, AskedFor, export, groups_of, head
+from aurum.api.routes.accounts import EXPORTED, Asked, AskedFor, by_group, export, groups_of, head
 from aurum.api.routes.energy import energy_of
 from aurum.api.sustainability_schemas import (
     CarbonAmount,
@@ -31,6 +32,8 @@ from aurum.sustainability.hourly import HOUR_US, Floats
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("carbon")), QueryPlace])
 
 _FORECAST = 48  # hours
+_METERED: tuple[Quantity, ...] = ("energy",)
+_COLUMNS = ("energy_kwh", "location_kgco2e", "market_kgco2e")
 
 
 @dataclass(slots=True)
@@ -47,23 +50,29 @@ class _Sites:
 async def carbon(context: Context, asked: AskedFor) -> CarbonOut | Response:
     """Emissions of the energy of machines, lines or sites: location-based, and market-based with contracts that are
     matched hour by hour."""
-    used = await account(context.ingestion, context.plan, asked.scope, asked.over)
+    used = await account(context.ingestion, context.plan, asked.scope, asked.over, _METERED, asked.held)
     metered = [use for use in used if use.energy is not None]
-    sites = _Sites()
-    for site, members in groups_of(metered, "site").items():
-        await _add_site(sites, context, site, members, asked.over)
+    sites = await _sites(context, metered, asked.over)
+    if asked.format == "json":
+        return await asyncio.to_thread(_answer, asked, used, sites)
     groups = groups_of(metered, asked.group_by)
-    columns = {name: _columns(members, sites, asked.over) for name, members in groups.items()}
-    if asked.format != "json":
-        return export(asked, columns, "carbon")
+    del used, metered  # so that each group is released when it is written
+    columns = by_group(groups, lambda members: _columns(members, sites, asked.over))
+    return await export(asked, columns, _COLUMNS, "carbon")
+
+
+def _answer(asked: Asked, used: Sequence[MachineUse], sites: _Sites) -> CarbonOut:
+    metered = [use for use in used if use.energy is not None]
     total = _columns(metered, sites, asked.over)
     matched = np.sum([each.matched for each in sites.carbon.values()] or [np.zeros(asked.over.hours)], axis=0)
     kwh = math.fsum(total["energy_kwh"])
     return CarbonOut(
         **head(asked, [use.machine_id for use in used if use.energy is None]),
-        total=_amount("total", total, metered, asked.over),
+        total=_amount("total", metered, sites, asked.over),
         matched_share=math.fsum(matched) / kwh if kwh else 0.0,
-        groups=[_amount(name, columns[name], members, asked.over) for name, members in groups.items()],
+        groups=[
+            _amount(name, members, sites, asked.over) for name, members in groups_of(metered, asked.group_by).items()
+        ],
         hours=[
             CarbonHour(
                 start=moment((asked.over.first_hour + index) * HOUR_US),
@@ -108,6 +117,13 @@ async def carbon_hint(
     )
 
 
+async def _sites(context: ApiContext, metered: Sequence[MachineUse], over: Range) -> _Sites:
+    sites = _Sites()
+    for site, members in groups_of(metered, "site").items():
+        await _add_site(sites, context, site, members, over)
+    return sites
+
+
 async def _add_site(sites: _Sites, context: ApiContext, site: str, members: Sequence[MachineUse], over: Range) -> None:
     buys = context.plan.site_of(site)
     zone = buys.zone
@@ -133,7 +149,7 @@ async def _add_site(sites: _Sites, context: ApiContext, site: str, members: Sequ
 
 def _columns(members: Sequence[MachineUse], sites: _Sites, over: Range) -> dict[str, Floats]:
     """Returns energy and emissions by hour. A kWh of any machine of a site has the same emissions within an hour."""
-    columns = {name: np.zeros(over.hours) for name in ("energy_kwh", "location_kgco2e", "market_kgco2e")}
+    columns = {name: np.zeros(over.hours) for name in _COLUMNS}
     for site, used in groups_of(members, "site").items():
         whole = sites.carbon[site]
         kwh = energy_of(used, over).amount
@@ -144,8 +160,8 @@ def _columns(members: Sequence[MachineUse], sites: _Sites, over: Range) -> dict[
     return columns
 
 
-def _amount(name: str, columns: Mapping[str, Floats], members: Sequence[MachineUse], over: Range) -> CarbonAmount:
-    sums = {column: math.fsum(values) for column, values in columns.items()}
+def _amount(name: str, members: Sequence[MachineUse], sites: _Sites, over: Range) -> CarbonAmount:
+    sums = {column: math.fsum(values) for column, values in _columns(members, sites, over).items()}
     return CarbonAmount(name=name, coverage=energy_of(members, over).coverage, **sums)
 
 

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 
-from aurum.api.accounting import MachineUse, Range, account, range_of
-from aurum.api.context import Context, require_feature
+from aurum.api.accounting import MachineUse, Quantity, Range, account, range_of
+from aurum.api.context import ApiContext, Context, require_feature
 from aurum.api.convert import finite, moment, query_time
 from aurum.api.long_answers import QueryPlace
-from aurum.api.routes.accounts import EXPORTED, AskedFor, by_hour, export, groups_of, head
+from aurum.api.routes.accounts import EXPORTED, Asked, AskedFor, Columns, by_group, by_hour, export, groups_of, head
 from aurum.api.sustainability_schemas import BaselineOut, EnergyAmount, EnergyHour, EnergyOut
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.baseline import BaselineError, by_day, fit_baseline, savings
@@ -21,6 +21,8 @@ from aurum.sustainability.hourly import Floats, Hourly, add
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("energy")), QueryPlace])
 
 Interval = Literal["hour", "day"]
+_Intervals = tuple[Floats, dict[str, Floats]]  # energy of each interval, and the variables that it depends on
+_OF_BASELINE: tuple[Quantity, ...] = ("energy", "production", "temperature")
 
 _WELL_KNOWN = 0.9  # coverage that an hour needs to count for a baseline
 
@@ -37,24 +39,47 @@ async def energy(
 ) -> EnergyOut | Response:
     """Energy of machines, lines or sites, with the share of the time that is known; and what was saved against a
     baseline, if one is asked for."""
-    used = await account(context.ingestion, context.plan, asked.scope, asked.over)
-    metered = [use for use in used if use.energy is not None]
-    groups = groups_of(metered, asked.group_by)
     if asked.format != "json":
-        sums = {name: energy_of(members, asked.over) for name, members in groups.items()}
-        columns = {name: {"energy_kwh": sum_.amount, "covered_seconds": sum_.covered} for name, sum_ in sums.items()}
-        return export(asked, columns, "energy")
-    baseline = None
+        return await _export(context, asked)
+    before = period = None
     if baseline_start or baseline_end:
         if not (baseline_start and baseline_end):
             raise InvalidArgumentError.of("baseline_end", "and baseline_start must be given together")
         period = range_of(query_time("baseline_start", baseline_start), query_time("baseline_end", baseline_end))
-        before = await account(context.ingestion, context.plan, asked.scope, period)
+        before = await asyncio.to_thread(
+            _intervals, await _account(context, asked, period, _OF_BASELINE), period, baseline_interval
+        )
+    used = await _account(context, asked, asked.over, _OF_BASELINE if period else ("energy", "production"))
+    baseline = None
+    if before is not None and period is not None:
         baseline = await asyncio.to_thread(_baseline, before, used, period, asked.over, baseline_interval)
+    return await asyncio.to_thread(_answer, asked, used, baseline)
+
+
+async def _account(
+    context: ApiContext, asked: Asked, over: Range, quantities: Sequence[Quantity]
+) -> Sequence[MachineUse]:
+    return await account(context.ingestion, context.plan, asked.scope, over, quantities, asked.held)
+
+
+async def _export(context: ApiContext, asked: Asked) -> Response:
+    used = await _account(context, asked, asked.over, ("energy",))
+    groups = groups_of([use for use in used if use.energy is not None], asked.group_by)
+    del used  # so that each group is released when it is written
+
+    def columns(members: Sequence[MachineUse]) -> Columns:
+        sum_ = energy_of(members, asked.over)
+        return {"energy_kwh": sum_.amount, "covered_seconds": sum_.covered}
+
+    return await export(asked, by_group(groups, columns), ("energy_kwh", "covered_seconds"), "energy")
+
+
+def _answer(asked: Asked, used: Sequence[MachineUse], baseline: BaselineOut | None) -> EnergyOut:
+    metered = [use for use in used if use.energy is not None]
     return EnergyOut(
         **head(asked, [use.machine_id for use in used if use.energy is None]),
         total=_amount("total", metered, asked.over),
-        groups=[_amount(name, members, asked.over) for name, members in groups.items()],
+        groups=[_amount(name, members, asked.over) for name, members in groups_of(metered, asked.group_by).items()],
         hours=[
             EnergyHour(start=start, energy_kwh=amount, coverage=coverage)
             for start, amount, coverage in by_hour(energy_of(metered, asked.over))
@@ -90,12 +115,12 @@ def _produced(used: Sequence[MachineUse], over: Range) -> tuple[Hourly | None, s
 
 
 def _baseline(
-    before: Sequence[MachineUse], now: Sequence[MachineUse], period: Range, over: Range, interval: Interval
+    before: _Intervals, now: Sequence[MachineUse], period: Range, over: Range, interval: Interval
 ) -> BaselineOut:
     """Fits a baseline to a period and compares another range with it.
 
     Args:
-        before: The use in the baseline period.
+        before: The intervals of the baseline period.
         now: The use in the range that is compared.
         period: The baseline period.
         over: The range that is compared.
@@ -105,7 +130,7 @@ def _baseline(
         InvalidArgumentError: The period is not suitable, or the range lacks a variable of the baseline.
     """
     try:
-        fitted = fit_baseline(*_intervals(before, period, interval))
+        fitted = fit_baseline(*before)
     except BaselineError as error:
         raise InvalidArgumentError.of("baseline_start", str(error)) from error
     energy_now, variables_now = _intervals(now, over, interval)
@@ -132,7 +157,7 @@ def _baseline(
     )
 
 
-def _intervals(used: Sequence[MachineUse], over: Range, interval: Interval) -> tuple[Floats, dict[str, Floats]]:
+def _intervals(used: Sequence[MachineUse], over: Range, interval: Interval) -> _Intervals:
     """Returns the energy of each interval, and the variables production and temperature, if they are metered.
 
     Energy and production are NaN in hours with a coverage below 0.9. Production is omitted if less than half of the

@@ -75,7 +75,12 @@ async def today(
 
 
 async def _account(context: ApiContext, site: str, midnight: int, now: int) -> TodayOut:
-    asked = Asked(Scope(site=site), range_of(midnight - _DAYS * _DAY_US, now), "site", "json")
+    with context.accounts.reservation() as held:
+        asked = Asked(Scope(site=site), range_of(midnight - _DAYS * _DAY_US, now), "site", "json", held)
+        return await _account_of(context, asked, midnight, now)
+
+
+async def _account_of(context: ApiContext, asked: Asked, midnight: int, now: int) -> TodayOut:
     accounts: dict[str, Callable[[ApiContext, Asked], Awaitable[list[Hour]]]] = {
         "energy": _energy,
         "carbon": _carbon,

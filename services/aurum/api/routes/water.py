@@ -1,13 +1,14 @@
 """Water use by meters."""
 
+import asyncio
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Depends, Response
 
-from aurum.api.accounting import MachineUse, Range, account
+from aurum.api.accounting import MachineUse, Quantity, Range, account
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
-from aurum.api.routes.accounts import EXPORTED, AskedFor, by_hour, export, groups_of, head
+from aurum.api.routes.accounts import EXPORTED, Asked, AskedFor, Columns, by_group, by_hour, export, groups_of, head
 from aurum.api.routes.energy import energy_of
 from aurum.api.sustainability_schemas import WaterAmount, WaterHour, WaterOut
 from aurum.sustainability.hourly import Hourly, add
@@ -19,17 +20,27 @@ router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_featur
 @router.get("/api/water", response_model=WaterOut, responses=EXPORTED)
 async def water(context: Context, asked: AskedFor) -> WaterOut | Response:
     """Water of machines, lines or sites, and how much of it a kWh of the same machines takes."""
-    used = await account(context.ingestion, context.plan, asked.scope, asked.over)
+    json = asked.format == "json"
+    quantities: tuple[Quantity, ...] = ("water", "energy") if json else ("water",)
+    used = await account(context.ingestion, context.plan, asked.scope, asked.over, quantities, asked.held)
+    if json:
+        return await asyncio.to_thread(_answer, asked, used)
+    groups = groups_of([use for use in used if use.water is not None], asked.group_by)
+    del used  # so that each group is released when it is written
+
+    def columns(members: Sequence[MachineUse]) -> Columns:
+        sum_ = _water_of(members, asked.over)
+        return {"litres": sum_.amount, "covered_seconds": sum_.covered}
+
+    return await export(asked, by_group(groups, columns), ("litres", "covered_seconds"), "water")
+
+
+def _answer(asked: Asked, used: Sequence[MachineUse]) -> WaterOut:
     metered = [use for use in used if use.water is not None]
-    groups = groups_of(metered, asked.group_by)
-    if asked.format != "json":
-        sums = {name: _water_of(members, asked.over) for name, members in groups.items()}
-        columns = {name: {"litres": sum_.amount, "covered_seconds": sum_.covered} for name, sum_ in sums.items()}
-        return export(asked, columns, "water")
     return WaterOut(
         **head(asked, [use.machine_id for use in used if use.water is None]),
         total=_amount("total", metered, asked.over),
-        groups=[_amount(name, members, asked.over) for name, members in groups.items()],
+        groups=[_amount(name, members, asked.over) for name, members in groups_of(metered, asked.group_by).items()],
         hours=[
             WaterHour(start=start, litres=amount, coverage=coverage)
             for start, amount, coverage in by_hour(_water_of(metered, asked.over))

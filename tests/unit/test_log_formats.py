@@ -41,4 +41,11 @@ async def test_names_that_look_like_formulas_are_text_in_csv() -> None:
     lines = b"".join([part async for part in answer.body_iterator]).decode().splitlines()
     at = "1970-01-01T00:00:00Z"
     assert lines[0] == "start,site,kwh"
-    assert lines[1:] == [f"{at},'=1+1,1.0", f"{at},'+x,2.0", f"{at},'-x,3.0", f"{at},'@x,4.0", f"{at},'\tx,5.0", f"{at},hall 2,6.0"]
+    assert lines[1:] == [
+        f"{at},'=1+1,1.0",
+        f"{at},'+x,2.0",
+        f"{at},'-x,3.0",
+        f"{at},'@x,4.0",
+        f"{at},'\tx,5.0",
+        f"{at},hall 2,6.0",
+    ]

@@ -15,10 +15,21 @@ from aurum.readings.queried import columns, floats
 from aurum.v1 import columns_pb2
 
 _PART = 10_000  # readings
+_LEAST = 65_536  # bytes of a part, but for the last
 
 
 def encode_metrics(machine_id: str, found: Sequence[columns_pb2.QueriedColumns]) -> Iterator[bytes]:
-    """Yields the parts of the JSON that MetricsOut describes."""
+    """Yields the JSON that MetricsOut describes, in parts of some size, since each takes a step of the event loop."""
+    gathered = bytearray()
+    for part in _encode(machine_id, found):
+        gathered += part
+        if len(gathered) >= _LEAST:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
+
+
+def _encode(machine_id: str, found: Sequence[columns_pb2.QueriedColumns]) -> Iterator[bytes]:
     yield f'{{"machine_id":{json.dumps(machine_id)},"series":['.encode()
     for number, (series, times, values) in enumerate(columns(found)):
         yield f'{"," if number else ""}{{"sensor":{json.dumps(series.sensor)},"timestamps":['.encode()

@@ -113,6 +113,13 @@ class GovernedStore:
             "read", lambda: self._store.read(machine_id, sensor, start_us, end_us, points=points, last=last)
         )
 
+    async def read_several(
+        self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        return await self._governed(
+            "read", lambda: self._store.read_several(machine_id, sensors, start_us, end_us, points=points, last=last)
+        )
+
     async def _governed(
         self, operation: StoreOperation, call: Callable[[], Awaitable[T]], *, idempotent: bool = True
     ) -> T:

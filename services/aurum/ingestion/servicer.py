@@ -1,9 +1,10 @@
 """The IngestionService on top of a store."""
 
 import asyncio
+import itertools
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
 from typing import Any
 
 from aurum.ingestion.downsample import reduce_points
@@ -32,8 +33,8 @@ _MAX_SENSORS_OF_QUERY = 10_000
 _MAX_SERIES_OF_QUERY = 20_000  # as many as a batch may have
 _MAX_POINTS = 100_000
 _MOST_READINGS = 10_000_000  # in one answer
-_SENSORS_AT_ONCE = 32  # of a machine, read concurrently
-_READS_AT_ONCE = 8  # series read from the store at a time, over all callers
+_SENSORS_AT_ONCE = 64  # of a machine, read at once
+_READS_AT_ONCE = 8  # reads of the store at a time, over all callers
 _MAX_EVENTS = 1000
 _EVENT_BYTES = 16_384
 _EVENT_OVERHEAD = 300  # bytes of an event besides its content, at most
@@ -94,12 +95,11 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         )
         for state in sorted(states, key=lambda each: each.record.machine_id):
             wanted = sorted(only & state.sensors.keys() if only else state.sensors)
-            for start in range(0, len(wanted), _SENSORS_AT_ONCE):
-                for sensor, points in await self._points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
-                    answer.add(state.record.machine_id, sensor, points)
-                    if answer.full:
-                        yield answer.take()
-                        await asyncio.sleep(0)  # lets other tasks run during a long answer
+            async for sensor, points in self._points(state, wanted, request):
+                answer.add(state.record.machine_id, sensor, points)
+                if answer.full:
+                    yield answer.take()
+                    await asyncio.sleep(0)  # lets other tasks run during a long answer
         if (rest := answer.take()) is not None:
             yield rest
 
@@ -145,7 +145,8 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
         require_machines([request.machine_id])
-        return ingestion_pb2.GetMachineResponse(machine=(await self._state(request.machine_id)).message())
+        state = await self._state(request.machine_id)
+        return ingestion_pb2.GetMachineResponse(machine=state.message(sensors=not request.omit_sensors))
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
@@ -298,50 +299,67 @@ class IngestionServicer(ingestion_pb2_grpc.IngestionServiceServicer):
                 self._plant.observe(found)
 
     async def _points(
-        self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
-    ) -> list[tuple[str, Points]]:
-        """Returns the requested readings of some sensors of a machine.
+        self, state: MachineState, sensors: Sequence[str], request: ingestion_pb2.QueryRequest
+    ) -> AsyncGenerator[tuple[str, Points]]:
+        """Yields the requested readings of some sensors of a machine, in their order.
 
-        They come from memory where possible, and otherwise from the store, with concurrent reads.
+        They come from memory where possible, and otherwise from the store, a few sensors at a time.
         """
         start = request.start_us or state.first_seen_us
         newest = max(state.last_seen_us, now_us()) if self._store.shared else state.last_seen_us
         end = request.end_us or newest + 1
-        if end <= start:
-            return []
-        found: dict[str, Points | None] = {}
-        for sensor in sensors:
-            held = self._plant.held(state, sensor, start, end, request.last)
-            found[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
-        missing = [sensor for sensor, points in found.items() if points is None]
-        if missing:
-            reading = (self._stored(state, sensor, start, end, request) for sensor in missing)
-            found.update(zip(missing, await asyncio.gather(*reading), strict=True))
-        return [(sensor, points) for sensor, points in found.items() if points is not None]
+        at = 0
+        while at < len(sensors) and start < end:
+            found: dict[str, Points] = {}
+            some = sensors[at : at + _SENSORS_AT_ONCE]
+            for sensor in some:
+                held = self._plant.held(state, sensor, start, end, request.last)
+                if held is not None:
+                    found[sensor] = reduce_points(*held, start, end, request.points)
+            if missing := [sensor for sensor in some if sensor not in found]:
+                found.update(zip(missing, await self._stored(state, missing, start, end, request), strict=False))
+            for sensor in itertools.takewhile(found.__contains__, some):
+                yield sensor, found.pop(sensor)
+                at += 1
 
     async def _stored(
-        self, state: MachineState, sensor: str, start: int, end: int, request: ingestion_pb2.QueryRequest
-    ) -> Points:
-        tail = self._plant.tail(state, sensor)
-        if tail is None or end <= state.last_seen_us:
-            return await self._read(state, sensor, start, end, points=request.points, last=request.last)
-        late = tail.late  # the result is kept in the tail, so that the next such query is answered from memory
-        if not request.last and self._plant.make_room(state, tail, start):
-            most = tail.capacity
-            points = await self._read(state, sensor, start, end, last=most)
-            _keep(tail, points, late, start, most)
-            if len(points.timestamps) < most:
-                return reduce_points(points.timestamps, points.values, start, end, request.points)
-        points = await self._read(state, sensor, start, end, points=request.points, last=request.last)
-        if points.counts is None:
-            _keep(tail, points, late, start, request.last)
-        return points
+        self, state: MachineState, sensors: Sequence[str], start: int, end: int, request: ingestion_pb2.QueryRequest
+    ) -> list[Points]:
+        """Returns the readings of the first of some sensors from the store: of at least one.
+
+        Readings of the present are kept in the tails, so that the next such query is answered from memory.
+        """
+        present = end > state.last_seen_us
+        tails = {sensor: tail for sensor in sensors if present and (tail := self._plant.tail(state, sensor))}
+        late = {sensor: tail.late for sensor, tail in tails.items()}
+        most = 0 if request.last else self._room(state, tails.get(sensors[0]), start)
+        if most:
+            alike = [*itertools.takewhile(lambda each: self._room(state, tails.get(each), start) == most, sensors)]
+            found: list[Points] = []
+            for sensor, points in zip(alike, await self._read(state, alike, start, end, last=most), strict=False):
+                _keep(tails[sensor], points, late[sensor], start, most)
+                if len(points.timestamps) == most:
+                    break  # there are more, which are read without the tail
+                found.append(reduce_points(points.timestamps, points.values, start, end, request.points))
+            if found:
+                return found
+            sensors = sensors[:1]
+        found = await self._read(state, sensors, start, end, points=request.points, last=request.last)
+        for sensor, points in zip(sensors, found, strict=False):
+            if points.counts is None and sensor in tails:
+                _keep(tails[sensor], points, late[sensor], start, request.last)
+        return found
+
+    def _room(self, state: MachineState, tail: SeriesTail | None, start: int) -> int:
+        """Returns how many readings a tail holds if there is room in it for all from `start` on, else 0."""
+        return tail.capacity if tail is not None and self._plant.make_room(state, tail, start) else 0
 
     async def _read(
-        self, state: MachineState, sensor: str, start: int, end: int, *, points: int = 0, last: int = 0
-    ) -> Points:
+        self, state: MachineState, sensors: Sequence[str], start: int, end: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
         async with self._reading:
-            return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
+            machine_id = state.record.machine_id
+            return await self._store.read_several(machine_id, sensors, start, end, points=points, last=last)
 
 
 def _check_series(series: int, last: int) -> None:

@@ -27,6 +27,7 @@ MAX_READINGS = 200_000  # per batch
 MAX_SERIES = 20_000  # per batch
 MAX_SEQUENCE = 2**62  # per source
 ONE_BATCH = "key/"  # prefix of source ids that send one batch, such as those of requests with an Idempotency-Key
+_MOST_BYTES = 8_000_000  # of a request with a batch; one of so many readings and series with the longest names has less
 _COUNTED = 1_000_000  # bytes of a message from which on its fields are counted before it is parsed
 _OTHER_FIELDS = 100  # fields of a batch besides its series, which has 3
 _TRACEPARENT_LENGTH = 100
@@ -130,6 +131,8 @@ def source_id_problem(source_id: str) -> str | None:
 
 def parse_request(data: bytes) -> columns_pb2.BatchRequest:
     """Parses an IngestRequest or WriteRequest, and leaves its batch serialized. Raises InvalidArgumentError."""
+    if len(data) > _MOST_BYTES:
+        raise InvalidArgumentError.of("batch", f"has {len(data)} bytes; {_MOST_BYTES} are allowed")
     try:
         request = columns_pb2.BatchRequest.FromString(data)
         if request.ByteSize() != len(data):  # protobuf merges repeated occurrences of a field; BatchRequest does not

@@ -167,6 +167,7 @@ def _fill(plant: CostPlant) -> None:
         write(plant, "wide", [Series(_wide(n), name, *few) for n in machines for name in names[: size.sensors]])
     _write_meters(plant, metered)
     _events(plant, stub)
+    _leave_a_trace(plant)
     alarms = min(MOST_ALARMS, RULES * (2 * size.machines + size.long + 1))
     wait_for(lambda: _counts(plant) >= alarms, 120, "every machine has its alarms")
 
@@ -202,6 +203,15 @@ def _events(plant: CostPlant, stub: ingestion_pb2_grpc.IngestionServiceStub) -> 
             for number in range(plant.size.events)
         ]
         stub.RecordEvents(ingestion_pb2.RecordEventsRequest(events=events), timeout=60)
+
+
+def _leave_a_trace(plant: CostPlant) -> None:
+    """Makes a request that takes long enough for its trace to be kept."""
+    faults, delay = "/api/platform/faults/ingestion", b'{"kind": "delay", "method": "GetMachine", "delay": "700ms"}'
+    plant.http("POST", faults, delay)
+    plant.http("GET", f"/api/machines/{LONG}")
+    plant.http("DELETE", faults)
+    wait_for(lambda: plant.http("GET", "/api/platform/traces").json["items"], 20, "the trace is kept")
 
 
 def _counts(plant: CostPlant) -> int:

@@ -17,6 +17,7 @@ from tests.support.costs.cases import Case
 from tests.support.costs.plant import BROAD, LONG, CostPlant
 
 MESSAGE = 16_000_000 - 5000  # bytes of the largest message, with room for what a gateway adds
+BATCH = 8_000_000 - 5000  # bytes of the largest message with a batch
 SMALL_MESSAGE = 1_000_000  # bytes of the largest message of a method that takes no long columns
 EVENTS = 4_000_000  # bytes of a request with events
 INGESTION, PREDICTION = "/aurum.v1.IngestionService", "/aurum.v1.PredictionService"
@@ -102,14 +103,18 @@ def wide_batch(plant: CostPlant, number: int) -> ingestion_pb2.Batch:
 
 def unpacked_batch(plant: CostPlant, number: int) -> bytes:
     """A batch whose times and values are single numbers, which the format allows: more than a batch may have."""
-    size = (MESSAGE - 100) // 18
+    size = (BATCH - 100) // 18
     series = field(1, b"cost") + field(2, b"s") + (b"\x19" + bytes(8)) * size + (b"\x21" + bytes(8)) * size
     batch = field(1, b"cost-unpacked") + b"\x10\x01" + b"\x1a" + whole(series)[1:]
     return whole(batch)
 
 
 def empty_series(plant: CostPlant, number: int) -> bytes:
-    return whole(field(1, b"cost-empty") + b"\x10\x01" + b"\x1a\x00" * (MESSAGE // 2 - 50))
+    return whole(field(1, b"cost-empty") + b"\x10\x01" + b"\x1a\x00" * (BATCH // 2 - 50))
+
+
+def beyond(plant: CostPlant, number: int) -> bytes:
+    return whole(bytes(MESSAGE))
 
 
 def batches(*makers: Callable[[CostPlant, int], Any]) -> Requests:
@@ -200,12 +205,14 @@ RPCS: dict[str, list[Callable[[str, str], Case]]] = {
         call("widest batches", batches(wide_batch)),
         call("single numbers", batches(unpacked_batch), "INVALID_ARGUMENT"),
         call("empty series", batches(empty_series), "INVALID_ARGUMENT"),
+        call("beyond the limit", batches(beyond), "INVALID_ARGUMENT"),
     ],
     f"{INGESTION}/Write": [
         call("longest batch", one(lambda *which: ingestion_pb2.WriteRequest(batch=long_batch(*which)))),
         call("widest batch", one(lambda *which: ingestion_pb2.WriteRequest(batch=wide_batch(*which)))),
         call("single numbers", one(unpacked_batch), "INVALID_ARGUMENT"),
         call("empty series", one(empty_series), "INVALID_ARGUMENT"),
+        call("beyond the limit", one(beyond), "INVALID_ARGUMENT"),
     ],
     f"{INGESTION}/Query": [
         call("every reading", query(machine_ids=lambda plant: plant.long)),
@@ -265,7 +272,9 @@ RPCS: dict[str, list[Callable[[str, str], Case]]] = {
     ],
     f"{PREDICTION}/Predict": [
         call("most sensors", one(lambda *_: prediction_pb2.PredictRequest(machine_id=BROAD))),
-        call("most readings", one(lambda *_: prediction_pb2.PredictRequest(machine_id=LONG))),
+        call(
+            "most readings", one(lambda *_: prediction_pb2.PredictRequest(machine_id=LONG)), "OK", "FAILED_PRECONDITION"
+        ),
         call(
             "many features",
             one(lambda *_: prediction_pb2.PredictRequest(machine_type="pump", features=features(30_000))),
@@ -343,7 +352,9 @@ RPCS: dict[str, list[Callable[[str, str], Case]]] = {
             "INVALID_ARGUMENT",
         )
     ],
-    "/grpc.health.v1.Health/List": [call("all services", one(lambda *_: health_pb2.HealthListRequest()))],
+    "/grpc.health.v1.Health/List": [
+        call("all services", one(lambda *_: health_pb2.HealthListRequest()), "OK", "UNIMPLEMENTED")
+    ],
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": [
         call(
             "many questions",

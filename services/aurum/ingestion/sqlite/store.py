@@ -35,6 +35,7 @@ from aurum.ingestion.store import (
     DAY_US,
     EVENT_MEMORY_US,
     KEPT_KINDS,
+    READ_AT_ONCE,
     Change,
     Event,
     MachineRecord,
@@ -261,24 +262,27 @@ class SqliteStore:
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
-        # Memory first: readings that are flushed in between are then found twice, which is harmless.
-        key = (machine_id, sensor)
-        recent = self._parts(key, RecentReadings.joined)
+        return (await self.read_several(machine_id, [sensor], start_us, end_us, points=points, last=last))[0]
 
+    async def read_several(
+        self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        # Memory first: readings that are flushed in between are then found twice, which is harmless.
+        recent = [self._parts((machine_id, sensor), RecentReadings.joined) for sensor in sensors]
         damaged: dict[int, str] = {}
 
-        def query(connection: sqlite3.Connection) -> Points:
-            series = reads.SqliteSeries(connection, key, recent, damaged)
-            return series_reader.read(series, start_us, end_us, points=points, last=last)
+        def query(connection: sqlite3.Connection) -> list[Points]:
+            found: list[Points] = []
+            count = 0
+            for sensor, parts in zip(sensors, recent, strict=True):
+                series = reads.SqliteSeries(connection, (machine_id, sensor), parts, damaged)
+                found.append(_read(series, start_us, end_us, points, last))
+                count += len(found[-1].timestamps)
+                if count >= READ_AT_ONCE:
+                    break
+            return found
 
-        try:
-            found = await self._readers.ask("read", query)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            name = f"machine {machine_id}, sensor {sensor}"
-            damage.report("series", name, str(error), "its stored readings are in no answer; restore a backup")
-            return Points(np.empty(0, np.int64), np.empty(0, np.float64))
+        found = await self._readers.ask("read", query)
         if damaged:
             await self._started(self._tables).run(lambda connection: set_apart(connection, damaged), 1)
         return found
@@ -526,6 +530,19 @@ def _run(work: Work, connection: sqlite3.Connection) -> Any:
     except Exception:
         logger.exception("work on the tables failed")
         return InternalError("the store failed; its log says more")
+
+
+def _read(series: reads.SqliteSeries, start_us: int, end_us: int, points: int, last: int) -> Points:
+    """Reads a series. One whose pages are damaged is reported and has no readings."""
+    try:
+        return series_reader.read(series, start_us, end_us, points=points, last=last)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        machine_id, sensor = series.key
+        name = f"machine {machine_id}, sensor {sensor}"
+        damage.report("series", name, str(error), "its stored readings are in no answer; restore a backup")
+        return Points(np.empty(0, np.int64), np.empty(0, np.float64))
 
 
 def _segments(connection: sqlite3.Connection) -> int:

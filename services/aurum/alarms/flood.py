@@ -1,7 +1,8 @@
 """Detects alarm floods: more alarms than an operator can handle, ten in ten minutes by ISA-18.2 and EEMUA 191."""
 
+import bisect
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 WINDOW_US = 600_000_000
 BEGINS, ENDS = 10, 5  # alarms in the window
@@ -38,9 +39,34 @@ class Flood:
             wanted: Selects machines by their ids.
 
         Returns:
-            The number, and when the alarms of these machines exceeded the limit, in µs since 1970, or 0.
+            The number, and the start of the flood of these machines in µs since 1970, or 0 if there is none.
         """
-        recent = sorted(
-            at for at, machine_id in self._raised if now_us - WINDOW_US < at <= now_us and wanted(machine_id)
-        )
-        return len(recent), recent[BEGINS] if len(recent) > BEGINS else 0
+        raised = sorted(at for at, machine_id in self._raised if at <= now_us and wanted(machine_id))
+        # The flood follows from the alarms alone: its count changes at each alarm, and when an alarm leaves the window
+        oldest = newest = since_us = 0
+        while newest < len(raised):
+            at = raised[newest]
+            oldest, since_us = _ended(raised, oldest, newest, at - 1, since_us)
+            newest = bisect.bisect_right(raised, at, newest)
+            oldest, since_us = _ended(raised, oldest, newest, at, since_us)
+            if not since_us and newest - oldest > BEGINS:
+                since_us = at
+        oldest, since_us = _ended(raised, oldest, newest, now_us, since_us)
+        return newest - oldest, since_us
+
+
+def _ended(raised: Sequence[int], oldest: int, end: int, now_us: int, since_us: int) -> tuple[int, int]:
+    """Lets alarms leave the window up to a time. Returns the first that is in it, and the start of the flood or 0.
+
+    Args:
+        raised: The times of all alarms, sorted.
+        oldest: The index of the first alarm that was in the window before.
+        end: The index after the last alarm that is counted.
+        now_us: The time.
+        since_us: The start of the flood before, or 0.
+    """
+    while oldest < end and raised[oldest] <= now_us - WINDOW_US:
+        oldest += 1
+        if end - oldest < ENDS:
+            since_us = 0
+    return oldest, since_us

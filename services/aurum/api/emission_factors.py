@@ -36,7 +36,7 @@ class EmissionFactors:
     providers: Sequence[FactorProvider]
 
     async def of(self, zone: str, method: Method, first: int, count: int) -> tuple[list[Factor], str | None]:
-        """Returns a factor for each hour, and a note if a provider failed.
+        """Returns a factor for each hour, and a note if a provider failed and no other one has all hours.
 
         Args:
             zone: The grid zone.
@@ -57,8 +57,10 @@ class EmissionFactors:
                     problem = f"hourly factors of zone {zone} are not at hand: {error}"
                     continue
                 found = {**given, **found}
+        hours = range(first, first + count)
+        if found.keys() >= set(hours):
+            problem = None
         try:
-            hours = range(first, first + count)
             return [found.get(hour) or self.table.of(zone, method, hour) for hour in hours], problem
         except FactorError as error:
             raise InvalidArgumentError.of("site", str(error)) from error

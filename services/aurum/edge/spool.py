@@ -128,8 +128,8 @@ class Spool:
         self._clock_saved_at = clock()
         self._waiting = self._log.next_id - sum(last - first + 1 for first, last in self._acked)
         self._split = self._log.next_id - 1 if options.live_first else 0  # ids up to this one belong to the backlog
-        # Unacknowledged batches of the live lane: id and monotonic time of arrival
-        self._newest: collections.deque[tuple[int, float]] = collections.deque()
+        # Unacknowledged batches of the live lane: id → monotonic time of arrival
+        self._newest: collections.OrderedDict[int, float] = collections.OrderedDict()
         self._queued_bytes = 0
         self._sources: collections.OrderedDict[str, _Source] = collections.OrderedDict()
         self._letters = DeadLetters(folder_of(options.folder), options.dead_letter_bytes)
@@ -273,7 +273,7 @@ class Spool:
 
         Waits while the live lane is behind, and as long as the drain rate requires.
         """
-        while self._newest and self._clock() - self._newest[0][1] > _GIVE_WAY and self._split:
+        while self._live_lag > _GIVE_WAY and self._split:
             self._leave_behind()
             await asyncio.sleep(0.02)
         found = await self._next(max(last, self._done_through), self._split, most)
@@ -320,6 +320,11 @@ class Spool:
         return self._writer
 
     @property
+    def _live_lag(self) -> float:
+        """The seconds that the oldest unacknowledged batch of the live lane has waited; 0 without any."""
+        return self._clock() - next(iter(self._newest.values())) if self._newest else 0.0
+
+    @property
     def _done_through(self) -> int:
         """The id up to which all batches are acknowledged or dropped."""
         return self._acked[0][1]
@@ -352,9 +357,8 @@ class Spool:
 
     def _leave_behind(self) -> None:
         """Moves the live lane's batches to the backlog if the oldest could not be sent in time."""
-        late = self._newest and self._clock() - self._newest[0][1] > _LIVE
-        if self._options.live_first and late and len(self._acked) < _MOST_RANGES:
-            self._split = self._newest[-1][0]
+        if self._options.live_first and self._live_lag > _LIVE and len(self._acked) < _MOST_RANGES:
+            self._split = next(reversed(self._newest))
             self._newest.clear()
             self.backlog.arrivals.note()
 
@@ -363,14 +367,10 @@ class Spool:
         for id_ in ids:
             if not ledger.contains(self._acked, id_):
                 ledger.record(self._acked, id_)
+                self._newest.pop(id_, None)
                 forgotten += 1
-        self._count_out(forgotten)
-        return forgotten
-
-    def _count_out(self, forgotten: int) -> None:
         self._waiting -= forgotten
-        while self._newest and ledger.contains(self._acked, self._newest[0][0]):
-            self._newest.popleft()
+        return forgotten
 
     def _drop(self, ids: Sequence[int], reason: str) -> int:
         dropped = self._forget(ids)
@@ -386,7 +386,10 @@ class Spool:
         dropped = len(ids) - known
         if dropped:
             ledger.record(self._acked, first, last)
-            self._count_out(dropped)
+            self._waiting -= dropped
+            for id_ in [*itertools.takewhile(lambda each: each <= last, self._newest)]:
+                if id_ >= first:
+                    del self._newest[id_]
             metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
         return dropped
 
@@ -416,7 +419,7 @@ class Spool:
             return Written(0, batch.readings)
         self._waiting += 1
         if self._options.live_first and id_ > self._split:
-            self._newest.append((id_, self._clock()))
+            self._newest[id_] = self._clock()
             if len(self._newest) > _MOST_LIVE:
                 self._leave_behind()
         metrics.edge_spool_accepted_total.inc()
@@ -440,7 +443,7 @@ class Spool:
         self._measure_size()
         self._samples.append((self._clock(), self._waiting_bytes))
         metrics.edge_spool_seconds_until_full.set(self.seconds_until_full())
-        metrics.edge_spool_live_lag_seconds.set(self._clock() - self._newest[0][1] if self._newest else 0.0)
+        metrics.edge_spool_live_lag_seconds.set(self._live_lag)
 
     # On the thread of the log
 

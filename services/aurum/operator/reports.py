@@ -77,8 +77,8 @@ class Reports:
             report = Report.of(await self._pods.get_json("/policy", at=pod.address), self._clock())
         except AurumError as error:
             report = Report(self._clock(), f"does not answer: {error.message}"[:_MAX_REASON])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            report = Report(self._clock(), f"does not answer as it should: {error!r}"[:_MAX_REASON])
+        except ValueError as error:
+            report = Report(self._clock(), f"does not answer as it should: {error}"[:_MAX_REASON])
         asked = self._asked.get(pod.uid)
         if asked is None:
             return  # it has disappeared meanwhile

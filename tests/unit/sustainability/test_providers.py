@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from aurum.api.emission_factors import EmissionFactors
 from aurum.runtime.errors import AurumError, InternalError, UnavailableError
-from aurum.sustainability.factors import Factor, FactorError
+from aurum.sustainability.factors import Factor, FactorError, built_in
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, LastGoodFactors
 
 HOUR = 470_000  # 2023-08-14T08:00Z
@@ -248,3 +249,16 @@ async def test_factor_cache_evicts_oldest_of_20000_hours() -> None:
     assert provider.asked[asked:] == [("X", HOUR - 1, HOUR + 1)]
     await factors.hourly("X", HOUR + 1, HOUR + 2)
     assert provider.asked[-1] == ("X", HOUR + 1, HOUR + 2)
+
+
+async def test_failing_provider_is_noted_only_where_it_is_missed() -> None:
+    """A provider's failure is noted if an hour has a factor from the table in its place, not if another has them all."""
+    failing, telling = Telling({}), Telling({HOUR: 0.1, HOUR + 1: 0.2})
+    failing.problem = UnavailableError("it is down")
+    for providers in ((failing, telling), (telling, failing)):
+        factors = EmissionFactors(built_in(), providers)
+        found, problem = await factors.of("WORLD", "location", HOUR, 2)
+        assert ([factor.kg_per_kwh for factor in found], problem) == ([0.1, 0.2], None)
+        found, problem = await factors.of("WORLD", "location", HOUR, 3)
+        assert [factor.kg_per_kwh for factor in found[:2]] == [0.1, 0.2]
+        assert problem == "hourly factors of zone WORLD are not at hand: it is down"

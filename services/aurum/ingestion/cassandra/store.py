@@ -27,6 +27,7 @@ from aurum.ingestion.cassandra.latest import encode, latest_of
 from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, EVENT_TTL, SLOT_SECONDS
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
+from aurum.ingestion.cassandra.single_flight import SingleFlight
 from aurum.ingestion.downsample import merge
 from aurum.ingestion.store import (
     DAY_US,
@@ -114,7 +115,7 @@ class CassandraStore:
         self._noted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         self._shown: OrderedDict[tuple[str, str], Latest] = OrderedDict()  # published here, by series
         self._firsts: OrderedDict[str, int] = OrderedDict()  # earliest reading published here, by machine
-        self._doing: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
+        self._once = SingleFlight()
         self._waiting_bytes = 0
         self._last_number = 0  # of the recorded events
         self._room = asyncio.Event()
@@ -362,15 +363,6 @@ class CassandraStore:
         if len(self._sources) > _SOURCES:
             self._sources.popitem(last=False)
         return known
-
-    async def _once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Runs a coroutine once for all callers that ask for the same key concurrently."""
-        task = self._doing.get(key)
-        if task is None:
-            task = self._doing[key] = asyncio.create_task(make())
-            task.add_done_callback(lambda done: self._doing.pop(key) and done.exception())
-        result: T = await asyncio.shield(task)
-        return result
 
     async def _received(self, batch: Batch, source: _Source) -> list[ledger.Range]:
         """Returns the stored sequences of the block that contains the batch's sequence."""

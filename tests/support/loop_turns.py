@@ -54,8 +54,7 @@ class LoopTurns:
 
     def count(self, seconds: float) -> None:
         self._numbers[_TURNS] += 1
-        if seconds > self._numbers[_LONGEST]:
-            self._numbers[_LONGEST] = seconds
+        self._numbers[_LONGEST] = max(self._numbers[_LONGEST], seconds)
 
     def trim(self) -> None:
         """Returns the free memory of this process to the system, so that its resident memory is what it uses."""
@@ -79,10 +78,3 @@ def install() -> None:
 
     asyncio.BaseEventLoop._run_once = measured  # type: ignore[attr-defined]
     signal.signal(signal.SIGUSR1, lambda *_: numbers.trim())
-    if os.environ.get("TURN_DEBUG"):  # scratch turn_debug
-        import sys
-
-        sys.path.insert(0, "/tmp")
-        import turn_debug
-
-        turn_debug.install()

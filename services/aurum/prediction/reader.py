@@ -116,8 +116,8 @@ class ReadingsReader:
         if len(machine_ids) > 1 and series > _MOST_SERIES:
             error = InvalidArgumentError.of(
                 "requests",
-                f"name {len(machine_ids)} machines without a model that fits, of which all {series} sensors are read; at "
-                f"most {_MOST_SERIES} can be at once: ask for fewer machines at a time",
+                f"name {len(machine_ids)} machines without a model that fits, of which all {series} sensors are read; "
+                f"at most {_MOST_SERIES} can be at once: ask for fewer machines at a time",
             )
             error.reason = TOO_MANY_SERIES
             raise error

@@ -45,8 +45,7 @@ class Size:
         days: Days for which the meters have readings.
         events: Events of each kind.
         versions: Versions of the model.
-        at_once: Requests at a time.
-        rounds: How often each caller asks.
+        at_once: Callers at a time.
     """
 
     machines: int
@@ -58,7 +57,6 @@ class Size:
     events: int
     versions: int
     at_once: int
-    rounds: int
 
 
 @dataclass

@@ -252,7 +252,7 @@ async def test_factor_cache_evicts_oldest_of_20000_hours() -> None:
 
 
 async def test_failing_provider_is_noted_only_where_it_is_missed() -> None:
-    """A provider's failure is noted if an hour has a factor from the table in its place, not if another has them all."""
+    """A provider's failure is noted if the table stands in for an hour, not if another provider has them all."""
     failing, telling = Telling({}), Telling({HOUR: 0.1, HOUR + 1: 0.2})
     failing.problem = UnavailableError("it is down")
     for providers in ((failing, telling), (telling, failing)):

@@ -2,8 +2,8 @@
 
 A partition of segments holds one UTC day of one series. All writes can be repeated safely. A segment is written by
 its key: the time of its first reading, and its highest rank. In the key of a merged segment the source also has a
-digest of the parts. The latest values and the first reading of a machine have write times derived from the readings' own times,
-so that the newest, or the earliest, reading of several replicas counts.
+digest of the parts. The latest values and the first reading of a machine have write times derived from the readings'
+own times, so that the newest, or the earliest, reading of several replicas counts.
 """
 
 import hashlib

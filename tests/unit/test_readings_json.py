@@ -189,8 +189,18 @@ def test_series_are_written_as_their_model_says(series: list[tuple[str, list[flo
             out |= {"minima": extremes.tolist(), "maxima": extremes.tolist(), "counts": list(range(len(numbers)))}
         found.append(message)
         expected.append(SeriesOut.model_validate(out))
-    text = b"".join(encode_metrics("m", found))
+    parts = list(encode_metrics("m", found))
+    assert all(len(part) >= 65_536 for part in parts[:-1])
+    text = b"".join(parts)
     assert MetricsOut.model_validate_json(text) == MetricsOut(machine_id="m", series=expected)
+
+
+def test_answer_of_many_series_has_few_parts() -> None:
+    """Each part takes a step of the event loop, so that very many short series make no more parts than one long one."""
+    one = np.array([1], "<i8").tobytes()
+    many = [columns_pb2.QueriedColumns(sensor=f"s{number}", timestamps_us=one, values=one) for number in range(5000)]
+    assert len(list(encode_metrics("m", many))) <= 10
+    assert len(json.loads(b"".join(encode_metrics("m", many)))["series"]) == 5000
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60), st.booleans()), max_size=40))

@@ -199,7 +199,7 @@ def may_read() -> bool:
 def as_told(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
     """Returns a machine for the answer to a registration, without readings if the caller may not read them."""
     if not may_read():
-        for field in ("sensors", "first_seen_us", "last_seen_us"):
+        for field in ("sensors", "sensor_count", "first_seen_us", "last_seen_us"):
             machine.ClearField(field)
     return machine
 

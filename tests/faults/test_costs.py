@@ -1,224 +1,140 @@
-"""The largest request of each route and RPC: what it costs its service in memory, and others in waiting."""
+"""The largest requests of each route and RPC: what they cost the service that answers, and others in waiting.
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+The rows are generated: from the routes of the application and the descriptors of the contracts. A pause is the longest
+turn of the service's event loop in CPU time of the loop's thread, see tests/support/loop_turns.py, so that neither
+other processes of the machine nor other threads of the service count. For the same reason the time of a request is
+measured as CPU time of the service.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
-import grpc
-import numpy as np
-import psutil
 import pytest
 
-from aurum.readings.batch import Series, encode
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
-from tests.support.http import http
-from tests.support.platform import Platform
-from tests.support.waiting import wait_for
+from tests.support import contracts
+from tests.support.costs.cases import Case
+from tests.support.costs.meter import MB, Cost, Meter, is_measurable
+from tests.support.costs.plant import CostPlant, Size, cost_plant
+from tests.support.costs.routes import ROUTES
+from tests.support.costs.rpcs import PLACES, RPCS
 
-MB = 1_000_000
-PEAK = 200 * MB  # above idle: 100 for each of two at a time
-PAUSE = 1.0  # seconds that a probe may take, on a machine with nothing to spare
-START = time.time_ns() // 1000 - 3_600_000_000
+MEMORY = 100 * MB  # above idle
+PAUSE = 0.25  # seconds
+CPU = 20.0  # seconds of a request
+TOGETHER = 2  # times the memory of one request that several at a time may take
+SMALL = Size(machines=40, sensors=25, broadest=1000, readings=20_000, long=2, days=4, events=200, versions=3, at_once=1)
+MACHINES = int(os.environ.get("AURUM_COSTS_MACHINES", "1000"))
+LARGE = Size(
+    machines=MACHINES,
+    sensors=300,
+    broadest=10_000,
+    readings=125_000,
+    long=10,
+    days=60,
+    events=1000,
+    versions=100,
+    at_once=4,
+)
+TABLE = Path(__file__).parents[2] / ".cache" / "costs.md"
+BUSY = {"429", "RESOURCE_EXHAUSTED"}
+
+pytestmark = pytest.mark.skipif(not is_measurable(), reason="needs Linux, and no measurement of coverage")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case of a route or RPC, and the service that is asked."""
+
+    service: str
+    name: str
+    case: Case
+
+    def __str__(self) -> str:
+        return f"{self.service} {self.name} {self.case.name}"
+
+
+ROWS = [
+    *(Row("api", f"{method} {template}", case) for (method, template), cases in ROUTES.items() for case in cases),
+    *(Row(server, rpc, of(server, rpc)) for server, rpc in PLACES for of in RPCS[rpc]),
+]
+
+
+def with_versions(models: Path, folder: Path, count: int) -> Path:
+    """A folder of models with so many versions of each."""
+    shutil.copytree(models, folder)
+    for champion in [path for path in folder.glob("*/*") if path.is_dir()]:
+        for number in range(1, count):
+            shutil.copytree(champion, champion.with_name(f"20200101-000000.{number:03}-aaaaaa"))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A machine with eight sensors of 120,000 readings each, and a thousand machines with a hundred sensors each."""
-    running = Platform(tmp_path_factory.mktemp("costs"), extra={"AURUM_FEATURE_PREDICTIVE": "false"})
-    for service in ("ingestion", "prediction", "api"):
-        running.start(service)
-    with _channel(running, "ingestion") as channel:
-        stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
-        at = START + np.arange(120_000, dtype=np.int64) * 30_000
-        for sensor in range(8):
-            values = np.random.default_rng(sensor).random(len(at))
-            batch = encode(f"long-{sensor}", 1, [Series("long", f"s{sensor}", at, values)])
-            stub.Write(ingestion_pb2.WriteRequest(batch=batch), timeout=60)
-        one = np.array([START], np.int64), np.array([1.0])
-        for part in range(10):
-            series = [Series(f"m-{part}-{n:02}", f"{'s' * 40}{k:02}", *one) for n in range(100) for k in range(100)]
-            stub.Write(ingestion_pb2.WriteRequest(batch=encode(f"wide-{part}", 1, series)), timeout=60)
-    count = f"{running.api}/api/machines?limit=1000"
-    wait_for(lambda: len(http("GET", count).json["items"]) == 1000, 60, "the machines are there")
-    yield running
-    running.stop()
+def small(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[CostPlant]:
+    folder = tmp_path_factory.mktemp("costs")
+    with cost_plant(folder, SMALL, with_versions(models, folder / "models", SMALL.versions)) as plant:
+        yield plant
 
 
-def _channel(platform: Platform, service: str) -> grpc.Channel:
-    sizes = [(f"grpc.max_{way}_message_length", 64 * MB) for way in ("send", "receive")]
-    return grpc.insecure_channel(f"127.0.0.1:{platform.port(service)}", options=sizes)
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[CostPlant]:
+    """A thousand machines with three hundred sensors each, as many with meters, and ten million readings of others."""
+    folder = tmp_path_factory.mktemp("large-costs")
+    with cost_plant(folder, LARGE, with_versions(models, folder / "models", LARGE.versions)) as plant:
+        yield plant
 
 
-def json_body() -> bytes:
-    one = b'{"machine_id":"cost","sensor":"s","timestamp":1700000000,"value":1.5}'
-    return b'{"readings":[' + b",".join([one] * 200_000) + b"]}"
+@pytest.fixture(scope="module")
+def figures() -> Iterator[list[str]]:
+    """The rows of the table of what was measured, which is written at the end."""
+    rows = ["| service | route or RPC | request | MB | ms | CPU s | MB of 4 | ms of 4 | CPU s of 4 |"]
+    rows.append("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    yield rows
+    TABLE.parent.mkdir(exist_ok=True)
+    TABLE.write_text("\n".join(rows) + "\n")
 
 
-def csv_body() -> bytes:
-    return b"machine_id,timestamp,sensor,value\n" + b"cost,1700000000,s,1.5\n" * 200_000
+def test_each_route_and_rpc_has_its_largest_requests() -> None:
+    """A new route of the application, or RPC of a contract, fails here until its largest requests are told."""
+    assert ROUTES.keys() == contracts.routes()
+    assert RPCS.keys() == contracts.rpcs().keys()
+    assert {rpc for _, rpc in PLACES} == RPCS.keys()
+    assert [name for name, cases in {**ROUTES, **RPCS}.items() if not cases] == []
 
 
-REQUESTS: dict[str, tuple[str, str, Any, dict[str, str], set[int]]] = {
-    "JSON of readings": ("POST", "/api/readings", json_body, {"Content-Type": "application/json"}, {200}),
-    "CSV of readings": ("POST", "/api/readings", csv_body, {"Content-Type": "text/csv"}, {200}),
-    "every reading": ("GET", "/api/machines/long/metrics?points=0", None, {}, {200}),
-    "most points": ("GET", "/api/machines/long/metrics?points=10000", None, {}, {200}),
-    "most machines": ("GET", "/api/machines?limit=1000", None, {}, {200}),
-    "longest journal": ("GET", "/api/alarms/journal?limit=1000", None, {}, {200}),
-    "every alarm": ("GET", "/api/alarms?limit=1000", None, {}, {200}),
-    "long path": ("GET", f"/api/machines/{'a' * 60_000}", None, {}, {404}),
-    "unknown route": ("GET", f"/nothing/{'a' * 60_000}", None, {}, {404}),
-}
-
-
-class Watch:
-    """Memory of a service, and how long a probe of its event loop takes, while a block runs."""
-
-    def __init__(self, platform: Platform, service: str) -> None:
-        self._platform, self._service = platform, service
-        self._process = psutil.Process(platform.processes[service].popen.pid)
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=each) for each in (self._memory, self._probe)]
-        self.idle = self._process.memory_info().rss
-        self.peak, self.slowest = self.idle, 0.0
-
-    def __enter__(self) -> "Watch":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _memory(self) -> None:
-        while not self._stop.wait(0.01):
-            self.peak = max(self.peak, self._process.memory_info().rss)
-
-    def _probe(self) -> None:
-        while not self._stop.wait(0.05):
-            started = time.monotonic()
-            self._platform.admin(self._service, "/livez")
-            self.slowest = max(self.slowest, time.monotonic() - started)
-
-
-def check(watch: Watch) -> None:
-    assert watch.peak - watch.idle < PEAK, f"{(watch.peak - watch.idle) // MB} MB above idle"
-    assert watch.slowest < PAUSE, f"a probe took {watch.slowest:.2f} s"
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_largest_request_costs_little(small: CostPlant, row: Row) -> None:
+    check(measured(small, row, 1), MEMORY, 1)
 
 
 @pytest.mark.proof("costs")
-@pytest.mark.parametrize("what", REQUESTS)
-def test_largest_request_is_bounded(wide: Platform, what: str) -> None:
-    """The largest request of a route, made four times, two at once, costs bounded memory and stops nobody else."""
-    method, path, body, headers, expected = REQUESTS[what]
-    content = body() if body else None
-    with Watch(wide, "api") as watch, ThreadPoolExecutor(2) as callers:
-        answers = list(callers.map(lambda _: http(method, f"{wide.api}{path}", content, headers, 120), range(4)))
-    assert {answer.status for answer in answers} <= expected | {429}
-    assert expected & {answer.status for answer in answers}
-    check(watch)
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_largest_request_is_bounded(large: CostPlant, figures: list[str], row: Row) -> None:
+    """The largest request takes 100 MB, or four at once 200, pauses nobody for 250 ms, and ends in bounded time."""
+    alone, together = (measured(large, row, callers) for callers in (1, LARGE.at_once))
+    cells = [f"{cost.memory / MB:.0f} | {cost.pause * 1e3:.0f} | {cost.cpu:.1f}" for cost in (alone, together)]
+    figures.append(f"| {row.service} | {row.name} | {row.case.name} | {' | '.join(cells)} |")
+    check(alone, MEMORY, 1)
+    check(together, TOGETHER * MEMORY, LARGE.at_once)
 
 
-def long_batch(number: int) -> ingestion_pb2.Batch:
-    at = START + np.arange(200_000, dtype=np.int64)
-    return encode(f"cost-long-{number}", 1, [Series("cost", "s", at, np.random.default_rng(number).random(len(at)))])
+def measured(plant: CostPlant, row: Row, callers: int) -> Cost:
+    """Makes the request by so many callers at once. Fails if one gets an answer that is not expected, or none does."""
+    meter = Meter(plant.platform, row.service)
+    with ThreadPoolExecutor(callers) as threads:
+        list(threads.map(lambda _: None, range(callers)))  # starts the threads
+        meter.begin()
+        outcomes = set(threads.map(lambda number: row.case.ask(plant, number), range(callers)))
+        cost = meter.end()
+    assert outcomes <= row.case.expected | BUSY
+    assert outcomes & row.case.expected
+    return cost
 
 
-def wide_batch(number: int) -> ingestion_pb2.Batch:
-    one = np.array([START], np.int64), np.array([1.0])
-    return encode(
-        f"cost-wide-{number}", 1, [Series(f"w{n:03}", f"s{k:02}", *one) for n in range(400) for k in range(50)]
-    )
-
-
-def machines(stub: ingestion_pb2_grpc.IngestionServiceStub, _: int) -> Iterator[Any]:
-    """Every page of machines with their sensors."""
-    token = ""
-    while True:
-        page = stub.ListMachines(ingestion_pb2.ListMachinesRequest(page_size=1000, page_token=token), timeout=60)
-        yield page
-        if not (token := page.next_page_token):
-            return
-
-
-def everything_watched(stub: ingestion_pb2_grpc.IngestionServiceStub, _: int) -> Iterator[Any]:
-    """The first answers of a stream of all machines, until each machine was in one."""
-    stream = stub.Watch(ingestion_pb2.WatchRequest(interval_ms=1000), timeout=60)
-    seen: set[str] = set()
-    for answer in stream:
-        seen |= {machine.machine_id for machine in answer.machines}
-        yield answer
-        if len(seen) > 1000:
-            stream.cancel()
-            return
-
-
-def events(stub: ingestion_pb2_grpc.IngestionServiceStub, number: int) -> Iterator[Any]:
-    """As many events as one request may have, each as large as that allows, and the question for them."""
-    kept = [
-        ingestion_pb2.Event(kind="cost", machine_id="cost", at_us=START + n, id=f"{number}-{n}", content=b"x" * 10_000)
-        for n in range(100)
-    ]
-    yield stub.RecordEvents(ingestion_pb2.RecordEventsRequest(events=kept), timeout=60)
-    yield stub.ListEvents(ingestion_pb2.ListEventsRequest(kind="cost", machine_id="cost", limit=1000), timeout=60)
-
-
-def query(**asked: Any) -> Callable[[ingestion_pb2_grpc.IngestionServiceStub, int], Iterator[Any]]:
-    return lambda stub, _: stub.Query(ingestion_pb2.QueryRequest(**asked), timeout=120)
-
-
-def predictions(stub: prediction_pb2_grpc.PredictionServiceStub, _: int) -> Iterator[Any]:
-    """A batch of machines with a hundred sensors each; all that are allowed take longer than callers wait."""
-    asked = [prediction_pb2.PredictRequest(machine_id=f"m-{n // 100}-{n % 100:02}") for n in range(100)]
-    return stub.PredictBatch(iter([prediction_pb2.PredictBatchRequest(requests=asked)]), timeout=120)
-
-
-Calls = Callable[[Any, int], Iterator[Any]]
-RPCS: dict[str, tuple[str, Calls]] = {
-    "longest batch": (
-        "ingestion",
-        lambda stub, n: iter([stub.Write(ingestion_pb2.WriteRequest(batch=long_batch(n)), timeout=60)]),
-    ),
-    "widest batch": (
-        "ingestion",
-        lambda stub, n: iter([stub.Write(ingestion_pb2.WriteRequest(batch=wide_batch(n)), timeout=60)]),
-    ),
-    "every reading of a machine": ("ingestion", query(machine_ids=["long"])),
-    "most points": ("ingestion", query(machine_ids=["long"], points=10_000)),
-    "last readings of most series": (
-        "ingestion",
-        query(machine_ids=[f"m-{n // 100}-{n % 100:02}" for n in range(200)], last=256),
-    ),
-    "every machine": ("ingestion", machines),
-    "every machine watched": ("ingestion", everything_watched),
-    "most events": ("ingestion", events),
-    "large batch of predictions": ("prediction", predictions),
-}
-STUBS = {
-    "ingestion": ingestion_pb2_grpc.IngestionServiceStub,
-    "prediction": prediction_pb2_grpc.PredictionServiceStub,
-}
-
-
-@pytest.mark.proof("costs")
-@pytest.mark.parametrize("what", RPCS)
-def test_largest_rpc_is_bounded(wide: Platform, what: str) -> None:
-    """The largest request of an RPC, made four times, two at once, costs bounded memory and stops nobody else."""
-    service, calls = RPCS[what]
-
-    def outcome(number: int) -> str:
-        try:
-            return "OK" if sum(1 for _ in calls(stub, number)) else "nothing"
-        except grpc.RpcError as error:
-            return str(error.code().name)
-
-    with _channel(wide, service) as channel, Watch(wide, service) as watch, ThreadPoolExecutor(2) as callers:
-        stub = STUBS[service](channel)
-        outcomes = set(callers.map(outcome, range(4)))
-    assert outcomes <= {"OK", "RESOURCE_EXHAUSTED"}
-    assert "OK" in outcomes
-    check(watch)
+def check(cost: Cost, memory: int, callers: int) -> None:
+    assert cost.memory <= memory, f"{cost}: the memory"
+    assert cost.pause <= PAUSE, f"{cost}: the pause"
+    assert cost.cpu <= CPU * callers, f"{cost}: the time"

@@ -168,23 +168,25 @@ async def test_readings_end_before_the_moment_that_was_asked(plant: Plant) -> No
 
 
 async def test_all_sensors_are_read_of_few_machines_at_a_time(plant: Plant) -> None:
-    for number in range(9):
-        await plant.write(f"m{number}", {"a": np.arange(3.0), "b": np.arange(3.0)})
-    found = await plant.read(*(f"m{number}" for number in range(9)), spec=None)
-    assert [len(each.machine_ids) for each in plant.asked] == [8, 1]
-    assert {name: set(readings.columns) for name, readings in found.items()} == {
-        f"m{number}": {"a", "b"} for number in range(9)
-    }
+    """One query has at most a thousand series, as far as the numbers of sensors are known from the machines' types."""
+    names = [f"m{number}" for number in range(9)]
+    sensors = {f"s{number}": np.arange(3.0) for number in range(300)}
+    for name in names:
+        await plant.write(name, sensors)
+    await plant.reader.machine_types(names)
+    found = await plant.read(*names, spec=None)
+    assert [len(each.machine_ids) for each in plant.asked] == [3, 3, 3]
+    assert {name: set(readings.columns) for name, readings in found.items()} == {name: set(sensors) for name in names}
 
 
 async def test_query_of_too_many_series_is_split(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aurum.ingestion.servicer._MAX_SERIES_OF_QUERY", 4)
+    monkeypatch.setattr("aurum.ingestion.servicer.MAX_SERIES", 4)
     for number in range(5):
         await plant.run(f"m{number}", np.arange(3.0))
     found = await plant.read(*(f"m{number}" for number in range(5)))
     assert sorted(found) == [f"m{number}" for number in range(5)]
     assert all(hours_of(each).tolist() == [0.0, 1.0, 2.0] for each in found.values())
-    monkeypatch.setattr("aurum.ingestion.servicer._MAX_SERIES_OF_QUERY", 1)
+    monkeypatch.setattr("aurum.ingestion.servicer.MAX_SERIES", 1)
     with pytest.raises(InvalidArgumentError, match="at most 1"):
         await plant.read("m0", "m1")
 

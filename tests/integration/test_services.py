@@ -240,6 +240,51 @@ def test_query_of_too_many_series_is_refused(ingestion: ingestion_pb2_grpc.Inges
     assert sum(len(answer.series) for answer in answers) == 42
 
 
+def test_predictions_of_too_many_sensors_are_refused(
+    serving: Platform, ingestion: ingestion_pb2_grpc.IngestionServiceStub
+) -> None:
+    """A batch of machines without a model, of which too many sensors would be read, is refused with the limit."""
+    one = np.array([now_us()], np.int64), np.array([1.0])
+    series = [Series(f"broad-{n}", f"s{k}", *one) for n in range(21) for k in range(500)]
+    ingestion.Write(ingestion_pb2.WriteRequest(batch=encode("broad", 1, series)), timeout=20)
+
+    def predicted(count: int) -> list[prediction_pb2.PredictBatchItem]:
+        asked = [prediction_pb2.PredictRequest(machine_id=f"broad-{n}") for n in range(count)]
+        with grpc.insecure_channel(f"127.0.0.1:{serving.port('prediction')}") as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            answers = stub.PredictBatch(iter([prediction_pb2.PredictBatchRequest(requests=asked)]), timeout=20)
+            return [item for answer in answers for item in answer.items]
+
+    assert len(predicted(20)) == 20
+    with pytest.raises(grpc.RpcError) as caught:
+        predicted(21)
+    error = from_rpc_error(caught.value)
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_SERIES")
+    assert "all 10500 sensors are read; at most 10000" in error.message
+
+
+def test_machine_without_its_sensors_tells_their_number(ingestion: ingestion_pb2_grpc.IngestionServiceStub) -> None:
+    one = np.array([now_us()], np.int64), np.array([1.0])
+    batch = encode("counted", 1, [Series("counted", f"s{k}", *one) for k in range(3)])
+    ingestion.Write(ingestion_pb2.WriteRequest(batch=batch), timeout=20)
+    for omitted, listed in ((True, 0), (False, 3)):
+        request = ingestion_pb2.GetMachineRequest(machine_id="counted", omit_sensors=omitted)
+        machine = ingestion.GetMachine(request, timeout=5).machine
+        assert (len(machine.sensors), machine.sensor_count) == (listed, 3)
+
+
+def test_bodies_that_are_no_readings_are_small(serving: Platform) -> None:
+    """A body that is parsed as a whole may have 256 KiB; one of very many fields is refused by the first of them."""
+    fields = {f"f{number}": 1 for number in range(20_000)}
+    answer = http("POST", f"{serving.api}/api/machines", fields)
+    assert answer.status == 422
+    assert len(answer.json["errors"]) == 20
+    large = http("POST", f"{serving.api}/api/machines", b" " * 262_145)
+    assert (large.status, "262144 bytes" in large.json["detail"]) == (413, True)
+    assert http("POST", f"{serving.api}/api/machines", b" " * 262_144).status == 422
+    assert http("POST", f"{serving.api}/api/readings", b" " * 262_145).status == 422
+
+
 @pytest.mark.parametrize("path", ["", "/metrics", "/features", "/explanation"])
 def test_unknown_machine_is_404(serving: Platform, path: str) -> None:
     answer = http("GET", f"{serving.api}/api/machines/nobody{path}")

@@ -170,7 +170,8 @@ def test_sender_learns_nothing_by_registering(plant: Plant, service: str) -> Non
     with plant.stub(plant.authority.issue("device.test"), service=service) as stub:
         request = ingestion_pb2.RegisterMachineRequest(machine_id=f"pump-of-{service}", machine_type="pump")
         machine = stub.RegisterMachine(request, timeout=5).machine
-        assert (machine.machine_type, list(machine.sensors), machine.last_seen_us) == ("pump", [], 0)
+        told = (machine.machine_type, list(machine.sensors), machine.sensor_count, machine.last_seen_us)
+        assert told == ("pump", [], 0, 0)
 
 
 def test_reflection_wants_a_role(plant: Plant) -> None:

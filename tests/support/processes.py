@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from tests.support import loop_turns
+
 _PRELOADED = [
     "tests.support.processes",
     "aurum.cli",
@@ -135,4 +137,5 @@ def _main(module: str, arguments: list[str], environment: dict[str, str], output
         os.close(opened)
     sys.argv = [module, *arguments]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    loop_turns.install()
     importlib.import_module(module).main()

@@ -32,6 +32,7 @@ TOPICS = {
     "security": "tests/security tests/cluster",
     "soak": "tests/cluster/observability",
     "telemetry": "tests/cluster",
+    "tenants": "tests/security",
 }
 """Each topic, and the folders that its proofs are in."""
 

@@ -2,10 +2,12 @@
 
 import json
 import logging
+from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
-from aurum.api.table_export import to_csv
+from aurum.api.table_export import HourlyTable, encode_csv
 from aurum.runtime.settings import Settings, load_settings
 from aurum.runtime.telemetry.logging import setup_logging
 
@@ -30,6 +32,17 @@ def test_message_is_one_line_in_every_format(log_format: str, capsys: pytest.Cap
 
 
 def test_names_that_look_like_formulas_are_text_in_csv() -> None:
-    table = {"site": ["=1+1", "+x", "-x", "@x", "\tx", "hall 2"], "kwh": [1.0, -2.0, 3.0, 4.0, 5.0, 6.0]}
-    lines = to_csv(table).decode().splitlines()
-    assert lines[1:] == ["'=1+1,1.0", "'+x,-2.0", "'-x,3.0", "'@x,4.0", "'\tx,5.0", "hall 2,6.0"]
+    names = ["=1+1", "+x", "-x", "@x", "\tx", "hall 2"]
+    groups = ((name, {"kwh": np.array([float(number)])}) for number, name in enumerate(names, start=1))
+    table = HourlyTable([datetime(1970, 1, 1, tzinfo=UTC)], "site", ("kwh",), groups)
+    lines = b"".join(encode_csv(table)).decode().splitlines()
+    at = "1970-01-01T00:00:00Z"
+    assert lines[0] == "start,site,kwh"
+    assert lines[1:] == [
+        f"{at},'=1+1,1.0",
+        f"{at},'+x,2.0",
+        f"{at},'-x,3.0",
+        f"{at},'@x,4.0",
+        f"{at},'\tx,5.0",
+        f"{at},hall 2,6.0",
+    ]

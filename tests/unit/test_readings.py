@@ -11,13 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.readings.batch import MAX_AHEAD_US, Series, decode, encode, now_us, parse_request
+from aurum.readings.batch import (
+    MAX_AHEAD_US,
+    MAX_SEQUENCE,
+    Batch,
+    Series,
+    decode,
+    encode,
+    now_us,
+    parse_request,
+)
 from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
 from aurum.readings.tables import Rows, TableError, parse_timestamp, read_cmapss, read_csv, to_series
 from aurum.readings.transport.write_call import SerializedSeries, write_request
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.storage.segment import CorruptSegmentError, pack, unpack
-from aurum.v1 import ingestion_pb2
+from aurum.v1 import columns_pb2, ingestion_pb2
 
 NOW = now_us()
 
@@ -217,6 +226,65 @@ def test_invalid_csv_cell_is_reported_by_row_and_column(text: str, row: int, col
     with pytest.raises(TableError) as caught:
         rows_of(text)
     assert (caught.value.row, caught.value.column) == (row, column)
+
+
+def test_batch_of_very_many_series_is_refused_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Millions of empty series are told from the message's bytes; parsed, they would take a hundred times as many."""
+    monkeypatch.setattr(columns_pb2, "BatchColumns", None)  # nothing is parsed
+    with pytest.raises(InvalidArgumentError, match="series: has more than the 20000 series"):
+        decode(b"\x0a\x01s\x10\x01" + b"\x1a\x00" * 1_000_000)
+
+
+def test_batch_of_very_many_single_numbers_is_refused() -> None:
+    """Numbers that stand one by one, which the format allows, are counted before they become objects."""
+    series = b"\x0a\x01m\x12\x01s" + (b"\x19" + bytes(8)) * 200_001 + (b"\x21" + bytes(8)) * 200_001
+    message = ingestion_pb2.Series.FromString(series)
+    assert len(message.values) == 200_001
+    batch = b"\x0a\x01s\x10\x01\x1a" + _varint(len(series)) + series
+    with pytest.raises(InvalidArgumentError, match="has 200001 readings; at most 200000 are allowed"):
+        decode(batch)
+
+
+def test_request_larger_than_any_batch_is_refused() -> None:
+    """A request that is larger than the largest batch can be is refused by its size alone."""
+    with pytest.raises(InvalidArgumentError, match="batch: has 8000001 bytes"):
+        parse_request(bytes(8_000_001))
+    twice = ingestion_pb2.WriteRequest(batch=ingestion_pb2.Batch(source_id="s" * 600_000)).SerializeToString() * 2
+    with pytest.raises(InvalidArgumentError, match="is given twice"):
+        parse_request(twice)
+
+
+def test_largest_batch_fits_into_a_request() -> None:
+    """As many readings and series as a batch may have, with the longest names, are no larger than a request may be."""
+    one = np.array([1]), np.array([1.0])
+    long = np.arange(200_000 - 19_999), np.ones(200_000 - 19_999)
+    series = [Series("m" * 128, f"{'s' * 59}{number:05}", *one) for number in range(19_999)]
+    batch = Batch.from_series("s" * 200, MAX_SEQUENCE, [*series, Series("m" * 128, "long", *long)]).with_owner(
+        "o" * 500
+    )
+    request = columns_pb2.BatchRequest(batch=batch.data, traceparent="t" * 100).SerializeToString()
+    assert decode(parse_request(request).batch).readings == 200_000
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number & 0x7F | 0x80]) + _varint(number >> 7) if number > 0x7F else bytes([number])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("machine_id,timestamp" + ",s" * 100 + "\n", 1),
+        ("machine_id,timestamp,s\nm,1,2\n" + "," * 101, 3),
+        ('machine_id,timestamp,s\nm,1,2\n"m\n' + '","\n' * 100, 28),
+    ],
+)
+def test_csv_row_that_is_too_long_is_refused_early(text: str, line: int) -> None:
+    """A row of very many cells, also over several lines, is refused before it is taken apart."""
+    with pytest.raises(TableError, match="has more than 100 characters") as refused:
+        list(read_csv(io.StringIO(text, newline=""), 10, max_row_characters=100))
+    assert refused.value.row == line
+    rows = next(read_csv(io.StringIO("machine_id,timestamp,s\n" + "m,1,2.5\n" * 50), 100, max_row_characters=100))
+    assert len(rows) == 50
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Bodies of readings and answers with series: the same as their models say, at a fraction of their memory."""
 
+import contextlib
 import json
 import math
 import tracemalloc
@@ -59,7 +60,7 @@ def test_body_is_read_as_its_model_says(body: dict[str, Any]) -> None:
     assert (got.source_id, got.sequence) == (expected.source_id, expected.sequence)
     assert got.rows.machine_ids == [each.machine_id for each in expected.readings]
     assert got.rows.sensors == [each.sensor for each in expected.readings]
-    assert got.rows.timestamps == expected_times
+    assert list(got.rows.timestamps) == expected_times
     assert [None if math.isnan(value) else value for value in got.rows.values] == [
         None if each.value is None or math.isnan(each.value) else each.value for each in expected.readings
     ]
@@ -69,7 +70,7 @@ def test_body_is_read_as_its_model_says(body: dict[str, Any]) -> None:
     ("change", "row", "field"),
     [
         ({"value": "high"}, 1, "value"),
-        ({"value": {}}, 1, "machine_id"),
+        ({"value": {}}, 1, "value"),
         ({"timestamp": "soon"}, 1, "timestamp"),
         ({"timestamp": 1e300}, 1, "timestamp"),
         ({"timestamp": True}, 1, "timestamp"),
@@ -110,18 +111,63 @@ def test_number_beyond_what_can_be_stored_is_refused(sequence: int | str) -> Non
 
 
 def test_body_takes_little_memory() -> None:
-    """A fifth of the largest body takes less than a fifth of 100 MB; one with too many readings is refused early."""
-    one = json.dumps(READING).encode()
-    count = 3_200_000 // len(one)
-    body = b'{"readings":[' + b",".join([one] * count) + b"]}"
-    tracemalloc.start()
-    assert len(parse_readings(body).rows) == count
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 20 * MB
-    many = b'{"readings":[' + b",".join([b"{}"] * 400_000) + b"]}"
+    """Readings take less memory than their text; a body with too many readings is refused."""
+    one = json.dumps(READING, separators=(",", ":")).encode()
+    body = b'{"readings":[' + b",".join([one] * 40_000) + b"]}"
+    assert _peak(body) < len(body)
+    assert len(parse_readings(body).rows) == 40_000
+    many = b'{"readings":[' + b",".join([one] * 200_001) + b"]}"
     with pytest.raises(InvalidArgumentError, match="must be at most 200000"):
         parse_readings(many)
+
+
+@pytest.mark.parametrize(
+    ("head", "part", "tail", "problem"),
+    [
+        (b'{"readings":[', b"[],", b"[]]}", "row 0: must be an object"),
+        (b'{"readings":[{"a":[', b"[],", b"[]]}]}", "value of more than 10000 characters at character 14"),
+        (b'{"sequence":[', b"[],", b"[]]}", "value of more than 10000 characters at character 13"),
+        (b'{"more":[', b"[],", b"[]]}", "more: is not a field"),
+        (b'{"source_id":"', "\N{GRINNING FACE}".encode(), b'"}', "value of more than 10000 characters"),
+        (b'{"readings":', b"[", b"", "row 0: must be an object"),
+        (b'{"readings":[{"a":', b"[", b"", "value of more than 10000 characters|nested too deeply"),
+        (b'{"readings":[{"machine_id":', b"9", b"", "value of more than 10000 characters|too many digits"),
+        (b"", b" ", b"", 'must be {"readings"'),
+        (b'{"readings":[', b" ", b"1]}", "row 0: must be an object"),
+    ],
+)
+def test_hostile_body_takes_no_memory(head: bytes, part: bytes, tail: bytes, problem: str) -> None:
+    """Whatever a body is made of, it is refused without being in memory as objects."""
+    body = head + part * (3 * MB // len(part)) + tail
+    with pytest.raises((InvalidArgumentError, TableError), match=problem):
+        parse_readings(body)
+    assert _peak(body) < MB
+
+
+@pytest.mark.parametrize("space", [" ", "\n" * 20_000, "\t" * 16_370])
+def test_body_is_read_across_blocks(space: str) -> None:
+    """A body means the same wherever the blocks end in which it is decoded, also within a character."""
+    readings = [READING | {"sensor": f"s{number}", "timestamp": f"2026-05-04T12:00:0{number}Z"} for number in range(3)]
+    listed = f",{space}".join(json.dumps(each) for each in readings)
+    for shift in range(10):
+        before = f"{space}{' ' * shift}"
+        name = "\N{SNOWMAN}a\N{GRINNING FACE}"
+        text = f'{before}{{{before}"source_id":{before}"{name}",{space}"readings":[{listed}]}}{space}'
+        body = parse_readings(text.encode())
+        assert body.source_id == name
+        assert body.rows.sensors == ["s0", "s1", "s2"]
+        assert body.rows.timestamps[2] - body.rows.timestamps[0] == 2_000_000
+
+
+def _peak(body: bytes) -> int:
+    """Bytes that the parser takes at most, besides the body."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InvalidArgumentError, TableError):
+            parse_readings(body)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 columns = st.lists(st.floats(allow_infinity=False), min_size=1, max_size=30)
@@ -143,8 +189,18 @@ def test_series_are_written_as_their_model_says(series: list[tuple[str, list[flo
             out |= {"minima": extremes.tolist(), "maxima": extremes.tolist(), "counts": list(range(len(numbers)))}
         found.append(message)
         expected.append(SeriesOut.model_validate(out))
-    text = b"".join(encode_metrics("m", found))
+    parts = list(encode_metrics("m", found))
+    assert all(len(part) >= 65_536 for part in parts[:-1])
+    text = b"".join(parts)
     assert MetricsOut.model_validate_json(text) == MetricsOut(machine_id="m", series=expected)
+
+
+def test_answer_of_many_series_has_few_parts() -> None:
+    """Each part takes a step of the event loop, so that very many short series make no more parts than one long one."""
+    one = np.array([1], "<i8").tobytes()
+    many = [columns_pb2.QueriedColumns(sensor=f"s{number}", timestamps_us=one, values=one) for number in range(5000)]
+    assert len(list(encode_metrics("m", many))) <= 10
+    assert len(json.loads(b"".join(encode_metrics("m", many)))["series"]) == 5000
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60), st.booleans()), max_size=40))

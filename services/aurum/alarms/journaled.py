@@ -4,10 +4,13 @@ The store's order is used because the times in transitions come from different c
 detected and not yet read back are applied on top. Once they are read back, they count at their place in the journal.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 
 from aurum.alarms.lifecycle import Alarm, Transition, apply_transition, has_effect
+
+_MAX_EXAMINED = 100  # alarms, normal or shelved, that are examined to find one to drop
 
 
 def journal_key(transition: Transition) -> str:
@@ -28,6 +31,7 @@ class JournaledAlarms:
         self._by_journal: OrderedDict[str, Alarm] = OrderedDict()  # state by the journal's entries alone
         self._own: dict[str, dict[str, Transition]] = {}  # by alarm and key: detected here and not read back
         self._current: OrderedDict[str, Alarm] = OrderedDict()  # state with own transitions; latest change last
+        self._normal: OrderedDict[str, None] = OrderedDict()  # alarms in state normal, or shelved and otherwise normal
         self._applied_keys: OrderedDict[str, None] = OrderedDict()  # keys of the journal's entries
         self.last_number = 0
 
@@ -94,15 +98,20 @@ class JournaledAlarms:
         for own in self._own.get(alarm_id, {}).values():
             alarm = apply_transition(alarm, own)
         self._current[alarm_id] = alarm
+        if alarm != before or alarm_id not in self._normal:
+            self._normal.pop(alarm_id, None)
+            if alarm.acknowledged and not (alarm.active or alarm.suppressed):
+                self._normal[alarm_id] = None
         if alarm == before:
             return None
         self._current.move_to_end(alarm_id)
         return alarm
 
     def _drop_one(self, now_us: int) -> None:
-        normal = next((alarm_id for alarm_id, alarm in self._current.items() if alarm.state(now_us) == "normal"), None)
+        candidates = itertools.islice(self._normal, _MAX_EXAMINED)
+        normal = next((alarm_id for alarm_id in candidates if self._current[alarm_id].state(now_us) == "normal"), None)
         alarm_id = normal if normal is not None else next(iter(self._current))
-        for alarms in (self._current, self._by_journal, self._own):
+        for alarms in (self._current, self._by_journal, self._own, self._normal):
             alarms.pop(alarm_id, None)
 
 

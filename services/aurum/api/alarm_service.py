@@ -33,7 +33,7 @@ EVENT_KIND = "alarm"
 _RETRY_SECONDS = 3.0  # between rounds while the store is unreachable
 _ROUND_SECONDS = 1.0  # between rounds of evaluation
 _FULL_ROUND = 5  # every fifth round also evaluates waiting conditions of machines that have not changed
-_MACHINES_PER_SLICE = 200  # that are evaluated before the event loop gets control
+_PER_SLICE = 200  # machines or entries of the journal that are handled before the event loop gets control
 _JOURNAL_ROUND = 2  # every second round reads the journal
 _MAX_ALARMS = 20_000  # kept in memory; alarms in state normal are dropped first
 _MAX_PENDING = 10_000  # unwritten transitions; beyond this the oldest are dropped
@@ -203,7 +203,9 @@ class AlarmService:
     async def _read_journal(self) -> None:
         """Reads the journal's new entries since the last read, at most the newest _MAX_READ."""
         events = await self._ingestion.list_events_after(EVENT_KIND, self._alarms.last_number, _MAX_READ)
-        for event in events:
+        for count, event in enumerate(events, start=1):
+            if count % _PER_SLICE == 0:
+                await asyncio.sleep(0)  # lets the event loop handle requests
             transition = alarm_journal.decode(event.content, f"{event.id} at {event.at_us}")
             if transition is None:
                 continue
@@ -231,7 +233,7 @@ class AlarmService:
                 observation = _observe(view, self._now())
                 for condition in conditions:
                     self._evaluate_condition(view.machine.machine_id, condition, observation)
-            if number % _MACHINES_PER_SLICE == 0:
+            if number % _PER_SLICE == 0:
                 await asyncio.sleep(0)  # lets the event loop handle requests
 
     def _evaluate_condition(self, machine_id: str, condition: RuleCondition, observation: Observation) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from aurum.api.access_control import AccessControl
+from aurum.api.accounting.budget import AccountBudget
 from aurum.api.accounting.today import TodayAccounts
 from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
@@ -49,6 +50,7 @@ class ApiContext:
         accounting_plan: The accounting plan.
         emission_factors: Emission factors.
         today_accounts: The accounts of the present day.
+        account_budget: The budget for the memory of accounts.
         cost_table: The table of maintenance costs.
         access_control: Authenticates and authorizes callers.
         ended_sessions: Sessions that were signed out.
@@ -72,6 +74,7 @@ class ApiContext:
     accounting_plan: AccountingPlan
     emission_factors: EmissionFactors
     today_accounts: TodayAccounts
+    account_budget: AccountBudget
     cost_table: CostTable
     access_control: AccessControl
     ended_sessions: EndedSessions

@@ -39,7 +39,7 @@ class EmissionFactors:
     async def factors_for(
         self, zone: str, method: Method, first: int, count: int
     ) -> tuple[list[EmissionFactor], str | None]:
-        """Returns a factor for each hour, and a note if a provider failed.
+        """Returns a factor for each hour, and a note if a provider failed and the others lack an hour.
 
         Args:
             zone: The grid zone.
@@ -60,8 +60,10 @@ class EmissionFactors:
                     problem = f"hourly factors of zone {zone} are unavailable: {error}"
                     continue
                 by_hour = {**provided, **by_hour}
+        hours = range(first, first + count)
+        if by_hour.keys() >= set(hours):
+            problem = None
         try:
-            hours = range(first, first + count)
             return [by_hour.get(hour) or self.table.factor_for(zone, method, hour) for hour in hours], problem
         except FactorError as error:
             raise InvalidArgumentError.of("site", str(error)) from error

@@ -46,13 +46,15 @@ logger = logging.getLogger("aurum.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _UNLOGGED = frozenset(PROBES)  # probes and scrapes are counted, but not logged
 _EXEMPT = _UNLOGGED | {"/health", "/api/events"}  # from admission; event streams have a limit of their own
+_READINGS_PATH = "/api/readings"
 # Paths whose POST has the class of the method that it calls
 _WRITES = {
-    "/api/readings": METHODS[f"/{INGESTION_SERVICE}/Write"],
+    _READINGS_PATH: METHODS[f"/{INGESTION_SERVICE}/Write"],
     "/api/machines": METHODS[f"/{INGESTION_SERVICE}/RegisterMachine"],
 }
 _CLIENT_GONE = http_status("CANCELLED")
 _OVERLOAD = frozenset(map(http_status, OVERLOAD_OF_SELF))
+_MAX_OTHER_BODY_BYTES = 262_144  # of bodies without readings; they are parsed as a whole on the event loop
 # Closing a connection while a body is still arriving resets it, and the client loses the answer. Therefore the rest of
 # a refused body is read and discarded, up to these limits.
 _LINGER_SECONDS = 2.0
@@ -78,7 +80,7 @@ class RequestMiddleware:
 
         Args:
             app: The wrapped application.
-            max_body_bytes: Largest allowed body.
+            max_body_bytes: Largest allowed body of readings; other bodies have a lower limit.
             admission: The limit on concurrent requests.
             faults: Faults to inject.
             health: Tells when the service is draining.
@@ -105,12 +107,16 @@ class RequestMiddleware:
         request_id = stated if _REQUEST_ID.fullmatch(stated) else uuid.uuid4().hex
         token = set_request_context(request_id=request_id)
         started = time.perf_counter()
+        max_body_bytes = self._max_body_bytes
+        if scope["path"] != _READINGS_PATH:
+            max_body_bytes = min(max_body_bytes, _MAX_OTHER_BODY_BYTES)
         exchange = _Exchange(
             headers,
             receive,
             send,
             request_id,
-            max_body_bytes=self._max_body_bytes,
+            max_body_bytes=max_body_bytes,
+            max_discarded_bytes=_LINGER_BODIES * self._max_body_bytes,
             closing=self._health.draining,
         )
         metrics.http_requests_in_progress.inc()
@@ -152,8 +158,8 @@ class RequestMiddleware:
 
     async def _handle(self, scope: Scope, headers: Headers, exchange: "_Exchange") -> None:
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self._max_body_bytes:
-            error = BodyTooLargeError(self._max_body_bytes)
+        if length.isdigit() and int(length) > exchange.max_body_bytes:
+            error = BodyTooLargeError(exchange.max_body_bytes)
             await problem_response(413, error.detail)(scope, exchange.receive, exchange.send)
             return
         if scope["path"] in _EXEMPT:
@@ -194,21 +200,32 @@ class _Exchange:
     """One request and its answer.
 
     Attributes:
+        max_body_bytes: Largest allowed body.
         status: Status of the answer; None before it has started.
         received: Received bytes of the body.
         delay: Seconds of delay before each part of the answer, by an injected fault.
     """
 
     def __init__(
-        self, headers: Headers, receive: Receive, send: Send, request_id: str, *, max_body_bytes: int, closing: bool
+        self,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        *,
+        max_body_bytes: int,
+        max_discarded_bytes: int,
+        closing: bool,
     ) -> None:
+        """Wraps the channels of a request. max_discarded_bytes: Bytes of a refused body after which reading stops."""
+        self.max_body_bytes = max_body_bytes
         self.status: int | None = None
         self.received = 0
         self.delay = 0.0
         self._receive = receive
         self._send = send
         self._request_id = request_id
-        self._max_body_bytes = max_body_bytes
+        self._max_discarded_bytes = max_discarded_bytes
         self._closing = closing
         self._encrypted = headers.get("x-forwarded-proto") == "https"  # TLS terminates in front of the API
         self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
@@ -234,8 +251,8 @@ class _Exchange:
             return {"type": "http.disconnect"}
         message = await self._receive()
         self.received += len(message.get("body", b""))
-        if self.received > self._max_body_bytes:
-            raise BodyTooLargeError(self._max_body_bytes)
+        if self.received > self.max_body_bytes:
+            raise BodyTooLargeError(self.max_body_bytes)
         if self._budget is not None and self.received > self._reserved:
             self._reserve(self.received - self._reserved)  # a body without Content-Length
         if not message.get("more_body", False):
@@ -285,7 +302,7 @@ class _Exchange:
         """Reads the rest of a refused body, within limits, so that the client can finish and read the answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
-                while self.received < _LINGER_BODIES * self._max_body_bytes:
+                while self.received < self._max_discarded_bytes:
                     message = await self._receive()
                     self.received += len(message.get("body", b""))
                     if not message.get("more_body", False):

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_AFTER = 1  # seconds, if the error names none
 _MAX_ERRORS = 20  # invalid fields in one answer
+_MAX_FIELD_NAME = 200  # characters of the name of an invalid field
 
 
 class ProblemOut(BaseModel):
@@ -48,7 +49,7 @@ class BodyTooLargeError(HTTPException):
     """A request's body is larger than allowed."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(413, f"the body exceeds {limit} bytes (AURUM_API_MAX_BODY_BYTES)")
+        super().__init__(413, f"the body exceeds {limit} bytes, the limit of this route")
 
 
 def problem_response(
@@ -125,8 +126,8 @@ def install(app: FastAPI) -> None:
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
         metrics.track_error("INVALID_ARGUMENT")
         errors = [
-            {"field": ".".join(str(part) for part in mistake["loc"]), "detail": mistake["msg"]}
-            for mistake in error.errors()
+            {"field": ".".join(str(part) for part in mistake["loc"])[:_MAX_FIELD_NAME], "detail": mistake["msg"]}
+            for mistake in error.errors()[:_MAX_ERRORS]
         ]
         first = errors[0] if errors else {"field": "request", "detail": "is not valid"}
         return problem_response(422, f"{first['field']}: {first['detail']}", kind="invalid-argument", errors=errors)

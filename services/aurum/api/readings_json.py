@@ -1,17 +1,16 @@
-"""Parses a JSON body of readings into columns, without building an object for each reading."""
+"""Parses a JSON body of readings into columns, one reading at a time."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from aurum.api.json_stream import JsonError, JsonStream
 from aurum.readings.batch import MAX_READINGS, MAX_SEQUENCE
 from aurum.readings.tables import Rows, TableError, parse_timestamp, timestamp_from_number
 from aurum.runtime.errors import InvalidArgumentError
 
 _FIELDS = ("machine_id", "sensor", "timestamp", "value")
-_BODY_FIELDS = frozenset({"source_id", "sequence", "readings"})
-_COLLECTED = object()  # replaces a reading in the parsed body once its values are in the columns
+_MAX_VALUE_CHARACTERS = 10_000  # of a reading, or of another field; valid names, escaped, have less than 2,000
 
 
 @dataclass(slots=True)
@@ -23,42 +22,55 @@ class ReadingsBody:
     rows: Rows
 
 
-def parse_readings(body: bytes) -> ReadingsBody:
-    """Parses a JSON body of readings.
+def parse_readings(body: bytes | bytearray) -> ReadingsBody:
+    """Parses a JSON body of readings up to the first mistake.
 
     Raises:
-        TableError: A reading is invalid. The error names the row and field of the first mistake.
+        TableError: A reading is invalid. The error names its row and field.
         InvalidArgumentError: The body itself is invalid.
     """
-    collector = _ReadingsCollector()
+    stream = JsonStream(body, _MAX_VALUE_CHARACTERS, tuple)
     try:
-        content: Any = json.loads(body, object_pairs_hook=collector.collect)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError.of("body", f"is not JSON: {error}") from error
-    except ValueError as error:  # Python refuses integers with more than 4,300 digits
-        raise InvalidArgumentError.of("body", "has a number with too many digits") from error
-    except RecursionError as error:
-        raise InvalidArgumentError.of("body", "is nested too deeply") from error
-    if not isinstance(content, dict):
-        raise InvalidArgumentError.of("readings" if content is _COLLECTED else "body", 'must be {"readings": […]}')
-    if unknown := sorted(content.keys() - _BODY_FIELDS):
-        raise InvalidArgumentError.of(unknown[0][:40], "is not a field of this request")
-    _check_readings(content["readings"], collector)
-    return ReadingsBody(
-        _check_source_id(content.get("source_id")), _check_sequence(content.get("sequence")), collector.rows
-    )
+        return _parse_body(stream)
+    except JsonError as error:
+        raise InvalidArgumentError.of("body", f"is invalid JSON: {error}") from error
 
 
-def _check_readings(readings: Any, collector: "_ReadingsCollector") -> None:
-    if not isinstance(readings, list):
+def _parse_body(stream: JsonStream) -> ReadingsBody:
+    if stream.peek() != "{":
+        raise InvalidArgumentError.of("body", 'must be {"readings": […]}')
+    content: dict[str, Any] = {}
+    for name in stream.members():
+        if name in content:
+            raise InvalidArgumentError.of("body", "has a duplicate field")
+        match name:
+            case "source_id":
+                content[name] = _check_source_id(stream.value())
+            case "sequence":
+                content[name] = _check_sequence(stream.value())
+            case "readings":
+                content[name] = _parse_readings(stream)
+            case _:
+                raise InvalidArgumentError.of(name[:40], "is not a field of this request")
+    stream.end()
+    if "readings" not in content:
+        raise InvalidArgumentError.of("readings", "is missing")
+    return ReadingsBody(content.get("source_id"), content.get("sequence"), content["readings"])
+
+
+def _parse_readings(stream: JsonStream) -> Rows:
+    if stream.peek() != "[":
         raise InvalidArgumentError.of("readings", "must be a list")
-    invalid = next((row for row, reading in enumerate(readings) if reading is not _COLLECTED), None)
-    if collector.problem is not None and (invalid is None or collector.problem.row <= invalid):
-        raise collector.problem
-    if invalid is not None:
-        raise TableError(invalid, "", "must be an object with machine_id, sensor, timestamp and value")
-    if not readings:
+    collector = _ReadingsCollector()
+    for row, _ in enumerate(stream.elements()):
+        if row == MAX_READINGS:
+            raise InvalidArgumentError.of("readings", f"must be at most {MAX_READINGS}; send several requests")
+        if stream.peek() != "{":
+            raise TableError(row, "", "must be an object with machine_id, sensor, timestamp and value")
+        collector.add_reading(row, stream.value())
+    if not len(collector.rows):
         raise InvalidArgumentError.of("readings", "at least one reading is required")
+    return collector.rows
 
 
 def _check_source_id(value: Any) -> str | None:
@@ -77,33 +89,16 @@ def _check_sequence(value: Any) -> int | None:
 
 @dataclass(slots=True)
 class _ReadingsCollector:
-    """Collects the readings of a body while it is parsed, and the first mistake in them."""
+    """Collects the readings of a body."""
 
     rows: Rows = field(default_factory=Rows)
-    problem: TableError | None = None
-    count: int = 0
     names: dict[str, str] = field(default_factory=dict)  # interned names, to save memory
 
-    def collect(self, pairs: list[tuple[str, Any]]) -> Any:
+    def add_reading(self, row: int, pairs: tuple[tuple[str, Any], ...]) -> None:
+        """Adds a reading, given by the fields of its object. Raises TableError."""
         content = dict(pairs)
-        if "readings" in content:
-            if len(content) < len(pairs):
-                raise InvalidArgumentError.of("body", "has a duplicate field")
-            return content
-        row = self.count
-        self.count += 1
-        if self.count > MAX_READINGS:
-            raise InvalidArgumentError.of("readings", f"must be at most {MAX_READINGS}; send several requests")
-        if self.problem is None:
-            try:
-                if len(content) < len(pairs):
-                    raise TableError(row, "", "has a duplicate field")
-                self._append(row, content)
-            except TableError as error:
-                self.problem = error
-        return _COLLECTED
-
-    def _append(self, row: int, content: dict[str, Any]) -> None:
+        if len(content) < len(pairs):
+            raise TableError(row, "", "has a duplicate field")
         for name in _FIELDS:
             if name not in content:
                 raise TableError(row, name, "is missing")

@@ -15,15 +15,28 @@ from aurum.readings.transport.query_columns import decode_columns, decode_floats
 from aurum.v1 import columns_pb2
 
 _PART_READINGS = 10_000
+_MIN_PART_BYTES = 65_536  # of each part but the last
 
 
 def encode_metrics(machine_id: str, series: Sequence[columns_pb2.QueriedColumns]) -> Iterator[bytes]:
-    """Yields the parts of the JSON that the schema MetricsOut describes.
+    """Yields the JSON that the schema MetricsOut describes, in parts.
+
+    Small parts are joined, since sending a part takes a step of the event loop.
 
     Args:
         machine_id: The machine.
         series: The series of the machine.
     """
+    buffer = bytearray()
+    for part in _encode(machine_id, series):
+        buffer += part
+        if len(buffer) >= _MIN_PART_BYTES:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer)
+
+
+def _encode(machine_id: str, series: Sequence[columns_pb2.QueriedColumns]) -> Iterator[bytes]:
     yield f'{{"machine_id":{json.dumps(machine_id)},"series":['.encode()
     for number, (column, times, values) in enumerate(decode_columns(series)):
         yield f'{"," if number else ""}{{"sensor":{json.dumps(column.sensor)},"timestamps":['.encode()

@@ -9,6 +9,7 @@ from aurum import __version__
 from aurum.alarms.rules import AlarmRulesError, load_rules
 from aurum.api import problems
 from aurum.api.access_control_factory import build_access_control
+from aurum.api.accounting.budget import AccountBudget
 from aurum.api.accounting.today import TodayAccounts
 from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
@@ -129,6 +130,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     admission = service.policies.admission()
     platform_view = PlatformView(service.overview, admin_servers, service.spans)
     factors = load_emission_factors(service)
+    account_budget = AccountBudget()
     context = ApiContext(
         settings=settings,
         health=service.health,
@@ -143,7 +145,8 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         platform_view=platform_view,
         accounting_plan=plan,
         emission_factors=factors,
-        today_accounts=TodayAccounts(ingestion, plan, factors, _accounted(settings)),
+        today_accounts=TodayAccounts(ingestion, plan, factors, account_budget, _accounted(settings)),
+        account_budget=account_budget,
         cost_table=costs,
         access_control=build_access_control(service, ended_sessions),
         ended_sessions=ended_sessions,

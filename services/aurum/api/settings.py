@@ -23,7 +23,7 @@ class ApiSettings(Settings):
         ge=1_000_000,
         description="Maximum bytes of request bodies in memory at a time. One caller may use half of them.",
     )
-    api_max_body_bytes: int = Field(16_000_000, ge=1024, description="Maximum size of a request body, in bytes.")
+    api_max_body_bytes: int = Field(16_000_000, ge=1024, description="Maximum size of a body of readings, in bytes.")
     api_head_timeout: float = Field(
         10.0, gt=0, le=600, description="Timeout for the request line and headers, in seconds."
     )

@@ -13,6 +13,7 @@ from aurum.edge.spool import Spool, SpoolOptions
 from aurum.readings import metrics
 from aurum.readings.batch import decode
 from aurum.readings.transport.ingest_stream import BatchServicer, Written, add_ingestion_service
+from aurum.readings.transport.query_columns import query_method
 from aurum.readings.transport.uplink import Uplink
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP, Dependency
@@ -46,6 +47,7 @@ class EdgeServicer(BatchServicer):
         self._upstream = upstream
         self._sources = sources
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(upstream.channel)
+        self._query = query_method(upstream.channel)
 
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
@@ -95,10 +97,10 @@ class EdgeServicer(BatchServicer):
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
-    ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:
+    ) -> AsyncGenerator[Any]:
         """Yields readings of machines of the caller from ingestion."""
         require_machines(request.machine_ids)
-        for response in await self._upstream.stream(self._stub.Query, request):
+        async for response in self._upstream.relay(self._query, request):
             yield response
 
     async def Watch(  # noqa: N802

@@ -129,8 +129,8 @@ class Spool:
         self._backlog_through = (
             self._log.next_id - 1 if options.live_first else 0
         )  # ids up to this one belong to the backlog
-        # Unacknowledged batches of the live lane: id and monotonic time of arrival
-        self._live_batches: collections.deque[tuple[int, float]] = collections.deque()
+        # Unacknowledged batches of the live lane: id → monotonic time of arrival
+        self._live_batches: collections.OrderedDict[int, float] = collections.OrderedDict()
         self._queued_bytes = 0
         self._sources: collections.OrderedDict[str, _SourceState] = collections.OrderedDict()
         self._dead_letters = DeadLetters(dead_letter_folder(options.folder), options.dead_letter_bytes)
@@ -284,7 +284,7 @@ class Spool:
 
         Waits while the live lane is behind, and as long as the drain rate requires.
         """
-        while self._live_batches and self._clock() - self._live_batches[0][1] > _MAX_LIVE_LAG and self._backlog_through:
+        while self._live_lag > _MAX_LIVE_LAG and self._backlog_through:
             self._move_live_to_backlog()
             await asyncio.sleep(0.02)
         batches = await self._read_waiting(max(last, self._done_through), self._backlog_through, max_batches)
@@ -331,6 +331,11 @@ class Spool:
         return self._writer
 
     @property
+    def _live_lag(self) -> float:
+        """The seconds that the oldest unacknowledged batch of the live lane has waited; 0 without any."""
+        return self._clock() - next(iter(self._live_batches.values())) if self._live_batches else 0.0
+
+    @property
     def _done_through(self) -> int:
         """The id up to which all batches are acknowledged or dropped."""
         return self._acked[0][1]
@@ -365,9 +370,8 @@ class Spool:
 
     def _move_live_to_backlog(self) -> None:
         """Moves the live lane's batches to the backlog if the oldest could not be sent in time."""
-        late = self._live_batches and self._clock() - self._live_batches[0][1] > _LIVE_SECONDS
-        if self._options.live_first and late and len(self._acked) < _MAX_RANGES:
-            self._backlog_through = self._live_batches[-1][0]
+        if self._options.live_first and self._live_lag > _LIVE_SECONDS and len(self._acked) < _MAX_RANGES:
+            self._backlog_through = next(reversed(self._live_batches))
             self._live_batches.clear()
             self.backlog.arrival_signal.notify()
 
@@ -376,14 +380,10 @@ class Spool:
         for id_ in ids:
             if not sequence_ranges.contains(self._acked, id_):
                 sequence_ranges.record(self._acked, id_)
+                self._live_batches.pop(id_, None)
                 newly_done += 1
-        self._count_done(newly_done)
-        return newly_done
-
-    def _count_done(self, newly_done: int) -> None:
         self._waiting -= newly_done
-        while self._live_batches and sequence_ranges.contains(self._acked, self._live_batches[0][0]):
-            self._live_batches.popleft()
+        return newly_done
 
     def _drop(self, ids: Sequence[int], reason: str) -> int:
         dropped = self._mark_done(ids)
@@ -399,7 +399,10 @@ class Spool:
         dropped = len(ids) - already_done
         if dropped:
             sequence_ranges.record(self._acked, first, last)
-            self._count_done(dropped)
+            self._waiting -= dropped
+            for id_ in [*itertools.takewhile(lambda each: each <= last, self._live_batches)]:
+                if id_ >= first:
+                    del self._live_batches[id_]
             metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
         return dropped
 
@@ -429,7 +432,7 @@ class Spool:
             return Written(0, batch.readings)
         self._waiting += 1
         if self._options.live_first and id_ > self._backlog_through:
-            self._live_batches.append((id_, self._clock()))
+            self._live_batches[id_] = self._clock()
             if len(self._live_batches) > _MAX_LIVE:
                 self._move_live_to_backlog()
         metrics.edge_spool_accepted_total.inc()
@@ -453,7 +456,7 @@ class Spool:
         self._update_size_gauges()
         self._samples.append((self._clock(), self._waiting_bytes))
         metrics.edge_spool_seconds_until_full.set(self.seconds_until_full())
-        metrics.edge_spool_live_lag_seconds.set(self._clock() - self._live_batches[0][1] if self._live_batches else 0.0)
+        metrics.edge_spool_live_lag_seconds.set(self._live_lag)
 
     # On the thread of the log
 

@@ -133,6 +133,14 @@ class GovernedStore:
             "read", lambda: self._store.read(machine_id, sensor, start_us, end_us, points=points, last=last)
         )
 
+    async def read_several(
+        self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Returns readings of the first of several series; see Store.read_several."""
+        return await self._call(
+            "read", lambda: self._store.read_several(machine_id, sensors, start_us, end_us, points=points, last=last)
+        )
+
     async def _call(self, operation: StoreOperation, call: Callable[[], Awaitable[T]], *, idempotent: bool = True) -> T:
         """Calls the store under the policy of an operation. Raises AurumError."""
 

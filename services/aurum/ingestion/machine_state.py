@@ -59,6 +59,7 @@ class MachineState:
                 ingestion_pb2.SensorState(sensor=sensor, timestamp_us=at, value=value)
                 for sensor, (at, value) in (sorted(self.sensors.items()) if sensors else ())
             ],
+            sensor_count=len(self.sensors),
         )
 
 

@@ -108,7 +108,7 @@ def read_merged(
 
     Of readings at the same time, the one with the highest rank counts.
     """
-    ordered = sorted(pieces, key=lambda piece: (piece.rank, piece.start_us))
+    ordered = sorted(pieces, key=lambda piece: (piece.rank, piece.start_us)) if len(pieces) > 1 else pieces
     loaded = source.load(ordered)
     if all(segment.ranks is None for segment in loaded):
         timestamps, values = merge_parts([segment[:2] for segment in loaded])

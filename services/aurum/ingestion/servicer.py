@@ -1,9 +1,10 @@
 """Implements the gRPC IngestionService with a store and the state of the machines."""
 
 import asyncio
+import itertools
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
 from typing import Any
 
 from aurum.ingestion import metrics
@@ -37,10 +38,11 @@ _NAME_LENGTH = 64
 _PAGE = 100  # machines or events in an answer by default
 _PAGE_BYTES = 1_000_000  # bytes of machines or events after which a message is full
 _MAX_MACHINES_OF_QUERY = 1000
+_MAX_SENSORS_OF_QUERY = 10_000
 _MAX_POINTS = 100_000
 _MOST_READINGS = 10_000_000  # in one answer
-_SENSORS_AT_ONCE = 32  # of a machine, read concurrently
-_READS_AT_ONCE = 8  # series read from the store at a time, over all callers
+_SENSORS_AT_ONCE = 64  # of a machine, read at once
+_READS_AT_ONCE = 8  # reads of the store at a time, over all callers
 _EVENT_BYTES = 16_384
 _EVENT_OVERHEAD = 300  # bytes of an event besides its content, at most
 _DIGITS = 19  # of a time in a page token
@@ -84,15 +86,17 @@ class IngestionServicer(BatchServicer):
         require_machines(request.machine_ids)
         states = [await self._find_state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
-        requested = [(state, _requested_sensors(state, request)) for state in states]
-        _check_series(sum(len(sensors) for _, sensors in requested), request.last)
-        for state, wanted in sorted(requested, key=lambda each: each[0].record.machine_id):
-            for start in range(0, len(wanted), _SENSORS_AT_ONCE):
-                for sensor, points in await self._read_points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
-                    answer.add_series(state.record.machine_id, sensor, points)
-                    if answer.full:
-                        yield answer.take_message()
-                        await asyncio.sleep(0)  # gives other tasks a turn during a long answer
+        only = set(request.sensors)
+        _check_series(
+            sum(len(only & state.sensors.keys() if only else state.sensors) for state in states), request.last
+        )
+        for state in sorted(states, key=lambda each: each.record.machine_id):
+            wanted = sorted(only & state.sensors.keys() if only else state.sensors)
+            async for sensor, points in self._read_points(state, wanted, request):
+                answer.add_series(state.record.machine_id, sensor, points)
+                if answer.full:
+                    yield answer.take_message()
+                    await asyncio.sleep(0)  # gives other tasks a turn during a long answer
         if (rest := answer.take_message()) is not None:
             yield rest
 
@@ -140,7 +144,8 @@ class IngestionServicer(BatchServicer):
     ) -> ingestion_pb2.GetMachineResponse:
         """Returns the state of a machine."""
         require_machines([request.machine_id])
-        return ingestion_pb2.GetMachineResponse(machine=(await self._find_state(request.machine_id)).message())
+        state = await self._find_state(request.machine_id)
+        return ingestion_pb2.GetMachineResponse(machine=state.message(sensors=not request.omit_sensors))
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
@@ -298,57 +303,74 @@ class IngestionServicer(BatchServicer):
                 self._machines.apply_change(change)
 
     async def _read_points(
-        self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
-    ) -> list[tuple[str, Points]]:
-        """Returns the requested readings of some sensors of a machine.
+        self, state: MachineState, sensors: Sequence[str], request: ingestion_pb2.QueryRequest
+    ) -> AsyncGenerator[tuple[str, Points]]:
+        """Yields the requested readings of some sensors of a machine, in their order.
 
-        They come from memory where possible, and otherwise from the store, with concurrent reads.
+        They come from memory where possible, and otherwise from the store, a few sensors at a time.
         """
         start = request.start_us or state.first_seen_us
         newest = max(state.last_seen_us, now_us()) if self._store.shared else state.last_seen_us
         end = request.end_us or newest + 1
-        if end <= start:
-            return []
-        points_by_sensor: dict[str, Points | None] = {}
-        for sensor in sensors:
-            held = self._machines.cached_readings(state, sensor, start, end, request.last)
-            points_by_sensor[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
-        missing = [sensor for sensor, points in points_by_sensor.items() if points is None]
-        if missing:
-            reading = (self._read_stored(state, sensor, start, end, request) for sensor in missing)
-            points_by_sensor.update(zip(missing, await asyncio.gather(*reading), strict=True))
-        return [(sensor, points) for sensor, points in points_by_sensor.items() if points is not None]
+        at = 0
+        while at < len(sensors) and start < end:
+            points_by_sensor: dict[str, Points] = {}
+            some = sensors[at : at + _SENSORS_AT_ONCE]
+            for sensor in some:
+                held = self._machines.cached_readings(state, sensor, start, end, request.last)
+                if held is not None:
+                    points_by_sensor[sensor] = reduce_points(*held, start, end, request.points)
+            if missing := [sensor for sensor in some if sensor not in points_by_sensor]:
+                stored = await self._read_stored(state, missing, start, end, request)
+                points_by_sensor.update(zip(missing, stored, strict=False))
+            for sensor in itertools.takewhile(points_by_sensor.__contains__, some):
+                yield sensor, points_by_sensor.pop(sensor)
+                at += 1
 
     async def _read_stored(
-        self, state: MachineState, sensor: str, start: int, end: int, request: ingestion_pb2.QueryRequest
-    ) -> Points:
-        """Reads a series from the store, and keeps the result in its tail if it reaches up to the present."""
-        tail = self._machines.tail(state, sensor)
-        if tail is None or end <= state.last_seen_us:
-            return await self._read_from_store(state, sensor, start, end, points=request.points, last=request.last)
-        late = tail.late  # the result is kept in the tail, so that the next such query is answered from memory
-        if not request.last and self._machines.extend_tail(state, tail, start):
-            most = tail.capacity
-            points = await self._read_from_store(state, sensor, start, end, last=most)
-            _extend_tail(tail, points, late, start, most)
-            if len(points.timestamps) < most:
-                return reduce_points(points.timestamps, points.values, start, end, request.points)
-        points = await self._read_from_store(state, sensor, start, end, points=request.points, last=request.last)
-        if points.counts is None:
-            _extend_tail(tail, points, late, start, request.last)
-        return points
+        self, state: MachineState, sensors: Sequence[str], start: int, end: int, request: ingestion_pb2.QueryRequest
+    ) -> list[Points]:
+        """Reads the first of some series from the store: at least one.
+
+        Readings up to the present are kept in the tails, so that the next such query is answered from memory.
+        """
+        is_present = end > state.last_seen_us
+        tails = {sensor: tail for sensor in sensors if is_present and (tail := self._machines.tail(state, sensor))}
+        late = {sensor: tail.late for sensor, tail in tails.items()}
+        most = 0 if request.last else self._extended_capacity(state, tails.get(sensors[0]), start)
+        if most:
+            alike = [
+                *itertools.takewhile(
+                    lambda each: self._extended_capacity(state, tails.get(each), start) == most, sensors
+                )
+            ]
+            answer: list[Points] = []
+            stored = await self._read_from_store(state, alike, start, end, last=most)
+            for sensor, points in zip(alike, stored, strict=False):
+                _extend_tail(tails[sensor], points, late[sensor], start, most)
+                if len(points.timestamps) == most:
+                    break  # there are more, which are read without the tail
+                answer.append(reduce_points(points.timestamps, points.values, start, end, request.points))
+            if answer:
+                return answer
+            sensors = sensors[:1]
+        answer = await self._read_from_store(state, sensors, start, end, points=request.points, last=request.last)
+        for sensor, points in zip(sensors, answer, strict=False):
+            if points.counts is None and sensor in tails:
+                _extend_tail(tails[sensor], points, late[sensor], start, request.last)
+        return answer
+
+    def _extended_capacity(self, state: MachineState, tail: CachedSeries | None, start: int) -> int:
+        """Enlarges a tail for all readings from `start` on. Returns its capacity, or 0 if there is no room for them."""
+        return tail.capacity if tail is not None and self._machines.extend_tail(state, tail, start) else 0
 
     async def _read_from_store(
-        self, state: MachineState, sensor: str, start: int, end: int, *, points: int = 0, last: int = 0
-    ) -> Points:
-        """Reads a series from the store. The number of concurrent reads is limited."""
+        self, state: MachineState, sensors: Sequence[str], start: int, end: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Reads the first of some series from the store. The number of concurrent reads is limited."""
         async with self._reading:
-            return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
-
-
-def _requested_sensors(state: MachineState, request: ingestion_pb2.QueryRequest) -> list[str]:
-    """Returns the requested sensors of a machine that have readings, sorted; all of them if none is named."""
-    return sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
+            machine_id = state.record.machine_id
+            return await self._store.read_several(machine_id, sensors, start, end, points=points, last=last)
 
 
 def _check_query(request: ingestion_pb2.QueryRequest) -> None:
@@ -360,6 +382,8 @@ def _check_query(request: ingestion_pb2.QueryRequest) -> None:
             raise InvalidArgumentError.of(field, f"must be at most {_MAX_POINTS}")
     if request.start_us < 0 or request.end_us < 0 or 0 < request.end_us <= request.start_us:
         raise InvalidArgumentError.of("end_us", "must be after start_us")
+    if len(request.sensors) > _MAX_SENSORS_OF_QUERY:
+        raise InvalidArgumentError.of("sensors", f"must name at most {_MAX_SENSORS_OF_QUERY} sensors")
 
 
 def _check_series(series: int, last: int) -> None:

@@ -17,6 +17,7 @@ HOUSEKEEPING = 1.0  # seconds between two rounds of housekeeping
 EVENT_MEMORY_US = 90 * DAY_US  # how long events are kept
 KEPT_KINDS = frozenset({"maintenance"})  # kinds of events that are kept for ever
 MOST_RANKED = 200  # segments with several ranks that are searched for the sources of a machine
+READ_AT_ONCE = 200_000  # readings of several series after which no further series is read
 MAX_RAW = 500_000  # readings of one series in one answer; more must be reduced
 
 
@@ -204,3 +205,8 @@ class Store(Protocol):
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
         """Returns readings in [start_us, end_us), sorted. See QueryRequest for points and last."""
+
+    async def read_several(
+        self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Returns what `read` does, for the first of these sensors: at least one, and as many as are read at once."""

@@ -138,18 +138,21 @@ class Report:
 
     @classmethod
     def from_response(cls, answer: Mapping[str, Any], at: float) -> "Report":
-        """Converts a pod's response to /policy. Raises KeyError or TypeError if it is invalid."""
-        refused = answer.get("refused") or {}
-        return cls(
-            at,
-            None,
-            answer["policy"]["hash"],
-            answer["policy"]["generation"],
-            frozenset((source["uid"], source["generation"]) for source in answer.get("sources", ())),
-            refused.get("reason"),
-            refused.get("generation"),
-            {each["target"]: {"calls": each["calls"], **each["decisions"]} for each in answer.get("shadows", ())},
-        )
+        """Converts a pod's response to /policy. Raises ValueError if it is invalid."""
+        try:
+            refused = answer.get("refused") or {}
+            return cls(
+                at,
+                None,
+                answer["policy"]["hash"],
+                answer["policy"]["generation"],
+                frozenset((source["uid"], source["generation"]) for source in answer.get("sources", ())),
+                refused.get("reason"),
+                refused.get("generation"),
+                {each["target"]: {"calls": each["calls"], **each["decisions"]} for each in answer.get("shadows", ())},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no policy state: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,8 @@ class PodPoller:
             report = Report.from_response(await self._pods.get_json("/policy", at=pod.address), self._clock())
         except AurumError as error:
             report = Report(self._clock(), f"does not answer: {error.message}"[:_MAX_REASON])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            report = Report(self._clock(), f"does not answer as it should: {error!r}"[:_MAX_REASON])
+        except ValueError as error:
+            report = Report(self._clock(), f"does not answer as it should: {error}"[:_MAX_REASON])
         poll = self._polls.get(pod.uid)
         if poll is None:
             return  # it has disappeared meanwhile

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from aurum.runtime.errors import AurumError, InvalidArgumentError
+from aurum.runtime.grpc.wire import has_more_fields
 from aurum.v1 import columns_pb2, ingestion_pb2
 
 Timestamps = npt.NDArray[np.int64]
@@ -26,6 +27,9 @@ MAX_READINGS = 200_000  # per batch
 MAX_SERIES = 20_000  # per batch
 MAX_SEQUENCE = 2**62  # per source
 SINGLE_BATCH_PREFIX = "key/"  # of source ids that send one batch, such as those of requests with an Idempotency-Key
+_MAX_REQUEST_BYTES = 8_000_000  # more than a batch of MAX_READINGS and MAX_SERIES with the longest names has
+_MAX_UNCOUNTED = 1_000_000  # bytes of a message up to which it is parsed before its fields are counted
+_MAX_OTHER_FIELDS = 100  # fields of a batch besides its series, which has 3
 _MAX_TRACEPARENT = 100
 _MAX_REPORTED = 200  # characters of an invalid source id that are reported
 MAX_OWNER = 500  # characters of the name of a source's owner
@@ -130,9 +134,13 @@ def source_id_problem(source_id: str) -> str | None:
 
 def parse_request(data: bytes) -> columns_pb2.BatchRequest:
     """Parses an IngestRequest or WriteRequest, and leaves its batch serialized. Raises InvalidArgumentError."""
+    if len(data) > _MAX_REQUEST_BYTES:
+        raise InvalidArgumentError.of("batch", f"has {len(data)} bytes; at most {_MAX_REQUEST_BYTES} are allowed")
     try:
         request = columns_pb2.BatchRequest.FromString(data)
         if request.ByteSize() != len(data):  # protobuf merges repeated occurrences of a field; BatchRequest does not
+            if len(data) > _MAX_UNCOUNTED:
+                raise InvalidArgumentError.of("batch", f"is given twice, which is allowed up to {_MAX_UNCOUNTED} bytes")
             whole = ingestion_pb2.IngestRequest.FromString(data)
             request = columns_pb2.BatchRequest(
                 batch=whole.batch.SerializeToString(), traceparent=whole.traceparent[:_MAX_TRACEPARENT]
@@ -254,6 +262,8 @@ def _columns_message(source_id: str, sequence: int, series: Sequence[Series]) ->
 
 
 def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
+    if len(data) > _MAX_UNCOUNTED and has_more_fields(data, MAX_SERIES + _MAX_OTHER_FIELDS):
+        raise InvalidArgumentError.of(f"{field}.series", f"has more than the {MAX_SERIES} series that are allowed")
     try:
         message = columns_pb2.BatchColumns.FromString(data)
         message.DiscardUnknownFields()
@@ -263,6 +273,11 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         whole = ingestion_pb2.Batch.FromString(data)
     except DecodeError as error:
         raise InvalidArgumentError.of(field, "is not a message aurum.v1.Batch") from error
+    readings = max(
+        sum(len(each.timestamps_us) for each in whole.series), sum(len(each.values) for each in whole.series)
+    )
+    if readings > MAX_READINGS:
+        raise _too_many_readings(field, readings)
     series = [
         Series(each.machine_id, each.sensor, np.array(each.timestamps_us, np.int64), np.array(each.values, np.float64))
         for each in whole.series
@@ -270,6 +285,10 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
     message = _columns_message(whole.source_id, whole.sequence, series)
     message.owner = whole.owner
     return message
+
+
+def _too_many_readings(field: str, readings: int) -> InvalidArgumentError:
+    return InvalidArgumentError.of(f"{field}.series", f"has {readings} readings; at most {MAX_READINGS} are allowed")
 
 
 def _check_columns(  # noqa: PLR0917
@@ -293,7 +312,7 @@ def _check_columns(  # noqa: PLR0917
     """
     readings = len(values)
     if readings > MAX_READINGS:
-        raise InvalidArgumentError.of(f"{field}.series", f"has {readings} readings; at most {MAX_READINGS} are allowed")
+        raise _too_many_readings(field, readings)
     starts = np.array([0, *ends[:-1]])
 
     def refuse(position: Any, column: str, describe: Any) -> InvalidArgumentError:

@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,9 +48,9 @@ class Rows:
 
     machine_ids: list[str] = field(default_factory=list)
     sensors: list[str] = field(default_factory=list)
-    timestamps: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
+    timestamps: MutableSequence[int] = field(default_factory=lambda: array("q"))
+    values: MutableSequence[float] = field(default_factory=lambda: array("d"))
+    rows: MutableSequence[int] = field(default_factory=lambda: array("q"))
 
     def add_reading(self, row: int, machine_id: str, sensor: str, timestamp_us: int, value: float) -> None:
         """Adds a reading that was read from row number `row`."""
@@ -170,21 +171,30 @@ def _parse_number(text: str) -> float:
     return float(text)
 
 
-def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
+def read_csv(lines: Iterable[str], block: int, *, max_row_characters: int = 1_000_000) -> Iterator[Rows]:
     """Reads a CSV table with a header, in blocks of about `block` readings.
 
     The table is long (machine_id, timestamp, sensor, value) or wide (machine_id, timestamp, then one column per
     sensor). Row numbers start at 1 with the header.
 
+    Args:
+        lines: The lines of the table.
+        block: Number of readings in a block.
+        max_row_characters: Maximum length of a row. It bounds the memory, since the cells of a row take many times the
+            bytes of its text.
+
     Raises:
         TableError: If a row is wrong. Readings of the same block are then not yielded.
     """
-    reader = csv.reader(lines, strict=True)
+    bounded = _BoundedRows(lines, max_row_characters)
+    reader = csv.reader(bounded, strict=True)
     rows = Rows()
     try:
         header = [name.strip() for name in next(reader, [])]
         long = _check_header(header)
+        bounded.begin_row()
         for cells in reader:
+            bounded.begin_row()
             if not cells:
                 continue
             _add_row(rows, reader.line_num, cells, header, long)
@@ -197,6 +207,31 @@ def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
         raise TableError(reader.line_num + 1, "", "is not UTF-8 text") from error
     if len(rows):
         yield rows
+
+
+class _BoundedRows:
+    """Yields the lines of a table, and limits the length of a row, which may have several lines."""
+
+    def __init__(self, lines: Iterable[str], max_characters: int) -> None:
+        self._lines = iter(lines)
+        self._max_characters = max_characters
+        self._line = 0
+        self._length = 0
+
+    def begin_row(self) -> None:
+        """Starts to count the characters of the next row."""
+        self._length = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._line += 1
+        self._length += len(line)
+        if self._length > self._max_characters:
+            raise TableError(self._line, "", f"has more than {self._max_characters} characters")
+        return line
 
 
 def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]:

@@ -18,6 +18,10 @@ DOMAIN = "aurumai.io"
 DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_REUSED = "REQUEST_ID_REUSED"  # reason of ALREADY_EXISTS if a request id was used with other content
 
+# Errors are sent in headers and may quote what the caller sent. gRPC refuses headers of more than 8 KiB at random. An
+# error has three such texts, and its message has up to three times as many bytes in percent-encoding
+_MAX_TEXT_BYTES = 1000  # of a text of an error
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
@@ -50,12 +54,21 @@ class AurumError(Exception):
         metadata: Mapping[str, str] | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _shortened(message)
+        super().__init__(self.message)
         self.reason = reason or self.default_reason
-        self.violations = tuple(violations)
+        self.violations = tuple(
+            FieldViolation(_shortened(each.field), _shortened(each.description)) for each in violations
+        )
         self.metadata = dict(metadata or {})
         self.retry_after = retry_after
+
+
+def _shortened(text: str) -> str:
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= _MAX_TEXT_BYTES:
+        return text
+    return f"{encoded[:_MAX_TEXT_BYTES].decode(errors='ignore')}…"
 
 
 class InvalidArgumentError(AurumError):

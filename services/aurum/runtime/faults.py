@@ -48,7 +48,7 @@ class Fault(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["delay", "error", "drip", "abort"]
-    method: str = Field("*", description="Affected method, such as Predict. It may be a shell pattern.")
+    method: str = Field("*", max_length=200, description="Affected method, such as Predict. It may be a shell pattern.")
     percentage: float = Field(100.0, gt=0, le=100, description="Percentage of the calls that are affected.")
     delay: Duration = Field(Seconds(1.0), gt=0, le=600, description="delay, drip: length of the delay.")
     code: Code = Field("UNAVAILABLE", description="error: status code of the error.")

@@ -209,7 +209,7 @@ def may_read() -> bool:
 def without_hidden_readings(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
     """Returns a registered machine for its registrant, without readings if the caller may not see them."""
     if not may_read():
-        for field in ("sensors", "first_seen_us", "last_seen_us"):
+        for field in ("sensors", "sensor_count", "first_seen_us", "last_seen_us"):
             machine.ClearField(field)
     return machine
 

@@ -11,6 +11,7 @@ from aurum.sustainability.hourly import Floats, TimeRange
 from aurum.sustainability.machine_use import MachineUse, sum_energy, sum_production
 
 Interval = Literal["hour", "day"]
+Intervals = tuple[Floats, dict[str, Floats]]  # the energy of each interval, and its variables by name
 
 _MIN_COVERAGE = 0.9  # that an hour needs to count
 
@@ -28,14 +29,13 @@ class BaselineComparison:
 
 
 def compare_with_baseline(
-    before: Sequence[MachineUse], after: Sequence[MachineUse], period: TimeRange, over: TimeRange, interval: Interval
+    before: Intervals, after: Sequence[MachineUse], over: TimeRange, interval: Interval
 ) -> BaselineComparison:
     """Fits a baseline to a period and compares another range with it.
 
     Args:
-        before: The use in the baseline period.
+        before: The intervals of the baseline period.
         after: The use in the range that is compared.
-        period: The baseline period.
         over: The range that is compared.
         interval: Whether to use hours or days.
 
@@ -43,15 +43,15 @@ def compare_with_baseline(
         MissingVariableError: The range lacks a variable of the baseline.
         BaselineError: The period is not suitable.
     """
-    baseline = fit_baseline(*_intervals(before, period, interval))
-    energy, variables = _intervals(after, over, interval)
+    baseline = fit_baseline(*before)
+    energy, variables = energy_intervals(after, over, interval)
     missing = [name for name in baseline.variables if name not in variables]
     if missing:
         raise MissingVariableError(f"the range has no readings of {missing[0]}, which the baseline needs")
     return BaselineComparison(baseline, savings(baseline, energy, variables))
 
 
-def _intervals(used: Sequence[MachineUse], over: TimeRange, interval: Interval) -> tuple[Floats, dict[str, Floats]]:
+def energy_intervals(used: Sequence[MachineUse], over: TimeRange, interval: Interval) -> Intervals:
     """Returns the energy of each interval, and the variables production and temperature, if they are metered.
 
     Energy and production are NaN in hours with a coverage below 0.9. Production is omitted if less than half of the

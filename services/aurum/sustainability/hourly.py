@@ -1,5 +1,6 @@
 """Integrates rates and counters by hour, with the coverage of each hour."""
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -80,9 +81,8 @@ def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_g
         end_us: End in µs since 1970, exclusive.
         longest_gap: Seconds. Time between two readings that are further apart counts as not covered.
     """
-    first, edges = _edges(start_us, end_us)
-    count = len(edges) - 1
-    in_range = np.diff(edges) / 1e6
+    first, edges, in_range = _edges(start_us, end_us)
+    count = len(in_range)
     valid = ~np.isnan(rates)
     times, rates = times[valid], rates[valid]
     if len(times) < 2:
@@ -126,8 +126,8 @@ def hourly_increases(times: Times, counts: Floats, start_us: int, end_us: int, l
 
 def empty_hours(start_us: int, end_us: int) -> HourlyAmounts:
     """Returns zero amounts for the hours of a range, without coverage."""
-    first, edges = _edges(start_us, end_us)
-    empty = np.zeros(len(edges) - 1)
+    first, _, in_range = _edges(start_us, end_us)
+    empty = np.zeros(len(in_range))
     return HourlyAmounts(first, empty, empty, empty)
 
 
@@ -163,9 +163,17 @@ def hold_means(times: Times, means: Floats) -> tuple[Times, Floats]:
     return np.column_stack([times, ends]).ravel(), np.repeat(means, 2)
 
 
-def _edges(start_us: int, end_us: int) -> tuple[int, Times]:
+@functools.lru_cache(maxsize=16)  # the accounts of many machines share the arrays of their range
+def _edges(start_us: int, end_us: int) -> tuple[int, Times, Floats]:
+    """Returns the first hour of a range, the edges of its hours in µs, and the seconds of each hour within it.
+
+    The arrays are read-only.
+    """
     first = start_us // HOUR_US
     last = -(-end_us // HOUR_US)
     edges = np.arange(first, last + 1, dtype=np.int64) * HOUR_US
     edges[0], edges[-1] = start_us, end_us
-    return first, edges
+    in_range = np.diff(edges) / 1e6
+    for array in (edges, in_range):
+        array.flags.writeable = False
+    return first, edges, in_range

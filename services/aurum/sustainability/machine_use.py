@@ -1,6 +1,6 @@
 """What machines used and produced over a time range, by the meters of the accounting plan."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,20 +20,27 @@ from aurum.sustainability.hourly import (
 from aurum.sustainability.plan import AccountingPlan, FlowMeter, Meters, PowerMeter
 
 GroupBy = Literal["machine", "line", "site"]
+Quantity = Literal["energy", "water", "production", "temperature"]
 
+_METER_FIELDS: dict[Quantity, str] = {
+    "energy": "power",
+    "water": "water",
+    "production": "production",
+    "temperature": "temperature",
+}
 _NO_READINGS: tuple[Times, Floats] = (np.empty(0, np.int64), np.empty(0))
 
 
 @dataclass(frozen=True, slots=True)
 class MachineUse:
-    """What one machine used and produced. A quantity that is not metered is None.
+    """What one machine used and produced. A quantity that is not metered, or was not requested, is None.
 
     Attributes:
         machine_id: The machine.
         machine_type: Its type.
         site: Its site.
         line: Its line in the accounting plan.
-        meters: The meters of its type.
+        meters: All meters of its type.
         energy: Energy in kWh.
         water: Water in litres.
         produced: Production in the unit of its meter.
@@ -55,11 +62,18 @@ class MachineUse:
         return {"machine": self.machine_id, "line": self.line, "site": self.site}[by]
 
 
+def select_meters(meters: Meters, quantities: Collection[Quantity]) -> Meters:
+    """Returns only the meters of some quantities."""
+    omitted = {name: None for quantity, name in _METER_FIELDS.items() if quantity not in quantities}
+    return meters.model_copy(update=omitted)
+
+
 def use_from_readings(  # noqa: PLR0917 - what identifies a machine, and what is known of it
     machine_id: str,
     machine_type: str,
     site: str,
     plan: AccountingPlan,
+    measured: Meters,
     readings: Mapping[str, tuple[Times, Floats]],
     over: TimeRange,
 ) -> MachineUse:
@@ -70,23 +84,24 @@ def use_from_readings(  # noqa: PLR0917 - what identifies a machine, and what is
         machine_type: Its type.
         site: Its site.
         plan: The accounting plan.
+        measured: The meters of its type whose quantities are computed.
         readings: For each sensor, times in µs since 1970 and values.
         over: The time range.
     """
-    meters, gap = plan.meters_of(machine_type), plan.longest_gap_seconds
+    gap = plan.longest_gap_seconds
     temperature = None
-    if meters.temperature is not None:
-        times, values = readings.get(meters.temperature, _NO_READINGS)
+    if measured.temperature is not None:
+        times, values = readings.get(measured.temperature, _NO_READINGS)
         temperature = hourly_means(times, values, over.start, over.end, gap)
     return MachineUse(
         machine_id,
         machine_type,
         site,
         plan.line_of(machine_id),
-        meters,
-        _metered_energy(meters.power, readings, over, gap),
-        _metered_flow(meters.water, readings, over, gap),
-        _metered_flow(meters.production, readings, over, gap),
+        plan.meters_of(machine_type),
+        _metered_energy(measured.power, readings, over, gap),
+        _metered_flow(measured.water, readings, over, gap),
+        _metered_flow(measured.production, readings, over, gap),
         temperature,
     )
 

@@ -1,5 +1,6 @@
 """Alarms: states and transitions, conditions with delays and deadbands, floods, and validation of rules."""
 
+import bisect
 from dataclasses import asdict
 from pathlib import Path
 
@@ -331,6 +332,42 @@ def test_flood_begins_above_ten_and_ends_below_five() -> None:
     assert flood.since_us
     assert flood.update(607 * SECOND) == 3
     assert flood.since_us == 0
+
+
+def test_flood_of_some_machines_ends_below_five() -> None:
+    """The flood of a caller's machines lasts, as the plant's does, until there are fewer than five alarms of them."""
+    flood = FloodDetector()
+    for number in range(12):
+        flood.record_alarm(number * SECOND, "mine")
+        flood.record_alarm(number * SECOND, "other")
+    of_mine = [
+        flood.count_selected(now * SECOND, lambda machine_id: machine_id == "mine")
+        for now in (9, 10, 11, 604, 607, 608)
+    ]
+    assert of_mine == [
+        (10, 0),
+        (11, 10 * SECOND),
+        (12, 10 * SECOND),
+        (7, 10 * SECOND),
+        (4, 0),
+        (3, 0),
+    ]
+    assert flood.count_selected(11 * SECOND, lambda machine_id: machine_id == "nobody") == (0, 0)
+
+
+@given(st.lists(st.integers(1, 2000), max_size=60), st.integers(1, 2500))
+def test_flood_of_all_machines_is_that_of_the_plant(at: list[int], now: int) -> None:
+    """Told of each alarm in its order and looked at all the time, the plant's flood is what its alarms alone say."""
+    flood = FloodDetector()
+    at.sort()
+    for second in range(now + 1):
+        for _ in range(at.count(second)):
+            flood.record_alarm(second * SECOND, "m")
+            flood.update(second * SECOND)
+        recent = flood.update(second * SECOND)
+    for later in at[bisect.bisect_right(at, now) :]:
+        flood.record_alarm(later * SECOND, "m")
+    assert flood.count_selected(now * SECOND, lambda machine_id: True) == (recent, flood.since_us)
 
 
 def test_flood_does_not_start_or_end_at_exact_limits() -> None:

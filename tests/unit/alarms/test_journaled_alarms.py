@@ -70,6 +70,38 @@ def test_replicas_converge_to_the_journal(steps: list[tuple[int, Transition, boo
         assert {alarm.alarm_id: alarm for alarm in alarms} == expected
 
 
+def test_alarms_that_are_over_make_room_first() -> None:
+    """Of too many alarms the first that is over is dropped, unless it is shelved; else the one that changed first."""
+    alarms = JournaledAlarms(4)
+    journal = [
+        Transition("raised", "active", "r", 1),
+        *(Transition(kind, "shelved", "r", 2) for kind in ("raised", "acknowledged", "cleared")),
+        Transition("shelved", "shelved", "r", 3, until_us=100),
+        *(Transition(kind, "over", "r", 4) for kind in ("raised", "acknowledged", "cleared")),
+        Transition("cleared", "never", "r", 5),
+        *(Transition("raised", f"new-{number}", "r", 6 + number) for number in range(3)),
+    ]
+    kept = []
+    for number, entry in enumerate(journal, start=1):
+        alarms.apply_entry(number, entry, 50)
+        kept.append({alarm.machine_id for alarm in alarms})
+    assert kept[-4] == {"active", "shelved", "over", "never"}
+    assert kept[-3] == {"active", "shelved", "never", "new-0"}
+    assert kept[-2] == {"active", "shelved", "new-0", "new-1"}
+    assert kept[-1] == {"shelved", "new-0", "new-1", "new-2"}
+
+
+def test_active_alarms_cost_no_search_for_one_to_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many active alarms as are kept, another one does not look at all of them."""
+    alarms, looks = JournaledAlarms(500), []
+    state = Alarm.state
+    monkeypatch.setattr(Alarm, "state", lambda alarm, now_us: looks.append(alarm) or state(alarm, now_us))
+    for number in range(1000):
+        alarms.apply_entry(number, Transition("raised", f"m-{number}", "r", number + 1), 0)
+    assert [alarm.machine_id for alarm in alarms] == [f"m-{number}" for number in range(999, 499, -1)]
+    assert len(looks) < 1000
+
+
 def test_alarm_raised_anew_by_a_late_device_stays_unacknowledged() -> None:
     """The order is the journal's: an operator whose clock is ahead acknowledges nothing that comes later."""
     journal = [

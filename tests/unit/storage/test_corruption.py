@@ -496,7 +496,8 @@ def told() -> Iterator[None]:
 def table() -> dict[tuple[str, str], str]:
     """What the page says, by file and damage."""
     _, _, page = DOCS.read_text().partition("## Damaged files")
-    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| ")]
+    section, _, _ = page.partition("\n## ")
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")]
     heads = [cell.strip() for cell in rows[0][1:]]
     return {(row[0].strip(), head): cell.strip() for row in rows[1:] for head, cell in zip(heads, row[1:], strict=True)}
 

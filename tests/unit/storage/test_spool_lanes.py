@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from aurum.edge.spool import Lane, Spool, SpoolOptions
 from aurum.readings.batch import Batch, parse_request
+from aurum.readings.transport.refusals import Refused
 from aurum.storage.segment_log import scan
 from aurum.storage.state_file import read_state
 from aurum.v1 import columns_pb2
@@ -282,3 +283,21 @@ async def test_failure_to_save_acknowledgements_is_logged(tmp_path: Path, caplog
     await spool.live.acknowledge([1])
     await spool.close()
     assert "the acknowledged ids could not be saved" in caplog.text
+
+
+async def test_batch_refused_in_the_middle_is_in_no_lane(tmp_path: Path) -> None:
+    """A lane counts what waits in it, also when a batch is refused that others of the live lane came before."""
+    clock = Clock()
+    spool = await opened(tmp_path, clock)
+    await put(spool, raw(1))
+    clock.now += 3.0
+    await spool.live.batches_after(0, 5)  # the first is late now
+    await put(spool, raw(2), raw(3), raw(4))
+    assert (spool.live.batches, spool.backlog.batches) == (3, 1)
+    await spool.live.set_aside(Refused(3, "INVALID_ARGUMENT", "it is wrong"))
+    assert (spool.live.batches, spool.backlog.batches) == (2, 1)
+    await spool.live.acknowledge([4])
+    assert (spool.live.batches, spool.backlog.batches) == (1, 1)
+    await spool.live.acknowledge([2])
+    assert (spool.live.batches, spool.backlog.batches) == (0, 1)
+    await spool.close()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from aurum.api.emission_factors import EmissionFactors
 from aurum.runtime.errors import AurumError, InternalError, UnavailableError
-from aurum.sustainability.factors import EmissionFactor, FactorError
+from aurum.sustainability.factors import EmissionFactor, FactorError, built_in_table
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, LastGoodFactors
 
 HOUR = 470_000  # 2023-08-14T08:00Z
@@ -250,3 +251,16 @@ async def test_factor_cache_evicts_oldest_of_20000_hours() -> None:
     assert provider.asked[asked:] == [("X", HOUR - 1, HOUR + 1)]
     await factors.hourly("X", HOUR + 1, HOUR + 2)
     assert provider.asked[-1] == ("X", HOUR + 1, HOUR + 2)
+
+
+async def test_failing_provider_is_noted_only_if_hours_are_missing() -> None:
+    """A provider's failure is noted if the table is used for an hour, not if another provider has all hours."""
+    failing, answering = Telling({}), Telling({HOUR: 0.1, HOUR + 1: 0.2})
+    failing.problem = UnavailableError("it is down")
+    for providers in ((failing, answering), (answering, failing)):
+        factors = EmissionFactors(built_in_table(), providers)
+        hourly, note = await factors.factors_for("WORLD", "location", HOUR, 2)
+        assert ([factor.kg_per_kwh for factor in hourly], note) == ([0.1, 0.2], None)
+        hourly, note = await factors.factors_for("WORLD", "location", HOUR, 3)
+        assert [factor.kg_per_kwh for factor in hourly[:2]] == [0.1, 0.2]
+        assert note == "hourly factors of zone WORLD are unavailable: it is down"

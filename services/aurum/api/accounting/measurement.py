@@ -3,23 +3,26 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 
+from aurum.api.accounting.budget import AccountReservation
 from aurum.api.backends import IngestionBackend
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import decode_columns
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.hourly import TimeRange, hold_means
-from aurum.sustainability.machine_use import MachineUse, use_from_readings
+from aurum.sustainability.machine_use import MachineUse, Quantity, select_meters, use_from_readings
 from aurum.sustainability.plan import AccountingPlan, Meters
 from aurum.v1 import columns_pb2, ingestion_pb2
 
 _MAX_MACHINES = 1000  # in one account
-_MACHINES_PER_QUERY = 32
+_MACHINES_PER_QUERY = 32  # at most; fewer if they would have more points than the next limit
+_POINTS_PER_QUERY = 200_000
 _MAX_HOURS = 60 * 24
 _POINTS_PER_HOUR = 6  # to which rates are reduced; 10 minutes are well below the usual longest gap of 20 minutes
+_BYTES_PER_HOUR = 16  # of one quantity of a machine in memory: amount and covered seconds
 _MAX_COUNTS = 10_000  # readings of a counter up to which it is not reduced, since means hide its resets
 
 
@@ -51,28 +54,49 @@ def resolve_range(start_us: int, end_us: int) -> TimeRange:
     return TimeRange(start, end)
 
 
-async def measure_use(
-    ingestion: IngestionBackend, plan: AccountingPlan, selection: MachineSelection, over: TimeRange
+async def measure_use(  # noqa: PLR0917 - what to measure, and its limits
+    ingestion: IngestionBackend,
+    plan: AccountingPlan,
+    selection: MachineSelection,
+    over: TimeRange,
+    quantities: Collection[Quantity],
+    reservation: AccountReservation,
 ) -> list[MachineUse]:
     """Returns what each selected machine used and produced, ordered by machine id.
 
+    Args:
+        ingestion: Client of the ingestion service.
+        plan: The accounting plan.
+        selection: The machines.
+        over: The time range.
+        quantities: What to measure. The other quantities of the result are None.
+        reservation: Reserves the memory of the result.
+
     Raises:
         InvalidArgumentError: Too many machines are selected.
+        ResourceExhaustedError: The accounts in progress need too much memory.
         AurumError: Ingestion did not answer.
     """
     machines = [machine async for machine in _selected_machines(ingestion, selection)]
+    reservation.resize(len(machines) * over.hours * len(quantities) * _BYTES_PER_HOUR)
     by_type: dict[str, list[ingestion_pb2.Machine]] = {}
     for machine in machines:
         by_type.setdefault(machine.machine_type, []).append(machine)
     used: dict[str, MachineUse] = {}
     for machine_type, members in by_type.items():
-        meters = plan.meters_of(machine_type)
-        for start in range(0, len(members), _MACHINES_PER_QUERY):
-            part = members[start : start + _MACHINES_PER_QUERY]
-            readings = await _query_meters(ingestion, [machine.machine_id for machine in part], meters, plan, over)
-            for use in await asyncio.to_thread(_compute_use, part, meters, plan, readings, over):
+        measured = select_meters(plan.meters_of(machine_type), quantities)
+        step = _machines_per_query(measured, over)
+        for start in range(0, len(members), step):
+            part = members[start : start + step]
+            readings = await _query_meters(ingestion, [machine.machine_id for machine in part], measured, plan, over)
+            for use in await asyncio.to_thread(_compute_use, part, measured, plan, readings, over):
                 used[use.machine_id] = use
     return [used[machine.machine_id] for machine in machines]
+
+
+def _machines_per_query(meters: Meters, over: TimeRange) -> int:
+    points = len(meters.rates) * over.hours * _POINTS_PER_HOUR + len(meters.counters) * _MAX_COUNTS
+    return max(1, min(_MACHINES_PER_QUERY, _POINTS_PER_QUERY // max(1, points)))
 
 
 async def _selected_machines(
@@ -85,7 +109,11 @@ async def _selected_machines(
     while True:
         page = await ingestion.list_machines(
             ingestion_pb2.ListMachinesRequest(
-                page_size=1000, page_token=token, machine_type=selection.machine_type, site=selection.site
+                page_size=1000,
+                page_token=token,
+                machine_type=selection.machine_type,
+                site=selection.site,
+                omit_sensors=True,
             )
         )
         for machine in page.machines:
@@ -123,18 +151,18 @@ async def _query_meters(
 
 def _compute_use(
     machines: Sequence[ingestion_pb2.Machine],
-    meters: Meters,
+    measured: Meters,
     plan: AccountingPlan,
     answers: Sequence[columns_pb2.QueriedColumns],
     over: TimeRange,
 ) -> list[MachineUse]:
     readings: dict[str, dict[str, Column]] = {machine.machine_id: {} for machine in machines}
     for series, times, values in decode_columns(answers):
-        reduced = bool(series.counts) and series.sensor in meters.rates
+        reduced = bool(series.counts) and series.sensor in measured.rates
         readings[series.machine_id][series.sensor] = hold_means(times, values) if reduced else (times, values)
     return [
         use_from_readings(
-            machine.machine_id, machine.machine_type, machine.site, plan, readings[machine.machine_id], over
+            machine.machine_id, machine.machine_type, machine.site, plan, measured, readings[machine.machine_id], over
         )
         for machine in machines
     ]

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from aurum.api.accounting.budget import AccountBudget
 from aurum.api.accounting.carbon import account_sites
 from aurum.api.accounting.measurement import MachineSelection, measure_use, resolve_range
 from aurum.api.backends import IngestionBackend
@@ -13,8 +15,8 @@ from aurum.api.emission_factors import EmissionFactors
 from aurum.runtime.errors import AurumError
 from aurum.runtime.time_units import DAY_US
 from aurum.sustainability.day_use import DAYS, DayUse, HourUse, hours_of_range, use_since_midnight
-from aurum.sustainability.hourly import TimeRange
-from aurum.sustainability.machine_use import MachineUse, sum_energy, sum_water
+from aurum.sustainability.hourly import HourlyAmounts, TimeRange
+from aurum.sustainability.machine_use import MachineUse, Quantity, sum_energy, sum_water
 from aurum.sustainability.plan import AccountingPlan
 from aurum.sustainability.totals import attribute_emissions
 
@@ -45,12 +47,14 @@ class TodayAccounts:
         ingestion: Client of the ingestion service.
         plan: The accounting plan.
         factors: The emission factors.
+        budget: The memory of all accounts in progress.
         quantities: Which of energy, carbon and water to compute.
     """
 
     ingestion: IngestionBackend
     plan: AccountingPlan
     factors: EmissionFactors
+    budget: AccountBudget
     quantities: tuple[str, ...]
     # time.monotonic() and account, by midnight and site
     _cached: dict[tuple[int, str], tuple[float, TodayAccount]] = field(default_factory=dict)
@@ -75,28 +79,40 @@ class TodayAccounts:
 
     async def _compute(self, site: str, midnight_us: int, now_us: int) -> TodayAccount:
         over = resolve_range(midnight_us - DAYS * DAY_US, now_us)
-        try:
-            used = await measure_use(self.ingestion, self.plan, MachineSelection(site=site), over)
-        except AurumError as error:
-            return TodayAccount(now_us, {}, [f"{quantity}: {error.message}" for quantity in self.quantities])
-        by_quantity: dict[str, DayUse] = {}
-        notes = []
-        for quantity in self.quantities:
+        with self.budget.reservation() as reservation:
             try:
-                hours = await self._use_by_hour(quantity, used, over)
+                used = await measure_use(
+                    self.ingestion, self.plan, MachineSelection(site=site), over, self._measured(), reservation
+                )
             except AurumError as error:
-                notes.append(f"{quantity}: {error.message}")
-            else:
-                by_quantity[quantity] = use_since_midnight(hours, midnight_us, now_us)
+                return TodayAccount(now_us, {}, [f"{quantity}: {error.message}" for quantity in self.quantities])
+            by_quantity: dict[str, DayUse] = {}
+            notes = []
+            for quantity in self.quantities:
+                try:
+                    hours = await self._use_by_hour(quantity, used, over)
+                except AurumError as error:
+                    notes.append(f"{quantity}: {error.message}")
+                else:
+                    by_quantity[quantity] = use_since_midnight(hours, midnight_us, now_us)
         return TodayAccount(now_us, by_quantity, notes)
+
+    def _measured(self) -> set[Quantity]:
+        return {"water" if quantity == "water" else "energy" for quantity in self.quantities}
 
     async def _use_by_hour(self, quantity: str, used: list[MachineUse], over: TimeRange) -> list[HourUse]:
         """Returns the energy in kWh, the location-based emissions in kgCO2e or the water in litres, by hour."""
         if quantity != "carbon":
-            amounts = sum_energy(used, over) if quantity == "energy" else sum_water(used, over)
-            return hours_of_range(over, amounts.amount, amounts.coverage_by_hour)
+            return await asyncio.to_thread(_hours_of, sum_energy if quantity == "energy" else sum_water, used, over)
         metered = [use for use in used if use.energy is not None]
         sites = await account_sites(metered, over, self.plan, self.factors)
-        emissions = attribute_emissions(metered, sites.accounts, over)
+        emissions = await asyncio.to_thread(attribute_emissions, metered, sites.accounts, over)
         # Emissions have no coverage by hour; an hour without energy counts as unknown
         return hours_of_range(over, emissions.location_kgco2e, (emissions.energy_kwh > 0).astype(np.float64))
+
+
+def _hours_of(
+    sum_use: Callable[[Sequence[MachineUse], TimeRange], HourlyAmounts], used: Sequence[MachineUse], over: TimeRange
+) -> list[HourUse]:
+    amounts = sum_use(used, over)
+    return hours_of_range(over, amounts.amount, amounts.coverage_by_hour)

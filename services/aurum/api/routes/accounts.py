@@ -1,22 +1,22 @@
 """Common parts of the routes for energy, carbon and water: query parameters, common fields and export."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import Depends, Query, Response
 
+from aurum.api.accounting.budget import AccountReservation
 from aurum.api.accounting.measurement import MachineSelection, resolve_range
 from aurum.api.context import Caller, Context
 from aurum.api.scope import require_machine, resolve_site
 from aurum.api.serializers import parse_query_time, to_datetime
-from aurum.api.table_export import CSV, PARQUET, table_response
+from aurum.api.table_export import CSV, PARQUET, Columns, HourlyTable, table_response
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
-from aurum.sustainability.hourly import Floats, HourlyAmounts, TimeRange
-from aurum.sustainability.machine_use import GroupBy
+from aurum.sustainability.hourly import HourlyAmounts, TimeRange
+from aurum.sustainability.machine_use import GroupBy, MachineUse
 
 Format = Literal["json", "csv", "parquet"]
 EXPORTED: dict[int | str, dict[str, Any]] = {200: {"content": {CSV: {}, PARQUET: {}}}}
@@ -33,12 +33,14 @@ class AccountQuery:
         over: The time range.
         group_by: How to group them.
         format: The format of the answer.
+        reservation: The memory of the account, until the answer is sent.
     """
 
     selection: MachineSelection
     over: TimeRange
     group_by: GroupBy
     format: Format
+    reservation: AccountReservation
 
 
 async def _parse_query(  # noqa: PLR0917 - query parameters
@@ -59,7 +61,7 @@ async def _parse_query(  # noqa: PLR0917 - query parameters
     format: Annotated[  # noqa: A002
         Format, Query(description="Format of the answer; csv and parquet have a row for each group and hour.")
     ] = "json",
-) -> AccountQuery:
+) -> AsyncIterator[AccountQuery]:
     if machine_id and (site or machine_type):
         raise InvalidArgumentError.of("machine_id", "must not be given together with site or machine_type")
     if machine_id:
@@ -67,7 +69,8 @@ async def _parse_query(  # noqa: PLR0917 - query parameters
     else:
         site = resolve_site(caller, site)
     over = resolve_range(parse_query_time("start", start), parse_query_time("end", end))
-    return AccountQuery(MachineSelection(machine_id, site, machine_type), over, group_by, format)
+    with context.account_budget.reservation() as reservation:
+        yield AccountQuery(MachineSelection(machine_id, site, machine_type), over, group_by, format, reservation)
 
 
 AccountQueryParameters = Annotated[AccountQuery, Depends(_parse_query)]
@@ -91,22 +94,34 @@ def rows_by_hour(amounts: HourlyAmounts) -> Iterator[tuple[datetime, float, floa
         yield to_datetime((amounts.first + index) * HOUR_US), amount, coverage
 
 
-def export(query: AccountQuery, groups: Mapping[str, Mapping[str, Floats]], name: str) -> Response:
-    """Returns a file with a row for each group and hour.
+def columns_by_group(
+    groups: dict[str, list[MachineUse]], compute_columns: Callable[[Sequence[MachineUse]], Columns]
+) -> Iterator[tuple[str, Columns]]:
+    """Yields the name and the columns of each group.
+
+    Args:
+        groups: The machines of each group. A group is removed when its columns are computed, which frees its memory
+            if the caller keeps no other reference to its machines.
+        compute_columns: Returns the columns of a group.
+    """
+    for name in list(groups):
+        yield name, compute_columns(groups.pop(name))
+
+
+async def export(
+    query: AccountQuery, groups: Iterator[tuple[str, Columns]], columns: Sequence[str], name: str
+) -> Response:
+    """Returns a file with a row for each group and hour. It is written group by group on a thread.
 
     Args:
         query: The query, whose format is csv or parquet.
-        groups: For each group, its columns by name, with a number for each hour.
+        groups: The name and the columns of each group, with a number for each hour.
+        columns: The names of the columns.
         name: The file's name without extension.
 
     Raises:
         UnimplementedError: Parquet was requested and pyarrow is not installed.
     """
     starts = [to_datetime((query.over.first_hour + index) * HOUR_US) for index in range(query.over.hours)]
-    table: dict[str, list[Any]] = {"start": [], query.group_by: []}
-    for group, columns in groups.items():
-        table["start"] += starts
-        table[query.group_by] += [group] * len(starts)
-        for column, values in columns.items():
-            table.setdefault(column, []).extend(np.asarray(values).tolist())
-    return table_response(table, name, "csv" if query.format == "csv" else "parquet")
+    table = HourlyTable(starts, query.group_by, columns, groups)
+    return await table_response(table, name, "csv" if query.format == "csv" else "parquet")

@@ -28,7 +28,16 @@ from aurum.security.identity import Identity
 
 router = APIRouter(prefix="/api/alarms", tags=["alarms"])
 
-_BY_URGENCY = ("unacknowledged", "returned", "acknowledged", "shelved", "suppressed", "normal")
+_BY_URGENCY: tuple[AlarmState, ...] = (
+    "unacknowledged",
+    "returned",
+    "acknowledged",
+    "shelved",
+    "suppressed",
+    "normal",
+)
+_STATE_RANK = {state: rank for rank, state in enumerate(_BY_URGENCY)}
+_PRIORITY_RANK = {priority: rank for rank, priority in enumerate(PRIORITIES)}
 
 
 @router.get("")
@@ -50,20 +59,22 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
     """Returns the alarms of the plant, and whether there is an alarm flood."""
     _require_loaded(context)
     now = _now()
-    alarms = [_alarm_out(context, alarm, now) for alarm in visible_items(context, caller, context.alarm_service.alarms)]
+    states, priorities = frozenset(state or ()), frozenset(priority or ())
+    # Answers are built only for the alarms that are returned, since a plant may have many
+    alarms = [(alarm, alarm.state(now)) for alarm in visible_items(context, caller, context.alarm_service.alarms)]
     selected = [
-        alarm
-        for alarm in alarms
-        if (alarm.state in state if state else alarm.state != "normal")
-        and (priority is None or alarm.priority in priority)
+        (alarm, present_state)
+        for alarm, present_state in alarms
+        if (present_state in states if states else present_state != "normal")
+        and (not priorities or _priority_of(context, alarm) in priorities)
         and machine_id in ("", alarm.machine_id)
     ]
     if order == "priority":
-        selected.sort(key=lambda alarm: (_BY_URGENCY.index(alarm.state), -PRIORITIES.index(alarm.priority)))
+        selected.sort(key=lambda pair: (_STATE_RANK[pair[1]], -_PRIORITY_RANK[_priority_of(context, pair[0])]))
     recent, since = context.alarm_service.flood(caller.sites)
     return AlarmsOut(
-        items=selected[:limit],
-        counts=dict(Counter(alarm.state for alarm in alarms)),
+        items=[_alarm_out(context, alarm, now) for alarm, _ in selected[:limit]],
+        counts=dict(Counter(present_state for _, present_state in alarms)),
         flood=FloodOut(active=bool(since), since=to_optional_datetime(since), last_ten_minutes=recent),
     )
 
@@ -164,6 +175,11 @@ def _require_loaded(context: ApiContext) -> None:
         )
 
 
+def _priority_of(context: ApiContext, alarm: Alarm) -> Priority:
+    rule = context.alarm_service.rule(alarm.rule)
+    return rule.priority if rule else "low"
+
+
 def _alarm_out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
     rule = context.alarm_service.rule(alarm.rule)
     shelved = alarm.shelved_until_us > now_us
@@ -172,7 +188,7 @@ def _alarm_out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
         machine_id=alarm.machine_id,
         rule=alarm.rule,
         text=rule.text if rule else "(rule no longer exists)",
-        priority=rule.priority if rule else "low",
+        priority=_priority_of(context, alarm),
         state=alarm.state(now_us),
         active=alarm.active,
         value=alarm.value,

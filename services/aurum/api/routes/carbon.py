@@ -1,16 +1,25 @@
 """Emissions of electricity by GHG Protocol scope 2, and the best time for a deferrable load."""
 
+import asyncio
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from aurum.api.accounting.carbon import account_sites, find_best_start
+from aurum.api.accounting.carbon import SiteAccounts, account_sites, find_best_start
 from aurum.api.accounting.measurement import measure_use, resolve_range
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
-from aurum.api.routes.accounts import EXPORTED, AccountQueryParameters, common_fields, export
+from aurum.api.routes.accounts import (
+    EXPORTED,
+    AccountQuery,
+    AccountQueryParameters,
+    columns_by_group,
+    common_fields,
+    export,
+)
 from aurum.api.serializers import to_datetime
 from aurum.api.sustainability_schemas import (
     CarbonAmount,
@@ -22,12 +31,14 @@ from aurum.api.sustainability_schemas import (
 )
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
-from aurum.sustainability.machine_use import group_use
-from aurum.sustainability.totals import CarbonTotal, attribute_emissions, carbon_total
+from aurum.sustainability.machine_use import MachineUse, Quantity, group_use
+from aurum.sustainability.totals import CarbonTotal, HourlyEmissions, attribute_emissions, carbon_total
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("carbon")), QueryPlace])
 
 _FORECAST = 48  # hours
+_QUANTITIES: tuple[Quantity, ...] = ("energy",)
+_COLUMNS = tuple(field.name for field in fields(HourlyEmissions))
 
 
 @router.get("/api/carbon", response_model=CarbonOut, responses=EXPORTED)
@@ -36,13 +47,21 @@ async def carbon(context: Context, query: AccountQueryParameters) -> CarbonOut |
 
     Market-based emissions take account of contracts, which are matched hour by hour.
     """
-    used = await measure_use(context.ingestion, context.accounting_plan, query.selection, query.over)
+    used = await measure_use(
+        context.ingestion, context.accounting_plan, query.selection, query.over, _QUANTITIES, query.reservation
+    )
     metered = [use for use in used if use.energy is not None]
     sites = await account_sites(metered, query.over, context.accounting_plan, context.emission_factors)
+    if query.format == "json":
+        return await asyncio.to_thread(_carbon_out, query, used, sites)
     groups = group_use(metered, query.group_by)
-    emissions = {name: attribute_emissions(members, sites.accounts, query.over) for name, members in groups.items()}
-    if query.format != "json":
-        return export(query, {name: asdict(columns) for name, columns in emissions.items()}, "carbon")
+    del used, metered  # so that the memory of each group is freed when the group is written
+    columns = columns_by_group(groups, lambda members: asdict(attribute_emissions(members, sites.accounts, query.over)))
+    return await export(query, columns, _COLUMNS, "carbon")
+
+
+def _carbon_out(query: AccountQuery, used: Sequence[MachineUse], sites: SiteAccounts) -> CarbonOut:
+    metered = [use for use in used if use.energy is not None]
     hourly = attribute_emissions(metered, sites.accounts, query.over)
     total = carbon_total("total", metered, hourly, query.over)
     matched = sites.matched_kwh(query.over)
@@ -51,7 +70,10 @@ async def carbon(context: Context, query: AccountQueryParameters) -> CarbonOut |
         total=_amount_out(total),
         matched_share=math.fsum(matched) / total.energy_kwh if total.energy_kwh else 0.0,
         groups=[
-            _amount_out(carbon_total(name, members, emissions[name], query.over)) for name, members in groups.items()
+            _amount_out(
+                carbon_total(name, members, attribute_emissions(members, sites.accounts, query.over), query.over)
+            )
+            for name, members in group_use(metered, query.group_by).items()
         ],
         hours=[
             CarbonHour(

@@ -13,25 +13,31 @@ from aurum.api.routes.accounts import (
     EXPORTED,
     AccountQuery,
     AccountQueryParameters,
+    columns_by_group,
     common_fields,
     export,
     rows_by_hour,
 )
 from aurum.api.serializers import finite_or_none, parse_query_time, to_datetime
 from aurum.api.sustainability_schemas import BaselineOut, EnergyAmount, EnergyHour, EnergyOut
+from aurum.api.table_export import Columns
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.baseline import BaselineError
 from aurum.sustainability.baseline_comparison import (
     BaselineComparison,
     Interval,
+    Intervals,
     MissingVariableError,
     compare_with_baseline,
+    energy_intervals,
 )
 from aurum.sustainability.hourly import TimeRange
-from aurum.sustainability.machine_use import MachineUse, group_use, sum_energy
+from aurum.sustainability.machine_use import MachineUse, Quantity, group_use, sum_energy
 from aurum.sustainability.totals import EnergyTotal, energy_total
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("energy")), QueryPlace])
+
+_BASELINE_QUANTITIES: tuple[Quantity, ...] = ("energy", "production", "temperature")
 
 
 @router.get("/api/energy", response_model=EnergyOut, responses=EXPORTED)
@@ -48,44 +54,74 @@ async def energy(
 
     If a reference period is given, the savings against the energy baseline of that period are returned as well.
     """
-    used = await measure_use(context.ingestion, context.accounting_plan, query.selection, query.over)
-    metered = [use for use in used if use.energy is not None]
-    groups = group_use(metered, query.group_by)
     if query.format != "json":
-        sums = {name: sum_energy(members, query.over) for name, members in groups.items()}
-        columns = {name: {"energy_kwh": sum_.amount, "covered_seconds": sum_.covered} for name, sum_ in sums.items()}
-        return export(query, columns, "energy")
-    baseline = None
+        return await _export(context, query)
+    period, before = None, None
     if baseline_start or baseline_end:
         if not (baseline_start and baseline_end):
             raise InvalidArgumentError.of("baseline_end", "and baseline_start must be given together")
         period = resolve_range(
             parse_query_time("baseline_start", baseline_start), parse_query_time("baseline_end", baseline_end)
         )
-        baseline = await _compare(context, query, used, period, baseline_interval)
+        # Reduced to intervals before the other range is measured, so that only one of the two is in memory
+        before = await asyncio.to_thread(
+            energy_intervals, await _measure(context, query, period, _BASELINE_QUANTITIES), period, baseline_interval
+        )
+    quantities: Sequence[Quantity] = ("energy", "production") if before is None else _BASELINE_QUANTITIES
+    used = await _measure(context, query, query.over, quantities)
+    baseline = None
+    if period is not None and before is not None:
+        baseline = await _compare(query, before, used, period, baseline_interval)
+    return await asyncio.to_thread(_energy_out, query, used, baseline)
+
+
+async def _measure(
+    context: ApiContext, query: AccountQuery, over: TimeRange, quantities: Sequence[Quantity]
+) -> list[MachineUse]:
+    return await measure_use(
+        context.ingestion, context.accounting_plan, query.selection, over, quantities, query.reservation
+    )
+
+
+async def _export(context: ApiContext, query: AccountQuery) -> Response:
+    used = await _measure(context, query, query.over, ("energy",))
+    groups = group_use((use for use in used if use.energy is not None), query.group_by)
+    del used  # so that the memory of each group is freed when the group is written
+
+    def columns(members: Sequence[MachineUse]) -> Columns:
+        energy = sum_energy(members, query.over)
+        return {"energy_kwh": energy.amount, "covered_seconds": energy.covered}
+
+    return await export(query, columns_by_group(groups, columns), ("energy_kwh", "covered_seconds"), "energy")
+
+
+async def _compare(
+    query: AccountQuery, before: Intervals, used: Sequence[MachineUse], period: TimeRange, interval: Interval
+) -> BaselineOut:
+    try:
+        comparison = await asyncio.to_thread(compare_with_baseline, before, used, query.over, interval)
+    except MissingVariableError as error:
+        raise InvalidArgumentError.of("start", str(error)) from error
+    except BaselineError as error:
+        raise InvalidArgumentError.of("baseline_start", str(error)) from error
+    return _baseline_out(comparison, period, interval)
+
+
+def _energy_out(query: AccountQuery, used: Sequence[MachineUse], baseline: BaselineOut | None) -> EnergyOut:
+    metered = [use for use in used if use.energy is not None]
     return EnergyOut(
         **common_fields(query, [use.machine_id for use in used if use.energy is None]),
         total=_amount_out(energy_total("total", metered, query.over)),
-        groups=[_amount_out(energy_total(name, members, query.over)) for name, members in groups.items()],
+        groups=[
+            _amount_out(energy_total(name, members, query.over))
+            for name, members in group_use(metered, query.group_by).items()
+        ],
         hours=[
             EnergyHour(start=start, energy_kwh=amount, coverage=coverage)
             for start, amount, coverage in rows_by_hour(sum_energy(metered, query.over))
         ],
         baseline=baseline,
     )
-
-
-async def _compare(
-    context: ApiContext, query: AccountQuery, used: Sequence[MachineUse], period: TimeRange, interval: Interval
-) -> BaselineOut:
-    before = await measure_use(context.ingestion, context.accounting_plan, query.selection, period)
-    try:
-        comparison = await asyncio.to_thread(compare_with_baseline, before, used, period, query.over, interval)
-    except MissingVariableError as error:
-        raise InvalidArgumentError.of("start", str(error)) from error
-    except BaselineError as error:
-        raise InvalidArgumentError.of("baseline_start", str(error)) from error
-    return _baseline_out(comparison, period, interval)
 
 
 def _amount_out(total: EnergyTotal) -> EnergyAmount:

@@ -24,17 +24,46 @@ from aurum.v1 import ingestion_pb2
 
 router = APIRouter(prefix="/api/readings", tags=["readings"])
 
-_PARSERS = ThreadPoolExecutor(2, thread_name_prefix="readings-parser")  # few: each takes several times a body's bytes
+# Few threads, since each takes as much memory again as its body. Large bodies wait for each other, small ones do not
+_LARGE_BODY = 1_000_000  # bytes
+_LARGE_BODY_PARSERS = ThreadPoolExecutor(1, thread_name_prefix="large-readings-parser")
+_SMALL_BODY_PARSERS = ThreadPoolExecutor(2, thread_name_prefix="readings-parser")
+_MAX_ROW_CHARACTERS = 200_000  # of a row of CSV
 _OWN = "service/api"  # owner of the sources of readings that name no source
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
-    """The readings of a body, serialized, and the batch that the body states, if any."""
+class _ParsedBody:
+    """The content of a body.
 
-    series: SerializedSeries
+    Attributes:
+        rows: The readings.
+        value_column: Name of the column of values in errors; empty if each sensor has its own.
+        source_id: The source of the batch, if the body states it.
+        sequence: The number of the batch within its source.
+    """
+
+    rows: Rows
+    value_column: str
     source_id: str | None = None
     sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """The content of a body that is ready to be written.
+
+    Attributes:
+        series: The readings, serialized.
+        source_id: The source of the batch, if the body states it.
+        sequence: The number of the batch within its source.
+        digest: The digest of the body; empty if it is not needed.
+    """
+
+    series: SerializedSeries
+    source_id: str | None
+    sequence: int
+    digest: str
 
 
 _BODIES: dict[str, Any] = {
@@ -52,28 +81,25 @@ async def write_readings(
     The body is JSON or CSV. A CSV table is long (machine_id,timestamp,sensor,value) or wide (machine_id,timestamp, then
     one column per sensor). A caller that is bound to sites can only write for machines that are registered there.
     """
-    body = await request.body()
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    content = await asyncio.get_running_loop().run_in_executor(_PARSERS, _parser_for(media_type), body)
+    content = await _read_content(request, _parser_for(media_type), needs_digest=idempotency_key is not None)
     for machine_id in content.series.machine_ids:
         await require_machine(context, caller, machine_id)
     if content.source_id is not None:
         written = await context.ingestion.write_batch(content.source_id, content.sequence, caller.owner, content.series)
     elif idempotency_key:
-        written = await _write_once(context, idempotency_key, body, content.series)
+        written = await _write_once(context, idempotency_key, content)
     else:
         written = await _write_as_own(context, content.series)
     return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate)
 
 
-async def _write_once(
-    context: ApiContext, idempotency_key: str, body: bytes, series: SerializedSeries
-) -> ingestion_pb2.WriteResponse:
+async def _write_once(context: ApiContext, idempotency_key: str, content: _Content) -> ingestion_pb2.WriteResponse:
     """Writes the readings of a request with an idempotency key as the only batch of a source of its own."""
     # The digest of the body owns the source, so that the key cannot be reused with another body
-    owner = f"request/{await asyncio.to_thread(_digest, body)}"
+    owner = f"request/{content.digest}"
     try:
-        return await context.ingestion.write_batch(f"{SINGLE_BATCH_PREFIX}{idempotency_key}", 1, owner, series)
+        return await context.ingestion.write_batch(f"{SINGLE_BATCH_PREFIX}{idempotency_key}", 1, owner, content.series)
     except PermissionDeniedError as error:
         if error.reason == SOURCE_TAKEN:
             raise key_reused() from error
@@ -96,7 +122,7 @@ async def _write_as_own(context: ApiContext, series: SerializedSeries) -> ingest
         raise
 
 
-def _parser_for(media_type: str) -> Callable[[bytes], _Content]:
+def _parser_for(media_type: str) -> Callable[[bytearray], _ParsedBody]:
     if media_type in ("text/csv", "application/csv"):
         return _parse_csv
     if media_type in ("application/json", ""):
@@ -104,11 +130,37 @@ def _parser_for(media_type: str) -> Callable[[bytes], _Content]:
     raise InvalidArgumentError.of("Content-Type", f"{media_type!r} must be application/json or text/csv")
 
 
-def _digest(body: bytes) -> str:
+async def _read_content(request: Request, parse: Callable[[bytearray], _ParsedBody], *, needs_digest: bool) -> _Content:
+    """Reads the body of a request, and parses and serializes it on a parser thread.
+
+    The body is released before its readings are serialized.
+
+    Args:
+        request: The request.
+        parse: Parses the body.
+        needs_digest: Whether the digest of the body is needed.
+
+    Raises:
+        TableError: A reading is invalid.
+        InvalidArgumentError: The body is invalid.
+    """
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+    parsers = _LARGE_BODY_PARSERS if len(body) > _LARGE_BODY else _SMALL_BODY_PARSERS
+    run_in_executor = asyncio.get_running_loop().run_in_executor
+    digest = await run_in_executor(parsers, _digest, body) if needs_digest else ""
+    parsed = await run_in_executor(parsers, parse, body)
+    del body
+    series = await run_in_executor(parsers, _serialize, parsed)
+    return _Content(series, parsed.source_id, parsed.sequence, digest)
+
+
+def _digest(body: bytearray) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _parse_json(body: bytes) -> _Content:
+def _parse_json(body: bytearray) -> _ParsedBody:
     body_content = parse_readings(body)
     if (body_content.source_id is None) != (body_content.sequence is None):
         raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
@@ -120,23 +172,40 @@ def _parse_json(body: bytes) -> _Content:
             )
         if problem:
             raise InvalidArgumentError.of("source_id", problem)
-    return _Content(_serialize(body_content.rows, "value"), body_content.source_id, body_content.sequence or 0)
+    return _ParsedBody(body_content.rows, "value", body_content.source_id, body_content.sequence or 0)
 
 
-def _parse_csv(body: bytes) -> _Content:
+def _parse_csv(body: bytearray) -> _ParsedBody:
     rows = Rows()
-    text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
-    for block in read_csv(text, MAX_READINGS + 1):
+    text = io.TextIOWrapper(io.BufferedReader(_BodyFile(body)), encoding="utf-8-sig", newline="")
+    lines = iter(lambda: text.readline(_MAX_ROW_CHARACTERS + 1), "")
+    for block in read_csv(lines, MAX_READINGS + 1, max_row_characters=_MAX_ROW_CHARACTERS):
         if len(rows):
             break
         rows = block
-    header = body.split(b"\n", 1)[0]
-    return _Content(_serialize(rows, "value" if b"sensor" in header.split(b",") else ""))
+    header = bytes(body[:_MAX_ROW_CHARACTERS]).partition(b"\n")[0]
+    return _ParsedBody(rows, "value" if b"sensor" in header.split(b",") else "")
 
 
-def _serialize(rows: Rows, value_column: str) -> SerializedSeries:
-    if not len(rows):
+class _BodyFile(io.RawIOBase):
+    """A file with the content of a body, without a copy of it."""
+
+    def __init__(self, body: bytearray) -> None:
+        self._rest = memoryview(body)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        part = self._rest[: len(into)]
+        into[: len(part)] = part
+        self._rest = self._rest[len(part) :]
+        return len(part)
+
+
+def _serialize(parsed: _ParsedBody) -> SerializedSeries:
+    if not len(parsed.rows):
         raise InvalidArgumentError.of("readings", "at least one reading is required")
-    if len(rows) > MAX_READINGS:
+    if len(parsed.rows) > MAX_READINGS:
         raise InvalidArgumentError.of("readings", f"must be at most {MAX_READINGS}; send several requests")
-    return SerializedSeries.from_series(to_series(rows, value_column=value_column))
+    return SerializedSeries.from_series(to_series(parsed.rows, value_column=parsed.value_column))

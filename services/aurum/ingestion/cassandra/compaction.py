@@ -1,8 +1,9 @@
 """Merging of small segments in Cassandra. Several replicas may do it at once.
 
-A merged segment is durable in a quorum before its parts are deleted. Replicas that merge the same parts at the same
-time write the same readings. At every moment, even after a kill, all readings exist at least once, and of readings at
-the same time the one that counts.
+A merged segment is durable in a quorum before its parts are deleted. Its key says which parts it has: replicas that
+merge the same parts at the same time write the same row, and those that have seen different parts write different
+ones, so that none replaces a segment with more. At every moment, even after a kill, all readings exist at least once,
+and of readings at the same time the one that counts.
 
 Each reading keeps its rank, so that late readings are still ordered correctly. Batches of a source without a gap
 share one rank.
@@ -12,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from aurum.ingestion.cassandra.schema import BLOCK
+from aurum.ingestion.cassandra.schema import BLOCK, merged_source
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece, with_ranks
@@ -88,10 +89,11 @@ def merge_day(session: CassandraSession, place: Place, ttl: int, *, over: bool) 
         ranks = _collapsed(series, day, pieces, ranks, (int(timestamps[0]), int(timestamps[-1])))
     except SegmentsChangedError:
         return 0  # another replica is merging them
-    key = (*place, int(timestamps[0]), *ranks.highest)
+    order, source, sequence = ranks.highest
+    key = (*place, int(timestamps[0]), order, merged_source(source, [piece.place for piece in pieces]), sequence)
     row = (*key, int(timestamps[-1]), len(values), pack(timestamps, values, ranks), ttl)
     list(session.rows("add_segment", row))
-    session.rows_for_each("drop_segment", [piece.place for piece in pieces if piece.place != key])
+    session.rows_for_each("drop_segment", [piece.place for piece in pieces])
     return len(pieces)
 
 

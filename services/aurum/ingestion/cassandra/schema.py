@@ -1,9 +1,13 @@
 """The tables of the store in Cassandra, and their versions.
 
 A partition of segments holds one UTC day of one series. All writes can be repeated safely. A segment is written by
-its key. The latest values and the first reading of a machine have write times derived from the readings' own times,
-so that the newest, or the earliest, reading of several replicas counts.
+its key: the time of its first reading, and its highest rank. In the key of a merged segment the source also has a
+digest of the parts. The latest values and the first reading of a machine have write times derived from the readings'
+own times, so that the newest, or the earliest, reading of several replicas counts.
 """
+
+import hashlib
+from collections.abc import Iterable
 
 from aurum.ingestion.store import EVENT_MEMORY_US
 
@@ -59,6 +63,20 @@ STEPS: dict[int, list[str]] = {
 VERSION = max(STEPS)
 JOURNAL_SINCE = 2  # version
 EARLIER_EVENTS = "SELECT kind, machine_id, at_us, id, data FROM events"  # from before there was a journal
+
+_MERGED = "#"  # separates source and digest; it is in no id of a source
+_DIGEST = 16  # characters
+
+
+def merged_source(source: str, parts: Iterable[tuple[object, ...]]) -> str:
+    """Returns what stands for the source in the key of a segment that was merged from `parts`, given by their keys."""
+    digest = hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
+    return f"{source}{_MERGED}{digest[:_DIGEST]}"
+
+
+def source_of(stated: str) -> str:
+    """Returns the source by what stands for it in the key of a segment."""
+    return stated.partition(_MERGED)[0]
 
 
 STATEMENTS = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from aurum.ingestion.cassandra.schema import source_of
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_reader import Piece
 from aurum.runtime import damage
@@ -42,7 +43,7 @@ class CassandraSeries:
             for row in rows:
                 if row.start_us < end_us and row.end_us >= start_us:
                     key = (self.machine_id, self.sensor, day, row.start_us, row.source_us, row.source, row.sequence)
-                    rank = (row.source_us, row.source, row.sequence)
+                    rank = (row.source_us, source_of(row.source), row.sequence)
                     pieces.append(Piece(rank, row.start_us, row.end_us, row.count, key))
         return pieces
 

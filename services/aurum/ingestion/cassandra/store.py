@@ -14,7 +14,7 @@ import secrets
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from aurum.ingestion.cassandra.latest import encode, latest_of
 from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, EVENT_TTL, SLOT_SECONDS
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
+from aurum.ingestion.cassandra.single_flight import SingleFlight
 from aurum.ingestion.downsample import merge_parts
 from aurum.ingestion.store import (
     HOUSEKEEPING,
@@ -62,6 +63,7 @@ _BLOCKS = 4  # blocks of sequences that are cached for each source
 _LOOK_UP_EVERY = 86_400.0  # seconds; often enough to renew the expiry of a source in use
 _KNOWN = 200_000  # machines, and days of series, that are remembered as being in the tables
 _SLOTS_BACK = 3  # slots of changes that are read back, to tolerate clocks that differ a little
+_SERIES_AT_ONCE = 8  # series that are read at once
 _READ_ATTEMPTS = 5  # attempts of a query while segments are being merged
 _FIRST = 2**61  # µs; the write time of a first reading is this minus its time, so that the earliest one wins
 _EACH_BUCKET = [(bucket,) for bucket in range(BUCKETS)]
@@ -113,7 +115,7 @@ class CassandraStore:
         self._noted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         self._shown: OrderedDict[tuple[str, str], Latest] = OrderedDict()  # published here, by series
         self._firsts: OrderedDict[str, int] = OrderedDict()  # earliest reading published here, by machine
-        self._doing: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
+        self._once = SingleFlight()
         self._waiting_bytes = 0
         self._last_number = 0  # of the recorded events
         self._room = asyncio.Event()
@@ -258,6 +260,14 @@ class CassandraStore:
 
         return await self._on_reader(query)
 
+    async def read_several(
+        self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Returns readings of the first of several series; see Store.read_several."""
+        some = sensors[:_SERIES_AT_ONCE]
+        reading = (self.read(machine_id, sensor, start_us, end_us, points=points, last=last) for sensor in some)
+        return list(await asyncio.gather(*reading))
+
     async def changes(self) -> list[Change]:
         """Returns what other replicas have published within the last seconds."""
         now = _slot()
@@ -340,7 +350,7 @@ class CassandraStore:
         """
         source = self._sources.get(batch.source_id)
         if source is None or time.monotonic() - source.looked_up > _LOOK_UP_EVERY:
-            source = await self._run_once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
+            source = await self._once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
         if batch.source_id in self._sources:
             self._sources.move_to_end(batch.source_id)
         if owner_after(source.owner, batch.owner, batch.source_id) != source.owner:
@@ -372,22 +382,13 @@ class CassandraStore:
             self._sources.popitem(last=False)
         return source
 
-    async def _run_once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Runs a coroutine once for all callers that ask for the same key concurrently."""
-        task = self._doing.get(key)
-        if task is None:
-            task = self._doing[key] = asyncio.create_task(make())
-            task.add_done_callback(lambda done: self._doing.pop(key) and done.exception())
-        result: T = await asyncio.shield(task)
-        return result
-
     async def _received_sequences(self, batch: Batch, source: _Source) -> list[sequence_ranges.Range]:
         """Returns the stored sequences of the block that contains the batch's sequence."""
         block = batch.sequence // BLOCK
         sequences = source.received.get(block)
         if sequences is None:
             key = (batch.source_id, block)
-            sequences = await self._run_once(("received", *key), lambda: self._look_up_received(source, key))
+            sequences = await self._once(("received", *key), lambda: self._look_up_received(source, key))
         return sequences
 
     async def _look_up_received(self, source: _Source, key: tuple[str, int]) -> list[sequence_ranges.Range]:

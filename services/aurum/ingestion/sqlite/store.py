@@ -35,6 +35,7 @@ from aurum.ingestion.store import (
     EVENT_MEMORY_US,
     HOUSEKEEPING,
     KEPT_KINDS,
+    READ_AT_ONCE,
     Change,
     Event,
     MachineRecord,
@@ -279,25 +280,29 @@ class SqliteStore:
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
-        """Returns readings of a series; see Store.read. Damaged segments are set apart."""
-        # Memory first: readings that are flushed in between are then found twice, which is harmless.
-        key = (machine_id, sensor)
-        recent = self._parts_of(key, Memtable.joined_parts)
+        """Returns readings of a series; see Store.read."""
+        return (await self.read_several(machine_id, [sensor], start_us, end_us, points=points, last=last))[0]
 
+    async def read_several(
+        self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Returns readings of the first of several series; see Store.read_several. Damaged segments are set apart."""
+        # Memory first: readings that are flushed in between are then found twice, which is harmless.
+        recent = [self._parts_of((machine_id, sensor), Memtable.joined_parts) for sensor in sensors]
         damaged: dict[int, str] = {}
 
-        def query(connection: sqlite3.Connection) -> Points:
-            series = reads.SqliteSeries(connection, key, recent, damaged)
-            return series_reader.read(series, start_us, end_us, points=points, last=last)
+        def query(connection: sqlite3.Connection) -> list[Points]:
+            points_of: list[Points] = []
+            count = 0
+            for sensor, parts in zip(sensors, recent, strict=True):
+                series = reads.SqliteSeries(connection, (machine_id, sensor), parts, damaged)
+                points_of.append(_read_series(series, start_us, end_us, points, last))
+                count += len(points_of[-1].timestamps)
+                if count >= READ_AT_ONCE:
+                    break
+            return points_of
 
-        try:
-            answer = await self._readers.run_query("read", query)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            name = f"machine {machine_id}, sensor {sensor}"
-            damage.report("series", name, str(error), "its stored readings are in no answer; restore a backup")
-            return Points(np.empty(0, np.int64), np.empty(0, np.float64))
+        answer = await self._readers.run_query("read", query)
         if damaged:
             await self._require_started(self._tables).run(lambda connection: set_apart(connection, damaged), 1)
         return answer
@@ -563,6 +568,19 @@ def _run_work(work: Work, connection: sqlite3.Connection) -> Any:
     except Exception:
         logger.exception("work on the tables failed")
         return InternalError("the store failed; its log says more")
+
+
+def _read_series(series: reads.SqliteSeries, start_us: int, end_us: int, points: int, last: int) -> Points:
+    """Reads a series. One whose pages are damaged is reported and has no readings."""
+    try:
+        return series_reader.read(series, start_us, end_us, points=points, last=last)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        machine_id, sensor = series.key
+        name = f"machine {machine_id}, sensor {sensor}"
+        damage.report("series", name, str(error), "its stored readings are in no answer; restore a backup")
+        return Points(np.empty(0, np.int64), np.empty(0, np.float64))
 
 
 def _count_segments(connection: sqlite3.Connection) -> int:

@@ -15,7 +15,6 @@ from aurum.runtime.errors import FAILURES, AurumError, FailedPreconditionError, 
 Floats = npt.NDArray[np.float64]
 
 _LEAST_SENSORS = 0.5  # share of a model's sensors that a machine must have
-_SEVERAL_AT_ONCE = 64  # machines in one query
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +76,7 @@ class InputReader:
             else:
                 by_type.setdefault(machine_type, []).append(machine_id)
         for machine_type, members in by_type.items():
-            model = self._registry.active(machine_type)
-            for start in range(0, len(members), _SEVERAL_AT_ONCE):
-                part = members[start : start + _SEVERAL_AT_ONCE]
-                cases |= await self._of_type(part, machine_type, model, end_us)
+            cases |= await self._of_type(members, machine_type, self._registry.active(machine_type), end_us)
         return [cases[machine_id] for machine_id in machine_ids]
 
     async def _of_type(

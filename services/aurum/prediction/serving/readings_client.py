@@ -20,7 +20,8 @@ from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 T = TypeVar("T")
 
 _LAST = 256  # readings of each sensor in the first query
-_MACHINES_AT_ONCE = 8  # of which all sensors are asked for
+_SERIES_AT_ONCE = 1000  # in one query, which has to end within its attempt
+_MOST_SERIES = 10_000  # of machines whose sensors are all read for one request; more take longer than callers wait
 _POINTS = 512  # to which longer ranges are reduced
 _MARGIN = 1.1
 _REMEMBERED = 100_000  # machines
@@ -47,6 +48,9 @@ class ReadingsClient:
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
         self._query_method = query_method(ingestion.channel)
         self._types: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._sensors: collections.OrderedDict[str, int] = (
+            collections.OrderedDict()
+        )  # number of sensors, when last seen
         self._needed: collections.OrderedDict[str, int] = collections.OrderedDict()  # readings, if less than _LAST
         self._reach: collections.OrderedDict[str, int] = collections.OrderedDict()  # µs, if _LAST readings are too few
 
@@ -55,11 +59,13 @@ class ReadingsClient:
         known = self._types.get(machine_id)
         if known is not None:
             return known
-        request = ingestion_pb2.GetMachineRequest(machine_id=machine_id)
+        request = ingestion_pb2.GetMachineRequest(machine_id=machine_id, omit_sensors=True)
         response = await self._ingestion.unary(self._stub.GetMachine, request)
-        if response.machine.machine_type:
-            _remember(self._types, machine_id, response.machine.machine_type)
-        return response.machine.machine_type
+        machine = response.machine
+        _remember(self._sensors, machine_id, machine.sensor_count or len(machine.sensors))
+        if machine.machine_type:
+            _remember(self._types, machine_id, machine.machine_type)
+        return machine.machine_type
 
     async def machine_types(self, machine_ids: Sequence[str]) -> list[str | BaseException]:
         """Returns the type of each machine, or the error why it is not known."""
@@ -85,9 +91,40 @@ class ReadingsClient:
 
         Returns:
             The readings by machine id. Machines without readings are missing.
+
+        Raises:
+            InvalidArgumentError: The machines have too many sensors, and all of them are needed.
+            AurumError: Ingestion did not answer.
         """
         if spec is None:
-            return await self._all_sensors(machine_ids, end_us)
+            self._check_series(machine_ids)
+            sensors = max((self._sensors.get(machine_id, 0) for machine_id in machine_ids), default=0)
+        else:
+            sensors = len(spec.queried)
+        at_once = max(1, _SERIES_AT_ONCE // max(1, sensors))
+        found: dict[str, MachineReadings] = {}
+        for start in range(0, len(machine_ids), at_once):
+            part = machine_ids[start : start + at_once]
+            if spec is None:
+                found |= await self._query(part, None, last=_LAST, end_us=end_us)
+            else:
+                found |= await self._window(part, spec, end_us)
+        return found
+
+    def _check_series(self, machine_ids: Sequence[str]) -> None:
+        """Raises InvalidArgumentError if all sensors of these machines are too many for one request."""
+        series = sum(self._sensors.get(machine_id, 0) for machine_id in machine_ids)
+        if len(machine_ids) > 1 and series > _MOST_SERIES:
+            error = InvalidArgumentError.of(
+                "requests",
+                f"name {len(machine_ids)} machines without a model that fits, of which all {series} sensors are read; "
+                f"at most {_MOST_SERIES} can be at once: ask for fewer machines at a time",
+            )
+            error.reason = TOO_MANY_SERIES
+            raise error
+
+    async def _window(self, machine_ids: Sequence[str], spec: FeatureSpec, end_us: int) -> dict[str, MachineReadings]:
+        """Returns the readings of machines that cover the window of `spec`, for as many machines as one query takes."""
         short = [machine_id for machine_id in machine_ids if machine_id not in self._reach]
         last = max((self._needed.get(machine_id, _LAST) for machine_id in short), default=0)
         found = await self._query(short, spec, last=last, end_us=end_us) if short else {}
@@ -106,18 +143,6 @@ class ReadingsClient:
                 if not wider or wider <= reach:
                     break
                 reach = wider
-        return found
-
-    async def _all_sensors(self, machine_ids: Sequence[str], end_us: int) -> dict[str, MachineReadings]:
-        """Returns the last readings of all sensors of machines, read a few machines at a time.
-
-        Each machine may have many sensors, and a query that exceeds the timeout of its attempt would open the circuit
-        breaker for all callers.
-        """
-        found: dict[str, MachineReadings] = {}
-        for start in range(0, len(machine_ids), _MACHINES_AT_ONCE):
-            some = machine_ids[start : start + _MACHINES_AT_ONCE]
-            found |= await self._query(some, None, last=_LAST, end_us=end_us)
         return found
 
     def _is_short(self, readings: MachineReadings | None, spec: FeatureSpec, last: int) -> bool:

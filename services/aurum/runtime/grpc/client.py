@@ -15,7 +15,7 @@ import grpc
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from aurum.resilience import ErrorClassifier, Pipeline
+from aurum.resilience import ErrorClassifier, Pipeline, remaining
 from aurum.resilience.criticality import stated_criticality
 from aurum.resilience.errors import code_of
 from aurum.runtime import metrics
@@ -114,11 +114,11 @@ _LOOK_FOR_CERTIFICATES = 2.0  # seconds between two checks
 
 
 class Dependency:
-    """A service that this one calls. The stub uses `channel`, and `unary`, `stream` and `endless` make the calls.
+    """A service that this one calls.
 
-    All three methods raise the server's error as AurumError. They raise UnavailableError if the server cannot be
-    reached or the breaker is open, ResourceExhaustedError if too many calls are in progress, and DeadlineError on a
-    timeout.
+    The stub uses `channel`, and `unary`, `stream`, `relay` and `endless` make the calls. All four methods raise the
+    server's error as AurumError. They raise UnavailableError if the server cannot be reached or the breaker is open,
+    ResourceExhaustedError if too many calls are in progress, and DeadlineError on a timeout.
     """
 
     def __init__(  # noqa: PLR0917 - of a service alone
@@ -231,6 +231,51 @@ class Dependency:
         except Exception as error:
             raise self._translated(error) from error
         finally:
+            if call is not None:
+                call.cancel()
+
+    async def relay(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any]:
+        """Yields the responses of a call that is answered by a finite stream, without holding them.
+
+        The policies apply until the first response. From then on the call lasts as long as our own caller waits.
+        """
+        name = _full_name(method)
+        pipeline = self.pipeline(name.rpartition("/")[2])
+
+        async def begin(timeout: float) -> tuple[Any, Any]:
+            left = await self.connected(pipeline, timeout)
+            call = method(request, timeout=remaining(), metadata=tuple(context_metadata().items()))
+            try:
+                async with asyncio.timeout(left):
+                    return call, await anext(call.__aiter__(), None)
+            except TimeoutError as error:
+                call.cancel()
+                raise self._deadline_error() from error
+            except BaseException:
+                call.cancel()
+                raise
+
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        call = None
+        try:
+            call, response = await self._call_under_policies(pipeline, name, begin, True)
+            while response is not None:
+                yield response
+                response = await anext(call.__aiter__(), None)
+        except AurumError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError as error:
+            code = grpc.StatusCode.CANCELLED
+            if not _ended_by_grpc(error):
+                raise
+            raise self._broken_call_error() from error
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+            raise self._translated(error) from error
+        finally:
+            metrics.track_rpc_client(name, code.name, time.perf_counter() - started)
             if call is not None:
                 call.cancel()
 

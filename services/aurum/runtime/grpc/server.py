@@ -42,6 +42,7 @@ from aurum.runtime.grpc.answer_times import AnswerTimes
 from aurum.runtime.grpc.client import CRITICALITY_KEY
 from aurum.runtime.grpc.stream_shares import StreamShares, address_of, kind_of, limit_health, rpc_shares
 from aurum.runtime.grpc.tls import certificate_folder, server_credentials
+from aurum.runtime.grpc.wire import has_more_fields
 from aurum.runtime.health import Health
 from aurum.runtime.listener import PortInUseError
 from aurum.runtime.rpc_methods import Method, method_of
@@ -53,6 +54,11 @@ logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("aurum.access")
 
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+# A parsed request may take many times its bytes. Therefore most methods take small ones, and the others few entries.
+# Ingest and Write check their batches themselves
+_MAX_BYTES = 1_000_000
+_MAX_BYTES_OF = {"RecordEvents": 4_000_000, "PredictBatch": 2**31}
+_MAX_ENTRIES_OF = {"RecordEvents": 1000, "PredictBatch": 1000}
 # When a connection ends, callers reconnect and so find new pods; streams go on
 _CONNECTION_AGE_MS = 300_000
 _CUT_OFF = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})  # calls that got no answer
@@ -111,7 +117,8 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_unary_rpc_method_handler
             )
             wrapped = self._unary_handler(method, limit, behaviour, take)
-        return make(wrapped, _parser(handler.request_deserializer), handler.response_serializer)
+        parser = _parser(method.short_name, handler.request_deserializer)
+        return make(wrapped, parser, handler.response_serializer)
 
     def _unary_handler(
         self,
@@ -194,19 +201,31 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
 
 @dataclass(frozen=True, slots=True)
 class _Malformed:
-    """Stands for a request that cannot be decoded."""
+    """Stands for a request that cannot be decoded, or is too large for its method."""
+
+    problem: str
 
 
-def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Wraps the deserializer so that a malformed request is refused within the call and with a description."""
+def _parser(name: str, deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Wraps the deserializer so that such a request is refused within the call and with a description.
+
+    Args:
+        name: Name of the method.
+        deserializer: Parses a request; None if the method does that itself.
+    """
     if deserializer is None:
         return None
+    max_bytes, max_entries = _MAX_BYTES_OF.get(name, _MAX_BYTES), _MAX_ENTRIES_OF.get(name)
 
     def parse(data: bytes) -> Any:
+        if len(data) > max_bytes:
+            return _Malformed(f"has {len(data)} bytes; {max_bytes} are allowed for this method")
+        if max_entries is not None and has_more_fields(data, max_entries):
+            return _Malformed(f"has more than {max_entries} entries, which is as many as this method takes")
         try:
             return deserializer(data)
         except DecodeError:
-            return _Malformed()
+            return _Malformed("is no message of this method")
 
     return parse
 
@@ -214,7 +233,7 @@ def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], An
 def _well_formed(request: Any) -> Any:
     """Returns the request or the stream of requests. Raises InvalidArgumentError for a malformed request."""
     if isinstance(request, _Malformed):
-        raise InvalidArgumentError.of("request", "is no message of this method")
+        raise InvalidArgumentError.of("request", request.problem)
     return _well_formed_stream(request) if hasattr(request, "__aiter__") else request
 
 

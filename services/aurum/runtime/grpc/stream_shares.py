@@ -18,6 +18,7 @@ from aurum.runtime.settings import Settings
 
 _RETRY_AFTER = {"query": 1.0}  # seconds; other streams last longer
 _RETRY_AFTER_OTHERS = 10.0
+_LONGEST_SERVICE = 200  # characters
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
 # ingest, watch: endless streams, from a client and to a client. query: streams that end, and long responses of the API.
@@ -140,6 +141,8 @@ def limit_health(method: str, handler: Any, shares: StreamShares) -> Any:
         return handler
 
     async def watch(request: Any, context: Any) -> None:
+        if len(request.service) > _LONGEST_SERVICE:  # the servicer keeps the name
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "service: is no name of a service")
         try:
             with shares.place("other", address_of(context)):
                 await handler.unary_stream(request, context)  # writes its responses itself

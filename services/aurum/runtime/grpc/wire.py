@@ -1,0 +1,36 @@
+"""Looks at serialized protobuf messages before they are parsed.
+
+A parsed message takes many times the bytes of a message that consists of very many small fields.
+"""
+
+_SIZES = {1: 8, 5: 4}  # bytes of a value by wire type; 0 is a varint, 2 a length with as many bytes
+_LONGEST_VARINT = 10  # bytes
+
+
+def has_more_fields(data: bytes, most: int) -> bool:
+    """Whether a message has more than `most` fields at its top level. One that is malformed may have fewer."""
+    at = fields = 0
+    while at < len(data) and fields <= most:
+        fields += 1
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            _, at = _varint(data, at)
+        elif kind == 2:
+            length, at = _varint(data, at)
+            at += length
+        else:
+            at += _SIZES.get(kind, 0)
+    return fields > most
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Returns the number at a position and the position after it."""
+    value = shift = 0
+    for byte in data[at : at + _LONGEST_VARINT]:
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    return value, at

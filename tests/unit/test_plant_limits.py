@@ -47,7 +47,7 @@ def refusal(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> str:
 
 
 def taken(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> None:
-    coming = plant.reserve(batch(keys))
+    reservation = plant.reserve(batch(keys))
     plant.apply_batch(batch(keys), 0)
     plant.release(reservation)
 
@@ -57,7 +57,7 @@ def test_machine_sends_from_its_first_batch_on() -> None:
     nothing."""
     plant = MachineStates(LIMITS, 16, 1_000_000)
     assert not plant.is_unregistered("a")
-    coming = plant.reserve(batch([("a", "s0")]))
+    reservation = plant.reserve(batch([("a", "s0")]))
     assert plant.is_unregistered("a")
     plant.release(reservation)
     assert not plant.is_unregistered("a")

@@ -29,7 +29,7 @@ from asyncua import Client, ua
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from tests.support.edge import connected, results
+from tests.support.edge import input_counts, is_connected
 from tests.support.mosquitto import Mosquitto
 from tests.support.opcua_server import OpcuaServer
 from tests.support.platform import Platform
@@ -224,12 +224,12 @@ def gateway(count: int, rounds: int, gather: Callable[[], None], options: dict[s
         platform = Platform(Path(folder), extra={"AURUM_EDGE_INPUTS": str(inputs), "AURUM_LOG_LEVEL": "ERROR"})
 
         def taken() -> int:
-            return int(results(platform, "plant").get("accepted", 0))
+            return int(input_counts(platform, "plant").get("accepted", 0))
 
         try:
             with on_core(0):
                 process = platform.start("edge")
-            wait_for(lambda: connected(platform, "plant"), 60, "the gateway listens")
+            wait_for(lambda: is_connected(platform, "plant"), 60, "the gateway listens")
             if options["protocol"] == "opcua":
                 wait_for(lambda: taken() >= VARIABLES, 60, "first values")
             return drained(process.popen.pid, count, rounds, gather, taken)
@@ -274,9 +274,9 @@ def compare_opcua(folder: Path, rounds: int, runs: int) -> dict[str, list[Taken]
 
             def gather(server: OpcuaServer = server) -> None:
                 assert server.process is not None
-                before = server.said("counted")
+                before = server.count_in_log("counted")
                 server.process.send_signal(signal.SIGUSR1)
-                wait_for(lambda: server.said("counted") > before, 60, "the variables have counted up")
+                wait_for(lambda: server.count_in_log("counted") > before, 60, "the variables have counted up")
 
             try:
                 taken.append(
@@ -285,7 +285,7 @@ def compare_opcua(folder: Path, rounds: int, runs: int) -> dict[str, list[Taken]
                     else gateway(VARIABLES, rounds, gather, {**options, "endpoint": server.endpoint})
                 )
             finally:
-                server.end()
+                server.stop()
             print(f"opcua, {name}: {taken[-1]}")
     return found
 

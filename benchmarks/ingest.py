@@ -134,7 +134,7 @@ async def bytes_per_reading(folder: Path) -> float:
     for second in range(DAY_SECONDS):
         at = np.array([start + second * 1_000_000])
         series = [Series("m", f"s-{number}", at, walk[second : second + 1]) for number, walk in enumerate(walks)]
-        writing.append(await store.append(Batch.of("bytes", second + 1, series), wait=True))
+        writing.append(await store.append_batch(Batch.from_series("bytes", second + 1, series), wait=True))
         if len(writing) == 500:
             await asyncio.gather(*writing)
             writing = []

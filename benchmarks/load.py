@@ -46,7 +46,7 @@ def batches(
             for machine in names
             for sensor in range(sensors)
         ]
-        made.append(Batch.of(source, sequence, series))
+        made.append(Batch.from_series(source, sequence, series))
     return made
 
 

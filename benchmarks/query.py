@@ -30,7 +30,7 @@ def day() -> tuple[int, list[Batch]]:
     for sequence, begin in enumerate(range(0, SECONDS, _CHUNK), start=1):
         at = start + (begin + np.arange(_CHUNK)) * 1_000_000
         series = [Series("day", f"s-{n}", at, walk[begin : begin + _CHUNK]) for n, walk in enumerate(walks)]
-        made.append(Batch.of("day", sequence, series))
+        made.append(Batch.from_series("day", sequence, series))
     return start, made
 
 

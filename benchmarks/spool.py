@@ -50,13 +50,13 @@ async def put_and_drain(folder: Path, made: list[Batch]) -> float:
         last = 0
         done = 0
         while done < len(made):
-            found = await spool.live.after(last, 64)
+            found = await spool.live.batches_after(last, 64)
             if not found:
                 await spool.live.wait_for_more(0.05)
                 continue
             last = found[-1].id
             done += len(found)
-            await spool.live.forwarded([waiting.id for waiting in found])
+            await spool.live.acknowledge([waiting.id for waiting in found])
 
     await asyncio.gather(put(), drain())
     seconds = time.perf_counter() - started
@@ -127,7 +127,7 @@ def plant(sequence: int, at_us: int) -> bytes:
     at = at_us + np.arange(RATE // 30) * (1_000_000 // (RATE // 30))
     rng = np.random.default_rng(sequence)
     series = [Series(f"m-{n // 3}", f"s-{n % 3}", at, rng.standard_normal(len(at))) for n in range(30)]
-    return columns_pb2.BatchRequest(batch=Batch.of("plant", sequence, series).data).SerializeToString()
+    return columns_pb2.BatchRequest(batch=Batch.from_series("plant", sequence, series).data).SerializeToString()
 
 
 async def stream(address: str, requests: AsyncIterator[bytes]) -> None:

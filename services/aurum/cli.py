@@ -1,4 +1,4 @@
-"""The `aurum` command. The only module that knows all others; it imports each only when it is called."""
+"""The `aurum` command. Each command imports its modules only when it is called."""
 
 import sys
 import traceback
@@ -35,6 +35,8 @@ _RESILIENCE = "Resilience"
 
 
 class ImportFormat(StrEnum):
+    """The formats of files to import."""
+
     cmapss = "cmapss"
     csv = "csv"
 
@@ -47,11 +49,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
+    """Sets the options that precede the command."""
     _state["debug"] = debug
 
 
@@ -67,7 +70,7 @@ def _serve(name: str, body: "Body[S]", settings: "S") -> None:
 
 @app.command(rich_help_panel=_SERVICES)
 def ingestion() -> None:
-    """Run the ingestion service: keeps readings and answers questions about them."""
+    """Run the ingestion service, which stores readings and answers queries."""
     from aurum.ingestion.service import ingestion as body
     from aurum.ingestion.settings import IngestionSettings
     from aurum.runtime.settings import load_settings
@@ -77,7 +80,7 @@ def ingestion() -> None:
 
 @app.command(rich_help_panel=_SERVICES)
 def prediction() -> None:
-    """Run the prediction service: which machines will fail, when, and why."""
+    """Run the prediction service, which predicts failures and explains its predictions."""
     from aurum.prediction.service import prediction as body
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
@@ -87,7 +90,7 @@ def prediction() -> None:
 
 @app.command(rich_help_panel=_SERVICES)
 def api() -> None:
-    """Run the API: HTTP for browsers, scripts and Grafana, and the console."""
+    """Run the API: HTTP for scripts, Grafana and browsers, with the console."""
     from aurum.api.service import api as body
     from aurum.api.settings import ApiSettings
     from aurum.runtime.settings import load_settings
@@ -101,7 +104,7 @@ app.add_typer(edge_app, name="edge", rich_help_panel=_SERVICES)
 
 @edge_app.callback()
 def edge(context: typer.Context) -> None:
-    """Run an edge gateway: takes readings from devices, keeps them, passes them on in order."""
+    """Run an edge gateway, which accepts readings from devices, spools them and forwards them to ingestion."""
     if context.invoked_subcommand is not None:
         return
     from aurum.edge.gateway import edge as body
@@ -115,7 +118,7 @@ def edge(context: typer.Context) -> None:
 def edge_check(
     file: Annotated[Path, typer.Argument(help="A file of inputs (AURUM_EDGE_INPUTS).", dir_okay=False, exists=True)],
 ) -> None:
-    """Say whether a gateway could use a file of inputs, and what it would listen to."""
+    """Check a file of inputs and list the inputs in it."""
     from aurum.edge.inputs.common.configuration import InputsError, load_inputs
 
     try:
@@ -123,7 +126,7 @@ def edge_check(
     except InputsError as error:
         _fail(str(error), 1)
     for each in inputs:
-        typer.echo(f"{each.name}: {each.protocol} {each.place}, {len(each.rules)} rules")
+        typer.echo(f"{each.name}: {each.protocol} {each.summary}, {len(each.rules)} rules")
 
 
 @edge_app.command("schema")
@@ -141,7 +144,7 @@ edge_app.add_typer(dead_letters.app, name="dead-letters")
 
 @app.command(rich_help_panel=_SERVICES)
 def operator() -> None:
-    """Run the Kubernetes operator: brings policies that are resources to the pods, and says how far they have got."""
+    """Run the Kubernetes operator, which rolls out policy resources to the pods and reports their status."""
     from aurum.operator.service import operator as body
     from aurum.operator.settings import OperatorSettings
     from aurum.runtime.settings import load_settings
@@ -150,7 +153,7 @@ def operator() -> None:
 
 
 def _machines(variable: str) -> Any:
-    return typer.Option(min=1, max=100_000, envvar=variable, help="Machines, spread over the types.")
+    return typer.Option(min=1, max=100_000, envvar=variable, help="Number of machines, spread over the types.")
 
 
 def _speed_up(variable: str) -> Any:
@@ -159,7 +162,9 @@ def _speed_up(variable: str) -> Any:
 
 Rate = Annotated[float, typer.Option(min=0.01, max=1000, help="Readings per second of each sensor.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same fleet.")]
-Backfill = Annotated[int, typer.Option(min=0, max=100_000, help="Earlier readings of each sensor for new machines.")]
+Backfill = Annotated[
+    int, typer.Option(min=0, max=100_000, help="Number of past readings sent for each sensor of a new machine.")
+]
 
 
 @app.command("iot-sim", rich_help_panel=_SIMULATORS)
@@ -171,31 +176,35 @@ def iot_sim(
     site: Annotated[str, typer.Option(help="Site of the machines.")] = "plant-a",
     machine_type: Annotated[list[str] | None, typer.Option(help="Only these types; may be repeated.")] = None,
     backfill: Backfill = 120,
-    to: Annotated[str, typer.Option(help="edge, ingestion, or the host:port of either.")] = "edge",
+    to: Annotated[
+        str, typer.Option(help="Where to send readings: edge, ingestion, or the host:port of either.")
+    ] = "edge",
     protocol: Annotated[
-        str, typer.Option(help="grpc; or mqtt, sparkplug, opcua, modbus for a gateway's inputs.")
+        str, typer.Option(help="grpc, or for inputs of a gateway mqtt, sparkplug, opcua or modbus.")
     ] = "grpc",
-    at: Annotated[str, typer.Option(help="host:port of the broker, or where an OPC UA or Modbus server listens.")] = "",
+    at: Annotated[
+        str, typer.Option(help="host:port of the broker, or that an OPC UA or Modbus server listens on.")
+    ] = "",
     write_inputs: Annotated[
-        Path | None, typer.Option(help="File that gets how a gateway listens to them.", dir_okay=False)
+        Path | None, typer.Option(help="File to write the gateway's configuration of these inputs to.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Simulate the devices of a plant: machines that wear, fail and are repaired."""
+    """Simulate the devices of a plant, with machines that wear, fail and are repaired."""
     from aurum.runtime.settings import Settings, load_settings
-    from aurum_sim.iot import FleetOptions, Told
+    from aurum_sim.iot import FleetOptions, PeerOptions
     from aurum_sim.iot import iot_sim as body
-    from aurum_sim.peers import Kind, make_peer
+    from aurum_sim.peers import PeerKind, make_peer
 
     settings = load_settings(Settings)
     address = {"edge": settings.edge_target, "ingestion": settings.ingestion_target}.get(to, to)
     if ":" not in address:
         raise typer.BadParameter(f"{to!r} is neither edge, ingestion nor host:port", param_hint="--to")
     fleet = FleetOptions(machines, rate, speed_up, seed, site, backfill=backfill, types=tuple(machine_type or ()))
-    if protocol not in (known := [kind.value for kind in Kind]):
-        raise typer.BadParameter(f"{protocol!r} is none of {', '.join(known)}", param_hint="--protocol")
-    peer = make_peer(Kind(protocol), at)
-    told = Told(peer, write_inputs) if peer else None
-    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address, told), settings)
+    if protocol not in (protocols := [kind.value for kind in PeerKind]):
+        raise typer.BadParameter(f"{protocol!r} is none of {', '.join(protocols)}", param_hint="--protocol")
+    peer = make_peer(PeerKind(protocol), at)
+    peer_options = PeerOptions(peer, write_inputs) if peer else None
+    _serve("iot-sim", body(fleet, "ingestion" if to == "ingestion" else "edge", address, peer_options), settings)
 
 
 @app.command("edge-sim", rich_help_panel=_SIMULATORS)
@@ -206,11 +215,15 @@ def edge_sim(
     seed: Seed = 11,
     site: Annotated[str, typer.Option(help="Site of the machines.")] = "plant-b",
     backfill: Backfill = 120,
-    port: Annotated[int, typer.Option(envvar="AURUM_EDGE_SIM_PORT", help="Port of its gateway (gRPC).")] = 50054,
-    up: Annotated[float, typer.Option(min=1, help="Seconds that the uplink holds.")] = 90.0,
-    down: Annotated[float, typer.Option(min=0, help="Seconds that it then fails; 0 for never.")] = 15.0,
+    port: Annotated[
+        int, typer.Option(envvar="AURUM_EDGE_SIM_PORT", help="Port of the simulated gateway (gRPC).")
+    ] = 50054,
+    up: Annotated[float, typer.Option(min=1, help="Seconds for which the uplink works.")] = 90.0,
+    down: Annotated[
+        float, typer.Option(min=0, help="Seconds for which the uplink then fails; 0 for no failures.")
+    ] = 15.0,
 ) -> None:
-    """Simulate a gateway with its own section of the plant and an uplink that fails on a schedule."""
+    """Simulate a gateway with machines of its own, whose uplink fails periodically."""
     from aurum.edge.settings import EdgeSettings
     from aurum.runtime.settings import load_settings
     from aurum_sim.edge import OutageOptions
@@ -225,9 +238,9 @@ def edge_sim(
 
 @app.command(rich_help_panel=_HERE)
 def up(
-    procfile: Annotated[Path, typer.Option(help="What to run.")] = Path("Procfile"),
+    procfile: Annotated[Path, typer.Option(help="The processes to run.")] = Path("Procfile"),
 ) -> None:
-    """Run the whole platform on this machine; `make run` does this."""
+    """Run the whole platform on this machine, as `make run` does."""
     import asyncio
 
     from aurum.commands.up import Supervisor
@@ -242,7 +255,7 @@ def up(
 
 @app.command(rich_help_panel=_HERE)
 def doctor() -> None:
-    """Say which services are up, what each is missing, and where to look."""
+    """Show the state of each service, what it is missing, and where to look."""
     from aurum.commands.doctor import examine, show
     from aurum.platform_settings import PlatformSettings
     from aurum.runtime.settings import load_settings
@@ -253,17 +266,19 @@ def doctor() -> None:
 
 @app.command("import", rich_help_panel=_DATA)
 def import_(
-    file: Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False, readable=True)],
-    format_: Annotated[ImportFormat, typer.Option("--format", help="What the file is.")],
+    file: Annotated[Path, typer.Argument(help="The file to import.", exists=True, dir_okay=False, readable=True)],
+    format_: Annotated[ImportFormat, typer.Option("--format", help="Format of the file.")],
     machine_type: Annotated[str | None, typer.Option(help="Register the machines with this type.")] = None,
-    site: Annotated[str, typer.Option(help="And with this site.")] = "",
+    site: Annotated[str, typer.Option(help="Site to register the machines with.")] = "",
     prefix: Annotated[
-        str | None, typer.Option(help="cmapss: start of the machine ids; the file's name if absent.")
+        str | None, typer.Option(help="cmapss: beginning of the machine ids; the file's name if absent.")
     ] = None,
-    api: Annotated[str | None, typer.Option(help="URL of the API to import through.")] = None,
-    ingestion: Annotated[str | None, typer.Option(help="host:port of the ingestion service.")] = None,
+    api: Annotated[str | None, typer.Option(help="URL of the API to send readings to.")] = None,
+    ingestion: Annotated[
+        str | None, typer.Option(help="host:port of the ingestion service to send readings to; the default.")
+    ] = None,
 ) -> None:
-    """Import readings from a file. Safe to repeat: what is there already is recognised."""
+    """Import readings from a file. When repeated, readings that are already stored are skipped."""
     import asyncio
 
     from aurum.commands.importing import grpc_target, http_target, import_file
@@ -278,9 +293,9 @@ def import_(
         opened = http_target(api, settings) if api else grpc_target(ingestion or settings.ingestion_target, settings)
         async with opened as target:
             result = await import_file(file, format_.value, target, machine_type=machine_type, site=site, prefix=prefix)
-        known = f", {result.known:,} were there already" if result.known else ""
+        duplicates = f", {result.duplicates:,} already stored" if result.duplicates else ""
         machines = "1 machine" if result.machines == 1 else f"{result.machines} machines"
-        typer.echo(f"{file.name}: {result.stored:,} readings of {machines} imported{known}")
+        typer.echo(f"{file.name}: {result.stored:,} readings of {machines} imported{duplicates}")
 
     asyncio.run(run())
 
@@ -297,7 +312,7 @@ Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYY
 
 @app.command(rich_help_panel=_DATA)
 def export(store: StorePath, folder: Annotated[Path, typer.Argument()], since: Day = None, until: Day = None) -> None:
-    """Write a store's readings as Parquet, a file for each machine and day; also while the service runs.
+    """Write a store's readings as Parquet, one file per machine and day, also while the service runs.
 
     --since is the first day, --until the day after the last (UTC).
     """
@@ -309,14 +324,14 @@ def export(store: StorePath, folder: Annotated[Path, typer.Argument()], since: D
     with open_snapshot(store) as snapshot:
         done = run(snapshot, folder, since, until)
     typer.echo(f"{done.readings:,} readings in {done.files:,} files below {folder}, {done.bytes:,} bytes")
-    _tell_damaged(snapshot.damaged)
+    _report_damaged(snapshot.damaged)
 
 
 @app.command(rich_help_panel=_DATA)
 def migrate(
     store: StorePath, target: Annotated[str, typer.Argument(help="cassandra://HOST,HOST/KEYSPACE?replication=3")]
 ) -> None:
-    """Copy a store into Cassandra while its service runs; run it again to copy what has come since."""
+    """Copy a store into Cassandra, also while its service runs. Repeat it to copy newer readings."""
     import asyncio
 
     from aurum.commands.migrating import migrate as run
@@ -338,57 +353,57 @@ def migrate(
 
     done = asyncio.run(copy())
     typer.echo(
-        f"{done.readings:,} readings copied, {done.known:,} were there already; {done.machines:,} machines and "
+        f"{done.readings:,} readings copied, {done.duplicates:,} already stored; {done.machines:,} machines and "
         f"{done.events:,} events"
     )
-    _tell_damaged(done.damaged)
+    _report_damaged(done.damaged)
 
 
-def _tell_damaged(damaged: dict[int, str]) -> None:
-    """Names what was left out; exit code 1 if something was."""
+def _report_damaged(damaged: dict[int, str]) -> None:
+    """Prints the damaged segments that were left out. Exits with code 1 if there are any."""
     for id_, problem in damaged.items():
         typer.echo(f"segment {id_} is damaged and was left out: {problem}", err=True)
     if damaged:
         raise typer.Exit(1)
 
 
-store_app = typer.Typer(help="Look after the store of readings.", no_args_is_help=True)
+store_app = typer.Typer(help="Check, repair and back up the store of readings.", no_args_is_help=True)
 app.add_typer(store_app, name="store", rich_help_panel=_DATA)
 
 
 @store_app.command("check")
 def store_check(
     store: StorePath,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="First move damaged segments out, into STORE-damaged/.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="First move damaged segments to STORE-damaged/.")] = False,
 ) -> None:
-    """Verify every checksum in a store; exit code 1 if something is damaged. Also while the service runs."""
+    """Verify every checksum in a store, also while the service runs. Exit code 1 if anything is damaged."""
     from aurum.ingestion.sqlite import snapshot
 
     if repair:
         moved = snapshot.repair(store)
         typer.echo(f"{moved} damaged segments moved to {store}-damaged" if moved else "no segment is damaged")
-    found = snapshot.check(store)
-    for problem in found.problems:
+    result = snapshot.check(store)
+    for problem in result.problems:
         typer.echo(problem)
     typer.echo(
-        f"{found.segments:,} segments with {found.readings:,} readings and {found.log_records:,} batches in the log: "
-        + (f"{len(found.problems)} damaged" if found.problems else "all whole")
+        f"{result.segments:,} segments with {result.readings:,} readings and {result.log_records:,} batches in the "
+        "log: " + (f"{len(result.problems)} damaged" if result.problems else "none damaged")
     )
-    if found.problems:
+    if result.problems:
         raise typer.Exit(1)
 
 
 @store_app.command("backup")
-def store_backup(store: StorePath, target: Annotated[Path, typer.Argument(help="Where nothing is yet.")]) -> None:
-    """Copy a store while its service runs. The copy has everything that was acknowledged before."""
+def store_backup(
+    store: StorePath, target: Annotated[Path, typer.Argument(help="Path of the copy, which must not exist.")]
+) -> None:
+    """Copy a store, also while its service runs. The copy contains all readings acknowledged before."""
     from aurum.ingestion.sqlite.snapshot import backup
 
     typer.echo(f"{backup(store, target):,} bytes copied to {target}")
 
 
-policy_app = typer.Typer(help="Check, show and try out resilience policies.", no_args_is_help=True)
+policy_app = typer.Typer(help="Check, show, compare and simulate resilience policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy", rich_help_panel=_RESILIENCE)
 PolicyFile = Annotated[Path, typer.Argument(help="The policy document.", exists=True, dir_okay=False, readable=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -396,7 +411,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @policy_app.command("check")
 def policy_check(file: PolicyFile) -> None:
-    """Say whether a policy document can be used; a mistake is named with its field."""
+    """Check a policy document. Errors name the field."""
     from aurum.commands.policy import check
 
     document = check(file)
@@ -409,7 +424,7 @@ def policy_show(
     services: Annotated[list[str] | None, typer.Argument(help="Only these services.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in force in the running services, with the state of each breaker, budget and limit."""
+    """Show the policies in force in running services, with the state of each breaker, budget and limit."""
     from aurum.commands.policy import show
     from aurum.runtime.settings import Settings, load_settings
 
@@ -418,7 +433,7 @@ def policy_show(
 
 FromCluster = Annotated[
     bool,
-    typer.Option("--from-cluster", help="Of the resources in the current kube-context, as the operator merges them."),
+    typer.Option("--from-cluster", help="Use the resources in the current kube-context, merged as by the operator."),
 ]
 OptionalPolicyFile = Annotated[
     Path | None,
@@ -433,7 +448,7 @@ def policy_get(
     services: Annotated[list[str] | None, typer.Argument(help="Only the calls of these services.")] = None,
     from_cluster: FromCluster = False,
 ) -> None:
-    """Show what governs each call; of a cluster also what has become of each policy and which pods have it."""
+    """Show the policy of each call. For a cluster, also show the status of each policy and its pods."""
     from aurum.commands import effective
     from aurum.operator.settings import OperatorSettings
     from aurum.runtime.settings import load_settings
@@ -443,19 +458,19 @@ def policy_get(
         cluster = effective.read_cluster(settings)
         effective.show_cluster(cluster)
         typer.echo()
-        effective.show_calls(effective.of_cluster(cluster), settings, services or [])
+        effective.show_calls(effective.policies_of_cluster(cluster), settings, services or [])
     else:
-        effective.show_calls(effective.of_document(settings, None), settings, services or [])
+        effective.show_calls(effective.policies_of_document(settings, None), settings, services or [])
 
 
 @policy_app.command("explain")
 def policy_explain(
-    client: Annotated[str, typer.Argument(help="The service that calls, such as api.")],
-    server: Annotated[str, typer.Argument(help="The service that is called, such as prediction.")],
+    client: Annotated[str, typer.Argument(help="The calling service, such as api.")],
+    server: Annotated[str, typer.Argument(help="The called service, such as prediction.")],
     method: Annotated[str | None, typer.Argument(help="One method, such as Predict.")] = None,
     from_cluster: FromCluster = False,
 ) -> None:
-    """Show every value that governs a call, and where it comes from."""
+    """Show every value of the policy of a call, and its origin."""
     from aurum.commands import effective
     from aurum.operator.merging import PolicyTarget
     from aurum.operator.settings import OperatorSettings
@@ -465,17 +480,17 @@ def policy_explain(
     if not any(each.client == client and each.server == server for each in CALLS):
         _fail(f"{client} does not call {server}", 2)
     settings = load_settings(OperatorSettings)
-    found = (
-        effective.of_cluster(effective.read_cluster(settings))
+    policies = (
+        effective.policies_of_cluster(effective.read_cluster(settings))
         if from_cluster
-        else effective.of_document(settings, None)
+        else effective.policies_of_document(settings, None)
     )
-    effective.explain(found, settings, PolicyTarget(client, server, method))
+    effective.explain(policies, settings, PolicyTarget(client, server, method))
 
 
 @policy_app.command("diff")
 def policy_diff(file: PolicyFile, from_cluster: FromCluster = False) -> None:
-    """Show what a file would change: a policy document here, resources on a cluster. Exit code 1 if anything."""
+    """Show what a policy document, or a file of resources, would change. Exit code 1 if there are changes."""
     from aurum.commands import effective
     from aurum.operator.settings import OperatorSettings
     from aurum.runtime.settings import load_settings
@@ -483,9 +498,12 @@ def policy_diff(file: PolicyFile, from_cluster: FromCluster = False) -> None:
     settings = load_settings(OperatorSettings)
     if from_cluster:
         cluster = effective.read_cluster(settings)
-        before, after = effective.of_cluster(cluster), effective.of_cluster(effective.proposed(cluster, file))
+        before, after = (
+            effective.policies_of_cluster(cluster),
+            effective.policies_of_cluster(effective.with_proposed_resources(cluster, file)),
+        )
     else:
-        before, after = effective.of_document(settings, None), effective.of_document(settings, file)
+        before, after = effective.policies_of_document(settings, None), effective.policies_of_document(settings, file)
     changes = effective.difference(before, after)
     if changes:
         typer.echo(changes)
@@ -504,9 +522,9 @@ def policy_simulate(
     from_cluster: FromCluster = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replay recorded calls against a policy document, in virtual time, and say what it would have done.
+    """Replay recorded calls against a policy document, in virtual time, and show what it would have done.
 
-    With --from-cluster, against the policies of the cluster, and the resources in the file if one is given.
+    With --from-cluster, use the policies of the cluster, and the resources in the file if one is given.
     """
     from aurum.commands.policy import replay
     from aurum.operator.settings import OperatorSettings
@@ -518,8 +536,10 @@ def policy_simulate(
         from aurum.commands import effective
 
         cluster = effective.read_cluster(settings)
-        documents = effective.of_cluster(effective.proposed(cluster, file) if file else cluster).documents
-        replay(settings, effective.joined(documents), trace, as_json)
+        documents = effective.policies_of_cluster(
+            effective.with_proposed_resources(cluster, file) if file else cluster
+        ).documents
+        replay(settings, effective.merge_documents(documents), trace, as_json)
     elif file is None:
         _fail("a policy document is needed, or --from-cluster", 2)
     else:
@@ -529,7 +549,7 @@ def policy_simulate(
 @policy_app.command("reference")
 def policy_reference(
     write: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
-    check: Annotated[Path | None, typer.Option(help="Fail if this file is not the page.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Fail if this file differs from the page.")] = None,
 ) -> None:
     """Show every field of a policy document with its default, the status codes and the calls."""
     from aurum.runtime.policy.call_catalog import calls_reference
@@ -543,6 +563,8 @@ app.add_typer(fault_app, name="fault", rich_help_panel=_RESILIENCE)
 
 
 class FaultKind(StrEnum):
+    """The kinds of faults that can be injected."""
+
     delay = "delay"
     error = "error"
     drip = "drip"
@@ -551,20 +573,20 @@ class FaultKind(StrEnum):
 
 @fault_app.command("add")
 def fault_add(
-    service: Annotated[str, typer.Argument(help="The service that is to suffer, such as prediction.")],
+    service: Annotated[str, typer.Argument(help="The service to inject the fault into, such as prediction.")],
     kind: Annotated[
         FaultKind,
-        typer.Argument(help="delay: wait first; error: fail; drip: answer slowly; abort: end the process at once."),
+        typer.Argument(help="delay: wait first; error: fail; drip: answer slowly; abort: end the process immediately."),
     ],
     method: Annotated[
         str, typer.Option(help="Only this method, such as Predict, /api/predict or store/read; a shell pattern.")
     ] = "*",
-    percentage: Annotated[float, typer.Option(help="Share of the calls.")] = 100.0,
-    delay: Annotated[str, typer.Option(help="delay, drip: how long.")] = "1s",
-    code: Annotated[str, typer.Option(help="error: the status code.")] = "UNAVAILABLE",
-    duration: Annotated[str, typer.Option(help="How long the fault lasts.")] = "60s",
+    percentage: Annotated[float, typer.Option(help="Percentage of the calls that are affected.")] = 100.0,
+    delay: Annotated[str, typer.Option(help="Duration of a delay (delay, drip).")] = "1s",
+    code: Annotated[str, typer.Option(help="Status code (error).")] = "UNAVAILABLE",
+    duration: Annotated[str, typer.Option(help="Duration of the fault.")] = "60s",
 ) -> None:
-    """Begin a fault."""
+    """Inject a fault into a service."""
     from aurum.commands.fault import add
     from aurum.runtime.settings import Settings, load_settings
 
@@ -584,7 +606,7 @@ Services = Annotated[list[str] | None, typer.Argument(help="Only these services.
 
 @fault_app.command("list")
 def fault_list(services: Services = None) -> None:
-    """List the faults that last."""
+    """List the active faults."""
     from aurum.commands.fault import show
     from aurum.runtime.settings import Settings, load_settings
 
@@ -603,7 +625,7 @@ def fault_clear(services: Services = None) -> None:
 @app.command()
 def settings(
     write: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
-    check: Annotated[Path | None, typer.Option(help="Fail if this file is not the table.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Fail if this file differs from the table.")] = None,
 ) -> None:
     """Show every setting with its default."""
     from aurum.platform_settings import settings_table
@@ -623,23 +645,25 @@ def _page(page: str, write: Path | None, check: Path | None) -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
+    """Prints an error and exits with a code."""
     typer.echo(f"aurum: {sentence}", err=True)
     raise typer.Exit(code)
 
 
 def main() -> None:
-    """Runs the command; errors become one sentence on stderr and an exit code: 1 failed, 2 wrong usage or settings."""
+    """Runs the command. Errors are printed to stderr as one line; exit code 1 for failure, 2 for usage or settings."""
     try:
         app()
     except Exception as error:
         if _state["debug"]:
             traceback.print_exc()
-        sentence, code = _explain(error)
+        sentence, code = _message_and_code(error)
         print(f"aurum: {sentence}", file=sys.stderr)  # noqa: T201
         sys.exit(code)
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _message_and_code(error: Exception) -> tuple[str, int]:
+    """Returns the message and the exit code of an error."""
     from aurum.resilience import PolicyError
     from aurum.resilience.outcomes import OutcomeError
     from aurum.runtime.settings import SettingsError
@@ -648,7 +672,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), 2
     sentence = " ".join(str(error).split()) or type(error).__name__
     if not _state["debug"] and not type(error).__module__.startswith("aurum") and not isinstance(error, OSError):
-        sentence += " (aurum --debug shows where)"
+        sentence += " (run with `aurum --debug` for the traceback)"
     return sentence, 1
 
 

@@ -13,7 +13,12 @@ from aurum_sim.link import FlakyLink
 
 @dataclass(frozen=True, slots=True)
 class OutageOptions:
-    """How long the uplink is up and down by turns, in seconds. It never fails if `down` is 0."""
+    """The schedule of the uplink.
+
+    Attributes:
+        up: Seconds for which the uplink is up.
+        down: Seconds for which it is then down. It never fails if this is 0.
+    """
 
     up: float = 90.0
     down: float = 15.0

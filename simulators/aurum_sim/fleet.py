@@ -15,7 +15,9 @@ _READINGS_PER_BATCH = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class MadeBatch:
+class SimulatedBatch:
+    """A batch to send, and the number of its readings."""
+
     message: ingestion_pb2.Batch
     readings: int
 
@@ -27,7 +29,7 @@ class Fleet:
         """Creates the machines. Raises ValueError for an unknown type or no machines."""
         unknown = sorted(set(types) - MACHINE_TYPES.keys())
         if unknown:
-            raise ValueError(f"machine type {unknown[0]!r} is not known; there are {', '.join(MACHINE_TYPES)}")
+            raise ValueError(f"machine type {unknown[0]!r} does not exist; choose from {', '.join(MACHINE_TYPES)}")
         if machines < 1:
             raise ValueError("a fleet needs at least 1 machine")
         kinds: list[MachineType] = [MACHINE_TYPES[name] for name in types or MACHINE_TYPES]
@@ -52,7 +54,7 @@ class Fleet:
         """The sensors of each machine."""
         return {machine_id: tuple(group.sensors) for group, ids in self._groups for machine_id in ids}
 
-    def advance(self, hours: float, timestamps_us: Sequence[int]) -> Iterator[MadeBatch]:
+    def advance(self, hours: float, timestamps_us: Sequence[int]) -> Iterator[SimulatedBatch]:
         """Advances by one step of some operating hours for each timestamp, and yields the batches with the readings."""
         pending: list[Series] = []
         readings = machines = 0
@@ -61,7 +63,7 @@ class Fleet:
             for machine, machine_id in enumerate(ids):
                 series = _series_of(group, machine, machine_id, steps, timestamps_us)
                 pending.extend(series)
-                readings += sum(len(each.values) for each in series)
+                readings += sum(len(column.values) for column in series)
                 machines += 1
                 if machines >= _MACHINES_PER_BATCH or readings >= _READINGS_PER_BATCH:
                     yield self._batch(pending, readings)
@@ -69,9 +71,9 @@ class Fleet:
         if pending:
             yield self._batch(pending, readings)
 
-    def _batch(self, series: list[Series], readings: int) -> MadeBatch:
+    def _batch(self, series: list[Series], readings: int) -> SimulatedBatch:
         self._sequence += 1
-        return MadeBatch(encode(self._source_id, self._sequence, series), readings)
+        return SimulatedBatch(encode(self._source_id, self._sequence, series), readings)
 
 
 def _series_of(
@@ -85,6 +87,6 @@ def _series_of(
     for column, sensor in enumerate(group.sensors):
         if complete[column]:
             series.append(Series(machine_id, sensor, times, values[:, column]))
-        elif (there := present[:, column]).any():
-            series.append(Series(machine_id, sensor, times[there], values[there, column]))
+        elif (is_present := present[:, column]).any():
+            series.append(Series(machine_id, sensor, times[is_present], values[is_present, column]))
     return series

@@ -24,9 +24,9 @@ from aurum_sim.peers.peer import Peer, Sample
 
 logger = logging.getLogger(__name__)
 
-_BUFFERED_BATCHES = 2000
-_REGISTRATIONS_AT_ONCE = 16
-_MOST_CATCH_UP = 30  # readings that are sent at once after the process was delayed
+_BUFFER_BATCHES = 2000
+_MAX_REGISTRATIONS = 16
+_MAX_CATCH_UP = 30  # readings that are sent at once after the process was delayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class FleetOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """The protocol that devices use instead of gRPC.
+class PeerOptions:
+    """How devices send instead of by gRPC.
 
     Attributes:
         peer: The implementation of the protocol.
@@ -69,32 +69,34 @@ class Told:
 
 @contextlib.asynccontextmanager
 async def devices(
-    service: Service[Settings], target: Dependency, options: FleetOptions, told: Told | None = None
+    service: Service[Settings], target: Dependency, options: FleetOptions, peer_options: PeerOptions | None = None
 ) -> AsyncGenerator[Fleet]:
-    """Runs the devices of a fleet while the block is active. Their types are registered at the target in any case.
+    """Runs the devices of a fleet during the block. The machines are registered at the target for each protocol.
 
     Args:
         service: The service that runs the devices.
         target: The gateway or ingestion.
         options: Options of the fleet.
-        told: The protocol; None for gRPC.
+        peer_options: The protocol; None for gRPC.
 
     Raises:
-        ValueError: An option is invalid.
+        ValueError: If an option is invalid.
     """
     source_id = f"{service.name}-{time.time_ns() // 1_000_000:x}"  # new for each start, since sequences begin at 1
     fleet = Fleet(options.machines, options.seed, source_id, options.prefix, options.types)
-    if told is not None:
-        await told.peer.open(fleet.sensors)
-        if told.inputs is not None:
-            told.inputs.write_text(yaml.safe_dump({"inputs": [told.peer.inputs()]}, sort_keys=False), encoding="utf-8")
-        service.spawn(_tell(fleet, told.peer, target, options), "devices")
+    if peer_options is not None:
+        await peer_options.peer.open(fleet.sensors)
+        if peer_options.inputs is not None:
+            peer_options.inputs.write_text(
+                yaml.safe_dump({"inputs": [peer_options.peer.inputs()]}, sort_keys=False), encoding="utf-8"
+            )
+        service.spawn(_send_by_peer(fleet, peer_options.peer, target, options), "devices")
         try:
             yield fleet
         finally:
-            await told.peer.close()
+            await peer_options.peer.close()
         return
-    outbox = MemoryOutbox(_BUFFERED_BATCHES)
+    outbox = MemoryOutbox(_BUFFER_BATCHES)
     uplink = Uplink(outbox, target)
     service.health.add_check("uplink", lambda: uplink.problem)
     service.spawn(uplink.run(), "device-uplink")
@@ -114,29 +116,29 @@ async def _produce(fleet: Fleet, outbox: MemoryOutbox, target: Dependency, optio
     next_us = now_us()
     pause = 0.0
     while True:
-        due = min(_MOST_CATCH_UP, max(1, (now_us() - next_us) // period_us + 1))
-        stamps = [next_us + index * period_us for index in range(due)]
+        due = min(_MAX_CATCH_UP, max(1, (now_us() - next_us) // period_us + 1))
+        times_us = [next_us + index * period_us for index in range(due)]
         batches = 0
-        for made in fleet.advance(hours, stamps):
-            outbox.put(made.message, made.readings)
+        for batch in fleet.advance(hours, times_us):
+            outbox.put(batch.message, batch.readings)
             batches += 1
             await asyncio.sleep(pause)
         pause = 0.8 / options.rate / batches  # spreads the batches over the period
-        next_us = max(stamps[-1] + period_us, now_us() - _MOST_CATCH_UP * period_us)
+        next_us = max(times_us[-1] + period_us, now_us() - _MAX_CATCH_UP * period_us)
         await asyncio.sleep(max(0.0, (next_us - now_us()) / 1e6))
         if registering and registering.done():
             registering.result()
             registering = None
 
 
-async def _tell(fleet: Fleet, peer: Peer, target: Dependency, options: FleetOptions) -> None:
+async def _send_by_peer(fleet: Fleet, peer: Peer, target: Dependency, options: FleetOptions) -> None:
     """Sends readings by another protocol than gRPC. There is no backfill, since such devices keep no history."""
     hours = options.speed_up / options.rate / 3600
     registering = asyncio.create_task(_register_rest(fleet.machines, target, options.site))
     due = time.monotonic()
     while True:
-        for made in fleet.advance(hours, [now_us()]):
-            await peer.tell(_samples(made.message))
+        for batch in fleet.advance(hours, [now_us()]):
+            await peer.send(_samples(batch.message))
         due = max(due + 1 / options.rate, time.monotonic())
         await asyncio.sleep(due - time.monotonic())
         if registering.done():
@@ -144,21 +146,21 @@ async def _tell(fleet: Fleet, peer: Peer, target: Dependency, options: FleetOpti
 
 
 def _samples(batch: ingestion_pb2.Batch) -> list[Sample]:
-    found: dict[tuple[str, int], dict[str, float]] = {}
-    for each in batch.series:
-        for at, value in zip(each.timestamps_us, each.values, strict=True):
-            found.setdefault((each.machine_id, at), {})[each.sensor] = value
-    return [Sample(machine, at, values) for (machine, at), values in found.items()]
+    values_by_sample: dict[tuple[str, int], dict[str, float]] = {}
+    for series in batch.series:
+        for at, value in zip(series.timestamps_us, series.values, strict=True):
+            values_by_sample.setdefault((series.machine_id, at), {})[series.sensor] = value
+    return [Sample(machine, at, values) for (machine, at), values in values_by_sample.items()]
 
 
 def _backfill(fleet: Fleet, outbox: MemoryOutbox, options: FleetOptions, hours: float, newest_us: int) -> None:
     period_us = int(1e6 / options.rate)
     now = now_us()
     count = min(options.backfill, max(0, (now - newest_us) // period_us - 1))
-    stamps = [now - (count - index) * period_us for index in range(count)]
-    if stamps:
-        for made in fleet.advance(hours, stamps):
-            outbox.put(made.message, made.readings)
+    times_us = [now - (count - index) * period_us for index in range(count)]
+    if times_us:
+        for batch in fleet.advance(hours, times_us):
+            outbox.put(batch.message, batch.readings)
 
 
 async def _register(
@@ -166,7 +168,7 @@ async def _register(
 ) -> tuple[list[tuple[str, str]], int]:
     """Registers machines. Returns those for which it failed, and the time of the newest reading of the others in µs."""
     stub = ingestion_pb2_grpc.IngestionServiceStub(target.channel)
-    gate = asyncio.Semaphore(_REGISTRATIONS_AT_ONCE)
+    gate = asyncio.Semaphore(_MAX_REGISTRATIONS)
     errors: list[AurumError] = []
 
     async def register(machine_id: str, machine_type: str) -> int | None:
@@ -186,7 +188,7 @@ async def _register(
         failed = [machine for machine, last_seen in zip(machines, seen, strict=True) if last_seen is None]
         logger.info("%d of %d machines are registered", len(machines) - len(failed), len(machines))
         if errors:
-            logger.warning("the others could not be registered yet: %s", errors[0].message)
+            logger.warning("the registration of the others failed and is retried: %s", errors[0].message)
     return failed, max((last_seen for last_seen in seen if last_seen is not None), default=0)
 
 
@@ -196,12 +198,21 @@ async def _register_rest(machines: list[tuple[str, str]], target: Dependency, si
         await asyncio.sleep(2.0)
 
 
-def iot_sim(options: FleetOptions, server: str, address: str, told: Told | None = None) -> Body[Settings]:
-    """Returns the body of the iot-sim service. server: "edge" or "ingestion", which is at `address`."""
+def iot_sim(
+    options: FleetOptions, server: str, address: str, peer_options: PeerOptions | None = None
+) -> Body[Settings]:
+    """Returns the body of the iot-sim service.
+
+    Args:
+        options: Options of the fleet.
+        server: "edge" or "ingestion".
+        address: The host:port of the server.
+        peer_options: The protocol; None for gRPC.
+    """
 
     @contextlib.asynccontextmanager
     async def body(service: Service[Settings]) -> AsyncGenerator[None]:
-        async with devices(service, service.dependency(server, address), options, told):
+        async with devices(service, service.dependency(server, address), options, peer_options):
             yield
 
     return body

@@ -34,26 +34,28 @@ class FlakyLink:
 
     @property
     def address(self) -> str:
+        """The host:port at which the link listens."""
         return f"127.0.0.1:{self.port}"
 
     def cut(self) -> None:
-        """Takes the link down."""
+        """Takes the link down and cuts its connections."""
         self.up = False
         for connection in self._connections:
             connection.cancel()
 
     def restore(self) -> None:
+        """Brings the link up again."""
         self.up = True
 
     async def fail_on_schedule(self, up_seconds: float, down_seconds: float) -> None:
         """Alternates between up and down. Runs until cancelled."""
         while True:
             await asyncio.sleep(up_seconds)
-            logger.warning("the uplink goes down for %.0f s, as scheduled", down_seconds)
+            logger.warning("scheduled outage: the uplink is down for %.0f s", down_seconds)
             self.cut()
             await asyncio.sleep(down_seconds)
             self.restore()
-            logger.info("the uplink is back, as scheduled")
+            logger.info("scheduled outage: the uplink is up again")
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -85,4 +87,4 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(_CHUNK):
         writer.write(data)
         await writer.drain()
-    raise ConnectionResetError("the other side has closed")
+    raise ConnectionResetError("the peer has closed the connection")

@@ -15,7 +15,7 @@ Gains are by failure mode. White noise proportional to the base is added.
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["level", "thermal", "vibration", "power", "output", "head"]
+SensorKind = Literal["level", "thermal", "vibration", "power", "output", "head"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Sensor:
 
     name: str
     unit: str
-    kind: Kind
+    kind: SensorKind
     base: float
     gains: dict[str, float]
     noise: float = 0.01
@@ -56,8 +56,17 @@ class FailureMode:
 
 @dataclass(frozen=True, slots=True)
 class MachineType:
+    """A type of machine.
+
+    Attributes:
+        name: Its name.
+        shifts: Its shifts of 8 hours a day. The machine idles outside them.
+        modes: The ways in which it fails.
+        sensors: Its sensors.
+    """
+
     name: str
-    shifts: int  # of 8 hours a day; the machine idles outside them
+    shifts: int
     modes: tuple[FailureMode, ...]
     sensors: tuple[Sensor, ...]
 
@@ -153,5 +162,5 @@ CONVEYOR = MachineType(
     ),
 )
 MACHINE_TYPES: dict[str, MachineType] = {
-    each.name: each for each in (PUMP, COMPRESSOR, MOTOR, CNC_MILL, TURBOFAN, CONVEYOR)
+    machine_type.name: machine_type for machine_type in (PUMP, COMPRESSOR, MOTOR, CNC_MILL, TURBOFAN, CONVEYOR)
 }

@@ -68,7 +68,7 @@ class MachineGroup:
         self._base = np.array([sensor.base for sensor in kind.sensors])
         self._noise = np.array([sensor.noise for sensor in kind.sensors]) * self._base
         self._gains = np.array([[sensor.gains.get(mode.name, 0.0) for mode in kind.modes] for sensor in kind.sensors])
-        self._of_kind = {
+        self._sensors_by_kind = {
             name: np.array([index for index, sensor in enumerate(kind.sensors) if sensor.kind == name], dtype=np.intp)
             for name in ("level", "thermal", "vibration", "power", "output", "head")
         }
@@ -92,7 +92,7 @@ class MachineGroup:
 
     @property
     def faulty(self) -> Bools:
-        """Which machines stand still until their repair."""
+        """Which machines have failed and are not repaired yet."""
         return self._down_until > self.clock_hours
 
     def step(self, hours: float) -> Step:
@@ -131,7 +131,7 @@ class MachineGroup:
         }
         shape = (self.count, len(self.kind.sensors))
         values: Floats = np.empty(shape)
-        for kind, index in self._of_kind.items():
+        for kind, index in self._sensors_by_kind.items():
             effect = 1 + wear_by_kind.get(kind, self.wear) @ self._gains[index].T
             base = self._base[index]
             column = load[:, None]

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from aurum.readings.transport.refusals import Refused
-from aurum.readings.transport.uplink import Uplink, Waiting
+from aurum.readings.transport.uplink import QueuedBatch, Uplink
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.errors import (
     DETAILS_KEY,
@@ -143,16 +143,16 @@ async def test_endless_stream_without_response_is_unavailable() -> None:
 class _BrokenDisk:
     batches = 1
 
-    async def after(self, last: int, batches: int) -> list[Waiting]:
+    async def batches_after(self, last: int, max_batches: int) -> list[QueuedBatch]:
         raise OSError("the disk does not answer")
 
     async def wait_for_more(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def forwarded(self, ids: Sequence[int]) -> None:
+    async def acknowledge(self, ids: Sequence[int]) -> None:
         raise AssertionError(ids)
 
-    async def refused(self, refused: Refused) -> None:
+    async def set_aside(self, refused: Refused) -> None:
         raise AssertionError(refused)
 
 

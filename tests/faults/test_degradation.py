@@ -161,7 +161,7 @@ def test_killed_prediction_recovers_under_supervisor(platform: Platform, models:
 
         wait_for(answered_through_it, 40, "the breaker has opened, and predictions are fresh again")
         wait_for(lambda: target(platform, "api/prediction")["breaker"] == "closed", 20, "the breaker closes")
-        assert "prediction was killed by SIGKILL; it is started again" in shown.read_text()
+        assert "prediction was killed by SIGKILL; restarting it" in shown.read_text()
         started = psutil.Process(up.pid).children(recursive=True)
     finally:
         up.send_signal(signal.SIGINT)
@@ -320,7 +320,7 @@ def test_invalid_policy_is_reported_and_prevents_startup(platform: Platform) -> 
     assert checked.returncode == 2
     assert "policies[0].timeout.attempt: 5s is above deadline (1s)" in checked.stderr
     wrong.write_text("policies: [{target: api/predicton/*}]")
-    assert "fits no call" in aurum(platform, "policy", "check", str(wrong)).stdout
+    assert "matches no call" in aurum(platform, "policy", "check", str(wrong)).stdout
     wrong.write_text("policies: 3")
     platform.extra["AURUM_POLICY_FILE"] = str(wrong)
     process = platform.start("ingestion", ready=False)

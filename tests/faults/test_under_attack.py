@@ -23,7 +23,7 @@ from aurum.security.api_keys import KeyFile, make_key, write_keys
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
 from tests.support.attacks import COSTLY, FREQUENT, VICTIM, Attack, Target, harmful
-from tests.support.device import READINGS, acknowledged
+from tests.support.device import READINGS, last_acknowledged
 from tests.support.issuer import TestIssuer
 from tests.support.ledger import stored_readings
 from tests.support.platform import Platform
@@ -217,7 +217,7 @@ def check_devices(target: Target, stored: dict[str, Any]) -> int:
     """How many batches the devices know to be acknowledged; fails if one is lost, is there twice or in part."""
     batches = 0
     for name in device_names():
-        _, last = acknowledged(target.platform.folder / f"{name}.ledger")
+        _, last = last_acknowledged(target.platform.folder / f"{name}.ledger")
         counts = collections.Counter(int(value) for _, value in stored[name])
         assert len({at for at, _ in stored[name]}) == len(stored[name]), f"{name}: a reading is stored twice"
         assert set(counts.values()) <= {READINGS}, f"{name}: a batch is stored in part"

@@ -40,7 +40,7 @@ def test_cmapss_file_is_imported_trained_and_predicted(serving: Platform, tmp_pa
     readings = 25 * len(path.read_text().splitlines())
     assert f"{readings:,} readings of 9 machines imported" in first.stdout
     again = aurum("import", "--format", "cmapss", str(path), environment=environment)
-    assert f"0 readings of 9 machines imported, {readings:,} were there already" in again.stdout
+    assert f"0 readings of 9 machines imported, {readings:,} already stored" in again.stdout
 
     page = http("GET", f"{serving.api}/api/machines?machine_type=turbofan-cmapss").json
     assert [item["machine_id"] for item in page["items"]] == [f"train_FD009-{unit:03d}" for unit in range(1, 10)]
@@ -73,13 +73,13 @@ def test_import_of_truncated_file_can_be_resumed(serving: Platform, tmp_path: Pa
     failed = aurum("import", "--format", "cmapss", "--prefix", "cut", str(cut), environment=environment)
     assert failed.returncode == 1
     assert "row 901, column" in failed.stderr
-    assert "cut off" in failed.stderr
+    assert "truncated" in failed.stderr
     assert "nothing after row 800 was stored" in failed.stderr
     assert "Traceback" not in failed.stderr
     cut.write_text("".join(lines))
     done = aurum("import", "--format", "cmapss", "--prefix", "cut", str(cut), environment=environment)
     assert done.returncode == 0, done.stderr
-    assert f"{20_000:,} were there already" in done.stdout
+    assert f"{20_000:,} already stored" in done.stdout
     assert f"{25 * (len(lines) - 800):,} readings" in done.stdout
 
 
@@ -101,7 +101,7 @@ def test_csv_import_through_api_stores_rows_once(serving: Platform, tmp_path: Pa
     )
     first, again = aurum(*arguments), aurum(*arguments)
     assert "600 readings of 3 machines imported" in first.stdout, first.stderr
-    assert "600 were there already" in again.stdout
+    assert "600 already stored" in again.stdout
     machine = http("GET", f"{serving.api}/api/machines/api-2").json
     assert (machine["machine_type"], machine["site"], machine["status"]) == ("press", "hall", "offline")
     other = aurum("import", "--format", "csv", "--machine-type", "lathe", "--api", serving.api, str(path))
@@ -114,7 +114,7 @@ def test_csv_import_names_wrong_cell_and_stores_nothing(serving: Platform, tmp_p
     path.write_text("machine_id,timestamp,sensor,value\nwrong-1,1700000000,a,1\nwrong-1,1700000001,a,one\n")
     result = aurum("import", "--format", "csv", "--api", serving.api, str(path))
     assert result.returncode == 1
-    assert "row 3, value: 'one' is no number" in result.stderr
+    assert "row 3, value: 'one' is not a number" in result.stderr
     assert http("GET", f"{serving.api}/api/machines/wrong-1").status == 404
 
 
@@ -179,7 +179,7 @@ def test_training_without_failures_suggests_run_to_failure(tmp_path: Path) -> No
     result = aurum("train", "--format", "csv", "--machine-type", "fan", "--out", str(tmp_path), str(path))
     assert result.returncode == 0
     assert "--run-to-failure" in result.stderr
-    assert "tells no risk of its own" in result.stdout
+    assert "anomaly scores only" in result.stdout
 
 
 def test_models_are_evaluated_explained_and_activated(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_doctor_reports_services_that_are_ready_or_down(platform: Platform) -> N
     environment = platform.environment("doctor") | {"COLUMNS": "400"}
     nothing = aurum("doctor", environment=environment)
     assert nothing.returncode == 1
-    assert "Nothing runs here" in nothing.stdout
+    assert "No service runs on this machine" in nothing.stdout
     platform.start("ingestion")
     some = aurum("doctor", environment=environment)
     assert some.returncode == 1
@@ -299,7 +299,7 @@ def test_store_in_use_is_exported_checked_and_backed_up(platform: Platform, tmp_
 
     checked = aurum("store", "check", str(store))
     assert checked.returncode == 0, checked.stdout
-    assert "all whole" in checked.stdout
+    assert "none damaged" in checked.stdout
     copied = aurum("store", "backup", str(store), str(tmp_path / "copy" / "store.db"))
     assert copied.returncode == 0, copied.stderr
     again = aurum("store", "backup", str(store), str(tmp_path / "copy" / "store.db"))
@@ -336,9 +336,9 @@ def test_store_in_use_is_migrated_to_cassandra(platform: Platform, cassandra: Cl
     target = f"{cassandra.url('migrated')}?replication=3"
     first = aurum("migrate", str(platform.folder / "store.db"), target)
     assert first.returncode == 0, first.stderr
-    assert f"{count:,} readings copied, 0 were there already" in first.stdout
+    assert f"{count:,} readings copied, 0 already stored" in first.stdout
     again = aurum("migrate", str(platform.folder / "store.db"), target)
-    assert f"0 readings copied, {count:,} were there already" in again.stdout
+    assert f"0 readings copied, {count:,} already stored" in again.stdout
 
     def charted() -> Answer:
         return http("GET", f"{platform.api}/api/machines/m-1/metrics?sensor=a&points=0")

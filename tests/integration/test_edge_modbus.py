@@ -13,7 +13,7 @@ import pytest
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from tests.support.edge import connected, listen, readings, results
+from tests.support.edge import input_counts, is_connected, start_gateway, stored_values
 from tests.support.platform import Platform
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
@@ -83,7 +83,7 @@ def test_modbus_registers_become_readings(platform: Platform, device: Device) ->
     device.set(0, 0xFFF6)
     device.set(10, *struct.unpack(">2H", struct.pack(">f", 21.5)))
     device.set(12, *reversed(struct.unpack(">2H", struct.pack(">I", 4_000_000_000))))
-    listen(
+    start_gateway(
         platform,
         modbus(
             device.port,
@@ -96,11 +96,11 @@ def test_modbus_registers_become_readings(platform: Platform, device: Device) ->
             rules=[{"sensor": "energy", "unit": "Wh", "to": "kWh"}],
         ),
     )
-    wait_for(lambda: len(readings(platform, "m-1", "level")) >= 3, 20, "three rounds are stored")
-    assert set(readings(platform, "m-1", "level")) == {-10.0}
-    assert set(readings(platform, "m-1", "temperature")) == {21.5}
-    assert set(readings(platform, "m-1", "energy")) == {4_000_000.0}
-    assert set(readings(platform, "m-1", "running")) == {1.0}
+    wait_for(lambda: len(stored_values(platform, "m-1", "level")) >= 3, 20, "three rounds are stored")
+    assert set(stored_values(platform, "m-1", "level")) == {-10.0}
+    assert set(stored_values(platform, "m-1", "temperature")) == {21.5}
+    assert set(stored_values(platform, "m-1", "energy")) == {4_000_000.0}
+    assert set(stored_values(platform, "m-1", "running")) == {1.0}
 
 
 @pytest.mark.proof("devices")
@@ -109,23 +109,23 @@ def test_ten_thousand_registers_are_polled_and_stored(platform: Platform, device
     for address in range(10_000):
         device.set(address, address)
     registers = [{"address": n, "machine": f"m-{n // 100}", "sensor": f"r{n % 100}"} for n in range(10_000)]
-    listen(platform, modbus(device.port, registers, period=1.0))
-    wait_for(lambda: results(platform, "meters").get("accepted", 0) >= 20_000, 60, "two rounds are safe")
-    wait_for(lambda: readings(platform, "m-99", "r99"), 20, "the last value is stored")
+    start_gateway(platform, modbus(device.port, registers, period=1.0))
+    wait_for(lambda: input_counts(platform, "meters").get("accepted", 0) >= 20_000, 60, "two rounds are safe")
+    wait_for(lambda: stored_values(platform, "m-99", "r99"), 20, "the last value is stored")
     for number in (0, 4711, 9999):
-        assert set(readings(platform, f"m-{number // 100}", f"r{number % 100}")) == {float(number)}
+        assert set(stored_values(platform, f"m-{number // 100}", f"r{number % 100}")) == {float(number)}
 
 
 def test_modbus_input_reconnects_to_returning_device(platform: Platform) -> None:
     device = Device()
     device.set(0, 1)
-    listen(platform, modbus(device.port, [{"address": 0, "machine": "m-1", "sensor": "x"}], timeout=0.5))
-    wait_for(lambda: readings(platform, "m-1", "x"), 20, "a reading")
+    start_gateway(platform, modbus(device.port, [{"address": 0, "machine": "m-1", "sensor": "x"}], timeout=0.5))
+    wait_for(lambda: stored_values(platform, "m-1", "x"), 20, "a reading")
     device.close()
-    wait_for(lambda: not connected(platform, "meters"), 20, "its absence is noticed")
+    wait_for(lambda: not is_connected(platform, "meters"), 20, "its absence is noticed")
     again = Device(device.port)
     again.set(0, 2)
-    wait_for(lambda: 2.0 in readings(platform, "m-1", "x"), 40, "readings come again")
+    wait_for(lambda: 2.0 in stored_values(platform, "m-1", "x"), 40, "readings come again")
     again.close()
 
 
@@ -142,17 +142,18 @@ def test_killed_gateway_loses_no_modbus_reading(platform: Platform, device: Devi
 
     counting = threading.Thread(target=count_up)
     counting.start()
-    listen(platform, modbus(device.port, [{"address": 0, "machine": "m-1", "sensor": "x"}], period=0.02))
+    start_gateway(platform, modbus(device.port, [{"address": 0, "machine": "m-1", "sensor": "x"}], period=0.02))
     for _ in range(3):
-        before = len(readings(platform, "m-1", "x"))
-        wait_for(lambda: len(readings(platform, "m-1", "x")) > before + 30, 40, "readings come")  # noqa: B023
-        accepted = results(platform, "meters")["accepted"]
+        before = len(stored_values(platform, "m-1", "x"))
+        wait_for(lambda: len(stored_values(platform, "m-1", "x")) > before + 30, 40, "readings come")  # noqa: B023
+        accepted = input_counts(platform, "meters")["accepted"]
         platform.processes["edge"].kill(signal.SIGKILL)
         platform.restart("edge")
-        wait_for(lambda: len(readings(platform, "m-1", "x")) >= before + accepted - 30, 30, "what was read is stored")  # noqa: B023
+        least = before + accepted - 30
+        wait_for(lambda: len(stored_values(platform, "m-1", "x")) >= least, 30, "polled readings are stored")  # noqa: B023
     stop.set()
     counting.join(5)
-    found = readings(platform, "m-1", "x")
+    found = stored_values(platform, "m-1", "x")
     assert found == sorted(found)
     assert len(found) > 90
 
@@ -162,7 +163,7 @@ def test_missing_register_is_bad_and_others_are_read(platform: Platform, device:
         {"address": 5, "kind": "coil", "type": "bit", "machine": "m-1", "sensor": "there"},
         {"address": 60_000, "kind": "coil", "type": "bit", "machine": "m-1", "sensor": "nowhere"},
     ]
-    listen(platform, modbus(device.port, registers))
-    wait_for(lambda: readings(platform, "m-1", "there"), 20, "the one that is there")
-    assert results(platform, "meters")["bad"] > 0
+    start_gateway(platform, modbus(device.port, registers))
+    wait_for(lambda: stored_values(platform, "m-1", "there"), 20, "the one that is there")
+    assert input_counts(platform, "meters")["bad"] > 0
     assert "refuses coil 60000 to 60000" in platform.processes["edge"].log.read_text()

@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.authority import Authority
-from tests.support.edge import connected, listen, readings, results
+from tests.support.edge import input_counts, is_connected, start_gateway, stored_values
 from tests.support.mosquitto import Mosquitto
 from tests.support.platform import Platform
 from tests.support.proxy import Proxy
@@ -46,7 +46,7 @@ def mqtt_input(port: int, *topics: dict[str, Any], name: str = "hall-1", **broke
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
 def test_mqtt_messages_become_readings(platform: Platform, broker: Mosquitto, version: str) -> None:
-    listen(
+    start_gateway(
         platform,
         {
             "name": "hall-1",
@@ -59,7 +59,7 @@ def test_mqtt_messages_become_readings(platform: Platform, broker: Mosquitto, ve
             "rules": [{"sensor": "temp_f", "becomes": "temperature_c", "unit": "degF", "to": "degC"}],
         },
     )
-    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
     device = Publisher(broker.port)
     now = time.time()
     device.publish("plant/pump-1/state", {"ts": now - 2, "temp_f": 212, "vibration": 2.5})
@@ -67,9 +67,9 @@ def test_mqtt_messages_become_readings(platform: Platform, broker: Mosquitto, ve
     device.publish("plant/pump-1/csv", f"t,power\n{now - 2},10\n{now - 1},11\n")
     device.publish("plant/pump-1/state", "no json at all")
     device.publish("elsewhere", "x")
-    wait_for(lambda: readings(platform, "pump-1", "power") == [10, 11], 15, "the readings are stored")
-    assert readings(platform, "pump-1", "temperature_c") == pytest.approx([100, 0])
-    wait_for(lambda: results(platform, "hall-1", "messages").get("invalid") == 1, 15, "what is no JSON is refused")
+    wait_for(lambda: stored_values(platform, "pump-1", "power") == [10, 11], 15, "the readings are stored")
+    assert stored_values(platform, "pump-1", "temperature_c") == pytest.approx([100, 0])
+    wait_for(lambda: input_counts(platform, "hall-1", "messages").get("invalid") == 1, 15, "what is no JSON is refused")
     overview = platform.admin("edge", "/overview").json
     (listened,) = overview["inputs"]
     assert (listened["name"], listened["problem"], listened["sources"]) == ("hall-1", None, 1)
@@ -88,7 +88,7 @@ def test_mqtt_readings_survive_kills_and_network_faults(platform: Platform, tmp_
     """Kills and network faults lose and double no reading that the broker has acknowledged."""
     broker = Mosquitto(tmp_path / "broker")
     proxy = Proxy(broker.port)
-    listen(
+    start_gateway(
         platform,
         {
             "name": "hall-1",
@@ -97,7 +97,7 @@ def test_mqtt_readings_survive_kills_and_network_faults(platform: Platform, tmp_
             "topics": [{"pattern": "plant/{machine}/state", "timestamp": "ts"}],
         },
     )
-    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
     device = Publisher(broker.port)
     began = time.time() - 100
     sent: list[tuple[int, mqtt.MQTTMessageInfo]] = []
@@ -122,18 +122,18 @@ def test_mqtt_readings_survive_kills_and_network_faults(platform: Platform, tmp_
     send(200)
     proxy.set("reset")
     proxy.set("pass")
-    wait_for(lambda: connected(platform, "hall-1"), 30, "the gateway is connected again")
+    wait_for(lambda: is_connected(platform, "hall-1"), 30, "the gateway is connected again")
     send(100)
     for _, info in sent:
         info.wait_for_publish(30)
-    broker.end(signal.SIGTERM)
+    broker.stop(signal.SIGTERM)
     broker.start()
     wait_for(device.client.is_connected, 30, "the device is connected again")
     send(100)
     acknowledged = [number for number, info in sent if _taken(info)]
     assert len(acknowledged) == len(sent)
-    wait_for(lambda: len(readings(platform, "pump-1", "number")) >= len(sent), 60, "all readings are stored")
-    assert readings(platform, "pump-1", "number") == acknowledged
+    wait_for(lambda: len(stored_values(platform, "pump-1", "number")) >= len(sent), 60, "all readings are stored")
+    assert stored_values(platform, "pump-1", "number") == acknowledged
     device.close()
     proxy.close()
     broker.close()
@@ -143,8 +143,8 @@ def test_mqtt_readings_survive_kills_and_network_faults(platform: Platform, tmp_
 def test_untimed_messages_are_stored_once_despite_kills(platform: Platform, broker: Mosquitto) -> None:
     """MQTT messages without a timestamp are stored once, however often the gateway is killed."""
     topic = {"pattern": "plant/{machine}/{sensor}", "format": "number", "sensor": "{sensor}"}
-    listen(platform, mqtt_input(broker.port, topic))
-    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    start_gateway(platform, mqtt_input(broker.port, topic))
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
     device = Publisher(broker.port)
     sent: list[mqtt.MQTTMessageInfo] = []
     for _ in range(4):
@@ -155,17 +155,17 @@ def test_untimed_messages_are_stored_once_despite_kills(platform: Platform, brok
         platform.restart("edge")
     for info in sent:
         assert _taken(info)
-    wait_for(lambda: len(readings(platform, "pump-1", "number")) >= len(sent), 60, "all readings are stored")
+    wait_for(lambda: len(stored_values(platform, "pump-1", "number")) >= len(sent), 60, "all readings are stored")
     time.sleep(1)
-    assert sorted(readings(platform, "pump-1", "number")) == list(range(len(sent)))
+    assert sorted(stored_values(platform, "pump-1", "number")) == list(range(len(sent)))
     device.close()
 
 
 @pytest.mark.proof("devices")
 def test_redelivery_of_killed_broker_stores_nothing_twice(platform: Platform, broker: Mosquitto) -> None:
     """A broker that forgot acknowledgements in a SIGKILL redelivers, and nothing is stored twice."""
-    listen(platform, mqtt_input(broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
-    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    start_gateway(platform, mqtt_input(broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
     device = Publisher(broker.port)
     began = time.time() - 100
     count = 0
@@ -173,16 +173,16 @@ def test_redelivery_of_killed_broker_stores_nothing_twice(platform: Platform, br
         for _ in range(300):
             device.publish("plant/pump-1/state", {"ts": began + count / 1000, "number": count}).wait_for_publish(30)
             count += 1
-        stored = set(readings(platform, "pump-1", "number"))
-        broker.end(signal.SIGKILL)
+        stored = set(stored_values(platform, "pump-1", "number"))
+        broker.stop(signal.SIGKILL)
         broker.start()
         wait_for(device.client.is_connected, 30, "the device is connected again")
-        wait_for(lambda: connected(platform, "hall-1"), 30, "the gateway is connected again")
+        wait_for(lambda: is_connected(platform, "hall-1"), 30, "the gateway is connected again")
     for _ in range(300):
         assert _taken(device.publish("plant/pump-1/state", {"ts": began + count / 1000, "number": count}))
         count += 1
-    wait_for(lambda: readings(platform, "pump-1", "number")[-1:] == [count - 1], 60, "the last reading is stored")
-    found = readings(platform, "pump-1", "number")
+    wait_for(lambda: stored_values(platform, "pump-1", "number")[-1:] == [count - 1], 60, "the last reading is stored")
+    found = stored_values(platform, "pump-1", "number")
     assert len(found) == len(set(found))
     assert stored <= set(found)
     assert found[-300:] == list(range(count - 300, count))
@@ -193,8 +193,8 @@ def test_redelivery_of_killed_broker_stores_nothing_twice(platform: Platform, br
 def test_full_spool_pauses_mqtt_input_and_drops_nothing(platform: Platform, fast_broker: Mosquitto) -> None:
     """A full spool pauses the MQTT input, and no message is dropped."""
     platform.extra["AURUM_EDGE_SPOOL_MAX_BYTES"] = "1000000"
-    listen(platform, mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
-    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    start_gateway(platform, mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/state", "timestamp": "ts"}))
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
     platform.processes["ingestion"].kill()
     device = Publisher(fast_broker.port)
     rng = random.Random(7)  # what does not compress
@@ -205,47 +205,47 @@ def test_full_spool_pauses_mqtt_input_and_drops_nothing(platform: Platform, fast
         content = {f"s{place}": value for place, value in enumerate(each)}
         device.publish(f"plant/pump-{number % 100}/state", {"ts": began + number / 1000, **content})
     held_back = 'edge_input_held_back_seconds_total{input="hall-1"}'
-    wait_for(lambda: results(platform, "hall-1")["accepted"] > 1000, 60, "readings are spooled")
+    wait_for(lambda: input_counts(platform, "hall-1")["accepted"] > 1000, 60, "readings are spooled")
     heard = -1.0
     for _ in range(60):
-        before, heard = heard, results(platform, "hall-1", "messages")["read"]
+        before, heard = heard, input_counts(platform, "hall-1", "messages")["read"]
         if heard == before:
             break
         time.sleep(1)
     assert heard < messages, "it reads on although the spool is full"
     assert platform.admin("edge", "/livez").status == 200
     platform.restart("ingestion")
-    wait_for(lambda: results(platform, "hall-1")["accepted"] == sensors * messages, 120, "all is read then")
+    wait_for(lambda: input_counts(platform, "hall-1")["accepted"] == sensors * messages, 120, "all is read then")
     assert platform.metric("edge", held_back) > 1
     expected = [each[0] for number, each in enumerate(values) if number % 100 == 99]
-    wait_for(lambda: readings(platform, "pump-99", "s0") == expected, 60, "and stored")
+    wait_for(lambda: stored_values(platform, "pump-99", "s0") == expected, 60, "and stored")
     device.close()
 
 
 @pytest.mark.proof("devices")
 def test_ten_thousand_mqtt_tags_are_stored(platform: Platform, fast_broker: Mosquitto) -> None:
     """Values of 10,000 MQTT tags are stored."""
-    listen(
+    start_gateway(
         platform,
         mqtt_input(fast_broker.port, {"pattern": "plant/{machine}/{sensor}", "sensor": "{sensor}", "timestamp": "t"}),
     )
-    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
     device = Publisher(fast_broker.port)
     began = time.time() - 100
     for turn in range(2):
         for number in range(10_000):
             topic = f"plant/press-{number // 100}/s{number % 100}"
             device.publish(topic, {"t": began + turn, "value": number + turn / 2})
-    wait_for(lambda: results(platform, "hall-1")["accepted"] == 20_000, 60, "all are safe")
+    wait_for(lambda: input_counts(platform, "hall-1")["accepted"] == 20_000, 60, "all are safe")
     for number in (0, 4711, 9999):
         expected = [number, number + 0.5]
         found = (f"press-{number // 100}", f"s{number % 100}")
-        wait_for(lambda: readings(platform, *found) == expected, 30, f"{found} is stored")  # noqa: B023
+        wait_for(lambda: stored_values(platform, *found) == expected, 30, f"{found} is stored")  # noqa: B023
     device.close()
 
 
 def test_mqtt_input_uses_tls_and_password(platform: Platform, tmp_path: Path) -> None:
-    Mosquitto.needed()
+    Mosquitto.skip_if_missing()
     authority = Authority()
     certificates = authority.fill(tmp_path / "certificates", "broker")
     passwords = tmp_path / "passwords"
@@ -262,13 +262,13 @@ def test_mqtt_input_uses_tls_and_password(platform: Platform, tmp_path: Path) ->
     user = {"username": "aurum", "password_file": str(tmp_path / "password"), "tls": known}
     topic = {"pattern": "plant/{machine}/state", "timestamp": "ts"}
     stranger = {**user, "password_file": str(tmp_path / "wrong")}
-    listen(
+    start_gateway(
         platform,
         mqtt_input(broker.port, topic, **user),
         mqtt_input(broker.port, topic, name="stranger", **stranger),
         mqtt_input(broker.port, topic, name="trusts-nobody", **{**user, "tls": {}}),
     )
-    wait_for(lambda: connected(platform, "hall-1"), 15, "the gateway is connected")
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
     device = mqtt.Client(CallbackAPIVersion.VERSION2, "device")
     device.username_pw_set("aurum", "plant secret")
     device.tls_set(str(certificates / "ca.crt"))
@@ -277,7 +277,7 @@ def test_mqtt_input_uses_tls_and_password(platform: Platform, tmp_path: Path) ->
     began = time.time() - 100
     for number in range(3000):
         device.publish("plant/pump-1/state", json.dumps({"ts": began + number / 1000, "number": number}), qos=1)
-    wait_for(lambda: readings(platform, "pump-1", "number") == list(range(3000)), 30, "the readings are stored")
+    wait_for(lambda: stored_values(platform, "pump-1", "number") == list(range(3000)), 30, "the readings are stored")
     device.disconnect()
     device.loop_stop()
 

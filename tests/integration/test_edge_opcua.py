@@ -12,7 +12,7 @@ import pytest
 from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.support.edge import connected, listen, newest, readings, results
+from tests.support.edge import input_counts, is_connected, newest_time, start_gateway, stored_values
 from tests.support.opcua_server import OpcuaServer
 from tests.support.platform import Platform
 from tests.support.proxy import Mode, Proxy
@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
 def server(tmp_path: Path) -> Iterator[OpcuaServer]:
     running = OpcuaServer(tmp_path)
     yield running
-    running.end()
+    running.stop()
 
 
 def opcua(port: int, **more: Any) -> dict[str, Any]:
@@ -40,12 +40,12 @@ def opcua(port: int, **more: Any) -> dict[str, Any]:
 
 def test_opcua_variables_are_browsed_and_subscribed(platform: Platform, server: OpcuaServer) -> None:
     server.start(200, 0.2)
-    listen(platform, opcua(server.port, rules=[{"sensor": "s1", "becomes": "load", "scale": 10}]))
-    wait_for(lambda: len(readings(platform, "press-0", "load")) > 5, 30, "readings")
-    found = readings(platform, "press-0", "load")
+    start_gateway(platform, opcua(server.port, rules=[{"sensor": "s1", "becomes": "load", "scale": 10}]))
+    wait_for(lambda: len(stored_values(platform, "press-0", "load")) > 5, 30, "readings")
+    found = stored_values(platform, "press-0", "load")
     assert found == sorted(found)
     assert all(value % 10 == 0 for value in found)
-    assert readings(platform, "press-1", "s99")
+    assert stored_values(platform, "press-1", "s99")
 
 
 def test_missing_opcua_node_is_logged_and_others_subscribed(platform: Platform, server: OpcuaServer) -> None:
@@ -54,21 +54,21 @@ def test_missing_opcua_node_is_logged_and_others_subscribed(platform: Platform, 
         {"node": "ns=2;s=press-0.s5", "machine": "m-1", "sensor": "five"},
         {"node": "ns=2;s=nowhere", "machine": "m-1", "sensor": "none"},
     ]
-    listen(platform, opcua(server.port, browse=[], nodes=nodes))
-    wait_for(lambda: readings(platform, "m-1", "five"), 30, "readings of the one that is there")
-    assert "ns=2;s=nowhere cannot be subscribed to: BadNodeIdUnknown" in platform.processes["edge"].log.read_text()
+    start_gateway(platform, opcua(server.port, browse=[], nodes=nodes))
+    wait_for(lambda: stored_values(platform, "m-1", "five"), 30, "readings of the one that is there")
+    assert "ns=2;s=nowhere was refused by the server: BadNodeIdUnknown" in platform.processes["edge"].log.read_text()
 
 
 def test_opcua_input_reconnects_to_returning_server(platform: Platform, server: OpcuaServer) -> None:
     server.start(100, 0.2)
-    listen(platform, opcua(server.port))
-    wait_for(lambda: readings(platform, "press-0", "s0"), 30, "readings")
-    server.end()
-    wait_for(lambda: not connected(platform, "cell"), 30, "its absence is noticed")
-    before = len(readings(platform, "press-0", "s0"))
+    start_gateway(platform, opcua(server.port))
+    wait_for(lambda: stored_values(platform, "press-0", "s0"), 30, "readings")
+    server.stop()
+    wait_for(lambda: not is_connected(platform, "cell"), 30, "its absence is noticed")
+    before = len(stored_values(platform, "press-0", "s0"))
     server.start(100, 0.2)
-    wait_for(lambda: len(readings(platform, "press-0", "s0")) > before + 5, 60, "readings come again")
-    wait_for(lambda: connected(platform, "cell"), 15, "so it is told of")
+    wait_for(lambda: len(stored_values(platform, "press-0", "s0")) > before + 5, 60, "readings come again")
+    wait_for(lambda: is_connected(platform, "cell"), 15, "so it is told of")
 
 
 @pytest.mark.proof("devices")
@@ -78,38 +78,38 @@ def test_broken_opcua_connection_loses_no_change(platform: Platform, server: Opc
     server.start(10, 0.1)
     proxy = Proxy(server.port)
     # This server forgets what lies there for long, and on the slow way at most one notification a second is fetched
-    listen(platform, opcua(proxy.port, publishing=0.5))
-    wait_for(lambda: len(readings(platform, "press-0", "s0")) > 10, 30, "readings")
+    start_gateway(platform, opcua(proxy.port, publishing=0.5))
+    wait_for(lambda: len(stored_values(platform, "press-0", "s0")) > 10, 30, "readings")
     for _ in range(3):
         proxy.set("reset")
         proxy.set(way_back)
         broken = time.time()
-        wait_for(lambda: newest(platform, "press-0", "s0") > broken + 2, 60, "readings come again")  # noqa: B023
+        wait_for(lambda: newest_time(platform, "press-0", "s0") > broken + 2, 60, "readings come again")  # noqa: B023
         proxy.set("pass")
-    found = readings(platform, "press-0", "s0")
+    found = stored_values(platform, "press-0", "s0")
     proxy.close()
     assert found == [float(number) for number in range(int(found[0]), int(found[0]) + len(found))]
-    assert results(platform, "cell", "messages").get("gap", 0) == 0
+    assert input_counts(platform, "cell", "messages").get("gap", 0) == 0
 
 
 @pytest.mark.proof("devices")
 def test_killed_gateway_stores_opcua_changes_once(platform: Platform, server: OpcuaServer) -> None:
     """After SIGKILLs of the gateway changes are stored once, and only those of each outage are missing."""
     server.start(10, 0.05)
-    listen(platform, opcua(server.port))
+    start_gateway(platform, opcua(server.port))
     for _ in range(3):
-        before = len(readings(platform, "press-0", "s0"))
-        wait_for(lambda: len(readings(platform, "press-0", "s0")) > before + 20, 60, "readings come")  # noqa: B023
-        accepted = results(platform, "cell")["accepted"]
+        before = len(stored_values(platform, "press-0", "s0"))
+        wait_for(lambda: len(stored_values(platform, "press-0", "s0")) > before + 20, 60, "readings come")  # noqa: B023
+        accepted = input_counts(platform, "cell")["accepted"]
         platform.processes["edge"].kill(signal.SIGKILL)
-        stored = sum(len(readings(platform, "press-0", f"s{number}")) for number in range(10))
+        stored = sum(len(stored_values(platform, "press-0", f"s{number}")) for number in range(10))
         platform.restart("edge")
         wait_for(
-            lambda: sum(len(readings(platform, "press-0", f"s{number}")) for number in range(10)) > stored + 100,  # noqa: B023
+            lambda: sum(len(stored_values(platform, "press-0", f"s{number}")) for number in range(10)) > stored + 100,  # noqa: B023
             60,
             "they come again",
         )
-    found = readings(platform, "press-0", "s0")
+    found = stored_values(platform, "press-0", "s0")
     assert found == sorted(set(found)), "a change is stored twice"
     gaps = [later - sooner for sooner, later in itertools.pairwise(found) if later - sooner != 1]
     assert len(gaps) <= 3, "changes are missing while it was there"
@@ -122,13 +122,13 @@ def test_opcua_input_encrypts_and_verifies_server(platform: Platform, server: Op
     asyncio.run(certificate(tmp_path, "other", "urn:aurumai:other", ExtendedKeyUsageOID.SERVER_AUTH))
     server.start(100, 0.2, "--certificates", str(tmp_path))
     own = {"certificate": str(tmp_path / "edge.der"), "key": str(tmp_path / "edge.pem")}
-    listen(
+    start_gateway(
         platform,
         opcua(server.port, security={**own, "server_certificate": str(tmp_path / "server.der")}),
         opcua(server.port, name="pinned-wrong", security={**own, "server_certificate": str(tmp_path / "other.der")}),
         opcua(server.port, name="in-the-clear"),
     )
-    wait_for(lambda: len(readings(platform, "press-0", "s0")) > 5, 30, "readings come")
+    wait_for(lambda: len(stored_values(platform, "press-0", "s0")) > 5, 30, "readings come")
 
     def problems() -> dict[str, str | None]:
         return {each["name"]: each["problem"] for each in platform.admin("edge", "/overview").json["inputs"]}
@@ -140,8 +140,8 @@ def test_opcua_input_encrypts_and_verifies_server(platform: Platform, server: Op
         lambda: "no answer" in (problems()["pinned-wrong"] or ""), 40, "nobody talks with a key that is not theirs"
     )
     assert problems()["cell"] is None
-    assert results(platform, "pinned-wrong").get("accepted", 0) == 0
-    assert results(platform, "in-the-clear").get("accepted", 0) == 0
+    assert input_counts(platform, "pinned-wrong").get("accepted", 0) == 0
+    assert input_counts(platform, "in-the-clear").get("accepted", 0) == 0
 
 
 async def certificate(folder: Path, name: str, uri: str, use: Any) -> None:
@@ -154,6 +154,6 @@ async def certificate(folder: Path, name: str, uri: str, use: Any) -> None:
 def test_ten_thousand_opcua_variables_are_stored(platform: Platform, server: OpcuaServer) -> None:
     """Changes of 10,000 OPC UA variables are stored."""
     server.start(10_000, 5.0)
-    listen(platform, opcua(server.port, publishing=1.0))
-    wait_for(lambda: results(platform, "cell").get("accepted", 0) >= 20_000, 120, "two changes of all are safe")
-    wait_for(lambda: len(readings(platform, "press-99", "s99")) >= 2, 30, "those of the last one are stored")
+    start_gateway(platform, opcua(server.port, publishing=1.0))
+    wait_for(lambda: input_counts(platform, "cell").get("accepted", 0) >= 20_000, 120, "two changes of all are safe")
+    wait_for(lambda: len(stored_values(platform, "press-99", "s99")) >= 2, 30, "those of the last one are stored")

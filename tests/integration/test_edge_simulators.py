@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.support.edge import readings, results
+from tests.support.edge import input_counts, stored_values
 from tests.support.http import http
 from tests.support.mosquitto import Mosquitto
 from tests.support.platform import Platform
@@ -25,11 +25,13 @@ def simulate(platform: Platform, protocol: str, port: int) -> None:
 
 
 def check(platform: Platform) -> None:
-    wait_for(lambda: len(readings(platform, "pump-004", "vibration_mm_s")) > 10, 40, "readings of the last machine")
-    assert all(0 < value < 50 for value in readings(platform, "pump-004", "vibration_mm_s"))
+    wait_for(
+        lambda: len(stored_values(platform, "pump-004", "vibration_mm_s")) > 10, 40, "readings of the last machine"
+    )
+    assert all(0 < value < 50 for value in stored_values(platform, "pump-004", "vibration_mm_s"))
     machine = f"{platform.api}/api/machines/pump-001"
     wait_for(lambda: http("GET", machine).json["machine_type"] == "pump", 20, "its type")
-    found = results(platform, "simulated")
+    found = input_counts(platform, "simulated")
     assert found["accepted"] > 100
     assert found.get("invalid", 0) == 0
 
@@ -45,11 +47,13 @@ def test_simulated_mqtt_plant_resumes_after_broker_kill(platform: Platform, brok
     """Simulated MQTT devices resume after a SIGKILL of their broker."""
     simulate(platform, "mqtt", broker.port)
     check(platform)
-    broker.end(signal.SIGKILL)
+    broker.stop(signal.SIGKILL)
     time.sleep(2)  # devices go on measuring
     broker.start()
-    before = len(readings(platform, "pump-004", "vibration_mm_s"))
-    wait_for(lambda: len(readings(platform, "pump-004", "vibration_mm_s")) > before + 10, 60, "readings come again")
+    before = len(stored_values(platform, "pump-004", "vibration_mm_s"))
+    wait_for(
+        lambda: len(stored_values(platform, "pump-004", "vibration_mm_s")) > before + 10, 60, "readings come again"
+    )
     assert platform.processes["iot-sim"].popen.poll() is None
 
 
@@ -60,10 +64,14 @@ def test_sparkplug_plant_resumes_after_host_or_broker_restart(platform: Platform
     check(platform)
     platform.processes["edge"].kill()
     platform.restart("edge")
-    before = len(readings(platform, "pump-004", "vibration_mm_s"))
-    wait_for(lambda: len(readings(platform, "pump-004", "vibration_mm_s")) > before + 10, 40, "readings come again")
-    assert results(platform, "simulated", "messages")["unborn"] >= 1
-    broker.end()
+    before = len(stored_values(platform, "pump-004", "vibration_mm_s"))
+    wait_for(
+        lambda: len(stored_values(platform, "pump-004", "vibration_mm_s")) > before + 10, 40, "readings come again"
+    )
+    assert input_counts(platform, "simulated", "messages")["unborn"] >= 1
+    broker.stop()
     broker.start()
-    before = len(readings(platform, "pump-004", "vibration_mm_s"))
-    wait_for(lambda: len(readings(platform, "pump-004", "vibration_mm_s")) > before + 10, 60, "also after the broker")
+    before = len(stored_values(platform, "pump-004", "vibration_mm_s"))
+    wait_for(
+        lambda: len(stored_values(platform, "pump-004", "vibration_mm_s")) > before + 10, 60, "also after the broker"
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from aurum_sim.peers.peer import Sample
 from aurum_sim.peers.sparkplug import SparkplugPeer
-from tests.support.edge import connected, listen, readings, results
+from tests.support.edge import input_counts, is_connected, start_gateway, stored_values
 from tests.support.mosquitto import Mosquitto
 from tests.support.platform import Platform
 from tests.support.proxy import Proxy
@@ -31,7 +31,7 @@ class Node:
         """The next number, by all sensors."""
         at_us = time.time_ns() // 1000
         samples = [Sample(machine, at_us, dict.fromkeys(SENSORS, float(self.told))) for machine in self._machines]
-        asyncio.run(self._peer.tell(samples))
+        asyncio.run(self._peer.send(samples))
         self.told += 1
 
     def close(self) -> None:
@@ -45,16 +45,18 @@ def plant(port: int) -> dict[str, object]:
 @pytest.mark.proof("devices")
 def test_ten_thousand_sparkplug_metrics_are_stored(platform: Platform, fast_broker: Mosquitto) -> None:
     """A birth and changes of 10,000 Sparkplug metrics are stored."""
-    listen(platform, plant(fast_broker.port))
-    wait_for(lambda: connected(platform, "line"), 15, "the gateway is connected")
+    start_gateway(platform, plant(fast_broker.port))
+    wait_for(lambda: is_connected(platform, "line"), 15, "the gateway is connected")
     node = Node(fast_broker.port, MACHINES)
-    wait_for(lambda: (node.tell(), time.sleep(0.5), results(platform, "line")["accepted"] >= 10_000)[-1], 30, "a birth")
+    wait_for(
+        lambda: (node.tell(), time.sleep(0.5), input_counts(platform, "line")["accepted"] >= 10_000)[-1], 30, "a birth"
+    )
     for _ in range(3):
         node.tell()
-    wait_for(lambda: results(platform, "line")["accepted"] >= 40_000, 60, "a birth and three changes of all")
+    wait_for(lambda: input_counts(platform, "line")["accepted"] >= 40_000, 60, "a birth and three changes of all")
     for machine in ("press-0", "press-99"):
-        wait_for(lambda: readings(platform, machine, "s99")[-1:] == [node.told - 1], 30, "the last is stored")  # noqa: B023
-    found = readings(platform, "press-99", "s99")
+        wait_for(lambda: stored_values(platform, machine, "s99")[-1:] == [node.told - 1], 30, "the last is stored")  # noqa: B023
+    found = stored_values(platform, "press-99", "s99")
     assert found == sorted(set(found))
     node.close()
 
@@ -63,8 +65,8 @@ def test_ten_thousand_sparkplug_metrics_are_stored(platform: Platform, fast_brok
 def test_sparkplug_faults_leave_gaps_but_no_wrong_value(platform: Platform, fast_broker: Mosquitto) -> None:
     """After a kill and network faults stored values are correct and unique, and data resumes."""
     proxy = Proxy(fast_broker.port)
-    listen(platform, plant(proxy.port))
-    wait_for(lambda: connected(platform, "line"), 15, "the gateway is connected")
+    start_gateway(platform, plant(proxy.port))
+    wait_for(lambda: is_connected(platform, "line"), 15, "the gateway is connected")
     node = Node(fast_broker.port, MACHINES[:2])
 
     def tell(count: int) -> None:
@@ -75,7 +77,7 @@ def test_sparkplug_faults_leave_gaps_but_no_wrong_value(platform: Platform, fast
     def heard_again() -> bool:
         node.tell()
         time.sleep(0.1)
-        return readings(platform, "press-1", "s0")[-1:] == [node.told - 1]
+        return stored_values(platform, "press-1", "s0")[-1:] == [node.told - 1]
 
     tell(50)
     wait_for(heard_again, 30, "the node is heard")
@@ -90,13 +92,13 @@ def test_sparkplug_faults_leave_gaps_but_no_wrong_value(platform: Platform, fast
         else:
             proxy.set("drop")
             tell(50)
-            wait_for(lambda: not connected(platform, "line"), 30, "the gateway notices")
+            wait_for(lambda: not is_connected(platform, "line"), 30, "the gateway notices")
             proxy.set("reset")
         proxy.set("pass")
         wait_for(heard_again, 40, f"the node is heard again after {fault}")
     assert platform.metric("edge", 'edge_input_rebirths_total{input="line"}') >= 1
     for machine in MACHINES[:2]:
-        found = readings(platform, machine, "s0")
+        found = stored_values(platform, machine, "s0")
         assert found == sorted(set(found))
         assert set(found) <= set(map(float, range(node.told)))
     node.close()

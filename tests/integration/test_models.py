@@ -95,11 +95,11 @@ def test_batch_prediction_from_columns_matches_the_model(
     assert np.allclose(answer.rows.lower, told.quantiles[:, 0])
     assert np.allclose(answer.rows.anomaly_score, told.anomaly)
     for wrong, words in (
-        (asked([*names[:-1], "humour"], rows.tobytes()), "'humour' is no feature of model pump"),
+        (asked([*names[:-1], "humour"], rows.tobytes()), "'humour' is not a feature of model pump"),
         (asked(names[:-1], rows[:, 1:].tobytes()), f"lacks '{names[-1]}'"),
         (asked(names, rows.tobytes()[:-1]), "which are not rows of"),
         (asked(names, np.full((1, len(names)), np.inf).tobytes()), "is infinite in row 1"),
-        (asked([names[0], *names[:-1]], rows.tobytes()), "stands there twice"),
+        (asked([names[0], *names[:-1]], rows.tobytes()), "is repeated"),
         (asked(names, np.zeros((5000, len(names))).tobytes()), "4096 are allowed"),
     ):
         with pytest.raises(grpc.RpcError) as raised:

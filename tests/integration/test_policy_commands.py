@@ -132,8 +132,8 @@ def test_policy_diff_on_cluster_shows_what_a_proposal_changes(api: KubernetesApi
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"kind": "Pod"}, "document 0 is no ResiliencePolicy or TelemetryPolicy of aurumai.io"),
-        ({**policy("p"), "apiVersion": "v1"}, "document 0 is no ResiliencePolicy"),
+        ({"kind": "Pod"}, "document 0 is not a ResiliencePolicy or TelemetryPolicy of aurumai.io"),
+        ({**policy("p"), "apiVersion": "v1"}, "document 0 is not a ResiliencePolicy"),
         ({**policy("p"), "metadata": {"name": 7}}, "document 0 has no metadata.name"),
         ({**policy("p"), "metadata": None}, "document 0 has no metadata.name"),
         ({**policy("p"), "spec": ["retry"]}, "document 0: spec is not a mapping"),
@@ -227,7 +227,7 @@ def test_policy_check_warns_of_policies_without_effect(folder: Path) -> None:
     )
     checked = command("policy", "check", "checked.yaml")
     assert checked.returncode == 0, checked.stderr
-    assert "policies[1].target: 'api/predicton/*' fits no call of this platform" in checked.stdout
+    assert "policies[1].target: 'api/predicton/*' matches no call of this platform" in checked.stdout
     assert "policies[2].target: 'api/prediction/Predict' is never used" in checked.stdout
     assert "checked.yaml: 3 policies, uid mine, generation 0, hash " in checked.stdout
 

@@ -180,7 +180,7 @@ def test_csv_upload_names_wrong_cell_and_stores_nothing(serving: Platform) -> No
     text = b"machine_id,timestamp,sensor,value\nbad-2,1,a,1\nbad-2,2,a,oops\n"
     answer = http("POST", f"{serving.api}/api/readings", text, {"Content-Type": "text/csv"})
     assert answer.status == 422
-    assert answer.json["errors"] == [{"field": "value", "row": 3, "detail": "'oops' is no number"}]
+    assert answer.json["errors"] == [{"field": "value", "row": 3, "detail": "'oops' is not a number"}]
     assert http("GET", f"{serving.api}/api/machines/bad-2").status == 404
 
 

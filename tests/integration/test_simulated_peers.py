@@ -13,7 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from aurum.edge.inputs.common.configuration import load_inputs
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
-from aurum_sim.peers import Kind, make_peer
+from aurum_sim.peers import PeerKind, make_peer
 from aurum_sim.peers.mqtt import MqttPeer
 from aurum_sim.peers.mqtt_client import IN_FLIGHT
 from aurum_sim.peers.peer import Peer, Sample
@@ -79,7 +79,7 @@ async def told(peer: Peer, condition: Callable[[], object], what: str) -> None:
     async def tell_and_look() -> object:
         nonlocal number
         number += 1
-        await peer.tell([sample(number)])
+        await peer.send([sample(number)])
         return condition()
 
     await until(tell_and_look, what)
@@ -91,10 +91,10 @@ def values_of(payload: SparkplugPayload) -> dict[int, float]:
 
 async def test_mqtt_devices_publish_each_sample_as_json(fast_broker: Mosquitto, tmp_path: Path) -> None:
     subscriber = Subscriber(fast_broker.port, "plant/#")
-    peer = make_peer(Kind.MQTT, f"127.0.0.1:{fast_broker.port}")
+    peer = make_peer(PeerKind.MQTT, f"127.0.0.1:{fast_broker.port}")
     assert isinstance(peer, MqttPeer)
     await peer.open(SENSORS)
-    await peer.tell([sample(1), sample(2, "pump-2")])
+    await peer.send([sample(1), sample(2, "pump-2")])
     await until(lambda: len(subscriber.messages) == 2, "both arrive")
     await peer.close()
     subscriber.close()
@@ -105,15 +105,15 @@ async def test_mqtt_devices_publish_each_sample_as_json(fast_broker: Mosquitto, 
     file = tmp_path / "inputs.yaml"
     file.write_text(yaml.safe_dump({"inputs": [peer.inputs()]}))
     (understood,) = load_inputs(file).inputs
-    assert (understood.protocol, understood.place) == ("mqtt", f"at 127.0.0.1:{fast_broker.port}, 1 topics")
+    assert (understood.protocol, understood.summary) == ("mqtt", f"at 127.0.0.1:{fast_broker.port}, 1 topics")
 
 
 async def test_mqtt_devices_wait_while_the_broker_is_away(fast_broker: Mosquitto) -> None:
-    fast_broker.end(signal.SIGKILL)
+    fast_broker.stop(signal.SIGKILL)
     peer = MqttPeer("127.0.0.1", fast_broker.port)
     await peer.open(SENSORS)
-    await peer.tell([sample(number) for number in range(IN_FLIGHT)])
-    blocked = asyncio.create_task(peer.tell([sample(IN_FLIGHT)]))
+    await peer.send([sample(number) for number in range(IN_FLIGHT)])
+    blocked = asyncio.create_task(peer.send([sample(IN_FLIGHT)]))
     done, _ = await asyncio.wait([blocked], timeout=0.2)
     assert not done, "more messages than may be in flight"
     fast_broker.start()
@@ -122,7 +122,7 @@ async def test_mqtt_devices_wait_while_the_broker_is_away(fast_broker: Mosquitto
 
 
 async def test_sparkplug_births_come_before_data(fast_broker: Mosquitto, host: Host, tmp_path: Path) -> None:
-    peer = make_peer(Kind.SPARKPLUG, f"127.0.0.1:{fast_broker.port}")
+    peer = make_peer(PeerKind.SPARKPLUG, f"127.0.0.1:{fast_broker.port}")
     assert isinstance(peer, SparkplugPeer)
     await peer.open(SENSORS)
     await told(peer, lambda: len(host.heard("DDATA", "pump-1")) > 2, "data")
@@ -161,8 +161,8 @@ async def test_sparkplug_node_is_born_again_after_broker_restart(fast_broker: Mo
     await peer.open(SENSORS)
     await told(peer, lambda: first.heard("DDATA", "pump-1"), "data")
     first.close()
-    fast_broker.end(signal.SIGKILL)
-    await peer.tell([sample(7)])
+    fast_broker.stop(signal.SIGKILL)
+    await peer.send([sample(7)])
     fast_broker.start()
     second = Host(fast_broker.port, "spBv1.0/#")
     await told(peer, lambda: second.heard("DBIRTH", "pump-1"), "a birth")

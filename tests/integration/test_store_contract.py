@@ -53,11 +53,11 @@ def machine() -> str:
 
 def batch(machine: str, sequence: int, at: list[int], values: Sequence[float], source: str = "") -> Batch:
     series = Series(machine, "s", np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
-    return Batch.of(source or f"source-{machine}", sequence, [series])
+    return Batch.from_series(source or f"source-{machine}", sequence, [series])
 
 
 async def write(store: Store, *batches: Batch) -> list[tuple[int, int]]:
-    writing = [await store.append(each, wait=True) for each in batches]
+    writing = [await store.append_batch(each, wait=True) for each in batches]
     return [(written.accepted, written.duplicate) for written in await asyncio.gather(*writing)]
 
 
@@ -83,13 +83,13 @@ async def test_store_keeps_everything_across_restart(open_store: Open, machine: 
     await first.register(MachineRecord(machine, "pump", "a", 1, "r"))
     await write(first, batch(machine, 7, [10, 20], [1, 2]))
     event = Event("prediction", machine, 5, "x", b"{}")
-    await first.record([event])
+    await first.record_events([event])
     await first.close()
     second = open_store()
     await second.start()
     assert await write(second, batch(machine, 7, [10, 20], [1, 2])) == [(0, 2)]
     assert await values_of(second, machine) == [1, 2]
-    assert [each.machine_type for each in await second.machines() if each.machine_id == machine] == ["pump"]
+    assert [each.machine_type for each in await second.list_machines() if each.machine_id == machine] == ["pump"]
     (summary,) = [each for each in await second.summaries() if each.machine_id == machine]
     assert (summary.first_us, summary.last_us, summary.last_value) == (10, 20, 2.0)
     assert await second.events("prediction", machine, 0, 10, 10) == [event]
@@ -101,15 +101,15 @@ async def test_source_belongs_to_its_first_owner(open_store: Open, machine: str)
     store = open_store()
     await store.start()
     assert await write(store, batch(machine, 1, [10], [1])) == [(1, 0)]  # before there was anybody to own it
-    assert await write(store, batch(machine, 2, [20], [2]).owned_by("site/a")) == [(1, 0)]
+    assert await write(store, batch(machine, 2, [20], [2]).with_owner("site/a")) == [(1, 0)]
     for _ in range(2):
         for other in ("site/b", ""):
             for sequence in (2, 3):
                 with pytest.raises(PermissionDeniedError) as refused:
-                    await write(store, batch(machine, sequence, [30], [3]).owned_by(other))
+                    await write(store, batch(machine, sequence, [30], [3]).with_owner(other))
                 assert refused.value.reason == SOURCE_TAKEN
                 assert "site/a" not in refused.value.message
-        assert await write(store, batch(machine, 2, [20], [2]).owned_by("site/a")) == [(0, 1)]
+        assert await write(store, batch(machine, 2, [20], [2]).with_owner("site/a")) == [(0, 1)]
         assert await values_of(store, machine) == [1, 2]
         await store.close()
         store = open_store()
@@ -119,8 +119,8 @@ async def test_source_belongs_to_its_first_owner(open_store: Open, machine: str)
 
 async def test_two_callers_at_once_share_no_source(store: Store, machine: str) -> None:
     """Of two callers that use a new source at the same moment, one gets it."""
-    batches = [batch(machine, 1, [10], [number]).owned_by(f"site/{number}") for number in (1, 2)]
-    writing = [await store.append(each, wait=True) for each in batches]
+    batches = [batch(machine, 1, [10], [number]).with_owner(f"site/{number}") for number in (1, 2)]
+    writing = [await store.append_batch(each, wait=True) for each in batches]
     outcomes = await asyncio.gather(*writing, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, PermissionDeniedError)]
     stored = [number for number, outcome in enumerate(outcomes, 1) if not isinstance(outcome, BaseException)]
@@ -223,9 +223,9 @@ async def test_machine_is_registered_once(store: Store, machine: str) -> None:
 async def test_machine_known_from_readings_can_be_registered(store: Store, machine: str) -> None:
     """A machine that sent readings before can still be registered."""
     await write(store, batch(machine, 1, [1], [1]))
-    assert [each.machine_type for each in await store.machines() if each.machine_id == machine] == [""]
+    assert [each.machine_type for each in await store.list_machines() if each.machine_id == machine] == [""]
     await store.register(MachineRecord(machine, "motor", "", 9, ""))
-    assert [each.machine_type for each in await store.machines() if each.machine_id == machine] == ["motor"]
+    assert [each.machine_type for each in await store.list_machines() if each.machine_id == machine] == ["motor"]
 
 
 async def test_senders_of_a_machine_are_known_by_owner(open_store: Open, machine: str) -> None:
@@ -234,7 +234,7 @@ async def test_senders_of_a_machine_are_known_by_owner(open_store: Open, machine
     store = open_store()
     await store.start()
     assert not await store.sent_only_by(machine, "site/a")
-    await write(store, batch(machine, 1, [10], [1]).owned_by("site/a"))
+    await write(store, batch(machine, 1, [10], [1]).with_owner("site/a"))
     await write(store, batch(f"{machine}-2", 1, [10], [1]))  # of a source that nobody owns
     for _ in range(2):
         assert await store.sent_only_by(machine, "site/a")
@@ -243,8 +243,8 @@ async def test_senders_of_a_machine_are_known_by_owner(open_store: Open, machine
         await store.close()
         store = open_store()
         await store.start()
-    other = Batch.of(f"other-{machine}", 1, [Series(machine, "s", np.array([5]), np.array([1.0]))])
-    await write(store, other.owned_by("site/b"))  # which is not the last reading
+    other = Batch.from_series(f"other-{machine}", 1, [Series(machine, "s", np.array([5]), np.array([1.0]))])
+    await write(store, other.with_owner("site/b"))  # which is not the last reading
     for _ in range(2):
         assert not await store.sent_only_by(machine, "site/a")
         await store.close()
@@ -256,9 +256,9 @@ async def test_senders_of_a_machine_are_known_by_owner(open_store: Open, machine
 async def test_events_are_returned_newest_first(store: Store, machine: str) -> None:
     """Events are stored once and returned newest first, within bounds."""
     events = [Event("prediction", machine, at, f"id-{at}", str(at).encode()) for at in range(1, 8)]
-    await store.record(events)
-    await store.record(events[:2])  # again
-    await store.record([Event("alarm", machine, 3, "other", b"")])
+    await store.record_events(events)
+    await store.record_events(events[:2])  # again
+    await store.record_events([Event("alarm", machine, 3, "other", b"")])
     assert await store.events("prediction", machine, 2, 6, 3) == [events[4], events[3], events[2]]
     assert len(await store.events("prediction", machine, 0, END, 100)) == 7
 
@@ -271,13 +271,13 @@ async def test_journal_is_in_the_order_of_recording(open_store: Open) -> None:
     store = open_store()
     await store.start()
     events = [Event(kind, "", at, f"id-{at}", str(at).encode()) for at in (50, 10, 30)]
-    await store.record(events[:2])
+    await store.record_events(events[:2])
     await store.close()
     store = open_store()
     await store.start()
-    await store.record(events[2:])
-    await store.record([Event(kind, "other machine", 5, "x", b"")])
-    await store.record(events[:1])  # again
+    await store.record_events(events[2:])
+    await store.record_events([Event(kind, "other machine", 5, "x", b"")])
+    await store.record_events(events[:1])  # again
     found = await store.journal(kind, 0, END, 10)
     first: dict[int, int] = {}
     for event in found:
@@ -305,14 +305,14 @@ async def test_cassandra_replicas_see_each_others_writes(cassandra: object, mach
     assert change.machine.machine_type == "pump"
     assert latest(change) == {"s": (2_000_000, 2.0)}
     assert not [change for change in await one.changes() if change.machine_id == machine]
-    found = await other.find(machine)
+    found = await other.find_machine(machine)
     assert found is not None
     assert (found.first_us, latest(found)) == (1_000_000, {"s": (2_000_000, 2.0)})
-    assert await other.find("nobody") is None
+    assert await other.find_machine("nobody") is None
     assert await values_of(other, machine) == [1, 2]
     # An older reading that comes later does not take the latest one's place:
     await write(other, batch(machine, 2, [1_500_000], [7]))
-    found = await one.find(machine)
+    found = await one.find_machine(machine)
     assert found is not None
     assert latest(found) == {"s": (2_000_000, 2.0)}
     await one.close()
@@ -330,13 +330,13 @@ async def test_cassandra_replicas_show_the_highest_rank(cassandra: object, machi
     at = now_us()
     for place, sequence, value in ((0, 2, 5.0), (1, 1, 9.0), (1, 4, 2.0), (0, 3, 8.0), (1, 5, 1.0)):
         each = batch(machine, sequence, [at], [value])
-        plants[place].apply(each, at, (await (await stores[place].append(each, wait=True))).rank)
+        plants[place].apply_batch(each, at, (await (await stores[place].append_batch(each, wait=True))).rank)
         for store, plant in zip(stores, plants, strict=True):
             for change in await store.changes():
-                plant.observe(change)
+                plant.apply_change(change)
             (counts,) = await values_of(store, machine)
             assert plant.get(machine).sensors == {"s": (at, counts)}
-            found = await store.find(machine)
+            found = await store.find_machine(machine)
             assert found is not None
             assert latest(found) == {"s": (at, counts)}
     assert counts == 1.0
@@ -351,9 +351,9 @@ async def test_cassandra_schema_steps_can_be_run_again(cassandra: object) -> Non
     store = CassandraStore(options, 10**7, 0.0)
     for version in sorted(STEPS):
         for step in STEPS[version]:
-            store._session._take(step)
+            store._session._run_step(step)
     with pytest.raises(InvalidRequest):
-        store._session._take("ALTER TABLE nothing ADD ranked blob")
+        store._session._run_step("ALTER TABLE nothing ADD ranked blob")
     await store.close()
 
 

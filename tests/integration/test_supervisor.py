@@ -63,8 +63,8 @@ raise SystemExit(1)
 """
     ended = up(folder, {"odd": script})
     assert ended.returncode == 1
-    assert ended.stdout.count("odd was killed by SIGKILL; it is started again") == 1
-    assert "odd cannot start: its log says more" in ended.stderr
+    assert ended.stdout.count("odd was killed by SIGKILL; restarting it") == 1
+    assert "odd cannot start: see its log" in ended.stderr
 
 
 def test_up_names_the_setting_of_a_port_in_use(folder: Path) -> None:

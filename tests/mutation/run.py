@@ -81,7 +81,16 @@ PACKAGES = {
     "alarms": Package(("aurum/alarms/*.py",), ("tests/unit/alarms",)),
     "sustainability": Package(("aurum/sustainability/*.py",), ("tests/unit/sustainability",)),
     "prediction": Package(  # what computes features, and what chooses the columns and rows that they are computed of
-        tuple(f"aurum/prediction/{name}.py" for name in ("features", "regimes", "columns", "table")),
+        tuple(
+            f"aurum/prediction/{name}.py"
+            for name in (
+                "model/features",
+                "model/regimes",
+                "training/columns",
+                "training/regimes_fit",
+                "training/table",
+            )
+        ),
         ("tests/unit/prediction", *(f"--deselect={test}" for test in _LENGTHY)),
     ),
 }

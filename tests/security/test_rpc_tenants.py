@@ -310,7 +310,7 @@ def test_client_that_is_removed_is_let_out(plant: Plant) -> None:
 
     plant.write_clients(" [{name: }]")
     log = plant.platform.folder / "ingestion.log"
-    wait_for(lambda: code("leaving.test") is OK and "last good clients stay" in log.read_text(), 20, "it is refused")
+    wait_for(lambda: code("leaving.test") is OK and "last valid clients stay" in log.read_text(), 20, "it is refused")
     plant.write_clients(CLIENTS)
     wait_for(lambda: code("leaving.test") is UNAUTHENTICATED, 20, "it is removed")
     sending.put(ingestion_pb2.IngestRequest(batch=batch(OWN, "leaving")))

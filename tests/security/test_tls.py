@@ -113,7 +113,7 @@ def test_calls_without_trusted_certificate_are_rejected(plant: Plant) -> None:
         stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
         refused(lambda: write(stub), grpc.StatusCode.UNAVAILABLE)
     with plant.stub(plant.authority.issue("nobody.test")) as stub:
-        assert "none that is known" in refused(lambda: write(stub), grpc.StatusCode.UNAUTHENTICATED)
+        assert "the client's certificate is unknown" in refused(lambda: write(stub), grpc.StatusCode.UNAUTHENTICATED)
     with plant.stub(plant.authority.issue("device.test"), stranger.pem) as stub:
         refused(lambda: write(stub), grpc.StatusCode.UNAVAILABLE)  # nor does a client take any server
 

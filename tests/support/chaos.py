@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cassandra.cluster import Cluster
-from tests.support.device import READINGS, acknowledged
+from tests.support.device import READINGS, last_acknowledged
 from tests.support.platform import Platform
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
@@ -162,7 +162,7 @@ class Chaos:
         self.platform.stop()
         self.proxy.close()
         for name in self._devices:
-            _, last = acknowledged(self.folder / f"{name}.ledger")
+            _, last = last_acknowledged(self.folder / f"{name}.ledger")
             self._compare(name, last)
         return self.report
 

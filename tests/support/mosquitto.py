@@ -1,4 +1,4 @@
-"""A real broker of the tests: Debian's mosquitto, which may be killed and started again on what it has kept."""
+"""A Mosquitto broker for tests, which can be killed and restarted with its persistent state."""
 
 import shutil
 import signal
@@ -16,7 +16,7 @@ PROGRAM = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/us
 
 class Mosquitto:
     def __init__(self, folder: Path, more: str = "", *, persistent: bool = True, anonymous: bool = True) -> None:
-        self.needed()
+        self.skip_if_missing()
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "mosquitto.conf"
@@ -30,8 +30,8 @@ class Mosquitto:
         self.start()
 
     @staticmethod
-    def needed() -> None:
-        """Skips a test that is without it."""
+    def skip_if_missing() -> None:
+        """Skips the test if Mosquitto is not installed."""
         if PROGRAM is None:
             pytest.skip("mosquitto is not installed")
 
@@ -39,18 +39,18 @@ class Mosquitto:
         assert PROGRAM is not None
         with self._log.open("ab") as log:
             self.process = subprocess.Popen([PROGRAM, "-c", str(self._file)], stdout=log, stderr=subprocess.STDOUT)
-        wait_for(self._answers, 10, f"mosquitto answers, see {self._log}")
+        wait_for(self._is_listening, 10, f"mosquitto answers, see {self._log}")
 
-    def end(self, number: int = signal.SIGTERM) -> None:
-        """SIGTERM: it keeps what it has; SIGKILL: what it has kept so far."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Stops the broker. With SIGTERM it saves its state first; with SIGKILL it does not."""
         assert self.process is not None
         self.process.send_signal(number)
         self.process.wait(10)
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.end()
+            self.stop()
 
-    def _answers(self) -> bool:
+    def _is_listening(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0

@@ -1,6 +1,6 @@
-"""A real OPC UA server of the tests, as a process that may be killed.
+"""An OPC UA server for tests that runs as a process, which can be killed.
 
-Its variables count up, all at once; those of a machine stand below ns=2;s=Plant.
+All variables count up together. The variables of a machine are below ns=2;s=Plant.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_for
 
 
 class OpcuaServer:
-    """The process, on a port that it keeps when it is started again."""
+    """The process of a server. It keeps its port when it is restarted."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -31,15 +31,15 @@ class OpcuaServer:
 
     def start(self, variables: int, period: float, *more: str) -> None:
         arguments = [str(self.port), str(variables), str(period), *more]
-        before = self.said("ready")
+        before = self.count_in_log("ready")
         self.process = processes.start(arguments, os.environ, self.log, module="tests.support.opcua_server")
-        wait_for(lambda: self.said("ready") > before, 60, f"the server is ready, see {self.log}")
+        wait_for(lambda: self.count_in_log("ready") > before, 60, f"the server is ready, see {self.log}")
 
-    def said(self, word: str) -> int:
-        """How often it has."""
+    def count_in_log(self, word: str) -> int:
+        """Returns how often a word is in the log."""
         return self.log.read_text().count(word) if self.log.exists() else 0
 
-    def end(self, number: int = signal.SIGKILL) -> None:
+    def stop(self, number: int = signal.SIGKILL) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
             self.process.wait(15)

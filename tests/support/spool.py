@@ -1,4 +1,4 @@
-"""What tests of the spool share: batches, and what becomes of them."""
+"""Helpers of tests of the spool: creating, putting and draining batches."""
 
 import asyncio
 
@@ -6,31 +6,34 @@ import numpy as np
 
 from aurum.edge.spool import Lane, Spool
 from aurum.readings.batch import Batch, Series, decode, parse_request
-from aurum.readings.transport.uplink import Waiting
+from aurum.readings.transport.uplink import QueuedBatch
 
 RNG = np.random.default_rng(1)
 
 
-def batch(sequence: int, readings: int = 3, source: str = "src") -> Batch:
+def make_batch(sequence: int, readings: int = 3, source: str = "src") -> Batch:
+    """Returns a batch with random readings."""
     series = Series("m", "s", np.arange(readings) + sequence * 10_000, RNG.random(readings))
-    return Batch.of(source, sequence, [series])
+    return Batch.from_series(source, sequence, [series])
 
 
-async def put(spool: Spool, *batches: Batch) -> list[tuple[int, int]]:
-    writing = [await spool.put(each, "", wait=True) for each in batches]
+async def put_batches(spool: Spool, *batches: Batch) -> list[tuple[int, int]]:
+    """Puts batches, and returns the accepted and duplicate readings of each."""
+    writing = [await spool.put(batch, "", wait=True) for batch in batches]
     return [(written.accepted, written.duplicate) for written in await asyncio.gather(*writing)]
 
 
-def sequences(found: list[Waiting]) -> list[int]:
-    return [decode(parse_request(waiting.data).batch, 2**62).sequence for waiting in found]
+def sequences_of(batches: list[QueuedBatch]) -> list[int]:
+    """Returns the sequences of batches."""
+    return [decode(parse_request(batch.data).batch, 2**62).sequence for batch in batches]
 
 
 async def drain(lane: Lane) -> list[int]:
-    """Takes everything that waits in a lane, and acknowledges it."""
+    """Takes and acknowledges all batches of a lane. Returns their sequences."""
     taken: list[int] = []
     last = 0
-    while found := await lane.after(last, 5):
-        taken += sequences(found)
-        last = found[-1].id
-        await lane.forwarded([waiting.id for waiting in found])
+    while batches := await lane.batches_after(last, 5):
+        taken += sequences_of(batches)
+        last = batches[-1].id
+        await lane.acknowledge([batch.id for batch in batches])
     return taken

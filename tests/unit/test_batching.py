@@ -80,7 +80,7 @@ async def test_full_queue_rejects_and_skips_cancelled_requests(thread: ThreadPoo
     await asyncio.sleep(0.05)
     waiting = [asyncio.create_task(batcher([number])) for number in (1, 2, 3)]
     await asyncio.sleep(0.05)
-    with pytest.raises(ResourceExhaustedError, match="3 predictions wait for the model, and 3 may"):
+    with pytest.raises(ResourceExhaustedError, match="3 predictions wait for the model, and at most 3 may wait"):
         await batcher([4])
     waiting[0].cancel()
     work.gate.set()

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from aurum import __version__
-from aurum.edge.dead_letters import DeadLetters, folder_of, names
+from aurum.edge.dead_letters import DeadLetters, dead_letter_folder, names
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.platform_settings import settings_table
 from aurum.readings.batch import Batch, Series
@@ -59,7 +59,7 @@ def store_of(path: Path, *, damaged: bool = False) -> Path:
         await store.start()
         for day in (1, 2):
             series = Series("m", f"s{day}", np.array([day * DAY_US], np.int64), np.array([float(day)]))
-            await (await store.append(Batch.of("device", day, [series]), wait=True))
+            await (await store.append_batch(Batch.from_series("device", day, [series]), wait=True))
         await store.close()
 
     asyncio.run(fill())
@@ -148,7 +148,7 @@ def test_damaged_segment_is_named_and_moved_out(tmp_path: Path) -> None:
     repaired = command("store", "check", str(path), "--repair")
     assert repaired.returncode == 0
     assert f"1 damaged segments moved to {path}-damaged" in repaired.stdout
-    assert "1 segments with 1 readings and 2 batches in the log: all whole" in repaired.stdout
+    assert "1 segments with 1 readings and 2 batches in the log: none damaged" in repaired.stdout
     assert "no segment is damaged" in command("store", "check", str(path), "--repair").stdout
 
 
@@ -162,7 +162,7 @@ def test_migration_to_absent_cassandra_says_what_is_missing(tmp_path: Path) -> N
 
 
 def test_dead_letter_commands_name_what_is_damaged_or_absent(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = dead_letter_folder(tmp_path)
     assert command("edge", "dead-letters", "list", "--spool", str(tmp_path)).stdout.startswith("there are no dead")
     folder.mkdir()
     letters = DeadLetters(folder, 10**6)
@@ -175,7 +175,7 @@ def test_dead_letter_commands_name_what_is_damaged_or_absent(tmp_path: Path) -> 
     assert listed.returncode == 1
     first, second = listed.stdout.splitlines()
     assert first.startswith(f"{damaged}  ")
-    assert first.endswith("is damaged: its checksum is wrong")
+    assert first.endswith("is damaged: the checksum does not match")
     assert second == f"{whole}  WHY  source unknown, sequence 0, 0 readings: it is wrong"
     absent = command("edge", "dead-letters", "delete", "nothing", "--spool", str(tmp_path))
     assert absent.returncode == 1
@@ -183,7 +183,7 @@ def test_dead_letter_commands_name_what_is_damaged_or_absent(tmp_path: Path) -> 
 
 
 def test_replay_keeps_dead_letters_while_ingestion_is_away(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = dead_letter_folder(tmp_path)
     folder.mkdir()
     letters = DeadLetters(folder, 10**6)
     for number in (1, 2):
@@ -191,8 +191,8 @@ def test_replay_keeps_dead_letters_while_ingestion_is_away(tmp_path: Path) -> No
     environment = {"AURUM_INGESTION_TARGET": f"127.0.0.1:{free_port()}"}
     replayed = command("edge", "dead-letters", "replay", "--spool", str(tmp_path), environment=environment)
     assert replayed.returncode == 1
-    assert "; stopped here" in replayed.stdout
-    assert f"2 dead letters are left in {folder}" in replayed.stdout
+    assert "; the replay stops here" in replayed.stdout
+    assert f"2 dead letters remain in {folder}" in replayed.stdout
     assert len(names(folder)) == 2
 
 
@@ -206,7 +206,7 @@ def test_fault_commands_name_services_that_take_none() -> None:
     assert command("fault", "clear", "api", environment=silent).returncode == 1
     with stranger(404, b"{}") as address:
         refused = command("fault", "add", "api", "delay", environment={"AURUM_ADMIN_TARGETS": f"api={address}"})
-    assert "api takes no faults; start it with AURUM_FAULTS_ENABLED=true" in refused.stderr
+    assert "api does not allow faults; start it with AURUM_FAULTS_ENABLED=true" in refused.stderr
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])

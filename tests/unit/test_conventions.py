@@ -3,6 +3,7 @@
 import ast
 import collections
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,30 @@ def test_equivalent_mutants_name_code_that_exists() -> None:
             if not any(source[at : at + len(before)] == before for at in range(len(source))):
                 stale.append(f"{path.name}: {entry['file']}: {entry['before']}")
     assert stale == []
+
+
+def test_modules_that_docs_name_exist() -> None:
+    """Dotted names in backticks are modules of aurum, or names in one. The glossary leaves out the prefix `aurum.`."""
+    root = TESTS.parent
+    packages = {path.name for path in (root / "services" / "aurum").iterdir() if path.is_dir()}
+    missing = []
+    for page in [*(root / "docs").rglob("*.md"), root / "CONTRIBUTING.md", root / "README.md"]:
+        for name in re.findall(r"`((?:aurum\.)?[a-z_0-9]+(?:\.[a-zA-Z_0-9]+)+)`", page.read_text()):
+            parts = name.removeprefix("aurum.").split(".")
+            prefixed = name.startswith("aurum.") or page.name == "glossary.md"
+            if prefixed and parts[0] in packages and parts[0] != "v1" and parts[-1] != "proto" and not _exists(parts):
+                missing.append(f"{page.relative_to(root)}: {name}")
+    assert missing == []
+
+
+def _exists(parts: list[str]) -> bool:
+    path = TESTS.parent / "services" / "aurum"
+    for index, part in enumerate(parts):
+        if (path / part).is_dir():
+            path = path / part
+        elif (path / f"{part}.py").exists():
+            rest = parts[index + 1 :]
+            return not rest or re.search(rf"\b{rest[0]}\b", (path / f"{part}.py").read_text()) is not None
+        else:
+            return index == len(parts) - 1 and re.search(rf"\b{part}\b", (path / "__init__.py").read_text()) is not None
+    return True

@@ -88,6 +88,19 @@ async def test_last_good_prediction_is_marked_in_span_and_log(caplog: pytest.Log
     assert "answering with a degraded prediction" in caplog.text
 
 
+async def test_prediction_before_its_machine_is_followed_is_kept() -> None:
+    ingestion: Any = Ingestion(machine("pump", vibration_mm_s=7.1))
+    cache = MachineCache(ingestion, ingestion, 1.0)
+    cache.store_prediction("m", PREDICTION)
+    early = await PredictionFallback(cache, ingestion).substitute("m", SPEC, ERROR)
+    following = asyncio.create_task(cache.follow_machines())
+    await until(lambda: cache.get_machine("m") is not None)
+    following.cancel()
+    followed = await PredictionFallback(cache, ingestion).substitute("m", SPEC, ERROR)
+    assert early.source == followed.source == "last_good"
+    assert cache.latest_prediction("m") == PREDICTION
+
+
 async def test_old_last_good_prediction_is_replaced_by_rule() -> None:
     made = await predicted(Ingestion(machine("pump", vibration_mm_s=7.1)))
     young = await made.substitute("m", SPEC, ERROR)

@@ -17,8 +17,8 @@ def test_created_key_is_listed_and_revoked(tmp_path: Path) -> None:
     limited = ("--role", "operator", "--site", "north", "--site", "south", "--days", "2")
     assert command("key", "create", "shift", *limited, "--file", str(file)).returncode == 0
     first, second = command("key", "list", "--file", str(file)).stdout.splitlines()
-    assert first.endswith("line 1: ingest, viewer, for ever")
-    assert "shift: operator of north, south, until 20" in second
+    assert first.endswith("line 1: ingest, viewer, never expires")
+    assert "shift: operator of north, south, expires 20" in second
     kept = read_keys(file).keys
     assert [each.name for each in kept] == ["line 1", "shift"]
     assert first.split()[0] == kept[0].id

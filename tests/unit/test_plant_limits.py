@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aurum.api.machine_cache import MachineCache
 from aurum.ingestion.machine_state import MachineStates
-from aurum.ingestion.plant_limits import Coming, PlantLimits
+from aurum.ingestion.plant_limits import PlantLimits, Reservation
 from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.settings import IngestionSettings
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -36,7 +36,7 @@ MESSAGE_BYTES = 65_536
 
 def batch(keys: Sequence[tuple[str, str]], sequence: int = 1) -> Batch:
     columns = np.array([1_000_000 + sequence], np.int64), np.array([float(sequence)])
-    return Batch.of("src", sequence, [Series(machine, sensor, *columns) for machine, sensor in keys])
+    return Batch.from_series("src", sequence, [Series(machine, sensor, *columns) for machine, sensor in keys])
 
 
 def refusal(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> str:
@@ -48,7 +48,7 @@ def refusal(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> str:
 
 def taken(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> None:
     coming = plant.reserve(batch(keys))
-    plant.apply(batch(keys), 0)
+    plant.apply_batch(batch(keys), 0)
     plant.release(coming)
 
 
@@ -56,15 +56,15 @@ def test_machine_sends_from_its_first_batch_on() -> None:
     """A machine counts as one that sends while its first batch is on its way to the disk; a refused one changes
     nothing."""
     plant = MachineStates(LIMITS, 16, 1_000_000)
-    assert not plant.unregistered("a")
+    assert not plant.is_unregistered("a")
     coming = plant.reserve(batch([("a", "s0")]))
-    assert plant.unregistered("a")
+    assert plant.is_unregistered("a")
     plant.release(coming)
-    assert not plant.unregistered("a")
+    assert not plant.is_unregistered("a")
     taken(plant, [("a", "s0")])
-    assert plant.unregistered("a")
-    plant.registered(MachineRecord("a", "pump", "", 0, ""))
-    assert not plant.unregistered("a")
+    assert plant.is_unregistered("a")
+    plant.apply_registration(MachineRecord("a", "pump", "", 0, ""))
+    assert not plant.is_unregistered("a")
 
 
 def test_each_limit_refuses_what_is_beyond_it() -> None:
@@ -74,7 +74,7 @@ def test_each_limit_refuses_what_is_beyond_it() -> None:
     taken(plant, [("a", "s0")])
     taken(plant, [("b", f"s{number}") for number in range(4)])
     assert refusal(plant, [("c", "s0")]) == "TOO_MANY_SENSORS"  # of the site
-    plant.registered(MachineRecord("b", "pump", "other", 0, ""))
+    plant.apply_registration(MachineRecord("b", "pump", "other", 0, ""))
     taken(plant, [("c", "s0")])
     assert refusal(plant, [("d", "s0")]) == "TOO_MANY_MACHINES"
 
@@ -88,7 +88,7 @@ steps = st.one_of(names, st.integers(0, 9), st.tuples(st.sampled_from("abcd"), s
 def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
     """Batches on their way, stored or lost, and registrations: the limits hold, and nothing is refused without need."""
     plant = MachineStates(LIMITS, 16, 1_000_000)
-    on_their_way: list[tuple[Batch, Coming]] = []
+    on_their_way: list[tuple[Batch, Reservation]] = []
     stored: dict[str, set[str]] = defaultdict(set)
     sites: dict[str, str] = defaultdict(str)
     for step in todo:
@@ -96,13 +96,13 @@ def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
             if on_their_way:
                 sent, coming = on_their_way.pop(step // 2 % len(on_their_way))
                 if step % 2 == 0:
-                    plant.apply(sent, 0)
+                    plant.apply_batch(sent, 0)
                     for series in sent.series:
                         stored[series.machine_id].add(series.sensor)
                 plant.release(coming)
         elif isinstance(step, tuple):
             if step[0] in stored:
-                plant.registered(MachineRecord(step[0], "pump", step[1], 0, ""))
+                plant.apply_registration(MachineRecord(step[0], "pump", step[1], 0, ""))
                 sites[step[0]] = step[1]
         else:
             after = {machine: set(sensors) for machine, sensors in stored.items()}
@@ -135,7 +135,7 @@ async def wide(tmp_path: Path) -> AsyncIterator[IngestionServicer]:
     await store.start()
     plant = MachineStates(PlantLimits(), 16, 1_000_000)
     for number in range(60):
-        plant.apply(batch([(f"machine-{number:02}", f"{'sensor/' * 8}{sensor:03}") for sensor in range(100)]), 0)
+        plant.apply_batch(batch([(f"machine-{number:02}", f"{'sensor/' * 8}{sensor:03}") for sensor in range(100)]), 0)
     yield IngestionServicer(store, plant, SourceLimits(load_settings(IngestionSettings)), MESSAGE_BYTES)
     await store.close()
 

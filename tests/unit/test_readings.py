@@ -61,7 +61,7 @@ def test_flipped_bit_fails_segment_checksum() -> None:
 def test_batch_takes_its_last_owner(owners: list[str]) -> None:
     sent = decode(batch(series()).SerializeToString())
     for owner in owners:
-        sent = sent.owned_by(owner)
+        sent = sent.with_owner(owner)
     got = decode(sent.data)
     assert (got.owner, got.source_id, got.readings) == ((owners or [""])[-1], "src", 1)
 
@@ -71,7 +71,7 @@ def test_new_owner_leaves_columns_in_several_pieces_whole() -> None:
     second = ingestion_pb2.Series(timestamps_us=[NOW + 1], values=[2.0]).SerializeToString()
     message = ingestion_pb2.Batch(source_id="src", sequence=1, owner="first").SerializeToString()
     message += bytes([0x1A, len(first + second)]) + first + second
-    sent = decode(message).owned_by("other")
+    sent = decode(message).with_owner("other")
     assert sent.series[0].values.tolist() == [1.0, 2.0]
     stored = decode(sent.data)
     assert (stored.owner, stored.series[0].values.tolist()) == ("other", [1.0, 2.0])
@@ -247,7 +247,7 @@ def test_cmapss_becomes_machines_and_cycles() -> None:
 
 def test_truncated_cmapss_file_names_line_and_column() -> None:
     cut = cmapss_line(1, 3)[:40]
-    with pytest.raises(TableError, match="cut off") as caught:
+    with pytest.raises(TableError, match="truncated") as caught:
         list(read_cmapss([cmapss_line(1, 1), cmapss_line(1, 2), cut], "fd", 10**6))
     assert caught.value.row == 3
     assert caught.value.column == f"column {len(cut.split()) + 1}"

@@ -16,7 +16,7 @@ from aurum.api.readings_json import parse_readings
 from aurum.api.schemas import MetricsOut, ReadingsIn, SeriesOut
 from aurum.api.series_json import encode_metrics
 from aurum.ingestion import series_reader
-from aurum.ingestion.memtable import Part
+from aurum.ingestion.memtable import SeriesPart
 from aurum.ingestion.sqlite.reads import _by_day
 from aurum.readings.tables import TableError, parse_timestamp
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError
@@ -169,7 +169,7 @@ class Counted:
     """A series in memory that counts how often it is read."""
 
     def __init__(self, timestamps: list[int]) -> None:
-        self._part = Part((1, 1), np.array(timestamps, np.int64), np.arange(len(timestamps), dtype=np.float64))
+        self._part = SeriesPart((1, 1), np.array(timestamps, np.int64), np.arange(len(timestamps), dtype=np.float64))
         self.loads = 0
 
     def pieces(self, start_us: int, end_us: int) -> list[series_reader.Piece]:

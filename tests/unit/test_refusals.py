@@ -27,7 +27,7 @@ def error(reason: str = "WHY", position: int | None = None, retry_after: float |
     ],
 )
 def test_named_batch_is_given_up_at_once(code: grpc.StatusCode) -> None:
-    assert Refusals().broken(error(position=12), code, [7, 8, 9], 10) == Refused(9, "WHY", "no")
+    assert Refusals().record_stream_end(error(position=12), code, [7, 8, 9], 10) == Refused(9, "WHY", "no")
 
 
 @pytest.mark.parametrize(
@@ -44,53 +44,53 @@ def test_named_batch_is_given_up_at_once(code: grpc.StatusCode) -> None:
 def test_refusal_of_the_whole_stream_gives_up_nothing(code: grpc.StatusCode) -> None:
     refusals = Refusals()
     for _ in range(50):
-        assert refusals.broken(error(), code, [7], 0) is None
-    assert (refusals.passed_over, refusals.window(64)) == (None, 64)
+        assert refusals.record_stream_end(error(), code, [7], 0) is None
+    assert (refusals.skipped_id, refusals.window_size(64)) == (None, 64)
 
 
 def test_request_to_slow_down_gives_up_nothing() -> None:
     refusals = Refusals()
     for refusal in (error(position=0, retry_after=0.5), error(AHEAD_OF_CLOCK, 0)):
         for _ in range(50):
-            assert refusals.broken(refusal, grpc.StatusCode.RESOURCE_EXHAUSTED, [7], 0) is None
-    assert refusals.passed_over is None
+            assert refusals.record_stream_end(refusal, grpc.StatusCode.RESOURCE_EXHAUSTED, [7], 0) is None
+    assert refusals.skipped_id is None
 
 
 def test_position_outside_of_the_stream_is_ignored() -> None:
     refusal = PermissionDeniedError("no", metadata={"position": "3"})
-    assert Refusals().broken(refusal, refusal.code, [7, 8], 0) is None
+    assert Refusals().record_stream_end(refusal, refusal.code, [7, 8], 0) is None
     refusal = PermissionDeniedError("no", metadata={"position": "-1"})
-    assert Refusals().broken(refusal, refusal.code, [7, 8], 0) is None
+    assert Refusals().record_stream_end(refusal, refusal.code, [7, 8], 0) is None
 
 
 def test_unnamed_batch_is_found_by_sending_one_by_one() -> None:
     refusals = Refusals()
     too_large = AurumError("too large")
-    assert refusals.broken(too_large, grpc.StatusCode.RESOURCE_EXHAUSTED, [7, 8, 9], 0) is None
-    assert refusals.window(64) == 1
-    assert refusals.taken(1) is None  # 7
+    assert refusals.record_stream_end(too_large, grpc.StatusCode.RESOURCE_EXHAUSTED, [7, 8, 9], 0) is None
+    assert refusals.window_size(64) == 1
+    assert refusals.record_acknowledged(1) is None  # 7
     for _ in range(5):
-        assert refusals.passed_over is None
-        assert refusals.broken(too_large, grpc.StatusCode.RESOURCE_EXHAUSTED, [8], 0) is None
-    assert refusals.passed_over == 8
-    assert refusals.taken(1) == Refused(8, too_large.reason, "too large")  # 9
-    assert refusals.passed_over is None
-    refusals.taken(61)
-    assert refusals.window(64) == 1
-    refusals.taken(1)
-    assert refusals.window(64) == 64
+        assert refusals.skipped_id is None
+        assert refusals.record_stream_end(too_large, grpc.StatusCode.RESOURCE_EXHAUSTED, [8], 0) is None
+    assert refusals.skipped_id == 8
+    assert refusals.record_acknowledged(1) == Refused(8, too_large.reason, "too large")  # 9
+    assert refusals.skipped_id is None
+    refusals.record_acknowledged(61)
+    assert refusals.window_size(64) == 1
+    refusals.record_acknowledged(1)
+    assert refusals.window_size(64) == 64
 
 
 def test_server_that_refuses_everything_gives_up_nothing() -> None:
     refusals = Refusals()
     for _ in range(20):
-        sent = next(id_ for id_ in (7, 8) if id_ != refusals.passed_over)
-        assert refusals.broken(InternalError("no", metadata={"position": "0"}), INTERNAL, [sent], 0) is None
-    assert refusals.taken(1) is None or refusals.passed_over is None
+        sent = next(id_ for id_ in (7, 8) if id_ != refusals.skipped_id)
+        assert refusals.record_stream_end(InternalError("no", metadata={"position": "0"}), INTERNAL, [sent], 0) is None
+    assert refusals.record_acknowledged(1) is None or refusals.skipped_id is None
 
 
 def test_refusals_of_different_batches_are_not_added_up() -> None:
     refusals = Refusals()
     for number in range(40):
-        refusals.broken(error(), INTERNAL, [number % 2], 0)
-    assert refusals.passed_over is None
+        refusals.record_stream_end(error(), INTERNAL, [number % 2], 0)
+    assert refusals.skipped_id is None

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from aurum.runtime import damage
 from aurum.runtime.errors import ResourceExhaustedError
-from aurum.runtime.http.bind_policy import has_foreign_host, is_cross_site, is_loopback, is_same_origin
+from aurum.runtime.http.bind_policy import is_loopback
+from aurum.runtime.http.csrf import has_foreign_host, is_cross_site, is_same_origin
 from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, read_keys, write_keys
 from aurum.security.identity import ASSIGNABLE, Identity, Role, parse_roles
 from aurum.security.rate_limits import RateLimits
@@ -178,7 +179,7 @@ async def test_token_not_yet_valid_is_rejected() -> None:
 
 async def test_token_with_foreign_signature_is_rejected() -> None:
     assert "Signature" in await refusal(signed(claims(), OTHER_KEY))
-    assert "none of its issuer's" in await refusal(signed(claims(), OTHER_KEY, kid="their-own"))
+    assert "not a key of its issuer" in await refusal(signed(claims(), OTHER_KEY, kid="their-own"))
     body, _, _ = signed(claims()).rpartition(".")
     assert "Signature" in await refusal(f"{body}.{'A' * 342}")
 
@@ -197,7 +198,7 @@ async def test_none_and_confused_algorithms_are_rejected() -> None:
     signature = hmac.new(public, b".".join(parts), hashlib.sha256).digest()
     confused = b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
     assert "algorithm" in await refusal(confused)
-    assert "algorithm is not its key's" in await refusal(signed(claims(), RSA_KEY, "RS512"))
+    assert "algorithm differs from that of its key" in await refusal(signed(claims(), RSA_KEY, "RS512"))
 
 
 @pytest.mark.parametrize("kid", ["", "../../etc/passwd", "one' OR '1'='1", "x" * 300, 7, None, ["one"]])
@@ -272,14 +273,14 @@ async def test_api_key_is_valid_until_revoked(key_file: Path) -> None:
     found = await keys.identify(key, "here")
     assert found == record.identity()
     assert (found.user_id, found.roles, found.sites) == ("key:line 3", {Role.OPERATOR}, {"plant-a"})
-    session = keys.still(found.key_id)
+    session = keys.session_identity(found.key_id)
     assert session is not None
     assert session.kind == "session"
     assert await keys.identify(key[:-1] + ("A" if key[-1] != "A" else "B"), "here") is None
     write_keys(key_file, KeyFile())
     now[0] += 6
     assert await keys.identify(key, "here") is None
-    assert keys.still(found.key_id) is None, "nor does a session that it began"
+    assert keys.session_identity(found.key_id) is None, "nor does a session that it began"
 
 
 async def test_key_guessing_is_rate_limited_per_client(key_file: Path) -> None:

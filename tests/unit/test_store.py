@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from aurum.ingestion.downsample import merge, reduce_points
+from aurum.ingestion.downsample import merge_parts, reduce_points
 from aurum.ingestion.machine_state import MachineState, MachineStates
-from aurum.ingestion.memtable import Memtable, Part
+from aurum.ingestion.memtable import Memtable, SeriesPart
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.sqlite import compaction, schema, snapshot
@@ -37,7 +37,7 @@ END = 2**62
 
 def batch(sequence: int, at: list[int], values: list[float], source_id: str = "src", machine_id: str = "m") -> Batch:
     series = Series(machine_id, "s", np.array(at, dtype=np.int64), np.array(values, dtype=np.float64))
-    return Batch.of(source_id, sequence, [series])
+    return Batch.from_series(source_id, sequence, [series])
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def write(store: SqliteStore, *batches: Batch) -> list[tuple[int, int]]:
-    writing = [await store.append(each, wait=True) for each in batches]
+    writing = [await store.append_batch(each, wait=True) for each in batches]
     return [(written.accepted, written.duplicate) for written in await asyncio.gather(*writing)]
 
 
@@ -109,7 +109,7 @@ def test_merging_changes_no_answer(
                 expected.update((at, float(value)) for at, value in readings)
             order.shuffle(numbered)
             for sequence, readings in numbered:
-                await opened.append(
+                await opened.append_batch(
                     batch(sequence, [at for at, _ in readings], [float(value) for _, value in readings]), wait=True
                 )
                 if order.random() < 0.1:  # started anew in between
@@ -130,7 +130,7 @@ def test_merging_changes_no_answer(
 
 @given(st.lists(st.tuples(st.integers(0, 999), st.floats(-1e3, 1e3)), min_size=30, max_size=200), st.integers(1, 20))
 def test_downsampled_points_keep_extremes_counts_and_sums(readings: list[tuple[int, float]], points: int) -> None:
-    at, column = merge([(np.array([a]), np.array([v])) for a, v in readings])
+    at, column = merge_parts([(np.array([a]), np.array([v])) for a, v in readings])
     result = reduce_points(at, column, 0, 1000, points)
     if result.counts is None or result.minima is None or result.maxima is None:
         assert len(at) <= points
@@ -144,9 +144,9 @@ def test_downsampled_points_keep_extremes_counts_and_sums(readings: list[tuple[i
 async def test_full_write_queue_rejects_or_waits(tmp_path: Path) -> None:
     opened = SqliteStore(SqliteOptions(tmp_path / "store.db", queue_bytes=1))
     await opened.start()
-    first = await opened.append(batch(1, [1], [1]), wait=False)
+    first = await opened.append_batch(batch(1, [1], [1]), wait=False)
     with pytest.raises(ResourceExhaustedError) as caught:
-        await opened.append(batch(2, [2], [2]), wait=False)
+        await opened.append_batch(batch(2, [2], [2]), wait=False)
     assert caught.value.retry_after
     waiting = asyncio.create_task(write(opened, batch(2, [2], [2])))
     await first
@@ -192,16 +192,20 @@ def test_tail_answers_like_the_store_or_not_at_all(
     tail = CachedSeries(capacity, complete_from)
     everything: dict[int, float] = {}
     for number, arrival in enumerate(arrivals):
-        tail.append(np.array([at for at, _ in arrival], dtype=np.int64), np.array([value for _, value in arrival]))
+        tail.append_readings(
+            np.array([at for at, _ in arrival], dtype=np.int64), np.array([value for _, value in arrival])
+        )
         everything.update(arrival)
         for _, since, most in (each for each in readings if each[0] == number):
             stored = {at: value for at, value in sorted(everything.items()) if at >= since}
             tail.capacity = max(tail.capacity, most)
-            tail.prepend(np.array(list(stored), dtype=np.int64), np.array(list(stored.values())), tail.late, since)
+            tail.prepend_readings(
+                np.array(list(stored), dtype=np.int64), np.array(list(stored.values())), tail.late, since
+            )
     expected = [(at, value) for at, value in sorted(everything.items()) if at >= start]
     for held, wanted in (
         (tail.between(start, 1000), expected),
-        (tail.last(5, start, 1000), expected[-5:]),
+        (tail.last_readings(5, start, 1000), expected[-5:]),
     ):
         if held is not None:
             assert list(zip(held[0].tolist(), held[1].tolist(), strict=True)) == wanted
@@ -209,10 +213,10 @@ def test_tail_answers_like_the_store_or_not_at_all(
 
 def test_tail_answers_after_loading_from_store() -> None:
     tail = CachedSeries(10, 6)
-    tail.append(np.array([6, 7]), np.array([6.0, 7.0]))
-    assert tail.last(4, 0, 100) is None
-    tail.prepend(np.array([3, 4, 5, 6]), np.array([3.0, 4.0, 5.0, 6.0]), tail.late, 3)
-    held = tail.last(4, 0, 100)
+    tail.append_readings(np.array([6, 7]), np.array([6.0, 7.0]))
+    assert tail.last_readings(4, 0, 100) is None
+    tail.prepend_readings(np.array([3, 4, 5, 6]), np.array([3.0, 4.0, 5.0, 6.0]), tail.late, 3)
+    held = tail.last_readings(4, 0, 100)
     assert held is not None
     assert held[0].tolist() == [4, 5, 6, 7]
 
@@ -220,11 +224,11 @@ def test_tail_answers_after_loading_from_store() -> None:
 def plant_with_a_tail(tail_bytes: int) -> tuple[MachineStates, MachineState]:
     """A machine with one reading, at 100, whose tail has 256 at first."""
     plant = MachineStates(PlantLimits(10), 256, tail_bytes)
-    plant.apply(batch(1, [100], [100.0]), 0)
+    plant.apply_batch(batch(1, [100], [100.0]), 0)
     state = plant.get("m")
     tail = plant.tail(state, "s")
     assert tail is not None
-    tail.prepend(np.array([100]), np.array([100.0]), tail.late, 100)
+    tail.prepend_readings(np.array([100]), np.array([100.0]), tail.late, 100)
     return plant, state
 
 
@@ -232,12 +236,12 @@ def test_growing_window_is_answered_from_memory() -> None:
     """A window that grows to 1,000 readings is answered from memory throughout."""
     plant, state = plant_with_a_tail(64_000_000)
     for at in range(101, 5000):
-        plant.apply(batch(at, [at], [float(at)]), 0)
+        plant.apply_batch(batch(at, [at], [float(at)]), 0)
         if at % 10 == 0:
-            held = plant.held(state, "s", at - 999, at + 1, 0)
+            held = plant.cached_readings(state, "s", at - 999, at + 1, 0)
             assert held is not None, at
             assert held[0].tolist() == list(range(max(100, at - 999), at + 1))
-    assert plant.held(state, "s", 100, 5000, 0) is None, "it has forgotten nothing"
+    assert plant.cached_readings(state, "s", 100, 5000, 0) is None, "it has forgotten nothing"
 
 
 def test_tail_makes_room_for_an_earlier_window() -> None:
@@ -247,28 +251,28 @@ def test_tail_makes_room_for_an_earlier_window() -> None:
     state = plant.get("m")
     tail = plant.tail(state, "s")
     assert tail is not None
-    assert not plant.make_room(state, tail, 4000), "nothing is known of their pace"
+    assert not plant.extend_tail(state, tail, 4000), "nothing is known of their pace"
     for at in range(5001, 5021):
-        plant.apply(batch(at, [at], [float(at)]), 0)
-    assert plant.held(state, "s", 4000, 5021, 0) is None
-    assert plant.make_room(state, tail, 4000)
+        plant.apply_batch(batch(at, [at], [float(at)]), 0)
+    assert plant.cached_readings(state, "s", 4000, 5021, 0) is None
+    assert plant.extend_tail(state, tail, 4000)
     stored = np.arange(4000, 5021)
     assert tail.capacity > len(stored)
-    tail.prepend(stored, stored.astype(float), tail.late, 4000)
+    tail.prepend_readings(stored, stored.astype(float), tail.late, 4000)
     for start, end in ((4000, 5022), (4020, 5032)):
-        plant.apply(batch(end, [end - 1], [float(end - 1)]), 0)
-        held = plant.held(state, "s", start, end, 0)
+        plant.apply_batch(batch(end, [end - 1], [float(end - 1)]), 0)
+        held = plant.cached_readings(state, "s", start, end, 0)
         assert held is not None
         assert (held[0][0], held[0][-1]) == (start, end - 1)
-    assert not plant.make_room(state, tail, 0), "as many as are kept in no tail"
+    assert not plant.extend_tail(state, tail, 0), "as many as are kept in no tail"
 
 
 @pytest.mark.parametrize("tail_bytes", [10_000, 40_000])
 def test_tail_growth_is_limited_in_bytes(tail_bytes: int) -> None:
     plant, state = plant_with_a_tail(tail_bytes)
     for at in range(101, 5000):
-        plant.apply(batch(at, [at], [float(at)]), 0)
-        plant.held(state, "s", 0, at + 1, 0)
+        plant.apply_batch(batch(at, [at], [float(at)]), 0)
+        plant.cached_readings(state, "s", 0, at + 1, 0)
     tail = plant.tail(state, "s")
     assert tail is not None
     assert 2 * tail.capacity * 16 <= tail_bytes
@@ -309,7 +313,7 @@ async def test_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
     assert (await store.read("m", "s", 0, END)).values.tolist() == [1, 5, 2, 6]
     assert await write(store, batch(2, [15], [5])) == [(0, 1)]
     assert await write(store, batch(3, [40], [7])) == [(1, 0)]
-    assert [machine.machine_type for machine in await store.machines()] == ["pump"]
+    assert [machine.machine_type for machine in await store.list_machines()] == ["pump"]
     (summary,) = await store.summaries()
     assert (summary.first_us, summary.last_us, summary.last_value) == (10, 40, 7.0)
     await store.close()
@@ -321,7 +325,7 @@ async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
     store = SqliteStore(SqliteOptions(path))
     await store.start()
     await write(store, batch(1, [10], [1]))
-    await store.record([Event("alarm", "", at, "x", b"") for at in (30, 10, 20)])
+    await store.record_events([Event("alarm", "", at, "x", b"") for at in (30, 10, 20)])
     await store.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE sources DROP COLUMN owner")
@@ -333,11 +337,11 @@ async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 2")
     store = SqliteStore(SqliteOptions(path))
     await store.start()
-    assert await write(store, batch(1, [10], [1]).owned_by("site/a")) == [(0, 1)]
-    assert await write(store, batch(2, [20], [2]).owned_by("site/a")) == [(1, 0)]
+    assert await write(store, batch(1, [10], [1]).with_owner("site/a")) == [(0, 1)]
+    assert await write(store, batch(2, [20], [2]).with_owner("site/a")) == [(1, 0)]
     with pytest.raises(PermissionDeniedError):
-        await write(store, batch(3, [30], [3]).owned_by("site/b"))
-    await store.record([Event("alarm", "", 5, "x", b"")])
+        await write(store, batch(3, [30], [3]).with_owner("site/b"))
+    await store.record_events([Event("alarm", "", 5, "x", b"")])
     assert [event.at_us for event in await store.journal("alarm", 0, END, 10)] == [5, 30, 20, 10]
     await store.close()
 
@@ -373,9 +377,9 @@ def test_day_without_anything_to_merge_is_seldom_looked_at() -> None:
                 "INSERT INTO segments VALUES (NULL, 1, ?, ?, 1, ?, ?, x'')",
                 (at, source, at, compaction.SMALL),
             )
-            compactor.note({(1, today // DAY_US): 1})
+            compactor.record_segments({(1, today // DAY_US): 1})
             while compactor.due:
-                compactor.step(tables, now_us())
+                compactor.merge_next(tables, now_us())
                 looks += 1
                 there += source
     assert looks < 60
@@ -388,8 +392,8 @@ async def test_events_go_after_90_days_but_maintenance_stays(tmp_path: Path) -> 
     long_ago = now_us() - 100 * DAY_US
     store = SqliteStore(SqliteOptions(path))
     await store.start()
-    await store.record([Event(kind, "m", long_ago, "x", b"") for kind in ("prediction", "maintenance")])
-    await store.record([Event("alarm", "", at, "x", b"") for at in (long_ago, 1)])
+    await store.record_events([Event(kind, "m", long_ago, "x", b"") for kind in ("prediction", "maintenance")])
+    await store.record_events([Event("alarm", "", at, "x", b"") for at in (long_ago, 1)])
     await store.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE events SET number = ? WHERE kind = 'prediction' OR at_us = 1", (long_ago,))
@@ -435,7 +439,7 @@ async def test_source_with_very_many_gaps_is_never_locked_out(tmp_path: Path, ca
         await write(store, *(batch(2 * number, [number], [1.0]) for number in range(first, first + 3000)))
     assert REGISTRY.get_sample_value("ingestion_sequence_gaps_closed_total") == closed + 5001
     assert [each.getMessage() for each in caplog.records if "gaps" in each.getMessage()] == [
-        "source src left more than 10000 gaps in its sequences; up to 10003 they are refused from now on"
+        "source src left more than 10000 gaps in its sequences; sequences up to 10003 are refused from now on"
     ]
     for _ in range(2):
         for sequence in (1, 2, 10_002, 10_003):
@@ -465,7 +469,7 @@ async def test_numbers_of_forgotten_sources_are_not_given_again(tmp_path: Path) 
         with contextlib.closing(sqlite3.connect(path)) as connection:
             connection.execute("UPDATE sources SET seen_us = 0")
             connection.commit()
-        await store._tend("forgetting", store._prune)
+        await store._run_maintenance("forgetting", store._prune)
         assert (await store.read("m", "s", 0, END)).values.tolist() == [value]
         (summary,) = await store.summaries()
         assert summary.last_value == value
@@ -519,10 +523,10 @@ async def test_senders_are_known_after_their_segments_merge(tmp_path: Path) -> N
     day = now_us() // DAY_US * DAY_US - 2 * DAY_US
     store = SqliteStore(SqliteOptions(tmp_path / "store.db"))
     await store.start()
-    await write(store, batch(1, [day], [0.5], "other").owned_by("site/b"))
+    await write(store, batch(1, [day], [0.5], "other").with_owner("site/b"))
     await store._flush()
     for sequence in range(1, 21):
-        await write(store, batch(sequence, [day + sequence], [float(sequence)], "own").owned_by("site/a"))
+        await write(store, batch(sequence, [day + sequence], [float(sequence)], "own").with_owner("site/a"))
         await store._flush()
 
     def sources() -> set[int]:
@@ -573,7 +577,7 @@ async def test_interrupted_readers_answer_again(tmp_path: Path) -> None:
         return connection.execute("SELECT * FROM numbers").fetchall()
 
     try:
-        asking = [asyncio.create_task(readers.ask("wait", wait)) for _ in range(4)]
+        asking = [asyncio.create_task(readers.run_query("wait", wait)) for _ in range(4)]
         for _ in asking:
             await asyncio.to_thread(asked.acquire)
         for _ in range(2):  # a second time too: its connection is not free before it has ended
@@ -583,7 +587,7 @@ async def test_interrupted_readers_answer_again(tmp_path: Path) -> None:
         stopped.set()
         assert [task.cancelled() for task in asking] == [True] * 4
         for _ in range(8):
-            assert await readers.ask("read", read) == [(1,), (2,), (3,)]
+            assert await readers.run_query("read", read) == [(1,), (2,), (3,)]
     finally:
         stopped.set()
         readers.close()
@@ -596,8 +600,8 @@ async def test_slow_query_times_out_and_frees_its_reader(tmp_path: Path) -> None
     try:
         for _ in range(6):
             with pytest.raises(UnavailableError, match=r"did not answer within 0\.05 s"):
-                await readers.ask("count", lambda connection: connection.execute(count).fetchone())
-        assert await readers.ask("read", lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+                await readers.run_query("count", lambda connection: connection.execute(count).fetchone())
+        assert await readers.run_query("read", lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
     finally:
         readers.close()
 
@@ -607,7 +611,7 @@ async def test_failed_housekeeping_is_reported_and_resumes(
 ) -> None:
     store = SqliteStore(SqliteOptions(tmp_path / "store.db", flush_seconds=0.01))
     lost = tmp_path / "lost"
-    monkeypatch.setattr(sqlite_store, "_size", lambda path: lost.stat().st_size)
+    monkeypatch.setattr(sqlite_store, "_database_bytes", lambda path: lost.stat().st_size)
     await store.start()
     try:
         await until(lambda: "housekeeping failed" in (store.problem() or ""), "the failure is told")
@@ -639,27 +643,27 @@ def test_joined_parts_equal_separate_parts(received: list[tuple[int, bool, list[
         sequences[source] += 2 if gap else 1
         values = [value := value + 1 for _ in times]
         machine_id = "m" if times else "other"
-        recent.add(
+        recent.add_batch(
             batch(sequences[source], times or [1], values or [0.0], machine_id=machine_id), (source, sequences[source])
         )
         if asked:
-            recent.joined(("m", "s"))
+            recent.joined_parts(("m", "s"))
 
-    def said(parts: list[Part]) -> list[tuple[int, float]]:
+    def said(parts: list[SeriesPart]) -> list[tuple[int, float]]:
         ordered = sorted(parts, key=lambda part: part.rank)
-        timestamps, values = merge([(part.timestamps, part.values) for part in ordered])
+        timestamps, values = merge_parts([(part.timestamps, part.values) for part in ordered])
         return list(zip(timestamps.tolist(), values.tolist(), strict=True))
 
-    assert said(recent.joined(("m", "s"))) == said(recent.parts(("m", "s")))
+    assert said(recent.joined_parts(("m", "s"))) == said(recent.parts(("m", "s")))
 
 
 def test_consecutive_batches_form_one_part_up_to_a_gap() -> None:
     recent = Memtable()
     for sequence in (*range(1, 101), *range(102, 201)):
         machine_id = "other" if sequence % 10 == 0 else "m"
-        recent.add(batch(sequence, [sequence], [float(sequence)], machine_id=machine_id), (1, sequence))
+        recent.add_batch(batch(sequence, [sequence], [float(sequence)], machine_id=machine_id), (1, sequence))
         if sequence % 7 == 0:
-            recent.joined(("m", "s"))
-    joined = recent.joined(("m", "s"))
+            recent.joined_parts(("m", "s"))
+    joined = recent.joined_parts(("m", "s"))
     assert [part.rank for part in joined] == [(1, 99), (1, 199)]
     assert joined[1].timestamps.tolist() == [sequence for sequence in range(102, 200) if sequence % 10]

@@ -14,12 +14,12 @@ from aurum.runtime.errors import (
     ResourceExhaustedError,
     UnauthenticatedError,
 )
-from aurum.runtime.http.bind_policy import SAFE_METHODS, has_foreign_host, is_cross_site_write, is_same_origin
+from aurum.runtime.http.csrf import SAFE_METHODS, has_foreign_host, is_cross_site_write, is_same_origin
 from aurum.runtime.settings import OPEN
 from aurum.security import metrics
 from aurum.security.api_keys import ApiKeys
 from aurum.security.identity import EVERYBODY, Identity, Role
-from aurum.security.permissions import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT, Wanted
+from aurum.security.permissions import PUBLIC, ROUTES, ROUTES_OF_WHOLE_PLANT, RequiredRole
 from aurum.security.rate_limits import RateLimits
 from aurum.security.sessions import COOKIE, Sessions
 from aurum.security.tokens import TokenError, Tokens
@@ -46,7 +46,7 @@ class AccessControl:
     tokens: Tokens | None
     sessions: Sessions | None
     limits: RateLimits | None
-    routes: Mapping[tuple[str, str], Wanted]
+    routes: Mapping[tuple[str, str], RequiredRole]
     local: bool = False
 
     @classmethod
@@ -97,7 +97,9 @@ class AccessControl:
         """Returns whether the credentials of an identity have neither expired nor been revoked."""
         if identity.until <= time.time():
             return False
-        return not identity.key_id or (self.keys is not None and self.keys.still(identity.key_id) is not None)
+        return not identity.key_id or (
+            self.keys is not None and self.keys.session_identity(identity.key_id) is not None
+        )
 
     async def identify(self, headers: Headers, method: str, address: str) -> Identity:
         """Returns the identity by key, token or session cookie; NOBODY without any, or with an invalid session.
@@ -120,7 +122,7 @@ class AccessControl:
             return NOBODY
         session = self.sessions.identify(cookie)
         if session is not None and session.key_id:
-            session = self.keys.still(session.key_id) if self.keys else None
+            session = self.keys.session_identity(session.key_id) if self.keys else None
         if session is None:
             return NOBODY  # the console then asks the user to sign in again
         if method not in SAFE_METHODS and not is_same_origin(headers):
@@ -147,7 +149,7 @@ class AccessControl:
         except TokenError as error:
             return self._refuse("token", str(error))
 
-    def _required_role(self, method: str, template: str) -> Wanted:
+    def _required_role(self, method: str, template: str) -> RequiredRole:
         if template == "unmatched":
             return PUBLIC  # the answer is 404 anyway
         required = self.routes.get((_table_method(method), template), _NO_ROUTE)

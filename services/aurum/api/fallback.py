@@ -13,7 +13,7 @@ from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache
 from aurum.heuristics import assess, metrics
 from aurum.readings.batch import Column
-from aurum.readings.transport.query_columns import columns
+from aurum.readings.transport.query_columns import decode_columns
 from aurum.resilience.policy import FallbackSpec
 from aurum.runtime.errors import AurumError, NotFoundError
 from aurum.runtime.metrics import track_fallback
@@ -123,4 +123,4 @@ class PredictionFallback:
         except AurumError as error:
             logger.warning("no history could be loaded for the fallback rule: %s", error.message)
             return {}
-        return {column.sensor: (times, values) for column, times, values in columns(series)}
+        return {column.sensor: (times, values) for column, times, values in decode_columns(series)}

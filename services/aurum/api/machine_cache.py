@@ -25,6 +25,7 @@ _MACHINES_PER_CALL = 4  # few, so that background scoring does not delay request
 _PROBE_SECONDS, _UNREACHABLE_AFTER = 3.0, 9.0  # between probes; since the last answer
 _UNREACHABLE_PROBE_SECONDS = 0.5  # between probes while a service is unreachable
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
+_MAX_EARLY = 10_000  # predictions of machines that the stream has not delivered yet
 
 
 @dataclass(slots=True)
@@ -51,6 +52,10 @@ class MachineCache:
         self._prediction = prediction
         self._refresh_interval = refresh_interval
         self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # latest change last
+        # Predictions, with time.time(), of machines that the stream has not delivered yet
+        self._early: collections.OrderedDict[str, tuple[prediction_pb2.PredictResponse, float]] = (
+            collections.OrderedDict()
+        )
         self._version = 0
         self._last_answers: dict[str, float] = {}  # time.monotonic() by service
         self._started = time.monotonic()
@@ -75,7 +80,10 @@ class MachineCache:
     def prediction_with_age(self, machine_id: str) -> tuple[prediction_pb2.PredictResponse, float] | None:
         """Returns the latest prediction of a machine and its age in seconds, or None."""
         view = self._views.get(machine_id)
-        return (view.prediction, time.time() - view.predicted_at) if view and view.prediction else None
+        if view and view.prediction:
+            return view.prediction, time.time() - view.predicted_at
+        prediction, at = self._early.get(machine_id, (None, 0.0))
+        return (prediction, time.time() - at) if prediction else None
 
     def store_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
         """Stores a prediction that a request obtained."""
@@ -84,6 +92,11 @@ class MachineCache:
             view.prediction, view.predicted_at = prediction, time.time()
             view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # makes background scoring unnecessary
             self._mark_changed(view)
+            return
+        self._early[machine_id] = prediction, time.time()
+        self._early.move_to_end(machine_id)
+        while len(self._early) > _MAX_EARLY:
+            self._early.popitem(last=False)
 
     def count_machines(self, sites: frozenset[str]) -> int:
         """Returns the number of machines of some sites, or of all if `sites` is empty."""
@@ -196,7 +209,8 @@ class MachineCache:
     def _update_machine(self, machine: ingestion_pb2.Machine) -> None:
         view = self._views.get(machine.machine_id)
         if view is None:
-            view = self._views[machine.machine_id] = MachineView(machine)
+            prediction, at = self._early.pop(machine.machine_id, (None, 0.0))
+            view = self._views[machine.machine_id] = MachineView(machine, prediction, at)
         view.machine = machine
         self._mark_changed(view)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aurum.readings.batch import MAX_READINGS, MAX_SEQUENCE
-from aurum.readings.tables import Rows, TableError, parse_timestamp, timestamp_of
+from aurum.readings.tables import Rows, TableError, parse_timestamp, timestamp_from_number
 from aurum.runtime.errors import InvalidArgumentError
 
 _FIELDS = ("machine_id", "sensor", "timestamp", "value")
@@ -111,7 +111,7 @@ class _ReadingsCollector:
             unknown = next(name for name in content if name not in _FIELDS)
             raise TableError(row, unknown[:40], "is not a field of a reading")
         machine_id, sensor = (self._name(row, name, content[name]) for name in ("machine_id", "sensor"))
-        self.rows.add(
+        self.rows.add_reading(
             row, machine_id, sensor, _parse_time(row, content["timestamp"]), _parse_value(row, content["value"])
         )
 
@@ -126,7 +126,7 @@ def _parse_time(row: int, value: Any) -> int:
         if isinstance(value, str):
             return parse_timestamp(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return timestamp_of(value)
+            return timestamp_from_number(value)
     except (ValueError, OverflowError) as error:
         raise TableError(row, "timestamp", str(error)) from error
     raise TableError(row, "timestamp", "must be ISO 8601, or a number since 1970")

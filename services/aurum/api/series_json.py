@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
-from aurum.readings.transport.query_columns import columns, floats
+from aurum.readings.transport.query_columns import decode_columns, decode_floats
 from aurum.v1 import columns_pb2
 
 _PART_READINGS = 10_000
@@ -25,14 +25,14 @@ def encode_metrics(machine_id: str, series: Sequence[columns_pb2.QueriedColumns]
         series: The series of the machine.
     """
     yield f'{{"machine_id":{json.dumps(machine_id)},"series":['.encode()
-    for number, (column, times, values) in enumerate(columns(series)):
+    for number, (column, times, values) in enumerate(decode_columns(series)):
         yield f'{"," if number else ""}{{"sensor":{json.dumps(column.sensor)},"timestamps":['.encode()
         yield from _encode_parts(times, _format_times)
         yield b'],"values":['
         yield from _encode_parts(values, _format_numbers)
         yield b"]"
         for name in ("minima", "maxima"):
-            extremes = floats(getattr(column, name))
+            extremes = decode_floats(getattr(column, name))
             yield f',"{name}":{_format_numbers(extremes, brackets=True) if len(extremes) else "null"}'.encode()
         yield f',"counts":{json.dumps(list(column.counts)) if column.counts else "null"}}}'.encode()
     yield b"]}"

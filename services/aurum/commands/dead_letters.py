@@ -1,4 +1,4 @@
-"""`aurum edge dead-letters`: lists the batches that ingestion refused for good, sends them again, or deletes them."""
+"""`aurum edge dead-letters`: lists, resends or deletes the batches that ingestion permanently refused."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from aurum.edge.settings import EdgeSettings
 
 app = typer.Typer(
-    help="Look after the batches that ingestion refused for good. Also while the gateway runs.", no_args_is_help=True
+    help="Manage the batches that ingestion permanently refused, also while the gateway runs.", no_args_is_help=True
 )
 
 Spool = Annotated[Path | None, typer.Option(help="Folder of the spool (AURUM_EDGE_SPOOL_PATH by default).")]
-Names = Annotated[list[str] | None, typer.Argument(help="Which; all if none is given.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of dead letters; all if none is given.")]
 
 
 def _folder(spool: Path | None) -> Path:
@@ -24,12 +24,12 @@ def _folder(spool: Path | None) -> Path:
     from aurum.edge.settings import EdgeSettings
     from aurum.runtime.settings import load_settings
 
-    return dead_letters.folder_of(spool or load_settings(EdgeSettings).spool_path)
+    return dead_letters.dead_letter_folder(spool or load_settings(EdgeSettings).spool_path)
 
 
 @app.command("list")
 def list_(spool: Spool = None) -> None:
-    """Show what was refused and why, the oldest first. Exit code 1 if a file is damaged."""
+    """List the dead letters with the reason of the refusal, oldest first. Exit code 1 if a file is damaged."""
     from aurum.edge import dead_letters
 
     folder = _folder(spool)
@@ -54,21 +54,21 @@ def list_(spool: Spool = None) -> None:
 
 @app.command("replay")
 def replay(names: Names = None, spool: Spool = None) -> None:
-    """Send them again. What ingestion takes is deleted; what it refuses stays. Exit code 1 if something stays."""
+    """Send dead letters again, and delete those that ingestion accepts. Exit code 1 if some are refused again."""
     from aurum.edge import dead_letters
     from aurum.edge.settings import EdgeSettings
     from aurum.runtime.settings import load_settings
 
     folder = _folder(spool)
-    left = asyncio.run(_replay(folder, names or dead_letters.names(folder), load_settings(EdgeSettings)))
-    if left:
-        typer.echo(f"{left} dead letters are left in {folder}")
+    remaining = asyncio.run(_replay(folder, names or dead_letters.names(folder), load_settings(EdgeSettings)))
+    if remaining:
+        typer.echo(f"{remaining} dead letters remain in {folder}")
         raise typer.Exit(1)
 
 
 @app.command("delete")
-def delete(names: Annotated[list[str], typer.Argument(help="Which.")], spool: Spool = None) -> None:
-    """Delete them for good."""
+def delete(names: Annotated[list[str], typer.Argument(help="Names of dead letters.")], spool: Spool = None) -> None:
+    """Delete dead letters permanently."""
     from aurum.edge import dead_letters
 
     folder = _folder(spool)
@@ -81,7 +81,7 @@ def delete(names: Annotated[list[str], typer.Argument(help="Which.")], spool: Sp
 
 
 async def _replay(folder: Path, names: Sequence[str], settings: "EdgeSettings") -> int:
-    """How many are left."""
+    """Sends dead letters again. Returns how many remain."""
     from aurum.edge import dead_letters
     from aurum.runtime.errors import FAILURES, AurumError
     from aurum.runtime.grpc.client import Dependency
@@ -98,31 +98,31 @@ async def _replay(folder: Path, names: Sequence[str], settings: "EdgeSettings") 
         settings.rpc_max_message_bytes,
         certificate_folder(settings),
     )
-    # The request is serialized already
+    # The stored request is already serialized
     write: Any = dependency.channel.unary_unary(
         f"/{INGESTION_SERVICE}/Write",
         request_serializer=None,
         response_deserializer=ingestion_pb2.WriteResponse.FromString,
     )
-    left = 0
+    remaining = 0
     try:
         for name in names:
             try:
                 letter = dead_letters.read(folder, name)
                 written = await dependency.unary(write, letter.request)
             except dead_letters.DeadLetterError as error:
-                left += 1
+                remaining += 1
                 typer.echo(f"{name}: {error}")
             except FAILURES as error:
-                typer.echo(f"{name}: {error.message}; stopped here")
+                typer.echo(f"{name}: {error.message}; the replay stops here")
                 return len(dead_letters.names(folder))
             except AurumError as error:
-                left += 1
+                remaining += 1
                 typer.echo(f"{name}: refused again: {error.message}")
             else:
-                with suppress(dead_letters.DeadLetterError):  # deleted meanwhile, as the gateway does beyond its limit
+                with suppress(dead_letters.DeadLetterError):  # the gateway may have deleted it meanwhile
                     dead_letters.delete(folder, name)
-                typer.echo(f"{name}: {written.accepted} readings stored, {written.duplicate} were there already")
+                typer.echo(f"{name}: {written.accepted} readings stored, {written.duplicate} already stored")
     finally:
         await dependency.close()
-    return left
+    return remaining

@@ -1,4 +1,4 @@
-"""`aurum policy get`, `explain` and `diff`: what governs each call, where it comes from, and what a change would do.
+"""`aurum policy get`, `explain` and `diff`: the policy of each call, its origin, and the effect of a change.
 
 The source is a cluster, whose resources are merged as the operator does, or the policy document of this machine.
 """
@@ -31,34 +31,39 @@ from aurum.runtime.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """documents: by service. origin: where the parts of a call's policy come from, by name. problems: what has no
-    effect, and why."""
+    """The policies in force.
+
+    Attributes:
+        documents: The policy document of each service.
+        origin: Returns where the parts of a call's policy come from, by field.
+        problems: The resources without effect, with the reason.
+    """
 
     documents: Mapping[str, PlatformPolicyDocument]
     origin: Callable[[PolicyTarget], Mapping[str, str]]
     problems: tuple[str, ...] = ()
 
     def policy(self, settings: Settings, target: PolicyTarget) -> tuple[Policy, str]:
-        """The policy of a call, and what it matches."""
+        """Returns the policy of a call, and the target by which it applies."""
         document = self.documents.get(target.client or "", PlatformPolicyDocument())
-        found = document.for_call(target.client or "", target.server, target.method or "*")
-        return (found, found.target) if found else (default_policy(settings), "the settings")
+        policy = document.for_call(target.client or "", target.server, target.method or "*")
+        return (policy, policy.target) if policy else (default_policy(settings), "the settings")
 
 
-def of_document(settings: Settings, path: Path | None) -> Effective:
-    """Of a policy document, or the one that the settings name. Raises PolicyError."""
+def policies_of_document(settings: Settings, path: Path | None) -> Effective:
+    """Returns the policies of a document, by default of the one that the settings name. Raises PolicyError."""
     path = path or settings.policy_file
     document = load_platform_document(document_path(path)) if path else PlatformPolicyDocument()
 
     def origin(target: PolicyTarget) -> Mapping[str, str]:
-        found = document.for_call(target.client or "", target.server, target.method or "*")
-        return dict.fromkeys(found.model_fields_set, f"{path}: {found.target}") if found else {}
+        policy = document.for_call(target.client or "", target.server, target.method or "*")
+        return dict.fromkeys(policy.model_fields_set, f"{path}: {policy.target}") if policy else {}
 
     return Effective(dict.fromkeys(SERVICES, document), origin)
 
 
-def of_cluster(cluster: ClusterSnapshot) -> Effective:
-    """Of a cluster's resources."""
+def policies_of_cluster(cluster: ClusterSnapshot) -> Effective:
+    """Returns the policies of a cluster's resources."""
     rules = rules_in_force(cluster)
     documents, problems = {}, []
     for service in cluster.workloads:
@@ -72,14 +77,14 @@ def of_cluster(cluster: ClusterSnapshot) -> Effective:
 
 
 def read_cluster(settings: OperatorSettings) -> ClusterSnapshot:
-    """Raises an error of the client, with a sentence, if there is no cluster."""
+    """Reads the resources and pods of the current kube-context. Raises an error of the client without a cluster."""
     return asyncio.run(
         snapshot_cluster(settings.operator_namespace, settings.operator_release, settings.operator_defaults)
     )
 
 
-def proposed(cluster: ClusterSnapshot, path: Path) -> ClusterSnapshot:
-    """The cluster as it would be with the resources in a file. Raises PolicyError."""
+def with_proposed_resources(cluster: ClusterSnapshot, path: Path) -> ClusterSnapshot:
+    """Returns the cluster with the resources in a file added or replaced. Raises PolicyError."""
     try:
         bodies = [body for body in plain_yaml.load_all(plain_yaml.read_text(path)) if body]
     except YamlError as error:
@@ -87,7 +92,7 @@ def proposed(cluster: ClusterSnapshot, path: Path) -> ClusterSnapshot:
     for number, body in enumerate(bodies):
         kind = body.get("kind") if isinstance(body, dict) else None
         if kind not in KINDS or not str(body.get("apiVersion")).startswith(f"{GROUP}/"):
-            raise PolicyError(f"{path}: document {number} is no {' or '.join(KINDS)} of {GROUP}")
+            raise PolicyError(f"{path}: document {number} is not a {' or '.join(KINDS)} of {GROUP}")
         metadata = body.get("metadata")
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
             raise PolicyError(f"{path}: document {number} has no metadata.name")
@@ -97,26 +102,26 @@ def proposed(cluster: ClusterSnapshot, path: Path) -> ClusterSnapshot:
 
 
 def show_cluster(cluster: ClusterSnapshot) -> None:
-    """Prints the resources of a cluster, what has become of them, and who has them."""
+    """Prints the policy resources of a cluster, their conditions, and the pods that apply them."""
     table = Table(box=None, pad_edge=False)
     for column in ("policy", "governs", "generation", "accepted", "programmed", "pods", "laggards"):
         table.add_column(column, overflow="fold")
     for resource in sorted(cluster.resources, key=lambda each: each.age):
         status = resource.status
         conditions = {each["type"]: each for each in status.get("conditions", ())}
-        told = [
+        conditions_shown = [
             f"{conditions[name]['status']} ({conditions[name]['reason']})" if name in conditions else "not yet"
             for name in ("Accepted", "Programmed")
         ]
         lagging = ", ".join(each["pod"] for each in status.get("pods", {}).get("laggards", ()))
         name = f"{resource.kind}/{resource.name}"
         generation, pods = str(resource.generation), status.get("converged", "")
-        table.add_row(name, status.get("targets", ""), generation, *told, pods, lagging)
+        table.add_row(name, status.get("targets", ""), generation, *conditions_shown, pods, lagging)
     _console().print(table)
 
 
 def show_calls(effective: Effective, settings: Settings, services: list[str]) -> None:
-    """Prints what governs each call, in short."""
+    """Prints the main values of the policy of each call."""
     table = Table(box=None, pad_edge=False)
     for column in ("call", "matches", "attempts", "deadline", "attempt", "breaker", "at a time", "from"):
         table.add_column(column, overflow="fold")
@@ -150,7 +155,7 @@ def show_calls(effective: Effective, settings: Settings, services: list[str]) ->
 
 
 def explain(effective: Effective, settings: Settings, target: PolicyTarget) -> None:
-    """Prints every value that governs a call, with where it comes from."""
+    """Prints every value of the policy of a call, with its origin."""
     policy, matched = effective.policy(settings, target)
     origins = effective.origin(target)
     table = Table(box=None, pad_edge=False)
@@ -159,7 +164,7 @@ def explain(effective: Effective, settings: Settings, target: PolicyTarget) -> N
     fields = {field.alias or name: name for name, field in Policy.model_fields.items()}
     for part, value in policy.model_dump(mode="json", by_alias=True, exclude={"target"}).items():
         origin = origins.get(fields[part], "the settings" if matched == "the settings" else "default")
-        for name, shown in _flat(part, value):
+        for name, shown in _flatten(part, value):
             table.add_row(name, shown, origin)
     console = _console()
     console.print(f"{target.client}/{target.server}/{target.method or '*'} matches {matched}", markup=False)
@@ -167,7 +172,7 @@ def explain(effective: Effective, settings: Settings, target: PolicyTarget) -> N
 
 
 def difference(before: Effective, after: Effective) -> str:
-    """What of the services' documents would change; empty if nothing."""
+    """Returns the changes of the services' documents as a unified diff; empty if there are none."""
     lines: list[str] = []
     for service in sorted({*before.documents, *after.documents}):
         old, new = (
@@ -182,8 +187,8 @@ def difference(before: Effective, after: Effective) -> str:
     return "\n".join(lines)
 
 
-def joined(documents: Mapping[str, PlatformPolicyDocument]) -> PlatformPolicyDocument:
-    """One document for the calls of all services."""
+def merge_documents(documents: Mapping[str, PlatformPolicyDocument]) -> PlatformPolicyDocument:
+    """Merges the documents of several services into one, which holds for the calls of all of them."""
     policies = {policy.target: policy for document in documents.values() for policy in document.policies}
     return PlatformPolicyDocument(uid="cluster", policies=tuple(policies.values()))
 
@@ -197,9 +202,9 @@ def _origins(rules: MergedRules, target: PolicyTarget) -> dict[str, str]:
     }
 
 
-def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        return [pair for key, each in value.items() for pair in _flat(f"{name}.{key}", each)]
+        return [pair for key, each in value.items() for pair in _flatten(f"{name}.{key}", each)]
     if isinstance(value, list):
         return [(name, ", ".join(map(str, value)))]
     return [(name, "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value))]

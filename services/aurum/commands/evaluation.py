@@ -1,4 +1,4 @@
-"""`aurum evaluate` and `aurum explain`: a model on histories from files."""
+"""`aurum evaluate` and `aurum explain`: apply a model to histories from files."""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aurum.commands.training_data import Given, load
+from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.features import features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import CorruptModelError, Model, load_model
 from aurum.prediction.model.model_files import read_serving
@@ -15,47 +15,47 @@ from aurum.readings.history import Run
 
 
 class EvaluationError(ValueError):
-    """What was asked for is not there; the message says what is."""
+    """There is no such model, machine or sensor. The message names what there is."""
 
 
-def evaluate_files(given: Given, root: Path, version: str | None) -> None:
-    """Prints how the models do. Raises EvaluationError, and what loading and evaluating raise."""
-    for machine_type, runs in _loaded(given).items():
-        model = _model(root, machine_type, version)
-        found, last = evaluate_model(model, runs)
+def evaluate_files(given: DataSelection, root: Path, version: str | None) -> None:
+    """Prints the metrics of the models. Raises EvaluationError, and the errors of loading and evaluating."""
+    for machine_type, runs in _load_runs(given).items():
+        model = _load_model(root, machine_type, version)
+        evaluation, last = evaluate_model(model, runs)
         unit = model.card.unit
-        print(f"{machine_type} {model.card.version}: {found.protocol}")
-        for name, value in found.metrics.model_dump().items():
+        print(f"{machine_type} {model.card.version}: {evaluation.protocol}")
+        for name, value in evaluation.metrics.model_dump().items():
             if value is not None:
-                low, high = found.confidence.get(name, (None, None))
+                low, high = evaluation.confidence.get(name, (None, None))
                 spread = "" if low is None else f"  (95 %: {low:.4g} to {high:.4g})"
                 print(f"  {name:24} {value:.4g}{f' {unit}' if name in ('rul_rmse', 'rul_mae') else ''}{spread}")
         if last is not None:
             print(
                 f"  at the last reading of {last.runs} runs: RMSE {last.rmse:.4g} {unit}, NASA score {last.score:.4g}, "
-                f"{last.coverage:.1%} of intervals hold"
+                f"interval coverage {last.coverage:.1%}"
             )
 
 
-def explain_files(given: Given, root: Path, version: str | None, machine: str | None, top: int) -> None:
-    """Prints what moved the predictions of machines at their last readings. Raises EvaluationError."""
+def explain_files(given: DataSelection, root: Path, version: str | None, machine: str | None, top: int) -> None:
+    """Prints the predictions of machines at their last readings with the strongest factors. Raises EvaluationError."""
     shown = 0
-    for machine_type, runs in _loaded(given).items():
+    for machine_type, runs in _load_runs(given).items():
         wanted = [run for run in _last_runs(runs) if machine in (None, run.machine)]
         if not wanted:
             continue
-        model = _model(root, machine_type, version)
+        model = _load_model(root, machine_type, version)
         for run in wanted:
-            _explain(model, run, top)
+            _print_explanation(model, run, top)
             shown += 1
     if not shown:
         raise EvaluationError(f"the data has no machine {machine!r}")
 
 
-def _loaded(given: Given) -> dict[str, list[Run]]:
-    histories = load(given)
-    for said in histories.said:
-        print(said, file=sys.stderr)
+def _load_runs(given: DataSelection) -> dict[str, list[Run]]:
+    histories = load_histories(given)
+    for note in histories.notes:
+        print(note, file=sys.stderr)
     return histories.by_type
 
 
@@ -63,30 +63,32 @@ def _last_runs(runs: Sequence[Run]) -> list[Run]:
     return list({run.machine: run for run in runs}.values())
 
 
-def _model(root: Path, machine_type: str, version: str | None) -> Model:
+def _load_model(root: Path, machine_type: str, version: str | None) -> Model:
     serving = read_serving(root, machine_type)
     if serving is None and version is None:
-        there = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
-        raise EvaluationError(f"there is no model for machine type {machine_type!r} in {root}; there are: {there}")
+        available = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
+        raise EvaluationError(
+            f"there is no model for machine type {machine_type!r} in {root}; there are models for: {available}"
+        )
     try:
         return load_model(root / machine_type / (version or (serving.version if serving else "")))
     except CorruptModelError as error:
         raise EvaluationError(str(error)) from error
 
 
-def _explain(model: Model, run: Run, top: int) -> None:
+def _print_explanation(model: Model, run: Run, top: int) -> None:
     columns = {name: (run.timestamps, run.columns[name]) for name in model.spec.queried if name in run.columns}
     steps = steps_of(columns, model.spec)
     if not len(steps.ages):
         raise EvaluationError(f"{run.machine_id} has no reading of the model's sensors {', '.join(model.spec.queried)}")
     row = features_of_windows([window_of(steps)])
-    told = model.predict(row)
-    parts = [f"anomaly {told.anomaly[0]:.2f}"]
-    if told.risk is not None:
-        parts.insert(0, f"risk {told.risk[0]:.3f}")
-    if told.rul is not None and told.quantiles is not None:
-        low, high = told.quantiles[0, 0], told.quantiles[0, -1]
-        parts.append(f"RUL {told.rul[0]:.4g} ({low:.4g} to {high:.4g}) {model.card.unit}")
+    predicted = model.predict(row)
+    parts = [f"anomaly {predicted.anomaly[0]:.2f}"]
+    if predicted.risk is not None:
+        parts.insert(0, f"risk {predicted.risk[0]:.3f}")
+    if predicted.rul is not None and predicted.quantiles is not None:
+        low, high = predicted.quantiles[0, 0], predicted.quantiles[0, -1]
+        parts.append(f"RUL {predicted.rul[0]:.4g} ({low:.4g} to {high:.4g}) {model.card.unit}")
     print(f"{run.machine_id}: {', '.join(parts)}")
     contributions = model.contributions(row[0])
     for index in np.argsort(-np.abs(contributions), kind="stable")[:top]:

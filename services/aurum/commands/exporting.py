@@ -1,4 +1,4 @@
-"""`aurum export`: readings of a store as Parquet files, one for each machine and day, for pandas, DuckDB and Spark."""
+"""`aurum export`: writes a store's readings as Parquet, one file per machine and day, for pandas, DuckDB and Spark."""
 
 import os
 from collections.abc import Iterator
@@ -28,35 +28,46 @@ _SCHEMA = pa.schema(
 )
 
 
-class Source(Protocol):
+class ReadingsSource(Protocol):
     """A store that is read machine by machine and day by day."""
 
-    def machines(self) -> list[MachineRecord]: ...
+    def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines."""
 
-    def sensors(self, machine_id: str) -> list[str]: ...
+    def sensors(self, machine_id: str) -> list[str]:
+        """Returns the sensors of a machine."""
 
     def days(self, key: tuple[str, str]) -> list[int]:
-        """Days since the epoch on which a series has readings."""
+        """Returns the days since the epoch on which a series has readings. key: machine and sensor."""
 
-    def day(self, key: tuple[str, str], day: int) -> tuple[Timestamps, Values]: ...
+    def day(self, key: tuple[str, str], day: int) -> tuple[Timestamps, Values]:
+        """Returns the readings of a series on one day."""
 
 
 @dataclass(slots=True)
 class Exported:
+    """The numbers of files, readings and bytes that were written."""
+
     files: int = 0
     readings: int = 0
     bytes: int = 0
 
 
-def export(source: Source, folder: Path, since: datetime | None = None, until: datetime | None = None) -> Exported:
-    """Writes machine_id=…/day=YYYY-MM-DD.parquet below the folder; a file is there as a whole or not at all.
+def export(
+    source: ReadingsSource, folder: Path, since: datetime | None = None, until: datetime | None = None
+) -> Exported:
+    """Writes machine_id=…/day=YYYY-MM-DD.parquet below a folder. Each file is written atomically.
 
-    since, until: first day, and the day after the last; all days without them.
+    Args:
+        source: The store.
+        folder: The folder, which is created if necessary.
+        since: The first day; None for all from the beginning.
+        until: The day after the last; None for all up to the end.
     """
     first = _day(since) if since else 0
     end = _day(until) if until else 2**31
     result = Exported()
-    machines = source.machines()
+    machines = source.list_machines()
     with progress_bar("export") as update:
         for index, machine in enumerate(machines):
             for day, table in _tables(source, machine, first, end):
@@ -72,7 +83,7 @@ def export(source: Source, folder: Path, since: datetime | None = None, until: d
     return result
 
 
-def _tables(source: Source, machine: MachineRecord, first: int, end: int) -> Iterator[tuple[int, pa.Table]]:
+def _tables(source: ReadingsSource, machine: MachineRecord, first: int, end: int) -> Iterator[tuple[int, pa.Table]]:
     days: dict[int, list[str]] = {}
     for sensor in source.sensors(machine.machine_id):
         for day in source.days((machine.machine_id, sensor)):

@@ -11,20 +11,20 @@ _TIMEOUT = 5.0  # seconds
 
 
 class FaultFailedError(Exception):
-    """A service could not be told; the message says why and what to do."""
+    """A service did not accept the request. The message says why and what to do."""
 
 
 def add(settings: Settings, service: str, fault: dict[str, Any]) -> None:
-    """Begins a fault in a service. Raises FaultFailedError."""
-    answer = _ask(settings, service, "POST", fault)
+    """Injects a fault into a service. Raises FaultFailedError."""
+    answer = _call_admin(settings, service, "POST", fault)
     print(f"{service}: fault {answer['id']} has begun")
 
 
 def show(settings: Settings, services: list[str]) -> None:
-    """Lists the faults of the services; of those that run and allow faults if none is named."""
+    """Lists the faults of services; if none is named, of all that run and allow faults. Raises FaultFailedError."""
     for service in services or list(settings.admin_addresses):
         try:
-            answer = _ask(settings, service, "GET")
+            answer = _call_admin(settings, service, "GET")
         except FaultFailedError as error:
             if services:
                 raise
@@ -36,10 +36,10 @@ def show(settings: Settings, services: list[str]) -> None:
 
 
 def clear(settings: Settings, services: list[str]) -> None:
-    """Ends all faults of the services; of those that run and allow faults if none is named."""
+    """Ends all faults of services; if none is named, of all that run and allow faults. Raises FaultFailedError."""
     for service in services or list(settings.admin_addresses):
         try:
-            answer = _ask(settings, service, "DELETE")
+            answer = _call_admin(settings, service, "DELETE")
         except FaultFailedError:
             if services:
                 raise
@@ -47,7 +47,7 @@ def clear(settings: Settings, services: list[str]) -> None:
         print(f"{service}: {answer['cleared']} faults ended")
 
 
-def _ask(settings: Settings, service: str, method: str, content: Any = None) -> Any:
+def _call_admin(settings: Settings, service: str, method: str, content: Any = None) -> Any:
     address = settings.admin_addresses.get(service)
     if address is None:
         raise FaultFailedError(f"there is no service {service!r}; there are {', '.join(settings.admin_addresses)}")
@@ -63,7 +63,7 @@ def _ask(settings: Settings, service: str, method: str, content: Any = None) -> 
     except urllib.error.HTTPError as error:
         if error.code == 404:
             raise FaultFailedError(
-                f"{service} takes no faults; start it with AURUM_FAULTS_ENABLED=true, never in production"
+                f"{service} does not allow faults; start it with AURUM_FAULTS_ENABLED=true, but never in production"
             ) from error
         raise FaultFailedError(f"{service}: {_detail(error)}") from error
     except OSError as error:

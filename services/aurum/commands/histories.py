@@ -1,4 +1,4 @@
-"""Where training data comes from: the plant model, C-MAPSS files, CSV files, a store. Machine type → runs."""
+"""Histories for training: from the plant model, C-MAPSS files, CSV files or a store, as runs by machine type."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +17,20 @@ Columns = dict[str, tuple[Timestamps, Values]]
 
 
 class HistoryError(ValueError):
-    """Files that give no history; the message says what would do."""
+    """The files contain no usable history. The message says what is needed."""
 
 
 def from_plant(types: Sequence[str], machines: int, seed: int) -> dict[str, list[Run]]:
-    """Simulated histories. Raises HistoryError for an unknown type."""
+    """Returns simulated histories.
+
+    Args:
+        types: The machine types; all if empty.
+        machines: Machines of each type.
+        seed: Seed of the simulation.
+
+    Raises:
+        HistoryError: A type is unknown.
+    """
     unknown = sorted(set(types) - MACHINE_TYPES.keys())
     if unknown:
         raise HistoryError(f"machine type {unknown[0]!r} is not simulated; there are {', '.join(MACHINE_TYPES)}")
@@ -29,24 +38,24 @@ def from_plant(types: Sequence[str], machines: int, seed: int) -> dict[str, list
 
 
 def from_cmapss(files: Sequence[Path], machine_type: str) -> dict[str, list[Run]]:
-    """Every unit of a training file runs until it fails. Raises TableError."""
+    """Returns the histories in C-MAPSS files, in which every unit runs until it fails. Raises TableError."""
     machines: dict[str, Columns] = {}
     for file in files:
         with file.open(encoding="ascii", errors="replace") as lines:
-            _gather(machines, read_cmapss(lines, cmapss_prefix(file), _BLOCK), "")
+            _add_blocks(machines, read_cmapss(lines, cmapss_prefix(file), _BLOCK), "")
     return {machine_type: _runs(machines, ends_in_failure=True)}
 
 
 def is_long_csv(file: Path) -> bool:
-    """Whether a table has a row for each value: machine_id, timestamp, sensor, value."""
+    """Whether a file is a CSV table in long format: machine_id, timestamp, sensor, value."""
     if file.suffix in {".parquet", ".pq"}:
         return False
     with file.open(encoding="utf-8-sig", errors="replace") as lines:
         return sorted(name.strip() for name in lines.readline().split(",")) == sorted(LONG_COLUMNS)
 
 
-def form_of(file: Path) -> str:
-    """What a file holds: cmapss, store or csv (any table)."""
+def detect_format(file: Path) -> str:
+    """Returns the format of a file: cmapss, store, or csv for any table."""
     with file.open("rb") as content:
         start = content.read(4096)
     if start.startswith(b"SQLite format 3"):
@@ -56,16 +65,16 @@ def form_of(file: Path) -> str:
 
 
 def from_csv(files: Sequence[Path], machine_type: str, ends_in_failure: bool) -> dict[str, list[Run]]:
-    """Raises TableError, HistoryError."""
+    """Returns the histories in CSV files in long format. Raises TableError, HistoryError."""
     machines: dict[str, Columns] = {}
     for file in files:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            _gather(machines, read_csv(lines, _BLOCK), "value")
+            _add_blocks(machines, read_csv(lines, _BLOCK), "value")
     return {machine_type: _runs(machines, ends_in_failure)}
 
 
 def from_store(files: Sequence[Path], only_type: str | None, ends_in_failure: bool) -> dict[str, list[Run]]:
-    """The machines of a store, by the types that they were registered with."""
+    """Returns the histories of a store's registered machines by type. Raises HistoryError if there are none."""
     from aurum.ingestion.sqlite.snapshot import read_histories  # noqa: PLC0415 - images that only train lack its packages
 
     types: dict[str, dict[str, Columns]] = {}
@@ -80,20 +89,20 @@ def from_store(files: Sequence[Path], only_type: str | None, ends_in_failure: bo
     return {machine_type: _runs(machines, ends_in_failure) for machine_type, machines in types.items()}
 
 
-def digest(files: Iterable[Path]) -> str:
-    """What the files are called in a model card."""
+def describe_files(files: Iterable[Path]) -> str:
+    """Returns the names and digests of files, for a model card."""
     return ", ".join(f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]})" for file in files)
 
 
-def _gather(machines: dict[str, Columns], blocks: Iterable[Rows], value_column: str) -> None:
+def _add_blocks(machines: dict[str, Columns], blocks: Iterable[Rows], value_column: str) -> None:
     for block in blocks:
         for series in to_series(block, value_column=value_column):
             columns = machines.setdefault(series.machine_id, {})
-            known = columns.get(series.sensor)
+            earlier = columns.get(series.sensor)
             columns[series.sensor] = (
                 (series.timestamps, series.values)
-                if known is None
-                else (np.append(known[0], series.timestamps), np.append(known[1], series.values))
+                if earlier is None
+                else (np.append(earlier[0], series.timestamps), np.append(earlier[1], series.values))
             )
 
 
@@ -106,7 +115,7 @@ def _runs(machines: Mapping[str, Columns], ends_in_failure: bool) -> list[Run]:
 
 
 def align(columns: Columns) -> tuple[Timestamps, dict[str, Values]]:
-    """All sensors on the times at which any of them has a reading."""
+    """Returns the times at which any sensor has a reading, and each sensor's values at them, NaN without a reading."""
     timestamps = np.unique(np.concatenate([times for times, _ in columns.values()]))
     aligned = {}
     for sensor, (times, values) in columns.items():

@@ -1,7 +1,7 @@
-"""`aurum import`: files into a running platform, over gRPC or HTTP. Safe to repeat: what is there is recognised.
+"""`aurum import`: imports a file into a running platform, over gRPC or HTTP.
 
-The file is sent in blocks. A block is identified by its content, so after an error, or when the file has grown, the
-same command sends everything again and only what is new is stored.
+The file is sent in blocks, which are identified by their content. The same command can therefore be repeated after an
+error, or when the file has grown: only new readings are stored.
 """
 
 import asyncio
@@ -28,35 +28,51 @@ from aurum.runtime.policy.policies import Policies
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 _BLOCK = 10_000  # readings
-_AT_ONCE = 4  # blocks on their way
+_AT_ONCE = 4  # blocks in flight
 CMAPSS_TYPE = "turbofan-cmapss"
 
 
 class ImportFailedError(Exception):
-    """A file that could not be imported to its end; the message says from where and what to do."""
+    """A file was not imported completely. The message says from which row on, and what to do."""
 
 
 @dataclass(slots=True)
 class Imported:
+    """The numbers of readings that were stored and that had been stored before, and of machines."""
+
     stored: int = 0
-    known: int = 0
+    duplicates: int = 0
     machines: int = 0
 
 
-class Target(Protocol):
+class ImportTarget(Protocol):
     """Where readings go."""
 
     async def register(self, machine_id: str, machine_type: str, site: str) -> None:
-        """Raises FailedPreconditionError if the machine has another type."""
+        """Registers a machine. Raises FailedPreconditionError if it is registered with another type."""
 
     async def write(self, source_id: str, series: list[Series]) -> tuple[int, int]:
-        """Stores one block; returns how many readings were stored, and how many had been."""
+        """Stores one block. Returns how many readings were stored, and how many had been stored before."""
 
 
 async def import_file(
-    path: Path, form: str, target: Target, *, machine_type: str | None, site: str, prefix: str | None = None
+    path: Path, form: str, target: ImportTarget, *, machine_type: str | None, site: str, prefix: str | None = None
 ) -> Imported:
-    """Imports a file; form: cmapss or csv. Raises ImportFailedError, FileNotFoundError, AurumError."""
+    """Imports a file.
+
+    Args:
+        path: The file.
+        form: Its format, cmapss or csv.
+        target: Where the readings go.
+        machine_type: The type to register the machines with; None for no registration (csv) or the default (cmapss).
+        site: The site to register the machines with.
+        prefix: The beginning of the machine ids (cmapss); None for the name of the file.
+
+    Raises:
+        ImportFailedError: The file is invalid, or the platform refused a block.
+        FileNotFoundError: The file does not exist.
+        AurumError: A machine could not be registered.
+    """
     if form == "cmapss":
         machine_type = machine_type or CMAPSS_TYPE
     result = Imported()
@@ -66,26 +82,26 @@ async def import_file(
         blocks = _blocks(text, form, prefix or cmapss_prefix(path))
         pending: set[asyncio.Task[tuple[int, int]]] = set()
         try:
-            for series in _checked(blocks, path, form):
+            for series in _read_series(blocks, path, form):
                 for machine_id in {each.machine_id for each in series} - registered:
                     registered.add(machine_id)
                     if machine_type:
                         await target.register(machine_id, machine_type, site)
                 pending.add(asyncio.create_task(target.write(_identity(series), series)))
                 if len(pending) >= _AT_ONCE:
-                    pending = await _settle(pending, result, asyncio.FIRST_COMPLETED)
+                    pending = await _await_writes(pending, result, asyncio.FIRST_COMPLETED)
                 _show(update, text, size, result)
         finally:
-            # Also after an error: what was sent before it is kept, so it has to be waited for.
+            # Also after an error, so that the count of stored readings is right
             while pending:
-                pending = await _settle(pending, result, asyncio.ALL_COMPLETED)
+                pending = await _await_writes(pending, result, asyncio.ALL_COMPLETED)
     result.machines = len(registered)
     return result
 
 
 @asynccontextmanager
-async def grpc_target(address: str, settings: CommandSettings) -> AsyncIterator[Target]:
-    """An ingestion service or an edge gateway."""
+async def grpc_target(address: str, settings: CommandSettings) -> AsyncIterator[ImportTarget]:
+    """Connects to an ingestion service or an edge gateway."""
     policies = Policies("import", settings)
     dependency = Dependency(
         "import", "ingestion", address, policies, settings.rpc_max_message_bytes, certificate_folder(settings)
@@ -97,8 +113,8 @@ async def grpc_target(address: str, settings: CommandSettings) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def http_target(url: str, settings: CommandSettings) -> AsyncIterator[Target]:
-    """An API; AURUM_API_KEY says who we are, where it asks."""
+async def http_target(url: str, settings: CommandSettings) -> AsyncIterator[ImportTarget]:
+    """Connects to an API, with the key in AURUM_API_KEY if it is set."""
     headers = {"X-API-Key": settings.api_key.get_secret_value()} if settings.api_key else {}
     async with httpx.AsyncClient(base_url=url, timeout=30.0, headers=headers) as client:
         yield _HttpTarget(client, settings)
@@ -144,13 +160,13 @@ class _HttpTarget:
         async def attempt() -> httpx.Response:
             body = {"machine_id": machine_id, "machine_type": machine_type, "site": site}
             key = _registration(machine_id, machine_type, site)
-            return _accepted(
+            return _successful(
                 await self._client.post("/api/machines", json=body, headers={"Idempotency-Key": key}), also=409
             )
 
         if (await self._call(attempt)).status_code == 409:
-            found = await self._call(lambda: self._client.get(f"/api/machines/{machine_id}"))
-            _check_type(machine_id, str(_accepted(found).json()["machine_type"]), machine_type)
+            response = await self._call(lambda: self._client.get(f"/api/machines/{machine_id}"))
+            _check_type(machine_id, str(_successful(response).json()["machine_type"]), machine_type)
 
     async def write(self, source_id: str, series: list[Series]) -> tuple[int, int]:
         readings = [
@@ -161,7 +177,7 @@ class _HttpTarget:
         body = {"source_id": source_id, "sequence": 1, "readings": readings}
 
         async def attempt() -> httpx.Response:
-            return _accepted(await self._client.post("/api/readings", json=body))
+            return _successful(await self._client.post("/api/readings", json=body))
 
         answer = (await self._call(attempt)).json()
         return int(answer["accepted"]), int(answer["duplicate"])
@@ -173,7 +189,7 @@ class _HttpTarget:
             raise UnavailableError(f"the API at {self._client.base_url} cannot be reached: {error}") from error
 
 
-def _accepted(response: httpx.Response, also: int = 200) -> httpx.Response:
+def _successful(response: httpx.Response, also: int = 200) -> httpx.Response:
     if response.is_success or response.status_code == also:
         return response
     try:
@@ -181,7 +197,7 @@ def _accepted(response: httpx.Response, also: int = 200) -> httpx.Response:
     except (ValueError, KeyError, TypeError):
         detail = response.text[:200]
     if code_of_http(response.status_code) in TRANSIENT:
-        raise UnavailableError(f"the API refuses: {detail}")
+        raise UnavailableError(f"the API is overloaded or unavailable: {detail}")
     raise FailedPreconditionError(f"the API answers {response.status_code}: {detail}")
 
 
@@ -189,7 +205,7 @@ def _blocks(text: TextIO, form: str, prefix: str) -> Iterator[Rows]:
     return read_cmapss(text, prefix, _BLOCK) if form == "cmapss" else read_csv(text, _BLOCK)
 
 
-def _checked(blocks: Iterator[Rows], path: Path, form: str) -> Iterator[list[Series]]:
+def _read_series(blocks: Iterator[Rows], path: Path, form: str) -> Iterator[list[Series]]:
     last = 0
     try:
         for block in blocks:
@@ -198,12 +214,12 @@ def _checked(blocks: Iterator[Rows], path: Path, form: str) -> Iterator[list[Ser
     except (TableError, UnicodeDecodeError) as error:
         wrong = f"{path}, {error}" if isinstance(error, TableError) else f"{path} is not text: {error}"
         raise ImportFailedError(
-            f"{wrong}; nothing after row {last} was stored. Correct the file and run the same command again: "
-            f"what is stored already is recognised"
+            f"{wrong}; nothing after row {last} was stored. Correct the file and repeat the command: readings that are "
+            f"already stored are skipped"
         ) from error
 
 
-async def _settle(
+async def _await_writes(
     pending: set[asyncio.Task[tuple[int, int]]], result: Imported, until: str
 ) -> set[asyncio.Task[tuple[int, int]]]:
     done, pending = await asyncio.wait(pending, return_when=until)
@@ -212,24 +228,24 @@ async def _settle(
         if error := task.exception():
             failure = error
             continue
-        stored, known = task.result()
+        stored, duplicates = task.result()
         result.stored += stored
-        result.known += known
+        result.duplicates += duplicates
     if failure:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
         if isinstance(failure, AurumError):
             raise ImportFailedError(
-                f"{failure.message}; {result.stored} readings were stored. Run the same command again to go on"
+                f"{failure.message}; {result.stored} readings were stored. Repeat the command to continue"
             ) from failure
         raise failure
     return pending
 
 
 def _show(update: Update, text: TextIO, size: int, result: Imported) -> None:
-    position = text.buffer.tell() if hasattr(text, "buffer") else 0  # a little ahead, by what is buffered
-    update(min(1.0, position / size), f"{result.stored + result.known:,} readings")
+    position = text.buffer.tell() if hasattr(text, "buffer") else 0  # ahead of the text by the size of the buffer
+    update(min(1.0, position / size), f"{result.stored + result.duplicates:,} readings")
 
 
 def _identity(series: list[Series]) -> str:
@@ -245,8 +261,9 @@ def _registration(machine_id: str, machine_type: str, site: str) -> str:
     return f"import-{hashlib.sha256(f'{machine_id}/{machine_type}/{site}'.encode()).hexdigest()[:24]}"
 
 
-def _check_type(machine_id: str, found: str, wanted: str) -> None:
-    if found != wanted:
+def _check_type(machine_id: str, registered: str, requested: str) -> None:
+    if registered != requested:
         raise FailedPreconditionError(
-            f"machine {machine_id} is registered as {found!r}, not {wanted!r}; import with --machine-type {found}"
+            f"machine {machine_id} is registered as {registered!r}, not {requested!r}; import with --machine-type "
+            f"{registered}"
         )

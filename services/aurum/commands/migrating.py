@@ -1,7 +1,7 @@
-"""`aurum migrate`: a store on one machine into Cassandra, while the service runs on the old one.
+"""`aurum migrate`: copies the store of one machine into Cassandra, while the service runs on the old store.
 
-Everything is copied by its identity, so the command may be ended and run again at any time, and at the end once more
-after the service has been switched over: then it copies only what came in between.
+Everything is identified by its content, so the command can be interrupted and repeated. It is run once more after the
+service has been switched over, to copy what arrived in between.
 """
 
 import contextlib
@@ -21,29 +21,39 @@ _EVENTS = 500  # at a time
 
 @dataclass(slots=True)
 class Migrated:
+    """The result of a migration.
+
+    Attributes:
+        machines: Machines that were copied.
+        readings: Readings that were copied.
+        duplicates: Readings that the target had already.
+        events: Events that were copied.
+        damaged: Damaged segments that were left out, by id, with the problem of each.
+    """
+
     machines: int = 0
     readings: int = 0
-    known: int = 0
+    duplicates: int = 0
     events: int = 0
-    damaged: dict[int, str] = field(default_factory=dict)  # segments that were left out
+    damaged: dict[int, str] = field(default_factory=dict)
 
 
 async def migrate(path: Path, store: Store) -> Migrated:
-    """Copies the store at `path`. Raises as open_snapshot does, and AurumError."""
+    """Copies the store at `path` into another one. Raises the errors of open_snapshot, and AurumError."""
     result = Migrated()
     with open_snapshot(path) as snapshot, progress_bar("migrate") as update:
-        machines = snapshot.machines()
+        machines = snapshot.list_machines()
         for index, machine in enumerate(machines):
             await _copy_machine(snapshot, machine, store, result)
-            update((index + 1) / len(machines), f"{result.readings + result.known:,} readings")
+            update((index + 1) / len(machines), f"{result.readings + result.duplicates:,} readings")
         events = []
         for event in snapshot.events():
             events.append(event)
             if len(events) >= _EVENTS:
-                await store.record(events)
+                await store.record_events(events)
                 result.events += len(events)
                 events = []
-        await store.record(events)
+        await store.record_events(events)
         result.events += len(events)
         result.damaged = snapshot.damaged
     return result
@@ -51,7 +61,7 @@ async def migrate(path: Path, store: Store) -> Migrated:
 
 async def _copy_machine(snapshot: Snapshot, machine: MachineRecord, store: Store, result: Migrated) -> None:
     if machine.machine_type:
-        with contextlib.suppress(AlreadyExistsError):  # by the run before, or by who has registered it there since
+        with contextlib.suppress(AlreadyExistsError):  # registered by an earlier run, or at the target since then
             await store.register(machine)
     result.machines += 1
     for sensor in snapshot.sensors(machine.machine_id):
@@ -60,14 +70,14 @@ async def _copy_machine(snapshot: Snapshot, machine: MachineRecord, store: Store
             timestamps, values = snapshot.day(key, day)
             for start in range(0, len(values), _BATCH):
                 part = timestamps[start : start + _BATCH], values[start : start + _BATCH]
-                batch = Batch.of(_identity(key, *part), 1, [Series(*key, *part, increasing=True)])
-                written = await (await store.append(batch, wait=True))
+                batch = Batch.from_series(_identity(key, *part), 1, [Series(*key, *part, increasing=True)])
+                written = await (await store.append_batch(batch, wait=True))
                 result.readings += written.accepted
-                result.known += written.duplicate
+                result.duplicates += written.duplicate
 
 
 def _identity(key: tuple[str, str], timestamps: Timestamps, values: Values) -> str:
-    """The same readings have the same source, so that they are stored once."""
+    """Returns a source id that depends only on the readings, so that they are stored once."""
     digest = hashlib.sha256("\0".join(key).encode())
     digest.update(timestamps.tobytes())
     digest.update(values.tobytes())

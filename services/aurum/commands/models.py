@@ -1,4 +1,4 @@
-"""The commands that train models, judge them and choose which serve. Each imports what it needs when it is called."""
+"""The commands that train models, evaluate them and choose which serve. Each imports its modules when it is called."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from aurum.commands.training_data import Given
+    from aurum.commands.training_data import DataSelection
     from aurum.prediction.serving.registry import ModelRegistry
 
 
@@ -15,6 +15,8 @@ _TABLES = frozenset({".csv", ".parquet", ".pq"})
 
 
 class DataFormat(StrEnum):
+    """The formats of histories."""
+
     plant = "plant"
     cmapss = "cmapss"
     csv = "csv"
@@ -24,37 +26,47 @@ class DataFormat(StrEnum):
 Files = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="Tables (CSV, Parquet), folders of them, C-MAPSS files, stores; to train, none means simulated histories."
+        help="Tables (CSV, Parquet), folders of tables, C-MAPSS files or stores; `train` simulates histories if absent."
     ),
 ]
-Format = Annotated[DataFormat | None, typer.Option("--format", help="What the files hold; by default they tell.")]
+Format = Annotated[DataFormat | None, typer.Option("--format", help="Format of the files; detected if absent.")]
 Types = Annotated[
     list[str] | None,
-    typer.Option(help="The machines' type; for simulated histories and stores only these, may be repeated."),
+    typer.Option(help="Type of the machines; for simulated histories and stores only these types, may be repeated."),
 ]
-RunToFailure = Annotated[bool, typer.Option("--run-to-failure", help="Each machine's last reading is its failure.")]
-Unit = Annotated[str | None, typer.Option(help="Column that names the machine; by default by its usual names.")]
-Time = Annotated[str | None, typer.Option(help="Column with the time; likewise.")]
-Life = Annotated[str | None, typer.Option(help="Column that counts life, such as operating hours; likewise.")]
-Failure = Annotated[str | None, typer.Option(help="Column that is set at failures; likewise.")]
-Left = Annotated[str | None, typer.Option(help="Column with the life left; likewise.")]
+RunToFailure = Annotated[
+    bool, typer.Option("--run-to-failure", help="Take each machine's last reading as its failure.")
+]
+Unit = Annotated[str | None, typer.Option(help="Column that names the machine; recognized by common names if absent.")]
+Time = Annotated[str | None, typer.Option(help="Column with the time; recognized likewise.")]
+Life = Annotated[
+    str | None, typer.Option(help="Column that counts life, such as operating hours; recognized likewise.")
+]
+Failure = Annotated[str | None, typer.Option(help="Column that is set at failures; recognized likewise.")]
+Left = Annotated[str | None, typer.Option(help="Column with the remaining life; recognized likewise.")]
 Sensors = Annotated[
-    list[str] | None, typer.Option("--sensor", help="Look at this column alone; may be repeated; by default at all.")
+    list[str] | None, typer.Option("--sensor", help="Use only this column as a sensor; may be repeated; all if absent.")
 ]
 LeftFile = Annotated[
     Path | None,
     typer.Option(
-        exists=True, dir_okay=False, help="File with the life left at each machine's last reading, one a line."
+        exists=True,
+        dir_okay=False,
+        help="File with the remaining life at each machine's last reading, one number per line.",
     ),
 ]
-Models = Annotated[Path | None, typer.Option("--models", help="Where models are; by default where prediction looks.")]
-Version = Annotated[str | None, typer.Option(help="A version other than the one that serves.")]
+Models = Annotated[
+    Path | None, typer.Option("--models", help="Folder of the models; by default that of the prediction service.")
+]
+Version = Annotated[str | None, typer.Option(help="Version of the model; the champion if absent.")]
 
 
 def train(
     files: Files = None,
     format_: Format = None,
-    out: Annotated[Path | None, typer.Option(help="Where models go; by default where prediction looks.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the models; by default that of the prediction service.")
+    ] = None,
     machine_type: Types = None,
     run_to_failure: RunToFailure = False,
     unit: Unit = None,
@@ -65,22 +77,26 @@ def train(
     left_file: LeftFile = None,
     sensor: Sensors = None,
     horizon: Annotated[
-        float | None, typer.Option(min=0, help="risk_score is the probability of a failure within this; unit of life.")
+        float | None, typer.Option(min=0, help="risk_score is the probability of a failure within this amount of life.")
     ] = None,
-    rul_cap: Annotated[float | None, typer.Option(min=0, help="RUL above this is told as this.")] = None,
+    rul_cap: Annotated[
+        float | None, typer.Option(min=0, help="Cap of the RUL; a greater RUL is reported as the cap.")
+    ] = None,
     machines: Annotated[int, typer.Option(min=6, max=1000, help="Simulated machines of each type.")] = 50,
-    rows: Annotated[int, typer.Option(min=100, max=1_000_000, help="About how many rows are fitted at most.")] = 20_000,
+    rows: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Approximate maximum number of training rows.")
+    ] = 20_000,
     rounds: Annotated[
         int, typer.Option(min=10, max=2000, help="Trees of each model; fewer train faster and predict less accurately.")
     ] = 140,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 7,
-    licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "not declared",
+    licence: Annotated[str, typer.Option(help="Licence of the data, for the model card.")] = "not declared",
     with_report: Annotated[
-        bool, typer.Option("--report", help="Write report.html with pictures beside each model.")
+        bool, typer.Option("--report", help="Write report.html with plots beside each model.")
     ] = False,
-    activate: Annotated[bool, typer.Option(help="Whether the new model serves; else it waits.")] = True,
+    activate: Annotated[bool, typer.Option(help="Make the new model the champion.")] = True,
 ) -> None:
-    """Train a model for each machine type on histories: of lives, of labelled failures, or of healthy machines."""
+    """Train a model for each machine type, on lives until a failure, labelled failures, or healthy machines."""
     from aurum.commands.training import train_all
     from aurum.platform_settings import PlatformSettings
     from aurum.prediction.training.train import TrainingOptions
@@ -88,7 +104,7 @@ def train(
 
     settings = load_settings(PlatformSettings)
     stored = [settings.store_path] if format_ is DataFormat.store and not files else files
-    given = _given(
+    given = _data_selection(
         format_,
         stored,
         machine_type,
@@ -122,13 +138,18 @@ def evaluate(
     left: Left = None,
     left_file: LeftFile = None,
 ) -> None:
-    """Judge a model by histories that it was not trained on."""
+    """Evaluate a model on histories that it was not trained on."""
     from aurum.commands.evaluation import evaluate_files
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
-    given = _given(
-        format_, _some(files), machine_type, run_to_failure, (unit, time, life, failure, left), left_file=left_file
+    given = _data_selection(
+        format_,
+        _require_files(files),
+        machine_type,
+        run_to_failure,
+        (unit, time, life, failure, left),
+        left_file=left_file,
     )
     evaluate_files(given, models or load_settings(PredictionSettings).models_path, version)
 
@@ -140,27 +161,27 @@ def explain(
     version: Version = None,
     machine_type: Types = None,
     machine: Annotated[str | None, typer.Option(help="Only this machine.")] = None,
-    top: Annotated[int, typer.Option(min=1, max=50, help="Factors, the strongest first.")] = 5,
+    top: Annotated[int, typer.Option(min=1, max=50, help="Number of factors, strongest first.")] = 5,
     unit: Unit = None,
     time: Time = None,
     life: Life = None,
 ) -> None:
-    """Say what moves the predictions of machines at their last readings."""
+    """Explain the predictions of machines at their last readings by their strongest factors."""
     from aurum.commands.evaluation import explain_files
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
-    given = _given(format_, _some(files), machine_type, False, (unit, time, life, None, None))
+    given = _data_selection(format_, _require_files(files), machine_type, False, (unit, time, life, None, None))
     explain_files(given, models or load_settings(PredictionSettings).models_path, version, machine, top)
 
 
-def _some(files: list[Path] | None) -> list[Path]:
+def _require_files(files: list[Path] | None) -> list[Path]:
     if not files:
         raise typer.BadParameter("name at least one file", param_hint="FILES")
     return files
 
 
-def _given(
+def _data_selection(
     format_: DataFormat | None,
     files: list[Path] | None,
     machine_type: list[str] | None,
@@ -170,27 +191,27 @@ def _given(
     seed: int = 7,
     left_file: Path | None = None,
     sensors: list[str] | None = None,
-) -> "Given":
-    from aurum.commands.tabular_histories import Declared
-    from aurum.commands.training_data import Given
+) -> "DataSelection":
+    from aurum.commands.tabular_histories import DeclaredColumns
+    from aurum.commands.training_data import DataSelection
 
     if format_ in (DataFormat.cmapss, DataFormat.csv) and not files:
         raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
-    found: list[Path] = []
+    tables: list[Path] = []
     for file in files or ():
         if not file.exists():
             raise typer.BadParameter(f"{file} does not exist", param_hint="FILES")
         inside = sorted(each for each in file.rglob("*") if each.suffix in _TABLES) if file.is_dir() else [file]
         if not inside:
-            raise typer.BadParameter(f"{file} has no {' or '.join(sorted(_TABLES))} file in it", param_hint="FILES")
-        found += inside
+            raise typer.BadParameter(f"{file} contains no {' or '.join(sorted(_TABLES))} file", param_hint="FILES")
+        tables += inside
     unit, time, life, failure, left = columns
-    return Given(
+    return DataSelection(
         format_.value if format_ else None,
-        found,
+        tables,
         machine_type or [],
         run_to_failure,
-        Declared(unit=unit, time=time, life=life, failure=failure, left=left),
+        DeclaredColumns(unit=unit, time=time, life=life, failure=failure, left=left),
         machines,
         seed,
         left_file,
@@ -198,12 +219,12 @@ def _given(
     )
 
 
-registry = typer.Typer(help="Which models there are, and which of them serve.", no_args_is_help=True)
+registry = typer.Typer(help="List the models and choose which of them serve.", no_args_is_help=True)
 
 
 @registry.command("list")
 def list_models(models: Models = None) -> None:
-    """List the models: c is the champion, s its shadow, p the champion before."""
+    """List the models. c marks the champion, s the shadow model, p the previous champion."""
     for entry in _registry(models).list():
         card = entry.card
         mark = "c" if entry.active else "s" if entry.shadow else "p" if entry.previous else " "
@@ -214,23 +235,25 @@ def list_models(models: Models = None) -> None:
 
 @registry.command()
 def activate(machine_type: str, version: str, models: Models = None) -> None:
-    """Make a version the champion of its machine type; a running service takes it within seconds."""
+    """Make a version the champion of its machine type. A running service loads it within seconds."""
     _registry(models).activate(machine_type, version)
     print(f"{machine_type}: {version} is the champion")
 
 
 @registry.command()
 def shadow(
-    machine_type: str, version: Annotated[str, typer.Argument(help="None ends it.")] = "", models: Models = None
+    machine_type: str,
+    version: Annotated[str, typer.Argument(help="The version; without one, the shadow model is removed.")] = "",
+    models: Models = None,
 ) -> None:
-    """Let a version score the same requests as the champion; a metric shows how far the two are apart."""
+    """Make a version the shadow model, which scores the champion's requests; a metric shows the difference in risk."""
     _registry(models).set_shadow(machine_type, version)
-    print(f"{machine_type}: {version or 'no model'} is the shadow")
+    print(f"{machine_type}: {version or 'no model'} is the shadow model")
 
 
 @registry.command()
 def rollback(machine_type: str, models: Models = None) -> None:
-    """Bring back the champion before this one."""
+    """Make the previous champion the champion again."""
     print(f"{machine_type}: {_registry(models).roll_back(machine_type).card.version} is the champion")
 
 

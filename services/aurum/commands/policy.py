@@ -1,4 +1,4 @@
-"""`aurum policy`: check a policy document, show what is in force, and replay recorded calls against a proposal."""
+"""`aurum policy`: checks a policy document, shows the policies in force, and replays recorded calls."""
 
 import fnmatch
 import gzip
@@ -26,7 +26,7 @@ _WIDTH = 160  # characters
 
 
 def check(path: Path) -> PlatformPolicyDocument:
-    """Reads a document and warns of what is right but has no effect, or is hardly meant. Raises PolicyError."""
+    """Reads a document and prints warnings about valid parts that have no or an unusual effect. Raises PolicyError."""
     document = load_platform_document(path)
     calls = [name for each in CALLS for name in each.names]
     for index, policy in enumerate(document.policies):
@@ -37,16 +37,19 @@ def check(path: Path) -> PlatformPolicyDocument:
             if any(fnmatch.fnmatchcase(call, earlier.target) for earlier in document.policies[:index])
         ]
         if not matched:
-            print(f"warning: policies[{index}].target: {policy.target!r} fits no call of this platform")
+            print(f"warning: policies[{index}].target: {policy.target!r} matches no call of this platform")
         elif len(before) == len(matched):
-            print(f"warning: policies[{index}].target: {policy.target!r} is never used: earlier targets fit all of it")
+            print(
+                f"warning: policies[{index}].target: {policy.target!r} is never used, since earlier targets match all "
+                f"of its calls"
+            )
     for warning in document.warnings():
         print(f"warning: {warning}")
     return document
 
 
 def show(settings: Settings, services: list[str], as_json: bool) -> bool:
-    """Asks the running services what is in force; whether all of them answered and none refuses its document."""
+    """Prints the policies in force in running services. Returns whether all answered and applied their document."""
     addresses = {
         name: address for name, address in settings.admin_addresses.items() if not services or name in services
     }
@@ -59,7 +62,14 @@ def show(settings: Settings, services: list[str], as_json: bool) -> bool:
 
 
 def replay(settings: Settings, document: PlatformPolicyDocument, trace: Path, as_json: bool) -> None:
-    """Prints what a document would have done with recorded calls. Raises OutcomeError, OSError."""
+    """Prints what a document would have done with recorded calls. Raises OutcomeError, OSError.
+
+    Args:
+        settings: Settings with the default policy.
+        document: The document.
+        trace: The file of recorded outcomes; `-` for standard input.
+        as_json: Whether to print JSON.
+    """
     started = time.perf_counter()
     results = simulate(document, default_policy(settings), _read(trace))
     seconds = time.perf_counter() - started
@@ -78,7 +88,7 @@ def replay(settings: Settings, document: PlatformPolicyDocument, trace: Path, as
         )
         return
     _print_results(results)
-    print(f"{calls:,} calls replayed in {seconds:.2f} s; nothing was sent anywhere.")
+    print(f"{calls:,} calls replayed in {seconds:.2f} s, without sending requests.")
 
 
 def _read(path: Path) -> Iterator[Outcome]:
@@ -168,5 +178,5 @@ def _print_results(results: dict[str, TargetResult]) -> None:
 
 
 def _console() -> Console:
-    """As wide as the terminal; wide enough for every table where there is none."""
+    """Returns a console as wide as the terminal, or wide enough for all tables without a terminal."""
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH)

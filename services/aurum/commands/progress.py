@@ -1,4 +1,4 @@
-"""Progress on a terminal, or a few plain lines where there is none."""
+"""A progress bar on a terminal; elsewhere only a line at the beginning."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ Update = Callable[[float, str], None]
 
 @contextlib.contextmanager
 def progress_bar(title: str) -> Generator[Update]:
-    """Yields update(share from 0 to 1, what is being done)."""
+    """Shows a progress bar during the block. Yields a function of the share done, from 0 to 1, and a description."""
     console = Console(stderr=True)
     if not console.is_terminal:
         print(title, file=sys.stderr, flush=True)

@@ -1,13 +1,13 @@
-"""Histories from any table, CSV or Parquet: which column is what is declared, or told by the usual names.
+"""Reads histories from tables in CSV or Parquet. The role of each column is declared, or inferred from common names.
 
-A row is one reading of all sensors of one machine. The end of a life is told by a column that is set at failures, by
-one with the life left, or by saying that each machine's last row is its failure.
+A row has the readings of all sensors of one machine at one time. The end of a life is given by a column that is set at
+failures, by a column with the remaining life, or by declaring each machine's last row its failure.
 """
 
 import csv
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ _TYPES = ("machine_type", "asset_type", "equipment_type")
 _TARGETS = (FAULT, "machine_failure", "failure", "failed", "label", "target")
 _LIFE_LEFT = ("rul", "remaining_useful_life", "time_to_failure", "ttf")
 _NO_FAILURE = frozenset({"", "0", "0.0", "no", "none", "normal", "healthy", "ok", "false", "n", "nan", "null"})
-_NUMBERS = 0.5  # share of a text column's cells that are numbers, from which on the others are taken for mistakes
-_COUNTER_BELOW = 1e8  # a time as small as this is no moment since 1970, but a count of hours or cycles
+_NUMBERS = 0.5  # a text column with at least this share of numbers is numeric, and its other cells are errors
+_COUNTER_BELOW = 1e8  # smaller numbers in a time column are a count of hours or cycles, not times since 1970
 _LIFE_BELOW = 2e9  # hours, which are µs in a machine word
 _MOST_NAMED = 5
 _DELIMITERS = ",;\t|"
@@ -39,12 +39,21 @@ _FIRST_ROW = 2  # of a table, after its header
 
 
 class TableRoleError(ValueError):
-    """A column that is declared or needed is not there; the message says what would do."""
+    """A declared or required column is missing. The message says what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
-    """Names of columns as they stand in the table; None where they are to be inferred."""
+class DeclaredColumns:
+    """Names of columns, as in the table; None for those to be inferred.
+
+    Attributes:
+        machine_type: The type of all machines; not a column.
+        unit: The column with the machine.
+        time: The column with the time.
+        life: The column that counts life.
+        failure: The column that is set at failures.
+        left: The column with the remaining life.
+    """
 
     machine_type: str | None = None
     unit: str | None = None
@@ -62,40 +71,50 @@ class _Roles:
     failure: str | None
     left: str | None
     machine_type: str | None
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_histories(
-    files: Sequence[Path], declared: Declared, run_to_failure: bool
+    files: Sequence[Path], declared: DeclaredColumns, run_to_failure: bool
 ) -> tuple[dict[str, list[Run]], str | None, list[str]]:
-    """Machine type → runs; the sensor that counts life if it was declared; and what was inferred, in words.
+    """Reads the histories in tables with the same columns.
 
-    Raises TableError, TableRoleError.
+    Args:
+        files: The tables.
+        declared: The columns that are named.
+        run_to_failure: Whether each machine's last row is its failure, unless a column says more.
+
+    Returns:
+        The runs by machine type, the sensor that counts life, and notes on what was inferred.
+
+    Raises:
+        TableError: A row cannot be read.
+        TableRoleError: A column is missing.
     """
     parts = [_read(file) for file in files]
     lengths = [len(next(iter(part.values()))) for part in parts]
-    table = _together(files, parts)
+    table = _concatenate(files, parts)
     roles = _roles(table, declared, run_to_failure)
     try:
         runs = _runs(files[0], table, roles, declared, run_to_failure)
     except TableError as error:
-        raise _in_its_file(error, files, lengths) from error
-    return runs, roles.life and _sensor(roles.life), roles.said
+        raise _error_in_file(error, files, lengths) from error
+    return runs, roles.life and _sensor_name(roles.life), roles.notes
 
 
-def _together(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One table of files with the same columns. Raises TableRoleError."""
+def _concatenate(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the rows of all files as one table. Raises TableRoleError if their columns differ."""
     import pyarrow as pa  # noqa: PLC0415
 
     for file, part in zip(files, parts, strict=True):
         other = set(part) ^ set(parts[0])
         if other:
             raise TableRoleError(
-                f"{file} and {files[0]} are no parts of one table: only one of them has the column {min(other)!r}"
+                f"{file} and {files[0]} have different columns: only one of them has the column {min(other)!r}"
             )
     if len(parts) == 1:
         return parts[0]
-    # A column of numbers with a mistake in one file is text there; where the mistake is, is found later.
+    # A numeric column with a wrong cell in one file is text there; the wrong cell is reported later
     text = {name for part in parts for name, array in part.items() if pa.types.is_string(array.type)}
     tables = [
         pa.table({name: part[name].cast(pa.string()) if name in text else part[name] for name in parts[0]})
@@ -105,8 +124,8 @@ def _together(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[st
     return {name: merged.column(name).combine_chunks() for name in merged.column_names}
 
 
-def _in_its_file(error: TableError, files: Sequence[Path], lengths: Sequence[int]) -> TableError:
-    """The error with the row as its own file counts."""
+def _error_in_file(error: TableError, files: Sequence[Path], lengths: Sequence[int]) -> TableError:
+    """Returns the error with the row number within its own file."""
     if len(files) == 1 or error.row < _FIRST_ROW:
         return error
     row = error.row - _FIRST_ROW
@@ -118,7 +137,7 @@ def _in_its_file(error: TableError, files: Sequence[Path], lengths: Sequence[int
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Column → pyarrow array."""
+    """Returns the columns of a table as pyarrow arrays. Raises TableError."""
     import pyarrow as pa  # noqa: PLC0415 - an image that serves lacks it
     from pyarrow import csv as arrow_csv  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
@@ -132,34 +151,34 @@ def _read(file: Path) -> dict[str, Any]:
             delimiter = max(_DELIMITERS, key=first.count)
             names = next(csv.reader([first], delimiter=delimiter), [])
             if len(names) < 2:
-                raise TableError(1, "", "is no header of a table: it has one column; use commas, semicolons or tabs")
+                raise TableError(1, "", "has only one column; separate columns by commas, semicolons or tabs")
             table = arrow_csv.read_csv(
                 file,
-                arrow_csv.ReadOptions(use_threads=False),  # only so do its errors name the row
+                arrow_csv.ReadOptions(use_threads=False),  # with threads its errors do not name the row
                 arrow_csv.ParseOptions(delimiter=delimiter),
             )
     except pa.ArrowInvalid as error:
         row = re.search(r"Row #(\d+)", str(error))
         raise TableError(int(row[1]) if row else 1, "", f"cannot be read: {str(error).splitlines()[0]}") from error
     if not table.num_rows:
-        raise TableError(1, "", "is all there is: the table has no rows")
+        raise TableError(1, "", "is the only row; the table has no data")
     twice = next((name for name in table.column_names if table.column_names.count(name) > 1), None)
     if twice is not None:
-        raise TableError(1, twice, "stands in the header twice")
+        raise TableError(1, twice, "is repeated in the header")
     return {name: table.column(name).combine_chunks() for name in table.column_names}
 
 
-def _roles(table: dict[str, Any], declared: Declared, run_to_failure: bool) -> _Roles:
+def _roles(table: dict[str, Any], declared: DeclaredColumns, run_to_failure: bool) -> _Roles:
     slugs = {_slug(name): name for name in table}
     named = [declared.unit, declared.time, declared.life, declared.failure, declared.left]
     twice = next((name for name in named if name is not None and named.count(name) > 1), None)
     if twice is not None:
-        raise TableRoleError(f"{twice!r} is named by two of --unit, --time, --life, --failure and --left")
+        raise TableRoleError(f"{twice!r} is given for more than one of --unit, --time, --life, --failure and --left")
 
     def role(name: str | None, option: str, usual: Sequence[str]) -> str | None:
         if name is not None:
             if name not in table:
-                raise TableRoleError(f"--{option} names {name!r}, and the columns are {', '.join(table)}")
+                raise TableRoleError(f"--{option} names {name!r}, but the columns are {', '.join(table)}")
             return name
         return next((slugs[each] for each in usual if each in slugs and slugs[each] not in named), None)
 
@@ -171,37 +190,41 @@ def _roles(table: dict[str, Any], declared: Declared, run_to_failure: bool) -> _
         left=role(declared.left, "left", _LIFE_LEFT),
         machine_type=None if declared.machine_type else role(None, "", _TYPES),
     )
-    if roles.time is not None and roles.life is None and _counts(table[roles.time]):
+    if roles.time is not None and roles.life is None and _is_counter(table[roles.time]):
         roles.life, roles.time = roles.time, None
-    if roles.unit is None:
-        roles.said.append("no column names a machine (--unit), so all rows are of one")
-    else:
-        roles.said.append(f"machines by {roles.unit!r}")
-    if roles.life is not None:
-        roles.said.append(f"life by {roles.life!r}")
-    if roles.time is not None:
-        roles.said.append(f"time by {roles.time!r}")
-    elif roles.life is None:
-        roles.said.append(
-            "no column tells the time (--time) or life (--life), so rows are an hour apart, in their order"
-        )
-    if roles.failure is not None:
-        roles.said.append(f"failures by {roles.failure!r}")
-    elif roles.left is not None:
-        roles.said.append(f"life left by {roles.left!r}")
-    elif run_to_failure:
-        roles.said.append("each machine's last row is its failure")
-    elif {"sensor", "value"} <= set(table):
-        roles.said.append(f"a row for each reading; failures by the sensor {FAULT!r}, if there is one")
-    else:
-        roles.said.append(
-            "nothing says when machines failed (--failure, --left or --run-to-failure), so all count as healthy"
-        )
+    roles.notes += [*_notes_on_rows(roles), _note_on_failures(roles, table, run_to_failure)]
     return roles
 
 
+def _notes_on_rows(roles: _Roles) -> Iterator[str]:
+    """Yields which columns give the machine, life and time of a row."""
+    if roles.unit is None:
+        yield "no column names the machine (--unit), so all rows belong to one machine"
+    else:
+        yield f"machines by {roles.unit!r}"
+    if roles.life is not None:
+        yield f"life by {roles.life!r}"
+    if roles.time is not None:
+        yield f"time by {roles.time!r}"
+    elif roles.life is None:
+        yield "no column contains the time (--time) or life (--life), so consecutive rows count as one hour apart"
+
+
+def _note_on_failures(roles: _Roles, table: dict[str, Any], run_to_failure: bool) -> str:
+    """Returns how failures are recognized."""
+    if roles.failure is not None:
+        return f"failures by {roles.failure!r}"
+    if roles.left is not None:
+        return f"remaining life by {roles.left!r}"
+    if run_to_failure:
+        return "each machine's last row is its failure"
+    if {"sensor", "value"} <= set(table):
+        return f"long format with a row per reading; failures by the sensor {FAULT!r}, if it exists"
+    return "no failures are given (--failure, --left or --run-to-failure), so all machines count as healthy"
+
+
 def _runs(
-    file: Path, table: dict[str, Any], roles: _Roles, declared: Declared, run_to_failure: bool
+    file: Path, table: dict[str, Any], roles: _Roles, declared: DeclaredColumns, run_to_failure: bool
 ) -> dict[str, list[Run]]:
     if {"sensor", "value"} <= set(table) and roles.unit and roles.time:
         return _long_runs(table, (roles.unit, roles.time, roles.machine_type), file, declared, run_to_failure)
@@ -210,16 +233,16 @@ def _runs(
     types = _texts(table[roles.machine_type]) if roles.machine_type else None
     named_type = declared.machine_type or _slug(file.stem)
     if types is None and declared.machine_type is None:
-        roles.said.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
+        roles.notes.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
     columns = _sensor_columns(table, roles)
     if roles.failure:
         columns[FAULT] = _failures(table[roles.failure])
     left = _numbers(roles.left, table[roles.left]) if roles.left and not roles.failure else None
     if roles.left and not roles.failure and left is None:
-        raise TableError(1, roles.left, "holds text, not the life that is left")
-    life = _sensor(roles.life) if roles.life else None
+        raise TableError(1, roles.left, "contains text instead of the remaining life")
+    life = _sensor_name(roles.life) if roles.life else None
     if life is not None and life not in columns:
-        raise TableError(1, roles.life or "", "holds text, not a count of life")
+        raise TableError(1, roles.life or "", "contains text instead of a count of life")
     times = _times(table[roles.time], roles.time) if roles.time else None
     runs: dict[str, list[Run]] = {}
     order = sorted(range(count), key=lambda row: units[row])
@@ -231,8 +254,8 @@ def _runs(
             at = _times_of_life(columns[life][rows], rows, roles.life or "")
         else:
             at = CMAPSS_EPOCH_US + np.arange(len(rows), dtype=np.int64) * HOUR_US
-        rows, at = _in_order(unit, rows, at, roles.time or roles.life or "")
-        found = split_runs(
+        rows, at = _sorted_by_time(unit, rows, at, roles.time or roles.life or "")
+        machine_runs = split_runs(
             unit if machine_id_problem(unit) is None else _slug(unit) or "machine",
             at,
             {name: values[rows] for name, values in columns.items()},
@@ -240,13 +263,13 @@ def _runs(
             axis=life,
         )
         if left is not None:
-            found = [_with_left(run, left[rows], at) for run in found]
-        runs.setdefault(_slug(types[rows[0]]) if types else named_type, []).extend(found)
+            machine_runs = [_with_remaining_life(run, left[rows], at) for run in machine_runs]
+        runs.setdefault(_slug(types[rows[0]]) if types else named_type, []).extend(machine_runs)
     return runs
 
 
 def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
-    """Every other column of numbers, by the sensor's name."""
+    """Returns every numeric column without another role, by the sensor's name."""
     special = {roles.unit, roles.time, roles.failure, roles.left, roles.machine_type}
     columns: dict[str, Values] = {}
     texts = []
@@ -257,12 +280,12 @@ def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
         if values is None:
             texts.append(name)
             continue
-        if _sensor(name) in columns:
-            raise TableError(1, name, "and another column have the same name but for signs and capitals")
-        columns[_sensor(name)] = values
+        if _sensor_name(name) in columns:
+            raise TableError(1, name, "has the same sensor name as another column; names differ only in case and signs")
+        columns[_sensor_name(name)] = values
     if texts:
         more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
-        roles.said.append(f"{', '.join(texts[:_MOST_NAMED])}{more} is text, which no sensor sends, and is left out")
+        roles.notes.append(f"{', '.join(texts[:_MOST_NAMED])}{more}: text column, not used")
     return columns
 
 
@@ -270,16 +293,24 @@ def _long_runs(
     table: dict[str, Any],
     named: tuple[str, str, str | None],
     file: Path,
-    declared: Declared,
+    declared: DeclaredColumns,
     run_to_failure: bool,
 ) -> dict[str, list[Run]]:
-    """Of a table with a row for each reading, as `aurum export` writes it. named: the columns of unit, time, type."""
+    """Returns the runs in a table in long format, as `aurum export` writes it.
+
+    Args:
+        table: The columns of the table.
+        named: The columns with the machine, the time and, if there is one, the machine type.
+        file: The file, whose name is the machine type if nothing else states it.
+        declared: The columns that are named.
+        run_to_failure: Whether each machine's last row is its failure, unless there is a sensor of failures.
+    """
     unit_column, time_column, type_column = named
     units, sensors = _texts(table[unit_column]), _texts(table["sensor"])
     times = _times(table[time_column], time_column)
     values = _numbers("value", table["value"])
     if values is None:
-        raise TableError(1, "value", "holds text; a table with a column `sensor` has its readings in `value`")
+        raise TableError(1, "value", "contains text; a table with a column `sensor` must have numbers in `value`")
     types = _texts(table[type_column]) if type_column else None
     rows: dict[str, dict[str, list[int]]] = {}
     for row, (unit, sensor) in enumerate(zip(units, sensors, strict=True)):
@@ -287,8 +318,8 @@ def _long_runs(
     runs: dict[str, list[Run]] = {}
     for unit, by_sensor in rows.items():
         columns = {}
-        for sensor, found in by_sensor.items():
-            ordered, at = _in_order(unit, np.array(found), times[found], time_column)
+        for sensor, sensor_rows in by_sensor.items():
+            ordered, at = _sorted_by_time(unit, np.array(sensor_rows), times[sensor_rows], time_column)
             columns[sensor] = at, values[ordered]
         timestamps, aligned = align(columns)
         first = next(iter(by_sensor.values()))[0]
@@ -298,12 +329,12 @@ def _long_runs(
     return runs
 
 
-def _with_left(run: Run, left: Values, at: Timestamps) -> Run:
+def _with_remaining_life(run: Run, left: Values, at: Timestamps) -> Run:
     last = float(left[int(np.searchsorted(at, run.timestamps[-1]))])
     return run if np.isnan(last) else Run(run.machine_id, True, run.timestamps, run.columns, max(last, 0.0))
 
 
-def _in_order(
+def _sorted_by_time(
     unit: str, rows: npt.NDArray[np.intp], at: Timestamps, column: str
 ) -> tuple[npt.NDArray[np.intp], Timestamps]:
     order = np.argsort(at, kind="stable")
@@ -314,8 +345,8 @@ def _in_order(
         raise TableError(
             max(first, second),
             column,
-            f"machine {unit} has a row with the same time already, row {min(first, second)} ({len(same)} such pairs in "
-            f"all); keep one of each, or name the columns by --unit and --time if these are other things",
+            f"machine {unit} already has a row with this time, row {min(first, second)} ({len(same)} such pairs in "
+            f"all); keep one row of each pair, or name other columns with --unit and --time",
         )
     return rows, at
 
@@ -325,7 +356,7 @@ def _texts(array: Any) -> list[str]:
 
 
 def _numbers(name: str, array: Any) -> Values | None:
-    """A column's numbers, NaN where there is none; None if it holds text. Raises TableError for a cell in between."""
+    """Returns the numbers of a column, NaN for empty cells; None for a text column. Raises TableError."""
     import pyarrow as pa  # noqa: PLC0415
 
     kind = array.type
@@ -340,7 +371,7 @@ def _numbers(name: str, array: Any) -> Values | None:
         if len(wrong) > _NUMBERS * len(texts):
             return None
         if wrong:
-            raise TableError(wrong[0] + 2, name, f"{texts[wrong[0]][:40]!r} is no number")
+            raise TableError(wrong[0] + 2, name, f"{texts[wrong[0]][:40]!r} is not a number")
         return np.array(numbers, dtype=np.float64)
     values: Values = np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
     infinite = np.flatnonzero(np.isinf(values))
@@ -357,7 +388,7 @@ def _number(text: str) -> float | None:
 
 
 def _failures(array: Any) -> Values:
-    """1 where a row is of a failure: a number from a half on, true, or any word but those for none."""
+    """Returns 1 for each row at a failure, else 0. Numbers from 0.5 on and words not in _NO_FAILURE are failures."""
     return np.array([float(_is_failure(text)) for text in _texts(array)])
 
 
@@ -366,7 +397,7 @@ def _is_failure(text: str) -> bool:
     return number >= 0.5 if number is not None else text.strip().lower() not in _NO_FAILURE
 
 
-def _counts(array: Any) -> bool:
+def _is_counter(array: Any) -> bool:
     import pyarrow as pa  # noqa: PLC0415
 
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
@@ -393,7 +424,7 @@ def _times(array: Any, name: str) -> Timestamps:
 
 
 def _times_of_life(life: Values, rows: npt.NDArray[np.intp], name: str) -> Timestamps:
-    """The times of rows that only a life counter tells. Raises TableError."""
+    """Returns times derived from a life counter, for a table without times. Raises TableError."""
     wrong = np.flatnonzero(~(np.abs(life) < _LIFE_BELOW))
     if len(wrong):
         first = int(wrong[0])
@@ -403,11 +434,11 @@ def _times_of_life(life: Values, rows: npt.NDArray[np.intp], name: str) -> Times
     return at
 
 
-def _sensor(name: str) -> str:
-    """As it stands if a sensor may be called so: readings of it come under this name."""
+def _sensor_name(name: str) -> str:
+    """Returns a column's name as it is if it is a valid sensor name, so that it fits readings; else its slug."""
     return name if sensor_problem(name) is None else _slug(name)
 
 
 def _slug(name: str) -> str:
-    """Small letters, digits and underscores."""
+    """Returns a name in lower case with only letters, digits and underscores."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

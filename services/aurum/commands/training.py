@@ -1,4 +1,4 @@
-"""`aurum train`: a model for each machine type in the data."""
+"""`aurum train`: trains a model for each machine type in the data."""
 
 import sys
 import time
@@ -6,21 +6,32 @@ from dataclasses import replace
 from pathlib import Path
 
 from aurum.commands.progress import progress_bar
-from aurum.commands.training_data import Given, load
+from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.card import ModelCard
 from aurum.prediction.model.model_files import make_champion, write_model
 from aurum.prediction.training.report import REPORT, report
 from aurum.prediction.training.train import TrainingDataError, TrainingOptions, train
 
 
-def train_all(given: Given, out: Path, options: TrainingOptions, *, with_report: bool, activate: bool) -> None:
-    """Trains and saves. Raises HistoryError, TableError, TableRoleError, TrainingDataError.
+def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with_report: bool, activate: bool) -> None:
+    """Trains a model for each machine type and saves it.
 
-    A type that cannot be trained is named at the end; the others are trained all the same.
+    If the data of a type is not suitable, the other types are trained nevertheless.
+
+    Args:
+        given: The training data.
+        out: The folder of the models.
+        options: How to train.
+        with_report: Whether to write a report beside each model.
+        activate: Whether to make each model the champion of its type.
+
+    Raises:
+        HistoryError, TableError, TableRoleError: The data cannot be read.
+        TrainingDataError: The data of some types is not suitable. The message names each of them.
     """
-    histories = load(given)
-    for said in histories.said:
-        print(said, file=sys.stderr)
+    histories = load_histories(given)
+    for note in histories.notes:
+        print(note, file=sys.stderr)
     failed: list[TrainingDataError] = []
     for machine_type, runs in histories.by_type.items():
         started = time.monotonic()
@@ -43,15 +54,15 @@ def train_all(given: Given, out: Path, options: TrainingOptions, *, with_report:
 
 
 def summary(card: ModelCard) -> str:
-    """A model in one sentence."""
+    """Returns the quality of a model in one line."""
     if card.evaluation is None:
-        return f"no failures in {card.data.runs} runs, so it knows what is usual and tells no risk of its own"
+        return f"no failures in {card.data.runs} runs, so the model provides anomaly scores only"
     measured = card.evaluation.metrics
     parts = [f"{card.data.failures} failures"]
     if measured.rul_mae is not None:
-        parts.append(f"RUL within {measured.rul_mae:.3g} {card.unit} on average (up to {card.rul_cap:g})")
+        parts.append(f"RUL mean absolute error {measured.rul_mae:.3g} {card.unit} (cap {card.rul_cap:g})")
     if measured.interval_coverage is not None:
-        parts.append(f"{measured.interval_coverage:.0%} of intervals hold")
+        parts.append(f"interval coverage {measured.interval_coverage:.0%}")
     within = f" within {card.horizon:g} {card.unit}" if card.horizon else ""
-    parts.append(f"risk{within} off by {measured.risk_ece:.1%}")
+    parts.append(f"risk{within} calibration error {measured.risk_ece:.1%}")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The histories that a command was given, whatever form they have."""
+"""Loads the histories that a command is given, in any supported format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,8 +8,8 @@ import numpy as np
 
 from aurum.commands.histories import (
     HistoryError,
-    digest,
-    form_of,
+    describe_files,
+    detect_format,
     from_cmapss,
     from_csv,
     from_plant,
@@ -17,21 +17,32 @@ from aurum.commands.histories import (
     is_long_csv,
 )
 from aurum.commands.importing import CMAPSS_TYPE
-from aurum.commands.tabular_histories import Declared, read_histories
+from aurum.commands.tabular_histories import DeclaredColumns, read_histories
 from aurum.readings.history import AXES, FAULT, Run
 from aurum.readings.tables import TableError
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What a command was told of its data. form: plant, cmapss, csv or store; None to look at the files. left_file: a
-    line a machine with the life left at its last reading, as C-MAPSS has it. sensors: only these; by default all."""
+class DataSelection:
+    """The data that a command is given.
+
+    Attributes:
+        form: The format: plant, cmapss, csv or store; None to detect it from the files.
+        files: The files.
+        types: Machine types, see `load_histories`.
+        run_to_failure: Whether each machine's last reading is its failure.
+        declared: Columns that are named by options.
+        machines: Simulated machines of each type.
+        seed: Seed of the simulation.
+        left_file: A file with the remaining life at each machine's last reading, one number per line, as in C-MAPSS.
+        sensors: The sensors to use; all if empty.
+    """
 
     form: str | None
     files: Sequence[Path]
     types: Sequence[str]
     run_to_failure: bool = False
-    declared: Declared = field(default_factory=Declared)
+    declared: DeclaredColumns = field(default_factory=DeclaredColumns)
     machines: int = 50
     seed: int = 7
     left_file: Path | None = None
@@ -40,78 +51,93 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """by_type: machine type → runs. source: for the card. life: the sensor that counts life, if it was told. said: what
-    was inferred of the data, in words."""
+    """Loaded histories.
+
+    Attributes:
+        by_type: The runs by machine type.
+        source: Where the data comes from, for the model card.
+        life: The sensor that counts life, if an option names it.
+        notes: What was inferred from the data, as text.
+    """
 
     by_type: dict[str, list[Run]]
     source: str
     life: str | None = None
-    said: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
-def load(given: Given) -> Histories:
-    """Raises HistoryError, TableError, TableRoleError."""
-    form = given.form or (form_of(given.files[0]) if given.files else "plant")
+def load_histories(given: DataSelection) -> Histories:
+    """Loads histories. Types select machines of the plant model or a store, and name the machines of other files.
+
+    Raises:
+        HistoryError: The files contain no usable history, or the selection does not fit them.
+        TableError: A row cannot be read.
+        TableRoleError: A column is missing.
+    """
+    form = given.form or (detect_format(given.files[0]) if given.files else "plant")
     only = given.types[0] if given.types else None
     if form in ("cmapss", "csv") and len(given.types) > 1:
-        raise HistoryError("one --machine-type is for all machines of these files")
+        raise HistoryError("give only one --machine-type, since it applies to all machines of these files")
     try:
         match form:
             case "plant":
                 source = f"plant model, {given.machines} machines a type, seed {given.seed}"
-                found = Histories(from_plant(given.types, given.machines, given.seed), source)
+                histories = Histories(from_plant(given.types, given.machines, given.seed), source)
             case "cmapss":
-                found = Histories(from_cmapss(given.files, only or CMAPSS_TYPE), f"C-MAPSS: {digest(given.files)}")
+                histories = Histories(
+                    from_cmapss(given.files, only or CMAPSS_TYPE), f"C-MAPSS: {describe_files(given.files)}"
+                )
             case "store":
                 stored = from_store(given.files, only, given.run_to_failure)
-                found = Histories(stored, f"store: {', '.join(map(str, given.files))}")
+                histories = Histories(stored, f"store: {', '.join(map(str, given.files))}")
             case _:
-                found = _from_table(given, only)
+                histories = _from_table(given, only)
     except TableError as error:
         named = ", ".join(map(str, given.files))
         raise TableError(error.row, error.column, f"{error.description} (in {named})") from error
     if given.left_file:
-        found = replace(found, by_type=_with_lives_left(found.by_type, given.left_file))
+        histories = replace(histories, by_type=_with_remaining_lives(histories.by_type, given.left_file))
     if given.sensors:
-        found = replace(found, by_type=_only(found.by_type, given.sensors, found.life))
-    return found
+        histories = replace(histories, by_type=_select_sensors(histories.by_type, given.sensors, histories.life))
+    return histories
 
 
-def _from_table(given: Given, only: str | None) -> Histories:
-    source = f"table: {digest(given.files)}"
+def _from_table(given: DataSelection, only: str | None) -> Histories:
+    source = f"table: {describe_files(given.files)}"
     if all(is_long_csv(file) for file in given.files):
         if only is None:
-            raise HistoryError("say with --machine-type what machines these are")
+            raise HistoryError("give the type of these machines with --machine-type")
         return Histories({only: from_csv(given.files, only, given.run_to_failure)[only]}, source)
-    by_type, life, said = read_histories(given.files, replace(given.declared, machine_type=only), given.run_to_failure)
-    return Histories(by_type, source, given.declared.life and life, said)
+    by_type, life, notes = read_histories(given.files, replace(given.declared, machine_type=only), given.run_to_failure)
+    return Histories(by_type, source, given.declared.life and life, notes)
 
 
-def _only(by_type: dict[str, list[Run]], sensors: Sequence[str], life: str | None) -> dict[str, list[Run]]:
-    """The runs with these sensors alone, and with what counts life and tells failures."""
-    there = {name for runs in by_type.values() for run in runs for name in run.columns}
-    unknown = [name for name in sensors if name not in there]
+def _select_sensors(by_type: dict[str, list[Run]], sensors: Sequence[str], life: str | None) -> dict[str, list[Run]]:
+    """Returns the runs with only these sensors, and with the columns of life and failures."""
+    available = {name for runs in by_type.values() for run in runs for name in run.columns}
+    unknown = [name for name in sensors if name not in available]
     if unknown:
-        raise HistoryError(f"there is no sensor {unknown[0]!r}; there are {', '.join(sorted(there))}")
-    kept = {*sensors, *AXES, FAULT, life}
+        raise HistoryError(f"there is no sensor {unknown[0]!r}; there are {', '.join(sorted(available))}")
+    kept_columns = {*sensors, *AXES, FAULT, life}
     return {
         machine_type: [
-            replace(run, columns={name: values for name, values in run.columns.items() if name in kept}) for run in runs
+            replace(run, columns={name: values for name, values in run.columns.items() if name in kept_columns})
+            for run in runs
         ]
         for machine_type, runs in by_type.items()
     }
 
 
-def _with_lives_left(by_type: dict[str, list[Run]], file: Path) -> dict[str, list[Run]]:
-    runs = [run for found in by_type.values() for run in found]
+def _with_remaining_lives(by_type: dict[str, list[Run]], file: Path) -> dict[str, list[Run]]:
+    runs = [run for runs_of_type in by_type.values() for run in runs_of_type]
     try:
         left = np.loadtxt(file, ndmin=1)
     except ValueError as error:
-        raise HistoryError(f"{file} is to have one number a line: {error}") from error
+        raise HistoryError(f"{file} must have one number per line: {error}") from error
     if left.shape != (len(runs),):
-        raise HistoryError(f"{file} has {left.size} numbers, and there are {len(runs)} runs; it needs one of each")
+        raise HistoryError(f"{file} has {left.size} numbers for {len(runs)} runs; one number per run is required")
     given = iter(left.tolist())
     return {
-        name: [Run(run.machine_id, True, run.timestamps, run.columns, next(given)) for run in found]
-        for name, found in by_type.items()
+        name: [Run(run.machine_id, True, run.timestamps, run.columns, next(given)) for run in runs_of_type]
+        for name, runs_of_type in by_type.items()
     }

@@ -1,7 +1,7 @@
-"""`aurum up`: the platform of a Procfile on this machine, each process started again if it ends.
+"""`aurum up`: runs the processes of a Procfile on this machine, and restarts each one that ends.
 
-honcho reads the Procfile; its own runner ends everything when one process ends, and here a killed service has to come
-back. Each process logs to its own bounded file below the state directory; the terminal shows what a person needs.
+honcho only parses the Procfile, since its own runner ends everything when one process ends. Each process logs to its
+own bounded file below the state directory.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from aurum.platform_settings import PlatformSettings
 from aurum.prediction.model.model_files import has_current_model
 from aurum_sim.machine_types import MACHINE_TYPES
 
-_POLICIES = "policies.yaml"  # beside the Procfile: the policies, unless a setting names others
+_POLICIES = "policies.yaml"  # the policies beside the Procfile, used unless AURUM_POLICY_FILE is set
 _READY_WITHIN = 60.0  # seconds
-_STOP_WITHIN = 11.0  # seconds; services end by themselves within 10
+_STOP_WITHIN = 11.0  # seconds; services end within 10
 _BACKOFF, _MAX_BACKOFF = 0.3, 10.0  # seconds before a process is started again
 _SETTLED = 30.0  # seconds after which a start counts as a success
 _LOG_BYTES = 10_000_000  # of one log file; one older file is kept
@@ -36,12 +36,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 class UpFailedError(Exception):
-    """The platform could not be started; the message says why and what to do."""
+    """The platform could not be started. The message says why and what to do."""
 
 
 @dataclass(slots=True)
 class _Log:
-    """A bounded log file. Lines that are not JSON are wrapped, so that each line of it is an object."""
+    """A bounded log file. Lines that are not JSON objects are wrapped in one."""
 
     path: Path
     name: str
@@ -65,20 +65,22 @@ class _Log:
 
 
 class Supervisor:
+    """Starts the processes of a Procfile and restarts those that end."""
+
     def __init__(self, settings: PlatformSettings, procfile: Path) -> None:
-        """Raises UpFailedError if the Procfile cannot be read."""
+        """Reads the Procfile. Raises UpFailedError if it cannot be read."""
         self._settings = settings
         self._logs = settings.state_dir / "logs"
         try:
             self._commands: dict[str, str] = dict(parse_procfile(procfile.read_text(encoding="utf-8")).processes)
         except OSError as error:
-            raise UpFailedError(f"{procfile} cannot be read: {error.strerror}; run this where it is") from error
+            raise UpFailedError(f"{procfile} cannot be read: {error.strerror}; run this in its folder") from error
         self._environment = dict(os.environ)
         beside = procfile.absolute().with_name(_POLICIES)
         if settings.policy_file is None and beside.exists():
             self._environment["AURUM_POLICY_FILE"] = str(beside)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
-        self._last_words: dict[str, list[str]] = {}
+        self._last_errors: dict[str, list[str]] = {}
         self._stop = asyncio.Event()
         self._failure: str | None = None
 
@@ -90,22 +92,24 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         self._check_ports()
         self._logs.mkdir(parents=True, exist_ok=True)
-        await self._train()
-        keepers = [asyncio.create_task(self._keep(name, command)) for name, command in self._commands.items()]
+        await self._train_missing_models()
+        keepers = [asyncio.create_task(self._keep_running(name, command)) for name, command in self._commands.items()]
         try:
             if await self._wait_until_ready():
                 url = f"http://{self._settings.api_host}:{self._settings.api_port}/"
-                _say(f"AurumAI runs at {url} (ready in {time.monotonic() - started:.0f} s; logs in {self._logs}/)")
+                _print_status(
+                    f"AurumAI runs at {url} (ready in {time.monotonic() - started:.0f} s; logs in {self._logs}/)"
+                )
             await self._stop.wait()
         finally:
             self._stop.set()
-            await self._end()
+            await self._stop_processes()
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
         if self._failure:
             raise UpFailedError(self._failure)
-        _say("AurumAI has stopped")
+        _print_status("AurumAI has stopped")
 
     def _check_ports(self) -> None:
         for setting, port in self._ports().items():
@@ -120,7 +124,7 @@ class Supervisor:
                     ) from None
 
     def _ports(self) -> dict[str, int]:
-        """The ports that the processes of the Procfile will listen on, by the setting that changes them."""
+        """Returns the ports that the processes will listen on, by the setting that changes each."""
         settings = self._settings
         of_service = {
             "api": ("AURUM_API_PORT", settings.api_port),
@@ -135,14 +139,14 @@ class Supervisor:
             ports[f"admin server of {name}, AURUM_ADMIN_TARGETS"] = int(port or settings.admin_port_of(name))
         return ports
 
-    async def _train(self) -> None:
-        """Trains the models of the simulated machine types that are not there, or of an earlier version."""
+    async def _train_missing_models(self) -> None:
+        """Trains the models of simulated machine types that are missing or of an earlier version."""
         missing = [name for name in MACHINE_TYPES if not has_current_model(self._settings.models_path, name)]
         if not missing:
             return
-        _say(f"Training models for {len(missing)} machine types on simulated histories (once; half a minute)")
+        _print_status(f"Training models for {len(missing)} machine types on simulated histories (once; half a minute)")
         types = [argument for name in missing for argument in ("--machine-type", name)]
-        process = await asyncio.create_subprocess_exec(*_aurum("train"), *types)
+        process = await asyncio.create_subprocess_exec(*_aurum_command("train"), *types)
         waiting = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -151,56 +155,56 @@ class Supervisor:
             process.terminate()
             await waiting
         elif process.returncode != 0:
-            raise UpFailedError("the models could not be trained; the message is above")
+            raise UpFailedError("training the models failed, see the message above")
 
-    async def _keep(self, name: str, command: str) -> None:
-        """Keeps one process running."""
+    async def _keep_running(self, name: str, command: str) -> None:
+        """Starts a process, and restarts it with backoff when it ends. Stops everything if it cannot start."""
         log = _Log(self._logs / f"{name}.log", name)
         backoff = _BACKOFF
         while not self._stop.is_set():
             started = time.monotonic()
             program, *arguments = command.split()
-            executable = [*_aurum(*arguments)] if program == "aurum" else [program, *arguments]
+            executable = [*_aurum_command(*arguments)] if program == "aurum" else [program, *arguments]
             process = await asyncio.create_subprocess_exec(
                 *executable,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the supervisor, which then ends the services in order
+                start_new_session=True,  # so that Ctrl-C reaches only the supervisor, which ends the services
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
                 limit=1_000_000,
                 env=self._environment,
             )
             self._processes[name] = process
-            await self._pump(process, log, name)
+            await self._copy_output(process, log, name)
             code = await process.wait()
             if self._stop.is_set():
                 return
             lived = time.monotonic() - started
             ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             if code == 2 or (code == 1 and lived < _SETTLED and backoff > _BACKOFF):
-                words = self._last_words.get(name) or ["its log says more"]
-                self._failure = f"{name} cannot start: {words[-1]}"
+                errors = self._last_errors.get(name) or ["see its log"]
+                self._failure = f"{name} cannot start: {errors[-1]}"
                 self._stop.set()
                 return
             backoff = _BACKOFF if lived > _SETTLED else min(_MAX_BACKOFF, 2 * backoff)
-            _say(f"{name} {ended}; it is started again")
+            _print_status(f"{name} {ended}; restarting it")
             await asyncio.sleep(backoff)
 
-    async def _pump(self, process: asyncio.subprocess.Process, log: _Log, name: str) -> None:
+    async def _copy_output(self, process: asyncio.subprocess.Process, log: _Log, name: str) -> None:
         if process.stdout is None:
             return
-        words = self._last_words[name] = []
+        errors = self._last_errors[name] = []
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # longer than any line of ours
+            except ValueError:  # the line is longer than the limit
                 continue
             if not line:
                 return
             if line.startswith(b"aurum: "):
-                words.append(line.decode("utf-8", "replace").removeprefix("aurum: ").strip())
-                del words[:-_KEPT_LINES]
+                errors.append(line.decode("utf-8", "replace").removeprefix("aurum: ").strip())
+                del errors[:-_KEPT_LINES]
             log.write(line)
 
     async def _wait_until_ready(self) -> bool:
@@ -217,10 +221,12 @@ class Supervisor:
                 return True
             await asyncio.sleep(0.2)
         if not self._stop.is_set():
-            _say(f"Not ready after {_READY_WITHIN:.0f} s: {', '.join(waiting)}. `make doctor` says more.")
+            _print_status(
+                f"Not ready after {_READY_WITHIN:.0f} s: {', '.join(waiting)}. `make doctor` shows the details."
+            )
         return False
 
-    async def _end(self) -> None:
+    async def _stop_processes(self) -> None:
         running = [process for process in self._processes.values() if process.returncode is None]
         for process in running:
             with contextlib.suppress(ProcessLookupError):
@@ -234,14 +240,14 @@ class Supervisor:
                 await process.wait()
 
 
-def _aurum(*arguments: str) -> tuple[str, ...]:
+def _aurum_command(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "aurum.cli", *arguments)
 
 
 def _die_with_parent() -> None:
-    """Between fork and exec: a supervisor that is killed must not leave its services behind."""
+    """Runs between fork and exec, and makes the kernel end the process when a killed supervisor dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _say(sentence: str) -> None:
+def _print_status(sentence: str) -> None:
     print(sentence, flush=True)

@@ -22,7 +22,7 @@ from aurum.storage.durable_file import write_file
 logger = logging.getLogger(__name__)
 
 _SUFFIX = ".letter"
-_HEAD_BYTES = 65_536
+_MAX_HEADER_BYTES = 65_536
 
 
 class DeadLetterError(Exception):
@@ -31,7 +31,18 @@ class DeadLetterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A refused batch. `request` is the serialized IngestRequest. `refused_at` is in ISO 8601."""
+    """A batch that ingestion refused permanently.
+
+    Attributes:
+        name: The name of the dead letter.
+        refused_at: When it was refused, in ISO 8601.
+        reason: The machine-readable reason of the refusal.
+        message: The description of the refusal.
+        source_id: The source of the batch; empty if unknown.
+        sequence: The sequence of the batch; 0 if unknown.
+        readings: The number of readings; 0 if unknown.
+        request: The serialized IngestRequest.
+    """
 
     name: str
     refused_at: str
@@ -43,38 +54,51 @@ class DeadLetter:
     request: bytes
 
 
-def folder_of(spool: Path) -> Path:
+def dead_letter_folder(spool: Path) -> Path:
     """Returns the folder of a spool's dead letters."""
     return spool / "dead-letters"
 
 
 class DeadLetters:
-    """The dead letters of one gateway. Beyond `max_bytes` the oldest are deleted. All methods block."""
+    """The dead letters of one gateway. All methods block.
+
+    Args:
+        folder: The folder of the files.
+        max_bytes: The total size above which the oldest are deleted.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._looked_at = -1  # modification time of the folder
-        self.look()
+        self._folder_changed_at = -1  # modification time of the folder
+        self.refresh()
 
     def put(self, refused: Refused, request: bytes) -> None:
-        """Stores a dead letter. Raises OSError; the batch is then not stored."""
+        """Stores a dead letter.
+
+        Args:
+            refused: The refusal.
+            request: The serialized IngestRequest.
+
+        Raises:
+            OSError: If it cannot be written. Nothing is then stored.
+        """
         now = datetime.now(UTC)
-        head = {
+        header = {
             "refused_at": now.isoformat(timespec="milliseconds"),
             "reason": refused.reason,
             "message": refused.message,
-            **_described(request),
+            **_describe_request(request),
             "sha256": hashlib.sha256(request).hexdigest(),
         }
         self._folder.mkdir(exist_ok=True)
         target = self._folder / f"{now:%Y%m%dT%H%M%S%f}-{refused.id:012}{_SUFFIX}"
-        write_file(target, json.dumps(head).encode() + b"\n" + request)
+        write_file(target, json.dumps(header).encode() + b"\n" + request)
         metrics.edge_dead_letters_total.labels(bounded("dead_letter_reason", refused.reason)).inc()
-        self.look()
+        self.refresh()
 
-    def take_over(self, refused: Path) -> None:
-        """Converts the refused batches of an earlier version, which stored a batch and its reason as two files."""
+    def import_refused_batches(self, refused: Path) -> None:
+        """Imports the refused batches of an earlier version, which stored a batch and its reason as two files."""
         for path in sorted(refused.glob("*.batch")):
             reason = path.with_suffix(".txt")
             message = reason.read_text(errors="replace").strip() if reason.exists() else ""
@@ -83,10 +107,10 @@ class DeadLetters:
             path.unlink()
             reason.unlink(missing_ok=True)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Updates the gauges, and deletes the oldest letters beyond `max_bytes`. At least one letter is kept."""
         changed_at = self._folder.stat().st_mtime_ns if self._folder.exists() else 0
-        if changed_at == self._looked_at:
+        if changed_at == self._folder_changed_at:
             return
         sizes = {path: path.stat().st_size for path in _files(self._folder)}
         total = sum(sizes.values())
@@ -97,11 +121,11 @@ class DeadLetters:
             total -= sizes.pop(path)
             metrics.edge_spool_dropped_total.labels("dead_letters_full").inc()
             logger.error(
-                "dead letter %s is deleted: there are more than %d bytes of them (AURUM_EDGE_DEAD_LETTER_MAX_BYTES)",
+                "dead letter %s is deleted, because they exceed %d bytes (AURUM_EDGE_DEAD_LETTER_MAX_BYTES)",
                 path.name,
                 self._max_bytes,
             )
-        self._looked_at = self._folder.stat().st_mtime_ns if self._folder.exists() else 0
+        self._folder_changed_at = self._folder.stat().st_mtime_ns if self._folder.exists() else 0
         metrics.edge_dead_letters_waiting.set(len(sizes))
         metrics.edge_dead_letter_bytes.set(total)
 
@@ -116,11 +140,11 @@ def read(folder: Path, name: str) -> DeadLetter:
     path = folder / f"{name}{_SUFFIX}"
     try:
         head, _, request = path.read_bytes().partition(b"\n")
-        said = json.loads(head[:_HEAD_BYTES])
-        if hashlib.sha256(request).hexdigest() != said.pop("sha256"):
-            raise DeadLetterError(f"{path} is damaged: its checksum is wrong")
-        known = {field: said[field] for field in DeadLetter.__slots__ if field in said}
-        return DeadLetter(name=name, request=request, **known)
+        header = json.loads(head[:_MAX_HEADER_BYTES])
+        if hashlib.sha256(request).hexdigest() != header.pop("sha256"):
+            raise DeadLetterError(f"{path} is damaged: the checksum does not match")
+        fields = {name: header[name] for name in DeadLetter.__slots__ if name in header}
+        return DeadLetter(name=name, request=request, **fields)
     except OSError as error:
         raise DeadLetterError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -139,7 +163,7 @@ def _files(folder: Path) -> Iterator[Path]:
     return folder.glob(f"*{_SUFFIX}")
 
 
-def _described(request: bytes) -> dict[str, str | int]:
+def _describe_request(request: bytes) -> dict[str, str | int]:
     """Returns the source, sequence and number of readings of a request, as far as they can be read."""
     try:
         batch = decode(parse_request(request).batch, now=2**62)

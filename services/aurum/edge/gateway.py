@@ -21,18 +21,18 @@ from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.tracing import traceparent
 from aurum.security.rpc_authorizer import (
-    as_callers,
-    as_told,
     may_see_machine,
-    registrant,
     require_machines,
     require_subject,
+    required_owner,
     rpc_authorizer,
+    with_caller_as_owner,
+    without_hidden_readings,
 )
 from aurum.security.source_limits import SourceLimits
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
-_ENVELOPE = 4096  # bytes that forwarding may add to a batch: its owner, its trace, the enclosing message
+_ENVELOPE_BYTES = 4096  # bytes that forwarding may add to a batch: its owner, its trace, the enclosing message
 
 
 class EdgeServicer(BatchServicer):
@@ -41,7 +41,7 @@ class EdgeServicer(BatchServicer):
     def __init__(self, spool: Spool, upstream: Dependency, sources: SourceLimits, max_message_bytes: int) -> None:
         """Creates the servicer. `max_message_bytes` is the largest message that ingestion accepts."""
         super().__init__()
-        self._max_batch_bytes = max_message_bytes - _ENVELOPE
+        self._max_batch_bytes = max_message_bytes - _ENVELOPE_BYTES
         self._spool = spool
         self._upstream = upstream
         self._sources = sources
@@ -50,34 +50,38 @@ class EdgeServicer(BatchServicer):
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
     ) -> ingestion_pb2.RegisterMachineResponse:
+        """Registers a machine of the caller at ingestion."""
         require_machines([request.machine_id])
-        request.owner = registrant(request.owner)
+        request.owner = required_owner(request.owner)
         idempotent = bool(request.request_id)
         response = await self._upstream.unary(self._stub.RegisterMachine, request, idempotent=idempotent)
-        return ingestion_pb2.RegisterMachineResponse(machine=as_told(response.machine))
+        return ingestion_pb2.RegisterMachineResponse(machine=without_hidden_readings(response.machine))
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
+        """Returns a machine of the caller from ingestion."""
         require_machines([request.machine_id])
         return await self._upstream.unary(self._stub.GetMachine, request)
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
     ) -> ingestion_pb2.ListMachinesResponse:
+        """Lists the machines that the caller may see."""
         while True:
             response = await self._upstream.unary(self._stub.ListMachines, request)
-            seen = _seen(response.machines)
-            if seen or not response.next_page_token:
+            visible = _visible(response.machines)
+            if visible or not response.next_page_token:
                 break
             request.page_token = response.next_page_token  # an empty page would reveal that other machines exist
         # The token of a page is its last machine id, so the next page starts after the last visible machine
-        token = seen[-1].machine_id if seen and response.next_page_token else ""
-        return ingestion_pb2.ListMachinesResponse(machines=seen, next_page_token=token)
+        token = visible[-1].machine_id if visible and response.next_page_token else ""
+        return ingestion_pb2.ListMachinesResponse(machines=visible, next_page_token=token)
 
     async def RecordEvents(  # noqa: N802
         self, request: ingestion_pb2.RecordEventsRequest, context: Any
     ) -> ingestion_pb2.RecordEventsResponse:
+        """Records events about machines of the caller at ingestion."""
         for event in request.events:
             require_subject(event.machine_id)
         return await self._upstream.unary(self._stub.RecordEvents, request)
@@ -85,12 +89,14 @@ class EdgeServicer(BatchServicer):
     async def ListEvents(  # noqa: N802
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
+        """Lists events about a machine of the caller."""
         require_subject(request.machine_id)
         return await self._upstream.unary(self._stub.ListEvents, request)
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.QueryResponse]:
+        """Yields readings of machines of the caller from ingestion."""
         require_machines(request.machine_ids)
         for response in await self._upstream.stream(self._stub.Query, request):
             yield response
@@ -98,14 +104,15 @@ class EdgeServicer(BatchServicer):
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
+        """Yields changes of the machines that the caller may see, until the call ends."""
         require_machines(request.machine_ids)
         await context.send_initial_metadata(TAKEN_UP)
-        first = True
+        is_first = True
         async for response in self._upstream.endless(self._stub.Watch, request):
-            seen = _seen(response.machines)
-            if seen or first:  # an empty one later would reveal that other machines have changed
-                yield ingestion_pb2.WatchResponse(machines=seen)
-            first = False
+            visible = _visible(response.machines)
+            if visible or is_first:  # an empty one later would reveal that other machines have changed
+                yield ingestion_pb2.WatchResponse(machines=visible)
+            is_first = False
 
     async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
         """Checks and spools a batch. The returned awaitable completes when the batch is durable."""
@@ -113,23 +120,23 @@ class EdgeServicer(BatchServicer):
         try:
             if len(data) > self._max_batch_bytes:
                 raise InvalidArgumentError.of(
-                    field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be passed on to ingestion"
+                    field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be forwarded to ingestion"
                 )
-            batch = as_callers(decode(data, field=field))
+            batch = with_caller_as_owner(decode(data, field=field))
             await self._sources.admit(batch, wait=wait)
             writing = await self._spool.put(batch, traceparent(), wait=wait)
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
             raise
-        return asyncio.shield(asyncio.ensure_future(_measured(writing, transport, started)))
+        return asyncio.shield(asyncio.ensure_future(_track_write(writing, transport, started)))
 
 
-def _seen(machines: Iterable[ingestion_pb2.Machine]) -> list[ingestion_pb2.Machine]:
+def _visible(machines: Iterable[ingestion_pb2.Machine]) -> list[ingestion_pb2.Machine]:
     """Returns the machines that the caller may see. Ingestion answers the gateway, which may see all."""
     return [machine for machine in machines if may_see_machine(machine.machine_id)]
 
 
-async def _measured(writing: Awaitable[Written], transport: str, started: float) -> Written:
+async def _track_write(writing: Awaitable[Written], transport: str, started: float) -> Written:
     written = await writing
     metrics.track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
     return written
@@ -141,7 +148,7 @@ async def gateway(
 ) -> AsyncGenerator[EdgeServicer]:
     """Runs a gateway during the block: its spool, its uplinks, its gRPC server and its inputs."""
     settings = service.settings
-    spool = await asyncio.to_thread(Spool, _options(settings))
+    spool = await asyncio.to_thread(Spool, _spool_options(settings))
     await spool.start()
     try:
         upstream = service.dependency("ingestion", upstream_target or settings.uplink_target)
@@ -151,14 +158,14 @@ async def gateway(
         service.health.add_check("spool", spool.problem)
         limits = SourceLimits(settings)
         if inputs is not None:
-            listening = start_inputs(inputs, service, spool, limits)
-            service.describe("inputs", listening.state)
+            supervisor = start_inputs(inputs, service, spool, limits)
+            service.describe("inputs", supervisor.state)
         servicer = EdgeServicer(spool, upstream, limits, settings.rpc_max_message_bytes)
         service.health.on_change(lambda serving: None if serving else servicer.stop())
-        work = [
+        tasks = [
             *(service.spawn(lane.run(), f"uplink-{name}") for name, lane in lanes.items()),
-            service.spawn(spool.expire(), "spool-expiry"),
-            service.spawn(spool.observe(), "spool-gauges"),
+            service.spawn(spool.run_expiry(), "spool-expiry"),
+            service.spawn(spool.run_maintenance(), "spool-gauges"),
         ]
         try:
             async with service.rpc_server(
@@ -171,14 +178,14 @@ async def gateway(
             ):
                 yield servicer
         finally:
-            for task in work:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await spool.close()
 
 
-def _options(settings: EdgeSettings) -> SpoolOptions:
+def _spool_options(settings: EdgeSettings) -> SpoolOptions:
     return SpoolOptions(
         settings.spool_path,
         max_bytes=settings.edge_spool_max_bytes,

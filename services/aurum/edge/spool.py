@@ -19,14 +19,14 @@ from pathlib import Path
 import zstandard
 
 from aurum.edge import metrics
-from aurum.edge.dead_letters import DeadLetters, folder_of
+from aurum.edge.dead_letters import DeadLetters, dead_letter_folder
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.edge.token_bucket import TokenBucket
 from aurum.readings.batch import Batch
 from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
 from aurum.readings.transport.refusals import Refused
-from aurum.readings.transport.uplink import Arrivals, Waiting
+from aurum.readings.transport.uplink import ArrivalSignal, QueuedBatch
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage import sequence_ranges
 from aurum.storage.folder_lock import FolderLock
@@ -40,18 +40,18 @@ from aurum.v1 import columns_pb2
 logger = logging.getLogger(__name__)
 
 _QUEUE_BYTES = 32_000_000  # bytes of batches that may wait for the log thread
-_SOURCES = 10_000  # sources whose sequences are remembered to recognise duplicates
-_LIVE = 2.0  # seconds; a batch that could not be sent within this time moves to the backlog
-_GIVE_WAY = 0.5  # seconds; the backlog waits while the oldest batch of the live lane is older than this
-_MOST_LIVE = 20_000  # batches in the live lane; above it, each arrival checks whether they are late
-_MOST_RANGES = 1000  # ranges of acknowledged ids; with more, no further batches are left to the backlog
-_MOST_ID = 2**62  # greatest id of a batch
-_EXPIRE_EVERY = 60.0  # seconds
-_SAVE_CLOCK_EVERY = 10.0  # seconds
+_MAX_SOURCES = 10_000  # sources whose sequences are remembered to recognise duplicates
+_LIVE_SECONDS = 2.0  # seconds; a batch that could not be sent within this time moves to the backlog
+_MAX_LIVE_LAG = 0.5  # seconds; the backlog waits while the oldest live batch is older than this
+_MAX_LIVE = 20_000  # batches in the live lane; above it, each arrival checks whether they are late
+_MAX_RANGES = 1000  # ranges of acknowledged ids; above it, no further batches move to the backlog
+_MAX_ID = 2**62  # greatest id of a batch
+_EXPIRE_INTERVAL = 60.0  # seconds
+_SAVE_CLOCK_INTERVAL = 10.0  # seconds
 _SAMPLES, _SAMPLE_SECONDS = 61, 1.0  # the last minute, for seconds_until_full
 _PLAIN, _ZSTD = b"\0", b"\1"
 _NEW = -1  # stands in for the id of a batch that has not been written yet
-_COMPRESS_FROM = 256  # bytes
+_COMPRESS_MIN_BYTES = 256  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,13 @@ class SpoolOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Put:
+class _PendingBatch:
     batch: Batch
     traceparent: str
 
 
 @dataclass(slots=True)
-class _Source:
+class _SourceState:
     """A source: the caller that owns it, and the sequences that have arrived."""
 
     owner: str
@@ -111,7 +111,7 @@ class Spool:
         """
         self._options = options
         self._clock = clock
-        self._owned = FolderLock(options.folder)
+        self._folder_lock = FolderLock(options.folder)
         # A file is deleted only when all of its batches are acknowledged, so the spool needs several files
         file_bytes = max(65_536, min(16_000_000, options.max_bytes // 8))
         self._log = WriteAheadLog(
@@ -121,41 +121,47 @@ class Spool:
         sequence_ranges.record(self._acked, 0, self._log.first_id - 1)
         if self._log.next_id <= self._acked[-1][1]:
             self._log.next_id = self._acked[-1][1] + 1
-        self._saved = self._acked[:]
+        self._saved_acked = self._acked[:]
         newest = self._log.read(self._log.next_id - 2, 1)
         self._age_clock = SpoolClock(options.folder / "clock.json", newest[-1].at_us if newest else 0, uptime)
         self._clock_saved_at = clock()
         self._waiting = self._log.next_id - sum(last - first + 1 for first, last in self._acked)
-        self._split = self._log.next_id - 1 if options.live_first else 0  # ids up to this one belong to the backlog
+        self._backlog_through = (
+            self._log.next_id - 1 if options.live_first else 0
+        )  # ids up to this one belong to the backlog
         # Unacknowledged batches of the live lane: id and monotonic time of arrival
-        self._newest: collections.deque[tuple[int, float]] = collections.deque()
+        self._live_batches: collections.deque[tuple[int, float]] = collections.deque()
         self._queued_bytes = 0
-        self._sources: collections.OrderedDict[str, _Source] = collections.OrderedDict()
-        self._letters = DeadLetters(folder_of(options.folder), options.dead_letter_bytes)
-        self._letters.take_over(options.folder / "refused")
-        self._unkept: dict[int, Refused] = {}  # refused permanently, but the dead letter could not be written yet
+        self._sources: collections.OrderedDict[str, _SourceState] = collections.OrderedDict()
+        self._dead_letters = DeadLetters(dead_letter_folder(options.folder), options.dead_letter_bytes)
+        self._dead_letters.import_refused_batches(options.folder / "refused")
+        self._unwritten_letters: dict[
+            int, Refused
+        ] = {}  # refused permanently, but the dead letter could not be written yet
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._decompressor = zstandard.ZstdDecompressor()
-        self._bucket = TokenBucket(options.drain_bytes, options.drain_bytes, clock)
+        self._drain_bucket = TokenBucket(options.drain_bytes, options.drain_bytes, clock)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._writer: GroupCommit[_Put, int] | None = None
-        self._room = asyncio.Event()
+        self._writer: GroupCommit[_PendingBatch, int] | None = None
+        self._space_freed = asyncio.Event()
         self._samples: collections.deque[tuple[float, int]] = collections.deque(maxlen=_SAMPLES)
         self.live = Lane(self, live=True)
         self.backlog = Lane(self, live=False)
-        self._measure()
+        self._update_gauges()
 
     async def start(self) -> None:
+        """Starts the thread that writes the log. Must be called before batches are put or sent."""
         self._writer = GroupCommit("spool-log", self._append, _QUEUE_BYTES)
 
     async def close(self) -> None:
+        """Writes what is queued, saves the state, and releases the folder."""
         if self._writer:
-            await self._started.call(self._save)
-            await self._started.call(self._save_clock)
+            await self._running_writer.call(self._save_acked)
+            await self._running_writer.call(self._save_clock)
             await self._writer.close()
         self._reader.shutdown(wait=True)
         self._log.close()
-        self._owned.close()
+        self._folder_lock.close()
 
     @property
     def folder(self) -> Path:
@@ -168,6 +174,7 @@ class Spool:
         return self._options.max_bytes
 
     def problem(self) -> str | None:
+        """Returns why the spool cannot be written, or None."""
         return self._log.problem if self._writer else "is not started"
 
     @property
@@ -177,6 +184,7 @@ class Spool:
 
     @property
     def bytes_on_disk(self) -> int:
+        """The size of the log files."""
         return self._log.bytes_on_disk
 
     async def put(self, batch: Batch, traceparent: str, *, wait: bool) -> Awaitable[Written]:
@@ -193,7 +201,9 @@ class Spool:
         """
         size = len(batch.data) + OVERHEAD
         if size > self._options.max_bytes:
-            raise InvalidArgumentError.of("batch", f"has {size} bytes, and the whole spool {self._options.max_bytes}")
+            raise InvalidArgumentError.of(
+                "batch", f"has {size} bytes; the spool holds at most {self._options.max_bytes}"
+            )
         while self._log.bytes_on_disk + self._queued_bytes + size > self._options.max_bytes:
             if self._options.drop_oldest and await self._drop_oldest():
                 continue
@@ -205,48 +215,48 @@ class Spool:
                     reason="SPOOL_FULL",
                     retry_after=1.0,
                 )
-            self._room.clear()
-            await self._room.wait()
+            self._space_freed.clear()
+            await self._space_freed.wait()
         self._queued_bytes += size  # reserved now, so that concurrent calls do not overfill the spool
         try:
-            writing = await self._started.submit(_Put(batch, traceparent), size, wait=wait)
+            writing = await self._running_writer.submit(_PendingBatch(batch, traceparent), size, wait=wait)
         except BaseException:
             self._queued_bytes -= size
             raise
-        return asyncio.ensure_future(self._finish(batch, size, writing))
+        return asyncio.ensure_future(self._await_written(batch, size, writing))
 
-    async def expire(self) -> None:
+    async def run_expiry(self) -> None:
         """Drops batches that are too old, periodically until cancelled."""
         while True:
-            await self.give_up_old()
-            await asyncio.sleep(_EXPIRE_EVERY)
+            await self.drop_expired()
+            await asyncio.sleep(_EXPIRE_INTERVAL)
 
-    async def give_up_old(self) -> None:
+    async def drop_expired(self) -> None:
         """Drops batches that are older than `max_age` by the spool's own clock."""
         before = self._age_clock.now_us() - int(self._options.max_age * 1e6)
         while records := await self._read(self._done_through, READ_BYTES):
             old = [record.id for record in records if record.at_us < before]
-            given_up = self._drop(old, "expired")
-            if given_up:
-                logger.error("%d batches were older than %.0f s and are given up", given_up, self._options.max_age)
-            if len(old) < len(records) or not given_up:
+            dropped = self._drop(old, "expired")
+            if dropped:
+                logger.error("dropped %d batches that were older than %.0f s", dropped, self._options.max_age)
+            if len(old) < len(records) or not dropped:
                 break
             await self._trim()
 
-    async def observe(self) -> None:
-        """Updates the gauges and saves the acknowledgements and the clock, once per second until cancelled."""
+    async def run_maintenance(self) -> None:
+        """Updates the gauges, retries dead letters, and saves the state, once per second until cancelled."""
         while True:
-            await asyncio.to_thread(self._log.look)
-            await self.keep_refused()
-            self._measure()
+            await asyncio.to_thread(self._log.check_space)
+            await self.retry_dead_letters()
+            self._update_gauges()
             oldest = await self._read(self._done_through, 1) if self._waiting else []
             age = max(0.0, (self._age_clock.now_us() - oldest[0].at_us) / 1e6) if oldest else 0.0
             metrics.edge_spool_oldest_age_seconds.set(age)
-            if self._acked != self._saved:
-                await self._started.call(self._save)
-            if self._clock() - self._clock_saved_at >= _SAVE_CLOCK_EVERY:
+            if self._acked != self._saved_acked:
+                await self._running_writer.call(self._save_acked)
+            if self._clock() - self._clock_saved_at >= _SAVE_CLOCK_INTERVAL:
                 self._clock_saved_at = self._clock()
-                await self._started.call(self._save_clock)
+                await self._running_writer.call(self._save_clock)
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def seconds_until_full(self) -> float:
@@ -262,58 +272,60 @@ class Spool:
 
     # For the lanes
 
-    async def next_live(self, last: int, most: int) -> list[Waiting]:
-        """Returns up to `most` batches of the live lane that follow the id `last`."""
-        self._leave_behind()
-        return await self._next(max(last, self._split, self._done_through), self._log.next_id - 1, most)
+    async def next_live(self, last: int, max_batches: int) -> list[QueuedBatch]:
+        """Returns up to `max_batches` batches of the live lane that follow the id `last`."""
+        self._move_live_to_backlog()
+        return await self._read_waiting(
+            max(last, self._backlog_through, self._done_through), self._log.next_id - 1, max_batches
+        )
 
-    async def next_of_backlog(self, last: int, most: int) -> list[Waiting]:
-        """Returns up to `most` batches of the backlog that follow the id `last`.
+    async def next_of_backlog(self, last: int, max_batches: int) -> list[QueuedBatch]:
+        """Returns up to `max_batches` batches of the backlog that follow the id `last`.
 
         Waits while the live lane is behind, and as long as the drain rate requires.
         """
-        while self._newest and self._clock() - self._newest[0][1] > _GIVE_WAY and self._split:
-            self._leave_behind()
+        while self._live_batches and self._clock() - self._live_batches[0][1] > _MAX_LIVE_LAG and self._backlog_through:
+            self._move_live_to_backlog()
             await asyncio.sleep(0.02)
-        found = await self._next(max(last, self._done_through), self._split, most)
-        await self._bucket.take(sum(len(waiting.data) for waiting in found))
-        return found
+        batches = await self._read_waiting(max(last, self._done_through), self._backlog_through, max_batches)
+        await self._drain_bucket.take(sum(len(batch.data) for batch in batches))
+        return batches
 
-    def waiting_in(self, *, live: bool) -> int:
-        """Returns how many batches wait in a lane."""
-        in_live = len(self._newest) if self._options.live_first else self._waiting
+    def batches_in(self, *, live: bool) -> int:
+        """Returns the number of batches that wait in a lane."""
+        in_live = len(self._live_batches) if self._options.live_first else self._waiting
         return in_live if live else self._waiting - in_live
 
-    async def forwarded(self, ids: Sequence[int]) -> None:
+    async def acknowledge(self, ids: Sequence[int]) -> None:
         """Removes batches that ingestion has acknowledged."""
-        metrics.edge_spool_forwarded_total.inc(self._forget(ids))
+        metrics.edge_spool_forwarded_total.inc(self._mark_done(ids))
         await self._trim()
 
-    async def refused(self, refused: Refused) -> None:
+    async def set_aside(self, refused: Refused) -> None:
         """Writes a dead letter for a batch that ingestion refuses permanently or that cannot be unpacked.
 
-        If the dead letter cannot be written, the batch stays in the spool, is not sent, and `observe` tries again.
+        If the dead letter cannot be written, the batch stays in the spool, unsent. `run_maintenance` tries again.
         """
         if sequence_ranges.contains(self._acked, refused.id):
             return
         record = next((record for record in await self._read(refused.id - 1, 1) if record.id == refused.id), None)
         if record is not None:
-            request = self._unpacked(record.payload) or record.payload
-            if not await self._started.call(lambda: self._keep(refused, request)):
-                self._unkept[refused.id] = refused
+            request = self._unpack(record.payload) or record.payload
+            if not await self._running_writer.call(lambda: self._write_dead_letter(refused, request)):
+                self._unwritten_letters[refused.id] = refused
                 return
-        self._unkept.pop(refused.id, None)
+        self._unwritten_letters.pop(refused.id, None)
         self._drop([refused.id], "invalid")
         await self._trim()
 
-    async def keep_refused(self) -> None:
-        """Updates the dead letters, and writes those that could not be written when their batches were refused."""
-        await self._started.call(self._letters.look)
-        for refused in list(self._unkept.values()):
-            await self.refused(refused)
+    async def retry_dead_letters(self) -> None:
+        """Refreshes the dead letters, and writes those that could not be written when their batches were refused."""
+        await self._running_writer.call(self._dead_letters.refresh)
+        for refused in list(self._unwritten_letters.values()):
+            await self.set_aside(refused)
 
     @property
-    def _started(self) -> GroupCommit[_Put, int]:
+    def _running_writer(self) -> GroupCommit[_PendingBatch, int]:
         if self._writer is None:
             raise UnavailableError("the spool is not started")
         return self._writer
@@ -323,69 +335,71 @@ class Spool:
         """The id up to which all batches are acknowledged or dropped."""
         return self._acked[0][1]
 
-    async def _read(self, after: int, max_bytes: int, most: int = 1000) -> list[Record]:
-        return await asyncio.get_running_loop().run_in_executor(self._reader, self._log.read, after, max_bytes, most)
+    async def _read(self, after: int, max_bytes: int, max_records: int = 1000) -> list[Record]:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._reader, self._log.read, after, max_bytes, max_records
+        )
 
-    async def _next(self, after: int, through: int, most: int) -> list[Waiting]:
+    async def _read_waiting(self, after: int, through: int, max_batches: int) -> list[QueuedBatch]:
         """Returns unacknowledged batches with ids in (after, through]."""
         while after < through:
-            records = [record for record in await self._read(after, READ_BYTES, most) if record.id <= through]
+            records = [record for record in await self._read(after, READ_BYTES, max_batches) if record.id <= through]
             last = records[-1].id if records else through
             ends = [after, *(record.id for record in records), last + 1]
-            lost = sum(self._drop_all(range(end + 1, start), "damaged") for end, start in itertools.pairwise(ends))
+            lost = sum(self._drop_range(range(end + 1, start), "damaged") for end, start in itertools.pairwise(ends))
             if lost:
-                logger.error("%d batches of the spool are damaged and lost", lost)
-            found = []
+                logger.error("%d batches of the spool are damaged and were dropped", lost)
+            batches = []
             for record in records:
-                if sequence_ranges.contains(self._acked, record.id) or record.id in self._unkept:
+                if sequence_ranges.contains(self._acked, record.id) or record.id in self._unwritten_letters:
                     continue
-                request = self._unpacked(record.payload)
+                request = self._unpack(record.payload)
                 if request is None:
-                    await self.refused(Refused(record.id, "UNREADABLE", "its record in the spool cannot be unpacked"))
+                    await self.set_aside(Refused(record.id, "UNREADABLE", "the record in the spool cannot be unpacked"))
                 else:
-                    found.append(Waiting(record.id, request))
-            if found:
-                return found
+                    batches.append(QueuedBatch(record.id, request))
+            if batches:
+                return batches
             after = last
         return []
 
-    def _leave_behind(self) -> None:
+    def _move_live_to_backlog(self) -> None:
         """Moves the live lane's batches to the backlog if the oldest could not be sent in time."""
-        late = self._newest and self._clock() - self._newest[0][1] > _LIVE
-        if self._options.live_first and late and len(self._acked) < _MOST_RANGES:
-            self._split = self._newest[-1][0]
-            self._newest.clear()
-            self.backlog.arrivals.note()
+        late = self._live_batches and self._clock() - self._live_batches[0][1] > _LIVE_SECONDS
+        if self._options.live_first and late and len(self._acked) < _MAX_RANGES:
+            self._backlog_through = self._live_batches[-1][0]
+            self._live_batches.clear()
+            self.backlog.arrival_signal.notify()
 
-    def _forget(self, ids: Sequence[int]) -> int:
-        forgotten = 0
+    def _mark_done(self, ids: Sequence[int]) -> int:
+        newly_done = 0
         for id_ in ids:
             if not sequence_ranges.contains(self._acked, id_):
                 sequence_ranges.record(self._acked, id_)
-                forgotten += 1
-        self._count_out(forgotten)
-        return forgotten
+                newly_done += 1
+        self._count_done(newly_done)
+        return newly_done
 
-    def _count_out(self, forgotten: int) -> None:
-        self._waiting -= forgotten
-        while self._newest and sequence_ranges.contains(self._acked, self._newest[0][0]):
-            self._newest.popleft()
+    def _count_done(self, newly_done: int) -> None:
+        self._waiting -= newly_done
+        while self._live_batches and sequence_ranges.contains(self._acked, self._live_batches[0][0]):
+            self._live_batches.popleft()
 
     def _drop(self, ids: Sequence[int], reason: str) -> int:
-        dropped = self._forget(ids)
+        dropped = self._mark_done(ids)
         metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
         return dropped
 
-    def _drop_all(self, ids: range, reason: str) -> int:
-        """As `_drop`, for a range of ids, in time that does not depend on the length of the range."""
+    def _drop_range(self, ids: range, reason: str) -> int:
+        """Drops a range of ids, in time that does not depend on its length. Returns how many were dropped."""
         if not ids:
             return 0
         first, last = ids.start, ids.stop - 1
-        known = sum(max(0, min(end, last) - max(start, first) + 1) for start, end in self._acked)
-        dropped = len(ids) - known
+        already_done = sum(max(0, min(end, last) - max(start, first) + 1) for start, end in self._acked)
+        dropped = len(ids) - already_done
         if dropped:
             sequence_ranges.record(self._acked, first, last)
-            self._count_out(dropped)
+            self._count_done(dropped)
             metrics.edge_spool_dropped_total.labels(reason).inc(dropped)
         return dropped
 
@@ -394,19 +408,19 @@ class Spool:
         oldest = self._log.oldest_file()
         if oldest is None:
             return False
-        if dropped := self._drop_all(oldest, "full"):
-            logger.error("the spool is full: %d of its oldest batches are given up", dropped)
+        if dropped := self._drop_range(oldest, "full"):
+            logger.error("the spool is full: dropped its %d oldest batches", dropped)
         await self._trim()
         return True
 
     async def _trim(self) -> None:
         through = self._done_through
         if self._log.can_trim(through):
-            await self._started.call(lambda: self._log.trim(through))
-            self._room.set()
-        self._measure_size()
+            await self._running_writer.call(lambda: self._log.trim(through))
+            self._space_freed.set()
+        self._update_size_gauges()
 
-    async def _finish(self, batch: Batch, size: int, writing: Awaitable[int]) -> Written:
+    async def _await_written(self, batch: Batch, size: int, writing: Awaitable[int]) -> Written:
         try:
             id_ = await writing
         finally:
@@ -414,76 +428,78 @@ class Spool:
         if not id_:
             return Written(0, batch.readings)
         self._waiting += 1
-        if self._options.live_first and id_ > self._split:
-            self._newest.append((id_, self._clock()))
-            if len(self._newest) > _MOST_LIVE:
-                self._leave_behind()
+        if self._options.live_first and id_ > self._backlog_through:
+            self._live_batches.append((id_, self._clock()))
+            if len(self._live_batches) > _MAX_LIVE:
+                self._move_live_to_backlog()
         metrics.edge_spool_accepted_total.inc()
-        self.live.arrivals.note()
-        self._measure_size()
+        self.live.arrival_signal.notify()
+        self._update_size_gauges()
         return Written(batch.readings, 0)
 
     @property
     def _waiting_bytes(self) -> int:
-        """The approximate size of unacknowledged batches. Acknowledged ones stay on disk until their whole file is."""
+        """The approximate size of unacknowledged batches. The log also has others, until their whole file is done."""
         records = max(1, self._log.next_id - self._log.first_id)
         return self._log.bytes_on_disk * self._waiting // records
 
-    def _measure_size(self) -> None:
+    def _update_size_gauges(self) -> None:
         metrics.edge_spool_bytes.set(self._waiting_bytes)
         metrics.edge_spool_limit_bytes.set(self._options.max_bytes)
         metrics.edge_spool_disk_bytes.set(self._log.bytes_on_disk)
         metrics.edge_spool_batches.set(self._waiting)
 
-    def _measure(self) -> None:
-        self._measure_size()
+    def _update_gauges(self) -> None:
+        self._update_size_gauges()
         self._samples.append((self._clock(), self._waiting_bytes))
         metrics.edge_spool_seconds_until_full.set(self.seconds_until_full())
-        metrics.edge_spool_live_lag_seconds.set(self._clock() - self._newest[0][1] if self._newest else 0.0)
+        metrics.edge_spool_live_lag_seconds.set(self._clock() - self._live_batches[0][1] if self._live_batches else 0.0)
 
     # On the thread of the log
 
-    def _append(self, puts: list[_Put]) -> list[int | AurumError]:
+    def _append(self, pending_batches: list[_PendingBatch]) -> list[int | AurumError]:
         """Writes a group of batches.
 
         Returns for each batch its id, 0 if it is a duplicate, or the error that refuses it.
         """
-        fresh: dict[tuple[str, int], _Put] = {}
+        new_batches: dict[tuple[str, int], _PendingBatch] = {}
         outcomes: list[int | AurumError] = []
-        for put in puts:
-            batch = put.batch
+        for pending in pending_batches:
+            batch = pending.batch
             key = (batch.source_id, batch.sequence)
-            source = self._source(batch.source_id)
+            source = self._touch_source(batch.source_id)
             try:
                 source.owner = owner_after(source.owner, batch.owner, batch.source_id)
             except AurumError as error:
                 outcomes.append(error)
                 continue
-            new = key not in fresh and not sequence_ranges.contains(source.ranges, batch.sequence)
-            if new:
-                fresh[key] = put
-            outcomes.append(_NEW if new else 0)
-        payloads = [self._packed(put) for put in fresh.values()]
+            is_new = key not in new_batches and not sequence_ranges.contains(source.ranges, batch.sequence)
+            if is_new:
+                new_batches[key] = pending
+            outcomes.append(_NEW if is_new else 0)
+        payloads = [self._pack(pending) for pending in new_batches.values()]
         ids = iter(self._log.write(payloads, self._age_clock.now_us()) if payloads else ())
-        for source_id, sequence in fresh:
-            sequence_ranges.record(self._source(source_id).ranges, sequence)
+        for source_id, sequence in new_batches:
+            sequence_ranges.record(self._touch_source(source_id).ranges, sequence)
         return [next(ids) if outcome == _NEW else outcome for outcome in outcomes]
 
-    def _source(self, source_id: str) -> _Source:
-        source = self._sources.setdefault(source_id, _Source(""))
+    def _touch_source(self, source_id: str) -> _SourceState:
+        source = self._sources.setdefault(source_id, _SourceState(""))
         self._sources.move_to_end(source_id)
-        if len(self._sources) > _SOURCES:
+        if len(self._sources) > _MAX_SOURCES:
             self._sources.popitem(last=False)
-        if len(source.ranges) > _MOST_RANGES:
+        if len(source.ranges) > _MAX_RANGES:
             # A forgotten batch that arrives again is sent again, and ingestion recognises the duplicate
-            del source.ranges[: _MOST_RANGES // 2]
+            del source.ranges[: _MAX_RANGES // 2]
         return source
 
-    def _packed(self, put: _Put) -> bytes:
-        message = columns_pb2.BatchRequest(batch=put.batch.data, traceparent=put.traceparent).SerializeToString()
-        return _ZSTD + self._compressor.compress(message) if len(message) >= _COMPRESS_FROM else _PLAIN + message
+    def _pack(self, pending: _PendingBatch) -> bytes:
+        message = columns_pb2.BatchRequest(
+            batch=pending.batch.data, traceparent=pending.traceparent
+        ).SerializeToString()
+        return _ZSTD + self._compressor.compress(message) if len(message) >= _COMPRESS_MIN_BYTES else _PLAIN + message
 
-    def _unpacked(self, payload: bytes) -> bytes | None:
+    def _unpack(self, payload: bytes) -> bytes | None:
         """Returns the request in a record, or None if it cannot be unpacked."""
         if payload[:1] == _PLAIN:
             return payload[1:]
@@ -492,7 +508,7 @@ class Spool:
         except (zstandard.ZstdError, MemoryError):
             return None
 
-    def _save(self) -> None:
+    def _save_acked(self) -> None:
         """Saves the acknowledged ids without a sync.
 
         After a loss, batches are sent again, and ingestion recognises them.
@@ -501,62 +517,71 @@ class Spool:
         try:
             write_state(self._options.folder / "acked.json", ranges)
         except OSError as error:
-            logger.warning("what is acknowledged could not be written down: %s", error)
+            logger.warning("the acknowledged ids could not be saved; retrying in a second: %s", error)
             return
-        self._saved = ranges
+        self._saved_acked = ranges
 
     def _save_clock(self) -> None:
         try:
             self._age_clock.save()
         except OSError as error:
-            logger.warning("the clock of the spool could not be written down: %s", error)
+            logger.warning("the clock of the spool could not be saved; retrying later: %s", error)
 
-    def _keep(self, refused: Refused, request: bytes) -> bool:
+    def _write_dead_letter(self, refused: Refused, request: bytes) -> bool:
         try:
-            self._letters.put(refused, request)
+            self._dead_letters.put(refused, request)
         except OSError as error:
-            if refused.id not in self._unkept:
-                logger.error("no dead letter can be written, so the batch stays in the spool: %s", error)
+            if refused.id not in self._unwritten_letters:
+                logger.error("a dead letter could not be written; the batch stays in the spool: %s", error)
             return False
         return True
 
 
 class Lane:
-    """The Outbox of one lane of the spool."""
+    """One lane of the spool as an Outbox.
+
+    Attributes:
+        arrival_signal: Notified when a batch arrives in the lane.
+    """
 
     def __init__(self, spool: Spool, *, live: bool) -> None:
         self._spool = spool
         self._live = live
-        self.arrivals = Arrivals()
+        self.arrival_signal = ArrivalSignal()
 
     @property
     def batches(self) -> int:
-        return self._spool.waiting_in(live=self._live)
+        """The number of batches that wait in the lane."""
+        return self._spool.batches_in(live=self._live)
 
-    async def after(self, last: int, batches: int) -> list[Waiting]:
+    async def batches_after(self, last: int, max_batches: int) -> list[QueuedBatch]:
+        """Returns up to `max_batches` batches of the lane that follow the id `last`, in order."""
         if self._live:
-            return await self._spool.next_live(last, batches)
-        return await self._spool.next_of_backlog(last, batches)
+            return await self._spool.next_live(last, max_batches)
+        return await self._spool.next_of_backlog(last, max_batches)
 
     async def wait_for_more(self, seconds: float) -> None:
-        await self.arrivals.wait(seconds)
+        """Returns when a batch may have arrived in the lane, or after `seconds`."""
+        await self.arrival_signal.wait(seconds)
 
-    async def forwarded(self, ids: Sequence[int]) -> None:
-        await self._spool.forwarded(ids)
+    async def acknowledge(self, ids: Sequence[int]) -> None:
+        """Removes batches that ingestion has acknowledged."""
+        await self._spool.acknowledge(ids)
 
-    async def refused(self, refused: Refused) -> None:
-        await self._spool.refused(refused)
+    async def set_aside(self, refused: Refused) -> None:
+        """Writes a dead letter for a batch that ingestion refuses permanently."""
+        await self._spool.set_aside(refused)
 
 
 def _read_acked(path: Path) -> list[sequence_ranges.Range]:
-    """Returns the ranges that `_save` wrote, or none if the file is missing or damaged. Batches are then sent again."""
+    """Returns the ranges that `_save_acked` wrote, or none if the file cannot be read. Batches are then sent again."""
     ranges: list[sequence_ranges.Range] = []
     try:
         for first, last in read_state(path) or ():
-            if not 0 <= int(first) <= int(last) < _MOST_ID:
-                raise ValueError(f"{first!r} to {last!r} are no ids")
+            if not 0 <= int(first) <= int(last) < _MAX_ID:
+                raise ValueError(f"{first!r} to {last!r} is not a range of ids")
             sequence_ranges.record(ranges, int(first), int(last))
     except (ValueError, TypeError, OverflowError) as error:
-        logger.warning("%s cannot be read, so what is in the spool is sent again: %s", path, error)
+        logger.warning("%s cannot be read; all batches in the spool are sent again: %s", path, error)
         return []
     return ranges

@@ -16,7 +16,7 @@ from aurum.storage.state_file import read_state, write_state
 
 logger = logging.getLogger(__name__)
 
-_MOST = 2**60  # µs; about 36,000 years
+_MAX_US = 2**60  # µs; about 36,000 years
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -43,40 +43,45 @@ def system_uptime() -> Uptime:
 class SpoolClock:
     """A monotonic clock that starts near the time of day, so that its values are readable."""
 
-    def __init__(self, path: Path, least_us: int, uptime: Uptime | None = None) -> None:
+    def __init__(self, path: Path, minimum_us: int, uptime: Uptime | None = None) -> None:
         """Continues from the saved state.
 
         Args:
             path: The file of the saved state.
-            least_us: A time that has passed, such as that of the newest batch. The clock starts at or after it.
+            minimum_us: A time that has passed, in µs, such as that of the newest batch. The clock does not
+                start before it.
             uptime: The uptime to measure by; by default the system's.
         """
         self._path = path
         self._uptime = uptime or system_uptime()
-        self._started = self._uptime.microseconds()
-        self._base = max(least_us, self._last())
+        self._started_us = self._uptime.microseconds()
+        self._offset_us = max(minimum_us, self._restore())
 
     def now_us(self) -> int:
         """Returns the time in µs. It never decreases."""
-        return self._base + self._uptime.microseconds() - self._started
+        return self._offset_us + self._uptime.microseconds() - self._started_us
 
     def save(self) -> None:
         """Saves the current time. Raises OSError."""
-        at = self._uptime.microseconds()
-        content = {"now_us": self._base + at - self._started, "uptime_us": at, "boot_id": self._uptime.boot_id}
+        uptime_us = self._uptime.microseconds()
+        content = {
+            "now_us": self._offset_us + uptime_us - self._started_us,
+            "uptime_us": uptime_us,
+            "boot_id": self._uptime.boot_id,
+        }
         write_state(self._path, content)
 
-    def _last(self) -> int:
-        """Returns the current time according to the saved state, or the time of day without one."""
-        stored: Any = read_state(self._path)
+    def _restore(self) -> int:
+        """Returns the current time in µs according to the saved state, or the time of day without one."""
+        saved: Any = read_state(self._path)
         try:
-            now_us, uptime_us, boot_id = int(stored["now_us"]), int(stored["uptime_us"]), stored["boot_id"]
+            now_us, uptime_us, boot_id = int(saved["now_us"]), int(saved["uptime_us"]), saved["boot_id"]
         except (TypeError, KeyError, ValueError, OverflowError):
             return time.time_ns() // 1000  # the first start
-        since = self._started - uptime_us
-        if not 0 <= now_us < _MOST or not 0 <= uptime_us < _MOST:  # this clock never writes such values
+        elapsed_us = self._started_us - uptime_us
+        if not 0 <= now_us < _MAX_US or not 0 <= uptime_us < _MAX_US:  # this clock never writes such values
             return time.time_ns() // 1000
-        if not boot_id or boot_id != self._uptime.boot_id or since < 0:
-            logger.info("the system was started anew; ages in the spool go on from where they were")
+        if not boot_id or boot_id != self._uptime.boot_id or elapsed_us < 0:
+            logger.info("the system was restarted; the ages in the spool continue from their last values")
             return now_us
-        return now_us + since
+        return now_us + elapsed_us

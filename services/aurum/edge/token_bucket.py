@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 
 class TokenBucket:
-    """A token bucket that gains `rate` tokens per second and holds at most `burst`."""
+    """A token bucket.
+
+    Args:
+        rate: Tokens that it gains per second.
+        burst: Tokens that it holds at most.
+        clock: A monotonic clock in seconds.
+    """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
@@ -16,7 +22,7 @@ class TokenBucket:
         self._at = clock()
 
     async def take(self, tokens: float) -> None:
-        """Takes tokens. If there are too few, takes them on credit and waits until they have been earned."""
+        """Takes tokens. If there are too few, waits until the missing ones have been gained."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - tokens
         self._at = now

@@ -6,7 +6,7 @@ from aurum.ingestion.store import Points
 from aurum.readings.batch import Timestamps, Values
 
 
-def merge(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
+def merge_parts(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
     """Merges parts that may overlap into one sorted series. Of readings at the same time, the later part's is kept."""
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.float64)
@@ -24,7 +24,10 @@ def merge(parts: list[tuple[Timestamps, Values]]) -> tuple[Timestamps, Values]:
 
 
 class Reducer:
-    """Reduces sorted chunks of a series in [start, end) to `points` intervals. NaN values are ignored."""
+    """Reduces a series in [start_us, end_us) to `points` intervals of equal width.
+
+    Readings are added in sorted chunks. NaN values are ignored.
+    """
 
     def __init__(self, start_us: int, end_us: int, points: int) -> None:
         self._start = start_us
@@ -35,7 +38,8 @@ class Reducer:
         self._minima = np.full(points, np.inf)
         self._maxima = np.full(points, -np.inf)
 
-    def add(self, timestamps: Timestamps, values: Values) -> None:
+    def add_readings(self, timestamps: Timestamps, values: Values) -> None:
+        """Adds readings, which are later than those added before."""
         missing = np.isnan(values)
         if missing.any():
             timestamps, values = timestamps[~missing], values[~missing]
@@ -51,6 +55,7 @@ class Reducer:
         self._maxima[occupied] = np.maximum(self._maxima[occupied], np.maximum.reduceat(values, firsts))
 
     def result(self) -> Points:
+        """Returns mean, minimum, maximum and count of each interval that has readings."""
         occupied = np.flatnonzero(self._counts)
         counts = self._counts[occupied]
         return Points(
@@ -67,5 +72,5 @@ def reduce_points(timestamps: Timestamps, values: Values, start_us: int, end_us:
     if not points or len(timestamps) <= points:
         return Points(timestamps, values)
     reducer = Reducer(start_us, end_us, points)
-    reducer.add(timestamps, values)
+    reducer.add_readings(timestamps, values)
     return reducer.result()

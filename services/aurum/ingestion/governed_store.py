@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TypeVar
 
-from aurum.ingestion.store import Change, Event, MachineRecord, Points, Registered, SeriesSummary, Store
+from aurum.ingestion.store import Change, Event, MachineRecord, OnRegistered, Points, SeriesSummary, Store
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
 from aurum.resilience import (
@@ -43,7 +43,7 @@ _STORE_ERRORS = ErrorClassifier(_code, lambda error: error.retry_after if isinst
 
 
 class GovernedStore:
-    """A Store that wraps another one."""
+    """A Store that applies the policies of `ingestion/store/*` to the calls of another store."""
 
     def __init__(self, store: Store, policies: Policies, faults: Faults) -> None:
         self._store = store
@@ -51,25 +51,28 @@ class GovernedStore:
         self._faults = faults
 
     async def start(self) -> None:
+        """Starts the store."""
         await self._store.start()
 
     async def close(self) -> None:
+        """Closes the store."""
         await self._store.close()
 
     def problem(self) -> str | None:
+        """Returns why the store cannot be written at the moment, or None."""
         return self._store.problem()
 
-    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+    async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
         """Queues a batch in the store, under its circuit breaker.
 
         There is no limit here, because the store bounds the waiting bytes itself. There is no timeout, because a
         queued batch will be written.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_meant())
-            await self._strike("append")
+            stack.enter_context(_translated_errors())
+            await self._inject_faults("append")
             stack.enter_context(self._pipeline("append").attempt("ingestion/store/append"))
-            queued = await self._store.append(batch, wait=wait)
+            queued = await self._store.append_batch(batch, wait=wait)
             ending = stack.pop_all()
 
         async def durable() -> Written:
@@ -78,61 +81,72 @@ class GovernedStore:
 
         return durable()
 
-    async def machines(self) -> list[MachineRecord]:
-        return await self._governed("machines", self._store.machines)
+    async def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines."""
+        return await self._call("machines", self._store.list_machines)
 
     async def summaries(self) -> list[SeriesSummary]:
         """Reads the summaries without policies, because this happens once at the start and may take minutes."""
         return await self._store.summaries()
 
-    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
-        return await self._governed("register", lambda: self._store.register(machine, registered), idempotent=False)
+    async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
+        """Registers a machine, without retries."""
+        return await self._call("register", lambda: self._store.register(machine, registered), idempotent=False)
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
-        return await self._governed("senders", lambda: self._store.sent_only_by(machine_id, owner))
+        """Whether one owner owns all sources of a machine; see Store.sent_only_by."""
+        return await self._call("senders", lambda: self._store.sent_only_by(machine_id, owner))
 
     @property
     def shared(self) -> bool:
+        """Whether other processes write to the store too."""
         return self._store.shared
 
     async def changes(self) -> list[Change]:
-        return await self._governed("changes", self._store.changes)
+        """Returns what other processes have written recently."""
+        return await self._call("changes", self._store.changes)
 
-    async def find(self, machine_id: str) -> Change | None:
-        return await self._governed("find", lambda: self._store.find(machine_id))
+    async def find_machine(self, machine_id: str) -> Change | None:
+        """Returns a machine that is unknown in this process, or None."""
+        return await self._call("find", lambda: self._store.find_machine(machine_id))
 
-    async def record(self, events: Sequence[Event]) -> None:
-        await self._governed("record", lambda: self._store.record(events))
+    async def record_events(self, events: Sequence[Event]) -> None:
+        """Stores events. Those that exist already are replaced."""
+        await self._call("record", lambda: self._store.record_events(events))
 
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
-        asked = (kind, machine_id, start_us, end_us, limit, before)
-        return await self._governed("events", lambda: self._store.events(*asked))
+        """Returns the newest events of a machine; see Store.events."""
+        arguments = (kind, machine_id, start_us, end_us, limit, before)
+        return await self._call("events", lambda: self._store.events(*arguments))
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
-        return await self._governed("events", lambda: self._store.journal(kind, after, before, limit))
+        """Returns events of the plant as a whole; see Store.journal."""
+        return await self._call("events", lambda: self._store.journal(kind, after, before, limit))
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
-        return await self._governed(
+        """Returns readings of a series; see Store.read."""
+        return await self._call(
             "read", lambda: self._store.read(machine_id, sensor, start_us, end_us, points=points, last=last)
         )
 
-    async def _governed(
-        self, operation: StoreOperation, call: Callable[[], Awaitable[T]], *, idempotent: bool = True
-    ) -> T:
+    async def _call(self, operation: StoreOperation, call: Callable[[], Awaitable[T]], *, idempotent: bool = True) -> T:
+        """Calls the store under the policy of an operation. Raises AurumError."""
+
         async def attempt(timeout: float) -> T:
-            await self._strike(operation)
+            await self._inject_faults(operation)
             return await call()
 
-        with _meant():
+        with _translated_errors():
             return await self._pipeline(operation).call_async(
                 attempt, idempotent=idempotent, target=f"ingestion/store/{operation}"
             )
 
-    async def _strike(self, operation: StoreOperation) -> None:
+    async def _inject_faults(self, operation: StoreOperation) -> None:
+        """Delays or fails the call if a fault is injected for the operation."""
         if self._faults.any_active:
             await self._faults.apply(f"store/{operation}")
 
@@ -141,7 +155,7 @@ class GovernedStore:
 
 
 @contextlib.contextmanager
-def _meant() -> Generator[None]:
+def _translated_errors() -> Generator[None]:
     """Translates errors of the policies and of the database into those that callers understand."""
     try:
         yield

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from aurum.ingestion import metrics
-from aurum.ingestion.plant_limits import Coming, PlantLimits, Room
+from aurum.ingestion.plant_limits import PlantCapacity, PlantLimits, Reservation
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Change, MachineRecord, SeriesSummary
 from aurum.readings.batch import Batch, Timestamps, Values
@@ -43,6 +43,7 @@ class MachineState:
 
     @property
     def site(self) -> str:
+        """The site of the machine; empty without a registration."""
         return self.record.site
 
     def message(self, *, sensors: bool = True) -> ingestion_pb2.Machine:
@@ -62,7 +63,7 @@ class MachineState:
 
 
 class MachineStates:
-    """All machines. For one event loop."""
+    """The states of all machines of the plant, and the tails of their series. For one event loop."""
 
     def __init__(self, limits: PlantLimits, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
         """Creates an empty plant.
@@ -75,7 +76,7 @@ class MachineStates:
                 kept.
         """
         self._shared = shared
-        self._room = Room(limits)
+        self._capacity = PlantCapacity(limits)
         self._tail_readings = tail_readings
         self._tail_bytes = tail_bytes
         self._held_bytes = 0  # greatest size of all present tails
@@ -88,41 +89,43 @@ class MachineStates:
     def load(self, machines: list[MachineRecord], summaries: list[SeriesSummary]) -> None:
         """Loads machines and summaries of series from the store."""
         for record in machines:
-            self._add(record)
+            self._add_machine(record)
         for each in summaries:
             state = self._states[each.machine_id]
             state.first_seen_us = min(state.first_seen_us or each.first_us, each.first_us)
             state.last_seen_us = max(state.last_seen_us, each.last_us)
-            self._set(state, each.sensor, each.last_us, each.last_value)
+            self._set_latest(state, each.sensor, each.last_us, each.last_value)
             state.ranks[each.sensor] = each.rank
 
-    def observe(self, change: Change) -> None:
+    def apply_change(self, change: Change) -> None:
         """Applies a change that another writer has stored."""
-        state = self._states.get(change.machine_id) or self._add(MachineRecord(change.machine_id, "", "", 0, ""))
+        state = self._states.get(change.machine_id) or self._add_machine(
+            MachineRecord(change.machine_id, "", "", 0, "")
+        )
         if change.machine is not None:
             self._register(state, change.machine)
         if change.first_us:
             state.first_seen_us = min(state.first_seen_us or change.first_us, change.first_us)
         for sensor, latest in change.sensors.items():
             at = latest.at_us
-            known = state.sensors.get(sensor)
-            if known is None or (at, latest.rank) > (known[0], state.ranks.get(sensor, ())):
-                self._set(state, sensor, at, latest.value)
+            latest_known = state.sensors.get(sensor)
+            if latest_known is None or (at, latest.rank) > (latest_known[0], state.ranks.get(sensor, ())):
+                self._set_latest(state, sensor, at, latest.value)
                 state.ranks[sensor] = latest.rank
             state.first_seen_us = min(state.first_seen_us or at, at)
             state.last_seen_us = max(state.last_seen_us, at)
-        self._touch(state)
+        self._mark_changed(state)
         self.wake()
 
-    def reserve(self, batch: Batch) -> Coming:
+    def reserve(self, batch: Batch) -> Reservation:
         """Reserves room for the machines and sensors of a batch, until `release`. Raises ResourceExhaustedError."""
-        return self._room.reserve(batch, self._states)
+        return self._capacity.reserve(batch, self._states)
 
-    def release(self, coming: Coming) -> None:
+    def release(self, reservation: Reservation) -> None:
         """Ends the reservation after a batch was applied, or was not stored."""
-        self._room.release(coming)
+        self._capacity.release(reservation)
 
-    def apply(self, batch: Batch, now: int, rank: Rank = ()) -> None:
+    def apply_batch(self, batch: Batch, now: int, rank: Rank = ()) -> None:
         """Applies a batch that has become durable.
 
         Of readings at the same time, the one with the highest rank counts.
@@ -131,7 +134,7 @@ class MachineStates:
         for series in batch.series:
             state = self._states.get(series.machine_id)
             if state is None:
-                state = self._add(MachineRecord(series.machine_id, "", "", now, ""))
+                state = self._add_machine(MachineRecord(series.machine_id, "", "", now, ""))
             position = len(series.timestamps) - 1
             oldest = int(series.timestamps[0])
             if not series.increasing:
@@ -140,34 +143,35 @@ class MachineStates:
             newest = int(series.timestamps[position])
             tail = self._tails.get((series.machine_id, series.sensor))
             if tail is not None:
-                tail.append(series.timestamps, series.values, increasing=series.increasing)
-            known = state.sensors.get(series.sensor)
-            if known is None or (newest, rank) >= (known[0], state.ranks.get(series.sensor, ())):
-                if known is None:
-                    self._room.added(state.site)
+                tail.append_readings(series.timestamps, series.values, increasing=series.increasing)
+            latest_known = state.sensors.get(series.sensor)
+            if latest_known is None or (newest, rank) >= (latest_known[0], state.ranks.get(series.sensor, ())):
+                if latest_known is None:
+                    self._capacity.count_sensors(state.site)
                 state.sensors[series.sensor] = (newest, float(series.values[position]))
                 state.ranks[series.sensor] = rank
             state.first_seen_us = min(state.first_seen_us or oldest, oldest)
             state.last_seen_us = max(state.last_seen_us, newest)
             touched[series.machine_id] = state
         for state in touched.values():
-            self._touch(state)
+            self._mark_changed(state)
         self.wake()
 
-    def registered(self, record: MachineRecord) -> None:
+    def apply_registration(self, record: MachineRecord) -> None:
         """Applies a registration that has become durable."""
-        state = self._states.get(record.machine_id) or self._add(record)
+        state = self._states.get(record.machine_id) or self._add_machine(record)
         self._register(state, record)
-        self._touch(state)
+        self._mark_changed(state)
         self.wake()
 
-    def knows(self, machine_id: str) -> bool:
+    def is_known(self, machine_id: str) -> bool:
+        """Whether a machine is registered or has readings."""
         return machine_id in self._states
 
-    def unregistered(self, machine_id: str) -> bool:
-        """Returns whether a machine is known only from its readings, which may still be on their way to the disk."""
+    def is_unregistered(self, machine_id: str) -> bool:
+        """Whether a machine is known only from its readings, which may not be durable yet."""
         state = self._states.get(machine_id)
-        return self._room.expects(machine_id) if state is None else not state.record.machine_type
+        return self._capacity.has_reservation(machine_id) if state is None else not state.record.machine_type
 
     def get(self, machine_id: str) -> MachineState:
         """Returns the state of a machine. Raises NotFoundError."""
@@ -184,24 +188,24 @@ class MachineStates:
         tail = self._tails.get(key)
         if tail is None:
             tail = self._tails[key] = CachedSeries(self._tail_readings, state.sensors[sensor][0] + 1)
-            self._held_bytes += _most_bytes(tail.capacity)
+            self._held_bytes += _max_tail_bytes(tail.capacity)
             while self._held_bytes > self._tail_bytes and len(self._tails) > 1:
-                self._held_bytes -= _most_bytes(self._tails.popitem(last=False)[1].capacity)
+                self._held_bytes -= _max_tail_bytes(self._tails.popitem(last=False)[1].capacity)
             metrics.ingestion_tails.set(len(self._tails))
         elif 4 * tail.asked > 3 * tail.capacity:
-            self._grow(tail, 2 * tail.capacity)
+            self._grow_tail(tail, 2 * tail.capacity)
         self._tails.move_to_end(key)
         return tail
 
-    def make_room(self, state: MachineState, tail: CachedSeries, start_us: int) -> bool:
+    def extend_tail(self, state: MachineState, tail: CachedSeries, start_us: int) -> bool:
         """Enlarges a tail for all readings from `start_us` on, as estimated by their rate.
 
         Returns whether there is room.
         """
-        wanted = tail.expected(max(start_us, state.first_seen_us))
-        return wanted > 0 and self._grow(tail, wanted)
+        wanted = tail.estimate_count(max(start_us, state.first_seen_us))
+        return wanted > 0 and self._grow_tail(tail, wanted)
 
-    def held(
+    def cached_readings(
         self, state: MachineState, sensor: str, start_us: int, end_us: int, last: int
     ) -> tuple[Timestamps, Values] | None:
         """Returns readings in [start_us, end_us) from memory, or None if some may be only in the store.
@@ -217,15 +221,15 @@ class MachineStates:
         if tail is None:
             return None
         start_us = max(start_us, state.first_seen_us)  # there are no readings before it
-        return tail.last(last, start_us, end_us) if last else tail.between(start_us, end_us)
+        return tail.last_readings(last, start_us, end_us) if last else tail.between(start_us, end_us)
 
-    def page(
+    def list_page(
         self,
         after: str,
         size: int,
         machine_type: str,
         site: str,
-        wanted: Callable[[str], bool] = bool,
+        may_see: Callable[[str], bool] = bool,
     ) -> tuple[list[MachineState], str]:
         """Returns a page of the matching machines, in the order of their ids.
 
@@ -234,26 +238,26 @@ class MachineStates:
             size: The greatest number of machines.
             machine_type: The type to match; empty for all.
             site: The site to match; empty for all.
-            wanted: Whether the caller may see the machine with an id.
+            may_see: Whether the caller may see the machine with an id.
 
         Returns:
             The machines, and the next `after`; empty at the end.
         """
-        found: list[MachineState] = []
+        states: list[MachineState] = []
         for index in range(bisect_right(self._ids, after) if after else 0, len(self._ids)):
             state = self._states[self._ids[index]]
             if (machine_type and state.record.machine_type != machine_type) or (site and state.record.site != site):
                 continue
-            if not wanted(state.record.machine_id):
+            if not may_see(state.record.machine_id):
                 continue
-            if len(found) == size:
-                return found, found[-1].record.machine_id
-            found.append(state)
-        return found, ""
+            if len(states) == size:
+                return states, states[-1].record.machine_id
+            states.append(state)
+        return states, ""
 
     @property
     def version(self) -> int:
-        """Increases with each change."""
+        """The version of the plant, which increases with each change."""
         return self._version
 
     def changed_since(self, version: int) -> Iterator[MachineState]:
@@ -273,36 +277,37 @@ class MachineStates:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _grow(self, tail: CachedSeries, wanted: int) -> bool:
+    def _grow_tail(self, tail: CachedSeries, wanted: int) -> bool:
         """Enlarges a tail to hold `wanted` readings. Returns False if that exceeds the limits."""
         capacity = tail.capacity
         while capacity < wanted:
             capacity *= 2
-        more = _most_bytes(capacity) - _most_bytes(tail.capacity)
+        more = _max_tail_bytes(capacity) - _max_tail_bytes(tail.capacity)
         if capacity > _TAIL_GROWTH * self._tail_readings or self._held_bytes + more > self._tail_bytes:
             return False
         self._held_bytes += more
         tail.capacity = capacity
         return True
 
-    def _add(self, record: MachineRecord) -> MachineState:
+    def _add_machine(self, record: MachineRecord) -> MachineState:
         state = self._states[record.machine_id] = MachineState(record)
         insort(self._ids, record.machine_id)
-        self._touch(state)
+        self._mark_changed(state)
         metrics.ingestion_machines.set(len(self._states))
         return state
 
     def _register(self, state: MachineState, record: MachineRecord) -> None:
-        self._room.added(state.site, -len(state.sensors))
+        self._capacity.count_sensors(state.site, -len(state.sensors))
         state.record = record
-        self._room.added(state.site, len(state.sensors))
+        self._capacity.count_sensors(state.site, len(state.sensors))
 
-    def _set(self, state: MachineState, sensor: str, at: int, value: float) -> None:
+    def _set_latest(self, state: MachineState, sensor: str, at: int, value: float) -> None:
         if sensor not in state.sensors:
-            self._room.added(state.site)
+            self._capacity.count_sensors(state.site)
         state.sensors[sensor] = (at, value)
 
-    def _touch(self, state: MachineState) -> None:
+    def _mark_changed(self, state: MachineState) -> None:
+        """Gives a machine a new version and makes it the most recently changed one."""
         self._version += 1
         state.version = self._version
         self._states.move_to_end(state.record.machine_id)
@@ -318,5 +323,6 @@ def unknown_machine(machine_id: str) -> NotFoundError:
     )
 
 
-def _most_bytes(capacity: int) -> int:
+def _max_tail_bytes(capacity: int) -> int:
+    """Returns the memory that a tail of this capacity takes at most."""
     return 2 * capacity * _READING_BYTES + _TAIL_OVERHEAD

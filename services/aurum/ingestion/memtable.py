@@ -19,7 +19,7 @@ _START_BITS = 20  # bits of a place for the start within the batch
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SeriesPart:
     """Readings of one series in one batch. `rank` is (source, sequence); parts of a higher rank replace others."""
 
     rank: tuple[int, int]
@@ -28,7 +28,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _Received:
+class _BatchColumns:
     """A batch in columns.
 
     Attributes:
@@ -78,7 +78,7 @@ class _Joined:
     """
 
     places: int
-    parts: list[Part]
+    parts: list[SeriesPart]
     run: int
 
 
@@ -91,7 +91,7 @@ class Memtable:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._batches: list[_Received] = []
+        self._batches: list[_BatchColumns] = []
         self._numbers: dict[SeriesKey, int] = {}
         # By series number: its places. A place packs the index of a batch, a start and a count into one integer,
         # which takes a third of the memory of an object.
@@ -101,7 +101,7 @@ class Memtable:
         self.nbytes = 0
         self.readings = 0
 
-    def add(self, batch: Batch, rank: tuple[int, int]) -> None:
+    def add_batch(self, batch: Batch, rank: tuple[int, int]) -> None:
         """Adds a batch that has become durable.
 
         `rank` is its source and sequence, by which readings replace each other.
@@ -128,7 +128,7 @@ class Memtable:
             if last is None or sequence != last + 1:
                 run = len(self._batches)
             self._runs[source] = sequence, run
-            received = _Received(
+            received = _BatchColumns(
                 rank,
                 run,
                 batch.series[0].timestamps if one else np.concatenate([series.timestamps for series in batch.series]),
@@ -140,11 +140,11 @@ class Memtable:
             self.nbytes += 16 * start + 60 * len(numbers) + 800
             self.readings += start
 
-    def parts(self, key: SeriesKey) -> list[Part]:
+    def parts(self, key: SeriesKey) -> list[SeriesPart]:
         """Returns the readings of a series, as they arrived."""
-        return [part for _, part in self._since(key, 0)]
+        return [part for _, part in self._parts_since(key, 0)]
 
-    def joined(self, key: SeriesKey) -> list[Part]:
+    def joined_parts(self, key: SeriesKey) -> list[SeriesPart]:
         """Returns the readings of a series in few parts.
 
         Consecutive batches of a source form one part with the rank of the last of them, because nothing in the tables
@@ -153,37 +153,38 @@ class Memtable:
         joined = self._joined.get(key)
         if joined is None:
             joined = self._joined[key] = _Joined(0, [], -1)
-        fresh = self._since(key, joined.places)
-        joined.places += len(fresh)
-        for run, together in itertools.groupby(fresh, key=lambda each: each[0]):
+        new_parts = self._parts_since(key, joined.places)
+        joined.places += len(new_parts)
+        for run, together in itertools.groupby(new_parts, key=lambda each: each[0]):
             parts = [part for _, part in together]
             if run == joined.run:
                 parts.insert(0, joined.parts.pop())
             joined.run = run
-            joined.parts.append(_in_one(parts))
+            joined.parts.append(_concatenate(parts))
         return list(joined.parts)
 
-    def _since(self, key: SeriesKey, first: int) -> list[tuple[int, Part]]:
+    def _parts_since(self, key: SeriesKey, first: int) -> list[tuple[int, SeriesPart]]:
         """Returns the parts of a series from its batch number `first` on, each with its run."""
         with self._lock:
             number = self._numbers.get(key)
             places = self._places[number][first:] if number is not None else []
             batches = self._batches
-        found: list[tuple[int, Part]] = []
+        parts: list[tuple[int, SeriesPart]] = []
         for place in places:
             start = place >> _COUNT_BITS & (1 << _START_BITS) - 1
             end = start + (place & (1 << _COUNT_BITS) - 1)
             batch = batches[place >> (_COUNT_BITS + _START_BITS)]
-            found.append((batch.run, Part(batch.rank, batch.timestamps[start:end], batch.values[start:end])))
-        return found
+            parts.append((batch.run, SeriesPart(batch.rank, batch.timestamps[start:end], batch.values[start:end])))
+        return parts
 
     def series_keys(self) -> list[SeriesKey]:
+        """Returns the series that have readings."""
         with self._lock:
             return list(self._numbers)
 
     def packed(self) -> Iterator[PackedSeries]:
         """Yields every series, once per run of consecutive batches of a source. Nothing may be added afterwards."""
-        runs: list[list[_Received]] = []
+        runs: list[list[_BatchColumns]] = []
         for batch in sorted(self._batches, key=lambda batch: batch.rank):  # of equal times the last one counts
             source, sequence = batch.rank
             if not runs or runs[-1][-1].rank != (source, sequence - 1):
@@ -194,24 +195,26 @@ class Memtable:
             yield from _packed(batches, keys)
 
 
-def _in_one(parts: list[Part]) -> Part:
+def _concatenate(parts: list[SeriesPart]) -> SeriesPart:
+    """Joins parts into one with the rank of the last of them."""
     if len(parts) == 1:
         return parts[0]
     timestamps = np.concatenate([part.timestamps for part in parts])
-    return Part(parts[-1].rank, timestamps, np.concatenate([part.values for part in parts]))
+    return SeriesPart(parts[-1].rank, timestamps, np.concatenate([part.values for part in parts]))
 
 
-def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedSeries]:
+def _packed(batches: list[_BatchColumns], keys: list[SeriesKey]) -> Iterator[PackedSeries]:
+    """Yields the series of consecutive batches of a source, sorted and without replaced readings."""
     numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
     timestamps = np.concatenate([batch.timestamps for batch in batches])
     values = np.concatenate([batch.values for batch in batches])
     origins = np.repeat(np.arange(len(batches), dtype=np.int32), [len(batch.values) for batch in batches])
     # Sorted by series first, which is fast for few of them. The readings of each are then usually in time order.
     order = np.argsort(numbers.astype(np.uint16) if len(keys) < 2**16 else numbers, kind="stable")
-    if not _rises(numbers[order], timestamps[order]).all():
+    if not _is_increasing(numbers[order], timestamps[order]).all():
         order = np.lexsort((timestamps, numbers))
     numbers, timestamps, values, origins = numbers[order], timestamps[order], values[order], origins[order]
-    rises = _rises(numbers, timestamps)
+    rises = _is_increasing(numbers, timestamps)
     if not rises.all():
         last_of_time = np.append(rises, True)
         numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
@@ -226,7 +229,7 @@ def _packed(batches: list[_Received], keys: list[SeriesKey]) -> Iterator[PackedS
         yield PackedSeries(keys[number], newest[number], last, timestamps[start:end], values[start:end])
 
 
-def _rises(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
+def _is_increasing(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
     """Returns for each reading but the last whether the next one is later, or of another series."""
     rises: npt.NDArray[np.bool_] = np.logical_or(timestamps[1:] > timestamps[:-1], numbers[1:] != numbers[:-1])
     return rises

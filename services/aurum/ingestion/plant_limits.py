@@ -24,36 +24,41 @@ class PlantLimits:
     sensors_per_site: int = 1_000_000
 
 
-class Known(Protocol):
+class KnownMachine(Protocol):
     """A known machine."""
 
     @property
-    def site(self) -> str: ...
+    def site(self) -> str:
+        """The site; empty without a registration."""
 
     @property
-    def sensors(self) -> Mapping[str, object]: ...
+    def sensors(self) -> Mapping[str, object]:
+        """The sensors with readings, by name."""
 
 
 @dataclass(slots=True)
-class Coming:
-    """The sensors of a batch that were unknown when it arrived, by machine. They count until the batch is released."""
+class Reservation:
+    """The sensors of a batch that were unknown when it arrived, by machine. They count until they are released."""
 
     sensors: dict[str, list[str]] = field(default_factory=dict)
 
 
-class Room:
-    """Counts machines and sensors against the limits. For one event loop."""
+class PlantCapacity:
+    """Counts machines and sensors against the limits, including those of batches that are not durable yet.
+
+    For one event loop.
+    """
 
     def __init__(self, limits: PlantLimits) -> None:
         self._limits = limits
-        self._of_site: Counter[str] = Counter()  # sensors
-        self._coming: dict[str, Counter[str]] = {}  # by machine: sensors of batches that are on their way to the disk
+        self._sensors_by_site: Counter[str] = Counter()
+        self._reserved: dict[str, Counter[str]] = {}  # by machine: sensors of batches not durable yet
 
-    def added(self, site: str, sensors: int = 1) -> None:
+    def count_sensors(self, site: str, sensors: int = 1) -> None:
         """Records that a site has more sensors, or fewer if the number is negative."""
-        self._of_site[site] += sensors
+        self._sensors_by_site[site] += sensors
 
-    def reserve(self, batch: Batch, machines: Mapping[str, Known]) -> Coming:
+    def reserve(self, batch: Batch, machines: Mapping[str, KnownMachine]) -> Reservation:
         """Reserves room for a batch until `release`.
 
         Args:
@@ -63,74 +68,77 @@ class Room:
         Raises:
             ResourceExhaustedError: If a limit is exceeded. The error has no retry delay, so it is permanent.
         """
-        coming = Coming()
+        reservation = Reservation()
         for series in batch.series:
-            known = machines.get(series.machine_id)
-            if known is None or series.sensor not in known.sensors:
-                coming.sensors.setdefault(series.machine_id, []).append(series.sensor)
-        if coming.sensors:
-            self._check(coming, machines)
-        for machine_id, sensors in coming.sensors.items():
-            self._coming.setdefault(machine_id, Counter()).update(sensors)
-        return coming
+            machine = machines.get(series.machine_id)
+            if machine is None or series.sensor not in machine.sensors:
+                reservation.sensors.setdefault(series.machine_id, []).append(series.sensor)
+        if reservation.sensors:
+            self._check(reservation, machines)
+        for machine_id, sensors in reservation.sensors.items():
+            self._reserved.setdefault(machine_id, Counter()).update(sensors)
+        return reservation
 
-    def release(self, coming: Coming) -> None:
+    def release(self, reservation: Reservation) -> None:
         """Ends the reservation of a batch that is stored, or will not be."""
-        for machine_id, sensors in coming.sensors.items():
-            counted = self._coming[machine_id]
+        for machine_id, sensors in reservation.sensors.items():
+            counted = self._reserved[machine_id]
             counted.subtract(sensors)
             for sensor in sensors:
                 if not counted[sensor]:
                     del counted[sensor]
             if not counted:
-                del self._coming[machine_id]
+                del self._reserved[machine_id]
 
-    def expects(self, machine_id: str) -> bool:
+    def has_reservation(self, machine_id: str) -> bool:
         """Returns whether a batch with an unknown sensor of the machine is on its way to the disk."""
-        return machine_id in self._coming
+        return machine_id in self._reserved
 
-    def _check(self, coming: Coming, machines: Mapping[str, Known]) -> None:
+    def _check(self, reservation: Reservation, machines: Mapping[str, KnownMachine]) -> None:
+        """Raises ResourceExhaustedError if a batch with these unknown sensors would exceed a limit."""
         limits = self._limits
-        new = [machine_id for machine_id in coming.sensors if machine_id not in machines]
+        new = [machine_id for machine_id in reservation.sensors if machine_id not in machines]
         expected = sum(
-            1 for machine_id in self._coming if machine_id not in machines and machine_id not in coming.sensors
+            1 for machine_id in self._reserved if machine_id not in machines and machine_id not in reservation.sensors
         )
         if new and len(machines) + expected + len(new) > limits.machines:
             raise ResourceExhaustedError(  # without the number of machines: the sender may be bound to some of them
-                f"there are as many machines as are allowed, {limits.machines} (AURUM_INGESTION_MAX_MACHINES); "
-                f"{min(new)} cannot be added",
+                f"the limit of {limits.machines} machines is reached (AURUM_INGESTION_MAX_MACHINES); {min(new)} cannot "
+                f"be added",
                 reason="TOO_MANY_MACHINES",
             )
         more: Counter[str] = Counter()  # by site
-        for machine_id, sensors in coming.sensors.items():
-            known = machines.get(machine_id)
-            there = len(known.sensors) if known else 0
-            expecting = self._expected(machine_id, known) + len(
-                set(sensors).difference(self._coming.get(machine_id, ()))
+        for machine_id, sensors in reservation.sensors.items():
+            machine = machines.get(machine_id)
+            present = len(machine.sensors) if machine else 0
+            expecting = self._reserved_sensors(machine_id, machine) + len(
+                set(sensors).difference(self._reserved.get(machine_id, ()))
             )
-            if there + expecting > limits.sensors_per_machine:
+            if present + expecting > limits.sensors_per_machine:
                 raise ResourceExhaustedError(
-                    f"machine {machine_id} has {there} sensors and {limits.sensors_per_machine} are allowed "
+                    f"machine {machine_id} has {present} sensors and {limits.sensors_per_machine} are allowed "
                     f"(AURUM_INGESTION_MAX_SENSORS_PER_MACHINE); {min(sensors)} cannot be added",
                     reason="TOO_MANY_SENSORS",
                 )
-            more[known.site if known else ""] += expecting
-        for machine_id in self._coming:
-            if machine_id not in coming.sensors:
-                known = machines.get(machine_id)
-                more[known.site if known else ""] += self._expected(machine_id, known)
-        for site in {known.site if (known := machines.get(machine_id)) else "" for machine_id in coming.sensors}:
-            if self._of_site[site] + more[site] > limits.sensors_per_site:
+            more[machine.site if machine else ""] += expecting
+        for machine_id in self._reserved:
+            if machine_id not in reservation.sensors:
+                machine = machines.get(machine_id)
+                more[machine.site if machine else ""] += self._reserved_sensors(machine_id, machine)
+        for site in {
+            machine.site if (machine := machines.get(machine_id)) else "" for machine_id in reservation.sensors
+        }:
+            if self._sensors_by_site[site] + more[site] > limits.sensors_per_site:
                 raise ResourceExhaustedError(
-                    f"site {site!r} has as many sensors as are allowed, {limits.sensors_per_site} "
-                    f"(AURUM_INGESTION_MAX_SENSORS_PER_SITE); those of {min(coming.sensors)} cannot be added",
+                    f"site {site!r} has reached the limit of {limits.sensors_per_site} sensors "
+                    f"(AURUM_INGESTION_MAX_SENSORS_PER_SITE); those of {min(reservation.sensors)} cannot be added",
                     reason="TOO_MANY_SENSORS",
                 )
 
-    def _expected(self, machine_id: str, known: Known | None) -> int:
+    def _reserved_sensors(self, machine_id: str, machine: KnownMachine | None) -> int:
         """Returns how many sensors of a machine are only reserved.
 
         Another batch with the same may have been applied already.
         """
-        sensors = self._coming.get(machine_id, ())
-        return len(sensors) if known is None else sum(1 for sensor in sensors if sensor not in known.sensors)
+        sensors = self._reserved.get(machine_id, ())
+        return len(sensors) if machine is None else sum(1 for sensor in sensors if sensor not in machine.sensors)

@@ -23,14 +23,14 @@ class QueryAnswer:
         self._max_readings = max_readings
         self._max_series_bytes = max_message_bytes - _ENVELOPE
         self._readings = 0
-        self._begin()
+        self._begin_message()
 
-    def _begin(self) -> None:
+    def _begin_message(self) -> None:
         self._message = columns_pb2.QueriedResponse()
         self._held = 0
         self._times: Timestamps | None = None  # times of the previous series in the message
 
-    def add(self, machine_id: str, sensor: str, points: Points) -> None:
+    def add_series(self, machine_id: str, sensor: str, points: Points) -> None:
         """Adds a series to the message. Raises InvalidArgumentError if the answer or the series is too large."""
         count = len(points.timestamps)
         if not count:
@@ -56,12 +56,13 @@ class QueryAnswer:
 
     @property
     def full(self) -> bool:
+        """Whether the message is large enough to be sent."""
         return self._held >= _READINGS_PER_MESSAGE
 
-    def take(self) -> columns_pb2.QueriedResponse | None:
+    def take_message(self) -> columns_pb2.QueriedResponse | None:
         """Returns the message, or None if it is empty, and begins the next."""
         message = self._message if self._held else None
-        self._begin()
+        self._begin_message()
         return message
 
 

@@ -25,7 +25,7 @@ class CachedSeries:
         self.complete_from = complete_from
         self.late = 0  # counts the readings that arrived too late for the tail
 
-    def append(self, timestamps: Timestamps, values: Values, *, increasing: bool = False) -> None:
+    def append_readings(self, timestamps: Timestamps, values: Values, *, increasing: bool = False) -> None:
         """Adds readings in any order.
 
         Late and repeated readings are left to the store. The tail then begins after them, since it is no longer
@@ -54,7 +54,7 @@ class CachedSeries:
         self._values[self._end : self._end + count] = values
         self._end += count
 
-    def prepend(self, timestamps: Timestamps, values: Values, late: int, since: int) -> None:
+    def prepend_readings(self, timestamps: Timestamps, values: Values, late: int, since: int) -> None:
         """Adds all readings that the store has from `since` on.
 
         Args:
@@ -78,7 +78,7 @@ class CachedSeries:
             self._end += len(part_timestamps)
         self.complete_from = int(timestamps[keep.start]) if keep.start else since
 
-    def expected(self, start_us: int) -> int:
+    def estimate_count(self, start_us: int) -> int:
         """Estimates the number of readings from `start_us` on by the rate of those held; 0 if there are too few."""
         if self._end < _FEW:
             return 0
@@ -93,7 +93,7 @@ class CachedSeries:
         self.asked = max(self.asked, int(high - low))
         return self._timestamps[low:high].copy(), self._values[low:high].copy()
 
-    def last(self, count: int, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
+    def last_readings(self, count: int, start_us: int, end_us: int) -> tuple[Timestamps, Values] | None:
         """Returns the last `count` readings in [start_us, end_us), or None if some may be only in the store."""
         low, high = np.searchsorted(self._timestamps[: self._end], [start_us, end_us])
         if high - low < count and start_us < self.complete_from:

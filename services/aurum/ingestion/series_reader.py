@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aurum.ingestion.downsample import Reducer, merge, reduce_points
+from aurum.ingestion.downsample import Reducer, merge_parts, reduce_points
 from aurum.ingestion.store import MAX_RAW, Points
 from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.errors import InvalidArgumentError
@@ -66,7 +66,7 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
             "points", f"the range has {total} readings; ask for at most {MAX_RAW}, or reduce them with points"
         )
     if not points or total <= points:
-        return Points(*merged(source, pieces, start_us, end_us))
+        return Points(*read_merged(source, pieces, start_us, end_us))
     reducer = Reducer(start_us, end_us, points)
     days: dict[int, list[Piece]] = {}
     for piece in pieces:
@@ -77,15 +77,15 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
         together += days[day]
         count += sum(piece.count for piece in days[day])
         if count >= _AT_ONCE:
-            reducer.add(*merged(source, together, start_us, end_us))
+            reducer.add_readings(*read_merged(source, together, start_us, end_us))
             together, count = [], 0
-    reducer.add(*merged(source, together, start_us, end_us))
+    reducer.add_readings(*read_merged(source, together, start_us, end_us))
     return reducer.result()
 
 
 def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
     """Returns the last `last` readings in the range. Reads backwards, day by day."""
-    found: list[tuple[Timestamps, Values]] = []
+    parts: list[tuple[Timestamps, Values]] = []
     count = 0
     before = end_us
     while count < last and before > start_us:
@@ -94,14 +94,16 @@ def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> t
             break
         low = max(start_us, newest // DAY_US * DAY_US)
         part = _last_of_day(source, low, before, last - count)
-        found.insert(0, part)
+        parts.insert(0, part)
         count += len(part[0])
         before = low
-    timestamps, values = merge(found)
+    timestamps, values = merge_parts(parts)
     return timestamps[-last:], values[-last:]
 
 
-def merged(source: SegmentSource, pieces: Sequence[Piece], start_us: int, end_us: int) -> tuple[Timestamps, Values]:
+def read_merged(
+    source: SegmentSource, pieces: Sequence[Piece], start_us: int, end_us: int
+) -> tuple[Timestamps, Values]:
     """Returns the readings of pieces in any order, sorted and cut to [start_us, end_us).
 
     Of readings at the same time, the one with the highest rank counts.
@@ -109,18 +111,18 @@ def merged(source: SegmentSource, pieces: Sequence[Piece], start_us: int, end_us
     ordered = sorted(pieces, key=lambda piece: (piece.rank, piece.start_us))
     loaded = source.load(ordered)
     if all(segment.ranks is None for segment in loaded):
-        timestamps, values = merge([segment[:2] for segment in loaded])
+        timestamps, values = merge_parts([segment[:2] for segment in loaded])
     else:
-        found = zip(ordered, loaded, strict=True)
-        timestamps, values, _ = merge_ranked([ranked(*each) for each in found if len(each[1].values)])
+        readings = zip(ordered, loaded, strict=True)
+        timestamps, values, _ = merge_ranked([with_ranks(*each) for each in readings if len(each[1].values)])
     low, high = np.searchsorted(timestamps, [start_us, end_us])
     return timestamps[low:high], values[low:high]
 
 
-def ranked(piece: Piece, segment: Segment) -> Ranked:
+def with_ranks(piece: Piece, segment: Segment) -> Ranked:
     """Returns the readings of a piece with a rank for each."""
     timestamps, values, ranks = segment
-    return timestamps, values, ranks or Ranks.of(piece.rank, len(values))
+    return timestamps, values, ranks or Ranks.uniform(piece.rank, len(values))
 
 
 def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
@@ -133,7 +135,7 @@ def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -
             piece = waiting.pop()
             taken.append(piece)
             gathered += piece.count
-        timestamps, values = merged(source, taken, start_us, end_us)
+        timestamps, values = read_merged(source, taken, start_us, end_us)
         # No omitted piece has a reading after the end of the last of them.
         if not waiting or len(timestamps) - np.searchsorted(timestamps, waiting[-1].end_us, side="right") >= last:
             return timestamps, values

@@ -1,4 +1,4 @@
-"""The ingestion service: its store, its gRPC server and its readiness."""
+"""The ingestion service: its store, its gRPC server and its readiness check."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
     store = await asyncio.to_thread(open_store, settings)
     await store.start()
     try:
-        plant = MachineStates(
+        machine_states = MachineStates(
             PlantLimits(
                 settings.ingestion_max_machines,
                 settings.ingestion_max_sensors_per_machine,
@@ -47,17 +47,17 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             settings.ingestion_tail_bytes,
             shared=store.shared,
         )
-        plant.load(await store.machines(), await store.summaries())
+        machine_states.load(await store.list_machines(), await store.summaries())
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
         servicer = IngestionServicer(
             GovernedStore(store, service.policies, service.faults),
-            plant,
+            machine_states,
             SourceLimits(settings),
             settings.rpc_max_message_bytes,
         )
         if store.shared:
-            service.spawn(_follow(store, plant), "store-changes")
+            service.spawn(_follow_changes(store, machine_states), "store-changes")
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         async with service.rpc_server(
             lambda server: add_ingestion_service(servicer, server),
@@ -99,12 +99,12 @@ def open_store(settings: IngestionSettings) -> "SqliteStore | CassandraStore":
     return SqliteStore(local)
 
 
-async def _follow(store: Store, plant: MachineStates) -> None:
-    """Applies the changes by other replicas to the plant, for as long as it runs."""
+async def _follow_changes(store: Store, machine_states: MachineStates) -> None:
+    """Applies the changes by other replicas to the machine states, for as long as it runs."""
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:
             for change in await store.changes():
-                plant.observe(change)
+                machine_states.apply_change(change)
         except AurumError as error:
-            logger.warning("what others have stored is not known at the moment: %s", error.message)
+            logger.warning("reading the changes by other replicas failed and is retried: %s", error.message)

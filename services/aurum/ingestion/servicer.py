@@ -1,4 +1,4 @@
-"""The IngestionService on top of a store."""
+"""Implements the gRPC IngestionService with a store and the state of the machines."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from aurum.ingestion import metrics
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.machine_state import MachineState, MachineStates, unknown_machine
-from aurum.ingestion.plant_limits import Coming
+from aurum.ingestion.plant_limits import Reservation
 from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
@@ -23,12 +23,12 @@ from aurum.runtime.grpc.client import TAKEN_UP
 from aurum.runtime.telemetry.logging import set_request_context
 from aurum.runtime.telemetry.tracing import set_span_attributes
 from aurum.security.rpc_authorizer import (
-    as_callers,
-    as_told,
     may_see_machine,
-    registrant,
     require_machines,
     require_subject,
+    required_owner,
+    with_caller_as_owner,
+    without_hidden_readings,
 )
 from aurum.security.source_limits import SourceLimits
 from aurum.v1 import ingestion_pb2
@@ -49,12 +49,21 @@ _KIND = re.compile("[a-z][a-z_]{0,31}")
 
 
 class IngestionServicer(BatchServicer):
-    def __init__(self, store: Store, plant: MachineStates, sources: SourceLimits, max_message_bytes: int) -> None:
+    """Implements the RPCs of the IngestionService.
+
+    Args:
+        store: Where readings and events are stored.
+        machines: The state of each machine.
+        sources: The rate limits of sources.
+        max_message_bytes: The largest message that a client accepts.
+    """
+
+    def __init__(self, store: Store, machines: MachineStates, sources: SourceLimits, max_message_bytes: int) -> None:
         super().__init__()
         self._max_message_bytes = max_message_bytes
         self._page_bytes = min(_PAGE_BYTES, max_message_bytes // 4)
         self._store = store
-        self._plant = plant
+        self._machines = machines
         self._sources = sources
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
         self._stopping = False
@@ -63,38 +72,34 @@ class IngestionServicer(BatchServicer):
         """Ends the streams. What they have sent is still stored and acknowledged."""
         super().stop()
         self._stopping = True
-        self._plant.wake()
+        self._machines.wake()
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
     ) -> AsyncGenerator[Any]:
-        if not 1 <= len(request.machine_ids) <= _MAX_MACHINES_OF_QUERY:
-            raise InvalidArgumentError.of("machine_ids", f"must name 1 to {_MAX_MACHINES_OF_QUERY} machines")
-        for field in ("points", "last"):
-            if getattr(request, field) > _MAX_POINTS:
-                raise InvalidArgumentError.of(field, f"must be at most {_MAX_POINTS}")
-        if request.start_us < 0 or request.end_us < 0 or 0 < request.end_us <= request.start_us:
-            raise InvalidArgumentError.of("end_us", "must be after start_us")
+        """Returns readings of machines, in messages of limited size."""
+        _check_query(request)
         if len(request.machine_ids) == 1:
             set_request_context(machine_id=request.machine_ids[0])
         require_machines(request.machine_ids)
-        states = [await self._state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
+        states = [await self._find_state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
-        asked = [(state, _sensors_asked(state, request)) for state in states]
-        _check_series(sum(len(sensors) for _, sensors in asked), request.last)
-        for state, wanted in sorted(asked, key=lambda each: each[0].record.machine_id):
+        requested = [(state, _requested_sensors(state, request)) for state in states]
+        _check_series(sum(len(sensors) for _, sensors in requested), request.last)
+        for state, wanted in sorted(requested, key=lambda each: each[0].record.machine_id):
             for start in range(0, len(wanted), _SENSORS_AT_ONCE):
-                for sensor, points in await self._points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
-                    answer.add(state.record.machine_id, sensor, points)
+                for sensor, points in await self._read_points(state, wanted[start : start + _SENSORS_AT_ONCE], request):
+                    answer.add_series(state.record.machine_id, sensor, points)
                     if answer.full:
-                        yield answer.take()
-                        await asyncio.sleep(0)  # lets other tasks run during a long answer
-        if (rest := answer.take()) is not None:
+                        yield answer.take_message()
+                        await asyncio.sleep(0)  # gives other tasks a turn during a long answer
+        if (rest := answer.take_message()) is not None:
             yield rest
 
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any
     ) -> ingestion_pb2.RegisterMachineResponse:
+        """Registers a machine. A repeated request with the same id and content succeeds."""
         if problem := machine_id_problem(request.machine_id):
             raise InvalidArgumentError.of("machine_id", problem)
         require_machines([request.machine_id])
@@ -104,10 +109,10 @@ class IngestionServicer(BatchServicer):
         record = MachineRecord(
             request.machine_id, request.machine_type, request.site, now_us(), request.request_id[:200]
         )
-        owner = registrant(request.owner)
+        owner = required_owner(request.owner)
         # Shielded: a registration that the store has must become visible even if its caller hangs up
         state = await asyncio.shield(asyncio.ensure_future(self._register(record, owner)))
-        return ingestion_pb2.RegisterMachineResponse(machine=as_told(state.message()))
+        return ingestion_pb2.RegisterMachineResponse(machine=without_hidden_readings(state.message()))
 
     async def _register(self, record: MachineRecord, owner: str) -> MachineState:
         """Registers a machine.
@@ -122,26 +127,28 @@ class IngestionServicer(BatchServicer):
             AlreadyExistsError: If it is registered by another request.
         """
         if owner:
-            await self._look_up(record.machine_id)
-            if self._plant.unregistered(record.machine_id) and not await self._store.sent_only_by(
+            await self._load_if_unknown(record.machine_id)
+            if self._machines.is_unregistered(record.machine_id) and not await self._store.sent_only_by(
                 record.machine_id, owner
             ):
                 raise unknown_machine(record.machine_id)
-        found = await self._store.register(record, self._plant.registered)
-        return self._plant.get(found.machine_id)
+        registered = await self._store.register(record, self._machines.apply_registration)
+        return self._machines.get(registered.machine_id)
 
     async def GetMachine(  # noqa: N802
         self, request: ingestion_pb2.GetMachineRequest, context: Any
     ) -> ingestion_pb2.GetMachineResponse:
+        """Returns the state of a machine."""
         require_machines([request.machine_id])
-        return ingestion_pb2.GetMachineResponse(machine=(await self._state(request.machine_id)).message())
+        return ingestion_pb2.GetMachineResponse(machine=(await self._find_state(request.machine_id)).message())
 
     async def ListMachines(  # noqa: N802
         self, request: ingestion_pb2.ListMachinesRequest, context: Any
     ) -> ingestion_pb2.ListMachinesResponse:
+        """Returns a page of the machines that the caller may see, ordered by id."""
         if request.page_size > MAX_PAGE:
             raise InvalidArgumentError.of("page_size", f"must be at most {MAX_PAGE}")
-        states, token = self._plant.page(
+        states, token = self._machines.list_page(
             request.page_token, request.page_size or _PAGE, request.machine_type, request.site, may_see_machine
         )
         response = ingestion_pb2.ListMachinesResponse(next_page_token=token)
@@ -158,12 +165,13 @@ class IngestionServicer(BatchServicer):
     async def RecordEvents(  # noqa: N802
         self, request: ingestion_pb2.RecordEventsRequest, context: Any
     ) -> ingestion_pb2.RecordEventsResponse:
+        """Stores events."""
         if len(request.events) > MAX_EVENTS:
             raise InvalidArgumentError.of("events", f"are {len(request.events)}; {MAX_EVENTS} are allowed")
         for index, event in enumerate(request.events):
             _check_event(event, f"events[{index}].")
             require_subject(event.machine_id)
-        await self._store.record(
+        await self._store.record_events(
             [Event(event.kind, event.machine_id, event.at_us, event.id, event.content) for event in request.events]
         )
         return ingestion_pb2.RecordEventsResponse()
@@ -171,20 +179,21 @@ class IngestionServicer(BatchServicer):
     async def ListEvents(  # noqa: N802
         self, request: ingestion_pb2.ListEventsRequest, context: Any
     ) -> ingestion_pb2.ListEventsResponse:
+        """Returns a page of events of a machine or of the whole plant."""
         require_subject(request.machine_id)
         if request.machine_id:
-            await self._state(request.machine_id)
+            await self._find_state(request.machine_id)
         if request.limit > MAX_EVENTS:
             raise InvalidArgumentError.of("limit", f"must be at most {MAX_EVENTS}")
         limit = request.limit or _PAGE
         if request.by_number:
-            found = await self._journal(request, limit)
+            events = await self._list_journal(request, limit)
         else:
             end = request.end_us or _END_OF_TIME
-            before = _place_of(request.page_token)
-            found = await self._store.events(request.kind, request.machine_id, request.start_us, end, limit, before)
+            before = _parse_event_token(request.page_token)
+            events = await self._store.events(request.kind, request.machine_id, request.start_us, end, limit, before)
         response, size = ingestion_pb2.ListEventsResponse(), 0
-        for event in found:
+        for event in events:
             size += len(event.data) + _EVENT_OVERHEAD
             if response.events and size > self._page_bytes:
                 break
@@ -198,20 +207,22 @@ class IngestionServicer(BatchServicer):
                     number=event.number,
                 )
             )
-        if found and (len(response.events) < len(found) or len(found) == limit):
+        if events and (len(response.events) < len(events) or len(events) == limit):
             last = response.events[-1]
             response.next_page_token = str(last.number) if request.by_number else f"{last.at_us}/{last.id}"
         return response
 
-    async def _journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
+    async def _list_journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
+        """Returns events of the whole plant in the order of their numbers."""
         if request.machine_id:
-            raise InvalidArgumentError.of("by_number", "is for events of the plant as a whole, without machine_id")
-        before = _number_of(request.page_token) if request.page_token else _END_OF_TIME
+            raise InvalidArgumentError.of("by_number", "is only for events of the whole plant; leave machine_id empty")
+        before = _parse_token_number(request.page_token) if request.page_token else _END_OF_TIME
         return await self._store.journal(request.kind, request.after_number, before, limit)
 
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
+        """Sends all machines, then those that change, at most once per interval."""
         interval = max(100, request.interval_ms or 500) / 1000
         only = set(request.machine_ids)
         require_machines(only)
@@ -219,20 +230,20 @@ class IngestionServicer(BatchServicer):
         await context.send_initial_metadata(TAKEN_UP)
         with metrics.ingestion_watchers.track_inprogress():
             while not self._stopping:
-                version = self._plant.version
+                version = self._machines.version
                 # Only the latest state is sent, so a slow client costs no memory.
                 states = [
                     state
-                    for state in self._plant.changed_since(seen)
+                    for state in self._machines.changed_since(seen)
                     if (not only or state.record.machine_id in only) and may_see_machine(state.record.machine_id)
                 ]
                 if seen < 0 and not states:
-                    yield ingestion_pb2.WatchResponse()  # tells the client that no machine is known
+                    yield ingestion_pb2.WatchResponse()  # lets the client know that there are no machines
                 seen = version
                 for machines in _pages((state.message() for state in states), self._page_bytes):
                     yield ingestion_pb2.WatchResponse(machines=machines)
                 await asyncio.sleep(interval)
-                await self._plant.wait_for_change(seen)
+                await self._machines.wait_for_change(seen)
 
     async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
         """Checks and queues a batch. The returned awaitable completes when the batch is durable and visible."""
@@ -240,50 +251,53 @@ class IngestionServicer(BatchServicer):
         try:
             batch = decode(data, field=field)
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
-            batch = as_callers(batch)
+            batch = with_caller_as_owner(batch)
             await self._sources.admit(batch, wait=wait)
-            coming = self._plant.reserve(batch)
+            reservation = self._machines.reserve(batch)
         except AurumError as error:
             track_ingestion_error(error.reason, transport)
             raise
         try:
-            writing = await self._store.append(batch, wait=wait)
+            writing = await self._store.append_batch(batch, wait=wait)
         except BaseException as error:
-            self._plant.release(coming)
+            self._machines.release(reservation)
             if isinstance(error, AurumError):
                 track_ingestion_error(error.reason, transport)
             raise
         # Shielded: the batch will be durable, so it must become visible even if its caller is gone
-        return asyncio.shield(asyncio.ensure_future(self._finish(batch, coming, writing, transport, started)))
+        return asyncio.shield(
+            asyncio.ensure_future(self._apply_when_durable(batch, reservation, writing, transport, started))
+        )
 
-    async def _finish(
-        self, batch: Batch, coming: Coming, writing: Awaitable[Written], transport: str, started: float
+    async def _apply_when_durable(
+        self, batch: Batch, reservation: Reservation, writing: Awaitable[Written], transport: str, started: float
     ) -> Written:
+        """Waits until a batch is durable, applies it to the machines, and releases its reservation."""
         try:
             written = await writing
             if written.accepted:
-                self._plant.apply(batch, now_us(), written.rank)
+                self._machines.apply_batch(batch, now_us(), written.rank)
         except AurumError as error:
             track_ingestion_error(error.reason, transport)
             raise
         finally:
-            self._plant.release(coming)
+            self._machines.release(reservation)
         track_ingestion(written.accepted, time.perf_counter() - started, transport, written.duplicate)
         return written
 
-    async def _state(self, machine_id: str) -> MachineState:
+    async def _find_state(self, machine_id: str) -> MachineState:
         """Returns the state of a machine. Raises NotFoundError."""
-        await self._look_up(machine_id)
-        return self._plant.get(machine_id)
+        await self._load_if_unknown(machine_id)
+        return self._machines.get(machine_id)
 
-    async def _look_up(self, machine_id: str) -> None:
+    async def _load_if_unknown(self, machine_id: str) -> None:
         """Loads a machine that is unknown here, if other writers have stored it."""
-        if self._store.shared and not self._plant.knows(machine_id):
-            found = await self._store.find(machine_id)
-            if found is not None:
-                self._plant.observe(found)
+        if self._store.shared and not self._machines.is_known(machine_id):
+            change = await self._store.find_machine(machine_id)
+            if change is not None:
+                self._machines.apply_change(change)
 
-    async def _points(
+    async def _read_points(
         self, state: MachineState, sensors: list[str], request: ingestion_pb2.QueryRequest
     ) -> list[tuple[str, Points]]:
         """Returns the requested readings of some sensors of a machine.
@@ -295,43 +309,57 @@ class IngestionServicer(BatchServicer):
         end = request.end_us or newest + 1
         if end <= start:
             return []
-        found: dict[str, Points | None] = {}
+        points_by_sensor: dict[str, Points | None] = {}
         for sensor in sensors:
-            held = self._plant.held(state, sensor, start, end, request.last)
-            found[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
-        missing = [sensor for sensor, points in found.items() if points is None]
+            held = self._machines.cached_readings(state, sensor, start, end, request.last)
+            points_by_sensor[sensor] = None if held is None else reduce_points(*held, start, end, request.points)
+        missing = [sensor for sensor, points in points_by_sensor.items() if points is None]
         if missing:
-            reading = (self._stored(state, sensor, start, end, request) for sensor in missing)
-            found.update(zip(missing, await asyncio.gather(*reading), strict=True))
-        return [(sensor, points) for sensor, points in found.items() if points is not None]
+            reading = (self._read_stored(state, sensor, start, end, request) for sensor in missing)
+            points_by_sensor.update(zip(missing, await asyncio.gather(*reading), strict=True))
+        return [(sensor, points) for sensor, points in points_by_sensor.items() if points is not None]
 
-    async def _stored(
+    async def _read_stored(
         self, state: MachineState, sensor: str, start: int, end: int, request: ingestion_pb2.QueryRequest
     ) -> Points:
-        tail = self._plant.tail(state, sensor)
+        """Reads a series from the store, and keeps the result in its tail if it reaches up to the present."""
+        tail = self._machines.tail(state, sensor)
         if tail is None or end <= state.last_seen_us:
-            return await self._read(state, sensor, start, end, points=request.points, last=request.last)
+            return await self._read_from_store(state, sensor, start, end, points=request.points, last=request.last)
         late = tail.late  # the result is kept in the tail, so that the next such query is answered from memory
-        if not request.last and self._plant.make_room(state, tail, start):
+        if not request.last and self._machines.extend_tail(state, tail, start):
             most = tail.capacity
-            points = await self._read(state, sensor, start, end, last=most)
-            _keep(tail, points, late, start, most)
+            points = await self._read_from_store(state, sensor, start, end, last=most)
+            _extend_tail(tail, points, late, start, most)
             if len(points.timestamps) < most:
                 return reduce_points(points.timestamps, points.values, start, end, request.points)
-        points = await self._read(state, sensor, start, end, points=request.points, last=request.last)
+        points = await self._read_from_store(state, sensor, start, end, points=request.points, last=request.last)
         if points.counts is None:
-            _keep(tail, points, late, start, request.last)
+            _extend_tail(tail, points, late, start, request.last)
         return points
 
-    async def _read(
+    async def _read_from_store(
         self, state: MachineState, sensor: str, start: int, end: int, *, points: int = 0, last: int = 0
     ) -> Points:
+        """Reads a series from the store. The number of concurrent reads is limited."""
         async with self._reading:
             return await self._store.read(state.record.machine_id, sensor, start, end, points=points, last=last)
 
 
-def _sensors_asked(state: MachineState, request: ingestion_pb2.QueryRequest) -> list[str]:
+def _requested_sensors(state: MachineState, request: ingestion_pb2.QueryRequest) -> list[str]:
+    """Returns the requested sensors of a machine that have readings, sorted; all of them if none is named."""
     return sorted(set(request.sensors) & state.sensors.keys() if request.sensors else state.sensors)
+
+
+def _check_query(request: ingestion_pb2.QueryRequest) -> None:
+    """Raises InvalidArgumentError if a field of a query is out of range."""
+    if not 1 <= len(request.machine_ids) <= _MAX_MACHINES_OF_QUERY:
+        raise InvalidArgumentError.of("machine_ids", f"must name 1 to {_MAX_MACHINES_OF_QUERY} machines")
+    for field in ("points", "last"):
+        if getattr(request, field) > _MAX_POINTS:
+            raise InvalidArgumentError.of(field, f"must be at most {_MAX_POINTS}")
+    if request.start_us < 0 or request.end_us < 0 or 0 < request.end_us <= request.start_us:
+        raise InvalidArgumentError.of("end_us", "must be after start_us")
 
 
 def _check_series(series: int, last: int) -> None:
@@ -340,7 +368,7 @@ def _check_series(series: int, last: int) -> None:
     if series > most:
         error = InvalidArgumentError.of(
             "machine_ids",
-            f"have {series} series; at most {most} can be asked for at once{f' with last={last}' if last else ''}; "
+            f"have {series} series; at most {most} are allowed in one query{f' with last={last}' if last else ''}; "
             "name sensors, or fewer machines",
         )
         error.reason = TOO_MANY_SERIES
@@ -362,36 +390,49 @@ def _pages(machines: Iterable[ingestion_pb2.Machine], most: int) -> Iterator[lis
         yield part
 
 
-def _place_of(page_token: str) -> tuple[int, str] | None:
-    """Parses a page token: time and id of the last event of the previous page. Raises InvalidArgumentError."""
+def _parse_event_token(page_token: str) -> tuple[int, str] | None:
+    """Returns the time and id of the last event of the previous page; None for the first page.
+
+    Raises:
+        InvalidArgumentError: The token is invalid.
+    """
     if not page_token:
         return None
     at_us, slash, id_ = page_token.partition("/")
-    return _number_of(at_us if slash else ""), id_
+    return _parse_token_number(at_us if slash else ""), id_
 
 
-def _number_of(text: str) -> int:
+def _parse_token_number(text: str) -> int:
+    """Returns the number in a page token. Raises InvalidArgumentError."""
     if not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
-        raise InvalidArgumentError.of("page_token", "is none that this service gave out")
+        raise InvalidArgumentError.of("page_token", "was not issued by this service")
     return int(text)
 
 
-def _keep(tail: CachedSeries, points: Points, late: int, start: int, last: int) -> None:
-    """Keeps what was read in the tail.
+def _extend_tail(tail: CachedSeries, points: Points, late: int, start: int, last: int) -> None:
+    """Adds what was read from the store to the beginning of a tail.
 
-    `last` is the number of readings that were asked for; 0 for all from `start` on.
+    Args:
+        tail: The tail.
+        points: What was read.
+        late: The value of `tail.late` before the store was asked.
+        start: The time from which on readings were asked for.
+        last: The number of readings that were asked for; 0 for all from `start` on.
     """
     whole = not last or len(points.timestamps) < last
-    tail.prepend(points.timestamps, points.values, late, start if whole else int(points.timestamps[0]))
+    tail.prepend_readings(points.timestamps, points.values, late, start if whole else int(points.timestamps[0]))
 
 
 def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:
+    """Raises InvalidArgumentError if an event is invalid. prefix: where it is in the request."""
     if not _KIND.fullmatch(event.kind):
-        raise InvalidArgumentError.of(f"{prefix}kind", f"{event.kind[:40]!r} is no kind; use a-z and _, at most 32")
+        raise InvalidArgumentError.of(
+            f"{prefix}kind", f"{event.kind[:40]!r} is not a valid kind; use at most 32 of a-z and _"
+        )
     if event.machine_id and (problem := machine_id_problem(event.machine_id)):
         raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
     if not 0 <= event.at_us < _END_OF_TIME:
-        raise InvalidArgumentError.of(f"{prefix}at_us", "is no time")
+        raise InvalidArgumentError.of(f"{prefix}at_us", "is not a valid time")
     if len(event.id) > _NAME_LENGTH:
         raise InvalidArgumentError.of(f"{prefix}id", f"must have at most {_NAME_LENGTH} characters")
     if len(event.content) > _EVENT_BYTES:

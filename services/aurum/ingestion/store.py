@@ -31,7 +31,7 @@ class MachineRecord:
     request_id: str
 
 
-def require_repeated(registered: MachineRecord, again: MachineRecord) -> None:
+def require_same_registration(registered: MachineRecord, again: MachineRecord) -> None:
     """Raises AlreadyExistsError unless a registration repeats the one that was granted, by request id and content."""
     if not again.request_id or again.request_id != registered.request_id:
         raise AlreadyExistsError(f"machine {again.machine_id} is registered already")
@@ -102,10 +102,12 @@ class Event:
     number: int = field(default=0, compare=False)
 
 
-Registered = Callable[[MachineRecord], None]
+OnRegistered = Callable[[MachineRecord], None]
 
 
-async def to_its_end(registering: Coroutine[Any, Any, MachineRecord], registered: Registered | None) -> MachineRecord:
+async def complete_registration(
+    registering: Coroutine[Any, Any, MachineRecord], registered: OnRegistered | None
+) -> MachineRecord:
     """Runs a registration to its end, even if the caller is cancelled, because it may already be in the tables.
 
     Args:
@@ -114,11 +116,11 @@ async def to_its_end(registering: Coroutine[Any, Any, MachineRecord], registered
     """
     task = asyncio.create_task(registering, name="registration")
 
-    def tell(done: asyncio.Task[MachineRecord]) -> None:
+    def report_result(done: asyncio.Task[MachineRecord]) -> None:
         if not done.cancelled() and done.exception() is None and registered is not None:
             registered(done.result())
 
-    task.add_done_callback(tell)
+    task.add_done_callback(report_result)
     return await asyncio.shield(task)
 
 
@@ -129,7 +131,8 @@ class Store(Protocol):
     def shared(self) -> bool:
         """Whether other processes write to it too. Their changes are then found by `changes` and `find`."""
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        """Starts the background work."""
 
     async def close(self) -> None:
         """Writes what is queued, then closes the store."""
@@ -137,7 +140,7 @@ class Store(Protocol):
     def problem(self) -> str | None:
         """Returns why the store cannot be written at the moment, or None."""
 
-    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+    async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
         """Queues a batch. The returned awaitable completes when it is durable.
 
         Args:
@@ -148,11 +151,13 @@ class Store(Protocol):
             ResourceExhaustedError: If the queue is full and `wait` is false.
         """
 
-    async def machines(self) -> list[MachineRecord]: ...
+    async def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines."""
 
-    async def summaries(self) -> list[SeriesSummary]: ...
+    async def summaries(self) -> list[SeriesSummary]:
+        """Returns the summary of each series."""
 
-    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
+    async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
         """Registers a machine.
 
         Args:
@@ -172,10 +177,10 @@ class Store(Protocol):
     async def changes(self) -> list[Change]:
         """Returns what other processes have written recently."""
 
-    async def find(self, machine_id: str) -> Change | None:
+    async def find_machine(self, machine_id: str) -> Change | None:
         """Returns a machine that is unknown in this process, or None."""
 
-    async def record(self, events: Sequence[Event]) -> None:
+    async def record_events(self, events: Sequence[Event]) -> None:
         """Stores events. Those that exist already are replaced."""
 
     async def events(  # noqa: PLR0917

@@ -68,6 +68,15 @@ prediction_history_dropped_total = Counter("prediction_history_dropped_total", "
 def track_prediction(
     machine_type: str, model_version: str, duration: float, risk_score: float, degraded: bool = False
 ) -> None:
+    """Counts a prediction.
+
+    Args:
+        machine_type: The type of the machine.
+        model_version: The version of the model, or `rule`.
+        duration: Seconds that the prediction took.
+        risk_score: The predicted risk, from 0 to 1.
+        degraded: Whether the risk does not come from a model.
+    """
     kind = bounded("machine_type", machine_type)
     version = bounded("model_version", model_version, limit=200)
     ml_predictions_total.labels(kind, version, str(degraded).lower()).inc(exemplar=exemplar())
@@ -76,7 +85,14 @@ def track_prediction(
 
 
 def track_predictions(machine_type: str, model_version: str, duration: float, risk_scores: Iterable[float]) -> None:
-    """Many by one model, which took `duration` seconds together."""
+    """Counts the predictions of one call of a model.
+
+    Args:
+        machine_type: The type of the machines.
+        model_version: The version of the model.
+        duration: Seconds that the call took.
+        risk_scores: The predicted risks, from 0 to 1.
+    """
     kind = bounded("machine_type", machine_type)
     risk = ml_prediction_risk_score.labels(kind)
     count = 0
@@ -89,24 +105,26 @@ def track_predictions(machine_type: str, model_version: str, duration: float, ri
 
 
 def track_drift(machine_type: str, psi: float, out_of_range: float) -> None:
+    """Sets the largest stability index of a model's features and the share of predictions out of range."""
     kind = bounded("machine_type", machine_type)
     prediction_drift.labels(kind).set(psi)
     prediction_out_of_range_ratio.labels(kind).set(out_of_range)
 
 
 def track_feature_drift(machine_type: str, feature: str, psi: float, changes: int) -> None:
-    """changes: since the last call."""
+    """Sets the stability index of a feature and counts the `changes` of its mean since the last call."""
     labels = bounded("machine_type", machine_type), bounded("feature", feature, limit=400)
     prediction_feature_drift.labels(*labels).set(psi)
     prediction_feature_changes_total.labels(*labels).inc(changes)
 
 
 def track_shadow(machine_type: str, difference: float) -> None:
+    """Records the absolute difference in risk between champion and shadow model."""
     prediction_shadow_risk_difference.labels(bounded("machine_type", machine_type)).observe(difference, exemplar())
 
 
 def track_model(machine_type: str, calibration_error: float, interval_coverage: float) -> None:
-    """A model serves, with what its card says of it."""
+    """Sets the quality of a new champion, as stated in its card."""
     kind = bounded("machine_type", machine_type)
     prediction_model_calibration_error.labels(kind).set(calibration_error)
     prediction_model_interval_coverage.labels(kind).set(interval_coverage)

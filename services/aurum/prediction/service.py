@@ -27,7 +27,7 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     """Runs the prediction service. A model that cannot be loaded is reported as damaged, and the others serve."""
     settings = service.settings
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
-    logger.info("models are loaded", extra={"machine_types": registry.types})
+    logger.info("models loaded", extra={"machine_types": registry.types})
     ingestion = service.dependency("ingestion", settings.ingestion_target)
     limits = BatchLimits(
         settings.prediction_batch_most, settings.prediction_batch_waiting, settings.prediction_batch_wait
@@ -36,21 +36,21 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     history = PredictionHistory(ingestion, settings.prediction_history_interval)
     service.spawn(history.run(), "prediction-history")
 
-    def keep_again(prediction: Prediction) -> None:
+    def record_rescored(prediction: Prediction) -> None:
         response = response_of(prediction)
         response.rescored = True
-        history.keep(response)
+        history.enqueue(response)
 
     rescorer = Rescorer(
-        predictor.predict, keep_again, settings.prediction_rescore_after, settings.prediction_rescore_rate
+        predictor.predict, record_rescored, settings.prediction_rescore_after, settings.prediction_rescore_rate
     )
     service.spawn(rescorer.run(), "prediction-rescoring")
 
-    def note(prediction: Prediction, response: prediction_pb2.PredictResponse) -> None:
-        if history.note(response):
-            rescorer.note(prediction)
+    def record(prediction: Prediction, response: prediction_pb2.PredictResponse) -> None:
+        if history.record_if_due(response):
+            rescorer.schedule(prediction)
 
-    servicer = PredictionServicer(predictor, registry, note, service.audit)
+    servicer = PredictionServicer(predictor, registry, record, service.audit)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
     try:
         async with service.rpc_server(
@@ -71,6 +71,6 @@ async def _watch_models(registry: ModelRegistry, seconds: float) -> None:
         await asyncio.sleep(seconds)
         for model in await asyncio.to_thread(registry.refresh):
             logger.info(
-                "a new model serves",
+                "new champion loaded; it answers requests from now on",
                 extra={"machine_type": model.card.machine_type, "model_version": model.card.version},
             )

@@ -25,9 +25,9 @@ SEQUENCE_CLOSED = "SEQUENCE_CLOSED"  # reason for refusing a sequence in a close
 MAX_READINGS = 200_000  # per batch
 MAX_SERIES = 20_000  # per batch
 MAX_SEQUENCE = 2**62  # per source
-ONE_BATCH = "key/"  # prefix of source ids that send one batch, such as those of requests with an Idempotency-Key
-_TRACEPARENT_LENGTH = 100
-_SHOWN = 200  # characters of an invalid source id that are reported
+SINGLE_BATCH_PREFIX = "key/"  # of source ids that send one batch, such as those of requests with an Idempotency-Key
+_MAX_TRACEPARENT = 100
+_MAX_REPORTED = 200  # characters of an invalid source id that are reported
 MAX_OWNER = 500  # characters of the name of a source's owner
 
 _MACHINE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
@@ -74,18 +74,18 @@ class Batch:
     owner: str = ""
 
     @classmethod
-    def of(cls, source_id: str, sequence: int, series: Sequence[Series]) -> "Batch":
-        """Creates a batch from series."""
+    def from_series(cls, source_id: str, sequence: int, series: Sequence[Series]) -> "Batch":
+        """Creates a batch without an owner from series."""
         data = _columns_message(source_id, sequence, series).SerializeToString()
         return cls(source_id, sequence, tuple(series), sum(len(each.values) for each in series), data)
 
-    def owned_by(self, owner: str) -> "Batch":
+    def with_owner(self, owner: str) -> "Batch":
         """Returns the same batch with another owner."""
         if owner == self.owner:
             return self
         # Protobuf fields may come in any order, so a first owner is appended without decoding the columns. A second
         # owner would force the slow path of _parse_columns. A message that already has an owner is therefore written
-        # anew from its series, because its own columns may be in several pieces
+        # again from its series, because its own columns may be in several pieces
         data = self.data
         if self.owner:
             data = _columns_message(self.source_id, self.sequence, self.series).SerializeToString()
@@ -99,6 +99,7 @@ class Batch:
 
 
 def now_us() -> int:
+    """Returns the time in µs since the epoch."""
     return time.time_ns() // 1000
 
 
@@ -107,7 +108,8 @@ def machine_id_problem(machine_id: str) -> str | None:
     """Returns what is wrong with a machine id, or None."""
     if _MACHINE_ID.fullmatch(machine_id):
         return None
-    return f"{machine_id[:140]!r} is no machine id; use 1 to 128 letters, digits and . _ : -, a letter or digit first"
+    allowed = "1 to 128 letters, digits and . _ : -, with a letter or digit first"
+    return f"{machine_id[:140]!r} is not a machine id; use {allowed}"
 
 
 @lru_cache(maxsize=65_536)
@@ -115,14 +117,15 @@ def sensor_problem(sensor: str) -> str | None:
     """Returns what is wrong with a sensor name, or None."""
     if _SENSOR.fullmatch(sensor):
         return None
-    return f"{sensor[:80]!r} is no sensor name; use 1 to 64 letters, digits, spaces and . _ : / % -"
+    return f"{sensor[:80]!r} is not a sensor name; use 1 to 64 letters, digits, spaces and . _ : / % -"
 
 
 def source_id_problem(source_id: str) -> str | None:
     """Returns what is wrong with a source id, or None."""
     if _SOURCE_ID.fullmatch(source_id):
         return None
-    return f"{source_id[:220]!r} is no source id; use 1 to 200 letters, digits and . _ : / -, a letter or digit first"
+    allowed = "1 to 200 letters, digits and . _ : / -, with a letter or digit first"
+    return f"{source_id[:220]!r} is not a source id; use {allowed}"
 
 
 def parse_request(data: bytes) -> columns_pb2.BatchRequest:
@@ -132,10 +135,10 @@ def parse_request(data: bytes) -> columns_pb2.BatchRequest:
         if request.ByteSize() != len(data):  # protobuf merges repeated occurrences of a field; BatchRequest does not
             whole = ingestion_pb2.IngestRequest.FromString(data)
             request = columns_pb2.BatchRequest(
-                batch=whole.batch.SerializeToString(), traceparent=whole.traceparent[:_TRACEPARENT_LENGTH]
+                batch=whole.batch.SerializeToString(), traceparent=whole.traceparent[:_MAX_TRACEPARENT]
             )
     except DecodeError as error:
-        raise InvalidArgumentError.of("request", "is no message of this method") from error
+        raise InvalidArgumentError.of("request", "is not a message of this method") from error
     return request
 
 
@@ -152,13 +155,26 @@ def decode(data: bytes, now: int | None = None, field: str = "batch") -> Batch:
     """
     message = _parse_columns(data, field)
     try:
-        return _checked(message, data, now_us() if now is None else now, field)
+        return _validate(message, data, now_us() if now is None else now, field)
     except AurumError as error:
-        error.metadata |= {"source_id": message.source_id[:_SHOWN], "sequence": str(message.sequence)}
+        error.metadata |= {"source_id": message.source_id[:_MAX_REPORTED], "sequence": str(message.sequence)}
         raise
 
 
-def _checked(message: columns_pb2.BatchColumns, data: bytes, now: int, field: str) -> Batch:
+def _validate(message: columns_pb2.BatchColumns, data: bytes, now: int, field: str) -> Batch:
+    _check_header(message, field)
+    keys, timestamps, values, ends = _join_columns(message.series, field)
+    increasing = _check_columns(keys, timestamps, values, ends, now, field)
+    series: list[Series] = []
+    start = 0
+    for (machine_id, sensor), end, rises in zip(keys, ends, increasing.tolist(), strict=True):
+        series.append(Series(machine_id, sensor, timestamps[start:end], values[start:end], rises))
+        start = end
+    return Batch(message.source_id, message.sequence, tuple(series), start, data, message.owner)
+
+
+def _check_header(message: columns_pb2.BatchColumns, field: str) -> None:
+    """Checks the fields of a batch other than its readings. Raises InvalidArgumentError."""
     if problem := source_id_problem(message.source_id):
         raise InvalidArgumentError.of(f"{field}.source_id", problem)
     if not 1 <= message.sequence <= MAX_SEQUENCE:
@@ -168,40 +184,47 @@ def _checked(message: columns_pb2.BatchColumns, data: bytes, now: int, field: st
     count = len(message.series)
     if not 1 <= count <= MAX_SERIES:
         raise InvalidArgumentError.of(f"{field}.series", f"has {count} series; 1 to {MAX_SERIES} are allowed")
+
+
+def _join_columns(
+    series: Sequence[columns_pb2.SeriesColumns], field: str
+) -> tuple[list[tuple[str, str]], Timestamps, Values, list[int]]:
+    """Checks the names and lengths of series, and joins their columns.
+
+    Returns:
+        The machine and sensor of each series, the times and the values of all series one after the other, and the end
+        index of each series in them.
+
+    Raises:
+        InvalidArgumentError: Names the first invalid series.
+    """
     keys: dict[tuple[str, str], None] = {}
     lengths: list[int] = []
     columns: tuple[list[bytes], list[bytes]] = ([], [])
-    for index, each in enumerate(message.series):
-        key = machine_id, sensor = each.machine_id, each.sensor
+    for index, column in enumerate(series):
+        key = machine_id, sensor = column.machine_id, column.sensor
         if problem := machine_id_problem(machine_id):
             raise InvalidArgumentError.of(f"{field}.series[{index}].machine_id", problem)
         if problem := sensor_problem(sensor):
             raise InvalidArgumentError.of(f"{field}.series[{index}].sensor", problem)
         if key in keys:
             raise InvalidArgumentError.of(
-                f"{field}.series[{index}]", f"machine {machine_id}, sensor {sensor} stands in this batch twice"
+                f"{field}.series[{index}]", f"machine {machine_id}, sensor {sensor} is in this batch twice"
             )
         keys[key] = None
-        timestamps, values = each.timestamps_us, each.values
+        timestamps, values = column.timestamps_us, column.values
         length = len(values)
         if len(timestamps) != length or not length or length % 8:
             raise InvalidArgumentError.of(
                 f"{field}.series[{index}].values",
-                f"has {length // 8} values for {len(timestamps) // 8} timestamps; there must be as many, at least one",
+                f"has {length // 8} values for {len(timestamps) // 8} timestamps; must be as many, at least 1",
             )
         lengths.append(length // 8)
         columns[0].append(timestamps)
         columns[1].append(values)
     all_timestamps = np.frombuffer(b"".join(columns[0]), "<i8")
     all_values = np.frombuffer(b"".join(columns[1]), "<f8")
-    ends = list(itertools.accumulate(lengths))
-    increasing = _check_columns(list(keys), all_timestamps, all_values, ends, now, field)
-    series: list[Series] = []
-    start = 0
-    for (machine_id, sensor), end, rises in zip(keys, ends, increasing.tolist(), strict=True):
-        series.append(Series(machine_id, sensor, all_timestamps[start:end], all_values[start:end], rises))
-        start = end
-    return Batch(message.source_id, message.sequence, tuple(series), start, data, message.owner)
+    return list(keys), all_timestamps, all_values, list(itertools.accumulate(lengths))
 
 
 def encode(source_id: str, sequence: int, series: Sequence[Series]) -> ingestion_pb2.Batch:
@@ -236,10 +259,10 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         message.DiscardUnknownFields()
         if message.ByteSize() == len(data):
             return message
-        # Protobuf allows a column in several pieces, or number by number. That is rare, so it may be slow.
+        # Protobuf allows a column in several pieces, or number by number. This is rare, so it may be slow
         whole = ingestion_pb2.Batch.FromString(data)
     except DecodeError as error:
-        raise InvalidArgumentError.of(field, "is no message aurum.v1.Batch") from error
+        raise InvalidArgumentError.of(field, "is not a message aurum.v1.Batch") from error
     series = [
         Series(each.machine_id, each.sensor, np.array(each.timestamps_us, np.int64), np.array(each.values, np.float64))
         for each in whole.series
@@ -270,7 +293,7 @@ def _check_columns(  # noqa: PLR0917
     """
     readings = len(values)
     if readings > MAX_READINGS:
-        raise InvalidArgumentError.of(f"{field}.series", f"have {readings} readings; {MAX_READINGS} are allowed")
+        raise InvalidArgumentError.of(f"{field}.series", f"has {readings} readings; at most {MAX_READINGS} are allowed")
     starts = np.array([0, *ends[:-1]])
 
     def refuse(position: Any, column: str, describe: Any) -> InvalidArgumentError:
@@ -297,7 +320,7 @@ def _check_columns(  # noqa: PLR0917
             index = int((~present).argmax())
             raise InvalidArgumentError.of(
                 f"{field}.series[{index}].values",
-                f"machine {keys[index][0]}, sensor {keys[index][1]} has no value that is a number",
+                f"machine {keys[index][0]}, sensor {keys[index][1]} has no value other than NaN",
             )
     rises = np.empty(readings, dtype=np.bool_)
     rises[0] = True

@@ -49,10 +49,10 @@ class Run:
         return self.machine_id.rpartition("/")[0] or self.machine_id
 
 
-def axis_of(sensors: Iterable[str]) -> str | None:
+def life_axis(sensors: Iterable[str]) -> str | None:
     """Returns the sensor that counts the life of a machine with these sensors, or None."""
-    there = set(sensors)
-    return next((name for name in AXES if name in there), None)
+    names = set(sensors)
+    return next((name for name in AXES if name in names), None)
 
 
 def split_runs(
@@ -74,7 +74,7 @@ def split_runs(
         ends_in_failure: Whether the last run has failed, if there is no fault signal.
         axis: The sensor that counts life; by default it is recognised by its name.
     """
-    axis = axis or axis_of(columns)
+    axis = axis or life_axis(columns)
     fault = columns.get(FAULT)
     faulty = np.nan_to_num(fault) >= 0.5 if fault is not None else np.zeros(len(timestamps), dtype=bool)
     begins = np.zeros(len(timestamps), dtype=bool)
@@ -82,9 +82,9 @@ def split_runs(
     begins[1:] |= faulty[:-1] & ~faulty[1:]
     if axis is not None:
         life = columns[axis]
-        known = np.flatnonzero(~np.isnan(life))
-        falls = known[1:][np.diff(life[known]) < 0]
-        begins[falls] = True
+        present = np.flatnonzero(~np.isnan(life))
+        decreases = present[1:][np.diff(life[present]) < 0]
+        begins[decreases] = True
     starts = [*np.flatnonzero(begins).tolist(), len(timestamps)]
     runs: list[Run] = []
     for start, end in itertools.pairwise(starts):

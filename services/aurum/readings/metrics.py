@@ -18,7 +18,14 @@ for _result in ("accepted", "duplicate"):
 
 
 def track_ingestion(readings: int, duration: float, transport: str = "unary", duplicates: int = 0) -> None:
-    """`readings` stored and `duplicates` recognised after `duration` seconds."""
+    """Records a batch that is durable.
+
+    Args:
+        readings: The readings that were stored.
+        duration: Seconds from the arrival until the batch was durable.
+        transport: "stream" or "unary".
+        duplicates: The readings of a duplicate.
+    """
     data_ingestion_total.labels(transport, "accepted").inc(readings, exemplar())
     if duplicates:
         data_ingestion_total.labels(transport, "duplicate").inc(duplicates, exemplar())
@@ -26,4 +33,5 @@ def track_ingestion(readings: int, duration: float, transport: str = "unary", du
 
 
 def track_ingestion_error(reason: str, transport: str = "unary") -> None:
+    """Records a batch that was refused with `reason`."""
     data_ingestion_errors_total.labels(transport, bounded("reason", reason)).inc(exemplar=exemplar())

@@ -14,10 +14,10 @@ from aurum.runtime.time_units import HOUR_US
 
 LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
 _ABSENT = frozenset({"", "na", "nan", "null", "none"})
-_MOST_COLUMNS = 500
-_MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14  # from these on, a number is in ms or µs
+_MAX_COLUMNS = 500
+_MIN_MILLISECONDS, _MIN_MICROSECONDS = 1e11, 1e14  # from these on, a number is in ms or µs
 _YEAR_10000 = 253_402_300_800_000_000  # µs
-_OUT_OF_RANGE = "beyond what a time can be; use 1970 to 9999"
+_OUT_OF_RANGE = "out of range; use a time from 1970 to 9999"
 
 CMAPSS_SENSORS = ("setting_1", "setting_2", "setting_3", *(f"sensor_{number}" for number in range(1, 22)))
 CMAPSS_COLUMNS = 2 + len(CMAPSS_SENSORS)
@@ -51,7 +51,8 @@ class Rows:
     values: list[float] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
 
-    def add(self, row: int, machine_id: str, sensor: str, timestamp_us: int, value: float) -> None:
+    def add_reading(self, row: int, machine_id: str, sensor: str, timestamp_us: int, value: float) -> None:
+        """Adds a reading that was read from row number `row`."""
         self.machine_ids.append(machine_id)
         self.sensors.append(sensor)
         self.timestamps.append(timestamp_us)
@@ -105,7 +106,7 @@ def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value"
             raise TableError(
                 rows.rows[indices[0]],
                 value_column or sensor,
-                f"machine {machine_id}, sensor {sensor} has no value that is a number",
+                f"machine {machine_id}, sensor {sensor} has no value other than NaN",
             )
         series.append(Series(machine_id, sensor, timestamps[indices], part))
     return series
@@ -120,32 +121,32 @@ def parse_timestamp(text: str) -> int:
     """
     text = text.strip()
     try:
-        number = _number(text)
+        number = _parse_number(text)
     except ValueError:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            raise ValueError(f"{text[:40]!r} is no time; use ISO 8601 such as 2026-05-04T12:00:00Z") from None
+            raise ValueError(f"{text[:40]!r} is not a time; use ISO 8601 such as 2026-05-04T12:00:00Z") from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         try:
             seconds = moment - datetime(1970, 1, 1, tzinfo=UTC)
         except OverflowError:
             raise ValueError(f"{text[:40]!r} is {_OUT_OF_RANGE}") from None
-        return _within_range((seconds.days * 86_400 + seconds.seconds) * 1_000_000 + seconds.microseconds, text)
-    return timestamp_of(number)
+        return _check_range((seconds.days * 86_400 + seconds.seconds) * 1_000_000 + seconds.microseconds, text)
+    return timestamp_from_number(number)
 
 
-def timestamp_of(number: float) -> int:
+def timestamp_from_number(number: float) -> int:
     """Converts a number to microseconds since the epoch, by the rules of `parse_timestamp`. Raises ValueError."""
     if not math.isfinite(number):
-        raise ValueError(f"{number!r} is no time")
-    if abs(number) >= _MICROSECONDS_FROM:
-        return _within_range(int(number), f"{number:g}")
-    return round(number * (1_000 if abs(number) >= _MILLISECONDS_FROM else 1_000_000))
+        raise ValueError(f"{number!r} is not a time")
+    if abs(number) >= _MIN_MICROSECONDS:
+        return _check_range(int(number), f"{number:g}")
+    return round(number * (1_000 if abs(number) >= _MIN_MILLISECONDS else 1_000_000))
 
 
-def _within_range(us: int, text: str) -> int:
+def _check_range(us: int, text: str) -> int:
     if abs(us) >= _YEAR_10000:
         raise ValueError(f"{text[:40]!r} is {_OUT_OF_RANGE}")
     return us
@@ -157,13 +158,13 @@ def parse_value(text: str) -> float:
     if text.lower() in _ABSENT:
         return math.nan
     try:
-        return _number(text)
+        return _parse_number(text)
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is no number") from None
+        raise ValueError(f"{text[:40]!r} is not a number") from None
 
 
-def _number(text: str) -> float:
-    """As `float`, but refuses the underscores that Python allows between digits. Raises ValueError."""
+def _parse_number(text: str) -> float:
+    """Parses a number as `float` does, but without underscores between digits. Raises ValueError."""
     if "_" in text:
         raise ValueError(text)
     return float(text)
@@ -186,7 +187,7 @@ def read_csv(lines: Iterable[str], block: int) -> Iterator[Rows]:
         for cells in reader:
             if not cells:
                 continue
-            _add_cells(rows, reader.line_num, cells, header, long)
+            _add_row(rows, reader.line_num, cells, header, long)
             if len(rows) >= block:
                 yield rows
                 rows = Rows()
@@ -208,7 +209,7 @@ def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]
     """
     rows = Rows()
     ended = True
-    for number, line in _numbered(lines):
+    for number, line in _number_lines(lines):
         cells = line.split()
         ended = line.endswith("\n")
         if not cells:
@@ -217,21 +218,22 @@ def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]
             raise TableError(
                 number,
                 f"column {min(len(cells), CMAPSS_COLUMNS) + 1}",
-                f"has {len(cells)} columns, and a C-MAPSS line has {CMAPSS_COLUMNS}; "
-                f"{'the file is cut off here' if not ended else 'is it another file?'}",
+                f"has {len(cells)} columns instead of the {CMAPSS_COLUMNS} of a C-MAPSS line; "
+                f"{'the file is truncated here' if not ended else 'this may be another kind of file'}",
             )
-        unit, cycle = (_whole(cells[index], number, name) for index, name in enumerate(("unit", "cycle")))
+        unit = _parse_positive_integer(cells[0], number, "unit")
+        cycle = _parse_positive_integer(cells[1], number, "cycle")
         machine_id = f"{prefix}-{unit:03d}"
         timestamp = CMAPSS_EPOCH_US + cycle * HOUR_US
-        rows.add(number, machine_id, "cycle", timestamp, float(cycle))
+        rows.add_reading(number, machine_id, "cycle", timestamp, float(cycle))
         for index, sensor in enumerate(CMAPSS_SENSORS):
             try:
-                value = _number(cells[index + 2])
+                value = _parse_number(cells[index + 2])
             except ValueError:
                 raise TableError(
-                    number, f"column {index + 3} ({sensor})", f"{cells[index + 2][:40]!r} is no number"
+                    number, f"column {index + 3} ({sensor})", f"{cells[index + 2][:40]!r} is not a number"
                 ) from None
-            rows.add(number, machine_id, sensor, timestamp, value)
+            rows.add_reading(number, machine_id, sensor, timestamp, value)
         if len(rows) >= block:
             yield rows
             rows = Rows()
@@ -239,7 +241,7 @@ def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]
         yield rows
 
 
-def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+def _number_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     """Yields lines with their numbers from 1. Raises TableError if a line is not UTF-8."""
     number = 0
     try:
@@ -260,32 +262,35 @@ def cmapss_prefix(path: Path) -> str:
 
 def _check_header(header: Sequence[str]) -> bool:
     """Returns True for a long table and False for a wide one. Raises TableError if it is neither."""
-    if len(header) > _MOST_COLUMNS:
-        raise TableError(1, "", f"has {len(header)} columns; {_MOST_COLUMNS} are allowed")
+    if len(header) > _MAX_COLUMNS:
+        raise TableError(1, "", f"has {len(header)} columns; at most {_MAX_COLUMNS} are allowed")
     if sorted(header) == sorted(LONG_COLUMNS):
         return True
     for name in ("machine_id", "timestamp"):
         if header.count(name) > 1:
-            raise TableError(1, name, "stands in the header twice")
+            raise TableError(1, name, "is in the header twice")
         if name not in header:
             raise TableError(
-                1, name, "is missing; the header is machine_id,timestamp,sensor,value or machine_id,timestamp,SENSOR,…"
+                1,
+                name,
+                "is missing; the header must be machine_id,timestamp,sensor,value or machine_id,timestamp,SENSOR,…",
             )
     sensors = [name for name in header if name not in ("machine_id", "timestamp")]
     if not sensors:
-        raise TableError(1, "", "names no sensor beside machine_id and timestamp")
+        raise TableError(1, "", "has no sensor besides machine_id and timestamp")
     for name in sensors:
         if problem := sensor_problem(name):
             raise TableError(1, name, problem)
         if header.count(name) > 1:
-            raise TableError(1, name, "stands in the header twice")
+            raise TableError(1, name, "is in the header twice")
     return False
 
 
-def _add_cells(rows: Rows, row: int, cells: Sequence[str], header: Sequence[str], long: bool) -> None:
+def _add_row(rows: Rows, row: int, cells: Sequence[str], header: Sequence[str], long: bool) -> None:
     if len(cells) != len(header):
         column = header[len(cells)] if len(cells) < len(header) else f"column {len(header) + 1}"
-        raise TableError(row, column, f"has {len(cells)} cells, and the header {len(header)}; is the file cut off?")
+        problem = f"has {len(cells)} cells, and the header has {len(header)}; the file may be truncated"
+        raise TableError(row, column, problem)
     named = dict(zip(header, cells, strict=True))
     machine_id = named.pop("machine_id").strip()
     try:
@@ -300,14 +305,14 @@ def _add_cells(rows: Rows, row: int, cells: Sequence[str], header: Sequence[str]
         except ValueError as error:
             raise TableError(row, "value" if long else sensor, str(error)) from None
         if long or not math.isnan(value):
-            rows.add(row, machine_id, sensor, timestamp, value)
+            rows.add_reading(row, machine_id, sensor, timestamp, value)
 
 
-def _whole(text: str, row: int, name: str) -> int:
+def _parse_positive_integer(text: str, row: int, name: str) -> int:
     try:
-        number = _number(text)
+        number = _parse_number(text)
     except ValueError:
-        raise TableError(row, name, f"{text[:40]!r} is no number") from None
+        raise TableError(row, name, f"{text[:40]!r} is not a number") from None
     if not 0 < number < 1e7 or number != int(number):
-        raise TableError(row, name, f"{text[:40]!r} is no whole number from 1 on")
+        raise TableError(row, name, f"{text[:40]!r} is not a positive whole number")
     return int(number)

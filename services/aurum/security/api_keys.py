@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from aurum.runtime import damage
 from aurum.runtime.errors import RATE_LIMIT, ResourceExhaustedError
 from aurum.runtime.yaml_file import read_yaml
-from aurum.security.identity import KEY_USER, Identity, Kind, parse_roles
+from aurum.security.identity import KEY_USER_PREFIX, Identity, ProofKind, parse_roles
 from aurum.security.rate_limits import RateLimits
 from aurum.storage.durable_file import write_file
 
@@ -40,7 +40,7 @@ _SECRET_BYTES = 32
 _MOST_KEYS = 1000
 _REMEMBERED = 1000  # recently verified keys, since a hash takes tens of milliseconds of CPU and 19 MiB
 _REMEMBERED_FOR = 60.0  # seconds
-_LOOK_EVERY = 5.0  # seconds between two checks whether the file has changed
+_CHECK_EVERY = 5.0  # seconds between two checks whether the file has changed
 _GUESSES = 0.2, 20.0  # allowed wrong secrets for one key from one address: per second, and as a burst
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's minimum for argon2id
 
@@ -75,12 +75,17 @@ class KeyRecord(BaseModel):
         """Returns the time with a zone. A time that was written without one is taken as UTC."""
         return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
-    def identity(self, kind: Kind = "key") -> Identity:
+    def identity(self, kind: ProofKind = "key") -> Identity:
+        """Returns the identity that the key proves. kind: how it is proved, by the key itself or by a session."""
         until = self.expires.timestamp() if self.expires else math.inf
-        return Identity(f"{KEY_USER}{self.name}", parse_roles(self.roles), kind, frozenset(self.sites), self.id, until)
+        return Identity(
+            f"{KEY_USER_PREFIX}{self.name}", parse_roles(self.roles), kind, frozenset(self.sites), self.id, until
+        )
 
 
 class KeyFile(BaseModel):
+    """The content of the key file."""
+
     model_config = ConfigDict(extra="forbid")
 
     keys: tuple[KeyRecord, ...] = Field((), max_length=_MOST_KEYS)
@@ -130,18 +135,18 @@ def read_valid_keys(path: Path) -> list[KeyRecord]:
     """
     if not path.exists():
         return []
-    found: list[KeyRecord] = []
+    keys: list[KeyRecord] = []
     for index, content in enumerate(read_yaml(path, _AnyKeys, KeyFileError).keys):
         name = f"{index} of {path}"
         try:
-            found.append(KeyRecord.model_validate(content))
+            keys.append(KeyRecord.model_validate(content))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             problem = f"{'.'.join(map(str, first['loc'])) or 'key'}: {first['msg']}"
-            damage.report("key", name, problem, "it opens nothing; correct or remove it")
+            damage.report("key", name, problem, "it grants no access; correct or remove it")
         else:
             damage.withdraw("key", name)
-    return found
+    return keys
 
 
 def write_keys(path: Path, keys: KeyFile) -> None:
@@ -152,7 +157,7 @@ def write_keys(path: Path, keys: KeyFile) -> None:
 
 
 @contextlib.contextmanager
-def changing(path: Path) -> Generator[None]:
+def locked_key_file(path: Path) -> Generator[None]:
     """Holds an exclusive lock for a read-modify-write of the key file, so that concurrent commands lose no key."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
@@ -161,7 +166,12 @@ def changing(path: Path) -> Generator[None]:
 
 
 class ApiKeys:
-    """The keys of a file. The file is read again when it changes."""
+    """The keys of a file. The file is read again when it changes.
+
+    Args:
+        path: The key file.
+        clock: Monotonic time in seconds.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Reads the file. Raises KeyFileError if it is not a list of keys."""
@@ -169,7 +179,7 @@ class ApiKeys:
         self._clock = clock
         self._records: dict[str, KeyRecord] = {}
         self._stamp: tuple[int, int] | None = None
-        self._looked_at = float("-inf")
+        self._checked_at = float("-inf")
         self._remembered: collections.OrderedDict[bytes, tuple[float, str]] = collections.OrderedDict()
         self._guesses = RateLimits(*_GUESSES, clock=clock)
         self._thread = ThreadPoolExecutor(1, "api-keys")
@@ -185,9 +195,9 @@ class ApiKeys:
         Raises:
             ResourceExhaustedError: The address sent too many wrong secrets for this key. Each costs a hash.
         """
-        found = _FORM.fullmatch(key)
-        record = self._present(found.group(1)) if found else None
-        if found is None or record is None:
+        match = _FORM.fullmatch(key)
+        record = self._active_record(match.group(1)) if match else None
+        if match is None or record is None:
             return None
         digest = hashlib.sha256(key.encode()).digest()
         if self._is_remembered(digest, record):
@@ -197,35 +207,37 @@ class ApiKeys:
             raise ResourceExhaustedError(
                 "too many refused attempts from this address", reason=RATE_LIMIT, retry_after=wait
             )
-        if await self._matches(digest, found.group(2), record):
+        if await self._matches(digest, match.group(2), record):
             return record.identity()
         self._guesses.take(guesser)
         return None
 
-    def still(self, id_: str) -> Identity | None:
+    def session_identity(self, id_: str) -> Identity | None:
         """Returns the identity of a session that began with a key, with the key's present roles and sites.
 
         Returns None if the key was revoked or has expired.
         """
-        record = self._present(id_)
+        record = self._active_record(id_)
         return record.identity("session") if record else None
 
-    def _present(self, id_: str) -> KeyRecord | None:
-        if self._clock() - self._looked_at >= _LOOK_EVERY:
+    def _active_record(self, id_: str) -> KeyRecord | None:
+        """Returns the record of a key that is neither revoked nor expired, or None. Reads a changed file again."""
+        if self._clock() - self._checked_at >= _CHECK_EVERY:
             try:
                 self._load()
             except KeyFileError as error:
-                logger.error("the last good keys stay in use: %s", error)
+                logger.error("the key file cannot be used; the last valid keys stay in force: %s", error)
         record = self._records.get(id_)
         if record is None or (record.expires is not None and record.expires <= datetime.now(UTC)):
             return None
         return record
 
     def _is_remembered(self, digest: bytes, record: KeyRecord) -> bool:
-        at, known = self._remembered.get(digest, (float("-inf"), ""))
-        return known == record.hash and self._clock() - at < _REMEMBERED_FOR
+        at, verified_hash = self._remembered.get(digest, (float("-inf"), ""))
+        return verified_hash == record.hash and self._clock() - at < _REMEMBERED_FOR
 
     async def _matches(self, digest: bytes, secret: str, record: KeyRecord) -> bool:
+        """Whether a secret is the one of the record. Remembers it if so."""
         # On one separate thread, so that guesses do not take memory and CPU from requests
         loop = asyncio.get_running_loop()
         if not await loop.run_in_executor(self._thread, _verify, record.hash, secret):
@@ -237,7 +249,7 @@ class ApiKeys:
         return True
 
     def _load(self) -> None:
-        self._looked_at = self._clock()
+        self._checked_at = self._clock()
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
@@ -249,6 +261,7 @@ class ApiKeys:
 
 
 def _verify(hash_: str, secret: str) -> bool:
+    """Whether the secret has this hash."""
     try:
         return _HASHER.verify(hash_, secret)
     except (VerificationError, InvalidHashError):  # a wrong secret, or a damaged hash

@@ -12,13 +12,13 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aurum.runtime.yaml_file import read_yaml
-from aurum.security.identity import OF_SITE, Identity, Role
+from aurum.security.identity import SITE_OWNER_PREFIX, Identity, Role
 
 logger = logging.getLogger(__name__)
 
 _MOST_CLIENTS = 10_000
 _ALL = ("*",)
-_LOOK_EVERY = 2.0  # seconds between two checks whether the file has changed
+_CHECK_EVERY = 2.0  # seconds between two checks whether the file has changed
 _ROLES = {role.value: role for role in Role}
 
 
@@ -54,17 +54,19 @@ class ClientRule(BaseModel):
     def _known(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
         wrong = next((role for role in roles if role not in _ROLES), None)
         if wrong is not None:
-            raise ValueError(f"{wrong!r} is no role; there are {', '.join(_ROLES)}")
+            raise ValueError(f"{wrong!r} is not a role; the roles are {', '.join(_ROLES)}")
         return roles
 
     @model_validator(mode="after")
     def _owned_once(self) -> Self:
         if self.owner and self.site:
-            raise ValueError("owner and site are two answers to the same question; give one of them")
+            raise ValueError("owner and site exclude each other; give one of them")
         return self
 
 
 class ClientFile(BaseModel):
+    """The content of the clients file."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     clients: tuple[ClientRule, ...] = Field(max_length=_MOST_CLIENTS)
@@ -89,20 +91,24 @@ class Client:
     @property
     def bound(self) -> bool:
         """Whether the client is restricted to some sources or machines, or belongs to a site."""
-        return self.sources != _ALL or not self.speaks_for_all_machines or self.owner.startswith(OF_SITE)
+        return self.sources != _ALL or not self.may_access_all_machines or self.owner.startswith(SITE_OWNER_PREFIX)
 
     @property
-    def speaks_for_all_machines(self) -> bool:
+    def may_access_all_machines(self) -> bool:
+        """Whether the client may access every machine."""
         return "*" in self.machines
 
-    def speaks_for_source(self, source_id: str) -> bool:
-        return _any(self.sources, source_id)
+    def may_use_source(self, source_id: str) -> bool:
+        """Whether the client may send batches of a source."""
+        return _matches_any(self.sources, source_id)
 
-    def speaks_for_machine(self, machine_id: str) -> bool:
-        return _any(self.machines, machine_id)
+    def may_access_machine(self, machine_id: str) -> bool:
+        """Whether the client may access a machine."""
+        return _matches_any(self.machines, machine_id)
 
 
-def _any(patterns: tuple[str, ...], name: str) -> bool:
+def _matches_any(patterns: tuple[str, ...], name: str) -> bool:
+    """Whether a name matches one of some shell patterns."""
     return patterns == _ALL or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -115,12 +121,12 @@ class Clients:
                 Identity(rule.name, frozenset(_ROLES[role] for role in rule.roles), "certificate"),
                 rule.sources,
                 rule.machines,
-                f"{OF_SITE}{rule.site}" if rule.site else f"certificate/{rule.owner or rule.name}",
+                f"{SITE_OWNER_PREFIX}{rule.site}" if rule.site else f"certificate/{rule.owner or rule.name}",
             )
             for rule in rules
         }
 
-    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
+    def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
         """Returns the client of a certificate, or None if it is unknown.
 
         Args:
@@ -130,10 +136,10 @@ class Clients:
         for kind in ("x509_subject_alternative_name", "x509_common_name"):
             names = [each.decode("utf-8", "replace") for each in properties.get(kind, ())]
             if names:  # the common name counts only without a subject alternative name (RFC 6125)
-                return next((found for name in names if (found := self._by_name.get(name))), None)
+                return next((client for name in names if (client := self._by_name.get(name))), None)
         return None
 
-    def named(self, name: str) -> Client | None:
+    def client_named(self, name: str) -> Client | None:
         """Returns the client with a name, or None if there is none."""
         return self._by_name.get(name)
 
@@ -151,21 +157,24 @@ class FollowedClients:
         self._clock = clock
         self._stamp = _stamp(path)
         self._clients = load_clients(path)
-        self._looked_at = clock()
+        self._checked_at = clock()
         self._reader = ThreadPoolExecutor(1, "clients-file")  # thousands of entries take seconds to read
         self._reading: Future[None] | None = None
 
-    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
-        self._look()
-        return self._clients.of(properties)
+    def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
+        """Returns the client of a certificate; see Clients.client_for."""
+        self._refresh_if_due()
+        return self._clients.client_for(properties)
 
-    def named(self, name: str) -> Client | None:
-        self._look()
-        return self._clients.named(name)
+    def client_named(self, name: str) -> Client | None:
+        """Returns the client with a name, or None if there is none."""
+        self._refresh_if_due()
+        return self._clients.client_named(name)
 
-    def _look(self) -> None:
-        if self._clock() - self._looked_at >= _LOOK_EVERY and (self._reading is None or self._reading.done()):
-            self._looked_at = self._clock()
+    def _refresh_if_due(self) -> None:
+        """Reads the file in the background if it has not been checked for a while."""
+        if self._clock() - self._checked_at >= _CHECK_EVERY and (self._reading is None or self._reading.done()):
+            self._checked_at = self._clock()
             self._reading = self._reader.submit(self._refresh)
 
     def _refresh(self) -> None:
@@ -175,13 +184,14 @@ class FollowedClients:
         try:
             self._clients = load_clients(self._path)
         except ClientFileError as error:
-            logger.error("the file of clients cannot be used, the last good clients stay in force: %s", error)
+            logger.error("the clients file cannot be used; the last valid clients stay in force: %s", error)
         else:
             logger.info("the clients of %s are in force", self._path)
         self._stamp = stamp
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
+    """Returns what changes with each change of a file, or None without a file."""
     try:
         status = path.stat()
     except OSError:

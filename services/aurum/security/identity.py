@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-Kind = Literal["open", "key", "token", "session", "certificate"]
-KEY_USER = "key:"  # prefix of the user_id of an API key
-OF_SITE = "site/"  # prefix of the owner of sources that callers bound to one site share
+ProofKind = Literal["open", "key", "token", "session", "certificate"]
+KEY_USER_PREFIX = "key:"  # prefix of the user_id of an API key
+SITE_OWNER_PREFIX = "site/"  # prefix of the owner of sources that callers bound to one site share
 
 
 class Role(Enum):
@@ -57,7 +57,7 @@ class Identity:
 
     user_id: str
     roles: frozenset[Role]
-    kind: Kind
+    kind: ProofKind
     sites: frozenset[str] = frozenset()
     key_id: str = ""
     until: float = math.inf
@@ -67,6 +67,7 @@ class Identity:
         return any(role in _INCLUDED[each] for each in self.roles)
 
     def may_see(self, site: str) -> bool:
+        """Whether the caller may see machines of a site."""
         return not self.sites or site in self.sites
 
     @property
@@ -78,7 +79,7 @@ class Identity:
         """
         if self.kind == "open":
             return ""
-        return f"{OF_SITE}{next(iter(self.sites))}" if len(self.sites) == 1 else f"user/{self.user_id}"
+        return f"{SITE_OWNER_PREFIX}{next(iter(self.sites))}" if len(self.sites) == 1 else f"user/{self.user_id}"
 
 
 EVERYBODY = Identity("anonymous", frozenset({Role.ADMIN}), "open")  # used if callers are not authenticated
@@ -86,11 +87,11 @@ EVERYBODY = Identity("anonymous", frozenset({Role.ADMIN}), "open")  # used if ca
 
 def parse_roles(names: Iterable[str]) -> frozenset[Role]:
     """Returns the roles of these names. Raises ValueError, which lists the known roles, for an unknown or no name."""
-    known = {role.value: role for role in ASSIGNABLE}
+    roles_by_name = {role.value: role for role in ASSIGNABLE}
     names = list(names)
-    wrong = next((name for name in names if name not in known), None)
+    wrong = next((name for name in names if name not in roles_by_name), None)
     if wrong is not None:
-        raise ValueError(f"{wrong!r} is no role; there are {', '.join(known)}")
+        raise ValueError(f"{wrong!r} is not a role; the roles are {', '.join(roles_by_name)}")
     if not names:
-        raise ValueError(f"at least one role must be given; there are {', '.join(known)}")
-    return frozenset(known[name] for name in names)
+        raise ValueError(f"at least one role must be given; the roles are {', '.join(roles_by_name)}")
+    return frozenset(roles_by_name[name] for name in names)

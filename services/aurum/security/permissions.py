@@ -8,13 +8,13 @@ from typing import Final
 from aurum.security.identity import Role
 
 PUBLIC: Final = None
-Wanted = Role | None
+RequiredRole = Role | None
 
 _VIEWER, _OPERATOR, _ENGINEER = Role.VIEWER, Role.OPERATOR, Role.ENGINEER
 _INGEST, _ADMIN, _SERVICE = Role.INGEST, Role.ADMIN, Role.SERVICE
 
 # Method and template of the path → role
-ROUTES: dict[tuple[str, str], Wanted] = {
+ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("GET", "/livez"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
     ("GET", "/health"): PUBLIC,
@@ -78,7 +78,7 @@ RPCS_OF_WHOLE_PLANT = frozenset(
 )
 
 # Full name of the RPC → role
-RPCS: dict[str, Wanted] = {
+RPCS: dict[str, RequiredRole] = {
     "/grpc.health.v1.Health/Check": PUBLIC,
     "/grpc.health.v1.Health/Watch": PUBLIC,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _VIEWER,

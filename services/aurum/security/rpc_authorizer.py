@@ -17,18 +17,25 @@ from aurum.security.permissions import PUBLIC, RPCS, RPCS_OF_WHOLE_PLANT
 from aurum.v1 import ingestion_pb2
 
 
-class Peer(Protocol):
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
+class CallPeer(Protocol):
+    """The peer of a call, as gRPC's context describes it."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Returns the properties of the peer's certificate; empty without one."""
 
 
 class KnownClients(Protocol):
-    def of(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None: ...
+    """The clients that a server knows."""
 
-    def named(self, name: str) -> Client | None: ...
+    def client_for(self, properties: Mapping[str, Iterable[bytes]]) -> Client | None:
+        """Returns the client of a certificate, or None if it is unknown."""
+
+    def client_named(self, name: str) -> Client | None:
+        """Returns the client with a name, or None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Let:
+class _AdmittedCall:
     """An admitted call.
 
     Attributes:
@@ -42,7 +49,7 @@ class _Let:
     role: Role
 
 
-_let: contextvars.ContextVar[_Let | None] = contextvars.ContextVar("let", default=None)
+_admitted_call: contextvars.ContextVar[_AdmittedCall | None] = contextvars.ContextVar("let", default=None)
 
 
 class RpcAuthorizer:
@@ -51,7 +58,7 @@ class RpcAuthorizer:
     def __init__(self, clients: KnownClients) -> None:
         self._clients = clients
 
-    def __call__(self, method: str, peer: Peer) -> str | None:
+    def __call__(self, method: str, peer: CallPeer) -> str | None:
         """Checks that a peer may call a method and returns a name for the caller.
 
         Returns:
@@ -64,14 +71,14 @@ class RpcAuthorizer:
                 whole plant, or the method is in no table.
         """
         if method not in RPCS:
-            raise PermissionDeniedError(f"{method} is closed: no role is known to open it")
-        wanted = RPCS[method]
-        if wanted is PUBLIC:
+            raise PermissionDeniedError(f"{method} is refused: the table of permissions does not contain it")
+        required = RPCS[method]
+        if required is PUBLIC:
             return ""
-        client = _entitled(self._clients.of(peer.auth_context()), wanted)
-        if method in RPCS_OF_WHOLE_PLANT and not client.speaks_for_all_machines:
-            raise _of_whole_plant(client)
-        _let.set(_Let(self._clients, client.identity.user_id, wanted))
+        client = _require_role(self._clients.client_for(peer.auth_context()), required)
+        if method in RPCS_OF_WHOLE_PLANT and not client.may_access_all_machines:
+            raise _whole_plant_error(client)
+        _admitted_call.set(_AdmittedCall(self._clients, client.identity.user_id, required))
         if client.identity.has(Role.SERVICE):  # only services may call on behalf of a user
             user_id = get_request_context().get("user_id")
             return None if user_id is None else f"user/{user_id}"
@@ -79,21 +86,23 @@ class RpcAuthorizer:
         return f"certificate/{client.identity.user_id}"
 
 
-def _entitled(client: Client | None, wanted: Role) -> Client:
+def _require_role(client: Client | None, required: Role) -> Client:
+    """Returns the client. Raises UnauthenticatedError if it is unknown, PermissionDeniedError if it lacks the role."""
     if client is None:
-        raise UnauthenticatedError("the client's certificate is none that is known here (AURUM_RPC_CLIENTS_FILE)")
-    if not client.identity.has(wanted):
-        raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {wanted.value} for this")
+        raise UnauthenticatedError("the client's certificate is unknown (AURUM_RPC_CLIENTS_FILE)")
+    if not client.identity.has(required):
+        raise PermissionDeniedError(f"{client.identity.user_id} lacks the role {required.value} for this")
     return client
 
 
-def _of_whole_plant(client: Client) -> PermissionDeniedError:
+def _whole_plant_error(client: Client) -> PermissionDeniedError:
+    """Returns the error for a client that is bound to some machines."""
     return PermissionDeniedError(
-        f"{client.identity.user_id} speaks for some machines only, and this is of the plant as a whole"
+        f"{client.identity.user_id} is bound to some machines, and this concerns the whole plant"
     )
 
 
-def _client() -> Client | None:
+def _current_client() -> Client | None:
     """Returns the calling client by the present clients file, or None if the server does not authenticate clients.
 
     The file may have changed since a stream began, so the client is looked up each time.
@@ -102,13 +111,13 @@ def _client() -> Client | None:
         UnauthenticatedError: The client is not in the file any more.
         PermissionDeniedError: The client has lost the required role.
     """
-    let = _let.get()
-    return None if let is None else _entitled(let.clients.named(let.name), let.role)
+    let = _admitted_call.get()
+    return None if let is None else _require_role(let.clients.client_named(let.name), let.role)
 
 
-def present_caller() -> Identity:
+def current_caller() -> Identity:
     """Returns the identity of the caller: the user for whom a platform service calls, else the client itself."""
-    client = _client()
+    client = _current_client()
     user_id = get_request_context().get("user_id")
     if client is None:
         return EVERYBODY if user_id is None else replace(EVERYBODY, user_id=user_id)
@@ -117,7 +126,7 @@ def present_caller() -> Identity:
     return client.identity
 
 
-def as_callers(batch: Batch) -> Batch:
+def with_caller_as_owner(batch: Batch) -> Batch:
     """Returns the batch with the present caller as its owner.
 
     A platform service states the owner itself. For any other client, such as a third party's gateway, the stated owner
@@ -126,29 +135,29 @@ def as_callers(batch: Batch) -> Batch:
     Raises:
         PermissionDeniedError: The client is bound to other sources or machines.
     """
-    client = _client()
+    client = _current_client()
     if client is None:
         return batch
-    if not client.speaks_for_source(batch.source_id):
-        raise PermissionDeniedError(f"{client.identity.user_id} does not speak for source {batch.source_id!r}")
+    if not client.may_use_source(batch.source_id):
+        raise PermissionDeniedError(f"{client.identity.user_id} may not use source {batch.source_id!r}")
     require_machines(series.machine_id for series in batch.series)
     if client.identity.has(Role.SERVICE):
         return batch
-    return batch.owned_by(_owner_within(client, batch.owner, "batch.owner"))
+    return batch.with_owner(_owner_within(client, batch.owner, "batch.owner"))
 
 
-def registrant(stated: str) -> str:
+def required_owner(stated: str) -> str:
     """Returns the owner that must own all sources of a machine for the present caller to register it.
 
     An empty owner allows any sources. It is returned for a client that is bound to nothing.
 
     Args:
-        stated: The owner that the request states, see `as_callers`.
+        stated: The owner that the request states, see `with_caller_as_owner`.
 
     Raises:
         InvalidArgumentError: The owner is too long.
     """
-    client = _client()
+    client = _current_client()
     if client is None or client.identity.has(Role.SERVICE):
         if len(stated) > MAX_OWNER:
             raise InvalidArgumentError.of("owner", f"must have at most {MAX_OWNER} characters")
@@ -157,6 +166,7 @@ def registrant(stated: str) -> str:
 
 
 def _owner_within(client: Client, stated: str, field: str) -> str:
+    """Returns the owner of a client's sources, followed by the stated owner. Raises InvalidArgumentError."""
     owner = client.owner if not stated else f"{client.owner}/{stated}"
     if len(owner) > MAX_OWNER:
         raise InvalidArgumentError.of(field, f"is too long; {MAX_OWNER} characters are allowed with the client's")
@@ -165,12 +175,12 @@ def _owner_within(client: Client, stated: str, field: str) -> str:
 
 def require_machines(machine_ids: Iterable[str]) -> None:
     """Raises PermissionDeniedError if the present client is not allowed to access one of the machines."""
-    client = _client()
+    client = _current_client()
     if client is None:
         return
     for machine_id in machine_ids:
-        if not client.speaks_for_machine(machine_id):
-            raise PermissionDeniedError(f"{client.identity.user_id} does not speak for machine {machine_id!r}")
+        if not client.may_access_machine(machine_id):
+            raise PermissionDeniedError(f"{client.identity.user_id} may not access machine {machine_id!r}")
 
 
 def require_subject(machine_id: str) -> None:
@@ -180,24 +190,24 @@ def require_subject(machine_id: str) -> None:
     """
     if machine_id:
         require_machines([machine_id])
-    elif (client := _client()) is not None and not client.speaks_for_all_machines:
-        raise _of_whole_plant(client)
+    elif (client := _current_client()) is not None and not client.may_access_all_machines:
+        raise _whole_plant_error(client)
 
 
 def may_see_machine(machine_id: str) -> bool:
     """Whether lists and streams for the present caller may contain a machine."""
-    client = _client()
-    return client is None or client.speaks_for_machine(machine_id)
+    client = _current_client()
+    return client is None or client.may_access_machine(machine_id)
 
 
 def may_read() -> bool:
     """Whether the present caller may see readings. Clients that only send may not."""
-    client = _client()
+    client = _current_client()
     return client is None or client.identity.has(Role.VIEWER)
 
 
-def as_told(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
-    """Returns a machine for the answer to a registration, without readings if the caller may not read them."""
+def without_hidden_readings(machine: ingestion_pb2.Machine) -> ingestion_pb2.Machine:
+    """Returns a registered machine for its registrant, without readings if the caller may not see them."""
     if not may_read():
         for field in ("sensors", "first_seen_us", "last_seen_us"):
             machine.ClearField(field)
@@ -217,7 +227,7 @@ def rpc_authorizer(settings: Settings, host: str, setting: str) -> RpcAuthorizer
         return None
     if settings.rpc_clients_file is None:
         raise SettingsError(
-            "AURUM_RPC_CLIENTS_FILE must say what each client may do, since AURUM_RPC_TLS_FOLDER is set"
+            "AURUM_RPC_CLIENTS_FILE is required, since AURUM_RPC_TLS_FOLDER is set; set it to the file of clients"
         )
     try:
         return RpcAuthorizer(FollowedClients(settings.rpc_clients_file))

@@ -45,6 +45,7 @@ class Sessions:
 
     @property
     def seconds(self) -> int:
+        """The longest duration of a session in seconds."""
         return int(self._seconds)
 
     def begin(self, identity: Identity) -> str:
@@ -70,7 +71,7 @@ class Sessions:
             body, signature = (_decode(part) for part in cookie.split("."))
         except ValueError:
             return None
-        if not hmac.compare_digest(signature, self._sign(body)) or id_of(cookie) in self._ended:
+        if not hmac.compare_digest(signature, self._sign(body)) or session_id(cookie) in self._ended:
             return None
         content = json.loads(body)  # cannot fail, since the signature is ours
         if content["until"] <= self._clock():
@@ -83,7 +84,7 @@ class Sessions:
         return hmac.new(self._secret, _VERSION + body, hashlib.sha256).digest()
 
 
-def id_of(cookie: str) -> str:
+def session_id(cookie: str) -> str:
     """Returns the id of a session. The cookie cannot be derived from it."""
     return hashlib.sha256(_VERSION + cookie.encode()).hexdigest()[:_ID_LENGTH]
 

@@ -8,7 +8,7 @@ from aurum.security import metrics
 from aurum.security.rate_limits import RateLimits
 from aurum.security.settings import SenderSettings
 
-_LOOK_AGAIN = 1.0  # seconds
+_RECHECK_SECONDS = 1.0  # seconds
 
 
 class SourceLimits:
@@ -33,8 +33,8 @@ class SourceLimits:
             if not wait:
                 metrics.auth_refused_total.labels("source_rate").inc()
                 raise ResourceExhaustedError(
-                    f"source {batch.source_id} sends more than its share (AURUM_INGESTION_SOURCE_RATE)",
+                    f"source {batch.source_id} exceeds its rate (AURUM_INGESTION_SOURCE_RATE)",
                     reason=RATE_LIMIT,
                     retry_after=seconds,
                 )
-            await asyncio.sleep(min(seconds, _LOOK_AGAIN))
+            await asyncio.sleep(min(seconds, _RECHECK_SECONDS))

@@ -14,7 +14,7 @@ from typing import Any
 import jwt
 
 from aurum.runtime.telemetry.logging import MAX_USER
-from aurum.security.identity import ASSIGNABLE, KEY_USER, Identity, Role
+from aurum.security.identity import ASSIGNABLE, KEY_USER_PREFIX, Identity, Role
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LONGEST_TOKEN = 16_384  # characters
@@ -79,7 +79,7 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.InvalidTokenError, *_UNREADABLE) as error:
-            raise TokenError("the token is no JWT") from error
+            raise TokenError("the token is not a JWT") from error
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:
             raise TokenError("the token is not signed with an algorithm that is accepted here")
@@ -87,7 +87,7 @@ class Tokens:
             raise TokenError("the token names no key (kid)")
         key = await self._key(kid)
         if key.algorithm_name != algorithm:
-            raise TokenError("the token's algorithm is not its key's")
+            raise TokenError("the token's algorithm differs from that of its key")
         try:
             claims = jwt.decode(
                 token,
@@ -105,32 +105,34 @@ class Tokens:
         return self._identity(claims)
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
-        known = {role.value: role for role in ASSIGNABLE}
+        roles_by_name = {role.value: role for role in ASSIGNABLE}
         meaning = self._issuer.role_of or {}
-        names = _names(claims, self._issuer.roles_claim) or []
-        roles = {known.get(meaning.get(name, name)) for name in names}
-        found: frozenset[Role] = frozenset(role for role in roles if role is not None)
-        if not found:
+        names = _claim_names(claims, self._issuer.roles_claim) or []
+        roles = {roles_by_name.get(meaning.get(name, name)) for name in names}
+        granted: frozenset[Role] = frozenset(role for role in roles if role is not None)
+        if not granted:
             raise TokenError(f"the token gives no role ({self._issuer.roles_claim})")
-        user = _user(str(claims.get("preferred_username") or claims.get("email") or claims["sub"]))
-        sites = _names(claims, self._issuer.sites_claim)  # None: not bound to sites; an empty claim raises instead
+        user = _printable_user(str(claims.get("preferred_username") or claims.get("email") or claims["sub"]))
+        sites = _claim_names(
+            claims, self._issuer.sites_claim
+        )  # None: not bound to sites; an empty claim raises instead
         until = int(claims["exp"])
         if until > _LAST_SECOND:
             raise TokenError("the token is not accepted: its exp is beyond the year 9999")
-        return Identity(user, found, "token", frozenset(sites or ()), until=float(until))
+        return Identity(user, granted, "token", frozenset(sites or ()), until=float(until))
 
     async def _key(self, kid: str) -> jwt.PyJWK:
         if self._clock() - self._fetched_at >= _FRESH or kid not in self._keys:
             await self._refresh(kid)
         key = self._keys.get(kid)
         if key is None:
-            raise TokenError("the token's key is none of its issuer's" if self.problem is None else self.problem)
+            raise TokenError(self.problem or "the token's key is not a key of its issuer")
         return key
 
     async def _refresh(self, kid: str) -> None:
         async with self._fetching:
-            fresh = self._clock() - self._fetched_at < _FRESH
-            if (fresh and kid in self._keys) or self._clock() - self._asked_at < _AGAIN_AFTER:
+            up_to_date = self._clock() - self._fetched_at < _FRESH
+            if (up_to_date and kid in self._keys) or self._clock() - self._asked_at < _AGAIN_AFTER:
                 return
             self._asked_at = self._clock()
             try:
@@ -148,22 +150,22 @@ def parse_keys(content: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
     listed = content.get("keys")
     if not isinstance(listed, list):
         raise ValueError("the key set has no list of keys")
-    found: dict[str, jwt.PyJWK] = {}
+    keys: dict[str, jwt.PyJWK] = {}
     for each in listed[:_MOST_KEYS]:
         if not isinstance(each, dict) or each.get("use", "sig") != "sig" or not isinstance(each.get("kid"), str):
             continue
         if each.get("kty") == "oct" or each.get("alg", "RS256") not in ALGORITHMS:
             continue  # anybody could sign tokens with a shared secret from a public key set
         try:
-            found[each["kid"]] = jwt.PyJWK(each)
+            keys[each["kid"]] = jwt.PyJWK(each)
         except jwt.PyJWTError:
             continue
-    if not found:
+    if not keys:
         raise ValueError("the key set has no key for signatures that can be used here")
-    return found
+    return keys
 
 
-def _user(name: str) -> str:
+def _printable_user(name: str) -> str:
     """Returns a user's name, made printable and short enough for logs.
 
     The name also owns sources. Therefore a changed name gets a hash, so that it stays unique, and names that could
@@ -174,13 +176,13 @@ def _user(name: str) -> str:
     """
     if not name.strip():
         raise TokenError("the token names no user (preferred_username, email, sub)")
-    if name.startswith(KEY_USER):
-        raise TokenError(f"the token's user begins with {KEY_USER}, which stands for API keys")
+    if name.startswith(KEY_USER_PREFIX):
+        raise TokenError(f"the token's user begins with {KEY_USER_PREFIX}, which is reserved for API keys")
     shown = "".join(each if each.isprintable() else "?" for each in name[:MAX_USER])
     return shown if shown == name else f"{shown}#{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _names(claims: Mapping[str, Any], path: str) -> list[str] | None:
+def _claim_names(claims: Mapping[str, Any], path: str) -> list[str] | None:
     """Returns the names in a claim, which are separated by spaces or a list; None if the token has no such claim.
 
     An empty or malformed claim is an error, since a restriction to sites must not be read as no restriction.

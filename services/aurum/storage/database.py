@@ -1,4 +1,4 @@
-"""SQLite databases that survive a kill: write-ahead log, a sync at each commit, versioned schemas."""
+"""Crash-safe SQLite databases: write-ahead log, a sync at each commit, versioned schemas."""
 
 import contextlib
 import sqlite3
@@ -11,11 +11,15 @@ Migration = Callable[[sqlite3.Connection], None]
 
 
 class NewerDatabaseError(Exception):
-    """The file was made by a newer version of this software. It is left unchanged."""
+    """The file was written by a newer version of this software. It is left unchanged."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Opens a connection for one thread at a time, with explicit transactions.
+
+    Args:
+        path: The database file. It is created if it is missing, unless `read_only`.
+        read_only: Whether writes are refused.
 
     Raises:
         sqlite3.DatabaseError: If the file cannot be opened. The message names the file.
@@ -24,7 +28,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
     except sqlite3.DatabaseError as error:
-        raise _named(path, error) from error
+        raise _explain(path, error) from error
     try:
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute(f"PRAGMA cache_size = {-2000 if read_only else -8000}")  # kB
@@ -37,12 +41,13 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_size_limit = 64000000")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise _named(path, error) from error
+        raise _explain(path, error) from error
     metrics.track_db_connections(+1)
     return connection
 
 
 def close(connection: sqlite3.Connection) -> None:
+    """Closes a connection that `connect` opened."""
     connection.close()
     metrics.track_db_connections(-1)
 
@@ -63,7 +68,7 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 def prepare(
     path: Path, application: str, version: int, schema: str, migrations: Mapping[int, Migration] | None = None
 ) -> None:
-    """Creates the database, or checks that this version can read it, or migrates it to this version.
+    """Creates a database, checks that this version can read it, or migrates it to this version.
 
     Args:
         path: The database file.
@@ -73,26 +78,26 @@ def prepare(
         migrations: The migration steps, by the version that each starts from.
 
     Raises:
-        NewerDatabaseError: If a newer version made the file.
-        sqlite3.DatabaseError: If the file is something else or cannot be read.
+        NewerDatabaseError: If a newer version wrote the file.
+        sqlite3.DatabaseError: If the file is not this database or cannot be read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = found_version(path, application) if path.exists() else 0
-    if found > version:
+    stored_version = read_version(path, application) if path.exists() else 0
+    if stored_version > version:
         raise NewerDatabaseError(
-            f"{path} was made by a newer version (its format is {found}, this one knows {version}); "
-            f"it is left untouched: start the newer version, or set another path"
+            f"{path} was written by a newer version (format {stored_version}; this version supports up to {version}); "
+            f"the file is unchanged: start the newer version, or set another path"
         )
-    if found == version:
+    if stored_version == version:
         return
     connection = connect(path)
     try:
-        if found == 0:
+        if stored_version == 0:
             connection.executescript(f"BEGIN; CREATE TABLE application (name TEXT NOT NULL); {schema}")
             connection.execute("INSERT INTO application VALUES (?)", (application,))
         else:
             connection.execute("BEGIN IMMEDIATE")
-            for step in range(found, version):
+            for step in range(stored_version, version):
                 (migrations or {})[step](connection)
         connection.execute(f"PRAGMA user_version = {int(version)}")
         connection.execute("COMMIT")
@@ -100,11 +105,11 @@ def prepare(
         close(connection)
 
 
-def found_version(path: Path, application: str) -> int:
-    """Returns the version of a database; 0 if it is empty.
+def read_version(path: Path, application: str) -> int:
+    """Returns the schema version of a database; 0 if it is empty.
 
     Raises:
-        sqlite3.DatabaseError: If the file cannot be opened or is something else. The message names the path.
+        sqlite3.DatabaseError: If the file cannot be opened or is not this database. The message names the path.
     """
     connection = connect(path, read_only=True)
     try:
@@ -113,16 +118,18 @@ def found_version(path: Path, application: str) -> int:
         marked = connection.execute("SELECT name FROM application").fetchone() if "application" in tables else None
         _check_length(connection, path)
     except sqlite3.DatabaseError as error:
-        raise _named(path, error) from error
+        raise _explain(path, error) from error
     finally:
         close(connection)
     if tables and (marked is None or marked[0] != application):
-        raise sqlite3.DatabaseError(f"{path} is a database, but not {application} of AurumAI; set another path")
+        raise sqlite3.DatabaseError(
+            f"{path} is a SQLite database, but not an AurumAI {application} database; set another path"
+        )
     return version
 
 
 def _check_length(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises sqlite3.DatabaseError if the file is cut off.
+    """Raises sqlite3.DatabaseError if the file is truncated.
 
     SQLite reads a truncated last page as if it ended in zeros.
     """
@@ -130,17 +137,15 @@ def _check_length(connection: sqlite3.Connection, path: Path) -> None:
     log = path.with_name(path.name + "-wal")
     if log.exists() and log.stat().st_size > 0:
         return  # the write-ahead log may contain the missing pages
-    if (found := path.stat().st_size) < pages * size:
-        raise sqlite3.DatabaseError(f"it is cut off after {found} of {pages * size} bytes")
+    if (actual := path.stat().st_size) < pages * size:
+        raise sqlite3.DatabaseError(f"the file is truncated: it has {actual} of {pages * size} bytes")
 
 
-def _named(path: Path, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
+def _explain(path: Path, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
     """Returns the error with the path and with advice."""
     if isinstance(error, sqlite3.OperationalError):
         return sqlite3.OperationalError(
-            f"{path} cannot be opened: {error}; see that its disk has room and that this user may read and write "
-            f"it and its folder, or set another path"
+            f"{path} cannot be opened: {error}; check that its disk has free space and that this user may read and "
+            f"write it and its folder, or set another path"
         )
-    return sqlite3.DatabaseError(
-        f"{path} is not a database that can be read: {error}; restore a backup, or set another path"
-    )
+    return sqlite3.DatabaseError(f"{path} is not a readable database: {error}; restore a backup, or set another path")

@@ -13,7 +13,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def is_full(error: Exception) -> bool:
-    """Returns whether an error of the system or of SQLite means that there is no room."""
+    """Returns whether an error of the system or of SQLite means that the disk is full."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: file size limit of the process
     return isinstance(error, sqlite3.OperationalError) and "full" in str(error)

@@ -1,4 +1,4 @@
-"""Whole files that are written completely or not at all, even if the process is killed or the disk is full."""
+"""Atomic file writes: a file is written completely or not at all, even after a kill or on a full disk."""
 
 import os
 from pathlib import Path
@@ -11,16 +11,16 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o666, older: Path | N
         path: The file.
         content: Its new content.
         mode: The permissions, reduced by the umask.
-        older: Where the previous file is moved, if given.
+        older: The path to which the previous file is moved, if given.
         sync: Whether to sync before returning. Otherwise the new file may be empty after a power cut.
 
     Raises:
         OSError: If the write fails. The old file is then still there, at `path` or at `older`.
     """
-    half = path.with_name(f".{path.name}.new")
+    partial = path.with_name(f".{path.name}.new")
     try:
-        half.unlink(missing_ok=True)  # left by a killed write, possibly with another mode
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        partial.unlink(missing_ok=True)  # left by a killed write, possibly with another mode
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()
@@ -28,9 +28,9 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o666, older: Path | N
                 os.fsync(file.fileno())
         if older is not None and path.exists():
             os.replace(path, older)
-        os.replace(half, path)
+        os.replace(partial, path)
     except OSError:
-        half.unlink(missing_ok=True)  # frees the space on a full disk
+        partial.unlink(missing_ok=True)  # frees the space on a full disk
         raise
     if sync:
         sync_folder(path.parent)

@@ -1,6 +1,6 @@
-"""Exclusive use of a folder by one process; others wait until it ends.
+"""Exclusive use of a folder by one process; other processes wait until it ends.
 
-A pod that is deleted by force may keep running for a while beside its replacement, on the same volume.
+A pod that is deleted by force may keep running for a while next to its replacement, on the same volume.
 """
 
 import fcntl
@@ -10,42 +10,42 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-WAIT = 60.0  # seconds
-_POLL = 0.1  # seconds
+WAIT_SECONDS = 60.0  # seconds
+_POLL_SECONDS = 0.1  # seconds
 
 
 class FolderInUseError(OSError):
-    """Another process uses the folder."""
+    """Another process holds the lock of the folder."""
 
 
 class FolderLock:
     """The exclusive right to write to a folder, until `close` or the end of the process."""
 
-    def __init__(self, folder: Path, wait: float = WAIT) -> None:
-        """Takes the folder. Blocks for up to `wait` seconds while another process has it.
+    def __init__(self, folder: Path, wait: float = WAIT_SECONDS) -> None:
+        """Locks the folder. Blocks for up to `wait` seconds while another process holds the lock.
 
         Raises:
-            FolderInUseError: If the other process has not ended in time.
+            FolderInUseError: If the other process still holds the lock after `wait` seconds.
             OSError: If the lock file cannot be used.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / "in-use.lock").open("ab")
         deadline = time.monotonic() + wait
-        told = False
-        while not self._locked():
+        logged = False
+        while not self._try_lock():
             if time.monotonic() >= deadline:
                 self._file.close()
-                raise FolderInUseError(f"{folder} is in use by another process, which has not ended within {wait:g} s")
-            if not told:
+                raise FolderInUseError(f"{folder} is still in use by another process after {wait:g} s")
+            if not logged:
                 logger.warning("%s is in use by another process; waiting for it to end", folder)
-                told = True
-            time.sleep(_POLL)
+                logged = True
+            time.sleep(_POLL_SECONDS)
 
     def close(self) -> None:
-        """Releases the folder for the next process."""
+        """Releases the lock."""
         self._file.close()
 
-    def _locked(self) -> bool:
+    def _try_lock(self) -> bool:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

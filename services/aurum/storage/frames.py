@@ -2,7 +2,7 @@
 
 import zstandard
 
-_MOST_RATIO = 2**15  # a block of a frame has at least 4 bytes and holds at most 128 KiB (RFC 8878)
+_MAX_RATIO = 2**15  # a block of a frame has at least 4 bytes and holds at most 128 KiB (RFC 8878)
 
 
 def decompress(decompressor: zstandard.ZstdDecompressor, frame: bytes | memoryview, size: int | None = None) -> bytes:
@@ -18,7 +18,9 @@ def decompress(decompressor: zstandard.ZstdDecompressor, frame: bytes | memoryvi
     """
     stated = zstandard.get_frame_parameters(frame).content_size
     if size is not None and stated != size:
-        raise zstandard.ZstdError(f"holds {stated} bytes and not {size}")
-    if stated > _MOST_RATIO * len(frame):
-        raise zstandard.ZstdError(f"cannot hold {stated} bytes in {len(frame)}")
+        raise zstandard.ZstdError(f"the frame states {stated} bytes instead of {size}")
+    if stated > _MAX_RATIO * len(frame):
+        raise zstandard.ZstdError(
+            f"the frame states {stated} bytes, which is impossible for {len(frame)} compressed bytes"
+        )
     return decompressor.decompress(frame)

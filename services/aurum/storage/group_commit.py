@@ -1,4 +1,4 @@
-"""Group commit: one thread commits all queued items together, so that many writers share one sync of the disk."""
+"""Group commit: one thread commits all queued items together, so that many writers share one disk sync."""
 
 import asyncio
 import logging
@@ -21,13 +21,13 @@ _GROUP_BYTES = 16_000_000  # per commit, unless the first item alone is larger
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _QueuedCall:
     work: Callable[[], Any]
 
 
 @dataclass(slots=True)
 class _Queued(Generic[Item]):
-    item: Item | _Call
+    item: Item | _QueuedCall
     nbytes: int
     done: "asyncio.Future[Any]"
 
@@ -54,11 +54,12 @@ class GroupCommit(Generic[Item, Result]):
         self._room.set()
         self.loop = asyncio.get_running_loop()
         self._closed = False
-        self._thread = threading.Thread(target=self._write, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._commit_groups, name=name, daemon=True)
         self._thread.start()
 
     @property
     def waiting_bytes(self) -> int:
+        """The size of the items that are queued or being committed."""
         return self._waiting_bytes
 
     async def submit(self, item: Item, nbytes: int, *, wait: bool = False) -> "asyncio.Future[Result]":
@@ -90,12 +91,12 @@ class GroupCommit(Generic[Item, Result]):
         return await (await self.submit(item, nbytes))
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Runs `work` on the thread and returns its result.
+        """Runs `work` on the commit thread and returns its result.
 
         It runs after the items queued before it, and after those committed in the same group.
         """
         self._require_open()
-        done: asyncio.Future[T] = self._enqueue(_Call(work), 0)
+        done: asyncio.Future[T] = self._enqueue(_QueuedCall(work), 0)
         return await done
 
     def _require_open(self) -> None:
@@ -113,9 +114,9 @@ class GroupCommit(Generic[Item, Result]):
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    def _write(self) -> None:
-        going_on = True
-        while going_on:
+    def _commit_groups(self) -> None:
+        running = True
+        while running:
             first = self._queue.get()
             if first is None:
                 break
@@ -126,18 +127,20 @@ class GroupCommit(Generic[Item, Result]):
                 except queue.Empty:
                     break
                 if queued is None:
-                    going_on = False
+                    running = False
                     break
                 group.append(queued)
                 nbytes += queued.nbytes
-            committed = iter(self._outcomes([queued.item for queued in group if not isinstance(queued.item, _Call)]))
+            committed = iter(
+                self._commit_group([queued.item for queued in group if not isinstance(queued.item, _QueuedCall)])
+            )
             outcomes = [
-                self._called(queued.item.work) if isinstance(queued.item, _Call) else next(committed)
+                self._run_call(queued.item.work) if isinstance(queued.item, _QueuedCall) else next(committed)
                 for queued in group
             ]
-            self.loop.call_soon_threadsafe(self._tell, group, outcomes, nbytes)
+            self.loop.call_soon_threadsafe(self._complete, group, outcomes, nbytes)
 
-    def _outcomes(self, items: list[Item]) -> Sequence[Result | AurumError]:
+    def _commit_group(self, items: list[Item]) -> Sequence[Result | AurumError]:
         if not items:
             return []
         try:
@@ -145,22 +148,22 @@ class GroupCommit(Generic[Item, Result]):
         except AurumError as error:
             return [error] * len(items)
         except Exception:
-            logger.exception("%s could not commit a group of %d", self._name, len(items))
-            return [self._failed()] * len(items)
+            logger.exception("the commit of %d items to %s failed", len(items), self._name)
+            return [self._failure()] * len(items)
 
-    def _called(self, work: Callable[[], Any]) -> Any:
+    def _run_call(self, work: Callable[[], Any]) -> Any:
         try:
             return work()
         except AurumError as error:
             return error
         except Exception:
-            logger.exception("work on the thread of %s failed", self._name)
-            return self._failed()
+            logger.exception("a call on the thread of %s failed", self._name)
+            return self._failure()
 
-    def _failed(self) -> AurumError:
-        return UnavailableError(f"the {self._name} failed; its log says more", retry_after=1.0)
+    def _failure(self) -> AurumError:
+        return UnavailableError(f"the {self._name} failed; see the log of this service", retry_after=1.0)
 
-    def _tell(self, group: list[_Queued[Item]], outcomes: Sequence[Any], nbytes: int) -> None:
+    def _complete(self, group: list[_Queued[Item]], outcomes: Sequence[Any], nbytes: int) -> None:
         self._waiting_bytes -= nbytes
         if self._waiting_bytes < self._max_bytes:
             self._room.set()

@@ -12,9 +12,11 @@ db_connections_active = Gauge("db_connections_active", "Open connections to the 
 
 
 def track_db_query(operation: str, seconds: float, status: str = "ok") -> None:
+    """Records a statement that took `seconds`."""
     db_queries_total.labels(operation, status).inc(exemplar=exemplar())
     db_query_duration_seconds.labels(operation).observe(seconds, exemplar())
 
 
 def track_db_connections(change: int) -> None:
+    """Records that connections were opened, or closed if `change` is negative."""
     db_connections_active.inc(change)

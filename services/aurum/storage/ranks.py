@@ -23,7 +23,7 @@ Integers = npt.NDArray[np.int64]
 Ranked = tuple[Timestamps, Values, "Ranks"]  # readings in time order, and their ranks
 _LENGTH = struct.Struct("<I")
 _RUN_BYTES = 16
-_COLUMNS = ((0, 4, "<u4"), (4, 12, "<i8"), (12, 16, "<u4"))  # first byte within a run, end, type
+_RUN_COLUMNS = ((0, 4, "<u4"), (4, 12, "<i8"), (12, 16, "<u4"))  # first byte within a run, end, type
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +43,35 @@ class Ranks:
     lengths: Integers
 
     @classmethod
-    def of(cls, rank: Rank, count: int) -> "Ranks":
+    def uniform(cls, rank: Rank, count: int) -> "Ranks":
         """Returns ranks in which all `count` readings have the same rank."""
         return cls((rank[:-1],), np.zeros(1, np.int64), np.array(rank[-1:], np.int64), np.array([count], np.int64))
 
     @classmethod
     def from_runs(cls, sources: Sequence[Rank], places: Integers, sequences: Integers, lengths: Integers) -> "Ranks":
-        """As the constructor, but adjacent runs may have the same rank, and sources may have no run."""
+        """Creates ranks from runs. Adjacent runs may have the same rank, and sources may have no run."""
         begins = np.ones(len(places), np.bool_)
         np.logical_or(places[1:] != places[:-1], sequences[1:] != sequences[:-1], out=begins[1:])
         starts = np.flatnonzero(begins)
         used, places = np.unique(places[starts], return_inverse=True)
-        found = tuple(sources[place] for place in used.tolist())
-        return cls(found, places.astype(np.int64), sequences[starts], np.add.reduceat(lengths, starts))
+        used_sources = tuple(sources[place] for place in used.tolist())
+        return cls(used_sources, places.astype(np.int64), sequences[starts], np.add.reduceat(lengths, starts))
 
     @property
     def highest(self) -> Rank:
+        """The highest of the ranks."""
         return (*self.sources[-1], int(self.sequences[self.places == len(self.sources) - 1].max()))
 
     def sequences_of(self, source: Rank) -> Integers:
-        """Returns the sequences of a source's runs."""
-        found: Integers = self.sequences[self.places == self.sources.index(source)]
-        return found
+        """Returns the sequences of the runs of one source."""
+        sequences: Integers = self.sequences[self.places == self.sources.index(source)]
+        return sequences
 
     def encode(self) -> bytes:
+        """Encodes the ranks as bytes, in the format that the module describes."""
         sources = json.dumps([list(source) for source in self.sources], separators=(",", ":")).encode()
         runs = np.empty((len(self.lengths), _RUN_BYTES), np.uint8)
-        for (first, end, kind), column in zip(_COLUMNS, (self.places, self.sequences, self.lengths), strict=True):
+        for (first, end, kind), column in zip(_RUN_COLUMNS, (self.places, self.sequences, self.lengths), strict=True):
             runs[:, first:end] = column.astype(kind).view(np.uint8).reshape(-1, end - first)
         return _LENGTH.pack(len(sources)) + sources + runs.T.tobytes()
 
@@ -77,18 +79,18 @@ class Ranks:
     def decode(cls, data: bytes, count: int) -> "Ranks":
         """Decodes the result of `encode` for `count` readings. Raises ValueError."""
         if len(data) < _LENGTH.size:
-            raise ValueError("ranks are cut off")
+            raise ValueError("the ranks are truncated")
         end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
         if end > len(data) or (len(data) - end) % _RUN_BYTES or end == len(data):
-            raise ValueError("ranks have a wrong length")
+            raise ValueError("the ranks have a wrong length")
         sources = [tuple(source) for source in json.loads(data[_LENGTH.size : end])]
         runs = np.ascontiguousarray(np.frombuffer(data, np.uint8, offset=end).reshape(_RUN_BYTES, -1).T)
         places, sequences, lengths = (
             np.ascontiguousarray(runs[:, first:end]).view(kind).reshape(-1).astype(np.int64)
-            for first, end, kind in _COLUMNS
+            for first, end, kind in _RUN_COLUMNS
         )
         if int(places.max()) >= len(sources) or int(lengths.min()) < 1 or int(lengths.sum()) != count:
-            raise ValueError("ranks do not match their readings")
+            raise ValueError("the ranks do not match their readings")
         return cls(tuple(sources), places, sequences, lengths)
 
 
@@ -98,8 +100,10 @@ def merge_ranked(parts: Sequence[Ranked]) -> Ranked:
     Of readings at the same time, the one with the highest rank is kept; among equal ranks, the one of the later part.
     """
     sources = sorted({source for _, _, ranks in parts for source in ranks.sources})
-    number = {source: place for place, source in enumerate(sources)}
-    places = np.concatenate([np.array([number[each] for each in ranks.sources])[ranks.places] for _, _, ranks in parts])
+    place_of = {source: place for place, source in enumerate(sources)}
+    places = np.concatenate(
+        [np.array([place_of[source] for source in ranks.sources])[ranks.places] for _, _, ranks in parts]
+    )
     sequences = np.concatenate([ranks.sequences for _, _, ranks in parts])
     lengths = np.concatenate([ranks.lengths for _, _, ranks in parts])
     timestamps = np.concatenate([part[0] for part in parts])
@@ -115,8 +119,8 @@ def merge_ranked(parts: Sequence[Ranked]) -> Ranked:
     return timestamps, values, Ranks.from_runs(sources, places, sequences, lengths)
 
 
-def spans(ranks: Ranks) -> dict[Rank, tuple[int, int]]:
-    """Returns the lowest and the highest sequence of each source that has more than one."""
+def sequence_spans(ranks: Ranks) -> dict[Rank, tuple[int, int]]:
+    """Returns the lowest and the highest sequence of each source that has several."""
     order = np.lexsort((ranks.sequences, ranks.places))
     sequences = ranks.sequences[order]
     cuts = np.searchsorted(ranks.places[order], np.arange(len(ranks.sources) + 1))
@@ -125,8 +129,8 @@ def spans(ranks: Ranks) -> dict[Rank, tuple[int, int]]:
     return {ranks.sources[place]: (int(lows[place]), int(highs[place])) for place in several}
 
 
-def collapsed(ranks: Ranks, received: dict[Rank, list[tuple[int, int]]], others: Iterable[Ranks]) -> Ranks:
-    """Returns fewer ranks that order the readings as before.
+def collapse(ranks: Ranks, received: dict[Rank, list[tuple[int, int]]], others: Iterable[Ranks]) -> Ranks:
+    """Returns ranks with fewer runs that order the readings in the same way.
 
     Consecutive batches of a source get the rank of the last of them, because no batch can come between them any more.
 
@@ -136,11 +140,11 @@ def collapsed(ranks: Ranks, received: dict[Rank, list[tuple[int, int]]], others:
         others: The ranks of all other segments that overlap this one in time. Their batches separate those of the
             segment.
     """
-    between: dict[Rank, list[int]] = {source: [] for source in received}
+    separating: dict[Rank, list[int]] = {source: [] for source in received}
     for other in others:
         for place, source in enumerate(other.sources):
-            if source in between:
-                between[source] += other.sequences[other.places == place].tolist()
+            if source in separating:
+                separating[source] += other.sequences[other.places == place].tolist()
     sequences = ranks.sequences.copy()
     place_of = {source: place for place, source in enumerate(ranks.sources)}
     for source, ranges in received.items():
@@ -149,12 +153,14 @@ def collapsed(ranks: Ranks, received: dict[Rank, list[tuple[int, int]]], others:
         runs = np.flatnonzero(ranks.places == place_of[source])
         own = ranks.sequences[runs]
         firsts, lasts = np.array(ranges, np.int64).T
-        stretch = np.searchsorted(firsts, own, side="right") - 1
-        known = (stretch >= 0) & (own <= lasts[stretch])
-        runs, own, stretch = runs[known], own[known], stretch[known]
+        range_index = np.searchsorted(firsts, own, side="right") - 1
+        in_range = (range_index >= 0) & (own <= lasts[range_index])
+        runs, own, range_index = runs[in_range], own[in_range], range_index[in_range]
         if not len(own):
             continue
-        groups = np.stack((stretch, np.searchsorted(np.sort(np.array(between[source], np.int64)), own, side="right")))
+        groups = np.stack(
+            (range_index, np.searchsorted(np.sort(np.array(separating[source], np.int64)), own, side="right"))
+        )
         _, group = np.unique(groups, axis=1, return_inverse=True)
         highest = np.zeros(int(group.max()) + 1, np.int64)
         np.maximum.at(highest, group.reshape(-1), own)

@@ -27,14 +27,14 @@ _VERSION = 1
 _PLAIN, _ZSTD = 0, 1
 _RANKED = 1  # flag
 _LENGTH = struct.Struct("<I")
-_MOST_RANK_BYTES = 400  # per reading: its run, and the name of its source
+_MAX_RANK_BYTES = 400  # per reading: its run, and the name of its source
 _WIDTHS = {0: "<i8", 4: "<u4", 8: "<i8"}
-_COMPRESS_FROM = 256  # readings; smaller segments do not gain from compression and are merged soon
+_COMPRESS_MIN_READINGS = 256  # readings; smaller segments do not gain from compression and are merged soon
 _local = threading.local()
 
 
 class CorruptSegmentError(Exception):
-    """The bytes are not a segment, or were changed after it was written."""
+    """The bytes are not a segment, or are damaged."""
 
 
 class Segment(NamedTuple):
@@ -67,7 +67,7 @@ def pack(timestamps: Timestamps, values: Values, ranks: Ranks | None = None) -> 
     columns = packed_steps + raw.view(np.uint8).reshape(-1, 8).T.tobytes()
     several = ranks is not None and len(ranks.lengths) > 1
     codec = _PLAIN
-    if count >= _COMPRESS_FROM or several:
+    if count >= _COMPRESS_MIN_READINGS or several:
         codec, columns = _ZSTD, _compressor().compress(columns)
     body = int(timestamps[0]).to_bytes(8, "little", signed=True) + columns
     if ranks is not None and several:
@@ -82,16 +82,16 @@ def unpack(segment: bytes) -> tuple[Timestamps, Values]:
     return timestamps, values
 
 
-def ranks_of(segment: bytes) -> Ranks | None:
+def unpack_ranks(segment: bytes) -> Ranks | None:
     """Returns the ranks of a segment without its readings; None if all have the same. Raises CorruptSegmentError."""
-    *_, count, flags, body = _checked(segment)
-    return _split(body, count, flags)[1]
+    *_, count, flags, body = _verify(segment)
+    return _split_ranks(body, count, flags)[1]
 
 
 def unpack_ranked(segment: bytes) -> Segment:
     """Returns the readings of a segment with their ranks. Raises CorruptSegmentError."""
-    codec, width, count, flags, body = _checked(segment)
-    body, ranks = _split(body, count, flags)
+    codec, width, count, flags, body = _verify(segment)
+    body, ranks = _split_ranks(body, count, flags)
     # The checksum does not cover the header, so a damaged count must not decide how much memory is allocated
     step_bytes = (count - 1) * width if width and count > 1 else 0 if count == 1 and width else 8
     size = step_bytes + 8 * count
@@ -108,39 +108,39 @@ def unpack_ranked(segment: bytes) -> Segment:
         np.cumsum(timestamps, out=timestamps)
     raw = np.frombuffer(columns, np.uint8, offset=step_bytes).reshape(8, count)
     gathered = np.empty((count, 8), np.uint8)
-    for place in range(8):  # faster than one transposition
+    for place in range(8):  # faster than a transposition
         gathered[:, place] = raw[place]
     values = gathered.view("<f8").reshape(count)
     return Segment(timestamps, values, ranks)
 
 
-def _checked(segment: bytes) -> tuple[int, int, int, int, memoryview]:
+def _verify(segment: bytes) -> tuple[int, int, int, int, memoryview]:
     """Verifies a segment. Returns its codec, width, count, flags and the bytes after the header."""
     if len(segment) < _HEADER.size + 8:
-        raise CorruptSegmentError(f"a segment of {len(segment)} bytes is cut off")
+        raise CorruptSegmentError(f"a segment is truncated: it has {len(segment)} bytes")
     version, codec, width, flags, count, checksum = _HEADER.unpack_from(segment)
     body = memoryview(segment)[_HEADER.size :]
     if version != _VERSION:
-        raise CorruptSegmentError(f"a segment of version {version} is not known here")
+        raise CorruptSegmentError(f"segment version {version} is not supported")
     if flags & ~_RANKED:
-        raise CorruptSegmentError(f"a segment with flags {flags} is not known here")
+        raise CorruptSegmentError(f"segment flags {flags} are not supported")
     if zlib.crc32(body) != checksum:
         raise CorruptSegmentError("a segment's checksum does not match its content")
     return codec, width, count, flags, body
 
 
-def _split(body: memoryview, count: int, flags: int) -> tuple[memoryview, Ranks | None]:
+def _split_ranks(body: memoryview, count: int, flags: int) -> tuple[memoryview, Ranks | None]:
     """Splits a body into the first timestamp with the columns, and the ranks."""
     if not flags:
         return body, None
     end = len(body) - _LENGTH.size
     start = end - _LENGTH.unpack_from(body, max(0, end))[0]
     if start < 8:
-        raise CorruptSegmentError("a segment's ranks are cut off")
+        raise CorruptSegmentError("a segment's ranks are truncated")
     try:
         size = zstandard.frame_content_size(body[start:end])
-        if not 0 <= size <= _MOST_RANK_BYTES * count:
-            raise ValueError(f"they would have {size} bytes")
+        if not 0 <= size <= _MAX_RANK_BYTES * count:
+            raise ValueError(f"their stated size of {size} bytes is impossible")
         return body[:start], Ranks.decode(decompress(_decompressor(), body[start:end]), count)
     except (zstandard.ZstdError, MemoryError, ValueError, TypeError, RecursionError) as error:
         raise CorruptSegmentError(f"a segment's ranks cannot be read: {error}") from error

@@ -35,16 +35,16 @@ _CHECKED = struct.Struct("<IIQq")  # the part of the header that the checksum co
 _MAGIC = 0x01474C41  # "ALG" and 1 for the version
 _MAGIC_BYTES = _MAGIC.to_bytes(4, "little")
 _ANY_VERSION = _MAGIC_BYTES[:3]
-_NEWER = range(_MAGIC_BYTES[3] + 1, 32)  # possible future versions; a greater number means damage
+_NEWER_VERSIONS = range(_MAGIC_BYTES[3] + 1, 32)  # possible future versions; a greater number means damage
 READ_BYTES = 8_000_000  # bytes of the log that its readers read at a time
-_MOST_IDS = 2**32 - 1  # greatest distance of an id from the first id of its file
-_PLACES = 8  # remembered positions of readers, so that they continue without searching
-_NAME = re.compile(r"[0-9]{20}\.log")
+_MAX_ID_DISTANCE = 2**32 - 1  # of an id from the first id of its file
+_MAX_RESUME_OFFSETS = 8  # remembered positions of readers, so that they continue without searching
+_FILE_NAME = re.compile(r"[0-9]{20}\.log")
 OVERHEAD = _HEADER.size  # bytes of a record besides its payload
 
 
 class NewerLogError(OSError):
-    """A file was made by a newer version of this software. The log is left unchanged."""
+    """A file was written by a newer version of this software. The log is left unchanged."""
 
 
 class Record(NamedTuple):
@@ -83,7 +83,7 @@ class SegmentLog:
             file_bytes: The size at which the next file is begun.
 
         Raises:
-            NewerLogError: If a newer version made a file.
+            NewerLogError: If a newer version wrote a file.
             OSError: If the log cannot be read or repaired.
         """
         self.folder = folder
@@ -91,7 +91,7 @@ class SegmentLog:
         self._lock = threading.Lock()  # protects the list of files and their sizes
         self._descriptor: int | None = None  # of the last file, while it is open for appending
         folder.mkdir(parents=True, exist_ok=True)
-        self._files = _files_of(folder)
+        self._files = _list_files(folder)
         for file in self._files:
             _check_version(file)
         self.next_id = 1
@@ -101,9 +101,10 @@ class SegmentLog:
             self.next_id = max(newest.first, newest.last + 1)
             for before, after in zip(self._files, self._files[1:], strict=False):
                 before.last = after.first - 1
-        self._places: OrderedDict[int, int] = OrderedDict()  # id → offset of its end in the file, to read on
+        self._resume_offsets: OrderedDict[int, int] = OrderedDict()  # id → offset of its end in the file, to read on
 
     def close(self) -> None:
+        """Closes the file that is open for appending. The log may be used again."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -116,10 +117,11 @@ class SegmentLog:
 
     @property
     def bytes_on_disk(self) -> int:
+        """The size of all files."""
         with self._lock:
             return sum(file.size for file in self._files)
 
-    def append(self, payloads: Sequence[bytes], at_us: int) -> range:
+    def append_records(self, payloads: Sequence[bytes], at_us: int) -> range:
         """Writes and syncs records, and returns their ids. Raises OSError; then none of the records is kept."""
         ids = range(self.next_id, self.next_id + len(payloads))
         pieces: list[bytes] = []
@@ -129,11 +131,11 @@ class SegmentLog:
             pieces.append(_MAGIC_BYTES + checksum.to_bytes(4, "little") + checked)
             pieces.append(payload)
         try:
-            file, descriptor = self._writable()
+            file, descriptor = self._open_for_append()
             written = _write_all(descriptor, pieces)
             os.fdatasync(descriptor)
         except OSError:
-            self._abandon(ids)
+            self._discard_append(ids)
             raise
         with self._lock:
             file.size += written
@@ -141,37 +143,42 @@ class SegmentLog:
             self.next_id = ids.stop
         return ids
 
-    def read(self, after: int, max_bytes: int, most: int = 2**31) -> list[Record]:
+    def read(self, after: int, max_bytes: int, max_records: int = 2**31) -> list[Record]:
         """Returns the records after the id `after`, in order.
 
-        Returns at least one record if there is any, and stops when `max_bytes` of payload or `most` records are
-        reached. Reading on from where an earlier call ended is cheap.
+        Returns at least one record if there is any, and stops when `max_bytes` of payload or `max_records` records are
+        reached. Continuing from where an earlier call ended is cheap.
+
+        Args:
+            after: The id that precedes the first record.
+            max_bytes: The payload bytes after which reading stops.
+            max_records: The largest number of records.
 
         Raises:
             OSError: If a file cannot be read.
         """
-        found: list[Record] = []
-        room = max_bytes
+        records: list[Record] = []
+        bytes_left = max_bytes
         end = 0
         with self._lock:
             files = [_File(file.path, file.first, file.size, file.last) for file in self._files if file.last > after]
         for file in files:
-            offset = self._places.pop(after, 0) if after >= file.first else 0
+            offset = self._resume_offsets.pop(after, 0) if after >= file.first else 0
             with contextlib.suppress(FileNotFoundError):  # trimmed in the meantime
-                for record, end in _records(file, offset):  # noqa: B007
+                for record, end in _read_records(file, offset):  # noqa: B007
                     if record.id <= after:
                         continue
-                    found.append(record)
+                    records.append(record)
                     after = record.id
-                    room -= len(record.payload)
-                    if room <= 0 or len(found) >= most:
+                    bytes_left -= len(record.payload)
+                    if bytes_left <= 0 or len(records) >= max_records:
                         break
-            if found and (room <= 0 or len(found) >= most or file is files[-1]):
-                self._places[after] = end
-                if len(self._places) > _PLACES:
-                    self._places.popitem(last=False)
+            if records and (bytes_left <= 0 or len(records) >= max_records or file is files[-1]):
+                self._resume_offsets[after] = end
+                if len(self._resume_offsets) > _MAX_RESUME_OFFSETS:
+                    self._resume_offsets.popitem(last=False)
                 break
-        return found
+        return records
 
     def trim(self, through: int) -> None:
         """Removes the files whose records all have ids up to `through`. Raises OSError."""
@@ -195,19 +202,19 @@ class SegmentLog:
         with self._lock:
             return range(self._files[0].first, self._files[0].last + 1) if len(self._files) > 1 else None
 
-    def _writable(self) -> tuple[_File, int]:
+    def _open_for_append(self) -> tuple[_File, int]:
         """Returns the file to append to, and its descriptor."""
         newest = self._files[-1] if self._files else None
-        if newest is None or newest.size >= self._file_bytes or not self._continues(newest):
+        if newest is None or newest.size >= self._file_bytes or not self._accepts_next_id(newest):
             newest = self._begin_file()
         if self._descriptor is None:
             self._descriptor = os.open(newest.path, os.O_WRONLY | os.O_APPEND)
         return newest, self._descriptor
 
-    def _continues(self, file: _File) -> bool:
+    def _accepts_next_id(self, file: _File) -> bool:
         """Returns whether the next id may be appended to a file."""
         follows = (file.last or file.first - 1) + 1 == self.next_id
-        return follows and self.next_id <= file.first + _MOST_IDS
+        return follows and self.next_id <= file.first + _MAX_ID_DISTANCE
 
     def _begin_file(self) -> _File:
         self.close()
@@ -218,22 +225,22 @@ class SegmentLog:
             self._files.append(file)
         return file
 
-    def _abandon(self, ids: range) -> None:
-        """Cuts off what a failed write has left, and closes the descriptor."""
+    def _discard_append(self, ids: range) -> None:
+        """Cuts off the remnants of a failed append, and closes the descriptor."""
         self.close()
         try:
             if self._files:
                 os.truncate(self._files[-1].path, self._files[-1].size)
         except OSError:
-            self.next_id = ids.stop  # so that remains of these records are not mistaken for later ones
+            self.next_id = ids.stop  # so that remnants of these records are not mistaken for later ones
 
     def _recover(self, file: _File) -> None:
         """Finds the end of the last file, and cuts off an unfinished record."""
         end = 0
-        for record, offset in _records(file, 0):
+        for record, offset in _read_records(file, 0):
             file.last, end = record.id, offset
         if end < file.size:
-            logger.warning("%s: %d bytes of an unfinished write are cut off", file.path.name, file.size - end)
+            logger.warning("%s: cutting off %d bytes of an unfinished write", file.path.name, file.size - end)
             os.truncate(file.path, end)
             file.size = end
 
@@ -244,66 +251,73 @@ def scan(folder: Path, after: int) -> Iterator[Record]:
     Raises:
         FileNotFoundError: If a file is trimmed during the scan.
     """
-    for file in _files_of(folder):
-        for record, _ in _records(file, 0):
+    for file in _list_files(folder):
+        for record, _ in _read_records(file, 0):
             if record.id > after:
                 yield record
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """A range of bytes in a file that is not a valid record."""
+class DamagedRange:
+    """A range of bytes in a file that is not a valid record.
+
+    Attributes:
+        path: The file.
+        offset: The start of the range in bytes.
+        bytes: The length of the range.
+        at_end: Whether the range is at the end of the file, as a kill during a write leaves it.
+    """
 
     path: Path
     offset: int
     bytes: int
-    at_end: bool  # as a kill during a write leaves it
+    at_end: bool
 
 
-def check(folder: Path) -> tuple[int, list[Damage]]:
+def find_damage(folder: Path) -> tuple[int, list[DamagedRange]]:
     """Verifies every record. Returns the number of valid records, and the damaged ranges."""
     count, damage = 0, []
-    for file in _files_of(folder):
+    for file in _list_files(folder):
         end = 0
-        for record, offset in _records(file, 0):
+        for record, offset in _read_records(file, 0):
             start = offset - OVERHEAD - len(record.payload)
             if start > end:
-                damage.append(Damage(file.path, end, start - end, at_end=False))
+                damage.append(DamagedRange(file.path, end, start - end, at_end=False))
             count, end = count + 1, offset
         if end < file.size:
-            damage.append(Damage(file.path, end, file.size - end, at_end=True))
+            damage.append(DamagedRange(file.path, end, file.size - end, at_end=True))
     return count, damage
 
 
-def _files_of(folder: Path) -> list[_File]:
+def _list_files(folder: Path) -> list[_File]:
     """Returns the files of a log in order. Files with other names are ignored."""
-    paths = sorted(path for path in folder.glob("*.log") if _NAME.fullmatch(path.name))
+    paths = sorted(path for path in folder.glob("*.log") if _FILE_NAME.fullmatch(path.name))
     return [_File(path, int(path.stem), path.stat().st_size) for path in paths]
 
 
 def _check_version(file: _File) -> None:
-    """Raises NewerLogError if a newer version made the file, or another OSError that says what to do."""
+    """Raises NewerLogError if a newer version wrote the file, or another OSError that says what to do."""
     try:
         with file.path.open("rb") as content:
-            found = content.read(len(_MAGIC_BYTES))
+            magic = content.read(len(_MAGIC_BYTES))
     except OSError as error:
         raise type(error)(
-            f"{file.path} cannot be read: {error.strerror}; see that this user may read and write it and its folder"
+            f"{file.path} cannot be read: {error.strerror}; check that this user may read and write it and its folder"
         ) from error
-    if len(found) < len(_MAGIC_BYTES) or found[:3] != _ANY_VERSION or found[3] not in _NEWER:
+    if len(magic) < len(_MAGIC_BYTES) or magic[:3] != _ANY_VERSION or magic[3] not in _NEWER_VERSIONS:
         return
-    if next(_records(file, 0), None) is None:  # else only the first record is damaged
+    if next(_read_records(file, 0), None) is None:  # else only the first record is damaged
         raise NewerLogError(
-            f"{file.path} was made by a newer version (its format is {found[3]}, this one knows {_MAGIC_BYTES[3]}); it "
-            f"is left untouched: start the newer version, or set another folder"
+            f"{file.path} was written by a newer version (format {magic[3]}; this version supports {_MAGIC_BYTES[3]}); "
+            f"the log is unchanged: start the newer version, or set another folder"
         )
 
 
-def _records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
+def _read_records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
     """Yields the valid records from an offset on, each with the offset of its end. Damaged ones are skipped."""
     last = 0
-    most = file.first + _MOST_IDS  # a greater id cannot be one of this log
-    search: _Search | None = None
+    max_id = file.first + _MAX_ID_DISTANCE  # a greater id cannot be one of this log
+    search: _RecordSearch | None = None
     with file.path.open("rb") as content:
         content.seek(offset)
         while offset + OVERHEAD <= file.size:
@@ -312,24 +326,24 @@ def _records(file: _File, offset: int) -> Iterator[tuple[Record, int]]:
                 return
             magic, checksum, length, _, id_, at_us = _HEADER.unpack(header)
             end = offset + OVERHEAD + length
-            if magic == _MAGIC and end <= file.size and last < id_ <= most:
+            if magic == _MAGIC and end <= file.size and last < id_ <= max_id:
                 payload = content.read(length)
                 if zlib.crc32(payload, zlib.crc32(header[8:])) == checksum:
                     offset, last = end, id_
                     yield Record(id_, at_us, payload), offset
                     continue
             if search is None:
-                search = _Search(content, offset, file.size)
-            found = search.next_whole(offset + 1, range(last + 1, most + 1))
-            if found is None:
+                search = _RecordSearch(content, offset, file.size)
+            next_offset = search.next_valid(offset + 1, range(last + 1, max_id + 1))
+            if next_offset is None:
                 return
-            logger.error("%s: %d damaged bytes at %d are skipped", file.path, found - offset, offset)
-            offset = found
+            logger.error("%s: skipping %d damaged bytes at offset %d", file.path, next_offset - offset, offset)
+            offset = next_offset
             content.seek(offset)
 
 
-class _Search:
-    """Searches the rest of a file for valid records. The work is proportional to the rest, whatever it contains."""
+class _RecordSearch:
+    """Searches the rest of a file for valid records in time proportional to its size, whatever it contains."""
 
     def __init__(self, content: BinaryIO, offset: int, size: int) -> None:
         content.seek(offset)
@@ -337,13 +351,13 @@ class _Search:
         self._rest = content.read(size - offset)
         self._checksums = PartChecksums(self._rest)
 
-    def next_whole(self, offset: int, ids: range) -> int | None:
+    def next_valid(self, offset: int, ids: range) -> int | None:
         """Returns the offset of the next valid record at or after `offset` with one of these ids, or None."""
         at = self._rest.find(_MAGIC_BYTES, offset - self._start)
         while 0 <= at <= len(self._rest) - OVERHEAD:
             _, checksum, length, _, id_, _ = _HEADER.unpack_from(self._rest, at)
             end = at + OVERHEAD + length
-            if id_ in ids and end <= len(self._rest) and self._checksums.of(at + 8, end) == checksum:
+            if id_ in ids and end <= len(self._rest) and self._checksums.crc32(at + 8, end) == checksum:
                 return self._start + at
             at = self._rest.find(_MAGIC_BYTES, at + 1)
         return None
@@ -352,8 +366,8 @@ class _Search:
 def _write_all(descriptor: int, pieces: list[bytes]) -> int:
     """Writes all pieces, several per system call. Returns the number of bytes."""
     total = 0
-    for start in range(0, len(pieces), _MOST_PIECES):
-        part = pieces[start : start + _MOST_PIECES]
+    for start in range(0, len(pieces), _MAX_PIECES):
+        part = pieces[start : start + _MAX_PIECES]
         expected = sum(map(len, part))
         written = os.writev(descriptor, part)
         if written < expected:  # the disk is nearly full, or a signal interrupted the call
@@ -364,4 +378,4 @@ def _write_all(descriptor: int, pieces: list[bytes]) -> int:
     return total
 
 
-_MOST_PIECES = 512  # per system call; Linux allows 1,024
+_MAX_PIECES = 512  # per system call; Linux allows 1,024

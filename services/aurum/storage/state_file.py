@@ -1,4 +1,4 @@
-"""Small state files that survive power cuts and flipped bits: with a checksum, and the previous version beside them."""
+"""Small state files with a checksum and the previous version as a backup, so that they survive power cuts."""
 
 import hashlib
 import json
@@ -12,37 +12,45 @@ logger = logging.getLogger(__name__)
 
 
 def write_state(path: Path, content: Any) -> None:
-    """Replaces a state file. Its previous content is kept as an older generation. Not synced. Raises OSError."""
+    """Replaces a state file, and keeps the previous version. Does not sync.
+
+    Args:
+        path: The file.
+        content: A value that JSON can represent.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
     text = json.dumps(content, separators=(",", ":"))
     stored = json.dumps({"sha256": _digest(text), "content": text})
-    write_file(path, stored.encode(), older=_older(path), sync=False)
+    write_file(path, stored.encode(), older=_previous(path), sync=False)
 
 
 def read_state(path: Path) -> Any | None:
     """Returns the last written content, or the previous one if the file is damaged. None if neither can be read."""
-    for each in (path, _older(path)):
-        if not each.exists():
+    for candidate in (path, _previous(path)):
+        if not candidate.exists():
             continue
         try:
-            return _content(each)
+            return _read_content(candidate)
         except OSError as error:
-            logger.error("%s cannot be read, so an older state is used: %s", each, error.strerror or error)
+            logger.error("%s cannot be read: %s; falling back to an older state", candidate, error.strerror or error)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            logger.error("%s is damaged, so an older state is used: %s", each, error)
+            logger.error("%s is damaged: %s; falling back to an older state", candidate, error)
     return None
 
 
-def _content(path: Path) -> Any:
+def _read_content(path: Path) -> Any:
     stored = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(stored, list):
         return stored  # written by an earlier version, without a checksum
     text = stored["content"]
     if _digest(text) != stored["sha256"]:
-        raise ValueError("its checksum is wrong")
+        raise ValueError("the checksum does not match")
     return json.loads(text)
 
 
-def _older(path: Path) -> Path:
+def _previous(path: Path) -> Path:
     return path.with_suffix(".old")
 
 

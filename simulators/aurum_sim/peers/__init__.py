@@ -1,11 +1,13 @@
-"""Simulated devices that use other protocols than gRPC, for the inputs of a gateway."""
+"""Simulated devices that use other protocols than gRPC, to test the inputs of a gateway."""
 
 from enum import Enum
 
 from aurum_sim.peers.peer import Peer
 
 
-class Kind(Enum):
+class PeerKind(Enum):
+    """A protocol by which simulated devices send."""
+
     GRPC = "grpc"
     MQTT = "mqtt"
     SPARKPLUG = "sparkplug"
@@ -13,34 +15,34 @@ class Kind(Enum):
     MODBUS = "modbus"
 
 
-_PORTS = {Kind.MQTT: 1883, Kind.SPARKPLUG: 1883, Kind.OPCUA: 4840, Kind.MODBUS: 5020}
+_PORTS = {PeerKind.MQTT: 1883, PeerKind.SPARKPLUG: 1883, PeerKind.OPCUA: 4840, PeerKind.MODBUS: 5020}
 
 
-def make_peer(kind: Kind, address: str) -> Peer | None:
-    """Makes the peer of a protocol; None for gRPC.
+def make_peer(kind: PeerKind, address: str) -> Peer | None:
+    """Creates the peer of a protocol; None for gRPC.
 
     Args:
         kind: The protocol.
         address: host:port of the broker, or of the server to start; by default 127.0.0.1 and the protocol's port.
     """
     host, _, port = (address or "127.0.0.1").partition(":")
-    where = host, int(port) if port else _PORTS.get(kind, 0)
+    endpoint = host, int(port) if port else _PORTS.get(kind, 0)
     match kind:
-        case Kind.GRPC:
+        case PeerKind.GRPC:
             return None
-        case Kind.MQTT:
+        case PeerKind.MQTT:
             from aurum_sim.peers.mqtt import MqttPeer
 
-            return MqttPeer(*where)
-        case Kind.SPARKPLUG:
+            return MqttPeer(*endpoint)
+        case PeerKind.SPARKPLUG:
             from aurum_sim.peers.sparkplug import SparkplugPeer
 
-            return SparkplugPeer(*where)
-        case Kind.OPCUA:
+            return SparkplugPeer(*endpoint)
+        case PeerKind.OPCUA:
             from aurum_sim.peers.opcua import OpcuaPeer
 
-            return OpcuaPeer(*where)
-        case Kind.MODBUS:
+            return OpcuaPeer(*endpoint)
+        case PeerKind.MODBUS:
             from aurum_sim.peers.modbus import ModbusPeer
 
-            return ModbusPeer(*where)
+            return ModbusPeer(*endpoint)

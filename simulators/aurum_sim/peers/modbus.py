@@ -21,6 +21,7 @@ class ModbusPeer:
         self._server: Any = None
 
     async def open(self, sensors: Mapping[str, Sequence[str]]) -> None:
+        """Starts the server, with two registers for each sensor."""
         for machine, names in sensors.items():
             for name in names:
                 self._addresses[machine, name] = 2 * len(self._addresses)
@@ -34,18 +35,21 @@ class ModbusPeer:
         self._server = ModbusTcpServer(device, address=(self._host, self._port))
         await self._server.serve_forever(background=True)
 
-    async def tell(self, samples: Sequence[Sample]) -> None:
-        for each in samples:
-            for name, value in each.values.items():
-                address = self._addresses[each.machine_id, name]
+    async def send(self, samples: Sequence[Sample]) -> None:
+        """Writes samples to the registers."""
+        for sample in samples:
+            for name, value in sample.values.items():
+                address = self._addresses[sample.machine_id, name]
                 self._registers[address : address + 2] = struct.unpack(">2H", struct.pack(">f", value))
-            metrics.simulator_readings_total.labels("made").inc(len(each.values))
+            metrics.simulator_readings_total.labels("made").inc(len(sample.values))
 
     async def close(self) -> None:
+        """Stops the server."""
         if self._server is not None:
             await self._server.shutdown()
 
     def inputs(self) -> dict[str, Any]:
+        """Returns the matching input of a gateway's inputs file."""
         return {
             "name": "simulated",
             "protocol": "modbus",

@@ -8,13 +8,15 @@ from paho.mqtt.enums import CallbackAPIVersion
 IN_FLIGHT = 1000  # messages that the broker has not acknowledged
 
 
-def client(name: str) -> mqtt.Client:
-    made = mqtt.Client(CallbackAPIVersion.VERSION2, name)
-    made.max_inflight_messages_set(IN_FLIGHT)
-    made.reconnect_delay_set(1, 10)
-    return made
+def create_client(name: str) -> mqtt.Client:
+    """Creates a client that limits its unacknowledged messages and reconnects."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, name)
+    client.max_inflight_messages_set(IN_FLIGHT)
+    client.reconnect_delay_set(1, 10)
+    return client
 
 
-async def stop(client: mqtt.Client) -> None:
+async def stop_client(client: mqtt.Client) -> None:
+    """Disconnects a client and waits for its thread."""
     client.disconnect()
     await asyncio.to_thread(client.loop_stop)

@@ -19,6 +19,7 @@ class OpcuaPeer:
         self._server: Any = None
 
     async def open(self, sensors: Mapping[str, Sequence[str]]) -> None:
+        """Starts the server, with a variable for each sensor."""
         self._server = Server()
         await self._server.init()
         self._server.set_endpoint(self._endpoint)
@@ -32,20 +33,23 @@ class OpcuaPeer:
                 self._nodes[machine, name] = await node.add_variable(identifier, f"{index}:{name}", 0.0)
         await self._server.start()
 
-    async def tell(self, samples: Sequence[Sample]) -> None:
-        for each in samples:
-            at = ua.DateTime.fromtimestamp(each.at_us / 1e6, UTC)
-            for name, value in each.values.items():
-                node = self._nodes[each.machine_id, name]
+    async def send(self, samples: Sequence[Sample]) -> None:
+        """Writes samples to the variables."""
+        for sample in samples:
+            at = ua.DateTime.fromtimestamp(sample.at_us / 1e6, UTC)
+            for name, value in sample.values.items():
+                node = self._nodes[sample.machine_id, name]
                 data = ua.DataValue(ua.Variant(value, ua.VariantType.Double), SourceTimestamp=at, ServerTimestamp=at)
                 await self._server.write_attribute_value(node.nodeid, data)
-            metrics.simulator_readings_total.labels("made").inc(len(each.values))
+            metrics.simulator_readings_total.labels("made").inc(len(sample.values))
 
     async def close(self) -> None:
+        """Stops the server."""
         if self._server is not None:
             await self._server.stop()
 
     def inputs(self) -> dict[str, Any]:
+        """Returns the matching input of a gateway's inputs file."""
         return {
             "name": "simulated",
             "protocol": "opcua",

@@ -22,13 +22,13 @@ from aurum.api import alarm_journal
 from aurum.api.readings_json import parse_readings
 from aurum.edge.dead_letters import DeadLetterError, DeadLetters, names, read
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
-from aurum.edge.inputs.common.configuration import FilesInput, Rule, SparkplugInput, Topic
+from aurum.edge.inputs.common.configuration import FilesInput, SparkplugInput, TagRule, Topic
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.inputs.files.input import Files
 from aurum.edge.inputs.mqtt import payloads
 from aurum.edge.inputs.mqtt.connection import Message
-from aurum.edge.inputs.sparkplug.input import Plant
+from aurum.edge.inputs.sparkplug.input import SparkplugNodes
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.prediction.model.model import CorruptModelError, load_model
@@ -51,7 +51,7 @@ from aurum.storage.segment import CorruptSegmentError, pack, unpack_ranked
 from aurum.storage.segment_log import OVERHEAD, NewerLogError, SegmentLog
 from aurum.storage.state_file import read_state, write_state
 from aurum.v1 import columns_pb2, ingestion_pb2
-from tests.support.collector import MemorySpool
+from tests.support.batch_builder import MemorySpool
 from tests.support.disks import scratch_place
 from tests.support.fuzzing.oracle import MB, Target
 
@@ -96,7 +96,7 @@ def _limits() -> SourceLimits:
     return SourceLimits(SenderSettings())
 
 
-def _collector(spool: MemorySpool, *rules: Rule) -> BatchBuilder:
+def _collector(spool: MemorySpool, *rules: TagRule) -> BatchBuilder:
     return BatchBuilder("test", "test-1", spool, Tags(rules), "device", _limits())  # type: ignore[arg-type]
 
 
@@ -105,8 +105,10 @@ def _collector(spool: MemorySpool, *rules: Rule) -> BatchBuilder:
 
 def _batch_seeds() -> list[bytes]:
     times = np.array([NOW - 1000, NOW, NOW - 2000])
-    whole = Batch.of("src", 7, [Series("m", "s", times, np.array([1.0, np.nan, 3.0])), Series("m", "t", times, times)])
-    owned = whole.owned_by("somebody")
+    whole = Batch.from_series(
+        "src", 7, [Series("m", "s", times, np.array([1.0, np.nan, 3.0])), Series("m", "t", times, times)]
+    )
+    owned = whole.with_owner("somebody")
     pieces = ingestion_pb2.Batch(source_id="src", sequence=1, owner="somebody").SerializeToString()
     series = ingestion_pb2.Series(machine_id="m", sensor="s", timestamps_us=[1], values=[2.0]).SerializeToString()
     numbers = b"\x19" + struct.pack("<q", 5) + b"\x21" + struct.pack("<d", 6.0)  # one number each, not packed
@@ -121,10 +123,10 @@ def _batch_seeds() -> list[bytes]:
 def _batch(data: bytes) -> None:
     batch = decode(data, NOW)
     assert batch.readings == sum(len(each.values) for each in batch.series) > 0
-    again = decode(Batch.of(batch.source_id, batch.sequence, batch.series).data, NOW)
+    again = decode(Batch.from_series(batch.source_id, batch.sequence, batch.series).data, NOW)
     _same(again.series, batch.series)
     for owner in ("other", "another"):
-        batch = batch.owned_by(owner)
+        batch = batch.with_owner(owner)
         stored = decode(batch.data, NOW)
         assert (stored.source_id, stored.sequence, stored.owner) == (batch.source_id, batch.sequence, owner)
         _same(stored.series, batch.series)
@@ -164,13 +166,13 @@ def _sparkplug(data: bytes) -> None:
     spool = MemorySpool()
     gathered = _collector(spool)
     options = SparkplugInput.model_validate({"name": "sp", "protocol": "sparkplug", "broker": {"host": "x"}})
-    plant = Plant(options, gathered, lambda topic, payload: None, clock=lambda: 0.0)
+    plant = SparkplugNodes(options, gathered, lambda topic, payload: None, clock=lambda: 0.0)
     offset = 0
     while offset + 3 <= len(data):
         kind = _KINDS[data[offset] % len(_KINDS)]
         end = offset + 3 + int.from_bytes(data[offset + 1 : offset + 3], "little")
         device = "/d" if kind[0] == "D" else ""
-        plant.take(Message(f"spBv1.0/plant/{kind}/node{device}", data[offset + 3 : end], 0))
+        plant.handle(Message(f"spBv1.0/plant/{kind}/node{device}", data[offset + 3 : end], 0))
         offset = end
     asyncio.run(_committed(gathered))
     for batch in spool.batches:
@@ -242,7 +244,11 @@ def _cmapss(data: bytes) -> None:
         decode(encode("s", 1, series).SerializeToString(), NOW)
 
 
-_RULES = (Rule(sensor="big*", scale=1e300), Rule(sensor="drop*", drop=True), Rule(sensor="a*", becomes="joined"))
+_RULES = (
+    TagRule(sensor="big*", scale=1e300),
+    TagRule(sensor="drop*", drop=True),
+    TagRule(sensor="a*", becomes="joined"),
+)
 
 
 def _files_seeds() -> list[bytes]:
@@ -321,7 +327,7 @@ def _payload_seeds() -> list[bytes]:
 
 def _payload(data: bytes) -> None:
     topic = _TOPICS[data[0] % len(_TOPICS)] if data else _TOPICS[0]
-    for value in payloads.read(payloads.Shape.of(topic, _LEVELS), data[1:]):
+    for value in payloads.read_values(payloads.TopicFormat.for_topic_name(topic, _LEVELS), data[1:]):
         assert isinstance(value.value, float)
         assert value.at_us is None or abs(value.at_us) < 2**62
 
@@ -402,7 +408,7 @@ def _segment(data: bytes) -> None:
 def _log_of(*content: bytes) -> bytes:
     folder = _emptied("making")
     log = SegmentLog(folder)
-    log.append(content, NOW)
+    log.append_records(content, NOW)
     log.close()
     (path,) = folder.glob("*.log")
     return path.read_bytes()
@@ -432,14 +438,14 @@ def _log(data: bytes) -> None:
     for content in (data, _checked(data)):
         folder = _emptied("log")
         (folder / f"{1:020}.log").write_bytes(content)
-        count, damage = segment_log.check(folder)
+        count, damage = segment_log.find_damage(folder)
         assert sum(each.bytes for each in damage) <= len(content)
         scanned = list(segment_log.scan(folder, 0))
         log = SegmentLog(folder)
         found = log.read(0, 2**40)
         assert found == scanned
         assert len(found) == count
-        log.append([b"after"], NOW)
+        log.append_records([b"after"], NOW)
         log.close()
         log = SegmentLog(folder)
         assert [record.payload for record in log.read(0, 2**40)] == [*(r.payload for r in found), b"after"]
@@ -470,10 +476,14 @@ async def _opened_spool(acked: bytes, log: bytes) -> None:
     spool = Spool(SpoolOptions(folder))
     try:
         await spool.start()
-        await spool.give_up_old()
+        await spool.drop_expired()
         for lane in (spool.backlog, spool.live):
             await _drained(lane)
-        await (await spool.put(Batch.of("s", 1, [Series("m", "s", np.array([1]), np.array([1.0]))]), "", wait=True))
+        await (
+            await spool.put(
+                Batch.from_series("s", 1, [Series("m", "s", np.array([1]), np.array([1.0]))]), "", wait=True
+            )
+        )
         (sent,) = await _drained(spool.live)
         assert decode(parse_request(sent).batch, NOW).sequence == 1
         assert spool.batches == 0
@@ -483,10 +493,10 @@ async def _opened_spool(acked: bytes, log: bytes) -> None:
 
 async def _drained(lane: Any) -> list[bytes]:
     sent, last = [], 0
-    while found := await lane.after(last, 100):
+    while found := await lane.batches_after(last, 100):
         sent += [waiting.data for waiting in found]
         last = found[-1].id
-        await lane.forwarded([waiting.id for waiting in found])
+        await lane.acknowledge([waiting.id for waiting in found])
     return sent
 
 

@@ -29,13 +29,13 @@ def written(tmp_path: Path, *inputs: dict[str, Any]) -> Path:
         ({"broker": {"host": "x", "port": 70_000}}, "broker.port"),
         ({"broker": {"host": "x", "version": "4"}}, "broker.version"),
         ({"topics": []}, "topics"),
-        ({"topics": [{"pattern": "a/#/b"}]}, "# stands at the end only"),
+        ({"topics": [{"pattern": "a/#/b"}]}, "# must be the last level"),
         ({"topics": [{"pattern": "a/x{machine}"}]}, "must be a whole level"),
-        ({"topics": [{"pattern": "a/b", "machine": "m", "format": "number"}]}, "sensor: must be given"),
-        ({"topics": [{"pattern": "a/{line}", "format": "csv"}]}, "machine: is no level"),
+        ({"topics": [{"pattern": "a/b", "machine": "m", "format": "number"}]}, "sensor: is required"),
+        ({"topics": [{"pattern": "a/{line}", "format": "csv"}]}, "machine: is not a level"),
         ({"rules": [{"unit": "degF"}]}, "unit and to must both be given"),
-        ({"rules": [{"unit": "degF", "to": "bar"}]}, "cannot be turned into"),
-        ({"rules": [{"becomes": "has\nline"}]}, "is no sensor name"),
+        ({"rules": [{"unit": "degF", "to": "bar"}]}, "cannot be converted to"),
+        ({"rules": [{"becomes": "has\nline"}]}, "is not a sensor name"),
         ({"deadband": 1}, "deadband"),
         ({"protocol": "profinet"}, "inputs.0"),
     ],
@@ -48,5 +48,5 @@ def test_invalid_inputs_file_names_the_field(tmp_path: Path, change: dict[str, A
 
 
 def test_duplicate_input_names_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(InputsError, match="two inputs are called 'hall-1'"):
+    with pytest.raises(InputsError, match="two inputs have the name 'hall-1'"):
         load_inputs(written(tmp_path, MQTT, MQTT))

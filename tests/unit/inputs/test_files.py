@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from aurum.edge.inputs.common.configuration import FilesInput, Rule
+from aurum.edge.inputs.common.configuration import FilesInput, TagRule
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.files.input import Files
 from aurum.readings.batch import MAX_SERIES, decode
-from tests.support.collector import MemorySpool, collector
+from tests.support.batch_builder import MemorySpool, make_builder
 
 HEAD = "machine_id,timestamp,sensor,value\n"
 
 
-async def stored(folder: Path, content: str, *rules: Rule) -> list[dict[tuple[str, str], list[float]]]:
+async def stored(folder: Path, content: str, *rules: TagRule) -> list[dict[tuple[str, str], list[float]]]:
     """The batches of a file, as ingestion would take them."""
     spool = MemorySpool()
     (folder / "one.csv").write_text(content)
     options = FilesInput.model_validate({"name": "drops", "protocol": "files", "folder": folder, "settled": 0})
-    running = asyncio.create_task(Files(options, collector(spool, *rules), ConnectionStatus("drops")).run())
+    running = asyncio.create_task(Files(options, make_builder(spool, *rules), ConnectionStatus("drops")).run())
     while (folder / "one.csv").exists():
         await asyncio.sleep(0.01)
         assert not running.done()
@@ -30,7 +30,7 @@ async def stored(folder: Path, content: str, *rules: Rule) -> list[dict[tuple[st
 
 async def test_series_without_a_number_once_converted_is_left_out(tmp_path: Path) -> None:
     rows = "m,0,big,1e300\nm,1,big,nan\nm,0,other,2\n"
-    assert await stored(tmp_path, HEAD + rows, Rule(sensor="big", scale=1e300)) == [{("m", "other"): [2.0]}]
+    assert await stored(tmp_path, HEAD + rows, TagRule(sensor="big", scale=1e300)) == [{("m", "other"): [2.0]}]
 
 
 @pytest.mark.parametrize("more", [0, 1])

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.common.configuration import WORDS, Register
-from aurum.edge.inputs.modbus.input import questions, value_of
+from aurum.edge.inputs.common.configuration import REGISTERS_PER_VALUE, Register
+from aurum.edge.inputs.modbus.input import decode_value, group_registers
 
 
 def register(address: int, **options: Any) -> Register:
@@ -15,25 +15,25 @@ def register(address: int, **options: Any) -> Register:
 
 
 _KINDS = st.sampled_from(["holding", "input"])
-_TYPES = st.sampled_from(sorted(set(WORDS) - {"bit"}))
+_TYPES = st.sampled_from(sorted(set(REGISTERS_PER_VALUE) - {"bit"}))
 _REGISTERS = st.builds(lambda address, kind, type_: register(address, kind=kind, type=type_),
                        st.integers(0, 3000), _KINDS, _TYPES)  # fmt: skip
 
 
 @given(st.lists(_REGISTERS, min_size=1, max_size=100))
 def test_requests_cover_every_register_within_size_limit(registers: list[Register]) -> None:
-    asked = questions(registers)
+    asked = group_registers(registers)
     assert sorted(id(each) for question in asked for each in question.registers) == sorted(map(id, registers))
     for question in asked:
         assert 1 <= question.count <= 120
         for each in question.registers:
             assert each.kind == question.kind
             assert question.address <= each.address
-            assert each.address + WORDS[each.type] <= question.address + question.count
+            assert each.address + REGISTERS_PER_VALUE[each.type] <= question.address + question.count
 
 
 def test_ten_thousand_adjacent_registers_take_84_requests() -> None:
-    assert len(questions([register(address) for address in range(10_000)])) == 84
+    assert len(group_registers([register(address) for address in range(10_000)])) == 84
 
 
 @given(st.floats(width=32, allow_nan=False), st.integers(-(2**31), 2**31 - 1), st.booleans())
@@ -43,4 +43,4 @@ def test_registers_decode_to_original_values(real: float, whole: int, little: bo
         words = np.frombuffer(np.array([value], code).tobytes(), ">u2").tolist()
         if little:
             words.reverse()
-        assert value_of(register(0, type=type_, word_order=order), words) == value
+        assert decode_value(register(0, type=type_, word_order=order), words) == value

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aurum.edge.inputs.common.configuration import Topic
 from aurum.edge.inputs.mqtt.buffered_socket import BufferedSocket
-from aurum.edge.inputs.mqtt.payloads import PayloadError, Shape, read
+from aurum.edge.inputs.mqtt.payloads import PayloadError, TopicFormat, read_values
 
 
 def described(**options: Any) -> Topic:
@@ -21,7 +21,10 @@ def described(**options: Any) -> Topic:
 def values(topic: Topic, payload: bytes | str) -> list[tuple[str, str, int | None, float]]:
     levels = {"line": "a", "machine": "pump-1"}
     return [
-        tuple(each) for each in read(Shape.of(topic, levels), payload.encode() if isinstance(payload, str) else payload)
+        tuple(each)
+        for each in read_values(
+            TopicFormat.for_topic_name(topic, levels), payload.encode() if isinstance(payload, str) else payload
+        )
     ]  # type: ignore[misc]
 
 
@@ -64,13 +67,13 @@ def test_csv_payload_is_read_with_and_without_header() -> None:
     [
         ({}, "{", "is not JSON"),
         ({}, "[" * 100_000, "is not JSON"),
-        ({}, "3", "is no object"),
+        ({}, "3", "is not an object"),
         ({"timestamp": "ts"}, '{"a": 1}', "ts: is missing"),
-        ({"timestamp": "ts"}, '{"a": 1, "ts": "soon"}', "ts: 'soon' is no time"),
-        ({"values": {"x": "a.b"}}, '[{"a": {"b": 1}}, {"a": {"b": "high"}}]', "row 2, a.b: 'high' is no number"),
+        ({"timestamp": "ts"}, '{"a": 1, "ts": "soon"}', "ts: 'soon' is not a time"),
+        ({"values": {"x": "a.b"}}, '[{"a": {"b": 1}}, {"a": {"b": "high"}}]', "row 2, a.b: 'high' is not a number"),
         ({"sensor": "{s}", "value": "v"}, '{"v": 1}', "s: is missing"),
         ({"format": "csv"}, "a,b\n1,2\n3\n", "row 3: has 1 cells"),
-        ({"format": "csv"}, "a,b\n1,x\n", "row 2, b: 'x' is no number"),
+        ({"format": "csv"}, "a,b\n1,x\n", "row 2, b: 'x' is not a number"),
         ({"format": "csv"}, b"\xff\xfe", "is not UTF-8"),
         ({"format": "number", "sensor": "x"}, b"\xff", "value: "),
         ({}, b" " * 1_000_001, "1000000 are allowed"),
@@ -127,7 +130,7 @@ def test_buffered_sends_arrive_in_order_when_socket_is_full() -> None:
         ours.setblocking(False)
         buffered = BufferedSocket(ours)
         pieces = [bytes([number % 251]) * 1000 for number in range(5000)]
-        with buffered.together():
+        with buffered.batched_sends():
             for piece in pieces:
                 assert buffered.send(piece) == len(piece)
         assert not buffered.flush()

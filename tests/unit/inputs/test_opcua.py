@@ -11,7 +11,7 @@ from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.opcua.changes import changes_of, read_changes, read_publish_response
+from aurum.edge.inputs.opcua.changes import changes_from_notification, read_changes, read_publish_response
 
 _TYPED = st.one_of(
     st.tuples(st.just(ua.VariantType.Double), st.floats()),
@@ -47,7 +47,7 @@ def _notifications(draw: st.DrawFn) -> ua.DataChangeNotification:
 @given(_notifications())
 def test_change_decoder_matches_the_library(notification: ua.DataChangeNotification) -> None:
     body = struct_to_binary(notification)
-    expected = changes_of(struct_from_binary(ua.DataChangeNotification, Buffer(body)))
+    expected = changes_from_notification(struct_from_binary(ua.DataChangeNotification, Buffer(body)))
     found = read_changes(body)
     for name in ("handles", "at_us", "good", "values"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from aurum.edge.inputs.common.configuration import SparkplugInput
 from aurum.edge.inputs.mqtt.connection import Message
-from aurum.edge.inputs.sparkplug.input import Plant
+from aurum.edge.inputs.sparkplug.input import SparkplugNodes
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
-from tests.support.collector import MemorySpool, collector
+from tests.support.batch_builder import MemorySpool, make_builder
 
 SPARKPLUG = Path(__file__).parents[2] / "data" / "sparkplug"
 
@@ -20,11 +20,11 @@ class Heard:
 
     def __init__(self) -> None:
         self.spool = MemorySpool()
-        self.collector = collector(self.spool)
+        self.collector = make_builder(self.spool)
         self.asked: list[tuple[str, SparkplugPayload]] = []
         self.now = 0.0
         options = SparkplugInput.model_validate({"name": "sp", "protocol": "sparkplug", "broker": {"host": "x"}})
-        self.plant = Plant(options, self.collector, self._ask, clock=lambda: self.now)
+        self.plant = SparkplugNodes(options, self.collector, self._ask, clock=lambda: self.now)
 
     def _ask(self, topic: str, payload: bytes) -> None:
         self.asked.append((topic, SparkplugPayload.FromString(payload)))
@@ -32,7 +32,7 @@ class Heard:
     def hear(self, kind: str, file: str | bytes, device: str | None = None) -> None:
         payload = file if isinstance(file, bytes) else (SPARKPLUG / f"{file}.bin").read_bytes()
         topic = f"spBv1.0/plant-a/{kind}/line-1" + (f"/{device}" if device else "")
-        self.plant.take(Message(topic, payload, 0))
+        self.plant.handle(Message(topic, payload, 0))
 
     async def values(self) -> dict[tuple[str, str], list[float]]:
         self.spool.batches.clear()

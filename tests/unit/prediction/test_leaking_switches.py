@@ -10,7 +10,7 @@ from aurum.prediction.training.columns import select_columns
 from aurum.readings.history import Run
 from aurum.runtime.time_units import HOUR_US
 
-LEAK = "leaks the outcome: it is only ever set at failures, or at the same distance before each"
+LEAK = "leaks the outcome: it is set only at failures, or at the same distance before each of them"
 NAN = float("nan")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aurum.prediction.model.regimes import find_settings
+from aurum.prediction.training.regimes_fit import find_settings
 from aurum.readings.history import Run
 
 Floats = npt.NDArray[np.float64]

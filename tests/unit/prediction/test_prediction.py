@@ -136,7 +136,7 @@ def test_trained_model_predicts_fresh_runs_accurately(models: Path) -> None:
     assert np.mean(lives) < 0.2 * model.card.rul_cap
     assert 0.7 < np.concatenate(inside).mean() <= 1.0
     assert model.card.features == list(model.spec.names)
-    assert "tells the outcome" in model.card.data.dropped_columns[FAULT]
+    assert "is a label of the outcome" in model.card.data.dropped_columns[FAULT]
 
 
 @pytest.mark.parametrize("name", ["risk.txt", "rul.txt", "forest.txt", "card.json"])
@@ -251,10 +251,10 @@ def test_mean_changes_match_adwin(levels: list[tuple[float, int]], seed: int) ->
     ours, theirs = MeanChanges(), ADWIN()
     for value in (value for level, length in levels for value in noise.normal(level, 1, length).tolist()):
         theirs.update(value)
-        assert ours.add(value) == theirs.drift_detected
+        assert ours.update(value) == theirs.drift_detected
 
 
 def test_mean_shift_is_detected() -> None:
     means = MeanChanges()
-    assert not any(means.add(0.0) for _ in range(500))
-    assert any(means.add(1.0) for _ in range(500))
+    assert not any(means.update(0.0) for _ in range(500))
+    assert any(means.update(1.0) for _ in range(500))

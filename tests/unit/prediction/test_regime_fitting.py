@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aurum.prediction.model.regimes import Regimes, fit_regimes
+from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.training.regimes_fit import fit_regimes
 from aurum.readings.history import Run
 
 Floats = npt.NDArray[np.float64]

@@ -21,24 +21,24 @@ def regimes_of(centers: Sequence[Sequence[float]], scale: Sequence[float]) -> Re
 def test_reading_belongs_to_the_nearest_regime() -> None:
     regimes = regimes_of([[0.0], [10.0], [30.0]], [30.0])
     readings = np.array([[-50.0], [0.0], [4.9], [5.1], [19.0], [21.0], [99.0]])
-    assert regimes.of(readings).tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert regimes.nearest(readings).tolist() == [0, 0, 0, 1, 1, 2, 2]
 
 
 def test_distance_to_regime_is_scaled_per_setting() -> None:
     regimes = regimes_of([[0.0, 0.0], [100.0, 1.0]], [100.0, 1.0])
     readings = np.array([[40.0, 0.5], [60.0, 0.5], [10.0, 0.95], [90.0, 0.05], [-10.0, 0.9], [20.0, 2.0]])
-    assert regimes.of(readings).tolist() == [0, 1, 1, 0, 0, 1]
+    assert regimes.nearest(readings).tolist() == [0, 1, 1, 0, 0, 1]
 
 
 def test_regime_distance_is_symmetric_in_each_column() -> None:
     regimes = regimes_of([[0.0, 0.0], [1.0, -1.0], [5.0, 5.0]], [1.0, 1.0])
-    assert regimes.of(np.array([[0.1, -0.1], [0.9, -0.9], [4.0, 6.0], [-8.0, 8.0]])).tolist() == [0, 1, 2, 0]
+    assert regimes.nearest(np.array([[0.1, -0.1], [0.9, -0.9], [4.0, 6.0], [-8.0, 8.0]])).tolist() == [0, 1, 2, 0]
 
 
 def test_regime_is_unknown_if_any_setting_is_missing() -> None:
     regimes = regimes_of([[0.0, 0.0], [1.0, 1.0]], [1.0, 1.0])
     readings = np.array([[NAN, 1.0], [1.0, 1.0], [1.0, NAN], [NAN, NAN], [0.0, 0.0]])
-    found = regimes.of(readings)
+    found = regimes.nearest(readings)
     assert found.tolist() == [-1, 1, -1, -1, 0]
     assert found.dtype.kind == "i"
 

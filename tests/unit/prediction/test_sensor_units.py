@@ -30,7 +30,7 @@ def refused(runs: Sequence[Run]) -> str:
     try:
         check_units(runs, ["x"])
     except UnitChangeError as error:
-        return str(error).partition("told in ")[2].partition(";")[0]
+        return str(error).partition("as if in ")[2].partition(";")[0]
     return ""
 
 
@@ -39,8 +39,8 @@ def test_unit_change_error_names_sensor_machines_and_values() -> None:
     with pytest.raises(UnitChangeError) as caught:
         check_units(runs, ["x"])
     assert str(caught.value) == (
-        "sensor x changes its unit: it is about 10 in a and 50.4 in e, as if it were told in °C and °F; convert one to "
-        "the other, or leave the column out"
+        "sensor x changes its unit: it is about 10 in a and 50.4 in e, as if in °C and °F; convert one to the other, "
+        "or leave the column out"
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from aurum.commands.histories import HistoryError
-from aurum.commands.tabular_histories import Declared, TableRoleError
-from aurum.commands.training_data import Given, load
+from aurum.commands.tabular_histories import DeclaredColumns, TableRoleError
+from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.features import features_of, features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import Model
 from aurum.prediction.model.trees import Trees, TreesError
@@ -52,8 +52,8 @@ def csv_of(path: Path, header: str, rows: list[str]) -> Path:
     return path
 
 
-def given(path: Path, *types: str, run_to_failure: bool = False, **declared: str) -> Given:
-    return Given(None, [path], types, run_to_failure, Declared(**declared))  # type: ignore[arg-type]
+def given(path: Path, *types: str, run_to_failure: bool = False, **declared: str) -> DataSelection:
+    return DataSelection(None, [path], types, run_to_failure, DeclaredColumns(**declared))  # type: ignore[arg-type]
 
 
 def test_wear_is_learned_across_operating_regimes() -> None:
@@ -106,7 +106,7 @@ def test_leaking_and_constant_columns_are_dropped() -> None:
     assert "same distance before each" in reasons["service_due"]
     assert reasons["odometer"] == "counts life"
     assert reasons["still"] == "is constant"
-    assert reasons["rul"] == "tells the outcome"
+    assert reasons["rul"] == "is a label of the outcome"
     assert model.card.sensors == ["flow", "heat", "noise"]
     assert {name.lstrip("-").split(".")[0] for name in model.card.monotone} <= {"flow", "heat"}
 
@@ -137,10 +137,10 @@ def test_labelled_rows_train_a_classifier_without_leaks(tmp_path: Path) -> None:
         mode = int(failed and rng.random() < 0.7)
         rows.append(f"P{number},{'LMH'[number % 3]},{torque:.2f},{rng.normal(300, 2):.2f},{int(failed)},{mode}")
     table = csv_of(tmp_path / "mill.csv", "Product ID,Type,Torque [Nm],Air temperature [K],Machine failure,TWF", rows)
-    histories = load(given(table))
+    histories = load_histories(given(table))
     assert set(histories.by_type) == {"mill"}
-    assert any("machines by 'Product ID'" in said for said in histories.said)
-    assert any("Type is text" in said for said in histories.said)
+    assert any("machines by 'Product ID'" in said for said in histories.notes)
+    assert any("Type: text column" in said for said in histories.notes)
     model, _ = train("mill", histories.by_type["mill"], histories.source, OPTIONS)
     assert model.card.kind == "classification"
     assert "leaks the outcome" in model.card.data.dropped_columns["TWF"]
@@ -203,7 +203,7 @@ def table_of(runs: list[Run]) -> list[str]:
 
 def test_table_columns_are_recognized_or_declared(tmp_path: Path) -> None:
     table = csv_of(tmp_path / "fans.csv", HEAD, table_of(lives(8)))
-    histories = load(given(table, run_to_failure=True))
+    histories = load_histories(given(table, run_to_failure=True))
     model, _ = train("fans", histories.by_type["fans"], histories.source, OPTIONS)
     assert (model.card.kind, model.card.axis, model.card.unit) == ("rul", "cycle", "cycles")
     left = csv_of(
@@ -211,45 +211,45 @@ def test_table_columns_are_recognized_or_declared(tmp_path: Path) -> None:
         f"{HEAD},RUL",
         [f"{row},{99 - index % 10}" for index, row in enumerate(table_of(lives(8)))],
     )
-    assert all(run.failed and run.left > 0 for run in load(given(left, "fans")).by_type["fans"])
-    only = load(Given(None, [table], ["fans"], True, sensors=["heat"])).by_type["fans"]
+    assert all(run.failed and run.left > 0 for run in load_histories(given(left, "fans")).by_type["fans"])
+    only = load_histories(DataSelection(None, [table], ["fans"], True, sensors=["heat"])).by_type["fans"]
     assert set(only[0].columns) == {"cycle", "heat"}
     with pytest.raises(HistoryError, match="there is no sensor 'heap'; there are cycle, flow, heat"):
-        load(Given(None, [table], ["fans"], True, sensors=["heap"]))
+        load_histories(DataSelection(None, [table], ["fans"], True, sensors=["heap"]))
     declared = csv_of(tmp_path / "d.csv", "wer;wann;heat", [f"a;{n};{n}" for n in range(1, 60)])
-    run = load(given(declared, "x", unit="wer", life="wann")).by_type["x"][0]
+    run = load_histories(given(declared, "x", unit="wer", life="wann")).by_type["x"][0]
     assert (run.machine_id, len(run.timestamps), run.failed) == ("a", 59, False)
 
 
 def test_table_parts_are_combined(tmp_path: Path) -> None:
     rows = table_of(lives(8))
     parts = [csv_of(tmp_path / f"{n}.csv", HEAD, part) for n, part in enumerate((rows[:300], rows[300:]))]
-    whole = load(given(csv_of(tmp_path / "all.csv", HEAD, rows), "x", run_to_failure=True)).by_type["x"]
-    put = load(Given(None, parts, ["x"], True)).by_type["x"]
+    whole = load_histories(given(csv_of(tmp_path / "all.csv", HEAD, rows), "x", run_to_failure=True)).by_type["x"]
+    put = load_histories(DataSelection(None, parts, ["x"], True)).by_type["x"]
     assert [run.machine_id for run in put] == [run.machine_id for run in whole]
     assert all(np.array_equal(a.columns["heat"], b.columns["heat"]) for a, b in zip(put, whole, strict=True))
     csv_of(parts[1], HEAD, [*rows[300:305], "zz,1,hot,3", *rows[305:]])
-    with pytest.raises(TableError, match=r"row 7, heat: 'hot' is no number \(in 1.csv\)"):
-        load(Given(None, parts, ["x"], True))
+    with pytest.raises(TableError, match=r"row 7, heat: 'hot' is not a number \(in 1.csv\)"):
+        load_histories(DataSelection(None, parts, ["x"], True))
     csv_of(parts[1], "unit,cycle,cold,flow", rows[300:])
-    with pytest.raises(TableRoleError, match="no parts of one table: only one of them has the column 'cold'"):
-        load(Given(None, parts, ["x"], True))
+    with pytest.raises(TableRoleError, match="different columns: only one of them has the column 'cold'"):
+        load_histories(DataSelection(None, parts, ["x"], True))
 
 
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        (["a,1,5,6", "a,2,5,6", "a,1,7,8"], r"row 4, cycle: machine a has a row with the same time already, row 2"),
-        (["a,1,5,6", "a,2,hot,6", "a,3,5,6"], r"row 3, heat: 'hot' is no number"),
+        (["a,1,5,6", "a,2,5,6", "a,1,7,8"], r"row 4, cycle: machine a already has a row with this time, row 2"),
+        (["a,1,5,6", "a,2,hot,6", "a,3,5,6"], r"row 3, heat: 'hot' is not a number"),
         (["a,1,5,6", "a,2,5", "a,3,5,6"], r"row 3"),
-        ([], r"no rows"),
+        ([], r"the table has no data"),
         (["a,1,5,inf", "a,2,5,6"], r"row 2, flow: is infinite"),
     ],
 )
 def test_invalid_training_table_names_row_and_column(tmp_path: Path, rows: list[str], problem: str) -> None:
     table = csv_of(tmp_path / "t.csv", HEAD, rows)
     with pytest.raises(TableError, match=problem):
-        load(given(table, "x", run_to_failure=True))
+        load_histories(given(table, "x", run_to_failure=True))
 
 
 def in_fahrenheit(run: Run) -> Run:
@@ -261,7 +261,7 @@ def in_fahrenheit(run: Run) -> Run:
     [
         ([Run("m", False, np.arange(5), {"x": np.arange(5.0)})], r"5 rows of 1 runs; .* at least 50 rows"),
         (lives(3), r"3 of 3 runs end in a failure, and at least 6 are needed"),
-        ([*lives(8), *map(in_fahrenheit, lives(8, 3))], r"heat changes its unit: .* as if it were told in °C and °F"),
+        ([*lives(8), *map(in_fahrenheit, lives(8, 3))], r"heat changes its unit: .* as if in °C and °F"),
         (
             [Run(f"m{i}", True, np.arange(1), {"x": np.array([float(i)])}) for i in range(80)],
             r"in one class, failed; at least 6 that did not fail",

@@ -52,7 +52,7 @@ def test_column_selection_reports_reason_for_each_column() -> None:
     assert list(found.dropped.items()) == [
         ("and_here", "is not in every run"),
         ("only_here", "is not in every run"),
-        ("FAULT", "tells the outcome"),
+        ("FAULT", "is a label of the outcome"),
         ("empty", "is constant"),
         ("hours", "counts life"),
         ("still", "is constant"),
@@ -65,7 +65,7 @@ def test_column_selection_does_not_require_failures(failed: bool) -> None:
     runs = [run_of(str(n), {"x": [1, 4, 2, 3, n], "label": [0, 1, 0, 1, n]}, failed=failed) for n in range(3)]
     found = select_columns(runs, TIME)
     assert found.sensors == ("x",)
-    assert found.dropped == {"label": "tells the outcome"}
+    assert found.dropped == {"label": "is a label of the outcome"}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_ages_come_from_counter_or_hours_since_first_reading() -> None:
     assert ages_of(run_of("m", {"cycle": [5]}), TIME).tolist() == [0]
 
 
-LEAK = "leaks the outcome: alone it explains {}% of the life left, of machines it was not fitted to"
+LEAK = "leaks the outcome: alone it explains {}% of the variance of the RUL of held-out machines"
 
 
 def told(

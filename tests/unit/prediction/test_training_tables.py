@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from aurum.commands.histories import HistoryError
-from aurum.commands.tabular_histories import Declared, TableRoleError
-from aurum.commands.training_data import Given, Histories, load
+from aurum.commands.tabular_histories import DeclaredColumns, TableRoleError
+from aurum.commands.training_data import DataSelection, Histories, load_histories
 from aurum.readings.history import FAULT
 from aurum.readings.tables import TableError
 
@@ -24,7 +24,7 @@ def table(folder: Path, text: str, name: str = "fans.csv") -> Path:
 
 
 def read(path: Path, *types: str, run_to_failure: bool = False, **declared: str) -> Histories:
-    return load(Given(None, [path], types, run_to_failure, Declared(**declared)))
+    return load_histories(DataSelection(None, [path], types, run_to_failure, DeclaredColumns(**declared)))
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def read(path: Path, *types: str, run_to_failure: bool = False, **declared: str)
     [
         ("a,1,5\na,,6\na,3,7", {}, "row 3, cycle: is empty"),
         ("a,1,5\na,1e17,6", {}, r"row 3, cycle: 1e\+17 is too large for a count of life"),
-        ("a,one,5\na,two,6", {}, "row 1, cycle: holds text, not a count of life"),
-        ("a,1,long\na,2,short", {"left": "x"}, "row 1, x: holds text, not the life that is left"),
+        ("a,one,5\na,two,6", {}, "row 1, cycle: contains text instead of a count of life"),
+        ("a,1,long\na,2,short", {"left": "x"}, "row 1, x: contains text instead of the remaining life"),
         ("a,1,5\na,2,", {"time": "x"}, "row 3, x: '' is no time"),
         ("a,1,inf\na,2,3", {"time": "x"}, "row 2, x: inf is no time"),
     ],
@@ -50,14 +50,14 @@ def test_row_of_an_empty_count_is_that_of_its_own_file(tmp_path: Path) -> None:
     first = table(tmp_path, "unit,cycle,x\na,1,5\na,2,6\n", "1.csv")
     second = table(tmp_path, "unit,cycle,x\na,3,5\na,,6\n", "2.csv")
     with pytest.raises(TableError, match=r"row 3, cycle: is empty \(in 2.csv\)"):
-        load(Given(None, [first, second], ["fans"]))
+        load_histories(DataSelection(None, [first, second], ["fans"]))
 
 
 def test_column_declared_twice_is_refused(tmp_path: Path) -> None:
     path = table(tmp_path, "unit,cycle,x\na,1,5\na,2,6\n")
-    with pytest.raises(TableRoleError, match="'cycle' is named by two of --unit"):
+    with pytest.raises(TableRoleError, match="'cycle' is given for more than one of --unit"):
         read(path, life="cycle", failure="cycle")
-    with pytest.raises(TableRoleError, match="--life names 'cycles', and the columns are unit, cycle, x"):
+    with pytest.raises(TableRoleError, match="--life names 'cycles', but the columns are unit, cycle, x"):
         read(path, life="cycles")
 
 
@@ -65,8 +65,8 @@ def test_declared_column_has_no_inferred_meaning(tmp_path: Path) -> None:
     path = table(tmp_path, "unit,cycle,x\na,0,5\na,0,6\na,1,7\n")
     found = read(path, failure="cycle")
     assert (found.life, [run.failed for run in found.by_type["fans"]]) == (None, [True])
-    assert "failures by 'cycle'" in found.said
-    assert "no column tells the time (--time) or life (--life), so rows are an hour apart, in their order" in found.said
+    assert "failures by 'cycle'" in found.notes
+    assert any("no column contains the time (--time) or life (--life)" in note for note in found.notes)
 
 
 def test_machine_type_is_taken_from_column_option_or_file_name(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_machine_type_is_taken_from_column_option_or_file_name(tmp_path: Path) -
     plain = table(tmp_path, "unit,cycle,x\na,1,5\n", "Old Fans.csv")
     found = read(plain)
     assert list(found.by_type) == ["old_fans"]
-    assert "the machines' type is taken from the file's name: 'old_fans' (--machine-type)" in found.said
+    assert "the machines' type is taken from the file's name: 'old_fans' (--machine-type)" in found.notes
 
 
 def test_text_columns_are_left_out_and_named(tmp_path: Path) -> None:
@@ -84,15 +84,15 @@ def test_text_columns_are_left_out_and_named(tmp_path: Path) -> None:
     row = ",".join("word" for _ in range(7))
     found = read(table(tmp_path, f"unit,cycle,x,{header}\na,1,5,{row}\na,2,6,{row}\n"))
     assert set(found.by_type["fans"][0].columns) == {"cycle", "x"}
-    assert any(each.startswith("note0, note1, note2, note3, note4 and 2 more is text") for each in found.said)
+    assert any(each.startswith("note0, note1, note2, note3, note4 and 2 more: text column") for each in found.notes)
 
 
 def test_columns_that_differ_only_in_capitals_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"have the same name but for signs and capitals"):
+    with pytest.raises(TableError, match=r"names differ only in case and signs"):
         read(table(tmp_path, "unit,cycle,Heat °C,heat (c)\na,1,5,6\n"))
-    with pytest.raises(TableError, match="x: stands in the header twice"):
+    with pytest.raises(TableError, match="x: is repeated in the header"):
         read(table(tmp_path, "unit,cycle,x,x\na,1,5,6\n"))
-    with pytest.raises(TableError, match="is no header of a table: it has one column"):
+    with pytest.raises(TableError, match="has only one column"):
         read(table(tmp_path, "unit\na\n"))
 
 
@@ -111,7 +111,7 @@ def test_table_with_a_row_per_reading_is_aligned(tmp_path: Path) -> None:
     assert np.diff(first.timestamps).tolist() == [HOUR_US] * 3
     assert (second.machine_id, second.failed, second.columns["heat"].tolist()) == ("b", False, [7.0])
     text = table(tmp_path, "time;unit;sensor;value\n2026-01-01;a;x;up\n2026-01-02;a;x;down\n")
-    with pytest.raises(TableError, match="row 1, value: holds text"):
+    with pytest.raises(TableError, match="row 1, value: contains text"):
         read(text, "fans")
 
 
@@ -146,8 +146,8 @@ def test_parquet_without_a_time_names_its_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lives", "problem"),
     [
-        ("12\n", "has 1 numbers, and there are 2 runs"),
-        ("12\nmany\n", "is to have one number a line"),
+        ("12\n", "has 1 numbers for 2 runs"),
+        ("12\nmany\n", "must have one number per line"),
     ],
     ids=["too few", "a word"],
 )
@@ -155,9 +155,9 @@ def test_lives_left_are_one_number_for_each_run(tmp_path: Path, lives: str, prob
     path = table(tmp_path, "unit,cycle,x\na,1,5\nb,1,6\n")
     left = table(tmp_path, lives, "left.txt")
     with pytest.raises(HistoryError, match=problem):
-        load(Given(None, [path], ["fans"], left_file=left))
+        load_histories(DataSelection(None, [path], ["fans"], left_file=left))
     left.write_text("12\n7.5\n")
-    runs = load(Given(None, [path], ["fans"], left_file=left)).by_type["fans"]
+    runs = load_histories(DataSelection(None, [path], ["fans"], left_file=left)).by_type["fans"]
     assert [(run.machine_id, run.failed, run.left) for run in runs] == [("a", True, 12.0), ("b", True, 7.5)]
 
 
@@ -165,11 +165,11 @@ def test_readings_of_several_types_need_one_named_type(tmp_path: Path) -> None:
     long = table(
         tmp_path, "machine_id,timestamp,sensor,value\na,2026-01-01T00:00:00Z,x,1\na,2026-01-01T01:00:00Z,x,2\n"
     )
-    with pytest.raises(HistoryError, match="say with --machine-type what machines these are"):
+    with pytest.raises(HistoryError, match="give the type of these machines with --machine-type"):
         read(long)
     (run,) = read(long, "fans", run_to_failure=True).by_type["fans"]
     assert (run.failed, run.columns["x"].tolist()) == (True, [1.0, 2.0])
-    with pytest.raises(HistoryError, match="one --machine-type is for all machines of these files"):
+    with pytest.raises(HistoryError, match="only one --machine-type"):
         read(long, "fans", "pumps")
     with pytest.raises(HistoryError, match="machine type 'fan' is not simulated; there are "):
-        load(Given("plant", [], ["fan"]))
+        load_histories(DataSelection("plant", [], ["fan"]))

@@ -25,19 +25,19 @@ async def test_every_store_operation_is_in_the_catalogue(tmp_path: Path) -> None
     store = GovernedStore(SqliteStore(SqliteOptions(tmp_path / "store.db")), policies, Faults(enabled=False))
     await store.start()
     at = now_us()
-    batch = Batch.of("a", 1, [Series("m", "s", np.array([at]), np.array([1.0]))])
+    batch = Batch.from_series("a", 1, [Series("m", "s", np.array([at]), np.array([1.0]))])
 
     async def append() -> None:
-        await (await store.append(batch, wait=True))
+        await (await store.append_batch(batch, wait=True))
 
     calls = {
-        "append": append,
-        "machines": store.machines,
+        "append_batch": append,
+        "list_machines": store.list_machines,
         "register": lambda: store.register(MachineRecord("m", "pump", "", at, "")),
         "sent_only_by": lambda: store.sent_only_by("m", "site/a"),
         "changes": store.changes,
-        "find": lambda: store.find("m"),
-        "record": lambda: store.record([Event("k", "m", at, "1", b"")]),
+        "find_machine": lambda: store.find_machine("m"),
+        "record_events": lambda: store.record_events([Event("k", "m", at, "1", b"")]),
         "events": lambda: store.events("k", "m", 0, at, 1),
         "journal": lambda: store.journal("k", 0, 9, 1),
         "read": lambda: store.read("m", "s", 0, at + 1),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aurum.edge.dead_letters import DeadLetterError, DeadLetters, folder_of, names, read
+from aurum.edge.dead_letters import DeadLetterError, DeadLetters, dead_letter_folder, names, read
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.ingestion.sqlite import schema
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
@@ -31,7 +31,7 @@ from aurum.security.api_keys import ApiKeys, KeyFile, KeyFileError, make_key, wr
 from aurum.storage.database import NewerDatabaseError
 from aurum.storage.segment_log import NewerLogError
 from tests.support.disks import full_disk, scratch_place, small_disk, without_privileges
-from tests.support.spool import batch, drain, put
+from tests.support.spool import drain, make_batch, put_batches
 
 DOCS = Path(__file__).parents[3] / "docs" / "reliability.md"
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
@@ -105,7 +105,7 @@ def harm(path: Path, how: str, place: int | None = None) -> None:
 
 def readings(sequence: int) -> Batch:
     at = now_us() - 10**9 + sequence * 1000 + np.arange(5)
-    return Batch.of("src", sequence, [Series("m", "s", at, np.full(5, float(sequence)))])
+    return Batch.from_series("src", sequence, [Series("m", "s", at, np.full(5, float(sequence)))])
 
 
 async def stored(path: Path) -> list[float]:
@@ -113,7 +113,7 @@ async def stored(path: Path) -> list[float]:
     await store.start()
     values = sorted(set((await store.read("m", "s", 0, END)).values.tolist()))
     for sequence in range(1, 12):  # it takes everything again, and more
-        await (await store.append(readings(sequence), wait=True))
+        await (await store.append_batch(readings(sequence), wait=True))
     await store.close()
     return [float(value) for value in values]
 
@@ -124,7 +124,7 @@ async def store_log(folder: Path, how: str, models: Path) -> str:
     store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
     await store.start()
     for sequence in range(1, 11):
-        await (await store.append(readings(sequence), wait=True))
+        await (await store.append_batch(readings(sequence), wait=True))
     killed = folder / "killed" / "store.db"
     shutil.copytree(path.parent, killed.parent, ignore=shutil.ignore_patterns("*-shm"))
     await store.close()
@@ -168,7 +168,7 @@ async def segment(folder: Path, how: str, models: Path) -> str:
         store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
         await store.start()
         for sequence in range(1 + part * 5, 6 + part * 5):
-            await (await store.append(readings(sequence), wait=True))
+            await (await store.append_batch(readings(sequence), wait=True))
         await store.close()
     if how == FORBIDDEN:  # which it has in common with all that is in the tables
         return await _tables_harmed(path, how)
@@ -197,7 +197,7 @@ async def tables(folder: Path, how: str, models: Path) -> str:
     store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
     await store.start()
     for sequence in range(1, 11):
-        await (await store.append(readings(sequence), wait=True))
+        await (await store.append_batch(readings(sequence), wait=True))
     await store.close()
     return await _tables_harmed(path, how)
 
@@ -221,7 +221,7 @@ async def spool_log(folder: Path, how: str, models: Path) -> str:
     """The log of a gateway's spool."""
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 11)))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 11)))
     await spool.close()
     (log,) = (folder / "spool").glob("*.log")
     harm(log, how)
@@ -234,8 +234,8 @@ async def acknowledged(folder: Path, how: str, models: Path) -> str:
     """What a spool knows to be acknowledged."""
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 11)))
-    await spool.live.forwarded([1, 2, 3])
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 11)))
+    await spool.live.acknowledge([1, 2, 3])
     await spool.close()
     harm(folder / "spool" / "acked.json", how)
     return await _drained(folder, 7)
@@ -245,7 +245,7 @@ async def spool_clock(folder: Path, how: str, models: Path) -> str:
     """By which batches grow old."""
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 11)))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 11)))
     await spool.close()
     harm(folder / "spool" / "clock.json", how)
     return await _drained(folder, 10)
@@ -254,9 +254,9 @@ async def spool_clock(folder: Path, how: str, models: Path) -> str:
 async def _drained(folder: Path, waiting: int) -> str:
     spool = Spool(SpoolOptions(folder / "spool"))
     await spool.start()
-    await spool.give_up_old()
+    await spool.drop_expired()
     sent = await drain(spool.backlog)
-    await put(spool, batch(99))
+    await put_batches(spool, make_batch(99))
     assert await drain(spool.live) == [99]
     await spool.close()
     if len(sent) > waiting:
@@ -307,7 +307,7 @@ def _served(folder: Path, how: str, models: Path, pattern: str) -> str:
         return "serves as before"
     for each in damage.latest():
         assert str(path.parent) in each["problem"]
-        assert re.search("remove|train|see that this user may read it|start the newer version", each["problem"])
+        assert re.search("remove|train|let this user read it|start the newer version", each["problem"])
     return "its type has no model, which is told" if damage.counts().get("model") else "its type has no model"
 
 
@@ -350,7 +350,7 @@ async def full_store(disk: Disk, models: Path) -> str:
     await store.start()
 
     async def append(sequence: int) -> None:
-        await (await store.append(readings(sequence), wait=True))
+        await (await store.append_batch(readings(sequence), wait=True))
 
     await append(1)
     with disk.full():
@@ -389,19 +389,19 @@ async def full_spool(disk: Disk, models: Path) -> str:
     """A gateway whose disk is full for a while."""
     spool = Spool(SpoolOptions(disk.folder / "spool"))
     await spool.start()
-    await put(spool, batch(1))
+    await put_batches(spool, make_batch(1))
     with disk.full():
-        taken = await _until_refused(lambda sequence: put(spool, batch(sequence)))
-        found = await spool.live.after(0, 1)
-        await spool.live.forwarded([each.id for each in found])
+        taken = await _until_refused(lambda sequence: put_batches(spool, make_batch(sequence)))
+        found = await spool.live.batches_after(0, 1)
+        await spool.live.acknowledge([each.id for each in found])
         await spool.close()  # which cannot write down what is acknowledged
         spool = Spool(SpoolOptions(disk.folder / "spool"))
         await spool.start()
-        assert len(await spool.backlog.after(0, 1)) == 1, "also started anew it sends"
+        assert len(await spool.backlog.batches_after(0, 1)) == 1, "also started anew it sends"
         await spool.close()
     spool = Spool(SpoolOptions(disk.folder / "spool"))
     await spool.start()
-    await put(spool, batch(taken + 1))
+    await put_batches(spool, make_batch(taken + 1))
     sent = await drain(spool.backlog) + await drain(spool.live)
     await spool.close()
     assert sent == list(range(1, taken + 2))
@@ -412,15 +412,15 @@ async def full_dead_letters(disk: Disk, models: Path) -> str:
     """A gateway whose disk is full when ingestion refuses a batch for good."""
     spool = Spool(SpoolOptions(disk.folder / "spool"))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 4)))
-    first, *others = await spool.live.after(0, 10)
-    letters = folder_of(disk.folder / "spool")
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 4)))
+    first, *others = await spool.live.batches_after(0, 10)
+    letters = dead_letter_folder(disk.folder / "spool")
     with disk.full():
-        await spool.refused(Refused(first.id, "WHY", "no"))
+        await spool.set_aside(Refused(first.id, "WHY", "no"))
         assert spool.batches == 3
-        assert [each.id for each in await spool.live.after(0, 10)] == [each.id for each in others]
+        assert [each.id for each in await spool.live.batches_after(0, 10)] == [each.id for each in others]
     assert names(letters) == []
-    await spool.keep_refused()
+    await spool.retry_dead_letters()
     assert [read(letters, name).request for name in names(letters)] == [first.data]
     assert spool.batches == 2
     await spool.close()

@@ -46,8 +46,8 @@ async def filled(path: Path, parts: int = 2) -> None:
         await store.start()
         for machine in ("rotten", "well-1", "well-2"):
             at = DAY + (part * 600 + np.arange(600)) * 1_000_000
-            batch = Batch.of(machine, part + 1, [Series(machine, "s", at, np.full(600, float(part)))])
-            await (await store.append(batch, wait=True))
+            batch = Batch.from_series(machine, part + 1, [Series(machine, "s", at, np.full(600, float(part)))])
+            await (await store.append_batch(batch, wait=True))
         await store.close()
 
 
@@ -153,13 +153,13 @@ async def test_unreadable_log_record_keeps_no_store_from_starting(tmp_path: Path
     path = tmp_path / "store.db"
     store = SqliteStore(SqliteOptions(path))
     await store.start()
-    batch = Batch.of("src", 1, [Series("m", "s", np.array([DAY]), np.array([1.0]))])
-    await (await store.append(batch, wait=True))
+    batch = Batch.from_series("src", 1, [Series("m", "s", np.array([DAY]), np.array([1.0]))])
+    await (await store.append_batch(batch, wait=True))
     await store.close()
     log = SegmentLog(schema.log_folder(path), 1_000_000)
     strange = ingestion_pb2.Batch(source_id="#", sequence=7).SerializeToString()
-    second = Batch.of("src", 2, [Series("m", "s", np.array([DAY + 1]), np.array([2.0]))])
-    log.append([strange, second.data], 1)
+    second = Batch.from_series("src", 2, [Series("m", "s", np.array([DAY + 1]), np.array([2.0]))])
+    log.append_records([strange, second.data], 1)
     log.close()
     store = SqliteStore(SqliteOptions(path))
     await store.start()
@@ -180,7 +180,7 @@ async def test_failing_maintenance_leaves_the_store_ready(tmp_path: Path, monkey
             raise sqlite3.DatabaseError("database disk image is malformed")
         return 1
 
-    monkeypatch.setattr("aurum.ingestion.sqlite.store._segments", segments)
+    monkeypatch.setattr("aurum.ingestion.sqlite.store._count_segments", segments)
     monkeypatch.setattr("aurum.ingestion.sqlite.store._COUNT_EVERY", 0.1)
     store = SqliteStore(SqliteOptions(path))
     await store.start()
@@ -204,8 +204,8 @@ async def test_backup_is_whole_while_the_store_is_written_to(tmp_path: Path) -> 
     sequence = 10
     while not copying.done():
         sequence += 1
-        batch = Batch.of("busy", sequence, [Series("busy", "s", np.array([DAY + sequence]), np.array([1.0]))])
-        await (await store.append(batch, wait=True))
+        batch = Batch.from_series("busy", sequence, [Series("busy", "s", np.array([DAY + sequence]), np.array([1.0]))])
+        await (await store.append_batch(batch, wait=True))
         await store._flush()
     assert await copying > 0
     await store.close()

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aurum.storage import database
-from aurum.storage.database import NewerDatabaseError, connect, found_version, prepare, transaction
+from aurum.storage.database import NewerDatabaseError, connect, prepare, read_version, transaction
 from tests.support.disks import without_privileges
 
 SCHEMA = "CREATE TABLE things (name TEXT NOT NULL);"
@@ -109,7 +109,7 @@ def test_failed_transaction_is_rolled_back(opened: sqlite3.Connection) -> None:
 def test_database_is_created_with_missing_folders(tmp_path: Path) -> None:
     path = tmp_path / "one" / "two" / "new.db"
     prepare(path, "things", 4, SCHEMA)
-    assert found_version(path, "things") == 4
+    assert read_version(path, "things") == 4
     connection = connect(path)
     assert connection.execute("SELECT name FROM application").fetchall() == [("things",)]
     assert connection.execute("SELECT * FROM things").fetchall() == []
@@ -119,9 +119,9 @@ def test_database_is_created_with_missing_folders(tmp_path: Path) -> None:
 def test_empty_file_is_initialized_as_database(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     path.touch()
-    assert found_version(path, "things") == 0
+    assert read_version(path, "things") == 0
     prepare(path, "things", 2, SCHEMA)
-    assert found_version(path, "things") == 2
+    assert read_version(path, "things") == 2
 
 
 def test_prepared_database_is_left_unchanged(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_migrations_run_in_order_from_found_version(tmp_path: Path, version: int
     assert done == []
     prepare(path, "things", version, SCHEMA, steps(done))
     assert done == expected
-    assert found_version(path, "things") == version
+    assert read_version(path, "things") == version
     connection = connect(path)
     assert connection.execute("SELECT name FROM things").fetchall() == [(f"step {number}",) for number in expected]
     database.close(connection)
@@ -164,7 +164,7 @@ def test_failed_migration_preserves_version(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="5"):
         prepare(path, "things", 6, SCHEMA, steps(done))
     assert done == [3, 4]
-    assert found_version(path, "things") == 3
+    assert read_version(path, "things") == 3
     connection = connect(path)
     assert connection.execute("SELECT name FROM things").fetchall() == []
     database.close(connection)
@@ -178,8 +178,8 @@ def test_newer_database_error_names_both_versions(tmp_path: Path) -> None:
     with pytest.raises(NewerDatabaseError) as caught:
         prepare(path, "things", 2, SCHEMA)
     assert str(caught.value) == (
-        f"{path} was made by a newer version (its format is 3, this one knows 2); "
-        "it is left untouched: start the newer version, or set another path"
+        f"{path} was written by a newer version (format 3; this version supports up to 2); "
+        "the file is unchanged: start the newer version, or set another path"
     )
 
 
@@ -197,10 +197,10 @@ def test_database_of_other_application_is_rejected(tmp_path: Path, script: str) 
     connection.executescript(script)
     connection.close()
     before = path.read_bytes()
-    for use in (lambda: found_version(path, "things"), lambda: prepare(path, "things", 1, SCHEMA)):
+    for use in (lambda: read_version(path, "things"), lambda: prepare(path, "things", 1, SCHEMA)):
         with pytest.raises(sqlite3.DatabaseError) as caught:
             use()
-        assert str(caught.value) == f"{path} is a database, but not things of AurumAI; set another path"
+        assert str(caught.value) == f"{path} is a SQLite database, but not an AurumAI things database; set another path"
     assert path.read_bytes() == before
 
 
@@ -213,8 +213,8 @@ def test_damaged_database_is_reported_by_path(tmp_path: Path) -> None:
     path.write_bytes(content[:512] + b"x" * (len(content) - 512))
     before = connections()
     with pytest.raises(sqlite3.DatabaseError) as caught:
-        found_version(path, "things")
-    assert str(caught.value).startswith(f"{path} is not a database that can be read: database disk image is malformed")
+        read_version(path, "things")
+    assert str(caught.value).startswith(f"{path} is not a readable database: database disk image is malformed")
     assert connections() == before
 
 
@@ -225,7 +225,7 @@ def test_forbidden_database_is_reported_by_path(tmp_path: Path, forbidden: str) 
     (path if forbidden == "file" else path.parent).chmod(0)
     before = connections()
     try:
-        for use in (lambda: found_version(path, "things"), lambda: connect(path)):
+        for use in (lambda: read_version(path, "things"), lambda: connect(path)):
             with without_privileges(), pytest.raises(sqlite3.OperationalError) as caught:
                 use()
             assert str(caught.value).startswith(f"{path} cannot be opened: ")
@@ -240,8 +240,8 @@ def test_forbidden_database_is_reported_by_path(tmp_path: Path, forbidden: str) 
 def test_file_that_is_no_database_is_reported_by_path(tmp_path: Path) -> None:
     path = tmp_path / "things.db"
     path.write_text("machine_id,timestamp\n" * 100)
-    for use in (lambda: connect(path), lambda: found_version(path, "things")):
-        with pytest.raises(sqlite3.DatabaseError, match=rf"^{path} is not a database that can be read: file is not a"):
+    for use in (lambda: connect(path), lambda: read_version(path, "things")):
+        with pytest.raises(sqlite3.DatabaseError, match=rf"^{path} is not a readable database: file is not a"):
             use()
 
 
@@ -252,11 +252,11 @@ def test_database_that_is_cut_off_is_reported_by_path(tmp_path: Path, missing: i
     prepare(path, "things", 1, SCHEMA)
     content = path.read_bytes()
     path.write_bytes(content[:-missing])
-    for use in (lambda: found_version(path, "things"), lambda: prepare(path, "things", 1, SCHEMA)):
-        with pytest.raises(sqlite3.DatabaseError, match=f"^{path} is not a database that can be read: it is cut off"):
+    for use in (lambda: read_version(path, "things"), lambda: prepare(path, "things", 1, SCHEMA)):
+        with pytest.raises(sqlite3.DatabaseError, match=f"^{path} is not a readable database: the file is truncated"):
             use()
     path.write_bytes(content)
-    assert found_version(path, "things") == 1
+    assert read_version(path, "things") == 1
 
 
 def test_database_in_use_may_be_longer_than_its_file(tmp_path: Path) -> None:
@@ -267,5 +267,5 @@ def test_database_in_use_may_be_longer_than_its_file(tmp_path: Path) -> None:
     writer.execute("CREATE TABLE more (content BLOB)")
     writer.execute("INSERT INTO more VALUES (zeroblob(100000))")
     assert path.stat().st_size == size
-    assert found_version(path, "things") == 1
+    assert read_version(path, "things") == 1
     database.close(writer)

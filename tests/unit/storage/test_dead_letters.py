@@ -13,13 +13,13 @@ from aurum.edge.dead_letters import DeadLetterError, DeadLetters, delete, names,
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.readings.transport.refusals import Refused
 from aurum.v1 import columns_pb2
-from tests.support.spool import batch, drain, put, sequences
+from tests.support.spool import drain, make_batch, put_batches, sequences_of
 
 WHY = Refused(3, "TOO_MANY_MACHINES", "5 machines are known and 5 allowed")
 
 
 def request(sequence: int) -> bytes:
-    return columns_pb2.BatchRequest(batch=batch(sequence).data, traceparent="trace").SerializeToString()
+    return columns_pb2.BatchRequest(batch=make_batch(sequence).data, traceparent="trace").SerializeToString()
 
 
 def metric(name: str, **labels: str) -> float:
@@ -82,11 +82,11 @@ async def test_refused_batch_becomes_a_letter(tmp_path: Path) -> None:
     """A refused batch leaves the spool with what it was, and the others stay."""
     spool = Spool(SpoolOptions(tmp_path))
     await spool.start()
-    await put(spool, batch(1), batch(2), batch(3))
-    (_, second, _) = await spool.live.after(0, 3)
+    await put_batches(spool, make_batch(1), make_batch(2), make_batch(3))
+    (_, second, _) = await spool.live.batches_after(0, 3)
     before = metric("edge_spool_dropped_total", reason="invalid")
     for refused in (second.id, second.id):  # by two streams
-        await spool.live.refused(Refused(refused, "WHY", "no"))
+        await spool.live.set_aside(Refused(refused, "WHY", "no"))
     assert metric("edge_spool_dropped_total", reason="invalid") == before + 1
     assert await drain(spool.live) == [1, 3]
     (name,) = names(tmp_path / "dead-letters")
@@ -112,13 +112,13 @@ async def test_batch_without_room_for_its_letter_stays(tmp_path: Path) -> None:
     await spool.start()
     folder = tmp_path / "dead-letters"
     folder.write_text("in the way")
-    await put(spool, batch(1), batch(2))
-    first = (await spool.live.after(0, 1))[0]
-    await spool.live.refused(Refused(first.id, "WHY", "no"))
-    assert sequences(await spool.live.after(0, 5)) == [2]
+    await put_batches(spool, make_batch(1), make_batch(2))
+    first = (await spool.live.batches_after(0, 1))[0]
+    await spool.live.set_aside(Refused(first.id, "WHY", "no"))
+    assert sequences_of(await spool.live.batches_after(0, 5)) == [2]
     assert spool.batches == 2
     folder.unlink()
-    await spool.keep_refused()
+    await spool.retry_dead_letters()
     assert [read(folder, name).sequence for name in names(folder)] == [1]
     assert spool.batches == 1
     await spool.close()

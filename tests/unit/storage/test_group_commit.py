@@ -79,7 +79,7 @@ async def test_failed_commit_is_reported_as_unavailable_per_item() -> None:
     writing = [await writer.submit(item, 1) for item in "abc"]
     for outcome in await asyncio.gather(*writing, return_exceptions=True):
         assert isinstance(outcome, UnavailableError)
-        assert outcome.message == "the test-writer failed; its log says more"
+        assert outcome.message == "the test-writer failed; see the log of this service"
         assert outcome.retry_after == 1.0
     with pytest.raises(UnavailableError):  # and it goes on
         await writer.run("d")
@@ -121,7 +121,7 @@ async def test_failed_work_is_raised_to_caller() -> None:
     writer = of(commit)
     with pytest.raises(InvalidArgumentError, match=r"^not this$"):
         await writer.call(refuse)
-    with pytest.raises(UnavailableError, match=r"^the test-writer failed; its log says more$") as caught:
+    with pytest.raises(UnavailableError, match=r"^the test-writer failed; see the log of this service$") as caught:
         await writer.call(lambda: 1 // 0)
     assert caught.value.retry_after == 1.0
     assert await writer.call(lambda: 5) == 5

@@ -46,5 +46,5 @@ def test_change_of_higher_rank_replaces_reading_of_same_time() -> None:
         (101, 3.0, (), 3.0),
         (101, 2.0, (1, "a", 8), 2.0),
     ):
-        plant.observe(Change("m", None, 0, {"s": Latest(at, value, rank)}))
+        plant.apply_change(Change("m", None, 0, {"s": Latest(at, value, rank)}))
         assert plant.get("m").sensors["s"][1] == shown

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.storage import checksums, segment_log
-from aurum.storage.segment_log import OVERHEAD, Damage, NewerLogError, SegmentLog, check, scan
+from aurum.storage.segment_log import OVERHEAD, DamagedRange, NewerLogError, SegmentLog, find_damage, scan
 
 MAGIC = b"\x41\x4c\x47\x01"
 FILE = 400
@@ -44,12 +44,12 @@ A, B, C = record(1, b"a" * 20), record(2, b"b" * 30), record(3, b"c" * 40)
 
 
 def test_intact_log_has_no_damage(tmp_path: Path) -> None:
-    assert check(tmp_path) == (0, [])
+    assert find_damage(tmp_path) == (0, [])
     log_of(tmp_path, A, B)
     (tmp_path / f"{3:020}.log").write_bytes(C)
     (tmp_path / f"{4:020}.log").touch()
     (tmp_path / "notes.txt").write_text("no log")
-    assert check(tmp_path) == (3, [])
+    assert find_damage(tmp_path) == (3, [])
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, OVERHEAD - 1, OVERHEAD, OVERHEAD + 1, 100])
@@ -58,16 +58,18 @@ def test_damage_between_records_is_skipped_and_logged(
 ) -> None:
     noise = b"#" * length
     path = log_of(tmp_path, A, noise, B, C)
-    assert check(tmp_path) == (3, [Damage(path, len(A), length, at_end=False)])
+    assert find_damage(tmp_path) == (3, [DamagedRange(path, len(A), length, at_end=False)])
     caplog.clear()
     assert [each.id for each in scan(tmp_path, 0)] == [1, 2, 3]
-    assert [each.getMessage() for each in caplog.records] == [f"{path}: {length} damaged bytes at {len(A)} are skipped"]
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{path}: skipping {length} damaged bytes at offset {len(A)}"
+    ]
     assert read(tmp_path) == [1, 2, 3]
 
 
 def test_damage_at_the_start_of_a_file_is_skipped(tmp_path: Path) -> None:
     path = log_of(tmp_path, b"#", A, B)
-    assert check(tmp_path) == (2, [Damage(path, 0, 1, at_end=False)])
+    assert find_damage(tmp_path) == (2, [DamagedRange(path, 0, 1, at_end=False)])
     assert read(tmp_path) == [1, 2]
 
 
@@ -75,15 +77,15 @@ def test_damage_at_the_start_of_a_file_is_skipped(tmp_path: Path) -> None:
 def test_unfinished_write_is_truncated_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int) -> None:
     path = log_of(tmp_path, A, B, C[:left])
     whole = len(A) + len(B)
-    assert check(tmp_path) == (2, [Damage(path, whole, left, at_end=True)])
+    assert find_damage(tmp_path) == (2, [DamagedRange(path, whole, left, at_end=True)])
     log = SegmentLog(tmp_path)
-    assert caplog.records[-1].getMessage() == f"{path.name}: {left} bytes of an unfinished write are cut off"
+    assert caplog.records[-1].getMessage() == f"{path.name}: cutting off {left} bytes of an unfinished write"
     assert path.read_bytes() == A + B
     assert (log.bytes_on_disk, log.next_id) == (whole, 3)
-    assert log.append([b"c" * 40], 1) == range(3, 4)
+    assert log.append_records([b"c" * 40], 1) == range(3, 4)
     log.close()
     assert path.read_bytes() == A + B + C
-    assert check(tmp_path) == (3, [])
+    assert find_damage(tmp_path) == (3, [])
 
 
 def test_intact_log_is_opened_without_log_messages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -96,14 +98,14 @@ def test_all_damage_in_all_files_is_reported(tmp_path: Path) -> None:
     first = log_of(tmp_path, A, b"###", B, b"##", C, b"#####")
     second = tmp_path / f"{4:020}.log"
     second.write_bytes(b"#" + record(4, b"d") + record(5, b"e")[:-1])
-    assert check(tmp_path) == (
+    assert find_damage(tmp_path) == (
         4,
         [
-            Damage(first, len(A), 3, at_end=False),
-            Damage(first, len(A) + 3 + len(B), 2, at_end=False),
-            Damage(first, len(A + B + C) + 5, 5, at_end=True),
-            Damage(second, 0, 1, at_end=False),
-            Damage(second, 2 + OVERHEAD, OVERHEAD, at_end=True),
+            DamagedRange(first, len(A), 3, at_end=False),
+            DamagedRange(first, len(A) + 3 + len(B), 2, at_end=False),
+            DamagedRange(first, len(A + B + C) + 5, 5, at_end=True),
+            DamagedRange(second, 0, 1, at_end=False),
+            DamagedRange(second, 2 + OVERHEAD, OVERHEAD, at_end=True),
         ],
     )
     assert read(tmp_path) == [1, 2, 3, 4]
@@ -135,7 +137,7 @@ def test_changed_byte_invalidates_only_its_record(tmp_path: Path, place: int) ->
 )
 def test_bytes_resembling_a_record_are_skipped(tmp_path: Path, noise: bytes) -> None:
     log_of(tmp_path, A, noise, C)
-    whole, damage = check(tmp_path)
+    whole, damage = find_damage(tmp_path)
     assert whole == 2
     assert read(tmp_path) == [1, 3]
     assert [(each.offset, each.bytes, each.at_end) for each in damage] == [(len(A), len(noise), False)]
@@ -170,7 +172,7 @@ def test_search_for_records_takes_work_in_proportion(
     for module in (segment_log, checksums):
         monkeypatch.setattr(module, "zlib", SimpleNamespace(crc32=crc32))
     monkeypatch.setattr(Path, "open", lambda path, mode: Counted(path, "r"))
-    whole, _ = check(tmp_path)
+    whole, _ = find_damage(tmp_path)
     assert whole == 2
     assert work < 300 * path.stat().st_size
 
@@ -181,7 +183,7 @@ def test_checksum_of_a_part_is_that_of_its_bytes(content: bytes, parts: list[tup
     size = len(content) * 3 + 1
     for one, other in [(0, size - 1), *parts]:
         start, end = sorted((one % size, other % size))
-        assert found.of(start, end) == zlib.crc32((content * 3)[start:end])
+        assert found.crc32(start, end) == zlib.crc32((content * 3)[start:end])
 
 
 def test_log_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_log_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None
     path = tmp_path / f"{2:020}.log"
     path.write_bytes(newer)
     with pytest.raises(
-        NewerLogError, match=rf"{path} was made by a newer version \(its format is 2, this one knows 1\)"
+        NewerLogError, match=rf"{path} was written by a newer version \(format 2; this version supports 1\)"
     ):
         SegmentLog(tmp_path)
     assert path.read_bytes() == newer
@@ -210,13 +212,13 @@ def test_other_files_in_the_folder_of_a_log_are_left_alone(tmp_path: Path) -> No
     log_of(tmp_path, A)
     (tmp_path / "notes.log").write_text("of somebody")
     assert read(tmp_path) == [1]
-    assert check(tmp_path) == (1, [])
+    assert find_damage(tmp_path) == (1, [])
     assert (tmp_path / "notes.log").read_text() == "of somebody"
 
 
 def test_payload_may_contain_record_bytes(tmp_path: Path) -> None:
     log_of(tmp_path, record(1, A), record(2, MAGIC * 9), C)
-    assert check(tmp_path) == (3, [])
+    assert find_damage(tmp_path) == (3, [])
     assert read(tmp_path) == [1, 2, 3]
 
 
@@ -228,7 +230,7 @@ def test_last_file_without_records_is_emptied(tmp_path: Path, first: bytes) -> N
     assert (log.next_id, log.first_id) == (1, 1)
     assert not log.can_trim(5)
     log.trim(5)
-    assert log.append([b"x"], 1) == range(1, 2)
+    assert log.append_records([b"x"], 1) == range(1, 2)
     log.close()
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
@@ -250,7 +252,7 @@ def test_other_records_survive_overwritten_bytes(
         if end <= offset or start >= offset + len(each):
             expected.append(id_)
         offset += len(each)
-    whole, damage = check(folder)
+    whole, damage = find_damage(folder)
     assert whole == len(expected)
     assert sum(each.bytes for each in damage) == len(content) - sum(len(records[id_ - 1]) for id_ in expected)
     assert read(folder) == expected
@@ -270,30 +272,30 @@ def failing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 def test_failed_append_is_truncated_immediately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
     log = SegmentLog(tmp_path, FILE)
     for _ in range(before):
-        log.append([b"x" * (100 - OVERHEAD)], 1)
+        log.append_records([b"x" * (100 - OVERHEAD)], 1)
     with monkeypatch.context() as patched:
         failing(patched, "fdatasync")
         for _ in range(2):
             with pytest.raises(OSError, match="Input/output error"):
-                log.append([b"lost", b"too"], 1)
+                log.append_records([b"lost", b"too"], 1)
             assert log.bytes_on_disk == sum(each.stat().st_size for each in tmp_path.iterdir()) == 100 * before
             assert log.next_id == before + 1
-    assert log.append([b"y"], 1) == range(before + 1, before + 2)
+    assert log.append_records([b"y"], 1) == range(before + 1, before + 2)
     log.close()
-    assert check(tmp_path) == (before + 1, [])
+    assert find_damage(tmp_path) == (before + 1, [])
     assert read(tmp_path) == list(range(1, before + 2))
 
 
 def test_ids_of_write_that_cannot_be_undone_are_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = SegmentLog(tmp_path)
-    log.append([b"one"], 1)
+    log.append_records([b"one"], 1)
     with monkeypatch.context() as patched:
         failing(patched, "fdatasync", "truncate")
         with pytest.raises(OSError, match="Input/output error"):
-            log.append([b"two", b"three"], 1)
+            log.append_records([b"two", b"three"], 1)
     assert log.next_id == 4
     assert [each.payload for each in log.read(0, 1000)] == [b"one"]
-    assert log.append([b"four"], 1) == range(4, 5)
+    assert log.append_records([b"four"], 1) == range(4, 5)
     assert [(each.id, each.payload) for each in log.read(0, 1000)] == [(1, b"one"), (4, b"four")]
     log.close()
 
@@ -303,8 +305,8 @@ def test_failed_folder_sync_fails_the_append(tmp_path: Path, monkeypatch: pytest
     with monkeypatch.context() as patched:
         failing(patched, "fsync")
         with pytest.raises(OSError, match="Input/output error"):
-            log.append([b"one"], 1)
-    assert log.append([b"one"], 1) == range(1, 2)
+            log.append_records([b"one"], 1)
+    assert log.append_records([b"one"], 1) == range(1, 2)
     log.close()
     assert read(tmp_path) == [1]
 

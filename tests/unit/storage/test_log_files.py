@@ -26,7 +26,7 @@ def filled(folder: Path, records: int, file_bytes: int = FILE) -> SegmentLog:
     """A log of records with 100 bytes each, appended one by one."""
     log = SegmentLog(folder, file_bytes)
     for number in range(1, records + 1):
-        assert log.append([bytes([number]) * PAYLOAD], number * 10) == range(number, number + 1)
+        assert log.append_records([bytes([number]) * PAYLOAD], number * 10) == range(number, number + 1)
     return log
 
 
@@ -35,16 +35,16 @@ def firsts(folder: Path) -> list[int]:
     return [int(path.stem) for path in sorted(folder.glob("*.log"))]
 
 
-def ids(log: SegmentLog, after: int, max_bytes: int = 2**30, **most: int) -> list[int]:
-    return [each.id for each in log.read(after, max_bytes, **most)]
+def ids(log: SegmentLog, after: int, max_bytes: int = 2**30, **max_records: int) -> list[int]:
+    return [each.id for each in log.read(after, max_bytes, **max_records)]
 
 
 def test_log_file_layout_is_as_documented(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path / "one" / "two")
     mask = os.umask(0)
     os.umask(mask)
-    assert log.append([b"first", b""], 12_345) == range(1, 3)
-    assert log.append([b"third"], -5) == range(3, 4)
+    assert log.append_records([b"first", b""], 12_345) == range(1, 3)
+    assert log.append_records([b"third"], -5) == range(3, 4)
     (path,) = (tmp_path / "one" / "two").iterdir()
     assert path.name == "00000000000000000001.log"
     assert path.read_bytes() == record(1, 12_345, b"first") + record(2, 12_345, b"") + record(3, -5, b"third")
@@ -59,7 +59,7 @@ def test_log_file_layout_is_as_documented(tmp_path: Path) -> None:
 def test_many_records_are_appended_at_once(tmp_path: Path, pieces: int) -> None:
     log = SegmentLog(tmp_path)
     payloads = [str(number).encode() for number in range(1, pieces + 1)]
-    assert log.append(payloads, 7) == range(1, pieces + 1)
+    assert log.append_records(payloads, 7) == range(1, pieces + 1)
     (path,) = tmp_path.iterdir()
     assert path.read_bytes() == b"".join(record(id_, 7, each) for id_, each in enumerate(payloads, start=1))
     assert log.bytes_on_disk == path.stat().st_size
@@ -75,8 +75,8 @@ def test_short_write_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patched:
         patched.setattr(os, "writev", some)
         patched.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:60]))
-        log.append([b"a" * 100, b"b" * 100], 1)
-    log.append([b"c"], 1)
+        log.append_records([b"a" * 100, b"b" * 100], 1)
+    log.append_records([b"c"], 1)
     (path,) = tmp_path.iterdir()
     expected = record(1, 1, b"a" * 100) + record(2, 1, b"b" * 100) + record(3, 1, b"c")
     assert path.read_bytes() == expected
@@ -97,7 +97,7 @@ def test_log_rotates_when_file_size_is_reached(tmp_path: Path) -> None:
 def test_log_does_not_rotate_below_file_size(tmp_path: Path) -> None:
     log = filled(tmp_path, 5, FILE + 1)
     assert firsts(tmp_path) == [1]
-    assert log.append([b""], 1) == range(6, 7)
+    assert log.append_records([b""], 1) == range(6, 7)
     assert firsts(tmp_path) == [1, 6]
     log.close()
 
@@ -124,7 +124,7 @@ def test_reopened_log_preserves_its_state(tmp_path: Path, records: int) -> None:
     assert [log.can_trim(through) for through in range(records + 1)] == [
         through >= 4 or through >= records for through in range(records + 1)
     ]
-    assert log.append([b"x"], 1) == range(records + 1, records + 2)
+    assert log.append_records([b"x"], 1) == range(records + 1, records + 2)
     log.close()
     names = firsts(tmp_path)
     assert names == list(range(1, records + 2, 4))
@@ -133,7 +133,7 @@ def test_reopened_log_preserves_its_state(tmp_path: Path, records: int) -> None:
 def test_closed_log_resumes_on_append(tmp_path: Path) -> None:
     log = filled(tmp_path, 2)
     log.close()
-    assert log.append([b"x"], 1) == range(3, 4)
+    assert log.append_records([b"x"], 1) == range(3, 4)
     log.close()
     assert firsts(tmp_path) == [1]
     assert ids(log, 0) == [1, 2, 3]
@@ -154,7 +154,7 @@ def test_read_stops_at_byte_limit(tmp_path: Path, max_bytes: int, expected: int,
 def test_read_returns_at_most_requested_records(tmp_path: Path, most: int) -> None:
     log = filled(tmp_path, 10)
     found: list[int] = []
-    while more := ids(log, len(found), most=most):
+    while more := ids(log, len(found), max_records=most):
         assert len(more) == min(most, 10 - len(found))
         found += more
     assert found == list(range(1, 11))
@@ -170,15 +170,15 @@ def test_readers_in_any_order_return_all_records(
     written = 9
     for after, most, more in reads:
         if more:
-            log.append([b"more"], 1)
+            log.append_records([b"more"], 1)
             written += 1
-        assert ids(log, after, most=most) == list(range(after + 1, written + 1))[:most]
+        assert ids(log, after, max_records=most) == list(range(after + 1, written + 1))[:most]
     log.close()
 
 
 def test_reader_resumes_at_its_position_after_trim(tmp_path: Path) -> None:
     log = filled(tmp_path, 10)
-    assert ids(log, 0, most=6) == [1, 2, 3, 4, 5, 6]
+    assert ids(log, 0, max_records=6) == [1, 2, 3, 4, 5, 6]
     log.trim(4)
     assert ids(log, 6) == [7, 8, 9, 10]
     assert ids(log, 0) == [5, 6, 7, 8, 9, 10]
@@ -206,7 +206,7 @@ def test_trim_removes_fully_consumed_files(tmp_path: Path, through: int, left: l
     assert log.first_id == left[0]
     assert ids(log, 0) == list(range(left[0], 10))
     assert log.bytes_on_disk == sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert log.append([b"x"], 1) == range(10, 11)
+    assert log.append_records([b"x"], 1) == range(10, 11)
     log.close()
     assert SegmentLog(tmp_path, FILE).next_id == 11
 
@@ -232,7 +232,7 @@ def test_single_file_is_trimmed_from_quarter_size(tmp_path: Path, file_bytes: in
 def test_oldest_file_exists_only_with_two_files(tmp_path: Path) -> None:
     log = filled(tmp_path, 4)
     assert log.oldest_file() is None
-    log.append([b"x"], 1)
+    log.append_records([b"x"], 1)
     assert log.oldest_file() == range(1, 5)
     log.trim(4)
     assert log.oldest_file() is None
@@ -251,7 +251,7 @@ def test_scan_returns_records_after_id(tmp_path: Path, after: int) -> None:
 def test_next_id_may_be_set_ahead(tmp_path: Path) -> None:
     log = filled(tmp_path, 2)
     log.next_id = 8
-    assert log.append([b"x"], 1) == range(8, 9)
+    assert log.append_records([b"x"], 1) == range(8, 9)
     assert firsts(tmp_path) == [1, 8]
     assert ids(log, 0) == [1, 2, 8]
     log.close()
@@ -261,20 +261,20 @@ def test_next_id_may_be_set_ahead(tmp_path: Path) -> None:
 def test_resumed_reader_does_not_reread_file_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = filled(tmp_path, 20, 10_000)
     for last in range(1, 10):  # nine readers, eight of which go on where they were
-        assert ids(log, 0, most=last) == list(range(1, last + 1))
+        assert ids(log, 0, max_records=last) == list(range(1, last + 1))
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"#" * 100 + path.read_bytes()[100:])
     for last in range(2, 10):
         assert ids(log, last) == list(range(last + 1, 21))
         assert caplog.records == []
     assert ids(log, 1) == list(range(2, 21))
-    assert [each.getMessage() for each in caplog.records] == [f"{path}: 100 damaged bytes at 0 are skipped"]
+    assert [each.getMessage() for each in caplog.records] == [f"{path}: skipping 100 damaged bytes at offset 0"]
     log.close()
 
 
 def test_reader_resumes_after_first_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = filled(tmp_path, 3)
-    assert ids(log, 0, most=1) == [1]
+    assert ids(log, 0, max_records=1) == [1]
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"#" * 100 + path.read_bytes()[100:])
     assert ids(log, 1) == [2, 3]

@@ -28,7 +28,7 @@ async def opened(path: Path) -> SqliteStore:
 async def write(store: Store, sequence: int, machine: str, sensor: str, at: Sequence[int]) -> None:
     times = np.array(at, np.int64)
     series = Series(machine, sensor, times, (times % 1000).astype(np.float64))
-    await (await store.append(Batch.of("device", sequence, [series]), wait=True))
+    await (await store.append_batch(Batch.from_series("device", sequence, [series]), wait=True))
 
 
 async def values_of(store: Store, machine: str, sensor: str) -> list[tuple[int, float]]:
@@ -44,7 +44,7 @@ async def source(tmp_path: Path) -> Path:
     await store.register(PUMP)
     await write(store, 1, "m-1", "a", range(DAY - 1500, DAY + 1500, 10))
     await write(store, 2, "m-1", "b", range(DAY, DAY + 50))
-    await store.record(EVENTS)
+    await store.record_events(EVENTS)
     await store.close()
     store = await opened(path)
     await write(store, 3, "m-2", "a", range(DAY, DAY + 20))
@@ -61,16 +61,16 @@ async def target(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 async def test_migrated_store_has_everything_once(source: Path, target: SqliteStore) -> None:
     done = await migrate(source, target)
-    assert (done.machines, done.readings, done.known, done.events, done.damaged) == (2, 370, 0, 7, {})
+    assert (done.machines, done.readings, done.duplicates, done.events, done.damaged) == (2, 370, 0, 7, {})
     again = await migrate(source, target)
-    assert (again.readings, again.known) == (0, 370)
+    assert (again.readings, again.duplicates) == (0, 370)
     original = await opened(source)
     for machine, sensor in (("m-1", "a"), ("m-1", "b"), ("m-2", "a")):
         found = await values_of(target, machine, sensor)
         assert found
         assert found == await values_of(original, machine, sensor)
     await original.close()
-    assert {each.machine_id: each.machine_type for each in await target.machines()} == {"m-1": "pump", "m-2": ""}
+    assert {each.machine_id: each.machine_type for each in await target.list_machines()} == {"m-1": "pump", "m-2": ""}
     assert await target.events("prediction", "m-1", 0, 2**61, 100) == EVENTS[::-1]
 
 
@@ -89,13 +89,13 @@ async def test_migration_sends_long_days_and_many_events_in_parts(
     monkeypatch.setattr(migrating, "_BATCH", 40)
     monkeypatch.setattr(migrating, "_EVENTS", 3)
     batches: list[int] = []
-    append = target.append
+    append = target.append_batch
 
     async def counted(batch: Batch, *, wait: bool) -> object:
         batches.append(batch.readings)
         return await append(batch, wait=wait)
 
-    monkeypatch.setattr(target, "append", counted)
+    monkeypatch.setattr(target, "append_batch", counted)
     done = await migrate(source, target)
     assert (done.readings, done.events) == (370, 7)
     assert max(batches) == 40
@@ -107,7 +107,7 @@ async def test_migration_keeps_a_registration_of_the_target(source: Path, target
     await target.register(MachineRecord("m-1", "press", "south", 5, "other"))
     done = await migrate(source, target)
     assert done.readings == 370
-    assert [each.machine_type for each in await target.machines()] == ["press", ""]
+    assert [each.machine_type for each in await target.list_machines()] == ["press", ""]
 
 
 async def test_migration_leaves_out_damaged_segments_and_names_them(source: Path, target: SqliteStore) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.storage import sequence_ranges
-from aurum.storage.ranks import Ranks, collapsed, merge_ranked, spans
-from aurum.storage.segment import CorruptSegmentError, pack, ranks_of, unpack, unpack_ranked
+from aurum.storage.ranks import Ranks, collapse, merge_ranked, sequence_spans
+from aurum.storage.segment import CorruptSegmentError, pack, unpack, unpack_ranked, unpack_ranks
 
 Readings = dict[int, tuple[tuple[str, int], float]]  # by time: rank and value
 ranks = st.tuples(st.sampled_from("aab"), st.integers(1, 5))
@@ -86,12 +86,12 @@ def test_collapsed_ranks_order_readings_as_before(
             pair, others = segments[first : first + 2], segments[:first] + segments[first + 2 :]
             timestamps, values, runs = merge_ranked(pair)
             received: dict[tuple[str, ...], list[sequence_ranges.Range]] = {}
-            for source in spans(runs):
+            for source in sequence_spans(runs):
                 received[source] = []
                 for name, sequence in sent:
                     if (name,) == source:
                         sequence_ranges.record(received[source], sequence)
-            fewer = collapsed(runs, received, [other for *_, other in others])
+            fewer = collapse(runs, received, [other for *_, other in others])
             assert len(fewer.lengths) <= len(runs.lengths)
             segments = [(timestamps, values, fewer), *others]
     found = unranked(*merge_ranked([*segments, *(ranked(part) for part in parts_of(later, places))]))
@@ -101,11 +101,11 @@ def test_collapsed_ranks_order_readings_as_before(
 def test_consecutive_batches_have_one_rank_and_no_runs() -> None:
     timestamps, values, runs = ranked({at: (("a", at // 10 + 1), 1.0) for at in range(100)})
     assert len(runs.lengths) == 10
-    one = collapsed(runs, {("a",): [(1, 10)]}, [])
+    one = collapse(runs, {("a",): [(1, 10)]}, [])
     assert (one.highest, one.lengths.tolist()) == (("a", 10), [100])
     assert pack(timestamps, values, one) == pack(timestamps, values)
-    assert collapsed(runs, {("a",): [(1, 4), (6, 10)]}, []).sequences.tolist() == [4, 5, 10]
-    assert collapsed(runs, {("a",): [(1, 10)]}, [Ranks.of(("a", 4), 1)]).sequences.tolist() == [3, 10]
+    assert collapse(runs, {("a",): [(1, 4), (6, 10)]}, []).sequences.tolist() == [4, 5, 10]
+    assert collapse(runs, {("a",): [(1, 10)]}, [Ranks.uniform(("a", 4), 1)]).sequences.tolist() == [3, 10]
 
 
 @pytest.mark.parametrize("count", [2, 300])
@@ -117,11 +117,11 @@ def test_segment_keeps_ranks_of_several_sources(count: int) -> None:
     assert found.ranks is not None
     assert unranked(found.timestamps, found.values, found.ranks) == readings
     assert [column.tolist() for column in unpack(segment)] == [timestamps.tolist(), values.tolist()]
-    only = ranks_of(segment)
+    only = unpack_ranks(segment)
     assert only is not None
     assert unranked(timestamps, values, only) == readings
     plain = pack(timestamps, values)
-    assert ranks_of(plain) is None
+    assert unpack_ranks(plain) is None
     assert unpack_ranked(plain).ranks is None
 
 
@@ -137,13 +137,13 @@ def test_damaged_ranks_are_detected() -> None:
     for place in range(12, len(segment)):
         changed = bytearray(segment)
         changed[place] ^= 4
-        for read in (unpack_ranked, ranks_of):
+        for read in (unpack_ranked, unpack_ranks):
             with pytest.raises(CorruptSegmentError, match="checksum"):
                 read(bytes(changed))
     for place, byte in ((3, 2), (3, 3), (4, 19), (4, 21)):
         changed = bytearray(segment)
         changed[place] = byte
-        for read in (unpack_ranked, ranks_of):
+        for read in (unpack_ranked, unpack_ranks):
             with pytest.raises(CorruptSegmentError):
                 read(bytes(changed))
 

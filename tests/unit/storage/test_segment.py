@@ -104,7 +104,7 @@ def test_segments_can_be_packed_concurrently() -> None:
 
 @pytest.mark.parametrize("length", [0, 11, 12, 19])
 def test_truncated_segment_is_rejected(length: int) -> None:
-    with pytest.raises(CorruptSegmentError, match=rf"^a segment of {length} bytes is cut off$"):
+    with pytest.raises(CorruptSegmentError, match=rf"^a segment is truncated: it has {length} bytes$"):
         unpack(packed([1, 2, 3], [1.0, 2.0, 3.0])[:length])
 
 
@@ -115,7 +115,7 @@ def test_segment_without_columns_fails_its_checksum() -> None:
 
 def test_segment_of_unknown_version_is_rejected() -> None:
     segment = packed([1, 2], [1.0, 2.0])
-    with pytest.raises(CorruptSegmentError, match=r"^a segment of version 2 is not known here$"):
+    with pytest.raises(CorruptSegmentError, match=r"^segment version 2 is not supported$"):
         unpack(b"\x02" + segment[1:])
 
 

@@ -30,7 +30,7 @@ def test_appended_records_are_read_and_trimmed_in_order(
     expected: dict[int, bytes] = {}
     trimmed = 0
     for group in groups:
-        expected.update(zip(log.append(group, 1), group, strict=True))
+        expected.update(zip(log.append_records(group, 1), group, strict=True))
         if data.draw(st.booleans()):  # started anew in between
             log.close()
             log = SegmentLog(folder, file_bytes)
@@ -55,7 +55,7 @@ def test_interrupted_write_keeps_whole_records(
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
     log = SegmentLog(folder)
-    log.append(written, 1)
+    log.append_records(written, 1)
     log.close()
     (file,) = folder.iterdir()
     content = file.read_bytes()
@@ -72,7 +72,7 @@ def test_interrupted_write_keeps_whole_records(
     found = read_all(log)
     assert found[:whole] == list(enumerate(written[:whole], start=1))
     assert len(found) == whole
-    ids = log.append([b"next"], 1)
+    ids = log.append_records([b"next"], 1)
     assert read_all(log, ids.start - 1) == [(ids.start, b"next")]
     log.close()
 
@@ -80,7 +80,7 @@ def test_interrupted_write_keeps_whole_records(
 def test_damage_loses_only_the_damaged_record(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path, 500)
     for number in range(20):
-        log.append([bytes([number]) * 100], 1)
+        log.append_records([bytes([number]) * 100], 1)
     log.close()
     first = min(tmp_path.iterdir())
     content = bytearray(first.read_bytes())
@@ -89,14 +89,14 @@ def test_damage_loses_only_the_damaged_record(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path, 500)
     assert [id_ for id_, _ in read_all(log)] == [1, *range(3, 21)]
     log.close()
-    whole, damage = segment_log.check(tmp_path)
+    whole, damage = segment_log.find_damage(tmp_path)
     assert whole == 19
     assert [(each.path, each.offset, each.at_end) for each in damage] == [(first, OVERHEAD + 100, False)]
 
 
 def test_failed_write_leaves_no_partial_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = SegmentLog(tmp_path)
-    log.append([b"one"], 1)
+    log.append_records([b"one"], 1)
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -104,24 +104,24 @@ def test_failed_write_leaves_no_partial_record(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdatasync", full)
         with pytest.raises(OSError, match="No space"):
-            log.append([b"two", b"three"], 1)
+            log.append_records([b"two", b"three"], 1)
     assert read_all(log) == [(1, b"one")]
-    assert log.append([b"four"], 1) == range(2, 3)
+    assert log.append_records([b"four"], 1) == range(2, 3)
     log.close()
     assert read_all(SegmentLog(tmp_path)) == [(1, b"one"), (2, b"four")]
 
 
 def test_ids_continue_after_full_trim(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path, 100)
-    log.append([b"x" * 200], 1)
+    log.append_records([b"x" * 200], 1)
     log.trim(1)
     log.close()
-    assert SegmentLog(tmp_path, 100).append([b"y"], 1) == range(2, 3)
+    assert SegmentLog(tmp_path, 100).append_records([b"y"], 1) == range(2, 3)
 
 
 def test_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
     first = FolderLock(tmp_path)
-    with pytest.raises(FolderInUseError, match="in use by another process, which has not ended within"):
+    with pytest.raises(FolderInUseError, match="still in use by another process after"):
         FolderLock(tmp_path, wait=0.2)
     threading.Timer(0.3, first.close).start()
     FolderLock(tmp_path, wait=10).close()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.storage.state_file import read_state, write_state
-from tests.support.spool import batch, drain, put
+from tests.support.spool import drain, make_batch, put_batches
 
 DAY = 86_400_000_000
 _JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=4))
@@ -71,20 +71,20 @@ async def test_jump_of_the_clock_gives_up_nothing_fresh(tmp_path: Path, system: 
     """Batches of a moment ago stay, whether the clock jumps while the gateway runs or over a restart."""
     spool = Spool(SpoolOptions(tmp_path / "spool"))
     await spool.start()
-    await put(spool, batch(1), batch(2))
+    await put_batches(spool, make_batch(1), make_batch(2))
     system.wall += jump
-    await spool.give_up_old()
+    await spool.drop_expired()
     assert spool.batches == 2
     await spool.close()
     system.reboot()
     system.wall -= 2 * jump
     spool = Spool(SpoolOptions(tmp_path / "spool"))
     await spool.start()
-    await put(spool, batch(3))
-    await spool.give_up_old()
+    await put_batches(spool, make_batch(3))
+    await spool.drop_expired()
     assert spool.batches == 3
     system.up += 8 * DAY
-    await spool.give_up_old()
+    await spool.drop_expired()
     assert spool.batches == 0
     await spool.close()
 
@@ -107,8 +107,8 @@ async def test_flipped_bit_in_acknowledgements_loses_nothing(tmp_path: Path) -> 
     """A damaged acked.json makes batches be sent again, never be taken for acknowledged."""
     spool = Spool(SpoolOptions(tmp_path))
     await spool.start()
-    await put(spool, *(batch(sequence) for sequence in range(1, 41)))
-    await spool.live.forwarded(range(1, 13))
+    await put_batches(spool, *(make_batch(sequence) for sequence in range(1, 41)))
+    await spool.live.acknowledge(range(1, 13))
     await spool.close()
     path = tmp_path / "acked.json"
     text = path.read_text()

@@ -38,7 +38,7 @@ async def opened(folder: Path, clock: Clock | None = None, **options: Any) -> Sp
 
 
 async def ids(lane: Lane, last: int = 0, most: int = 100) -> list[int]:
-    return [each.id for each in await asyncio.wait_for(lane.after(last, most), 3)]
+    return [each.id for each in await asyncio.wait_for(lane.batches_after(last, most), 3)]
 
 
 def dropped(reason: str) -> float:
@@ -59,9 +59,9 @@ async def test_lanes_return_following_batches_up_to_limit(tmp_path: Path) -> Non
         assert await ids(lane, first, 1) == [first + 1]
         assert await ids(lane, last - 1) == [last]
         assert await ids(lane, last) == []
-        await lane.forwarded([first + 1, first + 2])
+        await lane.acknowledge([first + 1, first + 2])
         assert await ids(lane) == [first, *range(first + 3, last + 1)]
-        await lane.forwarded([first])
+        await lane.acknowledge([first])
         assert lane.batches == 3
         assert await ids(lane, 0, 1) == [first + 3]
     assert spool.batches == 6
@@ -96,7 +96,7 @@ async def test_backlog_pauses_when_live_lane_lags_half_a_second(tmp_path: Path) 
     asking = asyncio.create_task(ids(spool.backlog))
     await asyncio.sleep(0.005)
     assert not asking.done()
-    await spool.live.forwarded([2])
+    await spool.live.acknowledge([2])
     assert await asking == [1]
     await spool.close()
 
@@ -170,7 +170,7 @@ async def test_batch_of_256_bytes_is_compressed_on_disk(tmp_path: Path, length: 
     message = columns_pb2.BatchRequest(batch=bytes(length - 10), traceparent="trace").SerializeToString()
     assert len(message) == length
     await put(spool, raw(1, bytes(length - 10)))
-    (found,) = await spool.live.after(0, 1)
+    (found,) = await spool.live.batches_after(0, 1)
     assert found.data == message
     parsed = parse_request(found.data)
     assert (parsed.batch, parsed.traceparent) == (bytes(length - 10), "trace")
@@ -194,7 +194,7 @@ async def test_damaged_batch_is_counted_and_skipped(tmp_path: Path, lost: int, l
     assert await ids(spool.live, left[-1]) == []
     assert dropped("damaged") == before + 1
     assert spool.batches == 3
-    await spool.live.forwarded(left)
+    await spool.live.acknowledge(left)
     assert spool.batches == 0
     await spool.close()
 
@@ -202,7 +202,7 @@ async def test_damaged_batch_is_counted_and_skipped(tmp_path: Path, lost: int, l
 async def test_acknowledgements_survive_restart(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, *map(raw, range(1, 7)))
-    await spool.live.forwarded([1, 2, 4])
+    await spool.live.acknowledge([1, 2, 4])
     await spool.close()
     path = tmp_path / "spool" / "acked.json"
     assert read_state(path) == [[0, 2], [4, 4]]
@@ -219,7 +219,7 @@ async def test_acknowledgements_survive_restart(tmp_path: Path) -> None:
 async def test_unreadable_acknowledgements_cause_full_resend(tmp_path: Path, content: str | None) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, *map(raw, range(1, 4)))
-    await spool.live.forwarded([1, 2])
+    await spool.live.acknowledge([1, 2])
     await spool.close()
     path = tmp_path / "spool" / "acked.json"
     if content is None:
@@ -240,14 +240,14 @@ async def test_acknowledged_ids_are_not_reused(tmp_path: Path, acked: list[list[
     (folder / "acked.json").write_text(json.dumps(acked))
     spool = await opened(folder)
     await put(spool, raw(1))
-    assert [each.id for each in await spool.live.after(0, 1)] == [next_id]
+    assert [each.id for each in await spool.live.batches_after(0, 1)] == [next_id]
     await spool.close()
 
 
 async def test_spool_resumes_after_restart_with_all_acknowledged(tmp_path: Path) -> None:
     spool = await opened(tmp_path / "spool")
     await put(spool, raw(1))
-    await spool.live.forwarded([1])
+    await spool.live.acknowledge([1])
     await spool.close()
     spool = await opened(tmp_path / "spool")
     assert spool.batches == 0
@@ -279,6 +279,6 @@ async def test_failure_to_save_acknowledgements_is_logged(tmp_path: Path, caplog
     spool = await opened(tmp_path / "spool")
     (tmp_path / "spool" / ".acked.json.new").mkdir()  # in the way of the new file
     await put(spool, raw(1))
-    await spool.live.forwarded([1])
+    await spool.live.acknowledge([1])
     await spool.close()
-    assert "what is acknowledged could not be written down" in caplog.text
+    assert "the acknowledged ids could not be saved" in caplog.text

@@ -87,9 +87,9 @@ async def test_batch_larger_than_the_spool_is_invalid(small: Spool) -> None:
     assert await put(small, raw(1, 1000 - OVERHEAD)) == [(3, 0)]
     with pytest.raises(InvalidArgumentError) as caught:
         await small.put(raw(2, 1001 - OVERHEAD), "", wait=True)
-    assert caught.value.message == "batch: has 1001 bytes, and the whole spool 1000"
+    assert caught.value.message == "batch: has 1001 bytes; the spool holds at most 1000"
     assert [(each.field, each.description) for each in caught.value.violations] == [
-        ("batch", "has 1001 bytes, and the whole spool 1000")
+        ("batch", "has 1001 bytes; the spool holds at most 1000")
     ]
 
 
@@ -180,13 +180,13 @@ async def test_full_spool_drops_its_oldest_file(tmp_path: Path, caplog: pytest.L
         await put(spool, raw(sequence, 30 * KB, noise=True))  # three of which fill a file
     assert spool.batches == 6
     assert gauge("dropped_total", reason="full") == before
-    found = await spool.live.after(0, 1)
-    await spool.live.forwarded([found[0].id])
+    found = await spool.live.batches_after(0, 1)
+    await spool.live.acknowledge([found[0].id])
     await put(spool, raw(7, 30 * KB, noise=True))
     assert spool.batches == 4
     assert gauge("dropped_total", reason="full") == before + 2
-    assert "the spool is full: 2 of its oldest batches are given up" in caplog.text
-    assert [each.id for each in await spool.live.after(0, 9)] == [4, 5, 6, 7]
+    assert "the spool is full: dropped its 2 oldest batches" in caplog.text
+    assert [each.id for each in await spool.live.batches_after(0, 9)] == [4, 5, 6, 7]
     await spool.close()
 
 
@@ -206,7 +206,7 @@ async def test_duplicate_batches_are_detected_per_source(tmp_path: Path) -> None
     assert await put(spool, raw(3), raw(4), raw(2, source="other")) == [(0, 3), (3, 0), (3, 0)]
     assert await put(spool, raw(4)) == [(0, 3)]
     assert spool.batches == spool.live.batches == 6
-    assert [each.id for each in await spool.live.after(0, 100)] == [1, 2, 3, 4, 5, 6]
+    assert [each.id for each in await spool.live.batches_after(0, 100)] == [1, 2, 3, 4, 5, 6]
     await spool.close()
 
 
@@ -229,17 +229,17 @@ async def test_batches_older_than_max_age_are_dropped(
     wall.now += 6
     await put(spool, raw(3))
     wall.now += 4
-    await once(spool.expire(), 60.0)
+    await once(spool.run_expiry(), 60.0)
     assert spool.batches == 3
     wall.now += 0.000002
-    await once(spool.expire(), 60.0)
+    await once(spool.run_expiry(), 60.0)
     assert (spool.batches, spool.live.batches) == (1, 1)
     assert gauge("dropped_total", reason="expired") == before + 2
-    assert [each.getMessage() for each in caplog.records] == ["2 batches were older than 10 s and are given up"]
-    assert [each.id for each in await spool.live.after(0, 9)] == [3]
+    assert [each.getMessage() for each in caplog.records] == ["dropped 2 batches that were older than 10 s"]
+    assert [each.id for each in await spool.live.batches_after(0, 9)] == [3]
     wall.now += 3600
-    await once(spool.expire(), 60.0)
-    await once(spool.expire(), 60.0)
+    await once(spool.run_expiry(), 60.0)
+    await once(spool.run_expiry(), 60.0)
     assert spool.batches == 0
     await spool.close()
 
@@ -248,7 +248,7 @@ async def test_all_expired_batches_are_dropped_in_one_pass(tmp_path: Path, wall:
     spool = await opened(tmp_path / "spool", max_age=10.0)
     await put(spool, *(raw(sequence) for sequence in range(1, 1002)))
     wall.now += 11
-    await once(spool.expire(), 60.0)
+    await once(spool.run_expiry(), 60.0)
     assert spool.batches == 0
     await spool.close()
 
@@ -260,20 +260,20 @@ async def test_time_until_full_follows_growth(tmp_path: Path) -> None:
     assert spool.seconds_until_full() == inf
     await put(spool, raw(1, 10 * KB, noise=True))
     size = spool.bytes_on_disk
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert spool.seconds_until_full() == inf, "no time has passed"
     clock.now += 8
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert spool.seconds_until_full() == pytest.approx((100 * KB - size) / (size / 8))
     clock.now += 8
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert spool.seconds_until_full() == pytest.approx((100 * KB - size) / (size / 16))
     assert gauge("seconds_until_full") == spool.seconds_until_full()
     clock.now += 1e6
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert spool.seconds_until_full() == pytest.approx((100 * KB - size) / (size / (1e6 + 16)))
-    await spool.live.forwarded([1])
-    await once(spool.observe(), 1.0)
+    await spool.live.acknowledge([1])
+    await once(spool.run_maintenance(), 1.0)
     assert spool.seconds_until_full() == inf
     assert gauge("seconds_until_full") == inf
     await spool.close()
@@ -284,12 +284,12 @@ async def test_time_until_full_is_estimated_from_two_samples(tmp_path: Path) -> 
     spool = await opened(tmp_path / "spool", clock, max_bytes=500)
     await put(spool, raw(1, 100), raw(2, 100))
     clock.now += 2
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     size = spool.bytes_on_disk
     assert spool.seconds_until_full() == pytest.approx((500 - size) / (size / 2))
     await put(spool, raw(3, 100))
     clock.now += 2
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert spool.seconds_until_full() == pytest.approx((500 - spool.bytes_on_disk) / (spool.bytes_on_disk / 4))
     await spool.close()
 
@@ -301,9 +301,9 @@ async def test_time_until_full_uses_growth_of_last_minute(tmp_path: Path) -> Non
     await put(spool, raw(1, 100))
     for _ in range(60):
         clock.now += 1
-        await once(spool.observe(), 1.0)
+        await once(spool.run_maintenance(), 1.0)
     assert spool.seconds_until_full() < float("inf")
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert spool.seconds_until_full() == float("inf")
     await spool.close()
 
@@ -318,7 +318,7 @@ async def test_overfull_spool_has_zero_seconds_until_full(tmp_path: Path) -> Non
     assert spool_size < 5100
     clock.now += 1
     await put(spool, raw(2, 5100 - spool_size - OVERHEAD, noise=True))  # a little more on the disk than it has
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert spool.bytes_on_disk > 5100
     assert spool.seconds_until_full() == 0.0
     await spool.close()
@@ -328,7 +328,7 @@ async def test_gauges_report_waiting_batches(tmp_path: Path, wall: Clock) -> Non
     clock = Clock()
     spool = await opened(tmp_path / "spool", clock)
     accepted, forwarded = gauge("accepted_total"), gauge("forwarded_total")
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert (gauge("oldest_age_seconds"), gauge("live_lag_seconds"), gauge("batches")) == (0.0, 0.0, 0.0)
     await put(spool, raw(1, 100))
     clock.now += 0.5
@@ -336,14 +336,14 @@ async def test_gauges_report_waiting_batches(tmp_path: Path, wall: Clock) -> Non
     await put(spool, raw(2, 100), raw(3, 100), raw(4, 100))
     clock.now += 0.25
     wall.now += 250
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert gauge("oldest_age_seconds") == pytest.approx(750.0, rel=1e-9)
     assert gauge("live_lag_seconds") == 0.75
     assert gauge("batches") == 4
     assert gauge("accepted_total") == accepted + 4
-    await spool.live.forwarded([1])
-    await spool.live.forwarded([1, 2])
-    await once(spool.observe(), 1.0)
+    await spool.live.acknowledge([1])
+    await spool.live.acknowledge([1, 2])
+    await once(spool.run_maintenance(), 1.0)
     assert gauge("oldest_age_seconds") == pytest.approx(250.0, rel=1e-9)
     assert gauge("live_lag_seconds") == 0.25
     assert gauge("batches") == 2
@@ -351,9 +351,9 @@ async def test_gauges_report_waiting_batches(tmp_path: Path, wall: Clock) -> Non
     assert gauge("disk_bytes") == spool.bytes_on_disk
     assert gauge("bytes") == spool.bytes_on_disk // 2
     wall.now -= 900
-    await once(spool.observe(), 1.0)
+    await once(spool.run_maintenance(), 1.0)
     assert gauge("oldest_age_seconds") == 0.0, "the clock was set back"
-    await spool.live.forwarded([4, 3])
-    await once(spool.observe(), 1.0)
+    await spool.live.acknowledge([4, 3])
+    await once(spool.run_maintenance(), 1.0)
     assert (gauge("oldest_age_seconds"), gauge("live_lag_seconds"), gauge("batches")) == (0.0, 0.0, 0.0)
     await spool.close()

@@ -111,7 +111,7 @@ class StoreMachine(RuleBasedStateMachine):
             if store._keeper:  # maintenance comes when this test says so
                 store._keeper.cancel()
             plant = MachineStates(PlantLimits(), 16, 1_000_000)
-            plant.load(await store.machines(), await store.summaries())
+            plant.load(await store.list_machines(), await store.summaries())
             self.servicer = IngestionServicer(store, plant, SourceLimits(SenderSettings()), 4_000_000)
             return store
 
@@ -181,11 +181,11 @@ class StoreMachine(RuleBasedStateMachine):
 
         async def merge() -> None:
             compactor = self.store._compactor
-            await self.store._tend("looking", lambda tables: compactor.look_through(tables, now_us()))
+            await self.store._run_maintenance("looking", lambda tables: compactor.find_due(tables, now_us()))
             for place in list(self.places()):
                 compactor._due[place] = None
             for _ in range(steps):
-                await self.store._tend("merging", lambda tables: compactor.step(tables, now_us()))
+                await self.store._run_maintenance("merging", lambda tables: compactor.merge_next(tables, now_us()))
             assert not self.store._failing
 
         with mock.patch.multiple(compaction, SMALL=most, _LARGE=most, _MOST_AT_ONCE=2 * most):
@@ -202,7 +202,7 @@ class StoreMachine(RuleBasedStateMachine):
         with contextlib.closing(sqlite3.connect(self.path)) as tables:
             tables.execute("UPDATE sources SET seen_us = 0 WHERE source_id = ?", (source,))
             tables.commit()
-        self.runner.run(self.store._tend("forgetting", self.store._prune))
+        self.runner.run(self.store._run_maintenance("forgetting", self.store._prune))
         assert not self.store._failing
         self.model.forget(source)
 
@@ -280,7 +280,7 @@ class StoreMachine(RuleBasedStateMachine):
             reduced = self.runner.run(self.store.read(machine, "s", FIRST, TODAY + TIMES, points=4))
             if reduced.counts is not None:
                 reducer = Reducer(FIRST, TODAY + TIMES, 4)
-                reducer.add(at, column)
+                reducer.add_readings(at, column)
                 at, column = reducer.result().timestamps, reducer.result().values
             assert (reduced.timestamps.tolist(), reduced.values.tolist()) == (at.tolist(), column.tolist())
         summaries = self.runner.run(self.store.summaries())

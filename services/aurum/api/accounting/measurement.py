@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aurum.api.backends import IngestionBackend
 from aurum.readings.batch import Column
-from aurum.readings.transport.query_columns import columns
+from aurum.readings.transport.query_columns import decode_columns
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.hourly import TimeRange, hold_means
@@ -129,7 +129,7 @@ def _compute_use(
     over: TimeRange,
 ) -> list[MachineUse]:
     readings: dict[str, dict[str, Column]] = {machine.machine_id: {} for machine in machines}
-    for series, times, values in columns(answers):
+    for series, times, values in decode_columns(answers):
         reduced = bool(series.counts) and series.sensor in meters.rates
         readings[series.machine_id][series.sensor] = hold_means(times, values) if reduced else (times, values)
     return [

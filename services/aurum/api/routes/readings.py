@@ -15,7 +15,7 @@ from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.readings_json import parse_readings
 from aurum.api.schemas import ReadingsIn, ReadingsOut
 from aurum.api.scope import require_machine
-from aurum.readings.batch import MAX_READINGS, ONE_BATCH, source_id_problem
+from aurum.readings.batch import MAX_READINGS, SINGLE_BATCH_PREFIX, source_id_problem
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.readings.tables import Rows, read_csv, to_series
 from aurum.readings.transport.write_call import SerializedSeries
@@ -73,7 +73,7 @@ async def _write_once(
     # The digest of the body owns the source, so that the key cannot be reused with another body
     owner = f"request/{await asyncio.to_thread(_digest, body)}"
     try:
-        return await context.ingestion.write_batch(f"{ONE_BATCH}{idempotency_key}", 1, owner, series)
+        return await context.ingestion.write_batch(f"{SINGLE_BATCH_PREFIX}{idempotency_key}", 1, owner, series)
     except PermissionDeniedError as error:
         if error.reason == SOURCE_TAKEN:
             raise key_reused() from error
@@ -114,8 +114,10 @@ def _parse_json(body: bytes) -> _Content:
         raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
     if body_content.source_id is not None:
         problem = source_id_problem(body_content.source_id)
-        if problem is None and body_content.source_id.startswith(ONE_BATCH):
-            problem = f"must not begin with {ONE_BATCH}, which is reserved for requests with an Idempotency-Key"
+        if problem is None and body_content.source_id.startswith(SINGLE_BATCH_PREFIX):
+            problem = (
+                f"must not begin with {SINGLE_BATCH_PREFIX}, which is reserved for requests with an Idempotency-Key"
+            )
         if problem:
             raise InvalidArgumentError.of("source_id", problem)
     return _Content(_serialize(body_content.rows, "value"), body_content.source_id, body_content.sequence or 0)

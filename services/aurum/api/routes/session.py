@@ -8,7 +8,7 @@ from aurum.api.context import Caller, Context
 from aurum.runtime.errors import FailedPreconditionError, UnauthenticatedError
 from aurum.security.api_keys import PREFIX
 from aurum.security.identity import Identity
-from aurum.security.sessions import COOKIE, id_of
+from aurum.security.sessions import COOKIE, session_id
 
 router = APIRouter(prefix="/api/session", tags=["system"])
 
@@ -68,7 +68,7 @@ async def sign_out(context: Context, request: Request, response: Response) -> No
     sessions = context.access_control.sessions
     session = sessions.identify(cookie) if cookie is not None and sessions is not None else None
     if cookie is not None and session is not None:
-        context.ended_sessions.end(id_of(cookie), session.until)
+        context.ended_sessions.end(session_id(cookie), session.until)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
 
 

@@ -28,103 +28,105 @@ from aurum.edge.spool import Spool
 from aurum.runtime.service import Service
 from aurum.security.source_limits import SourceLimits
 
-_GAUGES_EVERY = 1.0  # seconds
-_SHOWN = 10  # worst sources shown for each input
+_GAUGE_INTERVAL = 1.0  # seconds
+_MAX_SHOWN = 10  # devices with the lowest quality shown for each input
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """The parts of a running input: its collector and its connection state."""
+class _RunningInput:
+    """The parts of a running input that the gateway reports."""
 
-    collector: BatchBuilder
-    reach: ConnectionStatus
+    builder: BatchBuilder
+    status: ConnectionStatus
 
 
 @dataclass(frozen=True, slots=True)
 class InputSupervisor:
     """The running inputs of a gateway, by name."""
 
-    inputs: dict[str, _Heard]
+    inputs: dict[str, _RunningInput]
 
     def state(self) -> list[dict[str, Any]]:
-        """Returns the state of each input for the gateway's overview."""
+        """Returns the state of each input for the admin server."""
         return [
             {
                 "name": name,
-                "problem": each.reach.problem,
-                "sources": len(each.collector.sources),
-                "worst_quality": round(each.collector.sources.worst_quality, 4),
-                "clock_skew_seconds": round(each.collector.sources.largest_skew, 6),
-                "worst": [_described(*source) for source in each.collector.sources.worst(_SHOWN)],
+                "problem": running.status.problem,
+                "sources": len(running.builder.devices),
+                "worst_quality": round(running.builder.devices.worst_quality, 4),
+                "clock_skew_seconds": round(running.builder.devices.largest_skew_seconds, 6),
+                "worst": [_describe_device(*entry) for entry in running.builder.devices.worst(_MAX_SHOWN)],
             }
-            for name, each in self.inputs.items()
+            for name, running in self.inputs.items()
         ]
 
-    async def observe(self) -> None:
+    async def update_gauges(self) -> None:
         """Updates the gauges until cancelled."""
         while True:
-            for name, each in self.inputs.items():
-                sources = each.collector.sources
-                metrics.edge_input_sources.labels(name).set(len(sources))
-                metrics.edge_input_worst_quality.labels(name).set(sources.worst_quality)
-                metrics.edge_input_clock_skew_seconds.labels(name).set(sources.largest_skew)
-            await asyncio.sleep(_GAUGES_EVERY)
+            for name, running in self.inputs.items():
+                devices = running.builder.devices
+                metrics.edge_input_sources.labels(name).set(len(devices))
+                metrics.edge_input_worst_quality.labels(name).set(devices.worst_quality)
+                metrics.edge_input_clock_skew_seconds.labels(name).set(devices.largest_skew_seconds)
+            await asyncio.sleep(_GAUGE_INTERVAL)
 
 
 def start_inputs(
     file: InputsFile, service: Service[EdgeSettings], spool: Spool, limits: SourceLimits
 ) -> InputSupervisor:
     """Starts all inputs. Recoverable errors are retried with backoff; unexpected ones stop the service."""
-    begun = time.time_ns() // 1_000_000
-    inputs: dict[str, _Heard] = {}
+    started_ms = time.time_ns() // 1_000_000
+    inputs: dict[str, _RunningInput] = {}
     for options in file.inputs:
-        source_id = f"{options.name}-{begun:x}"  # sequences start again at 1, so the source must be new
-        collector = BatchBuilder(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
-        reach = ConnectionStatus(options.name)
-        connector = Reconnector(service.name, options.name, service.policies, reach)
-        inputs[options.name] = _Heard(collector, reach)
-        service.spawn(_make(options, collector, connector, spool.folder / "inputs").run(), f"input:{options.name}")
-    listening = InputSupervisor(inputs)
-    service.spawn(listening.observe(), "input-gauges")
-    return listening
+        source_id = f"{options.name}-{started_ms:x}"  # a new source, because sequences start again at 1
+        builder = BatchBuilder(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
+        status = ConnectionStatus(options.name)
+        reconnector = Reconnector(service.name, options.name, service.policies, status)
+        inputs[options.name] = _RunningInput(builder, status)
+        service.spawn(
+            _create_input(options, builder, reconnector, spool.folder / "inputs").run(), f"input:{options.name}"
+        )
+    supervisor = InputSupervisor(inputs)
+    service.spawn(supervisor.update_gauges(), "input-gauges")
+    return supervisor
 
 
-def _described(source: str, state: DeviceState) -> dict[str, Any]:
+def _describe_device(device: str, state: DeviceState) -> dict[str, Any]:
     return {
-        "source": source,
+        "source": device,
         "quality": round(state.quality, 4),
         "clock_skew_seconds": round(state.skew_us / 1e6, 6),
         "seen": datetime.fromtimestamp(state.seen_us / 1e6, UTC).isoformat(timespec="milliseconds"),
     }
 
 
-def _make(
+def _create_input(
     options: MqttInput | SparkplugInput | OpcuaInput | ModbusInput | FilesInput,
-    collector: BatchBuilder,
-    connector: Reconnector,
-    kept: Path,
+    builder: BatchBuilder,
+    reconnector: Reconnector,
+    state_folder: Path,
 ) -> Input:
-    """Creates an input. `kept` is the folder for its persistent state."""
+    """Creates an input. `state_folder` is the folder for its persistent state."""
     # Each protocol's library is loaded only if an input uses it
     match options:
         case MqttInput():
             from aurum.edge.inputs.mqtt.input import Mqtt
 
-            arrivals = RedeliveryCache(kept / f"{options.name}.arrivals", options.broker.in_flight)
-            return Mqtt(options, collector, connector, arrivals)
+            redeliveries = RedeliveryCache(state_folder / f"{options.name}.arrivals", options.broker.in_flight)
+            return Mqtt(options, builder, reconnector, redeliveries)
         case SparkplugInput():
             from aurum.edge.inputs.sparkplug.input import Sparkplug
 
-            return Sparkplug(options, collector, connector)
+            return Sparkplug(options, builder, reconnector)
         case OpcuaInput():
             from aurum.edge.inputs.opcua.input import Opcua
 
-            return Opcua(options, collector, connector)
+            return Opcua(options, builder, reconnector)
         case ModbusInput():
             from aurum.edge.inputs.modbus.input import Modbus
 
-            return Modbus(options, collector, connector)
+            return Modbus(options, builder, reconnector)
         case FilesInput():
             from aurum.edge.inputs.files.input import Files
 
-            return Files(options, collector, connector.reach)
+            return Files(options, builder, reconnector.status)

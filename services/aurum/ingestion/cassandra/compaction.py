@@ -15,11 +15,11 @@ import numpy as np
 from aurum.ingestion.cassandra.schema import BLOCK
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
 from aurum.ingestion.cassandra.session import CassandraSession
-from aurum.ingestion.series_reader import Piece, ranked
+from aurum.ingestion.series_reader import Piece, with_ranks
 from aurum.ingestion.store import SMALL
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
-from aurum.storage.ranks import Integers, Ranks, collapsed, merge_ranked, spans
+from aurum.storage.ranks import Integers, Ranks, collapse, merge_ranked, sequence_spans
 from aurum.storage.segment import pack
 
 FAN_IN = 64  # segments that a replica writes to a day before it merges them
@@ -37,7 +37,7 @@ class Compactor:
         self._written: dict[Place, int] = {}
         self._due: dict[Place, None] = {}
 
-    def note(self, place: Place) -> None:
+    def record_segment(self, place: Place) -> None:
         """Records a segment that was written."""
         count = self._written.get(place, 0) + 1
         if count >= FAN_IN:
@@ -46,13 +46,13 @@ class Compactor:
         elif len(self._written) < self._most or place in self._written:
             self._written[place] = count
 
-    def note_days_that_are_over(self, today: int) -> None:
+    def mark_completed_days(self, today: int) -> None:
         """Marks the days before today that have several new segments as due."""
         for place in [place for place, count in self._written.items() if place[2] < today and count > 1]:
             del self._written[place]
             self._due[place] = None
 
-    def next_due(self) -> Place | None:
+    def pop_due(self) -> Place | None:
         """Removes and returns a day of a series that is due, or None."""
         return self._due.popitem()[0] if self._due else None
 
@@ -78,18 +78,20 @@ def merge_day(session: CassandraSession, place: Place, ttl: int, *, over: bool) 
     if len(pieces) < 2:
         return 0
     try:
-        found = [each for each in zip(pieces, series.load(pieces), strict=True) if each[0].place not in series.damaged]
-        if len(found) < 2:
+        readable = [
+            each for each in zip(pieces, series.load(pieces), strict=True) if each[0].place not in series.damaged
+        ]
+        if len(readable) < 2:
             return 0
-        pieces = [piece for piece, _ in found]
-        timestamps, values, ranks = merge_ranked([ranked(*each) for each in found])
+        pieces = [piece for piece, _ in readable]
+        timestamps, values, ranks = merge_ranked([with_ranks(*each) for each in readable])
         ranks = _collapsed(series, day, pieces, ranks, (int(timestamps[0]), int(timestamps[-1])))
     except SegmentsChangedError:
         return 0  # another replica is merging them
     key = (*place, int(timestamps[0]), *ranks.highest)
     row = (*key, int(timestamps[-1]), len(values), pack(timestamps, values, ranks), ttl)
     list(session.rows("add_segment", row))
-    session.each("drop_segment", [piece.place for piece in pieces if piece.place != key])
+    session.rows_for_each("drop_segment", [piece.place for piece in pieces if piece.place != key])
     return len(pieces)
 
 
@@ -99,16 +101,18 @@ def _pieces(series: CassandraSeries, day: int) -> list[Piece]:
 
 def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ranks, between: tuple[int, int]) -> Ranks:
     """Returns the ranks of the merged pieces, fewer where no batch can come in between. Raises SegmentsChangedError."""
-    received = {source: _received(series.session, source[1], ranks.sequences_of(source)) for source in spans(ranks)}
+    received = {
+        source: _received(series.session, source[1], ranks.sequences_of(source)) for source in sequence_spans(ranks)
+    }
     # Read after the received sequences, whose segments were durable before
-    there = _pieces(series, day)
+    present = _pieces(series, day)
     merged = {piece.place for piece in pieces}
-    if not merged <= {piece.place for piece in there}:
+    if not merged <= {piece.place for piece in present}:
         raise SegmentsChangedError
     start, end = between
-    others = [p for p in there if p.place not in merged and p.start_us <= end and p.end_us >= start]
-    found = zip(others, series.load(others), strict=True) if received else ()
-    return collapsed(ranks, received, [ranked(*each)[2] for each in found if len(each[1].values)])
+    others = [p for p in present if p.place not in merged and p.start_us <= end and p.end_us >= start]
+    loaded = zip(others, series.load(others), strict=True) if received else ()
+    return collapse(ranks, received, [with_ranks(*each)[2] for each in loaded if len(each[1].values)])
 
 
 def _received(session: CassandraSession, source: str, sequences: Integers) -> list[sequence_ranges.Range]:
@@ -119,7 +123,7 @@ def _received(session: CassandraSession, source: str, sequences: Integers) -> li
         if len(blocks) + after - before <= _MOST_BLOCKS:
             blocks.update(range(before, after))
     received: list[sequence_ranges.Range] = []
-    for rows in session.each("received", [(source, block) for block in blocks]):
+    for rows in session.rows_for_each("received", [(source, block) for block in blocks]):
         for row in rows:
             sequence_ranges.record(received, row.sequence)
     return received

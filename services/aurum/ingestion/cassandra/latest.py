@@ -15,10 +15,20 @@ _REST = struct.Struct(">Qqd")
 
 
 def encode(order: int, source_id: str, sequence: int, at_us: int, value: float) -> bytes:
+    """Returns the cell of a reading.
+
+    Args:
+        order: The order of its source, see `Latest.rank`.
+        source_id: The id of its source.
+        sequence: The sequence of its batch.
+        at_us: The time of the reading in µs since 1970.
+        value: The value.
+    """
     return _ORDER.pack(order) + source_id.encode() + b"\0" + _REST.pack(sequence, at_us, value)
 
 
 def decode(cell: bytes) -> Latest:
+    """Returns the reading in a cell, with its rank."""
     (order,) = _ORDER.unpack_from(cell)
     sequence, at_us, value = _REST.unpack_from(cell, len(cell) - _REST.size)
     source_id = cell[_ORDER.size : -_REST.size - 1].decode()
@@ -32,9 +42,9 @@ def latest_of(sensors: Mapping[str, tuple[int, float]] | None, ranked: Mapping[s
         sensors: Readings without ranks. An earlier version still writes them, so they may be newer.
         ranked: Encoded readings with ranks.
     """
-    found = {sensor: Latest(at, value) for sensor, (at, value) in (sensors or {}).items()}
+    latest_by_sensor = {sensor: Latest(at, value) for sensor, (at, value) in (sensors or {}).items()}
     for sensor, cell in (ranked or {}).items():
         latest = decode(cell)
-        if sensor not in found or latest.at_us >= found[sensor].at_us:
-            found[sensor] = latest
-    return found
+        if sensor not in latest_by_sensor or latest.at_us >= latest_by_sensor[sensor].at_us:
+            latest_by_sensor[sensor] = latest
+    return latest_by_sensor

@@ -34,18 +34,20 @@ class CassandraSeries:
         return sorted(row.day for row in self.session.rows("days", (self.machine_id, self.sensor)))
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
+        """Returns the segments that overlap [start_us, end_us)."""
         days = [day for day in self.days() if start_us // DAY_US <= day <= (end_us - 1) // DAY_US]
-        found: list[Piece] = []
-        keys = self.session.each("segment_keys", [(self.machine_id, self.sensor, day) for day in days])
+        pieces: list[Piece] = []
+        keys = self.session.rows_for_each("segment_keys", [(self.machine_id, self.sensor, day) for day in days])
         for day, rows in zip(days, keys, strict=True):
             for row in rows:
                 if row.start_us < end_us and row.end_us >= start_us:
                     key = (self.machine_id, self.sensor, day, row.start_us, row.source_us, row.source, row.sequence)
                     rank = (row.source_us, row.source, row.sequence)
-                    found.append(Piece(rank, row.start_us, row.end_us, row.count, key))
-        return found
+                    pieces.append(Piece(rank, row.start_us, row.end_us, row.count, key))
+        return pieces
 
     def newest_before(self, before_us: int) -> int | None:
+        """Returns the start of the newest segment that begins before `before_us`, or None."""
         for day in reversed(self.days()):
             if day * DAY_US >= before_us:
                 continue
@@ -56,20 +58,22 @@ class CassandraSeries:
 
     def load(self, pieces: Sequence[Piece]) -> list[Segment]:
         """Returns the segments of the pieces. Raises SegmentsChangedError if one no longer exists."""
-        found: dict[Any, bytes] = {}
+        data_by_place: dict[Any, bytes] = {}
         alone: list[Piece] = []
         for day, group in itertools.groupby(sorted(pieces, key=_day_of), key=_day_of):
             together = list(group)
             if len(together) < _FEW:
                 alone += together
             else:
-                found |= self._between(day, together)
-        for piece, rows in zip(alone, self.session.each("segment", [piece.place for piece in alone]), strict=True):
+                data_by_place |= self._between(day, together)
+        for piece, rows in zip(
+            alone, self.session.rows_for_each("segment", [piece.place for piece in alone]), strict=True
+        ):
             if rows:
-                found[piece.place] = rows[0].data
-        if any(piece.place not in found for piece in pieces):
+                data_by_place[piece.place] = rows[0].data
+        if any(piece.place not in data_by_place for piece in pieces):
             raise SegmentsChangedError
-        return [self._unpacked(piece, found[piece.place]) for piece in pieces]
+        return [self._unpacked(piece, data_by_place[piece.place]) for piece in pieces]
 
     def _unpacked(self, piece: Piece, data: bytes) -> Segment:
         try:
@@ -84,13 +88,13 @@ class CassandraSeries:
         """Reads the pieces of one day with one statement, which costs less than a statement for each of many."""
         wanted = {piece.place for piece in pieces}
         starts = [piece.start_us for piece in pieces]
-        found = {}
+        data_by_place = {}
         day_of_series = (self.machine_id, self.sensor, day)
         for row in self.session.rows("segments_between", (*day_of_series, min(starts), max(starts))):
             place = (*day_of_series, row.start_us, row.source_us, row.source, row.sequence)
             if place in wanted:
-                found[place] = row.data
-        return found
+                data_by_place[place] = row.data
+        return data_by_place
 
 
 def _day_of(piece: Piece) -> int:

@@ -74,15 +74,15 @@ def parse_url(url: str, **more: Any) -> CassandraOptions:
     keyspace = parts.path.strip("/")
     if parts.scheme != "cassandra" or not hosts or not keyspace.isidentifier() or (port and not port.isdigit()):
         raise ValueError(f"{url!r} is not cassandra://HOST,HOST[:PORT]/KEYSPACE")
-    found: dict[str, Any] = {"port": int(port)} if port else {}
+    options: dict[str, Any] = {"port": int(port)} if port else {}
     for name, value in parse_qsl(parts.query):
         if name == "replication" and value.isdigit() and int(value) >= 1:
-            found[name] = int(value)
+            options[name] = int(value)
         elif (name == "consistency" and value in ConsistencyLevel.name_to_value) or name == "datacenter":
-            found[name] = value
+            options[name] = value
         else:
-            raise ValueError(f"{name}={value} in {url!r} is none of replication, consistency, datacenter")
-    return CassandraOptions(hosts, keyspace, **found, **more)
+            raise ValueError(f"{name}={value} in {url!r} is not a valid replication, consistency or datacenter")
+    return CassandraOptions(hosts, keyspace, **options, **more)
 
 
 class CassandraSession:
@@ -112,7 +112,7 @@ class CassandraSession:
         except DRIVER_ERRORS as error:
             self._cluster.shutdown()
             hosts = ",".join(options.hosts)
-            raise UnavailableError(f"Cassandra at {hosts} cannot be used: {sentence(error)}") from error
+            raise UnavailableError(f"Cassandra at {hosts} cannot be used: {error_text(error)}") from error
         except BaseException:
             self._cluster.shutdown()
             raise
@@ -135,7 +135,7 @@ class CassandraSession:
                 rows = await self._retry.call_async(lambda: self._attempt(name, parameters))
             status = "ok"
         except DRIVER_ERRORS as error:
-            self.problem = f"cannot be reached: {sentence(error)}"
+            self.problem = f"cannot be reached: {error_text(error)}"
             raise UnavailableError(f"the store {self.problem}", retry_after=1.0) from error
         finally:
             metrics.track_db_query(name, time.perf_counter() - started, status)
@@ -147,19 +147,20 @@ class CassandraSession:
         try:
             yield from self._session.execute(self._statements[name], parameters)
         except DRIVER_ERRORS as error:
-            raise UnavailableError(f"the store cannot be reached: {sentence(error)}", retry_after=1.0) from error
+            raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
 
-    def each(self, name: str, parameters: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    def rows_for_each(self, name: str, parameters: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """Returns the rows of a statement for each of several parameters. Raises UnavailableError."""
         try:
-            found = execute_concurrent_with_args(
+            results = execute_concurrent_with_args(
                 self._session, self._statements[name], parameters, concurrency=_READ_CONCURRENCY
             )
-            return [list(result) for _, result in found]
+            return [list(result) for _, result in results]
         except DRIVER_ERRORS as error:
-            raise UnavailableError(f"the store cannot be reached: {sentence(error)}", retry_after=1.0) from error
+            raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
 
     def close(self) -> None:
+        """Closes the connections to the cluster. Blocks."""
         self._cluster.shutdown()
 
     async def _attempt(self, name: str, parameters: Sequence[Any]) -> list[Any]:
@@ -189,8 +190,8 @@ class CassandraSession:
                 self._cluster.refresh_nodes()
                 continue
             raise FailedPreconditionError(
-                f"Cassandra has {nodes} nodes and everything is to be kept {options.replication} times; add nodes, or "
-                f"say ?replication={nodes} in AURUM_STORE_URL"
+                f"Cassandra has {nodes} nodes, fewer than the replication factor {options.replication}; add nodes, or "
+                f"set ?replication={nodes} in AURUM_STORE_URL"
             )
         self._run(
             f"CREATE KEYSPACE IF NOT EXISTS {options.keyspace} WITH replication = "
@@ -199,16 +200,16 @@ class CassandraSession:
         self._session.set_keyspace(options.keyspace)
         self._run(schema.VERSION_TABLE)
         row = self._session.execute("SELECT version FROM schema_version WHERE id = 1").one()
-        found = row.version if row else 0
-        if found > schema.VERSION:
+        version_in_use = row.version if row else 0
+        if version_in_use > schema.VERSION:
             raise FailedPreconditionError(
-                f"keyspace {options.keyspace} was made by a newer version (its format is {found}, this one knows "
-                f"{schema.VERSION}); it is left untouched: start the newer version, or name another keyspace"
+                f"keyspace {options.keyspace} was made by a newer version: its format is {version_in_use}, and this "
+                f"version reads {schema.VERSION}. It is left unchanged; start the newer version, or use another one"
             )
-        for version in range(found + 1, schema.VERSION + 1):
+        for version in range(version_in_use + 1, schema.VERSION + 1):
             for step in schema.STEPS[version]:
-                self._take(step)
-            if version == schema.JOURNAL_SINCE and found:
+                self._run_step(step)
+            if version == schema.JOURNAL_SINCE and version_in_use:
                 self._fill_journal()
             self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
         self._statements = {}
@@ -225,7 +226,7 @@ class CassandraSession:
         journal = [(row.kind, row.at_us, row.at_us, row.id, row.data) for row in rows if not row.machine_id]
         execute_concurrent_with_args(self._session, add, journal, concurrency=_READ_CONCURRENCY)
 
-    def _take(self, step: str) -> None:
+    def _run_step(self, step: str) -> None:
         """Runs a migration step. Another replica, or a killed run, may already have done a part of it."""
         try:
             self._run(step)
@@ -242,7 +243,7 @@ class CassandraSession:
         self._session.execute(SimpleStatement(text), timeout=60.0)
 
 
-def sentence(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Returns the text of a driver's error in one line."""
     if isinstance(error, NoHostAvailable):
         reasons = {str(each) or type(each).__name__ for each in error.errors.values()} if error.errors else set()

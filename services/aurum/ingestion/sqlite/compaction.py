@@ -13,15 +13,15 @@ import sqlite3
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
-from aurum.ingestion.series_reader import Piece, ranked
-from aurum.ingestion.sqlite.flush import Touched
+from aurum.ingestion.series_reader import Piece, with_ranks
+from aurum.ingestion.sqlite.flush import AddedSegments
 from aurum.ingestion.sqlite.quarantine import set_apart
 from aurum.ingestion.store import SETTLED_US, SMALL
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.database import transaction
-from aurum.storage.ranks import Ranked, Ranks, collapsed, merge_ranked, spans
-from aurum.storage.segment import CorruptSegmentError, pack, ranks_of, unpack_ranked
+from aurum.storage.ranks import Ranked, Ranks, collapse, merge_ranked, sequence_spans
+from aurum.storage.segment import CorruptSegmentError, pack, unpack_ranked, unpack_ranks
 
 _LARGE = 100_000  # readings; a segment of this size is not merged further at all
 _MOST_AT_ONCE = 200_000  # readings in a merged segment, approximately, so that a step takes some tens of milliseconds
@@ -34,7 +34,7 @@ Place = tuple[int, int]  # series, day
 
 
 class _ChangedError(Exception):
-    """The segments to be merged have changed meanwhile. The day is looked at again."""
+    """The segments to be merged have changed meanwhile. The day is checked again."""
 
 
 @dataclass(slots=True)
@@ -45,12 +45,12 @@ class Compactor:
     tables only to replace segments by their merged one.
     """
 
-    _added: Touched = field(default_factory=dict)
+    _added: AddedSegments = field(default_factory=dict)
     _due: dict[Place, None] = field(default_factory=dict)
     _fruitless: dict[Place, int] = field(default_factory=dict)  # segments of days without anything to merge
     merged_segments: int = 0
 
-    def note(self, touched: Touched) -> None:
+    def record_segments(self, touched: AddedSegments) -> None:
         """Records the segments that were written."""
         for place, count in touched.items():
             self._added[place] = self._added.get(place, 0) + count
@@ -60,7 +60,7 @@ class Compactor:
         if len(self._added) > _REMEMBERED:
             self._added.clear()
 
-    def look_through(self, connection: sqlite3.Connection, now_us: int) -> None:
+    def find_due(self, connection: sqlite3.Connection, now_us: int) -> None:
         """Finds everything that can be merged. Runs at the start, and regularly for days that are over."""
         self._fruitless.clear()
         rows = connection.execute(
@@ -79,21 +79,21 @@ class Compactor:
         """The number of days of series that wait to be merged."""
         return len(self._due)
 
-    def step(self, connection: sqlite3.Connection, now_us: int) -> None:
+    def merge_next(self, connection: sqlite3.Connection, now_us: int) -> None:
         """Merges some segments of one day of one series. Raises sqlite3.Error; nothing has changed then."""
         if not self._due:
             return
         place = next(iter(self._due))
         del self._due[place]  # removed first, so that a failing day does not block the others
         with _one_state(connection):
-            there = _segments_of(connection, place)
+            present = _segments_of(connection, place)
             most = _LARGE if _is_over(place[1], now_us) else SMALL
-            parts = _parts([piece for piece in there if piece.count < most])
+            parts = _parts([piece for piece in present if piece.count < most])
             if not parts:
-                self._fruitless[place] = len(there)
+                self._fruitless[place] = len(present)
                 return
             parts_read, problems = _read(connection, parts[0])
-            merged = None if problems else _merged(connection, parts_read, parts[0], there)
+            merged = None if problems else _merged(connection, parts_read, parts[0], present)
         self._fruitless.pop(place, None)
         if merged is None:
             set_apart(connection, problems)
@@ -152,26 +152,26 @@ def _read(connection: sqlite3.Connection, pieces: list[Piece]) -> tuple[list[Ran
     problems: dict[int, str] = {}
     for piece in pieces:
         try:
-            parts.append(ranked(piece, unpack_ranked(_data_of(connection, piece))))
+            parts.append(with_ranks(piece, unpack_ranked(_data_of(connection, piece))))
         except CorruptSegmentError as error:
             problems[piece.place] = str(error)
     return parts, problems
 
 
-def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Piece], there: list[Piece]) -> Ranked:
+def _merged(connection: sqlite3.Connection, parts: list[Ranked], pieces: list[Piece], present: list[Piece]) -> Ranked:
     """Merges the readings of the pieces. Each keeps its rank, or gets a higher one that orders it in the same way."""
     timestamps, values, ranks = merge_ranked(parts)
-    received = {source: _received(connection, source[0], *span) for source, span in spans(ranks).items()}
+    received = {source: _received(connection, source[0], *span) for source, span in sequence_spans(ranks).items()}
     if not received:
         return timestamps, values, ranks
     merged = {piece.place for piece in pieces}
     start, end = int(timestamps[0]), int(timestamps[-1])
     others: list[Ranks] = []
-    for piece in there:
+    for piece in present:
         if piece.place not in merged and piece.start_us <= end and piece.end_us >= start:
             with contextlib.suppress(CorruptSegmentError):  # its readings are in no answer
-                others.append(ranks_of(_data_of(connection, piece)) or Ranks.of(piece.rank, piece.count))
-    return timestamps, values, collapsed(ranks, received, others)
+                others.append(unpack_ranks(_data_of(connection, piece)) or Ranks.uniform(piece.rank, piece.count))
+    return timestamps, values, collapse(ranks, received, others)
 
 
 def _received(connection: sqlite3.Connection, source: int, low: int, high: int) -> list[sequence_ranges.Range]:

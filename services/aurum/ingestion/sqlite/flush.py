@@ -15,7 +15,7 @@ from aurum.storage.segment import pack
 
 _REMEMBERED = 100_000  # series
 _NEVER = 2**62
-Touched = dict[tuple[int, int], int]  # (series, day) → number of added segments
+AddedSegments = dict[tuple[int, int], int]  # (series, day) → number of added segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,23 @@ class SeriesNumbers:
     def __init__(self) -> None:
         self._known: dict[SeriesKey, int] = {}
 
-    def of(self, connection: sqlite3.Connection, key: SeriesKey) -> int:
+    def number_for(self, connection: sqlite3.Connection, key: SeriesKey) -> int:
         """Returns the number of a series, which may be new."""
         number = self._known.get(key)
         if number is None:
-            found = connection.execute("SELECT id FROM series WHERE machine_id = ? AND sensor = ?", key).fetchone()
-            if found is None:
+            row = connection.execute("SELECT id FROM series WHERE machine_id = ? AND sensor = ?", key).fetchone()
+            if row is None:
                 connection.execute("INSERT OR IGNORE INTO machines VALUES (?, '', '', ?, '')", (key[0], now_us()))
-                found = connection.execute(
+                row = connection.execute(
                     "INSERT INTO series (machine_id, sensor, first_us, last_us) VALUES (?, ?, ?, ?) RETURNING id",
                     (*key, _NEVER, -1),
                 ).fetchone()
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            number = self._known[key] = int(found[0])
+            number = self._known[key] = int(row[0])
         return number
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Clears the cache after a rollback, because new series are then not in the tables."""
         self._known.clear()
 
@@ -74,7 +74,7 @@ class SeriesNumbers:
 _Packed = tuple[PackedSeries, list[_Row]]
 
 
-def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> Touched:
+def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> AddedSegments:
     """Writes everything or nothing. Returns the added segments by series and day. Raises sqlite3.Error."""
     # Packing takes long, so it is done before the transaction.
     packed = [(series, _rows(series.rank, series.timestamps, series.values)) for series in frozen.recent.packed()]
@@ -82,7 +82,7 @@ def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers
         with transaction(connection):
             return _write(connection, frozen, packed, numbers)
     except BaseException:
-        numbers.forget()
+        numbers.clear()
         raise
 
 
@@ -91,13 +91,13 @@ def _write(
     frozen: Frozen,
     packed: list[tuple[PackedSeries, list[_Row]]],
     numbers: SeriesNumbers,
-) -> Touched:
-    touched: Touched = {}
+) -> AddedSegments:
+    touched: AddedSegments = {}
     _write_sources(connection, frozen)
     segments: list[tuple[int | bytes, ...]] = []
     states: list[tuple[int | float, ...]] = []
     for series, rows in packed:
-        number = numbers.of(connection, series.key)
+        number = numbers.number_for(connection, series.key)
         for row in rows:
             segments.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
             place = (number, row.start_us // DAY_US)
@@ -140,6 +140,7 @@ def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list
 
 
 def _write_sources(connection: sqlite3.Connection, frozen: Frozen) -> None:
+    """Replaces the rows of the sources that have changed."""
     now = now_us()
     for source_id, source in frozen.sources:
         row = (source.number, source_id, now, source.owner, source.closed)

@@ -30,12 +30,12 @@ def set_apart(connection: sqlite3.Connection, problems: Mapping[int, str]) -> No
                 (problem, id_),
             )
             connection.execute("DELETE FROM segments WHERE id = ?", (id_,))
-    report(connection)
+    report_damaged_segments(connection)
 
 
-def report(connection: sqlite3.Connection) -> None:
+def report_damaged_segments(connection: sqlite3.Connection) -> None:
     """Updates the reported damaged segments from the table."""
-    present = dict(set_apart_in(connection))
+    present = dict(damaged_segments(connection))
     for name, problem in present.items():
         damage.report("segment", name, problem, "it is set apart, and its readings are in no answer")
     for each in damage.latest():
@@ -51,32 +51,33 @@ def move_out(connection: sqlite3.Connection, folder: Path) -> int:
         sqlite3.Error: If the tables cannot be written.
     """
     count = 0
-    for name, problem, id_ in list(_set_apart(connection)):
+    for name, problem, id_ in list(_damaged_segments(connection)):
         row = connection.execute(f"SELECT {_COLUMNS} FROM damaged_segments WHERE id = ?", (id_,)).fetchone()  # noqa: S608
         folder.mkdir(parents=True, exist_ok=True)
-        said = dict(zip(_COLUMNS.split(", ")[:-1], row[:-1], strict=True)) | {"name": name, "problem": problem}
+        description = dict(zip(_COLUMNS.split(", ")[:-1], row[:-1], strict=True)) | {"name": name, "problem": problem}
         write_file(folder / f"segment-{id_}.bin", row[-1])
-        write_file(folder / f"segment-{id_}.json", (json.dumps(said) + "\n").encode())
+        write_file(folder / f"segment-{id_}.json", (json.dumps(description) + "\n").encode())
         with transaction(connection):
             connection.execute("DELETE FROM damaged_segments WHERE id = ?", (id_,))
         count += 1
     return count
 
 
-def set_apart_in(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+def damaged_segments(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     """Returns the name of each damaged segment, and what is wrong with it."""
-    return [(name, problem) for name, problem, _ in _set_apart(connection)]
+    return [(name, problem) for name, problem, _ in _damaged_segments(connection)]
 
 
-def name_of(id_: int, machine_id: str | None, sensor: str | None, start_us: int) -> str:
+def segment_name(id_: int, machine_id: str | None, sensor: str | None, start_us: int) -> str:
+    """Returns the name of a segment for reports about it."""
     return f"{id_} of machine {machine_id}, sensor {sensor}, day {start_us // DAY_US}"
 
 
-def _set_apart(connection: sqlite3.Connection) -> Iterator[tuple[str, str, int]]:
+def _damaged_segments(connection: sqlite3.Connection) -> Iterator[tuple[str, str, int]]:
     """Yields the name, problem and id of each damaged segment."""
     rows = connection.execute(
         "SELECT damaged_segments.id, machine_id, sensor, start_us, problem FROM damaged_segments "
         "LEFT JOIN series ON series.id = damaged_segments.series ORDER BY damaged_segments.id"
     )
     for id_, machine_id, sensor, start_us, problem in rows:
-        yield name_of(id_, machine_id, sensor, start_us), problem, id_
+        yield segment_name(id_, machine_id, sensor, start_us), problem, id_

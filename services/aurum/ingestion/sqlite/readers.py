@@ -37,7 +37,9 @@ class Readers:
         for reader in self._readers:
             self._free.put_nowait(reader)
 
-    async def ask(self, operation: str, query: Callable[[sqlite3.Connection], T], timeout: float | None = None) -> T:
+    async def run_query(
+        self, operation: str, query: Callable[[sqlite3.Connection], T], timeout: float | None = None
+    ) -> T:
         """Runs a query and returns its result.
 
         Args:
@@ -52,8 +54,8 @@ class Readers:
         status = "error"
         try:
             reader = await self._free.get()
-            task = asyncio.get_running_loop().run_in_executor(self._threads, reader.answer, query)
-            task.add_done_callback(functools.partial(self._take_back, reader))
+            task = asyncio.get_running_loop().run_in_executor(self._threads, reader.run, query)
+            task.add_done_callback(functools.partial(self._release, reader))
             try:
                 result = await asyncio.wait_for(asyncio.shield(task), timeout or self._timeout)
             except (TimeoutError, asyncio.CancelledError):
@@ -73,23 +75,25 @@ class Readers:
         for reader in self._readers:
             reader.close()
 
-    def _take_back(self, reader: "_Reader", task: asyncio.Future[T]) -> None:
+    def _release(self, reader: "_Reader", task: asyncio.Future[T]) -> None:
         task.exception()  # marks the exception as retrieved, in case nobody waits
         self._free.put_nowait(reader)
 
 
 class _Reader:
+    """A connection for queries, used by one query at a time."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = connect(path, read_only=True)
 
-    def answer(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Runs a query in a transaction, on one thread at a time."""
         try:
             self._connection.execute("BEGIN")
             return query(self._connection)
         finally:
-            self._end()
+            self._end_transaction()
 
     def interrupt(self) -> None:
         """Interrupts the query in progress, if any. May be called on any thread."""
@@ -99,7 +103,7 @@ class _Reader:
     def close(self) -> None:
         close(self._connection)
 
-    def _end(self) -> None:
+    def _end_transaction(self) -> None:
         """Ends the transaction.
 
         An interruption may hit the rollback too. The connection can then begin no other transaction, so it is
@@ -109,6 +113,6 @@ class _Reader:
             if self._connection.in_transaction:  # some errors end the transaction
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
-            fresh = connect(self._path, read_only=True)
-            stuck, self._connection = self._connection, fresh
+            replacement = connect(self._path, read_only=True)
+            stuck, self._connection = self._connection, replacement
             close(stuck)

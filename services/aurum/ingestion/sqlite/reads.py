@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aurum.ingestion.memtable import Part, SeriesKey
+from aurum.ingestion.memtable import SeriesKey, SeriesPart
 from aurum.ingestion.series_reader import Piece
 from aurum.ingestion.store import MOST_RANKED, Event, MachineRecord, SeriesSummary
 from aurum.runtime.time_units import DAY_US
-from aurum.storage.segment import CorruptSegmentError, Segment, ranks_of, unpack_ranked
+from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked, unpack_ranks
 
 UNKNOWN_SOURCE = 0  # source numbers begin at 1
 _NOTHING = Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
@@ -30,10 +30,11 @@ class SqliteSeries:
 
     connection: sqlite3.Connection
     key: SeriesKey
-    recent: list[Part]
+    recent: list[SeriesPart]
     damaged: dict[int, str] = field(default_factory=dict)
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
+        """Returns the segments and recent readings that overlap [start_us, end_us)."""
         # A segment never spans two days, so it is found by its start.
         rows = self.connection.execute(
             "SELECT segments.id, start_us, source, sequence, end_us, count FROM segments "
@@ -41,12 +42,13 @@ class SqliteSeries:
             "AND start_us >= ? AND start_us < ? AND end_us >= ?",
             (*self.key, start_us // DAY_US * DAY_US, end_us, start_us),
         )
-        found = [Piece((row[2], row[3]), row[1], row[4], row[5], row[0]) for row in rows]
+        pieces = [Piece((row[2], row[3]), row[1], row[4], row[5], row[0]) for row in rows]
         for part in self.recent:
-            found += [piece for piece in _by_day(part) if piece.start_us < end_us and piece.end_us >= start_us]
-        return found
+            pieces += [piece for piece in _by_day(part) if piece.start_us < end_us and piece.end_us >= start_us]
+        return pieces
 
     def newest_before(self, before_us: int) -> int | None:
+        """Returns a time before `before_us`, on the day of the newest reading before it, or None."""
         newest: int | None = self.connection.execute(
             "SELECT max(start_us) FROM segments JOIN series ON series.id = segments.series "
             "WHERE machine_id = ? AND sensor = ? AND start_us < ?",
@@ -59,10 +61,11 @@ class SqliteSeries:
         return newest
 
     def load(self, pieces: Sequence[Piece]) -> list[Segment]:
+        """Returns the readings of each piece. Damaged segments are empty and added to `damaged`."""
         return [self._load(piece.place) for piece in pieces]
 
-    def _load(self, place: int | Part) -> Segment:
-        if isinstance(place, Part):
+    def _load(self, place: int | SeriesPart) -> Segment:
+        if isinstance(place, SeriesPart):
             return Segment(place.timestamps, place.values, None)
         try:
             return unpack_ranked(
@@ -73,21 +76,24 @@ class SqliteSeries:
             return _NOTHING
 
 
-def _by_day(part: Part) -> list[Piece]:
+def _by_day(part: SeriesPart) -> list[Piece]:
     """Splits a part into pieces that lie within one day each, as segments do."""
     days = part.timestamps // DAY_US
     if int(days.min()) == int(days.max()):
         return [_piece(part)]
     order = np.argsort(days, kind="stable")
     cuts = np.flatnonzero(np.diff(days[order])) + 1
-    return [_piece(Part(part.rank, part.timestamps[places], part.values[places])) for places in np.split(order, cuts)]
+    return [
+        _piece(SeriesPart(part.rank, part.timestamps[places], part.values[places])) for places in np.split(order, cuts)
+    ]
 
 
-def _piece(part: Part) -> Piece:
+def _piece(part: SeriesPart) -> Piece:
     return Piece(part.rank, int(part.timestamps.min()), int(part.timestamps.max()), len(part.values), part)
 
 
 def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:
+    """Returns all machines in the tables, ordered by id."""
     return [MachineRecord(*row) for row in connection.execute("SELECT * FROM machines ORDER BY machine_id")]
 
 
@@ -103,7 +109,7 @@ def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[
         "UNION SELECT source FROM damaged_segments WHERE series IN (SELECT id FROM of_machine)",
         (machine_id,),
     )
-    found = {row[0] for row in rows}
+    numbers = {row[0] for row in rows}
     ranked = connection.execute(
         "WITH of_machine AS (SELECT id FROM series WHERE machine_id = ?1) "
         "SELECT data FROM segments WHERE series IN (SELECT id FROM of_machine) AND substr(data, 4, 1) != x'00' "
@@ -112,14 +118,15 @@ def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[
     )
     for number, (data,) in enumerate(ranked):
         try:
-            ranks = ranks_of(data) if data is not None and number < MOST_RANKED else None
+            ranks = unpack_ranks(data) if data is not None and number < MOST_RANKED else None
         except CorruptSegmentError:
             ranks = None
-        found |= {source for (source,) in ranks.sources} if ranks is not None else {UNKNOWN_SOURCE}
-    return found
+        numbers |= {source for (source,) in ranks.sources} if ranks is not None else {UNKNOWN_SOURCE}
+    return numbers
 
 
 def read_summaries(connection: sqlite3.Connection) -> list[SeriesSummary]:
+    """Returns the summary of each series in the tables."""
     rows = connection.execute(
         "SELECT machine_id, sensor, first_us, last_us, last_value, last_source, last_sequence FROM series"
     )

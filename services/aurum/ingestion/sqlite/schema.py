@@ -53,16 +53,16 @@ def _from_1(connection: sqlite3.Connection) -> None:
         "SELECT series, start_us, source, sequence, end_us, count, data FROM old_segments ORDER BY series, start_us"
     )
     for series, machine_id, sensor in connection.execute("SELECT id, machine_id, sensor FROM old_series").fetchall():
-        found = connection.execute(
+        last_segment = connection.execute(
             "SELECT start_us, data FROM segments WHERE series = ? ORDER BY end_us DESC, source DESC, sequence DESC",
             (series,),
         ).fetchone()
         first = connection.execute("SELECT min(start_us) FROM segments WHERE series = ?", (series,)).fetchone()[0]
-        if found is not None:
+        if last_segment is not None:
             try:
-                timestamps, values = unpack(found[1])
+                timestamps, values = unpack(last_segment[1])
             except CorruptSegmentError:  # set apart when it is read
-                timestamps, values = np.array([found[0]]), np.array([np.nan])
+                timestamps, values = np.array([last_segment[0]]), np.array([np.nan])
             connection.execute(
                 "INSERT INTO series (id, machine_id, sensor, first_us, last_us, last_value) VALUES (?, ?, ?, ?, ?, ?)",
                 (series, machine_id, sensor, first, int(timestamps[-1]), float(values[-1])),

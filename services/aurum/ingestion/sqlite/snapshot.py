@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aurum.ingestion.downsample import merge
+from aurum.ingestion.downsample import merge_parts
 from aurum.ingestion.memtable import Memtable, SeriesKey
-from aurum.ingestion.series_reader import merged
+from aurum.ingestion.series_reader import read_merged
 from aurum.ingestion.sqlite import reads, schema
-from aurum.ingestion.sqlite.quarantine import move_out, name_of, set_apart, set_apart_in
+from aurum.ingestion.sqlite.quarantine import damaged_segments, move_out, segment_name, set_apart
 from aurum.ingestion.sqlite.schema import log_folder
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import Event, MachineRecord
 from aurum.readings.batch import Timestamps, Values, decode
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import segment_log
-from aurum.storage.database import NewerDatabaseError, close, connect, found_version
+from aurum.storage.database import NewerDatabaseError, close, connect, read_version
 from aurum.storage.segment import CorruptSegmentError, unpack
 
 logger = logging.getLogger(__name__)
@@ -44,13 +44,15 @@ class Snapshot:
     recent: Memtable
     damaged: dict[int, str] = field(default_factory=dict)
 
-    def machines(self) -> list[MachineRecord]:
-        known = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
+    def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines, ordered by id, including those that only the log has."""
+        machines = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
         for machine_id, _ in self.recent.series_keys():
-            known.setdefault(machine_id, MachineRecord(machine_id, "", "", 0, ""))
-        return [known[machine_id] for machine_id in sorted(known)]
+            machines.setdefault(machine_id, MachineRecord(machine_id, "", "", 0, ""))
+        return [machines[machine_id] for machine_id in sorted(machines)]
 
     def sensors(self, machine_id: str) -> list[str]:
+        """Returns the sensors of a machine, sorted."""
         rows = self.connection.execute("SELECT sensor FROM series WHERE machine_id = ?", (machine_id,))
         recent = (sensor for machine, sensor in self.recent.series_keys() if machine == machine_id)
         return sorted({*(row[0] for row in rows), *recent})
@@ -62,20 +64,20 @@ class Snapshot:
             "WHERE machine_id = ? AND sensor = ?",
             key,
         )
-        found = {row[0] for row in rows}
+        days = {row[0] for row in rows}
         for part in self.recent.parts(key):
-            found.update((part.timestamps // DAY_US).tolist())
-        return sorted(found)
+            days.update((part.timestamps // DAY_US).tolist())
+        return sorted(days)
 
     def day(self, key: SeriesKey, day: int) -> tuple[Timestamps, Values]:
         """Returns the readings of a series on one day."""
         series = reads.SqliteSeries(self.connection, key, self.recent.parts(key), self.damaged)
         start, end = day * DAY_US, (day + 1) * DAY_US
-        return merged(series, series.pieces(start, end), start, end)
+        return read_merged(series, series.pieces(start, end), start, end)
 
     def series(self, key: SeriesKey) -> tuple[Timestamps, Values]:
         """Returns all readings of a series."""
-        return merge([self.day(key, day) for day in self.days(key)])
+        return merge_parts([self.day(key, day) for day in self.days(key)])
 
     def events(self) -> Iterator[Event]:
         """Yields all events. Those of the plant as a whole come last, in the order of their numbers."""
@@ -96,21 +98,21 @@ def open_snapshot(path: Path) -> Iterator[Snapshot]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a store, such as .aurum/store.db")
-    version = found_version(path, schema.APPLICATION)
+    version = read_version(path, schema.APPLICATION)
     if version != schema.VERSION:
         raise NewerDatabaseError(
-            f"{path} has format {version}, and this version reads {schema.VERSION}; "
+            f"{path} has format {version}, but this version reads format {schema.VERSION}; "
             + ("start ingestion once, which converts it" if version < schema.VERSION else "use a newer version")
         )
     connection = connect(path, read_only=True)
     try:
-        recent = _begin(connection, path)
+        recent = _read_recent(connection, path)
         yield Snapshot(connection, recent)
     finally:
         close(connection)
 
 
-def _begin(connection: sqlite3.Connection, path: Path) -> Memtable:
+def _read_recent(connection: sqlite3.Connection, path: Path) -> Memtable:
     """Begins reading one state of the tables. Returns the readings of the log that they lack."""
     for attempt in range(_ATTEMPTS):
         connection.execute("BEGIN")
@@ -120,7 +122,7 @@ def _begin(connection: sqlite3.Connection, path: Path) -> Memtable:
         try:
             for record in segment_log.scan(log_folder(path), position):
                 batch = decode(record.payload, now=2**62)
-                recent.add(batch, sources.record(batch))
+                recent.add_batch(batch, sources.record_batch(batch))
             return recent
         except FileNotFoundError:  # flushed and trimmed at this moment, so the tables must be read again
             connection.execute("ROLLBACK")
@@ -132,7 +134,7 @@ def _begin(connection: sqlite3.Connection, path: Path) -> Memtable:
 def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[Timestamps, Values]]]]:
     """Yields every machine of a store with all its readings, for training. Raises as open_snapshot does."""
     with open_snapshot(path) as snapshot:
-        for machine in snapshot.machines():
+        for machine in snapshot.list_machines():
             columns = {
                 sensor: snapshot.series((machine.machine_id, sensor)) for sensor in snapshot.sensors(machine.machine_id)
             }
@@ -144,7 +146,7 @@ def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """The result of a check. `problems` has a sentence for each damage."""
 
     segments: int
@@ -153,7 +155,7 @@ class Checked:
     problems: list[str]
 
 
-def check(path: Path) -> Checked:
+def check(path: Path) -> CheckResult:
     """Verifies the tables' pages, every segment's checksum and content, and every record of the log."""
     problems: list[str] = []
     segments = readings = 0
@@ -170,16 +172,18 @@ def check(path: Path) -> Checked:
             try:
                 timestamps, _ = unpack(data)
                 if (int(timestamps[0]), int(timestamps[-1]), len(timestamps)) != (start, end, count):
-                    raise CorruptSegmentError("its content is not what the tables say")
+                    raise CorruptSegmentError("its content differs from its row in the tables")
                 readings += count
             except CorruptSegmentError as error:
-                problems.append(f"segment {name_of(id_, machine_id, sensor, start)}: {error}")
-        problems += [f"segment {name}: {problem} (set apart)" for name, problem in set_apart_in(snapshot.connection)]
-    log_records, damage = segment_log.check(log_folder(path))
+                problems.append(f"segment {segment_name(id_, machine_id, sensor, start)}: {error}")
+        problems += [
+            f"segment {name}: {problem} (set apart)" for name, problem in damaged_segments(snapshot.connection)
+        ]
+    log_records, damage = segment_log.find_damage(log_folder(path))
     for each in damage:
-        kind = "of an unfinished write, never acknowledged, which the next start cuts off" if each.at_end else "damaged"
+        kind = "an unfinished, unacknowledged write, which the next start removes" if each.at_end else "damaged"
         problems.append(f"{each.path}: {each.bytes} bytes at {each.offset} are {kind}")
-    return Checked(segments, readings, log_records, problems)
+    return CheckResult(segments, readings, log_records, problems)
 
 
 def repair(path: Path) -> int:
@@ -217,7 +221,7 @@ def backup(path: Path, target: Path) -> int:
         FileNotFoundError, NewerDatabaseError, sqlite3.DatabaseError: As open_snapshot.
     """
     if target.exists() or log_folder(target).exists():
-        raise FileExistsError(f"{target} exists already; give a path where nothing is")
+        raise FileExistsError(f"{target} exists already; give a path that does not exist")
     with open_snapshot(path):
         pass  # checks that it is a store
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from aurum.ingestion import metrics
-from aurum.readings.batch import ONE_BATCH, SEQUENCE_CLOSED, Batch
+from aurum.readings.batch import SEQUENCE_CLOSED, SINGLE_BATCH_PREFIX, Batch
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.storage import sequence_ranges
 
@@ -55,12 +55,12 @@ class Sources:
     def get(self, source_id: str) -> Source:
         """Returns a source, which may be new. Raises sqlite3.Error."""
         with self._lock:
-            known = self._known.get(source_id)
-            if known is not None:
+            source = self._known.get(source_id)
+            if source is not None:
                 self._known.move_to_end(source_id)
-                return known
+                return source
             source = self._known[source_id] = self._read(source_id)
-            self._forget_some()
+            self._evict()
         return source
 
     def _read(self, source_id: str) -> Source:
@@ -72,44 +72,44 @@ class Sources:
         received = "SELECT first, last FROM received WHERE source = ? ORDER BY first"
         return Source(number, owner, self._connection.execute(received, (number,)).fetchall(), closed)
 
-    def owners(self, numbers: Iterable[int]) -> set[str]:
+    def owners_of(self, numbers: Iterable[int]) -> set[str]:
         """Returns the owners of sources, given by number. An empty name stands for an unknown owner.
 
         Raises:
             sqlite3.Error: If the tables cannot be read.
         """
         with self._lock:
-            known = {source.number: source.owner for source in self._known.values()}
-        found: set[str] = set()
+            owner_by_number = {source.number: source.owner for source in self._known.values()}
+        owners: set[str] = set()
         for number in numbers:
-            owner = known.get(number)
+            owner = owner_by_number.get(number)
             if owner is None:
                 row = self._connection.execute("SELECT owner FROM sources WHERE id = ?", (number,)).fetchone()
                 owner = row[0] if row else ""
-            found.add(owner)
-        return found
+            owners.add(owner)
+        return owners
 
-    def check(self, batch: Batch) -> None:
+    def require_open_sequence(self, batch: Batch) -> None:
         """Raises InvalidArgumentError for a sequence in a closed gap, of which it is unknown whether it was stored."""
         closed = self.get(batch.source_id).closed
         if batch.sequence <= closed:
             error = InvalidArgumentError.of(
                 "batch.sequence",
                 f"is {batch.sequence}, and source {batch.source_id} has left so many gaps that its sequences up to "
-                f"{closed} are closed: whether this one was stored is not known any more; send on with higher ones",
+                f"{closed} are closed: it is unknown whether this one was stored; continue with higher sequences",
                 source_id=batch.source_id,
                 sequence=str(batch.sequence),
             )
             error.reason = SEQUENCE_CLOSED
             raise error
 
-    def record(self, batch: Batch) -> tuple[int, int]:
+    def record_batch(self, batch: Batch) -> tuple[int, int]:
         """Records a durable batch, the next one of the log, and returns its rank. Raises sqlite3.Error."""
         source = self.get(batch.source_id)
         with self._lock:
             source.owner = batch.owner
             rank = self._record(batch.source_id, source, batch.sequence)
-        if not batch.source_id.startswith(ONE_BATCH):
+        if not batch.source_id.startswith(SINGLE_BATCH_PREFIX):
             return rank
         # All these batches count as sent by one source in the order of arrival, so that merging gives them one rank
         common = self.get(_COMMON)
@@ -128,7 +128,7 @@ class Sources:
             sequence_ranges.record(source.ranges, 0, source.closed)
             metrics.ingestion_sequence_gaps_closed_total.inc(closing)
             logger.warning(
-                "source %s left more than %d gaps in its sequences; up to %d they are refused from now on",
+                "source %s left more than %d gaps in its sequences; sequences up to %d are refused from now on",
                 source_id,
                 _MAX_RANGES,
                 source.closed,
@@ -147,7 +147,7 @@ class Sources:
             copies = [(name, replace(source, ranges=list(source.ranges))) for name, source in sources]
             return copies, self._last_number
 
-    def flushed(self) -> None:
+    def mark_flushed(self) -> None:
         """Records that the frozen sources are in the tables."""
         with self._lock:
             self._flushing.clear()
@@ -174,7 +174,7 @@ class Sources:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
-    def _forget_some(self) -> None:
+    def _evict(self) -> None:
         """Removes the least recently used sources from memory if there are too many, unless the tables lack them."""
         surplus = len(self._known) - _REMEMBERED
         if surplus <= 0:

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from aurum.ingestion import metrics, series_reader
-from aurum.ingestion.downsample import merge
-from aurum.ingestion.memtable import Memtable, Part, SeriesKey
+from aurum.ingestion.downsample import merge_parts
+from aurum.ingestion.memtable import Memtable, SeriesKey, SeriesPart
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
-from aurum.ingestion.sqlite.quarantine import report, set_apart
+from aurum.ingestion.sqlite.quarantine import report_damaged_segments, set_apart
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import (
@@ -38,11 +38,11 @@ from aurum.ingestion.store import (
     Change,
     Event,
     MachineRecord,
+    OnRegistered,
     Points,
-    Registered,
     SeriesSummary,
-    require_repeated,
-    to_its_end,
+    complete_registration,
+    require_same_registration,
 )
 from aurum.readings.batch import Batch, decode, now_us
 from aurum.readings.source_owner import owner_after
@@ -62,7 +62,7 @@ from aurum.storage.group_commit import GroupCommit
 from aurum.storage.metrics import track_db_query
 from aurum.storage.segment_log import READ_BYTES, Record
 from aurum.storage.sequence_ranges import contains
-from aurum.storage.wal import WriteAheadLog, refusal
+from aurum.storage.wal import WriteAheadLog, write_error
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ _LOG_FILE_BYTES = 32_000_000
 _MIN_FREE = "AURUM_INGESTION_MIN_FREE_BYTES"
 _TABLE_WORK = 10_000  # pieces of work that may wait for the tables
 _SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for this long is forgotten and must not resend; its readings stay
-_LOOK_THROUGH_EVERY = 3600.0  # seconds
+_FIND_DUE_EVERY = 3600.0  # seconds
 _COUNT_EVERY = 30.0  # seconds
 _UNARY_WAIT = 2.0  # seconds that a unary batch waits for room before it is refused; its sender cannot be held back
 
@@ -141,18 +141,20 @@ class SqliteStore:
         self._wake = asyncio.Event()  # wakes the housekeeping: there is something to flush
         self._room = asyncio.Event()  # set when there is room in memory for more readings
         self._flushed_at = time.monotonic()
-        self._looked_at = -_LOOK_THROUGH_EVERY
+        self._looked_at = -_FIND_DUE_EVERY
         self._counted_at = -_COUNT_EVERY
         self._tables_problem: str | None = None
         self._failing: set[str] = set()  # names of the maintenance work that failed the last time
 
     async def start(self) -> None:
+        """Starts the threads of the log and of the tables, and the housekeeping."""
         self._appends = GroupCommit("store-log", self._append, self._options.queue_bytes)
-        self._tables = GroupCommit("store-tables", self._on(self._tables_connection), _TABLE_WORK)
-        self._upkeep = GroupCommit("store-upkeep", self._on(self._upkeep_connection), _TABLE_WORK)
-        self._keeper = asyncio.create_task(self._keep_house(), name="store-housekeeping")
+        self._tables = GroupCommit("store-tables", self._worker_on(self._tables_connection), _TABLE_WORK)
+        self._upkeep = GroupCommit("store-upkeep", self._worker_on(self._upkeep_connection), _TABLE_WORK)
+        self._keeper = asyncio.create_task(self._run_housekeeping(), name="store-housekeeping")
 
     async def close(self) -> None:
+        """Writes what is queued, flushes the recent readings, and closes the files."""
         if self._keeper and self._appends and self._tables and self._upkeep:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -171,18 +173,23 @@ class SqliteStore:
         self._owned.close()
 
     def problem(self) -> str | None:
+        """Returns why batches or tables cannot be written at the moment, or None."""
         if self._appends is None:
             return "is not started"
         return self._log.problem or self._tables_problem
 
     @property
     def waiting_bytes(self) -> int:
+        """The bytes of batches that wait for the log."""
         return self._appends.waiting_bytes if self._appends else 0
 
-    async def append(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+    async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
+        """Queues a batch for the log; see Store.append_batch."""
         while self._recent_bytes > 2 * self._options.recent_bytes:
             if self._tables_problem:
-                raise ResourceExhaustedError(f"the store takes nothing more: {self._tables_problem}", retry_after=1.0)
+                raise ResourceExhaustedError(
+                    f"the store accepts no more batches: {self._tables_problem}", retry_after=1.0
+                )
             self._room.clear()
             self._wake.set()
             try:
@@ -190,47 +197,56 @@ class SqliteStore:
                     await self._room.wait()
             except TimeoutError:
                 raise ResourceExhaustedError("the store's tables do not keep up", retry_after=1.0) from None
-        return await self._started(self._appends).submit(batch, batch.nbytes, wait=wait)
+        return await self._require_started(self._appends).submit(batch, batch.nbytes, wait=wait)
 
-    async def machines(self) -> list[MachineRecord]:
-        known = await self._readers.ask("machines", reads.read_machines)
-        there = {machine.machine_id for machine in known}
+    async def list_machines(self) -> list[MachineRecord]:
+        """Returns all machines, including those that are only in the recent readings."""
+        machines = await self._readers.run_query("machines", reads.read_machines)
+        present = {machine.machine_id for machine in machines}
         for key in self._recent_keys():
-            if key[0] not in there:
-                there.add(key[0])
-                known.append(MachineRecord(key[0], "", "", now_us(), ""))
-        return known
+            if key[0] not in present:
+                present.add(key[0])
+                machines.append(MachineRecord(key[0], "", "", now_us(), ""))
+        return machines
 
     async def summaries(self) -> list[SeriesSummary]:
-        recent = {key: self._parts(key, Memtable.parts) for key in self._recent_keys()}
-        found = {
+        """Returns the summary of each series, including its recent readings."""
+        recent = {key: self._parts_of(key, Memtable.parts) for key in self._recent_keys()}
+        by_series = {
             (each.machine_id, each.sensor): each
-            for each in await self._readers.ask("summaries", reads.read_summaries, timeout=600.0)
+            for each in await self._readers.run_query("summaries", reads.read_summaries, timeout=600.0)
         }
         for key, parts in recent.items():
-            timestamps, values = merge([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
+            timestamps, values = merge_parts([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
             first, last = int(timestamps[0]), int(timestamps[-1])
             rank = max(part.rank for part in parts if int(part.timestamps.max()) == last)
             newest = SeriesSummary(*key, first, last, float(values[-1]), rank)
-            if known := found.get(key):
-                newest = max(known, newest, key=lambda each: (each.last_us, each.rank))
-                newest = replace(newest, first_us=min(first, known.first_us))
-            found[key] = newest
-        return list(found.values())
+            if stored := by_series.get(key):
+                newest = max(stored, newest, key=lambda each: (each.last_us, each.rank))
+                newest = replace(newest, first_us=min(first, stored.first_us))
+            by_series[key] = newest
+        return list(by_series.values())
 
-    async def register(self, machine: MachineRecord, registered: Registered | None = None) -> MachineRecord:
-        return await to_its_end(self._on_tables(lambda connection: _register(connection, machine)), registered)
+    async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
+        """Registers a machine; see Store.register."""
+        return await complete_registration(
+            self._on_tables(lambda connection: _register(connection, machine)), registered
+        )
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
-        return await self._started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
+        """Whether one owner owns all sources of a machine; see Store.sent_only_by."""
+        return await self._require_started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
 
     async def changes(self) -> list[Change]:
+        """Returns an empty list, since no other process writes to this store."""
         return []
 
-    async def find(self, machine_id: str) -> Change | None:
+    async def find_machine(self, machine_id: str) -> Change | None:
+        """Returns None, since no other process writes to this store."""
         return None
 
-    async def record(self, events: Sequence[Event]) -> None:
+    async def record_events(self, events: Sequence[Event]) -> None:
+        """Stores events, and numbers those that are new."""
         rows = [(event.kind, event.machine_id, event.at_us, event.id, event.data) for event in events]
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -246,14 +262,16 @@ class SqliteStore:
         await self._on_tables(insert)
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
-        return await self._readers.ask(
+        """Returns events of the plant as a whole; see Store.journal."""
+        return await self._readers.run_query(
             "events", lambda connection: reads.read_journal(connection, kind, after, before, limit)
         )
 
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:
-        return await self._readers.ask(
+        """Returns the newest events of a machine; see Store.events."""
+        return await self._readers.run_query(
             "events",
             lambda connection: reads.read_events(connection, kind, machine_id, start_us, end_us, limit, before),
         )
@@ -261,9 +279,10 @@ class SqliteStore:
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
+        """Returns readings of a series; see Store.read. Damaged segments are set apart."""
         # Memory first: readings that are flushed in between are then found twice, which is harmless.
         key = (machine_id, sensor)
-        recent = self._parts(key, Memtable.joined)
+        recent = self._parts_of(key, Memtable.joined_parts)
 
         damaged: dict[int, str] = {}
 
@@ -272,7 +291,7 @@ class SqliteStore:
             return series_reader.read(series, start_us, end_us, points=points, last=last)
 
         try:
-            found = await self._readers.ask("read", query)
+            answer = await self._readers.run_query("read", query)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -280,21 +299,23 @@ class SqliteStore:
             damage.report("series", name, str(error), "its stored readings are in no answer; restore a backup")
             return Points(np.empty(0, np.int64), np.empty(0, np.float64))
         if damaged:
-            await self._started(self._tables).run(lambda connection: set_apart(connection, damaged), 1)
-        return found
+            await self._require_started(self._tables).run(lambda connection: set_apart(connection, damaged), 1)
+        return answer
 
     @staticmethod
-    def _started(part: GroupCommit[Any, Any] | None) -> GroupCommit[Any, Any]:
+    def _require_started(part: GroupCommit[Any, Any] | None) -> GroupCommit[Any, Any]:
         if part is None:
             raise UnavailableError("the store is not started")
         return part
 
     async def _on_tables(self, work: Work) -> Any:
+        """Runs a piece of work on the tables in a transaction, on their thread."""
+
         def in_transaction(connection: sqlite3.Connection) -> Any:
             with transaction(connection):
                 return work(connection)
 
-        return await self._started(self._tables).run(in_transaction, 1)
+        return await self._require_started(self._tables).run(in_transaction, 1)
 
     # Recent readings
 
@@ -302,10 +323,10 @@ class SqliteStore:
     def _recent_bytes(self) -> int:
         return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
 
-    def _parts(self, key: SeriesKey, of: Callable[[Memtable, SeriesKey], list[Part]]) -> list[Part]:
-        # Frozen readings first, then the growing ones: in the reverse order, a freeze in between would hide readings.
+    def _parts_of(self, key: SeriesKey, select: Callable[[Memtable, SeriesKey], list[SeriesPart]]) -> list[SeriesPart]:
+        # Frozen readings first: in the reverse order, a freeze in between would hide readings
         recent, frozen = self._recent, self._frozen
-        return (of(frozen.recent, key) if frozen else []) + of(recent, key)
+        return (select(frozen.recent, key) if frozen else []) + select(recent, key)
 
     def _recent_keys(self) -> list[SeriesKey]:
         recent, frozen = self._recent, self._frozen
@@ -324,10 +345,11 @@ class SqliteStore:
                 except AurumError as error:
                     self._set_record_apart(record, error)
                     continue
-                self._recent.add(batch, self._sources.record(batch))
+                self._recent.add_batch(batch, self._sources.record_batch(batch))
             position = records[-1].id
         if self._recent.readings:
-            logger.info("%d readings of the log in %.2f s", self._recent.readings, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            logger.info("%d readings replayed from the log in %.2f s", self._recent.readings, seconds)
 
     def _set_record_apart(self, record: Record, error: AurumError) -> None:
         """Sets apart a valid record that this version cannot decode, so that the store can start without it."""
@@ -340,6 +362,7 @@ class SqliteStore:
     # On the log thread
 
     def _append(self, batches: list[Batch]) -> list[Written | AurumError]:
+        """Appends batches to the log and measures the time."""
         started = time.perf_counter()
         status = "error"
         try:
@@ -350,7 +373,8 @@ class SqliteStore:
         return outcomes
 
     def _append_batches(self, batches: list[Batch]) -> list[Written | AurumError]:
-        fresh: dict[tuple[str, int], Batch] = {}
+        """Appends the batches that are new. Returns for each what became of it, or the error that refuses it."""
+        new_batches: dict[tuple[str, int], Batch] = {}
         places: dict[tuple[str, int], int] = {}  # index of each fresh batch in `outcomes`
         owners: dict[str, str] = {}  # owners of the sources of these batches
         outcomes: list[Written | AurumError] = []
@@ -359,33 +383,33 @@ class SqliteStore:
             try:
                 owner = owners.get(batch.source_id, self._sources.get(batch.source_id).owner)
                 owners[batch.source_id] = owner_after(owner, batch.owner, batch.source_id)
-                if key not in fresh:
-                    self._sources.check(batch)
-                if key in fresh or contains(self._sources.get(batch.source_id).ranges, batch.sequence):
+                if key not in new_batches:
+                    self._sources.require_open_sequence(batch)
+                if key in new_batches or contains(self._sources.get(batch.source_id).ranges, batch.sequence):
                     outcomes.append(Written(0, batch.readings))
                     continue
             except AurumError as error:
                 outcomes.append(error)
                 continue
-            fresh[key] = batch
+            new_batches[key] = batch
             places[key] = len(outcomes)
             outcomes.append(Written(batch.readings, 0))
-        if fresh:
-            self._log.write([batch.data for batch in fresh.values()])
-            for place, batch in fresh.items():
-                rank = self._sources.record(batch)
-                self._recent.add(batch, rank)
+        if new_batches:
+            self._log.write([batch.data for batch in new_batches.values()])
+            for place, batch in new_batches.items():
+                rank = self._sources.record_batch(batch)
+                self._recent.add_batch(batch, rank)
                 outcomes[places[place]] = Written(batch.readings, 0, rank)
             if self._recent.nbytes >= self._options.recent_bytes:
-                self._loop_wake()
+                self._wake_housekeeping()
         return outcomes
 
     def _sent_only_by(self, machine_id: str, owner: str) -> bool:
         # Memory first: readings that are flushed in between are then found twice
         keys = [key for key in self._recent_keys() if key[0] == machine_id]
-        numbers = {part.rank[0] for key in keys for part in self._parts(key, Memtable.parts)}
+        numbers = {part.rank[0] for key in keys for part in self._parts_of(key, Memtable.parts)}
         numbers |= reads.read_source_numbers(self._log_connection, machine_id)
-        return bool(numbers) and self._sources.owners(numbers) == {owner}
+        return bool(numbers) and self._sources.owners_of(numbers) == {owner}
 
     def _freeze(self) -> Frozen | None:
         """Freezes the recent readings unless an earlier freeze is not flushed yet.
@@ -397,12 +421,14 @@ class SqliteStore:
             self._frozen, self._recent = frozen, Memtable()
         return self._frozen
 
-    def _loop_wake(self) -> None:
+    def _wake_housekeeping(self) -> None:
+        """Wakes the housekeeping. May be called on any thread."""
         if self._appends:
             self._appends.loop.call_soon_threadsafe(self._wake.set)
 
-    def _on(self, connection: sqlite3.Connection) -> Callable[[list[Work]], list[Any]]:
-        return lambda items: [_run(work, connection) for work in items]
+    def _worker_on(self, connection: sqlite3.Connection) -> Callable[[list[Work]], list[Any]]:
+        """Returns a function that runs pieces of work on a connection."""
+        return lambda items: [_run_work(work, connection) for work in items]
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Forgets sources that were not seen for 30 days, and deletes old events."""
@@ -417,7 +443,7 @@ class SqliteStore:
                 (before, before, json.dumps(sorted(KEPT_KINDS))),
             )
 
-    async def _keep_house(self) -> None:
+    async def _run_housekeeping(self) -> None:
         """Flushes, merges and deletes, for as long as the store runs."""
         backoff = HOUSEKEEPING
         while True:
@@ -426,7 +452,7 @@ class SqliteStore:
                     await self._wake.wait()
             self._wake.clear()
             try:
-                await self._look_at_disk()
+                await self._update_disk_gauges()
                 grown = self._recent.nbytes >= self._options.recent_bytes
                 if grown or self._frozen or time.monotonic() - self._flushed_at >= self._options.flush_seconds:
                     await self._flush()
@@ -434,11 +460,11 @@ class SqliteStore:
                 self._tables_problem = None
             except AurumError as error:
                 if self._tables_problem is None:
-                    logger.error("the tables of the store cannot be written: %s", error.message)
+                    logger.error("the tables of the store cannot be written, which is retried: %s", error.message)
                 self._tables_problem = error.message
                 backoff = min(30.0, backoff * 2)
             except Exception:  # without housekeeping the store would soon refuse everything
-                logger.exception("the store's housekeeping failed, and is tried again")
+                logger.exception("the store's housekeeping failed and is retried")
                 self._tables_problem = "its housekeeping failed; the log says more"
                 backoff = min(30.0, backoff * 2)
             self._room.set()
@@ -455,19 +481,21 @@ class SqliteStore:
         await asyncio.shield(self._flushing)
 
     async def _flush_once(self) -> None:
-        frozen = await self._started(self._appends).call(self._freeze)
+        frozen = await self._require_started(self._appends).call(self._freeze)
         if frozen is None:
             self._flushed_at = time.monotonic()
             return
         started = time.perf_counter()
-        touched = await self._started(self._tables).run(lambda connection: flush(connection, frozen, self._numbers), 1)
+        touched = await self._require_started(self._tables).run(
+            lambda connection: flush(connection, frozen, self._numbers), 1
+        )
         track_db_query("flush", time.perf_counter() - started)
-        self._sources.flushed()
+        self._sources.mark_flushed()
         self._frozen = None
         self._flushed_at = time.monotonic()
         self._room.set()
-        await self._started(self._upkeep).call(lambda: self._compactor.note(touched))
-        await self._started(self._appends).call(lambda: self._log.trim(frozen.position))
+        await self._require_started(self._upkeep).call(lambda: self._compactor.record_segments(touched))
+        await self._require_started(self._appends).call(lambda: self._log.trim(frozen.position))
 
     async def _maintain(self) -> None:
         """Runs the maintenance that is due. Returns early when readings wait to be flushed.
@@ -475,80 +503,90 @@ class SqliteStore:
         Failures are logged and retried later. The store accepts and answers meanwhile.
         """
         now = time.monotonic()
-        if now - self._looked_at >= _LOOK_THROUGH_EVERY:
+        if now - self._looked_at >= _FIND_DUE_EVERY:
             self._looked_at = now
-            await self._tend("looking for what to merge", lambda tables: self._compactor.look_through(tables, now_us()))
-            await self._tend("forgetting what is old", self._prune)
+            await self._run_maintenance(
+                "finding segments to merge", lambda tables: self._compactor.find_due(tables, now_us())
+            )
+            await self._run_maintenance("pruning sources and events", self._prune)
         if now - self._counted_at >= _COUNT_EVERY:
             self._counted_at = now
-            metrics.ingestion_segments.set(await self._tend("counting segments", _segments) or 0)
-            await self._tend("looking at damaged segments", report)
+            metrics.ingestion_segments.set(await self._run_maintenance("counting segments", _count_segments) or 0)
+            await self._run_maintenance("reporting damaged segments", report_damaged_segments)
         if self._options.retention:
             before = now_us() - int(self._options.retention * DAY_US)
-            while expired := await self._tend("removing what is old", lambda tables: expire(tables, before)):
+            while expired := await self._run_maintenance(
+                "removing expired readings", lambda tables: expire(tables, before)
+            ):
                 metrics.ingestion_readings_expired_total.inc(expired)
         while self._compactor.due and not self._wake.is_set():
             merged = self._compactor.merged_segments
-            await self._tend("merging segments", lambda tables: self._compactor.step(tables, now_us()))
+            await self._run_maintenance("merging segments", lambda tables: self._compactor.merge_next(tables, now_us()))
             metrics.ingestion_segments_merged_total.inc(self._compactor.merged_segments - merged)
             if "merging segments" in self._failing:
                 break
 
-    async def _tend(self, what: str, work: Work) -> Any:
-        """Runs a piece of maintenance, and returns its result, or None if it failed."""
+    async def _run_maintenance(self, what: str, work: Work) -> Any:
+        """Runs a maintenance task on the tables. Returns its result, or None if it failed.
+
+        Args:
+            what: The task, for the log.
+            work: The work on the tables.
+        """
         try:
-            done = await self._started(self._upkeep).run(work, 1)
+            done = await self._require_started(self._upkeep).run(work, 1)
         except AurumError as error:
             if what not in self._failing:
-                logger.error("%s fails and is tried again later: %s", what, error.message)
+                logger.error("%s failed and is retried: %s", what, error.message)
             self._failing.add(what)
             metrics.ingestion_maintenance_failures_total.inc()
             return None
         self._failing.discard(what)
         return done
 
-    async def _look_at_disk(self) -> None:
+    async def _update_disk_gauges(self) -> None:
         """Updates the gauges, and clears the problem of a full disk when there is room again."""
-        metrics.ingestion_disk_free_bytes.set(await asyncio.to_thread(self._log.look))
+        metrics.ingestion_disk_free_bytes.set(await asyncio.to_thread(self._log.check_space))
         metrics.ingestion_store_bytes.labels("log").set(self._log.bytes_on_disk)
-        metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_size, self._options.path))
+        metrics.ingestion_store_bytes.labels("tables").set(await asyncio.to_thread(_database_bytes, self._options.path))
         metrics.ingestion_recent_bytes.set(self._recent_bytes)
 
 
-def _run(work: Work, connection: sqlite3.Connection) -> Any:
+def _run_work(work: Work, connection: sqlite3.Connection) -> Any:
     """Returns the result of a piece of work, or an AurumError."""
     try:
         return work(connection)
     except AurumError as error:
         return error
     except sqlite3.Error as error:
-        return refusal(error, "the store", f"cannot be written: {error}")
+        return write_error(error, "the store", f"cannot be written: {error}")
     except Exception:
         logger.exception("work on the tables failed")
         return InternalError("the store failed; its log says more")
 
 
-def _segments(connection: sqlite3.Connection) -> int:
+def _count_segments(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM segments").fetchone()[0])
 
 
-def _by_rank(part: Part) -> tuple[int, int]:
+def _by_rank(part: SeriesPart) -> tuple[int, int]:
     return part.rank
 
 
-def _size(path: Path) -> int:
+def _database_bytes(path: Path) -> int:
     """Returns the bytes of a database and its write-ahead log."""
     wal = path.with_name(path.name + "-wal")
     return path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
 
 
 def _register(connection: sqlite3.Connection, machine: MachineRecord) -> MachineRecord:
+    """Registers a machine in the tables, unless the same request has registered it already."""
     row = connection.execute("SELECT * FROM machines WHERE machine_id = ?", (machine.machine_id,)).fetchone()
     if row is not None:
-        found = MachineRecord(*row)
-        if found.machine_type:
-            require_repeated(found, machine)
-            return found
+        registered = MachineRecord(*row)
+        if registered.machine_type:
+            require_same_registration(registered, machine)
+            return registered
     connection.execute(
         "INSERT OR REPLACE INTO machines VALUES (?, ?, ?, ?, ?)",
         (machine.machine_id, machine.machine_type, machine.site, machine.registered_us, machine.request_id),

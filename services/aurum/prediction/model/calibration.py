@@ -1,4 +1,7 @@
-"""Applies calibrations: maps scores to probabilities and estimates to quantiles. `calibrating` fits them."""
+"""Applies calibrations: maps scores to probabilities and estimates to quantiles.
+
+`aurum.prediction.training.calibration_fit` fits them.
+"""
 
 from dataclasses import dataclass
 
@@ -19,6 +22,7 @@ class RiskCalibration:
     probabilities: Floats
 
     def __call__(self, scores: Floats) -> Floats:
+        """Returns the probability for each score."""
         return np.interp(scores, self.scores, self.probabilities)
 
 

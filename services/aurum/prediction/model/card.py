@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT = 2
-Kind: TypeAlias = Literal["rul", "classification", "anomaly"]
+ModelKind: TypeAlias = Literal["rul", "classification", "anomaly"]
 
 
 class _Part(BaseModel):
@@ -22,8 +22,8 @@ class DataSummary(_Part):
     runs: int
     failures: int
     rows: int
-    licence: str = Field("not declared", description="Of the data, as whoever trained the model said.")
-    dropped_columns: dict[str, str] = Field(description="Column → why no model may or can use it.")
+    licence: str = Field("not declared", description="Licence of the data, as stated at training.")
+    dropped_columns: dict[str, str] = Field(description="Column → why it is not used.")
 
 
 class Metrics(_Part):
@@ -31,18 +31,20 @@ class Metrics(_Part):
 
     rul_rmse: float | None = Field(description="In the card's unit, up to the cap.")
     rul_mae: float | None
-    interval_coverage: float | None = Field(description="Share of truths within the interval that is to hold 90 %.")
+    interval_coverage: float | None = Field(description="Share of true values within the 90 % interval.")
     risk_brier: float
     risk_ece: float = Field(description="Expected calibration error over ten bins.")
     risk_average_precision: float
     risk_base_rate: float
     lead_time: float | None = Field(
-        description="Median life left when the risk first is above a half for three steps in a row."
+        description="Median remaining life when the risk has first been at least 0.5 for three steps in a row."
     )
-    warned_share: float | None = Field(description="Failures of which there was such a warning.")
+    warned_share: float | None = Field(description="Share of failures with such a warning.")
 
 
 class CalibrationPoint(_Part):
+    """One bin of a calibration curve: mean predicted risk (`told`), share of failures (`true`) and number of rows."""
+
     told: float
     true: float
     rows: int
@@ -64,15 +66,19 @@ class Evaluation(_Part):
         description="95 % intervals by resampling machines (bootstrap; Efron, 1979)."
     )
     calibration: list[CalibrationPoint]
-    points: list[RulPoint] = Field(description="A few hundred, evenly over the rows.")
+    points: list[RulPoint] = Field(description="A few hundred points, spread evenly over the rows.")
 
 
 class RiskPart(_Part):
+    """The calibration of the risk: a piecewise linear map from raw scores to probabilities."""
+
     scores: list[float]
     probabilities: list[float]
 
 
 class IntervalPart(_Part):
+    """The calibration of the RUL interval: residuals[bin][level], by bins of the prediction."""
+
     coverage: float
     levels: list[float]
     edges: list[float]
@@ -80,15 +86,19 @@ class IntervalPart(_Part):
 
 
 class RegimePart(_Part):
+    """The operating regimes, see `Regimes`."""
+
     columns: list[str]
     centers: list[list[float]]
     scale: list[float]
     sensors: list[str]
     mean: list[list[float]]
-    deviation: list[list[float | None]] = Field(description="null where a sensor says nothing in a regime.")
+    deviation: list[list[float | None]] = Field(description="null where a sensor is constant in a regime.")
 
 
 class AnomalyPart(_Part):
+    """The anomaly model except its forest, see `AnomalyModel`."""
+
     columns: list[int]
     mean: list[float]
     scale: list[float]
@@ -107,8 +117,12 @@ class DriftPart(_Part):
 
 
 class ModelCard(_Part):
+    """The model card. It describes the model and contains all of its parameters except the trees."""
+
     format: Literal[2] = 2
-    kind: Kind = Field(description="What it was trained on: lives, labels, or healthy machines alone.")
+    kind: ModelKind = Field(
+        description="Trained on lives (rul), on labels (classification), or on healthy machines (anomaly)."
+    )
     machine_type: str
     version: str
     created: str = Field(description="RFC 3339, UTC.")
@@ -121,13 +135,15 @@ class ModelCard(_Part):
     sensors: list[str]
     features: list[str]
     importance: dict[str, float] = Field(description="Share of the gain, of the 20 strongest features.")
-    horizon: float = Field(description="risk_score is the probability of a failure within so much life.")
-    rul_cap: float = Field(description="RUL above this is told as this.")
-    monotone: list[str] = Field(description="Features that the RUL may only fall with, or rise with (-).")
+    horizon: float = Field(description="risk_score is the probability of a failure within this amount of life.")
+    rul_cap: float = Field(description="A greater RUL is reported as this value.")
+    monotone: list[str] = Field(
+        description="Features with which the RUL may only rise or, with the prefix -, only fall."
+    )
     regimes: RegimePart | None
     evaluation: Evaluation | None
     later_lives: Evaluation | None = Field(
-        description="The same on lives that began after all those that were fitted had ended; null without such."
+        description="The same for lives that began after all training lives had ended; null without such lives."
     )
     risk: RiskPart | None
     interval: IntervalPart | None

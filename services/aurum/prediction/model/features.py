@@ -101,7 +101,7 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
             continue
         times, values = column
         if shared is None or not (shared[0] is times or np.array_equal(shared[0], times)):
-            regimes = spec.regimes.of(settings_at(spec.regimes, columns, times)) if spec.regimes else None
+            regimes = spec.regimes.nearest(settings_at(spec.regimes, columns, times)) if spec.regimes else None
             shared = times, np.floor(age_of(times) / spec.step).astype(np.int64), regimes
         _, steps, regimes = shared
         if spec.regimes is not None and regimes is not None:
@@ -168,8 +168,8 @@ def _axis(columns: Mapping[str, Column], spec: FeatureSpec) -> tuple[int, AgeOf 
     if column is None:
         return 0, None
     times, life = column
-    there = ~np.isnan(life)
-    times, life = times[there], life[there]
+    present = ~np.isnan(life)
+    times, life = times[present], life[present]
     if not len(times):
         return 0, None
     falls = np.flatnonzero(np.diff(life) < 0)
@@ -190,37 +190,38 @@ def _window_features(windows: Matrix, ages: Values) -> Matrix:
     rows, _, sensors = windows.shape
     # Steps are made contiguous, so that a row's result does not depend on the number of rows
     values = np.ascontiguousarray(np.moveaxis(windows, 1, 2))
-    there = ~np.isnan(values)
-    some = there.any(axis=2)
-    latest = WINDOW - 1 - there[:, :, ::-1].argmax(axis=2)
+    present = ~np.isnan(values)
+    any_present = present.any(axis=2)
+    latest = WINDOW - 1 - present[:, :, ::-1].argmax(axis=2)
     last = np.take_along_axis(values, latest[:, :, None], axis=2)[:, :, 0]
-    known = np.where(there, values, 0.0)
-    short = _mean(known[:, :, -SHORT:], there[:, :, -SHORT:])
-    middle, middle_slope, deviation = _trend(known[:, :, -MIDDLE:], there[:, :, -MIDDLE:])
-    whole, whole_slope, _ = _trend(known, there)
+    filled = np.where(present, values, 0.0)
+    short = _mean(filled[:, :, -SHORT:], present[:, :, -SHORT:])
+    middle, middle_slope, deviation = _trend(filled[:, :, -MIDDLE:], present[:, :, -MIDDLE:])
+    whole, whole_slope, _ = _trend(filled, present)
     columns = [
-        np.where(some, each, np.nan) for each in (last, short, middle, deviation, middle_slope, whole, whole_slope)
+        np.where(any_present, each, np.nan)
+        for each in (last, short, middle, deviation, middle_slope, whole, whole_slope)
     ]
     by_sensor = np.stack(columns, axis=2).reshape(rows, sensors * len(columns))
     return np.column_stack([ages, by_sensor])
 
 
-def _mean(known: Matrix, there: npt.NDArray[np.bool_]) -> Matrix:
+def _mean(filled: Matrix, present: npt.NDArray[np.bool_]) -> Matrix:
     """Returns the mean over the last axis of the existing values; NaN without any. known: 0 for missing values."""
-    count = there.sum(axis=2)
-    mean: Matrix = np.where(count > 0, np.ascontiguousarray(known).sum(axis=2) / np.maximum(count, 1), np.nan)
+    count = present.sum(axis=2)
+    mean: Matrix = np.where(count > 0, np.ascontiguousarray(filled).sum(axis=2) / np.maximum(count, 1), np.nan)
     return mean
 
 
-def _trend(known: Matrix, there: npt.NDArray[np.bool_]) -> tuple[Matrix, Matrix, Matrix]:
+def _trend(filled: Matrix, present: npt.NDArray[np.bool_]) -> tuple[Matrix, Matrix, Matrix]:
     """Returns mean, slope and standard deviation over the last axis."""
-    mean = _mean(known, there)
-    at = _AT[: known.shape[2]]
-    count = np.maximum(there.sum(axis=2), 1)
-    at_there = np.where(there, at, 0.0)
-    at_mean = at_there.sum(axis=2) / count
-    at_square = (at_there * at).sum(axis=2) - count * at_mean**2  # accurate, since the summands are integers
-    off = np.where(there, known - mean[:, :, None], 0.0)
+    mean = _mean(filled, present)
+    at = _AT[: filled.shape[2]]
+    count = np.maximum(present.sum(axis=2), 1)
+    at_present = np.where(present, at, 0.0)
+    at_mean = at_present.sum(axis=2) / count
+    at_square = (at_present * at).sum(axis=2) - count * at_mean**2  # accurate, since the summands are integers
+    off = np.where(present, filled - mean[:, :, None], 0.0)
     slope = np.where(at_square > 1e-9, (off * at).sum(axis=2) / np.maximum(at_square, 1e-9), np.nan)
     deviation = np.where(np.isnan(mean), np.nan, np.sqrt((off * off).sum(axis=2) / count))
     return mean, slope, deviation

@@ -26,10 +26,10 @@ class CorruptModelError(Exception):
     """A model's files do not match its card, or this version cannot serve them. The message names the file."""
 
 
-def unreadable(path: Path, error: OSError) -> CorruptModelError:
+def unreadable_file_error(path: Path, error: OSError) -> CorruptModelError:
     """Returns the error for a model file that the operating system cannot read, with a remedy."""
     missing = isinstance(error, FileNotFoundError)
-    remedy = "remove the folder or train again" if missing else "see that this user may read it"
+    remedy = "remove the folder or train again" if missing else "let this user read it"
     return CorruptModelError(f"{path} cannot be read: {error.strerror}; {remedy}")
 
 
@@ -87,16 +87,16 @@ def load_model(folder: Path) -> Model:
     try:
         text = path.read_bytes()
         content = json.loads(text)
-        if isinstance(content, dict) and (found := content.get("format")) != FORMAT:
-            newer = isinstance(found, int) and found > FORMAT
+        if isinstance(content, dict) and (format_read := content.get("format")) != FORMAT:
+            newer = isinstance(format_read, int) and format_read > FORMAT
             raise CorruptModelError(
-                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {found!r} and this one "
-                f"reads {FORMAT}; {'start the newer version, or ' if newer else ''}train the model again"
+                f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {format_read!r}, and this "
+                f"version reads {FORMAT}; {'start the newer version, or ' if newer else ''}train the model again"
             )
         card = ModelCard.model_validate(content)
         checksum = _card_checksum(folder)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_file_error(path, error) from error
     except (ValueError, ValidationError, RecursionError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else error
         raise CorruptModelError(f"{path} is not a model card: {problem}; remove the folder or train again") from error
@@ -108,11 +108,11 @@ def load_model(folder: Path) -> Model:
     for name, expected in card.files.items():
         file = folder / name
         if name not in (RISK, RUL, FOREST):
-            raise CorruptModelError(f"{path} names {name!r}, which is no file of a model; train again")
+            raise CorruptModelError(f"{path} names {name!r}, which is not a model file; train again")
         try:
             read = file.read_bytes()
         except OSError as error:
-            raise unreadable(file, error) from error
+            raise unreadable_file_error(file, error) from error
         if hashlib.sha256(read).hexdigest() != expected:
             raise CorruptModelError(
                 f"{file} is corrupt: its SHA-256 is not the one in {CARD}; remove the folder or train again"
@@ -142,15 +142,15 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
         raise CorruptModelError(
             f"{name} was trained on other features than this version computes ({other}); train it again"
         )
-    missing = [each for each in _needed(card) if each not in files]
+    missing = [each for each in _required_files(card) if each not in files]
     if missing:
         raise CorruptModelError(f"{name} lacks its file {missing[0]}; train it again")
     trees = {}
-    for each in _needed(card):
+    for each in _required_files(card):
         try:
             trees[each] = Trees(files[each])
         except TreesError as error:
-            raise CorruptModelError(f"{name}: {each} holds no trees: {error}; train it again") from error
+            raise CorruptModelError(f"{name}: {each} contains no valid trees: {error}; train it again") from error
         width = len(card.anomaly.columns) if each == FOREST else len(spec.names)
         if trees[each].width != width:
             raise CorruptModelError(
@@ -185,11 +185,13 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
     )
 
 
-def _needed(card: ModelCard) -> list[str]:
+def _required_files(card: ModelCard) -> list[str]:
+    """Returns the names of the files that a model of this kind consists of, besides the card."""
     return {"rul": [RISK, RUL, FOREST], "classification": [RISK, FOREST], "anomaly": [FOREST]}[card.kind]
 
 
 def _regimes(card: ModelCard) -> Regimes | None:
+    """Returns the regimes in the card, or None if there is only one."""
     part = card.regimes
     if part is None:
         return None

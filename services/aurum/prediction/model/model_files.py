@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aurum.prediction.model.card import FORMAT
-from aurum.prediction.model.model import CARD, CARD_CHECKSUM, CorruptModelError, unreadable
+from aurum.prediction.model.model import CARD, CARD_CHECKSUM, CorruptModelError, unreadable_file_error
 from aurum.storage.durable_file import write_file
 
 ACTIVE = "active.json"
@@ -37,7 +37,7 @@ def write_model(root: Path, machine_type: str, version: str, files: Mapping[str,
     """Writes a model below `root` atomically and returns its folder. Raises FileExistsError if it exists."""
     folder = root / machine_type / version
     if folder.exists():
-        raise FileExistsError(errno.EEXIST, "the model is there already and is not replaced", str(folder))
+        raise FileExistsError(errno.EEXIST, "the model exists already and is not replaced", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         half = Path(scratch) / version
@@ -58,13 +58,13 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_file_error(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptModelError(f"{path} is not readable: {error}; remove it or train again") from error
     others = [each for each in (serving.previous, serving.shadow) if each is not None]
     for version in (serving.version, *others):
         if not (isinstance(version, str) and _VERSION.fullmatch(version)):
-            raise CorruptModelError(f"{path} names no version: {version!r}; remove it or train again")
+            raise CorruptModelError(f"{path} contains an invalid version: {version!r}; remove it or train again")
     return serving
 
 
@@ -74,13 +74,20 @@ def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
 
 
 def make_champion(root: Path, machine_type: str, version: str) -> None:
-    """Makes a version the champion. The last champion becomes the previous one; the version is no shadow any more."""
-    known = read_serving(root, machine_type)
-    if known is None:
+    """Makes a version the champion of a machine type.
+
+    The last champion becomes the previous one. If the version was the shadow model, there is none afterwards.
+
+    Raises:
+        CorruptModelError: The file that states the serving versions is unreadable.
+        OSError: The file cannot be written.
+    """
+    serving = read_serving(root, machine_type)
+    if serving is None:
         write_serving(root, machine_type, Serving(version))
-    elif known.version != version:
-        shadow = None if known.shadow == version else known.shadow
-        write_serving(root, machine_type, Serving(version, known.version, shadow))
+    elif serving.version != version:
+        shadow = None if serving.shadow == version else serving.shadow
+        write_serving(root, machine_type, Serving(version, serving.version, shadow))
 
 
 def has_current_model(root: Path, machine_type: str) -> bool:

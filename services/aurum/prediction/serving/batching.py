@@ -43,7 +43,9 @@ class BatchLimits:
 
 
 @dataclass(slots=True)
-class _Waiting(Generic[T, R]):
+class _PendingCall(Generic[T, R]):
+    """A request that waits: its items, the future of its results, and when it arrived (monotonic seconds)."""
+
     items: Sequence[T]
     answer: "asyncio.Future[list[R]]"
     since: float
@@ -58,7 +60,7 @@ class MicroBatcher(Generic[T, R]):
         self._work = work
         self._thread = thread
         self._limits = limits or BatchLimits()
-        self._queue: collections.deque[_Waiting[T, R]] = collections.deque()
+        self._queue: collections.deque[_PendingCall[T, R]] = collections.deque()
         self._count = 0
         self._arrived = asyncio.Event()
         self._calls: collections.deque[tuple[int, float]] = collections.deque(maxlen=_REMEMBERED)
@@ -79,7 +81,8 @@ class MicroBatcher(Generic[T, R]):
         if self._count + len(items) > max(self._limits.waiting, len(items)):
             metrics.prediction_batch_refused_total.inc(len(items))
             raise ResourceExhaustedError(
-                f"{self._count} predictions wait for the model, and {self._limits.waiting} may; try again later",
+                f"{self._count} predictions wait for the model, and at most {self._limits.waiting} may wait; try again "
+                f"later",
                 reason="MODEL_BUSY",
             )
         if self._task is None or self._task.done():
@@ -88,7 +91,7 @@ class MicroBatcher(Generic[T, R]):
         since_last = min(now - self._last_arrival, 1.0)
         self._between += _SMOOTHING * (since_last - self._between)
         self._last_arrival = now
-        waiting = _Waiting[T, R](items, asyncio.get_running_loop().create_future(), now)
+        waiting = _PendingCall[T, R](items, asyncio.get_running_loop().create_future(), now)
         self._queue.append(waiting)
         self._count += len(items)
         metrics.prediction_batch_waiting.set(self._count)
@@ -96,18 +99,19 @@ class MicroBatcher(Generic[T, R]):
         return await waiting.answer
 
     def close(self) -> None:
+        """Stops forming batches. Callers that still wait are not answered."""
         if self._task is not None:
             self._task.cancel()
 
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
-            await self._gather()
-            taken = self._take()
+            await self._wait_for_more()
+            taken = self._take_batch()
             if taken:
-                await self._call(taken)
+                await self._run_batch(taken)
 
-    async def _gather(self) -> None:
+    async def _wait_for_more(self) -> None:
         """Waits for more items as long as this saves time."""
         while self._count < self._limits.most:
             oldest = self._queue[0].since
@@ -122,9 +126,9 @@ class MicroBatcher(Generic[T, R]):
                 self._arrived.set()
                 return
 
-    def _take(self) -> list[_Waiting[T, R]]:
+    def _take_batch(self) -> list[_PendingCall[T, R]]:
         """Takes the requests for one call from the queue: at least one, and as many as fit. Drops cancelled ones."""
-        taken: list[_Waiting[T, R]] = []
+        taken: list[_PendingCall[T, R]] = []
         size = 0
         while self._queue and (not taken or size + len(self._queue[0].items) <= self._limits.most):
             waiting = self._queue.popleft()
@@ -137,7 +141,8 @@ class MicroBatcher(Generic[T, R]):
             self._arrived.clear()
         return taken
 
-    async def _call(self, taken: list[_Waiting[T, R]]) -> None:
+    async def _run_batch(self, taken: list[_PendingCall[T, R]]) -> None:
+        """Calls `work` with the items of some requests, and gives each request its results, or the error."""
         items = [item for waiting in taken for item in waiting.items]
         metrics.prediction_batch_size.observe(len(items))
         started = time.perf_counter()
@@ -148,7 +153,7 @@ class MicroBatcher(Generic[T, R]):
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             return
-        self._learn(len(items), time.perf_counter() - started)
+        self._update_fixed_cost(len(items), time.perf_counter() - started)
         start = 0
         for waiting in taken:
             end = start + len(waiting.items)
@@ -156,7 +161,8 @@ class MicroBatcher(Generic[T, R]):
                 waiting.answer.set_result(results[start:end])
             start = end
 
-    def _learn(self, size: int, seconds: float) -> None:
+    def _update_fixed_cost(self, size: int, seconds: float) -> None:
+        """Estimates the fixed cost of a call from the durations of recent calls, by linear regression on their size."""
         self._calls.append((size, seconds))
         if len(self._calls) < _LEAST_CALLS:
             return

@@ -64,12 +64,12 @@ class DriftMonitor:
         self._since = 0
         self._means = [MeanChanges() for _ in drift.features]
         self._changes = [0] * len(drift.features)
-        self._told = [0] * len(drift.features)
+        self._reported = [0] * len(drift.features)
         self._indices: list[float] = [float("nan")] * len(drift.features)
         self._outside = np.zeros(len(drift.features))
         metrics.track_drift(self._machine_type, float("nan"), 0.0)  # not known yet
 
-    def add(self, features: Floats) -> None:
+    def observe(self, features: Floats) -> None:
         """Adds the features of predictions, rows[prediction, feature]."""
         if len(features) > _AT_ONCE:
             features = features[:: -(-len(features) // _AT_ONCE)]
@@ -77,14 +77,14 @@ class DriftMonitor:
         self._rows.extend(rows)
         for row in ((rows - self._least) / self._scale).tolist():
             for index, value in enumerate(row):
-                if value == value:  # noqa: PLR0124 - NaN, a sensor that is not there, is no change
-                    self._changes[index] += self._means[index].add(value)
+                if value == value:  # noqa: PLR0124 - skips NaN, the value of a missing sensor
+                    self._changes[index] += self._means[index].update(value)
         self._since += len(rows)
         if self._since >= _EVERY:
             self._since = 0
             self._compare()
 
-    def features(self) -> list[FeatureDrift]:
+    def feature_drift(self) -> list[FeatureDrift]:
         """Returns the drift of each main feature as of the last comparison."""
         return [
             FeatureDrift(
@@ -96,6 +96,7 @@ class DriftMonitor:
         ]
 
     def _compare(self) -> None:
+        """Compares the latest predictions with the training data, and updates the metrics."""
         rows = np.array(self._rows)
         outside = (rows < self._low) | (rows > self._high)  # NaN does not count as outside
         self._outside = outside.mean(axis=0)
@@ -105,15 +106,16 @@ class DriftMonitor:
             self._machine_type, max(self._indices, default=float("nan")), float(outside.any(axis=1).mean())
         )
         for index, name in enumerate(self._names):
-            changes, self._told[index] = self._changes[index] - self._told[index], self._changes[index]
+            changes, self._reported[index] = self._changes[index] - self._reported[index], self._changes[index]
             metrics.track_feature_drift(self._machine_type, name, self._indices[index], changes)
 
 
 def _psi(values: Floats, edges: Floats) -> float:
-    known = values[~np.isnan(values)]
-    if not len(known):
+    """Returns the population stability index of `values` for the inner edges of the deciles in training."""
+    present = values[~np.isnan(values)]
+    if not len(present):
         return 0.0
-    counts = np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1)
-    actual = np.maximum(counts / len(known), 1e-4)
+    counts = np.bincount(np.searchsorted(edges, present, side="right"), minlength=len(edges) + 1)
+    actual = np.maximum(counts / len(present), 1e-4)
     expected = 1 / (len(edges) + 1)
     return float(((actual - expected) * np.log(actual / expected)).sum())

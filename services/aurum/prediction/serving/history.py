@@ -25,7 +25,7 @@ class PredictionHistory:
 
     Args:
         ingestion: The ingestion service, which stores the events.
-        interval: Least seconds between two recorded predictions of a machine.
+        interval: Minimum seconds between two recorded predictions of a machine.
         clock: Monotonic time in seconds.
     """
 
@@ -37,7 +37,7 @@ class PredictionHistory:
         self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → time of the last one
         self._waiting: collections.deque[ingestion_pb2.Event] = collections.deque()
 
-    def note(self, response: prediction_pb2.PredictResponse) -> bool:
+    def record_if_due(self, response: prediction_pb2.PredictResponse) -> bool:
         """Queues a prediction to be recorded if the interval has passed. Returns whether it was queued."""
         now = self._clock()
         machine_id = response.machine_id
@@ -51,10 +51,10 @@ class PredictionHistory:
         self._kept.move_to_end(machine_id)
         if len(self._kept) > _REMEMBERED:
             self._kept.popitem(last=False)
-        self.keep(response)
+        self.enqueue(response)
         return True
 
-    def keep(self, response: prediction_pb2.PredictResponse) -> None:
+    def enqueue(self, response: prediction_pb2.PredictResponse) -> None:
         """Queues a prediction to be recorded, regardless of the interval."""
         if len(self._waiting) >= _WAITING:
             self._waiting.popleft()
@@ -81,7 +81,7 @@ class PredictionHistory:
                 try:
                     await self._ingestion.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=part))
                 except AurumError as error:
-                    logger.warning("predictions could not be written down yet: %s", error.message)
+                    logger.warning("recording predictions failed and is retried in a second: %s", error.message)
                     break
                 for _ in range(min(len(part), len(self._waiting))):
                     self._waiting.popleft()

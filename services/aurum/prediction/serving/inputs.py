@@ -1,4 +1,4 @@
-"""Cases to predict: machines with their latest readings, or given features."""
+"""Inputs of predictions: machines with their latest readings, or given features."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class PredictionInput:
         readings: The machine's readings; None for given features.
         features: Given features; None if they are computed from the readings.
         reason: Why the fallback rule answers; empty if the model does.
-        shadow: The shadow model, which predicts the case as well for comparison.
+        shadow: The shadow model, which scores the input as well for comparison.
     """
 
     machine_id: str
@@ -42,25 +42,26 @@ class PredictionInput:
 
     @property
     def as_of_us(self) -> int:
+        """The time of the latest reading in µs since 1970; 0 without readings."""
         return self.readings.as_of_us if self.readings else 0
 
 
 class InputReader:
-    """Assembles cases from readings and models."""
+    """Assembles prediction inputs from readings and models."""
 
     def __init__(self, reader: ReadingsClient, registry: ModelRegistry) -> None:
         self._reader = reader
         self._registry = registry
 
-    async def machines(self, machine_ids: Sequence[str], end_us: int = 0) -> list[PredictionInput | AurumError]:
-        """Reads the cases of machines.
+    async def read_inputs(self, machine_ids: Sequence[str], end_us: int = 0) -> list[PredictionInput | AurumError]:
+        """Reads the inputs for machines.
 
         Args:
             machine_ids: The machines.
             end_us: Uses only readings before this time in µs since 1970; 0 for the latest.
 
         Returns:
-            For each machine its case, or the error why there is none.
+            For each machine its input, or the error why there is none.
 
         Raises:
             AurumError: Ingestion did not answer.
@@ -126,8 +127,8 @@ class InputReader:
             )
         return model
 
-    def given(self, machine_type: str, features: Mapping[str, float]) -> PredictionInput:
-        """Makes a case from features by name; missing ones are NaN.
+    def input_from_features(self, machine_type: str, features: Mapping[str, float]) -> PredictionInput:
+        """Makes an input from features by name; missing ones are NaN.
 
         Raises:
             InvalidArgumentError: A feature is unknown or infinite, or none has a value.

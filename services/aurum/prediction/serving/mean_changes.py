@@ -13,7 +13,7 @@ _LEAST_PART = 5  # values in a part of the window that is compared
 
 
 class MeanChanges:
-    """Counts as a change when two parts of the window have means that differ by more than chance explains.
+    """Detects a change when two parts of the window have means that differ by more than chance explains.
 
     The window consists of buckets of 1, 2, 4, … values, so its memory and time grow with the logarithm of its length.
     """
@@ -27,8 +27,8 @@ class MeanChanges:
         self._sum = 0.0
         self._squares = 0.0  # sum of the squared deviations from the mean
 
-    def add(self, value: float) -> bool:
-        """Adds a value. Returns whether the mean has changed; then the window starts anew."""
+    def update(self, value: float) -> bool:
+        """Adds a value. Returns whether the mean has changed; if so, the window is cleared."""
         if self._values:
             deviation = value - self._sum / self._values
             self._squares += deviation * deviation * self._values / (self._values + 1)

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Predictor:
-    """Reads cases, and scores them in batches on one thread."""
+    """Reads the inputs of predictions, and scores them in batches on one thread."""
 
     def __init__(self, reader: ReadingsClient, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
         self._cases = InputReader(reader, registry)
@@ -32,9 +32,10 @@ class Predictor:
         self._batcher = MicroBatcher[PredictionInput, Prediction | AurumError](self._scorer.score, self._thread, limits)
         for machine_type in registry.types:
             if model := registry.active(machine_type):
-                self._scorer.watch(model)
+                self._scorer.monitor_for(model)
 
     def close(self) -> None:
+        """Stops the batching and waits for the call of the model in progress."""
         self._batcher.close()
         self._thread.shutdown(wait=True)
 
@@ -51,13 +52,13 @@ class Predictor:
         Raises:
             AurumError: Ingestion did not answer.
         """
-        cases = await self._cases.machines(machine_ids, end_us)
-        answers = iter(await self._batcher([case for case in cases if isinstance(case, PredictionInput)]))
-        return [next(answers) if isinstance(case, PredictionInput) else case for case in cases]
+        inputs = await self._cases.read_inputs(machine_ids, end_us)
+        answers = iter(await self._batcher([each for each in inputs if isinstance(each, PredictionInput)]))
+        return [next(answers) if isinstance(each, PredictionInput) else each for each in inputs]
 
     async def predict_features(self, machine_type: str, features: Mapping[str, float]) -> Prediction:
         """Predicts from features by name. Raises InvalidArgumentError, or FailedPreconditionError without a model."""
-        answer = (await self._batcher([self._cases.given(machine_type, features)]))[0]
+        answer = (await self._batcher([self._cases.input_from_features(machine_type, features)]))[0]
         if isinstance(answer, AurumError):
             raise answer
         return answer
@@ -69,7 +70,7 @@ class Predictor:
         model = self._cases.model(machine_type)
         names = model.spec.names
         if tuple(features) != names:
-            values = values[:, _order(model, features)]
+            values = values[:, _column_order(model, features)]
         if not len(values):
             raise InvalidArgumentError.of("rows.values", "has no row")
         if np.isinf(values).any():
@@ -79,15 +80,15 @@ class Predictor:
 
     async def explain(self, machine_id: str, top: int) -> Explanation:
         """Explains the prediction of a machine by its `top` strongest factors. Raises AurumError."""
-        case = (await self._cases.machines([machine_id]))[0]
-        if isinstance(case, AurumError):
-            raise case
-        return await self._compute(lambda: self._scorer.explain(case, top))
+        prediction_input = (await self._cases.read_inputs([machine_id]))[0]
+        if isinstance(prediction_input, AurumError):
+            raise prediction_input
+        return await self._compute(lambda: self._scorer.explain(prediction_input, top))
 
     async def explain_features(self, machine_type: str, features: Mapping[str, float], top: int) -> Explanation:
         """Explains the prediction from features by name. Raises AurumError."""
-        case = self._cases.given(machine_type, features)
-        return await self._compute(lambda: self._scorer.explain(case, top))
+        prediction_input = self._cases.input_from_features(machine_type, features)
+        return await self._compute(lambda: self._scorer.explain(prediction_input, top))
 
     async def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
         """Returns the drift of a champion's features, as measured by this process; empty for any other version."""
@@ -97,7 +98,7 @@ class Predictor:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _order(model: Model, features: Sequence[str]) -> list[int]:
+def _column_order(model: Model, features: Sequence[str]) -> list[int]:
     """Returns the index of each of the model's features among the given ones.
 
     Raises:
@@ -107,9 +108,9 @@ def _order(model: Model, features: Sequence[str]) -> list[int]:
     position = {name: index for index, name in enumerate(features)}
     for index, name in enumerate(features):
         if name not in model.spec.names:
-            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name[:80]!r} is no feature of {named}")
+            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name[:80]!r} is not a feature of {named}")
         if position[name] != index:
-            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name!r} stands there twice")
+            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name!r} is repeated")
     for name in model.spec.names:
         if name not in position:
             raise InvalidArgumentError.of("rows.features", f"lacks {name!r}, which {named} needs")

@@ -11,7 +11,7 @@ import numpy as np
 
 from aurum.prediction.model.features import TIME, WINDOW, FeatureSpec
 from aurum.readings.batch import Column
-from aurum.readings.transport.query_columns import TOO_MANY_SERIES, columns, query_method
+from aurum.readings.transport.query_columns import TOO_MANY_SERIES, decode_columns, query_method
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.time_units import HOUR_US
@@ -35,6 +35,7 @@ class MachineReadings:
 
     @property
     def as_of_us(self) -> int:
+        """The time of the latest reading in µs since 1970; 0 without readings."""
         return max((int(times[-1]) for times, _ in self.columns.values()), default=0)
 
 
@@ -108,8 +109,11 @@ class ReadingsClient:
         return found
 
     async def _all_sensors(self, machine_ids: Sequence[str], end_us: int) -> dict[str, MachineReadings]:
-        """The last readings of all sensors of machines, a few machines at a time: each may have many sensors, and a
-        query that takes longer than its attempt may would open the circuit breaker for everybody."""
+        """Returns the last readings of all sensors of machines, read a few machines at a time.
+
+        Each machine may have many sensors, and a query that exceeds the timeout of its attempt would open the circuit
+        breaker for all callers.
+        """
         found: dict[str, MachineReadings] = {}
         for start in range(0, len(machine_ids), _MACHINES_AT_ONCE):
             some = machine_ids[start : start + _MACHINES_AT_ONCE]
@@ -189,7 +193,7 @@ class ReadingsClient:
             for half in (machine_ids[: len(machine_ids) // 2], machine_ids[len(machine_ids) // 2 :]):
                 found |= await self._query(half, spec, last=last, start_us=start_us, end_us=end_us, points=points)
             return found
-        for series, times, values in columns(itertools.chain.from_iterable(each.series for each in responses)):
+        for series, times, values in decode_columns(itertools.chain.from_iterable(each.series for each in responses)):
             readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
             readings.columns[series.sensor] = (times, values)
         return found

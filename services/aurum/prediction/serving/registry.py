@@ -50,7 +50,7 @@ class ModelRegistry:
         self._seen: dict[str, int] = {}  # machine type → modification time of its active.json
         for machine_type, stamp in self._stamps().items():
             self._seen[machine_type] = stamp
-            self._try_to_load(machine_type, "machines of this type are judged by the rule")
+            self._try_to_load(machine_type, "machines of this type are assessed by the fallback rule")
 
     def active(self, machine_type: str) -> Model | None:
         """Returns the champion of a type, or None."""
@@ -58,11 +58,13 @@ class ModelRegistry:
         return loaded.champion if loaded else None
 
     def shadow(self, machine_type: str) -> Model | None:
+        """Returns the shadow model of a type, or None."""
         loaded = self._loaded.get(machine_type)
         return loaded.shadow if loaded else None
 
     @property
     def types(self) -> list[str]:
+        """The machine types that have a champion, sorted."""
         return sorted(self._loaded)
 
     def refresh(self) -> list[Model]:
@@ -70,17 +72,17 @@ class ModelRegistry:
 
         If a model cannot be loaded, the last one keeps serving.
         """
-        fresh = []
+        new_champions = []
         for machine_type, stamp in self._stamps().items():
             if self._seen.get(machine_type) == stamp:
                 continue
             self._seen[machine_type] = stamp
             before = self.active(machine_type)
-            self._try_to_load(machine_type, "the model that serves now stays")
+            self._try_to_load(machine_type, "the present model keeps serving")
             champion = self.active(machine_type)
             if champion is not None and champion is not before:
-                fresh.append(champion)
-        return fresh
+                new_champions.append(champion)
+        return new_champions
 
     def get(self, machine_type: str, version: str) -> ModelEntry:
         """Returns a version of a type's model, or the champion if `version` is empty. Raises NotFoundError."""
@@ -148,7 +150,7 @@ class ModelRegistry:
             )
         entry = self.get(machine_type, version) if version else champion
         return self._change(
-            machine_type, entry.card.version, lambda serving: replace(_there(serving), shadow=version or None)
+            machine_type, entry.card.version, lambda serving: replace(_require_serving(serving), shadow=version or None)
         )
 
     def roll_back(self, machine_type: str) -> ModelEntry:
@@ -160,33 +162,37 @@ class ModelRegistry:
         previous = loaded.serving.previous if loaded else None
         if previous is None:
             raise FailedPreconditionError(
-                f"machine type {machine_type!r} has had no champion before this one; activate a version by its name",
+                f"machine type {machine_type!r} has no previous champion; activate a version by its name",
                 reason="NO_PREVIOUS_MODEL",
             )
         return self.activate(machine_type, previous)
 
     def _change(self, machine_type: str, version: str, change: Callable[[Serving | None], Serving]) -> ModelEntry:
+        """Loads the models that are to serve, stores the choice, and puts it into effect."""
         loaded = self._loaded.get(machine_type)
         serving = change(loaded.serving if loaded else None)
         try:
-            found = self._read(machine_type, serving)
+            changed = self._read(machine_type, serving)
         except CorruptModelError as error:
             raise FailedPreconditionError(str(error), reason="CORRUPT_MODEL") from error
         try:
             write_serving(self._root, machine_type, serving)
         except OSError as error:
             raise FailedPreconditionError(
-                f"{self._root} cannot be written: {error.strerror}; models can be changed where the folder of models "
-                f"is writable, and elsewhere by another image or volume",
+                f"{self._root} cannot be written: {error.strerror}; models can be changed only where the folder of "
+                f"models is writable; otherwise deploy another image or volume",
                 reason="MODELS_READ_ONLY",
             ) from error
-        self._loaded[machine_type] = found
+        self._loaded[machine_type] = changed
         damage.withdraw("model", machine_type)
         self._seen[machine_type] = self._stamps()[machine_type]
-        card = found.shadow.card if found.shadow and found.shadow.card.version == version else found.champion.card
-        return ModelEntry(card, active=card is found.champion.card, shadow=card is not found.champion.card)
+        card = (
+            changed.shadow.card if changed.shadow and changed.shadow.card.version == version else changed.champion.card
+        )
+        return ModelEntry(card, active=card is changed.champion.card, shadow=card is not changed.champion.card)
 
     def _try_to_load(self, machine_type: str, otherwise: str) -> None:
+        """Loads the models of a type. If that fails, reports the damage and `otherwise`, what happens instead."""
         try:
             self._load(machine_type)
         except CorruptModelError as error:
@@ -202,8 +208,8 @@ class ModelRegistry:
 
     def _read(self, machine_type: str, serving: Serving) -> _Loaded:
         """Loads the models of a type, reusing those in memory. Raises CorruptModelError."""
-        known = self._loaded.get(machine_type)
-        models = {each.card.version: each for each in (known.champion, known.shadow) if each} if known else {}
+        loaded = self._loaded.get(machine_type)
+        models = {each.card.version: each for each in (loaded.champion, loaded.shadow) if each} if loaded else {}
         champion = models.get(serving.version) or load_model(self._root / machine_type / serving.version)
         shadow = None
         if serving.shadow is not None:
@@ -217,6 +223,7 @@ class ModelRegistry:
         return _Loaded(serving, champion, shadow)
 
     def _stamps(self) -> dict[str, int]:
+        """Returns the modification time in ns of each type's active.json."""
         return {path.parent.name: path.stat().st_mtime_ns for path in self._root.glob(f"*/{ACTIVE}")}
 
 
@@ -224,7 +231,8 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _there(serving: Serving | None) -> Serving:
+def _require_serving(serving: Serving | None) -> Serving:
+    """Returns the serving versions. Raises NotFoundError if the type has none."""
     if serving is None:
         raise NotFoundError("there is no model for this machine type", reason="MODEL_NOT_FOUND")
     return serving

@@ -26,7 +26,9 @@ _SAME = 1e-9  # relative difference of features up to which they count as equal
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Scheduled:
+    """A prediction and the monotonic time in seconds at which it is repeated."""
+
     prediction: Prediction
     due: float
 
@@ -36,7 +38,7 @@ class Rescorer:
 
     Args:
         predict: Predicts machines as of a time.
-        keep: Called with a repeated prediction that differs.
+        record: Called with a repeated prediction that differs.
         after: Seconds until a prediction is repeated.
         most: Maximum number of repetitions per second.
         clock: Monotonic time in seconds.
@@ -45,35 +47,36 @@ class Rescorer:
     def __init__(
         self,
         predict: Predict,
-        keep: Callable[[Prediction], None],
+        record: Callable[[Prediction], None],
         after: float,
         most: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._predict = predict
-        self._keep = keep
+        self._record = record
         self._after = after
         self._pause = 1.0 / most
         self._clock = clock
-        self._made: collections.deque[_Made] = collections.deque()
+        self._made: collections.deque[_Scheduled] = collections.deque()
 
-    def note(self, prediction: Prediction) -> None:
-        """Schedules the repetition of a recorded prediction."""
+    def schedule(self, prediction: Prediction) -> None:
+        """Schedules the repetition of a recorded prediction, unless it is by a rule or from given features."""
         if not prediction.machine_id or prediction.row is None:
             return
         if len(self._made) >= _WAITING:
             self._made.popleft()
             metrics.prediction_rescored_total.labels("skipped").inc()
-        self._made.append(_Made(prediction, self._clock() + self._after))
+        self._made.append(_Scheduled(prediction, self._clock() + self._after))
 
     async def run(self) -> None:
         """Repeats predictions that are due. Runs until cancelled."""
         while True:
             await asyncio.sleep(self._pause)
             if self._made and self._made[0].due <= self._clock():
-                await self._look(self._made.popleft().prediction)
+                await self._rescore(self._made.popleft().prediction)
 
-    async def _look(self, before: Prediction) -> None:
+    async def _rescore(self, before: Prediction) -> None:
+        """Repeats one prediction, counts the outcome, and passes the new prediction on if it differs."""
         try:
             # Uses only readings up to the moment of the first prediction
             answer = (await self._predict([before.machine_id], before.as_of_us + 1))[0]
@@ -81,7 +84,7 @@ class Rescorer:
             answer = error
         if isinstance(answer, AurumError):
             metrics.prediction_rescored_total.labels("failed").inc()
-            logger.info("a past prediction was not looked at again: %s", answer.message)
+            logger.info("rescoring a past prediction failed; its first result remains: %s", answer.message)
             return
         if answer.row is None or before.row is None or answer.model_version != before.model_version:
             metrics.prediction_rescored_total.labels("other_model").inc()
@@ -90,4 +93,4 @@ class Rescorer:
             metrics.prediction_rescored_total.labels("same").inc()
             return
         metrics.prediction_rescored_total.labels("changed").inc()
-        self._keep(answer)
+        self._record(answer)

@@ -1,4 +1,4 @@
-"""Scores cases with models, or with the fallback rules. Runs on the model thread."""
+"""Scores prediction inputs with models, or with the fallback rules. Runs on the model thread."""
 
 import hashlib
 import time
@@ -57,7 +57,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class FeatureContribution:
     """The contribution of one feature to a prediction."""
 
     feature: str
@@ -71,77 +71,82 @@ class Explanation:
     """A prediction with its strongest factors and all features."""
 
     prediction: Prediction
-    factors: list[Factor]
+    factors: list[FeatureContribution]
     features: dict[str, float]
 
 
 class Scorer:
-    """Scores and explains cases, and monitors the drift of each champion."""
+    """Scores and explains prediction inputs, and monitors the drift of each champion."""
 
     def __init__(self) -> None:
         self._drift: dict[str, tuple[Model, DriftMonitor]] = {}
 
-    def watch(self, model: Model) -> DriftMonitor:
+    def monitor_for(self, model: Model) -> DriftMonitor:
         """Returns the drift monitor of a champion. A new champion gets a new monitor."""
-        known = self._drift.get(model.card.machine_type)
-        if known is None or known[0] is not model:
-            known = self._drift[model.card.machine_type] = (model, DriftMonitor(model))
+        monitored = self._drift.get(model.card.machine_type)
+        if monitored is None or monitored[0] is not model:
+            monitored = self._drift[model.card.machine_type] = (model, DriftMonitor(model))
             if model.card.evaluation is not None:
                 measured = model.card.evaluation.metrics
                 coverage = measured.interval_coverage
                 metrics.track_model(
                     model.card.machine_type, measured.risk_ece, float("nan") if coverage is None else coverage
                 )
-        return known[1]
+        return monitored[1]
 
     def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
-        known = self._drift.get(machine_type)
-        return known[1].features() if known is not None and known[0].card.version == version else []
+        """Returns the drift of a champion's features; empty for any other version."""
+        monitored = self._drift.get(machine_type)
+        return monitored[1].feature_drift() if monitored is not None and monitored[0].card.version == version else []
 
-    def score(self, cases: Sequence[PredictionInput]) -> list[Prediction | AurumError]:
-        """Returns a prediction for each case, or the error why there is none."""
+    def score(self, inputs: Sequence[PredictionInput]) -> list[Prediction | AurumError]:
+        """Returns a prediction for each input, or the error why there is none."""
         answers: dict[int, Prediction | AurumError] = {}
         by_model: dict[int, list[int]] = {}
-        for index, case in enumerate(cases):
-            if case.model is None:
-                answers[index] = by_rule(case)[0]
+        for index, prediction_input in enumerate(inputs):
+            if prediction_input.model is None:
+                answers[index] = predict_by_rule(prediction_input)[0]
             else:
-                by_model.setdefault(id(case.model), []).append(index)
+                by_model.setdefault(id(prediction_input.model), []).append(index)
         for indices in by_model.values():
-            model = cases[indices[0]].model
+            model = inputs[indices[0]].model
             if model is not None:
-                answers |= self._score_by(model, {index: cases[index] for index in indices})
-        return [answers[index] for index in range(len(cases))]
+                answers |= self._score_with(model, {index: inputs[index] for index in indices})
+        return [answers[index] for index in range(len(inputs))]
 
     def score_rows(self, model: Model, rows: Floats) -> Predictions:
         """Predicts from computed features, one row for each machine."""
         started = time.perf_counter()
         result = model.predict(rows)
-        self.watch(model).add(rows)
+        self.monitor_for(model).observe(rows)
         risk = result.risk if result.risk is not None else result.anomaly
         metrics.track_predictions(model.card.machine_type, model.card.version, time.perf_counter() - started, risk)
         return result
 
-    def explain(self, case: PredictionInput, top: int) -> Explanation:
+    def explain(self, prediction_input: PredictionInput, top: int) -> Explanation:
         """Explains a prediction by its `top` strongest factors. Raises AurumError if there is no prediction."""
-        if case.model is None or case.model.risk is None:
-            answer, shifts = by_rule(case)
+        if prediction_input.model is None or prediction_input.model.risk is None:
+            answer, shifts = predict_by_rule(prediction_input)
             total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
-            known = _raised(answer)
+            prediction = _value_or_raise(answer)
             factors = [
-                Factor(sensor, sensor, value, known.risk_score * shift / total)
+                FeatureContribution(sensor, sensor, value, prediction.risk_score * shift / total)
                 for sensor, (value, shift) in list(shifts.items())[:top]
             ]
-            return Explanation(known, factors, {sensor: value for sensor, (value, _) in shifts.items()})
-        known = _raised(self.score([case])[0])
-        row = known.row if known.row is not None else _raised(features_of_case(case.model, case))
-        names = case.model.spec.names
-        contributions = case.model.contributions(row)
+            return Explanation(prediction, factors, {sensor: value for sensor, (value, _) in shifts.items()})
+        prediction = _value_or_raise(self.score([prediction_input])[0])
+        row = (
+            prediction.row
+            if prediction.row is not None
+            else _value_or_raise(features_of_input(prediction_input.model, prediction_input))
+        )
+        names = prediction_input.model.spec.names
+        contributions = prediction_input.model.contributions(row)
         strongest = np.argsort(-np.abs(contributions), kind="stable")[:top]
         return Explanation(
-            known,
+            prediction,
             [
-                Factor(
+                FeatureContribution(
                     names[index],
                     names[index].rpartition(".")[0] or names[index],
                     float(row[index]),
@@ -152,12 +157,13 @@ class Scorer:
             dict(zip(names, row.tolist(), strict=True)),
         )
 
-    def _score_by(self, model: Model, cases: dict[int, PredictionInput]) -> dict[int, Prediction | AurumError]:
+    def _score_with(self, model: Model, inputs: dict[int, PredictionInput]) -> dict[int, Prediction | AurumError]:
+        """Scores inputs with one model. Returns for each index the prediction, or the error why there is none."""
         answers: dict[int, Prediction | AurumError] = {}
         started = time.perf_counter()
         rows: dict[int, Floats] = {}
-        for index, case in cases.items():
-            row = features_of_case(model, case)
+        for index, prediction_input in inputs.items():
+            row = features_of_input(model, prediction_input)
             if isinstance(row, AurumError):
                 answers[index] = row
             else:
@@ -166,72 +172,87 @@ class Scorer:
             return answers
         features = np.stack(list(rows.values()))
         result = model.predict(features)
-        self.watch(model).add(features)
+        self.monitor_for(model).observe(features)
         seconds = (time.perf_counter() - started) / len(rows)
         for position, (index, row) in enumerate(rows.items()):
-            answer = _prediction(model, cases[index], result, position, row)
+            answer = _prediction(model, inputs[index], result, position, row)
             answers[index] = answer
             metrics.track_prediction(
-                cases[index].machine_type,
+                inputs[index].machine_type,
                 model.card.version,
                 seconds,
                 answer.risk_score,
                 degraded=bool(answer.degraded_reason),
             )
-        _compare_with_shadow(result, cases, list(rows))
+        _compare_with_shadow(result, inputs, list(rows))
         return answers
 
 
-def features_of_case(model: Model, case: PredictionInput) -> Floats | AurumError:
-    """Returns the row of features of a case, or the error if there are too few readings."""
-    if case.features is not None:
-        return case.features
-    steps = steps_of(case.readings.columns if case.readings else {}, model.spec)
+def features_of_input(model: Model, prediction_input: PredictionInput) -> Floats | AurumError:
+    """Returns the row of features of an input, or the error if there are too few readings."""
+    if prediction_input.features is not None:
+        return prediction_input.features
+    steps = steps_of(prediction_input.readings.columns if prediction_input.readings else {}, model.spec)
     if len(steps.ages) < LEAST_STEPS:
-        return _too_few(case.machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.card.unit}")
+        return _too_few_readings(
+            prediction_input.machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.card.unit}"
+        )
     row: Floats = features_of_windows([window_of(steps)])[0]
     return row
 
 
-def by_rule(case: PredictionInput) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
+def predict_by_rule(
+    prediction_input: PredictionInput,
+) -> tuple[Prediction | AurumError, dict[str, tuple[float, float]]]:
     """Returns the answer of the fallback rule, and the shift of each sensor as (value, shift)."""
-    result = assess(case.machine_type, case.readings.columns if case.readings else {})
+    result = assess(
+        prediction_input.machine_type, prediction_input.readings.columns if prediction_input.readings else {}
+    )
     if result is None:
-        return _too_few(case.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
-    metrics.track_prediction(case.machine_type or "unknown", "rule", 0.0, result.risk, degraded=True)
+        return _too_few_readings(prediction_input.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
+    metrics.track_prediction(prediction_input.machine_type or "unknown", "rule", 0.0, result.risk, degraded=True)
     prediction = Prediction(
-        case.machine_id,
-        case.machine_type,
+        prediction_input.machine_id,
+        prediction_input.machine_type,
         result.risk,
         result.risk,
-        degraded_reason=case.reason or "its model has seen no failures; the rule for such machines answered",
-        as_of_us=case.as_of_us,
+        degraded_reason=prediction_input.reason
+        or "its model has seen no failures; the rule for such machines answered",
+        as_of_us=prediction_input.as_of_us,
     )
     return prediction, result.shifts
 
 
 def digest_of(row: Floats) -> str:
+    """Returns the first 16 hexadecimal digits of the SHA-256 of a row of features."""
     return hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16]
 
 
-def _prediction(model: Model, case: PredictionInput, result: Predictions, position: int, row: Floats) -> Prediction:
+def _prediction(
+    model: Model, prediction_input: PredictionInput, result: Predictions, position: int, row: Floats
+) -> Prediction:
+    """Returns the prediction at `position` of the model's result."""
     anomaly = float(result.anomaly[position])
     reason = ""
     if result.risk is not None:
         risk = float(result.risk[position])
     else:
-        rule = assess(case.machine_type, case.readings.columns if case.readings else {})
+        rule = assess(
+            prediction_input.machine_type, prediction_input.readings.columns if prediction_input.readings else {}
+        )
         risk = rule.risk if rule else anomaly
-        by = "the rule for its type" if rule else "how unusual its readings are"
-        reason = f"model {case.machine_type} {model.card.version} has seen no failures; the risk is by {by}"
+        origin = "the fallback rule" if rule else "the anomaly score"
+        reason = (
+            f"model {prediction_input.machine_type} {model.card.version} has seen no failures; the risk is {origin}"
+        )
     rul = None
     quantiles: Sequence[float] = ()
     if result.rul is not None and result.quantiles is not None:
         quantiles = result.quantiles[position].tolist()
         rul = float(result.rul[position]), quantiles[0], quantiles[-1]
     return Prediction(
-        case.machine_id,
-        case.machine_type,
+        prediction_input.machine_id,
+        prediction_input.machine_type,
         risk,
         anomaly,
         model.card.version,
@@ -240,35 +261,37 @@ def _prediction(model: Model, case: PredictionInput, result: Predictions, positi
         model.card.rul_cap,
         model.card.unit,
         reason,
-        case.as_of_us,
+        prediction_input.as_of_us,
         digest_of(row),
         row,
     )
 
 
-def _compare_with_shadow(result: Predictions, cases: dict[int, PredictionInput], indices: Sequence[int]) -> None:
+def _compare_with_shadow(result: Predictions, inputs: dict[int, PredictionInput], indices: Sequence[int]) -> None:
     """Scores the same readings with the shadow model and records the difference in risk."""
     if result.risk is None:
         return
     for position, index in enumerate(indices):
-        shadow = cases[index].shadow
-        if shadow is None or cases[index].readings is None:
+        shadow = inputs[index].shadow
+        if shadow is None or inputs[index].readings is None:
             continue
-        row = features_of_case(shadow, cases[index])
+        row = features_of_input(shadow, inputs[index])
         if isinstance(row, AurumError):
             continue
-        told = shadow.predict(row[None, :]).risk
-        if told is not None:
-            metrics.track_shadow(cases[index].machine_type, abs(float(told[0]) - float(result.risk[position])))
+        shadow_risk = shadow.predict(row[None, :]).risk
+        if shadow_risk is not None:
+            metrics.track_shadow(inputs[index].machine_type, abs(float(shadow_risk[0]) - float(result.risk[position])))
 
 
-def _raised(value: T | AurumError) -> T:
+def _value_or_raise(value: T | AurumError) -> T:
+    """Returns the value, or raises it if it is an error."""
     if isinstance(value, AurumError):
         raise value
     return value
 
 
-def _too_few(machine_id: str, needed: str) -> AurumError:
+def _too_few_readings(machine_id: str, needed: str) -> AurumError:
+    """Returns the error for a machine with too few readings. needed: what is needed at least."""
     return FailedPreconditionError(
         f"machine {machine_id} has too few readings for a prediction, which needs {needed}; try again with more",
         reason="NOT_ENOUGH_READINGS",

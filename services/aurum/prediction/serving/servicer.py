@@ -15,7 +15,7 @@ from aurum.runtime.audit import Act, AuditLog
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.telemetry.logging import set_request_context
 from aurum.runtime.telemetry.tracing import set_span_attributes
-from aurum.security.rpc_authorizer import present_caller, require_machines
+from aurum.security.rpc_authorizer import current_caller, require_machines
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
 _FACTORS, _MAX_FACTORS = 5, 200
@@ -30,7 +30,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self,
         predictor: Predictor,
         registry: ModelRegistry,
-        note: Callable[[Prediction, prediction_pb2.PredictResponse], None],
+        on_prediction: Callable[[Prediction, prediction_pb2.PredictResponse], None],
         audit: AuditLog,
     ) -> None:
         """Connects the RPCs to their parts.
@@ -38,18 +38,19 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         Args:
             predictor: Makes the predictions.
             registry: The models.
-            note: Called with each prediction.
+            on_prediction: Called with each prediction and its response.
             audit: The audit log for changes of models.
         """
         self._audit = audit
-        self._note = note
+        self._on_prediction = on_prediction
         self._predictor = predictor
         self._registry = registry
 
     async def Predict(  # noqa: N802
         self, request: prediction_pb2.PredictRequest, context: Any
     ) -> prediction_pb2.PredictResponse:
-        _check(request, "")
+        """Predicts one machine, or one row of features."""
+        _check_request(request, "")
         if request.machine_id:
             set_request_context(machine_id=request.machine_id)
             answer = (await self._predictor.predict([request.machine_id]))[0]
@@ -59,12 +60,13 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             answer = await self._predictor.predict_features(request.machine_type, request.features)
         set_span_attributes({"aurum.machine_type": answer.machine_type, "aurum.degraded": bool(answer.degraded_reason)})
         response = response_of(answer)
-        self._note(answer, response)
+        self._on_prediction(answer, response)
         return response
 
     async def PredictBatch(  # noqa: N802
         self, request_iterator: AsyncIterator[prediction_pb2.PredictBatchRequest], context: Any
     ) -> AsyncGenerator[prediction_pb2.PredictBatchResponse]:
+        """Predicts the machines or rows of each request of the stream, in one response per request."""
         async for request in request_iterator:
             require_machines([])  # checks that the caller is still allowed
             if request.HasField("rows"):
@@ -75,7 +77,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             if not 1 <= len(request.requests) <= _MAX_BATCH:
                 raise InvalidArgumentError.of("requests", f"must be 1 to {_MAX_BATCH}")
             for index, each in enumerate(request.requests):
-                _check(each, f"requests[{index}].")
+                _check_request(each, f"requests[{index}].")
             machine_ids = list(dict.fromkeys(each.machine_id for each in request.requests if each.machine_id))
             answers = dict(zip(machine_ids, await self._predictor.predict(machine_ids), strict=True))
             items = []
@@ -88,9 +90,9 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                         answer = await self._predictor.predict_features(each.machine_type, each.features)
                     except AurumError as error:
                         answer = error
-                item = _item(answer)
+                item = _batch_item(answer)
                 if isinstance(answer, Prediction):
-                    self._note(answer, item.prediction)
+                    self._on_prediction(answer, item.prediction)
                 items.append(item)
             yield prediction_pb2.PredictBatchResponse(items=items)
 
@@ -119,7 +121,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def Explain(  # noqa: N802
         self, request: prediction_pb2.ExplainRequest, context: Any
     ) -> prediction_pb2.ExplainResponse:
-        _check(request.request, "request.")
+        """Predicts one machine or row of features and returns the strongest factors."""
+        _check_request(request.request, "request.")
         top = request.top or _FACTORS
         if top > _MAX_FACTORS:
             raise InvalidArgumentError.of("top", f"must be at most {_MAX_FACTORS}")
@@ -148,18 +151,21 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def GetModel(  # noqa: N802
         self, request: prediction_pb2.GetModelRequest, context: Any
     ) -> prediction_pb2.GetModelResponse:
+        """Returns the card, state and drift of a model."""
         entry = await asyncio.to_thread(self._registry.get, request.machine_type, request.version)
         return prediction_pb2.GetModelResponse(model=await self._model(entry))
 
     async def ListModels(  # noqa: N802
         self, request: prediction_pb2.ListModelsRequest, context: Any
     ) -> prediction_pb2.ListModelsResponse:
+        """Returns all models in the folder of models."""
         entries = await asyncio.to_thread(self._registry.list)
         return prediction_pb2.ListModelsResponse(models=[await self._model(entry) for entry in entries])
 
     async def ActivateModel(  # noqa: N802
         self, request: prediction_pb2.ActivateModelRequest, context: Any
     ) -> prediction_pb2.ActivateModelResponse:
+        """Makes a version the champion or the shadow model, and writes an audit event."""
         if not request.version and not request.shadow:
             raise InvalidArgumentError.of("version", "must name the version to activate")
         change = self._registry.set_shadow if request.shadow else self._registry.activate
@@ -171,12 +177,13 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             return entry
 
         before = self._champion(request.machine_type)
-        entry = await self._audit.perform(present_caller(), kind, request.machine_type, activate, before)
+        entry = await self._audit.perform(current_caller(), kind, request.machine_type, activate, before)
         return prediction_pb2.ActivateModelResponse(model=await self._model(entry))
 
     async def RollbackModel(  # noqa: N802
         self, request: prediction_pb2.RollbackModelRequest, context: Any
     ) -> prediction_pb2.RollbackModelResponse:
+        """Makes the previous champion the champion again, and writes an audit event."""
 
         async def roll_back(act: Act) -> ModelEntry:
             entry = await asyncio.to_thread(self._registry.roll_back, request.machine_type)
@@ -184,7 +191,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             return entry
 
         before = self._champion(request.machine_type)
-        entry = await self._audit.perform(present_caller(), "model.rollback", request.machine_type, roll_back, before)
+        entry = await self._audit.perform(current_caller(), "model.rollback", request.machine_type, roll_back, before)
         return prediction_pb2.RollbackModelResponse(model=await self._model(entry))
 
     def _champion(self, machine_type: str) -> str | None:
@@ -213,7 +220,13 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         )
 
 
-def _check(request: prediction_pb2.PredictRequest, prefix: str) -> None:
+def _check_request(request: prediction_pb2.PredictRequest, prefix: str) -> None:
+    """Raises InvalidArgumentError for an invalid request and PermissionDeniedError for a machine of others.
+
+    Args:
+        request: The request.
+        prefix: Where the request is within the received message, for the names of fields in errors.
+    """
     if request.machine_id:
         if problem := machine_id_problem(request.machine_id):
             raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
@@ -224,13 +237,14 @@ def _check(request: prediction_pb2.PredictRequest, prefix: str) -> None:
         raise InvalidArgumentError.of(f"{prefix}machine_id", "or machine_type and features must be given")
 
 
-def _item(answer: Prediction | AurumError) -> prediction_pb2.PredictBatchItem:
+def _batch_item(answer: Prediction | AurumError) -> prediction_pb2.PredictBatchItem:
     if isinstance(answer, AurumError):
         return prediction_pb2.PredictBatchItem(error=answer.message)
     return prediction_pb2.PredictBatchItem(prediction=response_of(answer))
 
 
 def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
+    """Returns a prediction as a message."""
     response = prediction_pb2.PredictResponse(
         machine_id=prediction.machine_id,
         machine_type=prediction.machine_type,

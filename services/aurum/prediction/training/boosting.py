@@ -56,4 +56,5 @@ def fit_trees(
 
 
 def raw_scores(booster: lgb.Booster, features: Floats) -> Floats:
+    """Returns the raw score of each row of features[row, feature]."""
     return np.asarray(booster.predict(features, raw_score=True), dtype=np.float64)

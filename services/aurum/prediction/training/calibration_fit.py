@@ -72,24 +72,24 @@ def calibrate_interval(
         # Ranks are rounded outwards, so that the coverage holds for a finite sample
         ranks = np.where(LEVELS < 0.5, np.floor((count + 1) * LEVELS), np.ceil((count + 1) * LEVELS)).astype(int) - 1
         quantiles.append(residuals[np.clip(ranks, 0, count - 1)])
-    found = np.array(quantiles)
+    residual_quantiles = np.array(quantiles)
     informative = truths < cap
     if informative.any() and not informative.all():
-        found = _spread(
-            found,
+        residual_quantiles = _widen(
+            residual_quantiles,
             bins[informative],
             (truths - predictions)[informative],
-            _aimed_at(machines),
+            _target_coverage(machines),
         )
-    return IntervalCalibration(edges, found)
+    return IntervalCalibration(edges, residual_quantiles)
 
 
-def _aimed_at(machines: int) -> float:
+def _target_coverage(machines: int) -> float:
     """Returns the coverage to aim at: (n + 1)/n of the nominal one, as for n exchangeable machines, if n is small."""
     return min(1.0, COVERAGE * (machines + 1) / machines) if machines < _FEW_MACHINES else COVERAGE
 
 
-def _spread(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats, coverage: float) -> Floats:
+def _widen(quantiles: Floats, bins: npt.NDArray[np.intp], residuals: Floats, coverage: float) -> Floats:
     """Widens the quantiles by a common factor, so that the outermost ones contain `coverage` of the residuals."""
     middle = quantiles[:, [len(LEVELS) // 2]]
     low, high = (np.abs(quantiles[:, end] - middle[:, 0])[bins] for end in (0, -1))
@@ -105,13 +105,13 @@ class CalibrationBin:
     """One bin of a calibration curve.
 
     Attributes:
-        told: The mean predicted risk.
-        true: The share of rows with a failure within the horizon.
+        predicted: The mean predicted risk.
+        observed: The share of rows with a failure within the horizon.
         rows: The number of rows.
     """
 
-    told: float
-    true: float
+    predicted: float
+    observed: float
     rows: int
 
 
@@ -119,16 +119,16 @@ def calibration_curve(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bi
     """Returns the calibration curve with bins of equal width from 0 to 1. Empty bins are left out."""
     index = np.minimum((probabilities * bins).astype(int), bins - 1)
     return [
-        CalibrationBin(float(probabilities[there].mean()), float(outcomes[there].mean()), int(there.sum()))
-        for there in (index == each for each in range(bins))
-        if there.any()
+        CalibrationBin(float(probabilities[in_bin].mean()), float(outcomes[in_bin].mean()), int(in_bin.sum()))
+        for in_bin in (index == each for each in range(bins))
+        if in_bin.any()
     ]
 
 
 def expected_calibration_error(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bins: int = 10) -> float:
     """Returns the mean distance of probability and frequency over bins, weighted by rows (Naeini et al., 2015)."""
     curve = calibration_curve(probabilities, outcomes, bins)
-    return sum(each.rows * abs(each.told - each.true) for each in curve) / max(len(outcomes), 1)
+    return sum(each.rows * abs(each.predicted - each.observed) for each in curve) / max(len(outcomes), 1)
 
 
 def average_precision(scores: Floats, outcomes: npt.NDArray[np.bool_]) -> float:

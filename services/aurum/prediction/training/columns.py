@@ -14,8 +14,8 @@ from aurum.runtime.time_units import HOUR_US
 
 Floats = npt.NDArray[np.float64]
 
-_TOLD = 0.98  # share of the RUL's variance; a column that explains more on its own leaks the outcome
-_ALARMS_AT_ONE_POINT = 0.03  # spread of a switch's distance to the failure, as a share of life; below, it leaks
+_LEAK_SHARE = 0.98  # share of the RUL's variance; a column that explains more on its own leaks the outcome
+_LEAK_SPREAD = 0.03  # spread of a switch's distance to the failure, as a share of life; below, it leaks
 _LEAST_SWITCHES = 6
 _MOST_ROWS = 20_000  # that are examined
 _CONVERSIONS = {  # factor, offset
@@ -29,8 +29,8 @@ _CONVERSIONS = {  # factor, offset
     "hours and minutes (or another factor of 60)": (60.0, 0.0),
     "m/s and km/h": (3.6, 0.0),
 }
-_SAME = 0.03  # relative tolerance for medians to fit a conversion
-_APART = 6.0  # least distance of the groups, in standard deviations of the lower one
+_MEDIAN_TOLERANCE = 0.03  # relative tolerance for medians to fit a conversion
+_LEAST_DISTANCE = 6.0  # least distance of the groups, in standard deviations of the lower one
 _LEAST_OF_UNIT = 2  # stretches in each unit
 _STRETCHES, _LEAST_TO_SPLIT = 4, 40  # stretches of a run that has at least so many readings
 
@@ -67,7 +67,7 @@ def select_columns(runs: Sequence[Run], axis: str) -> Selection:
     failed = [run for run in runs if run.failed]
     sensors = []
     for name in sorted(common - {axis}):
-        if reason := _unfit(name, runs, failed, axis):
+        if reason := _reason_to_drop(name, runs, failed, axis):
             dropped[name] = reason
         else:
             sensors.append(name)
@@ -93,33 +93,34 @@ def check_units(runs: Sequence[Run], sensors: Sequence[str]) -> None:
         cut = int(np.diff(medians).argmax()) + 1
         low, high = medians[:cut], medians[cut:]
         gap = high[0] - low[-1]
-        if min(len(low), len(high)) < _LEAST_OF_UNIT or gap < _APART * low.std() or gap < 2 * high.std():
+        if min(len(low), len(high)) < _LEAST_OF_UNIT or gap < _LEAST_DISTANCE * low.std() or gap < 2 * high.std():
             continue
         for units, (factor, offset) in _CONVERSIONS.items():
             expected = _median(low) * factor + offset
-            if low[0] > 0 and abs(expected - _median(high)) <= _SAME * expected:
+            if low[0] > 0 and abs(expected - _median(high)) <= _MEDIAN_TOLERANCE * expected:
                 raise UnitChangeError(
                     f"sensor {name} changes its unit: it is about {_median(low):.4g} in {stretches[0][1]} and "
-                    f"{_median(high):.4g} in {stretches[-1][1]}, as if it were told in {units}; convert one to the "
-                    f"other, or leave the column out"
+                    f"{_median(high):.4g} in {stretches[-1][1]}, as if in {units}; convert one to the other, or "
+                    f"leave the column out"
                 )
 
 
-def _unfit(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
+def _reason_to_drop(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
+    """Returns why a column cannot be used as a sensor, or None if it can."""
     values = np.concatenate([run.columns[name] for run in runs])
     if name.lower() in LABELS:
-        return "tells the outcome"
-    if name in AXES or _counts(name, runs):
+        return "is a label of the outcome"
+    if name in AXES or _is_counter(name, runs):
         return "counts life"
-    known = values[~np.isnan(values)]
-    if not len(known) or known.max() == known.min():
+    present = values[~np.isnan(values)]
+    if not len(present) or present.max() == present.min():
         return "is constant"
     if failed and (leak := _leak(name, runs, failed, axis)):
         return leak
     return None
 
 
-def _counts(name: str, runs: Sequence[Run]) -> bool:
+def _is_counter(name: str, runs: Sequence[Run]) -> bool:
     """Whether a column grows by the same amount with each reading in every run."""
     seen = 0
     for run in runs:
@@ -142,8 +143,8 @@ def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> s
     left = np.concatenate([np.nanmax(each) - each + run.left for each, run in zip(lives, failed, strict=True)])
     values = np.concatenate([run.columns[name] for run in failed])
     group = np.concatenate([np.full(len(each), index) for index, each in enumerate(lives)])
-    there = ~np.isnan(values) & ~np.isnan(left)
-    left, values, group = left[there], values[there], group[there]
+    present = ~np.isnan(values) & ~np.isnan(left)
+    left, values, group = left[present], values[present], group[present]
     if len(failed) < 4 or len(left) < 40 or np.ptp(left) == 0:
         return None
     stride = -(-len(left) // _MOST_ROWS)
@@ -155,13 +156,11 @@ def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> s
     order = np.argsort(sign * values[fitted_on], kind="stable")
     curve = np.asarray(isotonic_regression(left[fitted_on][order]).x)
     at = (sign * values[fitted_on])[order]
-    told = np.interp((sign * values)[~fitted_on], at, curve)
+    estimated = np.interp((sign * values)[~fitted_on], at, curve)
     truth = left[~fitted_on]
-    explained = 1 - float(((truth - told) ** 2).sum() / max(float(((truth - truth.mean()) ** 2).sum()), 1e-12))
-    if explained >= _TOLD:
-        return (
-            f"leaks the outcome: alone it explains {explained:.1%} of the life left, of machines it was not fitted to"
-        )
+    explained = 1 - float(((truth - estimated) ** 2).sum() / max(float(((truth - truth.mean()) ** 2).sum()), 1e-12))
+    if explained >= _LEAK_SHARE:
+        return f"leaks the outcome: alone it explains {explained:.1%} of the variance of the RUL of held-out machines"
     return None
 
 
@@ -178,12 +177,12 @@ def _switch_leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: st
         ]
         median_life = float(np.median([np.nanmax(life) for life in lives]))
         single = all(len(run.timestamps) == 1 for run in switched)
-        together = np.std(before) < _ALARMS_AT_ONE_POINT * median_life and np.median(before) < 0.5 * median_life
-        if (single and len(failed) < len(runs)) or (not single and together):
-            return "leaks the outcome: it is only ever set at failures, or at the same distance before each"
+        at_same_distance = np.std(before) < _LEAK_SPREAD * median_life and np.median(before) < 0.5 * median_life
+        if (single and len(failed) < len(runs)) or (not single and at_same_distance):
+            return "leaks the outcome: it is set only at failures, or at the same distance before each of them"
     return None
 
 
 def _median(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else float("nan")
+    present = values[~np.isnan(values)]
+    return float(np.median(present)) if len(present) else float("nan")

@@ -53,34 +53,34 @@ def evaluate_model(model: Model, runs: Sequence[Run]) -> tuple[Evaluation, LastR
     lacking = sorted({name for name in model.spec.queried for run in runs if name not in run.columns})
     if lacking:
         raise EvaluationDataError(
-            f"model {card.machine_type} {card.version} was trained on sensors that the data lacks: {', '.join(lacking)}"
+            f"model {card.machine_type} {card.version} needs sensors that the data lacks: {', '.join(lacking)}"
         )
     if card.kind == "anomaly":
         raise EvaluationDataError(
-            f"model {card.machine_type} {card.version} has seen no failures, so there is nothing to judge it by; train "
-            f"with histories that fail"
+            f"model {card.machine_type} {card.version} has seen no failures and cannot be evaluated; train it on "
+            f"histories with failures"
         )
     table = tabulate(runs, model.spec, _ROWS)
     outcomes = outcomes_of(table, card.kind, card.rul_cap, card.horizon)
     rows = outcomes.known
     if not outcomes.soon.any() or outcomes.soon[rows].all():
-        raise EvaluationDataError("the data has no failures, or nothing else, so there is nothing to judge a risk by")
-    told = model.predict(table.features[rows])
-    risk = told.risk if told.risk is not None else np.zeros(int(rows.sum()))
+        raise EvaluationDataError("all rows of the data are in one class, so the risk cannot be evaluated")
+    predicted = model.predict(table.features[rows])
+    risk = predicted.risk if predicted.risk is not None else np.zeros(int(rows.sum()))
     left = None if outcomes.left is None else outcomes.left[rows]
     inside = np.zeros(len(risk), dtype=bool)
-    if left is not None and told.quantiles is not None:
-        inside = within(left, told.quantiles[:, 0], told.quantiles[:, -1])
+    if left is not None and predicted.quantiles is not None:
+        inside = within(left, predicted.quantiles[:, 0], predicted.quantiles[:, -1])
     held_out = HeldOut(
-        risk, outcomes.soon[rows], told.rul, left, table.group[rows], table.run[rows], table.failed[rows]
+        risk, outcomes.soon[rows], predicted.rul, left, table.group[rows], table.run[rows], table.failed[rows]
     )
-    found = evaluate(held_out, risk, inside, f"{len(runs)} runs that were given, every row of them")
-    if left is None or told.rul is None or told.quantiles is None:
-        return found, None
+    evaluation = evaluate(held_out, risk, inside, f"all rows of {len(runs)} given runs")
+    if left is None or predicted.rul is None or predicted.quantiles is None:
+        return evaluation, None
     last = np.flatnonzero(np.append(np.diff(held_out.run) != 0, True) & ~np.isnan(left) & held_out.failed)
     if not len(last):
-        return found, None
-    errors = told.rul[last] - left[last]
-    return found, LastReadings(
+        return evaluation, None
+    errors = predicted.rul[last] - left[last]
+    return evaluation, LastReadings(
         len(last), float(np.sqrt((errors**2).mean())), nasa_score(errors), float(inside[last].mean())
     )

@@ -10,8 +10,8 @@ from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Floats, Indices, Outcomes, Table
 
 _LEAST_LIVES = 6
-_SAME_WAY = 0.95  # share of lives in which a feature must have the same trend
-_MOST_LOST = 1.02  # factor by which constraints may increase the error on the first fold
+_LEAST_AGREEMENT = 0.95  # share of lives in which a feature must have the same trend
+_MAX_ERROR_RATIO = 1.02  # factor by which constraints may increase the error on the first fold
 
 
 def monotone_features(
@@ -30,17 +30,17 @@ def monotone_features(
     for index, name in enumerate(names):
         if not name.endswith((f".mean_{SHORT}", f".mean_{MIDDLE}")) or len(lives) < _LEAST_LIVES:
             continue
-        ways = [_way(table.features[rows, index], table.left[rows]) for rows in lives]
-        agreed = float(np.mean(ways))
-        if abs(agreed) >= 2 * _SAME_WAY - 1:
+        trends = [_trend_sign(table.features[rows, index], table.left[rows]) for rows in lives]
+        agreed = float(np.mean(trends))
+        if abs(agreed) >= 2 * _LEAST_AGREEMENT - 1:
             signs[index] = int(np.sign(agreed))
     if not signs.any():
         return ()
     test = fold == 0
-    known = ~np.isnan(target.left)
+    has_rul = ~np.isnan(target.left)
     errors = []
     for constraints in ((), signs.tolist()):
-        rows = known & ~test
+        rows = has_rul & ~test
         booster = fit_trees(
             table.features[rows],
             target.left[rows],
@@ -48,15 +48,15 @@ def monotone_features(
             options,
             monotone=constraints,
         )
-        told = np.clip(raw_scores(booster, table.features[test & known]), 0, target.cap)
-        errors.append(float(np.sqrt(np.mean((told - target.left[test & known]) ** 2))))
-    return tuple(signs.tolist()) if errors[1] <= _MOST_LOST * errors[0] else ()
+        predicted = np.clip(raw_scores(booster, table.features[test & has_rul]), 0, target.cap)
+        errors.append(float(np.sqrt(np.mean((predicted - target.left[test & has_rul]) ** 2))))
+    return tuple(signs.tolist()) if errors[1] <= _MAX_ERROR_RATIO * errors[0] else ()
 
 
-def _way(values: Floats, left: Floats) -> float:
-    """Returns 1 if the values rise with the RUL, -1 if they fall, 0 if neither."""
-    there = ~np.isnan(values)
-    if there.sum() < 8:
+def _trend_sign(values: Floats, left: Floats) -> float:
+    """Returns 1 if the values rise with the RUL, -1 if they fall with it, 0 if there are too few values."""
+    present = ~np.isnan(values)
+    if present.sum() < 8:
         return 0.0
-    values, left = values[there], left[there]
+    values, left = values[present], left[present]
     return float(np.sign(((values - values.mean()) * (left - left.mean())).sum()))

@@ -25,7 +25,7 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 _NAMES = {
     "rul_rmse": "RUL, root mean square error",
     "rul_mae": "RUL, mean absolute error",
-    "interval_coverage": "share of 90 % intervals that hold",
+    "interval_coverage": "coverage of 90 % intervals",
     "risk_brier": "risk, Brier score",
     "risk_ece": "risk, expected calibration error",
     "risk_average_precision": "risk, area under precision and recall",
@@ -43,10 +43,10 @@ def report(card: ModelCard) -> str:
         "SHA-256 of the readings": card.data.sha256,
         "licence": card.data.licence,
         "machines, runs, failures": f"{card.data.machines}, {card.data.runs}, {card.data.failures}",
-        "rows that were fitted": str(card.data.rows),
-        "life is counted by": f"{card.axis}, in {card.unit}, in steps of {card.step:g}",
-        "risk is of a failure within": f"{card.horizon:g} {card.unit}" if card.horizon else "the moment",
-        "RUL is told up to": f"{card.rul_cap:g} {card.unit}" if card.rul_cap else "never",
+        "training rows": str(card.data.rows),
+        "life axis": f"{card.axis}, in {card.unit}, in steps of {card.step:g}",
+        "horizon of the risk": f"{card.horizon:g} {card.unit}" if card.horizon else "none",
+        "cap of the RUL": f"{card.rul_cap:g} {card.unit}" if card.rul_cap else "none",
         "operating regimes": f"{len(card.regimes.centers)} by {', '.join(card.regimes.columns)}"
         if card.regimes
         else "1",
@@ -56,15 +56,15 @@ def report(card: ModelCard) -> str:
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         _table(data),
-        "<h2>Columns that no model may or can use</h2>",
+        "<h2>Columns that are not used</h2>",
         _table(card.data.dropped_columns) if card.data.dropped_columns else "<p>None.</p>",
     ]
     for heading, evaluation in (("On unseen machines", card.evaluation), ("On later lives", card.later_lives)):
         if evaluation is not None:
             parts += [f"<h2>{heading}</h2>", _evaluation(evaluation, card)]
     if card.evaluation is None:
-        parts.append("<p>The data has no failures: the model tells what is unusual, and no risk or RUL.</p>")
-    parts += ["<h2>What the model looks at</h2>", f'<div class="pictures">{_importance(card)}</div>']
+        parts.append("<p>The data has no failures: the model provides anomaly scores, but no risk and no RUL.</p>")
+    parts += ["<h2>Importance of the features</h2>", f'<div class="pictures">{_importance(card)}</div>']
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
@@ -113,8 +113,8 @@ def _calibration(evaluation: Evaluation) -> str:
         marker="o",
         markersize=4,
     )
-    axes.set_xlabel("risk that was told")
-    axes.set_ylabel("share that failed within the horizon")
+    axes.set_xlabel("predicted risk")
+    axes.set_ylabel("share of failures within the horizon")
     axes.set_title("Calibration of the risk")
     return _svg(figure)
 

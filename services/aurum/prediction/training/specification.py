@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.prediction.model.card import Kind
+from aurum.prediction.model.card import ModelKind
 from aurum.prediction.model.features import TIME, FeatureSpec
-from aurum.prediction.model.regimes import find_settings, fit_regimes
 from aurum.prediction.training.columns import UnitChangeError, ages_of, check_units, select_columns
+from aurum.prediction.training.regimes_fit import find_settings, fit_regimes
 from aurum.prediction.training.table import Outcomes, Table, outcomes_of
-from aurum.readings.history import AXES, Run, axis_of
+from aurum.readings.history import AXES, Run, life_axis
 
 LEAST_HEALTHY_STEPS = 50  # of machines that never failed
 _LEAST_FAILURES = 6  # machines or runs; fewer cannot be split for validation
@@ -48,13 +48,13 @@ class TrainingOptions:
     licence: str = "not declared"
 
 
-def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
+def kind_of(machine_type: str, runs: Sequence[Run]) -> ModelKind:
     """Returns the kind of model that the histories allow. Raises TrainingDataError if they allow none."""
     readings = sum(len(run.timestamps) for run in runs)
     if not runs or readings < LEAST_HEALTHY_STEPS:
         raise TrainingDataError(
-            f"{machine_type}: the data has {readings} rows of {len(runs)} runs; a model of healthy machines needs at "
-            f"least {LEAST_HEALTHY_STEPS} rows, and one of failures at least {_LEAST_FAILURES} runs until a failure"
+            f"{machine_type}: the data has {readings} rows of {len(runs)} runs; an anomaly model needs at least "
+            f"{LEAST_HEALTHY_STEPS} rows, and a model of failures at least {_LEAST_FAILURES} runs that end in a failure"
         )
     failed = [run for run in runs if run.failed]
     if not failed:
@@ -63,8 +63,8 @@ def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
     if len(failed) < _LEAST_FAILURES:
         raise TrainingDataError(
             f"{machine_type}: {len(failed)} of {len(runs)} runs end in a failure, and at least {_LEAST_FAILURES} are "
-            f"needed to train and check a model; add histories that do, with a column `fault` that is 1 at the "
-            f"failure, or leave out those that fail to learn what is usual of healthy machines alone"
+            f"needed to train and validate a model; add runs that end in a failure, with a column `fault` that is 1 at "
+            f"the failure, or leave out the failed runs to train an anomaly model on healthy machines"
         )
     followed = [run for run in failed if len(run.timestamps) > 1 or run.left > 0]
     if len(followed) >= _LEAST_FAILURES:
@@ -78,7 +78,7 @@ def kind_of(machine_type: str, runs: Sequence[Run]) -> Kind:
     return "classification"
 
 
-def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec, dict[str, str]]:
+def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec, dict[str, str]]:
     """Determines the features of a model.
 
     Returns:
@@ -89,17 +89,19 @@ def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec,
     """
     common = set.intersection(*(set(run.columns) for run in runs))
     if options.life is not None and options.life not in common:
-        raise TrainingDataError(f"no column {options.life!r} counts life: there are {', '.join(sorted(common))}")
-    axis = options.life or axis_of(common) or TIME
+        raise TrainingDataError(
+            f"the life column {options.life!r} is not in every run; the columns are {', '.join(sorted(common))}"
+        )
+    axis = options.life or life_axis(common) or TIME
     selection = select_columns(runs, axis)
     if not selection.sensors:
         reasons = "; ".join(f"{name} {reason}" for name, reason in list(selection.dropped.items())[:5])
-        raise TrainingDataError(f"no sensor is left to learn from: {reasons or 'there are no columns'}")
+        raise TrainingDataError(f"no sensor is left to train on: {reasons or 'there are no columns'}")
     spacings = np.concatenate([np.diff(ages_of(run, axis)) for run in runs])
     spacings = spacings[spacings > 0]
     if len(spacings):
         life = float(np.median([np.nanmax(ages_of(run, axis)) for run in runs]))
-        step = max(float(np.median(spacings)), _round(life / 1000))
+        step = max(float(np.median(spacings)), _two_digits(life / 1000))
     elif all(len(run.timestamps) == 1 for run in runs):
         step = 1.0
     else:
@@ -110,7 +112,8 @@ def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec,
     sensors = selection.sensors
     if regimes is not None:
         of_regimes = (
-            f"is a setting: it tells the {len(regimes.centers)} operating regimes, to which sensors are related"
+            f"is a setting: it defines the {len(regimes.centers)} operating regimes, relative to which sensors are "
+            f"expressed"
         )
         dropped |= dict.fromkeys(settings, "is constant in each operating regime")
         dropped |= dict.fromkeys(regimes.columns, of_regimes)
@@ -118,7 +121,7 @@ def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec,
         dropped |= dict.fromkeys(silent, "is constant in each operating regime")
         sensors = tuple(name for name in regimes.sensors if name not in silent)
         if not sensors:
-            raise TrainingDataError("no sensor is left to learn from: all are constant in each operating regime")
+            raise TrainingDataError("no sensor is left to train on: all are constant in each operating regime")
     else:
         try:
             check_units(runs, sensors)
@@ -127,31 +130,32 @@ def specify(runs: Sequence[Run], options: TrainingOptions) -> tuple[FeatureSpec,
     return FeatureSpec(axis, step, sensors, regimes), dropped
 
 
-def outcomes_to_learn(
-    kind: Kind, runs: Sequence[Run], table: Table, spec: FeatureSpec, options: TrainingOptions
+def training_outcomes(
+    kind: ModelKind, runs: Sequence[Run], table: Table, spec: FeatureSpec, options: TrainingOptions
 ) -> Outcomes:
     """Returns the outcome of each row. Raises TrainingDataError if all rows are in one class."""
     if kind == "classification":
         return outcomes_of(table, kind, 0.0, 0.0)
     lives = [float(np.nanmax(ages_of(run, spec.axis))) + run.left for run in runs if run.failed]
     median_life = float(np.median(lives))
-    cap = options.rul_cap or _round(_CAP_OF_LIFE * median_life)
-    horizon = options.horizon or _round(_HORIZON_OF_LIFE * median_life)
+    cap = options.rul_cap or _two_digits(_CAP_OF_LIFE * median_life)
+    horizon = options.horizon or _two_digits(_HORIZON_OF_LIFE * median_life)
     outcomes = outcomes_of(table, kind, cap, horizon)
     soon = outcomes.soon
     if soon[outcomes.known].all() or not soon.any():
         raise TrainingDataError(
             f"with a horizon of {horizon:g} {unit_of(spec.axis)} {'no' if not soon.any() else 'all'} "
-            f"rows are close to a failure, so there is one class only; choose another horizon, or add longer histories"
+            f"rows are within the horizon of a failure; choose another horizon, or add longer histories"
         )
     return outcomes
 
 
 def unit_of(axis: str) -> str:
+    """Returns the unit of a life axis, such as `h` or `cycles`."""
     return AXES.get(axis, "h" if axis == TIME else axis)
 
 
-def _round(value: float) -> float:
+def _two_digits(value: float) -> float:
     """Rounds to two significant digits, for a readable model card."""
     if value <= 0:
         return value

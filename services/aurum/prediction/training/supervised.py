@@ -15,7 +15,7 @@ from aurum.prediction.training.calibration_fit import calibrate_interval, calibr
 from aurum.prediction.training.monotone import monotone_features
 from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Bools, Floats, Indices, Outcomes, Table
-from aurum.prediction.training.validation import FOLDS, HeldOut, evaluate_crosswise, folds_of, later_lives
+from aurum.prediction.training.validation import FOLDS, HeldOut, evaluate_by_folds, folds_of, split_by_time
 from aurum.readings.history import Run
 
 Progress = Callable[[float, str], None]
@@ -63,19 +63,21 @@ def fit_outcomes(
     everything = np.ones(len(table), dtype=bool)
     risk, life = _fit_both(table, target, everything, monotone, options)
     held_out = _held_out(table, target, score, rul, rows=target.known, group=group)
-    protocol = f"{fold.max() + 1}-fold cross-validation by {by}; each fold's calibration is made from the others"
+    protocol = f"{fold.max() + 1}-fold cross-validation by {by}; each fold is calibrated with the others"
     calibration = calibrate_risk(held_out.score, held_out.soon)
     interval = None
     files = {RISK: risk.model_to_string()}
     gain = _gain(risk)
     if life is not None and target.left is not None:
-        known = ~np.isnan(target.left)
-        found = calibrate_interval(rul[known], target.left[known], target.cap, len(np.unique(group[known])))
+        has_rul = ~np.isnan(target.left)
+        interval_calibration = calibrate_interval(
+            rul[has_rul], target.left[has_rul], target.cap, len(np.unique(group[has_rul]))
+        )
         interval = parts.IntervalPart(
             coverage=COVERAGE,
             levels=LEVELS.round(4).tolist(),
-            edges=found.edges.tolist(),
-            residuals=found.residuals.tolist(),
+            edges=interval_calibration.edges.tolist(),
+            residuals=interval_calibration.residuals.tolist(),
         )
         files[RUL] = life.model_to_string()
         gain = (gain + _gain(life)) / 2
@@ -83,13 +85,14 @@ def fit_outcomes(
         files,
         parts.RiskPart(scores=calibration.scores.tolist(), probabilities=calibration.probabilities.tolist()),
         interval,
-        evaluate_crosswise(held_out, fold[target.known], protocol, target.cap),
+        evaluate_by_folds(held_out, fold[target.known], protocol, target.cap),
         gain,
         monotone,
     )
 
 
 def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, rows: Bools, group: Indices) -> HeldOut:
+    """Returns the held-out predictions and true outcomes of the selected rows."""
     lives = target.left is not None
     return HeldOut(
         score[rows],
@@ -121,14 +124,14 @@ def _fit_both(
     return risk, fit_trees(features, left, "regression", options, monotone=monotone)
 
 
-def judge_later_lives(
+def evaluate_later_lives(
     runs: Sequence[Run], table: Table, target: Outcomes, monotone: Sequence[int], options: TrainingOptions
 ) -> parts.Evaluation | None:
     """Trains on lives that ended early, and evaluates on those that began later.
 
     Each half of the later lives is calibrated with the other half. Returns None if there are too few lives or failures.
     """
-    split = later_lives([int(run.timestamps[0]) for run in runs], [int(run.timestamps[-1]) for run in runs])
+    split = split_by_time([int(run.timestamps[0]) for run in runs], [int(run.timestamps[-1]) for run in runs])
     if split is None:
         return None
     before, after = (np.isin(table.run, part) for part in split)
@@ -146,10 +149,10 @@ def judge_later_lives(
     if len(np.unique(halves)) < 2 or any(not target.soon[rows][halves == half].any() for half in (0, 1)):
         return None
     held_out = _held_out(table, target, score, rul, rows=rows, group=table.run)
-    return evaluate_crosswise(
+    return evaluate_by_folds(
         held_out,
         halves,
-        f"fitted to {len(split[0])} lives that had ended before the other {len(split[1])} began",
+        f"trained on {len(split[0])} lives that had ended before the other {len(split[1])} began",
         target.cap,
     )
 

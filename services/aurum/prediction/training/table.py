@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aurum.prediction.model.card import Kind
+from aurum.prediction.model.card import ModelKind
 from aurum.prediction.model.features import LEAST_STEPS, FeatureSpec, features_of, steps_of
 from aurum.readings.history import Run
 
@@ -89,7 +89,7 @@ class Outcomes:
     horizon: float
 
 
-def outcomes_of(table: Table, kind: Kind, cap: float, horizon: float) -> Outcomes:
+def outcomes_of(table: Table, kind: ModelKind, cap: float, horizon: float) -> Outcomes:
     """Returns the training targets for a kind of model. Without lives, only rows at a failure itself are positive."""
     if kind != "rul":
         soon = table.failed & (table.left <= 0)

@@ -10,20 +10,21 @@ import numpy.typing as npt
 
 from aurum import __version__
 from aurum.prediction.model import card as parts
-from aurum.prediction.model.anomaly import AnomalyModel, fit_anomaly
+from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.training.anomaly_fit import fit_anomaly
 from aurum.prediction.training.specification import (
     LEAST_HEALTHY_STEPS,
     TrainingDataError,
     TrainingOptions,
+    derive_specification,
     kind_of,
-    outcomes_to_learn,
-    specify,
+    training_outcomes,
     unit_of,
 )
-from aurum.prediction.training.supervised import Progress, fit_outcomes, judge_later_lives
+from aurum.prediction.training.supervised import Progress, evaluate_later_lives, fit_outcomes
 from aurum.prediction.training.table import Floats, tabulate
 from aurum.readings.history import Run
 
@@ -55,7 +56,7 @@ def train(
     runs = [run for run in runs if len(run.timestamps)]
     kind = kind_of(machine_type, runs)
     progress(0.0, "columns")
-    spec, dropped = specify(runs, options)
+    spec, dropped = derive_specification(runs, options)
     progress(0.05, "features")
     table = tabulate(runs, spec, options.rows)
     fitted = None
@@ -64,15 +65,15 @@ def train(
     if kind == "anomaly":
         if len(table) < LEAST_HEALTHY_STEPS:
             raise TrainingDataError(
-                f"{machine_type}: {len(table)} steps of {spec.step:g} {unit_of(spec.axis)} of healthy machines, and at "
-                f"least {LEAST_HEALTHY_STEPS} are needed to know what is usual; add longer histories"
+                f"{machine_type}: {len(table)} steps of {spec.step:g} {unit_of(spec.axis)} of healthy machines; an "
+                f"anomaly model needs at least {LEAST_HEALTHY_STEPS}; add longer histories"
             )
         healthy = np.ones(len(table), dtype=bool)
     else:
-        target = outcomes_to_learn(kind, runs, table, spec, options)
+        target = training_outcomes(kind, runs, table, spec, options)
         cap, horizon = target.cap, target.horizon
         fitted = fit_outcomes(table, target, spec, options, progress)
-        later = judge_later_lives(runs, table, target, fitted.monotone, options)
+        later = evaluate_later_lives(runs, table, target, fitted.monotone, options)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
@@ -122,6 +123,7 @@ def train(
 
 
 def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp]) -> parts.DriftPart:
+    """Returns the training distribution of the strongest features, for the detection of drift."""
     names, edges, ranges = [], [], []
     for index in strongest:
         column = features[:, index]

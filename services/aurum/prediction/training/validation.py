@@ -54,16 +54,16 @@ def folds_of(group: Indices, seed: int) -> Indices:
     return fold_of_machine[group]
 
 
-def evaluate_crosswise(held_out: HeldOut, fold: Indices, protocol: str, cap: float) -> parts.Evaluation:
+def evaluate_by_folds(held_out: HeldOut, fold: Indices, protocol: str, cap: float) -> parts.Evaluation:
     """Evaluates predictions; each fold is calibrated with the others."""
     probabilities = np.zeros(len(held_out.soon))
     inside = np.zeros(len(held_out.soon), dtype=bool)
-    for each in np.unique(fold):
-        test = fold == each
+    for held_out_fold in np.unique(fold):
+        test = fold == held_out_fold
         probabilities[test] = calibrate_risk(held_out.score[~test], held_out.soon[~test])(held_out.score[test])
         if held_out.rul is not None and held_out.left is not None:
-            known = ~np.isnan(held_out.left)
-            others = ~test & known
+            has_rul = ~np.isnan(held_out.left)
+            others = ~test & has_rul
             machines = len(np.unique(held_out.group[others]))
             calibration = calibrate_interval(held_out.rul[others], held_out.left[others], cap, machines)
             quantiles = np.minimum(calibration(held_out.rul[test]), cap)
@@ -109,12 +109,16 @@ def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: 
             warned_share=_rounded(warned),
         ),
         confidence={
-            name: (round(float(np.quantile(found, 0.025)), 5), round(float(np.quantile(found, 0.975)), 5))
-            for name, found in resampled.items()
-            if found
+            name: (
+                round(float(np.quantile(values_of_metric, 0.025)), 5),
+                round(float(np.quantile(values_of_metric, 0.975)), 5),
+            )
+            for name, values_of_metric in resampled.items()
+            if values_of_metric
         },
         calibration=[
-            parts.CalibrationPoint(told=round(each.told, 5), true=round(each.true, 5), rows=each.rows) for each in curve
+            parts.CalibrationPoint(told=round(each.predicted, 5), true=round(each.observed, 5), rows=each.rows)
+            for each in curve
         ],
         points=_points(held_out),
     )
@@ -127,6 +131,7 @@ def within(truths: Floats, lower: Floats, upper: Floats) -> Bools:
 
 
 def _measures(held_out: HeldOut, probabilities: Floats, inside: Bools) -> dict[str, Callable[[Indices], float | None]]:
+    """Returns the metrics as functions of the rows that count."""
     soon = held_out.soon
     measures: dict[str, Callable[[Indices], float | None]] = {
         "risk_brier": lambda rows: float(((probabilities[rows] - soon[rows]) ** 2).mean()),
@@ -137,16 +142,17 @@ def _measures(held_out: HeldOut, probabilities: Floats, inside: Bools) -> dict[s
     }
     if held_out.rul is None or held_out.left is None:
         return measures
-    known = ~np.isnan(held_out.left)
-    errors = np.where(known, held_out.rul - np.where(known, held_out.left, 0.0), np.nan)
+    has_rul = ~np.isnan(held_out.left)
+    errors = np.where(has_rul, held_out.rul - np.where(has_rul, held_out.left, 0.0), np.nan)
     return measures | {
-        "rul_rmse": lambda rows: float(np.sqrt(np.mean(errors[rows][known[rows]] ** 2))),
-        "rul_mae": lambda rows: float(np.abs(errors[rows][known[rows]]).mean()),
-        "interval_coverage": lambda rows: float(inside[rows][known[rows]].mean()),
+        "rul_rmse": lambda rows: float(np.sqrt(np.mean(errors[rows][has_rul[rows]] ** 2))),
+        "rul_mae": lambda rows: float(np.abs(errors[rows][has_rul[rows]]).mean()),
+        "interval_coverage": lambda rows: float(inside[rows][has_rul[rows]].mean()),
     }
 
 
 def _lead_time(held_out: HeldOut, probabilities: Floats) -> tuple[float | None, float | None]:
+    """Returns the median life left at the first lasting warning, and the share of failures with such a warning."""
     if held_out.left is None:
         return None, None
     leads, failures = [], 0
@@ -161,10 +167,15 @@ def _lead_time(held_out: HeldOut, probabilities: Floats) -> tuple[float | None, 
 
 
 def _points(held_out: HeldOut) -> list[parts.RulPoint]:
+    """Returns predicted and true RUL of a few hundred rows, spread evenly."""
     if held_out.rul is None or held_out.left is None:
         return []
-    known = np.flatnonzero(~np.isnan(held_out.left))
-    chosen = known[np.linspace(0, len(known) - 1, min(_POINTS, len(known))).astype(int)] if len(known) else known
+    rows_with_rul = np.flatnonzero(~np.isnan(held_out.left))
+    chosen = (
+        rows_with_rul[np.linspace(0, len(rows_with_rul) - 1, min(_POINTS, len(rows_with_rul))).astype(int)]
+        if len(rows_with_rul)
+        else rows_with_rul
+    )
     return [
         parts.RulPoint(truth=round(float(held_out.left[row]), 4), predicted=round(float(held_out.rul[row]), 4))
         for row in chosen
@@ -175,7 +186,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else round(float(value), 5)
 
 
-def later_lives(begins: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
+def split_by_time(begins: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
     """Splits runs by time, so that the second part began after all runs of the first part had ended.
 
     Args:

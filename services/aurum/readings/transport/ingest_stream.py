@@ -16,9 +16,9 @@ from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.telemetry.tracing import context_of, traced_operation
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
 
-_ACKNOWLEDGE_EVERY = 16  # batches; the most that one acknowledgement covers while more are ready
-_UNACKNOWLEDGED = 64  # batches of a stream that are not durable yet; at this number the stream is not read on
-_END = object()
+_MAX_PER_ACKNOWLEDGEMENT = 16  # batches that one acknowledgement covers while more are ready
+_MAX_UNACKNOWLEDGED = 64  # batches of a stream that are not durable yet; at this number reading stops
+_END_OF_STREAM = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer,
 
 
 class BatchServicer(ingestion_pb2_grpc.IngestionServiceServicer, ABC):
-    """Ingest and Write, which ingestion and gateways serve alike. They receive serialized requests."""
+    """Base class of the servicers of ingestion and of gateways: Ingest and Write, which receive serialized requests."""
 
     def __init__(self) -> None:
         self._streams = IngestStreams(self._accept_streamed)
 
     def stop(self) -> None:
-        """Ends the streams. What they have sent is still accepted and acknowledged."""
+        """Ends all Ingest streams. Batches that were read are still acknowledged."""
         self._streams.stop()
 
     @abstractmethod
@@ -82,18 +82,20 @@ class BatchServicer(ingestion_pb2_grpc.IngestionServiceServicer, ABC):
 
         Args:
             data: The batch.
-            field: Its path in the request, for errors.
+            field: The path of the batch in the request, for errors.
             transport: stream or unary, for metrics.
-            wait: Whether to wait for room, as streams do. Otherwise a batch that finds none is refused.
+            wait: Whether to wait for room, as streams do. Otherwise the batch is refused if there is no room.
         """
 
     async def Ingest(  # noqa: N802
         self, request_iterator: Any, context: Any
     ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+        """Accepts a stream of batches, and acknowledges them when they are durable."""
         async for response in self._streams.serve(request_iterator):
             yield response
 
     async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
+        """Accepts one batch. Returns when it is durable."""
         written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
         return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
 
@@ -121,14 +123,23 @@ class IngestStreams:
             reader.cancel()
 
     async def serve(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
-        pending: asyncio.Queue[Any] = asyncio.Queue(_UNACKNOWLEDGED)
+        """Accepts the batches of one stream, and yields cumulative acknowledgements.
+
+        Args:
+            requests: The serialized requests, in order.
+
+        Raises:
+            AurumError: The error of the first batch that was not accepted, with its position in the stream. All batches
+                before it are acknowledged.
+        """
+        pending: asyncio.Queue[Any] = asyncio.Queue(_MAX_UNACKNOWLEDGED)
         reader = asyncio.create_task(self._read(requests, pending), name="ingest-reader")
         self._readers.add(reader)
-        acknowledged = duplicates = told = 0
+        acknowledged = duplicates = reported = 0
         try:
             while True:
                 item = await pending.get()
-                ending = item is _END or isinstance(item, Exception)
+                ending = item is _END_OF_STREAM or isinstance(item, Exception)
                 if not ending:
                     try:
                         written: Written = await item
@@ -137,10 +148,10 @@ class IngestStreams:
                         raise
                     acknowledged += 1
                     duplicates += written.duplicate > 0
-                # Batches of one commit share an acknowledgement, and the rest is acknowledged before the stream ends:
-                due = ending or pending.empty() or acknowledged - told >= _ACKNOWLEDGE_EVERY
-                if due and acknowledged > told:
-                    told = acknowledged
+                # Batches of one commit share an acknowledgement, and the rest is acknowledged before the stream ends
+                due = ending or pending.empty() or acknowledged - reported >= _MAX_PER_ACKNOWLEDGEMENT
+                if due and acknowledged > reported:
+                    reported = acknowledged
                     yield ingestion_pb2.IngestResponse(acknowledged=acknowledged, duplicates=duplicates)
                 if isinstance(item, Exception):
                     raise item
@@ -166,7 +177,7 @@ class IngestStreams:
                     writing = await self._accept(request, position)
                 await pending.put(asyncio.ensure_future(writing))
                 position += 1
-            await pending.put(_END)
+            await pending.put(_END_OF_STREAM)
         except AurumError as error:
             error.metadata.setdefault("position", str(position))
             await pending.put(error)

@@ -1,4 +1,4 @@
-"""Both ends of the answers to Query. A column travels as one block of bytes; see columns.proto."""
+"""Client side of Query. The columns of an answer are blocks of bytes; see columns.proto."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.v1 import columns_pb2, ingestion_pb2
 
-TOO_MANY_SERIES = "TOO_MANY_SERIES"  # reason for refusing a Query that has to be split into several
+TOO_MANY_SERIES = "TOO_MANY_SERIES"  # reason for refusing a Query that must be split
 
 
 def query_method(channel: grpc.aio.Channel) -> Any:
@@ -22,7 +22,7 @@ def query_method(channel: grpc.aio.Channel) -> Any:
     )
 
 
-def columns(
+def decode_columns(
     series: Iterable[columns_pb2.QueriedColumns],
 ) -> Iterator[tuple[columns_pb2.QueriedColumns, Timestamps, Values]]:
     """Yields each series of one answer with its times and values.
@@ -33,9 +33,9 @@ def columns(
     for each in series:
         if each.timestamps_us:
             times = np.frombuffer(each.timestamps_us, "<i8")
-        yield each, times, floats(each.values)
+        yield each, times, decode_floats(each.values)
 
 
-def floats(column: bytes) -> Values:
+def decode_floats(column: bytes) -> Values:
     """Decodes a column of float64 values."""
     return np.frombuffer(column, "<f8")

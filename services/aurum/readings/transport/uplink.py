@@ -19,25 +19,30 @@ from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 64  # batches sent and not yet acknowledged
-_IDLE = 1.0  # seconds between two checks of an empty outbox
+_MAX_IN_FLIGHT = 64  # batches sent and not yet acknowledged
+_IDLE_SECONDS = 1.0  # seconds between two checks of an empty outbox
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A batch that waits to be sent. `id` increases in the order of sending. `data` is the serialized IngestRequest."""
+class QueuedBatch:
+    """A batch that waits to be sent.
+
+    Attributes:
+        id: Increases in the order of sending.
+        data: The serialized IngestRequest.
+    """
 
     id: int
     data: bytes
 
 
-class Arrivals:
+class ArrivalSignal:
     """Wakes a waiting sender when a batch has arrived in its outbox."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    def note(self) -> None:
+    def notify(self) -> None:
         """Records that a batch has arrived."""
         self._event.set()
 
@@ -58,16 +63,16 @@ class Outbox(Protocol):
     def batches(self) -> int:
         """The number of waiting batches."""
 
-    async def after(self, last: int, batches: int) -> list[Waiting]:
-        """Returns up to `batches` batches that follow the id `last`, in order."""
+    async def batches_after(self, last: int, max_batches: int) -> list[QueuedBatch]:
+        """Returns up to `max_batches` batches that follow the id `last`, in order."""
 
     async def wait_for_more(self, seconds: float) -> None:
         """Returns when a batch has arrived, or after `seconds`."""
 
-    async def forwarded(self, ids: Sequence[int]) -> None:
+    async def acknowledge(self, ids: Sequence[int]) -> None:
         """Removes batches that the server has acknowledged."""
 
-    async def refused(self, refused: Refused) -> None:
+    async def set_aside(self, refused: Refused) -> None:
         """Sets aside a batch that the server refuses permanently."""
 
 
@@ -89,7 +94,12 @@ class _Stream:
 
 
 class Uplink:
-    """Sends the batches of an outbox while `run` runs."""
+    """Sends the batches of an outbox to a server.
+
+    Args:
+        outbox: The batches.
+        dependency: The server.
+    """
 
     def __init__(self, outbox: Outbox, dependency: Dependency) -> None:
         self._outbox = outbox
@@ -115,19 +125,21 @@ class Uplink:
         while True:
             stream = _Stream()
             try:
-                while self._outbox.batches <= (self._refusals.passed_over is not None):
-                    await self._outbox.wait_for_more(_IDLE)
+                while self._outbox.batches <= (self._refusals.skipped_id is not None):
+                    await self._outbox.wait_for_more(_IDLE_SECONDS)
                 await self._forward(stream)
             except CircuitBreakerError as error:
                 await asyncio.sleep(min(1.0, max(0.05, getattr(error, "retry_after", 1.0))))
                 continue
             except (grpc.aio.AioRpcError, AurumError, TimeoutError) as error:
                 attempt = 1 if stream.acknowledged else attempt + 1
-                self.problem = f"{self._pipeline.name}: {_sentence(error)}"
-                await self._look_for_refusal(stream, error)
+                self.problem = f"{self._pipeline.name}: {_describe(error)}"
+                await self._handle_refusal(stream, error)
                 metrics.track_retry(self._pipeline.name)
                 delay = self._pipeline.retry.delay(error, min(attempt, 20))
-                logger.warning("the stream to %s broke: %s; again in %.2f s", self._server, _sentence(error), delay)
+                logger.warning(
+                    "the stream to %s failed (%s); reopening in %.2f s", self._server, _describe(error), delay
+                )
                 await asyncio.sleep(delay)
 
     async def _forward(self, stream: _Stream) -> None:
@@ -148,9 +160,9 @@ class Uplink:
                 await self._dependency.connected(pipeline, pipeline.policy.timeout.attempt)
                 call = self._ingest(self._requests(stream))
                 responses = call.__aiter__()
-                going_on = await self._acknowledge(stream, responses)
-            while going_on:
-                going_on = await self._acknowledge(stream, responses)
+                open_ = await self._acknowledge(stream, responses)
+            while open_:
+                open_ = await self._acknowledge(stream, responses)
         finally:
             if call is not None:
                 call.cancel()
@@ -164,9 +176,9 @@ class Uplink:
                 sent = len(stream.in_flight)
                 done, _ = await asyncio.wait([waiting], timeout=self._pipeline.policy.timeout.deadline)
                 if not done and sent:
-                    raise TimeoutError("acknowledgements stay out")
+                    raise TimeoutError("no acknowledgement arrived in time")
             if waiting.cancelled():  # by gRPC
-                raise stream.failure or UnavailableError(f"the stream to {self._server} broke off on this side")
+                raise stream.failure or UnavailableError(f"the stream to {self._server} was cancelled on this side")
             response = waiting.result()
         finally:
             waiting.cancel()
@@ -176,43 +188,44 @@ class Uplink:
         stream.acknowledged = response.acknowledged
         stream.room.set()
         self.problem = None
-        await self._outbox.forwarded(ids)
-        if ids and (refused := self._refusals.taken(len(ids))):
-            await self._put_aside(refused)
+        await self._outbox.acknowledge(ids)
+        if ids and (refused := self._refusals.record_acknowledged(len(ids))):
+            await self._set_aside(refused)
         return True
 
     async def _requests(self, stream: _Stream) -> AsyncGenerator[bytes]:
-        sent = 0
+        last_id = 0
         try:
             while True:
-                while len(stream.in_flight) >= self._refusals.window(_WINDOW):
+                while len(stream.in_flight) >= self._refusals.window_size(_MAX_IN_FLIGHT):
                     stream.room.clear()
                     await stream.room.wait()
-                waiting = await self._outbox.after(sent, self._refusals.window(_WINDOW) - len(stream.in_flight))
-                for each in waiting:
-                    sent = each.id
-                    if each.id == self._refusals.passed_over:
+                room = self._refusals.window_size(_MAX_IN_FLIGHT) - len(stream.in_flight)
+                batches = await self._outbox.batches_after(last_id, room)
+                for batch in batches:
+                    last_id = batch.id
+                    if batch.id == self._refusals.skipped_id:
                         continue
-                    stream.in_flight.append(each.id)
-                    yield each.data
-                if not waiting:
-                    await self._outbox.wait_for_more(_IDLE)
+                    stream.in_flight.append(batch.id)
+                    yield batch.data
+                if not batches:
+                    await self._outbox.wait_for_more(_IDLE_SECONDS)
         except Exception as error:
             stream.failure = error
             raise
 
-    async def _look_for_refusal(self, stream: _Stream, error: BaseException) -> None:
+    async def _handle_refusal(self, stream: _Stream, error: BaseException) -> None:
         if not isinstance(error, grpc.aio.AioRpcError):
             return
         refusal = from_rpc_error(error)
-        refused = self._refusals.broken(refusal, error.code(), stream.in_flight, stream.acknowledged)
+        refused = self._refusals.record_stream_end(refusal, error.code(), stream.in_flight, stream.acknowledged)
         if refused is not None:
-            await self._put_aside(refused)
+            await self._set_aside(refused)
 
-    async def _put_aside(self, refused: Refused) -> None:
-        logger.error("%s refuses a batch for good, so it is put aside: %s", self._server, refused.message)
-        await self._outbox.refused(refused)
+    async def _set_aside(self, refused: Refused) -> None:
+        logger.error("%s permanently refused a batch, which is set aside: %s", self._server, refused.message)
+        await self._outbox.set_aside(refused)
 
 
-def _sentence(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)

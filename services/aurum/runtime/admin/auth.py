@@ -1,17 +1,14 @@
 """Access control of the admin server: probes and metrics are public, and everything else requires the admin token."""
 
+import hmac
+
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aurum.runtime.health import PROBES
-from aurum.runtime.http.bind_policy import (
-    has_foreign_host,
-    is_cross_site_write,
-    is_loopback,
-    require_authentication,
-    same_secret,
-)
+from aurum.runtime.http.bind_policy import is_loopback, require_authentication
+from aurum.runtime.http.csrf import has_foreign_host, is_cross_site_write
 from aurum.runtime.settings import Settings
 
 
@@ -44,7 +41,7 @@ class AdminAuth:
             if self._local and has_foreign_host(headers):
                 return 403, "this machine is asked under a name that is not its own"
             return None
-        if scope["path"] in PROBES or same_secret(headers.get("authorization", ""), self._wanted):
+        if scope["path"] in PROBES or _same_secret(headers.get("authorization", ""), self._wanted):
             return None
         return 401, "the admin server wants its token: Authorization: Bearer … (AURUM_ADMIN_TOKEN)"
 
@@ -61,3 +58,8 @@ def admin_auth(app: ASGIApp, settings: Settings) -> AdminAuth:
             instead="AURUM_ADMIN_TOKEN",
         )
     return AdminAuth(app, token, local=is_loopback(settings.admin_host))
+
+
+def _same_secret(stated: str, secret: str) -> bool:
+    """Compares in constant time, so that the time of the answer does not reveal a part of the secret."""
+    return hmac.compare_digest(stated.encode(), secret.encode())

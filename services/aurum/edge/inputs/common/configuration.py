@@ -14,43 +14,47 @@ from aurum.edge.inputs.common.units import UnitError, conversion
 from aurum.readings.batch import machine_id_problem, sensor_problem
 from aurum.runtime.yaml_file import read_yaml
 
-_MOST_INPUTS = 100
-_MOST_RULES = 10_000
+_MAX_INPUTS = 100
+_MAX_RULES = 10_000
 PLACEHOLDER = re.compile(r"{(\w+)}")
 _SECURITY_POLICIES = Literal["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"]
 
 
 class InputsError(ValueError):
-    """The inputs file cannot be used. The message names the file and the field."""
+    """The inputs file is missing or invalid. The message names the file and the field."""
 
 
-class _Shape(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Rule(_Shape):
-    """A rule for the sensors with matching names. The first matching rule counts."""
+class TagRule(_Model):
+    """A rule for the sensors whose names match. The first matching rule applies."""
 
-    sensor: str = Field("*", min_length=1, max_length=200, description="Pattern of names as they come, such as temp_*.")
-    machine: str = Field("*", min_length=1, max_length=200, description="Pattern of machines for which it holds.")
-    becomes: str | None = Field(None, description="What such a sensor is called here; as it comes if absent.")
-    drop: bool = Field(False, description="Whether such readings are left out.")
-    unit: str | None = Field(None, description="Unit as it comes, such as degF.")
-    to: str | None = Field(None, description="Unit that is stored, such as degC.")
-    scale: float = Field(1.0, description="Factor, before units are converted.")
-    offset: float = Field(0.0, description="Added after the factor.")
-    deadband: float = Field(0.0, ge=0, description="Change, as it is stored, up to which a value is left out.")
+    sensor: str = Field(
+        "*", min_length=1, max_length=200, description="Pattern of sensor names of the device, such as temp_*."
+    )
+    machine: str = Field(
+        "*", min_length=1, max_length=200, description="Pattern of machine ids to which the rule applies."
+    )
+    becomes: str | None = Field(None, description="Stored name of the sensor; the name of the device if absent.")
+    drop: bool = Field(False, description="Whether the readings are discarded.")
+    unit: str | None = Field(None, description="Unit of the device, such as degF.")
+    to: str | None = Field(None, description="Stored unit, such as degC.")
+    scale: float = Field(1.0, description="Factor that is applied before the unit conversion.")
+    offset: float = Field(0.0, description="Offset that is added after the factor.")
+    deadband: float = Field(0.0, ge=0, description="Change in the stored unit up to which a value is left out.")
     deadband_seconds: float = Field(60.0, gt=0, description="Seconds after which an unchanged value is stored anyway.")
 
     @field_validator("becomes")
     @classmethod
-    def _a_name(cls, name: str | None) -> str | None:
+    def _check_name(cls, name: str | None) -> str | None:
         if name is not None and (problem := sensor_problem(name)):
             raise ValueError(problem)
         return name
 
     @model_validator(mode="after")
-    def _units(self) -> "Rule":
+    def _check_units(self) -> "TagRule":
         if (self.unit is None) != (self.to is None):
             raise ValueError("unit and to must both be given, or neither")
         if self.unit is not None and self.to is not None:
@@ -61,59 +65,74 @@ class Rule(_Shape):
         return self
 
 
-class _Input(_Shape):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9\-]{0,39}$", description="What it is called in metrics and logs.")
-    rules: tuple[Rule, ...] = Field((), max_length=_MOST_RULES, description="What becomes of sensors.")
+class _InputOptions(_Model):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9\-]{0,39}$", description="Name in metrics and logs.")
+    rules: tuple[TagRule, ...] = Field((), max_length=_MAX_RULES, description="Rules for names and units.")
     clock: Literal["device", "corrected", "arrival"] = Field(
         "device",
-        description="Whose time a reading gets: the device's, that less the estimated skew of its clock, or our own.",
+        description="Time of a reading: the device's, that less the estimated skew of its clock, or the arrival.",
     )
-    flush: float = Field(0.05, gt=0, le=10, description="Seconds that readings are gathered at most, for one batch.")
+    flush: float = Field(0.05, gt=0, le=10, description="Maximum seconds for which readings are gathered into a batch.")
 
 
-class Tls(_Shape):
-    authorities: Path | None = Field(None, description="PEM of who may sign the server's; the system's if absent.")
-    certificate: Path | None = Field(None, description="PEM of our own, where the server wants one.")
-    key: Path | None = Field(None, description="Its key.")
+class Tls(_Model):
+    """TLS of a connection to a broker."""
+
+    authorities: Path | None = Field(None, description="PEM file of the trusted authorities; the system's if absent.")
+    certificate: Path | None = Field(
+        None, description="PEM file of the client certificate, if the server requires one."
+    )
+    key: Path | None = Field(None, description="PEM file of the key of the client certificate.")
 
 
-class Broker(_Shape):
+class Broker(_Model):
+    """An MQTT broker."""
+
     host: str = Field(min_length=1, max_length=253)
     port: int = Field(1883, ge=1, le=65535)
-    version: Literal["3.1.1", "5"] = Field("5", description="Of the protocol.")
-    client_id: str = Field("", max_length=200, description="Of the session that the broker keeps; aurum-NAME if empty.")
+    version: Literal["3.1.1", "5"] = Field("5", description="Version of MQTT.")
+    client_id: str = Field("", max_length=200, description="Client id of the session; aurum-NAME if empty.")
     username: str | None = None
-    password_file: Path | None = Field(None, description="File that has the password, so that this one has no secret.")
+    password_file: Path | None = Field(None, description="File with the password.")
     tls: Tls | None = None
-    keepalive: int = Field(30, ge=5, le=3600, description="Seconds between two signs of life.")
-    in_flight: int = Field(5000, ge=1, le=65_535, description="Unacknowledged messages at a time (MQTT 5).")
+    keepalive: int = Field(30, ge=5, le=3600, description="Keep-alive interval in seconds.")
+    in_flight: int = Field(5000, ge=1, le=65_535, description="Maximum number of unacknowledged messages (MQTT 5).")
 
     @property
     def address(self) -> str:
+        """The host and port of the broker."""
         return f"{self.host}:{self.port}"
 
 
-class Topic(_Shape):
+class Topic(_Model):
     """Topics whose messages have the same format.
 
     In pattern, machine and sensor, {name} stands for a level of the topic.
     """
 
-    pattern: str = Field(min_length=1, max_length=1000, description="Such as plant/{machine}/state; # ends it.")
-    machine: str = Field("{machine}", description="Whose reading it is; also {field} of a JSON object.")
+    pattern: str = Field(
+        min_length=1,
+        max_length=1000,
+        description="Pattern of topic names, such as plant/{machine}/state; # only at the end.",
+    )
+    machine: str = Field("{machine}", description="Machine of a reading; {field} of a JSON object is possible too.")
     format: Literal["json", "csv", "number"] = "json"
-    sensor: str | None = Field(None, description="Which sensor's, where a message has one value only.")
-    value: str | None = Field(None, description="JSON: path of that value, such as data.value.")
-    values: dict[str, str] = Field({}, description="JSON: sensor → path of its value; all numbers if empty.")
-    timestamp: str | None = Field(None, description="JSON: path of the time; CSV: column of it. Arrival if absent.")
-    columns: tuple[str, ...] = Field((), description="CSV: names of the columns; by a first line if absent.")
+    sensor: str | None = Field(None, description="Sensor, if a message has a single value.")
+    value: str | None = Field(None, description="JSON: path of the single value, such as data.value.")
+    values: dict[str, str] = Field({}, description="JSON: path of the value of each sensor; all numbers if empty.")
+    timestamp: str | None = Field(
+        None, description="JSON path or CSV column of the time; the time of arrival if absent."
+    )
+    columns: tuple[str, ...] = Field((), description="CSV: names of the columns; the first line if absent.")
 
     @property
     def filter(self) -> str:
+        """The topic filter to subscribe to."""
         return PLACEHOLDER.sub("+", self.pattern)
 
     @cached_property
     def expression(self) -> re.Pattern[str]:
+        """The expression that matches topic names, with a group for each named level."""
         parts = []
         for level in self.pattern.split("/"):
             if level == "#":
@@ -130,140 +149,155 @@ class Topic(_Shape):
         return re.compile("/".join(parts))
 
     @model_validator(mode="after")
-    def _fits(self) -> "Topic":
+    def _check_pattern(self) -> "Topic":
         levels = self.pattern.split("/")
         for level in levels:
             if "{" in level and not PLACEHOLDER.fullmatch(level):
                 raise ValueError(f"pattern: {level!r} must be a whole level in braces, such as {{machine}}")
             if ("+" in level and level != "+") or ("#" in level and level != "#"):
-                raise ValueError(f"pattern: {level!r} is no level; + and # stand alone")
+                raise ValueError(f"pattern: {level!r} is not a level; + and # must be whole levels")
         if "#" in levels[:-1]:
-            raise ValueError("pattern: # stands at the end only")
-        named = set(PLACEHOLDER.findall(self.pattern))
+            raise ValueError("pattern: # must be the last level")
+        placeholders = set(PLACEHOLDER.findall(self.pattern))
         templates = f"{self.sensor or ''}{self.machine}"
-        wanted = set() if self.format == "json" else set(PLACEHOLDER.findall(templates)) - set(self.columns)
-        if missing := sorted(wanted - named):
-            raise ValueError(f"{missing[0]}: is no level of the pattern {self.pattern!r}")
+        required = set() if self.format == "json" else set(PLACEHOLDER.findall(templates)) - set(self.columns)
+        if missing := sorted(required - placeholders):
+            raise ValueError(f"{missing[0]}: is not a level of the pattern {self.pattern!r}")
         if self.format == "number" and self.sensor is None:
-            raise ValueError("sensor: must be given where a message is a number")
+            raise ValueError("sensor: is required if a message is a number")
         if self.value is not None and self.sensor is None:
-            raise ValueError("sensor: must be given with value")
+            raise ValueError("sensor: is required with value")
         return self
 
 
-class MqttInput(_Input):
+class MqttInput(_InputOptions):
+    """An input that reads topics of an MQTT broker."""
+
     protocol: Literal["mqtt"]
     broker: Broker
     topics: tuple[Topic, ...] = Field(min_length=1, max_length=1000)
 
     @property
-    def place(self) -> str:
+    def summary(self) -> str:
+        """What the input reads, in one phrase."""
         return f"at {self.broker.address}, {len(self.topics)} topics"
 
 
-class SparkplugInput(_Input):
+class SparkplugInput(_InputOptions):
+    """An input that reads Sparkplug B nodes behind an MQTT broker."""
+
     protocol: Literal["sparkplug"]
     broker: Broker
-    groups: tuple[str, ...] = Field(("+",), min_length=1, description="Groups that are listened to.")
-    host_id: str = Field("aurum", pattern=r"^[^/+#]{1,100}$", description="Nodes know us by it (STATE).")
-    machine: str = Field("{device}", description="Whose metrics they are, of {group}, {node} and {device}.")
-    node_machine: str = Field("{node}", description="The same for the metrics of a node itself.")
+    groups: tuple[str, ...] = Field(("+",), min_length=1, description="Groups to subscribe to.")
+    host_id: str = Field("aurum", pattern=r"^[^/+#]{1,100}$", description="Host id in STATE messages.")
+    machine: str = Field("{device}", description="Machine of a device; may contain {group}, {node} and {device}.")
+    node_machine: str = Field("{node}", description="Machine of a node; may contain {group} and {node}.")
 
     @property
-    def place(self) -> str:
+    def summary(self) -> str:
+        """What the input reads, in one phrase."""
         return f"at {self.broker.address}, groups {', '.join(self.groups)}"
 
     @model_validator(mode="after")
-    def _known(self) -> "SparkplugInput":
+    def _check_templates(self) -> "SparkplugInput":
         for name in ("machine", "node_machine"):
             template = getattr(self, name)
             wrong = set(PLACEHOLDER.findall(template)) - {"group", "node", "device"}
             if wrong or "{" in PLACEHOLDER.sub("", template):
-                raise ValueError(f"{name}: {template!r} may have {{group}}, {{node}} and {{device}}")
+                raise ValueError(f"{name}: {template!r} may only contain {{group}}, {{node}} and {{device}}")
         return self
 
 
-class OpcuaNodes(_Shape):
+class OpcuaNodes(_Model):
     """Variables below a node. In machine and sensor, {name} stands for the browse name at that level of the path."""
 
-    root: str = Field("i=85", description="Node id where browsing begins, such as ns=2;s=Plant.")
-    path: str = Field("{machine}/{sensor}", description="Browse names on the way to a variable; + for any one.")
+    root: str = Field("i=85", description="Node id at which browsing starts, such as ns=2;s=Plant.")
+    path: str = Field("{machine}/{sensor}", description="Browse names from the root to a variable; + matches any.")
     machine: str = "{machine}"
     sensor: str = "{sensor}"
 
     @model_validator(mode="after")
-    def _named(self) -> "OpcuaNodes":
+    def _check_templates(self) -> "OpcuaNodes":
         levels = set(PLACEHOLDER.findall(self.path))
         for name in ("machine", "sensor"):
             template = getattr(self, name)
             if missing := sorted(set(PLACEHOLDER.findall(template)) - levels):
-                raise ValueError(f"{name}: {missing[0]!r} is no level of the path {self.path!r}")
+                raise ValueError(f"{name}: {missing[0]!r} is not a level of the path {self.path!r}")
         return self
 
 
-class OpcuaNode(_Shape):
+class OpcuaNode(_Model):
+    """A variable by its node id."""
+
     node: str = Field(description="Node id, such as ns=2;s=Pump1.Vibration.")
     machine: str
     sensor: str
 
     @model_validator(mode="after")
-    def _names(self) -> "OpcuaNode":
-        _refuse(machine_id_problem(self.machine), sensor_problem(self.sensor))
+    def _check_names(self) -> "OpcuaNode":
+        _raise_first(machine_id_problem(self.machine), sensor_problem(self.sensor))
         return self
 
 
-class OpcuaSecurity(_Shape):
+class OpcuaSecurity(_Model):
+    """Encryption and authentication of an OPC UA connection."""
+
     policy: _SECURITY_POLICIES = "Basic256Sha256"
     mode: Literal["Sign", "SignAndEncrypt"] = "SignAndEncrypt"
-    certificate: Path = Field(description="Our own (DER or PEM).")
+    certificate: Path = Field(description="Client certificate (DER or PEM).")
     key: Path
-    server_certificate: Path | None = Field(None, description="The server's, which alone is accepted.")
+    server_certificate: Path | None = Field(None, description="The only accepted server certificate; any if absent.")
 
 
-class OpcuaInput(_Input):
+class OpcuaInput(_InputOptions):
+    """An input that reads variables of an OPC UA server."""
+
     protocol: Literal["opcua"]
-    endpoint: str = Field(pattern=r"^opc\.tcp://.+", description="Such as opc.tcp://10.0.0.5:4840.")
+    endpoint: str = Field(pattern=r"^opc\.tcp://.+", description="Endpoint URL, such as opc.tcp://10.0.0.5:4840.")
     browse: tuple[OpcuaNodes, ...] = Field((), max_length=100)
     nodes: tuple[OpcuaNode, ...] = Field((), max_length=100_000)
-    publishing: float = Field(0.5, gt=0, le=3600, description="Seconds between two notifications.")
-    sampling: float = Field(0.0, ge=0, le=3600, description="Seconds between two samples; the server's fastest if 0.")
-    queue: int = Field(10, ge=1, le=10_000, description="Samples of one variable that the server keeps between.")
+    publishing: float = Field(0.5, gt=0, le=3600, description="Publishing interval in seconds.")
+    sampling: float = Field(0.0, ge=0, le=3600, description="Sampling interval in seconds; the server's shortest if 0.")
+    queue: int = Field(
+        10, ge=1, le=10_000, description="Samples of a variable that the server queues between two notifications."
+    )
     username: str | None = None
     password_file: Path | None = None
     security: OpcuaSecurity | None = None
 
     @property
-    def place(self) -> str:
+    def summary(self) -> str:
+        """What the input reads, in one phrase."""
         return f"at {self.endpoint}, {len(self.nodes)} variables and {len(self.browse)} to browse"
 
     @model_validator(mode="after")
-    def _something(self) -> "OpcuaInput":
+    def _check_nodes(self) -> "OpcuaInput":
         if not self.browse and not self.nodes:
-            raise ValueError("browse or nodes must name some variables")
+            raise ValueError("browse or nodes is required")
         return self
 
 
-class Register(_Shape):
+class Register(_Model):
     """One value in the registers of a device."""
 
-    address: int = Field(ge=0, le=65_535, description="Of the first register, from 0.")
+    address: int = Field(ge=0, le=65_535, description="Address of the first register, from 0.")
     kind: Literal["holding", "input", "coil", "discrete"] = "holding"
     type: Literal["int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bit"] = "uint16"
-    word_order: Literal["big", "little"] = Field("big", description="Which of several registers comes first.")
+    word_order: Literal["big", "little"] = Field("big", description="Order of the registers of a value.")
     machine: str
     sensor: str
 
     @model_validator(mode="after")
-    def _fits(self) -> "Register":
-        _refuse(machine_id_problem(self.machine), sensor_problem(self.sensor))
+    def _check_type(self) -> "Register":
+        _raise_first(machine_id_problem(self.machine), sensor_problem(self.sensor))
         if (self.kind in ("coil", "discrete")) != (self.type == "bit"):
-            raise ValueError("type: bit goes with coil and discrete, the others with holding and input")
-        if self.address + WORDS[self.type] > 65_536:
-            raise ValueError("address: the value does not end within the registers")
+            raise ValueError("type: coil and discrete require bit, holding and input another type")
+        if self.address + REGISTERS_PER_VALUE[self.type] > 65_536:
+            raise ValueError("address: the value extends beyond the last register")
         return self
 
 
-WORDS = {
+REGISTERS_PER_VALUE = {
     "bit": 1,
     "int16": 1,
     "uint16": 1,
@@ -276,45 +310,53 @@ WORDS = {
 }
 
 
-class ModbusInput(_Input):
+class ModbusInput(_InputOptions):
+    """An input that reads registers of a Modbus TCP device."""
+
     protocol: Literal["modbus"]
     host: str = Field(min_length=1, max_length=253)
     port: int = Field(502, ge=1, le=65535)
-    unit: int = Field(1, ge=0, le=255, description="Address of the device behind it.")
-    period: float = Field(1.0, gt=0, le=86_400, description="Seconds between two rounds.")
-    timeout: float = Field(1.0, gt=0, le=60, description="Seconds that one answer may take.")
+    unit: int = Field(1, ge=0, le=255, description="Unit id of the device.")
+    period: float = Field(1.0, gt=0, le=86_400, description="Polling interval in seconds.")
+    timeout: float = Field(1.0, gt=0, le=60, description="Seconds to wait for a response.")
     registers: tuple[Register, ...] = Field(min_length=1, max_length=100_000)
 
     @property
-    def place(self) -> str:
+    def summary(self) -> str:
+        """What the input reads, in one phrase."""
         return f"at {self.host}:{self.port}, {len(self.registers)} values each {self.period:g} s"
 
 
-class FilesInput(_Input):
+class FilesInput(_InputOptions):
+    """An input that reads CSV files that are dropped in a folder."""
+
     protocol: Literal["files"]
-    folder: Path = Field(description="Where files are dropped; done ones go to its folder done, wrong ones to refused.")
-    pattern: str = Field("*.csv", description="Names that count.")
-    settled: float = Field(1.0, ge=0, le=3600, description="Seconds without change after which a file is whole.")
-    keep: int = Field(1000, ge=0, le=1_000_000, description="Done files that are kept.")
+    folder: Path = Field(description="Folder of new files; stored files are moved to done, invalid ones to refused.")
+    pattern: str = Field("*.csv", description="Pattern of file names.")
+    settled: float = Field(1.0, ge=0, le=3600, description="Seconds without a change after which a file is complete.")
+    keep: int = Field(1000, ge=0, le=1_000_000, description="Number of stored files that are kept.")
 
     @property
-    def place(self) -> str:
+    def summary(self) -> str:
+        """What the input reads, in one phrase."""
         return f"{self.pattern} in {self.folder}"
 
 
-Input = Annotated[MqttInput | SparkplugInput | OpcuaInput | ModbusInput | FilesInput, Field(discriminator="protocol")]
+InputOptions = Annotated[
+    MqttInput | SparkplugInput | OpcuaInput | ModbusInput | FilesInput, Field(discriminator="protocol")
+]
 
 
-class InputsFile(_Shape):
+class InputsFile(_Model):
     """The inputs of a gateway."""
 
-    inputs: tuple[Input, ...] = Field(min_length=1, max_length=_MOST_INPUTS)
+    inputs: tuple[InputOptions, ...] = Field(min_length=1, max_length=_MAX_INPUTS)
 
     @model_validator(mode="after")
-    def _unique(self) -> "InputsFile":
-        names = [each.name for each in self.inputs]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"name: two inputs are called {twice!r}")
+    def _check_unique_names(self) -> "InputsFile":
+        names = [options.name for options in self.inputs]
+        if duplicate := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"name: two inputs have the name {duplicate!r}")
         return self
 
 
@@ -323,6 +365,6 @@ def load_inputs(path: Path) -> InputsFile:
     return read_yaml(path, InputsFile, InputsError)
 
 
-def _refuse(*problems: str | None) -> None:
-    if problem := next((each for each in problems if each is not None), None):
+def _raise_first(*problems: str | None) -> None:
+    if problem := next((problem for problem in problems if problem is not None), None):
         raise ValueError(problem)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from aurum.readings.batch import Timestamps
 
-_MOST_SOURCES = 10_000
+_MAX_DEVICES = 10_000
 _WINDOW_US = 60_000_000  # window of the skew estimate
-_SHARE = 0.01  # weight of one value in the quality
+_WEIGHT = 0.01  # weight of one value in the quality
 
 
 @dataclass(slots=True)
@@ -35,24 +35,37 @@ class DeviceState:
     lead_before_us: float = -math.inf
     window_began_us: int = 0
 
-    def note(self, arrived_us: int, at_us: int | None, *, good: bool) -> None:
-        self.seen_us = arrived_us
-        self.quality += _SHARE * ((1.0 if good else 0.0) - self.quality)
-        if at_us is not None:
-            self._note_lead(arrived_us, at_us - arrived_us)
+    def record_value(self, arrived_us: int, at_us: int | None, *, good: bool) -> None:
+        """Records a value.
 
-    def note_all(self, arrived_us: int, at_us: Timestamps, good: npt.NDArray[np.bool_]) -> None:
-        """As `note`, for values that arrived together. `at_us` is 0 where the device sends no time."""
+        Args:
+            arrived_us: When it arrived, in µs since the epoch.
+            at_us: The device's time; None if it sends none.
+            good: Whether the device marks the value as good.
+        """
+        self.seen_us = arrived_us
+        self.quality += _WEIGHT * ((1.0 if good else 0.0) - self.quality)
+        if at_us is not None:
+            self._record_lead(arrived_us, at_us - arrived_us)
+
+    def record_values(self, arrived_us: int, at_us: Timestamps, good: npt.NDArray[np.bool_]) -> None:
+        """Records values that arrived together.
+
+        Args:
+            arrived_us: When they arrived, in µs since the epoch.
+            at_us: The device's times; 0 where it sends none.
+            good: Whether the device marks each value as good. As long as `at_us`.
+        """
         if not len(good):
             return
         self.seen_us = arrived_us
-        weights = _SHARE * (1.0 - _SHARE) ** np.arange(len(good) - 1, -1, -1)
-        self.quality = float(self.quality * (1.0 - _SHARE) ** len(good) + weights[good].sum())
-        told = at_us[at_us != 0]
-        if len(told):
-            self._note_lead(arrived_us, int(told.max()) - arrived_us)
+        weights = _WEIGHT * (1.0 - _WEIGHT) ** np.arange(len(good) - 1, -1, -1)
+        self.quality = float(self.quality * (1.0 - _WEIGHT) ** len(good) + weights[good].sum())
+        device_times = at_us[at_us != 0]
+        if len(device_times):
+            self._record_lead(arrived_us, int(device_times.max()) - arrived_us)
 
-    def _note_lead(self, arrived_us: int, lead_us: float) -> None:
+    def _record_lead(self, arrived_us: int, lead_us: float) -> None:
         if arrived_us - self.window_began_us > _WINDOW_US:
             self.lead_before_us, self.lead_us, self.window_began_us = self.lead_us, -math.inf, arrived_us
         self.lead_us = max(self.lead_us, lead_us)
@@ -65,33 +78,37 @@ class DeviceState:
 
 
 class DeviceStats:
-    """The devices that have sent something recently. The least recent one is forgotten first."""
+    """The state of up to 10,000 devices. The one that has not sent for the longest time is forgotten first."""
 
     def __init__(self) -> None:
-        self._known: collections.OrderedDict[str, DeviceState] = collections.OrderedDict()
+        self._devices: collections.OrderedDict[str, DeviceState] = collections.OrderedDict()
 
-    def of(self, source: str) -> DeviceState:
-        state = self._known.get(source)
+    def state_for(self, device: str) -> DeviceState:
+        """Returns the state of a device. Creates it at the first call."""
+        state = self._devices.get(device)
         if state is None:
-            state = self._known[source] = DeviceState()
-            if len(self._known) > _MOST_SOURCES:
-                self._known.popitem(last=False)
+            state = self._devices[device] = DeviceState()
+            if len(self._devices) > _MAX_DEVICES:
+                self._devices.popitem(last=False)
         else:
-            self._known.move_to_end(source)
+            self._devices.move_to_end(device)
         return state
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._devices)
 
-    def worst(self, most: int) -> list[tuple[str, DeviceState]]:
-        """Returns up to `most` devices, those with the lowest quality and then the largest skew first."""
-        return heapq.nsmallest(most, self._known.items(), key=lambda each: (each[1].quality, -abs(each[1].skew_us)))
+    def worst(self, max_devices: int) -> list[tuple[str, DeviceState]]:
+        """Returns up to `max_devices` devices, those with the lowest quality and then the largest skew first."""
+        return heapq.nsmallest(
+            max_devices, self._devices.items(), key=lambda entry: (entry[1].quality, -abs(entry[1].skew_us))
+        )
 
     @property
     def worst_quality(self) -> float:
-        return min((each.quality for each in self._known.values()), default=1.0)
+        """The lowest quality of all devices; 1 without devices."""
+        return min((state.quality for state in self._devices.values()), default=1.0)
 
     @property
-    def largest_skew(self) -> float:
+    def largest_skew_seconds(self) -> float:
         """The largest absolute skew in seconds."""
-        return max((abs(each.skew_us) for each in self._known.values()), default=0.0) / 1e6
+        return max((abs(state.skew_us) for state in self._devices.values()), default=0.0) / 1e6

@@ -4,5 +4,7 @@ from typing import Protocol
 
 
 class Input(Protocol):
+    """A running input of a gateway."""
+
     async def run(self) -> None:
         """Connects, listens, and reconnects, until cancelled."""

@@ -15,7 +15,7 @@ from aurum.runtime.telemetry.tracing import traced_operation
 Connection = TypeVar("Connection")
 
 METHOD = "Connect"
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two calls of the pipeline, each with its own retries
+_MIN_PAUSE, _MAX_PAUSE = 0.5, 30.0  # seconds between two calls of the pipeline, each with its own retries
 
 
 def _code(error: BaseException) -> str:
@@ -32,52 +32,52 @@ class Reconnector:
         client: The name of this service.
         name: The name of the input. Each input has its own breaker, because one peer may fail while others work.
         policies: The policies of this process.
-        reach: Where the connection state is recorded.
+        status: The recorded connection state.
     """
 
-    def __init__(self, client: str, name: str, policies: Policies, reach: ConnectionStatus) -> None:
+    def __init__(self, client: str, name: str, policies: Policies, status: ConnectionStatus) -> None:
         self._client = client
         self._name = name
         self._policies = policies
-        self.reach = reach
+        self.status = status
 
-    async def keep(
+    async def run(
         self,
-        attempt: Callable[[float], Awaitable[Connection]],
+        connect: Callable[[float], Awaitable[Connection]],
         use: Callable[[Connection], Awaitable[None]],
         close: Callable[[Connection], Awaitable[None]],
     ) -> None:
-        """Opens a connection, uses it, closes it when it is lost, and repeats.
+        """Connects, uses the connection, closes it when it is lost, and repeats until cancelled.
 
         Args:
-            attempt: Opens a connection within the given seconds. Raises UnavailableError.
+            connect: Opens a connection within the given seconds. Raises UnavailableError.
             use: Uses the connection. Raises UnavailableError when it is lost.
             close: Closes it. Must not raise.
         """
         while True:
-            connection = await self._open(attempt)
+            connection = await self._open(connect)
             try:
                 await use(connection)
             except UnavailableError as error:
-                self.reach.lost(error.message)
+                self.status.mark_lost(error.message)
             finally:
                 await close(connection)
-            await asyncio.sleep(_FIRST_PAUSE)  # avoids a busy loop if a peer accepts connections and ends them
+            await asyncio.sleep(_MIN_PAUSE)  # avoids a busy loop if a peer accepts connections and closes them at once
 
-    async def _open(self, attempt: Callable[[float], Awaitable[Connection]]) -> Connection:
-        pause = _FIRST_PAUSE
+    async def _open(self, connect: Callable[[float], Awaitable[Connection]]) -> Connection:
+        pause = _MIN_PAUSE
         while True:
             pipeline = self._policies.pipeline(self._client, "inputs", METHOD, _ERRORS, instance=self._name)
             try:
                 with traced_operation("connect input", {"aurum.input": self._name}):
-                    connection = await pipeline.call_async(attempt)
+                    connection = await pipeline.call_async(connect)
             except Exception as error:
-                found = error if isinstance(error, AurumError) else from_policy_error(error)
-                if found is None:
+                failure = error if isinstance(error, AurumError) else from_policy_error(error)
+                if failure is None:
                     raise
-                self.reach.lost(found.message, cause=found.reason != CIRCUIT_OPEN)
+                self.status.mark_lost(failure.message, cause=failure.reason != CIRCUIT_OPEN)
             else:
-                self.reach.found()
+                self.status.mark_connected()
                 return connection
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(_LONGEST_PAUSE, pause * 2)
+            pause = min(_MAX_PAUSE, pause * 2)

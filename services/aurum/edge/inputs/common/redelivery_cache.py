@@ -1,6 +1,6 @@
 """The arrival times of a broker's latest messages, in a file that survives a restart.
 
-A broker repeats messages that it does not know to have arrived. A repeated message keeps the time of its first
+A broker sends a message again until it is acknowledged. A repeated message keeps the time of its first
 arrival, so its readings have the same times and are recognised as already stored. This also holds if the message has
 no time and the gateway was killed in between. The file is not synced, so a power cut may lose times.
 """
@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-_NUMBERS = 65_536  # of MQTT messages; each has its place in the file
-_PLACE = struct.Struct("<QqdI")  # order of arrival, time, skew, checksum
+_SLOT_COUNT = 65_536  # one for each MQTT packet identifier
+_SLOT = struct.Struct("<QqdI")  # order of arrival, time, skew, checksum
 
 
 class Arrival(NamedTuple):
@@ -29,6 +29,8 @@ class Arrival(NamedTuple):
 
 
 class RedeliveryCache:
+    """The first arrival of each message that the broker may send again."""
+
     def __init__(self, path: Path, window: int) -> None:
         """Opens or creates the file.
 
@@ -41,34 +43,35 @@ class RedeliveryCache:
             OSError: If the file cannot be created.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        size = _PLACE.size * _NUMBERS
+        size = _SLOT.size * _SLOT_COUNT
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.posix_fallocate(file, 0, size)  # reports a full disk now, instead of a signal later
-            self._places = mmap.mmap(file, size)
+            self._slots = mmap.mmap(file, size)
         finally:
             os.close(file)
         self._window = window
-        self._order = max(order for order, *_ in _PLACE.iter_unpack(self._places))
+        self._order = max(order for order, *_ in _SLOT.iter_unpack(self._slots))
 
-    def first(self, number: int, topic: str, payload: bytes) -> Arrival | None:
+    def first_arrival(self, number: int, topic: str, payload: bytes) -> Arrival | None:
         """Returns the first arrival of a repeated message; None if it is unknown."""
-        order, at_us, skew_us, check = _PLACE.unpack_from(self._places, number * _PLACE.size)
-        if check != _check(topic, payload) or not order or self._order - order >= self._window:
+        order, at_us, skew_us, checksum = _SLOT.unpack_from(self._slots, number * _SLOT.size)
+        if checksum != _checksum(topic, payload) or not order or self._order - order >= self._window:
             return None
         return Arrival(at_us, skew_us)
 
-    def note(self, number: int, topic: str, payload: bytes, arrival: Arrival) -> None:
+    def record_arrival(self, number: int, topic: str, payload: bytes, arrival: Arrival) -> None:
+        """Records the first arrival of a message with the packet identifier `number`."""
         self._order += 1
-        _PLACE.pack_into(
-            self._places,
-            number * _PLACE.size,
+        _SLOT.pack_into(
+            self._slots,
+            number * _SLOT.size,
             self._order,
             arrival.at_us,
             arrival.skew_us or 0.0,
-            _check(topic, payload),
+            _checksum(topic, payload),
         )
 
 
-def _check(topic: str, payload: bytes) -> int:
+def _checksum(topic: str, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(topic.encode()))

@@ -8,19 +8,22 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from aurum.edge.inputs.common.configuration import Rule
+from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.units import conversion
 from aurum.readings.batch import machine_id_problem, sensor_problem
 
 Indices = npt.NDArray[np.int32]
-_MOST_TAGS = 200_000  # remembered tags; with more, all are forgotten at the next opportunity
+_MAX_TAGS = 200_000  # remembered tags; above it, all are forgotten at the next opportunity
 
 
-class Kind(IntEnum):
+class TagKind(IntEnum):
     """How the values of a tag are treated.
 
-    PLAIN: They are only converted. BANDED: They are left out while they hardly change. INVALID: They cannot be
-    stored. DROPPED: A rule drops them.
+    Attributes:
+        PLAIN: They are converted and stored.
+        BANDED: They are converted, and left out while they stay within the deadband.
+        INVALID: They cannot be stored, because a name is invalid.
+        DROPPED: A rule drops them.
     """
 
     PLAIN = 0
@@ -39,7 +42,7 @@ class Tag:
     index: int
     machine_id: str
     sensor: str
-    kind: Kind = Kind.PLAIN
+    kind: TagKind = TagKind.PLAIN
     factor: float = 1.0
     offset: float = 0.0
     deadband: float = 0.0
@@ -63,34 +66,36 @@ class Tags:
     `generation` changes when all tags, and with them their indices, are forgotten.
     """
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[TagRule]) -> None:
         self._rules = rules
         self.generation = -1
         self.forget()
 
     def forget(self) -> None:
+        """Forgets all tags and begins a new generation."""
         self.generation += 1
-        self._known: dict[tuple[str, str], Tag] = {}
+        self._by_name: dict[tuple[str, str], Tag] = {}
         self._tags: list[Tag] = []
         self.kinds = np.zeros(1024, np.uint8)
         self.factors = np.ones(1024)
         self.offsets = np.zeros(1024)
 
     @property
-    def too_many(self) -> bool:
-        """Whether the tags should be forgotten, for example because a device invents new names all the time."""
-        return len(self._tags) > _MOST_TAGS
+    def over_limit(self) -> bool:
+        """Whether the tags should be forgotten, for example because a device keeps sending new names."""
+        return len(self._tags) > _MAX_TAGS
 
-    def of(self, machine: str, sensor: str) -> Tag:
+    def tag_for(self, machine: str, sensor: str) -> Tag:
         """Returns the tag for the names that a device uses."""
         key = (machine, sensor)
-        tag = self._known.get(key)
-        return self._make(key) if tag is None else tag
+        tag = self._by_name.get(key)
+        return self._create(key) if tag is None else tag
 
-    def at(self, index: int) -> Tag:
+    def tag_at(self, index: int) -> Tag:
+        """Returns the tag with an index of the present generation."""
         return self._tags[index]
 
-    def _make(self, key: tuple[str, str]) -> Tag:
+    def _create(self, key: tuple[str, str]) -> Tag:
         machine, sensor = key
         rule = next(
             (
@@ -107,18 +112,18 @@ class Tags:
             tag.factor, tag.offset = rule.scale * factor, rule.offset * factor + offset
             tag.deadband, tag.deadband_us = rule.deadband, int(rule.deadband_seconds * 1e6)
             if rule.deadband:
-                tag.kind = Kind.BANDED
+                tag.kind = TagKind.BANDED
         if tag.problem is not None:
-            tag.kind = Kind.INVALID
+            tag.kind = TagKind.INVALID
         if rule is not None and rule.drop:
-            tag.kind = Kind.DROPPED
-        self._known[key] = tag
+            tag.kind = TagKind.DROPPED
+        self._by_name[key] = tag
         self._tags.append(tag)
         if len(self._tags) > len(self.kinds):
-            more = len(self.kinds)
-            self.kinds = np.concatenate([self.kinds, np.zeros(more, np.uint8)])
-            self.factors = np.concatenate([self.factors, np.ones(more)])
-            self.offsets = np.concatenate([self.offsets, np.zeros(more)])
+            growth = len(self.kinds)
+            self.kinds = np.concatenate([self.kinds, np.zeros(growth, np.uint8)])
+            self.factors = np.concatenate([self.factors, np.ones(growth)])
+            self.offsets = np.concatenate([self.offsets, np.zeros(growth)])
         self.kinds[tag.index] = tag.kind
         self.factors[tag.index] = tag.factor
         self.offsets[tag.index] = tag.offset

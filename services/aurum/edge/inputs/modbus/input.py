@@ -11,14 +11,14 @@ from pymodbus.exceptions import ModbusException
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
-from aurum.edge.inputs.common.configuration import WORDS, ModbusInput, Register
+from aurum.edge.inputs.common.configuration import REGISTERS_PER_VALUE, ModbusInput, Register
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.readings.batch import now_us
 from aurum.runtime.errors import UnavailableError
 
-_MOST_REGISTERS, _MOST_BITS = 120, 1920  # per request; the protocol allows 125 and 2,000
-_GAP = 8  # unwanted registers that are read to save a request
+_MAX_REGISTERS, _MAX_BITS = 120, 1920  # per request; the protocol allows 125 and 2,000
+_MAX_GAP = 8  # unneeded registers that are read to save a request
 _FORMATS = {
     "int16": ">h", "uint16": ">H", "int32": ">i", "uint32": ">I", "int64": ">q", "uint64": ">Q",
     "float32": ">f", "float64": ">d",
@@ -26,8 +26,15 @@ _FORMATS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A request: a range of registers of one kind, and the values in it."""
+class ReadRequest:
+    """A request to a device.
+
+    Attributes:
+        kind: The kind of its registers.
+        address: The first register.
+        count: The number of registers.
+        registers: The values in this range.
+    """
 
     kind: str
     address: int
@@ -35,26 +42,28 @@ class Question:
     registers: tuple[Register, ...]
 
 
-def questions(registers: Sequence[Register]) -> list[Question]:
+def group_registers(registers: Sequence[Register]) -> list[ReadRequest]:
     """Groups registers into as few requests as possible."""
-    found: list[Question] = []
+    requests: list[ReadRequest] = []
     for kind in ("coil", "discrete", "holding", "input"):
-        most = _MOST_BITS if kind in ("coil", "discrete") else _MOST_REGISTERS
-        together: list[Register] = []
+        max_count = _MAX_BITS if kind in ("coil", "discrete") else _MAX_REGISTERS
+        group: list[Register] = []
         end = 0
-        for each in sorted((each for each in registers if each.kind == kind), key=lambda each: each.address):
-            each_end = each.address + WORDS[each.type]
-            if together and (each.address > end + _GAP or max(end, each_end) - together[0].address > most):
-                found.append(Question(kind, together[0].address, end - together[0].address, tuple(together)))
-                together = []
-            end = max(end, each_end) if together else each_end
-            together.append(each)
-        if together:
-            found.append(Question(kind, together[0].address, end - together[0].address, tuple(together)))
-    return found
+        for register in sorted(
+            (register for register in registers if register.kind == kind), key=lambda register: register.address
+        ):
+            register_end = register.address + REGISTERS_PER_VALUE[register.type]
+            if group and (register.address > end + _MAX_GAP or max(end, register_end) - group[0].address > max_count):
+                requests.append(ReadRequest(kind, group[0].address, end - group[0].address, tuple(group)))
+                group = []
+            end = max(end, register_end) if group else register_end
+            group.append(register)
+        if group:
+            requests.append(ReadRequest(kind, group[0].address, end - group[0].address, tuple(group)))
+    return requests
 
 
-def value_of(register: Register, words: Sequence[int]) -> float:
+def decode_value(register: Register, words: Sequence[int]) -> float:
     """Decodes the value in a group of registers, given as received."""
     ordered = words if register.word_order == "big" else list(reversed(words))
     (value,) = struct.unpack(_FORMATS[register.type], struct.pack(f">{len(ordered)}H", *ordered))
@@ -62,16 +71,19 @@ def value_of(register: Register, words: Sequence[int]) -> float:
 
 
 class Modbus:
-    def __init__(self, options: ModbusInput, collector: BatchBuilder, connector: Reconnector) -> None:
-        self._collector = collector
+    """An input that polls the registers of one device."""
+
+    def __init__(self, options: ModbusInput, builder: BatchBuilder, reconnector: Reconnector) -> None:
+        self._builder = builder
         self._options = options
-        self._connector = connector
-        self._questions = questions(options.registers)
-        self._troubles = ThrottledLog(options.name)
-        self._source = f"{options.host}:{options.port}/{options.unit}"
+        self._reconnector = reconnector
+        self._requests = group_registers(options.registers)
+        self._throttled_log = ThrottledLog(options.name)
+        self._device = f"{options.host}:{options.port}/{options.unit}"
 
     async def run(self) -> None:
-        await self._connector.keep(self._open, self._poll, self._close)
+        """Polls the device, and reconnects, until cancelled."""
+        await self._reconnector.run(self._open, self._poll, self._close)
 
     async def _open(self, timeout: float) -> AsyncModbusTcpClient:
         options = self._options
@@ -95,42 +107,42 @@ class Modbus:
     async def _poll(self, client: AsyncModbusTcpClient) -> None:
         due = time.monotonic()
         while True:
-            for question in self._questions:
-                await self._ask(client, question)
-            durable = await self._collector.commit()  # waits while the spool is full, and nothing is polled meanwhile
+            for request in self._requests:
+                await self._read(client, request)
+            durable = await self._builder.commit()  # waits while the spool is full, so that polling pauses
             if durable is not None:
                 await durable
             due = max(due + self._options.period, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
-    async def _ask(self, client: AsyncModbusTcpClient, question: Question) -> None:
-        ask = {
+    async def _read(self, client: AsyncModbusTcpClient, request: ReadRequest) -> None:
+        read = {
             "coil": client.read_coils,
             "discrete": client.read_discrete_inputs,
             "holding": client.read_holding_registers,
             "input": client.read_input_registers,
-        }[question.kind]
+        }[request.kind]
         try:
-            answer = await ask(question.address, count=question.count, device_id=self._options.unit)
+            response = await read(request.address, count=request.count, device_id=self._options.unit)
         except ModbusException as error:
-            raise UnavailableError(f"{self._source} does not answer: {error}") from error
+            raise UnavailableError(f"{self._device} does not respond: {error}") from error
         at = now_us()
-        bits = question.kind in ("coil", "discrete")
-        if answer.isError() or len(answer.bits if bits else answer.registers) < question.count:
+        bits = request.kind in ("coil", "discrete")
+        if response.isError() or len(response.bits if bits else response.registers) < request.count:
             metrics.edge_input_messages_total.labels(self._options.name, "invalid").inc()
-            self._troubles.tell(
-                f"{self._source} refuses {question.kind} {question.address} to "
-                f"{question.address + question.count - 1}: {answer}"
+            self._throttled_log.warn(
+                f"{self._device} refuses {request.kind} {request.address} to "
+                f"{request.address + request.count - 1}: {response}"
             )
-            for each in question.registers:
-                self._collector.add(self._source, each.machine, each.sensor, at, 0.0, good=False)
+            for register in request.registers:
+                self._builder.add_value(self._device, register.machine, register.sensor, at, 0.0, good=False)
             return
         metrics.edge_input_messages_total.labels(self._options.name, "read").inc()
-        for each in question.registers:
-            start = each.address - question.address
+        for register in request.registers:
+            start = register.address - request.address
             value = (
-                float(answer.bits[start])
+                float(response.bits[start])
                 if bits
-                else value_of(each, answer.registers[start : start + WORDS[each.type]])
+                else decode_value(register, response.registers[start : start + REGISTERS_PER_VALUE[register.type]])
             )
-            self._collector.add(self._source, each.machine, each.sensor, at, value)
+            self._builder.add_value(self._device, register.machine, register.sensor, at, value)

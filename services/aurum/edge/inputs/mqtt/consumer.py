@@ -9,42 +9,42 @@ from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.mqtt.connection import Message, MqttConnection
 from aurum.runtime.errors import UnavailableError
 
-_MOST_AT_ONCE = 5000  # messages in one batch
+_MAX_MESSAGES = 5000  # messages in one batch
 
 
 async def consume(
-    connection: MqttConnection, collector: BatchBuilder, read: Callable[[Message], None], flush: float
+    connection: MqttConnection, builder: BatchBuilder, handle: Callable[[Message], None], flush: float
 ) -> None:
     """Reads messages until the connection is lost.
 
     Args:
         connection: The connection.
-        collector: Gathers the values.
-        read: Adds a message's values to the collector.
+        builder: Gathers the values.
+        handle: Adds the values of a message to the builder.
         flush: The greatest number of seconds for which messages are gathered.
 
     Raises:
         UnavailableError: If the connection is lost.
         Exception: The error of a failed write.
     """
-    alive = asyncio.create_task(connection.keep_alive(), name="broker:keep-alive")
-    acknowledgements = AckTracker(connection.acknowledge)
+    keep_alive_task = asyncio.create_task(connection.keep_alive(), name="broker:keep-alive")
+    ack_tracker = AckTracker(connection.acknowledge)
     try:
         while True:
-            messages = await connection.take(_MOST_AT_ONCE, flush)
-            numbers: list[int] = []
+            messages = await connection.receive(_MAX_MESSAGES, flush)
+            packet_ids: list[int] = []
             for message in messages:
-                read(message)
-                if message.number:
-                    numbers.append(message.number)
-                if collector.full:
-                    await acknowledgements.follow(await collector.commit(), numbers)
-                    numbers = []
+                handle(message)
+                if message.packet_id:
+                    packet_ids.append(message.packet_id)
+                if builder.full:
+                    await ack_tracker.track(await builder.commit(), packet_ids)
+                    packet_ids = []
             if messages:
-                await acknowledgements.follow(await collector.commit(), numbers)
+                await ack_tracker.track(await builder.commit(), packet_ids)
             else:
-                acknowledgements.settle_done()
+                ack_tracker.acknowledge_durable()
     finally:
-        alive.cancel()
+        keep_alive_task.cancel()
         with contextlib.suppress(UnavailableError):
-            await acknowledgements.settle()  # so that these messages are not sent again
+            await ack_tracker.wait_for_all()  # so that these messages are not sent again

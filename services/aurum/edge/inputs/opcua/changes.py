@@ -23,13 +23,13 @@ from aurum.readings.batch import Timestamps, Values
 
 _VALUE, _STATUS, _SOURCE_TIME, _SERVER_TIME, _SOURCE_FRACTION, _SERVER_FRACTION = (1 << bit for bit in range(6))
 _NUMBERS = {1: "u1", 2: "i1", 3: "u1", 4: "<i2", 5: "<u2", 6: "<i4", 7: "<u4", 8: "<i8", 9: "<u8", 10: "<f4", 11: "<f8"}
-_BAD = 0xC000_0000  # the bits of a status that is bad or uncertain; neither counts as good
+_BAD = 0xC000_0000  # bits of a status that is bad or uncertain; both count as not good
 _EPOCH_US = 11_644_473_600_000_000  # µs from 1601, the epoch of OPC UA, to 1970
 _CODES = {
     "u1": "B", "i1": "b", "<i2": "h", "<u2": "H", "<i4": "i", "<u4": "I", "<i8": "q", "<u8": "Q", "<f4": "f",
     "<f8": "d",
 }  # fmt: skip
-_RUN = 4  # changes of one layout from which on they are read as an array
+_MIN_RUN = 4  # changes of one layout that are read as an array; fewer are read one by one
 _DATA_CHANGE = ua.NodeId(ua.Int32(ua.ObjectIds.DataChangeNotification_Encoding_DefaultBinary))
 
 
@@ -66,26 +66,30 @@ def read_publish_response(data: Buffer) -> ua.PublishResponse:
     """
     response = ua.PublishResponse(TypeId=nodeid_from_binary(data), ResponseHeader=from_binary(ua.ResponseHeader, data))
     result = response.Parameters
-    result.SubscriptionId = _one(data, "<I")
-    result.AvailableSequenceNumbers = [_one(data, "<I") for _ in range(_one(data, "<i"))]
-    result.MoreNotifications = bool(_one(data, "<B"))
+    result.SubscriptionId = _read_scalar(data, "<I")
+    result.AvailableSequenceNumbers = [_read_scalar(data, "<I") for _ in range(_read_scalar(data, "<i"))]
+    result.MoreNotifications = bool(_read_scalar(data, "<B"))
     message = result.NotificationMessage
-    message.SequenceNumber = _one(data, "<I")
+    message.SequenceNumber = _read_scalar(data, "<I")
     message.PublishTime = from_binary(ua.DateTime, data)
     notifications: list[Any] = []
-    for _ in range(_one(data, "<i")):
-        whole = data.copy()
-        if nodeid_from_binary(data) == _DATA_CHANGE and _one(data, "<B") == 1:
-            notifications.append(read_changes(data.read(_one(data, "<i"))))
+    for _ in range(_read_scalar(data, "<i")):
+        start = data.copy()
+        if nodeid_from_binary(data) == _DATA_CHANGE and _read_scalar(data, "<B") == 1:
+            notifications.append(read_changes(data.read(_read_scalar(data, "<i"))))
         else:
-            data = whole
+            data = start
             notifications.append(extensionobject_from_binary(data))
     message.NotificationData = notifications
     return response
 
 
 def read_changes(body: bytes) -> Changes:
-    """Reads the body of a DataChangeNotification."""
+    """Reads the body of a DataChangeNotification.
+
+    Raises:
+        UaError, struct.error, ValueError: If the bytes are wrong.
+    """
     (count,) = struct.unpack_from("<i", body)
     parts: list[Changes] = []
     singles: list[tuple[int, int, float, bool]] = []
@@ -93,43 +97,45 @@ def read_changes(body: bytes) -> Changes:
     while left:
         layout = _layout_at(body, offset)
         if layout is None:
-            single, offset = _by_library(body, offset)
+            single, offset = _read_by_library(body, offset)
             singles.append(single)
             left -= 1
-        elif left >= _RUN and all(_layout_at(body, offset + each * layout.size) is layout for each in range(1, _RUN)):
-            parts += _together(singles)
+        elif left >= _MIN_RUN and all(
+            _layout_at(body, offset + index * layout.size) is layout for index in range(1, _MIN_RUN)
+        ):
+            parts += _take_singles(singles)
             rows = np.frombuffer(body, layout.array, min(left, (len(body) - offset) // layout.size), offset)
             same = (rows["mask"] == rows["mask"][0]) & (rows["type"] == rows["type"][0])
             run = len(rows) if same.all() else int(np.argmin(same))
-            parts.append(_columns(rows[:run]))
+            parts.append(_changes_from_rows(rows[:run]))
             offset += run * layout.size
             left -= run
         else:
             row = dict(zip(layout.names, layout.one.unpack_from(body, offset), strict=True))
-            singles.append(_single(row))
+            singles.append(_single_from_row(row))
             offset += layout.size
             left -= 1
-    parts += _together(singles)
+    parts += _take_singles(singles)
     if len(parts) == 1:
         return parts[0]
     return Changes(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS) if parts else _EMPTY)
 
 
-def changes_of(notification: ua.DataChangeNotification) -> Changes:
+def changes_from_notification(notification: ua.DataChangeNotification) -> Changes:
     """Converts a notification that the library has read."""
-    return _of_singles([_of_item(item) for item in notification.MonitoredItems or []])
+    return _changes_from_singles([_single_from_item(item) for item in notification.MonitoredItems or []])
 
 
 _COLUMNS = ("handles", "at_us", "values", "good")
 _EMPTY = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, bool))
 
 
-def _one(data: Buffer, code: str) -> Any:
+def _read_scalar(data: Buffer, code: str) -> Any:
     return struct.unpack(code, data.read(struct.calcsize(code)))[0]
 
 
 def _layout_at(body: bytes, offset: int) -> _Layout | None:
-    """Returns the layout of the change at `offset`. None if it is not a number's, or the body ends."""
+    """Returns the layout of the change at `offset`. None if its value is not a number, or the body ends."""
     if offset + 6 > len(body):
         return None
     return _layout(body[offset + 4], body[offset + 5])
@@ -154,7 +160,7 @@ def _layout(mask: int, variant: int) -> _Layout | None:
     return _Layout(array.itemsize, array, one, tuple(name for name, _ in fields))
 
 
-def _columns(rows: npt.NDArray[Any]) -> Changes:
+def _changes_from_rows(rows: npt.NDArray[Any]) -> Changes:
     names = rows.dtype.names or ()
     nothing = np.zeros(len(rows), np.int64)
     source, server = (rows[name] if name in names else nothing for name in ("source_time", "server_time"))
@@ -167,19 +173,19 @@ def _columns(rows: npt.NDArray[Any]) -> Changes:
     )
 
 
-def _single(row: dict[str, Any]) -> tuple[int, int, float, bool]:
+def _single_from_row(row: dict[str, Any]) -> tuple[int, int, float, bool]:
     ticks = row.get("source_time") or row.get("server_time", 0)
     at_us = ticks // 10 - _EPOCH_US if ticks else 0
     return row["handle"], at_us, float(row["value"]), not row.get("status", 0) & _BAD
 
 
-def _by_library(body: bytes, offset: int) -> tuple[tuple[int, int, float, bool], int]:
+def _read_by_library(body: bytes, offset: int) -> tuple[tuple[int, int, float, bool], int]:
     data = Buffer(body, offset)
     item = from_binary(ua.MonitoredItemNotification, data)
-    return _of_item(item), len(body) - len(data)
+    return _single_from_item(item), len(body) - len(data)
 
 
-def _of_item(item: ua.MonitoredItemNotification) -> tuple[int, int, float, bool]:
+def _single_from_item(item: ua.MonitoredItemNotification) -> tuple[int, int, float, bool]:
     data = item.Value
     value = data.Value.Value if data.Value is not None else None
     good = data.StatusCode is None or data.StatusCode.is_good()
@@ -197,14 +203,14 @@ def _microseconds(moment: datetime | None) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _together(singles: list[tuple[int, int, float, bool]]) -> list[Changes]:
+def _take_singles(singles: list[tuple[int, int, float, bool]]) -> list[Changes]:
     """Converts single changes to columns, and clears the list."""
-    found = [_of_singles(singles)] if singles else []
+    changes = [_changes_from_singles(singles)] if singles else []
     singles.clear()
-    return found
+    return changes
 
 
-def _of_singles(singles: Sequence[tuple[int, int, float, bool]]) -> Changes:
+def _changes_from_singles(singles: Sequence[tuple[int, int, float, bool]]) -> Changes:
     if not singles:
         return Changes(*_EMPTY)
     handles, times, values, good = zip(*singles, strict=True)

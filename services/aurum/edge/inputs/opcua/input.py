@@ -17,32 +17,36 @@ from aurum.edge.inputs.common.configuration import PLACEHOLDER, OpcuaInput, Opcu
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.tags import Indices
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
-from aurum.edge.inputs.opcua.changes import Changes, changes_of
+from aurum.edge.inputs.opcua.changes import Changes, changes_from_notification
 from aurum.edge.inputs.opcua.subscription import DurableSubscription, Session
 from aurum.runtime.errors import AurumError, UnavailableError
 
-_AT_ONCE = 1000  # variables per request
-_MOST_VARIABLES = 100_000
-_MOST_DEPTH = 20
-_ANSWER_WITHIN = 10.0  # seconds for one answer, such as to a request for a thousand variables
-_BEGIN_WITHIN = 120.0  # seconds for browsing and subscribing
-_LOST_AFTER = 120.0  # seconds without a connection after which a new session is begun
+_MAX_PER_REQUEST = 1000  # variables per request
+_MAX_VARIABLES = 100_000
+_MAX_DEPTH = 20
+_REQUEST_TIMEOUT = 10.0  # seconds; a request for a thousand variables takes long
+_START_TIMEOUT = 120.0  # seconds for browsing and subscribing
+_SESSION_TIMEOUT = 120.0  # seconds without a connection after which a new session is created
 _MODES = {"Sign": ua.MessageSecurityMode.Sign, "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt}
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
+    """A variable of the server, with the machine and sensor that it belongs to."""
+
     node: Node
     machine: str
     sensor: str
 
 
 class Opcua:
-    def __init__(self, options: OpcuaInput, collector: BatchBuilder, connector: Reconnector) -> None:
-        self._collector = collector
+    """An input that subscribes to the variables of one server."""
+
+    def __init__(self, options: OpcuaInput, builder: BatchBuilder, reconnector: Reconnector) -> None:
+        self._builder = builder
         self._options = options
-        self._connector = connector
-        self._troubles = ThrottledLog(options.name)
+        self._reconnector = reconnector
+        self._throttled_log = ThrottledLog(options.name)
         self._by_handle: dict[int, Variable] = {}
         self._indices: Indices = np.empty(0, np.int32)  # of tags, by handle
         self._generation = -1  # of those tags
@@ -53,12 +57,13 @@ class Opcua:
         }
 
     async def run(self) -> None:
-        await self._connector.keep(self._open, self._listen, _close)
+        """Consumes notifications, and reconnects, until cancelled."""
+        await self._reconnector.run(self._open, self._run_session, _close)
 
     async def _open(self, timeout: float) -> Client:
         options = self._options
         client = Client(
-            options.endpoint, timeout=max(timeout, _ANSWER_WITHIN), auto_reconnect=True, reconnect_max_delay=5.0
+            options.endpoint, timeout=max(timeout, _REQUEST_TIMEOUT), auto_reconnect=True, reconnect_max_delay=5.0
         )
         client.uaclient.session = Session(client.uaclient)
         client.application_uri = "urn:aurumai:edge"
@@ -82,37 +87,39 @@ class Opcua:
             await client.connect()
         except (OSError, TimeoutError, ua.UaError, ValueError) as error:
             await _close(client)
-            what = str(error) or type(error).__name__
-            raise UnavailableError(f"{options.endpoint} cannot be reached: {what}") from error
+            reason = str(error) or type(error).__name__
+            raise UnavailableError(f"{options.endpoint} cannot be reached: {reason}") from error
         except BaseException:
             client.disconnect_socket()  # there may be no time for an orderly disconnect
             raise
         return client
 
-    async def _listen(self, client: Client) -> None:
-        await self._begin(client)
-        await self._watch(client)
+    async def _run_session(self, client: Client) -> None:
+        await self._start_subscription(client)
+        await self._watch_connection(client)
 
-    async def _begin(self, client: Client) -> None:
+    async def _start_subscription(self, client: Client) -> None:
         """Subscribes to the variables. Raises UnavailableError if the server does not answer, or has no variables."""
         try:
-            async with asyncio.timeout(_BEGIN_WITHIN):
+            async with asyncio.timeout(_START_TIMEOUT):
                 await self._subscribe(client, await self._variables(client))
         except (OSError, TimeoutError, ua.UaError) as error:
-            what = str(error) or type(error).__name__
-            raise UnavailableError(f"{self._options.endpoint} cannot be subscribed to: {what}") from error
+            reason = str(error) or type(error).__name__
+            raise UnavailableError(f"the subscription to {self._options.endpoint} failed: {reason}") from error
 
     async def _variables(self, client: Client) -> list[Variable]:
-        found = [Variable(client.get_node(each.node), each.machine, each.sensor) for each in self._options.nodes]
-        for each in self._options.browse:
-            found += await browse(client, each)
-        if not found:
-            raise UnavailableError(f"{self._options.endpoint} has no variable where browsing looks for some")
-        if len(found) > _MOST_VARIABLES:
+        variables = [
+            Variable(client.get_node(nodes.node), nodes.machine, nodes.sensor) for nodes in self._options.nodes
+        ]
+        for nodes in self._options.browse:
+            variables += await browse(client, nodes)
+        if not variables:
+            raise UnavailableError(f"{self._options.endpoint} has no variables that match the configuration")
+        if len(variables) > _MAX_VARIABLES:
             raise UnavailableError(
-                f"{self._options.endpoint} has {len(found)} variables; {_MOST_VARIABLES} are allowed"
+                f"{self._options.endpoint} has {len(variables)} variables; at most {_MAX_VARIABLES} are allowed"
             )
-        return found
+        return variables
 
     async def _subscribe(self, client: Client, variables: Sequence[Variable]) -> None:
         period = self._options.publishing * 1000
@@ -123,100 +130,102 @@ class Opcua:
         parameters.MaxNotificationsPerPublish = 10_000
         parameters.PublishingEnabled = True
         session = cast("Session", client.uaclient.session)
-        subscription = DurableSubscription(session, parameters, self._take, self._results["gap"].inc, self._begin_anew)
+        subscription = DurableSubscription(session, parameters, self._store, self._results["gap"].inc, self._restart)
         await subscription.init()
         client._subscriptions.append(subscription)  # so that the client restores it
-        for start in range(0, len(variables), _AT_ONCE):
-            part = variables[start : start + _AT_ONCE]
+        for start in range(0, len(variables), _MAX_PER_REQUEST):
+            part = variables[start : start + _MAX_PER_REQUEST]
             requests = [
                 subscription._make_monitored_item_request(
-                    each.node,
+                    variable.node,
                     ua.AttributeIds.Value,
                     None,
                     self._options.queue,
                     ua.MonitoringMode.Reporting,
                     ua.Double(self._options.sampling * 1000),
                 )
-                for each in part
+                for variable in part
             ]
-            for request, each in zip(requests, part, strict=True):
-                self._by_handle[request.RequestedParameters.ClientHandle] = each
+            for request, variable in zip(requests, part, strict=True):
+                self._by_handle[request.RequestedParameters.ClientHandle] = variable
             self._generation = -1
             answers = await subscription.create_monitored_items(requests)
-            for answer, each in zip(answers, part, strict=True):
+            for answer, variable in zip(answers, part, strict=True):
                 if isinstance(answer, ua.StatusCode):
                     self._results["invalid"].inc()
-                    self._troubles.tell(f"{each.node.nodeid.to_string()} cannot be subscribed to: {answer.name}")
+                    self._throttled_log.warn(
+                        f"{variable.node.nodeid.to_string()} was refused by the server: {answer.name}"
+                    )
 
-    async def _watch(self, client: Client) -> None:
+    async def _watch_connection(self, client: Client) -> None:
         """Watches the connection while the client keeps or restores it.
 
         Raises UnavailableError if it is lost for too long.
         """
-        heard = time.monotonic()
+        connected_at = time.monotonic()
         while True:
             await asyncio.sleep(0.5)
             if self._problem is not None:
                 raise UnavailableError(self._problem)
             if client.state is UaClientState.CONNECTED:
-                heard = time.monotonic()
-                self._connector.reach.found()
+                connected_at = time.monotonic()
+                self._reconnector.status.mark_connected()
             else:
                 problem = f"the connection to {self._options.endpoint} is lost"
-                if time.monotonic() - heard > _LOST_AFTER:
+                if time.monotonic() - connected_at > _SESSION_TIMEOUT:
                     raise UnavailableError(problem)
-                self._connector.reach.lost(problem)
+                self._reconnector.status.mark_lost(problem)
 
-    async def _take(self, notifications: Sequence[Any]) -> None:
+    async def _store(self, notifications: Sequence[Any]) -> None:
         """Stores the changes, and returns when they are durable.
 
         If they cannot be stored, does not return, so that no more notifications are requested.
         """
         for notification in notifications:
             if isinstance(notification, ua.DataChangeNotification):
-                notification = changes_of(notification)  # noqa: PLW2901
+                notification = changes_from_notification(notification)  # noqa: PLW2901
             if isinstance(notification, Changes):
                 self._results["read"].inc()
-                self._add(notification)
+                self._add_changes(notification)
         try:
-            durable = await self._collector.commit()
+            durable = await self._builder.commit()
             if durable is not None:
                 await durable
         except (AurumError, OSError) as error:
-            self._begin_anew(f"readings cannot be kept: {error}")
+            self._restart(f"readings cannot be stored: {error}")
             await asyncio.Event().wait()
 
-    def _begin_anew(self, problem: str) -> None:
+    def _restart(self, problem: str) -> None:
         self._problem = self._problem or problem
 
-    def _add(self, changes: Changes) -> None:
-        if self._generation != self._collector.tags.generation:
-            self._look_up()
-        known = changes.handles < len(self._indices)
-        known[known] = self._indices[changes.handles[known]] >= 0
-        self._collector.add_all(
+    def _add_changes(self, changes: Changes) -> None:
+        if self._generation != self._builder.tags.generation:
+            self._update_tag_indices()
+        monitored = changes.handles < len(self._indices)
+        monitored[monitored] = self._indices[changes.handles[monitored]] >= 0
+        self._builder.add_values(
             self._options.name,
-            self._indices[changes.handles[known]],
-            changes.at_us[known],
-            changes.values[known],
-            changes.good[known],
+            self._indices[changes.handles[monitored]],
+            changes.at_us[monitored],
+            changes.values[monitored],
+            changes.good[monitored],
         )
 
-    def _look_up(self) -> None:
-        tags = self._collector.tags
+    def _update_tag_indices(self) -> None:
+        tags = self._builder.tags
         self._indices = np.full(max(self._by_handle, default=-1) + 1, -1, np.int32)
-        for handle, each in self._by_handle.items():
-            self._indices[handle] = tags.of(each.machine, each.sensor).index
+        for handle, variable in self._by_handle.items():
+            self._indices[handle] = tags.tag_for(variable.machine, variable.sensor).index
         self._generation = tags.generation
 
 
 async def browse(client: Client, nodes: OpcuaNodes) -> list[Variable]:
     """Finds the variables below a node whose path matches the description."""
     levels = nodes.path.split("/")
-    found: list[Variable] = []
+    variables: list[Variable] = []
 
     async def descend(node: Node, depth: int, names: dict[str, str]) -> None:
-        if depth >= min(len(levels), _MOST_DEPTH):
+        if depth >= min(len(levels), _MAX_DEPTH):
             return
         last = depth == len(levels) - 1
         for reference in await node.get_references(
@@ -227,17 +236,17 @@ async def browse(client: Client, nodes: OpcuaNodes) -> list[Variable]:
             placeholder = PLACEHOLDER.fullmatch(level)
             if placeholder is None and level not in ("+", name):
                 continue
-            known = {**names, placeholder.group(1): name} if placeholder else names
+            resolved = {**names, placeholder.group(1): name} if placeholder else names
             child = client.get_node(reference.NodeId)
             if last and reference.NodeClass is ua.NodeClass.Variable:
-                found.append(Variable(child, nodes.machine.format_map(known), nodes.sensor.format_map(known)))
+                variables.append(Variable(child, nodes.machine.format_map(resolved), nodes.sensor.format_map(resolved)))
             elif not last and reference.NodeClass in (ua.NodeClass.Object, ua.NodeClass.Variable):
-                await descend(child, depth + 1, known)
-            if len(found) > _MOST_VARIABLES:
+                await descend(child, depth + 1, resolved)
+            if len(variables) > _MAX_VARIABLES:
                 return
 
     await descend(client.get_node(nodes.root), 0, {})
-    return found
+    return variables
 
 
 async def _close(client: Client) -> None:

@@ -27,8 +27,8 @@ from asyncua.ua.uaerrors import (
 from aurum.edge.inputs.opcua.changes import read_publish_response
 
 _UNREADABLE = (struct.error, ValueError, LookupError)
-_LAST_NUMBER = 2**32 - 1  # of a notification; the first is 1
-_CONNECTED_WITHIN = 1.0  # seconds, after which the library's loop checks whether the session is closed, and retries
+_MAX_SEQUENCE = 2**32 - 1  # of a notification; the first is 1
+_CONNECT_TIMEOUT = 1.0  # seconds, after which the library's loop checks whether the session is closed, and retries
 _NO_TRANSFER = (BadServiceUnsupported, BadNotImplemented, BadNotSupported, BadNothingToDo)
 
 
@@ -46,8 +46,8 @@ class Session(UaSession):
         """Acknowledges a notification with the next publish request."""
         self._unconfirmed[subscription, number] = None
 
-    def acknowledged(self, subscription: int, number: int) -> bool:
-        """Returns whether a notification is acknowledged but the server may not know it yet."""
+    def is_unconfirmed(self, subscription: int, number: int) -> bool:
+        """Returns whether a notification is acknowledged here, but the server has not confirmed it."""
         return (subscription, number) in self._unconfirmed
 
     async def publish(self, acks: list[ua.SubscriptionAcknowledgement]) -> ua.PublishResponse:
@@ -60,20 +60,22 @@ class Session(UaSession):
         Raises:
             UaStructParsingError: If the notification cannot be read. It is then not acknowledged.
         """
-        await self._wait_for_the_connection()
-        told = list(self._unconfirmed)
+        await self._wait_until_connected()
+        acknowledgements = list(self._unconfirmed)
         request = ua.PublishRequest()
-        request.Parameters.SubscriptionAcknowledgements = [ua.SubscriptionAcknowledgement(*each) for each in told]
+        request.Parameters.SubscriptionAcknowledgements = [
+            ua.SubscriptionAcknowledgement(*key) for key in acknowledgements
+        ]
         data = await self._send_request(request, timeout=0)
-        for each in told:
-            self._unconfirmed.pop(each, None)
+        for key in acknowledgements:
+            self._unconfirmed.pop(key, None)
         try:
             return read_publish_response(data)
         except (ua.UaError, *_UNREADABLE) as error:
-            self.logger.exception("a notification cannot be read")  # it is not acknowledged
+            self.logger.exception("a notification cannot be read; it is not acknowledged")
             raise UaStructParsingError from error
 
-    async def _wait_for_the_connection(self) -> None:
+    async def _wait_until_connected(self) -> None:
         """Waits until the connection is restored. Raises BadTimeout.
 
         A request that is sent before the channel is open would break the connection.
@@ -82,7 +84,7 @@ class Session(UaSession):
             return
         async with self._client.subscribe_state() as changes:
             try:
-                await changes.wait_for_state(UaClientState.CONNECTED, _CONNECTED_WITHIN)
+                await changes.wait_for_state(UaClientState.CONNECTED, _CONNECT_TIMEOUT)
             except TimeoutError:
                 raise BadTimeout from None
 
@@ -96,9 +98,9 @@ class DurableSubscription(Subscription):
     Args:
         session: The session.
         parameters: The parameters of the subscription.
-        take: Consumes a notification, and returns when the changes are durable.
-        lost: Called when the server no longer has a notification that was missed.
-        gone: Called with a reason when the subscription cannot continue. The library would create a new one, for
+        consume: Consumes a notification, and returns when the changes are durable.
+        on_gap: Called when the server no longer has a notification that was missed.
+        on_stop: Called with a reason when the subscription cannot continue. The library would create a new one, for
             which the server keeps nothing if the connection breaks meanwhile.
     """
 
@@ -106,39 +108,39 @@ class DurableSubscription(Subscription):
         self,
         session: Session,
         parameters: Any,
-        take: Callable[[Sequence[Any]], Awaitable[None]],
-        lost: Callable[[], None],
-        gone: Callable[[str], None],
+        consume: Callable[[Sequence[Any]], Awaitable[None]],
+        on_gap: Callable[[], None],
+        on_stop: Callable[[str], None],
     ) -> None:
         super().__init__(session, parameters, handler=None, queue_maxsize=1)
         self._session = session
-        self._take = take
-        self._lost = lost
-        self._gone = gone
-        self._one_at_a_time = asyncio.Lock()
+        self._consumer = consume
+        self._on_gap = on_gap
+        self._on_stop = on_stop
+        self._consuming = asyncio.Lock()
 
     async def publish_callback(self, publish_result: Any) -> None:
-        """Consumes a notification. While a connection is being restored it waits, because missed ones are older."""
-        async with self._one_at_a_time:
-            await self._took(publish_result.NotificationMessage)
+        """Consumes a notification, after the missed ones if the connection is being restored."""
+        async with self._consuming:
+            await self._consume(publish_result.NotificationMessage)
             self.last_publish_at = time.monotonic()
 
     async def restore(self) -> None:
         """Requests the missed notifications on a new connection. Raises OSError if that breaks too."""
-        async with self._one_at_a_time:
+        async with self._consuming:
             try:
-                for number in await self._available():
-                    await self._ask_for(number)
-                while await self._ask_for(self._next):
-                    pass  # not every server lists what it has
-                self._session.ensure_publish_loop()  # the loop ends where a server has no subscription
+                for number in await self._missed_numbers():
+                    await self._republish(number)
+                while await self._republish(self._next_number):
+                    pass  # not every server lists the notifications that it keeps
+                self._session.ensure_publish_loop()  # the loop ends when the server has no subscription
             except (ua.UaError, TimeoutError) as error:
-                self._end(str(error) or type(error).__name__)
+                self._stop(str(error) or type(error).__name__)
             self.last_publish_at = time.monotonic()
 
     async def recreate(self) -> None:
         """Ends the subscription. The library calls this when nothing was received for too long."""
-        self._end("nothing came, not even a sign of life")
+        self._stop("no notification or keep-alive was received in time")
 
     def is_stale(self, margin: float) -> bool:
         """Returns whether nothing was received for too long.
@@ -146,37 +148,37 @@ class DurableSubscription(Subscription):
         Returns False while a notification is being consumed or requested again, because no other one is requested
         then.
         """
-        return not self._one_at_a_time.locked() and super().is_stale(margin)
+        return not self._consuming.locked() and super().is_stale(margin)
 
-    async def _available(self) -> list[int]:
+    async def _missed_numbers(self) -> list[int]:
         """Returns the numbers of the unacknowledged notifications that the server keeps, if it lists them."""
         parameters = ua.TransferSubscriptionsParameters([self.subscription_id], SendInitialValues=False)
-        found: list[int] = []
+        numbers: list[int] = []
         try:
             for transferred in await self._session.transfer_subscriptions(parameters):
                 transferred.StatusCode.check()
-                found += transferred.AvailableSequenceNumbers
+                numbers += transferred.AvailableSequenceNumbers
         except _NO_TRANSFER:
             return []  # if the session is the same, the subscription is too
-        return sorted(found)
+        return sorted(numbers)
 
-    async def _ask_for(self, number: int) -> bool:
+    async def _republish(self, number: int) -> bool:
         """Requests a notification again. Returns whether it was received and consumed."""
         subscription = self.subscription_id or 0
-        if self._session.acknowledged(subscription, number):
+        if self._session.is_unconfirmed(subscription, number):
             return False
         try:
             message = await self._session.republish(subscription, number)
         except BadMessageNotAvailable:
             return False
         except (UaStructParsingError, *_UNREADABLE):
-            self.logger.exception("notification %s cannot be read", number)
-            self._session.acknowledge(subscription, number)  # else it would be requested each time
+            self.logger.exception("notification %s cannot be read; it is skipped", number)
+            self._session.acknowledge(subscription, number)  # otherwise it would be requested again each time
             return False
-        await self._took(message)
+        await self._consume(message)
         return self.last_sequence_number == number
 
-    async def _took(self, message: ua.NotificationMessage) -> None:
+    async def _consume(self, message: ua.NotificationMessage) -> None:
         """Consumes a notification unless it is a keep-alive.
 
         A keep-alive has no data, and its number is that of the next notification.
@@ -184,19 +186,19 @@ class DurableSubscription(Subscription):
         if not message.NotificationData:
             return
         subscription, number = self.subscription_id or 0, int(message.SequenceNumber)
-        if self._session.acknowledged(subscription, number):
-            return  # it arrived both regularly and by the repeated request
-        await self._take(message.NotificationData)
+        if self._session.is_unconfirmed(subscription, number):
+            return  # it arrived both regularly and by republishing
+        await self._consumer(message.NotificationData)
         self._session.acknowledge(subscription, number)
-        if number != self._next:
-            self._lost()
+        if number != self._next_number:
+            self._on_gap()
         self.last_sequence_number = number
 
     @property
-    def _next(self) -> int:
+    def _next_number(self) -> int:
         """The number of the notification after the last one."""
-        return (self.last_sequence_number or 0) % _LAST_NUMBER + 1
+        return (self.last_sequence_number or 0) % _MAX_SEQUENCE + 1
 
-    def _end(self, why: str) -> None:
-        self._lost()
-        self._gone(f"the subscription cannot go on: {why}")
+    def _stop(self, reason: str) -> None:
+        self._on_gap()
+        self._on_stop(f"the subscription ended: {reason}")

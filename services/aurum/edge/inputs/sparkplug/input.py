@@ -23,10 +23,10 @@ from aurum.edge.inputs.mqtt.consumer import consume
 from aurum.v1.sparkplug_pb2 import SparkplugMetric, SparkplugPayload
 
 NAMESPACE = "spBv1.0"
-_MOST_NODES = 10_000
-_MOST_DEVICES = 1000  # of a node
-_MOST_METRICS = 100_000  # of a device
-_REBIRTH_EVERY = 5.0  # seconds between two rebirth requests to one node
+_MAX_NODES = 10_000
+_MAX_DEVICES = 1000  # of a node
+_MAX_METRICS = 100_000  # of a device
+_REBIRTH_INTERVAL = 5.0  # seconds between two rebirth requests to one node
 _GOOD = 192  # value of the property Quality
 _CONTROL = ("Node Control/", "Device Control/", "bdSeq")
 _SIGNED = {1: "b", 2: "h", 3: "i", 4: "q"}  # data types Int8 to Int64
@@ -37,7 +37,7 @@ Publish = Callable[[str, bytes], None]
 
 
 @dataclass(slots=True)
-class _Born:
+class _BirthMetrics:
     """The metrics of a birth message: alias → name and data type, and name → data type."""
 
     aliases: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -49,35 +49,36 @@ class _Born:
 class _Node:
     sequence: int = -1
     birth: int | None = None  # bdSeq
-    whole: bool = False  # whether no message was missed since its birth
-    itself: _Born = field(default_factory=_Born)
-    devices: dict[str, _Born] = field(default_factory=dict)
-    asked_at: float = float("-inf")
+    complete: bool = False  # whether no message was missed since the birth
+    own_metrics: _BirthMetrics = field(default_factory=_BirthMetrics)
+    devices: dict[str, _BirthMetrics] = field(default_factory=dict)
+    rebirth_requested_at: float = float("-inf")
 
 
-class Plant:
-    """The nodes of a broker, as known from their messages."""
+class SparkplugNodes:
+    """The state of the nodes of a broker, as their messages tell it."""
 
     def __init__(
         self,
         options: SparkplugInput,
-        collector: BatchBuilder,
+        builder: BatchBuilder,
         publish: Publish,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
-        self._collector = collector
+        self._builder = builder
         self._publish = publish
         self._clock = clock
         self._nodes: collections.OrderedDict[tuple[str, str], _Node] = collections.OrderedDict()
-        self._troubles = ThrottledLog(options.name)
+        self._throttled_log = ThrottledLog(options.name)
         self._results = {
             result: metrics.edge_input_messages_total.labels(options.name, result)
             for result in ("read", "invalid", "unwanted", "gap", "unborn")
         }
         self._rebirths = metrics.edge_input_rebirths_total.labels(options.name)
 
-    def take(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
+        """Handles a message of a node or device. Unreadable messages are counted and skipped."""
         levels = message.topic.split("/")
         if len(levels) not in (4, 5) or levels[0] != NAMESPACE:
             self._results["unwanted"].inc()
@@ -91,169 +92,174 @@ class Plant:
             payload = SparkplugPayload.FromString(message.payload)
         except DecodeError:
             self._results["invalid"].inc()
-            self._troubles.tell(f"a message of {message.topic} is no Sparkplug payload")
+            self._throttled_log.warn(f"a message of {message.topic} is not a Sparkplug payload")
             return
-        node = self._node(group, name)
+        node = self._node_for(group, name)
         if kind == "NDEATH":
-            self._node_died(node, payload)
+            self._record_death(node, payload)
         elif kind == "NBIRTH":
-            self._node_born(node, payload)
-            self._values(group, name, None, node, payload)
-        elif self._follows(group, name, node, payload):
-            self._of_device_or_data(kind, group, name, device, node, payload)
+            self._record_birth(node, payload)
+            self._add_values(group, name, None, node, payload)
+        elif self._check_sequence(group, name, node, payload):
+            self._handle_device_message(kind, group, name, device, node, payload)
 
-    def _of_device_or_data(  # noqa: PLR0917
+    def _handle_device_message(  # noqa: PLR0917
         self, kind: str, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload
     ) -> None:
         if kind == "DBIRTH" and device is not None:
-            if len(node.devices) >= _MOST_DEVICES and device not in node.devices:
+            if len(node.devices) >= _MAX_DEVICES and device not in node.devices:
                 self._results["invalid"].inc()
-                self._troubles.tell(f"node {group}/{name} has more than {_MOST_DEVICES} devices")
+                self._throttled_log.warn(f"node {group}/{name} has more than {_MAX_DEVICES} devices")
                 return
-            node.devices[device] = self._born(payload)
+            node.devices[device] = self._read_birth(payload)
         elif kind == "DDEATH" and device is not None:
             if device in node.devices:
                 node.devices[device].alive = False
             self._results["read"].inc()
             return
-        self._values(group, name, device, node, payload)
+        self._add_values(group, name, device, node, payload)
 
-    def _node(self, group: str, name: str) -> _Node:
+    def _node_for(self, group: str, name: str) -> _Node:
         key = (group, name)
         node = self._nodes.get(key)
         if node is None:
             node = self._nodes[key] = _Node()
-            if len(self._nodes) > _MOST_NODES:
+            if len(self._nodes) > _MAX_NODES:
                 self._nodes.popitem(last=False)
         else:
             self._nodes.move_to_end(key)
         return node
 
-    def _node_born(self, node: _Node, payload: SparkplugPayload) -> None:
-        node.itself = self._born(payload)
-        node.devices.clear()  # each sends a new birth
+    def _record_birth(self, node: _Node, payload: SparkplugPayload) -> None:
+        node.own_metrics = self._read_birth(payload)
+        node.devices.clear()  # each device sends a new birth
         node.sequence = payload.seq if payload.HasField("seq") else 0
-        node.whole = True
-        node.birth = next((_integer(each) for each in payload.metrics if each.name == "bdSeq"), None)
+        node.complete = True
+        node.birth = next((_integer_value(metric) for metric in payload.metrics if metric.name == "bdSeq"), None)
 
-    def _node_died(self, node: _Node, payload: SparkplugPayload) -> None:
-        died = next((_integer(each) for each in payload.metrics if each.name == "bdSeq"), None)
+    def _record_death(self, node: _Node, payload: SparkplugPayload) -> None:
+        died = next((_integer_value(metric) for metric in payload.metrics if metric.name == "bdSeq"), None)
         if died is not None and node.birth is not None and died != node.birth:
             self._results["unwanted"].inc()  # the will of an earlier connection
             return
-        node.whole = node.itself.alive = False
+        node.complete = node.own_metrics.alive = False
         for device in node.devices.values():
             device.alive = False
         self._results["read"].inc()
 
-    def _born(self, payload: SparkplugPayload) -> _Born:
-        born = _Born(alive=True)
-        for each in payload.metrics[:_MOST_METRICS]:
-            if each.HasField("name"):
-                born.types[each.name] = each.datatype
-                if each.HasField("alias"):
-                    born.aliases[each.alias] = (each.name, each.datatype)
+    def _read_birth(self, payload: SparkplugPayload) -> _BirthMetrics:
+        born = _BirthMetrics(alive=True)
+        for metric in payload.metrics[:_MAX_METRICS]:
+            if metric.HasField("name"):
+                born.types[metric.name] = metric.datatype
+                if metric.HasField("alias"):
+                    born.aliases[metric.alias] = (metric.name, metric.datatype)
         return born
 
-    def _follows(self, group: str, name: str, node: _Node, payload: SparkplugPayload) -> bool:
+    def _check_sequence(self, group: str, name: str, node: _Node, payload: SparkplugPayload) -> bool:
         """Returns whether the node is alive, and checks the sequence for missed messages."""
-        if not node.itself.alive:
+        if not node.own_metrics.alive:
             self._results["unborn"].inc()
-            self._ask(group, name, node)
+            self._request_rebirth(group, name, node)
             return False
         expected = (node.sequence + 1) % 256
         if payload.HasField("seq"):
             if payload.seq != expected:
                 self._results["gap"].inc()
-                node.whole = False
-                self._ask(group, name, node)
+                node.complete = False
+                self._request_rebirth(group, name, node)
             node.sequence = payload.seq
         return True
 
-    def _ask(self, group: str, name: str, node: _Node) -> None:
+    def _request_rebirth(self, group: str, name: str, node: _Node) -> None:
         """Requests a rebirth, which announces all metrics again."""
-        if self._clock() - node.asked_at < _REBIRTH_EVERY:
+        if self._clock() - node.rebirth_requested_at < _REBIRTH_INTERVAL:
             return
-        node.asked_at = self._clock()
+        node.rebirth_requested_at = self._clock()
         self._rebirths.inc()
-        self._troubles.tell(f"node {group}/{name} is asked for a rebirth: a message of it was missed")
-        wanted = SparkplugPayload(timestamp=int(time.time() * 1000))
-        wanted.metrics.add(name="Node Control/Rebirth", datatype=_BOOLEAN, boolean_value=True)
-        self._publish(f"{NAMESPACE}/{group}/NCMD/{name}", wanted.SerializeToString())
+        self._throttled_log.warn(f"node {group}/{name} missed a message; requesting a rebirth")
+        command = SparkplugPayload(timestamp=int(time.time() * 1000))
+        command.metrics.add(name="Node Control/Rebirth", datatype=_BOOLEAN, boolean_value=True)
+        self._publish(f"{NAMESPACE}/{group}/NCMD/{name}", command.SerializeToString())
 
-    def _values(self, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload) -> None:
-        born = node.itself if device is None else node.devices.get(device)
+    def _add_values(self, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload) -> None:
+        born = node.own_metrics if device is None else node.devices.get(device)
         if born is None or not born.alive:
             self._results["unborn"].inc()
-            self._ask(group, name, node)
+            self._request_rebirth(group, name, node)
             return
         self._results["read"].inc()
-        named = {"group": group, "node": name, "device": device or ""}
-        machine = (self._options.node_machine if device is None else self._options.machine).format_map(named)
-        source = f"{group}/{name}/{device}" if device is not None else f"{group}/{name}"
-        for each in payload.metrics:
-            known = self._named(each, born, whole=node.whole)
-            if known is None or known[0].startswith(_CONTROL) or known[1] not in _NUMBERS:
+        names = {"group": group, "node": name, "device": device or ""}
+        machine = (self._options.node_machine if device is None else self._options.machine).format_map(names)
+        device_name = f"{group}/{name}/{device}" if device is not None else f"{group}/{name}"
+        for metric in payload.metrics:
+            definition = self._resolve_metric(metric, born, complete=node.complete)
+            if definition is None or definition[0].startswith(_CONTROL) or definition[1] not in _NUMBERS:
                 continue
-            sensor, datatype = known
-            milliseconds = each.timestamp if each.HasField("timestamp") else payload.timestamp
-            good = not each.is_null and each.WhichOneof("value") is not None and _quality(each) == _GOOD
-            value = _number(each, datatype) if good else 0.0
-            self._collector.add(source, machine, sensor, milliseconds * 1000 or None, value, good=good)
+            sensor, datatype = definition
+            milliseconds = metric.timestamp if metric.HasField("timestamp") else payload.timestamp
+            good = not metric.is_null and metric.WhichOneof("value") is not None and _quality_of(metric) == _GOOD
+            value = _number_value(metric, datatype) if good else 0.0
+            self._builder.add_value(device_name, machine, sensor, milliseconds * 1000 or None, value, good=good)
 
-    def _named(self, each: SparkplugMetric, born: _Born, *, whole: bool) -> tuple[str, int] | None:
+    def _resolve_metric(
+        self, metric: SparkplugMetric, born: _BirthMetrics, *, complete: bool
+    ) -> tuple[str, int] | None:
         """Returns the name and data type of a metric.
 
         None if they are unknown: after a gap, an alias may mean another metric.
         """
-        if each.HasField("name"):
-            return each.name, each.datatype or born.types.get(each.name, 0)
-        found = born.aliases.get(each.alias) if whole else None
-        if found is None:
+        if metric.HasField("name"):
+            return metric.name, metric.datatype or born.types.get(metric.name, 0)
+        definition = born.aliases.get(metric.alias) if complete else None
+        if definition is None:
             self._results["unborn"].inc()
-        return found
+        return definition
 
 
 class Sparkplug:
-    def __init__(self, options: SparkplugInput, collector: BatchBuilder, connector: Reconnector) -> None:
-        self._collector = collector
+    """An input that subscribes to the Sparkplug groups of a broker."""
+
+    def __init__(self, options: SparkplugInput, builder: BatchBuilder, reconnector: Reconnector) -> None:
+        self._builder = builder
         self._options = options
-        self._connector = connector
-        self._state = f"{NAMESPACE}/STATE/{options.host_id}"
+        self._reconnector = reconnector
+        self._state_topic = f"{NAMESPACE}/STATE/{options.host_id}"
 
     async def run(self) -> None:
-        await self._connector.keep(self._open, self._hear, self._close)
+        """Consumes messages, and reconnects, until cancelled."""
+        await self._reconnector.run(self._open, self._consume, self._close)
 
     async def _open(self, timeout: float) -> MqttConnection:
         at = int(time.time() * 1000)
-        will = Will(self._state, _state(at, online=False))
+        will = Will(self._state_topic, _state_payload(at, online=False))
         connection = MqttConnection(self._options.broker, f"aurum-{self._options.name}", clean=True, will=will)
         await connection.open([f"{NAMESPACE}/{group}/#" for group in self._options.groups], timeout)
-        connection.publish(self._state, _state(at, online=True), qos=1, retain=True)
+        connection.publish(self._state_topic, _state_payload(at, online=True), qos=1, retain=True)
         return connection
 
-    async def _hear(self, connection: MqttConnection) -> None:
-        # Messages may have been missed meanwhile, so all nodes are asked for a birth when they are heard again
-        plant = Plant(self._options, self._collector, connection.publish)
-        await consume(connection, self._collector, plant.take, self._options.flush)
+    async def _consume(self, connection: MqttConnection) -> None:
+        # Messages may have been missed, so each node is asked for a rebirth when it sends again
+        nodes = SparkplugNodes(self._options, self._builder, connection.publish)
+        await consume(connection, self._builder, nodes.handle, self._options.flush)
 
     async def _close(self, connection: MqttConnection) -> None:
-        connection.publish(self._state, _state(int(time.time() * 1000), online=False), qos=1, retain=True)
+        connection.publish(self._state_topic, _state_payload(int(time.time() * 1000), online=False), qos=1, retain=True)
         connection.close()
 
 
-def _state(at: int, *, online: bool) -> bytes:
+def _state_payload(at: int, *, online: bool) -> bytes:
     return json.dumps({"online": online, "timestamp": at}).encode()
 
 
-def _integer(metric: SparkplugMetric) -> int:
+def _integer_value(metric: SparkplugMetric) -> int:
     return int(metric.long_value or metric.int_value)
 
 
-def _number(metric: SparkplugMetric, datatype: int) -> float:
+def _number_value(metric: SparkplugMetric, datatype: int) -> float:
     match metric.WhichOneof("value"):
         case "int_value" | "long_value":
-            value = _integer(metric)
+            value = _integer_value(metric)
             if (code := _SIGNED.get(datatype)) is not None:
                 size = struct.calcsize(code)
                 (value,) = struct.unpack(f"<{code}", (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
@@ -267,7 +273,7 @@ def _number(metric: SparkplugMetric, datatype: int) -> float:
     return float("nan")
 
 
-def _quality(metric: SparkplugMetric) -> int:
+def _quality_of(metric: SparkplugMetric) -> int:
     properties = metric.properties
     for key, value in zip(properties.keys, properties.values, strict=False):
         if key == "Quality":

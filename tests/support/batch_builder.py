@@ -1,11 +1,11 @@
-"""A collector of a gateway's input over a spool in memory."""
+"""A batch builder over a spool in memory."""
 
 import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
-from aurum.edge.inputs.common.configuration import Rule
+from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.tags import Tags
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
@@ -14,7 +14,7 @@ from aurum.security.source_limits import SourceLimits
 
 
 class MemorySpool:
-    """Takes batches; each is durable when it is told to be, or at once."""
+    """Keeps the batches that are put. Each is durable at once, or when the test completes its future in `waiting`."""
 
     max_bytes = 1_000_000_000
 
@@ -32,13 +32,13 @@ class MemorySpool:
         return durable
 
     def readings(self) -> dict[tuple[str, str], list[tuple[int, float]]]:
-        found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        readings: dict[tuple[str, str], list[tuple[int, float]]] = {}
         for batch in self.batches:
-            for each in batch.series:
-                pairs = zip(each.timestamps.tolist(), each.values.tolist(), strict=True)
-                found.setdefault((each.machine_id, each.sensor), []).extend(pairs)
-        return found
+            for series in batch.series:
+                pairs = zip(series.timestamps.tolist(), series.values.tolist(), strict=True)
+                readings.setdefault((series.machine_id, series.sensor), []).extend(pairs)
+        return readings
 
 
-def collector(spool: MemorySpool, *rules: Rule, clock: Any = "device") -> BatchBuilder:
+def make_builder(spool: MemorySpool, *rules: TagRule, clock: Any = "device") -> BatchBuilder:
     return BatchBuilder("test", "test-1", spool, Tags(rules), clock, SourceLimits(SenderSettings()))  # type: ignore[arg-type]

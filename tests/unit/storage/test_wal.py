@@ -1,4 +1,4 @@
-"""The guarded log: refused writes, reported problems, and recovery."""
+"""The write-ahead log: refused writes, reported problems, and recovery."""
 
 import errno
 import logging
@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from aurum.readings.batch import now_us
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
-from aurum.storage.wal import WriteAheadLog, refusal
+from aurum.storage.wal import WriteAheadLog, write_error
 
 FREE = 1_200_000  # bytes of the disk of these tests
 
@@ -60,7 +60,7 @@ def test_guarded_record_has_write_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("disk")
-def test_guarded_log_rotates_files_at_size_limit(tmp_path: Path) -> None:
+def test_wal_rotates_files_at_size_limit(tmp_path: Path) -> None:
     log = WriteAheadLog(tmp_path / "log", 100, 0, "THE_SETTING", "the spool")
     for _ in range(3):
         log.write([b"x" * 100])
@@ -74,7 +74,9 @@ def test_write_is_refused_below_minimum_free_bytes(tmp_path: Path) -> None:
     before = errors("OSError")
     error = refused(log)
     assert isinstance(error, ResourceExhaustedError)
-    sentence = "cannot be written: the disk is full: 1,200,000 bytes are free, 1,200,001 must stay so (THE_SETTING)"
+    sentence = (
+        "cannot be written: the disk is full: 1,200,000 bytes are free, and 1,200,001 must stay free (THE_SETTING)"
+    )
     assert error.message == f"the spool {sentence}"
     assert (error.reason, error.retry_after) == ("DISK_FULL", 1.0)
     assert log.problem == sentence
@@ -100,9 +102,9 @@ def test_disk_failure_is_unavailable_until_recovery(
     assert log.write([b"after"]) == range(2, 3)
     assert log.problem is None
     log.write([b"later"])
-    assert [record.getMessage() for record in caplog.records if "written" in record.getMessage()] == [
-        f"{tmp_path} cannot be written: Input/output error",
-        f"{tmp_path} can be written again",
+    assert [record.getMessage() for record in caplog.records if "writ" in record.getMessage()] == [
+        f"{tmp_path} cannot be written: Input/output error; writes are refused until this is fixed",
+        f"{tmp_path} is writable again",
     ]
     log.close()
 
@@ -125,15 +127,15 @@ def test_enospc_is_reported_as_full_disk(tmp_path: Path, disk: SimpleNamespace) 
 
 def test_disk_check_reports_and_clears_full_disk(tmp_path: Path, disk: SimpleNamespace) -> None:
     log = WriteAheadLog(tmp_path, 1000, FREE, "THE_SETTING", "the spool")
-    assert log.look() == FREE
+    assert log.check_space() == FREE
     assert log.problem is None
     disk.f_bavail -= 1
-    assert log.look() == FREE - 1000
+    assert log.check_space() == FREE - 1000
     assert log.problem == (
-        "cannot be written: the disk is full: 1,199,000 bytes are free, 1,200,000 must stay so (THE_SETTING)"
+        "cannot be written: the disk is full: 1,199,000 bytes are free, and 1,200,000 must stay free (THE_SETTING)"
     )
     disk.f_bavail += 1
-    assert log.look() == FREE
+    assert log.check_space() == FREE
     assert log.problem is None
     log.close()
 
@@ -146,5 +148,5 @@ def test_disk_check_reports_and_clears_full_disk(tmp_path: Path, disk: SimpleNam
     ],
 )
 def test_refusal_depends_on_the_error(error: OSError, kind: type[AurumError], reason: str) -> None:
-    found = refusal(error, "the log", "says so")
+    found = write_error(error, "the log", "says so")
     assert (type(found), found.message, found.reason, found.retry_after) == (kind, "the log says so", reason, 1.0)

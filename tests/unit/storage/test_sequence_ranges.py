@@ -88,7 +88,7 @@ def test_folder_in_use_error_reports_path_and_wait(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(FolderInUseError) as caught:
             FolderLock(tmp_path, wait=0)
-        assert str(caught.value) == f"{tmp_path} is in use by another process, which has not ended within 0 s"
+        assert str(caught.value) == f"{tmp_path} is still in use by another process after 0 s"
     owner.close()
     FolderLock(tmp_path, wait=0).close()
 

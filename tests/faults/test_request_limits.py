@@ -56,7 +56,7 @@ async def test_error_that_quotes_a_long_name_arrives(tmp_path: Path) -> None:
     long = "\N{SNOWMAN}" * 1_000_000
     cut = "\N{SNOWMAN}" * 333 + "…"
     async with bench(tmp_path) as running:
-        running.server.behaviour = failing(100, InvalidArgumentError.of(long, long))
+        running.server.behaviour = failing(100, InvalidArgumentError.for_field(long, long))
         for _ in range(20):  # larger headers are refused at random
             with pytest.raises(InvalidArgumentError) as refused:
                 await running.get()

@@ -313,64 +313,66 @@ def _merged(known: Object, patch: Object) -> Object:
     return merged
 
 
+class _Handler(BaseHTTPRequestHandler):
+    api: KubernetesApi
+    protocol_version = "HTTP/1.1"
+
+    def _respond(self) -> None:
+        parts = urlsplit(self.path)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if self.headers.get("Authorization") != "Bearer t":
+            self._send(401, _status(401, "Unauthorized"))
+            return
+        if query.get("watch") == "true":
+            self._stream(parts.path, query)
+            return
+        given = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            body = json.loads(given) if given else {}
+            done = self.api.answer(self.command, parts.path, query, body, self.headers.get("Content-Type", ""))
+        except RefusedError as refused:
+            self._send(refused.code, _status(refused.code, str(refused)))
+        else:
+            self._send(201 if self.command == "POST" else 200, done)
+
+    def do_GET(self) -> None:
+        self._respond()
+
+    def do_POST(self) -> None:
+        self._respond()
+
+    def do_PATCH(self) -> None:
+        self._respond()
+
+    def do_DELETE(self) -> None:
+        self._respond()
+
+    def _send(self, code: int, body: Object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _stream(self, path: str, query: Mapping[str, str]) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        try:
+            for event in self.api.watch(_parsed(path)[1], query):
+                self.wfile.write(json.dumps(event).encode() + b"\n")
+        except OSError:
+            return  # the watcher has gone
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
 def _handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _respond(self) -> None:
-            parts = urlsplit(self.path)
-            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-            if self.headers.get("Authorization") != "Bearer t":
-                self._send(401, _status(401, "Unauthorized"))
-                return
-            if query.get("watch") == "true":
-                self._stream(parts.path, query)
-                return
-            given = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            try:
-                body = json.loads(given) if given else {}
-                done = api.answer(self.command, parts.path, query, body, self.headers.get("Content-Type", ""))
-            except RefusedError as refused:
-                self._send(refused.code, _status(refused.code, str(refused)))
-            else:
-                self._send(201 if self.command == "POST" else 200, done)
-
-        def do_GET(self) -> None:
-            self._respond()
-
-        def do_POST(self) -> None:
-            self._respond()
-
-        def do_PATCH(self) -> None:
-            self._respond()
-
-        def do_DELETE(self) -> None:
-            self._respond()
-
-        def _send(self, code: int, body: Object) -> None:
-            content = json.dumps(body).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def _stream(self, path: str, query: Mapping[str, str]) -> None:
-            self.close_connection = True
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            try:
-                for event in api.watch(_parsed(path)[1], query):
-                    self.wfile.write(json.dumps(event).encode() + b"\n")
-            except OSError:
-                return  # the watcher has gone
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    return Handler
+    return type("Handler", (_Handler,), {"api": api})
 
 
 def _status(code: int, message: str) -> Object:

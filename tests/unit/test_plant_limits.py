@@ -47,9 +47,9 @@ def refusal(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> str:
 
 
 def taken(plant: MachineStates, keys: Sequence[tuple[str, str]]) -> None:
-    coming = plant.reserve(batch(keys))
+    reservation = plant.reserve(batch(keys))
     plant.apply_batch(batch(keys), 0)
-    plant.release(coming)
+    plant.release(reservation)
 
 
 def test_machine_sends_from_its_first_batch_on() -> None:
@@ -57,9 +57,9 @@ def test_machine_sends_from_its_first_batch_on() -> None:
     nothing."""
     plant = MachineStates(LIMITS, 16, 1_000_000)
     assert not plant.is_unregistered("a")
-    coming = plant.reserve(batch([("a", "s0")]))
+    reservation = plant.reserve(batch([("a", "s0")]))
     assert plant.is_unregistered("a")
-    plant.release(coming)
+    plant.release(reservation)
     assert not plant.is_unregistered("a")
     taken(plant, [("a", "s0")])
     assert plant.is_unregistered("a")
@@ -83,6 +83,21 @@ names = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("stuvwx")), 
 steps = st.one_of(names, st.integers(0, 9), st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "north"])))
 
 
+def exceeds_a_limit(stored: dict[str, set[str]], sites: dict[str, str], coming: list[tuple[str, str]]) -> bool:
+    """Whether a limit is exceeded if these sensors are added to those that are stored."""
+    after = {machine: set(sensors) for machine, sensors in stored.items()}
+    for machine, sensor in coming:
+        after.setdefault(machine, set()).add(sensor)
+    by_site: dict[str, int] = defaultdict(int)
+    for machine, sensors in after.items():
+        by_site[sites[machine]] += len(sensors)
+    return (
+        len(after) > LIMITS.machines
+        or any(len(sensors) > LIMITS.sensors_per_machine for sensors in after.values())
+        or any(count > LIMITS.sensors_per_site for count in by_site.values())
+    )
+
+
 @given(st.lists(steps, max_size=30))
 @example([[("a", "s"), ("a", "t")], [("a", "s"), ("a", "t")], 0, [("a", "u")]])  # the second is on its way still
 def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
@@ -94,34 +109,22 @@ def test_no_order_of_batches_exceeds_a_limit(todo: list[Any]) -> None:
     for step in todo:
         if isinstance(step, int):  # odd ones are lost
             if on_their_way:
-                sent, coming = on_their_way.pop(step // 2 % len(on_their_way))
+                sent, reservation = on_their_way.pop(step // 2 % len(on_their_way))
                 if step % 2 == 0:
                     plant.apply_batch(sent, 0)
                     for series in sent.series:
                         stored[series.machine_id].add(series.sensor)
-                plant.release(coming)
+                plant.release(reservation)
         elif isinstance(step, tuple):
             if step[0] in stored:
                 plant.apply_registration(MachineRecord(step[0], "pump", step[1], 0, ""))
                 sites[step[0]] = step[1]
         else:
-            after = {machine: set(sensors) for machine, sensors in stored.items()}
-            for machine, sensor in [
-                *step,
-                *((s.machine_id, s.sensor) for each, _ in on_their_way for s in each.series),
-            ]:
-                after.setdefault(machine, set()).add(sensor)
-            by_site: dict[str, int] = defaultdict(int)
-            for machine, sensors in after.items():
-                by_site[sites[machine]] += len(sensors)
+            coming = [(s.machine_id, s.sensor) for each, _ in on_their_way for s in each.series]
             try:
                 on_their_way.append((batch(step), plant.reserve(batch(step))))
             except ResourceExhaustedError:
-                assert (
-                    len(after) > LIMITS.machines
-                    or any(len(sensors) > LIMITS.sensors_per_machine for sensors in after.values())
-                    or any(count > LIMITS.sensors_per_site for count in by_site.values())
-                )
+                assert exceeds_a_limit(stored, sites, [*step, *coming])
     for machine, sensors in stored.items():
         assert len(sensors) <= LIMITS.sensors_per_machine
         assert len(plant.get(machine).sensors) == len(sensors)

@@ -33,16 +33,16 @@ def parse_readings(body: bytes | bytearray) -> ReadingsBody:
     try:
         return _parse_body(stream)
     except JsonError as error:
-        raise InvalidArgumentError.of("body", f"is invalid JSON: {error}") from error
+        raise InvalidArgumentError.for_field("body", f"is invalid JSON: {error}") from error
 
 
 def _parse_body(stream: JsonStream) -> ReadingsBody:
     if stream.peek() != "{":
-        raise InvalidArgumentError.of("body", 'must be {"readings": […]}')
+        raise InvalidArgumentError.for_field("body", 'must be {"readings": […]}')
     content: dict[str, Any] = {}
     for name in stream.members():
         if name in content:
-            raise InvalidArgumentError.of("body", "has a duplicate field")
+            raise InvalidArgumentError.for_field("body", "has a duplicate field")
         match name:
             case "source_id":
                 content[name] = _check_source_id(stream.value())
@@ -51,31 +51,31 @@ def _parse_body(stream: JsonStream) -> ReadingsBody:
             case "readings":
                 content[name] = _parse_readings(stream)
             case _:
-                raise InvalidArgumentError.of(name[:40], "is not a field of this request")
+                raise InvalidArgumentError.for_field(name[:40], "is not a field of this request")
     stream.end()
     if "readings" not in content:
-        raise InvalidArgumentError.of("readings", "is missing")
+        raise InvalidArgumentError.for_field("readings", "is missing")
     return ReadingsBody(content.get("source_id"), content.get("sequence"), content["readings"])
 
 
 def _parse_readings(stream: JsonStream) -> Rows:
     if stream.peek() != "[":
-        raise InvalidArgumentError.of("readings", "must be a list")
+        raise InvalidArgumentError.for_field("readings", "must be a list")
     collector = _ReadingsCollector()
     for row, _ in enumerate(stream.elements()):
         if row == MAX_READINGS:
-            raise InvalidArgumentError.of("readings", f"must be at most {MAX_READINGS}; send several requests")
+            raise InvalidArgumentError.for_field("readings", f"must be at most {MAX_READINGS}; send several requests")
         if stream.peek() != "{":
             raise TableError(row, "", "must be an object with machine_id, sensor, timestamp and value")
         collector.add_reading(row, stream.value())
     if not len(collector.rows):
-        raise InvalidArgumentError.of("readings", "at least one reading is required")
+        raise InvalidArgumentError.for_field("readings", "at least one reading is required")
     return collector.rows
 
 
 def _check_source_id(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise InvalidArgumentError.of("source_id", "must be a string")
+        raise InvalidArgumentError.for_field("source_id", "must be a string")
     return value
 
 
@@ -83,7 +83,7 @@ def _check_sequence(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SEQUENCE:
-        raise InvalidArgumentError.of("sequence", f"must be a whole number from 1 to {MAX_SEQUENCE}")
+        raise InvalidArgumentError.for_field("sequence", f"must be a whole number from 1 to {MAX_SEQUENCE}")
     return value
 
 

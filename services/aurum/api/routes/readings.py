@@ -127,7 +127,7 @@ def _parser_for(media_type: str) -> Callable[[bytearray], _ParsedBody]:
         return _parse_csv
     if media_type in ("application/json", ""):
         return _parse_json
-    raise InvalidArgumentError.of("Content-Type", f"{media_type!r} must be application/json or text/csv")
+    raise InvalidArgumentError.for_field("Content-Type", f"{media_type!r} must be application/json or text/csv")
 
 
 async def _read_content(request: Request, parse: Callable[[bytearray], _ParsedBody], *, needs_digest: bool) -> _Content:
@@ -163,7 +163,7 @@ def _digest(body: bytearray) -> str:
 def _parse_json(body: bytearray) -> _ParsedBody:
     body_content = parse_readings(body)
     if (body_content.source_id is None) != (body_content.sequence is None):
-        raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
+        raise InvalidArgumentError.for_field("sequence", "and source_id must be given together, or neither")
     if body_content.source_id is not None:
         problem = source_id_problem(body_content.source_id)
         if problem is None and body_content.source_id.startswith(SINGLE_BATCH_PREFIX):
@@ -171,7 +171,7 @@ def _parse_json(body: bytearray) -> _ParsedBody:
                 f"must not begin with {SINGLE_BATCH_PREFIX}, which is reserved for requests with an Idempotency-Key"
             )
         if problem:
-            raise InvalidArgumentError.of("source_id", problem)
+            raise InvalidArgumentError.for_field("source_id", problem)
     return _ParsedBody(body_content.rows, "value", body_content.source_id, body_content.sequence or 0)
 
 
@@ -205,7 +205,7 @@ class _BodyFile(io.RawIOBase):
 
 def _serialize(parsed: _ParsedBody) -> SerializedSeries:
     if not len(parsed.rows):
-        raise InvalidArgumentError.of("readings", "at least one reading is required")
+        raise InvalidArgumentError.for_field("readings", "at least one reading is required")
     if len(parsed.rows) > MAX_READINGS:
-        raise InvalidArgumentError.of("readings", f"must be at most {MAX_READINGS}; send several requests")
+        raise InvalidArgumentError.for_field("readings", f"must be at most {MAX_READINGS}; send several requests")
     return SerializedSeries.from_series(to_series(parsed.rows, value_column=parsed.value_column))

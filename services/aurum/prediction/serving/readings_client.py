@@ -115,7 +115,7 @@ class ReadingsClient:
         """Raises InvalidArgumentError if all sensors of these machines are too many for one request."""
         series = sum(self._sensors.get(machine_id, 0) for machine_id in machine_ids)
         if len(machine_ids) > 1 and series > _MOST_SERIES:
-            error = InvalidArgumentError.of(
+            error = InvalidArgumentError.for_field(
                 "requests",
                 f"name {len(machine_ids)} machines without a model that fits, of which all {series} sensors are read; "
                 f"at most {_MOST_SERIES} can be at once: ask for fewer machines at a time",

@@ -233,7 +233,7 @@ def _parser(name: str, deserializer: Callable[[bytes], Any] | None) -> Callable[
 def _well_formed(request: Any) -> Any:
     """Returns the request or the stream of requests. Raises InvalidArgumentError for a malformed request."""
     if isinstance(request, _Malformed):
-        raise InvalidArgumentError.of("request", request.problem)
+        raise InvalidArgumentError.for_field("request", request.problem)
     return _well_formed_stream(request) if hasattr(request, "__aiter__") else request
 
 

@@ -54,7 +54,8 @@ _WRITES = {
 }
 _CLIENT_GONE = http_status("CANCELLED")
 _OVERLOAD = frozenset(map(http_status, OVERLOAD_OF_SELF))
-_MAX_OTHER_BODY_BYTES = 262_144  # of bodies without readings; they are parsed as a whole on the event loop
+_MAX_OTHER_BODY_BYTES = 65_536  # of other bodies, which are parsed as a whole on the event loop
+_MAX_BODY_BYTES_OF = {"/api/predict": 262_144}  # the features of a model with hundreds of sensors
 # Closing a connection while a body is still arriving resets it, and the client loses the answer. Therefore the rest of
 # a refused body is read and discarded, up to these limits.
 _LINGER_SECONDS = 2.0
@@ -109,7 +110,7 @@ class RequestMiddleware:
         started = time.perf_counter()
         max_body_bytes = self._max_body_bytes
         if scope["path"] != _READINGS_PATH:
-            max_body_bytes = min(max_body_bytes, _MAX_OTHER_BODY_BYTES)
+            max_body_bytes = min(max_body_bytes, _MAX_BODY_BYTES_OF.get(scope["path"], _MAX_OTHER_BODY_BYTES))
         exchange = _Exchange(
             headers,
             receive,

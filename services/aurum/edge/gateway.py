@@ -11,7 +11,7 @@ from aurum.edge.inputs.supervisor import start_inputs
 from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.readings import metrics
-from aurum.readings.batch import decode
+from aurum.readings.decoding import decode_batch
 from aurum.readings.transport.ingest_stream import BatchServicer, Written, add_ingestion_service
 from aurum.readings.transport.query_columns import query_method
 from aurum.readings.transport.uplink import Uplink
@@ -124,7 +124,7 @@ class EdgeServicer(BatchServicer):
                 raise InvalidArgumentError.for_field(
                     field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be forwarded to ingestion"
                 )
-            batch = with_caller_as_owner(decode(data, field=field))
+            batch = with_caller_as_owner(await decode_batch(data, field))
             await self._sources.admit(batch, wait=wait)
             writing = await self._spool.put(batch, traceparent(), wait=wait)
         except AurumError as error:

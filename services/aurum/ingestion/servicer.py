@@ -5,6 +5,7 @@ import itertools
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aurum.ingestion import metrics
@@ -14,7 +15,8 @@ from aurum.ingestion.plant_limits import Reservation
 from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
-from aurum.readings.batch import MAX_SERIES, Batch, decode, machine_id_problem, now_us
+from aurum.readings.batch import MAX_SERIES, Batch, machine_id_problem, now_us
+from aurum.readings.decoding import decode_batch
 from aurum.readings.limits import MAX_EVENTS, MAX_PAGE
 from aurum.readings.metrics import track_ingestion, track_ingestion_error
 from aurum.readings.transport.ingest_stream import BatchServicer, Written
@@ -40,6 +42,7 @@ _PAGE_BYTES = 1_000_000  # bytes of machines or events after which a message is 
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_SENSORS_OF_QUERY = 10_000
 _MAX_POINTS = 100_000
+_SERIES_AT_ONCE = 5000  # of a batch, applied without a pause
 _MOST_READINGS = 10_000_000  # in one answer
 _SENSORS_AT_ONCE = 64  # of a machine, read at once
 _READS_AT_ONCE = 8  # reads of the store at a time, over all callers
@@ -256,7 +259,7 @@ class IngestionServicer(BatchServicer):
         """Checks and queues a batch. The returned awaitable completes when the batch is durable and visible."""
         started = time.perf_counter()
         try:
-            batch = decode(data, field=field)
+            batch = await decode_batch(data, field)
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
             batch = with_caller_as_owner(batch)
             await self._sources.admit(batch, wait=wait)
@@ -283,7 +286,10 @@ class IngestionServicer(BatchServicer):
         try:
             written = await writing
             if written.accepted:
-                self._machines.apply_batch(batch, now_us(), written.rank)
+                for part in _parts(batch):
+                    self._machines.apply_batch(part, now_us(), written.rank)
+                    if part is not batch:
+                        await asyncio.sleep(0)  # lets other tasks run between the parts of a wide batch
         except AurumError as error:
             track_ingestion_error(error.reason, transport)
             raise
@@ -373,6 +379,15 @@ class IngestionServicer(BatchServicer):
         async with self._reading:
             machine_id = state.record.machine_id
             return await self._store.read_several(machine_id, sensors, start, end, points=points, last=last)
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    """Splits a batch with very many series."""
+    if len(batch.series) <= _SERIES_AT_ONCE:
+        yield batch
+        return
+    for start in range(0, len(batch.series), _SERIES_AT_ONCE):
+        yield replace(batch, series=batch.series[start : start + _SERIES_AT_ONCE])
 
 
 def _check_query(request: ingestion_pb2.QueryRequest) -> None:

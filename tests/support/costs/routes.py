@@ -10,7 +10,8 @@ from tests.support.costs.cases import Case
 from tests.support.costs.plant import BROAD, DAY_US, LONG, SITE, CostPlant
 
 BODY = 16_000_000  # bytes of the largest body of readings
-SMALL_BODY = 262_144  # bytes of the largest body of any other route
+SMALL_BODY = 65_536  # bytes of the largest body of most other routes
+FEATURES_BODY = 262_144  # bytes of the largest body of features
 HEAD = 60_000  # bytes of a path or query that a request's line may have
 JSON, CSV = {"Content-Type": "application/json"}, {"Content-Type": "text/csv"}
 
@@ -41,18 +42,21 @@ def filled(content: dict[str, Any], key: str, size: int = SMALL_BODY) -> Callabl
     return lambda plant, number: json.dumps({**content, key: "a" * missing}).encode()
 
 
-def many_fields(plant: CostPlant, number: int) -> bytes:
-    """An object of as many fields as a small body has room for; none is known."""
-    fields = ",".join(f'"{field:x}":1' for field in range(SMALL_BODY // 9))
-    return b"{" + fields.encode()[: SMALL_BODY - 2].rpartition(b",")[0] + b"}"
+def many_fields(size: int = SMALL_BODY) -> Callable[[CostPlant, int], bytes]:
+    """An object of as many fields as a body has room for; none is known."""
+    fields = ",".join(f'"{field:x}":1' for field in range(size // 7))
+    body = b"{" + fields.encode()[: size - 2].rpartition(b",")[0] + b"}"
+    return lambda plant, number: body
 
 
-def small_bodies(method: str, path: str, content: dict[str, Any], key: str, *expected: int) -> list[Case]:
+def small_bodies(
+    method: str, path: str, content: dict[str, Any], key: str, *expected: int, size: int = SMALL_BODY
+) -> list[Case]:
     """A body that is as large as it may be: of one long text, and of very many fields; and one byte more."""
     return [
-        request("long text", method, path, *expected, body=filled(content, key), headers=JSON),
-        request("many fields", method, path, 422, body=many_fields, headers=JSON),
-        request("body beyond the limit", method, path, 413, body=filled(content, key, SMALL_BODY + 1), headers=JSON),
+        request("long text", method, path, *expected, body=filled(content, key, size), headers=JSON),
+        request("many fields", method, path, 422, body=many_fields(size), headers=JSON),
+        request("body beyond the limit", method, path, 413, body=filled(content, key, size + 1), headers=JSON),
     ]
 
 
@@ -193,13 +197,13 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
     ),
     ("POST", "/api/machines/{machine_id}/predict"): [
         request("most sensors", "POST", f"/api/machines/{BROAD}/predict", 200),
-        request("largest body", "POST", f"/api/machines/{BROAD}/predict", 200, body=many_fields, headers=JSON),
+        request("largest body", "POST", f"/api/machines/{BROAD}/predict", 200, body=many_fields(), headers=JSON),
     ],
     ("POST", "/api/predict"): [
         request("most sensors", "POST", "/api/predict", 200, body=lambda *_: b'{"machine_id":"%s"}' % BROAD.encode()),
         request("many features", "POST", "/api/predict", 422, body=lambda *_: features(b"1.5"), headers=JSON),
         request("many wrong features", "POST", "/api/predict", 422, body=lambda *_: features(b'"x"'), headers=JSON),
-        *small_bodies("POST", "/api/predict", {}, "machine_id", 404, 422),
+        *small_bodies("POST", "/api/predict", {}, "machine_id", 404, 422, size=FEATURES_BODY),
     ],
     ("POST", READINGS_PATH): [
         request("JSON", "POST", READINGS_PATH, 200, body=json_body, headers=JSON),
@@ -264,10 +268,10 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
 
 
 def features(value: bytes) -> bytes:
-    """As many given features as a small body has room for."""
+    """As many given features as a body has room for."""
     head, tail = b'{"machine_type":"pump","features":{', b"}}"
-    pairs = b",".join(b'"feature.%06d":%s' % (number, value) for number in range(SMALL_BODY // 20))
-    return head + pairs[: SMALL_BODY - len(head) - len(tail)].rpartition(b",")[0] + tail
+    pairs = b",".join(b'"feature.%06d":%s' % (number, value) for number in range(FEATURES_BODY // 20))
+    return head + pairs[: FEATURES_BODY - len(head) - len(tail)].rpartition(b",")[0] + tail
 
 
 def sign_in(plant: CostPlant, credential: str) -> str:

@@ -19,7 +19,7 @@ from tests.support.costs.plant import BROAD, LONG, CostPlant
 MESSAGE = 16_000_000 - 5000  # bytes of the largest message, with room for what a gateway adds
 BATCH = 8_000_000 - 5000  # bytes of the largest message with a batch
 SMALL_MESSAGE = 1_000_000  # bytes of the largest message of a method that takes no long columns
-EVENTS = 4_000_000  # bytes of a request with events
+EVENTS = PREDICTIONS = 4_000_000  # bytes of a request with events, or with predictions to make
 INGESTION, PREDICTION = "/aurum.v1.IngestionService", "/aurum.v1.PredictionService"
 SERVERS = {"ingestion": INGESTION, "edge": INGESTION, "prediction": PREDICTION}
 _DESCRIBED = rpcs()
@@ -81,12 +81,12 @@ def field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2, len(content)]) + content
 
 
-def whole(content: bytes) -> bytes:
-    """A message with the only field 1, which is a message or text."""
+def whole(content: bytes, number: int = 1) -> bytes:
+    """A message with one field only, which is a message or text."""
     length, left = b"", len(content)
     while left > 0x7F:
         length, left = length + bytes([left & 0x7F | 0x80]), left >> 7
-    return b"\x0a" + length + bytes([left]) + content
+    return bytes([number << 3 | 2]) + length + bytes([left]) + content
 
 
 def long_batch(plant: CostPlant, number: int) -> ingestion_pb2.Batch:
@@ -164,11 +164,11 @@ def events(plant: CostPlant, number: int) -> Iterator[Any]:
     yield ingestion_pb2.RecordEventsRequest(events=kept)
 
 
-def to_predict(count: int) -> Requests:
-    """Machines with many sensors each, as many as a request may name."""
+def to_predict(count: Callable[[CostPlant], int]) -> Requests:
+    """Machines with many sensors each."""
 
     def make(plant: CostPlant, number: int) -> Iterator[Any]:
-        machines = plant.wide(count)
+        machines = plant.wide(count(plant))
         asked = [prediction_pb2.PredictRequest(machine_id=machine) for machine in machines]
         yield prediction_pb2.PredictBatchRequest(requests=asked)
 
@@ -283,19 +283,20 @@ RPCS: dict[str, list[Callable[[str, str], Case]]] = {
         call("beyond the limit", repeated(field(3, field(1, b"a") + b"\x11" + bytes(8))), "INVALID_ARGUMENT"),
     ],
     f"{PREDICTION}/PredictBatch": [
-        call("most machines", to_predict(1000)),
+        call("most sensors", to_predict(lambda plant: 10_000 // plant.size.sensors)),
+        call("most machines", to_predict(lambda plant: 1000), "OK", "INVALID_ARGUMENT"),
         call("most rows", rows),
-        call("empty requests", repeated(b"\x0a\x00"), "INVALID_ARGUMENT"),
+        call("empty requests", repeated(b"\x0a\x00", size=PREDICTIONS), "INVALID_ARGUMENT"),
+        call("beyond the limit", repeated(b"\x0a\x00"), "INVALID_ARGUMENT"),
         call(
             "many features",
             one(
                 lambda *_: prediction_pb2.PredictBatchRequest(
-                    requests=[prediction_pb2.PredictRequest(machine_type="pump", features=features(500))] * 900
+                    requests=[prediction_pb2.PredictRequest(machine_type="pump", features=features(500))] * 290
                 )
             ),
-            "OK",
-            "INVALID_ARGUMENT",
         ),
+        call("many names", one(lambda *_: whole(b"\x12\x00" * (MESSAGE // 2 - 10), 2)), "INVALID_ARGUMENT"),
     ],
     f"{PREDICTION}/Explain": [
         call(

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.runtime.grpc.wire import has_more_fields
-from aurum.v1 import columns_pb2, ingestion_pb2
+from aurum.runtime.grpc.wire import has_more_fields, only_field
+from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 
 _NUMBERS = st.integers(0, 2**32 - 1)
 _EVENTS = st.lists(st.builds(ingestion_pb2.Event, id=st.text(max_size=200), at_us=st.integers(0, 2**62)), max_size=30)
@@ -36,3 +36,17 @@ def test_malformed_message_is_counted_to_its_end(data: bytes, most: int) -> None
     assert not has_more_fields(data, len(data))
     if has_more_fields(data, most):
         assert len(data) > most
+
+
+@given(st.lists(st.text(max_size=9), max_size=300), st.binary(max_size=300))
+def test_message_of_one_field_gives_its_content(names: list[str], values: bytes) -> None:
+    """The content of the only field is found whatever its length; another field, or a cut, is told."""
+    rows = prediction_pb2.FeatureRows(features=names, values=values)
+    data = prediction_pb2.PredictBatchRequest(rows=rows).SerializeToString()
+    content = only_field(data, 2)
+    assert content is not None
+    assert bytes(content) == rows.SerializeToString()
+    assert only_field(data, 1) is None
+    assert only_field(data + b"\x0a\x00", 2) is None
+    assert only_field(data[:-1], 2) is None
+    assert only_field(b"", 2) is None

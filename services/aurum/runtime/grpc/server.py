@@ -42,7 +42,7 @@ from aurum.runtime.grpc.answer_times import AnswerTimes
 from aurum.runtime.grpc.client import CRITICALITY_KEY
 from aurum.runtime.grpc.stream_shares import StreamShares, address_of, kind_of, limit_health, rpc_shares
 from aurum.runtime.grpc.tls import certificate_folder, server_credentials
-from aurum.runtime.grpc.wire import has_more_fields
+from aurum.runtime.grpc.wire import has_more_fields, only_field
 from aurum.runtime.health import Health
 from aurum.runtime.listener import PortInUseError
 from aurum.runtime.rpc_methods import Method, method_of
@@ -57,8 +57,11 @@ _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 # A parsed request may take many times its bytes. Therefore most methods take small ones, and the others few entries.
 # Ingest and Write check their batches themselves
 _MAX_BYTES = 1_000_000
-_MAX_BYTES_OF = {"RecordEvents": 4_000_000, "PredictBatch": 2**31}
+_MAX_BYTES_OF = {"RecordEvents": 4_000_000, "PredictBatch": 4_000_000}
 _MAX_ENTRIES_OF = {"RecordEvents": 1000, "PredictBatch": 1000}
+# A request that has only this field may be larger, since it is mostly one block of numbers
+_BLOCK_FIELDS = {"PredictBatch": 2}
+_MAX_NAMES = 10_000  # fields beside the block
 # When a connection ends, callers reconnect and so find new pods; streams go on
 _CONNECTION_AGE_MS = 300_000
 _CUT_OFF = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})  # calls that got no answer
@@ -216,9 +219,10 @@ def _parser(name: str, deserializer: Callable[[bytes], Any] | None) -> Callable[
     if deserializer is None:
         return None
     max_bytes, max_entries = _MAX_BYTES_OF.get(name, _MAX_BYTES), _MAX_ENTRIES_OF.get(name)
+    block = _BLOCK_FIELDS.get(name)
 
     def parse(data: bytes) -> Any:
-        if len(data) > max_bytes:
+        if len(data) > max_bytes and not _is_block(data, block):
             return _Malformed(f"has {len(data)} bytes; {max_bytes} are allowed for this method")
         if max_entries is not None and has_more_fields(data, max_entries):
             return _Malformed(f"has more than {max_entries} entries, which is as many as this method takes")
@@ -228,6 +232,12 @@ def _parser(name: str, deserializer: Callable[[bytes], Any] | None) -> Callable[
             return _Malformed("is no message of this method")
 
     return parse
+
+
+def _is_block(data: bytes, number: int | None) -> bool:
+    """Returns whether a message is one field with this number, which does not consist of very many fields."""
+    content = only_field(data, number) if number is not None else None
+    return content is not None and not has_more_fields(content, _MAX_NAMES)
 
 
 def _well_formed(request: Any) -> Any:

@@ -7,7 +7,15 @@ _SIZES = {1: 8, 5: 4}  # bytes of a value by wire type; 0 is a varint, 2 a lengt
 _LONGEST_VARINT = 10  # bytes
 
 
-def has_more_fields(data: bytes, most: int) -> bool:
+def only_field(data: bytes, number: int) -> memoryview | None:
+    """Returns the content of a message that consists of one length-delimited field with this number, else None."""
+    length, at = _varint(data, 1)
+    if len(data) < 2 or data[0] != number << 3 | 2 or at + length != len(data):
+        return None
+    return memoryview(data)[at:]
+
+
+def has_more_fields(data: bytes | memoryview, most: int) -> bool:
     """Whether a message has more than `most` fields at its top level. One that is malformed may have fewer."""
     at = fields = 0
     while at < len(data) and fields <= most:
@@ -24,7 +32,7 @@ def has_more_fields(data: bytes, most: int) -> bool:
     return fields > most
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """Returns the number at a position and the position after it."""
     value = shift = 0
     for byte in data[at : at + _LONGEST_VARINT]:
